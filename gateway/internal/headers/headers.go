@@ -1,9 +1,10 @@
 package headers
 
 import (
-	"context"
+	"crypto/rand"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -29,38 +30,16 @@ const (
 	headerOverhead   = 32
 )
 
-// MatchIncomingHeader is the header matcher for requests. It leaves out Authorization, which
-// grpc-gateway always forwards.
-func MatchIncomingHeader(header string) (string, bool) {
-	key := strings.ToLower(header)
-	return key, key != "authorization" && slices.Contains(AllowedHeaders, key)
-}
-
-// MatchNoHeader is the header matcher for responses: it hides all metadata of the gRPC server.
-func MatchNoHeader(string) (string, bool) { return "", false }
-
-// ForwardedMetadata returns the headers of a request that are forwarded.
-func ForwardedMetadata(r *http.Request) metadata.MD {
+// Forwarded returns the headers of a request that its calls forward, as metadata. It leaves out those that
+// metadata can't carry.
+func Forwarded(r *http.Request) metadata.MD {
 	forwarded := metadata.MD{}
 	for _, name := range AllowedHeaders {
-		if values := r.Header.Values(name); len(values) > 0 {
+		if values := r.Header.Values(name); len(values) > 0 && !slices.ContainsFunc(values, isNotPrintableASCII) {
 			forwarded[name] = values
 		}
 	}
 	return forwarded
-}
-
-// WithAllowedMetadata returns a context that sends only AllowedHeaders. grpc-gateway would also
-// send X-Forwarded-For and X-Forwarded-Host.
-func WithAllowedMetadata(ctx context.Context) context.Context {
-	all, _ := metadata.FromOutgoingContext(ctx)
-	allowed := metadata.MD{}
-	for _, key := range AllowedHeaders {
-		if values := all.Get(key); len(values) > 0 {
-			allowed[key] = values
-		}
-	}
-	return metadata.NewOutgoingContext(ctx, allowed)
 }
 
 // CheckIdentityHeaders rejects identity headers that are repeated or not printable ASCII.
@@ -112,4 +91,36 @@ func isNotPrintableASCII(text string) bool {
 		}
 	}
 	return false
+}
+
+var (
+	requestIDPattern   = regexp.MustCompile(`^[\x21-\x7e]{1,128}$`)
+	traceparentPattern = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+)
+
+// SetRequestID sets X-Request-Id on the request and on the response. It generates an ID if the
+// client sent none, several or a malformed one.
+func SetRequestID(w http.ResponseWriter, r *http.Request) (requestID string) {
+	requestID = r.Header.Get("X-Request-Id")
+	if len(r.Header.Values("X-Request-Id")) != 1 || !requestIDPattern.MatchString(requestID) {
+		requestID = rand.Text()
+	}
+	r.Header.Set("X-Request-Id", requestID)
+	w.Header().Set("X-Request-Id", requestID)
+	return requestID
+}
+
+// SetTraceparent copies a valid traceparent to the response and removes a malformed or
+// repeated one from the request. A tracestate that metadata can't carry is removed, too.
+func SetTraceparent(w http.ResponseWriter, r *http.Request) {
+	values := r.Header.Values("Traceparent")
+	if len(values) == 1 && traceparentPattern.MatchString(values[0]) {
+		w.Header().Set("Traceparent", values[0])
+		if slices.ContainsFunc(r.Header.Values("Tracestate"), isNotPrintableASCII) {
+			r.Header.Del("Tracestate")
+		}
+		return
+	}
+	r.Header.Del("Traceparent")
+	r.Header.Del("Tracestate")
 }

@@ -18,6 +18,7 @@ import (
 
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/headers"
 )
 
 const (
@@ -80,6 +81,7 @@ func NewCallers(connections int, connection func() *grpc.ClientConn, trustedProx
 // Identity is the caller of one request, which may be unknown.
 type Identity struct {
 	Caller
+	Forwarded   metadata.MD // the headers of the request that its calls forward
 	callers     *Callers
 	digest      digest
 	credentials metadata.MD
@@ -87,7 +89,7 @@ type Identity struct {
 
 // Identify returns the caller of a request if it is remembered. It makes no call.
 func (c *Callers) Identify(r *http.Request) *Identity {
-	id := &Identity{callers: c, credentials: metadata.MD{}}
+	id := &Identity{Forwarded: headers.Forwarded(r), callers: c, credentials: metadata.MD{}}
 	hash := sha256.New()
 	hash.Write(c.hashKey)
 	for _, name := range credentialHeaders {

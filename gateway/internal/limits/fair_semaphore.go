@@ -169,22 +169,6 @@ func (s *Semaphore) Release(c Caller, amount int64) {
 	s.grant()
 }
 
-// Held returns what one caller holds. It is for tests, like idle.
-func (s *Semaphore) Held(c Caller) int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	subject := s.find(c)
-	defer subject.forget()
-	return subject.used
-}
-
-// Idle reports whether nothing is held and nothing waits.
-func (s *Semaphore) Idle() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.root.used == 0 && len(s.root.children) == 0 && s.root.ready.Len() == 0
-}
-
 // find returns the share of a caller. It requires s.mu, like the functions below.
 func (s *Semaphore) find(c Caller) *share {
 	tenantLimit, subjectLimit := s.limits(c)

@@ -25,7 +25,7 @@ func Instrument(table routes.Table, metrics *Metrics, t *Tracer, logger *slog.Lo
 		requestID := headers.SetRequestID(w, r)
 		headers.SetTraceparent(w, r)
 		m := table.Match(r)
-		span := t.start(w, r, m.Template, requestID)
+		span := t.start(w, r, m.Route, requestID)
 		recorder := &responseRecorder{ResponseWriter: w, status: http.StatusOK}
 		request := r.WithContext(routes.WithMatch(r.Context(), m)) // a copy: net/http needs the body of r
 		if r.ProtoMajor == 1 && r.Body != http.NoBody {
@@ -40,7 +40,7 @@ func Instrument(table routes.Table, metrics *Metrics, t *Tracer, logger *slog.Lo
 		duration := time.Since(started)
 		endSpan(span, recorder.status)
 		metrics.observe(r.Method, m.Template, recorder.status, duration)
-		logRequest(logger, r, m.Template, recorder, duration)
+		logRequest(logger, r, m.Route, recorder, duration)
 	})
 }
 
@@ -52,6 +52,27 @@ func recoverPanic(w *responseRecorder, requestID string, logger *slog.Logger) {
 			apierror.New(codes.Internal, "INTERNAL", "Internal error").Write(w)
 		}
 	}
+}
+
+// logRequest writes one log line for a request after its response.
+func logRequest(logger *slog.Logger, r *http.Request, route *routes.Route, w *responseRecorder, duration time.Duration) {
+	level := slog.LevelInfo
+	if route.IsHealthCheck() {
+		level = slog.LevelDebug
+	}
+	logger.LogAttrs(r.Context(), level, "request",
+		slog.String("method", r.Method),
+		slog.String("path", r.URL.Path),
+		slog.String("route", route.Template),
+		slog.Int("status", w.status),
+		slog.Int64("bytes", w.bytes),
+		slog.Float64("ms", float64(duration.Microseconds())/1000),
+		slog.String("request_id", w.Header().Get("X-Request-Id")),
+		slog.String("traceparent", w.Header().Get("Traceparent")),
+		slog.String("tenant", r.Header.Get("X-Tenant-Id")),
+		slog.String("remote", r.RemoteAddr),
+		slog.String("user_agent", r.UserAgent()),
+	)
 }
 
 // responseRecorder records the status and the size of a response for metrics and the log.

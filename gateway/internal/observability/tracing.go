@@ -16,6 +16,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/routes"
 )
 
 // exportTimeout is how long a process that stops waits for the remaining spans to be exported.
@@ -63,17 +65,17 @@ func tracingConfigured(getenv func(string) string) bool {
 
 // start starts the span of a request other than a health check, in the trace of its traceparent if it has one. It replaces
 // the traceparent, so that the server's span becomes a child.
-func (t *Tracer) start(w http.ResponseWriter, r *http.Request, template, requestID string) trace.Span {
-	if t == nil || template == "/healthz" {
+func (t *Tracer) start(w http.ResponseWriter, r *http.Request, route *routes.Route, requestID string) trace.Span {
+	if t == nil || route.IsHealthCheck() {
 		return nil
 	}
 	propagator := propagation.TraceContext{}
 	headers := propagation.HeaderCarrier(r.Header)
 	ctx := propagator.Extract(r.Context(), headers)
 	method := methodLabel(r.Method)
-	ctx, span := t.tracer.Start(ctx, method+" "+template, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
+	ctx, span := t.tracer.Start(ctx, method+" "+route.Template, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(
 		attribute.String("http.request.method", method),
-		attribute.String("http.route", template),
+		attribute.String("http.route", route.Template),
 		attribute.String("jobs.request_id", requestID),
 	))
 	propagator.Inject(ctx, headers)

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -13,82 +14,64 @@ import (
 
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
-	"github.com/jobs-grpc/jobs-grpc/gateway/internal/headers"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/routes"
 )
 
 // NewRoutes returns the routes of the OpenAPI document, with the handlers that grpc-gateway generates, and further ones.
-func NewRoutes(openAPI []byte, further map[string]runtime.HandlerFunc, upstream grpc.ClientConnInterface, logger *slog.Logger) (routes.Table, error) {
-	mux, err := newGatewayMux(upstream, logger)
+func NewRoutes(
+	openAPI []byte, further map[string]runtime.HandlerFunc, upstream grpc.ClientConnInterface, logger *slog.Logger,
+) (routes.Table, error) {
+	generated, err := generatedHandlers(upstream, logger)
 	if err != nil {
 		return nil, err
 	}
-	further["/healthz"] = withNoStore(generatedHandler(mux, http.MethodGet, "/healthz"))
-	routes, err := routes.Load(openAPI, further)
+	further["/healthz"] = generated(http.MethodGet, "/healthz")
+	table, err := routes.Load(openAPI, further)
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range routes {
+	for _, r := range table {
 		for method, op := range r.Operations {
 			if op.Handler != nil || op.ID == "WatchJob" || method == http.MethodHead {
 				continue
 			}
-			if op.Handler = generatedHandler(mux, method, r.Template); op.Handler == nil {
+			if op.Handler = generated(method, r.Template); op.Handler == nil {
 				return nil, fmt.Errorf("%s %s: no rule in jobs.gateway.yaml", method, r.Template)
 			}
 		}
 	}
-	return routes, nil
+	return table, nil
 }
 
-// newGatewayMux returns the generated REST mapping with the JSON, headers and errors of this API. It is only for
-// generatedHandler.
-func newGatewayMux(upstream grpc.ClientConnInterface, logger *slog.Logger) (*runtime.ServeMux, error) {
+// generatedHandlers returns a function that looks up the generated handler of a route, or nil. The handlers have the
+// JSON, headers and errors of this API. The gateway looks them up at start and then calls them directly, because
+// grpc-gateway would match each request again.
+func generatedHandlers(upstream grpc.ClientConnInterface, logger *slog.Logger) (func(method, template string) runtime.HandlerFunc, error) {
+	var found runtime.HandlerFunc
+	noHeader := func(string) (string, bool) { return "", false } // the context of a call gets its metadata in Invoke
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &jsonMarshaler{}),
-		runtime.WithIncomingHeaderMatcher(headers.MatchIncomingHeader),
-		runtime.WithOutgoingHeaderMatcher(headers.MatchNoHeader),
-		runtime.WithOutgoingTrailerMatcher(headers.MatchNoHeader),
+		runtime.WithIncomingHeaderMatcher(noHeader),
+		runtime.WithOutgoingHeaderMatcher(noHeader),
+		runtime.WithOutgoingTrailerMatcher(noHeader),
 		runtime.WithForwardResponseOption(setResponseHeaders),
 		runtime.WithErrorHandler(newErrorHandler(logger)),
 		runtime.WithWriteContentLength(),
 		runtime.WithHealthzEndpoint(grpc_health_v1.NewHealthClient(upstream)),
 		runtime.WithMiddlewares(func(generated runtime.HandlerFunc) runtime.HandlerFunc {
-			return func(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
-				w.(*handlerLookup).found = generated
-			}
+			return func(http.ResponseWriter, *http.Request, map[string]string) { found = generated }
 		}),
 		runtime.WithRoutingErrorHandler(func(context.Context, *runtime.ServeMux, runtime.Marshaler, http.ResponseWriter, *http.Request, int) {}),
 	)
-	jobs, deviceJobs := jobsv1.NewJobServiceClient(upstream), jobsv1.NewDeviceJobServiceClient(upstream)
-	if err := jobsv1.RegisterJobServiceHandlerClient(context.Background(), mux, jobs); err != nil {
-		return nil, fmt.Errorf("register JobService: %w", err)
+	lookUp := func(method, template string) runtime.HandlerFunc {
+		found = nil
+		mux.ServeHTTP(nil, &http.Request{Method: method, URL: &url.URL{Path: template}}) // a template matches itself
+		return found
 	}
-	if err := jobsv1.RegisterDeviceJobServiceHandlerClient(context.Background(), mux, deviceJobs); err != nil {
-		return nil, fmt.Errorf("register DeviceJobService: %w", err)
-	}
-	return mux, nil
-}
-
-// handlerLookup receives a generated handler.
-type handlerLookup struct {
-	http.ResponseWriter // nil
-	found               runtime.HandlerFunc
-}
-
-// generatedHandler returns the generated handler of a route, or nil. The gateway looks up handlers at start and then
-// calls them directly: grpc-gateway would match each request again.
-func generatedHandler(mux *runtime.ServeMux, method, template string) runtime.HandlerFunc {
-	var lookup handlerLookup
-	mux.ServeHTTP(&lookup, &http.Request{Method: method, URL: &url.URL{Path: template}}) // a template matches itself
-	return lookup.found
-}
-
-func withNoStore(next runtime.HandlerFunc) runtime.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request, variables map[string]string) {
-		w.Header().Set("Cache-Control", "no-store")
-		next(w, r, variables)
-	}
+	return lookUp, errors.Join(
+		jobsv1.RegisterJobServiceHandlerClient(context.Background(), mux, jobsv1.NewJobServiceClient(upstream)),
+		jobsv1.RegisterDeviceJobServiceHandlerClient(context.Background(), mux, jobsv1.NewDeviceJobServiceClient(upstream)),
+	)
 }
 
 // newErrorHandler returns grpc-gateway's hook that writes the response of every failed call.

@@ -47,6 +47,9 @@ func (rt Table) WithoutSlash(u *url.URL) string {
 	return path
 }
 
+// IsHealthCheck reports whether the route is that of health checks.
+func (r *Route) IsHealthCheck() bool { return r.Template == "/healthz" }
+
 // match matches the encoded segments of a path.
 func (r *Route) match(segments []string) (variables map[string]string, ok bool) {
 	if len(segments) != len(r.segments) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -56,12 +57,7 @@ func (o *operation) Parameter(in, name string) *parameter {
 
 // AllowHeader returns the value of the Allow header.
 func (r *Route) AllowHeader() string {
-	var methods []string
-	for method := range r.Operations {
-		methods = append(methods, method)
-	}
-	slices.Sort(methods)
-	return strings.Join(methods, ", ")
+	return strings.Join(slices.Sorted(maps.Keys(r.Operations)), ", ")
 }
 
 type Table []*Route

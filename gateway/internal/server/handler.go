@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
 
@@ -18,9 +19,13 @@ import (
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/watch"
 )
 
-// newHandler returns the handler of the REST listener. It ends watches when stopping is closed. A request passes, in this order:
-// instrument, withNoSniff, withAllowedHosts, withCORS, withRequestLimit, the route check, the request checks, grpc-gateway.
-func newHandler(stopping <-chan struct{}, openAPI []byte, config *config.Config, upstream *upstream.Upstream, metrics *observability.Metrics, tracer *observability.Tracer, logger *slog.Logger) (http.Handler, error) {
+// newHandler returns the handler of the REST listener. It ends watches when stopping is closed. A request passes, in this
+// order: Instrument, withNoSniff, withAllowedHosts, withCORS, withRequestLimit, the check of the route, the checks of the
+// request, the handler of its operation.
+func newHandler(
+	stopping <-chan struct{}, openAPI []byte, config *config.Config, upstream *upstream.Upstream,
+	metrics *observability.Metrics, tracer *observability.Tracer, logger *slog.Logger,
+) (http.Handler, error) {
 	table, err := rest.NewRoutes(openAPI, pages.New(openAPI), upstream, logger)
 	if err != nil {
 		return nil, err
@@ -50,6 +55,8 @@ func newHandler(stopping <-chan struct{}, openAPI []byte, config *config.Config,
 			apierror.New(codes.Unimplemented, "METHOD_NOT_ALLOWED", "Method not allowed; use "+m.AllowHeader()).
 				WithStatus(http.StatusMethodNotAllowed).Write(w)
 			return
+		case m.IsHealthCheck():
+			w.Header().Set("Cache-Control", "no-store")
 		case m.Operation.Request != nil:
 			w.Header().Set("Cache-Control", "no-store")
 			if e := rest.CheckRequest(m, w, r, config); e != nil {
@@ -81,6 +88,27 @@ func redirect(w http.ResponseWriter, r *http.Request, path string) {
 func withNoSniff(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// healthReserve is how many health checks may be in flight in addition to all other requests, so
+// that a load balancer does not take an overloaded gateway for a broken one.
+const healthReserve = 100
+
+// withRequestLimit rejects requests while the maximum number is in flight.
+func withRequestLimit(maximum int64, next http.Handler) http.Handler {
+	var inFlight atomic.Int64
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		limit := maximum
+		if routes.MatchFromContext(r.Context()).IsHealthCheck() {
+			limit += healthReserve
+		}
+		defer inFlight.Add(-1)
+		if inFlight.Add(1) > limit {
+			apierror.Overloaded("max-requests-in-flight", maximum).Write(w)
+			return
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -9,10 +9,10 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
-	"github.com/jobs-grpc/jobs-grpc/gateway/internal/headers"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/limits"
 )
 
@@ -62,7 +62,7 @@ func (u *Upstream) Close() {
 	}
 }
 
-// NewStream is not called: watchHandler serves the only stream.
+// NewStream is not called: watch.Handler serves the only stream.
 func (u *Upstream) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	return u.connection().NewStream(ctx, desc, method, opts...)
 }
@@ -119,7 +119,7 @@ func (u *Upstream) acquireCall(ctx context.Context, id *limits.Identity) (limits
 func (u *Upstream) call(
 	ctx context.Context, method string, request []byte, memory *limits.RequestMemory, large largeResponse, opts []grpc.CallOption,
 ) ([]byte, error) {
-	ctx, cancel := context.WithCancel(headers.WithAllowedMetadata(ctx))
+	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(ctx, memory.Forwarded))
 	defer cancel()
 	stream, err := u.connection().NewStream(ctx, &grpc.StreamDesc{}, method, append(opts, grpc.ForceCodecV2(RawCodec{}))...)
 	if err != nil {
@@ -154,13 +154,17 @@ func (u *Upstream) call(
 	return response, nil
 }
 
-// RawCodec sends and receives messages that are encoded already, as *[]byte.
+// RawCodec receives encoded messages, and sends encoded and other ones. Encoded ones are *[]byte.
 type RawCodec struct{}
 
 func (RawCodec) Name() string { return "proto" }
 
 func (RawCodec) Marshal(v any) (mem.BufferSlice, error) {
-	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
+	if encoded, ok := v.(*[]byte); ok {
+		return mem.BufferSlice{mem.SliceBuffer(*encoded)}, nil
+	}
+	encoded, err := proto.Marshal(v.(proto.Message))
+	return mem.BufferSlice{mem.SliceBuffer(encoded)}, err
 }
 
 func (RawCodec) Unmarshal(data mem.BufferSlice, v any) error {

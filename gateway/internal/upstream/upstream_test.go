@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/metadata"
 
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
@@ -72,8 +71,7 @@ func newTestUpstream(t *testing.T, env map[string]string) *Upstream {
 func requestContext(t *testing.T, memory *limits.MemoryLimits, callers *limits.Callers, tenant string) context.Context {
 	request := httptest.NewRequest("GET", "/", nil)
 	request.Header.Set("X-Tenant-Id", tenant)
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "x-tenant-id", tenant)
-	return limits.WithRequestMemory(ctx, limits.NewRequestMemory(memory, callers.Identify(request)))
+	return limits.WithRequestMemory(t.Context(), limits.NewRequestMemory(memory, callers.Identify(request)))
 }
 
 func TestUpstream_RejectsCalls_WhenConnectionsAreFull(t *testing.T) {
@@ -108,7 +106,7 @@ func TestMemory_RejectsLargeRequests_WhenTheLimitIsReached(t *testing.T) {
 	*job.CancelReason = strings.Repeat("x", 1<<20)
 	upstream := newTestUpstream(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": gatewaytest.ServeStub(t, &gatewaytest.Stub{Job: job})})
 	memory, callers := limits.NewMemoryLimits(128<<20), upstream.NewCallers(nil)
-	memory.Buffers.Wait = 0
+	memory.Buffers.Wait, memory.Messages.Wait = 0, 0
 	ctx := func(tenant string) context.Context {
 		ctx := requestContext(t, memory, callers, tenant)
 		if e := limits.RequestMemoryFromContext(ctx).Learn(ctx); e != nil {

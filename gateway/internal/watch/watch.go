@@ -16,7 +16,6 @@ import (
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/config"
-	"github.com/jobs-grpc/jobs-grpc/gateway/internal/headers"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/limits"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/restjson"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/upstream"
@@ -35,8 +34,8 @@ const (
 	maxRewatchWait = 5 * time.Second
 )
 
-// watchHandler serves GET /customer/jobs/{job_id}:watch: WatchJob as Server-Sent Events.
-type watchHandler struct {
+// Handler serves GET /customer/jobs/{job_id}:watch: WatchJob as Server-Sent Events.
+type Handler struct {
 	upstream *upstream.Upstream
 	slots    *limits.Semaphore
 	maximum  int64
@@ -48,8 +47,8 @@ type watchHandler struct {
 	rewatch   time.Duration
 }
 
-func NewHandler(stopping <-chan struct{}, config *config.Config, upstream *upstream.Upstream, memory *limits.MemoryLimits) *watchHandler {
-	return &watchHandler{
+func NewHandler(stopping <-chan struct{}, config *config.Config, upstream *upstream.Upstream, memory *limits.MemoryLimits) *Handler {
+	return &Handler{
 		upstream: upstream, slots: limits.NewSemaphore(config.MaxWatches, limits.SharesOf(config.MaxWatches)),
 		maximum: config.MaxWatches, limits: memory,
 		timeout: config.RequestTimeout, stopping: stopping, heartbeat: heartbeatInterval, rewatch: minRewatchWait,
@@ -71,7 +70,7 @@ type state struct {
 // The ID of an event is a hash of the state. A client that reconnects with Last-Event-ID gets the
 // current state only if it differs. If the job is finished and the state is the same, the client gets
 // 204, which stops an EventSource.
-func (h *watchHandler) Serve(w http.ResponseWriter, r *http.Request, id *limits.Identity, jobID string) {
+func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, id *limits.Identity, jobID string) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	memory := limits.NewRequestMemory(h.limits, id)
@@ -95,7 +94,7 @@ func (h *watchHandler) Serve(w http.ResponseWriter, r *http.Request, id *limits.
 	defer func() { cancel(); <-received }() // receive uses memory and slot until it returns
 	go func() {
 		defer close(received)
-		h.receive(metadata.NewOutgoingContext(ctx, headers.ForwardedMetadata(r)), jobID, memory, slot, states, lastID != "")
+		h.receive(metadata.NewOutgoingContext(ctx, id.Forwarded), jobID, memory, slot, states, lastID != "")
 	}()
 	heartbeat := time.NewTicker(h.heartbeat)
 	defer heartbeat.Stop()
@@ -133,12 +132,22 @@ func (h *watchHandler) Serve(w http.ResponseWriter, r *http.Request, id *limits.
 
 // receive watches the job and passes on its states. While the server is unavailable, it tries again,
 // unless the client has no state yet: then the client gets the error.
-func (h *watchHandler) receive(
+func (h *Handler) receive(
 	ctx context.Context, jobID string, memory *limits.RequestMemory, slot *watchSlot, states chan<- state, hasState bool,
 ) {
 	pass := func(s state) bool {
 		s.sent = make(chan struct{})
-		if !sendOrDone(ctx, states, s) || s.err != nil || !waitOrDone(ctx, s.sent) {
+		select {
+		case states <- s:
+		case <-ctx.Done():
+			return false
+		}
+		if s.err != nil {
+			return false
+		}
+		select {
+		case <-s.sent:
+		case <-ctx.Done():
 			return false
 		}
 		memory.Buffers.Release()
@@ -178,7 +187,7 @@ func (h *watchHandler) receive(
 // watchSlot is the slot of one watch. It counts for the address of an unknown caller, and for the caller
 // from when it becomes known, also while the server is away.
 type watchSlot struct {
-	h        *watchHandler
+	h        *Handler
 	identity *limits.Identity
 	holder   limits.Caller
 }
@@ -213,42 +222,14 @@ func (s *watchSlot) learn(ctx context.Context) error {
 
 func (s *watchSlot) release() { s.h.slots.Release(s.holder, 1) }
 
-func sendOrDone(ctx context.Context, states chan<- state, s state) bool {
-	select {
-	case states <- s:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func waitOrDone(ctx context.Context, done <-chan struct{}) bool {
-	select {
-	case <-done:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 // watch calls WatchJob once and passes on the states until pass returns false or the stream ends.
-func (h *watchHandler) watch(ctx context.Context, jobID string, memory *limits.RequestMemory, pass func(state) bool) error {
+func (h *Handler) watch(ctx context.Context, jobID string, memory *limits.RequestMemory, pass func(state) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer memory.Release() // if a reservation fails, the next call starts without any
-	request, err := proto.Marshal(&jobsv1.WatchJobRequest{JobId: jobID})
+	client := jobsv1.NewJobServiceClient(h.upstream.WatchConnection())
+	stream, err := client.WatchJob(ctx, &jobsv1.WatchJobRequest{JobId: jobID}, grpc.ForceCodecV2(upstream.RawCodec{}))
 	if err != nil {
-		return err
-	}
-	stream, err := h.upstream.WatchConnection().NewStream(ctx, &grpc.StreamDesc{ServerStreams: true},
-		jobsv1.JobService_WatchJob_FullMethodName, grpc.ForceCodecV2(upstream.RawCodec{}))
-	if err != nil {
-		return err
-	}
-	if err := stream.SendMsg(&request); err != nil {
-		return err
-	}
-	if err := stream.CloseSend(); err != nil {
 		return err
 	}
 	for {
