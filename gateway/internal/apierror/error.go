@@ -1,3 +1,4 @@
+// Package apierror has the errors of the REST API, and converts those of gRPC.
 package apierror
 
 import (
@@ -26,8 +27,9 @@ type Error struct {
 	// Only with EXECUTION_CHANGED; document_params and status_details are null.
 	CurrentExecution json.RawMessage `json:"current_execution,omitempty"`
 
-	HTTPStatus int `json:"-"`
-	retryAfter time.Duration
+	HTTPStatus  int  `json:"-"`
+	FromService bool `json:"-"` // the server sent it, so its message is for clients
+	retryAfter  time.Duration
 }
 
 type FieldViolation struct {

@@ -1,6 +1,7 @@
 package apierror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -37,18 +38,22 @@ var sanitizedErrors = map[codes.Code]Error{
 	codes.PermissionDenied:  {Reason: "PERMISSION_DENIED", Detail: "The call is not permitted"},
 }
 
-// FromGRPC converts an error of the generated code or of the gRPC call. fromService reports
-// whether jobs-grpc sent it.
-func FromGRPC(err error) (e *Error, fromService bool) {
+// FromGRPC converts an error of the generated code or of a gRPC call with the context ctx.
+func FromGRPC(ctx context.Context, err error) *Error {
+	var e *Error
 	if errors.As(err, &e) {
-		return e, false
+		return e
 	}
 	st := status.Convert(err)
+	// A stopping server resets calls that are on their way to it. The client did not cancel them.
+	if st.Code() == codes.Canceled && ctx.Err() == nil {
+		st = status.New(codes.Unavailable, st.Message())
+	}
 	e = New(st.Code(), "", st.Message())
 	for _, detail := range st.Details() {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
-			e.Reason, fromService = detail.Reason, detail.Domain == errorDomain
+			e.Reason, e.FromService = detail.Reason, detail.Domain == errorDomain
 			if detail.Metadata["setting"] == requestSizeSetting {
 				e.HTTPStatus = http.StatusRequestEntityTooLarge
 			}
@@ -62,30 +67,19 @@ func FromGRPC(err error) (e *Error, fromService bool) {
 			e.retryAfter = detail.RetryDelay.AsDuration()
 		}
 	}
-	if fromService {
-		return e, true
+	if e.FromService {
+		return e
 	}
 	if st.Code() == codes.InvalidArgument {
-		return MalformedRequest(CleanParserMessage(st.Message())), false
+		return MalformedRequest(CleanParserMessage(st.Message()))
 	}
-	if sanitized, ok := sanitizedErrors[st.Code()]; ok {
-		e = New(st.Code(), sanitized.Reason, sanitized.Detail)
-		e.retryAfter = sanitized.retryAfter
-		if sanitized.HTTPStatus != 0 {
-			e.HTTPStatus = sanitized.HTTPStatus
-		}
-		return e, false
+	sanitized, ok := sanitizedErrors[st.Code()]
+	if !ok {
+		return New(codes.Internal, "INTERNAL", "Internal error")
 	}
-	return New(codes.Internal, "INTERNAL", "Internal error"), false
-}
-
-// ResetAsUnavailable returns UNAVAILABLE for a call that the server reset, and otherwise err. A stopping
-// server resets calls that are on their way to it. The client did not cancel them.
-func ResetAsUnavailable(ctx context.Context, err error) error {
-	if status.Code(err) == codes.Canceled && ctx.Err() == nil {
-		return status.Error(codes.Unavailable, err.Error())
-	}
-	return err
+	e = New(st.Code(), sanitized.Reason, sanitized.Detail)
+	e.retryAfter, e.HTTPStatus = sanitized.retryAfter, cmp.Or(sanitized.HTTPStatus, e.HTTPStatus)
+	return e
 }
 
 var protoPrefix = regexp.MustCompile(`^proto: ?(syntax error )?(\(line \d+:\d+\): )?`)

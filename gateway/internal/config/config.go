@@ -1,3 +1,4 @@
+// Package config reads the settings from flags and the environment.
 package config
 
 import (

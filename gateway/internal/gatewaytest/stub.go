@@ -129,20 +129,20 @@ func LoadTestConfig(tb testing.TB, env map[string]string) *config.Config {
 	return config
 }
 
-// tokenStub answers GetCaller like a server with tokens. The token "acme/olivia" is of the user olivia of
+// TokenStub answers GetCaller like a server with tokens. The token "acme/olivia" is of the user olivia of
 // the tenant acme, and a token without a slash is invalid.
-type tokenStub struct {
+type TokenStub struct {
 	Stub
 	Lookups atomic.Int64
 	Expiry  time.Time     // of each token
 	Blocked chan struct{} // if set, GetCaller waits until it is closed
 }
 
-func NewTokenStub() *tokenStub {
-	return &tokenStub{Stub: Stub{Job: &jobsv1.Job{}}, Expiry: time.Now().Add(time.Hour)}
+func NewTokenStub() *TokenStub {
+	return &TokenStub{Stub: Stub{Job: &jobsv1.Job{}}, Expiry: time.Now().Add(time.Hour)}
 }
 
-func (s *tokenStub) GetCaller(ctx context.Context, _ *jobsv1.GetCallerRequest) (*jobsv1.GetCallerResponse, error) {
+func (s *TokenStub) GetCaller(ctx context.Context, _ *jobsv1.GetCallerRequest) (*jobsv1.GetCallerResponse, error) {
 	s.Lookups.Add(1)
 	if s.Blocked != nil {
 		<-s.Blocked
@@ -156,7 +156,7 @@ func (s *tokenStub) GetCaller(ctx context.Context, _ *jobsv1.GetCallerRequest) (
 	return &jobsv1.GetCallerResponse{TenantId: tenant, UserId: &user, TokenExpiresAt: timestamppb.New(s.Expiry)}, nil
 }
 
-func (s *tokenStub) WatchJob(r *jobsv1.WatchJobRequest, stream jobsv1.JobService_WatchJobServer) error {
+func (s *TokenStub) WatchJob(r *jobsv1.WatchJobRequest, stream jobsv1.JobService_WatchJobServer) error {
 	if err := stream.Send(&jobsv1.WatchJobResponse{Job: &jobsv1.Job{JobId: r.JobId, Status: jobsv1.Job_IN_PROGRESS}}); err != nil {
 		return err
 	}
@@ -177,8 +177,8 @@ func Spellings(token, tenant string) (all []http.Header) {
 
 func Bearer(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
 
-// blockingStub blocks every GetJob until release is closed, and records the connections.
-type blockingStub struct {
+// BlockingStub blocks every GetJob until release is closed, and records the connections.
+type BlockingStub struct {
 	MetadataCallers
 	Started chan struct{}
 	Release chan struct{}
@@ -187,7 +187,7 @@ type blockingStub struct {
 	Peers map[string]bool
 }
 
-func (s *blockingStub) GetJob(ctx context.Context, _ *jobsv1.GetJobRequest) (*jobsv1.GetJobResponse, error) {
+func (s *BlockingStub) GetJob(ctx context.Context, _ *jobsv1.GetJobRequest) (*jobsv1.GetJobResponse, error) {
 	from, _ := peer.FromContext(ctx)
 	s.mu.Lock()
 	s.Peers[from.Addr.String()] = true
@@ -197,8 +197,8 @@ func (s *blockingStub) GetJob(ctx context.Context, _ *jobsv1.GetJobRequest) (*jo
 	return &jobsv1.GetJobResponse{Job: &jobsv1.Job{}}, nil
 }
 
-func ServeBlockingStub(t *testing.T) (*blockingStub, string) {
-	s := &blockingStub{Started: make(chan struct{}), Release: make(chan struct{}), Peers: map[string]bool{}}
+func ServeBlockingStub(t *testing.T) (*BlockingStub, string) {
+	s := &BlockingStub{Started: make(chan struct{}), Release: make(chan struct{}), Peers: map[string]bool{}}
 	return s, ServeService(t, s)
 }
 

@@ -1,3 +1,4 @@
+// Package headers checks the headers of requests and selects those that calls forward.
 package headers
 
 import (

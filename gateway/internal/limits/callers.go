@@ -132,12 +132,10 @@ func (id *Identity) Learn(ctx context.Context) *apierror.Error {
 	case <-l.done:
 	case <-ctx.Done():
 		id.callers.leave(l, id.digest)
-		e, _ := apierror.FromGRPC(status.FromContextError(ctx.Err()).Err())
-		return e
+		return apierror.FromGRPC(ctx, status.FromContextError(ctx.Err()).Err())
 	}
 	if l.err != nil {
-		e, _ := apierror.FromGRPC(l.err)
-		return e
+		return apierror.FromGRPC(ctx, l.err)
 	}
 	id.Caller = l.caller
 	return nil
@@ -215,7 +213,7 @@ func (c *Callers) ask(ctx context.Context, address Caller, credentials metadata.
 		err = status.Error(codes.Unavailable, "GetCaller took too long")
 	}
 	if err != nil {
-		return Caller{}, time.Time{}, apierror.ResetAsUnavailable(ctx, err)
+		return Caller{}, time.Time{}, err
 	}
 	known, until := Caller{Tenant: response.TenantId}, asked.Add(maxKnownFor)
 	if expiry := response.TokenExpiresAt; expiry != nil {

@@ -141,7 +141,7 @@ func TestCallers_GetTheirOwnRequestID_WhenTheLookupTheyShareFails(t *testing.T) 
 	var writing sync.WaitGroup
 	for _, requestID := range []string{"first", "second"} {
 		writing.Go(func() {
-			e, _ := apierror.FromGRPC(l.err)
+			e := apierror.FromGRPC(t.Context(), l.err)
 			recorder := httptest.NewRecorder()
 			recorder.Header().Set("X-Request-Id", requestID)
 			e.Write(recorder)

@@ -17,7 +17,7 @@ const (
 // NewCalls returns the limit of concurrent calls on so many connections.
 func NewCalls(connections int) *Semaphore {
 	count := int64(connections)
-	return NewSemaphore(count*StreamsPerConnection, shares{
+	return NewSemaphore(count*StreamsPerConnection, Shares{
 		tenant: count * TenantStreamsPerConnection, subject: count * SubjectStreamsPerConnection,
 		unknown: count * StreamsPerConnection / 4, address: count * SubjectStreamsPerConnection,
 	})
@@ -26,5 +26,5 @@ func NewCalls(connections int) *Semaphore {
 // newLookups returns the limit of concurrent lookups. The calls of requests leave these streams free.
 func newLookups(connections int) *Semaphore {
 	size := int64(connections * StreamsPerConnection / 4)
-	return NewSemaphore(size, shares{unknown: size, address: max(size/2, 1)})
+	return NewSemaphore(size, Shares{unknown: size, address: max(size/2, 1)})
 }

@@ -1,3 +1,4 @@
+// Package limits shares memory, calls and watches among callers, and finds out who the callers are.
 package limits
 
 import (
@@ -16,21 +17,21 @@ type Caller struct{ Tenant, Subject string }
 
 func (c Caller) Known() bool { return c.Tenant != "" }
 
-// shares are the maximum amounts of a FairSemaphore that one tenant, one subject, all unknown callers
+// Shares are the maximum amounts of a FairSemaphore that one tenant, one subject, all unknown callers
 // and one of their addresses hold.
-type shares struct{ tenant, subject, unknown, address int64 }
+type Shares struct{ tenant, subject, unknown, address int64 }
 
 // SharesOf gives a tenant half, so that others still get the rest, and all unknown callers a quarter.
 // One subject has half of its tenant's share, and one address half of that of the unknown callers.
-func SharesOf(size int64) shares {
-	return shares{max(size/2, 1), max(size/4, 1), max(size/4, 1), max(size/8, 1)}
+func SharesOf(size int64) Shares {
+	return Shares{max(size/2, 1), max(size/4, 1), max(size/4, 1), max(size/8, 1)}
 }
 
 // Semaphore is a weighted semaphore that callers share, such as bytes of memory. Waiting tenants are
 // served round-robin, and so are the subjects of one tenant. Requests of one subject are FIFO. A release
 // examines only the requests that it grants, and one more.
 type Semaphore struct {
-	shares shares
+	shares Shares
 	Wait   time.Duration
 
 	mu       sync.Mutex
@@ -57,7 +58,7 @@ type waiter struct {
 	granted chan struct{}
 }
 
-func NewSemaphore(size int64, s shares) *Semaphore {
+func NewSemaphore(size int64, s Shares) *Semaphore {
 	return &Semaphore{shares: s, Wait: semaphoreWait, root: &share{limit: size}}
 }
 

@@ -19,7 +19,7 @@ func address(text string) Caller { return Caller{Subject: text} }
 
 // newTestSemaphore returns a semaphore without limits below its size.
 func newTestSemaphore(size int64) *Semaphore {
-	return NewSemaphore(size, shares{size, size, size, size})
+	return NewSemaphore(size, Shares{size, size, size, size})
 }
 
 // checkUnused fails if something is held or waits.

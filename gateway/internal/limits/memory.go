@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// Each request may hold so many bytes of body and decoded message without counting against a
+	// FreeBytes is how much of its body and of decoded messages each request may hold without counting against a
 	// limit. A typical request needs less, so it never waits. Only callers that the server has
 	// authenticated may hold more.
 	FreeBytes = 32 << 10
@@ -32,9 +32,9 @@ func DecodedSize(body []byte) int64 {
 // MemoryLimits are the two parts of JOBS_GATEWAY_MAX_BUFFERED_BYTES.
 type MemoryLimits struct {
 	size int64
-	// buffers limits bodies, and responses until they are sent. They wait for clients and the server.
+	// Buffers limits bodies, and responses until they are sent. They wait for clients and the server.
 	Buffers *Semaphore
-	// messages limits decoded messages, which wait for nothing. A separate limit excludes deadlocks
+	// Messages limits decoded messages, which wait for nothing. A separate limit excludes deadlocks
 	// between requests that hold a buffer and need a message.
 	Messages *Semaphore
 }
@@ -43,7 +43,7 @@ func NewMemoryLimits(size int64) *MemoryLimits {
 	// Messages keep a core busy and wait for nothing, so the subjects of a tenant need no shares.
 	half := size / 4
 	return &MemoryLimits{
-		size, NewSemaphore(size/2, SharesOf(size/2)), NewSemaphore(size/2, shares{half, half, half, half}),
+		size, NewSemaphore(size/2, SharesOf(size/2)), NewSemaphore(size/2, Shares{half, half, half, half}),
 	}
 }
 
@@ -58,8 +58,8 @@ func (l *MemoryLimits) DecodedResponseSize(response []byte) int64 {
 	return max(size, l.size/2/int64(runtime.GOMAXPROCS(0)))
 }
 
-// reservation is a part of a limit that one request holds. Amounts up to FreeBytes are free.
-type reservation struct {
+// Reservation is a part of a limit that one request holds. Amounts up to FreeBytes are free.
+type Reservation struct {
 	Limits    *MemoryLimits
 	Semaphore *Semaphore
 	identity  *Identity
@@ -68,7 +68,7 @@ type reservation struct {
 }
 
 // Reserve waits until the amount is free. The reservation must be empty.
-func (r *reservation) Reserve(ctx context.Context, amount int64) *apierror.Error {
+func (r *Reservation) Reserve(ctx context.Context, amount int64) *apierror.Error {
 	if amount <= FreeBytes {
 		return nil
 	}
@@ -86,7 +86,7 @@ func (r *reservation) Reserve(ctx context.Context, amount int64) *apierror.Error
 }
 
 // Resize changes the amount without waiting. If the caller has become known, the amount counts for it now.
-func (r *reservation) Resize(amount int64) *apierror.Error {
+func (r *Reservation) Resize(amount int64) *apierror.Error {
 	if amount <= FreeBytes {
 		amount = 0
 	}
@@ -99,7 +99,7 @@ func (r *reservation) Resize(amount int64) *apierror.Error {
 	return nil
 }
 
-func (r *reservation) Release() {
+func (r *Reservation) Release() {
 	if r.Held > 0 {
 		r.Semaphore.Release(r.holder, r.Held)
 	}
@@ -109,15 +109,15 @@ func (r *reservation) Release() {
 // RequestMemory is the caller of one request, and the memory that the request holds of both limits.
 type RequestMemory struct {
 	*Identity
-	Buffers  reservation
-	Messages reservation
+	Buffers  Reservation
+	Messages Reservation
 }
 
 func NewRequestMemory(limits *MemoryLimits, id *Identity) *RequestMemory {
 	return &RequestMemory{
 		Identity: id,
-		Buffers:  reservation{Limits: limits, Semaphore: limits.Buffers, identity: id},
-		Messages: reservation{Limits: limits, Semaphore: limits.Messages, identity: id},
+		Buffers:  Reservation{Limits: limits, Semaphore: limits.Buffers, identity: id},
+		Messages: Reservation{Limits: limits, Semaphore: limits.Messages, identity: id},
 	}
 }
 

@@ -1,3 +1,4 @@
+// Package observability has the access log, the metrics and the traces of requests.
 package observability
 
 import (

@@ -1,3 +1,4 @@
+// Package pages serves the HTML pages and the OpenAPI document.
 package pages
 
 import (

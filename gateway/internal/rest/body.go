@@ -97,14 +97,15 @@ func readError(err error, maxBytes int64) *apierror.Error {
 }
 
 func checkContentType(r *http.Request) *apierror.Error {
+	unsupported := func(detail string) *apierror.Error {
+		return apierror.New(codes.InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", detail).WithStatus(http.StatusUnsupportedMediaType)
+	}
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
-		return apierror.New(codes.InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", "The body must not be compressed; send it without Content-Encoding").
-			WithStatus(http.StatusUnsupportedMediaType)
+		return unsupported("The body must not be compressed; send it without Content-Encoding")
 	}
 	value := r.Header.Get("Content-Type")
 	if mediaType, _, err := mime.ParseMediaType(value); value == "" || err == nil && mediaType == "application/json" {
 		return nil
 	}
-	return apierror.New(codes.InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", "The body must be JSON; send Content-Type: application/json").
-		WithStatus(http.StatusUnsupportedMediaType)
+	return unsupported("The body must be JSON; send Content-Type: application/json")
 }

@@ -36,7 +36,8 @@ func decodeMessage(body []byte, message protoreflect.Message, inPath map[string]
 			return e
 		}
 	}
-	if never := fields.ByName("never_expires"); never != nil && isExplicitNull(members, "expires_in_hours") {
+	isExplicitNull := func(m jsonMember) bool { return m.name == "expires_in_hours" && m.isNull() }
+	if never := fields.ByName("never_expires"); never != nil && slices.ContainsFunc(members, isExplicitNull) {
 		message.Set(never, protoreflect.ValueOfBool(true)) // in this API, null means that the job never expires
 	}
 	return nil
@@ -123,11 +124,10 @@ func checkOneofs(request protoreflect.MessageDescriptor, set []string, howMany s
 	}
 	for i := range request.Oneofs().Len() {
 		fields := request.Oneofs().Get(i).Fields()
-		var members []string
+		var members, conflicting []string
 		for j := range fields.Len() {
 			members = append(members, string(fields.Get(j).Name()))
 		}
-		var conflicting []string
 		var violations []apierror.FieldViolation
 		for _, name := range set {
 			if slices.Contains(members, name) {
@@ -159,10 +159,6 @@ func unknownEnumValue(field, value string, names []string) *apierror.Error {
 }
 
 var protoFieldName = regexp.MustCompile(` field \w+`)
-
-func isExplicitNull(members []jsonMember, name string) bool {
-	return slices.ContainsFunc(members, func(m jsonMember) bool { return m.name == name && m.isNull() })
-}
 
 // jsonMember is one name and value of a JSON object.
 type jsonMember struct {

@@ -1,3 +1,4 @@
+// Package rest checks requests, decodes their bodies, and calls the handlers that grpc-gateway generates.
 package rest
 
 import (
@@ -81,8 +82,8 @@ func newErrorHandler(logger *slog.Logger) runtime.ErrorHandlerFunc {
 			body.err.Write(w)
 			return
 		}
-		e, fromService := apierror.FromGRPC(apierror.ResetAsUnavailable(r.Context(), err))
-		if !fromService && e.HTTPStatus >= http.StatusInternalServerError {
+		e := apierror.FromGRPC(r.Context(), err)
+		if !e.FromService && e.HTTPStatus >= http.StatusInternalServerError {
 			logger.WarnContext(ctx, "upstream call failed", "request_id", r.Header.Get("X-Request-Id"), "error", err.Error())
 		}
 		w.Header().Del("Trailer")

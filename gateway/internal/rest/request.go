@@ -22,10 +22,10 @@ import (
 // CheckRequest rejects requests that grpc-gateway would accept although a part is unknown,
 // repeated or dropped, or would reject without naming the field. It reads the body. The gRPC server validates the values.
 func CheckRequest(m *routes.Match, w http.ResponseWriter, r *http.Request, config *config.Config) *apierror.Error {
-	if e := cmp.Or(headers.CheckIdentityHeaders(r), headers.CheckBearerToken(r, config.RequireToken), headers.CheckHeaderSize(r), checkPath(m, r)); e != nil {
-		return e
-	}
-	if e := checkQuery(m, r); e != nil {
+	if e := cmp.Or(
+		headers.CheckIdentityHeaders(r), headers.CheckBearerToken(r, config.RequireToken), headers.CheckHeaderSize(r),
+		checkPath(m, r), checkQuery(m, r),
+	); e != nil {
 		return e
 	}
 	return readBody(m, w, r, config.MaxBodyBytes)

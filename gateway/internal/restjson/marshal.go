@@ -1,3 +1,4 @@
+// Package restjson writes messages as the JSON of the REST API.
 package restjson
 
 import (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -29,9 +30,9 @@ func (rt Table) Match(r *http.Request) *Match {
 
 // find returns the route of an encoded path, or NoRoute, and the variables of the path.
 func (rt Table) find(path string) (*Route, map[string]string) {
-	segments := strings.Split(path, "/")
-	for _, r := range rt { // in the order of LoadRoutes
-		if variables, ok := r.match(segments); ok {
+	segments, variables := strings.Split(path, "/"), map[string]string{}
+	for _, r := range rt { // in the order of Load
+		if r.match(segments, variables) {
 			return r, variables
 		}
 	}
@@ -50,42 +51,29 @@ func (rt Table) WithoutSlash(u *url.URL) string {
 // IsHealthCheck reports whether the route is that of health checks.
 func (r *Route) IsHealthCheck() bool { return r.Template == "/healthz" }
 
-// match matches the encoded segments of a path.
-func (r *Route) match(segments []string) (variables map[string]string, ok bool) {
-	if len(segments) != len(r.segments) {
-		return nil, false
-	}
-	for i, pattern := range r.segments {
-		name, value, ok := matchSegment(pattern, segments[i])
-		if !ok {
-			return nil, false
-		}
-		if name != "" {
-			if variables == nil {
-				variables = map[string]string{}
-			}
-			variables[name] = value
-		}
-	}
-	return variables, true
+// match matches the encoded segments of a path, and sets the variables.
+func (r *Route) match(segments []string, variables map[string]string) bool {
+	clear(variables)
+	return slices.EqualFunc(r.segments, segments, func(pattern, segment string) bool {
+		return matchSegment(pattern, segment, variables)
+	})
 }
 
 // matchSegment matches one segment against a literal, a variable such as {job_id}, or a
-// variable with a custom verb such as {job_id}:retry. It returns the decoded variable.
-func matchSegment(pattern, segment string) (name, value string, ok bool) {
+// variable with a custom verb such as {job_id}:retry. It sets the decoded variable.
+func matchSegment(pattern, segment string, variables map[string]string) bool {
 	variable, isVariable := strings.CutPrefix(pattern, "{")
 	if !isVariable {
 		literal, err := url.PathUnescape(segment)
-		return "", "", err == nil && literal == pattern
+		return err == nil && literal == pattern
 	}
 	name, verb, _ := strings.Cut(variable, "}")
 	// Compare before decoding: %3A is a character of the ID and never starts a verb.
-	if segment, ok = strings.CutSuffix(segment, verb); !ok {
-		return "", "", false
-	}
+	segment, ok := strings.CutSuffix(segment, verb)
 	value, err := url.PathUnescape(segment)
+	variables[name] = value
 	// No ID is empty, and only device IDs may contain an encoded slash.
-	return name, value, err == nil && value != "" && (name == "device_id" || !strings.Contains(value, "/"))
+	return ok && err == nil && value != "" && (name == "device_id" || !strings.Contains(value, "/"))
 }
 
 // Path returns the path of the request with one encoding for each character.

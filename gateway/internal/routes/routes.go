@@ -1,3 +1,4 @@
+// Package routes matches requests to the operations of the OpenAPI document.
 package routes
 
 import (

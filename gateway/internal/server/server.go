@@ -1,3 +1,4 @@
+// Package server puts the gateway together and serves it over HTTP.
 package server
 
 import (

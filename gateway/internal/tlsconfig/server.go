@@ -1,3 +1,4 @@
+// Package tlsconfig has the TLS of the listener and of the connections to the gRPC server. It reloads changed files.
 package tlsconfig
 
 import (

@@ -1,3 +1,4 @@
+// Package upstream calls the gRPC server within the limits of calls and memory.
 package upstream
 
 import (

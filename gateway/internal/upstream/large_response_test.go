@@ -136,7 +136,7 @@ func TestLargeResponses_FailBeforeTheyAreRead_WhenTheLimitIsReached(t *testing.T
 	} {
 		ctx := f.context(t)
 		err := call(ctx)
-		if e, _ := apierror.FromGRPC(err); err == nil || e.Reason != "OVERLOADED" {
+		if err == nil || apierror.FromGRPC(t.Context(), err).Reason != "OVERLOADED" {
 			t.Errorf("%s: %v", name, err)
 		}
 		limits.RequestMemoryFromContext(ctx).Release()

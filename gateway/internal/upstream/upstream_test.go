@@ -90,8 +90,7 @@ func TestUpstream_RejectsCalls_WhenConnectionsAreFull(t *testing.T) {
 		<-s.Started
 	}
 	recorder := httptest.NewRecorder()
-	e, _ := apierror.FromGRPC(call())
-	e.Write(recorder)
+	apierror.FromGRPC(t.Context(), call()).Write(recorder)
 	gatewaytest.CheckOverloaded(t, recorder.Result(), "JOBS_GATEWAY_UPSTREAM_CONNECTIONS is 1")
 	health := grpc_health_v1.NewHealthClient(upstream)
 	if _, err := health.Check(requestContext(t, memory, callers, "acme"), &grpc_health_v1.HealthCheckRequest{}); err != nil {
@@ -128,7 +127,7 @@ func TestMemory_RejectsLargeRequests_WhenTheLimitIsReached(t *testing.T) {
 		t.Fatal(e)
 	}
 	_, err := jobs.GetJob(second, &jobsv1.GetJobRequest{})
-	if e, _ := apierror.FromGRPC(err); e.Reason != "OVERLOADED" || !strings.Contains(e.Detail, "JOBS_GATEWAY_MAX_BUFFERED_BYTES is 134217728") {
+	if e := apierror.FromGRPC(t.Context(), err); e.Reason != "OVERLOADED" || !strings.Contains(e.Detail, "JOBS_GATEWAY_MAX_BUFFERED_BYTES is 134217728") {
 		t.Errorf("%+v", e)
 	}
 	if _, err := jobs.GetJob(ctx("other"), &jobsv1.GetJobRequest{}); err != nil {

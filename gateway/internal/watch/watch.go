@@ -1,3 +1,4 @@
+// Package watch serves watches of jobs as Server-Sent Events.
 package watch
 
 import (
@@ -22,9 +23,6 @@ import (
 )
 
 const (
-	// retryHint is how long EventSource waits before it connects again.
-	retryHint = 2 * time.Second
-
 	// Proxies close connections on which nothing is sent for a while, often a minute.
 	heartbeatInterval = 15 * time.Second
 
@@ -60,7 +58,7 @@ type state struct {
 	event    []byte
 	id       string
 	finished bool
-	err      error
+	err      *apierror.Error
 	sent     chan struct{} // closed when the event has been sent, before the next one is received
 }
 
@@ -110,8 +108,7 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, id *limits.Ident
 		case s := <-states:
 			switch {
 			case s.err != nil:
-				e, _ := apierror.FromGRPC(s.err)
-				out.fail(e)
+				out.fail(s.err)
 				return
 			case s.id != lastID:
 				lastID = s.id
@@ -165,12 +162,11 @@ func (h *Handler) receive(
 		if ctx.Err() != nil || err == nil {
 			return
 		}
-		err = apierror.ResetAsUnavailable(ctx, err)
-		e, _ := apierror.FromGRPC(err)
+		e := apierror.FromGRPC(ctx, err)
 		// An unknown caller must not hold its slot for longer than the server is away.
 		retry := e.Code == "UNAVAILABLE" || e.Code == "RESOURCE_EXHAUSTED" && slot.holder.Known()
 		if !hasState || !retry {
-			pass(state{err: err})
+			pass(state{err: e})
 			return
 		}
 		timer := time.NewTimer(rand.N(wait))
@@ -271,44 +267,4 @@ func newState(response []byte) (state, error) {
 		id:       id,
 		finished: status == jobsv1.Job_COMPLETED || status == jobsv1.Job_CANCELED,
 	}, nil
-}
-
-// eventWriter writes events. The client must read each within the timeout.
-type eventWriter struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	timeout time.Duration
-	started bool
-}
-
-func (o *eventWriter) send(event []byte) error {
-	o.limitWrite()
-	if !o.started {
-		o.started = true
-		header := o.w.Header()
-		header.Set("Content-Type", "text/event-stream")
-		header.Set("X-Accel-Buffering", "no") // nginx would buffer the events
-		event = append(fmt.Appendf(nil, "retry: %d\n\n", retryHint.Milliseconds()), event...)
-	}
-	if _, err := o.w.Write(event); err != nil {
-		return err
-	}
-	if err := o.control.Flush(); err != nil {
-		return err
-	}
-	_ = o.control.SetWriteDeadline(time.Time{})
-	return nil
-}
-
-func (o *eventWriter) limitWrite() {
-	_ = o.control.SetWriteDeadline(time.Now().Add(o.timeout)) // fails only in tests
-}
-
-// fail sends an error: as the response, or as an event "failure" if the response has started.
-func (o *eventWriter) fail(e *apierror.Error) {
-	if !o.started {
-		e.Write(o.w)
-		return
-	}
-	_ = o.send(fmt.Appendf(nil, "event: failure\ndata: %s\n\n", e.Body(o.w)))
 }
