@@ -14,9 +14,9 @@ var NoRoute = &Route{Template: "none"}
 // Match says what a request asks for. Each request is matched once, and its context has the match.
 type Match struct {
 	*Route
-	Operation *operation // nil if the route does not allow the method
+	Operation *Operation // nil if the route does not allow the method
 	Variables map[string]string
-	Query     url.Values // set by checkQuery
+	Query     url.Values // set by rest.CheckRequest
 }
 
 // Match returns the match of a request.
@@ -92,6 +92,7 @@ func EscapeSegment(id string) string {
 
 type matchKey struct{}
 
+// WithMatch returns the context of a request with this match.
 func WithMatch(ctx context.Context, m *Match) context.Context {
 	return context.WithValue(ctx, matchKey{}, m)
 }

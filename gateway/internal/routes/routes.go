@@ -19,26 +19,28 @@ import (
 type Route struct {
 	Template   string                // such as /customer/jobs/{job_id}
 	segments   []string              // of the template
-	Operations map[string]*operation // by method
+	Operations map[string]*Operation // by method
 }
 
-// operation is one method of a path. One without an RPC, such as of /docs, has only a handler.
-type operation struct {
+// Operation is one method of a path. One without an RPC, such as of /docs, has only a handler.
+type Operation struct {
 	ID          string `json:"operationId"`
 	RPC         string `json:"x-rpc"` // set if it differs from ID
-	Parameters  []parameter
+	Parameters  []Parameter
 	RequestBody *struct{} `json:"requestBody"` // nil if the operation has no body
 
 	Request protoreflect.MessageDescriptor // of the RPC
 	Handler runtime.HandlerFunc            // the variables of the path are its last argument
 }
 
-type parameter struct {
+// Parameter is a parameter of an operation, in the path or the query.
+type Parameter struct {
 	Name   string
 	In     string
 	Schema Schema
 }
 
+// Schema says which values a parameter may have.
 type Schema struct {
 	Type   string
 	Format string
@@ -47,7 +49,7 @@ type Schema struct {
 }
 
 // Parameter returns the parameter with this name in the path or the query, or nil.
-func (o *operation) Parameter(in, name string) *parameter {
+func (o *Operation) Parameter(in, name string) *Parameter {
 	for i, p := range o.Parameters {
 		if p.In == in && p.Name == name {
 			return &o.Parameters[i]
@@ -61,20 +63,21 @@ func (r *Route) AllowHeader() string {
 	return strings.Join(slices.Sorted(maps.Keys(r.Operations)), ", ")
 }
 
+// Table has the routes in the order in which they are tried.
 type Table []*Route
 
 // Load returns the routes of an OpenAPI document, and further ones that have no RPC. The operations of
 // the document have no handler yet.
 func Load(document []byte, further map[string]runtime.HandlerFunc) (Table, error) {
 	var parsed struct {
-		Paths map[string]map[string]*operation
+		Paths map[string]map[string]*Operation
 	}
 	if err := json.Unmarshal(document, &parsed); err != nil {
 		return nil, fmt.Errorf("openapi.json: %w", err)
 	}
 	var routes Table
-	add := func(template string, byMethod map[string]*operation) {
-		operations := map[string]*operation{}
+	add := func(template string, byMethod map[string]*Operation) {
+		operations := map[string]*Operation{}
 		for method, op := range byMethod {
 			operations[strings.ToUpper(method)] = op
 		}
@@ -90,7 +93,7 @@ func Load(document []byte, further map[string]runtime.HandlerFunc) (Table, error
 		add(template, operations)
 	}
 	for template, handler := range further {
-		add(template, map[string]*operation{http.MethodGet: {Handler: handler}})
+		add(template, map[string]*Operation{http.MethodGet: {Handler: handler}})
 	}
 	// Descending: {job_id}:retry comes before {job_id}, which matches the same paths.
 	slices.SortFunc(routes, func(a, b *Route) int { return strings.Compare(b.Template, a.Template) })
