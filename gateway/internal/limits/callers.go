@@ -68,7 +68,7 @@ type lookup struct {
 	cancel  context.CancelFunc
 }
 
-// NewCallers returns callers that asks over so many connections, of which connection returns one after the other.
+// NewCallers returns Callers that ask over so many connections. connection returns the next one.
 func NewCallers(connections int, connection func() *grpc.ClientConn, trustedProxies []netip.Prefix) *Callers {
 	key := make([]byte, sha256.Size)
 	rand.Read(key) // never fails

@@ -30,8 +30,8 @@ var pages = map[string]struct{ name, contentType string }{
 const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// New returns the handlers of the page /, of Swagger UI with their files, and of the OpenAPI document, by path. All files are embedded
-// in the binary. Each has its own route, so that any other path below /docs/ is a regular 404.
+// New returns the handlers of the page /, of Swagger UI, of their files and of the OpenAPI document, by path. All are
+// embedded in the binary. Each file has its own route, so that any other path below /docs/ is a regular 404.
 func New(openAPI []byte) map[string]runtime.HandlerFunc {
 	handlers := map[string]runtime.HandlerFunc{}
 	add := func(path string, serve http.HandlerFunc) {

@@ -49,7 +49,7 @@ func NewRoutes(
 // grpc-gateway would match each request again.
 func generatedHandlers(upstream grpc.ClientConnInterface, logger *slog.Logger) (func(method, template string) runtime.HandlerFunc, error) {
 	var found runtime.HandlerFunc
-	noHeader := func(string) (string, bool) { return "", false } // the context of a call gets its metadata in Invoke
+	noHeader := func(string) (string, bool) { return "", false } // Upstream sets the metadata of a call
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &jsonMarshaler{}),
 		runtime.WithIncomingHeaderMatcher(noHeader),

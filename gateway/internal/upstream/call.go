@@ -41,6 +41,7 @@ func (u *Upstream) connection() *grpc.ClientConn {
 	return nextConnection(u.connections, u.next.Add(1))
 }
 
+// WatchConnection returns the next connection for a watch.
 func (u *Upstream) WatchConnection() *grpc.ClientConn {
 	return nextConnection(u.watchConnections, u.nextWatch.Add(1))
 }

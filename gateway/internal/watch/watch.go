@@ -45,6 +45,7 @@ type Handler struct {
 	rewatch   time.Duration
 }
 
+// NewHandler returns a Handler that ends its watches when stopping is closed.
 func NewHandler(stopping <-chan struct{}, config *config.Config, upstream *upstream.Upstream, memory *limits.MemoryLimits) *Handler {
 	return &Handler{
 		upstream: upstream, slots: limits.NewSemaphore(config.MaxWatches, limits.SharesOf(config.MaxWatches)),
