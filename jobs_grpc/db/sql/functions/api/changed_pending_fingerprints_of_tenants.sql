@@ -1,4 +1,3 @@
--- depends on: is_pending_at, pending_text, slots_text, text_fingerprint
 -- Like changed_pending_fingerprints, for devices of many tenants in one statement; see
 -- changed_job_fingerprints_of_tenants.
 CREATE OR REPLACE FUNCTION jobs.changed_pending_fingerprints_of_tenants(
@@ -24,37 +23,14 @@ BEGIN
         SELECT set_config('app.tenant_id', d.tenant_id, true) AS tenant_id OFFSET 0
     ) t
     CROSS JOIN LATERAL (
-        SELECT jobs.text_fingerprint(string_agg(
-                   jobs.pending_text(q.job_id, q.version, q.queued_at, q.expires_at, q.slots), ','
-                   ORDER BY q.queued, q.queued_at, q.job_id
-               )) AS fingerprint
+        SELECT jobs.text_fingerprint(
+                   string_agg(q.state, ',' ORDER BY q.is_queued, q.queued_at, q.job_id)
+               ) AS fingerprint
         FROM (
-            SELECT e.job_id, e.version, e.started_at IS NULL AS queued, e.queued_at, j.expires_at,
-                   CASE WHEN e.status = 'QUEUED' AND j.max_in_progress IS NOT NULL THEN (
-                       SELECT jobs.slots_text(
-                           j.max_in_progress, p.in_progress,
-                           p.succeeded + p.failed + p.timed_out + p.rejected
-                       )
-                       FROM jobs.job_progress p
-                       WHERE p.tenant_id = t.tenant_id AND p.job_id = e.job_id
-                   ) END AS slots
-            FROM jobs.job_executions e
-            CROSS JOIN LATERAL (
-                SELECT j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.deleted_at,
-                       j.max_in_progress, j.release_end, j.release_base, j.release_rate,
-                       j.release_since
-                FROM jobs.jobs j
-                WHERE j.tenant_id = t.tenant_id AND j.job_id = e.job_id
-                OFFSET 0
-            ) j
-            WHERE e.tenant_id = t.tenant_id AND e.device_id = d.device_id
-              AND e.status IN ('QUEUED', 'IN_PROGRESS')
-              AND j.deleted_at IS NULL
-              AND jobs.is_pending_at(
-                      e.status, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
-                      e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, jobs.now()
-                  )
-            ORDER BY e.started_at IS NULL, e.queued_at, e.job_id
+            SELECT q.state, q.is_queued, q.queued_at, q.job_id
+            FROM jobs.pending_executions q
+            WHERE q.tenant_id = t.tenant_id AND q.device_id = d.device_id
+            ORDER BY q.is_queued, q.queued_at, q.job_id
             LIMIT d.page_limit
         ) q
     ) p

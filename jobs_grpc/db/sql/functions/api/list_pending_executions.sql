@@ -24,25 +24,12 @@ BEGIN
     RETURN QUERY
     SELECT s.*
     FROM (
-        SELECT e.job_id, e.started_at IS NULL AS queued, e.queued_at
-        FROM jobs.job_executions e
-        CROSS JOIN LATERAL (
-            SELECT j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.deleted_at,
-                   j.release_end, j.release_base, j.release_rate, j.release_since
-            FROM jobs.jobs j
-            WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
-            OFFSET 0
-        ) j
-        WHERE e.tenant_id = p_tenant_id AND e.device_id = p_device_id
-          AND e.status IN ('QUEUED', 'IN_PROGRESS')
-          AND (e.started_at IS NULL, e.queued_at, e.job_id)
+        SELECT q.is_queued, q.queued_at, q.job_id
+        FROM jobs.pending_executions q
+        WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id
+          AND (q.is_queued, q.queued_at, q.job_id)
               > (v_after_queued, v_after_queued_at, v_after_job_id)
-          AND j.deleted_at IS NULL
-          AND jobs.is_pending_at(
-                  e.status, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
-                  e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, jobs.now()
-              )
-        ORDER BY e.started_at IS NULL, e.queued_at, e.job_id
+        ORDER BY q.is_queued, q.queued_at, q.job_id
         LIMIT p_limit
     ) page
     CROSS JOIN LATERAL (
@@ -51,5 +38,5 @@ BEGIN
         WHERE s.tenant_id = p_tenant_id AND s.job_id = page.job_id AND s.device_id = p_device_id
         OFFSET 0
     ) s
-    ORDER BY page.queued, page.queued_at, page.job_id;
+    ORDER BY page.is_queued, page.queued_at, page.job_id;
 END $$;

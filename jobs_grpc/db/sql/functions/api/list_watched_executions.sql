@@ -1,4 +1,3 @@
--- depends on: is_pending_at, pending_text, slots_text, text_fingerprint
 -- Returns the first pending executions of several devices, device by device: for each up to its
 -- limit, in the order of list_pending_executions. The last row of each device has its fingerprint
 -- (see changed_pending_fingerprints) and no job_id.
@@ -46,35 +45,10 @@ BEGIN
         SELECT d.ordinality::integer AS ordinality, q.*
         FROM unnest(p_device_ids, p_limits) WITH ORDINALITY AS d (device_id, page_limit)
         LEFT JOIN LATERAL (
-            SELECT e.job_id, j.document_type, e.status::text AS status, e.status_details,
-                   e.execution_number, e.version, e.queued_at, e.started_at, e.last_updated_at,
-                   j.expires_at,
-                   CASE WHEN e.status = 'IN_PROGRESS' THEN e.times_out_at END AS times_out_at,
-                   e.failure_code,
-                   CASE WHEN e.status = 'QUEUED' AND j.max_in_progress IS NOT NULL THEN (
-                       SELECT jobs.slots_text(
-                           j.max_in_progress, p.in_progress,
-                           p.succeeded + p.failed + p.timed_out + p.rejected
-                       )
-                       FROM jobs.job_progress p
-                       WHERE p.tenant_id = p_tenant_id AND p.job_id = e.job_id
-                   ) END AS slots
-            FROM jobs.job_executions e
-            CROSS JOIN LATERAL (
-                SELECT j.document_type, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
-                       j.deleted_at, j.max_in_progress, j.release_end, j.release_base, j.release_rate, j.release_since
-                FROM jobs.jobs j
-                WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
-                OFFSET 0
-            ) j
-            WHERE e.tenant_id = p_tenant_id AND e.device_id = d.device_id
-              AND e.status IN ('QUEUED', 'IN_PROGRESS')
-              AND j.deleted_at IS NULL
-              AND jobs.is_pending_at(
-                      e.status, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
-                      e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, jobs.now()
-                  )
-            ORDER BY e.started_at IS NULL, e.queued_at, e.job_id
+            SELECT q.*
+            FROM jobs.pending_executions q
+            WHERE q.tenant_id = p_tenant_id AND q.device_id = d.device_id
+            ORDER BY q.is_queued, q.queued_at, q.job_id
             LIMIT d.page_limit
         ) q ON true
     LOOP
@@ -101,10 +75,7 @@ BEGIN
             v_job_ids := v_job_ids || v_row.job_id;
             v_bytes := v_bytes + length(document_params::text);
         END IF;
-        v_text := coalesce(v_text || ',', '')
-            || jobs.pending_text(
-                v_row.job_id, v_row.version, v_row.queued_at, v_row.expires_at, v_row.slots
-            );
+        v_text := concat_ws(',', v_text, v_row.state);
         job_id := v_row.job_id;
         document_type := v_row.document_type;
         status := v_row.status;

@@ -1,0 +1,67 @@
+-- depends on: execution_status_at, is_held_at, now, pg_micros
+-- The queue of each device: its executions that are pending, as readers see them. Its order is
+-- (is_queued, queued_at, job_id), which the index job_executions_queue delivers.
+--
+-- Each job is looked up by its key, whatever the statistics say: DISTINCT ON keeps the planner from
+-- turning the sub-selects into joins. Unlike OFFSET 0, it lets the condition on tenant_id through, and
+-- Citus needs the value of tenant_id in each sub-select.
+CREATE OR REPLACE VIEW jobs.pending_executions WITH (security_invoker = true) AS
+SELECT
+    e.tenant_id,
+    e.device_id,
+    e.started_at IS NULL AS is_queued,
+    e.queued_at,
+    e.job_id,
+    e.status::text AS status,
+    e.status_details,
+    e.execution_number,
+    e.version,
+    e.started_at,
+    e.last_updated_at,
+    CASE WHEN e.status = 'IN_PROGRESS' THEN e.times_out_at END AS times_out_at,
+    e.failure_code,
+    j.document_type,
+    j.expires_at,
+    -- Whether a start would keep the job's max_in_progress.
+    coalesce(p.in_progress < j.max_in_progress, true) AS has_slot,
+    -- A text that changes when the device would see another state: part of its fingerprint. The version
+    -- starts again when a job is deleted and created with the same id; queued_at tells the two apart.
+    --
+    -- With max_in_progress, it also changes when a slot becomes free. While the job is full, it has no
+    -- count of finished executions, because the slot of each is taken at once. Otherwise it has one,
+    -- because the job may have been full since the last poll.
+    concat_ws(
+        ' ', e.job_id, e.version, jobs.pg_micros(e.queued_at), jobs.pg_micros(j.expires_at),
+        CASE WHEN p.in_progress >= j.max_in_progress THEN 'full'
+             ELSE j.max_in_progress || '/' || p.succeeded + p.failed + p.timed_out + p.rejected
+        END
+    ) AS state
+FROM jobs.job_executions e
+CROSS JOIN LATERAL (
+    SELECT DISTINCT ON (j.tenant_id, j.job_id)
+        j.tenant_id, j.document_type, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
+        j.deleted_at, j.max_in_progress, j.release_end, j.release_base, j.release_rate,
+        j.release_since
+    FROM jobs.jobs j
+    WHERE j.tenant_id = e.tenant_id AND j.job_id = e.job_id
+) j
+-- Read only for executions that need a slot.
+LEFT JOIN LATERAL (
+    SELECT DISTINCT ON (p.tenant_id, p.job_id)
+        p.tenant_id, p.in_progress, p.succeeded, p.failed, p.timed_out, p.rejected
+    FROM jobs.job_progress p
+    WHERE p.tenant_id = e.tenant_id AND p.job_id = e.job_id
+      AND j.max_in_progress IS NOT NULL AND e.status = 'QUEUED'
+) p ON p.tenant_id = e.tenant_id
+WHERE j.tenant_id = e.tenant_id
+  AND e.status IN ('QUEUED', 'IN_PROGRESS')
+  AND j.deleted_at IS NULL
+  AND jobs.execution_status_at(
+          e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()
+      ) IN ('QUEUED', 'IN_PROGRESS')
+  AND (
+      e.status = 'IN_PROGRESS'
+      OR j.paused_at IS NULL AND NOT jobs.is_held_at(
+          e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, NULL, jobs.now()
+      )
+  );
