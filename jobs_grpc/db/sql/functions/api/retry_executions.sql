@@ -42,13 +42,13 @@ BEGIN
 
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
     v_now := v_job.locked_at;
-    v_expired := coalesce(v_job.expires_at <= v_now, false);
+    v_expired := jobs.is_expired_at(v_job.expires_at, v_now);
     v_new_expires_at := CASE
         WHEN p_never_expires THEN NULL
         WHEN p_expires_in_hours IS NULL THEN v_job.expires_at
         ELSE v_now + make_interval(hours => p_expires_in_hours)
     END;
-    IF v_job.status = 'CANCELED' OR v_new_expires_at <= v_now THEN
+    IF v_job.status = 'CANCELED' OR jobs.is_expired_at(v_new_expires_at, v_now) THEN
         PERFORM jobs.raise_error('JOB_NOT_RETRYABLE', v_job.status::text);
     END IF;
 

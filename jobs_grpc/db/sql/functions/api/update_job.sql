@@ -34,7 +34,7 @@ BEGIN
         PERFORM jobs.raise_error('JOB_NOT_UPDATABLE', v_job.status::text);
     END IF;
     -- Readers have seen QUEUED executions of an expired job as TIMED_OUT, which is terminal.
-    v_is_expired := coalesce(v_job.expires_at <= v_job.locked_at, false);
+    v_is_expired := jobs.is_expired_at(v_job.expires_at, v_job.locked_at);
     IF 'expires_at' = ANY (p_fields) THEN
         v_max_expires_at := v_job.locked_at + interval '8784 hours';  -- 366 days
         IF v_is_expired THEN
@@ -42,7 +42,8 @@ BEGIN
                 'JOB_NOT_UPDATABLE',
                 CASE WHEN v_job.paused_at IS NULL THEN 'IN_PROGRESS' ELSE 'PAUSED' END
             );
-        ELSIF p_expires_at <= v_job.locked_at OR p_expires_at > v_max_expires_at THEN
+        ELSIF jobs.is_expired_at(p_expires_at, v_job.locked_at)
+              OR p_expires_at > v_max_expires_at THEN
             PERFORM jobs.raise_error('EXPIRY_OUT_OF_RANGE');
         END IF;
     END IF;

@@ -38,7 +38,7 @@ BEGIN
                WHERE f.tenant_id = p_tenant_id AND f.job_id = p_job_id
            ) AS finished,
            j.status = 'IN_PROGRESS' AND j.paused_at IS NULL
-           AND (p.in_progress > 0 OR p.queued > 0 AND (j.expires_at <= p_now) IS NOT TRUE)
+           AND (p.in_progress > 0 OR p.queued > 0 AND NOT jobs.is_expired_at(j.expires_at, p_now))
                AS is_running
     INTO v_job
     FROM jobs.jobs j

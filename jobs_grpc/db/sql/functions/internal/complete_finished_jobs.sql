@@ -27,7 +27,7 @@ BEGIN
             WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id
             OFFSET 0
         ) j
-        WHERE j.status = 'IN_PROGRESS' AND (p.queued = 0 OR j.expires_at <= p_now)
+        WHERE j.status = 'IN_PROGRESS' AND (p.queued = 0 OR jobs.is_expired_at(j.expires_at, p_now))
     LOOP
         UPDATE jobs.jobs j
         SET status = 'COMPLETED', completed_at = p_now, updated_at = p_now,

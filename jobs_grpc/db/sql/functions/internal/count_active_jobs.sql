@@ -18,7 +18,7 @@ BEGIN
                 FROM jobs.jobs j
                 WHERE j.tenant_id = p_tenant_id AND j.job_id <> p_job_id
                   AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
-                  AND (j.expires_at IS NULL OR j.expires_at > jobs.now())
+                  AND NOT jobs.is_expired_at(j.expires_at, jobs.now())
                 ORDER BY j.expires_at
                 LIMIT p_max
             )
@@ -28,7 +28,7 @@ BEGIN
                 FROM jobs.jobs j
                 WHERE j.tenant_id = p_tenant_id AND j.job_id <> p_job_id
                   AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
-                  AND j.expires_at <= jobs.now()
+                  AND jobs.is_expired_at(j.expires_at, jobs.now())
                   AND EXISTS (
                       SELECT FROM jobs.job_progress p
                       WHERE p.tenant_id = p_tenant_id AND p.job_id = j.job_id AND p.in_progress > 0

@@ -1,3 +1,4 @@
+-- depends on: is_expired_at
 -- Returns the status of a job as readers see it at the time `at`. A job past its expiry with no
 -- execution IN_PROGRESS is COMPLETED, even before the row is updated.
 CREATE OR REPLACE FUNCTION jobs.job_status_at(
@@ -5,6 +6,7 @@ CREATE OR REPLACE FUNCTION jobs.job_status_at(
 ) RETURNS jobs.job_status
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
-    WHEN status = 'IN_PROGRESS' AND in_progress = 0 AND expires_at <= at THEN 'COMPLETED'
+    WHEN status = 'IN_PROGRESS' AND in_progress = 0 AND jobs.is_expired_at(expires_at, at)
+        THEN 'COMPLETED'
     ELSE status
 END;

@@ -1,3 +1,4 @@
+-- depends on: is_expired_at
 -- Returns the status of a job as readers see it at the time `at`: that of job_status_at, or PAUSED.
 -- Text, because PAUSED is never stored.
 CREATE OR REPLACE FUNCTION jobs.job_status_with_pause_at(
@@ -12,7 +13,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN status = 'COMPLETED' THEN 'COMPLETED'
     WHEN status = 'CANCELED' THEN 'CANCELED'
-    WHEN in_progress = 0 AND expires_at <= at THEN 'COMPLETED'
+    WHEN in_progress = 0 AND jobs.is_expired_at(expires_at, at) THEN 'COMPLETED'
     WHEN paused_at IS NOT NULL THEN 'PAUSED'
     ELSE 'IN_PROGRESS'
 END;

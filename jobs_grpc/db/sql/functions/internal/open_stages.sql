@@ -22,7 +22,7 @@ BEGIN
         FROM jobs.jobs j
         JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
-          AND (j.expires_at IS NULL OR j.expires_at > p_now);
+          AND NOT jobs.is_expired_at(j.expires_at, p_now);
         IF NOT FOUND THEN
             RETURN;
         END IF;

@@ -41,8 +41,7 @@ BEGIN
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
 
     SELECT jobs.queued_status_at(j.canceled_at, j.expires_at, v_now),
-           CASE WHEN j.expires_at <= coalesce(j.canceled_at, v_now)
-                THEN j.expires_at ELSE j.canceled_at END,
+           least(j.canceled_at, j.expires_at),  -- see queued_status_at; ignores NULL
            j.canceled_at, j.cancel_reason, j.force_canceled AND v_in_progress > 0,
            j.open_stage IS NOT NULL
     INTO v_final_status, v_final_at, v_canceled_at, v_cancel_reason, v_forced, v_has_stages
