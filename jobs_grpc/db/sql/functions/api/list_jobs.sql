@@ -26,7 +26,7 @@ LANGUAGE plpgsql STABLE  -- see set_read_time
 -- settings: page
 AS $$
 DECLARE
-    v_index text := CASE
+    v_filter text := CASE
         WHEN p_awaiting_approval THEN 'awaiting_approval'
         WHEN p_target_device_id IS NOT NULL THEN 'target_device'
         WHEN p_target_group_id IS NOT NULL THEN 'target_group'
@@ -35,8 +35,12 @@ DECLARE
         WHEN p_target_all THEN 'target_all'
         ELSE 'none'
     END;
+    v_value text := CASE
+        WHEN p_awaiting_approval THEN ''
+        ELSE coalesce(p_target_device_id, p_target_group_id, p_created_by, p_document_type, '')
+    END;
     -- The statuses as numbered in the indexes.
-    v_status_numbers integer[] := CASE
+    v_numbers integer[] := CASE
         WHEN p_awaiting_approval THEN '{0}'
         WHEN p_statuses IS NULL THEN '{0, 1, 2}'
         ELSE array_remove(ARRAY[
@@ -45,9 +49,7 @@ DECLARE
             CASE WHEN 'CANCELED' = ANY (p_statuses) THEN 2 END
         ], NULL)
     END;
-    -- Whether to add jobs that readers see as COMPLETED because they have expired, although they
-    -- are stored as IN_PROGRESS.
-    v_with_expired boolean := 1 = ANY (v_status_numbers) AND NOT 0 = ANY (v_status_numbers);
+    v_filters text[] := array_fill(v_filter, ARRAY[cardinality(v_numbers)]);  -- of each scan
     -- Computed here, because in a generic plan under row-level security an expression with
     -- coalesce() is not an index condition, and an index scan starts at only one of several bounds.
     v_from timestamptz := coalesce(p_created_from, '-infinity');
@@ -60,118 +62,69 @@ BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.set_read_time(jobs.clock_time());
 
-    -- Reads the newest jobs of each status from the index, and returns the newest of all these.
-    -- Only one branch of the inner UNION ALL runs.
+    -- Readers see jobs that have expired as COMPLETED, although they are stored as IN_PROGRESS.
+    IF 1 = ANY (v_numbers) AND 0 <> ALL (v_numbers) THEN
+        v_filters := v_filters || 'expired'::text;
+        v_numbers := v_numbers || 0;
+    END IF;
+
+    -- Each scan reads the newest jobs of one status from one branch of the UNION ALL, whose condition
+    -- names its index. The planner copies the other conditions to each branch. The newest of what the
+    -- scans found are the page.
     RETURN QUERY
     SELECT s.*
     FROM (
         SELECT newest.created_at, newest.job_id
-        FROM unnest(v_status_numbers) AS statuses (number)
+        FROM unnest(v_filters, v_numbers) AS scan (filter, number)
         CROSS JOIN LATERAL (
-            SELECT c.created_at, c.job_id
+            SELECT j.created_at, j.job_id
             FROM (
-                -- A job that is past its expiry opens no stage.
-                (SELECT j.*
+                -- A job that has expired opens no stage.
+                SELECT j.*, '' AS value, scan.filter = 'awaiting_approval' AND j.awaiting_approval
+                    AND j.status = 'IN_PROGRESS' AND NOT jobs.is_expired_at(j.expires_at, jobs.now())
+                    AS is_read
                 FROM jobs.jobs j
-                WHERE v_index = 'awaiting_approval' AND j.tenant_id = p_tenant_id
-                  AND j.awaiting_approval AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
-                  AND (j.expires_at IS NULL OR j.expires_at > jobs.now())
-                  AND j.created_at >= v_from
-                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
-                ORDER BY j.created_at DESC, j.job_id DESC)
                 UNION ALL
-                (SELECT j.*
-                FROM jobs.jobs j
-                WHERE v_index = 'target_device' AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
-                  AND j.target_device_id = p_target_device_id
-                  AND CASE WHEN j.completed_at IS NOT NULL THEN 1
-                           WHEN j.canceled_at IS NOT NULL THEN 2 ELSE 0 END = statuses.number
-                  AND j.created_at >= v_from
-                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
-                ORDER BY j.created_at DESC, j.job_id DESC)
+                SELECT j.*, j.target_device_id, scan.filter = 'target_device' FROM jobs.jobs j
                 UNION ALL
-                (SELECT j.*
-                FROM jobs.jobs j
-                WHERE v_index = 'target_group' AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
-                  AND j.target_group_id = p_target_group_id
-                  AND CASE WHEN j.completed_at IS NOT NULL THEN 1
-                           WHEN j.canceled_at IS NOT NULL THEN 2 ELSE 0 END = statuses.number
-                  AND j.created_at >= v_from
-                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
-                ORDER BY j.created_at DESC, j.job_id DESC)
+                SELECT j.*, j.target_group_id, scan.filter = 'target_group' FROM jobs.jobs j
                 UNION ALL
-                (SELECT j.*
-                FROM jobs.jobs j
-                WHERE v_index = 'created_by' AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
-                  AND j.created_by = p_created_by
-                  AND CASE WHEN j.completed_at IS NOT NULL THEN 1
-                           WHEN j.canceled_at IS NOT NULL THEN 2 ELSE 0 END = statuses.number
-                  AND j.created_at >= v_from
-                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
-                ORDER BY j.created_at DESC, j.job_id DESC)
+                SELECT j.*, j.created_by, scan.filter = 'created_by' FROM jobs.jobs j
                 UNION ALL
-                (SELECT j.*
-                FROM jobs.jobs j
-                WHERE v_index = 'document_type' AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
-                  AND j.document_type = p_document_type
-                  AND CASE WHEN j.completed_at IS NOT NULL THEN 1
-                           WHEN j.canceled_at IS NOT NULL THEN 2 ELSE 0 END = statuses.number
-                  AND j.created_at >= v_from
-                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
-                ORDER BY j.created_at DESC, j.job_id DESC)
+                SELECT j.*, j.document_type, scan.filter = 'document_type' FROM jobs.jobs j
                 UNION ALL
-                (SELECT j.*
-                FROM jobs.jobs j
-                WHERE v_index = 'target_all' AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
-                  AND j.target_all
-                  AND CASE WHEN j.completed_at IS NOT NULL THEN 1
-                           WHEN j.canceled_at IS NOT NULL THEN 2 ELSE 0 END = statuses.number
-                  AND j.created_at >= v_from
-                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
-                ORDER BY j.created_at DESC, j.job_id DESC)
+                SELECT j.*, '', scan.filter = 'target_all' AND j.target_all FROM jobs.jobs j
                 UNION ALL
-                (SELECT j.*
+                SELECT j.*, '', scan.filter = 'none' AND j.created_at > '-infinity' FROM jobs.jobs j
+                UNION ALL
+                -- No index has these jobs in the order of the page.
+                (SELECT j.*, v_value, true
                 FROM jobs.jobs j
-                WHERE v_index = 'none' AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
-                  AND j.created_at > '-infinity'
-                  AND CASE WHEN j.completed_at IS NOT NULL THEN 1
-                           WHEN j.canceled_at IS NOT NULL THEN 2 ELSE 0 END = statuses.number
-                  AND j.created_at >= v_from
-                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
+                WHERE scan.filter = 'expired' AND j.status = 'IN_PROGRESS'
+                  AND jobs.is_expired_at(j.expires_at, jobs.now())
                 ORDER BY j.created_at DESC, j.job_id DESC)
-            ) c
-            WHERE (p_document_type IS NULL OR c.document_type = p_document_type)
-              AND (p_created_by IS NULL OR c.created_by = p_created_by)
-              AND (p_target_device_id IS NULL OR c.target_device_id = p_target_device_id)
-              AND (p_target_group_id IS NULL OR c.target_group_id = p_target_group_id)
-              AND (p_target_all IS NULL OR c.target_all = p_target_all)
+            ) j
+            WHERE j.is_read AND j.value = v_value AND j.tenant_id = p_tenant_id
+              AND j.deleted_at IS NULL
+              AND CASE WHEN j.completed_at IS NOT NULL THEN 1
+                       WHEN j.canceled_at IS NOT NULL THEN 2 ELSE 0 END = scan.number
+              AND j.created_at >= v_from
+              AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
+              AND (p_document_type IS NULL OR j.document_type = p_document_type)
+              AND (p_created_by IS NULL OR j.created_by = p_created_by)
+              AND (p_target_device_id IS NULL OR j.target_device_id = p_target_device_id)
+              AND (p_target_group_id IS NULL OR j.target_group_id = p_target_group_id)
+              AND (p_target_all IS NULL OR j.target_all = p_target_all)
               AND (p_statuses IS NULL OR jobs.job_status_with_pause_at(
-                      c.status, c.expires_at,
+                      j.status, j.expires_at,
                       (SELECT p.in_progress FROM jobs.job_progress p
-                       WHERE p.tenant_id = p_tenant_id AND p.job_id = c.job_id),
-                      c.paused_at, jobs.now()
+                       WHERE p.tenant_id = p_tenant_id AND p.job_id = j.job_id),
+                      j.paused_at, jobs.now()
                   ) = ANY (p_statuses))
-            ORDER BY c.created_at DESC, c.job_id DESC
+            ORDER BY j.created_at DESC, j.job_id DESC
             LIMIT v_end
         ) newest
-        UNION ALL
-        SELECT j.created_at, j.job_id
-        FROM jobs.jobs j
-        WHERE v_with_expired AND j.tenant_id = p_tenant_id AND j.deleted_at IS NULL
-          AND j.status = 'IN_PROGRESS' AND j.expires_at <= jobs.now()
-          AND (p_document_type IS NULL OR j.document_type = p_document_type)
-          AND (p_created_by IS NULL OR j.created_by = p_created_by)
-          AND (p_target_device_id IS NULL OR j.target_device_id = p_target_device_id)
-          AND (p_target_group_id IS NULL OR j.target_group_id = p_target_group_id)
-          AND (p_target_all IS NULL OR j.target_all = p_target_all)
-          AND j.created_at >= v_from
-          AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
-          AND EXISTS (
-              SELECT FROM jobs.job_progress p
-              WHERE p.tenant_id = p_tenant_id AND p.job_id = j.job_id AND p.in_progress = 0
-              OFFSET 0
-          )
-        ORDER BY created_at DESC, job_id DESC
+        ORDER BY newest.created_at DESC, newest.job_id DESC
         LIMIT p_limit OFFSET p_offset
     ) page
     CROSS JOIN LATERAL (
