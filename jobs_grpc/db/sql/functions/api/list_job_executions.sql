@@ -1,5 +1,10 @@
--- Returns a page of a job's executions in the order of device_id, after p_after_device_id
--- ('': from the start). The page is one row with an array per column: see execution_page.
+-- depends on: job_executions_after
+-- Returns a page of a job's executions in the order of device_id, after p_after_device_id ('': from the
+-- start), as one row with an array per column. It is cheaper to send and decode than thousands of rows.
+-- The arrays are NULL if the page is empty.
+--
+-- Executions after the first 8 MiB of details, as text, have neither a status nor details. A response
+-- has no room for them: it has at most 4 MiB.
 --
 -- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.list_job_executions(
@@ -30,32 +35,28 @@ BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.set_read_time(jobs.clock_time());
 
-    IF p_failure_code IS NOT NULL THEN
-        RETURN QUERY
-        SELECT e.*, j.created_at
-        FROM jobs.jobs j
-        CROSS JOIN LATERAL
-            jobs.execution_page_of_failure(
-                p_tenant_id, p_job_id, p_failure_code, p_status, p_after_device_id, p_limit
+    RETURN QUERY
+    SELECT page.*, j.created_at
+    FROM jobs.jobs j
+    CROSS JOIN LATERAL (
+        SELECT
+            array_agg(e.device_id),
+            array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status END),
+            array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status_details END),
+            array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
+            array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at),
+            array_agg(e.failure_code), array_agg(e.stage)
+        FROM (
+            SELECT
+                e.*,
+                coalesce(sum(octet_length(e.status_details::text))
+                    OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+            FROM jobs.job_executions_after(
+                p_tenant_id, p_job_id, p_status, p_failure_code, p_after_device_id, p_limit
             ) e
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
-    ELSIF p_status IS NOT NULL THEN
-        RETURN QUERY
-        SELECT e.*, j.created_at
-        FROM jobs.jobs j
-        CROSS JOIN LATERAL
-            jobs.execution_page_of_status(
-                p_tenant_id, p_job_id, p_status, p_after_device_id, p_limit
-            ) e
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
-    ELSE
-        RETURN QUERY
-        SELECT e.*, j.created_at
-        FROM jobs.jobs j
-        CROSS JOIN LATERAL
-            jobs.execution_page(p_tenant_id, p_job_id, NULL, p_after_device_id, p_limit) e
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
-    END IF;
+        ) e
+    ) page
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
 
     IF NOT FOUND THEN
         PERFORM jobs.raise_error('JOB_NOT_FOUND');

@@ -1,0 +1,92 @@
+-- depends on: execution_states, job_states
+-- Returns executions of a job after p_after_device_id ('': from the start), in the order of device_id: at
+-- most p_limit. The caller has set the tenant.
+--
+-- Executions that are stored as FAILED, TIMED_OUT or REJECTED have an index for each status. For other
+-- statuses, and while a cancel or an expiry is not finalized, the function also reads the executions
+-- that it skips, until it has found as many as the counts say.
+CREATE OR REPLACE FUNCTION jobs.job_executions_after(
+    p_tenant_id text,
+    p_job_id text,
+    p_status text,        -- NULL: all
+    p_failure_code text,  -- NULL: all; '': failures without a code
+    p_after_device_id text,
+    p_limit integer
+) RETURNS SETOF jobs.execution_states
+-- STABLE, so that the counts and the executions have the snapshot of the caller's statement.
+LANGUAGE plpgsql STABLE
+-- settings: page
+AS $$
+DECLARE
+    v_seen integer;    -- executions that readers see in p_status
+    v_stored integer;  -- those that are stored in it, if it has an index
+BEGIN
+    IF p_failure_code IS NOT NULL THEN
+        RETURN QUERY
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+          -- A range of one code, because with failure_code = p_failure_code the primary key would
+          -- deliver the order as well.
+          AND (s.failure_code, s.device_id) > (p_failure_code, p_after_device_id)
+          AND s.failure_code <= p_failure_code
+          AND (p_status IS NULL OR s.status = p_status)
+        ORDER BY s.failure_code, s.device_id
+        LIMIT p_limit;
+        RETURN;
+    END IF;
+
+    IF p_status IS NOT NULL THEN
+        SELECT
+            CASE WHEN p_status = 'HELD' THEN s.held
+                 WHEN p_status = 'QUEUED' THEN s.queued
+                 WHEN p_status = 'IN_PROGRESS' THEN s.in_progress
+                 WHEN p_status = 'SUCCEEDED' THEN s.succeeded
+                 WHEN p_status = 'FAILED' THEN s.failed
+                 WHEN p_status = 'TIMED_OUT' THEN s.timed_out
+                 WHEN p_status = 'REJECTED' THEN s.rejected END,
+            CASE WHEN p_status = 'FAILED' THEN p.failed
+                 WHEN p_status = 'TIMED_OUT' THEN p.timed_out
+                 WHEN p_status = 'REJECTED' THEN p.rejected END
+        INTO v_seen, v_stored
+        FROM jobs.job_states s
+        JOIN jobs.job_progress p ON p.tenant_id = s.tenant_id AND p.job_id = s.job_id
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
+    END IF;
+
+    -- The statuses are constants, because a parameter does not match the predicate of an index.
+    IF v_seen <> v_stored OR v_stored IS NULL THEN
+        RETURN QUERY
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+          AND s.device_id > p_after_device_id
+          AND (p_status IS NULL OR s.status = p_status)
+        ORDER BY s.device_id
+        LIMIT least(p_limit, v_seen);
+    ELSIF p_status = 'FAILED' THEN
+        RETURN QUERY
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+          AND s.device_id > p_after_device_id AND s.stored_status = 'FAILED'
+        ORDER BY s.device_id
+        LIMIT p_limit;
+    ELSIF p_status = 'TIMED_OUT' THEN
+        RETURN QUERY
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+          AND s.device_id > p_after_device_id AND s.stored_status = 'TIMED_OUT'
+        ORDER BY s.device_id
+        LIMIT p_limit;
+    ELSIF p_status = 'REJECTED' THEN
+        RETURN QUERY
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+          AND s.device_id > p_after_device_id AND s.stored_status = 'REJECTED'
+        ORDER BY s.device_id
+        LIMIT p_limit;
+    END IF;
+END $$;
