@@ -9,15 +9,28 @@ DROP FUNCTION IF EXISTS jobs.create_job(
 DROP FUNCTION IF EXISTS jobs.create_staged_executions(
     text, text, text, text, boolean, jsonb, timestamptz
 );
+DROP FUNCTION IF EXISTS jobs.execution_page(text, text, text, text, integer);
+DROP FUNCTION IF EXISTS jobs.execution_page_of_failure(text, text, text, text, text, integer);
+DROP FUNCTION IF EXISTS jobs.execution_page_of_status(text, text, text, text, integer);
 DROP FUNCTION IF EXISTS jobs.finalize_job(text, text, text, integer, integer);
+DROP FUNCTION IF EXISTS jobs.get_job(text, text, integer);
+DROP FUNCTION IF EXISTS jobs.is_pending_at(
+    jobs.execution_status, timestamptz, boolean, timestamptz, timestamptz, integer, integer,
+    integer, integer, timestamptz, timestamptz
+);
+DROP FUNCTION IF EXISTS jobs.job_fingerprint(
+    xid, xid, timestamptz, integer, integer, integer, timestamptz, timestamptz, timestamptz
+);
 DROP FUNCTION IF EXISTS jobs.list_device_executions(
     text, text, text, text, timestamptz, text, integer, text
 );
 DROP FUNCTION IF EXISTS jobs.list_execution_attempts(text, text, text, integer, integer);
 DROP FUNCTION IF EXISTS jobs.list_job_executions(text, text, text, text, integer, text);
 DROP FUNCTION IF EXISTS jobs.pending_fingerprints(text, text[]);
+DROP FUNCTION IF EXISTS jobs.pending_text(text, integer, timestamptz, timestamptz, text);
 DROP FUNCTION IF EXISTS jobs.raise_error(text, text);
 DROP FUNCTION IF EXISTS jobs.retry_executions(
     text, text, text[], integer, boolean, integer, text[], text[]
 );
+DROP FUNCTION IF EXISTS jobs.slots_text(integer, integer, integer);
 DROP FUNCTION IF EXISTS jobs.update_job(text, text, text, text[], integer, jsonb, jsonb);

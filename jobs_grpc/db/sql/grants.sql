@@ -1,8 +1,9 @@
 -- Grants the request role what serving calls needs; {role} is its quoted name.
 GRANT USAGE ON SCHEMA jobs TO {role};
 GRANT SELECT ON jobs.migrations, jobs.schema_code TO {role};
-GRANT SELECT ON jobs.job_states, jobs.job_details, jobs.execution_states,
-    jobs.pending_executions TO {role};
+GRANT SELECT ON
+    jobs.execution_page, jobs.execution_states, jobs.job_details, jobs.job_fingerprints, jobs.job_page,
+    jobs.job_states, jobs.pending_executions TO {role};
 GRANT SELECT, INSERT, UPDATE ON
     jobs.jobs, jobs.job_progress, jobs.job_executions, jobs.job_failures, jobs.job_stages,
     jobs.job_failure_criteria, jobs.job_criterion_counts TO {role};

@@ -15,8 +15,9 @@ FROM (VALUES
     ('jobs.job_failure_criteria', 'UPDATE'), ('jobs.job_failure_criteria', 'DELETE'),
     ('jobs.job_criterion_counts', 'SELECT'), ('jobs.job_criterion_counts', 'INSERT'),
     ('jobs.job_criterion_counts', 'UPDATE'), ('jobs.job_criterion_counts', 'DELETE'),
-    ('jobs.job_states', 'SELECT'), ('jobs.job_details', 'SELECT'),
-    ('jobs.execution_states', 'SELECT'), ('jobs.pending_executions', 'SELECT'),
+    ('jobs.execution_states', 'SELECT'), ('jobs.job_details', 'SELECT'),
+    ('jobs.job_fingerprints', 'SELECT'), ('jobs.job_states', 'SELECT'),
+    ('jobs.pending_executions', 'SELECT'),
     ('public.device_state', 'SELECT'), ('public.device_group_members', 'SELECT')
 ) AS needed (name, privilege)
 WHERE NOT has_table_privilege(name, privilege)

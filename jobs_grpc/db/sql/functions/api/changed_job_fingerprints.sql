@@ -1,6 +1,5 @@
--- depends on: job_fingerprint
 -- Returns the jobs whose fingerprint differs from the given one, with the current fingerprint; see
--- job_fingerprint. A given NULL differs from any fingerprint. A job that does not exist has the
+-- job_fingerprints. A given NULL differs from any fingerprint. A job that does not exist has the
 -- fingerprint 0.
 --
 -- The server calls it only on Citus, where a call reads the rows of one tenant; otherwise it calls
@@ -24,18 +23,9 @@ BEGIN
     SELECT d.ordinality::integer, coalesce(c.fingerprint, 0)
     FROM unnest(p_job_ids, p_fingerprints) WITH ORDINALITY AS d (job_id, fingerprint)
     LEFT JOIN LATERAL (
-        SELECT jobs.job_fingerprint(
-                   j.xmin, p.version, j.expires_at, j.release_end, j.release_base, j.release_rate,
-                   j.release_since, j.paused_at, jobs.now()
-               ) AS fingerprint
-        FROM jobs.jobs j
-        CROSS JOIN LATERAL (
-            SELECT p.xmin AS version
-            FROM jobs.job_progress p
-            WHERE p.tenant_id = p_tenant_id AND p.job_id = j.job_id
-            OFFSET 0
-        ) p
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = d.job_id AND j.deleted_at IS NULL
+        SELECT j.fingerprint
+        FROM jobs.job_fingerprints j
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = d.job_id
         OFFSET 0
     ) c ON true
     WHERE coalesce(c.fingerprint, 0) IS DISTINCT FROM d.fingerprint;

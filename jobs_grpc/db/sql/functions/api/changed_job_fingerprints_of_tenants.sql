@@ -1,4 +1,3 @@
--- depends on: job_fingerprint
 -- Like changed_job_fingerprints, for jobs of many tenants in one statement.
 --
 -- The query reads the rows of each job by the tenant_id that set_config returns. So the tenant is set
@@ -24,18 +23,9 @@ BEGIN
         SELECT set_config('app.tenant_id', d.tenant_id, true) AS tenant_id OFFSET 0
     ) t
     LEFT JOIN LATERAL (
-        SELECT jobs.job_fingerprint(
-                   j.xmin, p.version, j.expires_at, j.release_end, j.release_base, j.release_rate,
-                   j.release_since, j.paused_at, jobs.now()
-               ) AS fingerprint
-        FROM jobs.jobs j
-        CROSS JOIN LATERAL (
-            SELECT p.xmin AS version
-            FROM jobs.job_progress p
-            WHERE p.tenant_id = t.tenant_id AND p.job_id = j.job_id
-            OFFSET 0
-        ) p
-        WHERE j.tenant_id = t.tenant_id AND j.job_id = d.job_id AND j.deleted_at IS NULL
+        SELECT j.fingerprint
+        FROM jobs.job_fingerprints j
+        WHERE j.tenant_id = t.tenant_id AND j.job_id = d.job_id
         OFFSET 0
     ) c ON true
     WHERE coalesce(c.fingerprint, 0) IS DISTINCT FROM d.fingerprint;

@@ -1,10 +1,6 @@
--- depends on: job_executions_after
+-- depends on: execution_page
 -- Returns a page of a job's executions in the order of device_id, after p_after_device_id ('': from the
--- start), as one row with an array per column. It is cheaper to send and decode than thousands of rows.
--- The arrays are NULL if the page is empty.
---
--- Executions after the first 8 MiB of details, as text, have neither a status nor details. A response
--- has no room for them: it has at most 4 MiB.
+-- start).
 --
 -- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.list_job_executions(
@@ -14,20 +10,7 @@ CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     p_after_device_id text,
     p_limit integer,
     p_failure_code text DEFAULT NULL  -- NULL: all; '': failures without a code
-) RETURNS TABLE (
-    device_ids text[],
-    statuses text[],
-    status_details jsonb[],
-    execution_numbers integer[],
-    versions integer[],
-    queued_ats timestamptz[],
-    started_ats timestamptz[],
-    last_updated_ats timestamptz[],
-    times_out_ats timestamptz[],
-    failure_codes text[],
-    stages smallint[],
-    job_created_at timestamptz
-)
+) RETURNS SETOF jobs.execution_page
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- settings: page
 AS $$

@@ -33,69 +33,53 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
-    v_row record;
-    v_text text;
+    v_state text;  -- of one execution; see pending_executions
+    v_states text;
     v_job_ids text[] := '{}';
     v_bytes bigint := 0;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    -- Reads the devices one after the other, without a sort, so that it can stop early.
-    FOR v_row IN
-        SELECT d.ordinality::integer AS ordinality, q.*
+    -- Reads the devices one after the other, without a sort, so that it can stop early. After the
+    -- executions of each device comes a row without a job_id.
+    FOR "position", job_id, document_type, status, status_details, execution_number, version,
+        queued_at, started_at, last_updated_at, expires_at, times_out_at, failure_code, v_state IN
+        SELECT d.ordinality, q.*
         FROM unnest(p_device_ids, p_limits) WITH ORDINALITY AS d (device_id, page_limit)
-        LEFT JOIN LATERAL (
-            SELECT q.*
-            FROM jobs.pending_executions q
-            WHERE q.tenant_id = p_tenant_id AND q.device_id = d.device_id
-            ORDER BY q.is_queued, q.queued_at, q.job_id
-            LIMIT d.page_limit
-        ) q ON true
+        CROSS JOIN LATERAL (
+            (
+                SELECT q.job_id, q.document_type, q.status, q.status_details, q.execution_number,
+                       q.version, q.queued_at, q.started_at, q.last_updated_at, q.expires_at,
+                       q.times_out_at, q.failure_code, q.state
+                FROM jobs.pending_executions q
+                WHERE q.tenant_id = p_tenant_id AND q.device_id = d.device_id
+                ORDER BY q.is_queued, q.queued_at, q.job_id
+                LIMIT d.page_limit
+            )
+            UNION ALL
+            SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+        ) q
     LOOP
-        IF v_row.ordinality <> "position" THEN
-            fingerprint := jobs.text_fingerprint(v_text);
-            job_id := NULL;
-            status_details := NULL;
-            document_params := NULL;
-            RETURN NEXT;
-            "position" := NULL;
-            EXIT WHEN v_bytes >= p_max_bytes OR cardinality(v_job_ids) >= 200;
-            v_text := NULL;
-            fingerprint := NULL;
-        END IF;
-        "position" := v_row.ordinality;
-        CONTINUE WHEN v_row.job_id IS NULL;
         document_params := NULL;
-        IF v_row.job_id <> ALL (v_job_ids) THEN
+        fingerprint := NULL;
+        IF job_id IS NULL THEN
+            fingerprint := jobs.text_fingerprint(v_states);
+            RETURN NEXT;
+            EXIT WHEN v_bytes >= p_max_bytes OR cardinality(v_job_ids) >= 200;
+            v_states := NULL;
+            CONTINUE;
+        END IF;
+        IF job_id <> ALL (v_job_ids) THEN
             SELECT j.document_params INTO document_params
             FROM jobs.jobs j
-            WHERE j.tenant_id = p_tenant_id AND j.job_id = v_row.job_id;
+            WHERE j.tenant_id = p_tenant_id AND j.job_id = list_watched_executions.job_id;
             -- The statement is newer than the one of the loop, so the job can be gone.
             CONTINUE WHEN document_params IS NULL;
-            v_job_ids := v_job_ids || v_row.job_id;
+            v_job_ids := v_job_ids || job_id;
             v_bytes := v_bytes + length(document_params::text);
         END IF;
-        v_text := concat_ws(',', v_text, v_row.state);
-        job_id := v_row.job_id;
-        document_type := v_row.document_type;
-        status := v_row.status;
-        status_details := v_row.status_details;
-        execution_number := v_row.execution_number;
-        version := v_row.version;
-        queued_at := v_row.queued_at;
-        started_at := v_row.started_at;
-        last_updated_at := v_row.last_updated_at;
-        expires_at := v_row.expires_at;
-        times_out_at := v_row.times_out_at;
-        failure_code := v_row.failure_code;
-        v_bytes := v_bytes + 256 + coalesce(length(v_row.status_details::text), 0);
+        v_states := concat_ws(',', v_states, v_state);
+        v_bytes := v_bytes + 256 + coalesce(length(status_details::text), 0);
         RETURN NEXT;
     END LOOP;
-    IF "position" IS NOT NULL THEN
-        fingerprint := jobs.text_fingerprint(v_text);
-        job_id := NULL;
-        status_details := NULL;
-        document_params := NULL;
-        RETURN NEXT;
-    END IF;
 END $$;

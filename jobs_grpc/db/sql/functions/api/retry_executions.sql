@@ -71,8 +71,7 @@ BEGIN
         FROM jobs.job_executions e
         WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
           AND e.status = ANY (v_stored_statuses)
-          AND (p_failure_codes IS NULL OR e.failure_code = ANY (p_failure_codes))
-          AND (p_device_ids IS NULL OR e.device_id = ANY (p_device_ids));
+          AND jobs.matches_retry(e.failure_code, e.device_id, p_failure_codes, p_device_ids);
     END IF;
     v_retried := v_failed + v_timed_out + v_rejected + v_queued;
     IF v_retried = 0 THEN
@@ -102,8 +101,9 @@ BEGIN
               AND CASE WHEN e.status = 'QUEUED'
                        THEN v_expired AND (v_queued = 0 OR e.device_id <> ALL (p_device_ids))
                        ELSE e.status = ANY (v_stored_statuses)
-                            AND (p_failure_codes IS NULL OR e.failure_code = ANY (p_failure_codes))
-                            AND (p_device_ids IS NULL OR e.device_id = ANY (p_device_ids)) END
+                            AND jobs.matches_retry(
+                                e.failure_code, e.device_id, p_failure_codes, p_device_ids
+                            ) END
             GROUP BY e.stage, e.status
         ) c
         HAVING count(*) > 0;
@@ -142,8 +142,7 @@ BEGIN
                    e.failure_code
             FROM jobs.job_executions e
             WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
-              AND ($5 IS NULL OR e.failure_code = ANY ($5))
-              AND ($6 IS NULL OR e.device_id = ANY ($6))
+              AND jobs.matches_retry(e.failure_code, e.device_id, $5, $6)
             $query$,
             v_status
         ) USING p_tenant_id, p_job_id, v_job.expires_at, v_expired_details, p_failure_codes,
@@ -156,8 +155,7 @@ BEGIN
                 last_updated_at = $3, status_details = NULL, canceled_by_operator = false,
                 failure_code = NULL
             WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
-              AND ($4 IS NULL OR e.failure_code = ANY ($4))
-              AND ($5 IS NULL OR e.device_id = ANY ($5))
+              AND jobs.matches_retry(e.failure_code, e.device_id, $4, $5)
             $query$,
             v_status
         ) USING p_tenant_id, p_job_id, v_now, p_failure_codes, p_device_ids;

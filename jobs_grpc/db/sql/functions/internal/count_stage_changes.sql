@@ -15,31 +15,27 @@ AS $$
 BEGIN
     -- One lookup per stage, then an update by ctid, as in update_executions.
     UPDATE jobs.job_stages s
-    SET queued = s.queued + c.queued,
-        in_progress = s.in_progress + c.in_progress,
-        succeeded = s.succeeded + c.succeeded,
-        failed = s.failed + c.failed,
-        timed_out = s.timed_out + c.timed_out,
-        rejected = s.rejected + c.rejected
+    SET queued = s.queued + coalesce(c.queued, 0),
+        in_progress = s.in_progress + coalesce(c.in_progress, 0),
+        succeeded = s.succeeded + coalesce(c.succeeded, 0),
+        failed = s.failed + coalesce(c.failed, 0),
+        timed_out = s.timed_out + coalesce(c.timed_out, 0),
+        rejected = s.rejected + coalesce(c.rejected, 0)
     FROM (
         SELECT changes.*, stage.row_id
         FROM (
             SELECT u.job_id, u.stage,
-                   sum(n.executions * ((u.new_status = 'QUEUED')::integer
-                                       - (u.old_status = 'QUEUED')::integer)) AS queued,
-                   sum(n.executions * ((u.new_status = 'IN_PROGRESS')::integer
-                                       - (u.old_status = 'IN_PROGRESS')::integer)) AS in_progress,
-                   sum(n.executions * ((u.new_status = 'SUCCEEDED')::integer
-                                       - (u.old_status = 'SUCCEEDED')::integer)) AS succeeded,
-                   sum(n.executions * ((u.new_status = 'FAILED')::integer
-                                       - (u.old_status = 'FAILED')::integer)) AS failed,
-                   sum(n.executions * ((u.new_status = 'TIMED_OUT')::integer
-                                       - (u.old_status = 'TIMED_OUT')::integer)) AS timed_out,
-                   sum(n.executions * ((u.new_status = 'REJECTED')::integer
-                                       - (u.old_status = 'REJECTED')::integer)) AS rejected
+                   sum(c.executions) FILTER (WHERE c.status = 'QUEUED') AS queued,
+                   sum(c.executions) FILTER (WHERE c.status = 'IN_PROGRESS') AS in_progress,
+                   sum(c.executions) FILTER (WHERE c.status = 'SUCCEEDED') AS succeeded,
+                   sum(c.executions) FILTER (WHERE c.status = 'FAILED') AS failed,
+                   sum(c.executions) FILTER (WHERE c.status = 'TIMED_OUT') AS timed_out,
+                   sum(c.executions) FILTER (WHERE c.status = 'REJECTED') AS rejected
             FROM unnest(p_job_ids, p_stages, p_old_statuses, p_new_statuses, p_executions)
                 AS u (job_id, stage, old_status, new_status, executions)
-            CROSS JOIN LATERAL (SELECT coalesce(u.executions, 1) AS executions) n
+            CROSS JOIN LATERAL (VALUES
+                (u.new_status, coalesce(u.executions, 1)), (u.old_status, -coalesce(u.executions, 1))
+            ) AS c (status, executions)
             WHERE u.stage IS NOT NULL AND u.old_status <> u.new_status
             GROUP BY u.job_id, u.stage
         ) changes

@@ -28,8 +28,7 @@ BEGIN
                 AND k.status = e.status AND k.failure_code = e.failure_code
             WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
               AND e.status = ANY (p_statuses) AND e.failure_code IS NOT NULL
-              AND (p_failure_codes IS NULL OR e.failure_code = ANY (p_failure_codes))
-              AND (p_device_ids IS NULL OR e.device_id = ANY (p_device_ids))
+              AND jobs.matches_retry(e.failure_code, e.device_id, p_failure_codes, p_device_ids)
             GROUP BY e.status, coalesce(k.failure_code, '*')
         ) retried
         WHERE f.tenant_id = p_tenant_id AND f.job_id = p_job_id
@@ -50,8 +49,7 @@ BEGIN
         FROM jobs.job_executions e
         WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
           AND e.status = ANY (p_statuses) AND e.failure_code IS NOT NULL
-          AND (p_failure_codes IS NULL OR e.failure_code = ANY (p_failure_codes))
-          AND (p_device_ids IS NULL OR e.device_id = ANY (p_device_ids))
+          AND jobs.matches_retry(e.failure_code, e.device_id, p_failure_codes, p_device_ids)
         GROUP BY e.stage
     ) retried
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = retried.stage;
@@ -74,8 +72,7 @@ BEGIN
         CROSS JOIN jobs.job_failure_criteria c
         WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
           AND e.status = ANY (p_statuses) AND e.failure_code IS NOT NULL
-          AND (p_failure_codes IS NULL OR e.failure_code = ANY (p_failure_codes))
-          AND (p_device_ids IS NULL OR e.device_id = ANY (p_device_ids))
+          AND jobs.matches_retry(e.failure_code, e.device_id, p_failure_codes, p_device_ids)
           AND c.tenant_id = p_tenant_id AND c.job_id = p_job_id
         GROUP BY 1, 2
     ) retried

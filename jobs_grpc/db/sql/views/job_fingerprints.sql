@@ -1,0 +1,27 @@
+-- depends on: is_expired_at, now, released_at, text_fingerprint
+-- Each job with a 60-bit hash that changes when readers would see another state of it. A transaction that
+-- changes executions, stages or criteria also writes a new version of the row of the job or of its
+-- counts. Time alone changes only whether the job has expired, and the number of released executions.
+--
+-- For DISTINCT ON see pending_executions.
+CREATE OR REPLACE VIEW jobs.job_fingerprints WITH (security_invoker = true) AS
+SELECT
+    j.tenant_id,
+    j.job_id,
+    jobs.text_fingerprint(
+        j.xmin::text || ' ' || p.version::text
+        || CASE WHEN jobs.is_expired_at(j.expires_at, jobs.now()) THEN ' expired ' ELSE ' ' END
+        || coalesce(
+            jobs.released_at(
+                j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
+                jobs.now()
+            )::text, ''
+        )
+    ) AS fingerprint
+FROM jobs.jobs j
+CROSS JOIN LATERAL (
+    SELECT DISTINCT ON (p.tenant_id, p.job_id) p.tenant_id, p.xmin AS version
+    FROM jobs.job_progress p
+    WHERE p.tenant_id = j.tenant_id AND p.job_id = j.job_id
+) p
+WHERE p.tenant_id = j.tenant_id AND j.deleted_at IS NULL;
