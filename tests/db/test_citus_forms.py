@@ -69,14 +69,9 @@ async def test_functions_have_only_forms_that_citus_accepts(
 async def test_views_have_only_forms_that_citus_accepts(
     database: Database, catalog: Catalog
 ) -> None:
-    """Their callers limit them to a tenant."""
     views = await database.owner.fetch(_VIEWS)
 
-    refused = {
-        view["name"]: set(forms.refused_in_statement(view["definition"], catalog))
-        - {forms.WITHOUT_TENANT}
-        for view in views
-    }
+    refused = {view["name"]: forms.refused_in_view(view["definition"], catalog) for view in views}
 
     assert {name: found for name, found in refused.items() if found} == {}
     assert set(refused) == {name for name in schema.code() if not _is_function(name)}
@@ -218,6 +213,17 @@ async def test_sql_function_over_a_table_is_found(body: str, catalog: Catalog) -
     assert forms.refused_in_function(definition, catalog, across_tenants=False) == [
         forms.SQL_FUNCTION
     ]
+
+
+async def test_refused_form_in_a_view_is_found(catalog: Catalog) -> None:
+    definition = """
+        SELECT e.tenant_id FROM jobs.job_executions e CROSS JOIN LATERAL (
+            SELECT FROM jobs.jobs j
+            WHERE j.tenant_id = e.tenant_id AND j.job_id = e.job_id OFFSET 0
+        ) j
+    """
+
+    assert forms.refused_in_view(definition, catalog) == [forms.OFFSET_IN_VIEW]
 
 
 @pytest.mark.parametrize(

@@ -167,8 +167,8 @@ async def test_migrate_adds_a_last_column_to_a_view(
 ) -> None:
     await migrate(empty.owner_dsn, empty.role)
     code = dict(schema.code())
-    columns, from_clause, rest = code[view].partition("\nFROM ")
-    code[view] = f"{columns},\n    1 AS new_column{from_clause}{rest}"
+    columns, clause, rest = re.split(r"(\nFROM |\nWHERE )", code[view], maxsplit=1)
+    code[view] = f"{columns},\n    1 AS new_column{clause}{rest}"
     monkeypatch.setattr(schema, "code", lambda: code)
 
     done = await migrate(empty.owner_dsn, empty.role)

@@ -27,6 +27,7 @@ VOLATILE_IN_CTE = "VOLATILE function in a CTE of a write"
 SELECT_IN_VALUES = "sub-select in VALUES of an INSERT"
 CASE_WITH_OPERAND = "CASE operand WHEN over tables"
 WITHOUT_TENANT = "table without a condition on tenant_id"
+OFFSET_IN_VIEW = "OFFSET in a view over tables"
 LOCK_ACROSS_TENANTS = "FOR UPDATE across tenants"
 SEVERAL_TABLES_ACROSS_TENANTS = "join or LATERAL across tenants"
 SELECT_IN_POLICY = "sub-select in a policy"
@@ -110,6 +111,15 @@ def refused_in_statement(
     for raw in pglast.parse_sql(sql):
         refused += _Statement(raw.stmt, catalog, variables or {}, across_tenants).refused()
     return refused
+
+
+def refused_in_view(definition: str, catalog: Catalog) -> list[str]:
+    """Return the forms in a view that Citus refuses. Its callers limit it to a tenant."""
+    refused = set(refused_in_statement(definition, catalog)) - {WITHOUT_TENANT}
+    selects = _nodes(pglast.parse_sql(definition), ast.SelectStmt)
+    if any(select.limitOffset and _tables(select, catalog) for select in selects):
+        refused.add(OFFSET_IN_VIEW)
+    return sorted(refused)
 
 
 def refused_in_migration(sql: str) -> list[str]:

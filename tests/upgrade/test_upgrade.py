@@ -40,9 +40,6 @@ def later(folder: Path) -> Code:
         shutil.copytree(THIS_VERSION.folder / name, code.folder / name)
     sql = code.folder / "jobs_grpc/db/sql"
     _insert(sql / "views/job_details.sql", "\nFROM ", ",\n    1 AS added")
-    _insert(sql / "functions/api/get_job.sql", "\n    device_ids ", "\n    added integer,")
-    with (sql / "dropped_functions.sql").open("a") as dropped:
-        dropped.write("DROP FUNCTION IF EXISTS jobs.get_job(text, text, integer);\n")
     return code
 
 

@@ -14,6 +14,8 @@ DROP FUNCTION IF EXISTS jobs.execution_page_of_failure(text, text, text, text, t
 DROP FUNCTION IF EXISTS jobs.execution_page_of_status(text, text, text, text, integer);
 DROP FUNCTION IF EXISTS jobs.finalize_job(text, text, text, integer, integer);
 DROP FUNCTION IF EXISTS jobs.get_job(text, text, integer);
+-- The type of its result, from two views that can get more columns.
+DROP VIEW IF EXISTS jobs.job_page;
 DROP FUNCTION IF EXISTS jobs.is_pending_at(
     jobs.execution_status, timestamptz, boolean, timestamptz, timestamptz, integer, integer,
     integer, integer, timestamptz, timestamptz

@@ -1,6 +1,5 @@
 -- depends on: execution_page, job_details
--- A job with a page of its executions: the type of the row that get_job returns. The view has no rows. New
--- columns of job_details are added at the end.
+-- A job with a page of its executions: the type of the row that get_job returns. The view has no rows.
 CREATE OR REPLACE VIEW jobs.job_page WITH (security_invoker = true) AS
 SELECT p.*, d.*
 FROM jobs.execution_page p

@@ -68,9 +68,9 @@ BEGIN
         v_numbers := v_numbers || 0;
     END IF;
 
-    -- Each scan reads the newest jobs of one status from one branch of the UNION ALL, whose condition
-    -- names its index. The planner copies the other conditions to each branch. The newest of what the
-    -- scans found are the page.
+    -- Each scan reads the newest jobs of one status from one branch of the UNION ALL; is_read has what
+    -- names its index. The planner copies the conditions around the UNION ALL to each branch. It must
+    -- see j.value = v_value there: in a branch, it would not know that the index delivers the order.
     RETURN QUERY
     SELECT s.*
     FROM (
