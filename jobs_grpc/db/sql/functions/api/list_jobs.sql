@@ -70,12 +70,15 @@ BEGIN
 
     -- Each scan reads the newest jobs of one status from one branch of the UNION ALL; is_read has what
     -- names its index. The planner copies the conditions around the UNION ALL to each branch. It must
-    -- see j.value = v_value there: in a branch, it would not know that the index delivers the order.
+    -- see j.value = scan.value there: in a branch, it would not know that the index delivers the order.
+    -- scan.value is a column, because the planner removes branches that contradict a constant, and Citus
+    -- then does not see their tenant_id.
     RETURN QUERY
     SELECT s.*
     FROM (
         SELECT newest.created_at, newest.job_id
-        FROM unnest(v_filters, v_numbers) AS scan (filter, number)
+        FROM unnest(v_filters, v_numbers, array_fill(v_value, ARRAY[cardinality(v_numbers)]))
+            AS scan (filter, number, value)
         CROSS JOIN LATERAL (
             SELECT j.created_at, j.job_id
             FROM (
@@ -98,13 +101,13 @@ BEGIN
                 SELECT j.*, '', scan.filter = 'none' AND j.created_at > '-infinity' FROM jobs.jobs j
                 UNION ALL
                 -- No index has these jobs in the order of the page.
-                (SELECT j.*, v_value, true
+                (SELECT j.*, scan.value, true
                 FROM jobs.jobs j
                 WHERE scan.filter = 'expired' AND j.status = 'IN_PROGRESS'
                   AND jobs.is_expired_at(j.expires_at, jobs.now())
                 ORDER BY j.created_at DESC, j.job_id DESC)
             ) j
-            WHERE j.is_read AND j.value = v_value AND j.tenant_id = p_tenant_id
+            WHERE j.is_read AND j.value = scan.value AND j.tenant_id = p_tenant_id
               AND j.deleted_at IS NULL
               AND CASE WHEN j.completed_at IS NOT NULL THEN 1
                        WHEN j.canceled_at IS NOT NULL THEN 2 ELSE 0 END = scan.number

@@ -5,38 +5,25 @@ CREATE OR REPLACE FUNCTION jobs.count_active_jobs(
 ) RETURNS integer
 -- VOLATILE, so that each call sees the jobs that were committed before it.
 LANGUAGE plpgsql VOLATILE
--- Only the index jobs_in_progress_by_expires_at delivers the order. The count needs no order; it is
--- there to select this index.
+-- Only the index jobs_in_progress_by_expires_at delivers the order. Jobs that have expired come last,
+-- because only they need a second lookup.
 -- settings: page
 AS $$
 BEGIN
     RETURN (
         SELECT count(*)::integer
         FROM (
-            (
-                SELECT
-                FROM jobs.jobs j
-                WHERE j.tenant_id = p_tenant_id AND j.job_id <> p_job_id
-                  AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
-                  AND NOT jobs.is_expired_at(j.expires_at, jobs.now())
-                ORDER BY j.expires_at
-                LIMIT p_max
-            )
-            UNION ALL
-            (
-                SELECT
-                FROM jobs.jobs j
-                WHERE j.tenant_id = p_tenant_id AND j.job_id <> p_job_id
-                  AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
-                  AND jobs.is_expired_at(j.expires_at, jobs.now())
-                  AND EXISTS (
-                      SELECT FROM jobs.job_progress p
-                      WHERE p.tenant_id = p_tenant_id AND p.job_id = j.job_id AND p.in_progress > 0
-                      OFFSET 0
-                  )
-                ORDER BY j.expires_at
-                LIMIT p_max
-            )
+            SELECT
+            FROM jobs.jobs j
+            WHERE j.tenant_id = p_tenant_id AND j.job_id <> p_job_id
+              AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
+              AND jobs.job_status_at(
+                      j.status, j.expires_at,
+                      (SELECT p.in_progress FROM jobs.job_progress p
+                       WHERE p.tenant_id = p_tenant_id AND p.job_id = j.job_id),
+                      jobs.now()
+                  ) = 'IN_PROGRESS'
+            ORDER BY j.expires_at DESC
             LIMIT p_max
         ) active
     );

@@ -6,7 +6,8 @@ CREATE OR REPLACE FUNCTION jobs.job_status_at(
 ) RETURNS jobs.job_status
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
-    WHEN status = 'IN_PROGRESS' AND in_progress = 0 AND jobs.is_expired_at(expires_at, at)
+    -- In this order: in_progress can be a sub-select.
+    WHEN status = 'IN_PROGRESS' AND jobs.is_expired_at(expires_at, at) AND in_progress = 0
         THEN 'COMPLETED'
     ELSE status
 END;

@@ -6,7 +6,8 @@ CREATE OR REPLACE FUNCTION jobs.queued_status_at(
 ) RETURNS jobs.execution_status
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
-    WHEN jobs.is_expired_at(expires_at, coalesce(canceled_at, at)) THEN 'TIMED_OUT'::jobs.execution_status
+    WHEN jobs.is_expired_at(expires_at, coalesce(canceled_at, at))
+        THEN 'TIMED_OUT'::jobs.execution_status
     WHEN canceled_at IS NOT NULL THEN 'REJECTED'
     ELSE 'QUEUED'
 END;
