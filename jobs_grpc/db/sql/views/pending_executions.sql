@@ -30,12 +30,13 @@ SELECT
     -- With max_in_progress, it also changes when a slot becomes free. While the job is full, it has no
     -- count of finished executions, because the slot of each is taken at once. Otherwise it has one,
     -- because the job may have been full since the last poll.
-    concat_ws(
-        ' ', e.job_id, e.version, jobs.pg_micros(e.queued_at), jobs.pg_micros(j.expires_at),
-        CASE WHEN p.in_progress >= j.max_in_progress THEN 'full'
-             ELSE j.max_in_progress || '/' || p.succeeded + p.failed + p.timed_out + p.rejected
-        END
-    ) AS state
+    e.job_id || ' ' || e.version::text || ' ' || jobs.pg_micros(e.queued_at)::text
+        || coalesce(' ' || jobs.pg_micros(j.expires_at)::text, '')
+        || CASE WHEN p.in_progress IS NULL THEN ''
+                WHEN p.in_progress >= j.max_in_progress THEN ' full'
+                ELSE ' ' || j.max_in_progress::text || '/'
+                     || (p.succeeded + p.failed + p.timed_out + p.rejected)::text
+           END AS state
 FROM jobs.job_executions e
 CROSS JOIN LATERAL (
     SELECT DISTINCT ON (j.tenant_id, j.job_id)
