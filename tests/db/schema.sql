@@ -246,6 +246,69 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
          OFFSET 0) derived)
   WHERE (j.deleted_at IS NULL);
 
+CREATE VIEW jobs.execution_page WITH (security_invoker='true') AS
+ SELECT NULL::text[] AS device_ids,
+    NULL::text[] AS statuses,
+    NULL::jsonb[] AS status_details,
+    NULL::integer[] AS execution_numbers,
+    NULL::integer[] AS versions,
+    NULL::timestamp with time zone[] AS queued_ats,
+    NULL::timestamp with time zone[] AS started_ats,
+    NULL::timestamp with time zone[] AS last_updated_ats,
+    NULL::timestamp with time zone[] AS times_out_ats,
+    NULL::text[] AS failure_codes,
+    NULL::smallint[] AS stages,
+    NULL::timestamp with time zone AS job_created_at
+  WHERE false;
+
+CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
+ SELECT p.device_ids,
+    p.statuses,
+    p.status_details,
+    p.execution_numbers,
+    p.versions,
+    p.queued_ats,
+    p.started_ats,
+    p.last_updated_ats,
+    p.times_out_ats,
+    p.failure_codes,
+    p.stages,
+    p.job_created_at,
+    d.tenant_id,
+    d.job_id,
+    d.document_type,
+    d.document_params,
+    d.target_device_id,
+    d.target_group_id,
+    d.target_all,
+    d.status,
+    d.expires_at,
+    d.created_by,
+    d.created_at,
+    d.updated_at,
+    d.cancel_reason,
+    d.total_executions,
+    d.queued,
+    d.in_progress,
+    d.succeeded,
+    d.failed,
+    d.timed_out,
+    d.rejected,
+    d.completed_at,
+    d.in_progress_timeout_minutes,
+    d.stored_status,
+    d.paused_at,
+    d.paused_by,
+    d.pause_reason,
+    d.revision,
+    d.held,
+    d.pause_cause,
+    d.trip,
+    d.has_rollout_details,
+    d.rollout_details
+   FROM (jobs.execution_page p
+     CROSS JOIN jobs.job_details d);
+
 CREATE TABLE jobs.execution_attempts (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     job_id text NOT NULL COLLATE pg_catalog."C",
@@ -297,6 +360,21 @@ CREATE TABLE jobs.job_failures (
 )
 WITH (fillfactor='50');
 
+CREATE VIEW jobs.job_fingerprints WITH (security_invoker='true') AS
+ SELECT j.tenant_id,
+    j.job_id,
+    jobs.text_fingerprint((((((j.xmin)::text || ' '::text) || (p.version)::text) ||
+        CASE
+            WHEN jobs.is_expired_at(j.expires_at, jobs.now()) THEN ' expired '::text
+            ELSE ' '::text
+        END) || COALESCE((jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.now()))::text, ''::text))) AS fingerprint
+   FROM (jobs.jobs j
+     CROSS JOIN LATERAL ( SELECT DISTINCT ON (p_1.tenant_id, p_1.job_id) p_1.tenant_id,
+            p_1.xmin AS version
+           FROM jobs.job_progress p_1
+          WHERE ((p_1.tenant_id = j.tenant_id) AND (p_1.job_id = j.job_id))) p)
+  WHERE ((p.tenant_id = j.tenant_id) AND (j.deleted_at IS NULL));
+
 CREATE TABLE jobs.job_stages (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     job_id text NOT NULL COLLATE pg_catalog."C",
@@ -344,6 +422,57 @@ CREATE TABLE jobs.migrations (
     checksum text NOT NULL,
     applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
+
+CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
+ SELECT e.tenant_id,
+    e.device_id,
+    (e.started_at IS NULL) AS is_queued,
+    e.queued_at,
+    e.job_id,
+    (e.status)::text AS status,
+    e.status_details,
+    e.execution_number,
+    e.version,
+    e.started_at,
+    e.last_updated_at,
+        CASE
+            WHEN (e.status = 'IN_PROGRESS'::jobs.execution_status) THEN e.times_out_at
+            ELSE NULL::timestamp with time zone
+        END AS times_out_at,
+    e.failure_code,
+    j.document_type,
+    j.expires_at,
+    COALESCE((p.in_progress < j.max_in_progress), true) AS has_slot,
+    ((((((e.job_id || ' '::text) || (e.version)::text) || ' '::text) || (jobs.pg_micros(e.queued_at))::text) || COALESCE((' '::text || (jobs.pg_micros(j.expires_at))::text), ''::text)) ||
+        CASE
+            WHEN (p.in_progress IS NULL) THEN ''::text
+            WHEN (p.in_progress >= j.max_in_progress) THEN ' full'::text
+            ELSE (((' '::text || (j.max_in_progress)::text) || '/'::text) || ((((p.succeeded + p.failed) + p.timed_out) + p.rejected))::text)
+        END) AS state
+   FROM ((jobs.job_executions e
+     CROSS JOIN LATERAL ( SELECT DISTINCT ON (j_1.tenant_id, j_1.job_id) j_1.tenant_id,
+            j_1.document_type,
+            j_1.canceled_at,
+            j_1.force_canceled,
+            j_1.expires_at,
+            j_1.paused_at,
+            j_1.deleted_at,
+            j_1.max_in_progress,
+            j_1.release_end,
+            j_1.release_base,
+            j_1.release_rate,
+            j_1.release_since
+           FROM jobs.jobs j_1
+          WHERE ((j_1.tenant_id = e.tenant_id) AND (j_1.job_id = e.job_id))) j)
+     LEFT JOIN LATERAL ( SELECT DISTINCT ON (p_1.tenant_id, p_1.job_id) p_1.tenant_id,
+            p_1.in_progress,
+            p_1.succeeded,
+            p_1.failed,
+            p_1.timed_out,
+            p_1.rejected
+           FROM jobs.job_progress p_1
+          WHERE ((p_1.tenant_id = e.tenant_id) AND (p_1.job_id = e.job_id) AND (j.max_in_progress IS NOT NULL) AND (e.status = 'QUEUED'::jobs.execution_status))) p ON ((p.tenant_id = e.tenant_id)))
+  WHERE ((j.tenant_id = e.tenant_id) AND (e.status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND (j.deleted_at IS NULL) AND (jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND ((e.status = 'IN_PROGRESS'::jobs.execution_status) OR ((j.paused_at IS NULL) AND (NOT jobs.is_held_at(e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, NULL::timestamp with time zone, jobs.now())))));
 
 CREATE TABLE jobs.schema_code (
     checksum text NOT NULL,
