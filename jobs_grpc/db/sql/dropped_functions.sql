@@ -12,7 +12,9 @@ DROP FUNCTION IF EXISTS jobs.create_staged_executions(
 DROP FUNCTION IF EXISTS jobs.execution_page(text, text, text, text, integer);
 DROP FUNCTION IF EXISTS jobs.execution_page_of_failure(text, text, text, text, text, integer);
 DROP FUNCTION IF EXISTS jobs.execution_page_of_status(text, text, text, text, integer);
+DROP FUNCTION IF EXISTS jobs.finalize_executions(text, text, text, integer, integer);
 DROP FUNCTION IF EXISTS jobs.finalize_job(text, text, text, integer, integer);
+DROP FUNCTION IF EXISTS jobs.finished_while_held(text, text, integer, integer);
 DROP FUNCTION IF EXISTS jobs.get_job(text, text, integer);
 -- The type of its result, from two views that can get more columns.
 DROP VIEW IF EXISTS jobs.job_page;
@@ -36,3 +38,4 @@ DROP FUNCTION IF EXISTS jobs.retry_executions(
 );
 DROP FUNCTION IF EXISTS jobs.slots_text(integer, integer, integer);
 DROP FUNCTION IF EXISTS jobs.update_job(text, text, text, text[], integer, jsonb, jsonb);
+DROP FUNCTION IF EXISTS jobs.write_final_statuses(text, text, text, integer, integer);

@@ -1,16 +1,132 @@
--- Writes derived statuses of a canceled or expired job, and returns how many: see write_final_statuses.
+-- Writes derived statuses of a canceled or expired job: those of the next p_limit executions after
+-- p_after_device_id ('': from the start) and, when no execution is left, that of the job. Readers see no
+-- difference, so the version of an execution does not change. For p_wait_ms see lock_job_with_timeout.
 CREATE OR REPLACE FUNCTION jobs.finalize_executions(
-    p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer, p_wait_ms integer
-) RETURNS TABLE (next_device_id text, timed_out_count integer, rejected_count integer)
+    p_tenant_id text,
+    p_job_id text,
+    p_after_device_id text,
+    p_limit integer,
+    p_wait_ms integer,
+    OUT next_device_id text,      -- to continue after; NULL: nothing is left
+    OUT timed_out_count integer,  -- this and the next: executions that it wrote, by status
+    OUT rejected_count integer
+)
 LANGUAGE plpgsql
--- settings: index, custom plan, lock timeout
+-- settings: lock timeout, custom plan, index
 AS $$
+DECLARE
+    v_now timestamptz;
+    v_final_status jobs.execution_status;  -- of the executions stored as QUEUED
+    v_final_at timestamptz;
+    v_final_details jsonb;
+    v_canceled_at timestamptz;
+    v_cancel_reason text;
+    v_queued integer;
+    v_in_progress integer;
+    v_forced boolean;  -- the executions stored as IN_PROGRESS become REJECTED
+    v_queued_finalized integer;
+    v_in_progress_finalized integer := 0;
+    v_has_stages boolean;
+    v_last_device_id text;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    RETURN QUERY
-    SELECT w.next_device_id, w.timed_out_count, w.rejected_count
-    FROM jobs.write_final_statuses(
-        p_tenant_id, p_job_id, p_after_device_id, p_limit, p_wait_ms
-    ) w;
+    timed_out_count := 0;
+    rejected_count := 0;
+    IF NOT jobs.lock_job_with_timeout(p_tenant_id, p_job_id, p_wait_ms) THEN
+        RETURN;
+    END IF;
+    v_now := jobs.clock_time();
+    SELECT p.queued, p.in_progress INTO v_queued, v_in_progress
+    FROM jobs.job_progress p
+    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
+
+    SELECT jobs.queued_status_at(j.canceled_at, j.expires_at, v_now),
+           least(j.canceled_at, j.expires_at),  -- see queued_status_at; ignores NULL
+           j.canceled_at, j.cancel_reason, j.force_canceled AND v_in_progress > 0,
+           j.open_stage IS NOT NULL
+    INTO v_final_status, v_final_at, v_canceled_at, v_cancel_reason, v_forced, v_has_stages
+    FROM jobs.jobs j
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND NOT j.finalized
+      AND j.deleted_at IS NULL;
+    IF NOT FOUND OR v_final_status = 'QUEUED' THEN
+        RETURN;
+    END IF;
+
+    IF v_queued > 0 OR v_forced THEN
+        SELECT e.device_id INTO v_last_device_id
+        FROM jobs.job_executions e
+        WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+          AND e.device_id > p_after_device_id
+        ORDER BY e.device_id
+        LIMIT 1 OFFSET p_limit - 1;
+
+        IF v_has_stages THEN
+            PERFORM jobs.count_stage_changes(
+                p_tenant_id, array_agg(p_job_id), array_agg(c.stage), array_agg(c.status),
+                array_agg(CASE WHEN c.status = 'QUEUED' THEN v_final_status ELSE 'REJECTED' END),
+                array_agg(c.executions)
+            )
+            FROM (
+                SELECT e.stage, e.status, count(*)::integer AS executions
+                FROM jobs.job_executions e
+                WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+                  AND e.device_id > p_after_device_id
+                  AND (v_last_device_id IS NULL OR e.device_id <= v_last_device_id)
+                  AND (e.status = 'QUEUED' OR e.status = 'IN_PROGRESS' AND v_forced)
+                GROUP BY e.stage, e.status
+            ) c
+            HAVING count(*) > 0;
+        END IF;
+
+        v_final_details := jobs.final_status_details(v_final_status, v_cancel_reason);
+        UPDATE jobs.job_executions e
+        SET status = v_final_status, canceled_by_operator = (v_final_status = 'REJECTED'),
+            last_updated_at = v_final_at, status_details = v_final_details
+        WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+          AND e.device_id > p_after_device_id
+          AND (v_last_device_id IS NULL OR e.device_id <= v_last_device_id)
+          AND e.status = 'QUEUED';
+        GET DIAGNOSTICS v_queued_finalized = ROW_COUNT;
+
+        IF v_forced THEN
+            v_final_details := jobs.final_status_details('REJECTED', v_cancel_reason);
+            UPDATE jobs.job_executions e
+            SET status = 'REJECTED', canceled_by_operator = true, last_updated_at = v_canceled_at,
+                status_details = v_final_details, times_out_at = NULL
+            WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+              AND e.device_id > p_after_device_id
+              AND (v_last_device_id IS NULL OR e.device_id <= v_last_device_id)
+              AND e.status = 'IN_PROGRESS';
+            GET DIAGNOSTICS v_in_progress_finalized = ROW_COUNT;
+        END IF;
+
+        IF v_final_status = 'TIMED_OUT' THEN
+            timed_out_count := v_queued_finalized;
+            rejected_count := v_in_progress_finalized;
+        ELSE
+            rejected_count := v_queued_finalized + v_in_progress_finalized;
+        END IF;
+        UPDATE jobs.job_progress p
+        SET queued = p.queued - v_queued_finalized,
+            in_progress = p.in_progress - v_in_progress_finalized,
+            timed_out = p.timed_out + timed_out_count,
+            rejected = p.rejected + rejected_count
+        WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
+
+        IF v_queued > v_queued_finalized
+           OR v_forced AND v_in_progress > v_in_progress_finalized THEN
+            next_device_id := v_last_device_id;
+            RETURN;
+        END IF;
+    END IF;
+
+    UPDATE jobs.jobs j
+    SET finalized = true, awaiting_approval = false,
+        status = jobs.job_status_at(j.status, j.expires_at, v_in_progress, v_now),
+        completed_at = CASE WHEN j.status = 'IN_PROGRESS' AND v_in_progress = 0
+                            THEN j.expires_at ELSE j.completed_at END,
+        updated_at = CASE WHEN j.status = 'IN_PROGRESS' AND v_in_progress = 0
+                          THEN j.expires_at ELSE j.updated_at END
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
 END $$;
