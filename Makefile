@@ -132,6 +132,10 @@ settings-reference: $(READY) ## Write docs/reference/settings.md from the declar
 errors-reference: $(READY) ## Write docs/reference/errors.md, raise_error.sql and examples from the declared errors
 	@PYTHONPATH=.:generated $(BIN)/python -m tools.errors_reference
 
+.PHONY: calls-reference
+calls-reference: $(READY) ## Write the tables of docs/reference/calls.md from the options of the contract
+	@PYTHONPATH=.:generated $(BIN)/python -m tools.calls_reference
+
 .PHONY: need-go
 need-go:
 	@command -v go gofmt >/dev/null || { echo 'Go is needed for the gateway' >&2; exit 1; }

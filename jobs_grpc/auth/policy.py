@@ -1,52 +1,28 @@
-"""Which roles may call which methods: the table POLICY."""
+"""Which roles may call which methods: the table POLICY, from the options of the contract."""
 
 from collections.abc import Mapping
 
 from jobs_grpc.auth.principal import Principal, Role
 from jobs_grpc.errors import DeviceRequired, RoleRequired
+from jobs_grpc.methods import METHODS
 
 PUBLIC = None
 """The entry of methods that need no authentication, because they act for no tenant."""
 
-_READ = frozenset({Role.VIEWER, Role.OPERATOR, Role.APPROVER, Role.ADMIN})
-_OPERATE = frozenset({Role.OPERATOR, Role.ADMIN})
-_APPROVE = frozenset({Role.APPROVER, Role.ADMIN})
-_DELETE = frozenset({Role.ADMIN})
-# A device acts for itself; a bridge acts for any device of its tenant and names it.
-_DEVICE = frozenset({Role.DEVICE, Role.BRIDGE})
-_ANY_ROLE = frozenset(Role)
+_PUBLIC_METHODS = (
+    *(
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/List",
+        "/grpc.health.v1.Health/Watch",
+    ),
+    # Reflection reveals only the contract, which is public. JOBS_REFLECTION=false turns it off.
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+)
 
 POLICY: Mapping[str, frozenset[Role] | None] = {
-    "/fleet.jobs.v1.JobService/ListJobs": _READ,
-    "/fleet.jobs.v1.JobService/GetJob": _READ,
-    "/fleet.jobs.v1.JobService/ListJobExecutions": _READ,
-    "/fleet.jobs.v1.JobService/ListExecutionAttempts": _READ,
-    "/fleet.jobs.v1.JobService/GetFailureSummary": _READ,
-    "/fleet.jobs.v1.JobService/WatchJob": _READ,
-    "/fleet.jobs.v1.JobService/CreateJob": _OPERATE,
-    "/fleet.jobs.v1.JobService/CancelJob": _OPERATE,
-    "/fleet.jobs.v1.JobService/PauseJob": _OPERATE,
-    "/fleet.jobs.v1.JobService/ResumeJob": _OPERATE,
-    "/fleet.jobs.v1.JobService/AdvanceJob": _OPERATE,
-    "/fleet.jobs.v1.JobService/ApproveStage": _APPROVE,
-    "/fleet.jobs.v1.JobService/UpdateJob": _OPERATE,
-    "/fleet.jobs.v1.JobService/CancelExecution": _OPERATE,
-    "/fleet.jobs.v1.JobService/RetryExecutions": _OPERATE,
-    "/fleet.jobs.v1.JobService/DeleteJob": _DELETE,
-    "/fleet.jobs.v1.JobService/GetCaller": _ANY_ROLE,
-    "/fleet.jobs.v1.DeviceJobService/ListPendingExecutions": _DEVICE,
-    "/fleet.jobs.v1.DeviceJobService/StartNextExecution": _DEVICE,
-    "/fleet.jobs.v1.DeviceJobService/StartExecution": _DEVICE,
-    "/fleet.jobs.v1.DeviceJobService/GetExecution": _DEVICE,
-    "/fleet.jobs.v1.DeviceJobService/UpdateExecution": _DEVICE,
-    "/fleet.jobs.v1.DeviceJobService/WatchPendingExecutions": _DEVICE,
-    "/fleet.jobs.v1.DeviceJobService/ReportExecutions": _DEVICE,
-    "/grpc.health.v1.Health/Check": PUBLIC,
-    "/grpc.health.v1.Health/List": PUBLIC,
-    "/grpc.health.v1.Health/Watch": PUBLIC,
-    # Reflection reveals only the contract, which is public. JOBS_REFLECTION=false turns it off.
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": PUBLIC,
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": PUBLIC,
+    **{name: frozenset(map(Role, method.roles)) for name, method in METHODS.items()},
+    **dict.fromkeys(_PUBLIC_METHODS, PUBLIC),
 }
 
 _DEVICE_SERVICE = "/fleet.jobs.v1.DeviceJobService/"

@@ -18,7 +18,7 @@ _IDENTIFIER = re.compile(r"(?! )[\x20-\x7e]{1,256}(?<! )")
 
 
 class Role(StrEnum):
-    """What a caller may do. auth/policy.py lists the roles that may call each method."""
+    """What a caller may do. The contract declares the roles that may call each method."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"

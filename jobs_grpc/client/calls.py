@@ -14,20 +14,20 @@ from google.protobuf.message import Message
 from jobs_grpc.client.channel import Connection
 from jobs_grpc.client.errors import InvalidToken, JobsError, from_rpc_error
 from jobs_grpc.client.retry import (
-    REPEATABLE_METHODS,
     Delays,
     RetryPolicy,
     is_transient,
     was_refused,
 )
 from jobs_grpc.config import is_local
+from jobs_grpc.methods import METHODS
 
 R = TypeVar("R", bound=Message)
 
 TokenSource: TypeAlias = Callable[[], str | Awaitable[str]]
 """Returns the token for the next call. It is called before each try, so it should cache."""
 
-_ALWAYS_REPEATABLE = frozenset(m for methods in REPEATABLE_METHODS.values() for m in methods)
+_ALWAYS_REPEATABLE = {name.rpartition("/")[2] for name, m in METHODS.items() if m.repeatable}
 
 # How gRPC and proxies report that a stream was reset, besides UNAVAILABLE.
 _RESET_CODES = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})

@@ -8,25 +8,6 @@ import grpc
 
 from jobs_grpc.client.errors import JobsError
 
-# Methods that the contract calls safe to repeat, whatever their request.
-REPEATABLE_METHODS = {
-    "fleet.jobs.v1.JobService": (
-        "GetJob",
-        "ListJobs",
-        "ListJobExecutions",
-        "ListExecutionAttempts",
-        "GetFailureSummary",
-        "ApproveStage",
-        "GetCaller",
-    ),
-    "fleet.jobs.v1.DeviceJobService": (
-        "ListPendingExecutions",
-        "StartNextExecution",
-        "StartExecution",
-        "GetExecution",
-    ),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:

@@ -6,7 +6,8 @@ from typing import Any
 import grpc
 
 from jobs_grpc.client.channel import KEEPALIVE, NO_PROXY, Tls
-from jobs_grpc.client.retry import REPEATABLE_METHODS, RetryPolicy
+from jobs_grpc.client.retry import RetryPolicy
+from jobs_grpc.methods import METHODS
 
 
 def sync_channel(
@@ -18,8 +19,8 @@ def sync_channel(
 ) -> grpc.Channel:
     """Open a channel that retries the calls that are always safe to repeat, while UNAVAILABLE.
 
-    Those are the reads, ApproveStage and the starts of devices. gRPC makes the retries, so they
-    do not follow RetryInfo, and at most 5 tries are made. `timeout` is in seconds, for each
+    The contract declares them by their idempotency_level. gRPC makes the retries, so they do not
+    follow RetryInfo, and at most 5 tries are made. `timeout` is in seconds, for each
     unary call of these methods with its retries; pass `timeout` to the others.
     """
     config = ("grpc.service_config", json.dumps(_service_config(timeout, retry)))
@@ -31,9 +32,9 @@ def sync_channel(
 
 def _service_config(timeout: float, retry: RetryPolicy) -> dict[str, Any]:
     names = [
-        {"service": service, "method": method}
-        for service, methods in REPEATABLE_METHODS.items()
-        for method in methods
+        dict(zip(("service", "method"), name[1:].split("/"), strict=True))
+        for name, method in METHODS.items()
+        if method.repeatable and method.unary
     ]
     method_config: dict[str, Any] = {"name": names, "timeout": f"{timeout:.3f}s"}
     if retry.max_attempts > 1:

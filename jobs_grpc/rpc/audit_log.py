@@ -17,14 +17,6 @@ from jobs_grpc.observability.repeated_events import RepeatedEvents
 
 logger = logging.getLogger("jobs_grpc.audit")
 
-AUDITED_METHODS = frozenset(
-    f"/fleet.jobs.v1.JobService/{name}"
-    for name in (
-        *("CreateJob", "CancelJob", "PauseJob", "ResumeJob", "DeleteJob"),
-        *("AdvanceJob", "ApproveStage", "UpdateJob", "CancelExecution", "RetryExecutions"),
-    )
-)
-
 # A request may contain texts of any length.
 _MAX_ID_LENGTH = 256
 _MAX_COMMENT_LENGTH = 1000

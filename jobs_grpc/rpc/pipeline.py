@@ -25,16 +25,16 @@ from jobs_grpc.limits.contention import Contention
 from jobs_grpc.limits.fair_slots import FairSlots, Slot
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation, response_bytes
 from jobs_grpc.limits.rate_limiter import RateLimiter
+from jobs_grpc.methods import METHODS
 from jobs_grpc.observability import tracing
 from jobs_grpc.observability.call_metrics import CallMetrics
 from jobs_grpc.rpc import access_log
-from jobs_grpc.rpc.audit_log import AUDITED_METHODS, AuditLog
+from jobs_grpc.rpc.audit_log import AuditLog
 from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.rpc.error_status import abort, to_jobs_error
 from jobs_grpc.rpc.page_sizes import page_size_estimator
 from jobs_grpc.rpc.repeated_refusals import RepeatedRefusals
-from jobs_grpc.rpc.request_reader import RequestReader
-from jobs_grpc.rpc.request_sizes import fixed_max_request_bytes
+from jobs_grpc.rpc.request_reader import RequestReader, fixed_max_request_bytes
 from jobs_grpc.rpc.token_expiry import end_when_token_expires
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ class Pipeline:
         if metrics:
             handler = metrics.count_messages(handler)
         public = policy.is_public(method)
-        audit_log = self.audit_log if method in AUDITED_METHODS else None
+        audited = method in METHODS and METHODS[method].audited
+        audit_log = self.audit_log if audited else None
         request_stream: bool = handler.request_streaming
         stream = request_stream or handler.response_streaming
         serve_request = _method_of_service(handler)
@@ -102,7 +103,7 @@ class Pipeline:
         yields = inspect.isasyncgenfunction(serve_request)
         serialize: Any = handler.response_serializer
         estimate_page_size = page_size_estimator(method)
-        fixed_max_bytes = fixed_max_request_bytes(method, public=public)
+        fixed_max_bytes = fixed_max_request_bytes(method)
         limits, reader, memory = self.limits, self._reader, self._memory
         contention, refusals = self._competition, self.refusals
         call_slots, stream_slots = self._call_slots, self._stream_slots

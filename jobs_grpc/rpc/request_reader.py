@@ -9,6 +9,7 @@ from grpc.aio import EOF
 
 from jobs_grpc.errors import LimitExceeded, MalformedRequest
 from jobs_grpc.limits.memory_limit import Reservation, decoded_bytes, receive_bytes
+from jobs_grpc.methods import METHODS
 from jobs_grpc.rpc.page_sizes import SINGLE_ITEM_BYTES
 from jobs_grpc.rpc.read_timeouts import ReadTimeouts, TooManyReads
 
@@ -20,6 +21,19 @@ _CANCEL_GRACE_SECONDS = 0.1
 # them, so clients that never send their request must not use up memory. A client that sends its
 # request at once is not affected.
 _MAX_PUBLIC_READS = 16
+
+# Ids, filters and page tokens of the longest permitted length fit.
+_MAX_BYTES = 16 * 1024
+
+# The name of a service, or a reflection query.
+_MAX_PUBLIC_BYTES = 4096
+
+
+def fixed_max_request_bytes(method: str) -> int | None:
+    """The maximum size of the requests of a method; None if JOBS_MAX_REQUEST_BYTES limits it."""
+    if method not in METHODS:
+        return _MAX_PUBLIC_BYTES
+    return None if METHODS[method].large_request else _MAX_BYTES
 
 
 class RequestReader:

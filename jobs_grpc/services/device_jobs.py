@@ -12,8 +12,9 @@ from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
+from jobs_grpc.methods import page_size
 from jobs_grpc.services import pagination, validation
-from jobs_grpc.services.conversions import device_execution_fields, optional_or
+from jobs_grpc.services.conversions import device_execution_fields
 from jobs_grpc.services.execution_updates import (
     parse_status_details,
     parse_update,
@@ -23,7 +24,6 @@ from jobs_grpc.services.execution_watch import ExecutionWatch
 from jobs_grpc.services.poll_after import PollAfter
 from jobs_grpc.services.report_stream import ReportStream
 
-DEFAULT_PENDING_LIMIT = 10
 MAX_PENDING_LIMIT = 100
 
 
@@ -177,6 +177,6 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
 def _pending_limit(
     request: pb.ListPendingExecutionsRequest | pb.WatchPendingExecutionsRequest,
 ) -> int:
-    limit = optional_or(request, "limit", DEFAULT_PENDING_LIMIT)
+    limit = page_size(request)
     validation.raise_for_violations(validation.check_range("limit", limit, 1, MAX_PENDING_LIMIT))
     return limit

@@ -20,6 +20,7 @@ from jobs_grpc.errors import (
 )
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
+from jobs_grpc.methods import page_size
 from jobs_grpc.services import pagination, validation
 from jobs_grpc.services.conversions import (
     MessageFields,
@@ -47,12 +48,9 @@ from jobs_grpc.services.validated_job import validated_job_fields
 
 Status = TypeVar("Status", pb.Job.Status.ValueType, pb.JobExecution.Status.ValueType)
 
-DEFAULT_JOBS_LIMIT = 50
 MAX_JOBS_LIMIT = 200
-DEFAULT_EXECUTIONS_LIMIT = 1000
 MAX_EXECUTIONS_LIMIT = 5000
 MAX_ATTEMPTS_LIMIT = 100
-DEFAULT_ATTEMPTS_LIMIT = MAX_ATTEMPTS_LIMIT
 DEFAULT_EXPIRES_IN_HOURS = 24
 DEFAULT_CANCEL_REASON = "canceled by operator"
 DEFAULT_PAUSE_REASON = "paused by operator"
@@ -60,9 +58,6 @@ DEFAULT_PAUSE_REASON = "paused by operator"
 
 # The failure_code under which get_failure_summary.sql counts pairs without a count of their own.
 OTHER_FAILURES = "*"
-
-# Of a GetFailureSummaryResponse: 100 counts with a code and the ids of five devices each.
-MAX_SUMMARY_BYTES = 100 * (5 * (4 * validation.MAX_ID_LENGTH + 3) + 96)
 
 
 class JobService(jobs_pb2_grpc.JobServiceServicer):
@@ -158,7 +153,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.ListJobsRequest,
         context: ServicerContext[pb.ListJobsRequest, pb.ListJobsResponse],
     ) -> pb.ListJobsResponse:
-        limit = optional_or(request, "limit", DEFAULT_JOBS_LIMIT)
+        limit = page_size(request)
         validation.raise_for_violations(validation.check_status_count(request.statuses))
         statuses = {*request.statuses, *_status_filter(request.status)}
         validation.raise_for_violations(
@@ -201,7 +196,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.GetJobRequest,
         context: ServicerContext[pb.GetJobRequest, pb.GetJobResponse],
     ) -> pb.GetJobResponse:
-        limit = optional_or(request, "executions_limit", DEFAULT_EXECUTIONS_LIMIT)
+        limit = page_size(request)
         validation.raise_for_violations(
             validation.check_job_id(request.job_id)
             + validation.check_range("executions_limit", limit, 0, MAX_EXECUTIONS_LIMIT)
@@ -224,7 +219,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.ListJobExecutionsRequest,
         context: ServicerContext[pb.ListJobExecutionsRequest, pb.ListJobExecutionsResponse],
     ) -> pb.ListJobExecutionsResponse:
-        limit = optional_or(request, "limit", DEFAULT_EXECUTIONS_LIMIT)
+        limit = page_size(request)
         validation.raise_for_violations(
             validation.check_execution_filters(request)
             + validation.check_statuses(
@@ -492,7 +487,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.ListExecutionAttemptsRequest,
         context: ServicerContext[pb.ListExecutionAttemptsRequest, pb.ListExecutionAttemptsResponse],
     ) -> pb.ListExecutionAttemptsResponse:
-        limit = optional_or(request, "limit", DEFAULT_ATTEMPTS_LIMIT)
+        limit = page_size(request)
         validation.raise_for_violations(
             validation.check_job_id(request.job_id)
             + validation.check_text("device_id", request.device_id, validation.MAX_ID_LENGTH)

@@ -33,7 +33,7 @@ MAX_RESPONSE_BYTES = 4 * 1024 * 1024 - 4096
 
 # A page has no more than this per item that was asked for, so that a call with a low limit needs
 # little of the memory limit. Two documents of nearly the default maximum fit in an item.
-_MAX_ITEM_BYTES = 64 * 1024
+MAX_ITEM_BYTES = 64 * 1024
 
 # A message in a repeated field also takes a field tag and a length.
 _ITEM_OVERHEAD_BYTES = 6
@@ -62,7 +62,7 @@ PAUSE_BYTES = 32 * 1024
 
 def max_page_bytes(limit: int) -> int:
     """The maximum size of a page of up to `limit` items, and of the message around them."""
-    return min((max(limit, 0) + 1) * _MAX_ITEM_BYTES, MAX_RESPONSE_BYTES)
+    return min((max(limit, 0) + 1) * MAX_ITEM_BYTES, MAX_RESPONSE_BYTES)
 
 
 async def fill_page(

@@ -8,7 +8,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.descriptor import Descriptor
 from grpc import StatusCode
 
-from jobs_grpc.rpc.request_sizes import METHODS_WITH_LARGE_REQUESTS
+from jobs_grpc.methods import METHODS
 from jobs_grpc.services import pagination
 from tests.support.callers import Operator
 from tests.support.database import Database
@@ -66,7 +66,7 @@ def test_methods_with_large_requests_are_those_with_documents_stages_or_ids_of_d
         for service in services
         for method in service.methods
         if has_large_message(method.input_type) or "device_ids" in method.input_type.fields_by_name
-    } == METHODS_WITH_LARGE_REQUESTS
+    } == {name for name, method in METHODS.items() if method.large_request}
 
 
 @pytest.mark.parametrize("method", [GET_JOB, WATCH_JOB])

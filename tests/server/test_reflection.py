@@ -81,6 +81,7 @@ async def test_reflection_describes_every_service_that_it_lists(server: Server) 
         ("fleet.jobs.v1.DeviceJobService.StartExecution", "fleet/jobs/v1/device_jobs.proto"),
         ("fleet.jobs.v1.Job.Status", "fleet/jobs/v1/jobs.proto"),
         ("fleet.jobs.v1.ErrorReason", "fleet/jobs/v1/error_reason.proto"),
+        ("fleet.jobs.v1.MethodRules", "fleet/jobs/v1/options.proto"),
         ("google.rpc.ErrorInfo", "google/rpc/error_details.proto"),
         ("grpc.health.v1.Health.Check", "grpc_health/v1/health.proto"),
         (
@@ -105,7 +106,7 @@ async def test_reflection_finds_file_by_the_full_name_of_what_it_defines(
         {"file_containing_symbol": "fleet.jobs.v1.JobService.NoSuchMethod"},
         {"file_containing_symbol": "no.such.Message"},
         # In the memory of the process, but not served.
-        {"file_containing_symbol": "google.protobuf.FileDescriptorProto"},
+        {"file_containing_symbol": "google.rpc.Status"},
         {"file_by_filename": "no_such.proto"},
         {
             "file_containing_extension": {

@@ -12,13 +12,17 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
-// contract holds the comments of the contract that describe errors.
+// contract holds the summaries of methods, and the comments that describe errors.
 type contract struct {
 	// The error reasons of each method by the name of their gRPC status code, including the reasons that
 	// all methods share.
 	methodErrors map[string]map[string][]string
+	// The summary of each method.
+	summaries map[string]string
 	// What each reason means, in Markdown.
 	meanings map[string]string
 }
@@ -37,7 +41,7 @@ func readContract(path string) *contract {
 	if err != nil {
 		log.Fatal(err)
 	}
-	c := &contract{map[string]map[string][]string{}, map[string]string{}}
+	c := &contract{map[string]map[string][]string{}, map[string]string{}, map[string]string{}}
 	common := map[string][]string{}
 	for _, name := range []string{"JobService", "DeviceJobService"} { // the second adds to the errors of the first
 		c.readService(find(files, name).(protoreflect.ServiceDescriptor), common)
@@ -70,6 +74,7 @@ func (c *contract) readService(service protoreflect.ServiceDescriptor, common ma
 		}
 		addErrors(all, comment(method))
 		c.methodErrors[string(method.Name())] = all
+		c.summaries[string(method.Name())] = proto.GetExtension(method.Options(), jobsv1.E_Method).(*jobsv1.MethodRules).Summary
 	}
 }
 

@@ -6,7 +6,10 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 )
 
 // The contract states limits in the comments of fields in one of these forms.
@@ -16,7 +19,6 @@ var (
 	textRange    = regexp.MustCompile(`(\d+)–(\d+) characters`)
 	maximumChars = regexp.MustCompile(`[Aa]t most (\d+) characters`)
 	maximumItems = regexp.MustCompile(`[Aa]t most (\d+)`)
-	defaultText  = regexp.MustCompile(`Default: (\d+)\.`)
 )
 
 // namedLimits are the limits of text fields by name. Comments leave them out where they are obvious.
@@ -65,8 +67,8 @@ func limitsOf(field protoreflect.FieldDescriptor, description string) object {
 		} else if strings.Contains(description, "0 or more") {
 			limits["minimum"] = 0
 		}
-		if m := defaultText.FindStringSubmatch(description); m != nil {
-			limits["default"] = number(m[1])
+		if size := proto.GetExtension(field.Options(), jobsv1.E_DefaultPageSize).(int32); size > 0 {
+			limits["default"] = size
 		}
 	case field.Kind() == protoreflect.StringKind:
 		maps.Copy(limits, namedLimits[string(field.Name())])

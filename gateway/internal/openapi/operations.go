@@ -32,16 +32,17 @@ var examples = func() map[string]example {
 
 func convertOperation(path string, operation, schemas object, c *contract) object {
 	rpc := operation["operationId"].(string)
-	if name, ok := additionalRoutes[rpc]; ok {
+	firstParagraph, _ := operation["summary"].(string) // of the comment
+	description, _ := operation["description"].(string)
+	operation["description"] = withoutErrors(strings.TrimSpace(firstParagraph + "\n\n" + description))
+	if route, ok := additionalRoutes[rpc]; ok {
 		rpc = strings.TrimSuffix(rpc, "2")
-		operation["operationId"] = name
+		operation["operationId"], operation["summary"] = route.id, route.summary
 		operation["x-rpc"] = rpc // the method that the gateway calls
+	} else {
+		operation["summary"] = c.summaries[rpc]
 	}
 	id := operation["operationId"].(string)
-	summary, _ := operation["summary"].(string) // the first paragraph of the comment
-	description, _ := operation["description"].(string)
-	operation["summary"] = summaries[id]
-	operation["description"] = withoutErrors(strings.TrimSpace(summary + "\n\n" + description))
 	operation["tags"] = []any{"jobs"}
 	operation["security"] = operatorSecurity
 	if strings.HasPrefix(path, "/device/") {
@@ -62,6 +63,7 @@ func convertOperation(path string, operation, schemas object, c *contract) objec
 	ok := operation["responses"].(object)["200"].(object)
 	if rpc == "WatchJob" {
 		operation["description"] = watchDescription
+		operation["summary"] = c.summaries[rpc] + " (Server-Sent Events)"
 		operation["parameters"] = append(parameters, lastEventID)
 	}
 	operation["responses"] = c.errorResponses(rpc, operation)

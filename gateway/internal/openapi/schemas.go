@@ -7,8 +7,6 @@ import (
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
-
-	_ "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1" // registers the messages
 )
 
 const (

@@ -1,34 +1,9 @@
 package main
 
-// summaries name each operation in a list, by operationId.
-var summaries = map[string]string{
-	"AdvanceJob":            "Open the next stage of a rollout",
-	"ApproveStage":          "Approve a stage of a rollout",
-	"CancelExecution":       "Cancel the execution of one device",
-	"CancelJob":             "Cancel a job",
-	"CreateJob":             "Create a job",
-	"DeleteJob":             "Delete a finished job",
-	"GetCaller":             "Get the caller and what it may call",
-	"GetExecution":          "Get the device's execution of a job",
-	"GetFailureSummary":     "Count the failures of a job",
-	"GetJob":                "Get a job and its first executions",
-	"ListDeviceExecutions":  "List the executions of a device",
-	"ListExecutionAttempts": "List the attempts of an execution",
-	"ListJobExecutions":     "List the executions of a job",
-	"ListJobs":              "List jobs",
-	"ListPendingExecutions": "List the device's pending executions",
-	"PauseJob":              "Pause a job",
-	"ResumeJob":             "Resume a paused job",
-	"RetryExecutions":       "Retry executions of a job",
-	"StartExecution":        "Start the device's execution of a job",
-	"StartNextExecution":    "Start the device's next execution",
-	"UpdateExecution":       "Report on an execution",
-	"UpdateJob":             "Change the settings of a job",
-	"WatchJob":              "Watch a job (Server-Sent Events)",
+// additionalRoutes name the operations of second routes of methods. The plugin appends a "2".
+var additionalRoutes = map[string]struct{ id, summary string }{
+	"ListJobExecutions2": {"ListDeviceExecutions", "List the executions of a device"},
 }
-
-// additionalRoutes names the operation of a method's second route. The plugin appends a "2".
-var additionalRoutes = map[string]string{"ListJobExecutions2": "ListDeviceExecutions"}
 
 // optionalFields are the fields of responses that only some calls fill, by full name.
 var optionalFields = map[string]bool{
@@ -49,6 +24,7 @@ var overrides = map[string]object{
 	"fleet.jobs.v1.Gate.bake_time":                          duration,
 	"fleet.jobs.v1.Gate.advance_after":                      duration,
 	"fleet.jobs.v1.UpdateJobRequest.update_mask":            {"pattern": "^(" + maskPath + ")(,(" + maskPath + "))*$"},
+	"fleet.jobs.v1.ListJobsRequest.offset":                  {"default": 0},
 	"fleet.jobs.v1.UpdateExecutionRequest.status":           {"enum": []string{"IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"}},
 	"fleet.jobs.v1.RetryExecutionsRequest.statuses":         failureStatuses,
 	"fleet.jobs.v1.FailureCriterion.statuses":               failureStatuses,

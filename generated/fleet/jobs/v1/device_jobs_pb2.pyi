@@ -126,9 +126,7 @@ class ListPendingExecutionsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
-    """The maximum number of executions in the response: 1–100. Default: 10. May differ between
-    pages.
-    """
+    """The maximum number of executions in the response: 1–100. May differ between pages."""
     page_token: _builtins.str
     """The next_page_token of the previous response to the same device. Empty: the first page."""
     def __init__(
@@ -613,7 +611,7 @@ class WatchPendingExecutionsRequest(_message.Message):
 
     LIMIT_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
-    """The maximum number of executions in a response: 1–100. Default: 10."""
+    """The maximum number of executions in a response: 1–100."""
     def __init__(
         self,
         *,

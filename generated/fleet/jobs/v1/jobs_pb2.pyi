@@ -1170,7 +1170,7 @@ class ListJobsRequest(_message.Message):
     IN_PROGRESS, which it skips.
     """
     limit: _builtins.int
-    """The maximum number of jobs in the response: 1–200. Default: 50. May differ between pages."""
+    """The maximum number of jobs in the response: 1–200. May differ between pages."""
     offset: _builtins.int
     """The number of jobs to skip: 0 or more. Default: 0. The cost grows with it, and jobs that
     are created between two calls shift the pages. page_token avoids both. Must not be
@@ -1280,7 +1280,7 @@ class GetJobRequest(_message.Message):
     job_id: _builtins.str
     """Required. The ID of the job."""
     executions_limit: _builtins.int
-    """The maximum number of executions in the response: 0–5000. Default: 1000."""
+    """The maximum number of executions in the response: 0–5000."""
     def __init__(
         self,
         *,
@@ -1337,9 +1337,7 @@ class ListJobExecutionsRequest(_message.Message):
     or an expiry. For other statuses, it also reads the executions that it skips.
     """
     limit: _builtins.int
-    """The maximum number of executions in the response: 1–5000. Default: 1000. May differ
-    between pages.
-    """
+    """The maximum number of executions in the response: 1–5000. May differ between pages."""
     page_token: _builtins.str
     """The next_page_token of the previous response, or Job.next_executions_page_token. Empty:
     the first page. The other fields, except `limit`, must be the same as in the previous
@@ -1611,9 +1609,7 @@ class ListExecutionAttemptsRequest(_message.Message):
     device_id: _builtins.str
     """Required. The ID of the device."""
     limit: _builtins.int
-    """The maximum number of attempts in the response: 1–100. Default: 100. May differ between
-    pages.
-    """
+    """The maximum number of attempts in the response: 1–100. May differ between pages."""
     page_token: _builtins.str
     """The next_page_token of the previous response. Empty: the first page. The other fields,
     except `limit`, must be the same as in the previous request. A token of a job that was deleted

@@ -192,8 +192,7 @@ func (x *DeviceExecution) GetFailureCode() string {
 
 type ListPendingExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The maximum number of executions in the response: 1–100. Default: 10. May differ between
-	// pages.
+	// The maximum number of executions in the response: 1–100. May differ between pages.
 	Limit *int32 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// The next_page_token of the previous response to the same device. Empty: the first page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -1167,7 +1166,7 @@ func (x *ReportError) GetCurrentExecution() *DeviceExecution {
 
 type WatchPendingExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The maximum number of executions in a response: 1–100. Default: 10.
+	// The maximum number of executions in a response: 1–100.
 	Limit         *int32 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1269,7 +1268,7 @@ var File_fleet_jobs_v1_device_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x1ffleet/jobs/v1/device_jobs.proto\x12\rfleet.jobs.v1\x1a fleet/jobs/v1/error_reason.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x05\n" +
+	"\x1ffleet/jobs/v1/device_jobs.proto\x12\rfleet.jobs.v1\x1a fleet/jobs/v1/error_reason.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x05\n" +
 	"\x0fDeviceExecution\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12#\n" +
@@ -1289,9 +1288,10 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\ftimes_out_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"timesOutAt\x12&\n" +
 	"\ffailure_code\x18\x0e \x01(\tH\x00R\vfailureCode\x88\x01\x01B\x0f\n" +
-	"\r_failure_code\"b\n" +
-	"\x1cListPendingExecutionsRequest\x12\x19\n" +
-	"\x05limit\x18\x01 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
+	"\r_failure_code\"h\n" +
+	"\x1cListPendingExecutionsRequest\x12\x1f\n" +
+	"\x05limit\x18\x01 \x01(\x05B\x04\xb8\x89#\n" +
+	"H\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageTokenB\b\n" +
 	"\x06_limit\"\xc1\x01\n" +
@@ -1354,23 +1354,31 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x122\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x1a.fleet.jobs.v1.ErrorReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12K\n" +
-	"\x11current_execution\x18\x04 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\x10currentExecution\"D\n" +
-	"\x1dWatchPendingExecutionsRequest\x12\x19\n" +
-	"\x05limit\x18\x01 \x01(\x05H\x00R\x05limit\x88\x01\x01B\b\n" +
+	"\x11current_execution\x18\x04 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\x10currentExecution\"J\n" +
+	"\x1dWatchPendingExecutionsRequest\x12\x1f\n" +
+	"\x05limit\x18\x01 \x01(\x05B\x04\xb8\x89#\n" +
+	"H\x00R\x05limit\x88\x01\x01B\b\n" +
 	"\x06_limit\"{\n" +
 	"\x1eWatchPendingExecutionsResponse\x12>\n" +
 	"\n" +
 	"executions\x18\x01 \x03(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\n" +
 	"executions\x12\x19\n" +
-	"\bhas_more\x18\x02 \x01(\bR\ahasMore2\xed\x05\n" +
-	"\x10DeviceJobService\x12r\n" +
-	"\x15ListPendingExecutions\x12+.fleet.jobs.v1.ListPendingExecutionsRequest\x1a,.fleet.jobs.v1.ListPendingExecutionsResponse\x12i\n" +
-	"\x12StartNextExecution\x12(.fleet.jobs.v1.StartNextExecutionRequest\x1a).fleet.jobs.v1.StartNextExecutionResponse\x12]\n" +
-	"\x0eStartExecution\x12$.fleet.jobs.v1.StartExecutionRequest\x1a%.fleet.jobs.v1.StartExecutionResponse\x12W\n" +
-	"\fGetExecution\x12\".fleet.jobs.v1.GetExecutionRequest\x1a#.fleet.jobs.v1.GetExecutionResponse\x12`\n" +
-	"\x0fUpdateExecution\x12%.fleet.jobs.v1.UpdateExecutionRequest\x1a&.fleet.jobs.v1.UpdateExecutionResponse\x12g\n" +
-	"\x10ReportExecutions\x12&.fleet.jobs.v1.ReportExecutionsRequest\x1a'.fleet.jobs.v1.ReportExecutionsResponse(\x010\x01\x12w\n" +
-	"\x16WatchPendingExecutions\x12,.fleet.jobs.v1.WatchPendingExecutionsRequest\x1a-.fleet.jobs.v1.WatchPendingExecutionsResponse0\x01Bw\n" +
+	"\bhas_more\x18\x02 \x01(\bR\ahasMore2\xbd\b\n" +
+	"\x10DeviceJobService\x12\xa3\x01\n" +
+	"\x15ListPendingExecutions\x12+.fleet.jobs.v1.ListPendingExecutionsRequest\x1a,.fleet.jobs.v1.ListPendingExecutionsResponse\"/\xb2\x89#(\n" +
+	"$List the device's pending executions\x10\x05\x90\x02\x01\x12\x99\x01\n" +
+	"\x12StartNextExecution\x12(.fleet.jobs.v1.StartNextExecutionRequest\x1a).fleet.jobs.v1.StartNextExecutionResponse\".\xb2\x89#'\n" +
+	"!Start the device's next execution\x10\x05\x18\x01\x90\x02\x02\x12\x91\x01\n" +
+	"\x0eStartExecution\x12$.fleet.jobs.v1.StartExecutionRequest\x1a%.fleet.jobs.v1.StartExecutionResponse\"2\xb2\x89#+\n" +
+	"%Start the device's execution of a job\x10\x05\x18\x01\x90\x02\x02\x12\x87\x01\n" +
+	"\fGetExecution\x12\".fleet.jobs.v1.GetExecutionRequest\x1a#.fleet.jobs.v1.GetExecutionResponse\".\xb2\x89#'\n" +
+	"#Get the device's execution of a job\x10\x05\x90\x02\x01\x12\x82\x01\n" +
+	"\x0fUpdateExecution\x12%.fleet.jobs.v1.UpdateExecutionRequest\x1a&.fleet.jobs.v1.UpdateExecutionResponse\" \xb2\x89#\x1c\n" +
+	"\x16Report on an execution\x10\x05\x18\x01\x12\x97\x01\n" +
+	"\x10ReportExecutions\x12&.fleet.jobs.v1.ReportExecutionsRequest\x1a'.fleet.jobs.v1.ReportExecutionsResponse\".\xb2\x89#*\n" +
+	"$Report on executions of many devices\x10\x05\x18\x01(\x010\x01\x12\xa9\x01\n" +
+	"\x16WatchPendingExecutions\x12,.fleet.jobs.v1.WatchPendingExecutionsRequest\x1a-.fleet.jobs.v1.WatchPendingExecutionsResponse\"0\xb2\x89#)\n" +
+	"%Watch the device's pending executions\x10\x05\x90\x02\x010\x01Bw\n" +
 	"\x11com.fleet.jobs.v1B\x0fDeviceJobsProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3"
 
 var (
@@ -1470,6 +1478,7 @@ func file_fleet_jobs_v1_device_jobs_proto_init() {
 	}
 	file_fleet_jobs_v1_error_reason_proto_init()
 	file_fleet_jobs_v1_jobs_proto_init()
+	file_fleet_jobs_v1_options_proto_init()
 	file_fleet_jobs_v1_device_jobs_proto_msgTypes[0].OneofWrappers = []any{}
 	file_fleet_jobs_v1_device_jobs_proto_msgTypes[1].OneofWrappers = []any{}
 	file_fleet_jobs_v1_device_jobs_proto_msgTypes[9].OneofWrappers = []any{}

@@ -2131,7 +2131,7 @@ type ListJobsRequest struct {
 	// Only jobs in this status. STATUS_UNSPECIFIED: all. PAUSED also reads the jobs that are
 	// IN_PROGRESS, which it skips.
 	Status Job_Status `protobuf:"varint,1,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
-	// The maximum number of jobs in the response: 1–200. Default: 50. May differ between pages.
+	// The maximum number of jobs in the response: 1–200. May differ between pages.
 	Limit *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// The number of jobs to skip: 0 or more. Default: 0. The cost grows with it, and jobs that
 	// are created between two calls shift the pages. page_token avoids both. Must not be
@@ -2386,7 +2386,7 @@ type GetJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// The maximum number of executions in the response: 0–5000. Default: 1000.
+	// The maximum number of executions in the response: 0–5000.
 	ExecutionsLimit *int32 `protobuf:"varint,2,opt,name=executions_limit,json=executionsLimit,proto3,oneof" json:"executions_limit,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -2489,8 +2489,7 @@ type ListJobExecutionsRequest struct {
 	// and REJECTED executions of a job, the call reads only the page, except shortly after a cancel
 	// or an expiry. For other statuses, it also reads the executions that it skips.
 	Status JobExecution_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
-	// The maximum number of executions in the response: 1–5000. Default: 1000. May differ
-	// between pages.
+	// The maximum number of executions in the response: 1–5000. May differ between pages.
 	Limit *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// The next_page_token of the previous response, or Job.next_executions_page_token. Empty:
 	// the first page. The other fields, except `limit`, must be the same as in the previous
@@ -3024,8 +3023,7 @@ type ListExecutionAttemptsRequest struct {
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Required. The ID of the device.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// The maximum number of attempts in the response: 1–100. Default: 100. May differ between
-	// pages.
+	// The maximum number of attempts in the response: 1–100. May differ between pages.
 	Limit *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// The next_page_token of the previous response. Empty: the first page. The other fields,
 	// except `limit`, must be the same as in the previous request. A token of a job that was deleted
@@ -4231,7 +4229,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\v\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\v\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -4433,10 +4431,10 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x0fexecution_count\x18\x03 \x01(\x05R\x0eexecutionCount\x129\n" +
 	"\n" +
 	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12$\n" +
-	"\x03job\x18\x05 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xc9\x04\n" +
+	"\x03job\x18\x05 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xcf\x04\n" +
 	"\x0fListJobsRequest\x121\n" +
-	"\x06status\x18\x01 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\x12\x19\n" +
-	"\x05limit\x18\x02 \x01(\x05H\x01R\x05limit\x88\x01\x01\x12\x16\n" +
+	"\x06status\x18\x01 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\x12\x1f\n" +
+	"\x05limit\x18\x02 \x01(\x05B\x04\xb8\x89#2H\x01R\x05limit\x88\x01\x01\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x05R\x06offset\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\x125\n" +
@@ -4456,17 +4454,17 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06_limit\"b\n" +
 	"\x10ListJobsResponse\x12&\n" +
 	"\x04jobs\x18\x01 \x03(\v2\x12.fleet.jobs.v1.JobR\x04jobs\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"k\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"r\n" +
 	"\rGetJobRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12.\n" +
-	"\x10executions_limit\x18\x02 \x01(\x05H\x00R\x0fexecutionsLimit\x88\x01\x01B\x13\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x125\n" +
+	"\x10executions_limit\x18\x02 \x01(\x05B\x05\xb8\x89#\xe8\aH\x00R\x0fexecutionsLimit\x88\x01\x01B\x13\n" +
 	"\x11_executions_limit\"6\n" +
 	"\x0eGetJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x87\x02\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x8e\x02\n" +
 	"\x18ListJobExecutionsRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12:\n" +
-	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12\x19\n" +
-	"\x05limit\x18\x03 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
+	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12 \n" +
+	"\x05limit\x18\x03 \x01(\x05B\x05\xb8\x89#\xe8\aH\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\x12\x1b\n" +
 	"\tdevice_id\x18\x05 \x01(\tR\bdeviceId\x12&\n" +
@@ -4504,11 +4502,11 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x17RetryExecutionsResponse\x12#\n" +
 	"\rretried_count\x18\x01 \x01(\x05R\fretriedCount\x129\n" +
 	"\n" +
-	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x96\x01\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x9c\x01\n" +
 	"\x1cListExecutionAttemptsRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
-	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x19\n" +
-	"\x05limit\x18\x03 \x01(\x05H\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
+	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x1f\n" +
+	"\x05limit\x18\x03 \x01(\x05B\x04\xb8\x89#dH\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tR\tpageTokenB\b\n" +
 	"\x06_limit\"\x80\x01\n" +
@@ -4584,27 +4582,44 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"\b_user_idB\f\n" +
 	"\n" +
-	"_device_id2\xd0\v\n" +
+	"_device_id2\xbe\x10\n" +
 	"\n" +
-	"JobService\x12N\n" +
-	"\tCreateJob\x12\x1f.fleet.jobs.v1.CreateJobRequest\x1a .fleet.jobs.v1.CreateJobResponse\x12K\n" +
-	"\bListJobs\x12\x1e.fleet.jobs.v1.ListJobsRequest\x1a\x1f.fleet.jobs.v1.ListJobsResponse\x12E\n" +
-	"\x06GetJob\x12\x1c.fleet.jobs.v1.GetJobRequest\x1a\x1d.fleet.jobs.v1.GetJobResponse\x12f\n" +
-	"\x11ListJobExecutions\x12'.fleet.jobs.v1.ListJobExecutionsRequest\x1a(.fleet.jobs.v1.ListJobExecutionsResponse\x12N\n" +
-	"\tCancelJob\x12\x1f.fleet.jobs.v1.CancelJobRequest\x1a .fleet.jobs.v1.CancelJobResponse\x12`\n" +
-	"\x0fCancelExecution\x12%.fleet.jobs.v1.CancelExecutionRequest\x1a&.fleet.jobs.v1.CancelExecutionResponse\x12`\n" +
-	"\x0fRetryExecutions\x12%.fleet.jobs.v1.RetryExecutionsRequest\x1a&.fleet.jobs.v1.RetryExecutionsResponse\x12r\n" +
-	"\x15ListExecutionAttempts\x12+.fleet.jobs.v1.ListExecutionAttemptsRequest\x1a,.fleet.jobs.v1.ListExecutionAttemptsResponse\x12N\n" +
-	"\tDeleteJob\x12\x1f.fleet.jobs.v1.DeleteJobRequest\x1a .fleet.jobs.v1.DeleteJobResponse\x12K\n" +
-	"\bPauseJob\x12\x1e.fleet.jobs.v1.PauseJobRequest\x1a\x1f.fleet.jobs.v1.PauseJobResponse\x12N\n" +
-	"\tResumeJob\x12\x1f.fleet.jobs.v1.ResumeJobRequest\x1a .fleet.jobs.v1.ResumeJobResponse\x12Q\n" +
+	"JobService\x12f\n" +
+	"\tCreateJob\x12\x1f.fleet.jobs.v1.CreateJobRequest\x1a .fleet.jobs.v1.CreateJobResponse\"\x16\xb2\x89#\x12\n" +
+	"\fCreate a job\x10\x02\x18\x01\x12a\n" +
+	"\bListJobs\x12\x1e.fleet.jobs.v1.ListJobsRequest\x1a\x1f.fleet.jobs.v1.ListJobsResponse\"\x14\xb2\x89#\r\n" +
+	"\tList jobs\x10\x01\x90\x02\x01\x12v\n" +
+	"\x06GetJob\x12\x1c.fleet.jobs.v1.GetJobRequest\x1a\x1d.fleet.jobs.v1.GetJobResponse\"/\xb2\x89#(\n" +
+	"\"Get a job and its first executions\x10\x01 \x01\x90\x02\x01\x12\x8f\x01\n" +
+	"\x11ListJobExecutions\x12'.fleet.jobs.v1.ListJobExecutionsRequest\x1a(.fleet.jobs.v1.ListJobExecutionsResponse\"'\xb2\x89# \n" +
+	"\x1cList the executions of a job\x10\x01\x90\x02\x01\x12d\n" +
+	"\tCancelJob\x12\x1f.fleet.jobs.v1.CancelJobRequest\x1a .fleet.jobs.v1.CancelJobResponse\"\x14\xb2\x89#\x10\n" +
+	"\fCancel a job\x10\x02\x12\x8c\x01\n" +
+	"\x0fCancelExecution\x12%.fleet.jobs.v1.CancelExecutionRequest\x1a&.fleet.jobs.v1.CancelExecutionResponse\"*\xb2\x89#&\n" +
+	"\"Cancel the execution of one device\x10\x02\x12\x85\x01\n" +
+	"\x0fRetryExecutions\x12%.fleet.jobs.v1.RetryExecutionsRequest\x1a&.fleet.jobs.v1.RetryExecutionsResponse\"#\xb2\x89#\x1f\n" +
+	"\x19Retry executions of a job\x10\x02\x18\x01\x12\xa0\x01\n" +
+	"\x15ListExecutionAttempts\x12+.fleet.jobs.v1.ListExecutionAttemptsRequest\x1a,.fleet.jobs.v1.ListExecutionAttemptsResponse\",\xb2\x89#%\n" +
+	"!List the attempts of an execution\x10\x01\x90\x02\x01\x12m\n" +
+	"\tDeleteJob\x12\x1f.fleet.jobs.v1.DeleteJobRequest\x1a .fleet.jobs.v1.DeleteJobResponse\"\x1d\xb2\x89#\x19\n" +
+	"\x15Delete a finished job\x10\x04\x12e\n" +
+	"\bPauseJob\x12\x1e.fleet.jobs.v1.PauseJobRequest\x1a\x1f.fleet.jobs.v1.PauseJobResponse\"\x18\xb2\x89#\x11\n" +
+	"\vPause a job\x10\x02 \x01\x90\x02\x02\x12m\n" +
+	"\tResumeJob\x12\x1f.fleet.jobs.v1.ResumeJobRequest\x1a .fleet.jobs.v1.ResumeJobResponse\"\x1d\xb2\x89#\x19\n" +
+	"\x13Resume a paused job\x10\x02 \x01\x12}\n" +
 	"\n" +
-	"AdvanceJob\x12 .fleet.jobs.v1.AdvanceJobRequest\x1a!.fleet.jobs.v1.AdvanceJobResponse\x12W\n" +
-	"\fApproveStage\x12\".fleet.jobs.v1.ApproveStageRequest\x1a#.fleet.jobs.v1.ApproveStageResponse\x12N\n" +
-	"\tUpdateJob\x12\x1f.fleet.jobs.v1.UpdateJobRequest\x1a .fleet.jobs.v1.UpdateJobResponse\x12f\n" +
-	"\x11GetFailureSummary\x12'.fleet.jobs.v1.GetFailureSummaryRequest\x1a(.fleet.jobs.v1.GetFailureSummaryResponse\x12M\n" +
-	"\bWatchJob\x12\x1e.fleet.jobs.v1.WatchJobRequest\x1a\x1f.fleet.jobs.v1.WatchJobResponse0\x01\x12N\n" +
-	"\tGetCaller\x12\x1f.fleet.jobs.v1.GetCallerRequest\x1a .fleet.jobs.v1.GetCallerResponseBq\n" +
+	"AdvanceJob\x12 .fleet.jobs.v1.AdvanceJobRequest\x1a!.fleet.jobs.v1.AdvanceJobResponse\"*\xb2\x89#&\n" +
+	" Open the next stage of a rollout\x10\x02 \x01\x12\x82\x01\n" +
+	"\fApproveStage\x12\".fleet.jobs.v1.ApproveStageRequest\x1a#.fleet.jobs.v1.ApproveStageResponse\")\xb2\x89#\"\n" +
+	"\x1cApprove a stage of a rollout\x10\x03 \x01\x90\x02\x02\x12x\n" +
+	"\tUpdateJob\x12\x1f.fleet.jobs.v1.UpdateJobRequest\x1a .fleet.jobs.v1.UpdateJobResponse\"(\xb2\x89#$\n" +
+	"\x1cChange the settings of a job\x10\x02\x18\x01 \x01\x12\x90\x01\n" +
+	"\x11GetFailureSummary\x12'.fleet.jobs.v1.GetFailureSummaryRequest\x1a(.fleet.jobs.v1.GetFailureSummaryResponse\"(\xb2\x89#!\n" +
+	"\x1bCount the failures of a job\x10\x01 \x02\x90\x02\x01\x12e\n" +
+	"\bWatchJob\x12\x1e.fleet.jobs.v1.WatchJobRequest\x1a\x1f.fleet.jobs.v1.WatchJobResponse\"\x16\xb2\x89#\x0f\n" +
+	"\vWatch a job\x10\x01\x90\x02\x010\x01\x12~\n" +
+	"\tGetCaller\x12\x1f.fleet.jobs.v1.GetCallerRequest\x1a .fleet.jobs.v1.GetCallerResponse\".\xb2\x89#'\n" +
+	"#Get the caller and what it may call\x10\x06\x90\x02\x01Bq\n" +
 	"\x11com.fleet.jobs.v1B\tJobsProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3"
 
 var (
@@ -4797,6 +4812,7 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 	if File_fleet_jobs_v1_jobs_proto != nil {
 		return
 	}
+	file_fleet_jobs_v1_options_proto_init()
 	file_fleet_jobs_v1_jobs_proto_msgTypes[0].OneofWrappers = []any{
 		(*Job_TargetDeviceId)(nil),
 		(*Job_TargetGroupId)(nil),
