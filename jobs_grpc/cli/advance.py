@@ -21,6 +21,7 @@ def add_command(commands: Subparsers) -> None:
         _advance,
         usage="JOB",
         summary="open the next stage of a rollout now",
+        examples=("jobs-grpc advance update-1", "jobs-grpc advance update-1 --stage 1"),
     )
     arguments.add_job(parser, *completers.ACTIVE)
     parser.add_argument(
@@ -36,6 +37,10 @@ def add_command(commands: Subparsers) -> None:
         _approve,
         usage="JOB STAGE",
         summary="approve the open stage, so that the next one can open",
+        examples=(
+            "jobs-grpc approve update-1 0",
+            "jobs-grpc approve update-1 0 --comment 'canary looks good'",
+        ),
     )
     arguments.add_job(parser, *completers.ACTIVE)
     parser.add_argument(

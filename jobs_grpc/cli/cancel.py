@@ -18,6 +18,10 @@ def add_command(commands: Subparsers) -> None:
         _cancel,
         usage="JOB [JOB ...]",
         summary="cancel jobs or the executions of one device",
+        examples=(
+            "jobs-grpc cancel reboot-1 reboot-2 --reason 'wrong group'",
+            "jobs-grpc cancel reboot-1 --device device-0003 --force",
+        ),
     )
     add_jobs(parser, *completers.ACTIVE)
     completers.attach(

@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from jobs_grpc.cli import arguments, completers
 from jobs_grpc.cli.connection import VARIABLES, connect
@@ -16,15 +16,9 @@ RunClient: TypeAlias = Callable[[argparse.Namespace, JobsClient], Awaitable[None
 
 
 def add_client_command(
-    commands: Subparsers,
-    name: str,
-    run: RunClient,
-    *,
-    usage: str,
-    summary: str,
-    formats: tuple[str, ...] = ("text", "json", "jsonl"),
+    commands: Subparsers, name: str, run: RunClient, **options: Any
 ) -> argparse.ArgumentParser:
-    """Add a command that calls JobService, with the options that all such commands share."""
+    """Add a command that calls JobService. `options` are those of add_server_command."""
 
     def run_client(args: argparse.Namespace) -> None:
         async def main() -> None:
@@ -33,9 +27,7 @@ def add_client_command(
 
         asyncio.run(main())
 
-    return add_server_command(
-        commands, name, run_client, usage=usage, summary=summary, formats=formats
-    )
+    return add_server_command(commands, name, run_client, **options)
 
 
 def add_server_command(
@@ -45,16 +37,18 @@ def add_server_command(
     *,
     usage: str,
     summary: str,
+    examples: tuple[str, ...],
     formats: tuple[str, ...] = ("text", "json", "jsonl"),
     timeout: float | None = 90.0,
     timeout_help: str = "timeout of each call with its retries (default: 90)",
 ) -> argparse.ArgumentParser:
-    """Add a command that connects to the server itself."""
+    """Add a command that connects to the server itself, with their common options."""
     parser = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
         usage=" ".join(filter(None, ("%(prog)s", usage, "[options]"))),
+        examples=examples,
     )
     add_output_options(parser, formats)
     group = parser.add_argument_group(

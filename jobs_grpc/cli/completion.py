@@ -23,6 +23,10 @@ def add_command(commands: Subparsers) -> None:
         help="print the script that completes commands in a shell",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=(
+            'eval "$(jobs-grpc completion bash)"',
+            "jobs-grpc completion fish > ~/.config/fish/completions/jobs-grpc.fish",
+        ),
     )
     parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="bash, zsh or fish")
     parser.set_defaults(run=_completion)

@@ -42,20 +42,34 @@ def add_command(commands: Subparsers) -> None:
         "context", help="manage contexts, which name servers and callers", description=_DESCRIPTION
     )
     subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    listing = subcommands.add_parser("list", help="list the contexts")
+    listing = subcommands.add_parser(
+        "list",
+        help="list the contexts",
+        examples=("jobs-grpc context list", "jobs-grpc context list --json"),
+    )
     add_output_options(listing, _FORMATS)
     listing.set_defaults(run=_list)
-    use = subcommands.add_parser("use", help="make a context the current one")
+    use = subcommands.add_parser(
+        "use",
+        help="make a context the current one",
+        examples=("jobs-grpc context use prod", "jobs-grpc context use local"),
+    )
     _add_name(use)
     use.set_defaults(run=_use)
     show = subcommands.add_parser(
-        "show", help="show which server and caller commands use, and where that is set"
+        "show",
+        help="show which server and caller commands use, and where that is set",
+        examples=("jobs-grpc context show", "jobs-grpc context show prod"),
     )
     add_output_options(show, _FORMATS)
     _add_name(show, optional=True)
     show.set_defaults(run=_show)
     _add_set(subcommands)
-    delete = subcommands.add_parser("delete", help="delete a context")
+    delete = subcommands.add_parser(
+        "delete",
+        help="delete a context",
+        examples=("jobs-grpc context delete prod", "jobs-grpc context delete local"),
+    )
     _add_name(delete)
     delete.set_defaults(run=_delete)
 
@@ -66,6 +80,11 @@ def _add_set(subcommands: Subparsers) -> None:
         help="create or change a context",
         description="Create a context, or change the given settings of one. The first context "
         "becomes the current one; `context use` makes another one current.",
+        examples=(
+            "jobs-grpc context set local --server 127.0.0.1:50051 --tenant demo",
+            "jobs-grpc context set prod --server jobs.example.com:443 --tls \\\n"
+            "  --tenant acme --token-file ~/.prod-token",
+        ),
     )
     _add_name(parser)
     group = parser.add_argument_group("settings")

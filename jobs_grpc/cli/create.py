@@ -39,6 +39,11 @@ def add_command(commands: Subparsers) -> None:
         _create,
         usage="--type TYPE (--device ID | --group ID | --all)",
         summary="create a job and queue an execution for each targeted device",
+        examples=(
+            "jobs-grpc create --type reboot --group north --job-id reboot-1",
+            'jobs-grpc create --type update --all --params \'{"version": "2.1"}\' \\\n'
+            "  --stage 5% --stage rest --min-succeeded 90 --pause-at 10%",
+        ),
     )
     completers.attach(
         parser.add_argument(

@@ -15,7 +15,12 @@ from jobs_grpc.client import JobsClient
 def add_command(commands: Subparsers) -> None:
     """Add `delete`."""
     parser = add_client_command(
-        commands, "delete", _delete, usage="JOB [JOB ...]", summary="delete finished jobs"
+        commands,
+        "delete",
+        _delete,
+        usage="JOB [JOB ...]",
+        summary="delete finished jobs",
+        examples=("jobs-grpc delete reboot-1 reboot-2", "jobs-grpc delete update-1 --yes"),
     )
     add_jobs(parser, *completers.FINISHED)
 

@@ -38,6 +38,10 @@ def add_command(commands: Subparsers) -> None:
         "lines, one for each of its groups. Devices and memberships that exist are left "
         "unchanged. If any line is invalid, nothing is imported. Updates the planner's statistics "
         "of the tables (ANALYZE) if the login may.",
+        examples=(
+            "jobs-grpc devices import fleet.csv --tenant acme",
+            "gunzip -c fleet.csv.gz | jobs-grpc devices import - --tenant acme",
+        ),
     )
     parser.add_argument("file", metavar="FILE", help="CSV file; - reads standard input")
     parser.add_argument("--tenant", required=True, metavar="ID", help="tenant of the devices")

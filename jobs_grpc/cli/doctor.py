@@ -41,6 +41,7 @@ def add_command(commands: Subparsers) -> None:
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=("jobs-grpc doctor", "jobs-grpc doctor --strict --json"),
     )
     add_setting_options(parser)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")

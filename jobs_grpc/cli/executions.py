@@ -73,6 +73,10 @@ def add_command(commands: Subparsers) -> None:
         usage="JOB DEVICE",
         summary="list the attempts of an execution, the current one first",
         formats=FORMATS,
+        examples=(
+            "jobs-grpc attempts reboot-1 device-0003",
+            "jobs-grpc attempts reboot-1 device-0003 --json",
+        ),
     )
     arguments.add_job(parser)
     _add_device(parser)
@@ -84,6 +88,7 @@ def add_command(commands: Subparsers) -> None:
         usage="DEVICE",
         summary="list the executions of a device in all jobs, newest first",
         formats=FORMATS,
+        examples=("jobs-grpc device device-0003", "jobs-grpc device device-0003 --status FAILED"),
     )
     _add_device(parser)
     add_filters(parser)

@@ -38,6 +38,10 @@ def add_command(commands: Subparsers) -> None:
         usage="JOB [--to FILE]",
         summary="write all executions of a job as CSV or JSON Lines",
         formats=("csv", "jsonl"),
+        examples=(
+            "jobs-grpc export reboot-1 --to reboot-1.csv",
+            "jobs-grpc export reboot-1 -o jsonl --status FAILED | jq .failure_code",
+        ),
     )
     parser.description = _DESCRIPTION
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

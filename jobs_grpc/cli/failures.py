@@ -28,6 +28,10 @@ def add_command(commands: Subparsers) -> None:
         usage="JOB",
         summary="count the failures of a job by code",
         formats=FORMATS,
+        examples=(
+            "jobs-grpc failures update-1",
+            "jobs-grpc failures update-1 --status FAILED TIMED_OUT -o csv",
+        ),
     )
     parser.epilog = (
         "DEVICES are a few examples; `export JOB --failure-code CODE` writes all of them."

@@ -46,6 +46,7 @@ def add_command(commands: Subparsers) -> None:
         usage="JOB",
         summary="show a job and its executions",
         formats=FORMATS,
+        examples=("jobs-grpc get reboot-1", "jobs-grpc get reboot-1 --status FAILED --limit 100"),
     )
     parser.epilog = "The formats csv and jsonl print the executions only; `export` prints all."
     arguments.add_job(parser)

@@ -24,6 +24,10 @@ def add_command(commands: Subparsers) -> None:
         summary="ask the server whether it serves calls",
         timeout=5.0,
         timeout_help="timeout of the check (default: 5)",
+        examples=(
+            "jobs-grpc health",
+            "jobs-grpc health --server jobs.example.com:443 --tls --timeout 2",
+        ),
     )
 
 

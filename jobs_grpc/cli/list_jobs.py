@@ -43,7 +43,16 @@ _COLUMNS: tuple[Column[pb.Job], ...] = (
 def add_command(commands: Subparsers) -> None:
     """Add `list`."""
     parser = add_client_command(
-        commands, "list", _list_jobs, usage="", summary="list jobs, newest first", formats=FORMATS
+        commands,
+        "list",
+        _list_jobs,
+        usage="",
+        summary="list jobs, newest first",
+        formats=FORMATS,
+        examples=(
+            "jobs-grpc list --status PAUSED IN_PROGRESS --created-from 7d",
+            "jobs-grpc list -o csv --columns job_id,status,total_executions",
+        ),
     )
     parser.epilog = (
         "OK counts the executions that are SUCCEEDED; NOT_OK those that are FAILED, TIMED_OUT or "

@@ -19,6 +19,10 @@ def add_command(commands: Subparsers) -> None:
         description="Migrate the database of JOBS_OWNER_DATABASE_URL to this version. Create the "
         "request role if it is missing, with the user and password of JOBS_DATABASE_URL if that "
         "is set. Safe to run at any time, repeatedly, and while servers run.",
+        examples=(
+            "JOBS_OWNER_DATABASE_URL=postgresql://jobs_owner@db/jobs jobs-grpc migrate",
+            "jobs-grpc migrate --request-role jobs_request",
+        ),
     )
     parser.add_argument(
         "--request-role",

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 from jobs_grpc.cli.errors import UsageError
-from jobs_grpc.cli.examples import EXAMPLES
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -18,9 +17,13 @@ _SHARED_GROUPS = (OUTPUT, CALLER, SECURITY)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises its errors as exceptions, and rejects abbreviated options."""
+    """A parser that raises its errors as exceptions, and rejects abbreviated options.
 
-    def __init__(self, **kwargs: Any) -> None:
+    Its help ends with `examples`.
+    """
+
+    def __init__(self, *, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        self.examples = examples
         # A prefix that is unique today may become ambiguous.
         super().__init__(**kwargs | {"allow_abbrev": False})
 
@@ -82,8 +85,8 @@ class Parser(argparse.ArgumentParser):
     def format_help(self) -> str:
         self._action_groups.sort(key=lambda group: group.title in _SHARED_GROUPS)
         text = super().format_help()
-        if examples := EXAMPLES.get(self.prog.partition(" ")[2]):
-            lines = "\n".join(examples)
+        if self.examples:
+            lines = "\n".join(self.examples)
             text += f"\nexamples:\n{textwrap.indent(lines, '  ')}\n"
         return text
 

@@ -21,12 +21,21 @@ def add_command(commands: Subparsers) -> None:
         _pause,
         usage="JOB",
         summary="pause a job, so that no device starts it",
+        examples=(
+            "jobs-grpc pause update-1 --reason 'too many failures'",
+            "jobs-grpc pause update-1 --etag 5",
+        ),
     )
     arguments.add_job(parser, pb.Job.IN_PROGRESS)
     arguments.add_text(parser, "--reason", "reason to store (default: paused by operator)")
     arguments.add_etag(parser)
     parser = add_client_command(
-        commands, "resume", _resume, usage="JOB", summary="end the pause of a job"
+        commands,
+        "resume",
+        _resume,
+        usage="JOB",
+        summary="end the pause of a job",
+        examples=("jobs-grpc resume update-1", "jobs-grpc resume update-1 --etag 5"),
     )
     arguments.add_job(parser, pb.Job.PAUSED)
     arguments.add_etag(parser)

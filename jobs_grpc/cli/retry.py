@@ -21,6 +21,10 @@ def add_command(commands: Subparsers) -> None:
         _retry,
         usage="JOB --status STATUS [STATUS ...]",
         summary="queue unsuccessful executions of a job again",
+        examples=(
+            "jobs-grpc retry update-1 --status FAILED --failure-code FLASH",
+            "jobs-grpc retry update-1 --status FAILED TIMED_OUT --expires-in-hours 24",
+        ),
     )
     arguments.add_job(parser)
     parser.add_argument(

@@ -34,6 +34,10 @@ def add_command(commands: Subparsers) -> None:
         description=_DESCRIPTION,
         epilog=help_text(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=(
+            "JOBS_DATABASE_URL=postgresql://jobs_request@db/jobs jobs-grpc serve",
+            "jobs-grpc serve --workers 4",
+        ),
     )
     add_setting_options(parser)
     parser.set_defaults(run=_serve)

@@ -34,6 +34,10 @@ def add_command(commands: Subparsers) -> None:
         _simulate,
         usage="--devices N",
         summary="run a fleet of simulated devices that carry out jobs",
+        examples=(
+            "jobs-grpc simulate --tenant demo --devices 1000",
+            "jobs-grpc simulate --tenant demo --devices 300 --bug 0.08:FLASH --for 60",
+        ),
     )
     parser.description = (
         "Run simulated devices. Each one waits for executions, starts them, reports progress and "

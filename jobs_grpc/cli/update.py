@@ -18,7 +18,15 @@ from jobs_grpc.client import JobsClient
 def add_command(commands: Subparsers) -> None:
     """Add `update`."""
     parser = add_client_command(
-        commands, "update", _update, usage="JOB", summary="change the settings of a job"
+        commands,
+        "update",
+        _update,
+        usage="JOB",
+        summary="change the settings of a job",
+        examples=(
+            "jobs-grpc update update-1 --max-in-progress 200",
+            "jobs-grpc update update-1 --rollout rollout.yaml",
+        ),
     )
     arguments.add_job(parser, *completers.ACTIVE)
     parser.add_argument(

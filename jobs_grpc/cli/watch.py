@@ -42,6 +42,7 @@ def add_command(commands: Subparsers) -> None:
         summary="follow a job until it finishes",
         timeout=None,
         timeout_help="exit with code 5 if the job does not finish in time (default: no timeout)",
+        examples=("jobs-grpc watch update-1", "jobs-grpc watch update-1 --json --timeout 3600"),
     )
     parser.description = _DESCRIPTION
     parser.epilog = _EXIT_CODES_HELP

@@ -25,6 +25,7 @@ def add_command(commands: Subparsers) -> None:
         _whoami,
         usage="",
         summary="show who the server says you are, and which calls you may make",
+        examples=("jobs-grpc whoami", "jobs-grpc whoami --context prod --json"),
     )
 
 

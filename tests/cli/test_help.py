@@ -8,25 +8,25 @@ from collections.abc import Iterator
 import pytest
 
 from jobs_grpc.cli import _parser
-from jobs_grpc.cli.examples import EXAMPLES
+from jobs_grpc.cli.parser import Parser
 from tests.support.cli import Shell
 
 
-def commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[str]:
-    """Yield the names of the commands that have no commands of their own."""
+def commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, Parser]]:
+    """Yield the name and the parser of each command that has no commands of its own."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for child, child_parser in action.choices.items():
                 yield from commands(child_parser, f"{name} {child}".strip())
             return
-    yield name
+    assert isinstance(parser, Parser)
+    yield name, parser
 
 
 def test_each_command_has_two_examples_that_it_accepts() -> None:
-    assert sorted(commands(_parser())) == sorted(EXAMPLES)
-    for name, examples in EXAMPLES.items():
-        assert len(examples) == 2, name
-        for example in examples:
+    for name, parser in commands(_parser()):
+        assert len(parser.examples) == 2, name
+        for example in parser.examples:
             assert max(map(len, example.splitlines())) <= 78 - 2
             (command,) = re.findall(
                 r"jobs-grpc (" + name + r"\b.*?)(?: \|| >|\)\"|$)", example, re.DOTALL
@@ -45,8 +45,8 @@ async def test_help_shows_the_options_of_the_command_first_and_examples_last(
     shared = headings.index("output:")
     assert headings[shared : shared + 3] == ["output:", "server and caller:", "tokens and TLS:"]
     assert set(headings[shared + 3 :]) <= {"exit codes:", "examples:"}
-    examples = lines[lines.index("examples:") + 1 :]
-    assert [line.removeprefix("  ") for line in examples] == "\n".join(EXAMPLES[name]).split("\n")
+    examples = "\n".join(line.removeprefix("  ") for line in lines[lines.index("examples:") + 1 :])
+    assert examples == "\n".join(dict(commands(_parser()))[name].examples)
     assert max(map(len, lines)) <= 80
 
 

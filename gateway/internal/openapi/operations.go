@@ -129,8 +129,12 @@ func successResponse(id string, ok object) object {
 		headers["X-Poll-After"] = object{"$ref": "#/components/headers/PollAfter"}
 	}
 	content := object{"schema": ok["schema"]}
-	if response := examples[id].Response; response != nil {
-		content["example"] = response
+	recorded, isRecorded := examples[id]
+	if reference, ok := ok["schema"].(object)["$ref"].(string); ok && !isRecorded {
+		recorded = examples[typicalOperations[reference]]
+	}
+	if recorded.Response != nil {
+		content["example"] = recorded.Response
 	}
 	response := object{
 		"description": ok["description"],

@@ -5,6 +5,14 @@ var additionalRoutes = map[string]struct{ id, summary string }{
 	"ListJobExecutions2": {"ListDeviceExecutions", "List the executions of a device"},
 }
 
+// typicalOperations name an operation for each schema of several responses. Its example is also that of
+// operations without a recorded one.
+var typicalOperations = map[string]string{
+	definitionsPrefix + "Job":             "UpdateJob",
+	definitionsPrefix + "JobExecution":    "CancelExecution",
+	definitionsPrefix + "DeviceExecution": "GetExecution",
+}
+
 // optionalFields are the fields of responses that only some calls fill, by full name.
 var optionalFields = map[string]bool{
 	"fleet.jobs.v1.CreateJobResponse.job":          true,
