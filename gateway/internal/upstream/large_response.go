@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
@@ -13,18 +16,17 @@ import (
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/limits"
 )
 
-const (
-	// maxJobBytes is the maximum size of a job without executions: 81 KiB of rollout and failure
-	// criteria, and a typical document of the maximum size.
-	maxJobBytes = 160 << 10
+// messageRetry is how long a response waits after a reservation that failed at once, because the server
+// did not accept the caller.
+const messageRetry = 50 * time.Millisecond
 
-	// maxSummaryBytes is the maximum size of a failure summary: 100 counts with five device IDs each.
-	maxSummaryBytes = 512 << 10
+// maxJobBytes is the maximum size of a job without executions.
+var maxJobBytes = maxBytes(jobsv1.MethodRules_JOB)
 
-	// messageRetry is how long a response waits after a reservation that failed at once, because the server
-	// did not accept the caller.
-	messageRetry = 50 * time.Millisecond
-)
+func maxBytes(content jobsv1.MethodRules_Content) int64 {
+	options := content.Descriptor().Values().ByNumber(content.Number()).Options()
+	return int64(proto.GetExtension(options, jobsv1.E_MaxBytes).(int32))
+}
 
 // largeResponse describes a response that can be larger than one document. The zero value is any other response.
 type largeResponse struct {
@@ -33,18 +35,34 @@ type largeResponse struct {
 	writes bool
 }
 
-var largeResponses = map[string]largeResponse{
-	"GetJob":                {bytes: config.MaxResponseBytes},
-	"ListJobs":              {bytes: config.MaxResponseBytes},
-	"ListJobExecutions":     {bytes: config.MaxResponseBytes},
-	"ListExecutionAttempts": {bytes: config.MaxResponseBytes},
-	"ListPendingExecutions": {bytes: config.MaxResponseBytes},
-	"GetFailureSummary":     {bytes: maxSummaryBytes},
-	"PauseJob":              {bytes: maxJobBytes, writes: true},
-	"ResumeJob":             {bytes: maxJobBytes, writes: true},
-	"AdvanceJob":            {bytes: maxJobBytes, writes: true},
-	"ApproveStage":          {bytes: maxJobBytes, writes: true},
-	"UpdateJob":             {bytes: maxJobBytes, writes: true},
+// largeResponses has the methods whose responses can be large, by their names, from the options of the contract.
+var largeResponses = func() map[string]largeResponse {
+	all := map[string]largeResponse{}
+	for _, file := range []protoreflect.FileDescriptor{jobsv1.File_fleet_jobs_v1_jobs_proto, jobsv1.File_fleet_jobs_v1_device_jobs_proto} {
+		for i := range file.Services().Len() {
+			methods := file.Services().Get(i).Methods()
+			for j := range methods.Len() {
+				if large := largeResponseOfMethod(methods.Get(j)); large.bytes > 0 {
+					all[string(methods.Get(j).Name())] = large
+				}
+			}
+		}
+	}
+	return all
+}()
+
+func largeResponseOfMethod(method protoreflect.MethodDescriptor) largeResponse {
+	options := method.Options().(*descriptorpb.MethodOptions)
+	large := largeResponse{
+		bytes:  maxBytes(proto.GetExtension(options, jobsv1.E_Method).(*jobsv1.MethodRules).GetResponse()),
+		writes: options.GetIdempotencyLevel() != descriptorpb.MethodOptions_NO_SIDE_EFFECTS,
+	}
+	for i := range method.Input().Fields().Len() {
+		if proto.HasExtension(method.Input().Fields().Get(i).Options(), jobsv1.E_DefaultPageSize) {
+			large.bytes = config.MaxResponseBytes
+		}
+	}
+	return large
 }
 
 func (l largeResponse) reads() bool { return l.bytes > 0 && !l.writes }
