@@ -8,7 +8,7 @@ BENCH_READY := $(subst .venv/,.venv-bench/,$(READY))
 # So do the linters of deploy/.
 DEPLOY_READY := $(subst .venv/,.venv-deploy/,$(READY))
 # Sorted, because generated/ has a file that contains all of them.
-PROTOS := $(sort $(shell find protos -name '*.proto'))
+PROTOS := $(sort $(shell find protos/fleet -name '*.proto'))
 # The REST gateway is optional: without Go, test, check, nightly and audit leave it out, except in CI.
 WITH_GATEWAY := $(or $(shell command -v go),$(CI))
 # Benchmarks need h2load: without it, test-bench and nightly leave them out, except in CI.
@@ -116,11 +116,11 @@ fix: $(READY) ## Format, and fix what the linters can fix
 	@$(if $(shell command -v gofmt),gofmt -w gateway examples)
 
 GENERATED := generated
+PROTOC := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos
 .PHONY: generate
 generate: $(READY) ## Generate Python code from the contract
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
-	  --python_out=$(GENERATED) --grpc_python_out=$(GENERATED) \
-	  --mypy_out=quiet:$(GENERATED) --mypy_grpc_out=quiet:$(GENERATED) \
+	@$(PROTOC) --python_out=$(GENERATED) --mypy_out=quiet:$(GENERATED) $(PROTOS) buf/validate/validate.proto
+	@$(PROTOC) --grpc_python_out=$(GENERATED) --mypy_grpc_out=quiet:$(GENERATED) \
 	  --include_source_info --descriptor_set_out=$(GENERATED)/fleet/jobs/v1/descriptors.binpb $(PROTOS)
 	@touch $(GENERATED)/fleet/jobs/v1/py.typed
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 _PROBE = """
-import fleet.jobs.v1.jobs_pb2, jobs_grpc.server.app
+import buf.validate.validate_pb2, fleet.jobs.v1.jobs_pb2, jobs_grpc.server.app
 from jobs_grpc.db import schema
 print(jobs_grpc.__file__)
 print(fleet.jobs.v1.jobs_pb2.__file__)
@@ -58,4 +58,4 @@ def test_package_is_typed_and_installs_nothing_else(installed: Path) -> None:
     assert (installed / "jobs_grpc" / "py.typed").exists()
     assert (installed / "fleet" / "jobs" / "v1" / "py.typed").exists()
     names = {path.name for path in installed.iterdir() if path.suffix != ".dist-info"}
-    assert names == {"jobs_grpc", "fleet", "bin"}
+    assert names == {"jobs_grpc", "fleet", "buf", "bin"}

@@ -6,7 +6,7 @@
 import re
 from pathlib import Path
 
-from jobs_grpc.methods import METHODS
+from jobs_grpc.contract.methods import METHODS
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "calls.md"
 

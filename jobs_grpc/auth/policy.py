@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from jobs_grpc.auth.principal import Principal, Role
+from jobs_grpc.contract.methods import METHODS
 from jobs_grpc.errors import DeviceRequired, RoleRequired
-from jobs_grpc.methods import METHODS
 
 PUBLIC = None
 """The entry of methods that need no authentication, because they act for no tenant."""

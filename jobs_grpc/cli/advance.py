@@ -11,6 +11,7 @@ from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.client import JobsClient
+from jobs_grpc.contract.field_rules import rules_of
 
 
 def add_command(commands: Subparsers) -> None:
@@ -46,7 +47,8 @@ def add_command(commands: Subparsers) -> None:
     parser.add_argument(
         "stage", type=arguments.stage_index, metavar="STAGE", help="number of the stage, from 0"
     )
-    arguments.add_text(parser, "--comment", "comment to store, at most 200 characters")
+    length = rules_of(pb.ApproveStageRequest, "comment").string.max_len
+    arguments.add_text(parser, "--comment", f"comment to store, at most {length} characters")
 
 
 async def _advance(args: argparse.Namespace, jobs: JobsClient) -> None:

@@ -6,18 +6,30 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.message import Message
 
 from jobs_grpc.cli import completers
 from jobs_grpc.config import parsers
 from jobs_grpc.config.parsers import Parser
+from jobs_grpc.contract.field_rules import rules_of
 
 T = TypeVar("T")
 
 _MAX_SECONDS = 86400.0
-_MAX_COUNT = 1_000_000
-_MAX_GATE_SECONDS = 30 * 24 * 3600
+_MAX_GATE_SECONDS = rules_of(pb.Gate, "bake_time").duration.lte.seconds
 _ALLOW_EMPTY = ",allow-empty"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+
+
+def field_range(message: type[Message], field: str) -> tuple[int, int]:
+    """Return the lowest and the highest number that a field of the contract may have."""
+    rules = rules_of(message, field).int32
+    return rules.gte, rules.lte
+
+
+def range_text(message: type[Message], field: str) -> str:
+    """Return the range of a field for a help text."""
+    return "{}–{}".format(*field_range(message, field))
 
 
 def _argument(parser: Callable[[str], T]) -> Callable[[str], T]:
@@ -30,6 +42,10 @@ def _argument(parser: Callable[[str], T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError(str(e)) from None
 
     return parse_argument
+
+
+def _number_of(message: type[Message], field: str) -> Callable[[str], int]:
+    return _argument(parsers.integer(*field_range(message, field)))
 
 
 def _number(value: str, low: float, high: float) -> float:
@@ -64,14 +80,15 @@ def _stage(value: str) -> pb.Stage:
             raise ValueError
         return pb.Stage(group_id=parsers.utf8(group_id), allow_empty=value.endswith(_ALLOW_EMPTY))
     if value.endswith("%"):
-        return pb.Stage(percent=int(_number(value[:-1], 1, 100)))
-    return pb.Stage(device_count=int(_number(value, 1, _MAX_COUNT)))
+        percent = _number(value[:-1], *field_range(pb.Stage, "percent"))
+        return pb.Stage(percent=int(percent))
+    return pb.Stage(device_count=int(_number(value, *field_range(pb.Stage, "device_count"))))
 
 
 def _threshold(value: str) -> tuple[str, int]:
-    if value.endswith("%"):
-        return "percent", int(_number(value[:-1], 1, 100))
-    return "count", int(_number(value, 1, _MAX_COUNT))
+    field = "percent" if value.endswith("%") else "count"
+    number = _number(value.removesuffix("%"), *field_range(pb.FailureCriterion, field))
+    return field, int(number)
 
 
 def _bug(value: str) -> tuple[float, str]:
@@ -100,18 +117,23 @@ def _time(value: str) -> datetime:
 
 
 text = _argument(parsers.utf8)
-expiry_hours = _argument(parsers.integer(1, 720))
+expiry_hours = _number_of(pb.CreateJobRequest, "expires_in_hours")
 new_expiry_hours = _argument(parsers.integer(1, 366 * 24))
-timeout_minutes = _argument(parsers.integer(1, 10080))
+timeout_minutes = _number_of(pb.CreateJobRequest, "in_progress_timeout_minutes")
 server_address = _argument(parsers.server_address)
 worker_count = _argument(parsers.worker_count)
 row_limit = _argument(parsers.integer(1, 2**31 - 1))
 seconds = _argument(parsers.seconds(0.001, _MAX_SECONDS))
 stage = _argument(Parser("1%, 50, group:NAME or rest", _stage))
 time = _argument(Parser("a time such as 2030-01-31T12:00:00Z (local time without Z)", _time))
-stage_index = _argument(parsers.integer(0, 99))
-percent = _argument(parsers.integer(1, 100))
-positive = _argument(parsers.integer(1, _MAX_COUNT))
+stage_index = _number_of(pb.AdvanceJobRequest, "stage")
+percent = _number_of(pb.Gate, "min_succeeded_percent")
+releases_per_minute = _number_of(pb.Stage, "releases_per_minute")
+max_in_progress = _number_of(pb.Rollout, "max_in_progress")
+failure_statuses = [
+    pb.JobExecution.Status.Name(status)
+    for status in getattr(rules_of(pb.FailureCriterion, "statuses").repeated.items.enum, "in")
+]
 threshold = _argument(Parser("a number such as 50, or a percentage such as 5%", _threshold))
 duration = _argument(Parser("a time up to 30d, such as 90s, 10m, 24h or 7d", _duration))
 moment = _argument(

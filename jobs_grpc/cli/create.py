@@ -80,12 +80,14 @@ def add_command(commands: Subparsers) -> None:
         metavar="ID",
         help="id of the job; makes it safe to repeat the command (default: a new UUID)",
     )
+    hours = arguments.range_text(pb.CreateJobRequest, "expires_in_hours")
+    minutes = arguments.range_text(pb.CreateJobRequest, "in_progress_timeout_minutes")
     expiry = parser.add_mutually_exclusive_group()
     expiry.add_argument(
         "--expires-in-hours",
         type=arguments.expiry_hours,
         metavar="N",
-        help="hours until the job expires, 1–720 (default: 24, plus the time that the rollout "
+        help=f"hours until the job expires, {hours} (default: 24, plus the time that the rollout "
         "takes if every device succeeds at once)",
     )
     expiry.add_argument("--never-expires", action="store_true", help="do not let the job expire")
@@ -93,7 +95,7 @@ def add_command(commands: Subparsers) -> None:
         "--in-progress-timeout",
         type=arguments.timeout_minutes,
         metavar="MINUTES",
-        help="minutes until an IN_PROGRESS execution times out, 1–10080 (default: no timeout)",
+        help=f"minutes until an IN_PROGRESS execution times out, {minutes} (default: no timeout)",
     )
     parser.add_argument(
         "--validate-only",

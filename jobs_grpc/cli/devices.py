@@ -10,14 +10,16 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+from fleet.jobs.v1.jobs_pb2 import CancelExecutionRequest, Stage
+
 from jobs_grpc.auth.principal import TENANT_RULE, is_tenant_id
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.output import byte_progress, print_note
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import read_dsn
+from jobs_grpc.contract.field_rules import check
 from jobs_grpc.db.device_import import Member, import_devices
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
-from jobs_grpc.services import validation
 
 _COLUMNS = {"device_id", "group_id"}
 _MAX_REPORTED = 20
@@ -128,9 +130,9 @@ class _CsvMembers:
 def _check_row(row: dict[str, str], member: Member) -> str | None:
     if None in row or None in row.values():
         return "must have as many columns as the header"
-    violations = validation.check_text("device_id", member.device_id, validation.MAX_ID_LENGTH)
+    violations = check(CancelExecutionRequest(job_id="any", device_id=member.device_id))
     if member.group_id is not None:
-        violations += validation.check_text("group_id", member.group_id, validation.MAX_ID_LENGTH)
+        violations += check(Stage(group_id=member.group_id))
     return "; ".join(v.description for v in violations) or None
 
 

@@ -40,12 +40,12 @@ def add_command(commands: Subparsers) -> None:
     filters = parser.add_argument_group("filters")
     filters.add_argument(
         "--status",
-        choices=("FAILED", "TIMED_OUT", "REJECTED"),
+        choices=arguments.failure_statuses,
         action="extend",
         nargs="+",
         default=[],
         metavar="STATUS",
-        help="failures with one of these statuses: FAILED, TIMED_OUT, REJECTED",
+        help=f"failures with one of these statuses: {', '.join(arguments.failure_statuses)}",
     )
     arguments.add_texts(
         filters,

@@ -29,12 +29,12 @@ def add_command(commands: Subparsers) -> None:
     arguments.add_job(parser)
     parser.add_argument(
         "--status",
-        choices=("FAILED", "TIMED_OUT", "REJECTED"),
+        choices=arguments.failure_statuses,
         action="extend",
         nargs="+",
         required=True,
         metavar="STATUS",
-        help="retry executions with this status: FAILED, TIMED_OUT or REJECTED",
+        help=f"retry executions with these statuses: {', '.join(arguments.failure_statuses)}",
     )
     arguments.add_texts(
         parser,
@@ -50,12 +50,13 @@ def add_command(commands: Subparsers) -> None:
         metavar="ID",
         help_text="retry only the executions of these devices",
     )
+    hours = arguments.range_text(pb.RetryExecutionsRequest, "expires_in_hours")
     expiry = parser.add_mutually_exclusive_group()
     expiry.add_argument(
         "--expires-in-hours",
         type=arguments.expiry_hours,
         metavar="N",
-        help="hours from now until the job expires, 1–720 (default: unchanged)",
+        help=f"hours from now until the job expires, {hours} (default: unchanged)",
     )
     expiry.add_argument("--never-expires", action="store_true", help="do not let the job expire")
 

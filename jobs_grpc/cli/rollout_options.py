@@ -75,13 +75,13 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--releases-per-minute",
-        type=arguments.positive,
+        type=arguments.releases_per_minute,
         metavar="N",
         help="release at most N devices per minute (default: a whole stage at once)",
     )
     group.add_argument(
         "--max-in-progress",
-        type=arguments.positive,
+        type=arguments.max_in_progress,
         metavar="N",
         help="let at most N devices have the job IN_PROGRESS at a time",
     )

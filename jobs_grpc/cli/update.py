@@ -37,7 +37,7 @@ def add_command(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--max-in-progress",
-        type=arguments.positive,
+        type=arguments.max_in_progress,
         metavar="N",
         help="let at most N devices have the job IN_PROGRESS at a time",
     )

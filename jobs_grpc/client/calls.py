@@ -20,7 +20,7 @@ from jobs_grpc.client.retry import (
     was_refused,
 )
 from jobs_grpc.config import is_local
-from jobs_grpc.methods import METHODS
+from jobs_grpc.contract.methods import METHODS
 
 R = TypeVar("R", bound=Message)
 

@@ -20,10 +20,11 @@ from jobs_grpc.client.errors import (
     from_rpc_error,
 )
 from jobs_grpc.client.retry import Delays, is_transient
+from jobs_grpc.contract.field_rules import rules_of
 
 # Limits of one message: the contract's number of reports, and a size below the default of
 # JOBS_MAX_REQUEST_BYTES. A larger message would end the stream.
-_MAX_REPORTS = 100
+_MAX_REPORTS = rules_of(pb.ReportExecutionsRequest, "reports").repeated.max_items
 _MAX_MESSAGE_BYTES = 200_000
 
 _Key: TypeAlias = tuple[str, str]

@@ -7,7 +7,7 @@ import grpc
 
 from jobs_grpc.client.channel import KEEPALIVE, NO_PROXY, Tls
 from jobs_grpc.client.retry import RetryPolicy
-from jobs_grpc.methods import METHODS
+from jobs_grpc.contract.methods import METHODS
 
 
 def sync_channel(

@@ -19,13 +19,13 @@ from jobs_grpc.auth.authenticator import Authenticator
 from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.auth.principal import Principal, set_principal
 from jobs_grpc.config import Config
+from jobs_grpc.contract.methods import METHODS
 from jobs_grpc.errors import LimitExceeded
 from jobs_grpc.limits.concurrency_limits import CallLimits, Permits
 from jobs_grpc.limits.contention import Contention
 from jobs_grpc.limits.fair_slots import FairSlots, Slot
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation, response_bytes
 from jobs_grpc.limits.rate_limiter import RateLimiter
-from jobs_grpc.methods import METHODS
 from jobs_grpc.observability import tracing
 from jobs_grpc.observability.call_metrics import CallMetrics
 from jobs_grpc.rpc import access_log

@@ -7,9 +7,9 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 from grpc.aio import EOF
 
+from jobs_grpc.contract.methods import METHODS
 from jobs_grpc.errors import LimitExceeded, MalformedRequest
 from jobs_grpc.limits.memory_limit import Reservation, decoded_bytes, receive_bytes
-from jobs_grpc.methods import METHODS
 from jobs_grpc.rpc.page_sizes import SINGLE_ITEM_BYTES
 from jobs_grpc.rpc.read_timeouts import ReadTimeouts, TooManyReads
 

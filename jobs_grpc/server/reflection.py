@@ -5,6 +5,7 @@ from importlib.resources import files
 from typing import Any
 
 import grpc
+from buf.validate import validate_pb2
 from fleet.jobs.v1 import device_jobs_pb2, error_reason_pb2, jobs_pb2
 from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
@@ -78,7 +79,9 @@ class _ReflectionPool:
     def _add(self, proto: FileDescriptorProto) -> None:
         if proto.name not in self._files:
             self._pool.Add(proto)
-            dependencies = [self._files[name] for name in proto.dependency]
+            # The servicer sends a file before its imports. The last one can import the others.
+            names = sorted(proto.dependency, key=[*self._files].index, reverse=True)
+            dependencies = [self._files[name] for name in names]
             self._files[proto.name] = _File(proto, dependencies)
 
     def FindFileByName(self, name: str) -> _File:
@@ -115,6 +118,11 @@ def _with_imports(descriptor: Any) -> Iterator[FileDescriptorProto]:
         yield from _with_imports(dependency)
     proto = FileDescriptorProto()
     descriptor.CopyToProto(proto)
+    if descriptor is validate_pb2.DESCRIPTOR:
+        # What its options do, in CEL: six sevenths of the file, and half of a response.
+        for message in proto.message_type:
+            for field in message.field:
+                field.ClearField("options")
     yield proto
 
 

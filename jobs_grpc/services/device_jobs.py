@@ -8,11 +8,11 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import current_principal, current_tenant_and_device
+from jobs_grpc.contract.methods import page_size
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
-from jobs_grpc.methods import page_size
 from jobs_grpc.services import pagination, validation
 from jobs_grpc.services.conversions import device_execution_fields
 from jobs_grpc.services.execution_updates import (
@@ -23,8 +23,6 @@ from jobs_grpc.services.execution_updates import (
 from jobs_grpc.services.execution_watch import ExecutionWatch
 from jobs_grpc.services.poll_after import PollAfter
 from jobs_grpc.services.report_stream import ReportStream
-
-MAX_PENDING_LIMIT = 100
 
 
 class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
@@ -95,7 +93,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         details, violations = await parse_status_details(
             request, self._max_document_bytes, self._pause
         )
-        validation.raise_for_violations(violations)
+        validation.require_valid(request, violations)
         tenant_id, device_id = current_tenant_and_device()
         row = await self._batcher.update(
             tenant_id,
@@ -114,7 +112,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         details, violations = await parse_status_details(
             request, self._max_document_bytes, self._pause
         )
-        validation.raise_for_violations(violations + validation.check_job_id(request.job_id))
+        validation.require_valid(request, violations)
         tenant_id, device_id = current_tenant_and_device()
         row = await self._batcher.update(
             tenant_id, ExecutionUpdate(request.job_id, device_id, None, status_details=details)
@@ -128,7 +126,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         request: pb.GetExecutionRequest,
         context: ServicerContext[pb.GetExecutionRequest, pb.GetExecutionResponse],
     ) -> pb.GetExecutionResponse:
-        validation.raise_for_violations(validation.check_job_id(request.job_id))
+        validation.require_valid(request)
         tenant_id, device_id = current_tenant_and_device()
         row = await self._store.get_execution(tenant_id, device_id=device_id, job_id=request.job_id)
         return pb.GetExecutionResponse(execution=device_execution_fields(row))
@@ -177,6 +175,5 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
 def _pending_limit(
     request: pb.ListPendingExecutionsRequest | pb.WatchPendingExecutionsRequest,
 ) -> int:
-    limit = page_size(request)
-    validation.raise_for_violations(validation.check_range("limit", limit, 1, MAX_PENDING_LIMIT))
-    return limit
+    validation.require_valid(request)
+    return page_size(request)

@@ -42,14 +42,8 @@ async def parse_update(
     `with_document`, `with_details`: whether its row has document_params and status_details.
     """
     details, violations = await parse_status_details(request, max_document_bytes, pause)
-    validation.raise_for_violations(
-        violations
-        + validation.check_job_id(request.job_id)
-        + validation.check_reported_status(request.status)
-        + validation.check_timeout_extension(request)
-        + validation.check_reported_failure_code(request)
-    )
-    return ExecutionUpdate(
+    validation.require_valid(request, violations)
+    update = ExecutionUpdate(
         job_id=request.job_id,
         device_id=device_id,
         status=_STATUS_NAMES[request.status],
@@ -61,6 +55,20 @@ async def parse_update(
         with_document=with_document,
         with_details=with_details,
     )
+    validation.raise_for_violations(_check_fields_of_status(update))
+    return update
+
+
+def _check_fields_of_status(update: ExecutionUpdate) -> list[Violation]:
+    """Check the fields that only some statuses may have."""
+    violations = []
+    if update.extend_timeout_minutes is not None and update.status != "IN_PROGRESS":
+        problem = "extend_timeout_minutes is allowed only with status IN_PROGRESS"
+        violations.append(Violation("extend_timeout_minutes", problem))
+    if update.failure_code is not None and update.status not in ("FAILED", "REJECTED"):
+        problem = "failure_code is allowed only with status FAILED or REJECTED"
+        violations.append(Violation("failure_code", problem))
+    return violations
 
 
 async def parse_status_details(

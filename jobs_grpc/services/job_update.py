@@ -1,52 +1,35 @@
 """Checks of UpdateJob: its update_mask and the fields that the mask names."""
 
+from collections.abc import Iterable
+
 from fleet.jobs.v1 import jobs_pb2 as pb
 
+from jobs_grpc.contract.field_rules import check
 from jobs_grpc.errors import Violation
-from jobs_grpc.services.rollout_validation import (
-    MAX_COUNT,
-    check_failure_criteria,
-    check_rollout,
-)
-from jobs_grpc.services.validation import (
-    check_in_progress_timeout,
-    check_range,
-    check_timestamp,
-)
-
-UPDATABLE_FIELDS = (
-    "expires_at",
-    "in_progress_timeout_minutes",
-    "failure_criteria",
-    "rollout.max_in_progress",
-    "rollout.stages",
-)
+from jobs_grpc.services.rollout_validation import check_failure_criteria, check_rollout
 
 
 def check_update(request: pb.UpdateJobRequest) -> list[Violation]:
-    """Check the update_mask and the fields that it names.
+    """Check the update_mask and the fields that it names; others may have any value.
 
     The database checks what depends on the job and on the time: whether it has a rollout, which
     fields are fixed, and the range of expires_at.
     """
-    fields = {*request.update_mask.paths}
-    if not fields or not fields.issubset(UPDATABLE_FIELDS):
-        problem = f"update_mask must name one or more of {', '.join(UPDATABLE_FIELDS)}"
-        return [Violation("update_mask", problem)]
-    violations = []
-    if "expires_at" in fields:
-        violations += check_timestamp("expires_at", request.expires_at)
-    if "in_progress_timeout_minutes" in fields:
-        violations += check_in_progress_timeout(request)
+    found = check(request)
+    if violations := _of_fields(("job_id", "etag", "update_mask"), found):
+        return violations
+    fields = request.update_mask.paths
+    if violations := _of_fields(fields, check(request.rollout, "rollout.", found)):
+        return violations
     if "failure_criteria" in fields:
         violations += check_failure_criteria(request.failure_criteria, with_stages=True)
     if "rollout.stages" in fields:
         violations += check_rollout(pb.Rollout(stages=request.rollout.stages))
-    if "rollout.max_in_progress" in fields and request.rollout.HasField("max_in_progress"):
-        violations += check_range(
-            "rollout.max_in_progress", request.rollout.max_in_progress, 1, MAX_COUNT
-        )
     return violations
+
+
+def _of_fields(fields: Iterable[str], violations: list[Violation]) -> list[Violation]:
+    return [violation for violation in violations if violation.field.startswith(tuple(fields))]
 
 
 def changed_rollout(request: pb.UpdateJobRequest) -> pb.Rollout:

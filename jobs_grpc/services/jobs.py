@@ -3,7 +3,6 @@
 import asyncio
 import uuid
 from collections.abc import Iterable
-from typing import TypeVar
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
@@ -12,6 +11,7 @@ from grpc.aio import ServicerContext
 from jobs_grpc.auth.policy import allowed_methods
 from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.config import Config
+from jobs_grpc.contract.methods import page_size
 from jobs_grpc.db.store import Store
 from jobs_grpc.errors import (
     InvalidPageToken,
@@ -20,7 +20,6 @@ from jobs_grpc.errors import (
 )
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
-from jobs_grpc.methods import page_size
 from jobs_grpc.services import pagination, validation
 from jobs_grpc.services.conversions import (
     MessageFields,
@@ -39,18 +38,12 @@ from jobs_grpc.services.rollout_json import failure_criteria_json, rollout_json
 from jobs_grpc.services.rollout_validation import (
     check_failure_criteria,
     check_rollout,
-    check_stage,
     has_time_gate,
     requires_approval,
 )
 from jobs_grpc.services.struct_json import to_json
 from jobs_grpc.services.validated_job import validated_job_fields
 
-Status = TypeVar("Status", pb.Job.Status.ValueType, pb.JobExecution.Status.ValueType)
-
-MAX_JOBS_LIMIT = 200
-MAX_EXECUTIONS_LIMIT = 5000
-MAX_ATTEMPTS_LIMIT = 100
 DEFAULT_EXPIRES_IN_HOURS = 24
 DEFAULT_CANCEL_REASON = "canceled by operator"
 DEFAULT_PAUSE_REASON = "paused by operator"
@@ -99,14 +92,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         params, violations = await to_json(
             request.document_params, "document_params", self._max_document_bytes, self._pause
         )
-        violations += validation.check_job_id(request.job_id) if request.job_id else []
-        violations += validation.check_text(
-            "document_type", request.document_type, validation.MAX_DOCUMENT_TYPE_LENGTH
-        )
-        violations += validation.check_target(request)
-        violations += validation.check_expiry(request)
-        violations += validation.check_in_progress_timeout(request)
-        violations += check_rollout(request.rollout) if request.HasField("rollout") else []
+        validation.require_valid(request, violations + validation.check_expiry(request))
+        violations = check_rollout(request.rollout) if request.HasField("rollout") else []
         violations += check_failure_criteria(
             request.failure_criteria, with_stages=request.HasField("rollout")
         )
@@ -154,22 +141,14 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         context: ServicerContext[pb.ListJobsRequest, pb.ListJobsResponse],
     ) -> pb.ListJobsResponse:
         limit = page_size(request)
-        validation.raise_for_violations(validation.check_status_count(request.statuses))
-        statuses = {*request.statuses, *_status_filter(request.status)}
-        validation.raise_for_violations(
-            validation.check_statuses("statuses", request.statuses, pb.Job.Status)
-            + validation.check_statuses("status", _status_filter(request.status), pb.Job.Status)
-            + validation.check_range("limit", limit, 1, MAX_JOBS_LIMIT)
-            + validation.check_offset(request.offset)
-            + validation.check_job_filters(request)
-        )
+        validation.require_valid(request)
         if request.page_token and request.offset:
             raise InvalidPageToken("page_token and offset must not both be set")
         before_created_at, before_job_id = pagination.parse_time_token(request)
 
         rows = await self._store.list_jobs(
             current_principal().tenant_id,
-            statuses=sorted(map(pb.Job.Status.Name, statuses)) or None,
+            statuses=_status_filter(request) or None,
             document_type=request.document_type or None,
             created_by=request.created_by or None,
             target_device_id=request.target_device_id or None,
@@ -197,10 +176,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         context: ServicerContext[pb.GetJobRequest, pb.GetJobResponse],
     ) -> pb.GetJobResponse:
         limit = page_size(request)
-        validation.raise_for_violations(
-            validation.check_job_id(request.job_id)
-            + validation.check_range("executions_limit", limit, 0, MAX_EXECUTIONS_LIMIT)
-        )
+        validation.require_valid(request)
         row = await self._store.get_job(
             current_principal().tenant_id, job_id=request.job_id, executions_limit=limit + 1
         )
@@ -220,14 +196,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         context: ServicerContext[pb.ListJobExecutionsRequest, pb.ListJobExecutionsResponse],
     ) -> pb.ListJobExecutionsResponse:
         limit = page_size(request)
-        validation.raise_for_violations(
-            validation.check_execution_filters(request)
-            + validation.check_statuses(
-                "status", _status_filter(request.status), pb.JobExecution.Status
-            )
-            + validation.check_failure_code("failure_code", request.failure_code)
-            + validation.check_range("limit", limit, 1, MAX_EXECUTIONS_LIMIT)
-        )
+        validation.require_valid(request, validation.check_job_or_device(request))
         status = pb.JobExecution.Status.Name(request.status) if request.status else None
         response = pb.ListJobExecutionsResponse()
         if request.device_id:
@@ -295,9 +264,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.CancelJobRequest,
         context: ServicerContext[pb.CancelJobRequest, pb.CancelJobResponse],
     ) -> pb.CancelJobResponse:
-        validation.raise_for_violations(
-            validation.check_job_id(request.job_id) + validation.check_reason(request.reason)
-        )
+        validation.require_valid(request)
         await self._store.cancel_job(
             current_principal().tenant_id,
             job_id=request.job_id,
@@ -311,11 +278,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.PauseJobRequest,
         context: ServicerContext[pb.PauseJobRequest, pb.PauseJobResponse],
     ) -> pb.PauseJobResponse:
-        validation.raise_for_violations(
-            validation.check_job_id(request.job_id)
-            + validation.check_reason(request.reason)
-            + validation.check_etag(request.etag)
-        )
+        validation.require_valid(request)
         caller = current_principal()
         row = await self._store.pause_job(
             caller.tenant_id,
@@ -331,9 +294,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.ResumeJobRequest,
         context: ServicerContext[pb.ResumeJobRequest, pb.ResumeJobResponse],
     ) -> pb.ResumeJobResponse:
-        validation.raise_for_violations(
-            validation.check_job_id(request.job_id) + validation.check_etag(request.etag)
-        )
+        validation.require_valid(request)
         row = await self._store.resume_job(
             current_principal().tenant_id, job_id=request.job_id, etag=request.etag
         )
@@ -344,11 +305,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.AdvanceJobRequest,
         context: ServicerContext[pb.AdvanceJobRequest, pb.AdvanceJobResponse],
     ) -> pb.AdvanceJobResponse:
-        validation.raise_for_violations(
-            validation.check_job_id(request.job_id)
-            + check_stage(request.stage)
-            + validation.check_etag(request.etag)
-        )
+        validation.require_valid(request)
         row = await self._store.advance_job(
             current_principal().tenant_id,
             job_id=request.job_id,
@@ -362,11 +319,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.ApproveStageRequest,
         context: ServicerContext[pb.ApproveStageRequest, pb.ApproveStageResponse],
     ) -> pb.ApproveStageResponse:
-        validation.raise_for_violations(
-            validation.check_job_id(request.job_id)
-            + check_stage(request.stage)
-            + validation.check_comment(request.comment)
-        )
+        validation.require_valid(request)
         caller = current_principal()
         if caller.subject is None:
             raise SubjectRequired
@@ -384,11 +337,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.UpdateJobRequest,
         context: ServicerContext[pb.UpdateJobRequest, pb.UpdateJobResponse],
     ) -> pb.UpdateJobResponse:
-        validation.raise_for_violations(
-            validation.check_job_id(request.job_id)
-            + validation.check_etag(request.etag)
-            + check_update(request)
-        )
+        validation.raise_for_violations(check_update(request))
         fields = sorted({*request.update_mask.paths})
         if "rollout.stages" in fields and has_time_gate(request.rollout):
             self._require_background_work()
@@ -411,11 +360,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.GetFailureSummaryRequest,
         context: ServicerContext[pb.GetFailureSummaryRequest, pb.GetFailureSummaryResponse],
     ) -> pb.GetFailureSummaryResponse:
-        validation.raise_for_violations(
-            validation.check_job_id(request.job_id)
-            + validation.check_failure_statuses(request.statuses)
-            + validation.check_failure_codes(request.failure_codes)
-        )
+        validation.require_valid(request)
         rows = await self._store.get_failure_summary(
             current_principal().tenant_id,
             job_id=request.job_id,
@@ -440,11 +385,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.CancelExecutionRequest,
         context: ServicerContext[pb.CancelExecutionRequest, pb.CancelExecutionResponse],
     ) -> pb.CancelExecutionResponse:
-        validation.raise_for_violations(
-            validation.check_job_id(request.job_id)
-            + validation.check_text("device_id", request.device_id, validation.MAX_ID_LENGTH)
-            + validation.check_reason(request.reason)
-        )
+        validation.require_valid(request)
         row = await self._store.cancel_execution(
             current_principal().tenant_id,
             job_id=request.job_id,
@@ -460,13 +401,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.RetryExecutionsRequest,
         context: ServicerContext[pb.RetryExecutionsRequest, pb.RetryExecutionsResponse],
     ) -> pb.RetryExecutionsResponse:
-        validation.raise_for_violations(
-            validation.check_job_id(request.job_id)
-            + validation.check_retry_statuses(request.statuses)
-            + validation.check_expiry(request)
-            + validation.check_failure_codes(request.failure_codes)
-            + validation.check_device_ids(request.device_ids)
-        )
+        validation.require_valid(request, validation.check_expiry(request))
         row = await self._store.retry_executions(
             current_principal().tenant_id,
             job_id=request.job_id,
@@ -488,11 +423,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         context: ServicerContext[pb.ListExecutionAttemptsRequest, pb.ListExecutionAttemptsResponse],
     ) -> pb.ListExecutionAttemptsResponse:
         limit = page_size(request)
-        validation.raise_for_violations(
-            validation.check_job_id(request.job_id)
-            + validation.check_text("device_id", request.device_id, validation.MAX_ID_LENGTH)
-            + validation.check_range("limit", limit, 1, MAX_ATTEMPTS_LIMIT)
-        )
+        validation.require_valid(request)
         token_created_at, before_number = pagination.parse_attempt_token(request)
         rows = await self._store.list_execution_attempts(
             current_principal().tenant_id,
@@ -518,7 +449,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.DeleteJobRequest,
         context: ServicerContext[pb.DeleteJobRequest, pb.DeleteJobResponse],
     ) -> pb.DeleteJobResponse:
-        validation.raise_for_violations(validation.check_job_id(request.job_id))
+        validation.require_valid(request)
         await self._store.delete_job(current_principal().tenant_id, job_id=request.job_id)
         return pb.DeleteJobResponse()
 
@@ -527,7 +458,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         request: pb.WatchJobRequest,
         context: ServicerContext[pb.WatchJobRequest, bytes],
     ) -> None:
-        validation.raise_for_violations(validation.check_job_id(request.job_id))
+        validation.require_valid(request)
         job_id = request.job_id
         del request
         await self._watch.run(current_principal().tenant_id, job_id, context.write)
@@ -567,9 +498,9 @@ def _status_names(statuses: Iterable[pb.JobExecution.Status.ValueType]) -> list[
     return [pb.JobExecution.Status.Name(status) for status in set(statuses)]
 
 
-def _status_filter(status: Status) -> set[Status]:
-    """The status as a set, which is empty if the status is STATUS_UNSPECIFIED (0)."""
-    return {status} if status else set()
+def _status_filter(request: pb.ListJobsRequest) -> list[str]:
+    statuses = {request.status, *request.statuses} - {pb.Job.STATUS_UNSPECIFIED}
+    return sorted(map(pb.Job.Status.Name, statuses))
 
 
 def _expires_in_hours(request: pb.CreateJobRequest) -> int | None:

@@ -10,6 +10,7 @@ from fleet.jobs.v1.error_reason_pb2 import ErrorReason
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import Principal
+from jobs_grpc.contract.field_rules import check, rules_of
 from jobs_grpc.db.store import ExecutionUpdate, Row
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.errors import (
@@ -31,8 +32,8 @@ logger = logging.getLogger(__name__)
 # server reads no more reports, and flow control stops the client.
 MAX_REPORTS_IN_FLIGHT = 256
 
-# Maximum number of reports of one message.
-MAX_REPORTS_PER_MESSAGE = 100
+_MAX_REPORTS = rules_of(pb.ReportExecutionsRequest, "reports").repeated.max_items
+_MAX_ID_LENGTH = rules_of(pb.ReportExecutionsRequest, "report_id").string.max_len
 
 # Details in a row take up to this many times their size as compact JSON: PostgreSQL adds spaces,
 # and with one emoji Python takes four bytes for each character. In a response they take no more.
@@ -98,7 +99,7 @@ class ReportStream:
                     # Here, so that reports on an execution stay in order.
                     updates = await self._parse_message(request)
                     # A message that is rejected as a whole can have more.
-                    count = min(max(1, len(request.reports)), MAX_REPORTS_PER_MESSAGE)
+                    count = min(max(1, len(request.reports)), _MAX_REPORTS)
                     self._in_flight += count
                     reservation = self._reserve(request, count)
                     group.create_task(self._respond(request, updates, count, reservation, context))
@@ -212,9 +213,8 @@ class ReportStream:
 
 def _check_message(request: pb.ReportExecutionsRequest) -> list[Violation]:
     """Check a message with several reports as a whole."""
-    if len(request.reports) > MAX_REPORTS_PER_MESSAGE:
-        problem = f"reports must have at most {MAX_REPORTS_PER_MESSAGE} elements"
-        return [Violation("reports", problem)]
+    if violations := check(request):
+        return violations
     if request.report_id or request.device_id or request.HasField("report"):
         problem = "reports must be empty if report_id, device_id or report is set"
         return [Violation("reports", problem)]
@@ -237,20 +237,20 @@ def _result(report: Report, outcome: Row | Exception, *, with_details: bool) -> 
 
 def _valid_report_id(report: Report) -> str:
     """The report_id, or "" if it is too long to be returned."""
-    return "" if validation.check_report_id(report.report_id) else report.report_id
+    return report.report_id if len(report.report_id) <= _MAX_ID_LENGTH else ""
 
 
 def _reporting_device(caller: Principal, report: Report) -> str:
     """The device of a report: the calling device, or the one that a bridge names."""
-    violations = validation.check_report_id(report.report_id)
+    violations, device_id = check(report), report.device_id
     if caller.device_id is None:
-        violations += validation.check_text("device_id", report.device_id, validation.MAX_ID_LENGTH)
-    elif report.device_id not in ("", caller.device_id):
-        violations.append(
-            Violation("device_id", "device_id must be empty or the id of the calling device")
-        )
+        if not device_id:
+            violations.append(Violation("device_id", "device_id is required"))
+    elif device_id not in ("", caller.device_id):
+        problem = "device_id must be empty or the id of the calling device"
+        violations.append(Violation("device_id", problem))
     validation.raise_for_violations(violations)
-    return caller.device_id or report.device_id
+    return caller.device_id or device_id
 
 
 def _report_error(error: Exception) -> pb.ReportError:

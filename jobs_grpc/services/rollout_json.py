@@ -10,7 +10,10 @@ from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.services.validation import RETRYABLE_STATUSES
+from jobs_grpc.contract.field_rules import rules_of
+
+# The statuses of failures.
+_STATUSES = getattr(rules_of(pb.FailureCriterion, "statuses").repeated.items.enum, "in")
 
 
 def rollout_json(rollout: pb.Rollout) -> str:
@@ -52,7 +55,7 @@ def _stage(stage: pb.Stage) -> dict[str, Any]:
 
 def _criterion(criterion: pb.FailureCriterion) -> dict[str, Any]:
     threshold = "percent" if criterion.HasField("percent") else "count"
-    statuses = sorted({*criterion.statuses} or RETRYABLE_STATUSES)
+    statuses = sorted({*criterion.statuses} or _STATUSES)
     return {
         "statuses": [pb.JobExecution.Status.Name(status) for status in statuses],
         "failure_codes": sorted({*criterion.failure_codes}),

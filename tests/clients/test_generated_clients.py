@@ -1,6 +1,7 @@
 """Clients that are generated from the .proto files in the wheel: Go and TypeScript."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -62,12 +63,14 @@ console.log(toJsonString(CreateJobRequestSchema, request));
 """
 
 
-async def _generate(run: Run, contract: Path, *options: str | Path) -> None:
-    """Run protoc with plugins on the contract."""
+async def _generate(
+    run: Run, contract: Path, *options: str | Path, imports: Sequence[Path] = ()
+) -> None:
+    """Run protoc with plugins on the contract, and on `imports`."""
     protos = sorted((contract / "fleet" / "jobs" / "v1").glob("*.proto"))
-    assert protos
+    assert len(protos) >= 3
     protoc = sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={contract}"
-    await run(*protoc, *options, *protos)
+    await run(*protoc, *options, *protos, *imports)
 
 
 async def test_generated_go_compiles_and_makes_a_call(
@@ -99,9 +102,10 @@ async def test_generated_typescript_compiles_and_runs(
     (tmp_path / "package.json").write_text('{"type": "module"}')
     (tmp_path / "client.ts").write_text(TYPESCRIPT_CLIENT)
     plugin = f"--plugin={installed('protoc-gen-es')}"
-    await _generate(
-        run, contract, plugin, f"--es_out={tmp_path}", "--es_opt=target=ts,import_extension=js"
-    )
+    # For Go, the options have a module of their own.
+    options = contract / "buf" / "validate" / "validate.proto"
+    es_options = f"--es_out={tmp_path}", "--es_opt=target=ts,import_extension=js"
+    await _generate(run, contract, plugin, *es_options, imports=[options])
 
     await run(
         *(installed("tsc"), "--strict", "--skipLibCheck", "--lib", "ES2022,DOM"),

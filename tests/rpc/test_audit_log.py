@@ -12,7 +12,7 @@ from grpc import StatusCode
 
 from jobs_grpc.auth.policy import POLICY
 from jobs_grpc.auth.principal import Role
-from jobs_grpc.methods import METHODS
+from jobs_grpc.contract.methods import METHODS
 from jobs_grpc.observability import logs
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held

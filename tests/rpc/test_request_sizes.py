@@ -8,7 +8,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.descriptor import Descriptor
 from grpc import StatusCode
 
-from jobs_grpc.methods import METHODS
+from jobs_grpc.contract.methods import METHODS
 from jobs_grpc.services import pagination
 from tests.support.callers import Operator
 from tests.support.database import Database

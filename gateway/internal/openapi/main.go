@@ -3,7 +3,7 @@
 // set with source info.
 //
 // It adds what the plugin can't know: status 201, headers, null values, which request bodies are
-// optional, examples, the limits that the comments of the contract state, and a response for each
+// optional, examples, the limits that the contract declares, and a response for each
 // HTTP status with the error reasons that the comments list.
 package main
 

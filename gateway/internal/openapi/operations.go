@@ -101,12 +101,13 @@ func convertParameter(rpc string, parameter object) object {
 	}
 	field := messageOf(rpc + "Request").Fields().ByName(protoreflect.Name(parameter["name"].(string)))
 	description := parameter["description"].(string)
-	maps.Copy(schema, limitsOf(field, description))
+	maps.Copy(schema, limitsOf(field))
 	if strings.Contains(description, "STATUS_UNSPECIFIED: all") {
 		schema["enum"] = append([]any{"STATUS_UNSPECIFIED"}, schema["enum"].([]any)...)
 	}
 	maps.Copy(schema, overrides[string(field.FullName())])
 	if parameter["in"] == "query" {
+		allowEmpty(field, schema)
 		delete(schema, "minLength") // an empty value counts as absent
 	}
 	parameter["schema"] = schema

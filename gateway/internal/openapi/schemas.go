@@ -105,7 +105,7 @@ func convertSchema(name string, schema object) object {
 		if !ok {
 			continue
 		}
-		isRequired := isRequired(name, field, property)
+		isRequired := isRequired(name, field)
 		if isRequired {
 			required = append(required, string(field.Name()))
 		}
@@ -135,7 +135,8 @@ func convertProperty(schema string, field protoreflect.FieldDescriptor, property
 		property["additionalProperties"] = true
 	}
 	if isRequest(schema) {
-		maps.Copy(property, limitsOf(field, description))
+		maps.Copy(property, limitsOf(field))
+		allowEmpty(field, property)
 		override := overrides[string(field.FullName())]
 		maps.Copy(property, override)
 	}
@@ -148,15 +149,11 @@ func convertProperty(schema string, field protoreflect.FieldDescriptor, property
 }
 
 // isRequired reports whether a property is always present in a response, or must be in a request.
-func isRequired(schema string, field protoreflect.FieldDescriptor, property object) bool {
+func isRequired(schema string, field protoreflect.FieldDescriptor) bool {
 	if !isRequest(schema) {
 		return !optionalFields[string(field.FullName())]
 	}
-	text, ok := property["title"].(string)
-	if !ok {
-		text, _ = property["description"].(string)
-	}
-	return strings.HasPrefix(text, "Required")
+	return rulesOf(field).GetRequired()
 }
 
 // mayBeNull reports whether a property may be null. In a request, null means absent. In a

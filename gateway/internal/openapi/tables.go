@@ -24,25 +24,9 @@ var optionalFields = map[string]bool{
 	"fleet.jobs.v1.JobExecution.job_id":            true,
 }
 
-// overrides replace keywords of the schemas of fields that REST treats differently, or that need more
-// than their comments say.
+// overrides replace keywords of the schemas of fields that REST treats differently.
 var overrides = map[string]object{
 	"fleet.jobs.v1.CreateJobRequest.expires_in_hours":       {"default": 24, "description": "The number of hours until the job expires, when its QUEUED executions become TIMED_OUT. Absent: 24, or with a rollout 24 more than it takes at least, at most 720. null: never."},
 	"fleet.jobs.v1.RetryExecutionsRequest.expires_in_hours": {"description": "The number of hours from now until the job expires. Absent: expires_at does not change. null: never."},
-	"fleet.jobs.v1.Gate.bake_time":                          duration,
-	"fleet.jobs.v1.Gate.advance_after":                      duration,
-	"fleet.jobs.v1.UpdateJobRequest.update_mask":            {"pattern": "^(" + maskPath + ")(,(" + maskPath + "))*$"},
 	"fleet.jobs.v1.ListJobsRequest.offset":                  {"default": 0},
-	"fleet.jobs.v1.UpdateExecutionRequest.status":           {"enum": []string{"IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"}},
-	"fleet.jobs.v1.RetryExecutionsRequest.statuses":         failureStatuses,
-	"fleet.jobs.v1.FailureCriterion.statuses":               failureStatuses,
-	"fleet.jobs.v1.GetFailureSummaryRequest.statuses":       failureStatuses,
-	"fleet.jobs.v1.CreateJobRequest.failure_criteria":       {"maxItems": 10},
 }
-
-const maskPath = `in_progress_timeout_minutes|failure_criteria|expires_at|rollout\.max_in_progress|rollout\.stages`
-
-var (
-	duration        = object{"pattern": "^[0-9]{1,7}s$", "example": "3600s"}
-	failureStatuses = object{"items": object{"type": "string", "enum": []string{"FAILED", "TIMED_OUT", "REJECTED"}}}
-)

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from fleet.jobs.v1 import error_reason_pb2 as fleet_dot_jobs_dot_v1_dot_error__reason__pb2
 from fleet.jobs.v1 import jobs_pb2 as fleet_dot_jobs_dot_v1_dot_jobs__pb2
 from fleet.jobs.v1 import options_pb2 as fleet_dot_jobs_dot_v1_dot_options__pb2
@@ -30,7 +31,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66leet/jobs/v1/device_jobs.proto\x12\rfleet.jobs.v1\x1a fleet/jobs/v1/error_reason.proto\x1a\x18\x66leet/jobs/v1/jobs.proto\x1a\x1b\x66leet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x04\n\x0f\x44\x65viceExecution\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\x12\x15\n\rdocument_type\x18\x03 \x01(\t\x12\x30\n\x0f\x64ocument_params\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x32\n\x06status\x18\x05 \x01(\x0e\x32\".fleet.jobs.v1.JobExecution.Status\x12/\n\x0estatus_details\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x18\n\x10\x65xecution_number\x18\x07 \x01(\x05\x12\x0f\n\x07version\x18\x08 \x01(\x05\x12-\n\tqueued_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_updated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0ctimes_out_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0c\x66\x61ilure_code\x18\x0e \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_failure_code\"V\n\x1cListPendingExecutionsRequest\x12\x18\n\x05limit\x18\x01 \x01(\x05\x42\x04\xb8\x89#\nH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x02 \x01(\tB\x08\n\x06_limit\"\x9b\x01\n\x1dListPendingExecutionsResponse\x12\x32\n\nexecutions\x18\x01 \x03(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12-\n\npoll_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x19StartNextExecutionRequest\x12/\n\x0estatus_details\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"~\n\x1aStartNextExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\x12-\n\npoll_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"X\n\x15StartExecutionRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12/\n\x0estatus_details\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"K\n\x16StartExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"%\n\x13GetExecutionRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"I\n\x14GetExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"\xcb\x02\n\x16UpdateExecutionRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x32\n\x06status\x18\x02 \x01(\x0e\x32\".fleet.jobs.v1.JobExecution.Status\x12/\n\x0estatus_details\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x10\x65xecution_number\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12#\n\x16\x65xtend_timeout_minutes\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12\x14\n\x0c\x66\x61ilure_code\x18\x07 \x01(\tB\x13\n\x11_expected_versionB\x13\n\x11_execution_numberB\x19\n\x17_extend_timeout_minutes\"L\n\x17UpdateExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"\xa7\x01\n\x17ReportExecutionsRequest\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\x12\x35\n\x06report\x18\x03 \x01(\x0b\x32%.fleet.jobs.v1.UpdateExecutionRequest\x12/\n\x07reports\x18\x04 \x03(\x0b\x32\x1e.fleet.jobs.v1.ExecutionReport\"n\n\x0f\x45xecutionReport\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\x12\x35\n\x06report\x18\x03 \x01(\x0b\x32%.fleet.jobs.v1.UpdateExecutionRequest\"\xc7\x01\n\x18ReportExecutionsResponse\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\x33\n\texecution\x18\x02 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecutionH\x00\x12+\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.fleet.jobs.v1.ReportErrorH\x00\x12,\n\x07results\x18\x04 \x03(\x0b\x32\x1b.fleet.jobs.v1.ReportResultB\x08\n\x06result\"\x8d\x01\n\x0cReportResult\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\x33\n\texecution\x18\x02 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecutionH\x00\x12+\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.fleet.jobs.v1.ReportErrorH\x00\x42\x08\n\x06result\"\x93\x01\n\x0bReportError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.fleet.jobs.v1.ErrorReason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x39\n\x11\x63urrent_execution\x18\x04 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"C\n\x1dWatchPendingExecutionsRequest\x12\x18\n\x05limit\x18\x01 \x01(\x05\x42\x04\xb8\x89#\nH\x00\x88\x01\x01\x42\x08\n\x06_limit\"f\n\x1eWatchPendingExecutionsResponse\x12\x32\n\nexecutions\x18\x01 \x03(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\x12\x10\n\x08has_more\x18\x02 \x01(\x08\x32\xbd\x08\n\x10\x44\x65viceJobService\x12\xa3\x01\n\x15ListPendingExecutions\x12+.fleet.jobs.v1.ListPendingExecutionsRequest\x1a,.fleet.jobs.v1.ListPendingExecutionsResponse\"/\x90\x02\x01\xb2\x89#(\n$List the device\'s pending executions\x10\x05\x12\x99\x01\n\x12StartNextExecution\x12(.fleet.jobs.v1.StartNextExecutionRequest\x1a).fleet.jobs.v1.StartNextExecutionResponse\".\x90\x02\x02\xb2\x89#\'\n!Start the device\'s next execution\x10\x05\x18\x01\x12\x91\x01\n\x0eStartExecution\x12$.fleet.jobs.v1.StartExecutionRequest\x1a%.fleet.jobs.v1.StartExecutionResponse\"2\x90\x02\x02\xb2\x89#+\n%Start the device\'s execution of a job\x10\x05\x18\x01\x12\x87\x01\n\x0cGetExecution\x12\".fleet.jobs.v1.GetExecutionRequest\x1a#.fleet.jobs.v1.GetExecutionResponse\".\x90\x02\x01\xb2\x89#\'\n#Get the device\'s execution of a job\x10\x05\x12\x82\x01\n\x0fUpdateExecution\x12%.fleet.jobs.v1.UpdateExecutionRequest\x1a&.fleet.jobs.v1.UpdateExecutionResponse\" \xb2\x89#\x1c\n\x16Report on an execution\x10\x05\x18\x01\x12\x97\x01\n\x10ReportExecutions\x12&.fleet.jobs.v1.ReportExecutionsRequest\x1a\'.fleet.jobs.v1.ReportExecutionsResponse\".\xb2\x89#*\n$Report on executions of many devices\x10\x05\x18\x01(\x01\x30\x01\x12\xa9\x01\n\x16WatchPendingExecutions\x12,.fleet.jobs.v1.WatchPendingExecutionsRequest\x1a-.fleet.jobs.v1.WatchPendingExecutionsResponse\"0\x90\x02\x01\xb2\x89#)\n%Watch the device\'s pending executions\x10\x05\x30\x01\x42w\n\x11\x63om.fleet.jobs.v1B\x0f\x44\x65viceJobsProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x66leet/jobs/v1/device_jobs.proto\x12\rfleet.jobs.v1\x1a\x1b\x62uf/validate/validate.proto\x1a fleet/jobs/v1/error_reason.proto\x1a\x18\x66leet/jobs/v1/jobs.proto\x1a\x1b\x66leet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaf\x04\n\x0f\x44\x65viceExecution\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x11\n\tdevice_id\x18\x02 \x01(\t\x12\x15\n\rdocument_type\x18\x03 \x01(\t\x12\x30\n\x0f\x64ocument_params\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x32\n\x06status\x18\x05 \x01(\x0e\x32\".fleet.jobs.v1.JobExecution.Status\x12/\n\x0estatus_details\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x18\n\x10\x65xecution_number\x18\x07 \x01(\x05\x12\x0f\n\x07version\x18\x08 \x01(\x05\x12-\n\tqueued_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0flast_updated_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0ctimes_out_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0c\x66\x61ilure_code\x18\x0e \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_failure_code\"_\n\x1cListPendingExecutionsRequest\x12!\n\x05limit\x18\x01 \x01(\x05\x42\r\xbaH\x06\x1a\x04\x18\x64(\x01\xb8\x89#\nH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x02 \x01(\tB\x08\n\x06_limit\"\x9b\x01\n\x1dListPendingExecutionsResponse\x12\x32\n\nexecutions\x18\x01 \x03(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12-\n\npoll_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x19StartNextExecutionRequest\x12/\n\x0estatus_details\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"~\n\x1aStartNextExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\x12-\n\npoll_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"|\n\x15StartExecutionRequest\x12\x32\n\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1fr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$\xc8\x01\x01\x12/\n\x0estatus_details\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"K\n\x16StartExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"I\n\x13GetExecutionRequest\x12\x32\n\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1fr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$\xc8\x01\x01\"I\n\x14GetExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"\xae\x03\n\x16UpdateExecutionRequest\x12\x32\n\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1fr\x1a\x32\x18^[A-Za-z0-9._:-]{1,128}$\xc8\x01\x01\x12\x45\n\x06status\x18\x02 \x01(\x0e\x32\".fleet.jobs.v1.JobExecution.StatusB\x11\xbaH\x0e\x82\x01\x08\x18\x02\x18\x03\x18\x04\x18\x06\xc8\x01\x01\x12/\n\x0estatus_details\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x1d\n\x10\x65xpected_version\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x10\x65xecution_number\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12/\n\x16\x65xtend_timeout_minutes\x18\x06 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe0N(\x01H\x02\x88\x01\x01\x12\x34\n\x0c\x66\x61ilure_code\x18\x07 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9._:-]{0,64}$B\x13\n\x11_expected_versionB\x13\n\x11_execution_numberB\x19\n\x17_extend_timeout_minutes\"L\n\x17UpdateExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"\xf1\x01\n\x17ReportExecutionsRequest\x12\x1b\n\treport_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12:\n\tdevice_id\x18\x02 \x01(\tB\'\xbaH$r\x1f\x10\x01\x18\x80\x02\x32\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$\xd8\x01\x01\x12=\n\x06report\x18\x03 \x01(\x0b\x32%.fleet.jobs.v1.UpdateExecutionRequestB\x06\xbaH\x03\xd8\x01\x03\x12>\n\x07reports\x18\x04 \x03(\x0b\x32\x1e.fleet.jobs.v1.ExecutionReportB\r\xbaH\n\x92\x01\x07\x10\x64\"\x03\xd8\x01\x03\"\xa9\x01\n\x0f\x45xecutionReport\x12\x1b\n\treport_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12:\n\tdevice_id\x18\x02 \x01(\tB\'\xbaH$r\x1f\x10\x01\x18\x80\x02\x32\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$\xd8\x01\x01\x12=\n\x06report\x18\x03 \x01(\x0b\x32%.fleet.jobs.v1.UpdateExecutionRequestB\x06\xbaH\x03\xd8\x01\x03\"\xc7\x01\n\x18ReportExecutionsResponse\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\x33\n\texecution\x18\x02 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecutionH\x00\x12+\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.fleet.jobs.v1.ReportErrorH\x00\x12,\n\x07results\x18\x04 \x03(\x0b\x32\x1b.fleet.jobs.v1.ReportResultB\x08\n\x06result\"\x8d\x01\n\x0cReportResult\x12\x11\n\treport_id\x18\x01 \x01(\t\x12\x33\n\texecution\x18\x02 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecutionH\x00\x12+\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.fleet.jobs.v1.ReportErrorH\x00\x42\x08\n\x06result\"\x93\x01\n\x0bReportError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12*\n\x06reason\x18\x02 \x01(\x0e\x32\x1a.fleet.jobs.v1.ErrorReason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x39\n\x11\x63urrent_execution\x18\x04 \x01(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\"L\n\x1dWatchPendingExecutionsRequest\x12!\n\x05limit\x18\x01 \x01(\x05\x42\r\xbaH\x06\x1a\x04\x18\x64(\x01\xb8\x89#\nH\x00\x88\x01\x01\x42\x08\n\x06_limit\"f\n\x1eWatchPendingExecutionsResponse\x12\x32\n\nexecutions\x18\x01 \x03(\x0b\x32\x1e.fleet.jobs.v1.DeviceExecution\x12\x10\n\x08has_more\x18\x02 \x01(\x08\x32\xbd\x08\n\x10\x44\x65viceJobService\x12\xa3\x01\n\x15ListPendingExecutions\x12+.fleet.jobs.v1.ListPendingExecutionsRequest\x1a,.fleet.jobs.v1.ListPendingExecutionsResponse\"/\x90\x02\x01\xb2\x89#(\n$List the device\'s pending executions\x10\x05\x12\x99\x01\n\x12StartNextExecution\x12(.fleet.jobs.v1.StartNextExecutionRequest\x1a).fleet.jobs.v1.StartNextExecutionResponse\".\x90\x02\x02\xb2\x89#\'\n!Start the device\'s next execution\x10\x05\x18\x01\x12\x91\x01\n\x0eStartExecution\x12$.fleet.jobs.v1.StartExecutionRequest\x1a%.fleet.jobs.v1.StartExecutionResponse\"2\x90\x02\x02\xb2\x89#+\n%Start the device\'s execution of a job\x10\x05\x18\x01\x12\x87\x01\n\x0cGetExecution\x12\".fleet.jobs.v1.GetExecutionRequest\x1a#.fleet.jobs.v1.GetExecutionResponse\".\x90\x02\x01\xb2\x89#\'\n#Get the device\'s execution of a job\x10\x05\x12\x82\x01\n\x0fUpdateExecution\x12%.fleet.jobs.v1.UpdateExecutionRequest\x1a&.fleet.jobs.v1.UpdateExecutionResponse\" \xb2\x89#\x1c\n\x16Report on an execution\x10\x05\x18\x01\x12\x97\x01\n\x10ReportExecutions\x12&.fleet.jobs.v1.ReportExecutionsRequest\x1a\'.fleet.jobs.v1.ReportExecutionsResponse\".\xb2\x89#*\n$Report on executions of many devices\x10\x05\x18\x01(\x01\x30\x01\x12\xa9\x01\n\x16WatchPendingExecutions\x12,.fleet.jobs.v1.WatchPendingExecutionsRequest\x1a-.fleet.jobs.v1.WatchPendingExecutionsResponse\"0\x90\x02\x01\xb2\x89#)\n%Watch the device\'s pending executions\x10\x05\x30\x01\x42w\n\x11\x63om.fleet.jobs.v1B\x0f\x44\x65viceJobsProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,9 +40,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\021com.fleet.jobs.v1B\017DeviceJobsProtoP\001Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\252\002\rFleet.Jobs.V1'
   _globals['_LISTPENDINGEXECUTIONSREQUEST'].fields_by_name['limit']._loaded_options = None
-  _globals['_LISTPENDINGEXECUTIONSREQUEST'].fields_by_name['limit']._serialized_options = b'\270\211#\n'
+  _globals['_LISTPENDINGEXECUTIONSREQUEST'].fields_by_name['limit']._serialized_options = b'\272H\006\032\004\030d(\001\270\211#\n'
+  _globals['_STARTEXECUTIONREQUEST'].fields_by_name['job_id']._loaded_options = None
+  _globals['_STARTEXECUTIONREQUEST'].fields_by_name['job_id']._serialized_options = b'\272H\037r\0322\030^[A-Za-z0-9._:-]{1,128}$\310\001\001'
+  _globals['_GETEXECUTIONREQUEST'].fields_by_name['job_id']._loaded_options = None
+  _globals['_GETEXECUTIONREQUEST'].fields_by_name['job_id']._serialized_options = b'\272H\037r\0322\030^[A-Za-z0-9._:-]{1,128}$\310\001\001'
+  _globals['_UPDATEEXECUTIONREQUEST'].fields_by_name['job_id']._loaded_options = None
+  _globals['_UPDATEEXECUTIONREQUEST'].fields_by_name['job_id']._serialized_options = b'\272H\037r\0322\030^[A-Za-z0-9._:-]{1,128}$\310\001\001'
+  _globals['_UPDATEEXECUTIONREQUEST'].fields_by_name['status']._loaded_options = None
+  _globals['_UPDATEEXECUTIONREQUEST'].fields_by_name['status']._serialized_options = b'\272H\016\202\001\010\030\002\030\003\030\004\030\006\310\001\001'
+  _globals['_UPDATEEXECUTIONREQUEST'].fields_by_name['extend_timeout_minutes']._loaded_options = None
+  _globals['_UPDATEEXECUTIONREQUEST'].fields_by_name['extend_timeout_minutes']._serialized_options = b'\272H\007\032\005\030\340N(\001'
+  _globals['_UPDATEEXECUTIONREQUEST'].fields_by_name['failure_code']._loaded_options = None
+  _globals['_UPDATEEXECUTIONREQUEST'].fields_by_name['failure_code']._serialized_options = b'\272H\033r\0312\027^[A-Za-z0-9._:-]{0,64}$'
+  _globals['_REPORTEXECUTIONSREQUEST'].fields_by_name['report_id']._loaded_options = None
+  _globals['_REPORTEXECUTIONSREQUEST'].fields_by_name['report_id']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_REPORTEXECUTIONSREQUEST'].fields_by_name['device_id']._loaded_options = None
+  _globals['_REPORTEXECUTIONSREQUEST'].fields_by_name['device_id']._serialized_options = b'\272H$r\037\020\001\030\200\0022\030^[^\\x00-\\x1f\\x7f-\\x9f]*$\330\001\001'
+  _globals['_REPORTEXECUTIONSREQUEST'].fields_by_name['report']._loaded_options = None
+  _globals['_REPORTEXECUTIONSREQUEST'].fields_by_name['report']._serialized_options = b'\272H\003\330\001\003'
+  _globals['_REPORTEXECUTIONSREQUEST'].fields_by_name['reports']._loaded_options = None
+  _globals['_REPORTEXECUTIONSREQUEST'].fields_by_name['reports']._serialized_options = b'\272H\n\222\001\007\020d\"\003\330\001\003'
+  _globals['_EXECUTIONREPORT'].fields_by_name['report_id']._loaded_options = None
+  _globals['_EXECUTIONREPORT'].fields_by_name['report_id']._serialized_options = b'\272H\005r\003\030\200\001'
+  _globals['_EXECUTIONREPORT'].fields_by_name['device_id']._loaded_options = None
+  _globals['_EXECUTIONREPORT'].fields_by_name['device_id']._serialized_options = b'\272H$r\037\020\001\030\200\0022\030^[^\\x00-\\x1f\\x7f-\\x9f]*$\330\001\001'
+  _globals['_EXECUTIONREPORT'].fields_by_name['report']._loaded_options = None
+  _globals['_EXECUTIONREPORT'].fields_by_name['report']._serialized_options = b'\272H\003\330\001\003'
   _globals['_WATCHPENDINGEXECUTIONSREQUEST'].fields_by_name['limit']._loaded_options = None
-  _globals['_WATCHPENDINGEXECUTIONSREQUEST'].fields_by_name['limit']._serialized_options = b'\270\211#\n'
+  _globals['_WATCHPENDINGEXECUTIONSREQUEST'].fields_by_name['limit']._serialized_options = b'\272H\006\032\004\030d(\001\270\211#\n'
   _globals['_DEVICEJOBSERVICE'].methods_by_name['ListPendingExecutions']._loaded_options = None
   _globals['_DEVICEJOBSERVICE'].methods_by_name['ListPendingExecutions']._serialized_options = b'\220\002\001\262\211#(\n$List the device\'s pending executions\020\005'
   _globals['_DEVICEJOBSERVICE'].methods_by_name['StartNextExecution']._loaded_options = None
@@ -56,42 +83,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEVICEJOBSERVICE'].methods_by_name['ReportExecutions']._serialized_options = b'\262\211#*\n$Report on executions of many devices\020\005\030\001'
   _globals['_DEVICEJOBSERVICE'].methods_by_name['WatchPendingExecutions']._loaded_options = None
   _globals['_DEVICEJOBSERVICE'].methods_by_name['WatchPendingExecutions']._serialized_options = b'\220\002\001\262\211#)\n%Watch the device\'s pending executions\020\005'
-  _globals['_DEVICEEXECUTION']._serialized_start=235
-  _globals['_DEVICEEXECUTION']._serialized_end=794
-  _globals['_LISTPENDINGEXECUTIONSREQUEST']._serialized_start=796
-  _globals['_LISTPENDINGEXECUTIONSREQUEST']._serialized_end=882
-  _globals['_LISTPENDINGEXECUTIONSRESPONSE']._serialized_start=885
-  _globals['_LISTPENDINGEXECUTIONSRESPONSE']._serialized_end=1040
-  _globals['_STARTNEXTEXECUTIONREQUEST']._serialized_start=1042
-  _globals['_STARTNEXTEXECUTIONREQUEST']._serialized_end=1118
-  _globals['_STARTNEXTEXECUTIONRESPONSE']._serialized_start=1120
-  _globals['_STARTNEXTEXECUTIONRESPONSE']._serialized_end=1246
-  _globals['_STARTEXECUTIONREQUEST']._serialized_start=1248
-  _globals['_STARTEXECUTIONREQUEST']._serialized_end=1336
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=1338
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=1413
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=1415
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=1452
-  _globals['_GETEXECUTIONRESPONSE']._serialized_start=1454
-  _globals['_GETEXECUTIONRESPONSE']._serialized_end=1527
-  _globals['_UPDATEEXECUTIONREQUEST']._serialized_start=1530
-  _globals['_UPDATEEXECUTIONREQUEST']._serialized_end=1861
-  _globals['_UPDATEEXECUTIONRESPONSE']._serialized_start=1863
-  _globals['_UPDATEEXECUTIONRESPONSE']._serialized_end=1939
-  _globals['_REPORTEXECUTIONSREQUEST']._serialized_start=1942
-  _globals['_REPORTEXECUTIONSREQUEST']._serialized_end=2109
-  _globals['_EXECUTIONREPORT']._serialized_start=2111
-  _globals['_EXECUTIONREPORT']._serialized_end=2221
-  _globals['_REPORTEXECUTIONSRESPONSE']._serialized_start=2224
-  _globals['_REPORTEXECUTIONSRESPONSE']._serialized_end=2423
-  _globals['_REPORTRESULT']._serialized_start=2426
-  _globals['_REPORTRESULT']._serialized_end=2567
-  _globals['_REPORTERROR']._serialized_start=2570
-  _globals['_REPORTERROR']._serialized_end=2717
-  _globals['_WATCHPENDINGEXECUTIONSREQUEST']._serialized_start=2719
-  _globals['_WATCHPENDINGEXECUTIONSREQUEST']._serialized_end=2786
-  _globals['_WATCHPENDINGEXECUTIONSRESPONSE']._serialized_start=2788
-  _globals['_WATCHPENDINGEXECUTIONSRESPONSE']._serialized_end=2890
-  _globals['_DEVICEJOBSERVICE']._serialized_start=2893
-  _globals['_DEVICEJOBSERVICE']._serialized_end=3978
+  _globals['_DEVICEEXECUTION']._serialized_start=264
+  _globals['_DEVICEEXECUTION']._serialized_end=823
+  _globals['_LISTPENDINGEXECUTIONSREQUEST']._serialized_start=825
+  _globals['_LISTPENDINGEXECUTIONSREQUEST']._serialized_end=920
+  _globals['_LISTPENDINGEXECUTIONSRESPONSE']._serialized_start=923
+  _globals['_LISTPENDINGEXECUTIONSRESPONSE']._serialized_end=1078
+  _globals['_STARTNEXTEXECUTIONREQUEST']._serialized_start=1080
+  _globals['_STARTNEXTEXECUTIONREQUEST']._serialized_end=1156
+  _globals['_STARTNEXTEXECUTIONRESPONSE']._serialized_start=1158
+  _globals['_STARTNEXTEXECUTIONRESPONSE']._serialized_end=1284
+  _globals['_STARTEXECUTIONREQUEST']._serialized_start=1286
+  _globals['_STARTEXECUTIONREQUEST']._serialized_end=1410
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=1412
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=1487
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=1489
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=1562
+  _globals['_GETEXECUTIONRESPONSE']._serialized_start=1564
+  _globals['_GETEXECUTIONRESPONSE']._serialized_end=1637
+  _globals['_UPDATEEXECUTIONREQUEST']._serialized_start=1640
+  _globals['_UPDATEEXECUTIONREQUEST']._serialized_end=2070
+  _globals['_UPDATEEXECUTIONRESPONSE']._serialized_start=2072
+  _globals['_UPDATEEXECUTIONRESPONSE']._serialized_end=2148
+  _globals['_REPORTEXECUTIONSREQUEST']._serialized_start=2151
+  _globals['_REPORTEXECUTIONSREQUEST']._serialized_end=2392
+  _globals['_EXECUTIONREPORT']._serialized_start=2395
+  _globals['_EXECUTIONREPORT']._serialized_end=2564
+  _globals['_REPORTEXECUTIONSRESPONSE']._serialized_start=2567
+  _globals['_REPORTEXECUTIONSRESPONSE']._serialized_end=2766
+  _globals['_REPORTRESULT']._serialized_start=2769
+  _globals['_REPORTRESULT']._serialized_end=2910
+  _globals['_REPORTERROR']._serialized_start=2913
+  _globals['_REPORTERROR']._serialized_end=3060
+  _globals['_WATCHPENDINGEXECUTIONSREQUEST']._serialized_start=3062
+  _globals['_WATCHPENDINGEXECUTIONSREQUEST']._serialized_end=3138
+  _globals['_WATCHPENDINGEXECUTIONSRESPONSE']._serialized_start=3140
+  _globals['_WATCHPENDINGEXECUTIONSRESPONSE']._serialized_end=3242
+  _globals['_DEVICEJOBSERVICE']._serialized_start=3245
+  _globals['_DEVICEJOBSERVICE']._serialized_end=4330
 # @@protoc_insertion_point(module_scope)

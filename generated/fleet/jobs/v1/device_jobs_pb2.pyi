@@ -126,7 +126,7 @@ class ListPendingExecutionsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
-    """The maximum number of executions in the response: 1–100. May differ between pages."""
+    """The maximum number of executions in the response. May differ between pages."""
     page_token: _builtins.str
     """The next_page_token of the previous response to the same device. Empty: the first page."""
     def __init__(
@@ -245,7 +245,7 @@ class StartExecutionRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     STATUS_DETAILS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
         """The status_details to store, with the limits of CreateJobRequest.document_params. Unset:
@@ -294,7 +294,7 @@ class GetExecutionRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     def __init__(
         self,
         *,
@@ -342,22 +342,21 @@ class UpdateExecutionRequest(_message.Message):
     EXTEND_TIMEOUT_MINUTES_FIELD_NUMBER: _builtins.int
     FAILURE_CODE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     status: _jobs_pb2.JobExecution.Status.ValueType
-    """Required. The reported status: IN_PROGRESS, SUCCEEDED, FAILED or REJECTED."""
+    """The reported status: IN_PROGRESS, SUCCEEDED, FAILED or REJECTED."""
     expected_version: _builtins.int
     """The version that the execution must have. Unset: any."""
     execution_number: _builtins.int
     """The attempt that the report is about. Unset: the current one."""
     extend_timeout_minutes: _builtins.int
-    """The number of minutes from now until the execution times out: 1–10080. Replaces
-    times_out_at, even if the job has no in_progress_timeout_minutes. Allowed only with
-    `status` IN_PROGRESS. Unset: times_out_at does not change.
+    """The number of minutes from now until the execution times out. Replaces times_out_at, even if
+    the job has no in_progress_timeout_minutes. Allowed only with `status` IN_PROGRESS. Unset:
+    times_out_at does not change.
     """
     failure_code: _builtins.str
-    """Why the device failed: 1–64 characters of A-Z a-z 0-9 . _ : - Operators can count executions
-    by it, and filter and retry them. Allowed only with `status` FAILED or REJECTED. Empty: no
-    code.
+    """Why the device failed. Operators can count executions by it, and filter and retry them.
+    Allowed only with `status` FAILED or REJECTED. Empty: no code.
     """
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
@@ -428,8 +427,8 @@ class ReportExecutionsRequest(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     REPORTS_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
-    """An ID that the client chooses to recognize the response: at most 128 characters. It is
-    returned unchanged; a longer one is rejected and not returned.
+    """An ID that the client chooses to recognize the response. It is returned unchanged; a longer
+    one is rejected and not returned.
     """
     device_id: _builtins.str
     """Required, unless x-device-id or a token names the device. The ID of the device."""
@@ -439,8 +438,8 @@ class ReportExecutionsRequest(_message.Message):
 
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExecutionReport]:
-        """Several reports: at most 100. If there are more, or if another field is also set, none of
-        them is applied, and the response has the error INVALID_ARGUMENT.
+        """Several reports. If there are too many, or if another field is also set, none of them is
+        applied, and the response has the error INVALID_ARGUMENT.
         """
 
     def __init__(
@@ -611,7 +610,7 @@ class WatchPendingExecutionsRequest(_message.Message):
 
     LIMIT_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
-    """The maximum number of executions in a response: 1–100."""
+    """The maximum number of executions in a response."""
     def __init__(
         self,
         *,

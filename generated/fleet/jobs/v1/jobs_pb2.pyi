@@ -256,24 +256,21 @@ class Rollout(_message.Message):
     MAX_IN_PROGRESS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     max_in_progress: _builtins.int
-    """The maximum number of executions that are IN_PROGRESS at once, in the whole job: 1–1000000.
-    Beyond it, StartExecution returns JOB_FULL and StartNextExecution continues with the next job.
-    Unset: no limit.
+    """The maximum number of executions that are IN_PROGRESS at once, in the whole job. Beyond it,
+    StartExecution returns JOB_FULL and StartNextExecution continues with the next job. Unset: no
+    limit.
     """
     seed: _builtins.str
-    """Jobs with the same seed and devices have the same order: at most 128 characters. Empty: the
-    job_id is the seed.
-    """
+    """Jobs with the same seed and devices have the same order. Empty: the job_id is the seed."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
-        """Required, 1–100. The stages, in the order in which they open. The first opens at once. Each
-        device is in one stage. Stages with a group_id are filled first, in order, with the members of
-        their groups. The other devices fill the other stages in the order of a hash of `seed` and the
-        device_id.
+        """The stages, in the order in which they open. The first opens at once. Each device is in one
+        stage. Stages with a group_id are filled first, in order, with the members of their groups.
+        The other devices fill the other stages in the order of a hash of `seed` and the device_id.
 
-        The stages must have room for all devices: the last is a `remainder`, or the percents add up to
-        100, or the sizes are at least the number of devices. An empty stage passes at once, unless its
-        gate requires an approval. See Stage.allow_empty.
+        The stages must have room for all devices: the last is a `remainder`, or the percents add up
+        to 100, or the sizes are at least the number of devices. An empty stage passes at once,
+        unless its gate requires an approval. See Stage.allow_empty.
         """
 
     def __init__(
@@ -308,22 +305,22 @@ class Stage(_message.Message):
     GATE_FIELD_NUMBER: _builtins.int
     ALLOW_EMPTY_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
-    """A name for people: at most 100 characters, no control characters. May be empty."""
+    """A name for people. May be empty."""
     device_count: _builtins.int
-    """A number of devices: 1–1000000."""
+    """A number of devices."""
     percent: _builtins.int
-    """A percentage of all devices of the job: 1–100. The sum of this percentage and those of earlier
+    """A percentage of all devices of the job. The sum of this percentage and those of earlier
     stages is rounded up to whole devices: 50 and 50 of 3 devices are 2 and 1.
     """
     remainder: _builtins.bool
     """All devices that are left. Only for the last stage. Must be true if set."""
     group_id: _builtins.str
-    """The devices of the job that were members of this group when the job was created and that are
-    in no earlier group: 1–256 characters, no control characters. CreateJob fails with STAGE_EMPTY
-    if there are none, because the group_id may be misspelled; see allow_empty.
+    """The devices of the job that were members of this group when the job was created and that
+    are in no earlier group. CreateJob fails with STAGE_EMPTY if there are none, because the
+    group_id may be misspelled; see allow_empty.
     """
     releases_per_minute: _builtins.int
-    """The number of executions that are released per minute: 1–1000000. Unset: all at once."""
+    """The number of executions that are released per minute. Unset: all at once."""
     allow_empty: _builtins.bool
     """The stage may have no devices. Only with a group_id; stages of other sizes can always be empty."""
     @_builtins.property
@@ -373,8 +370,8 @@ class Gate(_message.Message):
     REQUIRE_APPROVAL_FIELD_NUMBER: _builtins.int
     ALLOW_SELF_APPROVAL_FIELD_NUMBER: _builtins.int
     min_succeeded_percent: _builtins.int
-    """The percentage of the stage's executions that must be SUCCEEDED: 1–100. Unset: all executions of
-    the stage must be finished, in any status.
+    """The percentage of the stage's executions that must be SUCCEEDED. Unset: all executions of the
+    stage must be finished, in any status.
     """
     require_approval: _builtins.bool
     """The next stage also needs an approval by ApproveStage. Neither AdvanceJob nor advance_after
@@ -385,16 +382,16 @@ class Gate(_message.Message):
     """The user who created the job may also approve."""
     @_builtins.property
     def bake_time(self) -> _duration_pb2.Duration:
-        """How long to wait after the condition above is met: at most 30 days, whole seconds. The next stage
-        opens within two seconds after that. This time stops while the job is PAUSED.
+        """How long to wait after the condition above is met, in whole seconds. The next stage opens
+        within two seconds after that. This time stops while the job is PAUSED.
         """
 
     @_builtins.property
     def advance_after(self) -> _duration_pb2.Duration:
-        """Opens the next stage this long after this stage opened, even if the conditions above are not met,
-        so that devices that are offline do not block the rollout: 1 second to 30 days, whole seconds.
-        The next stage opens within two seconds after that. This time stops while the job is PAUSED.
-        Unset: never.
+        """Opens the next stage this long after this stage opened, even if the conditions above are not
+        met, so that devices that are offline do not block the rollout, in whole seconds. The next
+        stage opens within two seconds after that. This time stops while the job is PAUSED. Unset:
+        never.
         """
 
     def __init__(
@@ -518,14 +515,14 @@ class FailureCriterion(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     percent: _builtins.int
-    """A percentage of the basis: 1–100."""
+    """A percentage of the basis."""
     count: _builtins.int
-    """A number of failures: 1–1000000."""
+    """A number of failures."""
     basis: Global___FailureCriterion.Basis.ValueType
     """The basis of `percent`."""
     min_finished: _builtins.int
-    """With `percent`: the criterion is not checked before devices have finished this many executions
-    since the counts were last 0: 0–1000000. With 0, a first execution that fails is 100 percent.
+    """With `percent`: the criterion is not checked before devices have finished this many
+    executions since the counts were last 0. With 0, a first execution that fails is 100 percent.
     """
     scope: Global___FailureCriterion.Scope.ValueType
     """The scope of the counts."""
@@ -533,14 +530,12 @@ class FailureCriterion(_message.Message):
     """The action."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
-        """Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. At most 16. No statuses:
-        all.
-        """
+        """Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. No statuses: all."""
 
     @_builtins.property
     def failure_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only failures with one of these codes, at most 100. An empty one means failures without a code.
-        No codes: all.
+        """Only failures with one of these codes. An empty one means failures without a code. No codes:
+        all.
         """
 
     def __init__(
@@ -1014,33 +1009,32 @@ class CreateJobRequest(_message.Message):
     FAILURE_CRITERIA_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """The ID of the job in the tenant: 1–128 characters of A-Z a-z 0-9 . _ : -
-    Empty: the server generates a UUID, and the call is not safe to repeat.
+    """The ID of the job in the tenant. Empty: the server generates a UUID, and the call is not safe
+    to repeat.
     """
     document_type: _builtins.str
-    """Required. The type of the document, which devices interpret: 1–100 characters, no
-    control characters.
-    """
+    """The type of the document, which devices interpret."""
     target_device_id: _builtins.str
-    """One device: 1–256 characters, no control characters."""
+    """One device."""
     target_group_id: _builtins.str
-    """The current members of a group: 1–256 characters, no control characters."""
+    """The current members of a group."""
     target_all: _builtins.bool
     """All current devices of the tenant."""
     expires_in_hours: _builtins.int
-    """The number of hours until the job expires, when its QUEUED executions become TIMED_OUT:
-    1–720. Default: 24.
+    """The number of hours until the job expires, when its QUEUED executions become TIMED_OUT.
+    Default: 24.
 
-    With a rollout, the default is the shortest time that the rollout can take, rounded up to hours,
-    plus 24, and at most 720. That time is the sum over the stages of the number of devices divided by
-    releases_per_minute, plus bake_time, or of advance_after if it is shorter: every device succeeds at
-    once. If the job expires before that time has passed, the call fails with EXPIRY_TOO_EARLY.
+    With a rollout, the default is the shortest time that the rollout can take, rounded up to
+    hours, plus 24, and at most 720. That time is the sum over the stages of the number of
+    devices divided by releases_per_minute, plus bake_time, or of advance_after if it is shorter:
+    every device succeeds at once. If the job expires before that time has passed, the call fails
+    with EXPIRY_TOO_EARLY.
     """
     never_expires: _builtins.bool
     """The job never expires. Must not be combined with expires_in_hours."""
     in_progress_timeout_minutes: _builtins.int
     """The number of minutes after which an IN_PROGRESS execution becomes TIMED_OUT, within two
-    seconds: 1–10080. Unset: no timeout.
+    seconds. Unset: no timeout.
     """
     validate_only: _builtins.bool
     """Check the request and return the job that it would create, with the size of each stage, but create
@@ -1063,8 +1057,8 @@ class CreateJobRequest(_message.Message):
 
     @_builtins.property
     def failure_criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCriterion]:
-        """When to pause or cancel the job because devices fail. At most 10, and together at most 8 KiB,
-        encoded as protobuf. If several trip at the same time, the first one applies.
+        """When to pause or cancel the job because devices fail. Together at most 8 KiB, encoded as
+        protobuf. If several trip at the same time, the first one applies.
         """
 
     def __init__(
@@ -1170,20 +1164,20 @@ class ListJobsRequest(_message.Message):
     IN_PROGRESS, which it skips.
     """
     limit: _builtins.int
-    """The maximum number of jobs in the response: 1–200. May differ between pages."""
+    """The maximum number of jobs in the response. May differ between pages."""
     offset: _builtins.int
-    """The number of jobs to skip: 0 or more. Default: 0. The cost grows with it, and jobs that
-    are created between two calls shift the pages. page_token avoids both. Must not be
-    combined with page_token.
+    """The number of jobs to skip. Default: 0. The cost grows with it, and jobs that are created
+    between two calls shift the pages. page_token avoids both. Must not be combined with
+    page_token.
     """
     page_token: _builtins.str
     """The next_page_token of the previous response. Empty: the first page. The other fields,
     except `limit` and `offset`, must be the same as in the previous request.
     """
     document_type: _builtins.str
-    """Only jobs with this document_type: at most 100 characters. Empty: no filter."""
+    """Only jobs with this document_type. Empty: no filter."""
     created_by: _builtins.str
-    """Only jobs with this created_by: at most 256 characters. Empty: no filter."""
+    """Only jobs with this created_by. Empty: no filter."""
     target_device_id: _builtins.str
     """The target of the job is this one device, not a group that contains it. Empty: no
     filter.
@@ -1196,7 +1190,7 @@ class ListJobsRequest(_message.Message):
     """Only jobs with a stage that waits for an approval. False: no filter."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___Job.Status.ValueType]:
-        """Only jobs in one of these statuses, or in `status`. At most 16. Empty: no filter."""
+        """Only jobs in one of these statuses, or in `status`. Empty: no filter."""
 
     @_builtins.property
     def created_from(self) -> _timestamp_pb2.Timestamp:
@@ -1278,9 +1272,9 @@ class GetJobRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     EXECUTIONS_LIMIT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     executions_limit: _builtins.int
-    """The maximum number of executions in the response: 0–5000."""
+    """The maximum number of executions in the response."""
     def __init__(
         self,
         *,
@@ -1337,7 +1331,7 @@ class ListJobExecutionsRequest(_message.Message):
     or an expiry. For other statuses, it also reads the executions that it skips.
     """
     limit: _builtins.int
-    """The maximum number of executions in the response: 1–5000. May differ between pages."""
+    """The maximum number of executions in the response. May differ between pages."""
     page_token: _builtins.str
     """The next_page_token of the previous response, or Job.next_executions_page_token. Empty:
     the first page. The other fields, except `limit`, must be the same as in the previous
@@ -1345,13 +1339,9 @@ class ListJobExecutionsRequest(_message.Message):
     was deleted fails with INVALID_PAGE_TOKEN if another job has its job_id.
     """
     device_id: _builtins.str
-    """Only executions of this device, in the order of its executions: 1–256 characters. Empty:
-    of all devices.
-    """
+    """Only executions of this device, in the order of its executions. Empty: of all devices."""
     failure_code: _builtins.str
-    """Only executions with this failure_code: at most 64 characters. Empty: only failures without
-    a code. Unset: all.
-    """
+    """Only executions with this failure_code. Empty: only failures without a code. Unset: all."""
     def __init__(
         self,
         *,
@@ -1413,11 +1403,10 @@ class CancelJobRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     reason: _builtins.str
-    """The reason. It becomes Job.cancel_reason, and {"reason": "…"} in the status_details of
-    the executions that the cancel ends. At most 1000 characters, not U+0000. Empty:
-    "canceled by operator".
+    """The reason. It becomes Job.cancel_reason, and {"reason": "…"} in the status_details of the
+    executions that the cancel ends. Empty: "canceled by operator".
     """
     force: _builtins.bool
     """Force the cancel: executions that are IN_PROGRESS become REJECTED. The reports of their
@@ -1471,13 +1460,11 @@ class CancelExecutionRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     device_id: _builtins.str
-    """Required. The ID of the device."""
+    """The ID of the device."""
     reason: _builtins.str
-    """The reason. It becomes {"reason": "…"} in the status_details. At most 1000 characters, not
-    U+0000. Empty: "canceled by operator".
-    """
+    """The reason. It becomes {"reason": "…"} in the status_details. Empty: "canceled by operator"."""
     force: _builtins.bool
     """Force the cancel, even if the execution is IN_PROGRESS."""
     def __init__(
@@ -1529,26 +1516,24 @@ class RetryExecutionsRequest(_message.Message):
     FAILURE_CODES_FIELD_NUMBER: _builtins.int
     DEVICE_IDS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     expires_in_hours: _builtins.int
-    """The number of hours from now until the job expires: 1–720. Unset: expires_at does not
-    change.
-    """
+    """The number of hours from now until the job expires. Unset: expires_at does not change."""
     never_expires: _builtins.bool
     """The job never expires. Must not be combined with expires_in_hours."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
-        """Required, at most 16. The statuses of the executions to retry: FAILED, TIMED_OUT or REJECTED."""
+        """The statuses of the executions to retry: FAILED, TIMED_OUT or REJECTED."""
 
     @_builtins.property
     def failure_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only executions with one of these failure codes, at most 100. An empty one means failures
-        without a code. No codes: all executions.
+        """Only executions with one of these failure codes. An empty one means failures without a code.
+        No codes: all executions.
         """
 
     @_builtins.property
     def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only executions of these devices, at most 1000. No IDs: all executions."""
+        """Only executions of these devices. No IDs: all executions."""
 
     def __init__(
         self,
@@ -1605,11 +1590,11 @@ class ListExecutionAttemptsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     device_id: _builtins.str
-    """Required. The ID of the device."""
+    """The ID of the device."""
     limit: _builtins.int
-    """The maximum number of attempts in the response: 1–100. May differ between pages."""
+    """The maximum number of attempts in the response. May differ between pages."""
     page_token: _builtins.str
     """The next_page_token of the previous response. Empty: the first page. The other fields,
     except `limit`, must be the same as in the previous request. A token of a job that was deleted
@@ -1667,7 +1652,7 @@ class DeleteJobRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     def __init__(
         self,
         *,
@@ -1704,11 +1689,9 @@ class PauseJobRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     reason: _builtins.str
-    """The reason. It becomes Pause.reason. At most 1000 characters, not U+0000. Empty: "paused by
-    operator".
-    """
+    """The reason. It becomes Pause.reason. Empty: "paused by operator"."""
     etag: _builtins.str
     """The Job.etag that the job must have. Empty: any."""
     def __init__(
@@ -1755,7 +1738,7 @@ class ResumeJobRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     etag: _builtins.str
     """The Job.etag that the job must have. Empty: any."""
     def __init__(
@@ -1802,9 +1785,9 @@ class AdvanceJobRequest(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     stage: _builtins.int
-    """The stage to open: 0–99. The first is 0. If it is open or has passed already, nothing changes, so
+    """The stage to open. The first is 0. If it is open or has passed already, nothing changes, so
     the call is safe to repeat. Unset: the stage after the open one.
     """
     etag: _builtins.str
@@ -1856,11 +1839,11 @@ class ApproveStageRequest(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     stage: _builtins.int
-    """The stage to approve: 0–99. The first is 0. It must be open."""
+    """The stage to approve. The first is 0. It must be open."""
     comment: _builtins.str
-    """A comment, stored with the approval. At most 200 characters, not U+0000."""
+    """A comment, stored with the approval."""
     def __init__(
         self,
         *,
@@ -1910,14 +1893,14 @@ class UpdateJobRequest(_message.Message):
     FAILURE_CRITERIA_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     etag: _builtins.str
     """The Job.etag that the job must have. Empty: any."""
     in_progress_timeout_minutes: _builtins.int
     """See update_mask."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Required. The fields to change:
+        """The fields to change:
 
           expires_at                   Later than now, and at most 366 days from now. Unset: the job
                                        never expires. A job that has expired fails with
@@ -2000,17 +1983,15 @@ class GetFailureSummaryRequest(_message.Message):
     STATUSES_FIELD_NUMBER: _builtins.int
     FAILURE_CODES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
-        """Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. At most 16. No
-        statuses: all.
-        """
+        """Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. No statuses: all."""
 
     @_builtins.property
     def failure_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only failures with one of these codes, at most 100. An empty one means failures without a
-        code. No codes: all.
+        """Only failures with one of these codes. An empty one means failures without a code. No codes:
+        all.
         """
 
     def __init__(
@@ -2100,7 +2081,7 @@ class WatchJobRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """Required. The ID of the job."""
+    """The ID of the job."""
     def __init__(
         self,
         *,

@@ -80,6 +80,9 @@ class JobServiceStub:
     without a document, reports or device_ids has at most 16 KiB; a larger one fails with
     INVALID_ARGUMENT.
 
+    The limits of a field are its buf.validate options; lengths are in characters. In addition, a
+    time is in the years 1 to 9999.
+
     A response message has at most 4 MiB, the default limit of gRPC clients.
 
     A server that is stopping rejects new calls: gRPC itself returns UNAVAILABLE without
@@ -233,6 +236,9 @@ class JobServiceServicer:
     size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
     without a document, reports or device_ids has at most 16 KiB; a larger one fails with
     INVALID_ARGUMENT.
+
+    The limits of a field are its buf.validate options; lengths are in characters. In addition, a
+    time is in the years 1 to 9999.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
 
@@ -612,6 +618,9 @@ class JobService:
     size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
     without a document, reports or device_ids has at most 16 KiB; a larger one fails with
     INVALID_ARGUMENT.
+
+    The limits of a field are its buf.validate options; lengths are in characters. In addition, a
+    time is in the years 1 to 9999.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
 

@@ -7,6 +7,7 @@
 package jobsv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -192,7 +193,7 @@ func (x *DeviceExecution) GetFailureCode() string {
 
 type ListPendingExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The maximum number of executions in the response: 1–100. May differ between pages.
+	// The maximum number of executions in the response. May differ between pages.
 	Limit *int32 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// The next_page_token of the previous response to the same device. Empty: the first page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -414,7 +415,7 @@ func (x *StartNextExecutionResponse) GetPollAfter() *durationpb.Duration {
 
 type StartExecutionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// The status_details to store, with the limits of CreateJobRequest.document_params. Unset:
 	// the stored ones do not change.
@@ -514,7 +515,7 @@ func (x *StartExecutionResponse) GetExecution() *DeviceExecution {
 
 type GetExecutionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -604,9 +605,9 @@ func (x *GetExecutionResponse) GetExecution() *DeviceExecution {
 
 type UpdateExecutionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Required. The reported status: IN_PROGRESS, SUCCEEDED, FAILED or REJECTED.
+	// The reported status: IN_PROGRESS, SUCCEEDED, FAILED or REJECTED.
 	Status JobExecution_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
 	// The status_details to store, with the limits of CreateJobRequest.document_params. Unset:
 	// the stored ones do not change.
@@ -615,13 +616,12 @@ type UpdateExecutionRequest struct {
 	ExpectedVersion *int32 `protobuf:"varint,4,opt,name=expected_version,json=expectedVersion,proto3,oneof" json:"expected_version,omitempty"`
 	// The attempt that the report is about. Unset: the current one.
 	ExecutionNumber *int32 `protobuf:"varint,5,opt,name=execution_number,json=executionNumber,proto3,oneof" json:"execution_number,omitempty"`
-	// The number of minutes from now until the execution times out: 1–10080. Replaces
-	// times_out_at, even if the job has no in_progress_timeout_minutes. Allowed only with
-	// `status` IN_PROGRESS. Unset: times_out_at does not change.
+	// The number of minutes from now until the execution times out. Replaces times_out_at, even if
+	// the job has no in_progress_timeout_minutes. Allowed only with `status` IN_PROGRESS. Unset:
+	// times_out_at does not change.
 	ExtendTimeoutMinutes *int32 `protobuf:"varint,6,opt,name=extend_timeout_minutes,json=extendTimeoutMinutes,proto3,oneof" json:"extend_timeout_minutes,omitempty"`
-	// Why the device failed: 1–64 characters of A-Z a-z 0-9 . _ : - Operators can count executions
-	// by it, and filter and retry them. Allowed only with `status` FAILED or REJECTED. Empty: no
-	// code.
+	// Why the device failed. Operators can count executions by it, and filter and retry them.
+	// Allowed only with `status` FAILED or REJECTED. Empty: no code.
 	FailureCode   string `protobuf:"bytes,7,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -754,15 +754,15 @@ func (x *UpdateExecutionResponse) GetExecution() *DeviceExecution {
 // Either one report, in `report_id`, `device_id` and `report`, or several in `reports`.
 type ReportExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// An ID that the client chooses to recognize the response: at most 128 characters. It is
-	// returned unchanged; a longer one is rejected and not returned.
+	// An ID that the client chooses to recognize the response. It is returned unchanged; a longer
+	// one is rejected and not returned.
 	ReportId string `protobuf:"bytes,1,opt,name=report_id,json=reportId,proto3" json:"report_id,omitempty"`
 	// Required, unless x-device-id or a token names the device. The ID of the device.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	// Required, unless there are `reports`. The report.
 	Report *UpdateExecutionRequest `protobuf:"bytes,3,opt,name=report,proto3" json:"report,omitempty"`
-	// Several reports: at most 100. If there are more, or if another field is also set, none of
-	// them is applied, and the response has the error INVALID_ARGUMENT.
+	// Several reports. If there are too many, or if another field is also set, none of them is
+	// applied, and the response has the error INVALID_ARGUMENT.
 	Reports       []*ExecutionReport `protobuf:"bytes,4,rep,name=reports,proto3" json:"reports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1166,7 +1166,7 @@ func (x *ReportError) GetCurrentExecution() *DeviceExecution {
 
 type WatchPendingExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The maximum number of executions in a response: 1–100.
+	// The maximum number of executions in a response.
 	Limit         *int32 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1268,7 +1268,7 @@ var File_fleet_jobs_v1_device_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x1ffleet/jobs/v1/device_jobs.proto\x12\rfleet.jobs.v1\x1a fleet/jobs/v1/error_reason.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x05\n" +
+	"\x1ffleet/jobs/v1/device_jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a fleet/jobs/v1/error_reason.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x05\n" +
 	"\x0fDeviceExecution\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12#\n" +
@@ -1288,9 +1288,9 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\ftimes_out_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"timesOutAt\x12&\n" +
 	"\ffailure_code\x18\x0e \x01(\tH\x00R\vfailureCode\x88\x01\x01B\x0f\n" +
-	"\r_failure_code\"h\n" +
-	"\x1cListPendingExecutionsRequest\x12\x1f\n" +
-	"\x05limit\x18\x01 \x01(\x05B\x04\xb8\x89#\n" +
+	"\r_failure_code\"q\n" +
+	"\x1cListPendingExecutionsRequest\x12(\n" +
+	"\x05limit\x18\x01 \x01(\x05B\r\xbaH\x06\x1a\x04\x18d(\x01\xb8\x89#\n" +
 	"H\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageTokenB\b\n" +
@@ -1307,38 +1307,40 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x1aStartNextExecutionResponse\x12<\n" +
 	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\x128\n" +
 	"\n" +
-	"poll_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tpollAfter\"n\n" +
-	"\x15StartExecutionRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12>\n" +
+	"poll_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\tpollAfter\"\x92\x01\n" +
+	"\x15StartExecutionRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12>\n" +
 	"\x0estatus_details\x18\x02 \x01(\v2\x17.google.protobuf.StructR\rstatusDetails\"V\n" +
 	"\x16StartExecutionResponse\x12<\n" +
-	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\",\n" +
-	"\x13GetExecutionRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"T\n" +
+	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\"P\n" +
+	"\x13GetExecutionRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\"T\n" +
 	"\x14GetExecutionResponse\x12<\n" +
-	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\"\xae\x03\n" +
-	"\x16UpdateExecutionRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12:\n" +
-	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12>\n" +
+	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\"\x91\x04\n" +
+	"\x16UpdateExecutionRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12M\n" +
+	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\x11\xbaH\x0e\xc8\x01\x01\x82\x01\b\x18\x02\x18\x03\x18\x04\x18\x06R\x06status\x12>\n" +
 	"\x0estatus_details\x18\x03 \x01(\v2\x17.google.protobuf.StructR\rstatusDetails\x12.\n" +
 	"\x10expected_version\x18\x04 \x01(\x05H\x00R\x0fexpectedVersion\x88\x01\x01\x12.\n" +
-	"\x10execution_number\x18\x05 \x01(\x05H\x01R\x0fexecutionNumber\x88\x01\x01\x129\n" +
-	"\x16extend_timeout_minutes\x18\x06 \x01(\x05H\x02R\x14extendTimeoutMinutes\x88\x01\x01\x12!\n" +
-	"\ffailure_code\x18\a \x01(\tR\vfailureCodeB\x13\n" +
+	"\x10execution_number\x18\x05 \x01(\x05H\x01R\x0fexecutionNumber\x88\x01\x01\x12E\n" +
+	"\x16extend_timeout_minutes\x18\x06 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe0N(\x01H\x02R\x14extendTimeoutMinutes\x88\x01\x01\x12A\n" +
+	"\ffailure_code\x18\a \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\vfailureCodeB\x13\n" +
 	"\x11_expected_versionB\x13\n" +
 	"\x11_execution_numberB\x19\n" +
 	"\x17_extend_timeout_minutes\"W\n" +
 	"\x17UpdateExecutionResponse\x12<\n" +
-	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\"\xcc\x01\n" +
-	"\x17ReportExecutionsRequest\x12\x1b\n" +
-	"\treport_id\x18\x01 \x01(\tR\breportId\x12\x1b\n" +
-	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12=\n" +
-	"\x06report\x18\x03 \x01(\v2%.fleet.jobs.v1.UpdateExecutionRequestR\x06report\x128\n" +
-	"\areports\x18\x04 \x03(\v2\x1e.fleet.jobs.v1.ExecutionReportR\areports\"\x8a\x01\n" +
-	"\x0fExecutionReport\x12\x1b\n" +
-	"\treport_id\x18\x01 \x01(\tR\breportId\x12\x1b\n" +
-	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12=\n" +
-	"\x06report\x18\x03 \x01(\v2%.fleet.jobs.v1.UpdateExecutionRequestR\x06report\"\xec\x01\n" +
+	"\texecution\x18\x01 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\texecution\"\x96\x02\n" +
+	"\x17ReportExecutionsRequest\x12%\n" +
+	"\treport_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\breportId\x12D\n" +
+	"\tdevice_id\x18\x02 \x01(\tB'\xbaH$\xd8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\x12E\n" +
+	"\x06report\x18\x03 \x01(\v2%.fleet.jobs.v1.UpdateExecutionRequestB\x06\xbaH\x03\xd8\x01\x03R\x06report\x12G\n" +
+	"\areports\x18\x04 \x03(\v2\x1e.fleet.jobs.v1.ExecutionReportB\r\xbaH\n" +
+	"\x92\x01\a\x10d\"\x03\xd8\x01\x03R\areports\"\xc5\x01\n" +
+	"\x0fExecutionReport\x12%\n" +
+	"\treport_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\breportId\x12D\n" +
+	"\tdevice_id\x18\x02 \x01(\tB'\xbaH$\xd8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\x12E\n" +
+	"\x06report\x18\x03 \x01(\v2%.fleet.jobs.v1.UpdateExecutionRequestB\x06\xbaH\x03\xd8\x01\x03R\x06report\"\xec\x01\n" +
 	"\x18ReportExecutionsResponse\x12\x1b\n" +
 	"\treport_id\x18\x01 \x01(\tR\breportId\x12>\n" +
 	"\texecution\x18\x02 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionH\x00R\texecution\x122\n" +
@@ -1354,9 +1356,9 @@ const file_fleet_jobs_v1_device_jobs_proto_rawDesc = "" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x122\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x1a.fleet.jobs.v1.ErrorReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12K\n" +
-	"\x11current_execution\x18\x04 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\x10currentExecution\"J\n" +
-	"\x1dWatchPendingExecutionsRequest\x12\x1f\n" +
-	"\x05limit\x18\x01 \x01(\x05B\x04\xb8\x89#\n" +
+	"\x11current_execution\x18\x04 \x01(\v2\x1e.fleet.jobs.v1.DeviceExecutionR\x10currentExecution\"S\n" +
+	"\x1dWatchPendingExecutionsRequest\x12(\n" +
+	"\x05limit\x18\x01 \x01(\x05B\r\xbaH\x06\x1a\x04\x18d(\x01\xb8\x89#\n" +
 	"H\x00R\x05limit\x88\x01\x01B\b\n" +
 	"\x06_limit\"{\n" +
 	"\x1eWatchPendingExecutionsResponse\x12>\n" +

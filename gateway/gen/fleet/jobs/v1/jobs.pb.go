@@ -7,6 +7,7 @@
 package jobsv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -780,21 +781,19 @@ func (*Job_TargetAll) isJob_Target() {}
 // encoded as protobuf.
 type Rollout struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required, 1–100. The stages, in the order in which they open. The first opens at once. Each
-	// device is in one stage. Stages with a group_id are filled first, in order, with the members of
-	// their groups. The other devices fill the other stages in the order of a hash of `seed` and the
-	// device_id.
+	// The stages, in the order in which they open. The first opens at once. Each device is in one
+	// stage. Stages with a group_id are filled first, in order, with the members of their groups.
+	// The other devices fill the other stages in the order of a hash of `seed` and the device_id.
 	//
-	// The stages must have room for all devices: the last is a `remainder`, or the percents add up to
-	// 100, or the sizes are at least the number of devices. An empty stage passes at once, unless its
-	// gate requires an approval. See Stage.allow_empty.
+	// The stages must have room for all devices: the last is a `remainder`, or the percents add up
+	// to 100, or the sizes are at least the number of devices. An empty stage passes at once,
+	// unless its gate requires an approval. See Stage.allow_empty.
 	Stages []*Stage `protobuf:"bytes,1,rep,name=stages,proto3" json:"stages,omitempty"`
-	// The maximum number of executions that are IN_PROGRESS at once, in the whole job: 1–1000000.
-	// Beyond it, StartExecution returns JOB_FULL and StartNextExecution continues with the next job.
-	// Unset: no limit.
+	// The maximum number of executions that are IN_PROGRESS at once, in the whole job. Beyond it,
+	// StartExecution returns JOB_FULL and StartNextExecution continues with the next job. Unset: no
+	// limit.
 	MaxInProgress *int32 `protobuf:"varint,2,opt,name=max_in_progress,json=maxInProgress,proto3,oneof" json:"max_in_progress,omitempty"`
-	// Jobs with the same seed and devices have the same order: at most 128 characters. Empty: the
-	// job_id is the seed.
+	// Jobs with the same seed and devices have the same order. Empty: the job_id is the seed.
 	Seed          string `protobuf:"bytes,3,opt,name=seed,proto3" json:"seed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -854,9 +853,9 @@ func (x *Rollout) GetSeed() string {
 // A stage of a rollout: a subset of the devices.
 type Stage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A name for people: at most 100 characters, no control characters. May be empty.
+	// A name for people. May be empty.
 	DisplayName string `protobuf:"bytes,1,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
-	// Required. The devices of the stage.
+	// The devices of the stage.
 	//
 	// Types that are valid to be assigned to Size:
 	//
@@ -865,7 +864,7 @@ type Stage struct {
 	//	*Stage_Remainder
 	//	*Stage_GroupId
 	Size isStage_Size `protobuf_oneof:"size"`
-	// The number of executions that are released per minute: 1–1000000. Unset: all at once.
+	// The number of executions that are released per minute. Unset: all at once.
 	ReleasesPerMinute *int32 `protobuf:"varint,6,opt,name=releases_per_minute,json=releasesPerMinute,proto3,oneof" json:"releases_per_minute,omitempty"`
 	// The condition for opening the next stage. Unset: all executions of this stage are finished. Not
 	// allowed in the last stage.
@@ -982,12 +981,12 @@ type isStage_Size interface {
 }
 
 type Stage_DeviceCount struct {
-	// A number of devices: 1–1000000.
+	// A number of devices.
 	DeviceCount int32 `protobuf:"varint,2,opt,name=device_count,json=deviceCount,proto3,oneof"`
 }
 
 type Stage_Percent struct {
-	// A percentage of all devices of the job: 1–100. The sum of this percentage and those of earlier
+	// A percentage of all devices of the job. The sum of this percentage and those of earlier
 	// stages is rounded up to whole devices: 50 and 50 of 3 devices are 2 and 1.
 	Percent int32 `protobuf:"varint,3,opt,name=percent,proto3,oneof"`
 }
@@ -998,9 +997,9 @@ type Stage_Remainder struct {
 }
 
 type Stage_GroupId struct {
-	// The devices of the job that were members of this group when the job was created and that are
-	// in no earlier group: 1–256 characters, no control characters. CreateJob fails with STAGE_EMPTY
-	// if there are none, because the group_id may be misspelled; see allow_empty.
+	// The devices of the job that were members of this group when the job was created and that
+	// are in no earlier group. CreateJob fails with STAGE_EMPTY if there are none, because the
+	// group_id may be misspelled; see allow_empty.
 	GroupId string `protobuf:"bytes,5,opt,name=group_id,json=groupId,proto3,oneof"`
 }
 
@@ -1016,16 +1015,16 @@ func (*Stage_GroupId) isStage_Size() {}
 // min_succeeded_percent is not reached, the job becomes PAUSED with the cause GATE_NOT_MET.
 type Gate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The percentage of the stage's executions that must be SUCCEEDED: 1–100. Unset: all executions of
-	// the stage must be finished, in any status.
+	// The percentage of the stage's executions that must be SUCCEEDED. Unset: all executions of the
+	// stage must be finished, in any status.
 	MinSucceededPercent *int32 `protobuf:"varint,1,opt,name=min_succeeded_percent,json=minSucceededPercent,proto3,oneof" json:"min_succeeded_percent,omitempty"`
-	// How long to wait after the condition above is met: at most 30 days, whole seconds. The next stage
-	// opens within two seconds after that. This time stops while the job is PAUSED.
+	// How long to wait after the condition above is met, in whole seconds. The next stage opens
+	// within two seconds after that. This time stops while the job is PAUSED.
 	BakeTime *durationpb.Duration `protobuf:"bytes,2,opt,name=bake_time,json=bakeTime,proto3" json:"bake_time,omitempty"`
-	// Opens the next stage this long after this stage opened, even if the conditions above are not met,
-	// so that devices that are offline do not block the rollout: 1 second to 30 days, whole seconds.
-	// The next stage opens within two seconds after that. This time stops while the job is PAUSED.
-	// Unset: never.
+	// Opens the next stage this long after this stage opened, even if the conditions above are not
+	// met, so that devices that are offline do not block the rollout, in whole seconds. The next
+	// stage opens within two seconds after that. This time stops while the job is PAUSED. Unset:
+	// never.
 	AdvanceAfter *durationpb.Duration `protobuf:"bytes,3,opt,name=advance_after,json=advanceAfter,proto3" json:"advance_after,omitempty"`
 	// The next stage also needs an approval by ApproveStage. Neither AdvanceJob nor advance_after
 	// replaces it. At most 20 stages of a rollout can require one. The user is known by x-user-id or
@@ -1110,13 +1109,12 @@ func (x *Gate) GetAllowSelfApproval() bool {
 // a job completes it, and no criterion trips.
 type FailureCriterion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. At most 16. No statuses:
-	// all.
+	// Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. No statuses: all.
 	Statuses []JobExecution_Status `protobuf:"varint,1,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"statuses,omitempty"`
-	// Only failures with one of these codes, at most 100. An empty one means failures without a code.
-	// No codes: all.
+	// Only failures with one of these codes. An empty one means failures without a code. No codes:
+	// all.
 	FailureCodes []string `protobuf:"bytes,2,rep,name=failure_codes,json=failureCodes,proto3" json:"failure_codes,omitempty"`
-	// Required. The criterion trips when the failures reach this value.
+	// The criterion trips when the failures reach this value.
 	//
 	// Types that are valid to be assigned to Threshold:
 	//
@@ -1125,8 +1123,8 @@ type FailureCriterion struct {
 	Threshold isFailureCriterion_Threshold `protobuf_oneof:"threshold"`
 	// The basis of `percent`.
 	Basis FailureCriterion_Basis `protobuf:"varint,5,opt,name=basis,proto3,enum=fleet.jobs.v1.FailureCriterion_Basis" json:"basis,omitempty"`
-	// With `percent`: the criterion is not checked before devices have finished this many executions
-	// since the counts were last 0: 0–1000000. With 0, a first execution that fails is 100 percent.
+	// With `percent`: the criterion is not checked before devices have finished this many
+	// executions since the counts were last 0. With 0, a first execution that fails is 100 percent.
 	MinFinished int32 `protobuf:"varint,6,opt,name=min_finished,json=minFinished,proto3" json:"min_finished,omitempty"`
 	// The scope of the counts.
 	Scope FailureCriterion_Scope `protobuf:"varint,7,opt,name=scope,proto3,enum=fleet.jobs.v1.FailureCriterion_Scope" json:"scope,omitempty"`
@@ -1238,12 +1236,12 @@ type isFailureCriterion_Threshold interface {
 }
 
 type FailureCriterion_Percent struct {
-	// A percentage of the basis: 1–100.
+	// A percentage of the basis.
 	Percent int32 `protobuf:"varint,3,opt,name=percent,proto3,oneof"`
 }
 
 type FailureCriterion_Count struct {
-	// A number of failures: 1–1000000.
+	// A number of failures.
 	Count int32 `protobuf:"varint,4,opt,name=count,proto3,oneof"`
 }
 
@@ -1842,11 +1840,10 @@ func (x *JobExecution) GetStage() int32 {
 
 type CreateJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The ID of the job in the tenant: 1–128 characters of A-Z a-z 0-9 . _ : -
-	// Empty: the server generates a UUID, and the call is not safe to repeat.
+	// The ID of the job in the tenant. Empty: the server generates a UUID, and the call is not safe
+	// to repeat.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Required. The type of the document, which devices interpret: 1–100 characters, no
-	// control characters.
+	// The type of the document, which devices interpret.
 	DocumentType string `protobuf:"bytes,2,opt,name=document_type,json=documentType,proto3" json:"document_type,omitempty"`
 	// The parameters of the document, which devices interpret. Unset: {}.
 	//
@@ -1855,7 +1852,7 @@ type CreateJobRequest struct {
 	// are IEEE 754 doubles: integers are exact up to 2^53. Not allowed: NaN, infinities, the
 	// character U+0000, and a Value without a kind.
 	DocumentParams *structpb.Struct `protobuf:"bytes,3,opt,name=document_params,json=documentParams,proto3" json:"document_params,omitempty"`
-	// Required. The target. An empty ID and `target_all: false` count as no target.
+	// The target. An empty ID and `target_all: false` count as no target.
 	//
 	// Types that are valid to be assigned to Target:
 	//
@@ -1863,23 +1860,24 @@ type CreateJobRequest struct {
 	//	*CreateJobRequest_TargetGroupId
 	//	*CreateJobRequest_TargetAll
 	Target isCreateJobRequest_Target `protobuf_oneof:"target"`
-	// The number of hours until the job expires, when its QUEUED executions become TIMED_OUT:
-	// 1–720. Default: 24.
+	// The number of hours until the job expires, when its QUEUED executions become TIMED_OUT.
+	// Default: 24.
 	//
-	// With a rollout, the default is the shortest time that the rollout can take, rounded up to hours,
-	// plus 24, and at most 720. That time is the sum over the stages of the number of devices divided by
-	// releases_per_minute, plus bake_time, or of advance_after if it is shorter: every device succeeds at
-	// once. If the job expires before that time has passed, the call fails with EXPIRY_TOO_EARLY.
+	// With a rollout, the default is the shortest time that the rollout can take, rounded up to
+	// hours, plus 24, and at most 720. That time is the sum over the stages of the number of
+	// devices divided by releases_per_minute, plus bake_time, or of advance_after if it is shorter:
+	// every device succeeds at once. If the job expires before that time has passed, the call fails
+	// with EXPIRY_TOO_EARLY.
 	ExpiresInHours *int32 `protobuf:"varint,7,opt,name=expires_in_hours,json=expiresInHours,proto3,oneof" json:"expires_in_hours,omitempty"`
 	// The job never expires. Must not be combined with expires_in_hours.
 	NeverExpires bool `protobuf:"varint,8,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
 	// The number of minutes after which an IN_PROGRESS execution becomes TIMED_OUT, within two
-	// seconds: 1–10080. Unset: no timeout.
+	// seconds. Unset: no timeout.
 	InProgressTimeoutMinutes *int32 `protobuf:"varint,9,opt,name=in_progress_timeout_minutes,json=inProgressTimeoutMinutes,proto3,oneof" json:"in_progress_timeout_minutes,omitempty"`
 	// Releases the executions in stages. Unset: all at once.
 	Rollout *Rollout `protobuf:"bytes,10,opt,name=rollout,proto3" json:"rollout,omitempty"`
-	// When to pause or cancel the job because devices fail. At most 10, and together at most 8 KiB,
-	// encoded as protobuf. If several trip at the same time, the first one applies.
+	// When to pause or cancel the job because devices fail. Together at most 8 KiB, encoded as
+	// protobuf. If several trip at the same time, the first one applies.
 	FailureCriteria []*FailureCriterion `protobuf:"bytes,11,rep,name=failure_criteria,json=failureCriteria,proto3" json:"failure_criteria,omitempty"`
 	// Check the request and return the job that it would create, with the size of each stage, but create
 	// nothing. This is always about a new job: an existing job with this job_id and the same request is
@@ -2021,12 +2019,12 @@ type isCreateJobRequest_Target interface {
 }
 
 type CreateJobRequest_TargetDeviceId struct {
-	// One device: 1–256 characters, no control characters.
+	// One device.
 	TargetDeviceId string `protobuf:"bytes,4,opt,name=target_device_id,json=targetDeviceId,proto3,oneof"`
 }
 
 type CreateJobRequest_TargetGroupId struct {
-	// The current members of a group: 1–256 characters, no control characters.
+	// The current members of a group.
 	TargetGroupId string `protobuf:"bytes,5,opt,name=target_group_id,json=targetGroupId,proto3,oneof"`
 }
 
@@ -2131,22 +2129,22 @@ type ListJobsRequest struct {
 	// Only jobs in this status. STATUS_UNSPECIFIED: all. PAUSED also reads the jobs that are
 	// IN_PROGRESS, which it skips.
 	Status Job_Status `protobuf:"varint,1,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
-	// The maximum number of jobs in the response: 1–200. May differ between pages.
+	// The maximum number of jobs in the response. May differ between pages.
 	Limit *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
-	// The number of jobs to skip: 0 or more. Default: 0. The cost grows with it, and jobs that
-	// are created between two calls shift the pages. page_token avoids both. Must not be
-	// combined with page_token.
+	// The number of jobs to skip. Default: 0. The cost grows with it, and jobs that are created
+	// between two calls shift the pages. page_token avoids both. Must not be combined with
+	// page_token.
 	Offset int32 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
 	// The next_page_token of the previous response. Empty: the first page. The other fields,
 	// except `limit` and `offset`, must be the same as in the previous request.
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only jobs in one of these statuses, or in `status`. At most 16. Empty: no filter.
+	// Only jobs in one of these statuses, or in `status`. Empty: no filter.
 	Statuses []Job_Status `protobuf:"varint,5,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.Job_Status" json:"statuses,omitempty"`
-	// Only jobs with this document_type: at most 100 characters. Empty: no filter.
+	// Only jobs with this document_type. Empty: no filter.
 	DocumentType string `protobuf:"bytes,6,opt,name=document_type,json=documentType,proto3" json:"document_type,omitempty"`
-	// Only jobs with this created_by: at most 256 characters. Empty: no filter.
+	// Only jobs with this created_by. Empty: no filter.
 	CreatedBy string `protobuf:"bytes,7,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
-	// Only jobs with this target. At most 256 characters.
+	// Only jobs with this target.
 	//
 	// Types that are valid to be assigned to Target:
 	//
@@ -2384,9 +2382,9 @@ func (x *ListJobsResponse) GetNextPageToken() string {
 
 type GetJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// The maximum number of executions in the response: 0–5000.
+	// The maximum number of executions in the response.
 	ExecutionsLimit *int32 `protobuf:"varint,2,opt,name=executions_limit,json=executionsLimit,proto3,oneof" json:"executions_limit,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -2489,18 +2487,16 @@ type ListJobExecutionsRequest struct {
 	// and REJECTED executions of a job, the call reads only the page, except shortly after a cancel
 	// or an expiry. For other statuses, it also reads the executions that it skips.
 	Status JobExecution_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
-	// The maximum number of executions in the response: 1–5000. May differ between pages.
+	// The maximum number of executions in the response. May differ between pages.
 	Limit *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// The next_page_token of the previous response, or Job.next_executions_page_token. Empty:
 	// the first page. The other fields, except `limit`, must be the same as in the previous
 	// request; with Job.next_executions_page_token, only job_id may be set. A token of a job that
 	// was deleted fails with INVALID_PAGE_TOKEN if another job has its job_id.
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Only executions of this device, in the order of its executions: 1–256 characters. Empty:
-	// of all devices.
+	// Only executions of this device, in the order of its executions. Empty: of all devices.
 	DeviceId string `protobuf:"bytes,5,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// Only executions with this failure_code: at most 64 characters. Empty: only failures without
-	// a code. Unset: all.
+	// Only executions with this failure_code. Empty: only failures without a code. Unset: all.
 	FailureCode   *string `protobuf:"bytes,6,opt,name=failure_code,json=failureCode,proto3,oneof" json:"failure_code,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2635,11 +2631,10 @@ func (x *ListJobExecutionsResponse) GetNextPageToken() string {
 
 type CancelJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// The reason. It becomes Job.cancel_reason, and {"reason": "…"} in the status_details of
-	// the executions that the cancel ends. At most 1000 characters, not U+0000. Empty:
-	// "canceled by operator".
+	// The reason. It becomes Job.cancel_reason, and {"reason": "…"} in the status_details of the
+	// executions that the cancel ends. Empty: "canceled by operator".
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Force the cancel: executions that are IN_PROGRESS become REJECTED. The reports of their
 	// devices return EXECUTION_FINISHED.
@@ -2755,12 +2750,11 @@ func (x *CancelJobResponse) GetStatus() Job_Status {
 
 type CancelExecutionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Required. The ID of the device.
+	// The ID of the device.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// The reason. It becomes {"reason": "…"} in the status_details. At most 1000 characters, not
-	// U+0000. Empty: "canceled by operator".
+	// The reason. It becomes {"reason": "…"} in the status_details. Empty: "canceled by operator".
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Force the cancel, even if the execution is IN_PROGRESS.
 	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
@@ -2873,19 +2867,18 @@ func (x *CancelExecutionResponse) GetExecution() *JobExecution {
 
 type RetryExecutionsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Required, at most 16. The statuses of the executions to retry: FAILED, TIMED_OUT or REJECTED.
+	// The statuses of the executions to retry: FAILED, TIMED_OUT or REJECTED.
 	Statuses []JobExecution_Status `protobuf:"varint,2,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"statuses,omitempty"`
-	// The number of hours from now until the job expires: 1–720. Unset: expires_at does not
-	// change.
+	// The number of hours from now until the job expires. Unset: expires_at does not change.
 	ExpiresInHours *int32 `protobuf:"varint,3,opt,name=expires_in_hours,json=expiresInHours,proto3,oneof" json:"expires_in_hours,omitempty"`
 	// The job never expires. Must not be combined with expires_in_hours.
 	NeverExpires bool `protobuf:"varint,4,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
-	// Only executions with one of these failure codes, at most 100. An empty one means failures
-	// without a code. No codes: all executions.
+	// Only executions with one of these failure codes. An empty one means failures without a code.
+	// No codes: all executions.
 	FailureCodes []string `protobuf:"bytes,5,rep,name=failure_codes,json=failureCodes,proto3" json:"failure_codes,omitempty"`
-	// Only executions of these devices, at most 1000. No IDs: all executions.
+	// Only executions of these devices. No IDs: all executions.
 	DeviceIds     []string `protobuf:"bytes,6,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3019,11 +3012,11 @@ func (x *RetryExecutionsResponse) GetExpiresAt() *timestamppb.Timestamp {
 
 type ListExecutionAttemptsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Required. The ID of the device.
+	// The ID of the device.
 	DeviceId string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// The maximum number of attempts in the response: 1–100. May differ between pages.
+	// The maximum number of attempts in the response. May differ between pages.
 	Limit *int32 `protobuf:"varint,3,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// The next_page_token of the previous response. Empty: the first page. The other fields,
 	// except `limit`, must be the same as in the previous request. A token of a job that was deleted
@@ -3148,7 +3141,7 @@ func (x *ListExecutionAttemptsResponse) GetNextPageToken() string {
 
 type DeleteJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3229,10 +3222,9 @@ func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
 
 type PauseJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// The reason. It becomes Pause.reason. At most 1000 characters, not U+0000. Empty: "paused by
-	// operator".
+	// The reason. It becomes Pause.reason. Empty: "paused by operator".
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The Job.etag that the job must have. Empty: any.
 	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -3338,7 +3330,7 @@ func (x *PauseJobResponse) GetJob() *Job {
 
 type ResumeJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// The Job.etag that the job must have. Empty: any.
 	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -3437,9 +3429,9 @@ func (x *ResumeJobResponse) GetJob() *Job {
 
 type AdvanceJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// The stage to open: 0–99. The first is 0. If it is open or has passed already, nothing changes, so
+	// The stage to open. The first is 0. If it is open or has passed already, nothing changes, so
 	// the call is safe to repeat. Unset: the stage after the open one.
 	Stage *int32 `protobuf:"varint,2,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
 	// The Job.etag that the job must have. Empty: any.
@@ -3546,11 +3538,11 @@ func (x *AdvanceJobResponse) GetJob() *Job {
 
 type ApproveStageRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// The stage to approve: 0–99. The first is 0. It must be open.
+	// The stage to approve. The first is 0. It must be open.
 	Stage int32 `protobuf:"varint,2,opt,name=stage,proto3" json:"stage,omitempty"`
-	// A comment, stored with the approval. At most 200 characters, not U+0000.
+	// A comment, stored with the approval.
 	Comment       string `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3654,9 +3646,9 @@ func (x *ApproveStageResponse) GetJob() *Job {
 
 type UpdateJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Required. The fields to change:
+	// The fields to change:
 	//
 	//	expires_at                   Later than now, and at most 366 days from now. Unset: the job
 	//	                             never expires. A job that has expired fails with
@@ -3815,13 +3807,12 @@ func (x *UpdateJobResponse) GetJob() *Job {
 
 type GetFailureSummaryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. At most 16. No
-	// statuses: all.
+	// Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. No statuses: all.
 	Statuses []JobExecution_Status `protobuf:"varint,2,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"statuses,omitempty"`
-	// Only failures with one of these codes, at most 100. An empty one means failures without a
-	// code. No codes: all.
+	// Only failures with one of these codes. An empty one means failures without a code. No codes:
+	// all.
 	FailureCodes  []string `protobuf:"bytes,3,rep,name=failure_codes,json=failureCodes,proto3" json:"failure_codes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4009,7 +4000,7 @@ func (x *FailureCount) GetDeviceIds() []string {
 
 type WatchJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The ID of the job.
+	// The ID of the job.
 	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4229,7 +4220,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\v\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\v\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -4276,40 +4267,41 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06targetB\r\n" +
 	"\v_created_byB\x10\n" +
 	"\x0e_cancel_reasonB\x1e\n" +
-	"\x1c_in_progress_timeout_minutes\"\x8c\x01\n" +
-	"\aRollout\x12,\n" +
-	"\x06stages\x18\x01 \x03(\v2\x14.fleet.jobs.v1.StageR\x06stages\x12+\n" +
-	"\x0fmax_in_progress\x18\x02 \x01(\x05H\x00R\rmaxInProgress\x88\x01\x01\x12\x12\n" +
-	"\x04seed\x18\x03 \x01(\tR\x04seedB\x12\n" +
-	"\x10_max_in_progress\"\xc7\x02\n" +
-	"\x05Stage\x12!\n" +
-	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x12#\n" +
-	"\fdevice_count\x18\x02 \x01(\x05H\x00R\vdeviceCount\x12\x1a\n" +
-	"\apercent\x18\x03 \x01(\x05H\x00R\apercent\x12\x1e\n" +
-	"\tremainder\x18\x04 \x01(\bH\x00R\tremainder\x12\x1b\n" +
-	"\bgroup_id\x18\x05 \x01(\tH\x00R\agroupId\x123\n" +
-	"\x13releases_per_minute\x18\x06 \x01(\x05H\x01R\x11releasesPerMinute\x88\x01\x01\x12'\n" +
+	"\x1c_in_progress_timeout_minutes\"\xbc\x01\n" +
+	"\aRollout\x129\n" +
+	"\x06stages\x18\x01 \x03(\v2\x14.fleet.jobs.v1.StageB\v\xbaH\b\xc8\x01\x01\x92\x01\x02\x10dR\x06stages\x128\n" +
+	"\x0fmax_in_progress\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x00R\rmaxInProgress\x88\x01\x01\x12(\n" +
+	"\x04seed\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x012\n" +
+	"^[^\\x00]*$R\x04seedB\x12\n" +
+	"\x10_max_in_progress\"\xbc\x03\n" +
+	"\x05Stage\x12D\n" +
+	"\fdisplay_name\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\vdisplayName\x120\n" +
+	"\fdevice_count\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x00R\vdeviceCount\x12%\n" +
+	"\apercent\x18\x03 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x01H\x00R\apercent\x12\x1e\n" +
+	"\tremainder\x18\x04 \x01(\bH\x00R\tremainder\x12A\n" +
+	"\bgroup_id\x18\x05 \x01(\tB$\xbaH!r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$H\x00R\agroupId\x12@\n" +
+	"\x13releases_per_minute\x18\x06 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x01R\x11releasesPerMinute\x88\x01\x01\x12'\n" +
 	"\x04gate\x18\a \x01(\v2\x13.fleet.jobs.v1.GateR\x04gate\x12\x1f\n" +
 	"\vallow_empty\x18\b \x01(\bR\n" +
-	"allowEmptyB\x06\n" +
-	"\x04sizeB\x16\n" +
-	"\x14_releases_per_minute\"\xac\x02\n" +
-	"\x04Gate\x127\n" +
-	"\x15min_succeeded_percent\x18\x01 \x01(\x05H\x00R\x13minSucceededPercent\x88\x01\x01\x126\n" +
-	"\tbake_time\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bbakeTime\x12>\n" +
-	"\radvance_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\fadvanceAfter\x12)\n" +
+	"allowEmptyB\r\n" +
+	"\x04size\x12\x05\xbaH\x02\b\x01B\x16\n" +
+	"\x14_releases_per_minute\"\xdb\x02\n" +
+	"\x04Gate\x12B\n" +
+	"\x15min_succeeded_percent\x18\x01 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x01H\x00R\x13minSucceededPercent\x88\x01\x01\x12G\n" +
+	"\tbake_time\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x05\b\x80\x9a\x9e\x012\x00R\bbakeTime\x12Q\n" +
+	"\radvance_after\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\v\"\x05\b\x80\x9a\x9e\x012\x02\b\x01R\fadvanceAfter\x12)\n" +
 	"\x10require_approval\x18\x04 \x01(\bR\x0frequireApproval\x12.\n" +
 	"\x13allow_self_approval\x18\x05 \x01(\bR\x11allowSelfApprovalB\x18\n" +
-	"\x16_min_succeeded_percent\"\xde\x04\n" +
-	"\x10FailureCriterion\x12>\n" +
-	"\bstatuses\x18\x01 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\bstatuses\x12#\n" +
-	"\rfailure_codes\x18\x02 \x03(\tR\ffailureCodes\x12\x1a\n" +
-	"\apercent\x18\x03 \x01(\x05H\x00R\apercent\x12\x16\n" +
-	"\x05count\x18\x04 \x01(\x05H\x00R\x05count\x12;\n" +
-	"\x05basis\x18\x05 \x01(\x0e2%.fleet.jobs.v1.FailureCriterion.BasisR\x05basis\x12!\n" +
-	"\fmin_finished\x18\x06 \x01(\x05R\vminFinished\x12;\n" +
-	"\x05scope\x18\a \x01(\x0e2%.fleet.jobs.v1.FailureCriterion.ScopeR\x05scope\x12>\n" +
-	"\x06action\x18\b \x01(\x0e2&.fleet.jobs.v1.FailureCriterion.ActionR\x06action\"H\n" +
+	"\x16_min_succeeded_percent\"\xe4\x05\n" +
+	"\x10FailureCriterion\x12S\n" +
+	"\bstatuses\x18\x01 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\x13\xbaH\x10\x92\x01\r\x10\x10\"\t\x82\x01\x06\x18\x04\x18\x05\x18\x06R\bstatuses\x12J\n" +
+	"\rfailure_codes\x18\x02 \x03(\tB%\xbaH\"\x92\x01\x1f\x10d\"\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\ffailureCodes\x12%\n" +
+	"\apercent\x18\x03 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x01H\x00R\apercent\x12#\n" +
+	"\x05count\x18\x04 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x00R\x05count\x12E\n" +
+	"\x05basis\x18\x05 \x01(\x0e2%.fleet.jobs.v1.FailureCriterion.BasisB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05basis\x12.\n" +
+	"\fmin_finished\x18\x06 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x00R\vminFinished\x12E\n" +
+	"\x05scope\x18\a \x01(\x0e2%.fleet.jobs.v1.FailureCriterion.ScopeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05scope\x12H\n" +
+	"\x06action\x18\b \x01(\x0e2&.fleet.jobs.v1.FailureCriterion.ActionB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06action\"H\n" +
 	"\x05Basis\x12\x15\n" +
 	"\x11BASIS_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bFINISHED\x10\x01\x12\f\n" +
@@ -4324,8 +4316,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x05PAUSE\x10\x01\x12\n" +
 	"\n" +
 	"\x06CANCEL\x10\x02\x12\x10\n" +
-	"\fFORCE_CANCEL\x10\x03B\v\n" +
-	"\tthreshold\"\xa2\x04\n" +
+	"\fFORCE_CANCEL\x10\x03B\x12\n" +
+	"\tthreshold\x12\x05\xbaH\x02\b\x01\"\xa2\x04\n" +
 	"\bJobStage\x12!\n" +
 	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x123\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1d.fleet.jobs.v1.JobStage.StateR\x05state\x12)\n" +
@@ -4406,23 +4398,26 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\bREJECTED\x10\x06\x12\b\n" +
 	"\x04HELD\x10\aB\x0f\n" +
 	"\r_failure_codeB\b\n" +
-	"\x06_stage\"\x81\x05\n" +
-	"\x10CreateJobRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12#\n" +
-	"\rdocument_type\x18\x02 \x01(\tR\fdocumentType\x12@\n" +
-	"\x0fdocument_params\x18\x03 \x01(\v2\x17.google.protobuf.StructR\x0edocumentParams\x12*\n" +
-	"\x10target_device_id\x18\x04 \x01(\tH\x00R\x0etargetDeviceId\x12(\n" +
-	"\x0ftarget_group_id\x18\x05 \x01(\tH\x00R\rtargetGroupId\x12\x1f\n" +
+	"\x06_stage\"\xbe\x06\n" +
+	"\x10CreateJobRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12K\n" +
+	"\rdocument_type\x18\x02 \x01(\tB&\xbaH#\xc8\x01\x01r\x1e\x10\x01\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\fdocumentType\x12@\n" +
+	"\x0fdocument_params\x18\x03 \x01(\v2\x17.google.protobuf.StructR\x0edocumentParams\x12N\n" +
+	"\x10target_device_id\x18\x04 \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$H\x00R\x0etargetDeviceId\x12L\n" +
+	"\x0ftarget_group_id\x18\x05 \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$H\x00R\rtargetGroupId\x12\x1f\n" +
 	"\n" +
-	"target_all\x18\x06 \x01(\bH\x00R\ttargetAll\x12-\n" +
-	"\x10expires_in_hours\x18\a \x01(\x05H\x01R\x0eexpiresInHours\x88\x01\x01\x12#\n" +
-	"\rnever_expires\x18\b \x01(\bR\fneverExpires\x12B\n" +
-	"\x1bin_progress_timeout_minutes\x18\t \x01(\x05H\x02R\x18inProgressTimeoutMinutes\x88\x01\x01\x120\n" +
+	"target_all\x18\x06 \x01(\bH\x00R\ttargetAll\x129\n" +
+	"\x10expires_in_hours\x18\a \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xd0\x05(\x01H\x01R\x0eexpiresInHours\x88\x01\x01\x12#\n" +
+	"\rnever_expires\x18\b \x01(\bR\fneverExpires\x12N\n" +
+	"\x1bin_progress_timeout_minutes\x18\t \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe0N(\x01H\x02R\x18inProgressTimeoutMinutes\x88\x01\x01\x120\n" +
 	"\arollout\x18\n" +
-	" \x01(\v2\x16.fleet.jobs.v1.RolloutR\arollout\x12J\n" +
-	"\x10failure_criteria\x18\v \x03(\v2\x1f.fleet.jobs.v1.FailureCriterionR\x0ffailureCriteria\x12#\n" +
-	"\rvalidate_only\x18\f \x01(\bR\fvalidateOnlyB\b\n" +
-	"\x06targetB\x13\n" +
+	" \x01(\v2\x16.fleet.jobs.v1.RolloutR\arollout\x12T\n" +
+	"\x10failure_criteria\x18\v \x03(\v2\x1f.fleet.jobs.v1.FailureCriterionB\b\xbaH\x05\x92\x01\x02\x10\n" +
+	"R\x0ffailureCriteria\x12#\n" +
+	"\rvalidate_only\x18\f \x01(\bR\fvalidateOnlyB\x0f\n" +
+	"\x06target\x12\x05\xbaH\x02\b\x01B\x13\n" +
 	"\x11_expires_in_hoursB\x1e\n" +
 	"\x1c_in_progress_timeout_minutes\"\xe7\x01\n" +
 	"\x11CreateJobResponse\x12\x15\n" +
@@ -4431,19 +4426,19 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x0fexecution_count\x18\x03 \x01(\x05R\x0eexecutionCount\x129\n" +
 	"\n" +
 	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12$\n" +
-	"\x03job\x18\x05 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xcf\x04\n" +
-	"\x0fListJobsRequest\x121\n" +
-	"\x06status\x18\x01 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\x12\x1f\n" +
-	"\x05limit\x18\x02 \x01(\x05B\x04\xb8\x89#2H\x01R\x05limit\x88\x01\x01\x12\x16\n" +
-	"\x06offset\x18\x03 \x01(\x05R\x06offset\x12\x1d\n" +
+	"\x03job\x18\x05 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x98\x06\n" +
+	"\x0fListJobsRequest\x12;\n" +
+	"\x06status\x18\x01 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12)\n" +
+	"\x05limit\x18\x02 \x01(\x05B\x0e\xbaH\a\x1a\x05\x18\xc8\x01(\x01\xb8\x89#2H\x01R\x05limit\x88\x01\x01\x12\x1f\n" +
+	"\x06offset\x18\x03 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\x06offset\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageToken\x125\n" +
-	"\bstatuses\x18\x05 \x03(\x0e2\x19.fleet.jobs.v1.Job.StatusR\bstatuses\x12#\n" +
-	"\rdocument_type\x18\x06 \x01(\tR\fdocumentType\x12\x1d\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12H\n" +
+	"\bstatuses\x18\x05 \x03(\x0e2\x19.fleet.jobs.v1.Job.StatusB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\a\x82\x01\x04\x10\x01 \x00R\bstatuses\x12K\n" +
+	"\rdocument_type\x18\x06 \x01(\tB&\xbaH#\xd8\x01\x01r\x1e\x10\x01\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\fdocumentType\x12F\n" +
 	"\n" +
-	"created_by\x18\a \x01(\tR\tcreatedBy\x12*\n" +
-	"\x10target_device_id\x18\b \x01(\tH\x00R\x0etargetDeviceId\x12(\n" +
-	"\x0ftarget_group_id\x18\t \x01(\tH\x00R\rtargetGroupId\x12\x1f\n" +
+	"created_by\x18\a \x01(\tB'\xbaH$\xd8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\tcreatedBy\x12N\n" +
+	"\x10target_device_id\x18\b \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$H\x00R\x0etargetDeviceId\x12L\n" +
+	"\x0ftarget_group_id\x18\t \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$H\x00R\rtargetGroupId\x12\x1f\n" +
 	"\n" +
 	"target_all\x18\n" +
 	" \x01(\bH\x00R\ttargetAll\x12=\n" +
@@ -4454,109 +4449,121 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06_limit\"b\n" +
 	"\x10ListJobsResponse\x12&\n" +
 	"\x04jobs\x18\x01 \x03(\v2\x12.fleet.jobs.v1.JobR\x04jobs\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"r\n" +
-	"\rGetJobRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x125\n" +
-	"\x10executions_limit\x18\x02 \x01(\x05B\x05\xb8\x89#\xe8\aH\x00R\x0fexecutionsLimit\x88\x01\x01B\x13\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa0\x01\n" +
+	"\rGetJobRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12?\n" +
+	"\x10executions_limit\x18\x02 \x01(\x05B\x0f\xbaH\a\x1a\x05\x18\x88'(\x00\xb8\x89#\xe8\aH\x00R\x0fexecutionsLimit\x88\x01\x01B\x13\n" +
 	"\x11_executions_limit\"6\n" +
 	"\x0eGetJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x8e\x02\n" +
-	"\x18ListJobExecutionsRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12:\n" +
-	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12 \n" +
-	"\x05limit\x18\x03 \x01(\x05B\x05\xb8\x89#\xe8\aH\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x8f\x03\n" +
+	"\x18ListJobExecutionsRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12D\n" +
+	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12*\n" +
+	"\x05limit\x18\x03 \x01(\x05B\x0f\xbaH\a\x1a\x05\x18\x88'(\x01\xb8\x89#\xe8\aH\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageToken\x12\x1b\n" +
-	"\tdevice_id\x18\x05 \x01(\tR\bdeviceId\x12&\n" +
-	"\ffailure_code\x18\x06 \x01(\tH\x01R\vfailureCode\x88\x01\x01B\b\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12D\n" +
+	"\tdevice_id\x18\x05 \x01(\tB'\xbaH$\xd8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\x12F\n" +
+	"\ffailure_code\x18\x06 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$H\x01R\vfailureCode\x88\x01\x01B\b\n" +
 	"\x06_limitB\x0f\n" +
 	"\r_failure_code\"\x80\x01\n" +
 	"\x19ListJobExecutionsResponse\x12;\n" +
 	"\n" +
 	"executions\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.JobExecutionR\n" +
 	"executions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"W\n" +
-	"\x10CancelJobRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x91\x01\n" +
+	"\x10CancelJobRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12,\n" +
+	"\x06reason\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\a2\n" +
+	"^[^\\x00]*$R\x06reason\x12\x14\n" +
 	"\x05force\x18\x03 \x01(\bR\x05force\"]\n" +
 	"\x11CancelJobResponse\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x121\n" +
-	"\x06status\x18\x02 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\"z\n" +
-	"\x16CancelExecutionRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
-	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
+	"\x06status\x18\x02 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\"\xdd\x01\n" +
+	"\x16CancelExecutionRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12D\n" +
+	"\tdevice_id\x18\x02 \x01(\tB'\xbaH$\xc8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\x12,\n" +
+	"\x06reason\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\a2\n" +
+	"^[^\\x00]*$R\x06reason\x12\x14\n" +
 	"\x05force\x18\x04 \x01(\bR\x05force\"T\n" +
 	"\x17CancelExecutionResponse\x129\n" +
-	"\texecution\x18\x01 \x01(\v2\x1b.fleet.jobs.v1.JobExecutionR\texecution\"\x9c\x02\n" +
-	"\x16RetryExecutionsRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12>\n" +
-	"\bstatuses\x18\x02 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\bstatuses\x12-\n" +
-	"\x10expires_in_hours\x18\x03 \x01(\x05H\x00R\x0eexpiresInHours\x88\x01\x01\x12#\n" +
-	"\rnever_expires\x18\x04 \x01(\bR\fneverExpires\x12#\n" +
-	"\rfailure_codes\x18\x05 \x03(\tR\ffailureCodes\x12\x1d\n" +
+	"\texecution\x18\x01 \x01(\v2\x1b.fleet.jobs.v1.JobExecutionR\texecution\"\xb9\x03\n" +
+	"\x16RetryExecutionsRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12V\n" +
+	"\bstatuses\x18\x02 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\x16\xbaH\x13\xc8\x01\x01\x92\x01\r\x10\x10\"\t\x82\x01\x06\x18\x04\x18\x05\x18\x06R\bstatuses\x129\n" +
+	"\x10expires_in_hours\x18\x03 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xd0\x05(\x01H\x00R\x0eexpiresInHours\x88\x01\x01\x12#\n" +
+	"\rnever_expires\x18\x04 \x01(\bR\fneverExpires\x12J\n" +
+	"\rfailure_codes\x18\x05 \x03(\tB%\xbaH\"\x92\x01\x1f\x10d\"\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\ffailureCodes\x12K\n" +
 	"\n" +
-	"device_ids\x18\x06 \x03(\tR\tdeviceIdsB\x13\n" +
+	"device_ids\x18\x06 \x03(\tB,\xbaH)\x92\x01&\x10\xe8\a\"!r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\tdeviceIdsB\x13\n" +
 	"\x11_expires_in_hours\"y\n" +
 	"\x17RetryExecutionsResponse\x12#\n" +
 	"\rretried_count\x18\x01 \x01(\x05R\fretriedCount\x129\n" +
 	"\n" +
-	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x9c\x01\n" +
-	"\x1cListExecutionAttemptsRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
-	"\tdevice_id\x18\x02 \x01(\tR\bdeviceId\x12\x1f\n" +
-	"\x05limit\x18\x03 \x01(\x05B\x04\xb8\x89#dH\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xf2\x01\n" +
+	"\x1cListExecutionAttemptsRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12D\n" +
+	"\tdevice_id\x18\x02 \x01(\tB'\xbaH$\xc8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\x12(\n" +
+	"\x05limit\x18\x03 \x01(\x05B\r\xbaH\x06\x1a\x04\x18d(\x01\xb8\x89#dH\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tR\tpageTokenB\b\n" +
 	"\x06_limit\"\x80\x01\n" +
 	"\x1dListExecutionAttemptsResponse\x127\n" +
 	"\battempts\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.JobExecutionR\battempts\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\")\n" +
-	"\x10DeleteJobRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"\x13\n" +
-	"\x11DeleteJobResponse\"T\n" +
-	"\x0fPauseJobRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
-	"\x04etag\x18\x03 \x01(\tR\x04etag\"8\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"M\n" +
+	"\x10DeleteJobRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\"\x13\n" +
+	"\x11DeleteJobResponse\"\xa3\x01\n" +
+	"\x0fPauseJobRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12,\n" +
+	"\x06reason\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\a2\n" +
+	"^[^\\x00]*$R\x06reason\x12'\n" +
+	"\x04etag\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
+	"^[^\\x00]*$R\x04etag\"8\n" +
 	"\x10PauseJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"=\n" +
-	"\x10ResumeJobRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x12\n" +
-	"\x04etag\x18\x02 \x01(\tR\x04etag\"9\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"v\n" +
+	"\x10ResumeJobRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12'\n" +
+	"\x04etag\x18\x02 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
+	"^[^\\x00]*$R\x04etag\"9\n" +
 	"\x11ResumeJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"c\n" +
-	"\x11AdvanceJobRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x19\n" +
-	"\x05stage\x18\x02 \x01(\x05H\x00R\x05stage\x88\x01\x01\x12\x12\n" +
-	"\x04etag\x18\x03 \x01(\tR\x04etagB\b\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xa7\x01\n" +
+	"\x11AdvanceJobRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12$\n" +
+	"\x05stage\x18\x02 \x01(\x05B\t\xbaH\x06\x1a\x04\x18c(\x00H\x00R\x05stage\x88\x01\x01\x12'\n" +
+	"\x04etag\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
+	"^[^\\x00]*$R\x04etagB\b\n" +
 	"\x06_stage\":\n" +
 	"\x12AdvanceJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\\\n" +
-	"\x13ApproveStageRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x14\n" +
-	"\x05stage\x18\x02 \x01(\x05R\x05stage\x12\x18\n" +
-	"\acomment\x18\x03 \x01(\tR\acomment\"<\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xa1\x01\n" +
+	"\x13ApproveStageRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\x1f\n" +
+	"\x05stage\x18\x02 \x01(\x05B\t\xbaH\x06\x1a\x04\x18c(\x00R\x05stage\x12.\n" +
+	"\acomment\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xc8\x012\n" +
+	"^[^\\x00]*$R\acomment\"<\n" +
 	"\x14ApproveStageResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x97\x03\n" +
-	"\x10UpdateJobRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12;\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\x12\x12\n" +
-	"\x04etag\x18\x03 \x01(\tR\x04etag\x12B\n" +
-	"\x1bin_progress_timeout_minutes\x18\x04 \x01(\x05H\x00R\x18inProgressTimeoutMinutes\x88\x01\x01\x120\n" +
-	"\arollout\x18\x05 \x01(\v2\x16.fleet.jobs.v1.RolloutR\arollout\x12J\n" +
-	"\x10failure_criteria\x18\x06 \x03(\v2\x1f.fleet.jobs.v1.FailureCriterionR\x0ffailureCriteria\x129\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xde\x04\n" +
+	"\x10UpdateJobRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\xaa\x01\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskBm\xbaHj\xc8\x01\x01\xe2\x01d\x12\n" +
+	"expires_at\x12\x1bin_progress_timeout_minutes\x12\x10failure_criteria\x12\x17rollout.max_in_progress\x12\x0erollout.stagesR\n" +
+	"updateMask\x12'\n" +
+	"\x04etag\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
+	"^[^\\x00]*$R\x04etag\x12N\n" +
+	"\x1bin_progress_timeout_minutes\x18\x04 \x01(\x05B\n" +
+	"\xbaH\a\x1a\x05\x18\xe0N(\x01H\x00R\x18inProgressTimeoutMinutes\x88\x01\x01\x128\n" +
+	"\arollout\x18\x05 \x01(\v2\x16.fleet.jobs.v1.RolloutB\x06\xbaH\x03\xd8\x01\x03R\arollout\x12T\n" +
+	"\x10failure_criteria\x18\x06 \x03(\v2\x1f.fleet.jobs.v1.FailureCriterionB\b\xbaH\x05\x92\x01\x02\x10\n" +
+	"R\x0ffailureCriteria\x129\n" +
 	"\n" +
 	"expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAtB\x1e\n" +
 	"\x1c_in_progress_timeout_minutes\"9\n" +
 	"\x11UpdateJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x96\x01\n" +
-	"\x18GetFailureSummaryRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12>\n" +
-	"\bstatuses\x18\x02 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\bstatuses\x12#\n" +
-	"\rfailure_codes\x18\x03 \x03(\tR\ffailureCodes\"u\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xf6\x01\n" +
+	"\x18GetFailureSummaryRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12S\n" +
+	"\bstatuses\x18\x02 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\x13\xbaH\x10\x92\x01\r\x10\x10\"\t\x82\x01\x06\x18\x04\x18\x05\x18\x06R\bstatuses\x12J\n" +
+	"\rfailure_codes\x18\x03 \x03(\tB%\xbaH\"\x92\x01\x1f\x10d\"\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\ffailureCodes\"u\n" +
 	"\x19GetFailureSummaryResponse\x127\n" +
 	"\bfailures\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.FailureCountR\bfailures\x12\x1f\n" +
 	"\vother_count\x18\x02 \x01(\x05R\n" +
@@ -4566,9 +4573,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\ffailure_code\x18\x02 \x01(\tR\vfailureCode\x12'\n" +
 	"\x0fexecution_count\x18\x03 \x01(\x05R\x0eexecutionCount\x12\x1d\n" +
 	"\n" +
-	"device_ids\x18\x04 \x03(\tR\tdeviceIds\"(\n" +
-	"\x0fWatchJobRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"8\n" +
+	"device_ids\x18\x04 \x03(\tR\tdeviceIds\"L\n" +
+	"\x0fWatchJobRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\"8\n" +
 	"\x10WatchJobResponse\x12$\n" +
 	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x12\n" +
 	"\x10GetCallerRequest\"\x80\x02\n" +

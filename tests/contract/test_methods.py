@@ -6,7 +6,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.descriptor_pb2 import MethodOptions
 
 from jobs_grpc.auth.principal import Role
-from jobs_grpc.methods import METHODS, page_size
+from jobs_grpc.contract.methods import METHODS, page_size
 
 DESCRIPTORS = [
     method
