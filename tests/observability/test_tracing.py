@@ -106,7 +106,9 @@ async def test_call_and_its_statement_are_spans_of_the_trace_of_the_caller(
     statement = await receiver.wait_for("jobs.list_jobs", TRACE_ID)
     assert statement.span.kind == Span.SPAN_KIND_CLIENT
     assert statement.span.parent_span_id == call.span.span_id
-    assert statement.attributes["db.query.text"].startswith("SELECT * FROM jobs.list_jobs($1, ")
+    assert statement.attributes["db.query.text"].startswith(
+        "SELECT * FROM jobs.list_jobs(p_tenant_id =>"
+    )
     assert (await _line(log, "order-66")).endswith(f"trace_id={TRACE_ID}")
 
 
