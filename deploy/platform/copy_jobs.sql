@@ -138,20 +138,27 @@ END $$;
 INSERT INTO jobs.jobs
     (tenant_id, job_id, document_type, document_params, target_device_id, target_group_id,
      target_all, expires_in_hours, expires_at, status, completed_at, canceled_at, cancel_reason,
-     finalized, created_by, created_at, updated_at)
+     finalized, created_by, created_at, updated_at, request)
 SELECT
     j.tenant_id, j.job_id, j.document_type, j.document_params, j.target_device_id,
-    j.target_group_id, j.target_all,
-    -- The value of the original request, so that a repeated CreateJob returns the same job.
-    CASE WHEN j.expires_at IS NOT NULL
-         THEN greatest(round(extract(epoch FROM j.expires_at - j.created_at) / 3600), 1) END,
+    j.target_group_id, j.target_all, requested.expires_in_hours,
     j.expires_at, final.status, CASE WHEN final.status = 'COMPLETED' THEN final.at END,
     CASE WHEN final.status = 'CANCELED' THEN final.at END,
     CASE WHEN final.status = 'CANCELED'
          THEN coalesce(j.cancel_reason, 'canceled by operator') END,
     -- If not, the sweeper writes the statuses that the cancel or the expiry has changed.
-    j.queued = 0, j.created_by, j.created_at, coalesce(final.at, j.updated_at)
+    j.queued = 0, j.created_by, j.created_at, coalesce(final.at, j.updated_at),
+    -- The original request, so that a repeated CreateJob returns the same job.
+    jobs.create_request(
+        j.document_type, j.target_device_id, j.target_group_id, requested.expires_in_hours, false,
+        NULL, NULL, NULL
+    )
 FROM copied_jobs j
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN j.expires_at IS NOT NULL
+                THEN greatest(round(extract(epoch FROM j.expires_at - j.created_at) / 3600), 1)
+           END::integer AS expires_in_hours
+) requested
 CROSS JOIN LATERAL (
     -- The platform left some jobs IN_PROGRESS although all their devices have finished.
     SELECT

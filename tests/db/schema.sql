@@ -72,6 +72,7 @@ CREATE TABLE jobs.jobs (
     pause_cause text,
     trip jsonb,
     default_expiry boolean DEFAULT false NOT NULL,
+    request jsonb,
     CONSTRAINT jobs_cancel_reason_check CHECK (((canceled_at IS NULL) = (cancel_reason IS NULL))),
     CONSTRAINT jobs_canceled_at_check CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_completed_at_check CHECK (((status = 'COMPLETED'::jobs.job_status) = (completed_at IS NOT NULL))),

@@ -18,6 +18,8 @@ REQUEST: dict[str, Any] = {
     "target_group_id": "north",
     "expires_in_hours": 24,
 }
+_STAGED = pb.Rollout(stages=[pb.Stage(device_count=1), pb.Stage(remainder=True)])
+_CRITERION = pb.FailureCriterion(count=1)
 
 
 @pytest.fixture
@@ -93,6 +95,17 @@ async def test_repeated_create_returns_the_first_response_after_devices_reported
     assert await operator.create(**REQUEST) == first
 
 
+async def test_repeated_create_returns_the_first_response_after_the_expiry_changed(
+    operator: Operator, first: pb.CreateJobResponse
+) -> None:
+    await operator.update("j", "expires_at", "in_progress_timeout_minutes")
+    assert await operator.create(**REQUEST) == first
+
+    await operator.cancel_execution("j", "a")
+    await operator.retry("j", pb.JobExecution.REJECTED, expires_in_hours=700)
+    assert await operator.create(**REQUEST) == first
+
+
 @pytest.mark.parametrize(
     "difference",
     [
@@ -123,6 +136,48 @@ async def test_create_is_rejected_when_job_id_exists_with_a_different_request(
     assert failure.metadata == {"jobId": "j"}
     assert failure.message == "Job j was created by another request; choose another job_id"
     assert await operator.get("j") == before
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "same", "different"),
+    [
+        ({}, {"expires_in_hours": 24}, {"expires_in_hours": 25}),
+        ({"never_expires": True}, {}, {"never_expires": False}),
+        ({"in_progress_timeout_minutes": 5}, {}, {"in_progress_timeout_minutes": None}),
+        ({"rollout": _STAGED, "default_expiry": False}, {}, {"expires_in_hours": 25}),
+        (
+            {"rollout": _STAGED, "default_expiry": False},
+            {"expires_in_hours": 24},
+            {"never_expires": True},
+        ),
+        ({"rollout": _STAGED, "default_expiry": True}, {}, {"expires_in_hours": 24}),
+        ({"failure_criteria": [_CRITERION]}, {}, {"failure_criteria": []}),
+    ],
+    ids=str,
+)
+async def test_repeated_create_is_compared_with_a_job_that_was_created_before_requests_were_stored(
+    database: Database,
+    operator: Operator,
+    request_fields: dict[str, Any],
+    same: dict[str, Any],
+    different: dict[str, Any],
+) -> None:
+    await database.add_devices(operator.tenant, 3)
+    default_expiry = request_fields.pop("default_expiry", False)
+    request = {"job_id": "j", "target_all": True, **request_fields}
+    first = await operator.create(**request)
+    await database.owner.execute(
+        "UPDATE jobs.jobs SET request = NULL, default_expiry = $2, rollout_request ="
+        " CASE WHEN request ?| '{rollout, failure_criteria}' THEN jsonb_build_object("
+        "'rollout', request -> 'rollout', 'failure_criteria', request -> 'failure_criteria') END"
+        " WHERE tenant_id = $1",
+        operator.tenant,
+        default_expiry,
+    )
+
+    assert await operator.create(**request | same) == first
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        await operator.create(**request | different)
 
 
 async def test_existing_job_id_is_reported_before_missing_targets(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from jobs_grpc.services.rollout_json import rollout_json
 from tests.support.callers import Operator
-from tests.support.database import Database, request_session
+from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.rollout_model import Rollout, Stage
 from tests.support.server import Server, running_server
@@ -188,33 +188,19 @@ async def test_repeated_request_with_the_default_expiry_returns_the_first_respon
             await operator.create(job_id=job_id, **request, **expiry)
 
 
-@pytest.mark.parametrize("by_previous_first", [False, True])
-async def test_previous_version_repeats_a_request_without_an_expiry(
-    database: Database, operator: Operator, by_previous_first: bool
+async def test_request_without_an_expiry_differs_from_the_default_only_with_a_rollout(
+    operator: Operator,
 ) -> None:
-    """Its servers have the default of 24 hours for all jobs."""
-    stages = rollout({"device_count": 1}, REST)
+    """Even if the rollout needs no more than the default of 24 hours."""
+    for job_id, fields in (("all", {}), ("staged", {"rollout": rollout(REST)})):
+        absent = {"job_id": job_id, "target_all": True, **fields}
+        first = await operator.create(**absent)
 
-    async def create_by_previous() -> datetime:
-        async with request_session(database) as (session, _):
-            time = await session.fetchval(
-                "SELECT extract(epoch FROM expires_at)::float8 FROM jobs.create_job("
-                "$1, 'j', 't', '{}', NULL, NULL, true, 24, NULL, 'olivia', 100, NULL, $2)",
-                operator.tenant,
-                rollout_json(stages),
-            )
-            return datetime.fromtimestamp(time, UTC)
-
-    async def create() -> datetime:
-        response = await operator.create(
-            job_id="j", document_type="t", target_all=True, rollout=stages
-        )
-        return response.expires_at.ToDatetime(UTC)
-
-    calls = [create, create_by_previous]
-    first, second = reversed(calls) if by_previous_first else calls
-
-    assert await first() == await second()
+        if fields:
+            with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+                await operator.create(**absent, expires_in_hours=24)
+        else:
+            assert await operator.create(**absent, expires_in_hours=24) == first
 
 
 def _seconds(low: int, high: int) -> st.SearchStrategy[Fraction]:

@@ -28,7 +28,7 @@ _STAGES = """
 _JOB = """
     UPDATE jobs.jobs
     SET open_stage = 0, release_end = $3, release_base = 0, release_since = now(),
-        rollout_request = '{"rollout": {"seed": "s"}}'
+        request = '{"rollout": {"seed": "s"}}'
     WHERE tenant_id = $1 AND job_id = $2
 """
 

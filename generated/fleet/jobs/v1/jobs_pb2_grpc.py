@@ -250,10 +250,12 @@ class JobServiceServicer:
         """Creates a job, and a QUEUED execution for each targeted device, in one transaction. The
         targets are fixed: a device that is added later is not part of the job.
 
-        With a job_id, the call is safe to repeat: the same request returns the response of the
-        first call, even if a new job would exceed a limit. A different request with the same
-        job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a deleted job
-        that has not been purged yet.
+        With a job_id, the call is safe to repeat: the same request, of any user, returns the
+        response of the first call, even if the job or its targets have changed since or a new job
+        would exceed a limit. Requests that state a default or leave it out are the same, except
+        that with a rollout, a request without an expiry differs from any other. A different request
+        with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
+        deleted job that has not been purged yet.
 
         With a rollout, the devices start stage by stage. Executions that are not released yet are
         HELD. With failure_criteria, the job stops by itself when too many devices fail.

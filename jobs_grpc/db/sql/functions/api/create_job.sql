@@ -1,4 +1,4 @@
--- depends on: apply_rollout_rules, check_active_job_limit, check_expiry, create_staged_executions, job_states, minimum_rollout_time
+-- depends on: apply_rollout_rules, check_active_job_limit, check_expiry, create_request, create_staged_executions, job_states, minimum_rollout_time
 -- Creates a job and an execution for each targeted device. If a request with the same
 -- parameters, of any user, created the job before, changes nothing and returns the same result.
 -- With p_validate_only, checks the request and returns what it would do, but writes nothing.
@@ -37,14 +37,16 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_now timestamptz := jobs.clock_time();
-    v_rollout_request jsonb := CASE WHEN num_nonnulls(p_rollout, p_failure_criteria) > 0
-        THEN jsonb_build_object('rollout', p_rollout, 'failure_criteria', p_failure_criteria) END;
-    -- Without a rollout, a request without an expiry is the same as one with the default.
-    v_default_expiry boolean := p_default_expiry AND p_rollout IS NOT NULL;
+    v_request jsonb := jobs.create_request(
+        p_document_type, p_target_device_id, p_target_group_id, p_expires_in_hours, p_default_expiry,
+        p_in_progress_timeout_minutes, p_rollout, p_failure_criteria
+    );
     v_expires_in_hours integer := p_expires_in_hours;
     v_expires_at timestamptz;
     v_minimum_time jsonb;
     v_exists boolean;
+    v_job record;
+    v_is_deleted boolean;
     v_is_same_request boolean;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -58,43 +60,47 @@ BEGIN
         INSERT INTO jobs.jobs
             (tenant_id, job_id, document_type, document_params, target_device_id, target_group_id,
              target_all, expires_in_hours, expires_at, in_progress_timeout_minutes, created_by,
-             created_at, updated_at, rollout_request, has_failure_criteria, max_in_progress)
+             created_at, updated_at, request, has_failure_criteria, max_in_progress)
         VALUES
             (p_tenant_id, p_job_id, p_document_type, p_document_params, p_target_device_id,
              p_target_group_id, p_target_all, p_expires_in_hours,
              v_now + make_interval(hours => p_expires_in_hours), p_in_progress_timeout_minutes,
-             p_created_by, v_now, v_now, v_rollout_request, p_failure_criteria IS NOT NULL,
+             p_created_by, v_now, v_now, v_request, p_failure_criteria IS NOT NULL,
              (p_rollout ->> 'max_in_progress')::integer)
         ON CONFLICT (tenant_id, job_id) DO NOTHING;
         v_exists := NOT FOUND;
     END IF;
 
     IF v_exists THEN
-        -- Compared in the select list, not in WHERE. There, the planner could use an index of
-        -- list_jobs, and read other jobs.
-        SELECT s.total_executions, j.created_at + make_interval(hours => j.expires_in_hours),
-               s.document_type = p_document_type
-               AND s.document_params = p_document_params
-               AND s.target_device_id IS NOT DISTINCT FROM p_target_device_id
-               AND s.target_group_id IS NOT DISTINCT FROM p_target_group_id
-               AND s.target_all = p_target_all
-               AND (v_default_expiry AND j.default_expiry
-                    OR NOT j.default_expiry
-                       AND j.expires_in_hours IS NOT DISTINCT FROM p_expires_in_hours)
-               AND coalesce(j.requested_timeout_minutes, j.in_progress_timeout_minutes, 0)
-                   = coalesce(p_in_progress_timeout_minutes, 0)
-               AND j.rollout_request IS NOT DISTINCT FROM v_rollout_request
-        INTO execution_count, expires_at, v_is_same_request
+        SELECT s.total_executions,
+               j.created_at + make_interval(hours => j.expires_in_hours) AS first_expires_at, j.*
+        INTO v_job
         FROM jobs.job_states s
         JOIN jobs.jobs j ON j.tenant_id = s.tenant_id AND j.job_id = s.job_id
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
-        IF v_is_same_request IS NOT TRUE THEN
-            -- A deleted job has no row in job_states.
+        -- A deleted job has no row in job_states.
+        v_is_deleted := NOT FOUND;
+        v_is_same_request := v_job.document_params = p_document_params
+            AND v_request = coalesce(v_job.request, jobs.create_request(
+                -- The job was created before requests were stored. It does not say whether the request
+                -- stated the default of 24 hours.
+                v_job.document_type, v_job.target_device_id, v_job.target_group_id,
+                v_job.expires_in_hours,
+                v_job.default_expiry
+                    OR p_default_expiry AND v_job.expires_in_hours = p_expires_in_hours,
+                nullif(coalesce(
+                    v_job.requested_timeout_minutes, v_job.in_progress_timeout_minutes
+                ), 0),
+                nullif(v_job.rollout_request -> 'rollout', 'null'),
+                v_job.rollout_request -> 'failure_criteria'
+            ));
+        IF v_is_deleted OR NOT v_is_same_request THEN
             PERFORM jobs.raise_error(
-                'JOB_ALREADY_EXISTS', '',
-                jsonb_build_object('deleted', v_is_same_request IS NULL)
+                'JOB_ALREADY_EXISTS', '', jsonb_build_object('deleted', v_is_deleted)
             );
         END IF;
+        execution_count := v_job.total_executions;
+        expires_at := v_job.first_expires_at;
         IF NOT p_validate_only THEN
             RETURN NEXT;
             RETURN;
@@ -171,7 +177,7 @@ BEGIN
 
     IF p_rollout IS NOT NULL THEN
         v_minimum_time := jobs.minimum_rollout_time(p_rollout -> 'stages', stage_sizes);
-        IF v_default_expiry THEN
+        IF p_default_expiry THEN
             -- 720 is the maximum of a request.
             v_expires_in_hours := least(
                 ceil((v_minimum_time ->> 'seconds')::numeric / 3600) + p_expires_in_hours, 720
@@ -182,9 +188,8 @@ BEGIN
     v_expires_at := v_now + make_interval(hours => v_expires_in_hours);
     expires_at := v_expires_at;
     IF NOT p_validate_only AND v_expires_in_hours <> p_expires_in_hours THEN
-        -- Only then, because servers of the previous version send their default as p_expires_in_hours.
         UPDATE jobs.jobs j
-        SET expires_in_hours = v_expires_in_hours, expires_at = v_expires_at, default_expiry = true
+        SET expires_in_hours = v_expires_in_hours, expires_at = v_expires_at
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     END IF;
     IF NOT p_validate_only THEN

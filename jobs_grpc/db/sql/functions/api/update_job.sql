@@ -68,10 +68,7 @@ BEGIN
     END IF;
     IF 'in_progress_timeout_minutes' = ANY (p_fields) THEN
         UPDATE jobs.jobs j
-        SET in_progress_timeout_minutes = p_in_progress_timeout_minutes,
-            requested_timeout_minutes = coalesce(
-                j.requested_timeout_minutes, j.in_progress_timeout_minutes, 0
-            )
+        SET in_progress_timeout_minutes = p_in_progress_timeout_minutes
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     END IF;
     IF 'rollout.max_in_progress' = ANY (p_fields) THEN

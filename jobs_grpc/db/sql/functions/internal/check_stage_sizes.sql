@@ -2,7 +2,7 @@
 -- STAGES_TOO_SMALL unless the stages have room for all devices. Does nothing without devices, because
 -- the caller then raises another error.
 CREATE OR REPLACE FUNCTION jobs.check_stage_sizes(
-    p_stages jsonb,  -- the stages of a rollout, as in jobs.rollout_request
+    p_stages jsonb,  -- the stages of a rollout, as in jobs.jobs.request
     p_sizes integer[],
     p_devices integer
 ) RETURNS void

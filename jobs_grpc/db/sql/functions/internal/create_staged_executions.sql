@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION jobs.create_staged_executions(
     p_target_device_id text,
     p_target_group_id text,
     p_target_all boolean,
-    p_rollout jsonb,  -- as in jobs.rollout_request
+    p_rollout jsonb,  -- as in jobs.jobs.request
     p_now timestamptz,
     OUT devices integer,
     OUT stage_sizes integer[]

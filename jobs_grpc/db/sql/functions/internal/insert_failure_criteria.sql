@@ -4,7 +4,7 @@
 CREATE OR REPLACE FUNCTION jobs.insert_failure_criteria(
     p_tenant_id text,
     p_job_id text,
-    p_failure_criteria jsonb  -- as in jobs.rollout_request
+    p_failure_criteria jsonb  -- as in jobs.jobs.request
 ) RETURNS void
 LANGUAGE plpgsql
 AS $$

@@ -5,7 +5,7 @@
 --
 -- The last four parameters are the progress of a job; the defaults are those of a new job.
 CREATE OR REPLACE FUNCTION jobs.minimum_rollout_time(
-    p_stages jsonb,                      -- as in jobs.rollout_request, or rows of jobs.job_stages
+    p_stages jsonb,                      -- as in jobs.jobs.request, or rows of jobs.job_stages
     p_sizes integer[],                   -- of the stages
     p_open_stage integer DEFAULT 0,
     p_released numeric DEFAULT 0,        -- see release_progress_at

@@ -3,7 +3,7 @@
 -- are added, and the sum is rounded up to whole devices. The sizes add up to less than the number of
 -- devices if the stages have no room for all.
 CREATE OR REPLACE FUNCTION jobs.stage_sizes(
-    p_stages jsonb,             -- the stages of a rollout, as in jobs.rollout_request
+    p_stages jsonb,             -- the stages of a rollout, as in jobs.jobs.request
     p_devices bigint,
     p_claimed_devices bigint[]  -- for each stage of a group: its devices; 0 for the others
 ) RETURNS integer[]

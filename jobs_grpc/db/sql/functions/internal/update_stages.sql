@@ -7,7 +7,7 @@
 CREATE OR REPLACE FUNCTION jobs.update_stages(
     p_tenant_id text,
     p_job_id text,
-    p_stages jsonb,  -- as in jobs.rollout_request
+    p_stages jsonb,  -- as in jobs.jobs.request
     p_now timestamptz
 ) RETURNS void
 LANGUAGE plpgsql

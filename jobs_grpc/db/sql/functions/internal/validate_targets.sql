@@ -8,7 +8,7 @@ CREATE OR REPLACE FUNCTION jobs.validate_targets(
     p_target_device_id text,
     p_target_group_id text,
     p_target_all boolean,
-    p_rollout jsonb,  -- as in jobs.rollout_request; NULL: none
+    p_rollout jsonb,  -- as in jobs.jobs.request; NULL: none
     OUT devices integer,
     OUT stage_sizes integer[]
 )
