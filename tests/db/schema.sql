@@ -9,6 +9,22 @@ CREATE TYPE jobs.execution_status AS ENUM (
     'REJECTED'
 );
 
+CREATE TYPE jobs.decided_update AS (
+	n bigint,
+	job_id text,
+	device_id text,
+	outcome text,
+	previous_status jobs.execution_status,
+	row_id tid,
+	stored_status jobs.execution_status,
+	new_status jobs.execution_status,
+	status_details jsonb,
+	failure_code text,
+	times_out_at timestamp with time zone,
+	stage smallint,
+	has_rules boolean
+);
+
 CREATE TYPE jobs.job_status AS ENUM (
     'IN_PROGRESS',
     'COMPLETED',

@@ -42,6 +42,8 @@ _TIME = re.compile(r"_(at|since|until)$")
 # The parser of PL/pgSQL knows no types of the schema "jobs", and no enums.
 _TYPES = (
     (re.compile(r"\bjobs\.(execution_status|job_status)\b"), "name"),
+    # Arrays of records.
+    (re.compile(r"\bjobs\.\w+\[\]"), "name[]"),
     # In a declaration: record types.
     (re.compile(r"\bjobs\."), "public."),
 )

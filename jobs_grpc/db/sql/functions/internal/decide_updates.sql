@@ -1,0 +1,137 @@
+-- depends on: execution_status_at, is_held_at, next_execution, update_outcome
+-- Sets the outcome of each update, and what apply_updates needs: see update_executions. The caller has
+-- taken the job locks of p_locked_job_ids, and its settings apply to the query.
+CREATE OR REPLACE FUNCTION jobs.decide_updates(
+    p_tenant_id text,
+    p_locked_job_ids text[],
+    p_now timestamptz,
+    p_positions bigint[],    -- of the updates to decide; NULL: all
+    p_defer_starts boolean,  -- of jobs with rules: their outcome is DEFERRED
+    -- The others are those of update_executions.
+    p_job_ids text[],
+    p_must_be_next boolean[],
+    p_device_ids text[],
+    p_statuses text[],
+    p_status_details text[],
+    p_execution_numbers integer[],
+    p_expected_versions integer[],
+    p_extend_timeout_minutes integer[],
+    p_failure_codes text[]
+) RETURNS jobs.decided_update[]
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_decided jobs.decided_update[];
+BEGIN
+    WITH input AS (
+        SELECT u.n, u.job_id, u.must_be_next, u.device_id,
+               u.status::jobs.execution_status AS status,
+               u.status_details::jsonb AS status_details, u.execution_number, u.expected_version,
+               p_now + make_interval(mins => u.extend_timeout_minutes) AS extended_until,
+               u.failure_code
+        FROM unnest(
+            p_job_ids, p_must_be_next, p_device_ids, p_statuses, p_status_details,
+            p_execution_numbers, p_expected_versions, p_extend_timeout_minutes, p_failure_codes
+        ) WITH ORDINALITY AS u (
+            job_id, must_be_next, device_id, status, status_details,
+            execution_number, expected_version, extend_timeout_minutes, failure_code, n
+        )
+        WHERE p_positions IS NULL OR u.n = ANY (p_positions)
+    ), current AS (
+        SELECT u.n, u.job_id, u.must_be_next, u.device_id, u.status_details, u.failure_code,
+               coalesce(u.status, 'IN_PROGRESS') AS new_status,
+               j.job_id IS NOT NULL AND j.job_id <> ALL (p_locked_job_ids) AS is_busy,
+               j.has_rules, j.max_in_progress,
+               derived.status = 'QUEUED' AND coalesce(u.status, 'IN_PROGRESS') = 'IN_PROGRESS'
+                   AS is_start,
+               e.ctid AS row_id, e.stage, e.status AS stored_status,
+               derived.status AS current_status,
+               CASE WHEN u.status <> 'IN_PROGRESS' THEN NULL
+                    WHEN u.extended_until IS NOT NULL THEN u.extended_until
+                    WHEN e.status = 'QUEUED'
+                        THEN p_now + make_interval(mins => j.in_progress_timeout_minutes)
+                    ELSE e.times_out_at END AS times_out_at,
+               jobs.update_outcome(
+                   derived.status,
+                   e.status_details, e.failure_code, e.execution_number, e.version,
+                   e.canceled_by_operator OR derived.status <> e.status,
+                   derived.status = 'QUEUED' AND jobs.is_held_at(
+                       e.rank, j.release_end, j.release_base, j.release_rate, j.release_since,
+                       j.paused_at, p_now
+                   ),
+                   j.paused_at IS NOT NULL,
+                   u.status, u.status_details, u.failure_code, u.execution_number,
+                   u.expected_version
+               ) AS outcome
+        FROM input u
+        LEFT JOIN LATERAL (
+            SELECT j.job_id, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
+                   j.in_progress_timeout_minutes, j.max_in_progress,
+                   j.open_stage IS NOT NULL OR j.has_failure_criteria AS has_rules,
+                   j.release_end, j.release_base, j.release_rate, j.release_since
+            FROM jobs.jobs j
+            WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id AND j.deleted_at IS NULL
+            OFFSET 0
+        ) j ON true
+        LEFT JOIN LATERAL (
+            SELECT e.ctid, e.status, e.status_details, e.execution_number, e.version,
+                   e.canceled_by_operator, e.failure_code, e.rank, e.stage, e.times_out_at
+            FROM jobs.job_executions e
+            WHERE e.tenant_id = p_tenant_id AND e.job_id = j.job_id AND e.device_id = u.device_id
+            OFFSET 0
+        ) e ON true
+        CROSS JOIN LATERAL (
+            SELECT jobs.execution_status_at(
+                e.status, j.canceled_at, j.force_canceled, j.expires_at, p_now
+            ) AS status
+            OFFSET 0  -- computed once
+        ) derived
+    ), decided AS (
+        SELECT c.n, c.job_id, c.must_be_next, c.device_id, c.status_details, c.failure_code,
+               c.new_status, c.has_rules, c.row_id, c.stage, c.stored_status, c.current_status,
+               c.times_out_at, CASE WHEN c.is_start THEN c.max_in_progress END AS max_in_progress,
+               CASE
+                   WHEN c.is_busy THEN 'BUSY'
+                   WHEN c.must_be_next AND c.job_id IS NULL THEN 'NONE'
+                   WHEN p_defer_starts AND c.has_rules AND c.is_start THEN 'DEFERRED'
+                   WHEN c.must_be_next AND (
+                       c.outcome NOT IN ('APPLIED', 'REPEATED')
+                       OR c.job_id IS DISTINCT FROM jobs.next_execution(p_tenant_id, c.device_id)
+                   ) THEN 'AGAIN'
+                   ELSE c.outcome
+               END AS outcome
+        FROM current c
+    ), too_many AS (
+        -- The starts beyond the limit of their job. Read only if a job has a limit.
+        SELECT ARRAY(
+            SELECT start.n
+            FROM (
+                SELECT d.n, d.job_id, d.max_in_progress,
+                       row_number() OVER (PARTITION BY d.job_id ORDER BY d.n) AS number
+                FROM decided d
+                WHERE d.max_in_progress IS NOT NULL AND d.outcome = 'APPLIED'
+            ) start
+            CROSS JOIN LATERAL (
+                SELECT p.in_progress
+                FROM jobs.job_progress p
+                WHERE p.tenant_id = p_tenant_id AND p.job_id = start.job_id
+                OFFSET 0
+            ) p
+            WHERE start.number > start.max_in_progress - p.in_progress
+        ) AS numbers
+    )
+    SELECT array_agg(ROW(
+        d.n, d.job_id, d.device_id,
+        CASE
+            WHEN d.max_in_progress IS NULL OR d.outcome <> 'APPLIED'
+                 OR d.n <> ALL ((SELECT t.numbers FROM too_many t)::bigint[]) THEN d.outcome
+            WHEN d.must_be_next THEN 'AGAIN'
+            ELSE 'JOB_FULL'
+        END,
+        d.current_status, d.row_id, d.stored_status, d.new_status, d.status_details, d.failure_code,
+        d.times_out_at, d.stage, d.has_rules
+    )::jobs.decided_update)
+    INTO v_decided
+    FROM decided d;
+    RETURN v_decided;
+END $$;
