@@ -27,7 +27,7 @@ from jobs_grpc.cli.rollout_options import (
     in_option_words,
     read_rollout_options,
 )
-from jobs_grpc.cli.stages import stage_lines
+from jobs_grpc.cli.stages import planned_stage_lines
 from jobs_grpc.client import JobsClient, errors, job_status_name
 
 
@@ -139,7 +139,7 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
             f"{job_id} exists already: the same request created it {creation}",
             f"{job_id} is {job_status_name(before.status)}: {format_counts(before)}",
         ]
-    print_result(args, created, *lines, *stage_lines(created.job, args.utc))
+    print_result(args, created, *lines, *planned_stage_lines(rollout, created.stage_sizes))
 
 
 def _read_params(text: str) -> dict[str, Any]:

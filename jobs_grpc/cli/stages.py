@@ -1,10 +1,10 @@
 """Shows the stages of a rollout as bars of text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli.formatting import format_counts_of, format_moment, is_active
+from jobs_grpc.cli.formatting import format_counts_of, format_device_count, format_moment, is_active
 from jobs_grpc.cli.rollout_text import format_gate, format_wait, stage_settings
 from jobs_grpc.text import escape_unprintable
 
@@ -25,7 +25,7 @@ BAR_WIDTH = 24
 
 def stage_lines(job: pb.Job, utc: bool = False) -> Iterator[str]:
     """Yield the number, name, state, bar and counts of each stage, and below them its gate."""
-    names = [stage_name(job, index) for index in range(len(job.stages))]
+    names = [stage_name(stage_settings(job, index)) for index in range(len(job.stages))]
     states = stage_states(job)
     name_width, state_width = (max(map(len, texts), default=0) for texts in (names, states))
     for index, (stage, name, state) in enumerate(zip(job.stages, names, states, strict=True)):
@@ -34,6 +34,18 @@ def stage_lines(job: pb.Job, utc: bool = False) -> Iterator[str]:
         line = f"{index:>2} {name:<{name_width}}  {state:<{state_width}}  {drawn}  {counts}"
         for text in (line, *(f"   {note}" for note in _notes(job, index, utc))):
             yield escape_unprintable(text)
+
+
+def planned_stage_lines(rollout: pb.Rollout | None, sizes: Sequence[int]) -> Iterator[str]:
+    """Yield the number, name and size of each stage, and below them its gate, before creation."""
+    stages = rollout.stages if rollout and sizes else ()
+    width = max((len(stage_name(stage)) for stage in stages), default=0)
+    for index, (stage, size) in enumerate(zip(stages, sizes, strict=True)):
+        yield escape_unprintable(
+            f"{index:>2} {stage_name(stage):<{width}}  {format_device_count(size)}"
+        )
+        if gate := format_gate(stage):
+            yield escape_unprintable(f"   {gate}")
 
 
 def stage_states(job: pb.Job) -> list[str]:
@@ -77,11 +89,10 @@ def split_width(numbers: list[int], width: int) -> list[int]:
     return parts
 
 
-def stage_name(job: pb.Job, index: int) -> str:
+def stage_name(stage: pb.Stage) -> str:
     """Return the name of a stage, or its size if it has none."""
-    if name := job.stages[index].display_name:
-        return name
-    stage = stage_settings(job, index)
+    if stage.display_name:
+        return stage.display_name
     match stage.WhichOneof("size"):
         case "percent":
             return f"{stage.percent}%"

@@ -201,7 +201,7 @@ async def test_validate_only_shows_the_stages_and_creates_nothing(
 
     first, *stages = validated.out.splitlines()
     assert first.startswith("would create j for 10 devices, expires: 20")
-    assert [line.split("  ")[-1] for line in stages] == ["3 QUEUED", "7 HELD"]
+    assert stages == [" 0 25%   3 devices", " 1 rest  7 devices"]
     assert not (await operator.list()).jobs
 
 

@@ -72,7 +72,7 @@ func (u *Upstream) NewStream(ctx context.Context, desc *grpc.StreamDesc, method 
 // Invoke makes a unary call. It clears args as soon as they are encoded, to free their memory.
 func (u *Upstream) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
 	memory := limits.RequestMemoryFromContext(ctx)
-	large := largeResponseOf(method, args)
+	large := largeResponseOf(method)
 	request, err := proto.Marshal(args.(proto.Message))
 	if err != nil {
 		return err

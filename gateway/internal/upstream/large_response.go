@@ -20,9 +20,6 @@ import (
 // did not accept the caller.
 const messageRetry = 50 * time.Millisecond
 
-// maxJobBytes is the maximum size of a job without executions.
-var maxJobBytes = maxBytes(jobsv1.MethodRules_JOB)
-
 func maxBytes(content jobsv1.MethodRules_Content) int64 {
 	options := content.Descriptor().Values().ByNumber(content.Number()).Options()
 	return int64(proto.GetExtension(options, jobsv1.E_MaxBytes).(int32))
@@ -67,11 +64,8 @@ func largeResponseOfMethod(method protoreflect.MethodDescriptor) largeResponse {
 
 func (l largeResponse) reads() bool { return l.bytes > 0 && !l.writes }
 
-// largeResponseOf describes the response to a request.
-func largeResponseOf(method string, request any) largeResponse {
-	if create, ok := request.(*jobsv1.CreateJobRequest); ok && create.ValidateOnly {
-		return largeResponse{bytes: maxJobBytes} // only then does the response have a job
-	}
+// largeResponseOf describes the response of a method.
+func largeResponseOf(method string) largeResponse {
 	return largeResponses[path.Base(method)]
 }
 

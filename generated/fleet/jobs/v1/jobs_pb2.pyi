@@ -1037,9 +1037,9 @@ class CreateJobRequest(_message.Message):
     seconds. Unset: no timeout.
     """
     validate_only: _builtins.bool
-    """Check the request and return the job that it would create, with the size of each stage, but create
-    nothing. This is always about a new job: an existing job with this job_id and the same request is
-    ignored, so the response can differ from that of the call that created it.
+    """Check the request and return the size of the job that it would create, of each of its stages, and
+    its expiry, but create nothing. This is always about a new job: an existing job with this job_id and
+    the same request is ignored, so the response can differ from that of the call that created it.
     """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
@@ -1104,7 +1104,7 @@ class CreateJobResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     EXECUTION_COUNT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
-    JOB_FIELD_NUMBER: _builtins.int
+    STAGE_SIZES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job: that of the request, or a generated one."""
     status: Global___Job.Status.ValueType
@@ -1116,8 +1116,8 @@ class CreateJobResponse(_message.Message):
         """The time at which the job expires, as set at creation, also if it is the default. Unset: never."""
 
     @_builtins.property
-    def job(self) -> Global___Job:
-        """The job without its executions. Set only with validate_only."""
+    def stage_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The number of devices of each stage of the rollout, in order. Set only with validate_only."""
 
     def __init__(
         self,
@@ -1126,11 +1126,11 @@ class CreateJobResponse(_message.Message):
         status: Global___Job.Status.ValueType = ...,
         execution_count: _builtins.int = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
-        job: Global___Job | None = ...,
+        stage_sizes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "job", b"job"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_count", b"execution_count", "expires_at", b"expires_at", "job", b"job", "job_id", b"job_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_count", b"execution_count", "expires_at", b"expires_at", "job_id", b"job_id", "stage_sizes", b"stage_sizes", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
