@@ -1,15 +1,11 @@
 """The SQL is in forms that also run on Citus. docs/decisions/citus.md has the reasons."""
 
 import ast as python_ast
-import inspect
-import re
-from collections.abc import Sequence
 from importlib.resources import files
 
 import pytest
 
 from jobs_grpc.db import schema
-from jobs_grpc.db.store import ExecutionUpdate, Store
 from tests.support import citus_forms as forms
 from tests.support.citus_forms import Catalog
 from tests.support.database import Database
@@ -309,55 +305,6 @@ def _function(statement: str) -> str:
             {statement};
         END $f$
     """
-
-
-class _Recorder:
-    """Records the statements of a store instead of running them."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, tuple[object, ...]]] = []
-        self.is_distributed = True
-
-    async def fetch(self, statement: str, *args: object) -> Sequence[object]:
-        self.calls.append((statement, args))
-        return [(1, 2)] if "fingerprints" in statement else [{}]
-
-
-async def test_store_calls_functions_only_in_the_form_that_citus_delegates(
-    database: Database,
-) -> None:
-    """The function alone, with the tenant first, and every argument a parameter."""
-    recorder = _Recorder()
-    methods = [
-        (name, method)
-        for name, method in inspect.getmembers(Store, inspect.iscoroutinefunction)
-        if not name.startswith("_")
-    ]
-    for name, method in methods:
-        arguments: dict[str, object] = dict.fromkeys(
-            parameter.name
-            for parameter in inspect.signature(method).parameters.values()
-            if parameter.kind is parameter.KEYWORD_ONLY
-        )
-        positional: list[object] = ["tenant"]
-        if name == "update_executions":
-            positional.append([ExecutionUpdate("j", "d", None)])
-        if name.endswith("fingerprints"):  # of one tenant or many
-            positional = [["tenant"]]
-            arguments = {key: [None] for key in arguments}
-        await method(Store(recorder), *positional, **arguments)  # type: ignore[arg-type]
-
-    assert len(recorder.calls) == len(methods)
-    for (statement, args), (name, _) in zip(recorder.calls, methods, strict=True):
-        call = rf"SELECT \* FROM jobs\.{name}\(p_tenant_id => \$1(, p_\w+ => \$\d+)*\)"
-        assert re.fullmatch(call, statement)
-        assert args[0] == "tenant"
-    first_parameters = await database.owner.fetch(
-        "SELECT DISTINCT proargnames[1] FROM pg_proc"
-        " WHERE pronamespace = 'jobs'::regnamespace AND proname = ANY ($1)",
-        [name for name, _ in methods],
-    )
-    assert [row[0] for row in first_parameters] == ["p_tenant_id"]
 
 
 def test_request_path_opens_no_transaction() -> None:

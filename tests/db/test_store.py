@@ -1,6 +1,8 @@
 """The methods of the store call functions of the schema with their parameters."""
 
 import inspect
+import re
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -13,6 +15,7 @@ _METHODS = [
     for name, _ in inspect.getmembers(Store, inspect.iscoroutinefunction)
     if not name.startswith("_")
 ]
+_TENANT: dict[str, Any] = {"tenant_id": "t", "tenant_ids": ["t"]}
 
 
 class _PreparingConnection:
@@ -20,12 +23,12 @@ class _PreparingConnection:
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
-        self.functions: list[str] = []
+        self.calls: list[tuple[str, tuple[object, ...]]] = []
 
-    async def fetch(self, sql: str, *args: object) -> list[list[int]]:
-        statement = await self._connection.prepare(sql)
-        assert len(statement.get_parameters()) == len(args)
-        self.functions.append(sql.partition("jobs.")[2].partition("(")[0])
+    async def fetch(self, statement: str, *args: object) -> list[list[int]]:
+        prepared = await self._connection.prepare(statement)
+        assert len(prepared.get_parameters()) == len(args)
+        self.calls.append((statement, args))
         return [[1, 1]]
 
 
@@ -34,15 +37,22 @@ class _PreparingConnection:
 async def test_method_calls_its_function_with_the_parameters_that_it_requires(
     database: Database, method: str, is_distributed: bool
 ) -> None:
+    """Citus delegates only a function alone, with the tenant first and parameters as arguments."""
     connection = _PreparingConnection(database.owner)
-    call = getattr(store_on(connection, is_distributed=is_distributed), method)  # type: ignore[arg-type]
+    call = getattr(store_on(cast("Any", connection), is_distributed=is_distributed), method)
     required = [
         parameter.name
         for parameter in inspect.signature(call).parameters.values()
         if parameter.default is parameter.empty
     ]
 
-    await call(**{name: ["t"] if name == "tenant_ids" else [] for name in required})
+    await call(**{name: _TENANT.get(name, []) for name in required})
 
-    (function,) = connection.functions
-    assert function.removesuffix("_of_tenants") == method
+    ((statement, args),) = connection.calls
+    form = (
+        rf"SELECT \* FROM jobs\.{method}(_of_tenants)?\(p_tenant_ids? => \$1(, p_\w+ => \$\d+)*\)"
+    )
+    assert re.fullmatch(form, statement)
+    assert args[0] in _TENANT.values()
+    if is_distributed:
+        assert args[0] == "t"
