@@ -62,6 +62,9 @@ func largestJob() *jobsv1.Job {
 	}
 }
 
+// maxJobBytes is the maximum size of a job without executions.
+var maxJobBytes = maxBytes(jobsv1.MethodRules_JOB)
+
 func largestSummary() *jobsv1.GetFailureSummaryResponse {
 	return &jobsv1.GetFailureSummaryResponse{Failures: repeat(&jobsv1.FailureCount{
 		Status: jobsv1.JobExecution_TIMED_OUT, FailureCode: strings.Repeat("c", 64), ExecutionCount: 1_000_000,
