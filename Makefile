@@ -224,7 +224,7 @@ bench-hostile: $(READY) ## Measure memory and another tenant's latency during at
 	@PYTHONPATH=generated $(BIN)/python -m bench.hostile $(ARGS)
 
 .PHONY: bench-hawkbit
-bench-hawkbit: $(READY) ## Compare the service with a running Eclipse hawkBit (ARGS="--url URL"; see docs/performance.md)
+bench-hawkbit: $(READY) ## Compare the service with a running Eclipse hawkBit (ARGS="--url URL"; see bench/results/hawkbit.md)
 	@PYTHONPATH=generated $(BIN)/python -m bench.hawkbit $(ARGS)
 
 .PHONY: check-gateway

@@ -1,4 +1,4 @@
-"""Benchmarks: see docs/performance.md."""
+"""Benchmarks: see bench/results/README.md."""
 
 import os
 

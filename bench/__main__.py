@@ -1,7 +1,7 @@
 """Compare this service with the FastAPI service and the baselines.
 
-`python -m bench` writes bench/results/latest.json and, from it, the figures of
-docs/performance.md.
+`python -m bench` writes bench/results/fastapi.jsonl and, from it, the tables of
+bench/results/fastapi.md and the plots.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from bench import ghz, page, plots, report
 from bench.environment import Environment, environment
@@ -21,9 +20,7 @@ from bench.machine import describe_machine
 from bench.requests import InvalidRun
 from bench.workloads import concurrency, cpu, growth, memory, reports, throughput, updates
 
-_ROOT = Path(__file__).parents[1]
-_RESULTS = _ROOT / "bench" / "results" / "latest.json"
-_PLOTS = page.PAGE.parent / "performance"
+_RESULTS = page.RESULTS / "fastapi.jsonl"
 
 _PACKAGES = ("grpcio", "protobuf", "asyncpg", "fastapi", "uvicorn", "uvloop", "httptools")
 
@@ -61,15 +58,15 @@ def main() -> None:
             results, machine = asyncio.run(_run(scale, workloads, h2load_version()))
         except KeyboardInterrupt:
             sys.exit(130)
-        print(report.render(results, machine, with_targets=not args.quick))
+        print(report.render(results, machine))
         if args.quick and workloads == _WORKLOADS:
             _check(results)
         if args.quick or args.only:
             return
         save(_RESULTS, results, machine)
     results, machine = load(_RESULTS)
-    page.replace_section("figures", report.render(results, machine))
-    plots.plot(results, _PLOTS)
+    page.replace_figures(page.RESULTS / "fastapi.md", report.render(results, machine))
+    plots.plot(results, page.RESULTS)
 
 
 def _check(results: Results) -> None:

@@ -22,7 +22,7 @@ from typing import Any, cast
 import asyncpg
 
 from bench.machine import describe_machine
-from bench.page import describe, format_number, replace_section
+from bench.page import RESULTS, describe, format_number, replace_figures, wrap
 from bench.postgres import running_postgres
 from bench.process import postgres_cpu_time
 from jobs_grpc.db.migrate import RequestRole, migrate
@@ -31,9 +31,6 @@ from jobs_grpc.dev import embedded_postgres
 from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
 from jobs_grpc.dev.embedded_postgres.binaries import find_binaries
 from jobs_grpc.maintenance.sweeper import Sweeper
-
-RESULTS = Path(__file__).parent / "results" / "capacity.json"
-PAGE = Path(__file__).parents[1] / "docs" / "operations" / "capacity.md"
 
 SETTINGS = ("shared_buffers=512MB", "max_wal_size=4GB")
 
@@ -118,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.capacity", description=__doc__)
     parser.add_argument("--executions", type=int, default=1_000_000, help="[1000000]")
     parser.add_argument(
-        "--page", action="store_true", help="write bench/results and docs/operations/capacity.md"
+        "--page", action="store_true", help="write the tables to bench/results/capacity.md"
     )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jobs-capacity-", dir="/tmp") as folder:
@@ -128,8 +125,7 @@ def main() -> None:
     text = "\n".join(_render(result))
     print(text)
     if args.page:
-        RESULTS.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-        replace_section("capacity", text, PAGE)
+        replace_figures(RESULTS / "capacity.md", text)
 
 
 async def _measure(
@@ -269,7 +265,7 @@ def _render(result: dict[str, Any]) -> Iterator[str]:
     executions = result["executions"]
     yield describe(result["machine"])
     yield ""
-    yield (
+    yield wrap(
         f"{executions:,} executions, batches of {_BATCH}, one connection; settings:"
         f" {', '.join(f'`{setting}`' for setting in result['settings'])}."
     )
@@ -309,7 +305,7 @@ def _million(result: dict[str, Any]) -> str:
         for name in ("seconds", "cpu_seconds", "wal")
     )
     origin = "measured" if factor == 1 else f"calculated from these {result['executions']:,}"
-    return (
+    return wrap(
         f"A million executions, created, started and reported until their jobs are COMPLETED"
         f" ({origin}): {seconds:.0f} s on one connection, of which PostgreSQL uses {cpu:.0f} s of"
         f" CPU time; {wal / 1e9:.1f} GB of WAL."

@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,15 +22,13 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 
 from bench import seed
 from bench.environment import Environment, Server, environment
-from bench.figures import SERVICE, Results, save
+from bench.figures import SERVICE, Results
 from bench.flood import run_flood
 from bench.h2load import h2load_version
 from bench.machine import describe_machine
-from bench.page import describe, format_number, replace_section
+from bench.page import RESULTS, describe, format_number, replace_figures
 from bench.requests import Call, InvalidRun, grpc_call
 from bench.watches import watch_clients
-
-_RESULTS = Path(__file__).parent / "results" / "fairness.json"
 
 _QUIET, _WATCHING = "quiet", "watching"
 _FLOODS = ("flood-1", "flood-2")
@@ -84,7 +81,7 @@ def main() -> None:
     parser.add_argument("--watches", type=int, default=6000, help="watches of the storm [6000]")
     parser.add_argument("--only", metavar="TEXT", default="", help="only cases that contain TEXT")
     parser.add_argument(
-        "--page", action="store_true", help="write bench/results and docs/performance.md"
+        "--page", action="store_true", help="write the table to bench/results/fairness.md"
     )
     args = parser.parse_args()
     h2load_version()
@@ -98,8 +95,7 @@ def main() -> None:
     text = report(results, machine)
     print(text)
     if args.page:
-        save(_RESULTS, results, machine)
-        replace_section("fairness", text)
+        replace_figures(RESULTS / "fairness.md", text)
 
 
 async def _measure(args: argparse.Namespace, results: Results) -> dict[str, str]:

@@ -110,16 +110,15 @@ class Results(list[Figure]):
 
 
 def save(path: Path, results: Results, machine: Mapping[str, str]) -> None:
-    """Write the figures and the description of the machine as JSON."""
-    path.parent.mkdir(exist_ok=True)
-    figures = [asdict(figure) for figure in results]
-    path.write_text(json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
+    """Write the description of the machine and the figures as JSON, one in a line."""
+    lines = (machine, *(asdict(figure) for figure in results))
+    path.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines))
 
 
 def load(path: Path) -> tuple[Results, dict[str, str]]:
     """Read the figures and the description of the machine."""
-    saved = json.loads(path.read_text())
-    return Results(Figure(**figure) for figure in saved["figures"]), saved["machine"]
+    machine, *figures = map(json.loads, path.read_text().splitlines())
+    return Results(Figure(**figure) for figure in figures), machine
 
 
 Measure = Callable[[], Awaitable[float]]

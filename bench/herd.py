@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,18 +22,15 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
 from bench.environment import Environment, Server, environment, free_address
-from bench.figures import MINIMAL, SERVICE, Figure, Results, load, save
+from bench.figures import MINIMAL, SERVICE, Figure, Results
 from bench.hostile.other_tenant import TENANT as OTHER_TENANT
 from bench.machine import describe_machine
 from bench.other_tenant_calls import Call, other_tenant_calls
-from bench.page import describe, format_number, replace_section
+from bench.page import RESULTS, describe, format_number, replace_figures
 from bench.process import postgres_cpu_time
 from bench.requests import InvalidRun
 from bench.watches import Clients, Received, watch_clients
 from tests.support import shapes
-
-_RESULTS = Path(__file__).parent / "results" / "herd.json"
-_BEFORE = _RESULTS.with_name("herd_before.json")
 
 _PENDING, _JOB = "WatchPendingExecutions", "WatchJob"
 
@@ -79,7 +75,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="60 watches of two tenants")
     parser.add_argument(
-        "--page", action="store_true", help="write bench/results and docs/performance.md"
+        "--page", action="store_true", help="write the tables to bench/results/herd.md"
     )
     args = parser.parse_args()
     if args.quick:
@@ -92,13 +88,12 @@ def main() -> None:
         sys.exit(f"invalid run: {e}")
     except KeyboardInterrupt:
         if results:
-            print(f"\n{report(results, machine, load(_BEFORE)[0])}")
+            print(f"\n{report(results, machine)}")
         sys.exit(130)
-    text = report(results, machine, load(_BEFORE)[0])
+    text = report(results, machine)
     print(f"\n{text}")
     if args.page:
-        save(_RESULTS, results, machine)
-        replace_section("herd", text)
+        replace_figures(RESULTS / "herd.md", text)
 
 
 async def _measure(args: argparse.Namespace, results: Results, machine: dict[str, str]) -> None:
@@ -301,29 +296,22 @@ async def _measure_bare(
         results.add("notification p99", case, MINIMAL, "s", percentiles[98])
 
 
-def report(results: Results, machine: Mapping[str, str], before: Results | None = None) -> str:
-    """Return the machine and a table for each kind of watch, as Markdown.
-
-    `before` has the figures of an earlier version.
-    """
+def report(results: Results, machine: Mapping[str, str]) -> str:
+    """Return the machine and a table for each kind of watch, as Markdown."""
     lines = [describe(machine)]
     for case in dict.fromkeys(figure.case for figure in results):
         names = dict.fromkeys(figure.workload for figure in results if figure.case == case)
         lines += [
             "",
-            f"| {case} | before | now | bare stream | goal | |",
-            "|---|---|---|---|---|---|",
+            f"| {case} | service | bare stream | goal | |",
+            "|---|---|---|---|---|",
         ]
         for name in names:
-            now = results.find(name, case, SERVICE)
-            cells = [
-                _format(before.find(name, case, SERVICE) if before else None),
-                _format(now),
-                _format(results.find(name, case, MINIMAL)),
-            ]
+            service = results.find(name, case, SERVICE)
+            cells = [_format(service), _format(results.find(name, case, MINIMAL))]
             goal = _GOALS.get(name)
-            verdict = "" if goal is None or now is None else _verdict(now.median <= goal)
-            unit = now.unit if now else ""
+            verdict = "" if goal is None or service is None else _verdict(service.median <= goal)
+            unit = service.unit if service else ""
             cells += ["" if goal is None else f"≤ {goal:g} {unit}".rstrip(), verdict]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -1,24 +1,33 @@
-"""The sections of docs/performance.md that benchmarks write."""
+"""The tables that benchmarks write to the pages of bench/results."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+RESULTS = Path(__file__).parent / "results"
+
+_BEGIN, _END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
-def replace_section(name: str, markdown: str, page: Path = PAGE) -> None:
-    """Replace the text between `<!-- NAME: begin -->` and `<!-- NAME: end -->`."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, found_begin, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, found_end, after = rest.partition(end)
+def replace_figures(page: Path, markdown: str) -> None:
+    """Replace the text between the two markers of a page."""
+    before, found_begin, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
+    _, found_end, after = rest.partition(_END)
     if not found_begin or not found_end:
-        raise ValueError(f"{page} must contain the markers {begin} and {end}")
-    page.write_text(f"{before}{begin}\n\n{markdown}\n\n{end}{after}", encoding="utf-8")
+        raise ValueError(f"{page} must contain the markers {_BEGIN} and {_END}")
+    page.write_text(f"{before}{_BEGIN}\n\n{markdown}\n\n{_END}{after}", encoding="utf-8")
 
 
 def describe(machine: Mapping[str, str]) -> str:
-    """Return the machine and the versions of a run as a line."""
-    return "; ".join(f"{name} {value}" for name, value in machine.items()) + "."
+    """Return the machine and the versions of a run as a paragraph."""
+    return wrap("; ".join(f"{name} {value}" for name, value in machine.items()) + ".")
+
+
+def wrap(text: str, indent: str = "") -> str:
+    """Return a paragraph in lines of at most 120 characters; `indent` is for all but the first."""
+    return textwrap.fill(
+        text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def format_number(value: float) -> str:

@@ -24,7 +24,6 @@ _STYLES = {
 
 def plot(results: Results, folder: Path) -> None:
     """Write growth.svg and clients.svg."""
-    folder.mkdir(exist_ok=True)
     _plot_workloads(
         results, folder / "growth.svg", ("create", "list", "get", "cancel"), "devices", "ms"
     )

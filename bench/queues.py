@@ -12,7 +12,6 @@ analyzed, as after an import or a restore, or analyzed. Three parts:
 
 import argparse
 import asyncio
-import json
 import socket
 import statistics
 import tempfile
@@ -32,7 +31,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench.environment import SETTINGS, wait_until_serving
 from bench.machine import describe_machine
-from bench.page import describe, format_number, replace_section
+from bench.page import RESULTS, describe, format_number, replace_figures
 from bench.postgres import running_postgres
 from bench.process import PythonProcess, postgres_cpu_time
 from jobs_grpc.db.migrate import RequestRole, migrate
@@ -42,10 +41,6 @@ from tests.support import shapes
 from tests.support.database import store_on
 from tests.support.rows_read import rows_read
 from tests.support.shapes import Jobs, Shape
-
-RESULTS = Path(__file__).parent / "results" / "queues.json"
-# The last version in which the statistics decided the plans.
-BEFORE = Path(__file__).parent / "results" / "queues_before.json"
 
 STATES = ("never analyzed", "analyzed")
 
@@ -78,7 +73,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="number of pairs of phases [3]")
     parser.add_argument("--quick", action="store_true", help="a hundredth of the jobs, one second")
     parser.add_argument(
-        "--page", action="store_true", help="write bench/results and docs/performance.md"
+        "--page", action="store_true", help="write the tables to bench/results/queues.md"
     )
     args = parser.parse_args()
     if args.quick:
@@ -87,11 +82,10 @@ def main() -> None:
         Path(folder).chmod(0o711)
         with running_postgres(Path(folder) / "data", *SETTINGS) as cluster:
             result = asyncio.run(_measure(Bench(cluster, Path(folder), args), args.parts))
-    text = _render(result, json.loads(BEFORE.read_text()))
+    text = _render(result)
     print(text)
     if args.page:
-        RESULTS.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-        replace_section("queues", text)
+        replace_figures(RESULTS / "queues.md", text)
 
 
 @dataclass(frozen=True)
@@ -345,46 +339,25 @@ async def _fill(owner: asyncpg.Connection, shape: Shape) -> None:
     await shapes.fill_due(owner, shape)
 
 
-def _render(result: dict[str, Any], before: dict[str, Any]) -> str:
-    """Return Markdown tables with the figures of the earlier version and of this one."""
-    versions = [("before", before), ("now", result)]
-    lines = [f"{label}: {describe(version['machine'])}  " for label, version in versions]
-    for part, title in (("cycles", "pending a device"), ("statements", "statement: data")):
-        if part not in result:
-            continue
-        rows: dict[str, list[float | None]] = {
-            name: [
-                value
-                for _, version in versions
-                for value in _flatten(version.get(part, {}).get(name, {}))
-            ]
-            for name in result[part]
+def _render(result: dict[str, Any]) -> str:
+    """Return Markdown tables."""
+    lines = [describe(result["machine"])]
+    if "cycles" in result:
+        rows = {
+            f"{pending}, {state}": list(figures.values())
+            for pending, states in result["cycles"].items()
+            for state, figures in states.items()
         }
-        first = next(iter(result[part].values()))
-        header = [f"{label} {name}".strip() for label, _ in versions for name in _names(first)]
-        lines += ["", *_table([title, *header], rows)]
+        first = next(iter(next(iter(result["cycles"].values())).values()))
+        lines += ["", *_table(["pending a device, tables", *first], rows)]
+    if "statements" in result:
+        first = next(iter(result["statements"].values()))
+        rows = {name: list(figures.values()) for name, figures in result["statements"].items()}
+        lines += ["", *_table(["statement: data", *first], rows)]
     if "rest" in result:
-        shares: dict[str, list[float | None]] = {
-            name: [version.get("rest", {}).get(name) for _, version in versions]
-            for name in result["rest"]
-        }
-        header = ["5,600 jobs × 200 devices", *(label for label, _ in versions)]
-        lines += ["", *_table(header, shares)]
+        rows = {name: [value] for name, value in result["rest"].items()}
+        lines += ["", *_table(["5,600 jobs × 200 devices", "figure"], rows)]
     return "\n".join(lines)
-
-
-def _names(figures: dict[str, Any]) -> list[str]:
-    names = []
-    for name, value in figures.items():
-        names += [f"{name}, {unit}" for unit in value] if isinstance(value, dict) else [name]
-    return names
-
-
-def _flatten(figures: dict[str, Any]) -> list[float | None]:
-    values: list[float | None] = []
-    for value in figures.values():
-        values += value.values() if isinstance(value, dict) else [value]
-    return values
 
 
 def _table(header: Sequence[str], rows: dict[str, list[float | None]]) -> list[str]:

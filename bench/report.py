@@ -15,7 +15,9 @@ from bench.figures import (
     Results,
 )
 from bench.page import describe, format_number
-from bench.targets import find_target
+
+# Subjects that fit side by side.
+_MAX_COLUMNS = 3
 
 
 @dataclass(frozen=True)
@@ -71,43 +73,20 @@ def unmeasured(results: Results) -> list[str]:
     return [table.workload for table in TABLES if table.workload not in measured]
 
 
-def render(results: Results, machine: dict[str, str], *, with_targets: bool = True) -> str:
-    """Return all tables as Markdown. Targets only apply to results of full size."""
+def render(results: Results, machine: dict[str, str]) -> str:
+    """Return all tables as Markdown."""
     parts = [describe(machine)]
-    if with_targets:
-        parts += ["### Targets", _render_targets(results)]
     for table in TABLES:
         rows = [figure for figure in results if figure.workload == table.workload]
         if rows:
-            parts += [f"### {table.title}", _render_table(table, rows, results, with_targets)]
+            parts += [f"## {table.title}", _render_table(table, rows)]
             if table.plot:
-                parts.append(f"![{table.title}](performance/{table.plot}.svg)")
+                parts.append(f"![{table.title}]({table.plot}.svg)")
     return "\n\n".join(parts)
 
 
-def _render_targets(results: Results) -> str:
-    """Return the table of all factors that have a target."""
-    lines = ["| figure | compared with | target | measured | |", "|---|---|---|---|---|"]
-    titles = {table.workload: table.title for table in TABLES}
-    for compared in results:
-        target = find_target(compared.workload, compared.case, compared.subject)
-        service = results.find(compared.workload, compared.case, SERVICE)
-        if target and service:
-            factor = service.times_better(compared)
-            cells = [
-                f"{titles[compared.workload]}: {compared.case}",
-                _subject_names(compared.workload)[compared.subject],
-                f"≥ {format_number(target.at_least)}×",
-                f"{format_number(factor)}×",
-                "reached" if factor >= target.at_least else "**missed**",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _subject_names(workload: str) -> dict[str, str]:
-    """Return the names of subjects in the table of a workload, in the order of its columns."""
-    [table] = [table for table in TABLES if table.workload == workload]
+def _subject_names(table: Table) -> dict[str, str]:
+    """Return the names of subjects in the order of the columns."""
     return {
         SERVICE: "service",
         METRICS: "service with metrics",
@@ -115,29 +94,32 @@ def _subject_names(workload: str) -> dict[str, str]:
         BASELINE: table.baseline,
         ECHO: "echo server",
         MINIMAL: "minimal server",
-        CONVERTING: "minimal server with conversion",
+        CONVERTING: "with conversion",
         DATABASE: "PostgreSQL alone",
     }
 
 
-def _render_table(table: Table, rows: list[Figure], results: Results, with_targets: bool) -> str:
-    names = _subject_names(table.workload)
-    subjects = [s for s in names if any(figure.subject == s for figure in rows)]
-    others = [s for s in subjects if s != SERVICE]
-    head = ["", *(names[s] for s in subjects), *(f"vs. {names[s]}" for s in others)]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for case in dict.fromkeys(figure.case for figure in rows):
-        figures = {s: results.find(table.workload, case, s) for s in subjects}
-        cells = [case, *(format_figure(figures[s]) for s in subjects)]
-        service = figures[SERVICE]
-        for other in others:
-            compared = figures[other]
-            cells.append(
-                ""
-                if not service or not compared
-                else _format_factor(table, case, service, compared, with_targets)
-            )
-        lines.append(f"| {' | '.join(cells)} |")
+def _render_table(table: Table, figures: list[Figure]) -> str:
+    """Return a row for each case, or for each subject if there are too many for a line."""
+    names = _subject_names(table)
+    subjects = [s for s in names if any(figure.subject == s for figure in figures)]
+    cases = list(dict.fromkeys(figure.case for figure in figures))
+    by_key = {(figure.case, figure.subject): figure for figure in figures}
+
+    def cell(case: str, subject: str) -> str:
+        figure, service = by_key.get((case, subject)), by_key.get((case, SERVICE))
+        if figure is None or service is None or subject == SERVICE:
+            return format_figure(figure)
+        return f"{format_figure(figure)}, {format_number(service.times_better(figure))}×"
+
+    if len(subjects) > _MAX_COLUMNS:
+        head = ["", *cases]
+        rows = [[names[s], *(cell(case, s) for case in cases)] for s in subjects]
+    else:
+        head = ["", *(names[s] for s in subjects)]
+        rows = [[case, *(cell(case, s) for s in subjects)] for case in cases]
+    lines = [f"| {' | '.join(row)} |" for row in (head, *rows)]
+    lines.insert(1, "|---" * len(head) + "|")
     return "\n".join(lines)
 
 
@@ -147,20 +129,7 @@ def format_figure(figure: Figure | None) -> str:
         return ""
     unit = "/s" if figure.unit == "/s" else f" {figure.unit}"
     text = f"{format_number(figure.median)}{unit}"
-    if len(figure.values) > 1:
-        low, high = min(figure.values), max(figure.values)
+    low, high = min(figure.values), max(figure.values)
+    if low < high:
         text += f" ({format_number(low)}–{format_number(high)})"
-    return text
-
-
-def _format_factor(
-    table: Table, case: str, service: Figure, compared: Figure, with_targets: bool
-) -> str:
-    """Return how many times better the service is, with the target; below 1 it is worse."""
-    factor = service.times_better(compared)
-    text = f"{format_number(factor)}×"
-    target = find_target(table.workload, case, compared.subject)
-    if target and with_targets:
-        reached = "" if factor >= target.at_least else "**missed** "
-        text += f" ({reached}target ≥ {format_number(target.at_least)}×)"
     return text

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
@@ -22,26 +21,24 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 
 from bench.environment import Environment, environment
-from bench.figures import BASELINE, Results, load, save
+from bench.figures import BASELINE, Results
 from bench.machine import describe_machine
-from bench.page import describe, replace_section
+from bench.page import RESULTS, describe, format_number, replace_figures
 from bench.report import format_figure
 from bench.requests import TENANT, InvalidRun
 from jobs_grpc.db.store import ExecutionUpdate, Store
 
-RESULTS = Path(__file__).parent / "results" / "rollouts.json"
-
 FIVE_STAGES = "five stages"
 HUNDRED_STAGES = "100 stages"
-GROUPS = "a stage for each of five groups"
-STAGES_AND_CRITERION = "five stages and a failure criterion"
-CRITERIA = "three failure criteria"
-STAGES_AND_CRITERIA = "five stages and three failure criteria"
-CANCELED = "five stages, many held executions canceled one by one"
-HELD = "behind five held executions"
+GROUPS = "a stage per group"
+STAGES_AND_CRITERION = "stages and criterion"
+CRITERIA = "three criteria"
+STAGES_AND_CRITERIA = "five stages, three criteria"
+CANCELED = "many held executions canceled"
+HELD = "behind five held ones"
 
 _BATCH = 100
-_SHUFFLED = ", their table in random order"
+_SHUFFLED = " in random order"
 
 
 @dataclass(frozen=True)
@@ -284,7 +281,7 @@ async def _moves(bench: Bench) -> None:
         for number in range(bench.scale.rounds):
             for job, subject in (("plain", BASELINE), ("staged", STAGES_AND_CRITERION)):
                 trip = bench.report(job, [failing[number]], failures=1)
-                await write("a report of a failure, which trips the criterion", subject, trip)
+                await write("a report that pauses the job", subject, trip)
                 if job == "staged":
                     await _check_tripped(bench)
                     await bench.store.resume_job(TENANT, job_id=job, etag="")
@@ -358,7 +355,7 @@ async def _starts(bench: Bench) -> None:
                 f" FROM generate_series(1, {loops}); END $$"
             )
             microseconds = (time.perf_counter() - started) / loops * 1e6
-            case = "search for a device's next execution, within the database"
+            case = "search for the next one, in the database"
             bench.results.add("starts", case, subject, "µs", microseconds)
     for number in range(count):
         for subject, names in devices.items():
@@ -463,7 +460,7 @@ GOALS = {
     ("CreateJob, 100,000 devices", GROUPS): 1.6,
     (f"CreateJob, 100,000 devices{_SHUFFLED}", FIVE_STAGES): 1.35,
     (f"CreateJob, 100,000 devices{_SHUFFLED}", GROUPS): 1.6,
-    ("search for a device's next execution, within the database", HELD): 2,
+    ("search for the next one, in the database", HELD): 2,
     ("StartNextExecution, SQL function", HELD): 2,
     ("StartNextExecution, end to end", HELD): 7 / 6,
     (f"{_BATCH} reports", CRITERIA): 1.05,
@@ -489,12 +486,12 @@ def render(results: Results, machine: dict[str, str]) -> str:
             figure.case,
             figure.subject,
             format_figure(figure),
-            format_figure(baseline) or "–",
+            f"{format_number(baseline.median)} {baseline.unit}" if baseline else "–",
             f"{times:.2f}×" if times else "–",
             f"≤ {goal:.3g}×" if goal else "",
         ]
         if goal and times and times > goal:
-            cells[-1] += " **missed**"
+            cells[-1] += " missed"
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -502,34 +499,25 @@ def render(results: Results, machine: dict[str, str]) -> str:
 def main() -> None:
     """Measure and print the table; with --page, keep it."""
     parser = argparse.ArgumentParser(prog="bench.rollouts", description=__doc__)
-    parser.add_argument("--parts", choices=PARTS, nargs="+", help="parts to measure [all]")
+    parser.add_argument("--only", choices=PARTS, nargs="+", help="measure some parts")
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
     )
     parser.add_argument(
-        "--page",
-        action="store_true",
-        help="write bench/results and docs/performance.md; other parts keep their figures",
+        "--page", action="store_true", help="write the table to bench/results/rollouts.md"
     )
     args = parser.parse_args()
-    parts = [part for part in PARTS if part in (args.parts or PARTS)]
+    if args.only and args.page:
+        parser.error("the page has the figures of all parts")
+    parts = [part for part in PARTS if part in (args.only or PARTS)]
     try:
         results, machine = asyncio.run(_measure(parts, QUICK if args.quick else FULL))
     except InvalidRun as e:
         sys.exit(f"invalid run: {e}")
+    text = render(results, machine)
+    print(text)
     if args.page:
-        if len(parts) < len(PARTS):
-            kept = [figure for figure in load(RESULTS)[0] if figure.workload not in parts]
-            order = list(PARTS)
-            results = Results(
-                sorted([*kept, *results], key=lambda figure: order.index(figure.workload))
-            )
-        for figure in results:
-            # The median and the range are all that the page shows.
-            figure.values = [min(figure.values), figure.median, max(figure.values)]
-        save(RESULTS, results, machine)
-        replace_section("rollouts", render(results, machine))
-    print(render(results, machine))
+        replace_figures(RESULTS / "rollouts.md", text)
 
 
 async def _measure(parts: list[str], scale: Scale) -> tuple[Results, dict[str, str]]:

@@ -10,7 +10,6 @@ keeps what was measured.
 import argparse
 import asyncio
 import itertools
-import json
 import os
 import signal
 import statistics
@@ -20,7 +19,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,10 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench.environment import free_address, wait_until_serving
 from bench.machine import describe_machine
-from bench.page import describe, format_number, replace_section
+from bench.page import RESULTS, describe, format_number, replace_figures, wrap
 from bench.postgres import running_postgres
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
-
-RESULTS = Path(__file__).parent / "results" / "soak.json"
 
 SETTINGS = ("shared_buffers=512MB", "max_wal_size=4GB")
 
@@ -174,7 +171,7 @@ def main() -> None:
         "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
     )
     parser.add_argument(
-        "--page", action="store_true", help="write bench/results and docs/performance.md"
+        "--page", action="store_true", help="write the tables to bench/results/soak.md"
     )
     args = parser.parse_args()
     churn, minutes = (QUICK, 3) if args.quick else (FULL, args.minutes)
@@ -185,9 +182,7 @@ def main() -> None:
     summary = render(rows, machine, churn)
     print(f"\n{summary}")
     if args.page:
-        result = {"machine": machine, "minutes": [asdict(row) for row in rows]}
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-        replace_section("soak", summary)
+        replace_figures(RESULTS / "soak.md", summary)
     if problems := _problems(rows, failures, quick=args.quick):
         sys.exit("\n".join(problems))
     if interrupted:
@@ -353,7 +348,7 @@ _UNITS = (
     "",
     "",
     "",
-    *["p50/p99 ms"] * len(_CALLS),
+    *["ms"] * len(_CALLS),
     *("MiB", "MiB", "", "", "MiB", "MiB"),
 )
 
@@ -374,6 +369,10 @@ def _cells(row: Minute) -> list[str]:
         f"{row.postgres_mib:.1f}",
     ]
 
+
+# The columns of the two tables by minute, each narrow enough for a page.
+_SPEED = tuple(range(_HEAD.index("tables")))
+_SIZE = (0, *range(_HEAD.index("tables"), len(_HEAD)))
 
 # The columns of the rows that are printed during the run, which fit 80 characters.
 _SHORT = tuple(
@@ -402,18 +401,20 @@ def render(rows: list[Minute], machine: dict[str, str], churn: Churn) -> str:
 def _render(rows: list[Minute], machine: dict[str, str], churn: Churn) -> Iterator[str]:
     yield describe(machine)
     yield ""
-    yield (
+    yield wrap(
         f"A job for {churn.devices:,} devices every {churn.job_interval:g} s, {_CALLERS} devices at"
         f" a time; the newest {churn.kept_jobs} jobs are kept."
         f" Settings: {', '.join(f'`{setting}`' for setting in SETTINGS)}."
     )
     yield ""
     heads = [f"{h}, {u}" if u else h for h, u in zip(_HEAD, _UNITS, strict=True)]
-    yield f"| {' | '.join(heads)} |"
-    yield "|---" * len(heads) + "|"
-    for row in rows:
-        yield f"| {' | '.join(_cells(row))} |"
-    yield ""
+    for columns in (_SPEED, _SIZE):
+        yield f"| {' | '.join(heads[column] for column in columns)} |"
+        yield "|---" * len(columns) + "|"
+        for row in rows:
+            cells = _cells(row)
+            yield f"| {' | '.join(cells[column] for column in columns)} |"
+        yield ""
     yield (
         "| table | size, first and last minute, MiB | indexes, MiB | dead rows | HOT updates"
         " | autovacuum, analyze |"

@@ -13,20 +13,17 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from bench.environment import Environment, Server, environment
-from bench.figures import SERVICE, Results, save
+from bench.figures import SERVICE, Results
 from bench.hostile.other_tenant import TENANT as OTHER_TENANT
 from bench.machine import describe_machine
 from bench.other_tenant_calls import Call, other_tenant_calls
-from bench.page import describe, format_number, replace_section
+from bench.page import RESULTS, describe, format_number, replace_figures
 from bench.process import PythonProcess, postgres_cpu_time
 from bench.requests import InvalidRun
 from bench.tenant_samples import Samples
 from bench.watches import Clients, read_line, watch_clients
-
-_RESULTS = Path(__file__).parent / "results" / "tenants.json"
 
 _METHODS = ("WatchJob", "WatchPendingExecutions")
 
@@ -62,7 +59,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=600, help="calls per second [600]")
     parser.add_argument("--quick", action="store_true", help="60 tenants, and short phases")
     parser.add_argument(
-        "--page", action="store_true", help="write bench/results and docs/performance.md"
+        "--page", action="store_true", help="write the table to bench/results/tenants.md"
     )
     args = parser.parse_args()
     if args.quick:
@@ -79,8 +76,7 @@ def main() -> None:
     text = report(results, machine)
     print(f"\n{text}")
     if args.page:
-        save(_RESULTS, results, machine)
-        replace_section("tenants", text)
+        replace_figures(RESULTS / "tenants.md", text)
 
 
 async def _measure(args: argparse.Namespace, results: Results, machine: dict[str, str]) -> None:

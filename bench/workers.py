@@ -11,11 +11,10 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from bench import page
 from bench.environment import Environment, Server, environment
-from bench.figures import SERVICE, Results, save
+from bench.figures import SERVICE, Results
 from bench.h2load import h2load_version, run_load
 from bench.machine import describe_machine
 from bench.requests import Call, InvalidRun
@@ -28,8 +27,6 @@ from bench.workloads.throughput import (
     insert_jobs_to_read,
 )
 
-_RESULTS = Path(__file__).parent / "results" / "workers.json"
-
 # Percent of a core per worker.
 _PERCENT_OF_CORE = 20
 
@@ -39,7 +36,7 @@ _CLIENTS = 64
 
 
 def main() -> None:
-    """Measure, save the figures and write the section of the page."""
+    """Measure, and write the table to bench/results/workers.md."""
     parser = argparse.ArgumentParser(prog="bench.workers", description=__doc__)
     parser.add_argument(
         "--max-workers", type=int, default=4, help="measure 1 to this many workers [4]"
@@ -56,9 +53,9 @@ def main() -> None:
         sys.exit(f"invalid run: {e}")
     except KeyboardInterrupt:
         sys.exit(130)
-    print("\n" + _render(results, machine))
-    save(_RESULTS, results, machine)
-    page.replace_section("workers", _render(results, machine))
+    text = _render(results, machine)
+    print(f"\n{text}")
+    page.replace_figures(page.RESULTS / "workers.md", text)
 
 
 async def _measure(args: argparse.Namespace) -> tuple[Results, dict[str, str]]:

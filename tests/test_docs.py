@@ -13,7 +13,9 @@ DOCS = ROOT / "docs"
 CALLS = (DOCS / "reference" / "calls.md").read_text(encoding="utf-8")
 SQL = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("jobs_grpc/db/sql/**/*.sql"))
 PAGES = sorted(
-    path for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md"))
+    path
+    for folder in ("", "docs/**/", "bench/**/", "deploy/**/", ".github/**/")
+    for path in ROOT.glob(f"{folder}*.md")
 )
 
 

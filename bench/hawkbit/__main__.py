@@ -1,7 +1,7 @@
 """Compare the service with a running Eclipse hawkBit update server, for the same work.
 
-Start hawkBit first, with an empty database: docs/performance.md says how. The service runs on a
-PostgreSQL server of its own. Both are measured one after the other, by the same Python client.
+Start hawkBit first, with an empty database: bench/results/hawkbit.md says how. The service runs on
+a PostgreSQL server of its own. Both are measured one after the other, by the same Python client.
 """
 
 import argparse
@@ -9,18 +9,15 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Sequence
-from pathlib import Path
 
 from bench import page
 from bench.environment import environment
-from bench.figures import SERVICE, Results, load, save
+from bench.figures import SERVICE, Results
 from bench.hawkbit.report import HAWKBIT, render
 from bench.hawkbit.service import Service
 from bench.hawkbit.update_server import UpdateServer
 from bench.machine import describe_machine
 from bench.requests import InvalidRun
-
-_RESULTS = Path(__file__).parents[1] / "results" / "hawkbit.json"
 
 System = UpdateServer | Service
 
@@ -32,7 +29,7 @@ _WARM_UP_DEVICES = 400
 
 
 def main() -> None:
-    """Measure, save the figures and write the section of the page."""
+    """Measure, and write the table to bench/results/hawkbit.md."""
     parser = argparse.ArgumentParser(prog="bench.hawkbit", description=__doc__)
     parser.add_argument(
         "--url", default="http://127.0.0.1:8080", help="hawkBit's address [%(default)s]"
@@ -45,22 +42,17 @@ def main() -> None:
         "--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="devices of a job"
     )
     parser.add_argument("--no-save", action="store_true", help="print the figures only")
-    parser.add_argument(
-        "--render", action="store_true", help="rewrite the page from the last results"
-    )
     args = parser.parse_args()
-    if not args.render:
-        try:
-            results, machine = asyncio.run(_run(args))
-        except InvalidRun as e:
-            sys.exit(f"invalid run: {e}")
-        except KeyboardInterrupt:
-            sys.exit(130)
-        print("\n" + render(results, machine))
-        if args.no_save:
-            return
-        save(_RESULTS, results, machine)
-    page.replace_section("hawkbit", render(*load(_RESULTS)))
+    try:
+        results, machine = asyncio.run(_run(args))
+    except InvalidRun as e:
+        sys.exit(f"invalid run: {e}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    text = render(results, machine)
+    print(f"\n{text}")
+    if not args.no_save:
+        page.replace_figures(page.RESULTS / "hawkbit.md", text)
 
 
 async def _run(args: argparse.Namespace) -> tuple[Results, dict[str, str]]:

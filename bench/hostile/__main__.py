@@ -22,7 +22,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
 from bench import page
-from bench.figures import Results, load, save
+from bench.figures import Results
 from bench.hostile import report, tokens
 from bench.hostile.attacks import ATTACKS, Attack
 from bench.hostile.grpc_attacks import LARGE_JOB_TENANTS
@@ -32,8 +32,6 @@ from bench.machine import describe_commit, describe_machine
 from bench.postgres import running_postgres
 
 _ROOT = Path(__file__).parents[2]
-_RESULTS = _ROOT / "bench" / "results" / "hostile.json"
-_RESULTS_BEFORE = _RESULTS.with_name("hostile_before.json")
 
 # Seconds that watches have to receive a state after the server is back.
 _RECOVERY_SECONDS = 6
@@ -42,7 +40,7 @@ _DEVICES = {"attacker": 5000, TENANT: 10} | dict.fromkeys(LARGE_JOB_TENANTS, 1)
 
 
 def main() -> None:
-    """Run the attacks, or only render the last results."""
+    """Run the attacks; unless some are left out, write the table to bench/results/hostile.md."""
     parser = argparse.ArgumentParser(prog="bench.hostile", description=__doc__)
     parser.add_argument(
         "--only", choices=ATTACKS, nargs="+", metavar="NAME", help="run these and do not save"
@@ -54,31 +52,24 @@ def main() -> None:
         type=Path,
         default=_ROOT,
         metavar="DIR",
-        help="attack the code of another checkout; saved as the figures of an earlier version",
-    )
-    parser.add_argument(
-        "--render", action="store_true", help="rewrite the page from the last results"
+        help="attack the code of another checkout, and do not save",
     )
     args = parser.parse_args()
     if args.list:
         for attack in ATTACKS.values():
             print(f"{attack.name}: {attack.description}")
         return
-    if not args.render:
-        checkout = args.checkout.resolve()
-        try:
-            results, machine = asyncio.run(_run(checkout, args.only or list(ATTACKS), args.seconds))
-        except ProcessFailed as e:
-            sys.exit(str(e))
-        except KeyboardInterrupt:
-            sys.exit(130)
-        print("\n" + report.render(results, machine))
-        if args.only:
-            return
-        save(_RESULTS if checkout == _ROOT else _RESULTS_BEFORE, results, machine)
-    if _RESULTS.exists():
-        before = load(_RESULTS_BEFORE) if _RESULTS_BEFORE.exists() else None
-        page.replace_section("hostile clients", report.render(*load(_RESULTS), before))
+    checkout = args.checkout.resolve()
+    try:
+        results, machine = asyncio.run(_run(checkout, args.only or list(ATTACKS), args.seconds))
+    except ProcessFailed as e:
+        sys.exit(str(e))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    text = report.render(results, machine)
+    print(f"\n{text}")
+    if not args.only and checkout == _ROOT:
+        page.replace_figures(page.RESULTS / "hostile.md", text)
 
 
 async def _run(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bench.figures import Results
 from bench.hostile.attacks import ATTACKS
-from bench.page import describe
+from bench.page import describe, wrap
 
 WORKLOAD = "hostile"
 
@@ -53,30 +53,15 @@ def verdict(results: Results, name: str) -> str:
     return f"missed: {', '.join(exceeded)}" if exceeded else "met"
 
 
-def render(
-    results: Results,
-    machine: dict[str, str],
-    before: tuple[Results, dict[str, str]] | None = None,
-) -> str:
-    """Return the table as Markdown, with the figures of an earlier version if there are any."""
-    versions: list[tuple[str, Results]] = [("", results)]
-    parts = [describe(machine)]
-    if before:
-        commit = before[1]["commit"]
-        versions.insert(0, (f" at {commit}", before[0]))
-        parts.append(
-            f"The columns *at {commit}* are an earlier version, measured on {before[1]['date']}."
-        )
-    head = ["attack"]
-    for label, _ in versions:
-        head += [f"{column}{label}" for column in ("memory", "p50 / p99", "errors")]
-    lines = [f"| {' | '.join([*head, 'bounds'])} |", "|---" * (len(head) + 1) + "|"]
-    for name in dict.fromkeys(figure.case for figure in results):
-        cells = [f"{ATTACKS[name].description} (`{name}`)"]
-        for _, figures in versions:
-            cells += _cells(figures, name)
-        lines.append(f"| {' | '.join([*cells, verdict(results, name)])} |")
-    return "\n\n".join([*parts, "\n".join(lines)])
+def render(results: Results, machine: dict[str, str]) -> str:
+    """Return the table and the list of attacks as Markdown."""
+    lines = ["| attack | memory | p50 / p99 | errors | bounds |", "|---|---|---|---|---|"]
+    names = list(dict.fromkeys(figure.case for figure in results))
+    for name in names:
+        cells = [f"`{name}`", *_cells(results, name), verdict(results, name)]
+        lines.append(f"| {' | '.join(cells)} |")
+    attacks = [wrap(f"- `{name}`: {ATTACKS[name].description}.", "  ") for name in names]
+    return "\n\n".join([describe(machine), "\n".join(lines), "\n".join(attacks)])
 
 
 def _cells(results: Results, name: str) -> list[str]:

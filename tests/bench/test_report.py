@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.figures import BASELINE, FASTAPI, SERVICE, Results, load, save
+from bench.figures import BASELINE, ECHO, FASTAPI, SERVICE, Results, load, save
 from bench.hawkbit import report as hawkbit_report
 from bench.report import render, unmeasured
 
@@ -15,18 +15,18 @@ def figures(*rates: tuple[str, float]) -> Results:
     return results
 
 
-def test_factor_has_its_target_and_whether_it_is_missed() -> None:
+def test_row_has_the_factor_by_which_the_service_is_better() -> None:
     table = render(figures((SERVICE, 3000), (FASTAPI, 1000), (BASELINE, 10_000)), {})
 
-    assert "| 10 executions | 3,000/s | 1,000/s | 10,000/s | 3× (target ≥ 2×) |" in table
-    assert "0.3× (**missed** target ≥ 0.5×) |" in table
+    assert "| 10 executions | 3,000/s | 1,000/s, 3× | 10,000/s, 0.3× |" in table
 
 
-def test_targets_are_listed_in_a_table_of_their_own() -> None:
-    table = render(figures((SERVICE, 1000), (FASTAPI, 1000)), {})
+def test_many_subjects_have_a_row_each() -> None:
+    table = render(
+        figures(*((subject, 1000) for subject in (SERVICE, FASTAPI, BASELINE, ECHO))), {}
+    )
 
-    title = "GetJob with equal responses, 16 clients: 10 executions"
-    assert f"| {title} | FastAPI | ≥ 2× | 1× | **missed** |" in table
+    assert "|  | 10 executions |\n|---|---|\n| service | 1,000/s |\n| FastAPI |" in table
 
 
 def test_workloads_without_a_figure_are_named() -> None:

@@ -23,5 +23,5 @@ def test_report_has_a_row_for_each_minute_and_compares_the_tables() -> None:
     text = render([minute(1, 10), minute(2, 11)], {"python": "3.11"}, QUICK)
 
     assert "| 2 | 375 | 0 | 12/31 | – |" in text
-    assert "| 11.0 | 1.0 | 5 | 2 +1 | 60.0 | 80.0 |" in text
+    assert "| 2 | 11.0 | 1.0 | 5 | 2 +1 | 60.0 | 80.0 |" in text
     assert "| `jobs` | 10.0, 11.0 | 1.0, 1.0 | 5, 5 | 25% | 2, 1 |" in text
