@@ -136,6 +136,10 @@ errors-reference: $(READY) ## Write docs/reference/errors.md, raise_error.sql an
 calls-reference: $(READY) ## Write the tables of docs/reference/calls.md from the options of the contract
 	@PYTHONPATH=.:generated $(BIN)/python -m tools.calls_reference
 
+.PHONY: gateway-settings-reference
+gateway-settings-reference: $(READY) gateway-build ## Write docs/reference/gateway-settings.md from the gateway's help (needs Go)
+	@gateway/bin/jobs-gateway --help | $(BIN)/python -m tools.gateway_settings > docs/reference/gateway-settings.md
+
 .PHONY: need-go
 need-go:
 	@command -v go gofmt >/dev/null || { echo 'Go is needed for the gateway' >&2; exit 1; }

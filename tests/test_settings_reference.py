@@ -22,8 +22,8 @@ def test_clients_wait_longer_than_the_server_by_default() -> None:
         float(str(defaults[name])) for name in ("JOBS_POOL_TIMEOUT", "JOBS_QUERY_TIMEOUT")
     )
     gateway = re.search(
-        r"`JOBS_GATEWAY_REQUEST_TIMEOUT` \| `(\d+)`",
-        (REFERENCE / "rest.md").read_text(encoding="utf-8"),
+        r"`JOBS_GATEWAY_REQUEST_TIMEOUT`: [^`]*\(default (\d+)\)",
+        (REFERENCE / "gateway-settings.md").read_text(encoding="utf-8"),
     )
     assert gateway
 

@@ -19,22 +19,20 @@ _HEADER = """\
 `jobs-grpc serve` reads these environment variables once, at the start. `jobs-grpc doctor` reads
 them too, and so does `jobs-grpc dev`, except the two database URLs. If a value is wrong, the
 command ends with one line that names the variable. An empty variable counts as unset. The server
-logs a warning for each unknown `JOBS_…` variable, with the nearest known name.
+logs a warning for each unknown `JOBS_…` variable, with the nearest known name. Defaults are in
+brackets.
 """
 
 _FOOTER = """
 ## Other variables
 
 `jobs-grpc migrate` also reads `JOBS_OWNER_DATABASE_URL`, and `JOBS_DATABASE_URL` for the name of
-the request role. `jobs-grpc devices import` also reads `JOBS_OWNER_DATABASE_URL`.
+the request role. `jobs-grpc devices import` also reads `JOBS_OWNER_DATABASE_URL`. `jobs-grpc dev`
+keeps the data of the embedded PostgreSQL in `JOBS_DATA_DIR`.
 
-| variables | read by |
-|---|---|
-| `JOBS_DATA_DIR` | `jobs-grpc dev`: the data directory of the embedded PostgreSQL |
-| `JOBS_CONTEXT`, `JOBS_SERVER`, `JOBS_TENANT`, `JOBS_USER`, `JOBS_TOKEN`, `JOBS_TOKEN_FILE`, \
-`JOBS_CA`, `JOBS_CLIENT_CERT`, `JOBS_CLIENT_KEY` | the client commands: `jobs-grpc list --help` |
-| `JOBS_GATEWAY_…` | the [REST gateway](rest.md) |
-| `OTEL_…` | `jobs-grpc serve` and the gateway: [traces](../operations/tracing.md) |
+- Client commands read `JOBS_SERVER` and other variables that [the CLI](../cli.md) lists.
+- The gateway reads `JOBS_GATEWAY_…`: [its settings](gateway-settings.md).
+- `jobs-grpc serve` and the gateway read `OTEL_…`: [traces](../operations/tracing.md).
 """
 
 
@@ -51,12 +49,15 @@ def help_text() -> str:
     """The settings as plain text, for a terminal."""
     lines = ["environment variables:"]
     for setting in all_settings():
-        accepts_any_text = setting.parser.convert is str
-        must_be = "" if accepts_any_text else f" Must be {setting.parser.accepts}."
-        meaning = f"{setting.meaning}{must_be}".replace("`", "")
+        meaning = _meaning(setting).replace("`", "")
         lines.append(f"  {setting.variable} [{setting.default_text}]")
         lines += textwrap.wrap(meaning, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
+
+
+def _meaning(setting: Setting) -> str:
+    accepts_any_text = setting.parser.convert is str
+    return setting.meaning + ("" if accepts_any_text else f" Must be {setting.parser.accepts}.")
 
 
 def markdown() -> str:
@@ -65,18 +66,14 @@ def markdown() -> str:
 
 
 def _section(group: Any) -> str:
-    rows = [
-        f"| `{s.variable}` | {s.default_text} | {s.parser.accepts} | {s.meaning} |"
-        for _, s in settings_of(group)
-    ]
-    head = [
-        "",
-        f"## {group.TITLE}",
-        "",
-        "| variable | default | must be | meaning |",
-        "|---|---|---|---|",
-    ]
-    return "\n".join([*head, *rows, ""])
+    entries = [f"- `{s.variable}` [{s.default_text}]: {_meaning(s)}" for _, s in settings_of(group)]
+    return "\n".join(["", f"## {group.TITLE}", "", *map(_fill, entries), ""])
+
+
+def _fill(entry: str) -> str:
+    return textwrap.fill(
+        entry, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 if __name__ == "__main__":
