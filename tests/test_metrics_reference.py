@@ -24,8 +24,8 @@ def _row(family: Metric) -> str:
         if label not in ("le", "worker")
     }
     suffix = "_total" if family.type == "counter" else ""
-    shown = ", ".join(f"`{label}`" for label in sorted(labels))
-    return f"| `{family.name}{suffix}` | {family.type} | {shown} | {family.documentation} |"
+    shown = ", ".join([family.type, *(f"`{label}`" for label in sorted(labels))])
+    return f"- `{family.name}{suffix}` ({shown}): {family.documentation}"
 
 
 async def test_page_lists_each_metric_with_its_type_labels_and_help(
@@ -47,7 +47,10 @@ async def test_page_lists_each_metric_with_its_type_labels_and_help(
         await wait_until(has_swept)
     rows = [_row(family) for family in families.values()]
     workers = [_row(family) for family in merge_workers({1: None}, {})]
-    workers = [row.replace("|  |", "| `worker` |") for row in workers]
+    workers = [row.replace("):", ", `worker`):") for row in workers]
 
-    listed = re.findall(r"^\| `.+\|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    entries = re.findall(
+        r"^- `\w+` \(.+(?:\n  .+)*", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    listed = [re.sub(r"\s+", " ", entry) for entry in entries]
     assert sorted(listed) == sorted(rows + workers), "\n".join(rows + workers)

@@ -62,7 +62,7 @@ async def test_operations_page_lists_every_check(shell: Shell) -> None:
 
     result = await shell("doctor", "--json")
 
-    documented = re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)
+    documented = re.findall(r"^- `([\w-]+)`:", table, re.MULTILINE)
     documented.remove("token-keys")  # only with JOBS_AUTH=jwt
     assert documented == [finding["check"] for finding in json.loads(result.out)["findings"]]
 
