@@ -64,6 +64,18 @@ def test_pages_name_existing_paths_and_sql_objects(page: Path) -> None:
         assert re.search(rf"\bjobs\.{name}\b", SQL), name
 
 
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name != "errors.md"],  # has wide tables
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_lines_have_at_most_120_characters(page: Path) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
+
+    # A line of one word, such as a URL or the name of a test, cannot be wrapped.
+    assert [line for line in lines if len(line) > 120 and " " in line.strip()] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_existing_files_and_headings(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
