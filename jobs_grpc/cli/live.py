@@ -23,7 +23,6 @@ from jobs_grpc.cli.formatting import (
     job_duration,
 )
 from jobs_grpc.cli.next_steps import describe_wait, next_steps
-from jobs_grpc.cli.rollout_text import stage_settings
 from jobs_grpc.cli.stages import BAR_CHARACTERS, split_width, stage_name, stage_states
 from jobs_grpc.client import job_status_name
 from jobs_grpc.dev.simulator.totals import Totals
@@ -216,7 +215,7 @@ def stage_bars(job: pb.Job) -> list[RenderableType]:
         )
         grid.add_row(
             str(index),
-            escape_unprintable(stage_name(stage_settings(job, index))),
+            escape_unprintable(stage_name(job, index)),
             Text(states[index], _STAGE_STYLES.get(states[index], "")),
             Bar({status: getattr(stage.execution_counts, status) for status in BAR_CHARACTERS}),
             f"{finished:,} / {stage.total_executions:,}",

@@ -25,7 +25,7 @@ BAR_WIDTH = 24
 
 def stage_lines(job: pb.Job, utc: bool = False) -> Iterator[str]:
     """Yield the number, name, state, bar and counts of each stage, and below them its gate."""
-    names = [stage_name(stage_settings(job, index)) for index in range(len(job.stages))]
+    names = [stage_name(job, index) for index in range(len(job.stages))]
     states = stage_states(job)
     name_width, state_width = (max(map(len, texts), default=0) for texts in (names, states))
     for index, (stage, name, state) in enumerate(zip(job.stages, names, states, strict=True)):
@@ -39,10 +39,10 @@ def stage_lines(job: pb.Job, utc: bool = False) -> Iterator[str]:
 def planned_stage_lines(rollout: pb.Rollout | None, sizes: Sequence[int]) -> Iterator[str]:
     """Yield the number, name and size of each stage, and below them its gate, before creation."""
     stages = rollout.stages if rollout and sizes else ()
-    width = max((len(stage_name(stage)) for stage in stages), default=0)
+    width = max((len(_planned_name(stage)) for stage in stages), default=0)
     for index, (stage, size) in enumerate(zip(stages, sizes, strict=True)):
         yield escape_unprintable(
-            f"{index:>2} {stage_name(stage):<{width}}  {format_device_count(size)}"
+            f"{index:>2} {_planned_name(stage):<{width}}  {format_device_count(size)}"
         )
         if gate := format_gate(stage):
             yield escape_unprintable(f"   {gate}")
@@ -89,8 +89,12 @@ def split_width(numbers: list[int], width: int) -> list[int]:
     return parts
 
 
-def stage_name(stage: pb.Stage) -> str:
+def stage_name(job: pb.Job, index: int) -> str:
     """Return the name of a stage, or its size if it has none."""
+    return job.stages[index].display_name or _planned_name(stage_settings(job, index))
+
+
+def _planned_name(stage: pb.Stage) -> str:
     if stage.display_name:
         return stage.display_name
     match stage.WhichOneof("size"):

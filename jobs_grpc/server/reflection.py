@@ -57,11 +57,11 @@ class _File:
     def __init__(self, proto: FileDescriptorProto, dependencies: "list[_File]") -> None:
         self.name = proto.name
         self.dependencies = dependencies
-        self._proto = proto
+        self.proto = proto
 
     def CopyToProto(self, proto: FileDescriptorProto) -> None:
         """Copy the whole file."""
-        proto.CopyFrom(self._proto)
+        proto.CopyFrom(self.proto)
 
 
 class _ReflectionPool:
@@ -70,6 +70,8 @@ class _ReflectionPool:
     def __init__(self) -> None:
         self._pool = DescriptorPool()
         self._files: dict[str, _File] = {}
+        # The names of each file and of all that it imports.
+        self._imports: dict[str, set[str]] = {}
         commented = _contract_with_comments()
         for descriptor in _SERVED:
             for proto in _with_imports(descriptor):
@@ -79,10 +81,11 @@ class _ReflectionPool:
     def _add(self, proto: FileDescriptorProto) -> None:
         if proto.name not in self._files:
             self._pool.Add(proto)
-            # The servicer sends a file before its imports. The last one can import the others.
-            names = sorted(proto.dependency, key=[*self._files].index, reverse=True)
-            dependencies = [self._files[name] for name in names]
-            self._files[proto.name] = _File(proto, dependencies)
+            # The servicer sends a file and then these: each before those that it imports itself.
+            imports = {name for each in proto.dependency for name in self._imports[each]}
+            self._imports[proto.name] = {proto.name, *imports}
+            dependencies = [self._files[name] for name in reversed(self._files) if name in imports]
+            self._files[proto.name] = _File(proto, [_File(file.proto, []) for file in dependencies])
 
     def FindFileByName(self, name: str) -> _File:
         """Return a file. Raises KeyError."""

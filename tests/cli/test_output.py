@@ -44,7 +44,12 @@ async def test_output_is_response_as_json_when_requested(
     jobs = json.loads((await shell("list", "--json")).out)
     canceled = json.loads((await shell("cancel", "j", "--json")).out)
 
-    assert created == {"job_id": "j", "status": "IN_PROGRESS", "execution_count": 1}
+    assert created == {
+        "job_id": "j",
+        "status": "IN_PROGRESS",
+        "execution_count": 1,
+        "stage_sizes": [],
+    }
     assert job["document_params"] == {"delay": 5, "ratio": 0.5}
     assert isinstance(job["document_params"]["delay"], int)
     assert job["execution_counts"]["queued"] == 1

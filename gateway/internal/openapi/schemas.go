@@ -162,8 +162,7 @@ func mayBeNull(schema string, field protoreflect.FieldDescriptor, isRequired boo
 	if isRequest(schema) {
 		return !isRequired
 	}
-	// The job of CreateJob is absent instead of null.
-	return field.HasPresence() && field.Kind() != protoreflect.BoolKind && field.FullName() != "fleet.jobs.v1.CreateJobResponse.job"
+	return field.HasPresence() && field.Kind() != protoreflect.BoolKind
 }
 
 // inlineEnums replaces references to enums by the enums. For a shared enum, the Go generator names
