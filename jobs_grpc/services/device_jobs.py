@@ -57,9 +57,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         return self._watch.open_watches
 
     async def ListPendingExecutions(
-        self,
-        request: pb.ListPendingExecutionsRequest,
-        context: ServicerContext[pb.ListPendingExecutionsRequest, pb.ListPendingExecutionsResponse],
+        self, request: pb.ListPendingExecutionsRequest, context: object
     ) -> pb.ListPendingExecutionsResponse:
         limit = _pending_limit(request)
         tenant_id, device_id = current_tenant_and_device()
@@ -86,9 +84,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         return response
 
     async def StartNextExecution(
-        self,
-        request: pb.StartNextExecutionRequest,
-        context: ServicerContext[pb.StartNextExecutionRequest, pb.StartNextExecutionResponse],
+        self, request: pb.StartNextExecutionRequest, context: object
     ) -> pb.StartNextExecutionResponse:
         details, violations = await parse_status_details(
             request, self._max_document_bytes, self._pause
@@ -105,9 +101,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         return pb.StartNextExecutionResponse(execution=device_execution_fields(row))
 
     async def StartExecution(
-        self,
-        request: pb.StartExecutionRequest,
-        context: ServicerContext[pb.StartExecutionRequest, pb.StartExecutionResponse],
+        self, request: pb.StartExecutionRequest, context: object
     ) -> pb.StartExecutionResponse:
         details, violations = await parse_status_details(
             request, self._max_document_bytes, self._pause
@@ -122,9 +116,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         )
 
     async def GetExecution(
-        self,
-        request: pb.GetExecutionRequest,
-        context: ServicerContext[pb.GetExecutionRequest, pb.GetExecutionResponse],
+        self, request: pb.GetExecutionRequest, context: object
     ) -> pb.GetExecutionResponse:
         validation.require_valid(request)
         tenant_id, device_id = current_tenant_and_device()
@@ -132,9 +124,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         return pb.GetExecutionResponse(execution=device_execution_fields(row))
 
     async def UpdateExecution(
-        self,
-        request: pb.UpdateExecutionRequest,
-        context: ServicerContext[pb.UpdateExecutionRequest, pb.UpdateExecutionResponse],
+        self, request: pb.UpdateExecutionRequest, context: object
     ) -> pb.UpdateExecutionResponse:
         tenant_id, device_id = current_tenant_and_device()
         update = await parse_update(request, device_id, self._max_document_bytes, self._pause)

@@ -84,9 +84,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         return self._watch.open_watches
 
     async def CreateJob(
-        self,
-        request: pb.CreateJobRequest,
-        context: ServicerContext[pb.CreateJobRequest, pb.CreateJobResponse],
+        self, request: pb.CreateJobRequest, context: object
     ) -> pb.CreateJobResponse:
         params, violations = await to_json(
             request.document_params, "document_params", self._max_document_bytes, self._pause
@@ -132,11 +130,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             stage_sizes=row["stage_sizes"] if request.validate_only else None,
         )
 
-    async def ListJobs(
-        self,
-        request: pb.ListJobsRequest,
-        context: ServicerContext[pb.ListJobsRequest, pb.ListJobsResponse],
-    ) -> pb.ListJobsResponse:
+    async def ListJobs(self, request: pb.ListJobsRequest, context: object) -> pb.ListJobsResponse:
         limit = page_size(request)
         validation.require_valid(request)
         if request.page_token and request.offset:
@@ -167,11 +161,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             )
         return response
 
-    async def GetJob(
-        self,
-        request: pb.GetJobRequest,
-        context: ServicerContext[pb.GetJobRequest, pb.GetJobResponse],
-    ) -> pb.GetJobResponse:
+    async def GetJob(self, request: pb.GetJobRequest, context: object) -> pb.GetJobResponse:
         limit = page_size(request)
         validation.require_valid(request)
         row = await self._store.get_job(
@@ -188,9 +178,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         return response
 
     async def ListJobExecutions(
-        self,
-        request: pb.ListJobExecutionsRequest,
-        context: ServicerContext[pb.ListJobExecutionsRequest, pb.ListJobExecutionsResponse],
+        self, request: pb.ListJobExecutionsRequest, context: object
     ) -> pb.ListJobExecutionsResponse:
         limit = page_size(request)
         validation.require_valid(request, validation.check_job_or_device(request))
@@ -257,9 +245,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             )
 
     async def CancelJob(
-        self,
-        request: pb.CancelJobRequest,
-        context: ServicerContext[pb.CancelJobRequest, pb.CancelJobResponse],
+        self, request: pb.CancelJobRequest, context: object
     ) -> pb.CancelJobResponse:
         validation.require_valid(request)
         await self._store.cancel_job(
@@ -270,11 +256,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         return pb.CancelJobResponse(job_id=request.job_id, status=pb.Job.CANCELED)
 
-    async def PauseJob(
-        self,
-        request: pb.PauseJobRequest,
-        context: ServicerContext[pb.PauseJobRequest, pb.PauseJobResponse],
-    ) -> pb.PauseJobResponse:
+    async def PauseJob(self, request: pb.PauseJobRequest, context: object) -> pb.PauseJobResponse:
         validation.require_valid(request)
         caller = current_principal()
         row = await self._store.pause_job(
@@ -287,9 +269,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         return pb.PauseJobResponse(job=job_details_fields(row))
 
     async def ResumeJob(
-        self,
-        request: pb.ResumeJobRequest,
-        context: ServicerContext[pb.ResumeJobRequest, pb.ResumeJobResponse],
+        self, request: pb.ResumeJobRequest, context: object
     ) -> pb.ResumeJobResponse:
         validation.require_valid(request)
         row = await self._store.resume_job(
@@ -298,9 +278,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         return pb.ResumeJobResponse(job=job_details_fields(row))
 
     async def AdvanceJob(
-        self,
-        request: pb.AdvanceJobRequest,
-        context: ServicerContext[pb.AdvanceJobRequest, pb.AdvanceJobResponse],
+        self, request: pb.AdvanceJobRequest, context: object
     ) -> pb.AdvanceJobResponse:
         validation.require_valid(request)
         row = await self._store.advance_job(
@@ -312,9 +290,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         return pb.AdvanceJobResponse(job=job_details_fields(row))
 
     async def ApproveStage(
-        self,
-        request: pb.ApproveStageRequest,
-        context: ServicerContext[pb.ApproveStageRequest, pb.ApproveStageResponse],
+        self, request: pb.ApproveStageRequest, context: object
     ) -> pb.ApproveStageResponse:
         validation.require_valid(request)
         caller = current_principal()
@@ -330,9 +306,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         return pb.ApproveStageResponse(job=job_details_fields(row))
 
     async def UpdateJob(
-        self,
-        request: pb.UpdateJobRequest,
-        context: ServicerContext[pb.UpdateJobRequest, pb.UpdateJobResponse],
+        self, request: pb.UpdateJobRequest, context: object
     ) -> pb.UpdateJobResponse:
         validation.raise_for_violations(check_update(request))
         fields = sorted({*request.update_mask.paths})
@@ -353,9 +327,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         return pb.UpdateJobResponse(job=job_details_fields(row))
 
     async def GetFailureSummary(
-        self,
-        request: pb.GetFailureSummaryRequest,
-        context: ServicerContext[pb.GetFailureSummaryRequest, pb.GetFailureSummaryResponse],
+        self, request: pb.GetFailureSummaryRequest, context: object
     ) -> pb.GetFailureSummaryResponse:
         validation.require_valid(request)
         rows = await self._store.get_failure_summary(
@@ -378,9 +350,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         return response
 
     async def CancelExecution(
-        self,
-        request: pb.CancelExecutionRequest,
-        context: ServicerContext[pb.CancelExecutionRequest, pb.CancelExecutionResponse],
+        self, request: pb.CancelExecutionRequest, context: object
     ) -> pb.CancelExecutionResponse:
         validation.require_valid(request)
         row = await self._store.cancel_execution(
@@ -394,9 +364,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         return pb.CancelExecutionResponse(execution=execution_fields(row))
 
     async def RetryExecutions(
-        self,
-        request: pb.RetryExecutionsRequest,
-        context: ServicerContext[pb.RetryExecutionsRequest, pb.RetryExecutionsResponse],
+        self, request: pb.RetryExecutionsRequest, context: object
     ) -> pb.RetryExecutionsResponse:
         validation.require_valid(request, validation.check_expiry(request))
         row = await self._store.retry_executions(
@@ -415,9 +383,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
 
     async def ListExecutionAttempts(
-        self,
-        request: pb.ListExecutionAttemptsRequest,
-        context: ServicerContext[pb.ListExecutionAttemptsRequest, pb.ListExecutionAttemptsResponse],
+        self, request: pb.ListExecutionAttemptsRequest, context: object
     ) -> pb.ListExecutionAttemptsResponse:
         limit = page_size(request)
         validation.require_valid(request)
@@ -442,9 +408,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         return response
 
     async def DeleteJob(
-        self,
-        request: pb.DeleteJobRequest,
-        context: ServicerContext[pb.DeleteJobRequest, pb.DeleteJobResponse],
+        self, request: pb.DeleteJobRequest, context: object
     ) -> pb.DeleteJobResponse:
         validation.require_valid(request)
         await self._store.delete_job(current_principal().tenant_id, job_id=request.job_id)
@@ -461,9 +425,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         await self._watch.run(current_principal().tenant_id, job_id, context.write)
 
     async def GetCaller(
-        self,
-        request: pb.GetCallerRequest,
-        context: ServicerContext[pb.GetCallerRequest, pb.GetCallerResponse],
+        self, request: pb.GetCallerRequest, context: object
     ) -> pb.GetCallerResponse:
         caller = current_principal()
         expires_at: MessageFields = None
