@@ -308,7 +308,7 @@ def test_config_error_never_contains_the_password(dsn: str) -> None:
         ("16777217", "exceeds JOBS_MAX_BUFFERED_BYTES"),
     ],
 )
-def test_config_is_rejected_when_byte_budgets_do_not_fit(tenant_bytes: str, problem: str) -> None:
+def test_config_is_rejected_when_memory_limits_do_not_fit(tenant_bytes: str, problem: str) -> None:
     environ = {
         "JOBS_DATABASE_URL": DSN,
         "JOBS_MAX_REQUEST_BYTES": "1048576",

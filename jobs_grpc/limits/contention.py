@@ -3,18 +3,18 @@
 import asyncio
 import random
 
-# Tenants compete for this long after calls of two tenants have arrived within this time.
+# Tenants contend for this long after calls of two tenants have arrived within this time.
 _SECONDS = 1.0
 
-# Refused calls that can wait at the same time, and for how long: not all equally long, because
-# their clients may call again together. gRPC may have received 64 KiB of the request of each.
+# Refused calls that can wait at the same time, and for how long. The delays are random, so that
+# their clients do not call again together. gRPC may have received 64 KiB of the request of each.
 _MAX_DELAYED_REFUSALS = 256
 _MIN_REFUSAL_DELAY_SECONDS = 0.5
 _MAX_REFUSAL_DELAY_SECONDS = 1.5
 
 
 class Contention:
-    """Whether two or more tenants compete for the CPU time of the process."""
+    """Whether two or more tenants contend for the CPU time of the process."""
 
     def __init__(self) -> None:
         self._last_tenant: str | None = None
@@ -32,11 +32,11 @@ class Contention:
         self._last_call = now
 
     def active(self) -> bool:
-        """Whether tenants compete at present."""
+        """Whether tenants contend at present."""
         return asyncio.get_running_loop().time() < self._ends
 
     async def delay_refusal(self) -> None:
-        """Wait before a refusal, if tenants compete: the client may call again at once."""
+        """Wait before a refusal, if tenants contend: the client may call again at once."""
         if self._delayed_refusals < _MAX_DELAYED_REFUSALS and self.active():
             delay = random.uniform(_MIN_REFUSAL_DELAY_SECONDS, _MAX_REFUSAL_DELAY_SECONDS)  # noqa: S311
             self._delayed_refusals += 1

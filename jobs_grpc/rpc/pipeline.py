@@ -32,9 +32,9 @@ from jobs_grpc.rpc import access_log
 from jobs_grpc.rpc.audit_log import AuditLog
 from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.rpc.error_status import abort, to_jobs_error
-from jobs_grpc.rpc.page_sizes import page_size_estimator
 from jobs_grpc.rpc.repeated_refusals import RepeatedRefusals
 from jobs_grpc.rpc.request_reader import RequestReader, fixed_max_request_bytes
+from jobs_grpc.rpc.response_sizes import page_size_estimator
 from jobs_grpc.rpc.token_expiry import end_when_token_expires
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Pipeline:
         self._rate_limiter = RateLimiter(config.limits.max_tenant_rate)
         self.refusals = RepeatedRefusals()
         self.audit_log = AuditLog()
-        self._competition = Contention()
+        self._contention = Contention()
         self._call_slots = FairSlots(_MAX_CALL_SLOTS)
         self._stream_slots = FairSlots(_MAX_STREAM_SLOTS)
         self._reader = RequestReader(
@@ -105,7 +105,7 @@ class Pipeline:
         estimate_page_size = page_size_estimator(method)
         fixed_max_bytes = fixed_max_request_bytes(method)
         limits, reader, memory = self.limits, self._reader, self._memory
-        contention, refusals = self._competition, self.refusals
+        contention, refusals = self._contention, self.refusals
         call_slots, stream_slots = self._call_slots, self._stream_slots
 
         async def serve(_: Any, context: Context) -> Any:

@@ -10,8 +10,8 @@ from grpc.aio import EOF
 from jobs_grpc.contract.methods import METHODS
 from jobs_grpc.errors import LimitExceeded, MalformedRequest
 from jobs_grpc.limits.memory_limit import Reservation, decoded_bytes, receive_bytes
-from jobs_grpc.rpc.page_sizes import SINGLE_ITEM_BYTES
 from jobs_grpc.rpc.read_timeouts import ReadTimeouts, TooManyReads
+from jobs_grpc.rpc.response_sizes import SINGLE_ITEM_BYTES
 
 # When a client cancels a call, gRPC reports the end of its requests and then, within this time,
 # cancels the handler.

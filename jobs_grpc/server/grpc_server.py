@@ -43,7 +43,7 @@ OPTIONS: Options = (
 
 # Listeners per process. A call waits behind those that its listener has not accepted yet, so more
 # listeners mean shorter waits.
-_ACCEPTORS = 16
+_LISTENERS = 16
 
 
 def make_server(
@@ -66,7 +66,7 @@ def make_server(
     )
     servers = [
         grpc.aio.server(handlers=[methods], options=options)
-        for _ in range(_ACCEPTORS if share_port else 1)
+        for _ in range(_LISTENERS if share_port else 1)
     ]
     return cast("Server", Listeners(servers))
 

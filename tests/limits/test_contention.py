@@ -36,7 +36,7 @@ async def test_tenants_do_not_compete_when_their_calls_are_a_second_apart() -> N
     assert not calls.active()
 
 
-async def test_competition_ends_when_only_one_tenant_calls() -> None:
+async def test_contention_ends_when_only_one_tenant_calls() -> None:
     calls = Contention()
     calls.note_call("a")
     calls.note_call("b")

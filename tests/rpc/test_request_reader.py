@@ -250,7 +250,7 @@ async def test_public_request_is_rejected_when_it_is_larger_than_4_kib(
     )
 
 
-async def test_report_is_not_decoded_until_the_byte_budget_has_room() -> None:
+async def test_report_is_not_decoded_until_the_memory_limit_has_room() -> None:
     memory = MemoryLimit(100, 100)
     unread_responses = Reservation(memory, "t")
     unread_responses.correct(100)

@@ -294,7 +294,7 @@ async def test_message_that_was_read_is_answered_when_the_server_stops(
     assert (await operator.get("j")).execution_counts.succeeded == 50
 
 
-async def test_message_that_waits_for_the_byte_budget_is_not_applied_when_the_server_stops(
+async def test_message_that_waits_for_the_memory_limit_is_not_applied_when_the_server_stops(
     database: Database, operator: Operator, fleet: list[str]
 ) -> None:
     small = {

@@ -79,7 +79,7 @@ func (s *Semaphore) Maximum(c Caller) int64 {
 }
 
 // Acquire waits until the amount is free. It returns false after s.wait or when ctx ends. The
-// amount must not exceed s.maximum(c).
+// amount must not exceed s.Maximum(c).
 func (s *Semaphore) Acquire(ctx context.Context, c Caller, amount int64) bool {
 	s.mu.Lock()
 	subject := s.find(c)

@@ -23,7 +23,7 @@ import (
 // exportTimeout is how long a process that stops waits for the remaining spans to be exported.
 const exportTimeout = 3 * time.Second
 
-// Tracer creates a span for each request. A nil *tracer creates none.
+// Tracer creates a span for each request. A nil *Tracer creates none.
 type Tracer struct {
 	provider *sdktrace.TracerProvider
 	tracer   trace.Tracer

@@ -1025,8 +1025,8 @@ class CreateJobRequest(_message.Message):
     Default: 24.
 
     With a rollout, the default is the shortest time that the rollout can take, rounded up to
-    hours, plus 24, and at most 720. That time is the sum over the stages of the number of
-    devices divided by releases_per_minute, plus bake_time, or of advance_after if it is shorter:
+    hours, plus 24, and at most 720. Each stage takes the number of its devices divided
+    by releases_per_minute, plus bake_time, or advance_after if that is shorter. This assumes that
     every device succeeds at once. If the job expires before that time has passed, the call fails
     with EXPIRY_TOO_EARLY.
     """
@@ -1058,7 +1058,8 @@ class CreateJobRequest(_message.Message):
     @_builtins.property
     def failure_criteria(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCriterion]:
         """When to pause or cancel the job because devices fail. Together at most 8 KiB, encoded as
-        protobuf. If several trip at the same time, the first one applies.
+        protobuf. If several trip at the same time, the first in
+        this list applies.
         """
 
     def __init__(

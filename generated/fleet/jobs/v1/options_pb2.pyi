@@ -45,7 +45,7 @@ class MethodRules(_message.Message):
         EXECUTE: MethodRules._Permission.ValueType  # 5
         """Carry out executions, as a device or for devices."""
         ANY: MethodRules._Permission.ValueType  # 6
-        """Nothing: every role may call the method."""
+        """Every role may call the method."""
 
     class Permission(_Permission, metaclass=_PermissionEnumTypeWrapper):
         """What a caller must be allowed to do."""
@@ -63,7 +63,7 @@ class MethodRules(_message.Message):
     EXECUTE: MethodRules.Permission.ValueType  # 5
     """Carry out executions, as a device or for devices."""
     ANY: MethodRules.Permission.ValueType  # 6
-    """Nothing: every role may call the method."""
+    """Every role may call the method."""
 
     class _Content:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -74,7 +74,7 @@ class MethodRules(_message.Message):
         CONTENT_UNSPECIFIED: MethodRules._Content.ValueType  # 0
         """At most one document."""
         JOB: MethodRules._Content.ValueType  # 1
-        """A job: 81 KiB of rollout and failure criteria, and a typical document of the maximum size."""
+        """A job: 81 KiB of rollout and failure criteria, and a document of the maximum size, in its typical encoding."""
         FAILURE_SUMMARY: MethodRules._Content.ValueType  # 2
         """100 counts of failures, each with the IDs of five devices."""
 
@@ -84,7 +84,7 @@ class MethodRules(_message.Message):
     CONTENT_UNSPECIFIED: MethodRules.Content.ValueType  # 0
     """At most one document."""
     JOB: MethodRules.Content.ValueType  # 1
-    """A job: 81 KiB of rollout and failure criteria, and a typical document of the maximum size."""
+    """A job: 81 KiB of rollout and failure criteria, and a document of the maximum size, in its typical encoding."""
     FAILURE_SUMMARY: MethodRules.Content.ValueType  # 2
     """100 counts of failures, each with the IDs of five devices."""
 

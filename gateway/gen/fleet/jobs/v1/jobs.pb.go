@@ -1864,8 +1864,8 @@ type CreateJobRequest struct {
 	// Default: 24.
 	//
 	// With a rollout, the default is the shortest time that the rollout can take, rounded up to
-	// hours, plus 24, and at most 720. That time is the sum over the stages of the number of
-	// devices divided by releases_per_minute, plus bake_time, or of advance_after if it is shorter:
+	// hours, plus 24, and at most 720. Each stage takes the number of its devices divided
+	// by releases_per_minute, plus bake_time, or advance_after if that is shorter. This assumes that
 	// every device succeeds at once. If the job expires before that time has passed, the call fails
 	// with EXPIRY_TOO_EARLY.
 	ExpiresInHours *int32 `protobuf:"varint,7,opt,name=expires_in_hours,json=expiresInHours,proto3,oneof" json:"expires_in_hours,omitempty"`
@@ -1877,7 +1877,8 @@ type CreateJobRequest struct {
 	// Releases the executions in stages. Unset: all at once.
 	Rollout *Rollout `protobuf:"bytes,10,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	// When to pause or cancel the job because devices fail. Together at most 8 KiB, encoded as
-	// protobuf. If several trip at the same time, the first one applies.
+	// protobuf. If several trip at the same time, the first in
+	// this list applies.
 	FailureCriteria []*FailureCriterion `protobuf:"bytes,11,rep,name=failure_criteria,json=failureCriteria,proto3" json:"failure_criteria,omitempty"`
 	// Check the request and return the size of the job that it would create, of each of its stages, and
 	// its expiry, but create nothing. This is always about a new job: an existing job with this job_id and

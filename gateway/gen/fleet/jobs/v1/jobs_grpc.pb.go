@@ -93,7 +93,7 @@ const (
 //	JOBS_MAX_REQUEST_BYTES (256 KiB)
 //	    The size of a request message (without a delay). A message of more than twice this
 //	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-//	    without a document, reports or device_ids has at most 16 KiB; a larger one fails with
+//	    without a document, reports, stages or device_ids has at most 16 KiB; a larger one fails with
 //	    INVALID_ARGUMENT.
 //
 // The limits of a field are its buf.validate options; lengths are in characters. In addition, a
@@ -110,7 +110,7 @@ type JobServiceClient interface {
 	// With a job_id, the call is safe to repeat: the same request, of any user, returns the
 	// response of the first call, even if the job or its targets have changed since or a new job
 	// would exceed a limit. Requests that state a default or leave it out are the same, except
-	// that with a rollout, a request without an expiry differs from any other. A different request
+	// that with a rollout, an unset expiry and the same expiry stated are different. A different request
 	// with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
 	// deleted job that has not been purged yet.
 	//
@@ -487,7 +487,7 @@ func (c *jobServiceClient) GetCaller(ctx context.Context, in *GetCallerRequest, 
 //	JOBS_MAX_REQUEST_BYTES (256 KiB)
 //	    The size of a request message (without a delay). A message of more than twice this
 //	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-//	    without a document, reports or device_ids has at most 16 KiB; a larger one fails with
+//	    without a document, reports, stages or device_ids has at most 16 KiB; a larger one fails with
 //	    INVALID_ARGUMENT.
 //
 // The limits of a field are its buf.validate options; lengths are in characters. In addition, a
@@ -504,7 +504,7 @@ type JobServiceServer interface {
 	// With a job_id, the call is safe to repeat: the same request, of any user, returns the
 	// response of the first call, even if the job or its targets have changed since or a new job
 	// would exceed a limit. Requests that state a default or leave it out are the same, except
-	// that with a rollout, a request without an expiry differs from any other. A different request
+	// that with a rollout, an unset expiry and the same expiry stated are different. A different request
 	// with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
 	// deleted job that has not been purged yet.
 	//

@@ -38,7 +38,7 @@ const (
 	MethodRules_DELETE MethodRules_Permission = 4
 	// Carry out executions, as a device or for devices.
 	MethodRules_EXECUTE MethodRules_Permission = 5
-	// Nothing: every role may call the method.
+	// Every role may call the method.
 	MethodRules_ANY MethodRules_Permission = 6
 )
 
@@ -97,7 +97,7 @@ type MethodRules_Content int32
 const (
 	// At most one document.
 	MethodRules_CONTENT_UNSPECIFIED MethodRules_Content = 0
-	// A job: 81 KiB of rollout and failure criteria, and a typical document of the maximum size.
+	// A job: 81 KiB of rollout and failure criteria, and a document of the maximum size, in its typical encoding.
 	MethodRules_JOB MethodRules_Content = 1
 	// 100 counts of failures, each with the IDs of five devices.
 	MethodRules_FAILURE_SUMMARY MethodRules_Content = 2

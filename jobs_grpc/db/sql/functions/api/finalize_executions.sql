@@ -8,8 +8,8 @@ CREATE OR REPLACE FUNCTION jobs.finalize_executions(
     p_limit integer,
     p_wait_ms integer,
     OUT next_device_id text,      -- to continue after; NULL: nothing is left
-    OUT timed_out_count integer,  -- this and the next: executions that it wrote, by status
-    OUT rejected_count integer
+    OUT timed_out_count integer,  -- executions written as TIMED_OUT
+    OUT rejected_count integer    -- executions written as REJECTED
 )
 LANGUAGE plpgsql
 -- settings: lock timeout, custom plan, index

@@ -68,8 +68,8 @@ BEGIN
         v_numbers := v_numbers || 0;
     END IF;
 
-    -- Each scan reads the newest jobs of one status from one branch of the UNION ALL; is_read has what
-    -- names its index. The planner copies the conditions around the UNION ALL to each branch. It must
+    -- Each scan reads the newest jobs of one status from one branch of the UNION ALL; is_read repeats
+    -- the predicate of its index. The planner copies the conditions around the UNION ALL to each branch. It must
     -- see j.value = scan.value there: in a branch, it would not know that the index delivers the order.
     -- scan.value is a column, because the planner removes branches that contradict a constant, and Citus
     -- then does not see their tenant_id.

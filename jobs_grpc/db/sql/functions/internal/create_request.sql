@@ -1,5 +1,5 @@
 -- Returns a request of create_job in the form that is stored and compared. Leaves out document_params,
--- which is stored as it is, and what equal requests may differ in: the user, and the server's limits.
+-- which is stored as it is, the user, and the server's limits: repeated requests may differ in them.
 CREATE OR REPLACE FUNCTION jobs.create_request(
     p_document_type text,
     p_target_device_id text,
