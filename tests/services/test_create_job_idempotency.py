@@ -180,6 +180,22 @@ async def test_repeated_create_is_compared_with_a_job_that_was_created_before_re
         await operator.create(**request | different)
 
 
+async def test_request_of_an_earlier_job_is_compared_with_its_first_timeout_after_an_update(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 3)
+    request = {"job_id": "j", "target_all": True, "in_progress_timeout_minutes": 30}
+    first = await operator.create(**request)
+    await database.owner.execute(
+        "UPDATE jobs.jobs SET request = NULL WHERE tenant_id = $1", operator.tenant
+    )
+    await operator.update("j", "in_progress_timeout_minutes", in_progress_timeout_minutes=60)
+
+    assert await operator.create(**request) == first
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        await operator.create(**request | {"in_progress_timeout_minutes": 60})
+
+
 async def test_existing_job_id_is_reported_before_missing_targets(
     operator: Operator, first: pb.CreateJobResponse
 ) -> None:
