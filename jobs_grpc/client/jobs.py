@@ -225,7 +225,10 @@ class JobsClient:
     async def pause(self, job_id: str, *, reason: str = "", etag: str = "") -> pb.Job:
         """Pause a job. Safe to repeat."""
         request = pb.PauseJobRequest(job_id=job_id, reason=reason, etag=etag)
-        return (await self._calls.unary("PauseJob", request, pb.PauseJobResponse)).job
+        response = await self._calls.unary(
+            "PauseJob", request, pb.PauseJobResponse, repeatable=True
+        )
+        return response.job
 
     async def resume(self, job_id: str, *, etag: str = "") -> pb.Job:
         """Resume a job. Safe to repeat with an etag: without one, it could end a newer pause."""

@@ -18,7 +18,7 @@ def check_update(request: pb.UpdateJobRequest) -> list[Violation]:
     found = check(request)
     if violations := _of_fields(("job_id", "etag", "update_mask"), found):
         return violations
-    fields = request.update_mask.paths
+    fields = {*request.update_mask.paths}
     if violations := _of_fields(fields, check(request.rollout, "rollout.", found)):
         return violations
     if "failure_criteria" in fields:

@@ -4591,7 +4591,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"\b_user_idB\f\n" +
 	"\n" +
-	"_device_id2\xbe\x10\n" +
+	"_device_id2\xbb\x10\n" +
 	"\n" +
 	"JobService\x12f\n" +
 	"\tCreateJob\x12\x1f.fleet.jobs.v1.CreateJobRequest\x1a .fleet.jobs.v1.CreateJobResponse\"\x16\xb2\x89#\x12\n" +
@@ -4611,9 +4611,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x15ListExecutionAttempts\x12+.fleet.jobs.v1.ListExecutionAttemptsRequest\x1a,.fleet.jobs.v1.ListExecutionAttemptsResponse\",\xb2\x89#%\n" +
 	"!List the attempts of an execution\x10\x01\x90\x02\x01\x12m\n" +
 	"\tDeleteJob\x12\x1f.fleet.jobs.v1.DeleteJobRequest\x1a .fleet.jobs.v1.DeleteJobResponse\"\x1d\xb2\x89#\x19\n" +
-	"\x15Delete a finished job\x10\x04\x12e\n" +
-	"\bPauseJob\x12\x1e.fleet.jobs.v1.PauseJobRequest\x1a\x1f.fleet.jobs.v1.PauseJobResponse\"\x18\xb2\x89#\x11\n" +
-	"\vPause a job\x10\x02 \x01\x90\x02\x02\x12m\n" +
+	"\x15Delete a finished job\x10\x04\x12b\n" +
+	"\bPauseJob\x12\x1e.fleet.jobs.v1.PauseJobRequest\x1a\x1f.fleet.jobs.v1.PauseJobResponse\"\x15\xb2\x89#\x11\n" +
+	"\vPause a job\x10\x02 \x01\x12m\n" +
 	"\tResumeJob\x12\x1f.fleet.jobs.v1.ResumeJobRequest\x1a .fleet.jobs.v1.ResumeJobResponse\"\x1d\xb2\x89#\x19\n" +
 	"\x13Resume a paused job\x10\x02 \x01\x12}\n" +
 	"\n" +
