@@ -13,7 +13,7 @@ from jobs_grpc.db.store import ExecutionUpdate
 from jobs_grpc.errors import InvalidField
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator
-from tests.support.database import Database, job_lock_held, request_session
+from tests.support.database import Database, job_lock_held, request_session, rows_locked
 from tests.support.failures import expect_failure
 from tests.support.rows_read import rows_read
 from tests.support.server import Server
@@ -591,19 +591,24 @@ async def test_codes_are_counted_exactly_when_devices_invent_ten_thousand(
 async def test_report_before_the_resume_is_old_and_one_after_it_counts(
     database: Database, server: Server, operator: Operator, report: Report
 ) -> None:
-    """Both wait for the job lock, in this order."""
+    """The last one waits for the job lock while the resume holds it."""
     await create(operator, {"count": 2})
     await report((1, None), (2, None), (3, "FAILED"), (4, "FAILED"))
     assert await status(operator) == "PAUSED"
 
-    async with job_lock_held(database, operator.tenant, "j"):
-        early = asyncio.create_task(report((1, "FAILED")))
+    async with rows_locked(
+        database, "jobs.job_failure_criteria", tenant_id=operator.tenant, job_id="j"
+    ):
+        async with job_lock_held(database, operator.tenant, "j"):
+            early = asyncio.create_task(report((1, "FAILED")))
+            await database.wait_for_blocked_sessions(1)
+            resume = asyncio.create_task(operator.resume("j"))
+            await database.wait_for_blocked_sessions(2)
+        await early
         await database.wait_for_blocked_sessions(1)
-        resume = asyncio.create_task(operator.resume("j"))
-        await database.wait_for_blocked_sessions(2)
         late = asyncio.create_task(report((2, "FAILED")))
-        await database.wait_for_blocked_sessions(3)
-    await asyncio.gather(early, resume, late)
+        await database.wait_for_blocked_sessions(2)
+    await asyncio.gather(resume, late)
 
     assert await criterion_counts(database, operator) == [(0, -1, 1, 3)]
     assert await status(operator) == "IN_PROGRESS"
@@ -612,19 +617,27 @@ async def test_report_before_the_resume_is_old_and_one_after_it_counts(
 async def test_start_before_the_trip_runs_and_one_after_it_is_rejected(
     database: Database, operator: Operator, report: Report
 ) -> None:
-    """All wait for the job lock, in this order."""
+    """The last one waits for the job lock while the report that trips the criterion holds it."""
     await create(operator, {"count": 1})
 
-    async with job_lock_held(database, operator.tenant, "j"):
-        early = asyncio.create_task(report((1, None)))
+    async with rows_locked(
+        database,
+        "jobs.job_executions",
+        tenant_id=operator.tenant,
+        job_id="j",
+        device_id="d00002",
+    ):
+        async with job_lock_held(database, operator.tenant, "j"):
+            early = asyncio.create_task(report((1, None)))
+            await database.wait_for_blocked_sessions(1)
+            trip = asyncio.create_task(report((2, "FAILED")))
+            await database.wait_for_blocked_sessions(2)
+        assert await early == ["APPLIED"]
         await database.wait_for_blocked_sessions(1)
-        trip = asyncio.create_task(report((2, "FAILED")))
-        await database.wait_for_blocked_sessions(2)
         late = asyncio.create_task(report((3, None)))
-        await database.wait_for_blocked_sessions(3)
+        await database.wait_for_blocked_sessions(2)
 
-    outcomes = [await task for task in (early, trip, late)]
-    assert outcomes == [["APPLIED"], ["APPLIED"], ["JOB_PAUSED"]]
+    assert [await trip, await late] == [["APPLIED"], ["JOB_PAUSED"]]
     counts = (await operator.get("j")).execution_counts
     assert counts == pb.ExecutionCounts(in_progress=1, failed=1, queued=38)
 

@@ -194,17 +194,25 @@ async def fresh_database(
             await owner.close()
 
 
+def job_lock_held(
+    database: Database, tenant: str, job_id: str
+) -> AbstractAsyncContextManager[None]:
+    """Hold a job's lock in a separate session, so that transitions of the job wait.
+
+    They get the lock in the order in which they began to wait only if there are at most two: the
+    first to change the row leaves the others to compete for its new version.
+    """
+    return rows_locked(database, "jobs.job_progress", tenant_id=tenant, job_id=job_id)
+
+
 @asynccontextmanager
-async def job_lock_held(database: Database, tenant: str, job_id: str) -> AsyncIterator[None]:
-    """Hold a job's lock in a separate session, so that transitions of the job wait."""
+async def rows_locked(database: Database, table: str, **key: str) -> AsyncIterator[None]:
+    """Lock the rows of a table that have these values, in a separate session."""
+    condition = " AND ".join(f"{column} = ${n}" for n, column in enumerate(key, 1))
     holder = await asyncpg.connect(database.owner_dsn)
     try:
         async with holder.transaction():
-            await holder.execute(
-                "SELECT FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = $2 FOR UPDATE",
-                tenant,
-                job_id,
-            )
+            await holder.execute(f"SELECT FROM {table} WHERE {condition} FOR UPDATE", *key.values())
             yield
     finally:
         await holder.close()
