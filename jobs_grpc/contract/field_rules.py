@@ -112,16 +112,18 @@ def _list_check(field: Descriptor, options: validate.FieldRules) -> Check:
     """Compile the check of a repeated field. If it has too many elements, none of them is read."""
     require_supported(options, ("required", "repeated"), field.full_name)
     require_supported(options.repeated, ("max_items", "items"), field.full_name)
-    low, high = int(options.required), options.repeated.max_items
+    required, high = options.required, options.repeated.max_items
     if not high:
         raise NotImplementedError(f"{field.full_name}: a repeated field needs max_items")
-    text = f"must have {low}–{high} elements" if low else f"must have at most {high} elements"
     name, check_elements = field.name, _elements_check(field, options.repeated.items)
 
     def check_list(message: Any, path: str, violations: list[Violation]) -> None:
         elements = getattr(message, name)
-        if not low <= len(elements) <= high:
-            violations.append(Violation(path + name, f"{path}{name} {text}"))
+        if required and not elements:
+            violations.append(Violation(path + name, f"{path}{name} is required"))
+        elif len(elements) > high:
+            text = f"{path}{name} must have at most {high} elements"
+            violations.append(Violation(path + name, text))
         elif elements and check_elements:
             check_elements(elements, path, violations)
 
@@ -145,16 +147,18 @@ def _elements_check(field: Descriptor, options: validate.FieldRules) -> Check | 
     if rule is None:
         return None
     is_valid, describe = rule
-    enum = field.enum_type and field.enum_type.name.lower()
+    is_enum, only_defined = field.enum_type is not None, options.enum.defined_only
+    enum_name = field.enum_type.name.lower() if is_enum else ""
 
     def check_values(elements: Any, path: str, violations: list[Violation]) -> None:
         for index, value in enumerate(elements):
             if is_valid(value):
                 continue
-            if enum:  # one violation is enough: it lists the valid values
-                violations.append(Violation(path + name, f"{path}{enum} {describe(value)}"))
-                return
             element = f"{path}{name}[{index}]"
+            if is_enum:  # one violation is enough: it lists the valid values
+                subject = enum_name if only_defined else element  # "status 9 is unknown"
+                violations.append(Violation(path + name, f"{subject} {describe(value)}"))
+                return
             violations.append(Violation(element, f"{element} {describe(value)}"))
 
     return check_values

@@ -2,22 +2,84 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from buf.validate import validate_pb2 as validate
 from fleet.jobs.v1 import device_jobs_pb2, jobs_pb2
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 
 from jobs_grpc.contract.field_rules import check, rules_of
 from jobs_grpc.contract.value_rules import compile_rules
 
+# Its messages accept statuses as numbers.
+pb: Any = jobs_pb2
+
+# Fields of requests that may have any value of their type.
+WITHOUT_RULE = {
+    # pagination.py rejects tokens that the server has not made.
+    "fleet.jobs.v1.ListJobsRequest.page_token",
+    "fleet.jobs.v1.ListJobExecutionsRequest.page_token",
+    "fleet.jobs.v1.ListExecutionAttemptsRequest.page_token",
+    "fleet.jobs.v1.ListPendingExecutionsRequest.page_token",
+    # They are only compared with the stored numbers.
+    "fleet.jobs.v1.UpdateExecutionRequest.expected_version",
+    "fleet.jobs.v1.UpdateExecutionRequest.execution_number",
+}
+
+
+def request_messages() -> set[Descriptor]:
+    """The requests of all methods, and the messages of the contract in their fields."""
+    found: set[Descriptor] = set()
+    new = {
+        method.input_type
+        for file in (jobs_pb2.DESCRIPTOR, device_jobs_pb2.DESCRIPTOR)
+        for service in file.services_by_name.values()
+        for method in service.methods
+    }
+    while new:
+        found |= new
+        types = {field.message_type for message in new for field in message.fields}
+        new = {type_ for type_ in types if type_ and type_.full_name.startswith("fleet.")} - found
+    return found
+
 
 def request_fields() -> Iterator[FieldDescriptor]:
-    """The fields of all requests."""
-    for file in (jobs_pb2.DESCRIPTOR, device_jobs_pb2.DESCRIPTOR):
-        for message in file.message_types_by_name.values():
-            if message.name.endswith("Request"):
-                yield from message.fields
+    """The fields of all requests, and of the messages in them."""
+    for message in request_messages():
+        yield from message.fields
+
+
+def rules_of_field(field: FieldDescriptor) -> validate.FieldRules:
+    rules: validate.FieldRules = field.GetOptions().Extensions[validate.field]
+    return rules
+
+
+def has_limits(field: FieldDescriptor, rules: validate.FieldRules) -> bool:
+    """Whether `rules` limit a value, or an element, of the field's type."""
+    if field.enum_type:
+        return bool(getattr(rules.enum, "in") or rules.enum.defined_only)
+    match field.type:
+        case field.TYPE_STRING:
+            return bool(rules.string.max_len or "," in rules.string.pattern)
+        case field.TYPE_BYTES:
+            return bool(rules.bytes.max_len)
+        case field.TYPE_INT32:
+            return rules.int32.HasField("gte")
+        case field.TYPE_INT64:
+            return rules.int64.HasField("gte")
+        case field.TYPE_BOOL | field.TYPE_MESSAGE:
+            return True  # The fields of a message have rules of their own.
+    return False
+
+
+def test_walk_reaches_messages_that_requests_contain() -> None:
+    names = {message.name for message in request_messages()}
+
+    assert names >= {"CreateJobRequest", "Rollout", "Stage", "Gate", "FailureCriterion"}
+    assert names >= {"ExecutionReport", "UpdateExecutionRequest"}
+    assert "Job" not in names
 
 
 @pytest.mark.parametrize("name", ["job_id", "device_id", "etag", "failure_codes", "reason"])
@@ -25,19 +87,28 @@ def test_fields_of_one_name_have_the_same_limits(name: str) -> None:
     limits = defaultdict(set)
     for field in request_fields():
         if field.name == name:
-            rules = field.GetOptions().Extensions[validate.field]
+            rules = rules_of_field(field)
             limits[f"{rules.string} {rules.repeated}"].add(field.full_name)
 
     assert len(limits) == 1, limits
 
 
-def test_texts_and_lists_of_requests_have_a_maximum() -> None:
+def test_values_of_requests_have_limits() -> None:
+    without_limits = {
+        field.full_name
+        for field in request_fields()
+        if not field.is_repeated and not has_limits(field, rules_of_field(field))
+    }
+
+    assert without_limits == WITHOUT_RULE
+
+
+def test_lists_of_requests_have_a_maximum_and_limits_of_their_elements() -> None:
     for field in request_fields():
-        rules = field.GetOptions().Extensions[validate.field]
         if field.is_repeated:
-            assert rules.repeated.max_items, field.full_name
-        elif field.type == field.TYPE_STRING and field.name != "page_token":
-            assert rules.string.max_len or "," in rules.string.pattern, field.full_name
+            rules = rules_of_field(field).repeated
+            assert rules.max_items, field.full_name
+            assert has_limits(field, rules.items), field.full_name
 
 
 @pytest.mark.parametrize(
@@ -67,6 +138,46 @@ def test_elements_are_not_read_when_there_are_too_many() -> None:
 
     assert violation.field == "failure_codes"
     assert violation.description == "failure_codes must have at most 100 elements"
+
+
+@pytest.mark.parametrize(
+    ("request_", "description"),
+    [
+        (pb.RetryExecutionsRequest(job_id="j"), "statuses is required"),
+        (
+            pb.RetryExecutionsRequest(job_id="j", statuses=[4, 3]),
+            "statuses[1] must be one of FAILED, TIMED_OUT, REJECTED",
+        ),
+        (
+            pb.RetryExecutionsRequest(job_id="j", statuses=[4] * 17),
+            "statuses must have at most 16 elements",
+        ),
+        (
+            pb.ListJobsRequest(statuses=[1, 9]),
+            "status 9 is unknown; it must be one of IN_PROGRESS, COMPLETED, CANCELED, PAUSED",
+        ),
+    ],
+    ids=["missing", "other", "too many", "unknown"],
+)
+def test_violation_of_a_list_says_what_it_must_have(request_: Message, description: str) -> None:
+    (violation,) = check(request_)
+
+    assert violation.field == "statuses"
+    assert violation.description == description
+
+
+def test_violation_of_a_nested_list_names_its_field_and_element() -> None:
+    criterion = pb.FailureCriterion(statuses=[5, 2], count=1)
+    request = jobs_pb2.CreateJobRequest(
+        document_type="t", target_all=True, failure_criteria=[criterion]
+    )
+
+    (violation,) = check(request)
+
+    assert violation.field == "failure_criteria[0].statuses"
+    assert violation.description == (
+        "failure_criteria[0].statuses[1] must be one of FAILED, TIMED_OUT, REJECTED"
+    )
 
 
 def test_path_names_the_elements_of_nested_messages() -> None:
