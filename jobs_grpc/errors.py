@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
 from grpc import StatusCode
@@ -88,11 +88,17 @@ class JobsError(Exception):
         """Return the name of the class as reasons and SQL functions spell it: JOB_NOT_FOUND."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).upper()
 
-    def copy(self) -> Self:
-        """Return a copy for another call, without the cause."""
-        other = type(self).__new__(type(self), *self.args)
-        vars(other).update(vars(self))
-        return other
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy the attributes, without the cause.
+
+        The default calls the constructor, whose parameters differ from `args`.
+        """
+        return _new, (type(self), *self.args), {**vars(self)}
+
+
+def _new(error_type: type[JobsError], *args: object) -> JobsError:
+    """Create an error without its constructor."""
+    return error_type.__new__(error_type, *args)
 
 
 class InvalidField(JobsError, code=StatusCode.INVALID_ARGUMENT):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import copy
 import itertools
 import logging
 import time
@@ -287,4 +288,4 @@ def _fail(updates: Iterable[_QueuedUpdate], error: Exception) -> None:
         if not queued.result.done():
             queued.result.set_exception(error)
             if isinstance(error, JobsError):
-                error = error.copy()
+                error = copy.copy(error)
