@@ -18,6 +18,7 @@ status …".
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from math import ceil
 from typing import Any, ClassVar
 
@@ -515,16 +516,50 @@ class Overloaded(JobsError, code=StatusCode.RESOURCE_EXHAUSTED, retry_after=1):
         )
 
 
+class Limit(Enum):
+    """A limit of calls: what its error says, and the setting that the error names."""
+
+    CALLS = "The server has too many calls in flight", "JOBS_MAX_CALLS"
+    TENANT_CALLS = "The tenant has too many calls in flight", "JOBS_MAX_TENANT_CALLS"
+    TENANT_RATE = "The tenant makes too many calls per second", "JOBS_MAX_TENANT_RATE"
+    HEALTH_CHECKS = "The server has too many health checks in flight", "JOBS_MAX_CALLS"
+    STREAMS = "The server has too many open streams", "JOBS_MAX_STREAMS"
+    TENANT_STREAMS = "The tenant has too many open streams", "JOBS_MAX_TENANT_STREAMS"
+    DEVICE_STREAMS = "The device has too many open streams", "JOBS_MAX_DEVICE_STREAMS"
+    PUBLIC_STREAMS = "The server has too many open health and reflection streams", "JOBS_MAX_CALLS"
+    REFLECTION_STREAMS = (
+        "The server has too many open reflection streams",
+        "JOBS_MAX_BUFFERED_BYTES",
+    )
+    REPORT_STREAMS = "The server has too many open report streams", "JOBS_MAX_REPORT_STREAMS"
+    TENANT_REPORT_STREAMS = (
+        "The tenant has too many open report streams",
+        "JOBS_MAX_TENANT_REPORT_STREAMS",
+    )
+    MEMORY = (
+        "The requests and unread responses of all callers take too much memory",
+        "JOBS_MAX_BUFFERED_BYTES",
+    )
+    TENANT_MEMORY = (
+        "The requests and unread responses of the tenant take too much memory",
+        "JOBS_MAX_TENANT_BUFFERED_BYTES",
+    )
+    REQUEST_SIZE = "The request has {size} bytes", "JOBS_MAX_REQUEST_BYTES"
+    TARGETS = "The job has too many devices", "JOBS_MAX_TARGETS"
+    ACTIVE_JOBS = "The tenant has too many jobs in progress", "JOBS_MAX_ACTIVE_JOBS"
+
+
 class LimitExceeded(JobsError, code=StatusCode.RESOURCE_EXHAUSTED):
     """The call exceeds the limit of a setting. If `retry_after` is None, it fails again."""
 
     def __init__(
-        self, message: str, setting: str, value: int, retry_after: int | None = None
+        self, limit: Limit, value: int, retry_after: int | None = None, **facts: int
     ) -> None:
+        """`value`: the setting's; `facts`: those in the text of the limit."""
+        text, setting = limit.value
         hint = "; retry later" if retry_after is not None else ""
-        super().__init__(
-            f"{message} ({setting} is {value}){hint}", setting=setting, value=str(value)
-        )
+        message = f"{text.format(**facts)} ({setting} is {value}){hint}"
+        super().__init__(message, setting=setting, value=str(value))
         self.retry_after = retry_after
 
 

@@ -18,7 +18,7 @@ from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 import jobs_grpc.db.sqlstates  # noqa: F401 - it declares some of BY_SQLSTATE
-from jobs_grpc.errors import BY_REASON, BY_SQLSTATE, JobsError, Violation
+from jobs_grpc.errors import BY_REASON, BY_SQLSTATE, JobsError, Limit, Violation
 
 ROOT = Path(__file__).parents[1]
 _CONTRACT = ROOT / "generated/fleet/jobs/v1/descriptors.binpb"
@@ -84,7 +84,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
             execution_number=_EXECUTION["execution_number"],
         )
     },
-    "LIMIT_EXCEEDED": {"message": "Too many calls in flight", "retry_after": 1},
+    "LIMIT_EXCEEDED": {"limit": Limit.TENANT_CALLS, "retry_after": 1},
     "QUERY_TIMEOUT": {"seconds": 30.0},
 }
 

@@ -6,22 +6,21 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jobs_grpc.errors import BY_SQLSTATE, InvalidField, JobsError, LimitExceeded, Violation
+from jobs_grpc.errors import BY_SQLSTATE, InvalidField, JobsError, Limit, LimitExceeded, Violation
 
 
 class TooManyTargets(LimitExceeded, sqlstate="JB012"):
     """The job has more devices than JOBS_MAX_TARGETS."""
 
     def __init__(self, max_targets: int) -> None:
-        super().__init__("The job has too many devices", "JOBS_MAX_TARGETS", max_targets)
+        super().__init__(Limit.TARGETS, max_targets)
 
 
 class TooManyActiveJobs(LimitExceeded, sqlstate="JB013"):
     """The tenant has JOBS_MAX_ACTIVE_JOBS jobs in progress."""
 
     def __init__(self, max_active_jobs: int) -> None:
-        message = "The tenant has too many jobs in progress"
-        super().__init__(message, "JOBS_MAX_ACTIVE_JOBS", max_active_jobs, retry_after=60)
+        super().__init__(Limit.ACTIVE_JOBS, max_active_jobs, retry_after=60)
 
 
 class StagesTooSmall(InvalidField, sqlstate="JB017"):

@@ -2,7 +2,7 @@
 
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.config import LimitsConfig
-from jobs_grpc.errors import LimitExceeded
+from jobs_grpc.errors import Limit, LimitExceeded
 from jobs_grpc.limits.memory_limit import Reservation, receive_bytes
 
 _RETRY_AFTER_SECONDS = 1
@@ -14,12 +14,11 @@ _PUBLIC_SHARE = 16
 class ConcurrencyLimiter:
     """Counts what is open for each key, up to a limit. Keeps nothing for idle keys."""
 
-    def __init__(self, problem: str, setting: str, limit: int, value: int | None = None) -> None:
-        """Count up to `limit`. Errors name `setting` and its `value`, which is `limit` if None."""
-        self._problem = problem
-        self._setting = setting
+    def __init__(self, limit: Limit, count: int, value: int | None = None) -> None:
+        """Count up to `count`. Errors name the `value` of the setting, which is `count` if None."""
         self._limit = limit
-        self._value = limit if value is None else value
+        self._max_count = count
+        self._value = count if value is None else value
         self._open: dict[object, int] = {}
 
     def __len__(self) -> int:
@@ -32,13 +31,13 @@ class ConcurrencyLimiter:
 
     def used_share(self, key: object) -> float:
         """Return the share of its limit that the key uses, 0–1."""
-        return self._open.get(key, 0) / self._limit
+        return self._open.get(key, 0) / self._max_count
 
     def acquire(self, key: object) -> None:
         """Count one more. Raises LimitExceeded if the key is at the limit."""
         count = self._open.get(key, 0)
-        if count >= self._limit:
-            raise LimitExceeded(self._problem, self._setting, self._value, _RETRY_AFTER_SECONDS)
+        if count >= self._max_count:
+            raise LimitExceeded(self._limit, self._value, _RETRY_AFTER_SECONDS)
         self._open[key] = count + 1
 
     def release(self, key: object) -> None:
@@ -82,58 +81,33 @@ class CallLimits:
     """The limits of the server, of each tenant and of each device."""
 
     def __init__(self, config: LimitsConfig) -> None:
-        self._calls = ConcurrencyLimiter(
-            "The server has too many calls in flight", "JOBS_MAX_CALLS", config.max_calls
-        )
-        self._streams = ConcurrencyLimiter(
-            "The server has too many open streams", "JOBS_MAX_STREAMS", config.max_streams
-        )
+        self._calls = ConcurrencyLimiter(Limit.CALLS, config.max_calls)
+        self._streams = ConcurrencyLimiter(Limit.STREAMS, config.max_streams)
         # A load balancer's health check must succeed although other clients do not read their
         # responses. So one check of each connection is always served; only more are limited.
-        self._first_public_calls = ConcurrencyLimiter("", "", 1)
-        self._more_public_calls = ConcurrencyLimiter(
-            "The server has too many health checks in flight", "JOBS_MAX_CALLS", config.max_calls
-        )
+        self._first_public_calls = ConcurrencyLimiter(Limit.HEALTH_CHECKS, 1)
+        self._more_public_calls = ConcurrencyLimiter(Limit.HEALTH_CHECKS, config.max_calls)
         # Counted separately: anonymous callers must not use up what authenticated callers need.
-        self._public_streams = ConcurrencyLimiter(
-            "The server has too many open health and reflection streams",
-            "JOBS_MAX_CALLS",
-            config.max_calls,
-        )
-        self._tenant_calls = ConcurrencyLimiter(
-            "The tenant has too many calls in flight",
-            "JOBS_MAX_TENANT_CALLS",
-            config.max_tenant_calls,
-        )
-        self._tenant_streams = ConcurrencyLimiter(
-            "The tenant has too many open streams",
-            "JOBS_MAX_TENANT_STREAMS",
-            config.max_tenant_streams,
-        )
-        self._device_streams = ConcurrencyLimiter(
-            "The device has too many open streams",
-            "JOBS_MAX_DEVICE_STREAMS",
-            config.max_device_streams,
-        )
+        self._public_streams = ConcurrencyLimiter(Limit.PUBLIC_STREAMS, config.max_calls)
+        self._tenant_calls = ConcurrencyLimiter(Limit.TENANT_CALLS, config.max_tenant_calls)
+        self._tenant_streams = ConcurrencyLimiter(Limit.TENANT_STREAMS, config.max_tenant_streams)
+        self._device_streams = ConcurrencyLimiter(Limit.DEVICE_STREAMS, config.max_device_streams)
 
         # gRPC can receive a part of a message of each stream that sends requests. Streams are
         # open for long, so they are counted instead of reserved from the memory limit. By default,
         # they can hold at most as much as that limit.
         stream_bytes = receive_bytes(config.max_request_bytes)
         self._public_request_streams = ConcurrencyLimiter(
-            "The server has too many open reflection streams",
-            "JOBS_MAX_BUFFERED_BYTES",
+            Limit.REFLECTION_STREAMS,
             max(1, config.max_buffered_bytes // _PUBLIC_SHARE // stream_bytes),
             config.max_buffered_bytes,
         )
         self._request_streams = ConcurrencyLimiter(
-            "The server has too many open report streams",
-            "JOBS_MAX_REPORT_STREAMS",
+            Limit.REPORT_STREAMS,
             config.max_report_streams or max(1, config.max_buffered_bytes // stream_bytes),
         )
         self._tenant_request_streams = ConcurrencyLimiter(
-            "The tenant has too many open report streams",
-            "JOBS_MAX_TENANT_REPORT_STREAMS",
+            Limit.TENANT_REPORT_STREAMS,
             config.max_tenant_report_streams
             or max(1, config.max_tenant_buffered_bytes // stream_bytes),
         )

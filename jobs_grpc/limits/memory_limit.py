@@ -1,6 +1,6 @@
 """Limits the bytes of requests and responses that a process holds in memory."""
 
-from jobs_grpc.errors import LimitExceeded
+from jobs_grpc.errors import Limit, LimitExceeded
 from jobs_grpc.limits.fair_semaphore import FairSemaphore
 
 # A unary call waits at most this long for bytes.
@@ -8,8 +8,8 @@ _MAX_WAIT_SECONDS = 5.0
 
 _RETRY_AFTER_SECONDS = 1
 
-# What a tenant holds is rounded down to a multiple of the limit divided by this number. So at most
-# this many tenants must leave bytes to others, and a release examines few waiting tenants.
+# A tenant must leave as many bytes free as it holds, rounded down to a sixteenth of the limit. So
+# at most 16 tenants have a reserve, and a release examines few waiting tenants.
 _PARTS = 16
 
 # A decoded message takes up to this many times its encoded size: a list whose elements have an
@@ -38,10 +38,10 @@ def response_bytes(size: int) -> int:
 class MemoryLimit(FairSemaphore):
     """At most `max_bytes` in total and `max_tenant_bytes` of each tenant.
 
-    A tenant may reserve bytes while it holds less than its limit and less than what is free. So
-    one tenant alone leaves at least half of the bytes to others, and two leave almost a third.
-    The bytes that it holds are rounded down to a multiple of a sixteenth of the limit. No call is
-    too large for an idle server, because the last reservation may exceed the limits.
+    A tenant may reserve bytes while it holds less than its limit and less than what is free, where
+    what it holds is rounded down to a sixteenth of the limit. So one tenant alone leaves at least
+    half of the bytes to others, and two leave almost a third. No call is too large for an idle
+    server, because the last reservation may exceed the limits.
     """
 
     def __init__(self, max_bytes: int, max_tenant_bytes: int) -> None:
@@ -52,18 +52,8 @@ class MemoryLimit(FairSemaphore):
     def limit_exceeded(self, tenant_id: str) -> LimitExceeded:
         """Return the error of a call that has waited for too long: it names the limit."""
         if self.held_by(tenant_id) >= self._max_tenant_bytes:
-            return LimitExceeded(
-                "The requests and unread responses of the tenant take too much memory",
-                "JOBS_MAX_TENANT_BUFFERED_BYTES",
-                self._max_tenant_bytes,
-                _RETRY_AFTER_SECONDS,
-            )
-        return LimitExceeded(
-            "The requests and unread responses of all callers take too much memory",
-            "JOBS_MAX_BUFFERED_BYTES",
-            self.capacity,
-            _RETRY_AFTER_SECONDS,
-        )
+            return LimitExceeded(Limit.TENANT_MEMORY, self._max_tenant_bytes, _RETRY_AFTER_SECONDS)
+        return LimitExceeded(Limit.MEMORY, self.capacity, _RETRY_AFTER_SECONDS)
 
 
 class Reservation:

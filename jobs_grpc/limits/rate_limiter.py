@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 
-from jobs_grpc.errors import LimitExceeded
+from jobs_grpc.errors import Limit, LimitExceeded
 
 # Calls that a tenant can make at once after a pause: the size of its token bucket.
 _BURST = 10
@@ -64,12 +64,7 @@ class RateLimiter:
             return
         delay = self._buckets.reserve(tenant_id, asyncio.get_running_loop().time())
         if delay is None:
-            raise LimitExceeded(
-                "The tenant makes too many calls per second",
-                "JOBS_MAX_TENANT_RATE",
-                self._calls_per_second,
-                _RETRY_AFTER_SECONDS,
-            )
+            raise LimitExceeded(Limit.TENANT_RATE, self._calls_per_second, _RETRY_AFTER_SECONDS)
         if delay:
             try:
                 await asyncio.sleep(delay)

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc.aio import EOF
 
 from jobs_grpc.contract.methods import METHODS
-from jobs_grpc.errors import LimitExceeded, MalformedRequest
+from jobs_grpc.errors import Limit, LimitExceeded, MalformedRequest
 from jobs_grpc.limits.memory_limit import Reservation, decoded_bytes, receive_bytes
 from jobs_grpc.rpc.read_timeouts import ReadTimeouts, TooManyReads
 from jobs_grpc.rpc.response_sizes import SINGLE_ITEM_BYTES
@@ -112,11 +112,7 @@ class RequestReader:
                 f" {fixed_max_bytes}"
             )
         if len(raw_request) > self._max_bytes:
-            raise LimitExceeded(
-                f"The request has {len(raw_request)} bytes",
-                "JOBS_MAX_REQUEST_BYTES",
-                self._max_bytes,
-            )
+            raise LimitExceeded(Limit.REQUEST_SIZE, self._max_bytes, size=len(raw_request))
 
 
 class _Requests:

@@ -14,7 +14,7 @@ from grpc import StatusCode
 from grpc.aio import EOF, AioRpcError
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 
-from jobs_grpc.errors import LimitExceeded
+from jobs_grpc.errors import Limit, LimitExceeded
 from jobs_grpc.limits.concurrency_limits import ConcurrencyLimiter
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held
@@ -219,7 +219,7 @@ async def test_stream_limit_of_a_tenant_does_not_affect_another_tenant(
 
 
 def test_concurrency_limiter_forgets_keys_with_nothing_open() -> None:
-    limiter = ConcurrencyLimiter("Too many", "JOBS_MAX", 2)
+    limiter = ConcurrencyLimiter(Limit.CALLS, 2)
     for tenant in range(1000):
         limiter.acquire(tenant)
         limiter.acquire(tenant)
