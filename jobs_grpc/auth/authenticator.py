@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from jobs_grpc.auth.metadata import Metadata, MetadataAuthenticator
-from jobs_grpc.auth.principal import Principal, Role
+from jobs_grpc.auth.principal import Principal
+from jobs_grpc.auth.roles import Role
 from jobs_grpc.config import Config, ConfigError, JwtConfig
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import Any
 from joserfc.errors import ExpiredTokenError, InvalidClaimError, MissingClaimError
 from joserfc.jwt import JWTClaimsRegistry
 
-from jobs_grpc.auth.principal import Principal, Role, is_identifier, is_tenant_id
+from jobs_grpc.auth.principal import Principal, is_identifier, is_tenant_id
 from jobs_grpc.auth.revocation import Revocation
+from jobs_grpc.auth.roles import Role
 from jobs_grpc.config import JwtConfig
 from jobs_grpc.errors import InvalidToken
 

@@ -18,7 +18,8 @@ from jobs_grpc.auth.claims import ClaimsReader
 from jobs_grpc.auth.jwks_cache import CachedKey, JwksCache
 from jobs_grpc.auth.jwks_parser import ALGORITHM_ALIASES
 from jobs_grpc.auth.metadata import Metadata, read_device, read_single, read_tenant, read_user
-from jobs_grpc.auth.principal import Principal, Role
+from jobs_grpc.auth.principal import Principal
+from jobs_grpc.auth.roles import Role
 from jobs_grpc.config import JwtConfig
 from jobs_grpc.errors import InvalidToken, KeysUnavailable, MetadataMismatch, TokenRequired
 

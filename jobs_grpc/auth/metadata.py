@@ -14,10 +14,10 @@ from jobs_grpc.auth.principal import (
     IDENTIFIER_RULE,
     TENANT_RULE,
     Principal,
-    Role,
     is_identifier,
     is_tenant_id,
 )
+from jobs_grpc.auth.roles import Role
 from jobs_grpc.errors import DuplicateMetadata, InvalidMetadata, InvalidToken, TenantRequired
 
 # The metadata of a call as gRPC passes it. Values of keys that end in -bin are bytes.

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from jobs_grpc.auth.principal import Principal, Role
+from jobs_grpc.auth.principal import Principal
+from jobs_grpc.auth.roles import Role
 from jobs_grpc.contract.methods import METHODS
 from jobs_grpc.errors import DeviceRequired, RoleRequired
 

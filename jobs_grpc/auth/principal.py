@@ -4,9 +4,9 @@ import re
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from jobs_grpc.auth.revocation import Revocation
+from jobs_grpc.auth.roles import Role
 
 # ASCII, because gRPC metadata is. Only a bridge can report for a device whose id has other
 # characters, because ReportExecutions has the id in the request.
@@ -15,17 +15,6 @@ TENANT_RULE = "must be 1–256 printable ASCII characters, no comma, no space at
 
 # HTTP intermediaries may strip spaces at the ends, which would change the identifier.
 _IDENTIFIER = re.compile(r"(?! )[\x20-\x7e]{1,256}(?<! )")
-
-
-class Role(StrEnum):
-    """What a caller may do. The contract declares the roles that may call each method."""
-
-    VIEWER = "viewer"
-    OPERATOR = "operator"
-    APPROVER = "approver"
-    ADMIN = "admin"
-    DEVICE = "device"
-    BRIDGE = "bridge"
 
 
 @dataclass(frozen=True, slots=True)

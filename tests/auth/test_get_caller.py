@@ -7,7 +7,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.auth.policy import POLICY
-from jobs_grpc.auth.principal import Role
+from jobs_grpc.auth.roles import Role
 from tests.auth.support import KEY
 from tests.support.callers import Operator
 from tests.support.database import Database

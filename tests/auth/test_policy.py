@@ -10,7 +10,7 @@ from fleet.jobs.v1 import device_jobs_pb2, jobs_pb2
 from grpc import StatusCode
 
 from jobs_grpc.auth.policy import POLICY, PUBLIC, allowed_roles, is_public
-from jobs_grpc.auth.principal import Role
+from jobs_grpc.auth.roles import Role
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure

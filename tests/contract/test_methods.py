@@ -5,7 +5,7 @@ from fleet.jobs.v1 import device_jobs_pb2, jobs_pb2, options_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
-from jobs_grpc.auth.principal import Role
+from jobs_grpc.auth.roles import Role
 from jobs_grpc.contract.methods import METHODS, page_size
 
 DESCRIPTORS = [

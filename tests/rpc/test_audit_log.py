@@ -11,7 +11,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.auth.policy import POLICY
-from jobs_grpc.auth.principal import Role
+from jobs_grpc.auth.roles import Role
 from jobs_grpc.contract.methods import METHODS
 from jobs_grpc.observability import logs
 from tests.support.callers import Operator

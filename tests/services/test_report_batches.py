@@ -14,7 +14,8 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
-from jobs_grpc.auth.principal import Principal, Role
+from jobs_grpc.auth.principal import Principal
+from jobs_grpc.auth.roles import Role
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.errors import Internal
 from jobs_grpc.limits.fair_slots import FairSlots
