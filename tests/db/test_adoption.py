@@ -95,6 +95,42 @@ async def test_other_earlier_databases_are_refused_by_name(
     assert not await earlier.owner.fetch("SELECT FROM jobs.migrations")
 
 
+@pytest.mark.parametrize("earlier", [14], indirect=True)
+async def test_database_before_0015_is_refused_by_name(earlier: Database) -> None:
+    with pytest.raises(MigrationError) as failure:
+        await _migrate(earlier)
+
+    assert str(failure.value) == (
+        "the database is at migration 0014 add_deleted_jobs_index of an earlier version; this"
+        " version continues from 0015, 0016 or 0017: run `jobs-grpc migrate` of commit"
+        f" {_COMMIT} first"
+    )
+
+
+@pytest.mark.parametrize("earlier", [17], indirect=True)
+async def test_job_that_violates_the_unchecked_constraint_is_named(earlier: Database) -> None:
+    async with earlier.owner.transaction():
+        await earlier.owner.execute("ALTER TABLE jobs.jobs DROP CONSTRAINT jobs_pause_check")
+        await earlier.owner.execute(
+            "INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_all,"
+            " created_at, updated_at) VALUES ('t', 'j', 'reboot', '{}', true, now(), now())"
+        )
+        await earlier.owner.execute("UPDATE jobs.jobs SET paused_at = now()")
+        await earlier.owner.execute(
+            "ALTER TABLE jobs.jobs ADD CONSTRAINT jobs_pause_check"
+            " CHECK ((paused_at IS NULL) = (pause_reason IS NULL)"
+            " AND (paused_at IS NOT NULL OR paused_by IS NULL)) NOT VALID"
+        )
+
+    with pytest.raises(MigrationError, match=r"^job j of tenant t violates ") as error:
+        await _migrate(earlier)
+    assert "\n" not in str(error.value)
+    assert not await earlier.owner.fetch("SELECT FROM jobs.migrations")
+
+    await earlier.owner.execute("UPDATE jobs.jobs SET paused_at = NULL")
+    assert (await _migrate(earlier))[0].startswith("adopted migration 0017")
+
+
 @pytest.mark.parametrize("earlier", [17], indirect=True)
 async def test_database_is_refused_when_its_last_migrations_are_incomplete(
     earlier: Database,
