@@ -15,6 +15,8 @@ from tests.support.waiting import wait_until
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
 
+METHOD_LABELS = {"grpc_method", "grpc_service", "grpc_type"}
+
 
 def _row(family: Metric) -> str:
     labels = {
@@ -24,8 +26,10 @@ def _row(family: Metric) -> str:
         if label not in ("le", "worker")
     }
     suffix = "_total" if family.type == "counter" else ""
-    shown = ", ".join([family.type, *(f"`{label}`" for label in sorted(labels))])
-    return f"- `{family.name}{suffix}` ({shown}): {family.documentation}"
+    of_method = METHOD_LABELS if labels >= METHOD_LABELS else set()
+    names = [f"`{label}`" for label in sorted(labels - of_method)]
+    shown = ", ".join([family.type, *names, *(["*method*"] if of_method else [])])
+    return f"| `{family.name}{suffix}` | {shown} | {family.documentation} |"
 
 
 async def test_page_lists_each_metric_with_its_type_labels_and_help(
@@ -47,10 +51,7 @@ async def test_page_lists_each_metric_with_its_type_labels_and_help(
         await wait_until(has_swept)
     rows = [_row(family) for family in families.values()]
     workers = [_row(family) for family in merge_workers({1: None}, {})]
-    workers = [row.replace("):", ", `worker`):") for row in workers]
+    workers = [re.sub(r"(gauge|counter) \|", r"\1, `worker` |", row) for row in workers]
 
-    entries = re.findall(
-        r"^- `\w+` \(.+(?:\n  .+)*", PAGE.read_text(encoding="utf-8"), re.MULTILINE
-    )
-    listed = [re.sub(r"\s+", " ", entry) for entry in entries]
+    listed = re.findall(r"^\| `\w+` .*", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(listed) == sorted(rows + workers), "\n".join(rows + workers)

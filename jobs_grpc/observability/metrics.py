@@ -139,7 +139,7 @@ def _calls(calls: CallMetrics) -> Iterator[Metric]:
     )
     seconds = HistogramMetricFamily(
         "grpc_server_handling_seconds",
-        "Time from the headers of a call to its end. For a stream, how long it was open.",
+        "Time from the headers of a call to its end.",
         labels=_METHOD_LABELS,
     )
     received = CounterMetricFamily(
@@ -207,7 +207,7 @@ def _database(database: Database, config: Config) -> Iterator[Metric]:
     if pool:
         yield _histogram(
             "jobs_database_connection_wait_seconds",
-            "Time that calls waited for a connection; calls that got one at once are not counted.",
+            "Time that calls waited for a connection, if they did.",
             pool.wait_seconds,
         )
 
@@ -226,8 +226,7 @@ def _updates(batcher: UpdateBatcher) -> Iterator[Metric]:
     if batcher.wait_seconds is not None:
         yield _histogram(
             "jobs_update_wait_seconds",
-            "Time from the arrival of a start or report to its result: the wait for its batch, for"
-            " the lock of its job and for the database.",
+            "Time from the arrival of a start or report to its result.",
             batcher.wait_seconds,
         )
 
@@ -277,7 +276,7 @@ def _maintenance(sweeper: Sweeper | None) -> Iterator[Metric]:
         return
     overdue = GaugeMetricFamily(
         "jobs_maintenance_overdue_seconds",
-        "How long the oldest work that is not done has been due; 0 if none is due.",
+        "How long the oldest work that is not done has been due, or 0.",
         labels=["task"],
     )
     runs = CounterMetricFamily(
