@@ -1,12 +1,13 @@
 """The Dockerfiles copy files of their build contexts, and the images run as an ordinary user.
 
-CI builds the images, limits their size and starts them.
+CI builds the images, limits their size, starts them with the Compose file and calls them.
 """
 
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("gateway", "server")
@@ -38,3 +39,18 @@ def test_image_runs_as_an_ordinary_user_and_is_labeled(name: str) -> None:
     assert re.search(r"^HEALTHCHECK .*CMD ", last_stage, re.MULTILINE)
     labels = re.findall(r"org\.opencontainers\.image\.(\w+)=", last_stage)
     assert set(labels) == {"title", "description", "licenses", "source", "version", "revision"}
+
+
+def test_ci_starts_the_images_with_a_read_only_file_system() -> None:
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = "\n".join(step.get("run", "") for step in workflow["jobs"]["images"]["steps"])
+
+    assert {name: compose["services"][name]["read_only"] for name in ("server", "gateway")} == {
+        "server": True,
+        "gateway": True,
+    }
+    # The gateway starts after the server.
+    assert "docker compose up --no-build --wait --wait-timeout 120 gateway" in steps
+    assert "/healthz" in steps
+    assert "jobs-grpc health" in steps
