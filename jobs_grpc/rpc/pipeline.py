@@ -45,11 +45,13 @@ Context: TypeAlias = ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Metadata: TypeAlias = "tuple[tuple[str, str | bytes], ...]"
 
-# Unary calls that have a slot at the same time while tenants contend: while one waits for the
-# database, others run. A tenant never has all slots. So each tenant opens its streams one by one,
-# and the server accepts other calls in between. If a tenant opens four at a time, thousands of
-# watches open no faster, and calls of other tenants take two to three times as long.
+# How many unary calls have a slot while tenants contend. While one waits for the database, the
+# others run.
 _MAX_CALL_SLOTS = 4
+
+# How many streams open at the same time. No tenant has all slots, so with two, a tenant opens its
+# streams one by one, and the server accepts other calls in between. With more slots, thousands of
+# watches open no faster, and calls of other tenants take two to three times as long.
 _MAX_STREAM_SLOTS = 2
 
 

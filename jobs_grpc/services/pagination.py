@@ -1,4 +1,6 @@
-"""Page tokens and page sizes of the list methods.
+"""Page tokens of the list methods, and the pages themselves.
+
+Default and maximum page sizes are options of the `limit` fields in jobs.proto.
 
 A page token is URL-safe base64 of a JSON list: a digest of the request's filters, and then the
 sort key of the last item on the page. A token of pending executions also names the device, which

@@ -36,7 +36,7 @@ const (
 // rejects a call whose other headers contradict them.
 var credentialHeaders = []string{"authorization", "x-tenant-id"}
 
-// digest is a hash of a secret key and of credentials, so that what the gateway remembers has no tokens.
+// digest is a keyed hash of credentials. The gateway remembers it instead of the token.
 type digest [sha256.Size]byte
 
 // Callers identifies the callers of requests. It asks the server with GetCaller, and remembers the response.
@@ -64,11 +64,12 @@ type lookup struct {
 	done    chan struct{}
 	caller  Caller
 	err     error
-	waiting int // requests; requires callers.mu
+	waiting int // the number of requests; guarded by Callers.mu
 	cancel  context.CancelFunc
 }
 
-// NewCallers returns Callers that ask over so many connections. connection returns the next one.
+// NewCallers returns Callers for a server to which there are so many connections. connection returns the one to
+// use for the next call.
 func NewCallers(connections int, connection func() *grpc.ClientConn, trustedProxies []netip.Prefix) *Callers {
 	key := make([]byte, sha256.Size)
 	rand.Read(key) // never fails
@@ -111,8 +112,8 @@ func (c *Callers) Identify(r *http.Request) *Identity {
 	return id
 }
 
-// normalCredential returns the same text for all ways in which the server reads one bearer token. Otherwise
-// one caller could fill what the gateway remembers. The scheme has any case, and spaces follow it.
+// normalCredential returns the same text for all spellings of one bearer token that the server accepts: any case
+// of the scheme, and any number of spaces after it. Otherwise one token could take all places of known callers.
 func normalCredential(value string) string {
 	scheme, token, _ := strings.Cut(value, " ")
 	if strings.EqualFold(scheme, "Bearer") {
@@ -141,9 +142,8 @@ func (id *Identity) Learn(ctx context.Context) *apierror.Error {
 	return nil
 }
 
-// Admit takes an amount, at most the maximum, from the share of an unknown caller's address. If that share
-// has no room, it learns who the caller is instead, and takes nothing: callers with the same address must
-// not wait for each other.
+// Admit acquires an amount for an unknown caller, limited to the share of its address. If that much is not free,
+// it acquires nothing and asks the server who the caller is: callers with one address must not wait for each other.
 func (id *Identity) Admit(ctx context.Context, s *Semaphore, amount int64) (taken bool, e *apierror.Error) {
 	if id.Known() {
 		return false, nil
@@ -154,7 +154,7 @@ func (id *Identity) Admit(ctx context.Context, s *Semaphore, amount int64) (take
 	return false, id.Learn(ctx)
 }
 
-// lookUp starts a lookup or returns a pending one. If the caller is remembered, the lookup has ended already.
+// lookUp starts a lookup or returns a pending one. If the caller is remembered, it returns a lookup that is done.
 func (c *Callers) lookUp(id *Identity) *lookup {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -178,7 +178,7 @@ func (c *Callers) lookUp(id *Identity) *lookup {
 		l.caller, until, l.err = c.ask(ctx, address, credentials)
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.pending[digest] == l { // otherwise nobody waits
+		if c.pending[digest] == l { // otherwise all requests have left
 			delete(c.pending, digest)
 			if l.err == nil {
 				c.remember(&knownCaller{digest, l.caller, until})
@@ -189,8 +189,8 @@ func (c *Callers) lookUp(id *Identity) *lookup {
 	return l
 }
 
-// leave ends a lookup when the last request that waits for it does. Otherwise clients that disconnect at once
-// would leave lookups behind, which no limit counts.
+// leave is called when a request stops waiting for a lookup. It cancels the lookup if no other request waits:
+// otherwise clients that disconnect at once would leave lookups behind, which no limit counts.
 func (c *Callers) leave(l *lookup, d digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

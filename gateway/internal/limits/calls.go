@@ -14,7 +14,7 @@ const (
 	SubjectStreamsPerConnection = 12
 )
 
-// NewCalls returns the limit of concurrent calls on so many connections.
+// NewCalls returns the limit of concurrent calls for this number of connections.
 func NewCalls(connections int) *Semaphore {
 	count := int64(connections)
 	return NewSemaphore(count*StreamsPerConnection, Shares{

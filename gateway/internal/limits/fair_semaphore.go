@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// semaphoreWait is the maximum wait for a semaphore. After it, a request fails instead.
+// semaphoreWait is how long a request waits for a semaphore before it fails.
 const semaphoreWait = 5 * time.Second
 
-// Caller is the tenant that a request counts for and, if the server verifies tokens, a subject of it. An
-// unknown caller has no tenant, and subject is its address.
+// Caller is whose share a request counts against: its tenant and, if the server verifies tokens, the user or
+// device of the token, its subject. An unknown caller has no tenant, and its subject is its address.
 type Caller struct{ Tenant, Subject string }
 
 func (c Caller) Known() bool { return c.Tenant != "" }
 
-// Shares are the maximum amounts of a FairSemaphore that one tenant, one subject, all unknown callers
-// and one of their addresses hold.
+// Shares are the maximum amounts of a Semaphore that one tenant, one subject, all unknown callers together, and
+// the unknown callers of one address may hold.
 type Shares struct{ tenant, subject, unknown, address int64 }
 
-// SharesOf gives a tenant half, so that others still get the rest, and all unknown callers a quarter.
-// One subject has half of its tenant's share, and one address half of that of the unknown callers.
+// SharesOf returns the shares of a semaphore of this size: half for a tenant, a quarter for all unknown callers. A
+// subject has half of its tenant's share, and an address half of the share of unknown callers.
 func SharesOf(size int64) Shares {
 	return Shares{max(size/2, 1), max(size/4, 1), max(size/4, 1), max(size/8, 1)}
 }
@@ -83,7 +83,7 @@ func (s *Semaphore) Maximum(c Caller) int64 {
 func (s *Semaphore) Acquire(ctx context.Context, c Caller, amount int64) bool {
 	s.mu.Lock()
 	subject := s.find(c)
-	// This request overtakes no other one.
+	// Only if no other request waits may this one be served at once.
 	isFirst := subject.ready.Len() == 0 && subject.parent.ready.Len() == 0 && s.root.ready.Len() == 0
 	if isFirst && subject.fits(amount) {
 		subject.add(amount)
@@ -108,7 +108,7 @@ func (s *Semaphore) Acquire(ctx context.Context, c Caller, amount int64) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w.isGranted() { // at the last moment
+	if w.isGranted() { // since the select
 		return true
 	}
 	subject.ready.Remove(place)
@@ -127,8 +127,8 @@ func (w *waiter) isGranted() bool {
 	}
 }
 
-// TryAcquire takes the amount if it is free now. It passes waiting requests: its caller holds
-// an amount already and must not wait for another one.
+// TryAcquire takes the amount if it is free now, even if other requests wait. It is for callers that must not
+// wait, such as those that already hold an amount.
 func (s *Semaphore) TryAcquire(c Caller, amount int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,8 +142,8 @@ func (s *Semaphore) TryAcquire(c Caller, amount int64) bool {
 	return true
 }
 
-// Exchange replaces what one caller holds with an amount that another one holds, or the same, if that is
-// free then. It passes waiting requests, like TryAcquire.
+// Exchange releases what one caller holds and takes an amount for another caller, or for the same one, in one step.
+// If the amount would not be free, it changes nothing and returns false. Like TryAcquire, it does not wait.
 func (s *Semaphore) Exchange(from Caller, held int64, to Caller, amount int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,7 +184,7 @@ func (s *Semaphore) grant() {
 		w := subject.ready.Front().Value.(*waiter)
 		s.examined++
 		if s.root.used+w.amount > s.root.limit {
-			return // smaller amounts must not pass it, or it would wait forever
+			return // smaller amounts must not overtake it: it could wait forever
 		}
 		subject.ready.Remove(subject.ready.Front())
 		tenant.ready.MoveToBack(subject.place)

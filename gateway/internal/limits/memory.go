@@ -11,9 +11,8 @@ import (
 )
 
 const (
-	// FreeBytes is how much of its body and of decoded messages each request may hold without counting against a
-	// limit. A typical request needs less, so it never waits. Only callers that the server has
-	// authenticated may hold more.
+	// FreeBytes is the amount of each limit that a request may hold without being counted. A typical request needs
+	// less, so it never waits.
 	FreeBytes = 32 << 10
 
 	// Estimates of the bytes of the decoded message and of the JSON for each byte of a protobuf
@@ -32,15 +31,16 @@ func DecodedSize(body []byte) int64 {
 // MemoryLimits are the two parts of JOBS_GATEWAY_MAX_BUFFERED_BYTES.
 type MemoryLimits struct {
 	size int64
-	// Buffers limits bodies, and responses until they are sent. They wait for clients and the server.
+	// Buffers limits bodies, and responses until they are sent. A request holds them while it waits for its client
+	// or for the server.
 	Buffers *Semaphore
-	// Messages limits decoded messages, which wait for nothing. A separate limit excludes deadlocks
-	// between requests that hold a buffer and need a message.
+	// Messages limits decoded messages. A request that holds one waits for nothing. With one limit for both,
+	// requests that hold a buffer and need a message could wait for each other forever.
 	Messages *Semaphore
 }
 
 func NewMemoryLimits(size int64) *MemoryLimits {
-	// Messages keep a core busy and wait for nothing, so the subjects of a tenant need no shares.
+	// A message is held only while a core works on it, so the subjects of a tenant need no shares of their own.
 	half := size / 4
 	return &MemoryLimits{
 		size, NewSemaphore(size/2, SharesOf(size/2)), NewSemaphore(size/2, Shares{half, half, half, half}),
@@ -63,7 +63,7 @@ type Reservation struct {
 	Limits    *MemoryLimits
 	Semaphore *Semaphore
 	identity  *Identity
-	holder    Caller // the caller that held counts for
+	holder    Caller // the caller whose share Held counts against
 	Held      int64
 }
 
@@ -85,7 +85,7 @@ func (r *Reservation) Reserve(ctx context.Context, amount int64) *apierror.Error
 	return nil
 }
 
-// Resize changes the amount without waiting. If the caller has become known, the amount counts for it now.
+// Resize changes the amount without waiting. If the caller has become known, the amount moves to its share.
 func (r *Reservation) Resize(amount int64) *apierror.Error {
 	if amount <= FreeBytes {
 		amount = 0

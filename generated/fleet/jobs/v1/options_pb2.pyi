@@ -33,9 +33,9 @@ class MethodRules(_message.Message):
     class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[MethodRules._Permission.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         PERMISSION_UNSPECIFIED: MethodRules._Permission.ValueType  # 0
-        """Not a permission."""
+        """Not used."""
         READ: MethodRules._Permission.ValueType  # 1
-        """Read."""
+        """Read jobs and executions."""
         OPERATE: MethodRules._Permission.ValueType  # 2
         """Create and control jobs."""
         APPROVE: MethodRules._Permission.ValueType  # 3
@@ -48,12 +48,12 @@ class MethodRules(_message.Message):
         """Every role may call the method."""
 
     class Permission(_Permission, metaclass=_PermissionEnumTypeWrapper):
-        """What a caller must be allowed to do."""
+        """What the roles of a caller allow."""
 
     PERMISSION_UNSPECIFIED: MethodRules.Permission.ValueType  # 0
-    """Not a permission."""
+    """Not used."""
     READ: MethodRules.Permission.ValueType  # 1
-    """Read."""
+    """Read jobs and executions."""
     OPERATE: MethodRules.Permission.ValueType  # 2
     """Create and control jobs."""
     APPROVE: MethodRules.Permission.ValueType  # 3
@@ -74,17 +74,21 @@ class MethodRules(_message.Message):
         CONTENT_UNSPECIFIED: MethodRules._Content.ValueType  # 0
         """At most one document."""
         JOB: MethodRules._Content.ValueType  # 1
-        """A job: 81 KiB of rollout and failure criteria, and a document of the maximum size, in its typical encoding."""
+        """A job: 81 KiB of rollout and failure criteria, and a document of the maximum size in a typical
+        encoding.
+        """
         FAILURE_SUMMARY: MethodRules._Content.ValueType  # 2
         """100 counts of failures, each with the IDs of five devices."""
 
     class Content(_Content, metaclass=_ContentEnumTypeWrapper):
-        """What a response has, besides the items of a page."""
+        """The largest part of a response, apart from the items of a page. The server reserves memory for it."""
 
     CONTENT_UNSPECIFIED: MethodRules.Content.ValueType  # 0
     """At most one document."""
     JOB: MethodRules.Content.ValueType  # 1
-    """A job: 81 KiB of rollout and failure criteria, and a document of the maximum size, in its typical encoding."""
+    """A job: 81 KiB of rollout and failure criteria, and a document of the maximum size in a typical
+    encoding.
+    """
     FAILURE_SUMMARY: MethodRules.Content.ValueType  # 2
     """100 counts of failures, each with the IDs of five devices."""
 
@@ -97,11 +101,11 @@ class MethodRules(_message.Message):
     permission: Global___MethodRules.Permission.ValueType
     """Required. The permission that a caller needs."""
     large_request: _builtins.bool
-    """The request can have a document, reports, stages or many device_ids: JOBS_MAX_REQUEST_BYTES
-    limits it. Other requests have at most 16 KiB.
+    """Whether JOBS_MAX_REQUEST_BYTES limits the request, because it can have a document, reports,
+    stages or many device_ids. Other requests have at most 16 KiB.
     """
     response: Global___MethodRules.Content.ValueType
-    """The content of the response."""
+    """What the response contains besides the items of a page."""
     def __init__(
         self,
         *,
@@ -123,13 +127,13 @@ DEFAULT_PAGE_SIZE_FIELD_NUMBER: _builtins.int
 ROLES_FIELD_NUMBER: _builtins.int
 MAX_BYTES_FIELD_NUMBER: _builtins.int
 method: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodRules]
-"""Required. The rules of a method. In addition, its idempotency_level: a method with IDEMPOTENT or
-NO_SIDE_EFFECTS is safe to repeat, whatever its request. A method with side effects is audited,
-unless its permission is EXECUTE.
+"""Required. The rules of the method. Two more follow from its idempotency_level: every request of
+a method with IDEMPOTENT or NO_SIDE_EFFECTS is safe to repeat, and a method without
+NO_SIDE_EFFECTS is written to the audit log, unless its permission is EXECUTE.
 """
 default_page_size: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.int]
-"""The field is the maximum number of items of a page. If it is unset, this is the maximum."""
+"""For a field such as `limit`, the maximum number of items of a page: its value if it is unset."""
 roles: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _containers.RepeatedScalarFieldContainer[_builtins.str]]
-"""The roles that have a permission."""
+"""For a value of Permission: the roles that have it."""
 max_bytes: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.int]
-"""The maximum size of a content, in bytes."""
+"""For a value of Content: its maximum size in bytes."""

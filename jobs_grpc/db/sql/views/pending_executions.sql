@@ -24,12 +24,13 @@ SELECT
     j.expires_at,
     -- Whether a start would keep the job's max_in_progress.
     coalesce(p.in_progress < j.max_in_progress, true) AS has_slot,
-    -- A text that changes when the device would see another state: part of its fingerprint. The version
-    -- starts again when a job is deleted and created with the same id; queued_at tells the two apart.
+    -- Changes whenever the device would see something else; the fingerprint of a device consists of
+    -- these texts. The version of a job that is deleted and created again with the same id starts at 1
+    -- again, so the text contains queued_at.
     --
-    -- With max_in_progress, it also changes when a slot becomes free. While the job is full, it has no
-    -- count of finished executions, because the slot of each is taken at once. Otherwise it has one,
-    -- because the job may have been full since the last poll.
+    -- If the job has max_in_progress, the text also changes when a slot becomes free. While the job is
+    -- full, it does not count finished executions: another execution takes each free slot at once.
+    -- Otherwise it counts them: the job may have been full for a time between two reads of the text.
     e.job_id || ' ' || e.version::text || ' ' || jobs.pg_micros(e.queued_at)::text
         || coalesce(' ' || jobs.pg_micros(j.expires_at)::text, '')
         || CASE WHEN p.in_progress IS NULL THEN ''

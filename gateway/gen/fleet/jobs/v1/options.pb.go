@@ -22,13 +22,13 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What a caller must be allowed to do.
+// What the roles of a caller allow.
 type MethodRules_Permission int32
 
 const (
-	// Not a permission.
+	// Not used.
 	MethodRules_PERMISSION_UNSPECIFIED MethodRules_Permission = 0
-	// Read.
+	// Read jobs and executions.
 	MethodRules_READ MethodRules_Permission = 1
 	// Create and control jobs.
 	MethodRules_OPERATE MethodRules_Permission = 2
@@ -91,13 +91,14 @@ func (MethodRules_Permission) EnumDescriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_options_proto_rawDescGZIP(), []int{0, 0}
 }
 
-// What a response has, besides the items of a page.
+// The largest part of a response, apart from the items of a page. The server reserves memory for it.
 type MethodRules_Content int32
 
 const (
 	// At most one document.
 	MethodRules_CONTENT_UNSPECIFIED MethodRules_Content = 0
-	// A job: 81 KiB of rollout and failure criteria, and a document of the maximum size, in its typical encoding.
+	// A job: 81 KiB of rollout and failure criteria, and a document of the maximum size in a typical
+	// encoding.
 	MethodRules_JOB MethodRules_Content = 1
 	// 100 counts of failures, each with the IDs of five devices.
 	MethodRules_FAILURE_SUMMARY MethodRules_Content = 2
@@ -151,10 +152,10 @@ type MethodRules struct {
 	Summary string `protobuf:"bytes,1,opt,name=summary,proto3" json:"summary,omitempty"`
 	// Required. The permission that a caller needs.
 	Permission MethodRules_Permission `protobuf:"varint,2,opt,name=permission,proto3,enum=fleet.jobs.v1.MethodRules_Permission" json:"permission,omitempty"`
-	// The request can have a document, reports, stages or many device_ids: JOBS_MAX_REQUEST_BYTES
-	// limits it. Other requests have at most 16 KiB.
+	// Whether JOBS_MAX_REQUEST_BYTES limits the request, because it can have a document, reports,
+	// stages or many device_ids. Other requests have at most 16 KiB.
 	LargeRequest bool `protobuf:"varint,3,opt,name=large_request,json=largeRequest,proto3" json:"large_request,omitempty"`
-	// The content of the response.
+	// What the response contains besides the items of a page.
 	Response      MethodRules_Content `protobuf:"varint,4,opt,name=response,proto3,enum=fleet.jobs.v1.MethodRules_Content" json:"response,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -255,9 +256,9 @@ var file_fleet_jobs_v1_options_proto_extTypes = []protoimpl.ExtensionInfo{
 
 // Extension fields to descriptorpb.MethodOptions.
 var (
-	// Required. The rules of a method. In addition, its idempotency_level: a method with IDEMPOTENT or
-	// NO_SIDE_EFFECTS is safe to repeat, whatever its request. A method with side effects is audited,
-	// unless its permission is EXECUTE.
+	// Required. The rules of the method. Two more follow from its idempotency_level: every request of
+	// a method with IDEMPOTENT or NO_SIDE_EFFECTS is safe to repeat, and a method without
+	// NO_SIDE_EFFECTS is written to the audit log, unless its permission is EXECUTE.
 	//
 	// optional fleet.jobs.v1.MethodRules method = 71830;
 	E_Method = &file_fleet_jobs_v1_options_proto_extTypes[0]
@@ -265,7 +266,7 @@ var (
 
 // Extension fields to descriptorpb.FieldOptions.
 var (
-	// The field is the maximum number of items of a page. If it is unset, this is the maximum.
+	// For a field such as `limit`, the maximum number of items of a page: its value if it is unset.
 	//
 	// optional int32 default_page_size = 71831;
 	E_DefaultPageSize = &file_fleet_jobs_v1_options_proto_extTypes[1]
@@ -273,11 +274,11 @@ var (
 
 // Extension fields to descriptorpb.EnumValueOptions.
 var (
-	// The roles that have a permission.
+	// For a value of Permission: the roles that have it.
 	//
 	// repeated string roles = 71832;
 	E_Roles = &file_fleet_jobs_v1_options_proto_extTypes[2]
-	// The maximum size of a content, in bytes.
+	// For a value of Content: its maximum size in bytes.
 	//
 	// optional int32 max_bytes = 71833;
 	E_MaxBytes = &file_fleet_jobs_v1_options_proto_extTypes[3]

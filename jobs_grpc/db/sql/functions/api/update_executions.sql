@@ -5,8 +5,8 @@
 -- before it, and the execution after it. The outcome is one of update_outcome, or
 --
 -- NONE      the device has no next execution
--- AGAIN     another execution became the device's next one while this call waited for the job lock;
---           the caller sends the update again without a job_id
+-- AGAIN     with p_must_be_next: while this call waited for the job lock, another execution became the
+--           device's next one; the caller must repeat the update with the job_id NULL
 -- BUSY      the job is not locked: another transaction holds the job lock and p_wait_ms is 0, or the
 --           job was created after the locks were taken
 -- JOB_FULL  the job has max_in_progress executions IN_PROGRESS; with p_must_be_next, the outcome is
@@ -66,7 +66,7 @@ DECLARE
     v_locked_job_ids text[];
     v_now timestamptz;
     v_updates jobs.decided_update[];
-    v_others jobs.decided_update[];  -- those that are not deferred
+    v_not_deferred jobs.decided_update[];
     v_applied record;
     v_job_id text;
     -- Reports of the batch can change what the rules of its jobs allow to start.
@@ -122,7 +122,7 @@ BEGIN
     IF v_defers_starts THEN
         SELECT array_agg(u.n) FILTER (WHERE u.outcome = 'DEFERRED'),
                array_agg(u) FILTER (WHERE u.outcome <> 'DEFERRED')
-        INTO v_deferred, v_others
+        INTO v_deferred, v_not_deferred
         FROM unnest(v_updates) u;
         IF v_deferred IS NOT NULL THEN
             v_updates := jobs.decide_updates(
@@ -132,7 +132,7 @@ BEGIN
             );
             PERFORM jobs.apply_updates(p_tenant_id, v_updates, v_now);
             PERFORM jobs.count_updates(p_tenant_id, v_updates);
-            v_updates := v_others || v_updates;
+            v_updates := v_not_deferred || v_updates;
         END IF;
     END IF;
 
