@@ -23,9 +23,10 @@ run: $(READY) ## Start the embedded PostgreSQL, a demo fleet and the server
 	@exec $(BIN)/jobs-grpc dev
 
 # Each test process starts its own PostgreSQL. ARGS="-n 0" runs the tests in one process.
+# tests/conftest.py orders the files.
 # PG=15 to 18 runs them on one server of that version, which npm downloads.
 WITH_POSTGRES = $(if $(PG),PYTHONPATH=.:generated $(BIN)/python -m tools.with_postgres $(PG))
-PYTEST = $(WITH_POSTGRES) $(BIN)/pytest --numprocesses=3 --dist=loadfile --ignore=tests/clients
+PYTEST = $(WITH_POSTGRES) $(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder --ignore=tests/clients
 .PHONY: test
 test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects tests; PG=16 another version)
 	@$(PYTEST) $(if $(ARGS),$(ARGS),--cov)
@@ -82,7 +83,10 @@ mutation: $(READY) ## Find changes of MODULE=FILE that TESTS=FILES do not notice
 	@PYTHONPATH=.:generated $(BIN)/python -m tools.mutation $(ARGS) $(MODULE) $(TESTS)
 
 .PHONY: check
-check: $(READY) ## Check format, lint, types, import directions, contract and generated code
+check: check-python check-generated $(if $(WITH_GATEWAY),check-gateway) ## Check format, lint, types, import directions, contract and generated code
+
+.PHONY: check-python
+check-python: $(READY) # Check the Python code, and the contract
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -90,8 +94,6 @@ check: $(READY) ## Check format, lint, types, import directions, contract and ge
 	@$(BIN)/buf lint
 	@$(BIN)/buf format --diff --exit-code
 	@$(BIN)/buf breaking --against protos/released.txtpb
-	@$(MAKE) --no-print-directory check-generated
-	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory check-gateway)
 
 .PHONY: check-deploy
 check-deploy: $(READY) $(DEPLOY_READY) ## Lint and render deploy/ and the GitHub workflows (needs the network)
@@ -280,25 +282,29 @@ release: $(READY) $(DEPLOY_READY) need-go ## Check version, changelog and contra
 clean: ## Remove the environment and caches
 	rm -rf .venv .venv-bench .venv-deploy .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 
-define make-venv
+# The package itself, from this folder.
+EDITABLE = install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+
+$(READY): requirements/dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or newer is needed: make PYTHON=python3.12 …' >&2; exit 1; }
 	@echo 'Creating $(@D) from $< …'
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/python tools/install.py $<
-	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python tools/install.py $< $(@D)
+	@$(BIN)/pip $(EDITABLE)
 	@touch $@
-endef
 
-$(READY): requirements/dev.lock pyproject.toml
-	$(make-venv)
-
-$(BENCH_READY): requirements/bench.lock pyproject.toml
-	$(make-venv)
+# The pip and the uv of .venv install the packages.
+$(BENCH_READY): requirements/bench.lock pyproject.toml | $(READY)
+	@echo 'Creating $(@D) from $< …'
+	@$(PYTHON) -m venv --clear --without-pip $(@D)
+	@$(BIN)/python tools/install.py $< $(@D)
+	@$(BIN)/pip --python $(@D) $(EDITABLE)
+	@touch $@
 
 # These tools check the files; the package itself is not needed.
-$(DEPLOY_READY): requirements/deploy.lock
+$(DEPLOY_READY): requirements/deploy.lock | $(READY)
 	@echo 'Creating $(@D) from $< …'
-	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/python tools/install.py $<
+	@$(PYTHON) -m venv --clear --without-pip $(@D)
+	@$(BIN)/python tools/install.py $< $(@D)
 	@touch $@

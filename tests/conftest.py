@@ -4,6 +4,7 @@ import asyncio
 import os
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -28,7 +29,11 @@ settings.load_profile("any-speed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On a Citus cluster, skip the tests marked `single_node`; elsewhere, those marked `citus`."""
+    """Order the files, and skip the tests that do not fit the database.
+
+    On a Citus cluster, these are marked `single_node`; elsewhere, `citus`.
+    """
+    _put_long_files_first(items)
     dsn = os.environ.get("JOBS_TEST_DATABASE_URL")
     on_citus = bool(dsn and asyncio.run(citus_nodes(dsn)))
     for item in items:
@@ -36,6 +41,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"single node: {single_node.args[0]}"))
         elif not on_citus and item.get_closest_marker("citus"):
             item.add_marker(pytest.mark.skip(reason="JOBS_TEST_DATABASE_URL is not on Citus"))
+
+
+def _put_long_files_first(items: list[pytest.Item]) -> None:
+    """Keep one long file from running alone at the end, while the other processes are idle.
+
+    These are the files with the longest timeouts, then those with the most slow tests.
+    """
+    timeouts: Counter[Path] = Counter()
+    slow: Counter[Path] = Counter()
+    for item in items:
+        if timeout := item.get_closest_marker("timeout"):
+            timeouts[item.path] = max(timeouts[item.path], timeout.args[0])
+        slow[item.path] += item.get_closest_marker("slow") is not None
+    items.sort(key=lambda item: (-timeouts[item.path], -slow[item.path]))
 
 
 @pytest.fixture
