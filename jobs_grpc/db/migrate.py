@@ -17,7 +17,8 @@ from jobs_grpc.db.index_migrations import run_outside_transaction
 from jobs_grpc.db.migration_progress import Report, reporting_progress
 from jobs_grpc.db.schema import Migration, migrations
 from jobs_grpc.db.scram import scram_verifier
-from jobs_grpc.db.sql_statements import split_statements
+from jobs_grpc.db.sql_statements import execute_each
+from jobs_grpc.db.views_and_functions import ReplacementError, replace_views_and_functions
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ async def migrate(
         async with reporting_progress(owner_dsn, connection, report):
             await _lock(connection, report)
             await connection.execute(_SET_LOCK_TIMEOUT)
-            await _execute(connection, schema.read_sql("bootstrap.sql"))
+            await execute_each(connection, schema.read_sql("bootstrap.sql"))
             adopted = await adopt(connection)
             missing = await _missing_migrations(connection)
             before = [migration for migration in missing if not migration.after_code]
@@ -115,7 +116,7 @@ async def migrate(
                 *await _grant_device_tables(connection, role),
                 *await _apply(connection, after),
             ]
-    except (AdoptionError, citus.ClusterError) as e:
+    except (AdoptionError, citus.ClusterError, ReplacementError) as e:
         raise MigrationError(str(e)) from e
     finally:
         await connection.close()
@@ -166,7 +167,7 @@ async def _apply(connection: asyncpg.Connection, missing: list[Migration]) -> li
 
 async def _apply_in_transaction(connection: asyncpg.Connection, migration: Migration) -> None:
     async with connection.transaction():
-        await _execute(connection, migration.sql)
+        await execute_each(connection, migration.sql)
         await _record(connection, migration)
 
 
@@ -178,12 +179,6 @@ async def _repeat_deadlocked(run: Callable[[], Awaitable[T]]) -> T:
         except asyncpg.DeadlockDetectedError:
             logger.info("a transaction of the migration deadlocked with calls; repeating it")
     return await run()
-
-
-async def _execute(connection: asyncpg.Connection, sql: str) -> None:
-    """Run the statements one by one: Citus would send all of them to its nodes for each."""
-    for statement in split_statements(sql):
-        await connection.execute(statement)
 
 
 async def _record(connection: asyncpg.Connection, migration: Migration) -> None:
@@ -212,8 +207,7 @@ async def _apply_code(
         if on_citus:
             changes += await citus.distribute_tables(connection)
         if force or newest != checksum:
-            for sql in (schema.read_sql("dropped_functions.sql"), *schema.code().values()):
-                await _execute(connection, sql)
+            await replace_views_and_functions(connection)
             await connection.execute(
                 "INSERT INTO jobs.schema_code (checksum, applied_at) VALUES ($1, clock_timestamp())"
                 " ON CONFLICT (checksum) DO UPDATE SET applied_at = excluded.applied_at",
@@ -222,7 +216,9 @@ async def _apply_code(
             changes.append("applied views and functions")
         if on_citus:
             await citus.distribute_functions(connection)
-        await _execute(connection, await _for_role(connection, role, schema.read_sql("grants.sql")))
+        await execute_each(
+            connection, await _for_role(connection, role, schema.read_sql("grants.sql"))
+        )
     return changes
 
 
@@ -244,7 +240,7 @@ async def _grant_device_tables(connection: asyncpg.Connection, role: RequestRole
     sql = await _for_role(connection, role, schema.read_sql("grants_devices.sql"))
     try:
         async with connection.transaction():
-            await _execute(connection, sql)
+            await execute_each(connection, sql)
     except asyncpg.InsufficientPrivilegeError:
         return [f"as the owner of the device tables, run: {sql.strip()}"]
     return []

@@ -2,6 +2,8 @@
 
 import re
 
+import asyncpg
+
 # What can contain a semicolon that ends no statement, and what changes the nesting of the body of a
 # SQL-standard function: BEGIN ATOMIC … END, in which each CASE has an END as well.
 _TOKEN = re.compile(
@@ -33,3 +35,9 @@ def split_statements(sql: str) -> list[str]:
             start = token.end()
     statements.append(sql[start:])
     return [text for part in statements if (text := _COMMENTS.sub("", part, count=1).strip())]
+
+
+async def execute_each(connection: asyncpg.Connection, sql: str) -> None:
+    """Run the statements one by one: Citus would send all of them to its nodes for each."""
+    for statement in split_statements(sql):
+        await connection.execute(statement)

@@ -184,6 +184,104 @@ async def test_migrate_adds_a_last_column_to_a_view(
     )
 
 
+_VIEWS_AND_FUNCTIONS = """
+    SELECT oid::regprocedure::text AS name, pg_get_functiondef(oid) AS definition FROM pg_proc
+    WHERE pronamespace = 'jobs'::regnamespace
+    UNION ALL
+    SELECT viewname::text, definition FROM pg_views WHERE schemaname = 'jobs'
+    ORDER BY 1
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        # Other parameters: of a function that views use, too.
+        "CREATE FUNCTION jobs.cancel_job(p_tenant_id text, p_job_id text) RETURNS void"
+        " LANGUAGE sql AS ''",
+        "CREATE FUNCTION jobs.is_expired_at(p_expires_at timestamptz) RETURNS boolean LANGUAGE sql"
+        " IMMUTABLE RETURN true; DROP VIEW jobs.job_states CASCADE;"
+        "CREATE VIEW jobs.job_states AS SELECT jobs.is_expired_at(NULL)",
+        # Other results.
+        "DROP FUNCTION jobs.cancel_job; CREATE FUNCTION jobs.cancel_job(p_tenant_id text,"
+        " p_job_id text, p_reason text, p_force boolean) RETURNS integer LANGUAGE sql RETURN 1",
+        # Other names of parameters.
+        "DROP FUNCTION jobs.cancel_job; CREATE FUNCTION jobs.cancel_job(p_tenant_id text,"
+        " p_job text, p_reason text, p_force boolean) RETURNS void LANGUAGE sql AS ''",
+        # Other columns of a view that a view and functions use.
+        "DROP VIEW jobs.job_details CASCADE; CREATE VIEW jobs.job_details AS SELECT 1 AS other;"
+        "CREATE FUNCTION jobs.get_jobs(p_tenant_id text, p_job_ids text[])"
+        " RETURNS SETOF jobs.job_details LANGUAGE sql AS 'SELECT 1'",
+    ],
+)
+async def test_migrate_replaces_views_and_functions_that_do_not_fit(
+    empty: EmptyDatabase, earlier: str
+) -> None:
+    await migrate(empty.owner_dsn, empty.role)
+    before = await empty.owner.fetch(_VIEWS_AND_FUNCTIONS)
+    await empty.owner.execute(earlier)
+    await empty.owner.execute("DELETE FROM jobs.schema_code")
+
+    assert await migrate(empty.owner_dsn, empty.role) == ["applied views and functions"]
+
+    assert await empty.owner.fetch(_VIEWS_AND_FUNCTIONS) == before
+    async with running_server(empty.request_dsn) as server:
+        assert not (await server.operator("any").list()).jobs
+
+
+async def test_migrate_keeps_functions_that_fit(empty: EmptyDatabase) -> None:
+    """A function that is dropped and created again loses its privileges."""
+    oids = "SELECT oid FROM pg_proc WHERE pronamespace = 'jobs'::regnamespace ORDER BY 1"
+    await migrate(empty.owner_dsn, empty.role)
+    before = await empty.owner.fetch(oids)
+    await empty.owner.execute("DELETE FROM jobs.schema_code")
+
+    await migrate(empty.owner_dsn, empty.role)
+
+    assert await empty.owner.fetch(oids) == before
+
+
+@pytest.mark.slow
+async def test_migrate_keeps_the_privileges_of_other_roles_on_a_view_that_it_creates_again(
+    empty: EmptyDatabase,
+) -> None:
+    await migrate(empty.owner_dsn, empty.role)
+    async with empty.postgres.unused_role(empty.name) as second:
+        await migrate(empty.owner_dsn, second)
+        await empty.owner.execute(
+            "ALTER VIEW jobs.job_states RENAME COLUMN job_id TO other;DELETE FROM jobs.schema_code"
+        )
+
+        await migrate(empty.owner_dsn, empty.role)
+
+        async with running_server(empty.postgres.dsn(empty.name, second)) as server:
+            assert not (await server.operator("any").list()).jobs
+
+
+@pytest.mark.single_node("the view of the administrator is on one node")
+async def test_migrate_fails_when_a_foreign_view_depends_on_a_view_that_must_be_dropped(
+    empty: EmptyDatabase,
+) -> None:
+    await migrate(empty.owner_dsn, empty.role)
+    await empty.owner.execute(
+        "CREATE VIEW public.report AS SELECT status FROM jobs.job_states;"
+        "DELETE FROM jobs.schema_code"
+    )
+    assert await migrate(empty.owner_dsn, empty.role) == ["applied views and functions"]
+    await empty.owner.execute(
+        "ALTER VIEW jobs.job_states RENAME COLUMN job_id TO other;DELETE FROM jobs.schema_code"
+    )
+
+    with pytest.raises(
+        MigrationError,
+        match=r"^jobs\.job_states changes, and other objects depend on it: view report; drop them",
+    ):
+        await migrate(empty.owner_dsn, empty.role)
+
+    assert await empty.owner.fetch("SELECT * FROM public.report") == []
+
+
 async def test_migrate_keeps_tables_rows_and_policies_of_the_platform(empty: EmptyDatabase) -> None:
     await empty.owner.execute(
         """
