@@ -177,16 +177,19 @@ async def _create(bench: Bench, job_id: str) -> None:
     await bench.store.create_job(
         _TENANT,
         job_id=job_id,
-        document_type="firmware",
+        request=json.dumps(
+            {
+                "document_type": "firmware",
+                "target_all": True,
+                "expires_in_hours": 24,
+                "in_progress_timeout_minutes": 60,
+            }
+        ),
         document_params='{"url": "https://example.com/2.4.1.bin"}',
-        target_device_id=None,
-        target_group_id=None,
-        target_all=True,
-        expires_in_hours=24,
-        in_progress_timeout_minutes=60,
         created_by="olivia",
         max_targets=bench.devices,
         max_active_jobs=None,
+        default_expires_in_hours=24,
     )
 
 

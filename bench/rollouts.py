@@ -128,21 +128,21 @@ class Bench:
         self, job_id: str, *, rollout: Any = None, criteria: Any = None, group: str | None = None
     ) -> None:
         """Create a job for all devices, or for those of a group."""
+        request: dict[str, Any] = {"document_type": "bench", "expires_in_hours": 24}
+        request |= {"target_group_id": group} if group else {"target_all": True}
+        if rollout:
+            request["rollout"] = rollout
+        if criteria:
+            request["failure_criteria"] = criteria
         await self.store.create_job(
             TENANT,
             job_id=job_id,
-            document_type="bench",
+            request=json.dumps(request),
             document_params="{}",
-            target_device_id=None,
-            target_group_id=group,
-            target_all=group is None,
-            expires_in_hours=24,
-            in_progress_timeout_minutes=None,
             created_by="operator",
             max_targets=2_000_000,
             max_active_jobs=None,
-            rollout=json.dumps(rollout) if rollout else None,
-            failure_criteria=json.dumps(criteria) if criteria else None,
+            default_expires_in_hours=24,
         )
 
     async def add_time(

@@ -11,6 +11,7 @@ make bench-scale-out ARGS="--owner postgres plain=postgresql://jobs_request:secr
 import argparse
 import asyncio
 import itertools
+import json
 import math
 import statistics
 import sys
@@ -78,22 +79,15 @@ class Calls:
 
     async def create(self, store: Store, tenant: str, **target: Any) -> None:
         """Create a job."""
-        fields: dict[str, Any] = {
-            "target_device_id": None,
-            "target_group_id": None,
-            "target_all": False,
-        }
-        fields |= {"job_id": f"job-{next(self._numbers)}"} | target
         await store.create_job(
             tenant,
-            **fields,
-            document_type="reboot",
+            job_id=f"job-{next(self._numbers)}",
+            request=json.dumps({"document_type": "reboot", "expires_in_hours": 24} | target),
             document_params="{}",
-            expires_in_hours=24,
-            in_progress_timeout_minutes=None,
             created_by=None,
             max_targets=1_000_000,
             max_active_jobs=None,
+            default_expires_in_hours=24,
         )
 
     async def _list(self, store: Store, tenant: str) -> None:

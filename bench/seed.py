@@ -17,8 +17,8 @@ async def insert_devices(env: Environment, tenant: str, devices: int) -> None:
 async def insert_job(env: Environment, tenant: str, job_id: str) -> None:
     """Insert a job for all devices of the tenant."""
     await env.service.fetch(
-        "SELECT * FROM jobs.create_job($1, $2, 'bench', '{}', NULL, NULL, true, 24,"
-        " NULL, NULL, 2000000, NULL)",
+        "SELECT * FROM jobs.create_job($1, $2,"
+        ' \'{"document_type": "bench", "target_all": true}\', \'{}\', NULL, 2000000, NULL, 24)',
         tenant,
         job_id,
     )
@@ -60,8 +60,9 @@ async def insert_jobs(env: Environment, tenant: str, prefix: str, count: int) ->
     """Insert jobs for the tenant's device d0000000; return their IDs, all of the same length."""
     job_ids = [f"{prefix}-{number:07}" for number in range(count)]
     await env.service.execute(
-        "SELECT count(*) FROM unnest($2::text[]) j, jobs.create_job($1, j, 'bench', '{}',"
-        " 'd0000000', NULL, false, 24, NULL, NULL, 2000000, NULL)",
+        "SELECT count(*) FROM unnest($2::text[]) j, jobs.create_job($1, j,"
+        ' \'{"document_type": "bench", "target_device_id": "d0000000"}\', \'{}\', NULL, 2000000,'
+        " NULL, 24)",
         tenant,
         job_ids,
     )

@@ -114,7 +114,8 @@ class _Tenants:
             )
             await self._env.service.execute(
                 "SELECT count(*) FROM unnest($1::text[]) t, jobs.create_job("
-                "t, 'j', 'bench', '{}', NULL, NULL, true, 24, NULL, NULL, 2000000, NULL)",
+                "t, 'j', '{\"document_type\": \"bench\", \"target_all\": true}', '{}', NULL,"
+                " 2000000, NULL, 24)",
                 tenants,
             )
         await self._env.vacuum()

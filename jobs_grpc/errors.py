@@ -201,7 +201,7 @@ class SelfApproval(JobsError, code=StatusCode.PERMISSION_DENIED, sqlstate="JB021
         super().__init__(f"{problem}; ask another user", jobId=job_id, stage=stage)
 
 
-class SubjectRequired(JobsError, code=StatusCode.PERMISSION_DENIED):
+class SubjectRequired(JobsError, code=StatusCode.PERMISSION_DENIED, sqlstate="JB029"):
     """Approvals need a known user."""
 
     def __init__(self) -> None:
@@ -465,7 +465,7 @@ class JobNotUpdatable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="
         super().__init__(message, jobId=job_id, status=status)
 
 
-class TimeGatesUnavailable(JobsError, code=StatusCode.FAILED_PRECONDITION):
+class TimeGatesUnavailable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB030"):
     """The server runs no maintenance, so bake_time and advance_after would never take effect."""
 
     def __init__(self) -> None:

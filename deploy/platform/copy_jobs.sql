@@ -149,10 +149,13 @@ SELECT
     -- If not, the sweeper writes the statuses that the cancel or the expiry has changed.
     j.queued = 0, j.created_by, j.created_at, coalesce(final.at, j.updated_at),
     -- The original request, so that a repeated CreateJob returns the same job.
-    jobs.create_request(
-        j.document_type, j.target_device_id, j.target_group_id, requested.expires_in_hours, false,
-        NULL, NULL, NULL
-    )
+    jsonb_strip_nulls(jsonb_build_object(
+        'document_type', j.document_type,
+        'target_device_id', j.target_device_id,
+        'target_group_id', j.target_group_id,
+        'target_all', CASE WHEN j.target_all THEN true END,
+        'expires_in_hours', coalesce(requested.expires_in_hours, 0)
+    ))
 FROM copied_jobs j
 CROSS JOIN LATERAL (
     SELECT CASE WHEN j.expires_at IS NOT NULL

@@ -67,22 +67,16 @@ class Store:
         tenant_id: str,
         *,
         job_id: str,
-        document_type: str,
+        request: str,
         document_params: str,
-        target_device_id: str | None,
-        target_group_id: str | None,
-        target_all: bool,
-        expires_in_hours: int | None,
-        in_progress_timeout_minutes: int | None,
         created_by: str | None,
         max_targets: int,
         max_active_jobs: int | None,
-        rollout: str | None = None,
-        failure_criteria: str | None = None,
+        default_expires_in_hours: int,
         validate_only: bool = False,
-        default_expiry: bool = False,
+        error_if_new: str | None = None,
     ) -> Row:
-        """See create_job.sql; `document_params`, `rollout` and `failure_criteria` are JSON."""
+        """See create_job.sql; `request` and `document_params` are JSON."""
         return (await self._write("create_job", locals()))[0]
 
     async def list_jobs(

@@ -1,6 +1,7 @@
 """Implements JobService: each method validates, calls the store and converts the result."""
 
 import asyncio
+import json
 import uuid
 from collections.abc import Iterable
 
@@ -15,6 +16,7 @@ from jobs_grpc.contract.methods import page_size
 from jobs_grpc.db.store import Store
 from jobs_grpc.errors import (
     InvalidPageToken,
+    JobsError,
     SubjectRequired,
     TimeGatesUnavailable,
 )
@@ -31,6 +33,7 @@ from jobs_grpc.services.conversions import (
     to_pg_micros,
 )
 from jobs_grpc.services.execution_page import append_executions
+from jobs_grpc.services.job_request import DEFAULT_EXPIRES_IN_HOURS, job_request
 from jobs_grpc.services.job_update import changed_rollout, check_update
 from jobs_grpc.services.job_watch import JobWatch
 from jobs_grpc.services.rollout_conversions import job_details_fields
@@ -43,7 +46,6 @@ from jobs_grpc.services.rollout_validation import (
 )
 from jobs_grpc.services.struct_json import to_json
 
-DEFAULT_EXPIRES_IN_HOURS = 24
 DEFAULT_CANCEL_REASON = "canceled by operator"
 DEFAULT_PAUSE_REASON = "paused by operator"
 
@@ -97,30 +99,23 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         validation.raise_for_violations(violations)
 
         caller = current_principal()
+        error_if_new: type[JobsError] | None = None
         if requires_approval(request.rollout) and caller.subject is None:
-            raise SubjectRequired
-        if has_time_gate(request.rollout):
-            self._require_background_work()
+            error_if_new = SubjectRequired
+        elif has_time_gate(request.rollout) and not self._has_background_work:
+            error_if_new = TimeGatesUnavailable
         job_id = request.job_id or str(uuid.uuid4())
         row = await self._store.create_job(
             caller.tenant_id,
             job_id=job_id,
-            document_type=request.document_type,
+            request=job_request(request),
             document_params=params,
-            target_device_id=request.target_device_id or None,
-            target_group_id=request.target_group_id or None,
-            target_all=request.target_all,
-            expires_in_hours=_expires_in_hours(request),
-            in_progress_timeout_minutes=optional_or(request, "in_progress_timeout_minutes", None),
             created_by=caller.subject,
             max_targets=self._max_targets,
             max_active_jobs=self._max_active_jobs,
-            rollout=rollout_json(request.rollout) if request.HasField("rollout") else None,
-            failure_criteria=failure_criteria_json(request.failure_criteria)
-            if request.failure_criteria
-            else None,
+            default_expires_in_hours=DEFAULT_EXPIRES_IN_HOURS,
             validate_only=request.validate_only,
-            default_expiry=not (request.never_expires or request.HasField("expires_in_hours")),
+            error_if_new=error_if_new.upper_name() if error_if_new else None,
         )
         return pb.CreateJobResponse(
             job_id=job_id,
@@ -310,17 +305,20 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     ) -> pb.UpdateJobResponse:
         validation.raise_for_violations(check_update(request))
         fields = sorted({*request.update_mask.paths})
-        if "rollout.stages" in fields and has_time_gate(request.rollout):
-            self._require_background_work()
+        has_new_gate = "rollout.stages" in fields and has_time_gate(request.rollout)
+        if has_new_gate and not self._has_background_work:
+            raise TimeGatesUnavailable
         row = await self._store.update_job(
             current_principal().tenant_id,
             job_id=request.job_id,
             etag=request.etag,
             fields=fields,
             in_progress_timeout_minutes=optional_or(request, "in_progress_timeout_minutes", None),
-            rollout=rollout_json(changed_rollout(request)),
-            failure_criteria=failure_criteria_json(
-                request.failure_criteria if "failure_criteria" in fields else ()
+            rollout=json.dumps(rollout_json(changed_rollout(request))),
+            failure_criteria=json.dumps(
+                failure_criteria_json(
+                    request.failure_criteria if "failure_criteria" in fields else ()
+                )
             ),
             expires_at=to_pg_micros(request, "expires_at") if "expires_at" in fields else None,
         )
@@ -443,10 +441,6 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     async def _pause(self) -> None:
         await self._slots.pause(current_principal().tenant_id)
 
-    def _require_background_work(self) -> None:
-        if not self._has_background_work:
-            raise TimeGatesUnavailable
-
 
 def _failure_code_filter(request: pb.ListJobExecutionsRequest) -> str | None:
     """The failure_code, or None for no filter. Empty: failures without a code."""
@@ -460,9 +454,3 @@ def _status_names(statuses: Iterable[pb.JobExecution.Status.ValueType]) -> list[
 def _status_filter(request: pb.ListJobsRequest) -> list[str]:
     statuses = {request.status, *request.statuses} - {pb.Job.STATUS_UNSPECIFIED}
     return sorted(map(pb.Job.Status.Name, statuses))
-
-
-def _expires_in_hours(request: pb.CreateJobRequest) -> int | None:
-    if request.never_expires:
-        return None
-    return optional_or(request, "expires_in_hours", DEFAULT_EXPIRES_IN_HOURS)

@@ -1,10 +1,9 @@
-"""Converts rollouts and failure criteria to the JSON that SQL functions take.
+"""Converts rollouts and failure criteria to values of the JSON that SQL functions take.
 
 Equal requests give equal JSON: a field that is unset, or has the default that the contract
 documents, is written as that default or left out.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,19 +15,19 @@ from jobs_grpc.contract.field_rules import rules_of
 _STATUSES = getattr(rules_of(pb.FailureCriterion, "statuses").repeated.items.enum, "in")
 
 
-def rollout_json(rollout: pb.Rollout) -> str:
+def rollout_json(rollout: pb.Rollout) -> dict[str, Any]:
     """Convert a valid rollout. Its stages are objects with the columns of jobs.job_stages."""
     fields: dict[str, Any] = {"stages": [_stage(stage) for stage in rollout.stages]}
     if rollout.HasField("max_in_progress"):
         fields["max_in_progress"] = rollout.max_in_progress
     if rollout.seed:
         fields["seed"] = rollout.seed
-    return json.dumps(fields)
+    return fields
 
 
-def failure_criteria_json(criteria: Sequence[pb.FailureCriterion]) -> str:
+def failure_criteria_json(criteria: Sequence[pb.FailureCriterion]) -> list[dict[str, Any]]:
     """Convert valid criteria: a list of objects with the columns of jobs.job_failure_criteria."""
-    return json.dumps([_criterion(criterion) for criterion in criteria])
+    return [_criterion(criterion) for criterion in criteria]
 
 
 def _stage(stage: pb.Stage) -> dict[str, Any]:

@@ -65,16 +65,12 @@ def _create_again(store: Store) -> Awaitable[object]:
     return store.create_job(
         TENANT,
         job_id="job-1",
-        document_type="other",
+        request='{"document_type": "other", "target_device_id": "d1"}',
         document_params="{}",
-        target_device_id="d1",
-        target_group_id=None,
-        target_all=False,
-        expires_in_hours=None,
-        in_progress_timeout_minutes=None,
         created_by=None,
         max_targets=1,
         max_active_jobs=None,
+        default_expires_in_hours=24,
     )
 
 

@@ -106,8 +106,8 @@ async def test_check_fails_when_a_policy_may_show_other_tenants(
     )
     await fresh.add_devices("shared", 2, group="acme")
     await fresh.owner.fetch(
-        "SELECT jobs.create_job('shared', 'j', 'x', '{}', NULL, NULL, true, NULL, NULL, NULL,"
-        " 10, NULL)"
+        "SELECT jobs.create_job('shared', 'j', '{\"document_type\": \"x\", \"target_all\": true}',"
+        " '{}', NULL, 10, NULL, 24)"
     )
     # Two devices, two memberships, a job, its progress and two executions.
     assert await _visible_rows(fresh, "shared") == 8

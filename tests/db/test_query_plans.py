@@ -4,6 +4,7 @@ PostgreSQL counts them. The calls run as the request role, with custom plans whe
 has them, and with generic plans.
 """
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -84,10 +85,13 @@ _GROUP = """
 """
 _STAGED = """
     SELECT execution_count FROM jobs.create_job(
-        $1, 'staged', 'x', '{}', NULL, 'tenth', false, 24, NULL, NULL, 2000000, NULL,
-        (SELECT jsonb_build_object('stages', jsonb_agg(jsonb_build_object(
-            'display_name', '', 'percent', CASE WHEN n = 1 THEN 2 ELSE 1 END)))
-         FROM generate_series(1, 99) n)
+        $1, 'staged',
+        (SELECT jsonb_build_object(
+            'document_type', 'x', 'target_group_id', 'tenth', 'expires_in_hours', 24,
+            'rollout', jsonb_build_object('stages', jsonb_agg(jsonb_build_object(
+                'display_name', '', 'percent', CASE WHEN n = 1 THEN 2 ELSE 1 END))))
+         FROM generate_series(1, 99) n),
+        '{}', NULL, 2000000, NULL, 24
     )
 """
 _HALF_RELEASED = """
@@ -341,8 +345,10 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
             fields=["failure_criteria", "in_progress_timeout_minutes", "rollout.max_in_progress"],
             in_progress_timeout_minutes=5,
             rollout="{}",
-            failure_criteria=failure_criteria_json(
-                [pb.FailureCriterion(count=1, scope=pb.FailureCriterion.STAGE)]
+            failure_criteria=json.dumps(
+                failure_criteria_json(
+                    [pb.FailureCriterion(count=1, scope=pb.FailureCriterion.STAGE)]
+                )
             ),
         ),
         {
@@ -426,8 +432,8 @@ async def large(cluster: tuple[Postgres, str]) -> AsyncIterator[Large]:
         await owner.execute(_FLEET, TENANT, DEVICES)
         for number in range(JOBS):
             await owner.fetch(
-                "SELECT jobs.create_job($1, $2, 'x', '{}', NULL, NULL, true, 24,"
-                " NULL, NULL, 2000000, NULL)",
+                "SELECT jobs.create_job($1, $2,"
+                ' \'{"document_type": "x", "target_all": true}\', \'{}\', NULL, 2000000, NULL, 24)',
                 TENANT,
                 f"j{number}",
             )

@@ -4,6 +4,7 @@ It does not depend on the number of jobs, devices and pending executions, nor on
 PostgreSQL has none after an import, a restore or an upgrade, and old ones after growth.
 """
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -113,16 +114,14 @@ def _create_job(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
     return store_on(c).create_job(
         p.tenant,
         job_id="new",
-        document_type="reboot",
+        request=json.dumps(
+            {"document_type": "reboot", "target_device_id": p.device, "expires_in_hours": 1}
+        ),
         document_params="{}",
-        target_device_id=p.device,
-        target_group_id=None,
-        target_all=False,
-        expires_in_hours=1,
-        in_progress_timeout_minutes=1,
         created_by=None,
         max_targets=10,
         max_active_jobs=None,
+        default_expires_in_hours=24,
     )
 
 

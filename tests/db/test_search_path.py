@@ -31,7 +31,9 @@ _HOSTILE_SCHEMA = """
         LANGUAGE plpgsql AS $$ BEGIN RAISE 'hostile function'; END $$;
 """
 
-_CREATE = "create_job('acme', '{}', 'reboot', '{{}}', NULL, NULL, true, NULL, 5, NULL, 10, 10)"
+_CREATE = """create_job(
+    'acme', '%s', '{"document_type": "x", "target_all": true%s}', '{}', NULL, 10, 10, 24
+)"""
 # The first stage needs an approval, the second one only time.
 _STAGES = """{"stages": [
     {"display_name": "", "device_count": 1, "require_approval": true},
@@ -48,10 +50,9 @@ _UPDATE = (
 )
 
 CALLS = [
-    _CREATE.format("j"),
-    _CREATE.format("k"),
-    "create_job('acme', 's', 'reboot', '{}', NULL, NULL, true, NULL, 5, 'olivia', 10, 10,"
-    f" '{_STAGES}', '{_CRITERIA}')",
+    _CREATE % ("j", ', "in_progress_timeout_minutes": 5'),
+    _CREATE % ("k", ""),
+    _CREATE % ("s", f', "rollout": {_STAGES}, "failure_criteria": {_CRITERIA}'),
     f"update_job('acme', 's', '', '{{failure_criteria}}', NULL, NULL, '{_CRITERIA}')",
     "approve_stage('acme', 's', 0, 'maria', '')",
     "advance_job('acme', 's', NULL, '')",

@@ -36,7 +36,8 @@ async def _uncommitted_create(database: Database, tenant: str, job_id: str) -> A
         transaction = holder.transaction()
         await transaction.start()
         await holder.execute(
-            "SELECT jobs.create_job($1, $2, 'x', '{}', NULL, NULL, true, NULL, NULL, NULL, 9, 9)",
+            'SELECT jobs.create_job($1, $2, \'{"document_type": "x", "target_all": true}\', \'{}\','
+            " NULL, 9, 9, 24)",
             tenant,
             job_id,
         )

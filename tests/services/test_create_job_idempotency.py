@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
+from jobs_grpc.db import schema
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
-from tests.support.server import Server
+from tests.support.server import Server, running_server
 
 REQUEST: dict[str, Any] = {
     "job_id": "j",
@@ -138,62 +140,113 @@ async def test_create_is_rejected_when_job_id_exists_with_a_different_request(
     assert await operator.get("j") == before
 
 
+# The row as versions before 0004 and 0006 wrote it. Updated: its timeout was changed since.
+_EARLIER = """
+    UPDATE jobs.jobs
+    SET request = NULL, default_expiry = $2, rollout_request =
+        CASE WHEN request ?| '{rollout, failure_criteria}' THEN jsonb_build_object(
+            'rollout', request -> 'rollout', 'failure_criteria', request -> 'failure_criteria') END
+    WHERE tenant_id = $1
+"""
+_UPDATED = """
+    UPDATE jobs.jobs
+    SET requested_timeout_minutes = coalesce(in_progress_timeout_minutes, 0),
+        in_progress_timeout_minutes = 60
+    WHERE tenant_id = $1
+"""
+_WITHOUT_TARGET = "UPDATE jobs.jobs SET request = request - 'target_all' WHERE tenant_id = $1"
+_FILL_REQUEST = next(m.sql for m in schema.migrations() if m.name == "fill_request")
+
+
 @pytest.mark.parametrize(
-    ("request_fields", "same", "different"),
+    ("fields", "earlier", "different"),
     [
-        ({}, {"expires_in_hours": 24}, {"expires_in_hours": 25}),
+        ({}, {}, {"expires_in_hours": 25}),
         ({"never_expires": True}, {}, {"never_expires": False}),
+        ({"target_group_id": "g"}, {}, {"target_all": True, "target_group_id": None}),
         ({"in_progress_timeout_minutes": 5}, {}, {"in_progress_timeout_minutes": None}),
-        ({"rollout": _STAGED, "default_expiry": False}, {}, {"expires_in_hours": 25}),
         (
-            {"rollout": _STAGED, "default_expiry": False},
-            {"expires_in_hours": 24},
-            {"never_expires": True},
+            {"in_progress_timeout_minutes": 5},
+            {"updated": True},
+            {"in_progress_timeout_minutes": 60},
         ),
-        ({"rollout": _STAGED, "default_expiry": True}, {}, {"expires_in_hours": 24}),
+        ({}, {"updated": True}, {"in_progress_timeout_minutes": 60}),
+        ({"rollout": _STAGED}, {}, {"expires_in_hours": 25}),
+        ({"rollout": _STAGED}, {"default_expiry": True}, {"expires_in_hours": 24}),
+        ({"rollout": _STAGED, "expires_in_hours": 25}, {}, {"expires_in_hours": None}),
         ({"failure_criteria": [_CRITERION]}, {}, {"failure_criteria": []}),
     ],
     ids=str,
 )
-async def test_repeated_create_is_compared_with_a_job_that_was_created_before_requests_were_stored(
+@pytest.mark.parametrize("stored", [True, False])
+async def test_repeated_create_is_compared_with_a_job_of_an_earlier_version(
     database: Database,
     operator: Operator,
-    request_fields: dict[str, Any],
-    same: dict[str, Any],
+    fields: dict[str, Any],
+    earlier: dict[str, bool],
     different: dict[str, Any],
+    stored: bool,
 ) -> None:
-    await database.add_devices(operator.tenant, 3)
-    default_expiry = request_fields.pop("default_expiry", False)
-    request = {"job_id": "j", "target_all": True, **request_fields}
+    await database.add_devices(operator.tenant, 3, group="g")
+    request = {"job_id": "j", "target_all": True, **fields}
     first = await operator.create(**request)
-    await database.owner.execute(
-        "UPDATE jobs.jobs SET request = NULL, default_expiry = $2, rollout_request ="
-        " CASE WHEN request ?| '{rollout, failure_criteria}' THEN jsonb_build_object("
-        "'rollout', request -> 'rollout', 'failure_criteria', request -> 'failure_criteria') END"
-        " WHERE tenant_id = $1",
-        operator.tenant,
-        default_expiry,
-    )
+    if stored:
+        await database.owner.execute(_WITHOUT_TARGET, operator.tenant)
+    else:
+        if earlier.get("updated"):
+            await database.owner.execute(_UPDATED, operator.tenant)
+        default_expiry = earlier.get("default_expiry", False)
+        await database.owner.execute(_EARLIER, operator.tenant, default_expiry)
 
-    assert await operator.create(**request | same) == first
+    await database.owner.execute(_FILL_REQUEST)
+
+    assert await operator.create(**request) == first
     with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
         await operator.create(**request | different)
 
 
-async def test_request_of_an_earlier_job_is_compared_with_its_first_timeout_after_an_update(
+async def test_repeated_create_by_an_unknown_user_returns_the_first_response_with_approvals(
+    server: Server, database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 3)
+    gate = pb.Gate(require_approval=True)
+    request = {
+        "job_id": "j",
+        "target_all": True,
+        "rollout": pb.Rollout(stages=[pb.Stage(device_count=1, gate=gate), *_STAGED.stages[1:]]),
+    }
+    first = await operator.create(**request)
+    unknown = server.operator(operator.tenant)
+
+    assert await unknown.create(**request) == first
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        await unknown.create(**request | {"document_type": "other"})
+    with expect_failure(StatusCode.PERMISSION_DENIED, "SUBJECT_REQUIRED"):
+        await unknown.create(**request | {"job_id": "new"})
+    with expect_failure(StatusCode.PERMISSION_DENIED, "SUBJECT_REQUIRED"):
+        await unknown.create(**request, validate_only=True)
+
+
+async def test_repeated_create_returns_the_first_response_on_a_server_without_maintenance(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 3)
-    request = {"job_id": "j", "target_all": True, "in_progress_timeout_minutes": 30}
-    first = await operator.create(**request)
-    await database.owner.execute(
-        "UPDATE jobs.jobs SET request = NULL WHERE tenant_id = $1", operator.tenant
-    )
-    await operator.update("j", "in_progress_timeout_minutes", in_progress_timeout_minutes=60)
+    gate = pb.Gate(bake_time=Duration(seconds=60))
+    request = {
+        "job_id": "j",
+        "target_all": True,
+        "rollout": pb.Rollout(stages=[pb.Stage(device_count=1, gate=gate), *_STAGED.stages[1:]]),
+    }
+    async with running_server(
+        database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn
+    ) as maintaining:
+        first = await maintaining.operator(operator.tenant).create(**request)
 
     assert await operator.create(**request) == first
     with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-        await operator.create(**request | {"in_progress_timeout_minutes": 60})
+        await operator.create(**request | {"document_type": "other"})
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "TIME_GATES_UNAVAILABLE"):
+        await operator.create(**request | {"job_id": "new"})
 
 
 async def test_existing_job_id_is_reported_before_missing_targets(

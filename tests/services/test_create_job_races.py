@@ -16,10 +16,12 @@ from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.server import Server, open_channel
 
-CREATE = (
-    "SELECT * FROM jobs.create_job($1, 'j', 'reboot', '{}', NULL, NULL, true, 24, NULL, NULL,"
-    " 99, 99)"
-)
+CREATE = """
+    SELECT * FROM jobs.create_job(
+        $1, 'j', '{"document_type": "reboot", "target_all": true, "expires_in_hours": 24}', '{}',
+        NULL, 99, 99, 24
+    )
+"""
 
 
 @asynccontextmanager

@@ -314,16 +314,12 @@ async def test_report_is_accepted_only_after_the_create_of_its_job_commits(
             await store.create_job(
                 operator.tenant,
                 job_id="new",
-                document_type="reboot",
+                request='{"document_type": "reboot", "target_all": true}',
                 document_params="{}",
-                target_device_id=None,
-                target_group_id=None,
-                target_all=True,
-                expires_in_hours=None,
-                in_progress_timeout_minutes=None,
                 created_by=None,
                 max_targets=9,
                 max_active_jobs=None,
+                default_expires_in_hours=24,
             )
             with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
                 await device.update("new", "SUCCEEDED")

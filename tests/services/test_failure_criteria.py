@@ -251,17 +251,14 @@ async def test_database_refuses_the_scope_stage_without_a_rollout(
             await store.create_job(
                 operator.tenant,
                 job_id="j",
-                document_type="x",
+                request=json.dumps(
+                    {"document_type": "x", "target_all": True, "failure_criteria": criteria}
+                ),
                 document_params="{}",
-                target_device_id=None,
-                target_group_id=None,
-                target_all=True,
-                expires_in_hours=None,
-                in_progress_timeout_minutes=None,
                 created_by=None,
                 max_targets=100,
                 max_active_jobs=None,
-                failure_criteria=json.dumps(criteria),
+                default_expires_in_hours=24,
             )
     assert "failure_criteria[1].scope needs a rollout" in str(error.value)
 

@@ -247,7 +247,7 @@ async def test_minimum_time_is_that_of_a_simulated_rollout(
 
     result = await database.owner.fetchval(
         "SELECT jobs.minimum_rollout_time($1::jsonb -> 'stages', $2)",
-        rollout_json(message),
+        json.dumps(rollout_json(message)),
         [len(stage.devices) for stage in stages],
     )
 

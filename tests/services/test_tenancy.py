@@ -28,7 +28,9 @@ TABLES_AND_VIEWS = (
 
 # Calls of the API functions of operators and devices, except update_executions, for the tenant $1.
 CALLS = (
-    "SELECT * FROM jobs.create_job($1, 'k', 'x', '{}', NULL, NULL, true, 24, NULL, NULL, 9, 9)",
+    """SELECT * FROM jobs.create_job(
+        $1, 'k', '{"document_type": "x", "target_all": true}', '{}', NULL, 9, 9, 24
+    )""",
     "SELECT * FROM jobs.list_jobs($1, NULL, NULL, NULL, 10, 0)",
     "SELECT * FROM jobs.get_job($1, 'j', 10)",
     "SELECT * FROM jobs.list_job_executions($1, 'j', NULL, '', 10)",

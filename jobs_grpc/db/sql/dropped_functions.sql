@@ -1,5 +1,6 @@
 -- Functions whose file was removed. Their names are listed one release after that, because servers of the
 -- previous version call them during an upgrade. What has a file is replaced by views_and_functions.py.
+DROP FUNCTION IF EXISTS jobs.create_request(text, text, text, integer, boolean, integer, jsonb, jsonb);
 DROP FUNCTION IF EXISTS jobs.execution_page(text, text, text, text, integer);
 DROP FUNCTION IF EXISTS jobs.execution_page_of_failure(text, text, text, text, text, integer);
 DROP FUNCTION IF EXISTS jobs.execution_page_of_status(text, text, text, text, integer);

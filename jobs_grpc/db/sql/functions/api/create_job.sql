@@ -1,35 +1,27 @@
--- depends on: apply_rollout_rules, check_active_job_limit, check_expiry, create_request, create_staged_executions, job_states, minimum_rollout_time
--- Creates a job and an execution for each targeted device. If a request with the same
--- parameters, of any user, created the job before, changes nothing and returns the same result.
--- With p_validate_only, checks the request and returns what it would do, but writes nothing.
+-- depends on: apply_rollout_rules, check_active_job_limit, check_expiry, create_staged_executions, job_states, minimum_rollout_time
+-- Creates a job and an execution for each targeted device. If the same request, of any user, created the
+-- job before, changes nothing and returns the same result. With p_validate_only, checks the request and
+-- returns what it would do, but writes nothing.
 --
 -- Raises DEVICE_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS,
--- STAGE_EMPTY, STAGES_TOO_SMALL, EXPIRY_TOO_EARLY, and JOB_ALREADY_EXISTS if a different request
--- created the job.
+-- STAGE_EMPTY, STAGES_TOO_SMALL, EXPIRY_TOO_EARLY, p_error_if_new, and JOB_ALREADY_EXISTS if a different
+-- request created the job.
 CREATE OR REPLACE FUNCTION jobs.create_job(
     p_tenant_id text,
     p_job_id text,
-    p_document_type text,
-    p_document_params jsonb,
-    p_target_device_id text,
-    p_target_group_id text,
-    p_target_all boolean,
-    p_expires_in_hours integer,             -- NULL: never
-    p_in_progress_timeout_minutes integer,  -- NULL: none
+    p_request jsonb,                    -- stored and compared; see services/job_request.py
+    p_document_params jsonb,            -- compared, too
     p_created_by text,
     p_max_targets integer,
-    p_max_active_jobs integer,              -- NULL: no limit
-    -- The next two are written by services/rollout_json.py.
-    p_rollout jsonb DEFAULT NULL,           -- NULL: none
-    p_failure_criteria jsonb DEFAULT NULL,  -- NULL: none
+    p_max_active_jobs integer,          -- NULL: no limit
+    -- If the request has no expiry. The minimum time of the rollout is added.
+    p_default_expires_in_hours integer,
     p_validate_only boolean DEFAULT false,
-    -- The request has no expiry: with a rollout, the minimum time of the rollout is added to
-    -- p_expires_in_hours.
-    p_default_expiry boolean DEFAULT false
+    p_error_if_new text DEFAULT NULL    -- the error to raise unless the job exists; NULL: none
 ) RETURNS TABLE (
     execution_count integer,
     expires_at timestamptz,
-    stage_sizes integer[]                   -- of the rollout; NULL if the job existed already
+    stage_sizes integer[]               -- of the rollout; NULL if the job existed already
 )
 LANGUAGE plpgsql
 -- settings: index
@@ -37,17 +29,20 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_now timestamptz := jobs.clock_time();
-    v_request jsonb := jobs.create_request(
-        p_document_type, p_target_device_id, p_target_group_id, p_expires_in_hours, p_default_expiry,
-        p_in_progress_timeout_minutes, p_rollout, p_failure_criteria
-    );
-    v_expires_in_hours integer := p_expires_in_hours;
-    v_expires_at timestamptz;
+    v_target_device_id text := p_request ->> 'target_device_id';
+    v_target_group_id text := p_request ->> 'target_group_id';
+    v_target_all boolean := p_request ? 'target_all';
+    v_rollout jsonb := p_request -> 'rollout';
+    v_failure_criteria jsonb := p_request -> 'failure_criteria';
+    v_has_expiry boolean := p_request ? 'expires_in_hours';
+    v_expires_in_hours integer :=  -- NULL: never
+        CASE WHEN v_has_expiry THEN nullif((p_request -> 'expires_in_hours')::integer, 0)
+             ELSE p_default_expires_in_hours END;
+    v_expires_at timestamptz := v_now + make_interval(hours => v_expires_in_hours);
     v_minimum_time jsonb;
     v_exists boolean;
     v_job record;
     v_is_deleted boolean;
-    v_is_same_request boolean;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -62,39 +57,27 @@ BEGIN
              target_all, expires_in_hours, expires_at, in_progress_timeout_minutes, created_by,
              created_at, updated_at, request, has_failure_criteria, max_in_progress)
         VALUES
-            (p_tenant_id, p_job_id, p_document_type, p_document_params, p_target_device_id,
-             p_target_group_id, p_target_all, p_expires_in_hours,
-             v_now + make_interval(hours => p_expires_in_hours), p_in_progress_timeout_minutes,
-             p_created_by, v_now, v_now, v_request, p_failure_criteria IS NOT NULL,
-             (p_rollout ->> 'max_in_progress')::integer)
+            (p_tenant_id, p_job_id, p_request ->> 'document_type', p_document_params,
+             v_target_device_id, v_target_group_id, v_target_all, v_expires_in_hours, v_expires_at,
+             (p_request -> 'in_progress_timeout_minutes')::integer, p_created_by, v_now, v_now,
+             p_request, v_failure_criteria IS NOT NULL, (v_rollout -> 'max_in_progress')::integer)
         ON CONFLICT (tenant_id, job_id) DO NOTHING;
         v_exists := NOT FOUND;
     END IF;
 
     IF v_exists THEN
         SELECT s.total_executions,
-               j.created_at + make_interval(hours => j.expires_in_hours) AS first_expires_at, j.*
+               j.created_at + make_interval(hours => j.expires_in_hours) AS first_expires_at,
+               j.request, j.document_params
         INTO v_job
         FROM jobs.job_states s
         JOIN jobs.jobs j ON j.tenant_id = s.tenant_id AND j.job_id = s.job_id
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
         -- A deleted job has no row in job_states.
         v_is_deleted := NOT FOUND;
-        v_is_same_request := v_job.document_params = p_document_params
-            AND v_request = coalesce(v_job.request, jobs.create_request(
-                -- The job was created before requests were stored. It does not say whether the request
-                -- stated the default of 24 hours.
-                v_job.document_type, v_job.target_device_id, v_job.target_group_id,
-                v_job.expires_in_hours,
-                v_job.default_expiry
-                    OR p_default_expiry AND v_job.expires_in_hours = p_expires_in_hours,
-                nullif(coalesce(
-                    v_job.requested_timeout_minutes, v_job.in_progress_timeout_minutes
-                ), 0),
-                nullif(v_job.rollout_request -> 'rollout', 'null'),
-                v_job.rollout_request -> 'failure_criteria'
-            ));
-        IF v_is_deleted OR NOT v_is_same_request THEN
+        IF v_is_deleted OR v_job.request IS DISTINCT FROM p_request
+            OR v_job.document_params <> p_document_params
+        THEN
             PERFORM jobs.raise_error(
                 'JOB_ALREADY_EXISTS', '', jsonb_build_object('deleted', v_is_deleted)
             );
@@ -107,16 +90,20 @@ BEGIN
         END IF;
     END IF;
 
+    IF p_error_if_new IS NOT NULL THEN
+        PERFORM jobs.raise_error(p_error_if_new);
+    END IF;
+
     PERFORM jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
 
     -- Checked before the insert, because a million rows that are inserted and rolled back cost the
     -- insert and remain as dead rows.
-    IF p_target_device_id IS NULL THEN
-        IF p_target_group_id IS NOT NULL AND EXISTS (
+    IF v_target_device_id IS NULL THEN
+        IF v_target_group_id IS NOT NULL AND EXISTS (
             SELECT FROM public.device_group_members m
-            WHERE m.tenant_id = p_tenant_id AND m.group_id = p_target_group_id
+            WHERE m.tenant_id = p_tenant_id AND m.group_id = v_target_group_id
             OFFSET p_max_targets
-        ) OR p_target_all AND EXISTS (
+        ) OR v_target_all AND EXISTS (
             SELECT FROM public.device_state d
             WHERE d.tenant_id = p_tenant_id
             OFFSET p_max_targets
@@ -128,25 +115,25 @@ BEGIN
     IF p_validate_only THEN
         SELECT v.devices, v.stage_sizes INTO execution_count, stage_sizes
         FROM jobs.validate_targets(
-            p_tenant_id, p_target_device_id, p_target_group_id, p_target_all, p_rollout
+            p_tenant_id, v_target_device_id, v_target_group_id, v_target_all, v_rollout
         ) v;
-    ELSIF p_rollout IS NOT NULL THEN
+    ELSIF v_rollout IS NOT NULL THEN
         SELECT e.devices, e.stage_sizes INTO execution_count, stage_sizes
         FROM jobs.create_staged_executions(
-            p_tenant_id, p_job_id, p_target_device_id, p_target_group_id, p_target_all, p_rollout,
+            p_tenant_id, p_job_id, v_target_device_id, v_target_group_id, v_target_all, v_rollout,
             v_now
         ) e;
-    ELSIF p_target_device_id IS NOT NULL THEN
+    ELSIF v_target_device_id IS NOT NULL THEN
         INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
         SELECT p_tenant_id, p_job_id, d.device_id, v_now, v_now
         FROM public.device_state d
-        WHERE d.tenant_id = p_tenant_id AND d.device_id = p_target_device_id;
+        WHERE d.tenant_id = p_tenant_id AND d.device_id = v_target_device_id;
         GET DIAGNOSTICS execution_count = ROW_COUNT;
-    ELSIF p_target_group_id IS NOT NULL THEN
+    ELSIF v_target_group_id IS NOT NULL THEN
         INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
         SELECT p_tenant_id, p_job_id, m.device_id, v_now, v_now
         FROM public.device_group_members m
-        WHERE m.tenant_id = p_tenant_id AND m.group_id = p_target_group_id;
+        WHERE m.tenant_id = p_tenant_id AND m.group_id = v_target_group_id;
         GET DIAGNOSTICS execution_count = ROW_COUNT;
     ELSE
         INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
@@ -157,13 +144,13 @@ BEGIN
     END IF;
 
     IF execution_count = 0 THEN
-        IF p_target_device_id IS NOT NULL THEN
+        IF v_target_device_id IS NOT NULL THEN
             PERFORM jobs.raise_error(
-                'DEVICE_NOT_FOUND', '', jsonb_build_object('device_id', p_target_device_id)
+                'DEVICE_NOT_FOUND', '', jsonb_build_object('device_id', v_target_device_id)
             );
-        ELSIF p_target_group_id IS NOT NULL THEN
+        ELSIF v_target_group_id IS NOT NULL THEN
             PERFORM jobs.raise_error(
-                'GROUP_EMPTY', '', jsonb_build_object('group_id', p_target_group_id)
+                'GROUP_EMPTY', '', jsonb_build_object('group_id', v_target_group_id)
             );
         ELSE
             PERFORM jobs.raise_error('TENANT_EMPTY');
@@ -175,31 +162,31 @@ BEGIN
         PERFORM jobs.raise_error('TOO_MANY_TARGETS');
     END IF;
 
-    IF p_rollout IS NOT NULL THEN
-        v_minimum_time := jobs.minimum_rollout_time(p_rollout -> 'stages', stage_sizes);
-        IF p_default_expiry THEN
+    IF v_rollout IS NOT NULL THEN
+        v_minimum_time := jobs.minimum_rollout_time(v_rollout -> 'stages', stage_sizes);
+        IF NOT v_has_expiry THEN
             -- 720 is the maximum of a request.
             v_expires_in_hours := least(
-                ceil((v_minimum_time ->> 'seconds')::numeric / 3600) + p_expires_in_hours, 720
+                ceil((v_minimum_time ->> 'seconds')::numeric / 3600) + v_expires_in_hours, 720
             );
+            v_expires_at := v_now + make_interval(hours => v_expires_in_hours);
+            IF NOT p_validate_only AND v_expires_in_hours <> p_default_expires_in_hours THEN
+                UPDATE jobs.jobs j
+                SET expires_in_hours = v_expires_in_hours, expires_at = v_expires_at
+                WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+            END IF;
         END IF;
         PERFORM jobs.check_expiry(v_minimum_time, v_expires_in_hours * 3600);
     END IF;
-    v_expires_at := v_now + make_interval(hours => v_expires_in_hours);
     expires_at := v_expires_at;
-    IF NOT p_validate_only AND v_expires_in_hours <> p_expires_in_hours THEN
-        UPDATE jobs.jobs j
-        SET expires_in_hours = v_expires_in_hours, expires_at = v_expires_at
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
-    END IF;
     IF NOT p_validate_only THEN
         INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
         VALUES (p_tenant_id, p_job_id, execution_count);
 
-        IF p_failure_criteria IS NOT NULL THEN
-            PERFORM jobs.insert_failure_criteria(p_tenant_id, p_job_id, p_failure_criteria);
+        IF v_failure_criteria IS NOT NULL THEN
+            PERFORM jobs.insert_failure_criteria(p_tenant_id, p_job_id, v_failure_criteria);
         END IF;
-        IF p_rollout IS NOT NULL THEN
+        IF v_rollout IS NOT NULL THEN
             -- An empty first stage passes at once.
             PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now);
         END IF;

@@ -68,11 +68,7 @@ BEGIN
     END IF;
     IF 'in_progress_timeout_minutes' = ANY (p_fields) THEN
         UPDATE jobs.jobs j
-        SET in_progress_timeout_minutes = p_in_progress_timeout_minutes,
-            -- create_job compares it if the job has no stored request.
-            requested_timeout_minutes = CASE WHEN j.request IS NULL THEN coalesce(
-                j.requested_timeout_minutes, j.in_progress_timeout_minutes, 0
-            ) END
+        SET in_progress_timeout_minutes = p_in_progress_timeout_minutes
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     END IF;
     IF 'rollout.max_in_progress' = ANY (p_fields) THEN

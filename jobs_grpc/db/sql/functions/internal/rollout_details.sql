@@ -12,7 +12,7 @@ DECLARE
     v_criteria json;
 BEGIN
     SELECT j.open_stage, j.max_in_progress,
-           coalesce(j.request, j.rollout_request) -> 'rollout' ->> 'seed' AS seed,
+           j.request -> 'rollout' ->> 'seed' AS seed,
            j.has_failure_criteria, j.force_canceled, j.awaiting_approval,
            CASE WHEN j.paused_at IS NULL THEN j.stage_due_at END AS stage_due_at,
            jobs.queued_status_at(j.canceled_at, j.expires_at, jobs.now()) AS queued_status,
