@@ -79,26 +79,9 @@ class Store:
         """See create_job.sql; `request` and `document_params` are JSON."""
         return (await self._write("create_job", locals()))[0]
 
-    async def list_jobs(
-        self,
-        tenant_id: str,
-        *,
-        statuses: list[str] | None,
-        document_type: str | None,
-        created_by: str | None,
-        target_device_id: str | None,
-        target_group_id: str | None,
-        target_all: bool | None,
-        created_from: PgMicros | None,
-        created_until: PgMicros | None,
-        awaiting_approval: bool | None = None,
-        before_created_at: PgMicros | None,
-        before_job_id: str | None,
-        limit: int,
-        offset: int,
-    ) -> Sequence[Row]:
-        """See list_jobs.sql."""
-        return await self._read("list_jobs", locals())
+    async def list_jobs(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
+        """See list_jobs.sql. Pass all filters, also those that are None: one statement for all."""
+        return await self._read("list_jobs", {"tenant_id": tenant_id, **parameters})
 
     async def get_job(self, tenant_id: str, *, job_id: str, executions_limit: int) -> Row:
         """See get_job.sql."""

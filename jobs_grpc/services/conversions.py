@@ -33,6 +33,15 @@ _JOB_STATUS_NUMBERS = dict(Job.Status.items())
 EXECUTION_STATUS_NUMBERS = dict(JobExecution.Status.items())
 _PAUSE_CAUSE_NUMBERS = dict(Pause.Cause.items())
 
+# The fields of Job that job_fields or its callers compute.
+_COMPUTED = {"target_all", "etag", "succeeded_count", "failed_count", "next_executions_page_token"}
+# The other texts, numbers and flags are columns of jobs.job_states with the same names.
+_JOB_COLUMNS = tuple(
+    field.name
+    for field in Job.DESCRIPTOR.fields
+    if field.message_type is None and field.enum_type is None and field.name not in _COMPUTED
+)
+
 # 2000-01-01 UTC, where PgMicros starts, in the Unix seconds of a Timestamp.
 _PG_EPOCH_SECONDS = 946_684_800
 
@@ -54,30 +63,24 @@ def set_timestamp(timestamp: "Timestamp", micros: PgMicros) -> None:
 
 def job_fields(row: Row) -> MessageFields:
     """The fields of a Job, from a row of jobs.job_states."""
-    return {
-        "job_id": row["job_id"],
-        "tenant_id": row["tenant_id"],
-        "document_type": row["document_type"],
+    fields = {
         "document_params": document_from_json(row["document_params"]),
-        "target_device_id": row["target_device_id"],
-        "target_group_id": row["target_group_id"],
         "target_all": row["target_all"] or None,  # false would select target_all in the oneof
         "status": _JOB_STATUS_NUMBERS.get(row["status"]),
         "expires_at": timestamp_fields(row["expires_at"]),
-        "created_by": row["created_by"],
         "created_at": timestamp_fields(row["created_at"]),
         "updated_at": timestamp_fields(row["updated_at"]),
-        "cancel_reason": row["cancel_reason"],
         "completed_at": timestamp_fields(row["completed_at"]),
-        "in_progress_timeout_minutes": row["in_progress_timeout_minutes"],
         "pause": _pause_fields(row),
         "etag": str(row["revision"]),
-        "total_executions": row["total_executions"],
         "succeeded_count": row["succeeded"],
         "failed_count": row["failed"] + row["timed_out"] + row["rejected"],
         "execution_counts": {status: row[status] for status in EXECUTION_COUNTS},
         "trip": _trip_message(row["trip"]),
     }
+    for name in _JOB_COLUMNS:
+        fields[name] = row[name]
+    return fields
 
 
 def _pause_fields(row: Row) -> MessageFields:

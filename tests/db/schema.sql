@@ -171,7 +171,12 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
   WHERE (j.deleted_at IS NULL);
 
 CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
- SELECT tenant_id,
+ SELECT
+        CASE
+            WHEN has_rollout_details THEN jobs.rollout_details(tenant_id, job_id)
+            ELSE NULL::json
+        END AS rollout_details,
+    tenant_id,
     job_id,
     document_type,
     document_params,
@@ -201,11 +206,7 @@ CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
     held,
     pause_cause,
     trip,
-    has_rollout_details,
-        CASE
-            WHEN has_rollout_details THEN jobs.rollout_details(tenant_id, job_id)
-            ELSE NULL::json
-        END AS rollout_details
+    has_rollout_details
    FROM jobs.job_states s;
 
 CREATE TABLE jobs.job_executions (
@@ -291,6 +292,7 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     p.failure_codes,
     p.stages,
     p.job_created_at,
+    d.rollout_details,
     d.tenant_id,
     d.job_id,
     d.document_type,
@@ -321,8 +323,7 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     d.held,
     d.pause_cause,
     d.trip,
-    d.has_rollout_details,
-    d.rollout_details
+    d.has_rollout_details
    FROM (jobs.execution_page p
      CROSS JOIN jobs.job_details d);
 

@@ -11,11 +11,17 @@ _ROWS_READ = """
 """
 
 
-async def rows_read(connection: asyncpg.Connection, call: Awaitable[object]) -> int:
-    """Return the number of rows that a call on the connection reads. Rolls it back."""
+async def rows_read(
+    connection: asyncpg.Connection,
+    call: Awaitable[object],
+    prepare: Awaitable[object] | None = None,
+) -> int:
+    """Return the number of rows that a call reads after `prepare`. Rolls both back."""
     transaction = connection.transaction()
     await transaction.start()
     try:
+        if prepare:
+            await prepare
         before: int = await connection.fetchval(_ROWS_READ)
         await call
         after: int = await connection.fetchval(_ROWS_READ)

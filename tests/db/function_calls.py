@@ -1,0 +1,451 @@
+"""A call of each function, with the maximum number of rows that it may read.
+
+The calls read the data of tests/support/shapes.py. test_rows_read.py counts the rows, and
+test_search_path.py compares the results of two sessions.
+"""
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+
+from jobs_grpc.db.store import ExecutionUpdate
+from tests.support.database import store_on
+from tests.support.shapes import Probe
+
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+Call = Callable[[asyncpg.Connection, Probe], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call of a function, and the maximum number of rows that it may read."""
+
+    function: str
+    rows: int
+    call: Call
+    prepare: Call | None = None
+    """Changes rows before the call."""
+    reads_skipped: bool = False
+    """It also reads the executions of canceled jobs at the front of the device's queue."""
+    as_owner: bool = False
+
+
+def _list_jobs(**values: Any) -> Call:
+    filters: dict[str, Any] = dict.fromkeys(
+        (
+            *("statuses", "document_type", "created_by", "target_device_id", "target_group_id"),
+            *("target_all", "created_from", "created_until", "before_created_at", "before_job_id"),
+        )
+    )
+    return lambda c, p: store_on(c).list_jobs(p.tenant, **(filters | values), limit=11, offset=0)
+
+
+# Filters of ListJobs. The data has many jobs with the common values, and 15 with the rare ones.
+_LIST_FILTERS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "common status": {"statuses": ["IN_PROGRESS"]},
+    "rare status": {"statuses": ["COMPLETED"]},
+    "common document type": {"document_type": "reboot"},
+    "rare document type": {"document_type": "rare"},
+    "common creator": {"created_by": "olivia"},
+    "rare creator": {"created_by": "oscar"},
+    "device": {"target_device_id": "other"},
+    "group": {"target_group_id": "pumps"},
+    "all devices": {"target_all": True},
+    "time": {"created_from": LONG_AGO, "created_until": datetime.now(UTC)},
+    "rare document type and status": {"document_type": "rare", "statuses": ["COMPLETED"]},
+    "device and status": {"target_device_id": "other", "statuses": ["COMPLETED"]},
+}
+
+
+def _list_job_executions(c: asyncpg.Connection, p: Probe, status: str | None) -> Awaitable[object]:
+    return store_on(c).list_job_executions(
+        p.tenant, job_id="j1", status=status, after_device_id="", limit=11
+    )
+
+
+def _list_device_executions(c: asyncpg.Connection, p: Probe, **values: Any) -> Awaitable[object]:
+    filters = {"job_id": None, "status": None, "before_queued_at": None, "before_job_id": None}
+    return store_on(c).list_device_executions(
+        p.tenant, device_id=p.device, **(filters | values), limit=11
+    )
+
+
+def _update(c: asyncpg.Connection, p: Probe, *updates: ExecutionUpdate) -> Awaitable[object]:
+    return store_on(c).update_executions(p.tenant, updates, wait_ms=1000)
+
+
+def _start_next(c: asyncpg.Connection, p: Probe, *devices: str) -> Awaitable[object]:
+    return _update(
+        c, p, *(ExecutionUpdate(None, device, None, must_be_next=True) for device in devices)
+    )
+
+
+def _batch(p: Probe) -> list[str]:
+    return [f"d{n}" for n in range(1, p.devices + 1)]
+
+
+def _failures(p: Probe) -> list[ExecutionUpdate]:
+    return [
+        ExecutionUpdate("j2", device, "FAILED", failure_code=f"code-{device}")
+        for device in _batch(p)
+    ]
+
+
+def _create_job(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
+    return store_on(c).create_job(
+        p.tenant,
+        job_id="new",
+        request=json.dumps(
+            {"document_type": "reboot", "target_device_id": p.device, "expires_in_hours": 1}
+        ),
+        document_params="{}",
+        created_by=None,
+        max_targets=10,
+        max_active_jobs=None,
+        default_expires_in_hours=24,
+    )
+
+
+def _retry(c: asyncpg.Connection, p: Probe, status: str) -> Awaitable[object]:
+    return store_on(c).retry_executions(
+        p.tenant,
+        job_id="j1",
+        statuses=[status],
+        expires_in_hours=None,
+        never_expires=False,
+        max_active_jobs=None,
+    )
+
+
+def _pause(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
+    return store_on(c).pause_job(p.tenant, job_id="j1", reason="r", paused_by=None, etag="")
+
+
+# Two empty stages of the job j1. The first is due and has waited for an approval.
+_STAGES = """
+    INSERT INTO jobs.job_stages
+        (tenant_id, job_id, stage, display_name, first_rank, last_rank, require_approval, queued)
+    SELECT $1, 'j1', n, '', 1, 0, n = 0, 0 FROM generate_series(0, 1) n
+"""
+_ROLLOUT = """
+    UPDATE jobs.jobs
+    SET open_stage = 0, release_end = 0, release_base = 0, release_since = now(),
+        stage_due_at = now()
+    WHERE tenant_id = $1 AND job_id = 'j1'
+"""
+
+
+async def _add_stages(c: asyncpg.Connection, p: Probe) -> None:
+    await _execute(c, (_STAGES, p.tenant), (_ROLLOUT, p.tenant))
+
+
+async def _execute(c: asyncpg.Connection, *statements: tuple[Any, ...]) -> None:
+    await c.fetch("SELECT set_config('enable_seqscan', 'off', true)")
+    for statement in statements:
+        await c.fetch(*statement)
+    await c.fetch("SELECT set_config('enable_seqscan', 'on', true)")
+
+
+# The second stage of j1 has three executions. The first is released, and the second is canceled.
+_HELD = """
+    UPDATE jobs.job_executions SET stage = 1, rank = $3, started_at = NULL
+    WHERE tenant_id = $1 AND job_id = 'j1' AND device_id = $2
+"""
+_HELD_STAGE = """
+    UPDATE jobs.job_stages SET last_rank = 3, queued = 1, failed = 1, rejected = 1
+    WHERE tenant_id = $1 AND job_id = 'j1' AND stage = 1
+"""
+_HELD_JOB = """
+    UPDATE jobs.jobs SET open_stage = 1, release_end = 1, awaiting_approval = true
+    WHERE tenant_id = $1 AND job_id = 'j1'
+"""
+
+
+async def _hold(c: asyncpg.Connection, p: Probe) -> None:
+    await _add_stages(c, p)
+    held = [(_HELD, p.tenant, d, n) for n, d in enumerate(("FAILED1", "REJECTED1", "d1"), start=1)]
+    await _execute(c, *held, (_HELD_STAGE, p.tenant), (_HELD_JOB, p.tenant))
+
+
+_NO_APPROVALS = "UPDATE jobs.job_stages SET require_approval = false WHERE tenant_id = $1"
+
+
+async def _add_stages_without_approvals(c: asyncpg.Connection, p: Probe) -> None:
+    await _add_stages(c, p)
+    await _execute(c, (_NO_APPROVALS, p.tenant))
+
+
+def _update_job(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
+    return store_on(c).update_job(
+        p.tenant,
+        job_id="j1",
+        etag="",
+        fields=["in_progress_timeout_minutes"],
+        in_progress_timeout_minutes=5,
+        rollout="{}",
+        failure_criteria="[]",
+    )
+
+
+async def _cancel(c: asyncpg.Connection, p: Probe) -> None:
+    await store_on(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
+
+
+async def _delete(c: asyncpg.Connection, p: Probe) -> None:
+    await _cancel(c, p)
+    await store_on(c).delete_job(p.tenant, job_id="j1")
+
+
+def _search(name: str, *args: object) -> Call:
+    parameters = ", ".join(f"${n}" for n in range(1, 4 + len(args)))
+    sql = f"SELECT * FROM jobs.{name}({parameters})"
+    return lambda c, p: c.fetch(sql, 100, [], [], *args)
+
+
+CASES = {
+    "create_job: one device": Case("create_job", 60, _create_job),
+    "get_job": Case(
+        "get_job",
+        60,
+        lambda c, p: store_on(c).get_job(p.tenant, job_id="j1", executions_limit=11),
+    ),
+    "get_job: stages": Case(
+        "get_job",
+        160,
+        lambda c, p: store_on(c).get_job(p.tenant, job_id="j1", executions_limit=11),
+        prepare=_hold,
+        as_owner=True,
+    ),
+    "list_jobs: awaiting approval": Case(
+        "list_jobs", 120, _list_jobs(awaiting_approval=True), prepare=_hold, as_owner=True
+    ),
+    "get_jobs": Case(
+        "get_jobs", 30, lambda c, p: store_on(c).get_jobs(p.tenant, job_ids=["j1", "overdue1"])
+    ),
+    **{
+        f"list_jobs: {name}": Case("list_jobs", 80, _list_jobs(**values))
+        for name, values in _LIST_FILTERS.items()
+    },
+    "list_job_executions": Case(
+        "list_job_executions", 60, lambda c, p: _list_job_executions(c, p, None)
+    ),
+    "list_job_executions: FAILED": Case(
+        "list_job_executions", 60, lambda c, p: _list_job_executions(c, p, "FAILED")
+    ),
+    "list_job_executions: TIMED_OUT": Case(
+        "list_job_executions", 60, lambda c, p: _list_job_executions(c, p, "TIMED_OUT")
+    ),
+    "list_job_executions: REJECTED": Case(
+        "list_job_executions", 60, lambda c, p: _list_job_executions(c, p, "REJECTED")
+    ),
+    "list_job_executions: failure code": Case(
+        "list_job_executions",
+        60,
+        lambda c, p: store_on(c).list_job_executions(
+            p.tenant, job_id="j1", status=None, failure_code="", after_device_id="", limit=11
+        ),
+    ),
+    "get_failure_summary": Case(
+        "get_failure_summary",
+        60,
+        lambda c, p: store_on(c).get_failure_summary(
+            p.tenant, job_id="j1", statuses=None, failure_codes=None
+        ),
+        prepare=lambda c, p: _update(
+            c, p, ExecutionUpdate("j1", "d1", "FAILED", failure_code="E1")
+        ),
+    ),
+    "pause_job": Case("pause_job", 60, _pause),
+    "resume_job": Case(
+        "resume_job", 60, lambda c, p: store_on(c).resume_job(p.tenant, job_id="j1", etag="")
+    ),
+    "update_job": Case("update_job", 60, _update_job),
+    "advance_job": Case(
+        "advance_job",
+        100,
+        lambda c, p: store_on(c).advance_job(p.tenant, job_id="j1", stage=None, etag=""),
+        prepare=_add_stages_without_approvals,
+        as_owner=True,
+    ),
+    "approve_stage": Case(
+        "approve_stage",
+        100,
+        lambda c, p: store_on(c).approve_stage(
+            p.tenant, job_id="j1", stage=0, approved_by="ann", comment=""
+        ),
+        prepare=_add_stages,
+        as_owner=True,
+    ),
+    "open_due_stage": Case(
+        "open_due_stage",
+        100,
+        lambda c, p: c.fetch("SELECT jobs.open_due_stage($1, 'j1', 0)", p.tenant),
+        prepare=_add_stages,
+        as_owner=True,
+    ),
+    "stages_due": Case(
+        "stages_due", 100, _search("stages_due"), prepare=_add_stages, as_owner=True
+    ),
+    "stopped_rollouts": Case(
+        "stopped_rollouts",
+        100,
+        lambda c, p: c.fetch("SELECT * FROM jobs.stopped_rollouts(10000)"),
+        prepare=_add_stages,
+        as_owner=True,
+    ),
+    "list_device_executions": Case("list_device_executions", 60, _list_device_executions),
+    "list_device_executions: of a job": Case(
+        "list_device_executions", 60, lambda c, p: _list_device_executions(c, p, job_id="j1")
+    ),
+    "list_pending_executions": Case(
+        "list_pending_executions",
+        150,
+        lambda c, p: store_on(c).list_pending_executions(p.tenant, device_id=p.device, limit=11),
+        reads_skipped=True,
+    ),
+    "list_watched_executions": Case(
+        "list_watched_executions",
+        250,
+        lambda c, p: store_on(c).list_watched_executions(
+            p.tenant, device_ids=[p.device], limits=[11], max_bytes=1 << 20
+        ),
+        reads_skipped=True,
+    ),
+    "changed_pending_fingerprints": Case(
+        "changed_pending_fingerprints",
+        250,
+        lambda c, p: c.fetch(
+            "SELECT * FROM jobs.changed_pending_fingerprints($1, $2, '{11}', '{NULL}')",
+            p.tenant,
+            [p.device],
+        ),
+        reads_skipped=True,
+    ),
+    "changed_pending_fingerprints_of_tenants": Case(
+        "changed_pending_fingerprints_of_tenants",
+        250,
+        lambda c, p: store_on(c).changed_pending_fingerprints(
+            [p.tenant], device_ids=[p.device], limits=[11], fingerprints=[None]
+        ),
+        reads_skipped=True,
+    ),
+    "changed_job_fingerprints": Case(
+        "changed_job_fingerprints",
+        4,
+        lambda c, p: c.fetch(
+            "SELECT * FROM jobs.changed_job_fingerprints($1, '{j1}', '{NULL}')", p.tenant
+        ),
+    ),
+    "changed_job_fingerprints_of_tenants": Case(
+        "changed_job_fingerprints_of_tenants",
+        4,
+        lambda c, p: store_on(c).changed_job_fingerprints(
+            [p.tenant], job_ids=["j1"], fingerprints=[None]
+        ),
+    ),
+    "get_execution": Case(
+        "get_execution",
+        30,
+        lambda c, p: store_on(c).get_execution(p.tenant, device_id="d1", job_id="j1"),
+    ),
+    "list_execution_attempts": Case(
+        "list_execution_attempts",
+        30,
+        lambda c, p: store_on(c).list_execution_attempts(
+            p.tenant, job_id="j1", device_id="d1", before_number=None, limit=11
+        ),
+    ),
+    "cancel_job": Case(
+        "cancel_job",
+        60,
+        lambda c, p: store_on(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True),
+    ),
+    "cancel_execution": Case(
+        "cancel_execution",
+        60,
+        lambda c, p: store_on(c).cancel_execution(
+            p.tenant, job_id="j1", device_id="d1", reason="r", force=True
+        ),
+    ),
+    "delete_job": Case(
+        "delete_job", 60, lambda c, p: store_on(c).delete_job(p.tenant, job_id="old1")
+    ),
+    "retry_executions: FAILED": Case("retry_executions", 150, lambda c, p: _retry(c, p, "FAILED")),
+    "update_executions: start": Case(
+        "update_executions", 60, lambda c, p: _update(c, p, ExecutionUpdate("j1", "d1", None))
+    ),
+    "update_executions: start next": Case(
+        "update_executions", 60, lambda c, p: _start_next(c, p, p.device), reads_skipped=True
+    ),
+    "update_executions: start next behind a held execution": Case(
+        "update_executions",
+        120,
+        lambda c, p: _start_next(c, p, "d1"),
+        prepare=_hold,
+        as_owner=True,
+    ),
+    "update_executions: batch of start next": Case(
+        "update_executions",
+        6000,
+        lambda c, p: _start_next(c, p, *_batch(p)),
+        reads_skipped=True,
+    ),
+    "update_executions: report": Case(
+        "update_executions",
+        60,
+        lambda c, p: _update(c, p, ExecutionUpdate("j1", "d1", "SUCCEEDED")),
+    ),
+    "update_executions: report of a failure": Case(
+        "update_executions",
+        80,
+        lambda c, p: _update(c, p, ExecutionUpdate("j1", "d1", "FAILED", failure_code="E1")),
+    ),
+    "update_executions: batch of failures with codes of their own": Case(
+        "update_executions", 1000, lambda c, p: _update(c, p, *_failures(p))
+    ),
+    "time_out_executions": Case(
+        "time_out_executions",
+        60,
+        lambda c, p: c.fetch(
+            "SELECT jobs.time_out_executions($1, 'overdue1', '{other}', 0)", p.tenant
+        ),
+        as_owner=True,
+    ),
+    "finalize_executions": Case(
+        "finalize_executions",
+        150,
+        lambda c, p: c.fetch(
+            "SELECT * FROM jobs.finalize_executions($1, 'j1', '', 10, 0)", p.tenant
+        ),
+        prepare=_cancel,
+        as_owner=True,
+    ),
+    "apply_retention": Case(
+        "apply_retention",
+        60,
+        lambda c, p: c.fetch("SELECT jobs.apply_retention($1, 'old1', 30, 0)", p.tenant),
+        as_owner=True,
+    ),
+    "purge_job": Case(
+        "purge_job",
+        150,
+        lambda c, p: c.fetch("SELECT jobs.purge_job($1, 'j1', '', 10, 0)", p.tenant),
+        prepare=_delete,
+        as_owner=True,
+    ),
+    # These return up to six rows.
+    "timed_out_executions": Case(
+        "timed_out_executions", 56, _search("timed_out_executions"), as_owner=True
+    ),
+    "jobs_to_finalize": Case("jobs_to_finalize", 150, _search("jobs_to_finalize"), as_owner=True),
+    "jobs_past_retention": Case(
+        "jobs_past_retention", 56, _search("jobs_past_retention", 30), as_owner=True
+    ),
+    "jobs_to_purge": Case("jobs_to_purge", 56, _search("jobs_to_purge"), as_owner=True),
+}
