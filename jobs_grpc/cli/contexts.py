@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from jobs_grpc.auth.principal import IDENTIFIER_RULE, TENANT_RULE, is_identifier, is_tenant_id
 from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.cli.files import replace_private_file
+from jobs_grpc.cli.files import replacing_file
 from jobs_grpc.config import parsers
 
 Values: TypeAlias = dict[str, str | bool]
@@ -139,7 +139,8 @@ def save_contexts(contexts: Contexts) -> Path:
     text = tomli_w.dumps(content | {"contexts": contexts.by_name})
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_private_file(path, text)
+        with replacing_file(path, 0o600) as file:
+            file.write(text)
     except OSError as e:
         raise CliError(f"can't write {path}: {e.strerror}") from None
     return path

@@ -2,18 +2,24 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 
-def replace_private_file(path: Path, text: str) -> None:
-    """Replace a file with a new one that only its owner can read. Raises OSError.
+@contextmanager
+def replacing_file(path: Path, mode: int) -> Iterator[TextIO]:
+    """Yield a new file that gets this name and mode when the block ends. Raises OSError.
 
-    The new file has a name that did not exist, so it does not follow a symbolic link.
+    Until then, it has a name that did not exist before, so it follows no link that another user
+    has created. If the block fails, it is removed.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".part")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            yield file
+            os.fchmod(descriptor, mode)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink()  # It can hold a token.

@@ -192,12 +192,7 @@ class RowWriter(Generic[M]):
     """Writes items as CSV with a header, or as JSON Lines."""
 
     def __init__(
-        self,
-        args: argparse.Namespace,
-        columns: Sequence[Column[M]],
-        file: TextIO,
-        *,
-        header: bool = True,
+        self, args: argparse.Namespace, columns: Sequence[Column[M]], file: TextIO
     ) -> None:
         self._args = args
         self._all_columns = columns
@@ -206,7 +201,7 @@ class RowWriter(Generic[M]):
         # A terminal must not interpret what a device has sent; a file gets it unchanged.
         self._escape = escape_unprintable if file.isatty() else lambda text: text
         self._csv = csv.writer(file, lineterminator="\n") if args.output == "csv" else None
-        if self._csv and header:
+        if self._csv:
             self._csv.writerow([column.name for column in self._columns])
 
     def write(self, items: Iterable[M]) -> None:

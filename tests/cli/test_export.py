@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import os
-import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +16,11 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import export
 from tests.support.callers import Operator
-from tests.support.cli import Shell, run_on_terminal, spawn
+from tests.support.cli import Shell, run_on_terminal
 from tests.support.database import Database
 from tests.support.scale import SCALE
 from tests.support.scripted_server import Answer, Refusal, running_scripted_server
 from tests.support.server import Server
-from tests.support.waiting import wait_until
 
 _DEVICES = 30
 
@@ -118,55 +117,6 @@ def _page(*devices: str, token: str = "") -> pb.ListJobExecutionsResponse:
     return pb.ListJobExecutionsResponse(executions=executions, next_page_token=token)
 
 
-async def test_export_resumes_after_the_last_complete_page(shell: Shell, tmp_path: Path) -> None:
-    file = tmp_path / "a.csv"
-    command = ("export", "j", "--to", str(file), "--columns", "device")
-    async with running_scripted_server(
-        **_pages(_page("a", "b", token="t"), BROKEN, _page("c"))
-    ) as server:
-        first = await shell(*command, "--server", server.address)
-        _append(tmp_path / "a.csv.part", "half a li")
-        other = await shell(*command, "--server", server.address, "--resume", "--status", "FAILED")
-        second = await shell(*command, "--server", server.address, "--resume")
-
-    assert first.code == 1
-    assert first.err.startswith(f"stopped after 2 executions; continue with --resume --to {file}\n")
-    assert other.err.endswith("a.csv.part.json belongs to a different export: status differs\n")
-    assert (second.code, second.out) == (0, f"exported 3 executions to {file}\n")
-    assert server.requests[-1].page_token == "t"
-    assert _lines(file) == ["device_id", "a", "b", "c"]
-    assert _names(tmp_path) == ["a.csv"]
-
-
-async def test_export_cannot_be_resumed_when_a_later_one_has_overwritten_its_rows(
-    shell: Shell, tmp_path: Path
-) -> None:
-    file = tmp_path / "a.csv"
-    async with running_scripted_server(
-        **_pages(_page("a", "b", token="t"), BROKEN, BROKEN, _page("c"))
-    ) as server:
-        command = ("export", "j", "--to", str(file), "--server", server.address)
-        await shell(*command)
-        await shell(*command)
-        resumed = await shell(*command, "--resume")
-
-    assert resumed.err == f"jobs-grpc: nothing to resume: no file {file}.part.json\n"
-    assert _names(tmp_path) == []
-
-
-async def test_resume_fails_when_the_rows_are_lost(shell: Shell, tmp_path: Path) -> None:
-    file = tmp_path / "a.csv"
-    async with running_scripted_server(
-        **_pages(_page("a", token="t"), BROKEN, _page("b"))
-    ) as server:
-        command = ("export", "j", "--to", str(file), "--server", server.address)
-        await shell(*command)
-        (tmp_path / "a.csv.part").write_text("")
-        resumed = await shell(*command, "--resume")
-
-    assert resumed.err == (f"jobs-grpc: {file}.part has lost rows; export again without --resume\n")
-
-
 async def test_export_replaces_a_file_only_when_it_is_complete(
     shell: Shell, tmp_path: Path
 ) -> None:
@@ -175,11 +125,7 @@ async def test_export_replaces_a_file_only_when_it_is_complete(
         await shell("export", "j", "--to", str(file), "--server", server.address)
 
     assert _lines(file) == ["old"]
-
-
-def _append(file: Path, text: str) -> None:
-    with file.open("a") as opened:
-        opened.write(text)
+    assert _names(tmp_path) == ["a.csv"]
 
 
 def _existing(file: Path, text: str) -> Path:
@@ -187,41 +133,60 @@ def _existing(file: Path, text: str) -> Path:
     return file
 
 
-async def test_resume_fails_when_there_is_nothing_to_resume(
+async def test_export_does_not_write_through_a_symbolic_link(
     shell: Shell, job: str, tmp_path: Path
 ) -> None:
-    file = tmp_path / "a.csv"
+    link = tmp_path / "a.csv"
+    link.symlink_to(_existing(tmp_path / "victim", "kept"))
 
-    missing = await shell("export", job, "--to", str(file), "--resume")
-    without_file = await shell("export", job, "--resume")
+    exported = await shell("export", job, "--to", str(link))
 
-    assert missing.err == f"jobs-grpc: nothing to resume: no file {file}.part.json\n"
-    assert without_file.err == "jobs-grpc: --resume needs --to\n"
+    assert (exported.code, exported.err) == (
+        2,
+        f"jobs-grpc: can't write {link}: it is a symbolic link; remove it or name another file\n",
+    )
+    assert link.read_text() == "kept"
 
 
-@pytest.mark.slow
-async def test_export_keeps_complete_lines_when_it_is_interrupted(tmp_path: Path) -> None:
-    file = tmp_path / "a.csv"
-    async with running_scripted_server(**_pages(_page("d1", token="t"))) as server:
-        process = await spawn(
-            *("export", "j", "--to", str(file), "--columns", "device"),
-            JOBS_SERVER=server.address,
-            JOBS_TENANT="t",
-        )
+@pytest.mark.parametrize(
+    ("to", "problem"),
+    [
+        (".", "can't write .: it is a folder; name a file in it"),
+        ("", "can't write .: it is a folder; name a file in it"),
+        ("/dev/null", "can't write /dev/null: it is not a regular file; without --to, rows"),
+    ],
+)
+async def test_export_rejects_a_path_that_is_not_a_regular_file(
+    shell: Shell, job: str, to: str, problem: str
+) -> None:
+    exported = await shell("export", job, "--to", to)
 
-        async def has_pages() -> bool:
-            return server.calls["ListJobExecutions"] >= 20
+    assert (exported.code, exported.err.count("\n")) == (2, 1)
+    assert exported.err.startswith(f"jobs-grpc: {problem}")
 
-        await wait_until(has_pages)
-        os.killpg(process.pid, signal.SIGINT)
-        _, err = await process.communicate()
 
-    assert process.returncode == 130
-    assert err.decode().startswith("stopped after ")
-    state = json.loads((tmp_path / "a.csv.part.json").read_text())
-    lines = _lines(tmp_path / "a.csv.part")
-    assert len(lines) == 1 + state["row_count"]
-    assert set(lines[1:]) == {"d1"}
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o444])
+async def test_export_keeps_the_mode_of_a_file_that_it_replaces(
+    shell: Shell, job: str, tmp_path: Path, mode: int
+) -> None:
+    file = _existing(tmp_path / "a.csv", "old\n")
+    file.chmod(mode)
+
+    await shell("export", job, "--to", str(file))
+
+    assert (stat.S_IMODE(file.stat().st_mode), len(_lines(file))) == (mode, 1 + _DEVICES)
+
+
+async def test_export_gives_a_new_file_the_mode_of_the_umask(
+    shell: Shell, job: str, tmp_path: Path
+) -> None:
+    before = os.umask(0o027)
+    try:
+        await shell("export", job, "--to", str(tmp_path / "a.csv"))
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((tmp_path / "a.csv").stat().st_mode) == 0o640
 
 
 @pytest.mark.slow
