@@ -4,7 +4,7 @@ import argparse
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.changes import is_unchanged, read_before
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.output import print_result
@@ -24,7 +24,7 @@ def add_command(commands: Subparsers) -> None:
         summary="open the next stage of a rollout now",
         examples=("jobs-grpc advance update-1", "jobs-grpc advance update-1 --stage 1"),
     )
-    arguments.add_job(parser, *completers.ACTIVE)
+    arguments.add_job(parser)
     parser.add_argument(
         "--stage",
         type=arguments.stage_index,
@@ -43,7 +43,7 @@ def add_command(commands: Subparsers) -> None:
             "jobs-grpc approve update-1 0 --comment 'canary looks good'",
         ),
     )
-    arguments.add_job(parser, *completers.ACTIVE)
+    arguments.add_job(parser)
     parser.add_argument(
         "stage", type=arguments.stage_index, metavar="STAGE", help="number of the stage, from 0"
     )

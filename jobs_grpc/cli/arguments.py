@@ -8,7 +8,6 @@ from typing import TypeVar
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import Message
 
-from jobs_grpc.cli import completers
 from jobs_grpc.config import parsers
 from jobs_grpc.config.parsers import Parser
 from jobs_grpc.contract.field_rules import rules_of
@@ -147,12 +146,9 @@ latency = _argument(Parser("MIN:MAX seconds", _latency))
 device_format = _argument(Parser("printable ASCII with a field such as {:04}", _device_format))
 
 
-def add_job(parser: argparse.ArgumentParser, *statuses: pb.Job.Status.ValueType) -> None:
-    """Add the argument JOB. The shell completes jobs that have one of the statuses."""
-    completers.attach(
-        parser.add_argument("job_id", type=text, metavar="JOB", help="id of the job"),
-        completers.job_ids(*statuses),
-    )
+def add_job(parser: argparse.ArgumentParser) -> None:
+    """Add the argument JOB."""
+    parser.add_argument("job_id", type=text, metavar="JOB", help="id of the job")
 
 
 def add_text(parser: argparse.ArgumentParser, option: str, help_text: str) -> None:
@@ -161,25 +157,17 @@ def add_text(parser: argparse.ArgumentParser, option: str, help_text: str) -> No
 
 
 def add_texts(
-    parser: "argparse._ActionsContainer",
-    option: str,
-    completer: completers.Completer,
-    *,
-    metavar: str,
-    help_text: str,
+    parser: "argparse._ActionsContainer", option: str, *, metavar: str, help_text: str
 ) -> None:
     """Add an option with one or more texts, which can be repeated."""
-    completers.attach(
-        parser.add_argument(
-            option,
-            type=text,
-            action="extend",
-            nargs="+",
-            default=[],
-            metavar=metavar,
-            help=help_text,
-        ),
-        completer,
+    parser.add_argument(
+        option,
+        type=text,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar=metavar,
+        help=help_text,
     )
 
 

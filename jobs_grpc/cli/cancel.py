@@ -2,7 +2,7 @@
 
 import argparse
 
-from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
@@ -23,15 +23,12 @@ def add_command(commands: Subparsers) -> None:
             "jobs-grpc cancel reboot-1 --device device-0003 --force",
         ),
     )
-    add_jobs(parser, *completers.ACTIVE)
-    completers.attach(
-        parser.add_argument(
-            "--device",
-            type=arguments.text,
-            metavar="ID",
-            help="cancel only the executions of this device",
-        ),
-        completers.device_ids,
+    add_jobs(parser)
+    parser.add_argument(
+        "--device",
+        type=arguments.text,
+        metavar="ID",
+        help="cancel only the executions of this device",
     )
     arguments.add_text(parser, "--reason", "reason to store (default: canceled by operator)")
     parser.add_argument(

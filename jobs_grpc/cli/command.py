@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import VARIABLES, connect
 from jobs_grpc.cli.output import add_output_options
 from jobs_grpc.cli.parser import CALLER, SECURITY, Subparsers
@@ -54,14 +54,7 @@ def add_server_command(
     group = parser.add_argument_group(
         CALLER, "An option overrides its variable, and the variable overrides the context."
     )
-    completers.attach(
-        group.add_argument(
-            "--context",
-            metavar="NAME",
-            help="context to use ($JOBS_CONTEXT)",
-        ),
-        completers.context_names,
-    )
+    group.add_argument("--context", metavar="NAME", help="context to use ($JOBS_CONTEXT)")
     add_target_options(parser, group)
     group.add_argument(
         "--timeout",

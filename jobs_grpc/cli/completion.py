@@ -1,7 +1,9 @@
 """`jobs-grpc completion`: prints the script that completes commands in a shell."""
 
 import argparse
+from typing import Any
 
+from jobs_grpc.cli.completers import complete_argument
 from jobs_grpc.cli.errors import CliError
 from jobs_grpc.cli.parser import Subparsers
 
@@ -46,4 +48,5 @@ def complete(parser: argparse.ArgumentParser) -> None:
         import argcomplete
     except ImportError:
         raise SystemExit(1) from None
-    argcomplete.autocomplete(parser, always_complete_options="long")
+    default: Any = complete_argument
+    argcomplete.autocomplete(parser, always_complete_options="long", default_completer=default)

@@ -6,7 +6,6 @@ import os
 import sys
 from pathlib import Path
 
-from jobs_grpc.cli import completers
 from jobs_grpc.cli.command import add_target_options
 from jobs_grpc.cli.connection import VARIABLES, read_token_file, resolve_target, target_options
 from jobs_grpc.cli.contexts import (
@@ -110,14 +109,11 @@ def _add_set(subcommands: Subparsers) -> None:
 
 
 def _add_name(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    completers.attach(
-        parser.add_argument(
-            "name",
-            nargs="?" if optional else None,
-            metavar="NAME",
-            help="name of the context" + (" (default: the current one)" if optional else ""),
-        ),
-        completers.context_names,
+    parser.add_argument(
+        "name",
+        nargs="?" if optional else None,
+        metavar="NAME",
+        help="name of the context" + (" (default: the current one)" if optional else ""),
     )
 
 

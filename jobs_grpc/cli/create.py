@@ -10,7 +10,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import DecodeError, EncodeError
 from google.protobuf.struct_pb2 import Struct
 
-from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.changes import read_before
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
@@ -45,14 +45,8 @@ def add_command(commands: Subparsers) -> None:
             "  --stage 5% --stage rest --min-succeeded 90 --pause-at 10%",
         ),
     )
-    completers.attach(
-        parser.add_argument(
-            "--type",
-            type=arguments.text,
-            required=True,
-            help="document type, such as reboot",
-        ),
-        completers.job_values("document_type"),
+    parser.add_argument(
+        "--type", type=arguments.text, required=True, help="document type, such as reboot"
     )
     parser.add_argument(
         "--params",
@@ -61,17 +55,9 @@ def add_command(commands: Subparsers) -> None:
         help="document parameters; @FILE reads them from a file (default: {})",
     )
     target = parser.add_mutually_exclusive_group(required=True)
-    completers.attach(
-        target.add_argument(
-            "--device", type=arguments.text, metavar="ID", help="target one device"
-        ),
-        completers.device_ids,
-    )
-    completers.attach(
-        target.add_argument(
-            "--group", type=arguments.text, metavar="ID", help="target the members of a group"
-        ),
-        completers.job_values("target_group_id"),
+    target.add_argument("--device", type=arguments.text, metavar="ID", help="target one device")
+    target.add_argument(
+        "--group", type=arguments.text, metavar="ID", help="target the members of a group"
     )
     target.add_argument("--all", action="store_true", help="target all devices")
     parser.add_argument(

@@ -4,7 +4,6 @@ import argparse
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import completers
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
@@ -22,7 +21,7 @@ def add_command(commands: Subparsers) -> None:
         summary="delete finished jobs",
         examples=("jobs-grpc delete reboot-1 reboot-2", "jobs-grpc delete update-1 --yes"),
     )
-    add_jobs(parser, *completers.FINISHED)
+    add_jobs(parser)
 
 
 async def _delete(args: argparse.Namespace, jobs: JobsClient) -> None:

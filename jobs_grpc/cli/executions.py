@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, print_listing
 from jobs_grpc.cli.parser import Subparsers
@@ -48,14 +48,11 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         metavar="STATUS",
         help=f"executions with this status: {', '.join(pb.JobExecution.Status.keys()[1:])}",
     )
-    completers.attach(
-        filters.add_argument(
-            "--failure-code",
-            type=arguments.text,
-            metavar="CODE",
-            help="executions that failed with this code; '' selects those without a code",
-        ),
-        completers.failure_codes,
+    filters.add_argument(
+        "--failure-code",
+        type=arguments.text,
+        metavar="CODE",
+        help="executions that failed with this code; '' selects those without a code",
     )
 
 
@@ -96,12 +93,7 @@ def add_command(commands: Subparsers) -> None:
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
-    completers.attach(
-        parser.add_argument(
-            "device_id", type=arguments.text, metavar="DEVICE", help="id of the device"
-        ),
-        completers.device_ids,
-    )
+    parser.add_argument("device_id", type=arguments.text, metavar="DEVICE", help="id of the device")
 
 
 async def _attempts(args: argparse.Namespace, jobs: JobsClient) -> None:

@@ -4,7 +4,7 @@ import argparse
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, json_row, print_rows
 from jobs_grpc.cli.output import print_json, print_note
@@ -50,7 +50,6 @@ def add_command(commands: Subparsers) -> None:
     arguments.add_texts(
         filters,
         "--failure-code",
-        completers.failure_codes,
         metavar="CODE",
         help_text="failures with one of these codes; '' selects those without a code",
     )

@@ -4,7 +4,7 @@ import argparse
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.formatting import format_target
 from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, print_listing
@@ -68,37 +68,19 @@ def add_command(commands: Subparsers) -> None:
         metavar="STATUS",
         help=f"jobs with one of these statuses: {', '.join(pb.Job.Status.keys()[1:])}",
     )
-    for option, field, metavar, help_text in (
-        ("--type", "document_type", "TYPE", "jobs with this document type"),
-        ("--created-by", "created_by", "USER", "jobs that this user created"),
-    ):
-        completers.attach(
-            filters.add_argument(
-                option, type=arguments.text, default="", metavar=metavar, help=help_text
-            ),
-            completers.job_values(field),
-        )
     target = filters.add_mutually_exclusive_group()
-    completers.attach(
-        target.add_argument(
+    for group, option, metavar, help_text in (
+        (filters, "--type", "TYPE", "jobs with this document type"),
+        (filters, "--created-by", "USER", "jobs that this user created"),
+        (
+            target,
             "--target-device",
-            type=arguments.text,
-            default="",
-            metavar="ID",
-            help="jobs that target this one device (`device ID` lists all jobs of a device)",
+            "ID",
+            "jobs that target this one device (`device ID` lists all jobs of a device)",
         ),
-        completers.device_ids,
-    )
-    completers.attach(
-        target.add_argument(
-            "--target-group",
-            type=arguments.text,
-            default="",
-            metavar="ID",
-            help="jobs that target this group",
-        ),
-        completers.job_values("target_group_id"),
-    )
+        (target, "--target-group", "ID", "jobs that target this group"),
+    ):
+        group.add_argument(option, type=arguments.text, default="", metavar=metavar, help=help_text)
     target.add_argument("--target-all", action="store_true", help="jobs that target all devices")
     filters.add_argument(
         "--created-from",

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.formatting import format_age, format_time
 from jobs_grpc.cli.output import message_dict, print_json, print_note, struct_json
 from jobs_grpc.cli.tables import TableColumn, print_table
@@ -61,15 +61,15 @@ def add_listing_options(
     If the listing `fits_screen`, --limit is None if it is not given.
     """
     names = [column.name for column in columns]
-    completers.attach(
-        parser.add_argument(
-            "--columns",
-            type=_column_names(columns),
-            metavar="NAME,…",
-            help=f"columns to show, in this order: {', '.join(names)}",
-        ),
-        lambda prefix, **_: [prefix.rpartition(",")[0] + "," * ("," in prefix) + n for n in names],
+    option: Any = parser.add_argument(
+        "--columns",
+        type=_column_names(columns),
+        metavar="NAME,…",
+        help=f"columns to show, in this order: {', '.join(names)}",
     )
+    option.completer = lambda prefix, **_: [
+        prefix.rpartition(",")[0] + "," * ("," in prefix) + name for name in names
+    ]
     parser.add_argument(
         "--raw",
         action="store_true",

@@ -2,8 +2,6 @@
 
 import argparse
 
-from fleet.jobs.v1 import jobs_pb2 as pb
-
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.changes import is_unchanged, read_before
 from jobs_grpc.cli.command import add_client_command
@@ -26,7 +24,7 @@ def add_command(commands: Subparsers) -> None:
             "jobs-grpc pause update-1 --etag 5",
         ),
     )
-    arguments.add_job(parser, pb.Job.IN_PROGRESS)
+    arguments.add_job(parser)
     arguments.add_text(parser, "--reason", "reason to store (default: paused by operator)")
     arguments.add_etag(parser)
     parser = add_client_command(
@@ -37,7 +35,7 @@ def add_command(commands: Subparsers) -> None:
         summary="end the pause of a job",
         examples=("jobs-grpc resume update-1", "jobs-grpc resume update-1 --etag 5"),
     )
-    arguments.add_job(parser, pb.Job.PAUSED)
+    arguments.add_job(parser)
     arguments.add_etag(parser)
 
 

@@ -4,7 +4,7 @@ import argparse
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.changes import read_before
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.formatting import format_expiry
@@ -39,14 +39,12 @@ def add_command(commands: Subparsers) -> None:
     arguments.add_texts(
         parser,
         "--failure-code",
-        completers.failure_codes,
         metavar="CODE",
         help_text="retry only executions with this failure code; '' selects those without one",
     )
     arguments.add_texts(
         parser,
         "--device",
-        completers.device_ids,
         metavar="ID",
         help_text="retry only the executions of these devices",
     )

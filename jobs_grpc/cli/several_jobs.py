@@ -6,9 +6,8 @@ import sys
 from collections.abc import Awaitable, Callable
 
 import grpc
-from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error
 from jobs_grpc.client import JobsClient, JobsError
@@ -18,13 +17,10 @@ from jobs_grpc.text import escape_unprintable
 _MAX_DEVICES_WITHOUT_QUESTION = 1000
 
 
-def add_jobs(parser: argparse.ArgumentParser, *statuses: pb.Job.Status.ValueType) -> None:
-    """Add one or more arguments JOB, and --yes. The shell completes jobs with the statuses."""
-    completers.attach(
-        parser.add_argument(
-            "job_ids", type=arguments.text, nargs="+", metavar="JOB", help="ids of the jobs"
-        ),
-        completers.job_ids(*statuses),
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """Add one or more arguments JOB, and --yes."""
+    parser.add_argument(
+        "job_ids", type=arguments.text, nargs="+", metavar="JOB", help="ids of the jobs"
     )
     parser.add_argument(
         "-y",

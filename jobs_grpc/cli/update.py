@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli import arguments, completers
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.formatting import format_expiry
@@ -28,7 +28,7 @@ def add_command(commands: Subparsers) -> None:
             "jobs-grpc update update-1 --rollout rollout.yaml",
         ),
     )
-    arguments.add_job(parser, *completers.ACTIVE)
+    arguments.add_job(parser)
     parser.add_argument(
         "--rollout",
         type=arguments.text,
