@@ -76,7 +76,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         fields = map(device_execution_fields, rows)
         if await pagination.fill_page(response.executions, fields, limit, self._pause):
             last = rows[len(response.executions) - 1]
-            response.next_page_token = pagination.pending_token(
+            response.next_page_token = pagination.page_token(
                 request, device_id, last["status"], last["queued_at"], last["job_id"]
             )
         else:

@@ -22,7 +22,7 @@ from jobs_grpc.errors import (
 )
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
-from jobs_grpc.services import pagination, validation
+from jobs_grpc.services import validation
 from jobs_grpc.services.conversions import (
     MessageFields,
     execution_fields,
@@ -36,6 +36,14 @@ from jobs_grpc.services.execution_page import append_executions
 from jobs_grpc.services.job_request import DEFAULT_EXPIRES_IN_HOURS, job_request
 from jobs_grpc.services.job_update import changed_rollout, check_update
 from jobs_grpc.services.job_watch import JobWatch
+from jobs_grpc.services.pagination import (
+    check_job,
+    fill_page,
+    page_token,
+    parse_int32,
+    parse_micros,
+    parse_token,
+)
 from jobs_grpc.services.rollout_conversions import job_details_fields
 from jobs_grpc.services.rollout_json import failure_criteria_json, rollout_json
 from jobs_grpc.services.rollout_validation import (
@@ -130,7 +138,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         validation.require_valid(request)
         if request.page_token and request.offset:
             raise InvalidPageToken("page_token and offset must not both be set")
-        before_created_at, before_job_id = pagination.parse_time_token(request)
+        before_created_at, before_job_id = parse_token(request, parse_micros, str)
 
         rows = await self._store.list_jobs(
             current_principal().tenant_id,
@@ -149,11 +157,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             offset=request.offset,
         )
         response = pb.ListJobsResponse()
-        if await pagination.fill_page(response.jobs, map(job_fields, rows), limit, self._pause):
+        if await fill_page(response.jobs, map(job_fields, rows), limit, self._pause):
             last = rows[len(response.jobs) - 1]
-            response.next_page_token = pagination.time_token(
-                request, last["created_at"], last["job_id"]
-            )
+            response.next_page_token = page_token(request, last["created_at"], last["job_id"])
         return response
 
     async def GetJob(self, request: pb.GetJobRequest, context: object) -> pb.GetJobResponse:
@@ -165,7 +171,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         response = pb.GetJobResponse(job=job_details_fields(row))
         job = response.job
         if await append_executions(job, row, limit, self._pause, used_bytes=job.ByteSize()):
-            job.next_executions_page_token = pagination.execution_token(
+            job.next_executions_page_token = page_token(
                 pb.ListJobExecutionsRequest(job_id=request.job_id),
                 row["created_at"],
                 job.executions[-1].device_id if job.executions else "",
@@ -192,18 +198,18 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         limit: int,
         response: pb.ListJobExecutionsResponse,
     ) -> None:
-        token_created_at, after_device_id = pagination.parse_execution_token(request)
+        token_created_at, after_device_id = parse_token(request, parse_micros, str)
         row = await self._store.list_job_executions(
             current_principal().tenant_id,
             job_id=request.job_id,
             status=status,
             failure_code=_failure_code_filter(request),
-            after_device_id=after_device_id,
+            after_device_id=after_device_id or "",
             limit=limit + 1,
         )
-        pagination.check_job(token_created_at, row["job_created_at"])
+        check_job(token_created_at, row["job_created_at"])
         if await append_executions(response, row, limit, self._pause):
-            response.next_page_token = pagination.execution_token(
+            response.next_page_token = page_token(
                 request, row["job_created_at"], response.executions[-1].device_id
             )
 
@@ -214,7 +220,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         limit: int,
         response: pb.ListJobExecutionsResponse,
     ) -> None:
-        before_queued_at, before_job_id = pagination.parse_time_token(request)
+        before_queued_at, before_job_id = parse_token(request, parse_micros, str)
         rows = await self._store.list_device_executions(
             current_principal().tenant_id,
             device_id=request.device_id,
@@ -227,7 +233,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         # The database returns no status of the executions for which a page has no room.
         fitting = [row for row in rows if row["status"] is not None]
-        is_full = await pagination.fill_page(
+        is_full = await fill_page(
             response.executions,
             map(execution_fields_with_job_id, fitting),
             limit,
@@ -235,9 +241,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         if is_full or len(fitting) < len(rows):
             last = rows[len(response.executions) - 1]
-            response.next_page_token = pagination.time_token(
-                request, last["queued_at"], last["job_id"]
-            )
+            response.next_page_token = page_token(request, last["queued_at"], last["job_id"])
 
     async def CancelJob(
         self, request: pb.CancelJobRequest, context: object
@@ -385,7 +389,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     ) -> pb.ListExecutionAttemptsResponse:
         limit = page_size(request)
         validation.require_valid(request)
-        token_created_at, before_number = pagination.parse_attempt_token(request)
+        token_created_at, before_number = parse_token(request, parse_micros, parse_int32)
         rows = await self._store.list_execution_attempts(
             current_principal().tenant_id,
             job_id=request.job_id,
@@ -395,12 +399,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         # A token names an attempt before which there is at least one more.
         if rows:
-            pagination.check_job(token_created_at, rows[0]["job_created_at"])
+            check_job(token_created_at, rows[0]["job_created_at"])
         response = pb.ListExecutionAttemptsResponse()
-        if await pagination.fill_page(
-            response.attempts, map(execution_fields, rows), limit, self._pause
-        ):
-            response.next_page_token = pagination.attempt_token(
+        if await fill_page(response.attempts, map(execution_fields, rows), limit, self._pause):
+            response.next_page_token = page_token(
                 request, rows[0]["job_created_at"], response.attempts[-1].execution_number
             )
         return response

@@ -12,7 +12,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -90,64 +90,35 @@ async def fill_page(
     return False
 
 
-def time_token(request: PagedRequest, time: PgMicros, job_id: str) -> str:
-    """The token for the page after an item with this time and job_id, newest items first."""
-    return _encode(request, str(time), job_id)
+def page_token(request: PagedRequest, *position: str | int) -> str:
+    """The token for the page after the item with this position. Tokens are read by parse_token."""
+    parts = [_filters_digest(request), *map(str, position)]
+    raw = json.dumps(parts, separators=(",", ":"))
+    return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")
 
 
-def parse_time_token(request: PagedRequest) -> tuple[PgMicros, str] | tuple[None, None]:
-    """The time and job_id in request.page_token, or None if it is empty.
+def parse_token(request: PagedRequest, *parsers: Callable[[str], Any]) -> list[Any]:
+    """The position in request.page_token, read by `parsers`; if it is empty, None for each.
 
     Raises InvalidPageToken.
     """
     if not request.page_token:
-        return None, None
+        return [None] * len(parsers)
     try:
-        time, job_id = _decode(request)
-        return _parse_int(time, _MAX_PG_MICROS), job_id
+        parts = zip(parsers, _decode(request), strict=True)
+        return [parse(part) for parse, part in parts]
     except ValueError:
         raise InvalidPageToken(_INVALID) from None
 
 
-def execution_token(request: PagedRequest, job_created_at: PgMicros, after_device_id: str) -> str:
-    """The token for the page after the execution of this device; "" gives the first page."""
-    return _encode(request, str(job_created_at), after_device_id)
+def parse_micros(text: str) -> PgMicros:
+    """Parse a time of a token. Raises ValueError."""
+    return _parse_int(text, _MAX_PG_MICROS)
 
 
-def parse_execution_token(request: PagedRequest) -> tuple[PgMicros | None, str]:
-    """The job_created_at, for check_job, and the device_id in request.page_token.
-
-    None and "" if it is empty. Raises InvalidPageToken.
-    """
-    if not request.page_token:
-        return None, ""
-    try:
-        job_created_at, after_device_id = _decode(request)
-        return _parse_int(job_created_at, _MAX_PG_MICROS), after_device_id
-    except ValueError:
-        raise InvalidPageToken(_INVALID) from None
-
-
-def attempt_token(request: PagedRequest, job_created_at: PgMicros, execution_number: int) -> str:
-    """The token for the page after this attempt, newest attempts first."""
-    return _encode(request, str(job_created_at), str(execution_number))
-
-
-def parse_attempt_token(request: PagedRequest) -> tuple[PgMicros | None, int | None]:
-    """The job_created_at, for check_job, and the execution_number in request.page_token.
-
-    None if it is empty. Raises InvalidPageToken.
-    """
-    if not request.page_token:
-        return None, None
-    try:
-        job_created_at, execution_number = _decode(request)
-        return (
-            _parse_int(job_created_at, _MAX_PG_MICROS),
-            _parse_int(execution_number, _MAX_INT32),
-        )
-    except ValueError:
-        raise InvalidPageToken(_INVALID) from None
+def parse_int32(text: str) -> int:
+    """Parse a number of a token. Raises ValueError."""
+    return _parse_int(text, _MAX_INT32)
 
 
 def check_job(token_created_at: PgMicros | None, job_created_at: PgMicros) -> None:
@@ -156,32 +127,21 @@ def check_job(token_created_at: PgMicros | None, job_created_at: PgMicros) -> No
         raise InvalidPageToken(_OTHER_JOB)
 
 
-def pending_token(
-    request: PagedRequest, device_id: str, status: str, queued_at: PgMicros, job_id: str
-) -> str:
-    """The token for the page after this pending execution of the device."""
-    return _encode(request, device_id, status, str(queued_at), job_id)
+def parse_pending_token(request: PagedRequest, device_id: str) -> list[Any]:
+    """The status, queued_at and job_id of a token with the position (device_id, *these).
 
-
-def parse_pending_token(
-    request: PagedRequest, device_id: str
-) -> tuple[str, PgMicros, str] | tuple[None, None, None]:
-    """The status, queued_at and job_id in request.page_token, or None if it is empty.
-
-    Raises InvalidPageToken, also for the token of another device.
+    None for each if there is no token. Raises InvalidPageToken, also for that of another device.
     """
-    if not request.page_token:
-        return None, None, None
-    try:
-        token_device_id, status, queued_at, job_id = _decode(request)
-        micros = _parse_int(queued_at, _MAX_PG_MICROS)
-    except ValueError:
-        raise InvalidPageToken(_INVALID) from None
-    if status not in ("IN_PROGRESS", "QUEUED"):
-        raise InvalidPageToken(_INVALID)
-    if token_device_id != device_id:
+    token_device_id, *position = parse_token(request, str, _parse_status, parse_micros, str)
+    if token_device_id not in (None, device_id):
         raise InvalidPageToken(_OTHER_REQUEST)
-    return status, micros, job_id
+    return position
+
+
+def _parse_status(text: str) -> str:
+    if text not in ("IN_PROGRESS", "QUEUED"):
+        raise ValueError(f"{text} is not the status of a pending execution")
+    return text
 
 
 def _parse_int(text: str, maximum: int) -> int:
@@ -190,11 +150,6 @@ def _parse_int(text: str, maximum: int) -> int:
     if abs(number) > maximum:
         raise ValueError(f"{number} is out of range")
     return number
-
-
-def _encode(request: PagedRequest, *position: str) -> str:
-    raw = json.dumps([_filters_digest(request), *position], separators=(",", ":"))
-    return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")
 
 
 def _decode(request: PagedRequest) -> list[str]:

@@ -90,7 +90,7 @@ async def test_request_without_document_is_rejected_when_it_is_larger_than_16_ki
 def test_request_with_the_longest_page_token_has_less_than_16_kib() -> None:
     longest_id = "\U0001f600" * 256
     request = device_pb.ListPendingExecutionsRequest(limit=100)
-    request.page_token = pagination.pending_token(
+    request.page_token = pagination.page_token(
         request, longest_id, "IN_PROGRESS", 2**55, longest_id
     )
 
