@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Self, TypeAlias
 
 import grpc
@@ -129,13 +130,8 @@ class JobsClient:
             created_until=_timestamp(created_until),
             awaiting_approval=awaiting_approval,
         )
-
-        async def fetch(size: int, token: str) -> tuple[Iterable[pb.Job], str]:
-            request.limit, request.page_token = size, token
-            page = await self._calls.unary("ListJobs", request, pb.ListJobsResponse)
-            return page.jobs, page.next_page_token
-
-        return Pager(fetch, page_size=page_size, page_token=page_token, limit=limit)
+        read = partial(self._calls.unary, "ListJobs", request, pb.ListJobsResponse)
+        return Pager(read, request, "jobs", page_size, page_token, limit)
 
     def executions(
         self,
@@ -153,20 +149,11 @@ class JobsClient:
         `limit` is the maximum number of executions of all pages; None: all.
         """
         request = pb.ListJobExecutionsRequest(
-            job_id=job_id,
-            device_id=device_id,
-            status=status,
-            failure_code=failure_code,
+            job_id=job_id, device_id=device_id, status=status, failure_code=failure_code
         )
-
-        async def fetch(size: int, token: str) -> tuple[Iterable[pb.JobExecution], str]:
-            request.limit, request.page_token = size, token
-            page = await self._calls.unary(
-                "ListJobExecutions", request, pb.ListJobExecutionsResponse
-            )
-            return page.executions, page.next_page_token
-
-        return Pager(fetch, page_size=page_size, page_token=page_token, limit=limit)
+        response_type = pb.ListJobExecutionsResponse
+        read = partial(self._calls.unary, "ListJobExecutions", request, response_type)
+        return Pager(read, request, "executions", page_size, page_token, limit)
 
     def attempts(
         self,
@@ -182,15 +169,9 @@ class JobsClient:
         `limit` is the maximum number of attempts of all pages; None: all.
         """
         request = pb.ListExecutionAttemptsRequest(job_id=job_id, device_id=device_id)
-
-        async def fetch(size: int, token: str) -> tuple[Iterable[pb.JobExecution], str]:
-            request.limit, request.page_token = size, token
-            page = await self._calls.unary(
-                "ListExecutionAttempts", request, pb.ListExecutionAttemptsResponse
-            )
-            return page.attempts, page.next_page_token
-
-        return Pager(fetch, page_size=page_size, page_token=page_token, limit=limit)
+        response_type = pb.ListExecutionAttemptsResponse
+        read = partial(self._calls.unary, "ListExecutionAttempts", request, response_type)
+        return Pager(read, request, "attempts", page_size, page_token, limit)
 
     async def failures(
         self,

@@ -1,7 +1,7 @@
 """Lists that are read page by page."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Generic, Self, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -11,18 +11,17 @@ class Pager(Generic[T]):
 
     def __init__(
         self,
-        fetch: Callable[[int, str], Awaitable[tuple[Iterable[T], str]]],
-        *,
+        read: Callable[[], Awaitable[Any]],
+        request: Any,
+        field: str,
         page_size: int,
         page_token: str,
         limit: int | None,
     ) -> None:
-        """Read pages with `fetch`.
-
-        It is called with the size of a page and its token, and returns the items and the token of
-        the next page.
-        """
-        self._fetch = fetch
+        """Read pages with `read`, which sends `request`; its response has the items in `field`."""
+        self._read = read
+        self._request = request
+        self._field = field
         self._page_size = page_size
         self._limit = limit
         self._items = self._iterate()
@@ -46,8 +45,10 @@ class Pager(Generic[T]):
         left = self._limit
         while left is None or left > 0:
             size = self._page_size if left is None else min(self._page_size, left)
-            items, self.next_page_token = await self._fetch(size, self.next_page_token)
-            page = list(items)
+            self._request.limit, self._request.page_token = size, self.next_page_token
+            response = await self._read()
+            self.next_page_token = response.next_page_token
+            page = list(getattr(response, self._field))
             yield page
             if not self.next_page_token:
                 return

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_type_hints
 
 from jobs_grpc.config.declaration import ConfigError, read_group
 from jobs_grpc.config.parsers import dsn, is_local
@@ -67,18 +68,8 @@ class Config:
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Config":
         """Read and validate the JOBS_* variables. Raises ConfigError for the first problem."""
-        return cls(
-            server=read_group(ServerConfig, environ),
-            database=read_group(DatabaseConfig, environ),
-            pool=read_group(PoolConfig, environ),
-            maintenance=read_group(MaintenanceConfig, environ),
-            auth=read_group(AuthConfig, environ),
-            tls=read_group(TlsConfig, environ),
-            jwt=read_group(JwtConfig, environ),
-            limits=read_group(LimitsConfig, environ),
-            metrics=read_group(MetricsConfig, environ),
-            log=read_group(LogConfig, environ),
-        )
+        groups = get_type_hints(cls)
+        return cls(**{name: read_group(group, environ) for name, group in groups.items()})
 
 
 def _required_for_jwt(config: Config) -> dict[str, str | None]:
