@@ -122,7 +122,7 @@ async def _run_rollout(stub: "jobs_pb2_grpc.JobServiceAsyncStub", address: str) 
 
     fleet = Fleet(
         server=address,
-        metadata=METADATA,
+        tenant="timeline",
         device_ids=[f"device-{number}" for number in range(1, DEVICES + 1)],
         behavior=DeviceBehavior((1.0, 4.0), 0, 0, 0, 0, seed=1, bug=Bug(0.08, "FLASH")),
         poll=True,

@@ -1,9 +1,8 @@
-"""Live displays of `watch` and `simulate` on a terminal. Needs rich."""
+"""The live display of `watch` on a terminal. Needs rich."""
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -14,7 +13,6 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from jobs_grpc.cli.errors import retry_note
 from jobs_grpc.cli.formatting import (
     execution_counts,
     format_duration,
@@ -25,7 +23,6 @@ from jobs_grpc.cli.formatting import (
 from jobs_grpc.cli.next_steps import describe_wait, next_steps
 from jobs_grpc.cli.stages import BAR_CHARACTERS, split_width, stage_name, stage_states
 from jobs_grpc.client import job_status_name
-from jobs_grpc.dev.simulator.totals import Totals
 from jobs_grpc.text import escape_unprintable
 
 _EXECUTION_STYLES = {
@@ -42,17 +39,6 @@ _JOB_STATUSES = {
     "PAUSED": "yellow",
     "COMPLETED": "green",
     "CANCELED": "yellow",
-}
-
-_TOTALS_STYLES = {
-    "started": "cyan",
-    "succeeded": "green",
-    "failed": "red",
-    "rejected": "yellow",
-    "stalled": "magenta",
-    "interrupted": "bright_black",
-    "refused": "yellow",
-    "errors": "red",
 }
 
 _STAGE_STYLES = {
@@ -241,28 +227,3 @@ def _left_and_right(left: RenderableType, right: Text) -> Table:
     grid.add_column(justify="right", no_wrap=True)
     grid.add_row(left, right)
     return grid
-
-
-@contextmanager
-def live_totals(title: str, totals: Totals, server: str) -> Iterator[None]:
-    """Show the totals of a fleet on a terminal during the block."""
-    rate = Rate()
-    started = time.monotonic()
-
-    def render() -> RenderableType:
-        rate.add(totals.succeeded + totals.failed + totals.rejected)
-        elapsed = format_duration(timedelta(seconds=time.monotonic() - started))
-        lines = [
-            Text(f"{title} · {totals.active:,} active · {rate.per_second():,.1f}/s · {elapsed}"),
-            Text("  ").join(
-                Text(f"{name}\N{NO-BREAK SPACE}{getattr(totals, name):,}", style)
-                for name, style in _TOTALS_STYLES.items()
-                if getattr(totals, name) or name in ("started", "succeeded", "failed")
-            ),
-        ]
-        if totals.retrying:
-            lines.append(_warning(retry_note(totals.retrying, server)))
-        return Group(*lines)
-
-    with Live(get_renderable=render, refresh_per_second=4):
-        yield

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import json
 import random
-import sys
 import time
 from datetime import timedelta
 
@@ -169,12 +168,13 @@ def _make_fleet(args: argparse.Namespace, target: Target) -> Fleet:
         stall_rate=args.stall_rate,
         progress=args.progress,
         seed=random.randrange(2**32) if args.seed is None else args.seed,  # noqa: S311
-        bug=_bug(args),
+        bug=args.bug and Bug(args.bug[0], args.bug[1], args.bug_devices, args.bug_version),
     )
     numbers = range(args.first, args.first + args.devices)
     return Fleet(
         server=target.server,
-        metadata=_metadata(target),
+        tenant=target.tenant,
+        token=target.read_token if target.read_token() else None,
         tls=target.tls(),
         device_ids=[args.device_format.format(number) for number in numbers],
         behavior=behavior,
@@ -185,27 +185,13 @@ def _make_fleet(args: argparse.Namespace, target: Target) -> Fleet:
     )
 
 
-def _metadata(target: Target) -> tuple[tuple[str, str], ...]:
-    token = target.read_token()
-    pairs = {"x-tenant-id": target.tenant, "authorization": token and f"Bearer {token}"}
-    return tuple((key, value) for key, value in pairs.items() if value)
-
-
-def _bug(args: argparse.Namespace) -> Bug | None:
-    if args.bug is None:
-        return None
-    rate, code = args.bug
-    return Bug(rate, code, args.bug_devices, args.bug_version)
-
-
 async def _run(args: argparse.Namespace, fleet: Fleet, totals: Totals) -> None:
     """Run the fleet for the time in --for or until Ctrl-C, and show its totals."""
-    title = f"{len(fleet.device_ids):,} devices, {_mode(fleet)}"
     try:
         async with asyncio.timeout(args.run_for), asyncio.TaskGroup() as group:
             group.create_task(run_fleet(fleet, totals))
             group.create_task(_check_first_device(args, fleet.device_ids[0]))
-            group.create_task(_show_totals(title, args.output != "text", totals, fleet.server))
+            group.create_task(_show_totals(args.output != "text", totals, fleet.server))
     except (TimeoutError, asyncio.CancelledError):
         pass  # The time is up, or Ctrl-C.
     except BaseExceptionGroup as failures:
@@ -233,14 +219,6 @@ async def _check_first_device(args: argparse.Namespace, device_id: str) -> None:
             pass  # The fleet reports why it cannot call the server.
 
 
-def _mode(fleet: Fleet) -> str:
-    if not fleet.poll:
-        return "one stream each"
-    if fleet.poll_interval is None:
-        return "polling when the server asks"
-    return f"polling every {fleet.poll_interval:.3g} s"
-
-
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
@@ -248,16 +226,8 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-async def _show_totals(title: str, quiet: bool, totals: Totals, server: str) -> None:
-    """Show the totals until the task is canceled: live on a terminal, elsewhere as lines."""
-    if not quiet and sys.stdout.isatty():
-        try:
-            from jobs_grpc.cli.live import live_totals
-        except ImportError:
-            pass  # rich is not installed
-        else:
-            with live_totals(title, totals, server):
-                await asyncio.Event().wait()
+async def _show_totals(quiet: bool, totals: Totals, server: str) -> None:
+    """Print the totals when they have changed, until the task is canceled."""
     shown, was_retrying = totals.counters(), False
     while True:
         await asyncio.sleep(_LINE_INTERVAL_SECONDS)

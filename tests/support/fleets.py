@@ -30,7 +30,7 @@ def make_fleet(devices: int, address: str, tenant: str, **fields: Any) -> Fleet:
     settings: dict[str, Any] = {"poll_interval": None, "bridge": False, "timeout": TIMEOUT} | fields
     return Fleet(
         server=address,
-        metadata=(("x-tenant-id", tenant),),
+        tenant=tenant,
         device_ids=[f"d{number:05}" for number in range(1, devices + 1)],
         behavior=DeviceBehavior(**behavior),  # type: ignore[arg-type]  # a dict has one value type
         **settings,

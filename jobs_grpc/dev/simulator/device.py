@@ -2,28 +2,25 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as pb
 from fleet.jobs.v1.jobs_pb2 import JobExecution
 
 from jobs_grpc.client import DeviceClient, JobsError, ReportStream
-from jobs_grpc.client.retry import Delays, RetryPolicy
 from jobs_grpc.dev.simulator.behavior import DeviceBehavior, Plan
 from jobs_grpc.dev.simulator.totals import Totals
-
-T = TypeVar("T")
 
 # Seconds within which the devices of a fleet poll for the first time, if the server decides
 # when they poll again.
 _MAX_FIRST_POLL = 5.0
 
-# Seconds between a watch that failed for an unknown cause and the next one.
-_WATCH_DELAY = 1.0
+# Seconds after a call has failed although the client has retried it.
+_RESTART_DELAY = 1.0
 
-# A retry of the same call would fail again.
+# The same call would fail again.
 _PERMANENT_CODES = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -44,11 +41,10 @@ _INTERRUPTED_CODES = frozenset(
 
 
 class Device:
-    """A simulated device. `watch` or `poll` runs it until the task is canceled.
+    """A simulated device. It reports over `bridge`, or over its own client if that is None.
 
-    It never gives up, except after permanent errors, which it raises. It reports over `bridge`,
-    or over its own client if that is None. `call_slots` bounds the fleet's concurrent unary calls.
-    Watches have a client of their own, so that they do not use up the streams of the other.
+    `call_slots` bounds the fleet's concurrent unary calls. Watches have a client of their own, so
+    that they do not use up the streams of the other.
     """
 
     def __init__(
@@ -74,12 +70,7 @@ class Device:
 
     async def watch(self) -> None:
         """Carry out executions when the WatchPendingExecutions stream lists them."""
-        async for pending in self._pending():
-            attempts = {_attempt_key(execution) for execution in pending.executions}
-            # If the last attempt is listed, there is nothing to do: the list is older than the
-            # attempt's result, or the device stalls.
-            if attempts and self._last_attempt not in attempts:
-                await self._run_pending()
+        await self._repeat(self._watch)
 
     async def poll(self, interval: float | None) -> None:
         """Ask for executions every `interval` seconds, or when the server asks for it if None.
@@ -88,12 +79,37 @@ class Device:
         """
         first = _MAX_FIRST_POLL if interval is None else interval
         await asyncio.sleep(random.uniform(0, first))  # noqa: S311 - not for security
+        await self._repeat(lambda: self._poll(interval))
+
+    async def _repeat(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run until the task is canceled; start again after errors, except permanent ones."""
+        self._totals.called = True
+        while True:
+            try:
+                await run()
+            except JobsError as e:
+                if e.code in _PERMANENT_CODES:
+                    raise
+                self._totals.record_error(e)
+                self._last_attempt = None  # It may not be finished.
+            await asyncio.sleep(_RESTART_DELAY)
+
+    async def _watch(self) -> None:
+        async for pending in self._watch_client.watch_pending():
+            self._totals.record_response()
+            attempts = {_attempt_key(execution) for execution in pending.executions}
+            # If the last attempt is listed, there is nothing to do: the list is older than the
+            # attempt's result, or the device stalls.
+            if attempts and self._last_attempt not in attempts:
+                await self._run_pending()
+
+    async def _poll(self, interval: float | None) -> None:
         while True:
             await self._run_pending()
             await asyncio.sleep(self._client.poll_after if interval is None else interval)
 
     async def _run_pending(self) -> None:
-        while execution := await self._repeat(self._start_next):
+        while execution := await self._start_next():
             attempt = _attempt_key(execution)
             if attempt == self._last_attempt:
                 return  # The device stalls in this attempt until the server ends it.
@@ -151,54 +167,18 @@ class Device:
             failure_code=failure_code,
         )
         update.status_details.update(details)
-        bridge = self._bridge
-        if bridge is not None:
-            await self._repeat(
-                lambda: bridge.report(update, device_id=self._device_id), _INTERRUPTED_CODES
-            )
+        if self._bridge is not None:
+            await self._bridge.report(update, device_id=self._device_id)
         else:
-            await self._repeat(lambda: self._send_report(update), _INTERRUPTED_CODES)
+            async with self._call_slots:
+                await self._client.report(update)
+        self._totals.record_response()
 
     async def _start_next(self) -> pb.DeviceExecution | None:
         async with self._call_slots:
-            return await self._client.start_next()
-
-    async def _send_report(self, update: pb.UpdateExecutionRequest) -> None:
-        async with self._call_slots:
-            await self._client.report(update)
-
-    async def _repeat(
-        self, call: Callable[[], Awaitable[T]], raised: frozenset[grpc.StatusCode] = frozenset()
-    ) -> T:
-        """Make a call until it succeeds. Raises JobsError with one of the codes in `raised`."""
-        delays = Delays(RetryPolicy())
-        self._totals.record_call()
-        while True:
-            try:
-                result = await call()
-            except JobsError as e:
-                if e.code in _PERMANENT_CODES | raised:
-                    raise
-                self._totals.record_error(e)
-                delay = delays.after(e)
-            else:
-                self._totals.record_response()
-                return result
-            await asyncio.sleep(delay)
-
-    async def _pending(self) -> AsyncIterator[pb.WatchPendingExecutionsResponse]:
-        """Yield the pending executions now and after each change; reconnects forever."""
-        self._totals.record_call()
-        while True:
-            try:
-                async for response in self._watch_client.watch_pending():
-                    self._totals.record_response()
-                    yield response
-            except JobsError as e:
-                if e.code in _PERMANENT_CODES:
-                    raise
-                self._totals.record_error(e)
-            await asyncio.sleep(_WATCH_DELAY)
+            execution = await self._client.start_next()
+        self._totals.record_response()
+        return execution
 
 
 def _attempt_key(execution: pb.DeviceExecution) -> tuple[str, int]:

@@ -1,7 +1,7 @@
 """A fleet of simulated devices, which call the service as real devices do."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ class Fleet:
     """The devices of a fleet, how they behave, and how they call the server."""
 
     server: str
-    metadata: tuple[tuple[str, str], ...]
+    tenant: str | None
     device_ids: Sequence[str]
     behavior: DeviceBehavior
     poll: bool
@@ -37,7 +37,8 @@ class Fleet:
     bridge: bool
     """Whether all devices report over one ReportExecutions stream."""
     timeout: float
-    """Seconds for each unary call."""
+    """Seconds for each unary call with its retries."""
+    token: Callable[[], str] | None = None
     tls: Tls | None = None
     """None: without TLS."""
 
@@ -49,9 +50,14 @@ async def run_fleet(fleet: Fleet, totals: Totals) -> None:
     """
     call_slots = asyncio.Semaphore(_MAX_CALLS)
     watch_channels = -(-len(fleet.device_ids) // _WATCHES_PER_CHANNEL) or 1
-    # Devices repeat their calls themselves, without an end.
-    retry = RetryPolicy(max_attempts=1, on_retry=totals.record_error)
-    options: dict[str, Any] = _caller(fleet) | {"timeout": fleet.timeout, "retry": retry}
+    # Within the timeout.
+    retry = RetryPolicy(max_attempts=1_000_000, on_retry=totals.record_error)
+    options: dict[str, Any] = {
+        "tenant": fleet.tenant,
+        "token": fleet.token,
+        "timeout": fleet.timeout,
+        "retry": retry,
+    }
     async with AsyncExitStack() as stack:
         connection = await stack.enter_async_context(
             Connection(fleet.server, tls=fleet.tls, channels=_CHANNELS)
@@ -80,13 +86,3 @@ async def run_fleet(fleet: Fleet, totals: Totals) -> None:
                 group.create_task(
                     device.poll(fleet.poll_interval) if fleet.poll else device.watch()
                 )
-
-
-def _caller(fleet: Fleet) -> dict[str, Any]:
-    """Return the arguments of a client that identify the caller."""
-    metadata = dict(fleet.metadata)
-    token = metadata.get("authorization", "").removeprefix("Bearer ")
-    return {
-        "tenant": metadata.get("x-tenant-id"),
-        "token": (lambda: token) if token else None,
-    }

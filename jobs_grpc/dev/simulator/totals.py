@@ -47,10 +47,6 @@ class Totals:
         """Return the counters that only grow, by name."""
         return {name: getattr(self, name) for name in _COUNTERS}
 
-    def record_call(self) -> None:
-        """Record that a device calls the server."""
-        self.called = True
-
     def record_response(self) -> None:
         """Record that the server has responded."""
         self.responded = True
