@@ -63,11 +63,8 @@ def _import_devices(args: argparse.Namespace) -> None:
         f"lines read: {members.line_count}, new devices: {imported.devices},"
         f" new group memberships: {imported.memberships}"
     )
-    if imported.not_analyzed:
-        print_note(
-            "the login may not update the planner's statistics; as the owner of the tables, run:"
-            f" ANALYZE {', '.join(imported.not_analyzed)}"
-        )
+    for warning in imported.warnings:
+        print_note(warning)
 
 
 class _CsvMembers:

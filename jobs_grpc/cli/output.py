@@ -124,23 +124,14 @@ def _restore_integers(value: Any) -> Any:
 
 
 def byte_progress(items: Iterable[T], file: TextIO, size: int | None) -> Iterator[T]:
-    """Yield the items. On a terminal, show how much of `file` has been read."""
-    if size is None or not sys.stderr.isatty():
+    """Yield the items. On a terminal, show how many bytes of `file` have been read."""
+    if size is None:
         yield from items
         return
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-    except ImportError:
-        yield from items
-        return
-    columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=size)
+    with count_progress(size) as show:
         for item in items:
-            progress.update(task, completed=file.buffer.tell())
+            show(file.buffer.tell())
             yield item
-        progress.update(task, completed=size)
 
 
 @contextmanager

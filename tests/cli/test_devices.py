@@ -392,7 +392,7 @@ async def test_import_updates_statistics_of_tables_with_new_rows(
     assert await _analyzed_tables(owner) == ["device_group_members", "device_state"]
 
 
-async def test_import_names_the_statement_when_login_may_not_update_statistics(
+async def test_import_names_the_tables_whose_statistics_the_login_may_not_update(
     platform_tables: tuple[asyncpg.Connection, str], shell: Shell, tmp_path: Path
 ) -> None:
     owner, _ = platform_tables
@@ -400,13 +400,10 @@ async def test_import_names_the_statement_when_login_may_not_update_statistics(
     result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
     again = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
 
-    assert result == Result(
-        0,
-        "lines read: 1, new devices: 1, new group memberships: 1\n",
-        "the login may not update the planner's statistics; as the owner of the tables, run:"
-        " ANALYZE public.device_state, public.device_group_members\n",
-    )
-    assert again.err == ""
+    assert result.code == 0
+    # The text depends on the version of PostgreSQL.
+    assert re.findall(r'"(\w+)"', result.err) == ["device_state", "device_group_members"]
+    assert (result.err.count("skipping"), again.err) == (2, "")
     assert await _analyzed_tables(owner) == []
 
 
@@ -420,5 +417,5 @@ async def test_import_updates_statistics_with_the_maintain_privilege(
 
     result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
 
-    assert result.err.endswith("run: ANALYZE public.device_group_members\n")
+    assert re.findall(r'"(\w+)"', result.err) == ["device_group_members"]
     assert await _analyzed_tables(owner) == ["device_state"]
