@@ -1,9 +1,7 @@
 """`jobs-grpc context`: manages contexts, which name servers and callers."""
 
 import argparse
-import getpass
 import os
-import sys
 from pathlib import Path
 
 from jobs_grpc.cli.command import add_target_options
@@ -91,12 +89,6 @@ def _add_set(subcommands: Subparsers) -> None:
     security.add_argument(
         "--token-env", metavar="VARIABLE", help="environment variable that holds the token"
     )
-    security.add_argument(
-        "--token-stdin",
-        action="store_true",
-        help="read the token from standard input and store it; a terminal does not show it; a file "
-        "or a variable is safer",
-    )
     parser.add_argument(
         "--unset",
         action="append",
@@ -147,10 +139,10 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _public(values: Values) -> dict[str, object]:
-    """Return the settings without a stored token: only what holds it."""
+    """Return the settings without the token: only what holds it."""
     shown: dict[str, object] = {key: values[key] for key in values if key not in _TOKEN_FIELDS}
     if "token" in values:
-        shown["token"] = "stored"  # noqa: S105
+        shown["token"] = "set"  # noqa: S105
     elif "token_env" in values:
         shown["token"] = f"${values['token_env']}"
     elif "token_file" in values:
@@ -208,8 +200,6 @@ def _set(args: argparse.Namespace) -> None:
         changes["token_env"] = args.token_env
     if args.token_file is not None:
         read_token_file(args.token_file, "option")
-    if args.token_stdin:
-        changes["token"] = _read_token()
     for name in _PATHS:
         if name in changes:
             # Commands in other folders use the context too.
@@ -229,16 +219,6 @@ def _set(args: argparse.Namespace) -> None:
     print(f"saved {args.name} in {path}: {_summary(values)}")
     if contexts.current != args.name:
         print(f"to use it, run: jobs-grpc context use {args.name}")
-
-
-def _read_token() -> str:
-    """Read a token from standard input. On a terminal, ask for it and do not show it."""
-    if sys.stdin is None:
-        return ""
-    try:
-        return getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
-    except EOFError:
-        return ""
 
 
 def _delete(args: argparse.Namespace) -> None:

@@ -28,7 +28,6 @@ _CHECKS: Mapping[str, Callable[[str], str]] = {
     "tls_server_name": lambda value: "",
     "token_file": lambda value: "",
     "token_env": lambda value: _check_variable(value),
-    "token": lambda value: "",
 }
 
 FIELDS = (*_CHECKS, "tls")
@@ -63,7 +62,6 @@ def load_contexts() -> Contexts:
     try:
         with path.open("rb") as file:
             content = tomllib.load(file)
-            mode = os.fstat(file.fileno()).st_mode
     except FileNotFoundError:
         return Contexts()
     except OSError as e:
@@ -72,11 +70,7 @@ def load_contexts() -> Contexts:
         raise CliError(f"can't read {path}: {e.strerror}", ExitCode.USAGE) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise CliError(f"{path}: {e}", ExitCode.USAGE) from None
-    contexts = _parse(path, content)
-    if mode & 0o077 and any("token" in values for values in contexts.by_name.values()):
-        problem = "holds a token, and other users can read it"
-        raise CliError(f"{path} {problem}; run: chmod 600 {path}", ExitCode.USAGE)
-    return contexts
+    return _parse(path, content)
 
 
 def _parse(path: Path, content: dict[str, object]) -> Contexts:
@@ -107,8 +101,8 @@ def check_context(name: str, values: object) -> str:
             problem = _CHECKS[key](value)
         if problem:
             return f"{key} must be {problem}"
-    if len(values.keys() & {"token_file", "token_env", "token"}) > 1:
-        return "may have only one of token_file, token_env and token"
+    if {"token_file", "token_env"} <= values.keys():
+        return "may have only one of token_file and token_env"
     return ""
 
 

@@ -22,5 +22,5 @@ def replacing_file(path: Path, mode: int) -> Iterator[TextIO]:
             os.fchmod(descriptor, mode)
         Path(name).replace(path)
     except BaseException:
-        Path(name).unlink()  # It can hold a token.
+        Path(name).unlink()
         raise

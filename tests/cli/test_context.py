@@ -1,14 +1,12 @@
 """`jobs-grpc context`, and what commands take from a context."""
 
-import io
 import json
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.support.callers import Operator
-from tests.support.cli import Shell, answer_on_terminal, cells
+from tests.support.cli import Shell, cells
 from tests.support.database import Database
 from tests.support.server import Server
 
@@ -84,7 +82,7 @@ async def test_list_marks_the_context_in_use_and_hides_tokens(
 ) -> None:
     _write(
         config_file,
-        'current = "b"\n[contexts.a]\ntoken = "secret"\n[contexts.b]\ntoken_env = "PROD_TOKEN"\n',
+        'current = "b"\n[contexts.a]\n[contexts.b]\ntoken_env = "PROD_TOKEN"\n',
         mode=0o600,
     )
 
@@ -94,7 +92,7 @@ async def test_list_marks_the_context_in_use_and_hides_tokens(
 
     assert [cells(line) for line in listed.out.splitlines()] == [
         ["CURRENT", "NAME", "SERVER", "TENANT", "USER", "TOKEN"],
-        ["a", "-", "-", "-", "stored"],
+        ["a", "-", "-", "-", "-"],
         ["*", "b", "-", "-", "-", "$PROD_TOKEN"],
     ]
     assert "secret" not in listed.out + as_json.out + shown.out
@@ -115,30 +113,6 @@ async def test_set_changes_and_unsets_settings(
     assert token.startswith("/")
     assert token.endswith("/t.txt")
     assert _mode(config_file) == 0o600
-
-
-async def test_set_stores_a_token_from_standard_input(
-    shell: Shell, config_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("secret\n"))
-
-    saved = await shell("context", "set", "a", "--token-stdin")
-
-    assert "secret" not in saved.out
-    assert _values(config_file) == {"token": "secret"}
-    assert _mode(config_file) == 0o600
-
-
-@pytest.mark.slow
-async def test_set_does_not_show_a_token_that_is_typed_on_a_terminal(config_file: Path) -> None:
-    code, shown = await answer_on_terminal(
-        *("Token: ", "secret"), *("context", "set", "a", "--token-stdin")
-    )
-
-    assert code == 0
-    assert "saved a in " in shown
-    assert "secret" not in shown
-    assert _values(config_file) == {"token": "secret"}
 
 
 @pytest.mark.parametrize("token", ["eyJhbGciOi.eyJpc3.secret", "secret" * 100])
@@ -169,8 +143,8 @@ async def test_commands_do_not_print_a_token_that_is_given_as_the_name_of_a_file
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--token-stdin=TOKEN"], "argument --token-stdin: takes no value"),
-        (["--token-stdin", "TOKEN"], "unrecognized argument after --token-stdin"),
+        (["--tls=TOKEN"], "argument --tls/--no-tls: takes no value"),
+        (["--tls", "TOKEN"], "unrecognized argument after --tls"),
         (["--token-env", "TOKEN"], "token_env must be the name of a variable"),
     ],
     ids=str,
@@ -187,24 +161,18 @@ async def test_set_does_not_print_or_store_a_token_that_is_given_as_an_argument(
     assert json.loads((await shell("context", "list", "-o", "json")).out) == {"contexts": []}
 
 
-async def test_set_leaves_no_token_behind_when_the_file_cannot_be_replaced(
+async def test_set_leaves_no_file_behind_when_the_file_cannot_be_replaced(
     shell: Shell, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("sys.stdin", io.StringIO("secret\n"))
     monkeypatch.setattr(Path, "replace", fail)
 
-    saved = await shell("context", "set", "a", "--token-stdin")
+    saved = await shell("context", "set", "a", "--tenant", "t")
 
     assert saved.err == f"jobs-grpc: can't write {config_file}: Operation not permitted\n"
     assert list(config_file.parent.iterdir()) == []
-
-
-def _values(file: Path) -> dict[str, object]:
-    values: dict[str, object] = tomllib.loads(file.read_text())["contexts"]["a"]
-    return values
 
 
 async def test_delete_removes_the_context_in_use(shell: Shell) -> None:
@@ -243,8 +211,7 @@ async def test_context_command_explains_what_is_wrong(
         ("[contexts.a]\nsever = 'x'", "context a: may have only server, tenant, user"),
         ("[contexts.a]\nserver = 'x'", "context a: server must be HOST:PORT"),
         ("[contexts.a]\ntls = 'yes'", "context a: tls must be true or false"),
-        ("[contexts.a]\ntoken = 'x'", "holds a token, and other users can read it; run: chmod 600"),
-        ("[contexts.a]\ntoken = 'x'\ntoken_env = 'X'", "only one of token_file, token_env and"),
+        ("[contexts.a]\ntoken_file = 'x'\ntoken_env = 'X'", "only one of token_file and token_env"),
     ],
 )
 async def test_command_names_the_mistake_in_the_file(
