@@ -4,10 +4,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.jobs_pb2 import FailureCriterion, JobStage
 
-from jobs_grpc.contract.field_rules import rules_of
 from jobs_grpc.db.store import Row
 from jobs_grpc.services.conversions import (
     EXECUTION_COUNTS,
@@ -16,39 +14,16 @@ from jobs_grpc.services.conversions import (
     job_fields,
     timestamp_fields,
 )
-from jobs_grpc.services.rollout_validation import (
-    MAX_APPROVALS,
-    MAX_CRITERIA_BYTES,
-    MAX_ROLLOUT_BYTES,
-)
 
 _BASIS_NUMBERS = dict(FailureCriterion.Basis.items())
 _SCOPE_NUMBERS = dict(FailureCriterion.Scope.items())
 _ACTION_NUMBERS = dict(FailureCriterion.Action.items())
 
-_MAX_STAGES = rules_of(pb.Rollout, "stages").repeated.max_items
-_MAX_SEED_LENGTH = rules_of(pb.Rollout, "seed").string.max_len
-_MAX_USER_ID_LENGTH = rules_of(pb.ListJobsRequest, "created_by").string.max_len
-_MAX_COMMENT_LENGTH = rules_of(pb.ApproveStageRequest, "comment").string.max_len
-_MAX_CRITERIA = rules_of(pb.CreateJobRequest, "failure_criteria").repeated.max_items
+MAX_DETAILS_BYTES = 83_000
+"""The maximum size of the rollout, the stages, the failure criteria and the trip of a Job.
 
-# With tags and lengths. A comment can have four bytes per character, a user ID is ASCII.
-_MAX_STAGE_STATE_BYTES = 110
-_MAX_APPROVAL_BYTES = 4 * _MAX_COMMENT_LENGTH + _MAX_USER_ID_LENGTH + 30
-# The response adds these to the request: defaults, tags and lengths.
-_MAX_CRITERION_DEFAULTS_BYTES = 20
-
-MAX_DETAILS_BYTES = (
-    MAX_ROLLOUT_BYTES
-    + MAX_ROLLOUT_BYTES  # the display_names again, in the states of the stages
-    + _MAX_STAGES * _MAX_STAGE_STATE_BYTES
-    + MAX_APPROVALS * _MAX_APPROVAL_BYTES
-    + 2 * MAX_CRITERIA_BYTES  # and the criterion of the trip
-    + (_MAX_CRITERIA + 1) * _MAX_CRITERION_DEFAULTS_BYTES
-    + 4 * _MAX_SEED_LENGTH  # UpdateJob changes the stages without the seed
-    + 100
-)
-"""The maximum size of the rollout, the stages, the failure criteria and the trip of a Job."""
+tests/rpc/test_response_sizes.py creates the largest ones.
+"""
 
 # Columns of jobs.job_stages.
 _PENDING_COUNTS = ("held", "queued", "in_progress")
