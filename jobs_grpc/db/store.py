@@ -44,7 +44,8 @@ class ExecutionUpdate(NamedTuple):
 class Store:
     """The SQL functions that serve calls. Each method is one round trip and one transaction.
 
-    The parameters of a method are those of its SQL function without the prefix p_, tenant first.
+    A method has the name of its SQL function, whose file documents it, and its parameters without
+    the prefix p_, tenant first.
     Every method can raise what Database.fetch raises, and the errors that its SQL function
     documents.
     """
@@ -84,7 +85,6 @@ class Store:
         return await self._read("list_jobs", {"tenant_id": tenant_id, **parameters})
 
     async def get_job(self, tenant_id: str, *, job_id: str, executions_limit: int) -> Row:
-        """See get_job.sql."""
         return (await self._read("get_job", locals()))[0]
 
     async def list_job_executions(
@@ -97,7 +97,6 @@ class Store:
         after_device_id: str,
         limit: int,
     ) -> Row:
-        """See list_job_executions.sql."""
         return (await self._read("list_job_executions", locals()))[0]
 
     async def list_device_executions(
@@ -112,33 +111,27 @@ class Store:
         before_job_id: str | None,
         limit: int,
     ) -> Sequence[Row]:
-        """See list_device_executions.sql."""
         return await self._read("list_device_executions", {**locals(), "check_device": True})
 
     async def cancel_job(self, tenant_id: str, *, job_id: str, reason: str, force: bool) -> None:
-        """See cancel_job.sql."""
         await self._write("cancel_job", locals())
 
     async def pause_job(
         self, tenant_id: str, *, job_id: str, reason: str, paused_by: str | None, etag: str
     ) -> Row:
-        """See pause_job.sql."""
         return (await self._write("pause_job", locals()))[0]
 
     async def resume_job(self, tenant_id: str, *, job_id: str, etag: str) -> Row:
-        """See resume_job.sql."""
         return (await self._write("resume_job", locals()))[0]
 
     async def advance_job(
         self, tenant_id: str, *, job_id: str, stage: int | None, etag: str
     ) -> Row:
-        """See advance_job.sql."""
         return (await self._write("advance_job", locals()))[0]
 
     async def approve_stage(
         self, tenant_id: str, *, job_id: str, stage: int, approved_by: str, comment: str
     ) -> Row:
-        """See approve_stage.sql."""
         return (await self._write("approve_stage", locals()))[0]
 
     async def update_job(
@@ -159,7 +152,6 @@ class Store:
     async def cancel_execution(
         self, tenant_id: str, *, job_id: str, device_id: str, reason: str, force: bool
     ) -> Row:
-        """See cancel_execution.sql."""
         return (await self._write("cancel_execution", locals()))[0]
 
     async def retry_executions(
@@ -174,7 +166,6 @@ class Store:
         failure_codes: list[str] | None = None,
         device_ids: list[str] | None = None,
     ) -> Row:
-        """See retry_executions.sql."""
         return (await self._write("retry_executions", locals()))[0]
 
     async def get_failure_summary(
@@ -185,7 +176,6 @@ class Store:
         statuses: list[str] | None,
         failure_codes: list[str] | None,
     ) -> Sequence[Row]:
-        """See get_failure_summary.sql."""
         return await self._read("get_failure_summary", locals())
 
     async def list_execution_attempts(
@@ -197,15 +187,12 @@ class Store:
         before_number: int | None,
         limit: int,
     ) -> Sequence[Row]:
-        """See list_execution_attempts.sql."""
         return await self._read("list_execution_attempts", locals())
 
     async def delete_job(self, tenant_id: str, *, job_id: str) -> None:
-        """See delete_job.sql."""
         await self._write("delete_job", locals())
 
     async def get_jobs(self, tenant_id: str, *, job_ids: list[str]) -> Sequence[Row]:
-        """See get_jobs.sql."""
         return await self._read("get_jobs", locals())
 
     async def changed_job_fingerprints(
@@ -228,11 +215,9 @@ class Store:
     async def list_watched_executions(
         self, tenant_id: str, *, device_ids: list[str], limits: list[int], max_bytes: int
     ) -> Sequence[Row]:
-        """See list_watched_executions.sql."""
         return await self._read("list_watched_executions", locals())
 
     async def get_execution(self, tenant_id: str, *, device_id: str, job_id: str) -> Row:
-        """See get_execution.sql."""
         return (await self._read("get_execution", locals()))[0]
 
     async def list_pending_executions(
@@ -245,7 +230,6 @@ class Store:
         after_job_id: str | None = None,
         limit: int,
     ) -> Sequence[Row]:
-        """See list_pending_executions.sql."""
         return await self._read("list_pending_executions", locals())
 
     async def update_executions(
