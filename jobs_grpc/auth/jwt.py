@@ -50,7 +50,8 @@ class JwtAuthenticator:
     def __init__(
         self, keys: JwksCache, config: JwtConfig, *, max_cached_tokens: int = 10_000
     ) -> None:
-        self._keys = keys
+        self.keys = keys
+        """The keys that verify tokens."""
         names = {*config.algorithms} | {
             alias for alias, name in ALGORITHM_ALIASES.items() if name in config.algorithms
         }
@@ -58,11 +59,6 @@ class JwtAuthenticator:
         self._claims = ClaimsReader(config)
         self._max_cached_tokens = max_cached_tokens
         self._cache: OrderedDict[bytes, Principal] = OrderedDict()
-
-    @property
-    def keys(self) -> JwksCache:
-        """The keys that verify tokens."""
-        return self._keys
 
     @property
     def cached_tokens(self) -> int:
@@ -86,7 +82,7 @@ class JwtAuthenticator:
 
     def unavailable_reason(self) -> str | None:
         """Why tokens cannot be verified at the moment, or None."""
-        return None if self._keys.has_keys else "there are no keys to verify tokens with"
+        return None if self.keys.has_keys else "there are no keys to verify tokens with"
 
     def _cached(self, digest: bytes) -> Principal | None:
         principal = self._cache.get(digest)
@@ -118,9 +114,9 @@ class JwtAuthenticator:
             raise ValueError
         if _token_type(headers) not in _ACCESS_TOKEN_TYPES:
             raise InvalidToken("is not an access token")
-        key = await self._keys.find(key_id, ALGORITHM_ALIASES.get(algorithm, algorithm))
+        key = await self.keys.find(key_id, ALGORITHM_ALIASES.get(algorithm, algorithm))
         if key is None:
-            if not self._keys.has_keys:
+            if not self.keys.has_keys:
                 raise KeysUnavailable
             raise InvalidToken("is signed with an unknown key")
         if not jws.validate_compact(signature, key.key, registry=self._registry):

@@ -206,10 +206,8 @@ class JobsClient:
     async def pause(self, job_id: str, *, reason: str = "", etag: str = "") -> pb.Job:
         """Pause a job. Safe to repeat."""
         request = pb.PauseJobRequest(job_id=job_id, reason=reason, etag=etag)
-        response = await self._calls.unary(
-            "PauseJob", request, pb.PauseJobResponse, repeatable=True
-        )
-        return response.job
+        response_type = pb.PauseJobResponse
+        return (await self._calls.unary("PauseJob", request, response_type, repeatable=True)).job
 
     async def resume(self, job_id: str, *, etag: str = "") -> pb.Job:
         """Resume a job. Safe to repeat with an etag: without one, it could end a newer pause."""

@@ -67,24 +67,16 @@ class Database:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._pool: ConnectionPool | None = None
+        self.pool: ConnectionPool | None = None
+        """The connections that serve calls; None before the first readiness check that passes."""
         self._check_connection: asyncpg.Connection | None = None
         self._next_check_of_nodes = 0.0
         # What the last check found.
         self._problem: NotReady | None = None
-        self._is_distributed = False
+        self.is_distributed = False
+        """Whether Citus distributes the tenants over nodes. False before the first check."""
         self.outage = Outage()
         self.statement_seconds = Histogram(_STATEMENT_SECONDS) if config.metrics.listen else None
-
-    @property
-    def is_distributed(self) -> bool:
-        """Whether Citus distributes the tenants over nodes. False before the first check."""
-        return self._is_distributed
-
-    @property
-    def pool(self) -> ConnectionPool | None:
-        """The connections that serve calls; None before the first readiness check that passes."""
-        return self._pool
 
     async def fetch(self, sql: str, tenant_id: str, *args: object) -> Sequence[Row]:
         """Run one statement in its own transaction. The tenant is its first argument.
@@ -103,7 +95,7 @@ class Database:
         return await self._fetch(pool_tenant, sql, tenant_ids, *args)
 
     async def _fetch(self, pool_tenant: str, sql: str, *args: object) -> Sequence[Row]:
-        pool = self._pool
+        pool = self.pool
         if pool is None:
             if isinstance(self._problem, SchemaMismatch):
                 raise SchemaNotCurrent from self._problem
@@ -196,20 +188,20 @@ class Database:
             async with asyncio.timeout(_CHECK_TIMEOUT):
                 # On Citus, this opens a connection to each node.
                 now = time.monotonic()
-                all_nodes = self._pool is None or now >= self._next_check_of_nodes
+                all_nodes = self.pool is None or now >= self._next_check_of_nodes
                 await check_ready(self._check_connection, all_nodes=all_nodes)
                 if all_nodes:
                     self._next_check_of_nodes = now + _NODES_CHECK_SECONDS
-            if self._pool is None:
-                self._is_distributed = await citus.is_installed(self._check_connection)
+            if self.pool is None:
+                self.is_distributed = await citus.is_installed(self._check_connection)
                 pool = ConnectionPool(self._config)
                 await pool.open()
-                self._pool = pool
-            await self._pool.close_unused()
+                self.pool = pool
+            await self.pool.close_unused()
         except NotIsolated:
-            if self._pool is not None:
-                self._pool.terminate()
-                self._pool = None
+            if self.pool is not None:
+                self.pool.terminate()
+                self.pool = None
             raise
         except (*CONNECTION_LOST, TimeoutError, asyncpg.PostgresError) as e:
             self._drop_check_connection()
@@ -223,7 +215,7 @@ class Database:
     async def close(self) -> None:
         """Close all connections. Running statements get a few seconds to finish."""
         self._drop_check_connection()
-        pool, self._pool = self._pool, None
+        pool, self.pool = self.pool, None
         if pool is not None:
             await pool.close()
 

@@ -247,8 +247,8 @@ def _finished_executions(parts: ServerParts) -> Metric:
 
 def _watches(jobs: JobService, device_jobs: DeviceJobService) -> Iterator[Metric]:
     watches = GaugeMetricFamily("jobs_watches", "Open watch streams.", labels=["grpc_method"])
-    watches.add_metric(["WatchJob"], jobs.open_watches)
-    watches.add_metric(["WatchPendingExecutions"], device_jobs.open_watches)
+    watches.add_metric(["WatchJob"], jobs.watch.hub.open_watches)
+    watches.add_metric(["WatchPendingExecutions"], device_jobs.watch.hub.open_watches)
     yield watches
 
 

@@ -39,7 +39,7 @@ class AuditLog:
     """
 
     def __init__(self) -> None:
-        self._unknown_callers = RepeatedEvents(_log_others)
+        self.unknown_callers = RepeatedEvents(_log_others)
 
     def write(
         self,
@@ -62,7 +62,7 @@ class AuditLog:
         reason = error.reason if error else None
         if caller is None:
             kind = _Kind(action, code.name, reason)
-            if not self._unknown_callers.should_log(kind):
+            if not self.unknown_callers.should_log(kind):
                 return
         logs.log_fields(
             logger,
@@ -82,10 +82,6 @@ class AuditLog:
                 "ms": round((time.perf_counter() - started) * 1000, 2),
             },
         )
-
-    def log_others(self) -> None:
-        """Log the calls that are counted and not logged yet."""
-        self._unknown_callers.flush()
 
 
 def _log_others(kind: _Kind, others: int) -> None:

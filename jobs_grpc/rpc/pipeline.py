@@ -33,7 +33,7 @@ from jobs_grpc.rpc.audit_log import AuditLog
 from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.rpc.error_status import abort, to_jobs_error
 from jobs_grpc.rpc.repeated_refusals import RepeatedRefusals
-from jobs_grpc.rpc.request_reader import RequestReader, fixed_max_request_bytes
+from jobs_grpc.rpc.request_reader import RequestReader, StreamRequests, fixed_max_request_bytes
 from jobs_grpc.rpc.response_sizes import page_size_estimator
 from jobs_grpc.rpc.token_expiry import end_when_token_expires
 
@@ -155,8 +155,8 @@ class Pipeline:
                 reservation = Reservation(memory, caller.tenant_id if caller else "")
                 permits.hold(reservation)
                 if request_stream:
-                    request = reader.read_stream(
-                        context, handler, reservation, fixed_max_bytes, public=public
+                    request = StreamRequests(
+                        reader, context, handler, reservation, fixed_max_bytes, public=public
                     )
                 else:
                     request = await reader.read(
@@ -209,7 +209,7 @@ class Pipeline:
                 if span is not None:
                     reason = error.reason if error is not None else None
                     tracing.end_call(span, code, caller.tenant_id if caller else None, reason)
-                if error is None or public or refusals.should_log(method, caller, error):
+                if error is None or public or refusals.should_log_call(method, caller, error):
                     access_log.write(method, code, caller, error, seconds, public=public)
             # Free the request before the status is sent. Through its traceback, the error would
             # keep this frame and the call in memory until a garbage collection.

@@ -34,30 +34,21 @@ class _Kind:
     reason: str
 
 
-class RepeatedRefusals:
+class RepeatedRefusals(RepeatedEvents[_Kind]):
     """Lets the first refusal of a kind be logged, and then logs one line per second.
 
     That line has the number of refusals of the kind since the previous line (`others`).
     """
 
     def __init__(self) -> None:
-        self._events = RepeatedEvents(_log)
+        super().__init__(_log)
 
-    def __len__(self) -> int:
-        """Return the number of kinds that are counted now."""
-        return len(self._events)
-
-    def should_log(self, method: str, caller: Principal | None, error: JobsError) -> bool:
+    def should_log_call(self, method: str, caller: Principal | None, error: JobsError) -> bool:
         """Return whether to log a call that failed with `error`; if not, count it."""
         if error.code not in _REFUSALS:
             return True
-        reason = error.reason
         tenant_id = caller.tenant_id if caller else None
-        return self._events.should_log(_Kind(method, tenant_id, error.code, reason))
-
-    def log_others(self) -> None:
-        """Log the refusals that are counted and not logged yet."""
-        self._events.flush()
+        return self.should_log(_Kind(method, tenant_id, error.code, error.reason))
 
 
 def _log(kind: _Kind, others: int) -> None:

@@ -1,8 +1,7 @@
 """Reads and decodes requests, within limits of size and time."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Self
 
 from google.protobuf.message import DecodeError, Message
 from grpc.aio import EOF
@@ -89,21 +88,6 @@ class RequestReader:
             await reservation.resize(decoded_bytes(len(raw_request)) + response_size)
         return _decode(handler, raw_request)
 
-    def read_stream(
-        self,
-        context: Any,
-        handler: Any,
-        reservation: Reservation,
-        fixed_max_bytes: int | None,
-        *,
-        public: bool,
-    ) -> AsyncIterator[Message]:
-        """Return the requests of a stream; each is reserved until the next one is asked for.
-
-        To iterate raises MalformedRequest and LimitExceeded.
-        """
-        return _Requests(self, context, handler, reservation, fixed_max_bytes, public=public)
-
     def check_size(self, raw_request: bytes, fixed_max_bytes: int | None) -> None:
         """Raise MalformedRequest or LimitExceeded if a request is too large."""
         if fixed_max_bytes is not None and len(raw_request) > fixed_max_bytes:
@@ -115,8 +99,12 @@ class RequestReader:
             raise LimitExceeded(Limit.REQUEST_SIZE, self._max_bytes, size=len(raw_request))
 
 
-class _Requests:
-    """The requests of a stream. Holds neither a request nor its raw bytes between two reads."""
+class StreamRequests:
+    """The requests of a stream; each is reserved until the next one is asked for.
+
+    Holds neither a request nor its raw bytes between two reads. To iterate raises MalformedRequest
+    and LimitExceeded.
+    """
 
     def __init__(
         self,
@@ -135,7 +123,7 @@ class _Requests:
         self._fixed_max_bytes = fixed_max_bytes
         self._public = public
 
-    def __aiter__(self) -> "_Requests":
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Message:

@@ -49,12 +49,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self._stopping = stopping
         self._poll_after = poll_after
         self._slots = slots
-        self._watch = ExecutionWatch(store, memory, stopping, slots.pause)
-
-    @property
-    def open_watches(self) -> int:
-        """The number of open WatchPendingExecutions streams."""
-        return self._watch.open_watches
+        self.watch = ExecutionWatch(store, memory, stopping, slots.pause)
 
     async def ListPendingExecutions(
         self, request: pb.ListPendingExecutionsRequest, context: object
@@ -156,7 +151,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         limit = _pending_limit(request)
         del request
         tenant_id, device_id = current_tenant_and_device()
-        await self._watch.run(tenant_id, device_id, limit, context.write)
+        await self.watch.run(tenant_id, device_id, limit, context.write)
 
     async def _pause(self) -> None:
         await self._slots.pause(current_principal().tenant_id)

@@ -29,8 +29,8 @@ class ExecutionWatch:
     ) -> None:
         self._store = store
         self._memory = memory
-        self._hub = WatchHub(self._changed_fingerprints, interval, stopping)
-        store.on_write(self._hub.note_write)
+        self.hub = WatchHub(self._changed_fingerprints, interval, stopping)
+        store.on_write(self.hub.note_write)
         self._pages = BatchReader[PageQuery, Page](
             partial(read_pages, store),
             memory,
@@ -39,11 +39,6 @@ class ExecutionWatch:
             pause,
             noun="the pending executions",
         )
-
-    @property
-    def open_watches(self) -> int:
-        """The number of open watches."""
-        return self._hub.open_watches
 
     async def run(
         self,
@@ -60,7 +55,7 @@ class ExecutionWatch:
         # The bytes of a page, from before it is encoded until gRPC has sent it.
         reservation = Reservation(self._memory, tenant_id)
         try:
-            with self._hub.watch(tenant_id, query) as watch:
+            with self.hub.watch(tenant_id, query) as watch:
                 while True:
                     await watch.changed()
                     page = await self._pages.read(tenant_id, query, reservation)

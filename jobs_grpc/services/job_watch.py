@@ -50,16 +50,11 @@ class JobWatch:
         self._jobs_per_statement = max(
             1, MAX_RESPONSE_BYTES // (max_document_bytes + MAX_DETAILS_BYTES)
         )
-        self._hub = WatchHub(self._changed_fingerprints, interval, stopping)
-        store.on_write(self._hub.note_write)
+        self.hub = WatchHub(self._changed_fingerprints, interval, stopping)
+        store.on_write(self.hub.note_write)
         self._jobs = BatchReader[str, _JobState](
             self._read, memory, interval, stopping, pause, noun="the job"
         )
-
-    @property
-    def open_watches(self) -> int:
-        """The number of open watches."""
-        return self._hub.open_watches
 
     async def run(
         self, tenant_id: str, job_id: str, write: Callable[[bytes], Awaitable[None]]
@@ -72,7 +67,7 @@ class JobWatch:
         reservation = Reservation(self._memory, tenant_id)
         sent_digest: int | None = None
         try:
-            with self._hub.watch(tenant_id, job_id) as watch:
+            with self.hub.watch(tenant_id, job_id) as watch:
                 while True:
                     await watch.changed()
                     job = await self._jobs.read(tenant_id, job_id, reservation)

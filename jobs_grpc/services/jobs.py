@@ -86,12 +86,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._has_background_work = config.maintenance.owner_database_url is not None
         self.finished = {"TIMED_OUT": 0, "REJECTED": 0}
         """Executions that calls have finished, by status."""
-        self._watch = JobWatch(store, memory, self._max_document_bytes, stopping, slots.pause)
-
-    @property
-    def open_watches(self) -> int:
-        """The number of open WatchJob streams."""
-        return self._watch.open_watches
+        self.watch = JobWatch(store, memory, self._max_document_bytes, stopping, slots.pause)
 
     async def CreateJob(
         self, request: pb.CreateJobRequest, context: object
@@ -184,20 +179,13 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         limit = page_size(request)
         validation.require_valid(request, validation.check_job_or_device(request))
         status = pb.JobExecution.Status.Name(request.status) if request.status else None
-        response = pb.ListJobExecutionsResponse()
         if request.device_id:
-            await self._list_executions_of_device(request, status, limit, response)
-        else:
-            await self._list_executions_of_job(request, status, limit, response)
-        return response
+            return await self._list_executions_of_device(request, status, limit)
+        return await self._list_executions_of_job(request, status, limit)
 
     async def _list_executions_of_job(
-        self,
-        request: pb.ListJobExecutionsRequest,
-        status: str | None,
-        limit: int,
-        response: pb.ListJobExecutionsResponse,
-    ) -> None:
+        self, request: pb.ListJobExecutionsRequest, status: str | None, limit: int
+    ) -> pb.ListJobExecutionsResponse:
         token_created_at, after_device_id = parse_token(request, parse_micros, str)
         row = await self._store.list_job_executions(
             current_principal().tenant_id,
@@ -208,18 +196,16 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             limit=limit + 1,
         )
         check_job(token_created_at, row["job_created_at"])
+        response = pb.ListJobExecutionsResponse()
         if await append_executions(response, row, limit, self._pause):
             response.next_page_token = page_token(
                 request, row["job_created_at"], response.executions[-1].device_id
             )
+        return response
 
     async def _list_executions_of_device(
-        self,
-        request: pb.ListJobExecutionsRequest,
-        status: str | None,
-        limit: int,
-        response: pb.ListJobExecutionsResponse,
-    ) -> None:
+        self, request: pb.ListJobExecutionsRequest, status: str | None, limit: int
+    ) -> pb.ListJobExecutionsResponse:
         before_queued_at, before_job_id = parse_token(request, parse_micros, str)
         rows = await self._store.list_device_executions(
             current_principal().tenant_id,
@@ -233,15 +219,13 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         # The database returns no status of the executions for which a page has no room.
         fitting = [row for row in rows if row["status"] is not None]
-        is_full = await fill_page(
-            response.executions,
-            map(execution_fields_with_job_id, fitting),
-            limit,
-            self._pause,
-        )
+        response = pb.ListJobExecutionsResponse()
+        items = map(execution_fields_with_job_id, fitting)
+        is_full = await fill_page(response.executions, items, limit, self._pause)
         if is_full or len(fitting) < len(rows):
             last = rows[len(response.executions) - 1]
             response.next_page_token = page_token(request, last["queued_at"], last["job_id"])
+        return response
 
     async def CancelJob(
         self, request: pb.CancelJobRequest, context: object
@@ -422,7 +406,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         validation.require_valid(request)
         job_id = request.job_id
         del request
-        await self._watch.run(current_principal().tenant_id, job_id, context.write)
+        await self.watch.run(current_principal().tenant_id, job_id, context.write)
 
     async def GetCaller(
         self, request: pb.GetCallerRequest, context: object

@@ -45,14 +45,9 @@ class WatchHub(Generic[K]):
         # Those with the oldest entry first. Each gets a group of its own.
         self._slow: OrderedDict[str, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._open_watches = 0
+        self.open_watches = 0
         # Per message, for all groups together: the polls of each can fail every second.
         self._failures = RepeatedEvents[str](_log_others)
-
-    @property
-    def open_watches(self) -> int:
-        """The number of open watches."""
-        return self._open_watches
 
     @contextmanager
     def watch(self, tenant_id: str, key: K) -> Iterator[Watch[K]]:
@@ -63,11 +58,11 @@ class WatchHub(Generic[K]):
         """
         watch = Watch(tenant_id, key, self._stopping)
         self._add(watch)
-        self._open_watches += 1
+        self.open_watches += 1
         try:
             yield watch
         finally:
-            self._open_watches -= 1
+            self.open_watches -= 1
             self._remove(watch)
 
     def note_write(self, tenant_id: str) -> None:

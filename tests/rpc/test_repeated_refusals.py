@@ -61,19 +61,19 @@ async def test_refusals_of_each_tenant_method_and_reason_are_counted_separately(
     a, b = _caller("a"), _caller("b")
     overloaded, role_required = Overloaded(), RoleRequired(["admin"])
 
-    assert refusals.should_log(METHOD, a, overloaded)
-    assert refusals.should_log(METHOD, b, overloaded)
-    assert refusals.should_log(METHOD, None, overloaded)
-    assert refusals.should_log(METHOD, a, role_required)
-    assert refusals.should_log("/fleet.jobs.v1.JobService/GetJob", a, overloaded)
+    assert refusals.should_log_call(METHOD, a, overloaded)
+    assert refusals.should_log_call(METHOD, b, overloaded)
+    assert refusals.should_log_call(METHOD, None, overloaded)
+    assert refusals.should_log_call(METHOD, a, role_required)
+    assert refusals.should_log_call("/fleet.jobs.v1.JobService/GetJob", a, overloaded)
 
-    assert not refusals.should_log(METHOD, a, overloaded)
+    assert not refusals.should_log_call(METHOD, a, overloaded)
 
 
 async def test_errors_that_the_database_has_found_each_have_a_line() -> None:
     refusals = RepeatedRefusals()
 
-    assert all(refusals.should_log(METHOD, _caller("a"), JobNotFound("j")) for _ in range(3))
+    assert all(refusals.should_log_call(METHOD, _caller("a"), JobNotFound("j")) for _ in range(3))
     assert len(refusals) == 0
 
 
@@ -81,7 +81,7 @@ async def test_number_of_kinds_is_limited() -> None:
     """Callers can make up tenants."""
     refusals = RepeatedRefusals()
 
-    logged = [refusals.should_log(METHOD, _caller(f"t{n}"), Overloaded()) for n in range(5000)]
+    logged = [refusals.should_log_call(METHOD, _caller(f"t{n}"), Overloaded()) for n in range(5000)]
 
     assert all(logged)
     assert len(refusals) == 1000
@@ -90,7 +90,7 @@ async def test_number_of_kinds_is_limited() -> None:
 @pytest.mark.slow
 async def test_kinds_are_forgotten_when_they_end() -> None:
     refusals = RepeatedRefusals()
-    refusals.should_log(METHOD, _caller("a"), Overloaded())
+    refusals.should_log_call(METHOD, _caller("a"), Overloaded())
 
     async def forgotten() -> bool:
         return len(refusals) == 0
@@ -104,9 +104,9 @@ async def test_refusals_without_a_line_are_logged_when_the_server_stops(
     caplog.set_level(logging.INFO, "jobs_grpc.calls")
     refusals = RepeatedRefusals()
     for _ in range(3):
-        refusals.should_log(METHOD, _caller("a"), Overloaded())
+        refusals.should_log_call(METHOD, _caller("a"), Overloaded())
 
-    refusals.log_others()
+    refusals.flush()
 
     [record] = caplog.records
     assert record.getMessage() == "CreateJob RESOURCE_EXHAUSTED"

@@ -14,7 +14,7 @@ from grpc import StatusCode
 from grpc.aio import EOF, AioRpcError, Channel
 
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
-from jobs_grpc.rpc.request_reader import RequestReader
+from jobs_grpc.rpc.request_reader import RequestReader, StreamRequests
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
@@ -260,8 +260,8 @@ async def test_report_is_not_decoded_until_the_memory_limit_has_room() -> None:
     context = SimpleNamespace(read=AsyncMock(side_effect=raw_requests))
     handler = SimpleNamespace(request_deserializer=device_pb.ReportExecutionsRequest.FromString)
     reservation = Reservation(memory, "t")
-    requests = RequestReader(LIMIT, 1).read_stream(
-        context, handler, reservation, None, public=False
+    requests = StreamRequests(
+        RequestReader(LIMIT, 1), context, handler, reservation, None, public=False
     )
     first = asyncio.ensure_future(anext(requests))
     for _ in range(10):
