@@ -15,15 +15,7 @@ from jobs_grpc.contract.field_rules import rules_of
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `advance` and `approve`."""
-    parser = add_client_command(
-        commands,
-        "advance",
-        _advance,
-        usage="JOB",
-        summary="open the next stage of a rollout now",
-        examples=("jobs-grpc advance update-1", "jobs-grpc advance update-1 --stage 1"),
-    )
+    parser = add_client_command(commands, "advance JOB", _advance)
     arguments.add_job(parser)
     parser.add_argument(
         "--stage",
@@ -32,17 +24,7 @@ def add_command(commands: Subparsers) -> None:
         help="number of the stage to open; makes the command safe to repeat (default: the next)",
     )
     arguments.add_etag(parser)
-    parser = add_client_command(
-        commands,
-        "approve",
-        _approve,
-        usage="JOB STAGE",
-        summary="approve the open stage, so that the next one can open",
-        examples=(
-            "jobs-grpc approve update-1 0",
-            "jobs-grpc approve update-1 0 --comment 'canary looks good'",
-        ),
-    )
+    parser = add_client_command(commands, "approve JOB STAGE", _approve)
     arguments.add_job(parser)
     parser.add_argument(
         "stage", type=arguments.stage_index, metavar="STAGE", help="number of the stage, from 0"
@@ -52,6 +34,11 @@ def add_command(commands: Subparsers) -> None:
 
 
 async def _advance(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Open the next stage of a rollout now.
+
+    jobs-grpc advance update-1
+    jobs-grpc advance update-1 --stage 1
+    """
     before = await read_before(args, jobs)
     job = await jobs.advance(args.job_id, stage=args.stage, etag=args.etag)
     if is_unchanged(job, before):
@@ -63,6 +50,11 @@ async def _advance(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 
 async def _approve(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Approve the open stage, so that the next one can open.
+
+    jobs-grpc approve update-1 0
+    jobs-grpc approve update-1 0 --comment 'canary looks good'
+    """
     before = await read_before(args, jobs)
     job = await jobs.approve(args.job_id, args.stage, comment=args.comment)
     if is_unchanged(job, before):

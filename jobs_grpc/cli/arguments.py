@@ -1,7 +1,7 @@
 """Types of arguments. Each rejects an invalid value with a message that says what is valid."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -139,7 +139,6 @@ moment = _argument(
     Parser("a time such as 2030-01-31T12:00:00Z (local time without Z), or 24h or 7d ago", _moment)
 )
 device_count = _argument(parsers.integer(1, 100_000))
-progress_count = _argument(parsers.integer(0, 1000))
 rate = _argument(Parser("a number from 0 to 1", lambda value: _number(value, 0, 1)))
 bug = _argument(Parser("RATE:CODE, such as 0.08:FLASH", _bug))
 latency = _argument(Parser("MIN:MAX seconds", _latency))
@@ -168,6 +167,46 @@ def add_texts(
         default=[],
         metavar=metavar,
         help=help_text,
+    )
+
+
+def add_statuses(
+    parser: "argparse._ActionsContainer",
+    names: Sequence[str],
+    help_text: str,
+    *,
+    required: bool = False,
+) -> None:
+    """Add --status, with one or more of the names, which can be repeated."""
+    parser.add_argument(
+        "--status",
+        choices=names,
+        action="extend",
+        nargs="+",
+        required=required,
+        default=None if required else [],
+        metavar="STATUS",
+        help=f"{help_text}: {', '.join(names)}",
+    )
+
+
+def add_expiry(
+    parser: argparse.ArgumentParser, hours: Callable[[str], int], help_text: str
+) -> "argparse._MutuallyExclusiveGroup":
+    """Add --expires-in-hours and --never-expires."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--expires-in-hours", type=hours, metavar="N", help=help_text)
+    group.add_argument("--never-expires", action="store_true", help="do not let the job expire")
+    return group
+
+
+def add_max_in_progress(parser: "argparse._ActionsContainer") -> None:
+    """Add --max-in-progress."""
+    parser.add_argument(
+        "--max-in-progress",
+        type=max_in_progress,
+        metavar="N",
+        help="let at most N devices have the job IN_PROGRESS at a time",
     )
 
 

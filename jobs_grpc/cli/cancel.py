@@ -11,18 +11,7 @@ from jobs_grpc.client import JobsClient
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `cancel`."""
-    parser = add_client_command(
-        commands,
-        "cancel",
-        _cancel,
-        usage="JOB [JOB ...]",
-        summary="cancel jobs or the executions of one device",
-        examples=(
-            "jobs-grpc cancel reboot-1 reboot-2 --reason 'wrong group'",
-            "jobs-grpc cancel reboot-1 --device device-0003 --force",
-        ),
-    )
+    parser = add_client_command(commands, "cancel JOB [JOB ...]", _cancel)
     add_jobs(parser)
     parser.add_argument(
         "--device",
@@ -37,6 +26,11 @@ def add_command(commands: Subparsers) -> None:
 
 
 async def _cancel(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Cancel jobs or the executions of one device.
+
+    jobs-grpc cancel reboot-1 reboot-2 --reason 'wrong group'
+    jobs-grpc cancel reboot-1 --device device-0003 --force
+    """
     if args.device is None:
         await confirm(args, jobs, "cancel")
     await for_each_job(args, lambda job_id: _cancel_job(args, jobs, job_id))

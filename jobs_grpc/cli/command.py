@@ -2,7 +2,10 @@
 
 import argparse
 import asyncio
+import inspect
+import re
 from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import Any, TypeAlias
 
 from jobs_grpc.cli import arguments
@@ -16,10 +19,11 @@ RunClient: TypeAlias = Callable[[argparse.Namespace, JobsClient], Awaitable[None
 
 
 def add_client_command(
-    commands: Subparsers, name: str, run: RunClient, **options: Any
+    commands: Subparsers, usage: str, run: RunClient, **options: Any
 ) -> argparse.ArgumentParser:
     """Add a command that calls JobService. `options` are those of add_server_command."""
 
+    @wraps(run)
     def run_client(args: argparse.Namespace) -> None:
         async def main() -> None:
             async with connect(args) as jobs:
@@ -27,28 +31,32 @@ def add_client_command(
 
         asyncio.run(main())
 
-    return add_server_command(commands, name, run_client, **options)
+    return add_server_command(commands, usage, run_client, **options)
 
 
 def add_server_command(
     commands: Subparsers,
-    name: str,
+    usage: str,
     run: Callable[[argparse.Namespace], None],
     *,
-    usage: str,
-    summary: str,
-    examples: tuple[str, ...],
     formats: tuple[str, ...] = ("text", "json", "jsonl"),
     timeout: float | None = 90.0,
     timeout_help: str = "timeout of each call with its retries (default: 90)",
 ) -> argparse.ArgumentParser:
-    """Add a command that connects to the server itself, with their common options."""
+    """Add a command that connects to the server itself, with their common options.
+
+    `usage` is its name and its arguments. The docstring of `run` is its description, and examples
+    that follow an empty line.
+    """
+    name, _, positional = usage.partition(" ")
+    summary, _, examples = inspect.cleandoc(run.__doc__ or "").partition("\n\n")
     parser = commands.add_parser(
         name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        usage=" ".join(filter(None, ("%(prog)s", usage, "[options]"))),
-        examples=examples,
+        help=summary[0].lower() + summary[1:].removesuffix("."),
+        description=summary,
+        usage=" ".join(filter(None, ("%(prog)s", positional, "[options]"))),
+        # An indented line continues an example.
+        examples=re.split(r"\n(?! )", examples),
     )
     add_output_options(parser, formats)
     group = parser.add_argument_group(

@@ -19,7 +19,6 @@ newest jobs, ids of devices from the job in the command or the 5 newest jobs.
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `completion`."""
     parser = commands.add_parser(
         "completion",
         help="print the script that completes commands in a shell",

@@ -34,7 +34,6 @@ _FORMATS = ("table", "json", "jsonl")
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `context` and its commands."""
     parser = commands.add_parser(
         "context", help="manage contexts, which name servers and callers", description=_DESCRIPTION
     )

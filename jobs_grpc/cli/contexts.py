@@ -17,20 +17,18 @@ Values: TypeAlias = dict[str, str | bool]
 
 NAME_RULE = "1–64 characters of A-Z a-z 0-9 . _ -"
 
-# The fields of a context, each with a function that returns why a value is invalid, or "".
+# Functions that return why the value of a field is invalid, or "".
 _CHECKS: Mapping[str, Callable[[str], str]] = {
     "server": lambda value: _check_address(value),
     "tenant": lambda value: "" if is_tenant_id(value) else TENANT_RULE.removeprefix("must be "),
     "user": lambda value: "" if is_identifier(value) else IDENTIFIER_RULE.removeprefix("must be "),
-    "ca": lambda value: "",
-    "cert": lambda value: "",
-    "key": lambda value: "",
-    "tls_server_name": lambda value: "",
-    "token_file": lambda value: "",
     "token_env": lambda value: _check_variable(value),
 }
 
-FIELDS = (*_CHECKS, "tls")
+FIELDS = (
+    *("server", "tenant", "user", "ca", "cert", "key", "tls_server_name", "token_file"),
+    *("token_env", "tls"),
+)
 
 
 @dataclass
@@ -98,7 +96,7 @@ def check_context(name: str, values: object) -> str:
         elif not isinstance(value, str) or not value:
             problem = "a string that is not empty"
         else:
-            problem = _CHECKS[key](value)
+            problem = _CHECKS[key](value) if key in _CHECKS else ""
         if problem:
             return f"{key} must be {problem}"
     if {"token_file", "token_env"} <= values.keys():

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +31,8 @@ from jobs_grpc.client import JobsClient, errors, job_status_name
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `create`."""
     parser = add_client_command(
-        commands,
-        "create",
-        _create,
-        usage="--type TYPE (--device ID | --group ID | --all)",
-        summary="create a job and queue an execution for each targeted device",
-        examples=(
-            "jobs-grpc create --type reboot --group north --job-id reboot-1",
-            'jobs-grpc create --type update --all --params \'{"version": "2.1"}\' \\\n'
-            "  --stage 5% --stage rest --min-succeeded 90 --pause-at 10%",
-        ),
+        commands, "create --type TYPE (--device ID | --group ID | --all)", _create
     )
     parser.add_argument(
         "--type", type=arguments.text, required=True, help="document type, such as reboot"
@@ -68,15 +57,12 @@ def add_command(commands: Subparsers) -> None:
     )
     hours = arguments.range_text(pb.CreateJobRequest, "expires_in_hours")
     minutes = arguments.range_text(pb.CreateJobRequest, "in_progress_timeout_minutes")
-    expiry = parser.add_mutually_exclusive_group()
-    expiry.add_argument(
-        "--expires-in-hours",
-        type=arguments.expiry_hours,
-        metavar="N",
-        help=f"hours until the job expires, {hours} (default: 24, plus the time that the rollout "
-        "takes if every device succeeds at once)",
+    arguments.add_expiry(
+        parser,
+        arguments.expiry_hours,
+        f"hours until the job expires, {hours} (default: 24, plus the time that the rollout takes "
+        "if every device succeeds at once)",
     )
-    expiry.add_argument("--never-expires", action="store_true", help="do not let the job expire")
     parser.add_argument(
         "--in-progress-timeout",
         type=arguments.timeout_minutes,
@@ -92,6 +78,12 @@ def add_command(commands: Subparsers) -> None:
 
 
 async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
+    r"""Create a job and queue an execution for each targeted device.
+
+    jobs-grpc create --type reboot --group north --job-id reboot-1
+    jobs-grpc create --type update --all --params '{"version": "2.1"}' \
+      --stage 5% --stage rest --min-succeeded 90 --pause-at 10%
+    """
     rollout, failure_criteria = read_rollout_options(args)
     params = _read_params(args.params)
     before = await read_before(args, jobs)
@@ -121,9 +113,10 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
         lines = [f"{verb} {job_id} for {devices}, expires: {format_expiry(created, args.utc)}"]
     else:
         creation = format_creation(before, args.utc)
+        status, counts = job_status_name(before.status), format_counts(before.execution_counts)
         lines = [
             f"{job_id} exists already: the same request created it {creation}",
-            f"{job_id} is {job_status_name(before.status)}: {format_counts(before)}",
+            f"{job_id} is {status}: {counts}",
         ]
     print_result(args, created, *lines, *planned_stage_lines(rollout, created.stage_sizes))
 
@@ -153,12 +146,7 @@ def _read_params(text: str) -> dict[str, Any]:
 
 
 def _parse_params(text: str) -> dict[str, Any]:
-    params = json.loads(
-        text,
-        parse_int=_parse_integer,
-        parse_float=_parse_float,
-        parse_constant=_reject_constant,
-    )
+    params = json.loads(text, parse_int=_parse_integer)
     if not isinstance(params, dict):
         raise ValueError("must be a JSON object")
     return params
@@ -167,20 +155,5 @@ def _parse_params(text: str) -> dict[str, Any]:
 def _parse_integer(text: str) -> int:
     # The length is checked first: int() rejects thousands of digits with another error.
     if len(text) > 20 or abs(int(text)) > MAX_EXACT_INTEGER:
-        raise ValueError(f"{_shorten(text)} is beyond ±2^53 and may be rounded; send a string")
+        raise ValueError(f"{text:.30} is beyond ±2^53 and may be rounded; send a string")
     return int(text)
-
-
-def _parse_float(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{_shorten(text)} is too large")
-    return number
-
-
-def _reject_constant(text: str) -> float:
-    raise ValueError(f"{text} is not JSON")
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 30 else f"{text[:30]}…"

@@ -12,19 +12,16 @@ from jobs_grpc.client import JobsClient
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `delete`."""
-    parser = add_client_command(
-        commands,
-        "delete",
-        _delete,
-        usage="JOB [JOB ...]",
-        summary="delete finished jobs",
-        examples=("jobs-grpc delete reboot-1 reboot-2", "jobs-grpc delete update-1 --yes"),
-    )
+    parser = add_client_command(commands, "delete JOB [JOB ...]", _delete)
     add_jobs(parser)
 
 
 async def _delete(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Delete finished jobs.
+
+    jobs-grpc delete reboot-1 reboot-2
+    jobs-grpc delete update-1 --yes
+    """
     await confirm(args, jobs, "delete")
     await for_each_job(args, lambda job_id: _delete_job(args, jobs, job_id))
 

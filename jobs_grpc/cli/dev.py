@@ -27,7 +27,6 @@ _DATABASE = "jobs"
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `dev`."""
     parser = commands.add_parser(
         "dev",
         help="run an embedded PostgreSQL, a demo fleet and the server",

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 
 from jobs_grpc.cli.errors import CliError
@@ -34,7 +35,6 @@ _COLUMNS = (
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `doctor`."""
     parser = commands.add_parser(
         "doctor",
         help="report what would keep a server from working",
@@ -52,29 +52,14 @@ def add_command(commands: Subparsers) -> None:
 def _doctor(args: argparse.Namespace) -> None:
     findings = asyncio.run(examine(read_config(args)))
     if args.json:
-        _print_json(findings)
+        report = {"version": version("jobs-grpc"), "findings": list(map(asdict, findings))}
+        print(json.dumps(report, indent=2))
     else:
         _print_table(findings)
     counts = {status: sum(f.status == status for f in findings) for status in Status}
     errors, warnings = counts[Status.ERROR], counts[Status.WARNING]
     if errors or (warnings and args.strict):
         raise CliError(f"errors: {errors}, warnings: {warnings}")
-
-
-def _print_json(findings: Sequence[Finding]) -> None:
-    report = {
-        "version": version("jobs-grpc"),
-        "findings": [
-            {
-                "check": finding.check,
-                "status": finding.status,
-                "detail": finding.detail,
-                "remedy": finding.remedy,
-            }
-            for finding in findings
-        ],
-    }
-    print(json.dumps(report, indent=2))
 
 
 def _print_table(findings: Sequence[Finding]) -> None:

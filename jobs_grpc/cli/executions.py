@@ -62,31 +62,11 @@ def execution_status(args: argparse.Namespace) -> pb.JobExecution.Status.ValueTy
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `attempts` and `device`."""
-    parser = add_client_command(
-        commands,
-        "attempts",
-        _attempts,
-        usage="JOB DEVICE",
-        summary="list the attempts of an execution, the current one first",
-        formats=FORMATS,
-        examples=(
-            "jobs-grpc attempts reboot-1 device-0003",
-            "jobs-grpc attempts reboot-1 device-0003 --json",
-        ),
-    )
+    parser = add_client_command(commands, "attempts JOB DEVICE", _attempts, formats=FORMATS)
     arguments.add_job(parser)
     _add_device(parser)
     add_listing_options(parser, _ATTEMPT_COLUMNS, limit=100, noun="attempts")
-    parser = add_client_command(
-        commands,
-        "device",
-        _device,
-        usage="DEVICE",
-        summary="list the executions of a device in all jobs, newest first",
-        formats=FORMATS,
-        examples=("jobs-grpc device device-0003", "jobs-grpc device device-0003 --status FAILED"),
-    )
+    parser = add_client_command(commands, "device DEVICE", _device, formats=FORMATS)
     _add_device(parser)
     add_filters(parser)
     add_listing_options(parser, _DEVICE_COLUMNS, limit=50, noun="executions")
@@ -97,11 +77,21 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 
 async def _attempts(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """List the attempts of an execution, the current one first.
+
+    jobs-grpc attempts reboot-1 device-0003
+    jobs-grpc attempts reboot-1 device-0003 --json
+    """
     pager = jobs.attempts(args.job_id, args.device_id, page_token=args.page_token, limit=args.limit)
     await print_listing(args, _ATTEMPT_COLUMNS, pager, key="attempts", noun="attempts")
 
 
 async def _device(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """List the executions of a device in all jobs, newest first.
+
+    jobs-grpc device device-0003
+    jobs-grpc device device-0003 --status FAILED
+    """
     pager = jobs.executions(
         device_id=args.device_id,
         status=execution_status(args),

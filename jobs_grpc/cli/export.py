@@ -7,15 +7,12 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from fleet.jobs.v1 import jobs_pb2 as pb
-
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.executions import EXECUTION_COLUMNS, add_filters, execution_status
 from jobs_grpc.cli.files import replacing_file
 from jobs_grpc.cli.listing import RowWriter, add_listing_options
-from jobs_grpc.cli.output import count_progress
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
@@ -31,18 +28,8 @@ With --to, the file appears when it is complete.
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `export`."""
     parser = add_client_command(
-        commands,
-        "export",
-        _export,
-        usage="JOB [--to FILE]",
-        summary="write all executions of a job as CSV or JSON Lines",
-        formats=("csv", "jsonl"),
-        examples=(
-            "jobs-grpc export reboot-1 --to reboot-1.csv",
-            "jobs-grpc export reboot-1 -o jsonl --status FAILED | jq .failure_code",
-        ),
+        commands, "export JOB [--to FILE]", _export, formats=("csv", "jsonl")
     )
     parser.description = _DESCRIPTION
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -60,6 +47,11 @@ def add_command(commands: Subparsers) -> None:
 
 
 async def _export(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Write all executions of a job as CSV or JSON Lines.
+
+    jobs-grpc export reboot-1 --to reboot-1.csv
+    jobs-grpc export reboot-1 -o jsonl --status FAILED | jq .failure_code
+    """
     if args.output is None:
         args.output = "jsonl" if args.to and args.to.endswith((".jsonl", ".ndjson")) else "csv"
     if args.to is None:
@@ -99,7 +91,6 @@ def _mode_of_destination(path: Path) -> int:
 
 async def _write_pages(args: argparse.Namespace, jobs: JobsClient, file: TextIO) -> int:
     """Write the executions, and return how many there are."""
-    job = await jobs.get(args.job_id)
     pager = jobs.executions(
         args.job_id,
         status=execution_status(args),
@@ -108,18 +99,8 @@ async def _write_pages(args: argparse.Namespace, jobs: JobsClient, file: TextIO)
     )
     writer = RowWriter(args, EXECUTION_COLUMNS, file)
     count = 0
-    with count_progress(_expected_count(args, job)) as show:
-        async for page in pager.pages():
-            writer.write(page)
-            file.flush()
-            count += len(page)
-            show(count)
+    async for page in pager.pages():
+        writer.write(page)
+        file.flush()
+        count += len(page)
     return count
-
-
-def _expected_count(args: argparse.Namespace, job: pb.Job) -> int | None:
-    if args.failure_code is not None:
-        return None
-    if args.status:
-        return int(getattr(job.execution_counts, args.status.lower()))
-    return job.total_executions

@@ -20,32 +20,14 @@ _COLUMNS: tuple[Column[pb.FailureCount], ...] = (
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `failures`."""
-    parser = add_client_command(
-        commands,
-        "failures",
-        _failures,
-        usage="JOB",
-        summary="count the failures of a job by code",
-        formats=FORMATS,
-        examples=(
-            "jobs-grpc failures update-1",
-            "jobs-grpc failures update-1 --status FAILED TIMED_OUT -o csv",
-        ),
-    )
+    parser = add_client_command(commands, "failures JOB", _failures, formats=FORMATS)
     parser.epilog = (
         "DEVICES are a few examples; `export JOB --failure-code CODE` writes all of them."
     )
     arguments.add_job(parser)
     filters = parser.add_argument_group("filters")
-    filters.add_argument(
-        "--status",
-        choices=arguments.failure_statuses,
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="STATUS",
-        help=f"failures with one of these statuses: {', '.join(arguments.failure_statuses)}",
+    arguments.add_statuses(
+        filters, arguments.failure_statuses, "failures with one of these statuses"
     )
     arguments.add_texts(
         filters,
@@ -57,6 +39,11 @@ def add_command(commands: Subparsers) -> None:
 
 
 async def _failures(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Count the failures of a job by code.
+
+    jobs-grpc failures update-1
+    jobs-grpc failures update-1 --status FAILED TIMED_OUT -o csv
+    """
     summary = await jobs.failures(
         args.job_id,
         statuses=[pb.JobExecution.Status.Value(name) for name in args.status],

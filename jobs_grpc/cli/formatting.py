@@ -99,24 +99,15 @@ def is_active(job: pb.Job) -> bool:
     return job.status in (pb.Job.IN_PROGRESS, pb.Job.PAUSED)
 
 
-def execution_counts(job: pb.Job) -> dict[str, int]:
+def counts_by_status(counts: pb.ExecutionCounts) -> dict[str, int]:
     """Return the number of executions by status, in the order of the contract."""
-    return _counts_by_status(job.execution_counts)
-
-
-def format_counts(job: pb.Job) -> str:
-    """Format the counts that are not zero, such as "1 QUEUED, 2 SUCCEEDED"."""
-    return format_counts_of(job.execution_counts)
-
-
-def format_counts_of(counts: pb.ExecutionCounts) -> str:
-    """Format the counts that are not zero, such as "1 QUEUED, 2 SUCCEEDED"."""
-    by_status = _counts_by_status(counts).items()
-    return ", ".join(f"{count:,} {status.upper()}" for status, count in by_status if count)
-
-
-def _counts_by_status(counts: pb.ExecutionCounts) -> dict[str, int]:
     return {field.name: getattr(counts, field.name) for field in counts.DESCRIPTOR.fields}
+
+
+def format_counts(counts: pb.ExecutionCounts) -> str:
+    """Format the counts that are not zero, such as "1 QUEUED, 2 SUCCEEDED"."""
+    by_status = counts_by_status(counts).items()
+    return ", ".join(f"{count:,} {status.upper()}" for status, count in by_status if count)
 
 
 def job_duration(job: pb.Job) -> timedelta:
@@ -132,4 +123,4 @@ def format_summary(job: pb.Job) -> str:
     """Format status, duration and counts of a job in one line."""
     status = job_status_name(job.status)
     duration = format_duration(job_duration(job))
-    return f"{job.job_id} is {status} after {duration}: {format_counts(job)}"
+    return f"{job.job_id} is {status} after {duration}: {format_counts(job.execution_counts)}"

@@ -1,9 +1,8 @@
 """`jobs-grpc get`: shows a job and its executions."""
 
 import argparse
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
@@ -29,47 +28,32 @@ from jobs_grpc.text import escape_unprintable
 
 _PAGE_SIZE = 5000
 
-# The number of executions without --limit.
-_LIMIT = 20
-_MIN_LIMIT = 3
-# The title of the table, two lines of wrapped cells, the notes about columns and the next page
-# (three lines), the summary, and the prompt.
-_LINES_AROUND_EXECUTIONS = 8
-
 
 def add_command(commands: Subparsers) -> None:
-    """Add `get`."""
-    parser = add_client_command(
-        commands,
-        "get",
-        _get,
-        usage="JOB",
-        summary="show a job and its executions",
-        formats=FORMATS,
-        examples=("jobs-grpc get reboot-1", "jobs-grpc get reboot-1 --status FAILED --limit 100"),
-    )
+    parser = add_client_command(commands, "get JOB", _get, formats=FORMATS)
     parser.epilog = "The formats csv and jsonl print the executions only; `export` prints all."
     arguments.add_job(parser)
     add_filters(parser)
-    add_listing_options(
-        parser, EXECUTION_COLUMNS, limit=_LIMIT, noun="executions", fits_screen=True
-    )
+    add_listing_options(parser, EXECUTION_COLUMNS, limit=20, noun="executions")
 
 
 async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Show a job and its executions.
+
+    jobs-grpc get reboot-1
+    jobs-grpc get reboot-1 --status FAILED --limit 100
+    """
     job = await jobs.get(args.job_id)
-    lines = []
-    if args.output in ("table", "wide"):
-        lines = list(_job_lines(job, args.utc))
-        print("\n".join(lines))
-    is_for_people = bool(lines) and sys.stdout.isatty()
+    is_for_people = args.output in ("table", "wide")
+    if is_for_people:
+        print("\n".join(_job_lines(job, args.utc)))
     pager = jobs.executions(
         args.job_id,
         status=execution_status(args),
         failure_code=args.failure_code,
         page_size=_PAGE_SIZE,
         page_token=args.page_token,
-        limit=args.limit or (_fitting_limit(lines) if is_for_people else _LIMIT),
+        limit=args.limit,
     )
     await print_listing(
         args,
@@ -80,16 +64,9 @@ async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
         parent=message_dict(job),
         next_page="next_executions_page_token",
     )
-    if is_for_people:
+    if is_for_people and sys.stdout.isatty():
         # The first lines may have scrolled off the screen.
         print_note(format_summary(job))
-
-
-def _fitting_limit(lines: Sequence[str]) -> int:
-    """Return how many executions fit the terminal below the lines."""
-    columns, height = shutil.get_terminal_size()
-    used = sum(max(1, -(-len(line) // columns)) for line in lines) + _LINES_AROUND_EXECUTIONS
-    return min(max(_MIN_LIMIT, height - used), _LIMIT)
 
 
 def _job_lines(job: pb.Job, utc: bool) -> Iterator[str]:
@@ -122,4 +99,4 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         yield "criterion", format_criterion(criterion)
     if job.HasField("trip") and job.trip.tripped_at != job.pause.paused_at:
         yield "tripped", format_moment(job.trip.tripped_at, utc)
-    yield "devices", f"{job.total_executions:,}: {format_counts(job)}"
+    yield "devices", f"{job.total_executions:,}: {format_counts(job.execution_counts)}"

@@ -15,23 +15,17 @@ from jobs_grpc.client.errors import from_rpc_error
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `health`."""
     add_server_command(
-        commands,
-        "health",
-        _health,
-        usage="",
-        summary="ask the server whether it serves calls",
-        timeout=5.0,
-        timeout_help="timeout of the check (default: 5)",
-        examples=(
-            "jobs-grpc health",
-            "jobs-grpc health --server jobs.example.com:443 --tls --timeout 2",
-        ),
+        commands, "health", _health, timeout=5.0, timeout_help="timeout of the check (default: 5)"
     )
 
 
 def _health(args: argparse.Namespace) -> None:
+    """Ask the server whether it serves calls.
+
+    jobs-grpc health
+    jobs-grpc health --server jobs.example.com:443 --tls --timeout 2
+    """
     response = asyncio.run(_check(resolve_target(args), args.timeout))
     if args.output != "text":
         print_message(response, args.output)

@@ -41,33 +41,13 @@ _COLUMNS: tuple[Column[pb.Job], ...] = (
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `list`."""
-    parser = add_client_command(
-        commands,
-        "list",
-        _list_jobs,
-        usage="",
-        summary="list jobs, newest first",
-        formats=FORMATS,
-        examples=(
-            "jobs-grpc list --status PAUSED IN_PROGRESS --created-from 7d",
-            "jobs-grpc list -o csv --columns job_id,status,total_executions",
-        ),
-    )
+    parser = add_client_command(commands, "list", _list_jobs, formats=FORMATS)
     parser.epilog = (
         "OK counts the executions that are SUCCEEDED; NOT_OK those that are FAILED, TIMED_OUT or "
         "REJECTED."
     )
     filters = parser.add_argument_group("filters", "Only jobs that match all filters are listed.")
-    filters.add_argument(
-        "--status",
-        choices=pb.Job.Status.keys()[1:],
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="STATUS",
-        help=f"jobs with one of these statuses: {', '.join(pb.Job.Status.keys()[1:])}",
-    )
+    arguments.add_statuses(filters, pb.Job.Status.keys()[1:], "jobs with one of these statuses")
     target = filters.add_mutually_exclusive_group()
     for group, option, metavar, help_text in (
         (filters, "--type", "TYPE", "jobs with this document type"),
@@ -104,6 +84,11 @@ def add_command(commands: Subparsers) -> None:
 
 
 async def _list_jobs(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """List jobs, newest first.
+
+    jobs-grpc list --status PAUSED IN_PROGRESS --created-from 7d
+    jobs-grpc list -o csv --columns job_id,status,total_executions
+    """
     pager = jobs.list(
         statuses=[pb.Job.Status.Value(name) for name in args.status],
         document_type=args.type,

@@ -54,12 +54,8 @@ def add_listing_options(
     *,
     limit: int = 0,
     noun: str = "",
-    fits_screen: bool = False,
 ) -> None:
-    """Add --columns and --raw, and --limit and --page-token if there is a default limit.
-
-    If the listing `fits_screen`, --limit is None if it is not given.
-    """
+    """Add --columns and --raw, and --limit and --page-token if there is a default limit."""
     names = [column.name for column in columns]
     option: Any = parser.add_argument(
         "--columns",
@@ -80,10 +76,9 @@ def add_listing_options(
         parser.add_argument(
             "--limit",
             type=arguments.row_limit,
-            default=None if fits_screen else limit,
+            default=limit,
             metavar="N",
-            help=f"maximum number of {noun} (default: {limit}"
-            f"{', or fewer that fit the terminal' if fits_screen else ''})",
+            help=f"maximum number of {noun} (default: {limit})",
         )
         parser.add_argument(
             "--page-token",

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs_grpc.cli.formatting import (
-    execution_counts,
+    counts_by_status,
     format_duration,
     format_target,
     format_time_left,
@@ -49,8 +49,8 @@ _STAGE_STYLES = {
     "UNOPENED": "bright_black",
 }
 _STAGES_IN_VIEW = 10
-# The display must fit a terminal of 24 lines. `get` shows the whole reason.
-_MAX_WAIT_LINES = 4
+# Characters. The display must fit a terminal of 24 lines. `get` shows the whole reason.
+_MAX_WAIT = 250
 
 _RATE_WINDOW_SECONDS = 15.0
 _MIN_ELAPSED_SECONDS = 0.25
@@ -95,21 +95,6 @@ class Bar:
         yield Segment.line()
 
 
-class WrappedText:
-    """A text that wraps, and is cut after four lines."""
-
-    def __init__(self, text: str, style: str) -> None:
-        self._text = Text(escape_unprintable(text), style)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        lines = self._text.wrap(console, options.max_width)
-        yield from lines[: _MAX_WAIT_LINES - 1]
-        if rest := lines[_MAX_WAIT_LINES - 1 :]:
-            last = Text(" ").join(rest)
-            last.truncate(options.max_width, overflow="ellipsis")
-            yield last
-
-
 class LiveView:
     """Shows a job on a terminal: bar, counts, rate and duration."""
 
@@ -151,7 +136,7 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
         escape_unprintable, (job.job_id, job.document_type, format_target(job))
     )
     title = Text.assemble((job_id, "bold"), f"  {document_type} on {target}")
-    counts = execution_counts(job)
+    counts = counts_by_status(job.execution_counts)
     finished = job.succeeded_count + job.failed_count
     percent = 100 * finished // (job.total_executions or 1)
     legend = Text("  ").join(
@@ -177,7 +162,9 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
     ]
     lines += stage_bars(job)
     if wait := describe_wait(job, lambda time: f"in {format_time_left(time)}"):
-        lines.append(WrappedText(wait, "yellow"))
+        text = escape_unprintable(wait)
+        cut = text if len(text) <= _MAX_WAIT else f"{text[:_MAX_WAIT]}…"
+        lines.append(Text(cut, "yellow"))
     lines += [Text(escape_unprintable(step)) for step in next_steps(job)]
     return lines
 

@@ -12,7 +12,6 @@ from jobs_grpc.text import escape_unprintable
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `migrate`."""
     parser = commands.add_parser(
         "migrate",
         help="migrate the database and create the request role",

@@ -4,7 +4,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
@@ -121,43 +121,6 @@ def _restore_integers(value: Any) -> Any:
         case float() if value.is_integer() and abs(value) <= MAX_EXACT_INTEGER:
             return int(value)
     return value
-
-
-def byte_progress(items: Iterable[T], file: TextIO, size: int | None) -> Iterator[T]:
-    """Yield the items. On a terminal, show how many bytes of `file` have been read."""
-    if size is None:
-        yield from items
-        return
-    with count_progress(size) as show:
-        for item in items:
-            show(file.buffer.tell())
-            yield item
-
-
-@contextmanager
-def count_progress(total: int | None) -> Iterator[Callable[[int], None]]:
-    """Yield a function that shows how many items are done, of `total` if it is known.
-
-    It prints only on a terminal.
-    """
-    if not (sys.stderr and sys.stderr.isatty()):
-        yield lambda done: None
-        return
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-    except ImportError:
-        yield lambda done: None
-        return
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total)
-
-        def show(done: int) -> None:
-            text = f"{done:,}" if total is None else f"{done:,} of {total:,}"
-            progress.update(task, completed=done, description=text)
-
-        yield show
 
 
 @contextmanager

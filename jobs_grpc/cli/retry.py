@@ -14,27 +14,10 @@ from jobs_grpc.client import JobsClient
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `retry`."""
-    parser = add_client_command(
-        commands,
-        "retry",
-        _retry,
-        usage="JOB --status STATUS [STATUS ...]",
-        summary="queue unsuccessful executions of a job again",
-        examples=(
-            "jobs-grpc retry update-1 --status FAILED --failure-code FLASH",
-            "jobs-grpc retry update-1 --status FAILED TIMED_OUT --expires-in-hours 24",
-        ),
-    )
+    parser = add_client_command(commands, "retry JOB --status STATUS [STATUS ...]", _retry)
     arguments.add_job(parser)
-    parser.add_argument(
-        "--status",
-        choices=arguments.failure_statuses,
-        action="extend",
-        nargs="+",
-        required=True,
-        metavar="STATUS",
-        help=f"retry executions with these statuses: {', '.join(arguments.failure_statuses)}",
+    arguments.add_statuses(
+        parser, arguments.failure_statuses, "retry executions with these statuses", required=True
     )
     arguments.add_texts(
         parser,
@@ -49,17 +32,16 @@ def add_command(commands: Subparsers) -> None:
         help_text="retry only the executions of these devices",
     )
     hours = arguments.range_text(pb.RetryExecutionsRequest, "expires_in_hours")
-    expiry = parser.add_mutually_exclusive_group()
-    expiry.add_argument(
-        "--expires-in-hours",
-        type=arguments.expiry_hours,
-        metavar="N",
-        help=f"hours from now until the job expires, {hours} (default: unchanged)",
-    )
-    expiry.add_argument("--never-expires", action="store_true", help="do not let the job expire")
+    help_text = f"hours from now until the job expires, {hours} (default: unchanged)"
+    arguments.add_expiry(parser, arguments.expiry_hours, help_text)
 
 
 async def _retry(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Queue unsuccessful executions of a job again.
+
+    jobs-grpc retry update-1 --status FAILED --failure-code FLASH
+    jobs-grpc retry update-1 --status FAILED TIMED_OUT --expires-in-hours 24
+    """
     before = await read_before(args, jobs)
     retried = await jobs.retry(
         args.job_id,

@@ -79,12 +79,7 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="release at most N devices per minute (default: a whole stage at once)",
     )
-    group.add_argument(
-        "--max-in-progress",
-        type=arguments.max_in_progress,
-        metavar="N",
-        help="let at most N devices have the job IN_PROGRESS at a time",
-    )
+    arguments.add_max_in_progress(group)
     for action in ("pause", "cancel"):
         group.add_argument(
             f"--{action}-at",

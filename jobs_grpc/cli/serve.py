@@ -27,7 +27,6 @@ them immediately.
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `serve`."""
     parser = commands.add_parser(
         "serve",
         help="serve on the database of JOBS_DATABASE_URL",

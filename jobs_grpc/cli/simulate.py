@@ -26,18 +26,7 @@ _LINE_INTERVAL_SECONDS = 5.0
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `simulate`."""
-    parser = add_server_command(
-        commands,
-        "simulate",
-        _simulate,
-        usage="--devices N",
-        summary="run a fleet of simulated devices that carry out jobs",
-        examples=(
-            "jobs-grpc simulate --tenant demo --devices 1000",
-            "jobs-grpc simulate --tenant demo --devices 300 --bug 0.08:FLASH --for 60",
-        ),
-    )
+    parser = add_server_command(commands, "simulate --devices N", _simulate)
     parser.description = (
         "Run simulated devices. Each one waits for executions, starts them, reports progress and "
         "reports the result. The devices must exist; the default ids are those of the demo fleet. "
@@ -87,24 +76,10 @@ def add_command(commands: Subparsers) -> None:
         help="share of devices that always fail, with this failure code, such as 0.08:FLASH",
     )
     parser.add_argument(
-        "--bug-devices",
-        type=arguments.text,
-        default="*",
-        metavar="PATTERN",
-        help="only devices whose id matches have the bug, such as 'device-00*' (default: all)",
-    )
-    parser.add_argument(
         "--bug-version",
         type=arguments.text,
         metavar="VERSION",
         help="only executions whose document has this `version` have the bug (default: all)",
-    )
-    parser.add_argument(
-        "--progress",
-        type=arguments.progress_count,
-        default=2,
-        metavar="N",
-        help="progress reports per execution, 0–1000 (default: 2)",
     )
     parser.add_argument(
         "--poll",
@@ -124,12 +99,14 @@ def add_command(commands: Subparsers) -> None:
         metavar="SECONDS",
         help="stop after this time (default: run until Ctrl-C)",
     )
-    parser.add_argument(
-        "--seed", type=int, metavar="N", help="seed of the random results (default: random)"
-    )
 
 
 def _simulate(args: argparse.Namespace) -> None:
+    """Run a fleet of simulated devices that carry out jobs.
+
+    jobs-grpc simulate --tenant demo --devices 1000
+    jobs-grpc simulate --tenant demo --devices 300 --bug 0.08:FLASH --for 60
+    """
     if args.failure_rate + args.reject_rate + args.stall_rate > 1:
         raise CliError("the rates must not add up to more than 1", ExitCode.USAGE)
     target = resolve_target(args)
@@ -166,9 +143,9 @@ def _make_fleet(args: argparse.Namespace, target: Target) -> Fleet:
         failure_rate=args.failure_rate,
         reject_rate=args.reject_rate,
         stall_rate=args.stall_rate,
-        progress=args.progress,
-        seed=random.randrange(2**32) if args.seed is None else args.seed,  # noqa: S311
-        bug=args.bug and Bug(args.bug[0], args.bug[1], args.bug_devices, args.bug_version),
+        progress=2,
+        seed=random.randrange(2**32),  # noqa: S311
+        bug=args.bug and Bug(args.bug[0], args.bug[1], args.bug_version),
     )
     numbers = range(args.first, args.first + args.devices)
     return Fleet(

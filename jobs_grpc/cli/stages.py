@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.cli.formatting import format_counts_of, format_device_count, format_moment, is_active
+from jobs_grpc.cli.formatting import format_counts, format_device_count, format_moment, is_active
 from jobs_grpc.cli.rollout_text import format_gate, format_wait, stage_settings
 from jobs_grpc.text import escape_unprintable
 
@@ -29,7 +29,7 @@ def stage_lines(job: pb.Job, utc: bool = False) -> Iterator[str]:
     states = stage_states(job)
     name_width, state_width = (max(map(len, texts), default=0) for texts in (names, states))
     for index, (stage, name, state) in enumerate(zip(job.stages, names, states, strict=True)):
-        counts = format_counts_of(stage.execution_counts) or "no devices"
+        counts = format_counts(stage.execution_counts) or "no devices"
         drawn = bar(stage.execution_counts)
         line = f"{index:>2} {name:<{name_width}}  {state:<{state_width}}  {drawn}  {counts}"
         for text in (line, *(f"   {note}" for note in _notes(job, index, utc))):

@@ -8,7 +8,6 @@ from jobs_grpc.cli.output import print_note
 from jobs_grpc.text import escape_unprintable
 
 _GAP = 2
-_REPEATED = "(same as above)"
 
 _STATUS_STYLES = {
     "IN_PROGRESS": "cyan",
@@ -41,13 +40,9 @@ class TableColumn(NamedTuple):
 def print_table(
     columns: Sequence[TableColumn], rows: Iterable[Sequence[str]], *, fit: bool = True
 ) -> None:
-    """Print a table. On a narrow terminal, drop columns if `fit`; otherwise its lines wrap.
-
-    On a terminal, a long cell that repeats the one above it is not shown again.
-    """
+    """Print a table. On a narrow terminal, drop columns if `fit`; otherwise its lines wrap."""
     cells = [[escape_unprintable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
-        cells = _without_repeats(columns, cells)
         try:
             import rich  # noqa: F401
         except ImportError:
@@ -56,18 +51,6 @@ def print_table(
             _print_in_color(columns, cells, fit=fit)
             return
     _print_aligned(columns, cells)
-
-
-def _without_repeats(columns: Sequence[TableColumn], rows: list[list[str]]) -> list[list[str]]:
-    """Replace cells of columns that wrap."""
-    above = [[""] * len(columns), *rows]
-    return [
-        [
-            _REPEATED if column.wraps and cell == other and len(cell) > len(_REPEATED) else cell
-            for column, cell, other in zip(columns, row, previous, strict=True)
-        ]
-        for row, previous in zip(rows, above, strict=False)
-    ]
 
 
 def _print_aligned(columns: Sequence[TableColumn], rows: list[list[str]]) -> None:

@@ -16,18 +16,7 @@ from jobs_grpc.client import JobsClient
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `update`."""
-    parser = add_client_command(
-        commands,
-        "update",
-        _update,
-        usage="JOB",
-        summary="change the settings of a job",
-        examples=(
-            "jobs-grpc update update-1 --max-in-progress 200",
-            "jobs-grpc update update-1 --rollout rollout.yaml",
-        ),
-    )
+    parser = add_client_command(commands, "update JOB", _update)
     arguments.add_job(parser)
     parser.add_argument(
         "--rollout",
@@ -35,26 +24,16 @@ def add_command(commands: Subparsers) -> None:
         metavar="FILE",
         help="read the rollout, the failure criteria or both from this YAML or JSON file",
     )
-    parser.add_argument(
-        "--max-in-progress",
-        type=arguments.max_in_progress,
-        metavar="N",
-        help="let at most N devices have the job IN_PROGRESS at a time",
+    arguments.add_max_in_progress(parser)
+    expiry = arguments.add_expiry(
+        parser, arguments.new_expiry_hours, "let the job expire in N hours from now, 1–8784"
     )
-    expiry = parser.add_mutually_exclusive_group()
     expiry.add_argument(
         "--expires-at",
         type=arguments.time,
         metavar="TIME",
         help="let the job expire at this time, such as 2030-01-31T12:00:00Z",
     )
-    expiry.add_argument(
-        "--expires-in-hours",
-        type=arguments.new_expiry_hours,
-        metavar="N",
-        help="let the job expire in N hours from now, 1–8784",
-    )
-    expiry.add_argument("--never-expires", action="store_true", help="do not let the job expire")
     parser.add_argument(
         "--in-progress-timeout",
         type=arguments.timeout_minutes,
@@ -65,6 +44,11 @@ def add_command(commands: Subparsers) -> None:
 
 
 async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Change the settings of a job.
+
+    jobs-grpc update update-1 --max-in-progress 200
+    jobs-grpc update update-1 --rollout rollout.yaml
+    """
     rollout, criteria, paths = pb.Rollout(), [], []
     if args.rollout is not None:
         file_rollout, file_criteria = read_rollout_file(args.rollout)

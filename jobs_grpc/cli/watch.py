@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
@@ -12,11 +12,14 @@ from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_server_command
 from jobs_grpc.cli.connection import connect, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, retry_note
-from jobs_grpc.cli.formatting import execution_counts, format_summary, format_time, utc_now
+from jobs_grpc.cli.formatting import counts_by_status, format_summary, format_time, utc_now
 from jobs_grpc.cli.next_steps import describe_wait, next_steps
 from jobs_grpc.cli.output import print_message, print_note
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsError, RetryPolicy, job_status_name
+
+if TYPE_CHECKING:
+    from jobs_grpc.cli.live import LiveView
 
 _DESCRIPTION = """\
 Follow a job until it finishes. On a terminal, show a progress bar; otherwise
@@ -33,34 +36,17 @@ exit codes:
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `watch`."""
     parser = add_server_command(
         commands,
-        "watch",
+        "watch JOB",
         _watch,
-        usage="JOB",
-        summary="follow a job until it finishes",
         timeout=None,
         timeout_help="exit with code 5 if the job does not finish in time (default: no timeout)",
-        examples=("jobs-grpc watch update-1", "jobs-grpc watch update-1 --json --timeout 3600"),
     )
     parser.description = _DESCRIPTION
     parser.epilog = _EXIT_CODES_HELP
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     arguments.add_job(parser)
-
-
-class View(Protocol):
-    """Shows the states of a job."""
-
-    def show(self, job: pb.Job) -> None:
-        """Show a new state of the job."""
-
-    def show_retry(self, note: str) -> None:
-        """Show why the job is not followed at the moment."""
-
-    def close(self) -> None:
-        """Leave the last state on the screen."""
 
 
 class LineView:
@@ -96,6 +82,11 @@ class LineView:
 
 
 def _watch(args: argparse.Namespace) -> None:
+    """Follow a job until it finishes.
+
+    jobs-grpc watch update-1
+    jobs-grpc watch update-1 --json --timeout 3600
+    """
     asyncio.run(_follow(args))
 
 
@@ -133,7 +124,7 @@ async def _follow(args: argparse.Namespace) -> None:
         print(format_summary(last))
 
 
-def _choose_view(args: argparse.Namespace) -> View:
+def _choose_view(args: argparse.Namespace) -> "LineView | LiveView":
     if args.output != "text":
         return LineView(_print_json_line)
     if sys.stdout.isatty():
@@ -152,6 +143,8 @@ def _print_json_line(job: pb.Job) -> None:
 
 
 def _print_line(job: pb.Job) -> None:
-    counts = [f"{status}={count}" for status, count in execution_counts(job).items()]
+    counts = [
+        f"{status}={count}" for status, count in counts_by_status(job.execution_counts).items()
+    ]
     status = job_status_name(job.status)
     print(utc_now("milliseconds"), status, *counts, f"total={job.total_executions}", flush=True)

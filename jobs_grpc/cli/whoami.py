@@ -18,18 +18,15 @@ _LABEL_WIDTH = 17
 
 
 def add_command(commands: Subparsers) -> None:
-    """Add `whoami`."""
-    add_client_command(
-        commands,
-        "whoami",
-        _whoami,
-        usage="",
-        summary="show who the server says you are, and which calls you may make",
-        examples=("jobs-grpc whoami", "jobs-grpc whoami --context prod --json"),
-    )
+    add_client_command(commands, "whoami", _whoami)
 
 
 async def _whoami(args: argparse.Namespace, jobs: JobsClient) -> None:
+    """Show who the server says you are, and which calls you may make.
+
+    jobs-grpc whoami
+    jobs-grpc whoami --context prod --json
+    """
     caller = await jobs.caller()
     if args.output != "text":
         print_message(caller, args.output)

@@ -7,7 +7,6 @@ import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -123,9 +122,9 @@ async def test_import_is_rolled_back_when_line_after_full_batch_is_invalid(
         ("device_id,device_id\na,b\n", "not 'device_id', 'device_id'"),
         (b"device_id\n\xff\n", "fleet.csv: must be UTF-8"),
         ('device_id\n"a"b\n', "fleet.csv:2: "),
-        ("device_id\na\n" + 5000 * "b", "fleet.csv:3: a row must have at most 4096 characters"),
-        (5000 * "b", "fleet.csv:1: a row must have at most 4096 characters"),
-        ('device_id\n"' + 5000 * "b\n", "fleet.csv:2: a row must have at most 4096 characters"),
+        ("device_id\na\n" + 200_000 * "b", "fleet.csv:3: field larger than field limit"),
+        (200_000 * "b", "fleet.csv:1: field larger than field limit"),
+        ('device_id\n"' + 100_000 * "b\n", ": field larger than field limit"),
     ],
 )
 async def test_import_rejects_file_in_another_format(
@@ -136,34 +135,6 @@ async def test_import_rejects_file_in_another_format(
     assert result.code == 2
     assert message in result.err
     assert await _devices(database, tenant) == []
-
-
-async def test_import_reads_no_more_of_a_long_line_than_it_needs(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class EndlessLine(io.RawIOBase):
-        """A line that does not end; `count` is the number of bytes that were read."""
-
-        count = 0
-
-        def readable(self) -> bool:
-            return True
-
-        def readinto(self, buffer: Any) -> int:
-            buffer[:] = b"x" * len(buffer)
-            self.count += len(buffer)
-            return len(buffer)
-
-    line = EndlessLine()
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(line)))
-
-    result = await shell("devices", "import", "-", "--tenant", "t")
-
-    assert (result.code, result.err) == (
-        2,
-        "jobs-grpc: nothing was imported:\n-:1: a row must have at most 4096 characters\n",
-    )
-    assert line.count < 100_000
 
 
 async def test_import_accepts_the_longest_ids(
@@ -211,13 +182,10 @@ async def test_import_fails_when_standard_input_is_unusable(
     assert (result.code, result.out, result.err) == (2, "", f"jobs-grpc: {message}\n")
 
 
-async def test_import_shows_no_progress_bar_for_pipe(
-    shell: Shell, database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_import_reads_a_pipe(shell: Shell, database: Database, tenant: str) -> None:
     reader, writer = os.pipe()
     os.write(writer, b"device_id\na\n")
     os.close(writer)
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
 
     result = await shell("devices", "import", f"/dev/fd/{reader}", "--tenant", tenant)
 

@@ -35,9 +35,12 @@ def _nested(levels: int) -> str:
         ([*CREATE, "--params", _nested(30)], 2, "INVALID_ARGUMENT: document_params.a"),
         ([*CREATE, "--params", '{"n": 9007199254740993}'], 2, "--params: 9007199254740993 is bey"),
         ([*CREATE, "--params", f'{{"n": -1{"0" * 5000}}}'], 2, "--params: -1000"),
-        ([*CREATE, "--params", '{"n": 1e999}'], 2, "--params: 1e999 is too large"),
-        ([*CREATE, "--params", '{"n": NaN}'], 2, "--params: NaN is not JSON"),
-        ([*CREATE, "--params", '{"n": -Infinity}'], 2, "--params: -Infinity is not JSON"),
+        (
+            [*CREATE, "--params", '{"n": 1e999}'],
+            2,
+            "INVALID_ARGUMENT: document_params.n must be a f",
+        ),
+        ([*CREATE, "--params", '{"n": NaN}'], 2, "INVALID_ARGUMENT: document_params.n must be a f"),
         ([*CREATE, "--params", '{"n": "\udcff"}'], 2, "--params: "),
         ([*CREATE, "--params", '{"n": "\\ud800"}'], 2, "--params: "),
         (

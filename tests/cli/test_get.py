@@ -81,17 +81,8 @@ async def test_get_shows_gates_approvals_and_what_a_stage_waits_for(
     ]
 
 
-async def test_get_shows_repeated_details_in_full_without_a_terminal(
-    shell: Shell, canceled_job: str
-) -> None:
-    got = await shell("get", canceled_job)
-
-    assert got.out.count('{"reason": "the release is bad"}') == 20
-    assert "same as above" not in got.out
-
-
 @pytest.mark.slow
-async def test_get_fits_a_terminal_of_24_lines(
+async def test_get_ends_with_the_summary_on_a_terminal(
     server: Server, tenant: str, canceled_job: str
 ) -> None:
     code, shown = await run_on_terminal(
@@ -100,26 +91,10 @@ async def test_get_fits_a_terminal_of_24_lines(
 
     lines = re.sub(r"\x1b\[[0-9;]*m", "", without_times(shown)).splitlines()
     assert code == 0
-    assert [line.rstrip() for line in lines[:10]] == [
-        "job           j",
-        "status        CANCELED",
-        "cancel reason the release is bad",
-        "type          x",
-        "params        {}",
-        "target        all",
-        "created       TIME by olivia",
-        "expires       TIME",
-        "devices       30: 30 REJECTED",
-        "",
-    ]
-    assert lines[10].split()[0] == "DEVICE"
     assert [line.split()[0] for line in lines if line.startswith("d0")] == [
-        f"d{number:05}" for number in range(1, 7)
+        f"d{number:05}" for number in range(1, 21)
     ]
-    assert sum("(same as above)" in line for line in lines) == 5
     assert re.fullmatch(r"j is CANCELED after 0:0\d:\d\d: 30 REJECTED", lines[-1])
-    # With the prompt below it.
-    assert sum(-(-len(line) // 80) or 1 for line in lines) < 24
 
 
 async def test_get_shows_only_executions_with_requested_status(

@@ -165,7 +165,7 @@ async def test_simulate_counts_calls_that_a_limit_refuses(
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
         result = await shell(
             *FLEET,
-            *("--poll", "0.01", "--for", "3", "--progress", "0"),
+            *("--poll", "0.01", "--for", "3"),
             *("--tenant", operator.tenant, "--server", server.address),
         )
 

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple, TypeAlias
 
 Outcome: TypeAlias = Literal["SUCCEEDED", "FAILED", "REJECTED", "STALLED"]
@@ -34,19 +33,13 @@ class Bug:
     rate: float
     """The share of the devices, between 0 and 1."""
     failure_code: str
-    devices: str = "*"
-    """A glob pattern of the device ids that can have the bug."""
     version: str | None = None
     """Only executions whose document has this `version`; None: all."""
 
     def affects(self, device_id: str, document_params: Mapping[str, object], seed: int) -> bool:
         """Return whether an execution fails; the answer is the same for each attempt."""
         rng = random.Random(f"{seed}/bug/{device_id}")  # noqa: S311 - not for security
-        return (
-            rng.random() < self.rate
-            and fnmatchcase(device_id, self.devices)
-            and self.version in (None, document_params.get("version"))
-        )
+        return rng.random() < self.rate and self.version in (None, document_params.get("version"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ def test_outcomes_occur_at_their_rates() -> None:
 
 
 def test_bug_fails_the_same_devices_in_each_attempt() -> None:
-    bug = Bug(0.25, "FLASH", devices="d1*", version="2.1")
+    bug = Bug(0.25, "FLASH", version="2.1")
     behavior = DeviceBehavior((1, 5), 0, 0, 0, 2, seed=1, bug=bug)
 
     def failed(number: int, version: str) -> set[str]:
@@ -27,8 +27,7 @@ def test_bug_fails_the_same_devices_in_each_attempt() -> None:
         return {name for name, plan in plans.items() if plan.failure_code == "FLASH"}
 
     assert failed(1, "2.1") == failed(2, "2.1")
-    assert 10 < len(failed(1, "2.1")) < 50
-    assert all(name.startswith("d1") for name in failed(1, "2.1"))
+    assert 20 < len(failed(1, "2.1")) < 100
     assert failed(1, "2.2") == set()
 
 
