@@ -60,11 +60,6 @@ class JwtAuthenticator:
         self._max_cached_tokens = max_cached_tokens
         self._cache: OrderedDict[bytes, Principal] = OrderedDict()
 
-    @property
-    def cached_tokens(self) -> int:
-        """How many verified tokens are in the cache."""
-        return len(self._cache)
-
     async def authenticate(self, metadata: Metadata) -> Principal:
         """Return the caller.
 

@@ -103,8 +103,8 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
             f"Groups:  {', '.join(DEMO_GROUPS)}",
             f"Data:    {cluster.data_dir}",
             f"SQL:     psql {shlex.quote(cluster.dsn(_DATABASE))}",
-            f"Log:     {_log_hint(config)}",
-            *_metrics_url(config),
+            f"Log:     {config.log.level} and above (JOBS_LOG_LEVEL=INFO: all calls)",
+            *([f"Metrics: http://{metrics}/metrics"] if (metrics := config.metrics.listen) else []),
             "",
             *_example_commands(address, config),
             "",
@@ -112,16 +112,6 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
             "",
         ]
     )
-
-
-def _metrics_url(config: Config) -> list[str]:
-    return [f"Metrics: http://{config.metrics.listen}/metrics"] if config.metrics.listen else []
-
-
-def _log_hint(config: Config) -> str:
-    if config.log.level in ("DEBUG", "INFO"):
-        return "each call"
-    return "warnings, errors, changes by operators (JOBS_LOG_LEVEL=INFO: all calls)"
 
 
 def _example_commands(address: str, config: Config) -> list[str]:

@@ -36,13 +36,15 @@ def read_rollout_file(
     except (OSError, UnicodeDecodeError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
         raise CliError(f"can't read {path}: {reason}", ExitCode.USAGE) from None
-    fields = _parse_json(path, text) if path.endswith(".json") else _parse_yaml(path, text)
     request = pb.CreateJobRequest()
     try:
+        fields = json.loads(text) if path.endswith(".json") else _parse_yaml(path, text)
         _check_fields("", fields, request.DESCRIPTOR, _FIELDS)
         json_format.ParseDict(fields, request)
     except (ValueError, json_format.ParseError) as e:
         raise CliError(f"{path}: {' '.join(str(e).split())}", ExitCode.USAGE) from None
+    except RecursionError:
+        raise CliError(f"{path}: nested too deeply", ExitCode.USAGE) from None
     rollout = request.rollout if request.HasField("rollout") else None
     return rollout, list(request.failure_criteria) if "failure_criteria" in fields else None
 
@@ -106,15 +108,6 @@ def _suggestion(name: object, names: Sequence[str]) -> str:
     return f"; did you mean {suggested}?" if suggested else f"; the fields are {', '.join(names)}"
 
 
-def _parse_json(path: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as e:
-        raise CliError(f"{path}: {e}", ExitCode.USAGE) from None
-    except RecursionError:
-        raise CliError(f"{path}: nested too deeply", ExitCode.USAGE) from None
-
-
 def _parse_yaml(path: str, text: str) -> Any:
     try:
         import yaml
@@ -125,7 +118,5 @@ def _parse_yaml(path: str, text: str) -> Any:
         ) from None
     try:
         return yaml.safe_load(text)
-    except RecursionError:
-        raise CliError(f"{path}: nested too deeply", ExitCode.USAGE) from None
     except yaml.YAMLError as e:
-        raise CliError(f"{path}: {' '.join(str(e).split())}", ExitCode.USAGE) from None
+        raise ValueError(str(e)) from None

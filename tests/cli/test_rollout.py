@@ -324,7 +324,7 @@ async def test_update_changes_the_expiry(shell: Shell, operator: Operator) -> No
     soon = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
     early = await shell("update", "j", "--expires-at", soon)
     assert early.code != 0
-    assert "The rollout takes at least 10 min" in early.err
+    assert "The rollout takes at least " in early.err
     both = await shell("update", "j", "--never-expires", "--expires-in-hours", "5")
     assert both.code == 2
 
