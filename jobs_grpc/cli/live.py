@@ -22,6 +22,7 @@ from jobs_grpc.cli.formatting import (
 )
 from jobs_grpc.cli.next_steps import describe_wait, next_steps
 from jobs_grpc.cli.stages import BAR_CHARACTERS, split_width, stage_name, stage_states
+from jobs_grpc.cli.tables import STATUS_STYLES
 from jobs_grpc.client import job_status_name
 from jobs_grpc.text import escape_unprintable
 
@@ -34,13 +35,6 @@ _EXECUTION_STYLES = {
     "queued": "bright_black",
     "held": "bright_black",
 }
-_JOB_STATUSES = {
-    "IN_PROGRESS": "cyan",
-    "PAUSED": "yellow",
-    "COMPLETED": "green",
-    "CANCELED": "yellow",
-}
-
 _STAGE_STYLES = {
     "PENDING": "bright_black",
     "OPEN": "cyan",
@@ -155,7 +149,7 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
         left = timedelta(seconds=(job.total_executions - finished) / rate) if rate else None
         facts[1:1] = [f"{rate:,.1f}/s", f"{format_duration(left) if left else '-'} left"]
     lines: list[RenderableType] = [
-        _left_and_right(title, Text(status, _JOB_STATUSES.get(status, ""))),
+        _left_and_right(title, Text(status, STATUS_STYLES.get(status, ""))),
         _left_and_right(Bar(counts), Text(f"{percent} %")),
         legend,
         Text(" · ".join(facts), "bright_black"),

@@ -9,7 +9,7 @@ from jobs_grpc.text import escape_unprintable
 
 _GAP = 2
 
-_STATUS_STYLES = {
+STATUS_STYLES = {
     "IN_PROGRESS": "cyan",
     "PAUSED": "yellow",
     "COMPLETED": "green",
@@ -102,7 +102,7 @@ def _print_in_color(columns: Sequence[TableColumn], rows: list[list[str]], *, fi
         )
     for row in rows:
         cells = [row[index] for index in widths]
-        table.add_row(*(Text(cell, style=_STATUS_STYLES.get(cell, "")) for cell in cells))
+        table.add_row(*(Text(cell, style=STATUS_STYLES.get(cell, "")) for cell in cells))
     # If columns that are never cut do not fit, the terminal wraps the lines.
     console.width = max(console.width, _total_width(widths, gap) + gap)
     console.print(table)

@@ -4,21 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_type_hints
 
+from jobs_grpc.config import settings
 from jobs_grpc.config.declaration import ConfigError, read_group
 from jobs_grpc.config.parsers import dsn, is_local
 from jobs_grpc.config.settings import (
     DEFAULT_ADDRESS,
     DEV_METRICS_ADDRESS,
     DEV_POLL_AFTER,
-    AuthConfig,
-    DatabaseConfig,
     JwtConfig,
     LimitsConfig,
-    LogConfig,
-    MaintenanceConfig,
-    MetricsConfig,
-    PoolConfig,
-    ServerConfig,
     TlsConfig,
 )
 
@@ -26,17 +20,10 @@ __all__ = [
     "DEFAULT_ADDRESS",
     "DEV_METRICS_ADDRESS",
     "DEV_POLL_AFTER",
-    "AuthConfig",
     "Config",
     "ConfigError",
-    "DatabaseConfig",
     "JwtConfig",
     "LimitsConfig",
-    "LogConfig",
-    "MaintenanceConfig",
-    "MetricsConfig",
-    "PoolConfig",
-    "ServerConfig",
     "TlsConfig",
     "is_local",
     "read_dsn",
@@ -47,16 +34,16 @@ __all__ = [
 class Config:
     """The settings of a server, by group. `from_env` reads them."""
 
-    server: ServerConfig
-    database: DatabaseConfig
-    pool: PoolConfig
-    maintenance: MaintenanceConfig
-    auth: AuthConfig
+    server: settings.ServerConfig
+    database: settings.DatabaseConfig
+    pool: settings.PoolConfig
+    maintenance: settings.MaintenanceConfig
+    auth: settings.AuthConfig
     tls: TlsConfig
     jwt: JwtConfig
     limits: LimitsConfig
-    metrics: MetricsConfig
-    log: LogConfig
+    metrics: settings.MetricsConfig
+    log: settings.LogConfig
 
     def __post_init__(self) -> None:
         """Raise ConfigError if the groups contradict each other."""
