@@ -4,6 +4,7 @@ import argparse
 import os
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -13,6 +14,7 @@ from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.executions import EXECUTION_COLUMNS, add_filters, execution_status
 from jobs_grpc.cli.files import replacing_file
 from jobs_grpc.cli.listing import RowWriter, add_listing_options
+from jobs_grpc.cli.output import progress_line
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
@@ -60,8 +62,8 @@ async def _export(args: argparse.Namespace, jobs: JobsClient) -> None:
     path = Path(args.to)
     mode = _mode_of_destination(path)
     try:
-        with replacing_file(path, mode) as file:
-            count = await _write_pages(args, jobs, file)
+        with replacing_file(path, mode) as file, progress_line() as show:
+            count = await _write_pages(args, jobs, file, show)
     except OSError as e:
         raise CliError(f"can't write {path}: {e.strerror}") from None
     executions = "1 execution" if count == 1 else f"{count:,} executions"
@@ -89,8 +91,13 @@ def _mode_of_destination(path: Path) -> int:
     raise CliError(f"can't write {path}: {problem}", ExitCode.USAGE)
 
 
-async def _write_pages(args: argparse.Namespace, jobs: JobsClient, file: TextIO) -> int:
-    """Write the executions, and return how many there are."""
+async def _write_pages(
+    args: argparse.Namespace,
+    jobs: JobsClient,
+    file: TextIO,
+    show: Callable[[str], None] | None = None,
+) -> int:
+    """Write the executions, and return how many there are. `show` gets the progress."""
     pager = jobs.executions(
         args.job_id,
         status=execution_status(args),
@@ -103,4 +110,6 @@ async def _write_pages(args: argparse.Namespace, jobs: JobsClient, file: TextIO)
         writer.write(page)
         file.flush()
         count += len(page)
+        if show:
+            show(f"{count:,} executions")
     return count

@@ -16,7 +16,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import export
 from tests.support.callers import Operator
-from tests.support.cli import Shell
+from tests.support.cli import Shell, run_on_terminal
 from tests.support.database import Database
 from tests.support.scale import SCALE
 from tests.support.scripted_server import Answer, Refusal, running_scripted_server
@@ -187,6 +187,21 @@ async def test_export_gives_a_new_file_the_mode_of_the_umask(
         os.umask(before)
 
     assert stat.S_IMODE((tmp_path / "a.csv").stat().st_mode) == 0o640
+
+
+@pytest.mark.slow
+async def test_export_counts_executions_on_a_terminal(
+    server: Server, operator: Operator, job: str, tmp_path: Path
+) -> None:
+    code, shown = await run_on_terminal(
+        *("export", job, "--to", str(tmp_path / "a.csv")),
+        JOBS_SERVER=server.address,
+        JOBS_TENANT=operator.tenant,
+    )
+
+    assert code == 0
+    assert "\r\x1b[K30 executions" in shown
+    assert "exported 30 executions to" in shown
 
 
 # Prints the peak memory of a command in KiB.
