@@ -181,7 +181,7 @@ FROM copied_jobs j;
 
 INSERT INTO jobs.job_executions
     (tenant_id, job_id, device_id, status, execution_number, canceled_by_operator, queued_at,
-     started_at, last_updated_at, status_details, failure_code)
+     started_at, last_updated_at, status_details, failure_code, end_cause)
 SELECT
     e.tenant_id, e.job_id, e.device_id, e.status::text::jobs.execution_status,
     coalesce(e.execution_number, 1), canceled.by_operator, time.queued_at,
@@ -193,7 +193,8 @@ SELECT
     -- '' if the device failed: the platform had no failure codes.
     CASE WHEN e.status::text = 'FAILED'
               OR e.status::text = 'TIMED_OUT' AND e.started_at IS NOT NULL
-              OR e.status::text = 'REJECTED' AND NOT canceled.by_operator THEN '' END
+              OR e.status::text = 'REJECTED' AND NOT canceled.by_operator THEN '' END,
+    CASE WHEN canceled.by_operator THEN 'JOB_CANCELED' END
 FROM public.job_executions e
 JOIN copied_jobs j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id
 CROSS JOIN LATERAL (

@@ -9,7 +9,7 @@ from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, print_listing
 from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.client import JobsClient, execution_status_name
+from jobs_grpc.client import JobsClient, end_cause_name, execution_status_name
 
 _Column = Column[pb.JobExecution]
 
@@ -18,9 +18,31 @@ def _optional(field: str) -> Callable[[pb.JobExecution], object]:
     return lambda execution: getattr(execution, field) if execution.HasField(field) else None  # type: ignore[arg-type]
 
 
+# What people call an end that the status does not tell.
+_END_WORDS = {
+    pb.JobExecution.JOB_EXPIRED: "expired",
+    pb.JobExecution.JOB_CANCELED: "canceled",
+    pb.JobExecution.EXECUTION_CANCELED: "canceled",
+    pb.JobExecution.DEVICE_REMOVED: "removed",
+}
+
+
+def _status_text(execution: pb.JobExecution) -> str:
+    """Return the status and how the execution ended, such as "REJECTED (canceled)"."""
+    status = execution_status_name(execution.status)
+    word = _END_WORDS.get(execution.end_cause)
+    return f"{status} ({word})" if word else status
+
+
 _DEVICE = _Column("device_id", "DEVICE", lambda e: e.device_id)
 _JOB = _Column("job_id", "JOB", lambda e: e.job_id)
-_STATUS = _Column("status", "STATUS", lambda e: execution_status_name(e.status), drop_order=1)
+_STATUS = _Column(
+    "status",
+    "STATUS",
+    lambda e: execution_status_name(e.status),
+    drop_order=1,
+    text=_status_text,
+)
 _UPDATED = _Column("last_updated_at", "UPDATED", lambda e: e.last_updated_at, drop_order=5)
 _STARTED = _Column("started_at", "STARTED", _optional("started_at"), drop_order=6)
 _QUEUED = _Column("queued_at", "QUEUED", lambda e: e.queued_at, wide=True)
@@ -29,18 +51,24 @@ _STAGE = _Column("stage", "STAGE", _optional("stage"), wide=True, is_number=True
 _VERSION = _Column("version", "VERSION", lambda e: e.version, wide=True, is_number=True)
 _ATTEMPT = _Column("execution_number", "ATTEMPT", lambda e: e.execution_number, 4, is_number=True)
 _CODE = _Column("failure_code", "CODE", lambda e: e.failure_code or None, drop_order=3)
+_END_CAUSE = _Column(
+    "end_cause",
+    "END_CAUSE",
+    lambda e: end_cause_name(e.end_cause) if e.end_cause else None,
+    wide=True,
+)
 _DETAILS = _Column(
     "status_details", "DETAILS", _optional("status_details"), 2, min_width=20, wraps=True
 )
 _REST = (_UPDATED, _STARTED, _QUEUED, _TIMES_OUT, _STAGE, _VERSION)
 
-EXECUTION_COLUMNS = (_DEVICE, _STATUS, *_REST, _ATTEMPT, _CODE, _DETAILS)
-_DEVICE_COLUMNS = (_JOB, _STATUS, *_REST, _ATTEMPT, _CODE, _DETAILS)
-_ATTEMPT_COLUMNS = (_ATTEMPT, _STATUS, *_REST, _CODE, _DETAILS)
+EXECUTION_COLUMNS = (_DEVICE, _STATUS, *_REST, _ATTEMPT, _CODE, _END_CAUSE, _DETAILS)
+_DEVICE_COLUMNS = (_JOB, _STATUS, *_REST, _ATTEMPT, _CODE, _END_CAUSE, _DETAILS)
+_ATTEMPT_COLUMNS = (_ATTEMPT, _STATUS, *_REST, _CODE, _END_CAUSE, _DETAILS)
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
-    """Add --status and --failure-code."""
+    """Add --status, --failure-code and --end-cause."""
     filters = parser.add_argument_group("filters")
     filters.add_argument(
         "--status",
@@ -54,11 +82,22 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         metavar="CODE",
         help="executions that failed with this code; '' selects those without a code",
     )
+    filters.add_argument(
+        "--end-cause",
+        choices=pb.JobExecution.EndCause.keys()[1:],
+        metavar="CAUSE",
+        help=f"executions that this ended: {', '.join(pb.JobExecution.EndCause.keys()[1:])}",
+    )
 
 
 def execution_status(args: argparse.Namespace) -> pb.JobExecution.Status.ValueType:
     """Return the status to filter by."""
     return pb.JobExecution.Status.Value(args.status or "STATUS_UNSPECIFIED")
+
+
+def end_cause(args: argparse.Namespace) -> pb.JobExecution.EndCause.ValueType:
+    """Return the cause to filter by."""
+    return pb.JobExecution.EndCause.Value(args.end_cause or "END_CAUSE_UNSPECIFIED")
 
 
 def add_command(commands: Subparsers) -> None:
@@ -96,6 +135,7 @@ async def _device(args: argparse.Namespace, jobs: JobsClient) -> None:
         device_id=args.device_id,
         status=execution_status(args),
         failure_code=args.failure_code,
+        end_cause=end_cause(args),
         page_token=args.page_token,
         limit=args.limit,
     )

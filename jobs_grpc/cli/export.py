@@ -11,7 +11,7 @@ from typing import TextIO
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.cli.executions import EXECUTION_COLUMNS, add_filters, execution_status
+from jobs_grpc.cli.executions import EXECUTION_COLUMNS, add_filters, end_cause, execution_status
 from jobs_grpc.cli.files import replacing_file
 from jobs_grpc.cli.listing import RowWriter, add_listing_options
 from jobs_grpc.cli.output import progress_line
@@ -102,6 +102,7 @@ async def _write_pages(
         args.job_id,
         status=execution_status(args),
         failure_code=args.failure_code,
+        end_cause=end_cause(args),
         page_size=_PAGE_SIZE,
     )
     writer = RowWriter(args, EXECUTION_COLUMNS, file)

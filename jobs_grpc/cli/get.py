@@ -8,7 +8,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.executions import EXECUTION_COLUMNS, add_filters, execution_status
+from jobs_grpc.cli.executions import EXECUTION_COLUMNS, add_filters, end_cause, execution_status
 from jobs_grpc.cli.formatting import (
     format_counts,
     format_creation,
@@ -51,6 +51,7 @@ async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
         args.job_id,
         status=execution_status(args),
         failure_code=args.failure_code,
+        end_cause=end_cause(args),
         page_size=_PAGE_SIZE,
         page_token=args.page_token,
         limit=args.limit,

@@ -46,6 +46,8 @@ class Column(Generic[M]):
     wide: bool = False
     """Shown by `-o wide` and --columns only."""
     is_number: bool = False
+    text: Callable[[M], object] | None = None
+    """Returns what tables show in place of the value."""
 
 
 def add_listing_options(
@@ -169,7 +171,7 @@ def print_rows(args: argparse.Namespace, columns: Sequence[Column[M]], items: It
             )
             for c in shown
         ],
-        ([_text(column.value(item), args.utc) for column in shown] for item in items),
+        ([_text((c.text or c.value)(item), args.utc) for c in shown] for item in items),
         fit=args.output != "wide",
     )
 

@@ -10,7 +10,7 @@ The classes of errors are in `jobs_grpc.client.errors`.
 from jobs_grpc.client import errors
 from jobs_grpc.client.channel import Connection, Tls
 from jobs_grpc.client.devices import DeviceClient
-from jobs_grpc.client.enums import execution_status_name, job_status_name
+from jobs_grpc.client.enums import end_cause_name, execution_status_name, job_status_name
 from jobs_grpc.client.errors import JobsError
 from jobs_grpc.client.jobs import JobsClient
 from jobs_grpc.client.pager import Pager
@@ -27,6 +27,7 @@ __all__ = [
     "ReportStream",
     "RetryPolicy",
     "Tls",
+    "end_cause_name",
     "errors",
     "execution_status_name",
     "job_status_name",

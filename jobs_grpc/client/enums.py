@@ -15,6 +15,11 @@ def execution_status_name(status: int) -> str:
     return _name(pb.JobExecution.Status, status)
 
 
+def end_cause_name(cause: int) -> str:
+    """Return the name of a JobExecution.EndCause, such as "TIMEOUT", or UNKNOWN_n."""
+    return _name(pb.JobExecution.EndCause, cause)
+
+
 def _name(enum: Any, value: int) -> str:
     names: dict[int, str] = {number: name for name, number in enum.items()}
     return names.get(value, f"UNKNOWN_{value}")

@@ -21,6 +21,7 @@ from jobs_grpc.client.retry import RetryPolicy
 
 JobStatus: TypeAlias = pb.Job.Status.ValueType
 ExecutionStatus: TypeAlias = pb.JobExecution.Status.ValueType
+EndCause: TypeAlias = pb.JobExecution.EndCause.ValueType
 
 
 class JobsClient:
@@ -140,6 +141,7 @@ class JobsClient:
         device_id: str = "",
         status: ExecutionStatus = pb.JobExecution.STATUS_UNSPECIFIED,
         failure_code: str | None = None,
+        end_cause: EndCause = pb.JobExecution.END_CAUSE_UNSPECIFIED,
         page_size: int = 1000,
         page_token: str = "",
         limit: int | None = None,
@@ -149,7 +151,11 @@ class JobsClient:
         `limit` is the maximum number of executions of all pages; None: all.
         """
         request = pb.ListJobExecutionsRequest(
-            job_id=job_id, device_id=device_id, status=status, failure_code=failure_code
+            job_id=job_id,
+            device_id=device_id,
+            status=status,
+            failure_code=failure_code,
+            end_cause=end_cause,
         )
         response_type = pb.ListJobExecutionsResponse
         read = partial(self._calls.unary, "ListJobExecutions", request, response_type)

@@ -94,6 +94,7 @@ class Store:
         job_id: str,
         status: str | None,
         failure_code: str | None = None,
+        end_cause: str | None = None,
         after_device_id: str,
         limit: int,
     ) -> Row:
@@ -107,6 +108,7 @@ class Store:
         job_id: str | None,
         status: str | None,
         failure_code: str | None = None,
+        end_cause: str | None = None,
         before_queued_at: PgMicros | None,
         before_job_id: str | None,
         limit: int,

@@ -27,10 +27,11 @@ EXECUTION_COUNTS = (
 )
 """The fields of ExecutionCounts, which are columns of jobs.job_states as well."""
 
-# Numbers by name. In a database of a newer version, rows can have a status that has no number
-# here; the field stays STATUS_UNSPECIFIED.
+# Numbers by name. In a database of a newer version, rows can have a status or a cause that has no
+# number here; the field stays unspecified.
 _JOB_STATUS_NUMBERS = dict(Job.Status.items())
 EXECUTION_STATUS_NUMBERS = dict(JobExecution.Status.items())
+END_CAUSE_NUMBERS = dict(JobExecution.EndCause.items())
 _PAUSE_CAUSE_NUMBERS = dict(Pause.Cause.items())
 
 # The fields of Job that job_fields or its callers compute.
@@ -149,6 +150,7 @@ def execution_fields(row: Row) -> MessageFields:
         "times_out_at": timestamp_fields(row["times_out_at"]),
         "failure_code": row["failure_code"],
         "stage": row["stage"],
+        "end_cause": END_CAUSE_NUMBERS.get(row["end_cause"]),
     }
 
 

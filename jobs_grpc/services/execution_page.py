@@ -8,7 +8,11 @@ from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, ListJobExecutionsResponse
 
 from jobs_grpc.db.store import Row
 from jobs_grpc.limits.fair_slots import Pause
-from jobs_grpc.services.conversions import EXECUTION_STATUS_NUMBERS, set_timestamp
+from jobs_grpc.services.conversions import (
+    END_CAUSE_NUMBERS,
+    EXECUTION_STATUS_NUMBERS,
+    set_timestamp,
+)
 from jobs_grpc.services.pagination import PAUSE_BYTES, max_page_bytes
 from jobs_grpc.services.struct_json import from_json
 from jobs_grpc.services.wire_format import varint
@@ -22,14 +26,15 @@ _VALUES = (
     "versions",
     "failure_codes",
     "stages",
+    "end_causes",
 )
 _STATUS = _VALUES.index("statuses")
 _TIMES = ("queued_ats", "started_ats", "last_updated_ats", "times_out_ats")
 
 # Upper bound for the bytes of an execution in a page, without the contents of device_id,
-# status_details and failure_code: four timestamps, four numbers, and the tags and lengths of all
+# status_details and failure_code: four timestamps, five numbers, and the tags and lengths of all
 # fields.
-_OVERHEAD_BYTES = 106
+_OVERHEAD_BYTES = 108
 
 
 async def append_executions(
@@ -106,7 +111,7 @@ def _executions(row: Row) -> Iterable[tuple[str, tuple[Any, ...], tuple[Any, ...
 
 def _change_values(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
     """Set the fields of _VALUES that differ."""
-    status, details, number, version, failure_code, stage = new
+    status, details, number, version, failure_code, stage, end_cause = new
     if status != old[0]:
         execution.status = EXECUTION_STATUS_NUMBERS.get(status, JobExecution.STATUS_UNSPECIFIED)
     if details != old[1]:
@@ -127,6 +132,8 @@ def _change_values(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any
             execution.ClearField("stage")
         else:
             execution.stage = stage
+    if end_cause != old[6]:
+        execution.end_cause = END_CAUSE_NUMBERS.get(end_cause, JobExecution.END_CAUSE_UNSPECIFIED)
 
 
 def _change_times(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:

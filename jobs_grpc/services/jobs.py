@@ -192,6 +192,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             job_id=request.job_id,
             status=status,
             failure_code=_failure_code_filter(request),
+            end_cause=_end_cause_filter(request),
             after_device_id=after_device_id or "",
             limit=limit + 1,
         )
@@ -213,6 +214,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             job_id=request.job_id or None,
             status=status,
             failure_code=_failure_code_filter(request),
+            end_cause=_end_cause_filter(request),
             before_queued_at=before_queued_at,
             before_job_id=before_job_id,
             limit=limit + 1,
@@ -431,6 +433,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
 def _failure_code_filter(request: pb.ListJobExecutionsRequest) -> str | None:
     """The failure_code, or None for no filter. Empty: failures without a code."""
     return request.failure_code if request.HasField("failure_code") else None
+
+
+def _end_cause_filter(request: pb.ListJobExecutionsRequest) -> str | None:
+    return pb.JobExecution.EndCause.Name(request.end_cause) if request.end_cause else None
 
 
 def _status_names(statuses: Iterable[pb.JobExecution.Status.ValueType]) -> list[str]:

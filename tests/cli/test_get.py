@@ -121,3 +121,42 @@ async def test_get_shows_integers_only_when_they_are_exact(
 
     shown = '{"numbers": [9007199254740992, -9007199254740992, 5, 1e+23]}'
     assert f"params        {shown}\n" in (await shell("get", "j")).out
+
+
+@pytest.mark.usefixtures("canceled_job")
+async def test_get_says_canceled_in_tables_and_keeps_the_status_in_json(shell: Shell) -> None:
+    table = await shell("get", "j", "--limit", "1")
+    wide = await shell("get", "j", "--limit", "1", "-o", "wide")
+    csv = await shell("get", "j", "--limit", "1", "-o", "csv", "--columns", "status,end_cause")
+    as_json = await shell("get", "j", "--limit", "1", "--json")
+
+    assert "  REJECTED (canceled)  " in table.out
+    assert "  JOB_CANCELED  " in wide.out
+    assert csv.out == "status,end_cause\nREJECTED,JOB_CANCELED\n"
+    execution = json.loads(as_json.out)["executions"][0]
+    assert (execution["status"], execution["end_cause"]) == ("REJECTED", "JOB_CANCELED")
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        (("attempts", "j", "d"), "TIMED_OUT (expired)"),
+        (("device", "d"), "TIMED_OUT (expired)"),
+        (("device", "d", "--end-cause", "JOB_EXPIRED"), "TIMED_OUT (expired)"),
+        (("device", "d", "--end-cause", "TIMEOUT"), "no executions"),
+        (("get", "j", "--end-cause", "JOB_EXPIRED"), "TIMED_OUT (expired)"),
+        (("get", "j", "--end-cause", "TIMEOUT"), "no executions"),
+        (("export", "j", "--end-cause", "JOB_EXPIRED"), ",JOB_EXPIRED,"),
+    ],
+)
+async def test_listings_say_and_filter_what_ended_an_execution(
+    shell: Shell, database: Database, operator: Operator, command: tuple[str, ...], shown: str
+) -> None:
+    await database.add_devices(operator.tenant, ["d"])
+    await operator.create(job_id="j", target_all=True)
+    await database.expire(operator.tenant, "j")
+
+    listed = await shell(*command)
+
+    assert listed.code == 0
+    assert shown in listed.out + listed.err

@@ -63,9 +63,11 @@ _LIST_FILTERS: dict[str, dict[str, Any]] = {
 }
 
 
-def _list_job_executions(c: asyncpg.Connection, p: Probe, status: str | None) -> Awaitable[object]:
+def _list_job_executions(
+    c: asyncpg.Connection, p: Probe, status: str | None, end_cause: str | None = None
+) -> Awaitable[object]:
     return store_on(c).list_job_executions(
-        p.tenant, job_id="j1", status=status, after_device_id="", limit=11
+        p.tenant, job_id="j1", status=status, end_cause=end_cause, after_device_id="", limit=11
     )
 
 
@@ -250,6 +252,11 @@ CASES = {
         lambda c, p: store_on(c).list_job_executions(
             p.tenant, job_id="j1", status=None, failure_code="", after_device_id="", limit=11
         ),
+    ),
+    "list_job_executions: end cause": Case(
+        "list_job_executions",
+        60,
+        lambda c, p: _list_job_executions(c, p, None, end_cause="JOB_EXPIRED"),
     ),
     "get_failure_summary": Case(
         "get_failure_summary",

@@ -224,7 +224,8 @@ CREATE TABLE jobs.job_executions (
     status_details jsonb,
     failure_code text COLLATE pg_catalog."C",
     rank integer,
-    stage smallint
+    stage smallint,
+    end_cause text
 );
 
 CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
@@ -257,7 +258,8 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
             ELSE NULL::timestamp with time zone
         END AS times_out_at,
     e.failure_code,
-    e.stage
+    e.stage,
+    jobs.end_cause(derived.status, e.failure_code, e.end_cause, ((derived.status <> e.status) OR (e.last_updated_at = j.canceled_at))) AS end_cause
    FROM ((jobs.job_executions e
      JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) AS status
@@ -276,6 +278,7 @@ CREATE VIEW jobs.execution_page WITH (security_invoker='true') AS
     NULL::timestamp with time zone[] AS times_out_ats,
     NULL::text[] AS failure_codes,
     NULL::smallint[] AS stages,
+    NULL::text[] AS end_causes,
     NULL::timestamp with time zone AS job_created_at
   WHERE false;
 
@@ -291,6 +294,7 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     p.times_out_ats,
     p.failure_codes,
     p.stages,
+    p.end_causes,
     p.job_created_at,
     d.rollout_details,
     d.tenant_id,
@@ -338,7 +342,8 @@ CREATE TABLE jobs.execution_attempts (
     started_at timestamp with time zone,
     last_updated_at timestamp with time zone NOT NULL,
     status_details jsonb,
-    failure_code text COLLATE pg_catalog."C"
+    failure_code text COLLATE pg_catalog."C",
+    end_cause text
 );
 
 CREATE TABLE jobs.job_criterion_counts (

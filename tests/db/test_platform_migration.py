@@ -167,6 +167,22 @@ async def test_copied_jobs_and_executions_keep_their_fields(
     assert (await operator.get("two-targets")).target_device_id == "d2"
 
 
+async def test_copied_executions_have_the_cause_of_their_end(copied: Server) -> None:
+    operator = copied.operator("acme")
+
+    job = await operator.get("canceled")
+
+    assert {
+        (pb.JobExecution.Status.Name(e.status), pb.JobExecution.EndCause.Name(e.end_cause))
+        for e in job.executions
+    } == {
+        ("IN_PROGRESS", "END_CAUSE_UNSPECIFIED"),
+        ("SUCCEEDED", "DEVICE"),
+        ("REJECTED", "DEVICE"),  # it had started
+        ("REJECTED", "JOB_CANCELED"),
+    }
+
+
 async def test_devices_and_operators_continue_copied_jobs(copied: Server) -> None:
     operator = copied.operator("acme")
 

@@ -29,6 +29,7 @@ COLUMNS = {
     "times_out_at": "times_out_ats",
     "failure_code": "failure_codes",
     "stage": "stages",
+    "end_cause": "end_causes",
 }
 
 # Of each column, values whose encodings have different sizes.
@@ -45,6 +46,7 @@ VALUES: dict[str, list[Any]] = {
     "times_out_at": TIMES,
     "failure_code": [None, "", "E1", "x" * 64],
     "stage": [None, 0, 99],
+    "end_cause": [None, "DEVICE", "EXECUTION_CANCELED", "LOST"],  # nor does it know LOST
 }
 
 

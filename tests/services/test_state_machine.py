@@ -202,6 +202,10 @@ class _Machine(RuleBasedStateMachine):
         )
         if response is not None:
             assert response.retried_count == expected[0]
+        for name, execution in self._model.jobs[job_id].executions.items():
+            attempts = self._await(self._operator.attempts(job_id, name))
+            causes = [execution.end_cause, *reversed(execution.earlier_causes)]
+            assert [_end_cause(attempt) for attempt in attempts] == causes
 
     @rule(job_id=jobs)
     def pause(self, job_id: str) -> None:
@@ -338,6 +342,9 @@ class _Machine(RuleBasedStateMachine):
                 )
                 for execution in job.executions
             }
+            assert {e.device_id: _end_cause(e) for e in job.executions} == {
+                device: execution.end_cause for device, execution in expected.executions.items()
+            }
             assert pb.Job.Status.Name(job.status) == expected.visible_status
             assert actual == {
                 device: (expected.visible_execution_status(device), execution.attempt)
@@ -411,6 +418,11 @@ class _Machine(RuleBasedStateMachine):
 
     def _device(self, name: str) -> Any:
         return self._server.device(self._operator.tenant, name)
+
+
+def _end_cause(execution: pb.JobExecution) -> str | None:
+    cause = execution.end_cause
+    return pb.JobExecution.EndCause.Name(cause) if cause else None
 
 
 def _rollout(rollout: Rollout, max_in_progress: int | None = None) -> pb.Rollout:

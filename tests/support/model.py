@@ -38,6 +38,10 @@ class Execution:
     """Set if the device failed."""
     finished: int = 0
     """The logical time at which it finished."""
+    end_cause: str | None = None
+    """What ended it; None: it is pending."""
+    earlier_causes: list[str | None] = field(default_factory=list)
+    """What ended the earlier attempts, the first one first."""
 
 
 @dataclass
@@ -97,17 +101,17 @@ class Job:
         """Count the executions with a status."""
         return sum(execution.status == status for execution in self.executions.values())
 
-    def move(self, before: str, after: str) -> None:
-        """Change all executions with one status to another status."""
+    def end(self, before: str, after: str, cause: str) -> None:
+        """End all executions with one status."""
         for execution in self.executions.values():
             if execution.status == before:
-                execution.status = after
+                execution.status, execution.end_cause = after, cause
 
     def cancel(self, force: bool) -> None:
         """Cancel the job."""
-        self.move("QUEUED", "REJECTED")
+        self.end("QUEUED", "REJECTED", "JOB_CANCELED")
         if force:
-            self.move("IN_PROGRESS", "REJECTED")
+            self.end("IN_PROGRESS", "REJECTED", "JOB_CANCELED")
         self.status = "CANCELED"
 
     def resume(self, now: int) -> None:
@@ -306,13 +310,13 @@ class Model:
         """Expire a job that is not finished."""
         job = self.jobs[job_id]
         job.expired = True
-        job.move("QUEUED", "TIMED_OUT")
+        job.end("QUEUED", "TIMED_OUT", "JOB_EXPIRED")
         job.complete_if_finished()
 
     def time_out(self, job_id: str, device: str) -> None:
         """Time out an execution that is IN_PROGRESS."""
         job, execution = self._find(job_id, device)
-        self._finish(execution, "TIMED_OUT", "")
+        self._finish(execution, "TIMED_OUT", "", "TIMEOUT")
         job.apply_rules([device])
 
     def cancel_execution(self, job_id: str, device: str, force: bool) -> None:
@@ -322,7 +326,7 @@ class Model:
             raise OperationRejected("EXECUTION_FINISHED")
         if execution.status == "IN_PROGRESS" and not force:
             raise OperationRejected("EXECUTION_IN_PROGRESS")
-        execution.status = "REJECTED"
+        execution.status, execution.end_cause = "REJECTED", "EXECUTION_CANCELED"
         job.apply_rules()
 
     def retry(
@@ -344,6 +348,8 @@ class Model:
             execution.status, execution.queued = "QUEUED", self._clock
             execution.attempt += 1
             execution.reported, execution.failure_code = False, None
+            execution.earlier_causes.append(execution.end_cause)
+            execution.end_cause = None
         if retried:
             job.status = "IN_PROGRESS"
             job.expired = False
@@ -388,13 +394,17 @@ class Model:
             raise OperationRejected("EXECUTION_HELD")
         if execution.status not in PENDING:
             raise OperationRejected("EXECUTION_FINISHED")
-        self._finish(execution, status, code if status in ("FAILED", "REJECTED") else None)
+        failure_code = code if status in ("FAILED", "REJECTED") else None
+        self._finish(execution, status, failure_code, "DEVICE")
         execution.reported = True
         job.apply_rules([device])
 
-    def _finish(self, execution: Execution, status: str, failure_code: str | None) -> None:
+    def _finish(
+        self, execution: Execution, status: str, failure_code: str | None, end_cause: str
+    ) -> None:
         self._clock += 1
         execution.status, execution.failure_code = status, failure_code
+        execution.end_cause = end_cause
         execution.finished = self._clock
 
     def _find(self, job_id: str, device: str) -> tuple[Job, Execution]:

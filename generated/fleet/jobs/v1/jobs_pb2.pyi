@@ -907,6 +907,45 @@ class JobExecution(_message.Message):
     becomes QUEUED.
     """
 
+    class _EndCause:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _EndCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[JobExecution._EndCause.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        END_CAUSE_UNSPECIFIED: JobExecution._EndCause.ValueType  # 0
+        """The execution is not finished. In a request: no filter."""
+        DEVICE: JobExecution._EndCause.ValueType  # 1
+        """The device reported SUCCEEDED, FAILED or REJECTED."""
+        TIMEOUT: JobExecution._EndCause.ValueType  # 2
+        """The execution was IN_PROGRESS for longer than its timeout: TIMED_OUT."""
+        JOB_EXPIRED: JobExecution._EndCause.ValueType  # 3
+        """The job expired before the device started: TIMED_OUT."""
+        JOB_CANCELED: JobExecution._EndCause.ValueType  # 4
+        """CancelJob or a failure criterion canceled the job: REJECTED."""
+        EXECUTION_CANCELED: JobExecution._EndCause.ValueType  # 5
+        """CancelExecution: REJECTED."""
+        DEVICE_REMOVED: JobExecution._EndCause.ValueType  # 6
+        """The device was deleted: REJECTED."""
+
+    class EndCause(_EndCause, metaclass=_EndCauseEnumTypeWrapper):
+        """What ended an execution."""
+
+    END_CAUSE_UNSPECIFIED: JobExecution.EndCause.ValueType  # 0
+    """The execution is not finished. In a request: no filter."""
+    DEVICE: JobExecution.EndCause.ValueType  # 1
+    """The device reported SUCCEEDED, FAILED or REJECTED."""
+    TIMEOUT: JobExecution.EndCause.ValueType  # 2
+    """The execution was IN_PROGRESS for longer than its timeout: TIMED_OUT."""
+    JOB_EXPIRED: JobExecution.EndCause.ValueType  # 3
+    """The job expired before the device started: TIMED_OUT."""
+    JOB_CANCELED: JobExecution.EndCause.ValueType  # 4
+    """CancelJob or a failure criterion canceled the job: REJECTED."""
+    EXECUTION_CANCELED: JobExecution.EndCause.ValueType  # 5
+    """CancelExecution: REJECTED."""
+    DEVICE_REMOVED: JobExecution.EndCause.ValueType  # 6
+    """The device was deleted: REJECTED."""
+
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     STATUS_DETAILS_FIELD_NUMBER: _builtins.int
@@ -919,6 +958,7 @@ class JobExecution(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     FAILURE_CODE_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
+    END_CAUSE_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """The ID of the device, unique in the job."""
     status: Global___JobExecution.Status.ValueType
@@ -937,6 +977,8 @@ class JobExecution(_message.Message):
     """
     stage: _builtins.int
     """The stage of the rollout. The first is 0. Unset: the job has no rollout."""
+    end_cause: Global___JobExecution.EndCause.ValueType
+    """What ended the execution. Set if and only if `status` is terminal."""
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
         """The details of the last report, or {"reason": "…"} if the device did not cause the
@@ -976,10 +1018,11 @@ class JobExecution(_message.Message):
         job_id: _builtins.str = ...,
         failure_code: _builtins.str | None = ...,
         stage: _builtins.int | None = ...,
+        end_cause: Global___JobExecution.EndCause.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_stage", b"_stage", "failure_code", b"failure_code", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_stage", b"_stage", "device_id", b"device_id", "execution_number", b"execution_number", "failure_code", b"failure_code", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_stage", b"_stage", "device_id", b"device_id", "end_cause", b"end_cause", "execution_number", b"execution_number", "failure_code", b"failure_code", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__failure_code: _TypeAlias = _typing.Literal["failure_code"]  # noqa: Y015
     _WhichOneofArgType__failure_code: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code"]  # noqa: Y015
@@ -1324,6 +1367,7 @@ class ListJobExecutionsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     FAILURE_CODE_FIELD_NUMBER: _builtins.int
+    END_CAUSE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Required, unless there is a device_id. Only executions of this job."""
     status: Global___JobExecution.Status.ValueType
@@ -1343,6 +1387,11 @@ class ListJobExecutionsRequest(_message.Message):
     """Only executions of this device, in the order of its executions. Empty: of all devices."""
     failure_code: _builtins.str
     """Only executions with this failure_code. Empty: only failures without a code. Unset: all."""
+    end_cause: Global___JobExecution.EndCause.ValueType
+    """Only executions with this end_cause. END_CAUSE_UNSPECIFIED: all. The call also reads the executions
+    that it skips: with DEVICE, all executions of the job or the device, and with another cause of a job,
+    those that are TIMED_OUT (TIMEOUT, JOB_EXPIRED) or REJECTED (the others), as `status` does.
+    """
     def __init__(
         self,
         *,
@@ -1352,10 +1401,11 @@ class ListJobExecutionsRequest(_message.Message):
         page_token: _builtins.str = ...,
         device_id: _builtins.str = ...,
         failure_code: _builtins.str | None = ...,
+        end_cause: Global___JobExecution.EndCause.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "failure_code", b"failure_code", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "device_id", b"device_id", "failure_code", b"failure_code", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "device_id", b"device_id", "end_cause", b"end_cause", "failure_code", b"failure_code", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__failure_code: _TypeAlias = _typing.Literal["failure_code"]  # noqa: Y015
     _WhichOneofArgType__failure_code: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code"]  # noqa: Y015

@@ -17,5 +17,6 @@ SELECT
     NULL::timestamptz[] AS times_out_ats,
     NULL::text[] AS failure_codes,
     NULL::smallint[] AS stages,
+    NULL::text[] AS end_causes,
     NULL::timestamptz AS job_created_at
 WHERE false;

@@ -1,4 +1,4 @@
--- depends on: execution_status_at, final_status_details, is_held_at, now, read_time
+-- depends on: end_cause, execution_status_at, final_status_details, is_held_at, now, read_time
 -- Executions as readers see them, with derived status. If a cancel or expiry of the job ended an
 -- execution, its details and last_updated_at come from the job until finalize_executions writes them
 -- to the row of the execution.
@@ -33,7 +33,12 @@ SELECT
     j.expires_at,
     CASE WHEN derived.status = 'IN_PROGRESS' THEN e.times_out_at END AS times_out_at,
     e.failure_code,
-    e.stage
+    e.stage,
+    -- Rows that were finalized before the column existed have the time of the job's cancel.
+    jobs.end_cause(
+        derived.status, e.failure_code, e.end_cause,
+        derived.status <> e.status OR e.last_updated_at = j.canceled_at
+    ) AS end_cause
 FROM jobs.job_executions e
 JOIN jobs.jobs j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id
 CROSS JOIN LATERAL (

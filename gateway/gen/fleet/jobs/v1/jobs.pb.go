@@ -449,6 +449,75 @@ func (JobExecution_Status) EnumDescriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10, 0}
 }
 
+// What ended an execution.
+type JobExecution_EndCause int32
+
+const (
+	// The execution is not finished. In a request: no filter.
+	JobExecution_END_CAUSE_UNSPECIFIED JobExecution_EndCause = 0
+	// The device reported SUCCEEDED, FAILED or REJECTED.
+	JobExecution_DEVICE JobExecution_EndCause = 1
+	// The execution was IN_PROGRESS for longer than its timeout: TIMED_OUT.
+	JobExecution_TIMEOUT JobExecution_EndCause = 2
+	// The job expired before the device started: TIMED_OUT.
+	JobExecution_JOB_EXPIRED JobExecution_EndCause = 3
+	// CancelJob or a failure criterion canceled the job: REJECTED.
+	JobExecution_JOB_CANCELED JobExecution_EndCause = 4
+	// CancelExecution: REJECTED.
+	JobExecution_EXECUTION_CANCELED JobExecution_EndCause = 5
+	// The device was deleted: REJECTED.
+	JobExecution_DEVICE_REMOVED JobExecution_EndCause = 6
+)
+
+// Enum value maps for JobExecution_EndCause.
+var (
+	JobExecution_EndCause_name = map[int32]string{
+		0: "END_CAUSE_UNSPECIFIED",
+		1: "DEVICE",
+		2: "TIMEOUT",
+		3: "JOB_EXPIRED",
+		4: "JOB_CANCELED",
+		5: "EXECUTION_CANCELED",
+		6: "DEVICE_REMOVED",
+	}
+	JobExecution_EndCause_value = map[string]int32{
+		"END_CAUSE_UNSPECIFIED": 0,
+		"DEVICE":                1,
+		"TIMEOUT":               2,
+		"JOB_EXPIRED":           3,
+		"JOB_CANCELED":          4,
+		"EXECUTION_CANCELED":    5,
+		"DEVICE_REMOVED":        6,
+	}
+)
+
+func (x JobExecution_EndCause) Enum() *JobExecution_EndCause {
+	p := new(JobExecution_EndCause)
+	*p = x
+	return p
+}
+
+func (x JobExecution_EndCause) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (JobExecution_EndCause) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[7].Descriptor()
+}
+
+func (JobExecution_EndCause) Type() protoreflect.EnumType {
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[7]
+}
+
+func (x JobExecution_EndCause) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use JobExecution_EndCause.Descriptor instead.
+func (JobExecution_EndCause) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10, 1}
+}
+
 // A request to carry out a document on a set of devices.
 type Job struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1719,7 +1788,9 @@ type JobExecution struct {
 	// REJECTED by the device, or TIMED_OUT while IN_PROGRESS. Empty if the device named no code.
 	FailureCode *string `protobuf:"bytes,11,opt,name=failure_code,json=failureCode,proto3,oneof" json:"failure_code,omitempty"`
 	// The stage of the rollout. The first is 0. Unset: the job has no rollout.
-	Stage         *int32 `protobuf:"varint,12,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
+	Stage *int32 `protobuf:"varint,12,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
+	// What ended the execution. Set if and only if `status` is terminal.
+	EndCause      JobExecution_EndCause `protobuf:"varint,13,opt,name=end_cause,json=endCause,proto3,enum=fleet.jobs.v1.JobExecution_EndCause" json:"end_cause,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1836,6 +1907,13 @@ func (x *JobExecution) GetStage() int32 {
 		return *x.Stage
 	}
 	return 0
+}
+
+func (x *JobExecution) GetEndCause() JobExecution_EndCause {
+	if x != nil {
+		return x.EndCause
+	}
+	return JobExecution_END_CAUSE_UNSPECIFIED
 }
 
 type CreateJobRequest struct {
@@ -2498,7 +2576,11 @@ type ListJobExecutionsRequest struct {
 	// Only executions of this device, in the order of its executions. Empty: of all devices.
 	DeviceId string `protobuf:"bytes,5,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	// Only executions with this failure_code. Empty: only failures without a code. Unset: all.
-	FailureCode   *string `protobuf:"bytes,6,opt,name=failure_code,json=failureCode,proto3,oneof" json:"failure_code,omitempty"`
+	FailureCode *string `protobuf:"bytes,6,opt,name=failure_code,json=failureCode,proto3,oneof" json:"failure_code,omitempty"`
+	// Only executions with this end_cause. END_CAUSE_UNSPECIFIED: all. The call also reads the executions
+	// that it skips: with DEVICE, all executions of the job or the device, and with another cause of a job,
+	// those that are TIMED_OUT (TIMEOUT, JOB_EXPIRED) or REJECTED (the others), as `status` does.
+	EndCause      JobExecution_EndCause `protobuf:"varint,9,opt,name=end_cause,json=endCause,proto3,enum=fleet.jobs.v1.JobExecution_EndCause" json:"end_cause,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2573,6 +2655,13 @@ func (x *ListJobExecutionsRequest) GetFailureCode() string {
 		return *x.FailureCode
 	}
 	return ""
+}
+
+func (x *ListJobExecutionsRequest) GetEndCause() JobExecution_EndCause {
+	if x != nil {
+		return x.EndCause
+	}
+	return JobExecution_END_CAUSE_UNSPECIFIED
 }
 
 type ListJobExecutionsResponse struct {
@@ -4370,7 +4459,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x1b\n" +
 	"\ttimed_out\x18\x05 \x01(\x05R\btimedOut\x12\x1a\n" +
 	"\brejected\x18\x06 \x01(\x05R\brejected\x12\x12\n" +
-	"\x04held\x18\a \x01(\x05R\x04held\"\xd8\x05\n" +
+	"\x04held\x18\a \x01(\x05R\x04held\"\xab\a\n" +
 	"\fJobExecution\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12:\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12>\n" +
@@ -4386,7 +4475,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06job_id\x18\n" +
 	" \x01(\tR\x05jobId\x12&\n" +
 	"\ffailure_code\x18\v \x01(\tH\x00R\vfailureCode\x88\x01\x01\x12\x19\n" +
-	"\x05stage\x18\f \x01(\x05H\x01R\x05stage\x88\x01\x01\"\x7f\n" +
+	"\x05stage\x18\f \x01(\x05H\x01R\x05stage\x88\x01\x01\x12A\n" +
+	"\tend_cause\x18\r \x01(\x0e2$.fleet.jobs.v1.JobExecution.EndCauseR\bendCause\"\x7f\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -4397,7 +4487,16 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06FAILED\x10\x04\x12\r\n" +
 	"\tTIMED_OUT\x10\x05\x12\f\n" +
 	"\bREJECTED\x10\x06\x12\b\n" +
-	"\x04HELD\x10\aB\x0f\n" +
+	"\x04HELD\x10\a\"\x8d\x01\n" +
+	"\bEndCause\x12\x19\n" +
+	"\x15END_CAUSE_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06DEVICE\x10\x01\x12\v\n" +
+	"\aTIMEOUT\x10\x02\x12\x0f\n" +
+	"\vJOB_EXPIRED\x10\x03\x12\x10\n" +
+	"\fJOB_CANCELED\x10\x04\x12\x16\n" +
+	"\x12EXECUTION_CANCELED\x10\x05\x12\x12\n" +
+	"\x0eDEVICE_REMOVED\x10\x06B\x0f\n" +
 	"\r_failure_codeB\b\n" +
 	"\x06_stage\"\xbe\x06\n" +
 	"\x10CreateJobRequest\x129\n" +
@@ -4457,7 +4556,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x10executions_limit\x18\x02 \x01(\x05B\x0f\xbaH\a\x1a\x05\x18\x88'(\x00\xb8\x89#\xe8\aH\x00R\x0fexecutionsLimit\x88\x01\x01B\x13\n" +
 	"\x11_executions_limit\"6\n" +
 	"\x0eGetJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\x8f\x03\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xdc\x03\n" +
 	"\x18ListJobExecutionsRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12D\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12*\n" +
@@ -4465,7 +4564,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\x12D\n" +
 	"\tdevice_id\x18\x05 \x01(\tB'\xbaH$\xd8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\x12F\n" +
-	"\ffailure_code\x18\x06 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$H\x01R\vfailureCode\x88\x01\x01B\b\n" +
+	"\ffailure_code\x18\x06 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$H\x01R\vfailureCode\x88\x01\x01\x12K\n" +
+	"\tend_cause\x18\t \x01(\x0e2$.fleet.jobs.v1.JobExecution.EndCauseB\b\xbaH\x05\x82\x01\x02\x10\x01R\bendCauseB\b\n" +
 	"\x06_limitB\x0f\n" +
 	"\r_failure_code\"\x80\x01\n" +
 	"\x19ListJobExecutionsResponse\x12;\n" +
@@ -4643,7 +4743,7 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 	return file_fleet_jobs_v1_jobs_proto_rawDescData
 }
 
-var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
 var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
@@ -4653,166 +4753,169 @@ var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(JobStage_State)(0),                   // 4: fleet.jobs.v1.JobStage.State
 	(Pause_Cause)(0),                      // 5: fleet.jobs.v1.Pause.Cause
 	(JobExecution_Status)(0),              // 6: fleet.jobs.v1.JobExecution.Status
-	(*Job)(nil),                           // 7: fleet.jobs.v1.Job
-	(*Rollout)(nil),                       // 8: fleet.jobs.v1.Rollout
-	(*Stage)(nil),                         // 9: fleet.jobs.v1.Stage
-	(*Gate)(nil),                          // 10: fleet.jobs.v1.Gate
-	(*FailureCriterion)(nil),              // 11: fleet.jobs.v1.FailureCriterion
-	(*JobStage)(nil),                      // 12: fleet.jobs.v1.JobStage
-	(*StageApproval)(nil),                 // 13: fleet.jobs.v1.StageApproval
-	(*Trip)(nil),                          // 14: fleet.jobs.v1.Trip
-	(*Pause)(nil),                         // 15: fleet.jobs.v1.Pause
-	(*ExecutionCounts)(nil),               // 16: fleet.jobs.v1.ExecutionCounts
-	(*JobExecution)(nil),                  // 17: fleet.jobs.v1.JobExecution
-	(*CreateJobRequest)(nil),              // 18: fleet.jobs.v1.CreateJobRequest
-	(*CreateJobResponse)(nil),             // 19: fleet.jobs.v1.CreateJobResponse
-	(*ListJobsRequest)(nil),               // 20: fleet.jobs.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),              // 21: fleet.jobs.v1.ListJobsResponse
-	(*GetJobRequest)(nil),                 // 22: fleet.jobs.v1.GetJobRequest
-	(*GetJobResponse)(nil),                // 23: fleet.jobs.v1.GetJobResponse
-	(*ListJobExecutionsRequest)(nil),      // 24: fleet.jobs.v1.ListJobExecutionsRequest
-	(*ListJobExecutionsResponse)(nil),     // 25: fleet.jobs.v1.ListJobExecutionsResponse
-	(*CancelJobRequest)(nil),              // 26: fleet.jobs.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),             // 27: fleet.jobs.v1.CancelJobResponse
-	(*CancelExecutionRequest)(nil),        // 28: fleet.jobs.v1.CancelExecutionRequest
-	(*CancelExecutionResponse)(nil),       // 29: fleet.jobs.v1.CancelExecutionResponse
-	(*RetryExecutionsRequest)(nil),        // 30: fleet.jobs.v1.RetryExecutionsRequest
-	(*RetryExecutionsResponse)(nil),       // 31: fleet.jobs.v1.RetryExecutionsResponse
-	(*ListExecutionAttemptsRequest)(nil),  // 32: fleet.jobs.v1.ListExecutionAttemptsRequest
-	(*ListExecutionAttemptsResponse)(nil), // 33: fleet.jobs.v1.ListExecutionAttemptsResponse
-	(*DeleteJobRequest)(nil),              // 34: fleet.jobs.v1.DeleteJobRequest
-	(*DeleteJobResponse)(nil),             // 35: fleet.jobs.v1.DeleteJobResponse
-	(*PauseJobRequest)(nil),               // 36: fleet.jobs.v1.PauseJobRequest
-	(*PauseJobResponse)(nil),              // 37: fleet.jobs.v1.PauseJobResponse
-	(*ResumeJobRequest)(nil),              // 38: fleet.jobs.v1.ResumeJobRequest
-	(*ResumeJobResponse)(nil),             // 39: fleet.jobs.v1.ResumeJobResponse
-	(*AdvanceJobRequest)(nil),             // 40: fleet.jobs.v1.AdvanceJobRequest
-	(*AdvanceJobResponse)(nil),            // 41: fleet.jobs.v1.AdvanceJobResponse
-	(*ApproveStageRequest)(nil),           // 42: fleet.jobs.v1.ApproveStageRequest
-	(*ApproveStageResponse)(nil),          // 43: fleet.jobs.v1.ApproveStageResponse
-	(*UpdateJobRequest)(nil),              // 44: fleet.jobs.v1.UpdateJobRequest
-	(*UpdateJobResponse)(nil),             // 45: fleet.jobs.v1.UpdateJobResponse
-	(*GetFailureSummaryRequest)(nil),      // 46: fleet.jobs.v1.GetFailureSummaryRequest
-	(*GetFailureSummaryResponse)(nil),     // 47: fleet.jobs.v1.GetFailureSummaryResponse
-	(*FailureCount)(nil),                  // 48: fleet.jobs.v1.FailureCount
-	(*WatchJobRequest)(nil),               // 49: fleet.jobs.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),              // 50: fleet.jobs.v1.WatchJobResponse
-	(*GetCallerRequest)(nil),              // 51: fleet.jobs.v1.GetCallerRequest
-	(*GetCallerResponse)(nil),             // 52: fleet.jobs.v1.GetCallerResponse
-	(*structpb.Struct)(nil),               // 53: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),         // 54: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 55: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),         // 56: google.protobuf.FieldMask
+	(JobExecution_EndCause)(0),            // 7: fleet.jobs.v1.JobExecution.EndCause
+	(*Job)(nil),                           // 8: fleet.jobs.v1.Job
+	(*Rollout)(nil),                       // 9: fleet.jobs.v1.Rollout
+	(*Stage)(nil),                         // 10: fleet.jobs.v1.Stage
+	(*Gate)(nil),                          // 11: fleet.jobs.v1.Gate
+	(*FailureCriterion)(nil),              // 12: fleet.jobs.v1.FailureCriterion
+	(*JobStage)(nil),                      // 13: fleet.jobs.v1.JobStage
+	(*StageApproval)(nil),                 // 14: fleet.jobs.v1.StageApproval
+	(*Trip)(nil),                          // 15: fleet.jobs.v1.Trip
+	(*Pause)(nil),                         // 16: fleet.jobs.v1.Pause
+	(*ExecutionCounts)(nil),               // 17: fleet.jobs.v1.ExecutionCounts
+	(*JobExecution)(nil),                  // 18: fleet.jobs.v1.JobExecution
+	(*CreateJobRequest)(nil),              // 19: fleet.jobs.v1.CreateJobRequest
+	(*CreateJobResponse)(nil),             // 20: fleet.jobs.v1.CreateJobResponse
+	(*ListJobsRequest)(nil),               // 21: fleet.jobs.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),              // 22: fleet.jobs.v1.ListJobsResponse
+	(*GetJobRequest)(nil),                 // 23: fleet.jobs.v1.GetJobRequest
+	(*GetJobResponse)(nil),                // 24: fleet.jobs.v1.GetJobResponse
+	(*ListJobExecutionsRequest)(nil),      // 25: fleet.jobs.v1.ListJobExecutionsRequest
+	(*ListJobExecutionsResponse)(nil),     // 26: fleet.jobs.v1.ListJobExecutionsResponse
+	(*CancelJobRequest)(nil),              // 27: fleet.jobs.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),             // 28: fleet.jobs.v1.CancelJobResponse
+	(*CancelExecutionRequest)(nil),        // 29: fleet.jobs.v1.CancelExecutionRequest
+	(*CancelExecutionResponse)(nil),       // 30: fleet.jobs.v1.CancelExecutionResponse
+	(*RetryExecutionsRequest)(nil),        // 31: fleet.jobs.v1.RetryExecutionsRequest
+	(*RetryExecutionsResponse)(nil),       // 32: fleet.jobs.v1.RetryExecutionsResponse
+	(*ListExecutionAttemptsRequest)(nil),  // 33: fleet.jobs.v1.ListExecutionAttemptsRequest
+	(*ListExecutionAttemptsResponse)(nil), // 34: fleet.jobs.v1.ListExecutionAttemptsResponse
+	(*DeleteJobRequest)(nil),              // 35: fleet.jobs.v1.DeleteJobRequest
+	(*DeleteJobResponse)(nil),             // 36: fleet.jobs.v1.DeleteJobResponse
+	(*PauseJobRequest)(nil),               // 37: fleet.jobs.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),              // 38: fleet.jobs.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),              // 39: fleet.jobs.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),             // 40: fleet.jobs.v1.ResumeJobResponse
+	(*AdvanceJobRequest)(nil),             // 41: fleet.jobs.v1.AdvanceJobRequest
+	(*AdvanceJobResponse)(nil),            // 42: fleet.jobs.v1.AdvanceJobResponse
+	(*ApproveStageRequest)(nil),           // 43: fleet.jobs.v1.ApproveStageRequest
+	(*ApproveStageResponse)(nil),          // 44: fleet.jobs.v1.ApproveStageResponse
+	(*UpdateJobRequest)(nil),              // 45: fleet.jobs.v1.UpdateJobRequest
+	(*UpdateJobResponse)(nil),             // 46: fleet.jobs.v1.UpdateJobResponse
+	(*GetFailureSummaryRequest)(nil),      // 47: fleet.jobs.v1.GetFailureSummaryRequest
+	(*GetFailureSummaryResponse)(nil),     // 48: fleet.jobs.v1.GetFailureSummaryResponse
+	(*FailureCount)(nil),                  // 49: fleet.jobs.v1.FailureCount
+	(*WatchJobRequest)(nil),               // 50: fleet.jobs.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),              // 51: fleet.jobs.v1.WatchJobResponse
+	(*GetCallerRequest)(nil),              // 52: fleet.jobs.v1.GetCallerRequest
+	(*GetCallerResponse)(nil),             // 53: fleet.jobs.v1.GetCallerResponse
+	(*structpb.Struct)(nil),               // 54: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 55: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 56: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),         // 57: google.protobuf.FieldMask
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	53, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	54, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
 	0,  // 1: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	54, // 2: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	54, // 3: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	54, // 4: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
-	16, // 5: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	17, // 6: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	54, // 7: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
-	15, // 8: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
-	8,  // 9: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
-	11, // 10: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	12, // 11: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
-	14, // 12: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
-	9,  // 13: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
-	10, // 14: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
-	55, // 15: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
-	55, // 16: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
+	55, // 2: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	55, // 3: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	55, // 4: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	17, // 5: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	18, // 6: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
+	55, // 7: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	16, // 8: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
+	9,  // 9: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
+	12, // 10: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	13, // 11: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
+	15, // 12: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
+	10, // 13: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
+	11, // 14: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
+	56, // 15: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
+	56, // 16: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
 	6,  // 17: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
 	1,  // 18: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
 	2,  // 19: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
 	3,  // 20: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
 	4,  // 21: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
-	16, // 22: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	54, // 23: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
-	54, // 24: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
-	13, // 25: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
-	54, // 26: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
-	54, // 27: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
-	11, // 28: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
-	54, // 29: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
+	17, // 22: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	55, // 23: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
+	55, // 24: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
+	14, // 25: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
+	55, // 26: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
+	55, // 27: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
+	12, // 28: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
+	55, // 29: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
 	5,  // 30: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
 	6,  // 31: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	53, // 32: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	54, // 33: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	54, // 34: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	54, // 35: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	54, // 36: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
-	53, // 37: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
-	8,  // 38: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	11, // 39: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	0,  // 40: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	54, // 41: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
-	0,  // 42: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
-	0,  // 43: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
-	54, // 44: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
-	54, // 45: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
-	7,  // 46: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
-	7,  // 47: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
-	6,  // 48: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	17, // 49: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
-	0,  // 50: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	17, // 51: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	6,  // 52: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	54, // 53: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	17, // 54: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
-	7,  // 55: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
-	7,  // 56: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
-	7,  // 57: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
-	7,  // 58: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
-	56, // 59: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
-	8,  // 60: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	11, // 61: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	54, // 62: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
-	7,  // 63: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
-	6,  // 64: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	48, // 65: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
-	6,  // 66: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	7,  // 67: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	54, // 68: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
-	18, // 69: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	20, // 70: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	22, // 71: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	24, // 72: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	26, // 73: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	28, // 74: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	30, // 75: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	32, // 76: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	34, // 77: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	36, // 78: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	38, // 79: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	40, // 80: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
-	42, // 81: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
-	44, // 82: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
-	46, // 83: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	49, // 84: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	51, // 85: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
-	19, // 86: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	21, // 87: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	23, // 88: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	25, // 89: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	27, // 90: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	29, // 91: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	31, // 92: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	33, // 93: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	35, // 94: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	37, // 95: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	39, // 96: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	41, // 97: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
-	43, // 98: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
-	45, // 99: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
-	47, // 100: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	50, // 101: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	52, // 102: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
-	86, // [86:103] is the sub-list for method output_type
-	69, // [69:86] is the sub-list for method input_type
-	69, // [69:69] is the sub-list for extension type_name
-	69, // [69:69] is the sub-list for extension extendee
-	0,  // [0:69] is the sub-list for field type_name
+	54, // 32: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	55, // 33: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	55, // 34: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	55, // 35: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	55, // 36: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	7,  // 37: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	54, // 38: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	9,  // 39: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	12, // 40: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	0,  // 41: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	55, // 42: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	0,  // 43: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
+	0,  // 44: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
+	55, // 45: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	55, // 46: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	8,  // 47: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
+	8,  // 48: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
+	6,  // 49: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	7,  // 50: fleet.jobs.v1.ListJobExecutionsRequest.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	18, // 51: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	0,  // 52: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	18, // 53: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	6,  // 54: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	55, // 55: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	18, // 56: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
+	8,  // 57: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
+	8,  // 58: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
+	8,  // 59: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
+	8,  // 60: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
+	57, // 61: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	9,  // 62: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	12, // 63: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	55, // 64: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
+	8,  // 65: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
+	6,  // 66: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	49, // 67: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
+	6,  // 68: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	8,  // 69: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	55, // 70: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	19, // 71: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	21, // 72: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	23, // 73: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	25, // 74: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	27, // 75: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	29, // 76: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	31, // 77: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	33, // 78: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	35, // 79: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	37, // 80: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	39, // 81: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	41, // 82: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	43, // 83: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	45, // 84: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	47, // 85: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	50, // 86: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	52, // 87: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
+	20, // 88: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	22, // 89: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	24, // 90: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	26, // 91: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	28, // 92: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	30, // 93: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	32, // 94: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	34, // 95: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	36, // 96: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	38, // 97: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	40, // 98: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	42, // 99: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	44, // 100: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	46, // 101: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	48, // 102: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	51, // 103: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	53, // 104: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
+	88, // [88:105] is the sub-list for method output_type
+	71, // [71:88] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -4863,7 +4966,7 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
-			NumEnums:      7,
+			NumEnums:      8,
 			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,

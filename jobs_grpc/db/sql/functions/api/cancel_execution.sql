@@ -36,8 +36,8 @@ BEGIN
     END IF;
 
     UPDATE jobs.job_executions e
-    SET status = 'REJECTED', canceled_by_operator = true, status_details = v_details,
-        version = e.version + 1, last_updated_at = v_job.locked_at, times_out_at = NULL
+    SET status = 'REJECTED', canceled_by_operator = true, end_cause = 'EXECUTION_CANCELED',
+        status_details = v_details, version = e.version + 1, last_updated_at = v_job.locked_at, times_out_at = NULL
     WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = p_device_id;
 
     UPDATE jobs.job_progress p

@@ -19,6 +19,7 @@ DECLARE
     v_final_status jobs.execution_status;  -- of the executions stored as QUEUED
     v_final_at timestamptz;
     v_final_details jsonb;
+    v_end_cause text;  -- NULL: see end_cause
     v_canceled_at timestamptz;
     v_cancel_reason text;
     v_queued integer;
@@ -80,9 +81,10 @@ BEGIN
         END IF;
 
         v_final_details := jobs.final_status_details(v_final_status, v_cancel_reason);
+        v_end_cause := CASE WHEN v_final_status = 'REJECTED' THEN 'JOB_CANCELED' END;
         UPDATE jobs.job_executions e
         SET status = v_final_status, canceled_by_operator = (v_final_status = 'REJECTED'),
-            last_updated_at = v_final_at, status_details = v_final_details
+            last_updated_at = v_final_at, status_details = v_final_details, end_cause = v_end_cause
         WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
           AND e.device_id > p_after_device_id
           AND (v_last_device_id IS NULL OR e.device_id <= v_last_device_id)
@@ -93,7 +95,7 @@ BEGIN
             v_final_details := jobs.final_status_details('REJECTED', v_cancel_reason);
             UPDATE jobs.job_executions e
             SET status = 'REJECTED', canceled_by_operator = true, last_updated_at = v_canceled_at,
-                status_details = v_final_details, times_out_at = NULL
+                status_details = v_final_details, end_cause = 'JOB_CANCELED', times_out_at = NULL
             WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
               AND e.device_id > p_after_device_id
               AND (v_last_device_id IS NULL OR e.device_id <= v_last_device_id)

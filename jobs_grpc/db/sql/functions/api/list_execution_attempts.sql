@@ -20,6 +20,7 @@ CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
     times_out_at timestamptz,
     failure_code text,
     stage smallint,
+    end_cause text,
     job_created_at timestamptz
 )
 LANGUAGE plpgsql
@@ -49,13 +50,16 @@ BEGIN
     SELECT v_current.device_id, v_current.status, v_current.status_details,
            v_current.execution_number, v_current.version, v_current.queued_at,
            v_current.started_at, v_current.last_updated_at, v_current.times_out_at,
-           v_current.failure_code, v_current.stage, v_current.job_created_at
+           v_current.failure_code, v_current.stage, v_current.end_cause, v_current.job_created_at
     WHERE p_before_number IS NULL OR v_current.execution_number < p_before_number
     UNION ALL
     (
         SELECT a.device_id, a.status::text, a.status_details, a.execution_number, a.version,
                a.queued_at, a.started_at, a.last_updated_at, NULL, a.failure_code,
-               v_current.stage, v_current.job_created_at
+               v_current.stage,
+               -- Executions of a canceled job can't be retried.
+               jobs.end_cause(a.status, a.failure_code, a.end_cause, false),
+               v_current.job_created_at
         FROM jobs.execution_attempts a
         WHERE a.tenant_id = p_tenant_id AND a.job_id = p_job_id AND a.device_id = p_device_id
           AND a.execution_number < least(v_current.execution_number, p_before_number)

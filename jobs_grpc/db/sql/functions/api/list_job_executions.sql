@@ -9,7 +9,8 @@ CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     p_status text,  -- NULL: all
     p_after_device_id text,
     p_limit integer,
-    p_failure_code text DEFAULT NULL  -- NULL: all; '': failures without a code
+    p_failure_code text DEFAULT NULL,  -- NULL: all; '': failures without a code
+    p_end_cause text DEFAULT NULL  -- NULL: all
 ) RETURNS SETOF jobs.execution_page
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- settings: page
@@ -28,14 +29,15 @@ BEGIN
             array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status_details END),
             array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
             array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at),
-            array_agg(e.failure_code), array_agg(e.stage)
+            array_agg(e.failure_code), array_agg(e.stage), array_agg(e.end_cause)
         FROM (
             SELECT
                 e.*,
                 coalesce(sum(octet_length(e.status_details::text))
                     OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
             FROM jobs.job_executions_after(
-                p_tenant_id, p_job_id, p_status, p_failure_code, p_after_device_id, p_limit
+                p_tenant_id, p_job_id, p_status, p_failure_code, p_end_cause, p_after_device_id,
+                p_limit
             ) e
         ) e
     ) page

@@ -4,12 +4,14 @@
 --
 -- Executions that are stored as FAILED, TIMED_OUT or REJECTED have an index for each status. For other
 -- statuses, and while a cancel or an expiry is not finalized, the function also reads the executions
--- that it skips, until it has found as many as the counts say.
+-- that it skips, until it has found as many as the counts say. So it does for p_end_cause, within the
+-- status that has this cause.
 CREATE OR REPLACE FUNCTION jobs.job_executions_after(
     p_tenant_id text,
     p_job_id text,
     p_status text,        -- NULL: all
     p_failure_code text,  -- NULL: all; '': failures without a code
+    p_end_cause text,     -- NULL: all
     p_after_device_id text,
     p_limit integer
 ) RETURNS SETOF jobs.execution_states
@@ -18,7 +20,11 @@ LANGUAGE plpgsql STABLE
 -- settings: page
 AS $$
 DECLARE
-    v_seen integer;    -- executions that readers see in p_status
+    v_status text := coalesce(p_status, CASE
+        WHEN p_end_cause IN ('TIMEOUT', 'JOB_EXPIRED') THEN 'TIMED_OUT'
+        WHEN p_end_cause <> 'DEVICE' THEN 'REJECTED'
+    END);
+    v_seen integer;    -- executions that readers see in v_status
     v_stored integer;  -- those that are stored in it, if it has an index
 BEGIN
     IF p_failure_code IS NOT NULL THEN
@@ -30,24 +36,25 @@ BEGIN
           -- deliver the order as well.
           AND (s.failure_code, s.device_id) > (p_failure_code, p_after_device_id)
           AND s.failure_code <= p_failure_code
-          AND (p_status IS NULL OR s.status = p_status)
+          AND (v_status IS NULL OR s.status = v_status)
+          AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
         ORDER BY s.failure_code, s.device_id
         LIMIT p_limit;
         RETURN;
     END IF;
 
-    IF p_status IS NOT NULL THEN
+    IF v_status IS NOT NULL THEN
         SELECT
-            CASE WHEN p_status = 'HELD' THEN s.held
-                 WHEN p_status = 'QUEUED' THEN s.queued
-                 WHEN p_status = 'IN_PROGRESS' THEN s.in_progress
-                 WHEN p_status = 'SUCCEEDED' THEN s.succeeded
-                 WHEN p_status = 'FAILED' THEN s.failed
-                 WHEN p_status = 'TIMED_OUT' THEN s.timed_out
-                 WHEN p_status = 'REJECTED' THEN s.rejected END,
-            CASE WHEN p_status = 'FAILED' THEN p.failed
-                 WHEN p_status = 'TIMED_OUT' THEN p.timed_out
-                 WHEN p_status = 'REJECTED' THEN p.rejected END
+            CASE WHEN v_status = 'HELD' THEN s.held
+                 WHEN v_status = 'QUEUED' THEN s.queued
+                 WHEN v_status = 'IN_PROGRESS' THEN s.in_progress
+                 WHEN v_status = 'SUCCEEDED' THEN s.succeeded
+                 WHEN v_status = 'FAILED' THEN s.failed
+                 WHEN v_status = 'TIMED_OUT' THEN s.timed_out
+                 WHEN v_status = 'REJECTED' THEN s.rejected END,
+            CASE WHEN v_status = 'FAILED' THEN p.failed
+                 WHEN v_status = 'TIMED_OUT' THEN p.timed_out
+                 WHEN v_status = 'REJECTED' THEN p.rejected END
         INTO v_seen, v_stored
         FROM jobs.job_states s
         JOIN jobs.job_progress p ON p.tenant_id = s.tenant_id AND p.job_id = s.job_id
@@ -61,31 +68,35 @@ BEGIN
         FROM jobs.execution_states s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
           AND s.device_id > p_after_device_id
-          AND (p_status IS NULL OR s.status = p_status)
+          AND (v_status IS NULL OR s.status = v_status)
+          AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
         ORDER BY s.device_id
         LIMIT least(p_limit, v_seen);
-    ELSIF p_status = 'FAILED' THEN
+    ELSIF v_status = 'FAILED' THEN
         RETURN QUERY
         SELECT s.*
         FROM jobs.execution_states s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
           AND s.device_id > p_after_device_id AND s.stored_status = 'FAILED'
+          AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
         ORDER BY s.device_id
         LIMIT p_limit;
-    ELSIF p_status = 'TIMED_OUT' THEN
+    ELSIF v_status = 'TIMED_OUT' THEN
         RETURN QUERY
         SELECT s.*
         FROM jobs.execution_states s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
           AND s.device_id > p_after_device_id AND s.stored_status = 'TIMED_OUT'
+          AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
         ORDER BY s.device_id
         LIMIT p_limit;
-    ELSIF p_status = 'REJECTED' THEN
+    ELSIF v_status = 'REJECTED' THEN
         RETURN QUERY
         SELECT s.*
         FROM jobs.execution_states s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
           AND s.device_id > p_after_device_id AND s.stored_status = 'REJECTED'
+          AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
         ORDER BY s.device_id
         LIMIT p_limit;
     END IF;

@@ -1,0 +1,221 @@
+"""What ended an execution: derived by the views, and stored by what ends it."""
+
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.support.callers import Operator, all_executions
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+
+DEVICES = ["canceled", "failed", "rejected", "started", "succeeded", "timed-out", "waiting"]
+
+
+def cause(execution: pb.JobExecution) -> str | None:
+    """The end_cause, or None if it is unset."""
+    return pb.JobExecution.EndCause.Name(execution.end_cause) if execution.end_cause else None
+
+
+def causes(executions: Any) -> dict[str, str | None]:
+    """The end_cause of each device."""
+    return {execution.device_id: cause(execution) for execution in executions}
+
+
+async def sweep(database: Database) -> None:
+    """Time out what is due, and write the derived statuses."""
+    async with Sweeper(database.owner_dsn) as sweeper:
+        await sweeper.run_timeouts()
+        await sweeper.run_once()
+
+
+@pytest.fixture(autouse=True)
+async def job(database: Database, server: Server, operator: Operator) -> None:
+    """A job "j" whose executions end in each way, except for those of "started" and "waiting"."""
+    await database.add_devices(operator.tenant, DEVICES)
+    await operator.create(job_id="j", target_all=True, in_progress_timeout_minutes=1)
+    devices = {name: server.device(operator.tenant, name) for name in DEVICES}
+    await devices["timed-out"].start("j")
+    await database.make_overdue(operator.tenant, "j")
+    await sweep(database)
+    await devices["started"].update("j", "IN_PROGRESS", extend_timeout_minutes=60)
+    await devices["succeeded"].update("j", "SUCCEEDED")
+    await devices["failed"].update("j", "FAILED", failure_code="E1")
+    await devices["rejected"].update("j", "REJECTED")
+    await operator.cancel_execution("j", "canceled")
+
+
+ENDED = {
+    "canceled": "EXECUTION_CANCELED",
+    "failed": "DEVICE",
+    "rejected": "DEVICE",
+    "succeeded": "DEVICE",
+    "timed-out": "TIMEOUT",
+}
+
+
+async def end(database: Database, operator: Operator, how: str) -> dict[str, str | None]:
+    """End the job; return the expected causes."""
+    if how == "expire":
+        await database.expire(operator.tenant, "j")
+        return ENDED | {"started": None, "waiting": "JOB_EXPIRED"}
+    await operator.cancel("j", force=how == "force")
+    started = "JOB_CANCELED" if how == "force" else None
+    return ENDED | {"started": started, "waiting": "JOB_CANCELED"}
+
+
+async def views(operator: Operator) -> list[Any]:
+    """What readers see of the causes, by each call that shows them."""
+    by_filter = {
+        name: [e.device_id for e in await all_executions(operator, "j", end_cause=name, limit=2)]
+        for name in pb.JobExecution.EndCause.keys()[1:]
+    }
+    of_device = [
+        cause(e) for d in DEVICES for e in (await operator.executions("", device_id=d)).executions
+    ]
+    attempts = [cause(e) for d in DEVICES for e in await operator.attempts("j", d)]
+    return [
+        causes((await operator.get("j")).executions),
+        causes(await all_executions(operator, "j", limit=3)),
+        by_filter,
+        of_device,
+        attempts,
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["cancel", "force", "expire"])
+async def test_each_end_has_its_cause_in_all_calls_before_and_after_it_is_written(
+    database: Database, operator: Operator, how: str
+) -> None:
+    expected = await end(database, operator, how)
+
+    derived = await views(operator)
+    await sweep(database)
+
+    assert await views(operator) == derived
+    got, listed, by_filter, of_device, attempts = derived
+    assert got == listed == expected
+    assert of_device == attempts == [expected[device] for device in DEVICES]
+    assert by_filter == {
+        name: [device for device in DEVICES if expected[device] == name]
+        for name in pb.JobExecution.EndCause.keys()[1:]
+    }
+
+
+async def test_pending_execution_has_no_cause(operator: Operator) -> None:
+    assert causes((await operator.get("j")).executions) == ENDED | dict.fromkeys(
+        ("started", "waiting")
+    )
+
+
+@pytest.mark.parametrize("how", ["cancel", "force", "expire"])
+async def test_rows_that_were_written_without_a_cause_have_the_same_one(
+    database: Database, operator: Operator, how: str
+) -> None:
+    """As the previous version wrote them."""
+    expected = await end(database, operator, how)
+    await sweep(database)
+    await database.owner.execute(
+        "UPDATE jobs.job_executions SET end_cause = NULL WHERE tenant_id = $1", operator.tenant
+    )
+
+    assert causes((await operator.get("j")).executions) == expected
+
+
+async def test_report_stores_no_cause(database: Database, operator: Operator) -> None:
+    stored = await database.owner.fetch(
+        "SELECT device_id FROM jobs.job_executions WHERE tenant_id = $1 AND end_cause IS NOT NULL",
+        operator.tenant,
+    )
+
+    assert [row["device_id"] for row in stored] == ["canceled"]
+
+
+@pytest.mark.slow
+async def test_retry_keeps_the_cause_of_each_attempt(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await server.device(operator.tenant, "started").update("j", "SUCCEEDED")
+    await database.expire(operator.tenant, "j")
+    await operator.retry("j", "FAILED", "TIMED_OUT", "REJECTED", never_expires=True)
+    retried = ["canceled", "failed", "rejected", "timed-out", "waiting"]
+
+    expected = ENDED | {"waiting": "JOB_EXPIRED"}
+    for device in retried:
+        current, first = await operator.attempts("j", device)
+        assert (cause(current), cause(first)) == (None, expected[device])
+
+    await operator.cancel("j")
+    await sweep(database)
+    for device in retried:
+        current, first = await operator.attempts("j", device)
+        assert (cause(current), cause(first)) == ("JOB_CANCELED", expected[device])
+
+
+async def test_retry_of_some_devices_keeps_the_expiry_of_the_others(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await server.device(operator.tenant, "started").update("j", "SUCCEEDED")
+    await database.expire(operator.tenant, "j")
+    await operator.retry("j", "FAILED", never_expires=True)
+    await operator.cancel("j")
+
+    shown = causes((await operator.get("j")).executions)
+
+    assert (shown["waiting"], shown["failed"]) == ("JOB_EXPIRED", "JOB_CANCELED")
+
+
+async def test_cause_of_a_cancel_by_a_failure_criterion_is_the_job(
+    server: Server, operator: Operator
+) -> None:
+    criterion = pb.FailureCriterion(count=1, action=pb.FailureCriterion.FORCE_CANCEL)
+    await operator.create(job_id="k", target_all=True, failure_criteria=[criterion])
+    await server.device(operator.tenant, "started").start("k")
+    await server.device(operator.tenant, "failed").update("k", "FAILED")
+
+    shown = causes((await operator.get("k")).executions)
+
+    assert shown.pop("failed") == "DEVICE"
+    assert {*shown.values()} == {"JOB_CANCELED"}
+
+
+async def test_lists_filter_by_cause_together_with_other_filters(operator: Operator) -> None:
+    async def listed(**fields: Any) -> list[str]:
+        return [e.device_id for e in await all_executions(operator, "j", limit=1, **fields)]
+
+    assert await listed(end_cause="DEVICE", status="REJECTED") == ["rejected"]
+    assert await listed(end_cause="DEVICE", failure_code="E1") == ["failed"]
+    assert await listed(end_cause="TIMEOUT", status="FAILED") == []
+    assert await listed(end_cause="TIMEOUT", failure_code="") == ["timed-out"]
+
+
+async def test_list_of_a_device_filters_by_cause(operator: Operator) -> None:
+    await operator.create(job_id="k", target_all=True)
+    await operator.cancel("k")
+
+    async def listed(device: str, **fields: Any) -> list[str]:
+        page = await operator.executions(fields.pop("job_id", ""), device_id=device, **fields)
+        return [execution.job_id for execution in page.executions]
+
+    assert await listed("failed") == ["k", "j"]
+    assert await listed("failed", end_cause="JOB_CANCELED") == ["k"]
+    assert await listed("failed", end_cause="DEVICE") == ["j"]
+    assert await listed("failed", end_cause="DEVICE", job_id="j") == ["j"]
+    assert await listed("failed", end_cause="DEVICE", job_id="k") == []
+
+
+async def test_page_token_is_rejected_when_the_cause_differs(operator: Operator) -> None:
+    page = await operator.executions("j", end_cause="DEVICE", limit=1)
+
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+        await operator.executions("j", end_cause="TIMEOUT", page_token=page.next_page_token)
+
+
+async def test_list_is_rejected_when_the_cause_is_unknown(operator: Operator) -> None:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await operator.executions("j", end_cause=99)
+    assert failure.violations.keys() == {"end_cause"}
