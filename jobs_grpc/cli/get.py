@@ -21,7 +21,7 @@ from jobs_grpc.cli.formatting import (
 from jobs_grpc.cli.listing import FORMATS, add_listing_options, print_listing
 from jobs_grpc.cli.output import message_dict, print_note, struct_json
 from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.cli.rollout_text import format_criterion
+from jobs_grpc.cli.rollout_text import format_criterion, format_criterion_state
 from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.client import JobsClient, job_status_name
 from jobs_grpc.text import escape_unprintable
@@ -96,8 +96,9 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         yield "timeout", f"{job.in_progress_timeout_minutes:,} min after the start"
     if job.rollout.HasField("max_in_progress"):
         yield "max. devices", f"{job.rollout.max_in_progress:,} IN_PROGRESS at a time"
-    for criterion in job.failure_criteria:
-        yield "criterion", format_criterion(criterion)
+    for index, criterion in enumerate(job.failure_criteria):
+        state = format_criterion_state(job, index)
+        yield "criterion", f"{format_criterion(criterion)}{state and f': {state}'}"
     if job.HasField("trip") and job.trip.tripped_at != job.pause.paused_at:
         yield "tripped", format_moment(job.trip.tripped_at, utc)
     yield "devices", f"{job.total_executions:,}: {format_counts(job.execution_counts)}"

@@ -19,8 +19,8 @@ _BASIS_NUMBERS = dict(FailureCriterion.Basis.items())
 _SCOPE_NUMBERS = dict(FailureCriterion.Scope.items())
 _ACTION_NUMBERS = dict(FailureCriterion.Action.items())
 
-MAX_DETAILS_BYTES = 83_000
-"""The maximum size of the rollout, the stages, the failure criteria and the trip of a Job.
+MAX_DETAILS_BYTES = 102_000
+"""The maximum size of the rollout, stages, failure criteria, criterion states and trip of a Job.
 
 tests/rpc/test_response_sizes.py creates the largest ones.
 """
@@ -38,6 +38,7 @@ def job_details_fields(row: Row) -> MessageFields:
     return job_fields(row) | {
         "rollout": _rollout_fields(details) if stages else None,
         "failure_criteria": [_criterion_fields(c) for c in details["failure_criteria"] or ()],
+        "criterion_states": [_criterion_state_fields(s) for s in details["criterion_states"] or ()],
         "stages": list(_stage_states(details, row["status"])) if stages else None,
     }
 
@@ -129,4 +130,14 @@ def _criterion_fields(criterion: Mapping[str, Any]) -> MessageFields:
         "min_finished": criterion["min_finished"],
         "scope": _SCOPE_NUMBERS.get(criterion["scope"]),
         "action": _ACTION_NUMBERS.get(criterion["action"]),
+    }
+
+
+def _criterion_state_fields(state: Mapping[str, Any]) -> MessageFields:
+    return {
+        "criterion": state["criterion"],
+        "stage": state["stage"],
+        "failure_count": state["failures"],
+        "basis_count": state["basis_size"],
+        "threshold": state["threshold"],
     }

@@ -123,6 +123,40 @@ async def test_get_shows_integers_only_when_they_are_exact(
     assert f"params        {shown}\n" in (await shell("get", "j")).out
 
 
+async def test_get_shows_what_the_failure_criteria_have_counted(
+    shell: Shell, database: Database, server: Server, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 10)
+    await operator.create(
+        job_id="j",
+        document_type="x",
+        target_all=True,
+        rollout=pb.Rollout(stages=[pb.Stage(percent=50), pb.Stage(percent=50)]),
+        failure_criteria=[
+            pb.FailureCriterion(count=5),
+            pb.FailureCriterion(percent=100, min_finished=4),
+            pb.FailureCriterion(
+                percent=60,
+                basis=pb.FailureCriterion.RELEASED,
+                scope=pb.FailureCriterion.STAGE,
+            ),
+        ],
+    )
+    await operator.advance("j")
+    devices = [e.device_id for e in (await operator.get("j")).executions if e.stage == 1]
+    await server.device(operator.tenant, devices[0]).update("j", "SUCCEEDED")
+    for device in devices[1:3]:
+        await server.device(operator.tenant, device).update("j", "FAILED")
+
+    got = await shell("get", "j")
+
+    assert re.findall("criterion     (.*)", got.out) == [
+        "pause at 5 failures: 2 of 5 failures",
+        "pause at 100% of the finished, once 4 have finished: 2 of 3 failures, 3 finished",
+        "pause at 60% of the released in a stage: 2 of 3 failures in stage 1, 5 released",
+    ]
+
+
 @pytest.mark.usefixtures("canceled_job")
 async def test_get_says_canceled_in_tables_and_keeps_the_status_in_json(shell: Shell) -> None:
     table = await shell("get", "j", "--limit", "1")

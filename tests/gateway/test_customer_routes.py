@@ -128,13 +128,14 @@ async def test_get_returns_the_job_with_its_executions(
         "rollout": None,
         "failure_criteria": [],
         "stages": [],
+        "criterion_states": [],
         "trip": None,
     }  # fmt: skip
     assert isinstance(job["document_params"]["retries"], int)
     succeeded, queued = job["executions"]
     assert list(succeeded) == [
         "device_id", "status", "status_details", "queued_at", "started_at", "last_updated_at",
-        "execution_number", "version", "times_out_at", "failure_code", "stage",
+        "execution_number", "version", "times_out_at", "failure_code", "stage", "end_cause",
     ]  # fmt: skip
     assert (succeeded["device_id"], succeeded["status"]) == ("pump-1", "SUCCEEDED")
     assert datetime.fromisoformat(succeeded["started_at"]).tzinfo
@@ -158,7 +159,9 @@ async def test_list_returns_an_array_newest_first(database: Database, rest: Rest
         "total_executions", "succeeded_count", "failed_count",
     }  # fmt: skip
     assert expected_fields <= set(jobs[0])
-    assert not {"executions", "rollout", "failure_criteria", "stages"} & set(jobs[0])
+    assert not {*("executions", "rollout", "failure_criteria", "stages", "criterion_states")} & set(
+        jobs[0]
+    )
     assert jobs[0]["document_params"] == {}
     assert jobs[0]["total_executions"] == 1
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jobs_grpc.db.store import ExecutionUpdate
 from tests.support.callers import Operator
-from tests.support.criteria_model import CriteriaModel, Criterion, Device, Trip
+from tests.support.criteria_model import CriteriaModel, Criterion, Device, State, Trip
 from tests.support.database import Database, request_session
 from tests.support.scale import examples
 from tests.support.server import Server
@@ -156,11 +156,40 @@ async def test_job_trips_exactly_when_the_model_does(
             limit = f"{criterion.percent}%" if criterion.percent else f"{criterion.count}"
             assert reason.endswith(f" ({action.lower().replace('_', ' ')} at {limit})")
             run.expected, run.tripped_at = expected, job.trip.tripped_at.ToNanoseconds()
+            [tripped] = [
+                state
+                for state in states(job)
+                if (state.criterion, state.stage) == (expected.criterion, expected.stage)
+            ]
+            assert (tripped.failures, tripped.basis) == (expected.failures, expected.basis)
+            assert tripped.failures >= tripped.threshold > 0
         assert trip(job, run.expected) == run.expected
         await run.check_counts()
+        assert states(job) == expected_states(job, model)
         assert (job.trip.tripped_at.ToNanoseconds() if job.HasField("trip") else 0) == (
             run.tripped_at
         )
+
+
+def states(job: pb.Job) -> list[State]:
+    """The states of the failure criteria of a job."""
+    return [
+        State(
+            state.criterion,
+            state.stage if state.HasField("stage") else None,
+            state.failure_count,
+            state.basis_count,
+            state.threshold,
+        )
+        for state in job.criterion_states
+    ]
+
+
+def expected_states(job: pb.Job, model: CriteriaModel) -> list[State]:
+    """The states of the model: of stages that have opened, if the scope is STAGE."""
+    released = sum(stage.released_count for stage in job.stages) if job.stages else None
+    opened = sum(stage.HasField("opened_at") for stage in job.stages)
+    return [s for s in model.states(released) if s.stage is None or s.stage < opened]
 
 
 def trip(job: pb.Job, expected: Trip | None) -> Trip | None:

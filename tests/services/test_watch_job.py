@@ -89,6 +89,24 @@ async def test_watch_sends_each_change_until_the_job_completes(
         await anext(jobs)
 
 
+async def test_watch_sends_what_the_failure_criteria_count(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, ["a", "b"])
+    criterion = pb.FailureCriterion(percent=100, basis=pb.FailureCriterion.TARGETED)
+    await operator.create(job_id="j", target_all=True, failure_criteria=[criterion])
+    jobs = watch(operator, "j")
+    first = await anext(jobs)
+
+    await server.device(operator.tenant, "a").update("j", "FAILED")
+    second = await anext(jobs)
+
+    state = pb.CriterionState(failure_count=0, basis_count=2, threshold=2)
+    assert list(first.criterion_states) == [state]
+    state.failure_count = 1
+    assert list(second.criterion_states) == [state]
+
+
 async def test_watch_sends_a_finished_job_once(operator: Operator, device: Any) -> None:
     await operator.cancel("j")
 

@@ -6,6 +6,7 @@ Unlike the service, it keeps no counts: each decision looks at all devices.
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import ceil
 from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -86,6 +87,20 @@ class Count:
     finished: int
 
 
+@dataclass(frozen=True)
+class State:
+    """What readers see of a Count: its basis, and the number of failures at which it trips.
+
+    Both are 0 while there is none.
+    """
+
+    criterion: int
+    stage: int | None
+    failures: int
+    basis: int
+    threshold: int
+
+
 @dataclass
 class CriteriaModel:
     """A model of the failure criteria of a job."""
@@ -153,20 +168,37 @@ class CriteriaModel:
                     len(failed) + sum(d.status == "SUCCEEDED" for d in counted),
                 )
 
+    def states(self, released: int | None) -> list[State]:
+        """The state of each count, while executions up to rank `released` are released."""
+        states = []
+        for count in self.counts():
+            criterion, _ = self.criteria[count.criterion]
+            basis = self._basis(count, released)
+            threshold = criterion.count or ceil(Fraction((criterion.percent or 0) * basis, 100))
+            states.append(State(count.criterion, count.stage, count.failures, basis, threshold))
+        return states
+
+    def _basis(self, count: Count, released: int | None) -> int:
+        """The number of executions that is 100 percent; 0 if the threshold is a count."""
+        criterion, _ = self.criteria[count.criterion]
+        group = self._group(count.stage)
+        if criterion.count is not None:
+            return 0
+        return {
+            "FINISHED": count.finished,
+            "RELEASED": sum(released is None or d.rank <= released for d in group),
+            "TARGETED": len(group),
+        }[criterion.basis]
+
     def _group(self, stage: int | None) -> list[Device]:
         return [d for d in self.devices.values() if stage in (None, d.stage)]
 
     def _trip(self, count: Count, released: int | None) -> Trip | None:
         criterion, _ = self.criteria[count.criterion]
-        group = self._group(count.stage)
+        basis = self._basis(count, released)
         if criterion.count is not None:
-            basis, trips = 0, count.failures >= criterion.count
+            trips = count.failures >= criterion.count
         else:
-            basis = {
-                "FINISHED": count.finished,
-                "RELEASED": sum(released is None or d.rank <= released for d in group),
-                "TARGETED": len(group),
-            }[criterion.basis]
             trips = (
                 count.finished >= criterion.min_finished
                 and basis > 0

@@ -21,6 +21,7 @@ var optionalFields = map[string]bool{
 	"fleet.jobs.v1.Job.rollout":                    true,
 	"fleet.jobs.v1.Job.failure_criteria":           true,
 	"fleet.jobs.v1.Job.stages":                     true,
+	"fleet.jobs.v1.Job.criterion_states":           true,
 	"fleet.jobs.v1.JobExecution.job_id":            true,
 }
 

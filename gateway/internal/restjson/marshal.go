@@ -36,6 +36,7 @@ var omittedInLists = map[protoreflect.FullName]bool{
 	"fleet.jobs.v1.Job.rollout":                    true,
 	"fleet.jobs.v1.Job.failure_criteria":           true,
 	"fleet.jobs.v1.Job.stages":                     true,
+	"fleet.jobs.v1.Job.criterion_states":           true,
 }
 
 // omittedIfEmpty are fields that only some calls set. Other responses omit them: an empty ID is not

@@ -108,8 +108,8 @@ func TestMarshal_OmitsFieldsThatTheCallDoesNotFill(t *testing.T) {
 	}{
 		{&jobsv1.CreateJobResponse{JobId: "j"}, []string{"stage_sizes"}, []string{"job_id"}},
 		{&jobsv1.CreateJobResponse{StageSizes: []int32{0}}, nil, []string{"stage_sizes"}},
-		{&jobsv1.Job{}, []string{"executions", "next_executions_page_token"}, []string{"rollout", "failure_criteria", "stages", "trip"}},
-		{[]*jobsv1.Job{{}}, []string{"executions", "next_executions_page_token", "rollout", "failure_criteria", "stages"}, []string{"trip"}},
+		{&jobsv1.Job{}, []string{"executions", "next_executions_page_token"}, []string{"rollout", "failure_criteria", "stages", "criterion_states", "trip"}},
+		{[]*jobsv1.Job{{}}, []string{"executions", "next_executions_page_token", "rollout", "failure_criteria", "stages", "criterion_states"}, []string{"trip"}},
 	} {
 		body, err := Marshal(test.response)
 		if err != nil {

@@ -97,6 +97,7 @@ class Job(_message.Message):
     FAILURE_CRITERIA_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     TRIP_FIELD_NUMBER: _builtins.int
+    CRITERION_STATES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job, unique in the tenant."""
     tenant_id: _builtins.str
@@ -175,7 +176,7 @@ class Job(_message.Message):
     @_builtins.property
     def rollout(self) -> Global___Rollout:
         """The rollout. Unset: all executions are released at once. ListJobs does not fill this field, nor
-        the next two.
+        the next two, nor criterion_states.
         """
 
     @_builtins.property
@@ -189,6 +190,12 @@ class Job(_message.Message):
     @_builtins.property
     def trip(self) -> Global___Trip:
         """The last failure criterion that tripped. Unset: none has."""
+
+    @_builtins.property
+    def criterion_states(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionState]:
+        """What the failure criteria have counted, in their order. A criterion with the scope STAGE has a
+        state for each stage that has opened.
+        """
 
     def __init__(
         self,
@@ -220,10 +227,11 @@ class Job(_message.Message):
         failure_criteria: _abc.Iterable[Global___FailureCriterion] | None = ...,
         stages: _abc.Iterable[Global___JobStage] | None = ...,
         trip: Global___Trip | None = ...,
+        criterion_states: _abc.Iterable[Global___CriterionState] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "pause", b"pause", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "next_executions_page_token", b"next_executions_page_token", "pause", b"pause", "rollout", b"rollout", "stages", b"stages", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "next_executions_page_token", b"next_executions_page_token", "pause", b"pause", "rollout", b"rollout", "stages", b"stages", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015
@@ -686,6 +694,51 @@ class StageApproval(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StageApproval: _TypeAlias = StageApproval  # noqa: Y015
+
+@_typing.final
+class CriterionState(_message.Message):
+    """What a failure criterion has counted since ResumeJob or UpdateJob last reset it. It trips at the next
+    failure that makes failure_count reach `threshold`; with min_finished, not before devices have finished
+    that many executions.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CRITERION_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    FAILURE_COUNT_FIELD_NUMBER: _builtins.int
+    BASIS_COUNT_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    criterion: _builtins.int
+    """The position in Job.failure_criteria. The first is 0."""
+    stage: _builtins.int
+    """The stage, with the scope STAGE. The first is 0."""
+    failure_count: _builtins.int
+    """The number of failures that match the criterion."""
+    basis_count: _builtins.int
+    """The number of executions that is 100 percent. 0 if the threshold is a count."""
+    threshold: _builtins.int
+    """The failure_count at which the criterion trips: `count`, or `percent` of basis_count, rounded up. 0
+    while basis_count is 0.
+    """
+    def __init__(
+        self,
+        *,
+        criterion: _builtins.int = ...,
+        stage: _builtins.int | None = ...,
+        failure_count: _builtins.int = ...,
+        basis_count: _builtins.int = ...,
+        threshold: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "stage", b"stage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "basis_count", b"basis_count", "criterion", b"criterion", "failure_count", b"failure_count", "stage", b"stage", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
+    _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stage) -> _WhichOneofReturnType__stage | None: ...
+
+Global___CriterionState: _TypeAlias = CriterionState  # noqa: Y015
 
 @_typing.final
 class Trip(_message.Message):

@@ -1,6 +1,7 @@
--- depends on: held_executions, pg_micros, queued_status_at, read_time, released_at
+-- depends on: criterion_states, held_executions, pg_micros, queued_status_at, read_time, released_at
 -- Returns the rollout and the failure criteria of a job as JSON: its settings, the state of each
--- stage, and the criteria. Times are numbers, see pg_micros. The caller has set the tenant.
+-- stage, the criteria, and what they have counted. Times are numbers, see pg_micros. The caller has set
+-- the tenant.
 CREATE OR REPLACE FUNCTION jobs.rollout_details(p_tenant_id text, p_job_id text) RETURNS json
 LANGUAGE plpgsql STABLE
 -- settings: page
@@ -10,10 +11,11 @@ DECLARE
     v_held integer[];  -- per stage
     v_stages json;
     v_criteria json;
+    v_states json;  -- of the criteria
 BEGIN
     SELECT j.open_stage, j.max_in_progress,
            j.request -> 'rollout' ->> 'seed' AS seed,
-           j.has_failure_criteria, j.force_canceled, j.awaiting_approval,
+           j.has_failure_criteria, j.canceled_at, j.force_canceled, j.awaiting_approval,
            CASE WHEN j.paused_at IS NULL THEN j.stage_due_at END AS stage_due_at,
            jobs.queued_status_at(j.canceled_at, j.expires_at, jobs.now()) AS queued_status,
            jobs.released_at(
@@ -67,6 +69,17 @@ BEGIN
             WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id
             ORDER BY c.criterion
         ) c;
+        SELECT json_agg(s)
+        INTO v_states
+        FROM (
+            SELECT s.criterion, nullif(s.stage, -1) AS stage, s.failures, s.basis_size, s.threshold
+            FROM jobs.criterion_states(
+                -- A cancel ends the release of executions.
+                p_tenant_id, p_job_id, least(jobs.read_time(), v_job.canceled_at), NULL
+            ) s
+            WHERE s.stage <= coalesce(v_job.open_stage, -1)
+            ORDER BY s.criterion, s.stage
+        ) s;
     END IF;
 
     RETURN json_build_object(
@@ -77,6 +90,7 @@ BEGIN
         'stage_due_at',
             CASE WHEN v_job.queued_status = 'QUEUED' THEN jobs.pg_micros(v_job.stage_due_at) END,
         'stages', v_stages,
-        'failure_criteria', v_criteria
+        'failure_criteria', v_criteria,
+        'criterion_states', v_states
     );
 END $$;
