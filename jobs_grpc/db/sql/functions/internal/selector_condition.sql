@@ -1,0 +1,41 @@
+-- Returns the condition of a selector as SQL, for a statement whose parameter $1 is the tenant. It is
+-- NULL or false for a device that the selector does not match.
+CREATE OR REPLACE FUNCTION jobs.selector_condition(
+    p_terms jsonb,     -- as Selector.terms_json of services/selectors.py
+    p_device_id text,  -- the SQL of the device_id, in the collation of the column
+    p_labels text,     -- the SQL of the labels, which is NULL for a device that has none
+    -- Look memberships up for each device. false: the planner may also join them, which is faster for
+    -- all devices of a tenant, but reads all members of the groups.
+    p_look_up_groups boolean
+) RETURNS text
+LANGUAGE sql STABLE
+RETURN (
+    SELECT coalesce(string_agg(
+        CASE
+            WHEN t.key = 'group' THEN format(
+                '%s (SELECT FROM public.device_group_members m WHERE m.tenant_id = $1'
+                ' AND m.group_id IN (%s) AND m.device_id = %s%s)',
+                CASE WHEN t.op = 'in' THEN 'EXISTS' ELSE 'NOT EXISTS' END, v.list, p_device_id,
+                -- The planner can't join a sub-select with an OFFSET.
+                CASE WHEN p_look_up_groups THEN ' OFFSET 0' END
+            )
+            WHEN t.key = 'device_id' THEN format(
+                '%s %s (%s)', p_device_id, CASE WHEN t.op = 'in' THEN 'IN' ELSE 'NOT IN' END, v.list
+            )
+            WHEN t.op = 'in' THEN format('%s ->> %L IN (%s)', p_labels, t.key, v.list)
+            WHEN t.op = 'not_in'
+                THEN format('coalesce(%s ->> %L NOT IN (%s), true)', p_labels, t.key, v.list)
+            WHEN t.op = 'exists' THEN format('%s ->> %L IS NOT NULL', p_labels, t.key)
+            ELSE format('%s ->> %L IS NULL', p_labels, t.key)
+        END,
+        ' AND ' ORDER BY t.position
+    ), 'true')
+    FROM (
+        SELECT term ->> 'key' AS key, term ->> 'op' AS op, term -> 'values' AS values, position
+        FROM jsonb_array_elements(p_terms) WITH ORDINALITY AS e (term, position)
+    ) t
+    CROSS JOIN LATERAL (
+        SELECT string_agg(quote_literal(value), ', ') AS list
+        FROM jsonb_array_elements_text(t.values) AS value
+    ) v
+);
