@@ -90,6 +90,13 @@ def _threshold(value: str) -> tuple[str, int]:
     return field, int(number)
 
 
+def _label(value: str) -> tuple[str, str]:
+    key, separator, label_value = value.partition("=")
+    if not key or not separator:
+        raise ValueError
+    return parsers.utf8(key), parsers.utf8(label_value)
+
+
 def _bug(value: str) -> tuple[float, str]:
     share, _, code = value.partition(":")
     if not code or not code.isascii() or not code.isprintable():
@@ -125,6 +132,7 @@ row_limit = _argument(parsers.integer(1, 2**31 - 1))
 seconds = _argument(parsers.seconds(0.001, _MAX_SECONDS))
 stage = _argument(Parser("1%, 50, group:NAME or rest", _stage))
 time = _argument(Parser("a time such as 2030-01-31T12:00:00Z (local time without Z)", _time))
+label = _argument(Parser("KEY=VALUE, such as team=pumps", _label))
 stage_index = _number_of(pb.AdvanceJobRequest, "stage")
 percent = _number_of(pb.Gate, "min_succeeded_percent")
 releases_per_minute = _number_of(pb.Stage, "releases_per_minute")
@@ -153,6 +161,19 @@ def add_job(parser: argparse.ArgumentParser) -> None:
 def add_text(parser: argparse.ArgumentParser, option: str, help_text: str) -> None:
     """Add an option with a text, by default empty."""
     parser.add_argument(option, type=text, default="", metavar="TEXT", help=help_text)
+
+
+def add_labels(parser: "argparse._ActionsContainer", help_text: str) -> None:
+    """Add --label, which can be repeated."""
+    parser.add_argument(
+        "--label",
+        dest="labels",
+        type=label,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=help_text,
+    )
 
 
 def add_texts(

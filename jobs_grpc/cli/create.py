@@ -69,6 +69,8 @@ def add_command(commands: Subparsers) -> None:
         metavar="MINUTES",
         help=f"minutes until an IN_PROGRESS execution times out, {minutes} (default: no timeout)",
     )
+    arguments.add_labels(parser, "label of the job, such as team=pumps; can be repeated")
+    arguments.add_text(parser, "--description", "text for people")
     parser.add_argument(
         "--validate-only",
         action="store_true",
@@ -101,6 +103,8 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
             rollout=rollout,
             failure_criteria=failure_criteria,
             validate_only=args.validate_only,
+            labels=dict(args.labels),
+            description=args.description,
         )
     except errors.InvalidField as e:
         if args.stages:

@@ -90,6 +90,23 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_device_filters(parser: argparse.ArgumentParser) -> None:
+    """Add --stage and --device-prefix, for lists of a job's executions."""
+    parser.add_argument(
+        "--stage",
+        type=arguments.stage_index,
+        metavar="N",
+        help="executions of this stage of the rollout; the first is 0",
+    )
+    parser.add_argument(
+        "--device-prefix",
+        type=arguments.text,
+        default="",
+        metavar="TEXT",
+        help="executions of devices whose id starts with this text",
+    )
+
+
 def execution_status(args: argparse.Namespace) -> pb.JobExecution.Status.ValueType:
     """Return the status to filter by."""
     return pb.JobExecution.Status.Value(args.status or "STATUS_UNSPECIFIED")

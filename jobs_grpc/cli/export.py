@@ -11,7 +11,13 @@ from typing import TextIO
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.cli.executions import EXECUTION_COLUMNS, add_filters, end_cause, execution_status
+from jobs_grpc.cli.executions import (
+    EXECUTION_COLUMNS,
+    add_device_filters,
+    add_filters,
+    end_cause,
+    execution_status,
+)
 from jobs_grpc.cli.files import replacing_file
 from jobs_grpc.cli.listing import RowWriter, add_listing_options
 from jobs_grpc.cli.output import progress_line
@@ -45,6 +51,7 @@ def add_command(commands: Subparsers) -> None:
         help="write to this file; *.jsonl gets JSON Lines (default: standard output)",
     )
     add_filters(parser)
+    add_device_filters(parser)
     add_listing_options(parser, EXECUTION_COLUMNS)
 
 
@@ -103,6 +110,8 @@ async def _write_pages(
         status=execution_status(args),
         failure_code=args.failure_code,
         end_cause=end_cause(args),
+        stage=args.stage,
+        device_id_prefix=args.device_prefix,
         page_size=_PAGE_SIZE,
     )
     writer = RowWriter(args, EXECUTION_COLUMNS, file)

@@ -1,5 +1,6 @@
 """Formats jobs, times and counts as text."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -70,6 +71,11 @@ def format_expiry(message: Message, utc: bool = False) -> str:
 def format_device_count(count: int) -> str:
     """Format a number of devices, such as "1 device"."""
     return "1 device" if count == 1 else f"{count:,} devices"
+
+
+def format_labels(labels: Mapping[str, str]) -> str:
+    """Format labels, such as "team=pumps wave=2"."""
+    return " ".join(f"{key}={labels[key]}" for key in sorted(labels))
 
 
 def format_target(job: pb.Job) -> str:

@@ -8,11 +8,18 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.executions import EXECUTION_COLUMNS, add_filters, end_cause, execution_status
+from jobs_grpc.cli.executions import (
+    EXECUTION_COLUMNS,
+    add_device_filters,
+    add_filters,
+    end_cause,
+    execution_status,
+)
 from jobs_grpc.cli.formatting import (
     format_counts,
     format_creation,
     format_expiry,
+    format_labels,
     format_moment,
     format_pause,
     format_summary,
@@ -34,6 +41,7 @@ def add_command(commands: Subparsers) -> None:
     parser.epilog = "The formats csv and jsonl print the executions only; `export` prints all."
     arguments.add_job(parser)
     add_filters(parser)
+    add_device_filters(parser)
     add_listing_options(parser, EXECUTION_COLUMNS, limit=20, noun="executions")
 
 
@@ -52,6 +60,8 @@ async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
         status=execution_status(args),
         failure_code=args.failure_code,
         end_cause=end_cause(args),
+        stage=args.stage,
+        device_id_prefix=args.device_prefix,
         page_size=_PAGE_SIZE,
         page_token=args.page_token,
         limit=args.limit,
@@ -90,6 +100,10 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
     yield "type", job.document_type
     yield "params", struct_json(job.document_params)
     yield "target", format_target(job)
+    if job.labels:
+        yield "labels", format_labels(job.labels)
+    if job.description:
+        yield "description", job.description
     yield "created", format_creation(job, utc)
     yield "expires", format_expiry(job, utc)
     if job.HasField("in_progress_timeout_minutes"):

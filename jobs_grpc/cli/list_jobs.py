@@ -37,6 +37,8 @@ _COLUMNS: tuple[Column[pb.Job], ...] = (
         lambda job: job.expires_at if job.HasField("expires_at") else None,
         wide=True,
     ),
+    Column("labels", "LABELS", lambda job: dict(job.labels) or None, wide=True),
+    Column("description", "DESCRIPTION", lambda job: job.description or None, wide=True),
 )
 
 
@@ -80,13 +82,27 @@ def add_command(commands: Subparsers) -> None:
         action="store_true",
         help="jobs with a stage that waits for an approval",
     )
+    filters.add_argument(
+        "--where",
+        type=arguments.text,
+        default="",
+        metavar="SELECTOR",
+        help="jobs whose labels match, such as 'team=pumps,wave in (1,2),!test'",
+    )
+    filters.add_argument(
+        "--id-prefix",
+        type=arguments.text,
+        default="",
+        metavar="TEXT",
+        help="jobs whose id starts with this text",
+    )
     add_listing_options(parser, _COLUMNS, limit=50, noun="jobs")
 
 
 async def _list_jobs(args: argparse.Namespace, jobs: JobsClient) -> None:
     """List jobs, newest first.
 
-    jobs-grpc list --status PAUSED IN_PROGRESS --created-from 7d
+    jobs-grpc list --status PAUSED --where 'team=pumps,wave in (1,2)'
     jobs-grpc list -o csv --columns job_id,status,total_executions
     """
     pager = jobs.list(
@@ -99,6 +115,8 @@ async def _list_jobs(args: argparse.Namespace, jobs: JobsClient) -> None:
         created_from=args.created_from,
         created_until=args.created_until,
         awaiting_approval=args.awaiting_approval,
+        selector=args.where,
+        job_id_prefix=args.id_prefix,
         page_token=args.page_token,
         limit=args.limit,
     )

@@ -13,7 +13,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.formatting import format_age, format_time
+from jobs_grpc.cli.formatting import format_age, format_labels, format_time
 from jobs_grpc.cli.output import message_dict, print_json, print_note, struct_json
 from jobs_grpc.cli.tables import TableColumn, print_table
 from jobs_grpc.client import Pager
@@ -36,7 +36,7 @@ class Column(Generic[M]):
     """Its name in --columns, CSV and JSON: that of the field in the contract."""
     title: str
     value: Callable[[M], object]
-    """Returns a str, an int, a Timestamp, a Struct, a list of str, or None if there is no value."""
+    """Returns a str, an int, a Timestamp, a Struct, a list or dict of str, or None: no value."""
     drop_order: int = 0
     """If the terminal is narrow, the column with the highest value is dropped first; 0: never."""
     min_width: int | None = None
@@ -228,6 +228,8 @@ def _text(value: object, utc: bool) -> str:
             return struct_json(value)
         case list():
             return " ".join(value)
+        case dict():
+            return format_labels(value)
     return str(value)
 
 
@@ -239,7 +241,7 @@ def _csv_text(value: object) -> str:
             return value.ToJsonString()
         case Struct():
             return struct_json(value)
-        case list():
+        case list() | dict():
             return json.dumps(value, ensure_ascii=False)
     return str(value)
 

@@ -40,6 +40,12 @@ def add_command(commands: Subparsers) -> None:
         metavar="MINUTES",
         help="minutes until an IN_PROGRESS execution times out; applies to later starts only",
     )
+    labels = parser.add_mutually_exclusive_group()
+    arguments.add_labels(labels, "new label, instead of all that the job has; can be repeated")
+    labels.add_argument("--no-labels", action="store_true", help="remove all labels")
+    parser.add_argument(
+        "--description", type=arguments.text, metavar="TEXT", help="new text for people"
+    )
     arguments.add_etag(parser)
 
 
@@ -47,7 +53,7 @@ async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
     """Change the settings of a job.
 
     jobs-grpc update update-1 --max-in-progress 200
-    jobs-grpc update update-1 --rollout rollout.yaml
+    jobs-grpc update update-1 --rollout rollout.yaml --label wave=2
     """
     rollout, criteria, paths = pb.Rollout(), [], []
     if args.rollout is not None:
@@ -72,6 +78,10 @@ async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
         expires_at = datetime.now(UTC) + timedelta(hours=args.expires_in_hours)
     if expires_at is not None or args.never_expires:
         paths.append("expires_at")
+    if args.labels or args.no_labels:
+        paths.append("labels")
+    if args.description is not None:
+        paths.append("description")
     if not paths:
         raise CliError("nothing to change; see `jobs-grpc update --help`", ExitCode.USAGE)
     job = await jobs.update(
@@ -81,6 +91,8 @@ async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
         rollout=rollout if any(path.startswith("rollout.") for path in paths) else None,
         failure_criteria=criteria,
         expires_at=expires_at,
+        labels=dict(args.labels),
+        description=args.description or "",
         etag=args.etag,
     )
     expiry = f", expires: {format_expiry(job, args.utc)}" if "expires_at" in paths else ""

@@ -76,6 +76,8 @@ class JobsClient:
         rollout: pb.Rollout | None = None,
         failure_criteria: Iterable[pb.FailureCriterion] = (),
         validate_only: bool = False,
+        labels: Mapping[str, str] | None = None,
+        description: str = "",
     ) -> pb.CreateJobResponse:
         """Create a job for one target. Without a job_id, the client generates one.
 
@@ -92,6 +94,8 @@ class JobsClient:
             rollout=rollout,
             failure_criteria=failure_criteria,
             validate_only=validate_only,
+            labels=labels,
+            description=description,
         )
         return await self._calls.unary("CreateJob", request, pb.CreateJobResponse, repeatable=True)
 
@@ -113,6 +117,8 @@ class JobsClient:
         created_from: datetime | None = None,
         created_until: datetime | None = None,
         awaiting_approval: bool = False,
+        selector: str = "",
+        job_id_prefix: str = "",
         page_size: int = 200,
         page_token: str = "",
         limit: int | None = None,
@@ -130,6 +136,8 @@ class JobsClient:
             created_from=_timestamp(created_from),
             created_until=_timestamp(created_until),
             awaiting_approval=awaiting_approval,
+            selector=selector,
+            job_id_prefix=job_id_prefix,
         )
         read = partial(self._calls.unary, "ListJobs", request, pb.ListJobsResponse)
         return Pager(read, request, "jobs", page_size, page_token, limit)
@@ -142,6 +150,8 @@ class JobsClient:
         status: ExecutionStatus = pb.JobExecution.STATUS_UNSPECIFIED,
         failure_code: str | None = None,
         end_cause: EndCause = pb.JobExecution.END_CAUSE_UNSPECIFIED,
+        stage: int | None = None,
+        device_id_prefix: str = "",
         page_size: int = 1000,
         page_token: str = "",
         limit: int | None = None,
@@ -156,6 +166,8 @@ class JobsClient:
             status=status,
             failure_code=failure_code,
             end_cause=end_cause,
+            stage=stage,
+            device_id_prefix=device_id_prefix,
         )
         response_type = pb.ListJobExecutionsResponse
         read = partial(self._calls.unary, "ListJobExecutions", request, response_type)
@@ -246,6 +258,8 @@ class JobsClient:
         rollout: pb.Rollout | None = None,
         failure_criteria: Iterable[pb.FailureCriterion] = (),
         expires_at: datetime | None = None,
+        labels: Mapping[str, str] | None = None,
+        description: str = "",
         etag: str = "",
     ) -> pb.Job:
         """Change the fields that `update_mask` names. Safe to repeat with an etag."""
@@ -256,6 +270,8 @@ class JobsClient:
             rollout=rollout,
             failure_criteria=failure_criteria,
             expires_at=_timestamp(expires_at),
+            labels=labels,
+            description=description,
             etag=etag,
         )
         response = await self._calls.unary(

@@ -20,6 +20,7 @@ TENANT_TABLES = (
     "jobs.job_stages",
     "jobs.job_failure_criteria",
     "jobs.job_criterion_counts",
+    "jobs.job_labels",
     "public.device_state",
     "public.device_group_members",
 )

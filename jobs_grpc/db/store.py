@@ -95,6 +95,8 @@ class Store:
         status: str | None,
         failure_code: str | None = None,
         end_cause: str | None = None,
+        stage: int | None = None,
+        device_id_prefix: str = "",
         after_device_id: str,
         limit: int,
     ) -> Row:
@@ -147,8 +149,10 @@ class Store:
         rollout: str,
         failure_criteria: str,
         expires_at: PgMicros | None = None,
+        labels: str = "{}",
+        description: str = "",
     ) -> Row:
-        """See update_job.sql; `rollout` and `failure_criteria` are JSON."""
+        """See update_job.sql; `rollout`, `failure_criteria` and `labels` are JSON."""
         return (await self._write("update_job", locals()))[0]
 
     async def cancel_execution(

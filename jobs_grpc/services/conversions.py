@@ -4,6 +4,7 @@ Rows become keyword arguments for a message constructor rather than messages: to
 into another one, Python's protobuf serializes and parses it.
 """
 
+import json
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, Pause, Trip
@@ -78,6 +79,7 @@ def job_fields(row: Row) -> MessageFields:
         "failed_count": row["failed"] + row["timed_out"] + row["rejected"],
         "execution_counts": {status: row[status] for status in EXECUTION_COUNTS},
         "trip": _trip_message(row["trip"]),
+        "labels": row["labels"] and json.loads(row["labels"]),
     }
     for name in _JOB_COLUMNS:
         fields[name] = row[name]

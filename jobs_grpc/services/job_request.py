@@ -19,6 +19,7 @@ _LEFT_OUT = {"job_id", "document_params", "never_expires", "validate_only"}
 _MESSAGES: dict[str, Callable[[Any], Any]] = {
     "rollout": rollout_json,
     "failure_criteria": failure_criteria_json,
+    "labels": dict,
 }
 
 

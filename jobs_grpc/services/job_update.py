@@ -7,6 +7,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.contract.field_rules import check
 from jobs_grpc.errors import Violation
 from jobs_grpc.services.rollout_validation import check_failure_criteria, check_rollout
+from jobs_grpc.services.selectors import check_labels
 
 
 def check_update(request: pb.UpdateJobRequest) -> list[Violation]:
@@ -23,6 +24,8 @@ def check_update(request: pb.UpdateJobRequest) -> list[Violation]:
         return violations
     if "failure_criteria" in fields:
         violations += check_failure_criteria(request.failure_criteria, with_stages=True)
+    if "labels" in fields:
+        violations += check_labels(request.labels)
     if "rollout.stages" in fields:
         violations += check_rollout(pb.Rollout(stages=request.rollout.stages))
     return violations

@@ -19,6 +19,7 @@ from jobs_grpc.errors import (
     JobsError,
     SubjectRequired,
     TimeGatesUnavailable,
+    Violation,
 )
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
@@ -52,6 +53,7 @@ from jobs_grpc.services.rollout_validation import (
     has_time_gate,
     requires_approval,
 )
+from jobs_grpc.services.selectors import ID_KEYS, Selector, check_labels, parse_field
 from jobs_grpc.services.struct_json import to_json
 
 DEFAULT_CANCEL_REASON = "canceled by operator"
@@ -94,7 +96,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         params, violations = await to_json(
             request.document_params, "document_params", self._max_document_bytes, self._pause
         )
-        validation.require_valid(request, violations + validation.check_expiry(request))
+        violations += validation.check_expiry(request) + check_labels(request.labels)
+        validation.require_valid(request, violations)
         violations = check_rollout(request.rollout) if request.HasField("rollout") else []
         violations += check_failure_criteria(
             request.failure_criteria, with_stages=request.HasField("rollout")
@@ -131,6 +134,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     async def ListJobs(self, request: pb.ListJobsRequest, context: object) -> pb.ListJobsResponse:
         limit = page_size(request)
         validation.require_valid(request)
+        selector = _selector_of_jobs(request)
         if request.page_token and request.offset:
             raise InvalidPageToken("page_token and offset must not both be set")
         before_created_at, before_job_id = parse_token(request, parse_micros, str)
@@ -146,6 +150,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             created_from=to_pg_micros(request, "created_from"),
             created_until=to_pg_micros(request, "created_until"),
             awaiting_approval=request.awaiting_approval or None,
+            selector=selector.terms_json if selector.terms else None,
+            job_id_prefix=request.job_id_prefix or None,
             before_created_at=before_created_at,
             before_job_id=before_job_id,
             limit=limit + 1,
@@ -193,6 +199,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             status=status,
             failure_code=_failure_code_filter(request),
             end_cause=_end_cause_filter(request),
+            stage=optional_or(request, "stage", None),
+            device_id_prefix=request.device_id_prefix,
             after_device_id=after_device_id or "",
             limit=limit + 1,
         )
@@ -311,6 +319,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                 )
             ),
             expires_at=to_pg_micros(request, "expires_at") if "expires_at" in fields else None,
+            labels=json.dumps(dict(request.labels) if "labels" in fields else {}),
+            description=request.description if "description" in fields else "",
         )
         return pb.UpdateJobResponse(job=job_details_fields(row))
 
@@ -446,3 +456,16 @@ def _status_names(statuses: Iterable[pb.JobExecution.Status.ValueType]) -> list[
 def _status_filter(request: pb.ListJobsRequest) -> list[str]:
     statuses = {request.status, *request.statuses} - {pb.Job.STATUS_UNSPECIFIED}
     return sorted(map(pb.Job.Status.Name, statuses))
+
+
+def _selector_of_jobs(request: pb.ListJobsRequest) -> Selector:
+    """Parse the selector. Raises InvalidField, also if it has terms that only devices can match."""
+    selector = parse_field("selector", request.selector)
+    keys = {term.key for term in selector.terms} & {*ID_KEYS}
+    validation.raise_for_violations(
+        [
+            Violation("selector", f"selector has the key {key}, which jobs do not have")
+            for key in keys
+        ]
+    )
+    return selector

@@ -18,7 +18,7 @@ MAX_LABELS = 32
 
 # Keys that select by something else than a label. A label can't have them, nor the keys that the
 # grammar or later versions need.
-_ID_KEYS = ("group", "device_id")
+ID_KEYS = ("group", "device_id")
 _RESERVED_KEYS = ("in", "notin", "time_zone", "last_seen")
 
 # The operators that have values, as SQL and as the text names them.
@@ -123,7 +123,7 @@ def check_labels(labels: Mapping[str, str], field: str = "labels") -> list[Viola
             # Only the start of the key, which can be long.
             problem = f"has the key {key[:20]!r}; a key must be {_KEY_RULE}"
             violations.append(Violation(field, f"{field} {problem}"))
-        elif key in (*_ID_KEYS, *_RESERVED_KEYS):
+        elif key in (*ID_KEYS, *_RESERVED_KEYS):
             violations.append(Violation(field, f"{field} has the key {key}, which is reserved"))
         elif not _LABEL_VALUE.fullmatch(value):
             path = f'{field}["{key}"]'
@@ -170,7 +170,7 @@ class _Parser:
             return Term(key, operator, self._values(key))
         if not (self._kind == "end" or self._is_symbol(",")):
             raise self._expected("= == != in notin, a comma or the end")
-        if key in _ID_KEYS:
+        if key in ID_KEYS:
             raise self._error(f"{key} needs a value, as in {key}=NAME", start)
         return Term(key, "exists")
 
@@ -182,7 +182,7 @@ class _Parser:
             raise self._error(f"a key must be {_KEY_RULE}")
         if key in _RESERVED_KEYS:
             raise self._error(f"the key {key} is reserved")
-        if key in _ID_KEYS and not can_be_id:
+        if key in ID_KEYS and not can_be_id:
             raise self._error(f"{key} needs a value, as in {key}!=NAME")
         self._next()
         return key
@@ -206,7 +206,7 @@ class _Parser:
         if self._kind not in ("word", "quoted"):
             raise self._expected("a value")
         value = self._token
-        if key in _ID_KEYS:
+        if key in ID_KEYS:
             if not _ID.fullmatch(value):
                 raise self._error(f"{key} must be {_ID_RULE}")
         elif not _LABEL_VALUE.fullmatch(value):

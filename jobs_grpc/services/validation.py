@@ -23,10 +23,15 @@ def raise_for_violations(violations: list[Violation]) -> None:
 
 
 def check_job_or_device(request: pb.ListJobExecutionsRequest) -> list[Violation]:
-    """Check for a job_id or a device_id."""
-    if request.job_id or request.device_id:
-        return []
-    return [Violation("job_id", "job_id is required")]
+    """Check for a job_id or a device_id, and for filters that need a list of devices."""
+    if not request.device_id:
+        return [] if request.job_id else [Violation("job_id", "job_id is required")]
+    given = (request.HasField("stage"), bool(request.device_id_prefix))
+    return [
+        Violation(field, f"{field} and device_id must not both be set")
+        for field, is_set in zip(("stage", "device_id_prefix"), given, strict=True)
+        if is_set
+    ]
 
 
 def check_expiry(request: pb.CreateJobRequest | pb.RetryExecutionsRequest) -> list[Violation]:

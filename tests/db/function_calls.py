@@ -45,6 +45,10 @@ def _list_jobs(**values: Any) -> Call:
     return lambda c, p: store_on(c).list_jobs(p.tenant, **(filters | values), limit=11, offset=0)
 
 
+def _selector(**values: list[str]) -> str:
+    return json.dumps([{"key": key, "op": "in", "values": values[key]} for key in values])
+
+
 # Filters of ListJobs. The data has many jobs with the common values, and 15 with the rare ones.
 _LIST_FILTERS: dict[str, dict[str, Any]] = {
     "all": {},
@@ -59,15 +63,21 @@ _LIST_FILTERS: dict[str, dict[str, Any]] = {
     "all devices": {"target_all": True},
     "time": {"created_from": LONG_AGO, "created_until": datetime.now(UTC)},
     "rare document type and status": {"document_type": "rare", "statuses": ["COMPLETED"]},
+    "common label": {"selector": _selector(env=["prod"])},
+    "rare label": {"selector": _selector(wave=["rare"])},
+    "labels of several values": {"selector": _selector(wave=["rare", "none"])},
+    "rare label and status": {"selector": _selector(wave=["rare"]), "statuses": ["COMPLETED"]},
+    "label and time": {"selector": _selector(env=["prod"]), "created_from": LONG_AGO},
+    "prefix": {"job_id_prefix": "overdue"},
     "device and status": {"target_device_id": "other", "statuses": ["COMPLETED"]},
 }
 
 
 def _list_job_executions(
-    c: asyncpg.Connection, p: Probe, status: str | None, end_cause: str | None = None
+    c: asyncpg.Connection, p: Probe, status: str | None = None, **values: Any
 ) -> Awaitable[object]:
     return store_on(c).list_job_executions(
-        p.tenant, job_id="j1", status=status, end_cause=end_cause, after_device_id="", limit=11
+        p.tenant, job_id="j1", status=status, **values, after_device_id="", limit=11
     )
 
 
@@ -234,9 +244,11 @@ CASES = {
         f"list_jobs: {name}": Case("list_jobs", 80, _list_jobs(**values))
         for name, values in _LIST_FILTERS.items()
     },
-    "list_job_executions": Case(
-        "list_job_executions", 60, lambda c, p: _list_job_executions(c, p, None)
+    # The jobs of a label are counted up to 1,000.
+    "list_jobs: rare label after a common one": Case(
+        "list_jobs", 1100, _list_jobs(selector=_selector(env=["prod"], wave=["rare"]))
     ),
+    "list_job_executions": Case("list_job_executions", 60, _list_job_executions),
     "list_job_executions: FAILED": Case(
         "list_job_executions", 60, lambda c, p: _list_job_executions(c, p, "FAILED")
     ),
@@ -249,14 +261,27 @@ CASES = {
     "list_job_executions: failure code": Case(
         "list_job_executions",
         60,
-        lambda c, p: store_on(c).list_job_executions(
-            p.tenant, job_id="j1", status=None, failure_code="", after_device_id="", limit=11
-        ),
+        lambda c, p: _list_job_executions(c, p, failure_code=""),
+    ),
+    "list_job_executions: prefix": Case(
+        "list_job_executions",
+        60,
+        lambda c, p: _list_job_executions(c, p, device_id_prefix="REJECTED"),
+    ),
+    "list_job_executions: prefix and status": Case(
+        "list_job_executions",
+        60,
+        lambda c, p: _list_job_executions(c, p, "SUCCEEDED", device_id_prefix="SUCCEEDED"),
+    ),
+    "list_job_executions: prefix and failure code": Case(
+        "list_job_executions",
+        60,
+        lambda c, p: _list_job_executions(c, p, failure_code="", device_id_prefix="FAILED"),
     ),
     "list_job_executions: end cause": Case(
         "list_job_executions",
         60,
-        lambda c, p: _list_job_executions(c, p, None, end_cause="JOB_EXPIRED"),
+        lambda c, p: _list_job_executions(c, p, end_cause="JOB_EXPIRED"),
     ),
     "get_failure_summary": Case(
         "get_failure_summary",
@@ -273,6 +298,20 @@ CASES = {
         "resume_job", 60, lambda c, p: store_on(c).resume_job(p.tenant, job_id="j1", etag="")
     ),
     "update_job": Case("update_job", 60, _update_job),
+    "update_job: labels": Case(
+        "update_job",
+        60,
+        lambda c, p: store_on(c).update_job(
+            p.tenant,
+            job_id="old1",
+            etag="",
+            fields=["labels"],
+            in_progress_timeout_minutes=None,
+            rollout="{}",
+            failure_criteria="[]",
+            labels='{"env": "prod", "wave": "2"}',
+        ),
+    ),
     "advance_job": Case(
         "advance_job",
         100,

@@ -89,6 +89,8 @@ CREATE TABLE jobs.jobs (
     trip jsonb,
     default_expiry boolean DEFAULT false NOT NULL,
     request jsonb,
+    labels jsonb,
+    description text,
     CONSTRAINT jobs_cancel_reason_check CHECK (((canceled_at IS NULL) = (cancel_reason IS NULL))),
     CONSTRAINT jobs_canceled_at_check CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_completed_at_check CHECK (((status = 'COMPLETED'::jobs.job_status) = (completed_at IS NOT NULL))),
@@ -155,7 +157,9 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
             ELSE NULL::text
         END AS pause_cause,
     j.trip,
-    ((j.release_end IS NOT NULL) OR j.has_failure_criteria) AS has_rollout_details
+    ((j.release_end IS NOT NULL) OR j.has_failure_criteria) AS has_rollout_details,
+    j.labels,
+    j.description
    FROM (((jobs.jobs j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, jobs.now()) AS status,
@@ -206,7 +210,9 @@ CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
     held,
     pause_cause,
     trip,
-    has_rollout_details
+    has_rollout_details,
+    labels,
+    description
    FROM jobs.job_states s;
 
 CREATE TABLE jobs.job_executions (
@@ -327,7 +333,9 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     d.held,
     d.pause_cause,
     d.trip,
-    d.has_rollout_details
+    d.has_rollout_details,
+    d.labels,
+    d.description
    FROM (jobs.execution_page p
      CROSS JOIN jobs.job_details d);
 
@@ -397,6 +405,13 @@ CREATE VIEW jobs.job_fingerprints WITH (security_invoker='true') AS
            FROM jobs.job_progress p_1
           WHERE ((p_1.tenant_id = j.tenant_id) AND (p_1.job_id = j.job_id))) p)
   WHERE ((p.tenant_id = j.tenant_id) AND (j.deleted_at IS NULL));
+
+CREATE TABLE jobs.job_labels (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    label text NOT NULL COLLATE pg_catalog."C",
+    created_at timestamp with time zone NOT NULL,
+    job_id text NOT NULL COLLATE pg_catalog."C"
+);
 
 CREATE TABLE jobs.job_stages (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
@@ -528,6 +543,9 @@ ALTER TABLE ONLY jobs.job_failure_criteria
 ALTER TABLE ONLY jobs.job_failures
     ADD CONSTRAINT job_failures_pkey PRIMARY KEY (tenant_id, job_id, status, failure_code);
 
+ALTER TABLE ONLY jobs.job_labels
+    ADD CONSTRAINT job_labels_pkey PRIMARY KEY (tenant_id, label, created_at, job_id);
+
 ALTER TABLE ONLY jobs.job_progress
     ADD CONSTRAINT job_progress_pkey PRIMARY KEY (tenant_id, job_id);
 
@@ -633,6 +651,8 @@ ALTER TABLE jobs.job_failure_criteria ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.job_failures ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE jobs.job_labels ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE jobs.job_progress ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.job_stages ENABLE ROW LEVEL SECURITY;
@@ -648,6 +668,8 @@ CREATE POLICY tenant_isolation ON jobs.job_executions USING ((tenant_id = NULLIF
 CREATE POLICY tenant_isolation ON jobs.job_failure_criteria USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.job_failures USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
+CREATE POLICY tenant_isolation ON jobs.job_labels USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.job_progress USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 

@@ -24,6 +24,7 @@ TABLES = (
     "jobs.job_progress",
     "jobs.job_executions",
     "jobs.execution_attempts",
+    "jobs.job_labels",
     "public.device_state",
     "public.device_group_members",
 )
@@ -63,6 +64,8 @@ async def victim(database: Database, server: Server) -> Victim:
             job_id=victim.name(job),
             document_type=victim.name("type"),
             document_params={"secret": victim.name("secret")},
+            labels={victim.name("key"): victim.name("value")},
+            description=victim.name("description"),
             target_all=True,
         )
     await operator.cancel(victim.name("canceled"), reason=victim.name("reason"))

@@ -21,7 +21,7 @@ async def list_ids(rest: RestClient, query: str) -> list[str]:
 async def jobs(database: Database, rest: RestClient) -> None:
     """Create jobs: "one" for a device, "north" for a group, and "all", which is canceled."""
     await database.add_devices(rest.tenant, 2, group="north")
-    await rest.create(job_id="one", target_device_id="d00001")
+    await rest.create(job_id="one", target_device_id="d00001", labels={"team": "a,b"})
     await rest.create(job_id="north", target_group_id="north", document_type="update")
     await rest.create(job_id="all", target_all=True)
     await rest.send("DELETE", f"{JOBS}/all")
@@ -43,6 +43,10 @@ async def jobs(database: Database, rest: RestClient) -> None:
         ("target_all=true", ["all"]),
         ("target_all=false", ["all", "north", "one"]),
         ("target_all=&target_group_id=north", ["north"]),
+        ("selector=team%3D%22a%2Cb%22", ["one"]),
+        ("selector=!team", ["all", "north"]),
+        ("selector=", ["all", "north", "one"]),
+        ("job_id_prefix=no", ["north"]),
         ("created_from=2020-01-01T00:00:00Z", ["all", "north", "one"]),
         ("created_until=2020-01-01T00:00:00%2B02:00", []),
         ("document_type=reboot&statuses=IN_PROGRESS&target_device_id=d00001", ["one"]),
@@ -84,6 +88,7 @@ async def test_next_page_link_keeps_the_filters(rest: RestClient) -> None:
         ("status=CANCELED&status=COMPLETED", "status", "more than once"),
         ("created_by=a&created_by=b", "created_by", "more than once"),
         ("target_all=1", "target_all", "true or false"),
+        ("selector=team%3D", "selector", "at character 6, expected a value"),
         ("created_from=yesterday", "created_from", "must be an RFC 3339 time"),
         ("created_from=2026-01-01T00:00:00+00:00", "created_from", "encode + as %2B"),
         ("created_from=2026-01-01T00:00:00Z&created_until=2026-01-01", "created_until", "RFC 3339"),

@@ -77,6 +77,25 @@ async def test_patch_changes_the_expiry(database: Database, rest: RestClient) ->
     assert_error(response, 400, "INVALID_ARGUMENT", "INVALID_FIELD")
 
 
+async def test_patch_replaces_labels_of_a_finished_job(
+    database: Database, rest: RestClient
+) -> None:
+    await database.add_devices(rest.tenant, 1)
+    await rest.create(job_id="a", target_all=True, labels={"a": "1", "b": ""}, description="d")
+    job = await rest.get("/a")
+    assert (job["labels"], job["description"]) == ({"a": "1", "b": ""}, "d")
+    await rest.send("DELETE", f"{JOBS}/a")
+
+    response = await rest.send(
+        "PATCH", f"{JOBS}/a", {"update_mask": "labels,description", "labels": {"a": "2"}}
+    )
+
+    assert response.status_code == 200, response.text
+    assert (response.json()["labels"], response.json()["description"]) == ({"a": "2"}, "")
+    response = await rest.send("PATCH", f"{JOBS}/a", {"update_mask": "labels", "labels": {"a": 1}})
+    assert_error(response, 400, "INVALID_ARGUMENT", "INVALID_FIELD")
+
+
 async def test_create_names_an_empty_stage(database: Database, rest: RestClient) -> None:
     await database.add_devices(rest.tenant, 3)
     stages: list[dict[str, Any]] = [{"group_id": "nort"}, {"remainder": True}]

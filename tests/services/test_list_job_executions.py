@@ -1,5 +1,7 @@
 """ListJobExecutions of one job."""
 
+from typing import Any
+
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
@@ -144,3 +146,82 @@ async def test_job_of_another_tenant_is_indistinguishable_from_a_missing_job(
 
     assert foreign.message == unknown.message == "Job not found"
     assert foreign.metadata == {"jobId": "j"}
+
+
+@pytest.fixture
+async def named(database: Database, operator: Operator) -> Operator:
+    """An operator with the job "j", whose stages are the group "north" and the rest."""
+    await database.add_devices(operator.tenant, ["pump-1", "pump-2", "valve-1"], group="north")
+    others = ["pump", "pump-", "pump-\U0010ffff", "pump.1", "p%", "p_", "pump-3", "PUMP-1", "q"]
+    await database.add_devices(operator.tenant, others)
+    stages = [pb.Stage(group_id="north"), pb.Stage(remainder=True)]
+    await operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages))
+    return operator
+
+
+PUMPS = ["pump-", "pump-1", "pump-2", "pump-3", "pump-\U0010ffff"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"device_id_prefix": "pump-"}, PUMPS),
+        ({"device_id_prefix": "pump-\U0010ffff"}, PUMPS[4:]),
+        ({"device_id_prefix": "p%"}, ["p%"]),
+        ({"device_id_prefix": "p_"}, ["p_"]),
+        ({"device_id_prefix": "pump-1" + "x" * 250}, []),
+        ({"stage": 0}, ["pump-1", "pump-2", "valve-1"]),
+        ({"stage": 2}, []),
+        ({"stage": 1, "device_id_prefix": "pump-"}, ["pump-", "pump-3", "pump-\U0010ffff"]),
+        ({"stage": 0, "status": "QUEUED"}, ["pump-1", "pump-2", "valve-1"]),
+        ({"stage": 0, "status": "HELD"}, []),
+        ({"device_id_prefix": "pump-", "status": "QUEUED"}, ["pump-1", "pump-2"]),
+        ({"device_id_prefix": "pump-", "status": "FAILED"}, ["pump-", "pump-1"]),
+        ({"device_id_prefix": "pump-", "failure_code": "E1"}, ["pump-", "pump-1"]),
+        ({"device_id_prefix": "pump-1", "failure_code": "E1"}, ["pump-1"]),
+        ({"stage": 0, "failure_code": "E1"}, ["pump-1", "valve-1"]),
+        ({"stage": 0, "status": "FAILED"}, ["pump-1", "valve-1"]),
+    ],
+    ids=str,
+)
+async def test_pages_contain_the_executions_that_match_stage_and_prefix(
+    server: Server, named: Operator, filters: dict[str, Any], expected: list[str]
+) -> None:
+    status = filters.get("status")
+    if status == "FAILED" or "failure_code" in filters:
+        await named.advance("j")
+        for name in ("pump-1", "pump-", "valve-1", "q", "pump"):
+            device = server.device(named.tenant, name)
+            await device.update("j", "FAILED", failure_code="E1")
+
+    for limit in (1, 2, 5000):
+        executions = await all_executions(named, "j", limit=limit, **filters)
+        assert [e.device_id for e in executions] == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"stage": -1}, "stage"),
+        ({"stage": 100}, "stage"),
+        ({"device_id_prefix": "a\n"}, "device_id_prefix"),
+        ({"device_id_prefix": "x" * 257}, "device_id_prefix"),
+        ({"device_id": "a", "stage": 0}, "stage"),
+        ({"device_id": "a", "device_id_prefix": "a"}, "device_id_prefix"),
+    ],
+)
+async def test_stage_and_prefix_are_rejected_when_they_are_invalid(
+    operator: Operator, fields: dict[str, Any], field: str
+) -> None:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await operator.executions("j", **fields)
+
+    assert list(failure.violations) == [field]
+
+
+async def test_page_token_is_rejected_when_stage_or_prefix_differ(named: Operator) -> None:
+    token = (await named.executions("j", device_id_prefix="pump", limit=1)).next_page_token
+
+    for filters in ({}, {"device_id_prefix": "p"}, {"device_id_prefix": "pump", "stage": 0}):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+            await named.executions("j", page_token=token, **filters)

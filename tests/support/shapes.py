@@ -10,6 +10,7 @@ TABLES = (
     "jobs.job_executions",
     "jobs.execution_attempts",
     "jobs.job_failures",
+    "jobs.job_labels",
     "public.device_state",
     "public.device_group_members",
 )
@@ -69,9 +70,9 @@ SHAPES = {
 
 _JOBS = """
     INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_all,
-        created_by, expires_at, status, canceled_at, cancel_reason, created_at, updated_at)
+        created_by, labels, expires_at, status, canceled_at, cancel_reason, created_at, updated_at)
     SELECT $1::text, $2::text || n, 'reboot', '{}', true,
-        'olivia', now() + interval '1 day',
+        'olivia', '{"env": "prod"}', now() + interval '1 day',
         CASE WHEN ended THEN 'CANCELED' ELSE 'IN_PROGRESS' END::jobs.job_status,
         CASE WHEN ended THEN now() - interval '1 minute' END, CASE WHEN ended THEN 'mistake' END,
         created_at, created_at
@@ -107,9 +108,10 @@ _DEVICES = """
 # has all counts of failures that a job can have.
 _DUE = """
     INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_device_id,
-        target_all, created_by, status, completed_at, canceled_at, cancel_reason, finalized,
+        target_all, created_by, labels, status, completed_at, canceled_at, cancel_reason, finalized,
         expires_at, deleted_at, created_at, updated_at)
-    SELECT $1::text, kind || n, 'rare', '{}', 'other', false, 'oscar', status::jobs.job_status,
+    SELECT $1::text, kind || n, 'rare', '{}', 'other', false, 'oscar',
+        '{"env": "prod", "wave": "rare"}', status::jobs.job_status,
         CASE WHEN status = 'COMPLETED' THEN updated_at END,
         CASE WHEN status = 'CANCELED' THEN updated_at END,
         CASE WHEN status = 'CANCELED' THEN 'mistake' END, status = 'COMPLETED',
@@ -137,6 +139,13 @@ _DUE_EXECUTIONS = """
     SELECT $1::text, 'j1', status || n, status::jobs.execution_status, now(), now(), NULL, now()
     FROM unnest('{SUCCEEDED, FAILED, TIMED_OUT, REJECTED}'::text[]) status,
         generate_series(1, 3) n
+"""
+_LABELS = """
+    INSERT INTO jobs.job_labels (tenant_id, label, created_at, job_id)
+    SELECT tenant_id, key || '=' || value, created_at, job_id
+    FROM jobs.jobs, jsonb_each_text(labels)
+    WHERE tenant_id = $1::text AND deleted_at IS NULL
+    ON CONFLICT DO NOTHING
 """
 _ATTEMPTS = """
     INSERT INTO jobs.execution_attempts (tenant_id, job_id, device_id, execution_number, version,
@@ -180,12 +189,15 @@ async def fill(owner: asyncpg.Connection, shape: Shape) -> None:
             *(jobs.tenant, jobs.prefix, jobs.count, jobs.canceled),
             *(jobs.first_device, jobs.devices, jobs.one_each),
         )
+        await owner.execute(_LABELS, jobs.tenant)
 
 
 async def fill_due(owner: asyncpg.Connection, shape: Shape) -> None:
     """Complete a filled shape: work of the background tasks, counts, attempts, groups."""
     for tenant in {jobs.tenant for jobs in shape.jobs}:
-        for sql in (_DUE, _DUE_EXECUTIONS, _ATTEMPTS, _FAILURE_COUNTS, _OTHER_DEVICE, _GROUP):
+        for sql in (
+            *(_DUE, _DUE_EXECUTIONS, _LABELS, _ATTEMPTS, _FAILURE_COUNTS, _OTHER_DEVICE, _GROUP),
+        ):
             await owner.execute(sql, tenant)
     await owner.execute(_PROGRESS)
 

@@ -127,7 +127,10 @@ func appendMessage(b []byte, m protoreflect.Message, omit map[protoreflect.FullN
 }
 
 func appendField(b []byte, field protoreflect.FieldDescriptor, value protoreflect.Value) (_ []byte, err error) {
-	if !field.IsList() {
+	switch {
+	case field.IsMap():
+		return appendMap(b, field, value.Map())
+	case !field.IsList():
 		return appendValue(b, field, value)
 	}
 	b = append(b, '[')
@@ -142,10 +145,20 @@ func appendField(b []byte, field protoreflect.FieldDescriptor, value protoreflec
 	return append(b, ']'), nil
 }
 
-func appendValue(b []byte, field protoreflect.FieldDescriptor, value protoreflect.Value) ([]byte, error) {
-	if field.IsMap() {
+// appendMap appends a map from string to string, sorted by key.
+func appendMap(b []byte, field protoreflect.FieldDescriptor, values protoreflect.Map) ([]byte, error) {
+	if field.MapKey().Kind() != protoreflect.StringKind || field.MapValue().Kind() != protoreflect.StringKind {
 		return nil, fmt.Errorf("can't marshal the map %s", field.FullName())
 	}
+	texts := map[string]string{}
+	values.Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
+		texts[key.String()] = value.String()
+		return true
+	})
+	return appendJSON(b, texts)
+}
+
+func appendValue(b []byte, field protoreflect.FieldDescriptor, value protoreflect.Value) ([]byte, error) {
 	switch field.Kind() {
 	case protoreflect.MessageKind:
 		return appendMessage(b, value.Message(), omittedFields(value.Message().Interface()))

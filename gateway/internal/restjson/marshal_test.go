@@ -31,6 +31,8 @@ func TestMarshal_WritesEveryFieldOfEveryResponse(t *testing.T) {
 					fill(element.Message())
 				}
 				list.Append(element)
+			case field.IsMap():
+				message.Mutable(field).Map().Set(protoreflect.ValueOfString("key").MapKey(), protoreflect.ValueOfString("value"))
 			case field.Message() == nil:
 				message.Set(field, field.Default())
 			case field.Message().ParentFile().Package() == "fleet.jobs.v1":

@@ -70,6 +70,26 @@ class Job(_message.Message):
     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
     """
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     JOB_ID_FIELD_NUMBER: _builtins.int
     TENANT_ID_FIELD_NUMBER: _builtins.int
     DOCUMENT_TYPE_FIELD_NUMBER: _builtins.int
@@ -97,6 +117,8 @@ class Job(_message.Message):
     FAILURE_CRITERIA_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     TRIP_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
     CRITERION_STATES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job, unique in the tenant."""
@@ -139,6 +161,8 @@ class Job(_message.Message):
     UpdateJob that changes the job, and when a failure criterion or a gate pauses or cancels it. Other
     reports of devices and the opening of stages do not change it.
     """
+    description: _builtins.str
+    """A text for people. May be empty."""
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document."""
@@ -192,6 +216,10 @@ class Job(_message.Message):
         """The last failure criterion that tripped. Unset: none has."""
 
     @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The labels, for selectors."""
+
+    @_builtins.property
     def criterion_states(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionState]:
         """What the failure criteria have counted, in their order. A criterion with the scope STAGE has a
         state for each stage that has opened.
@@ -227,11 +255,13 @@ class Job(_message.Message):
         failure_criteria: _abc.Iterable[Global___FailureCriterion] | None = ...,
         stages: _abc.Iterable[Global___JobStage] | None = ...,
         trip: Global___Trip | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        description: _builtins.str = ...,
         criterion_states: _abc.Iterable[Global___CriterionState] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "pause", b"pause", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "next_executions_page_token", b"next_executions_page_token", "pause", b"pause", "rollout", b"rollout", "stages", b"stages", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "next_executions_page_token", b"next_executions_page_token", "pause", b"pause", "rollout", b"rollout", "stages", b"stages", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015
@@ -1092,6 +1122,26 @@ Global___JobExecution: _TypeAlias = JobExecution  # noqa: Y015
 class CreateJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     JOB_ID_FIELD_NUMBER: _builtins.int
     DOCUMENT_TYPE_FIELD_NUMBER: _builtins.int
     DOCUMENT_PARAMS_FIELD_NUMBER: _builtins.int
@@ -1104,6 +1154,8 @@ class CreateJobRequest(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     FAILURE_CRITERIA_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job in the tenant. Empty: the server generates a UUID, and the call is not safe
     to repeat.
@@ -1137,6 +1189,8 @@ class CreateJobRequest(_message.Message):
     its expiry, but create nothing. This is always about a new job: an existing job with this job_id and
     the same request is ignored, so the response can differ from that of the call that created it.
     """
+    description: _builtins.str
+    """A text for people."""
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document, which devices interpret. Unset: {}.
@@ -1158,6 +1212,13 @@ class CreateJobRequest(_message.Message):
         this list applies.
         """
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The labels, at most 32. A key has 1–63 characters of A-Z a-z 0-9 . _ / -, and starts with a letter or a digit;
+        not group, device_id, in, notin, time_zone or last_seen. A value has at most 63 characters without
+        control characters.
+        """
+
     def __init__(
         self,
         *,
@@ -1173,10 +1234,12 @@ class CreateJobRequest(_message.Message):
         rollout: Global___Rollout | None = ...,
         failure_criteria: _abc.Iterable[Global___FailureCriterion] | None = ...,
         validate_only: _builtins.bool = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        description: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "document_type", b"document_type", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "never_expires", b"never_expires", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "never_expires", b"never_expires", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_in_hours: _TypeAlias = _typing.Literal["expires_in_hours"]  # noqa: Y015
     _WhichOneofArgType__expires_in_hours: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours"]  # noqa: Y015
@@ -1235,10 +1298,11 @@ Global___CreateJobResponse: _TypeAlias = CreateJobResponse  # noqa: Y015
 
 @_typing.final
 class ListJobsRequest(_message.Message):
-    """With one of the filters awaiting_approval, target_device_id, target_group_id, created_by,
-    document_type and target_all, or none, the call reads only the jobs of the page. With several, it
-    reads the jobs that match the first one in this order, and skips those that the others exclude.
-    Filters by status and time do not change this.
+    """With one of the filters awaiting_approval, target_device_id, target_group_id, selector,
+    job_id_prefix, created_by, document_type and target_all, or none, the call reads only the jobs of the
+    page, except as selector and job_id_prefix say. With several, it reads the jobs that match the first
+    one in this order, and skips those that the others exclude. Filters by status and time do not change
+    this, except that a selector or a job_id_prefix also reads the jobs that a filter by status excludes.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1256,6 +1320,8 @@ class ListJobsRequest(_message.Message):
     CREATED_FROM_FIELD_NUMBER: _builtins.int
     CREATED_UNTIL_FIELD_NUMBER: _builtins.int
     AWAITING_APPROVAL_FIELD_NUMBER: _builtins.int
+    JOB_ID_PREFIX_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
     status: Global___Job.Status.ValueType
     """Only jobs in this status. STATUS_UNSPECIFIED: all. PAUSED also reads the jobs that are
     IN_PROGRESS, which it skips.
@@ -1285,6 +1351,19 @@ class ListJobsRequest(_message.Message):
     """The target of the job is all devices. False: no filter."""
     awaiting_approval: _builtins.bool
     """Only jobs with a stage that waits for an approval. False: no filter."""
+    job_id_prefix: _builtins.str
+    """Only jobs whose job_id starts with this text. Empty: no filter. Each page reads all jobs with the
+    prefix.
+    """
+    selector: _builtins.str
+    """Only jobs whose labels match this selector, such as "team=pumps,stage in (beta,prod),!test". Empty: no
+    filter. The keys group and device_id are not allowed.
+
+    With one term = or in, the call reads only the page; with in, that many jobs for each value. With
+    several terms, it reads the jobs that match the = or in term that the fewest jobs match, and skips
+    those that the other terms exclude; it counts at most 1,000 jobs for each term to find it. Without
+    such a term, it reads the jobs that it skips.
+    """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___Job.Status.ValueType]:
         """Only jobs in one of these statuses, or in `status`. Empty: no filter."""
@@ -1315,10 +1394,12 @@ class ListJobsRequest(_message.Message):
         created_from: _timestamp_pb2.Timestamp | None = ...,
         created_until: _timestamp_pb2.Timestamp | None = ...,
         awaiting_approval: _builtins.bool = ...,
+        job_id_prefix: _builtins.str = ...,
+        selector: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "created_from", b"created_from", "created_until", b"created_until", "limit", b"limit", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "awaiting_approval", b"awaiting_approval", "created_by", b"created_by", "created_from", b"created_from", "created_until", b"created_until", "document_type", b"document_type", "limit", b"limit", "offset", b"offset", "page_token", b"page_token", "status", b"status", "statuses", b"statuses", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "awaiting_approval", b"awaiting_approval", "created_by", b"created_by", "created_from", b"created_from", "created_until", b"created_until", "document_type", b"document_type", "job_id_prefix", b"job_id_prefix", "limit", b"limit", "offset", b"offset", "page_token", b"page_token", "selector", b"selector", "status", b"status", "statuses", b"statuses", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -1421,6 +1502,8 @@ class ListJobExecutionsRequest(_message.Message):
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     FAILURE_CODE_FIELD_NUMBER: _builtins.int
     END_CAUSE_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_PREFIX_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """Required, unless there is a device_id. Only executions of this job."""
     status: Global___JobExecution.Status.ValueType
@@ -1445,6 +1528,14 @@ class ListJobExecutionsRequest(_message.Message):
     that it skips: with DEVICE, all executions of the job or the device, and with another cause of a job,
     those that are TIMED_OUT (TIMEOUT, JOB_EXPIRED) or REJECTED (the others), as `status` does.
     """
+    stage: _builtins.int
+    """Only executions of this stage of the rollout. The first is 0. Unset: all. Must not be combined with a
+    device_id. The call also reads the executions of other stages, which it skips.
+    """
+    device_id_prefix: _builtins.str
+    """Only executions of devices whose device_id starts with this text. Empty: of all devices. Must not be
+    combined with a device_id. The call reads only executions of these devices.
+    """
     def __init__(
         self,
         *,
@@ -1455,19 +1546,25 @@ class ListJobExecutionsRequest(_message.Message):
         device_id: _builtins.str = ...,
         failure_code: _builtins.str | None = ...,
         end_cause: Global___JobExecution.EndCause.ValueType = ...,
+        stage: _builtins.int | None = ...,
+        device_id_prefix: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "failure_code", b"failure_code", "limit", b"limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "_stage", b"_stage", "failure_code", b"failure_code", "limit", b"limit", "stage", b"stage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "device_id", b"device_id", "end_cause", b"end_cause", "failure_code", b"failure_code", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "_stage", b"_stage", "device_id", b"device_id", "device_id_prefix", b"device_id_prefix", "end_cause", b"end_cause", "failure_code", b"failure_code", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token", "stage", b"stage", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__failure_code: _TypeAlias = _typing.Literal["failure_code"]  # noqa: Y015
     _WhichOneofArgType__failure_code: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code"]  # noqa: Y015
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
+    _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__failure_code) -> _WhichOneofReturnType__failure_code | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stage) -> _WhichOneofReturnType__stage | None: ...
 
 Global___ListJobExecutionsRequest: _TypeAlias = ListJobExecutionsRequest  # noqa: Y015
 
@@ -1989,6 +2086,26 @@ Global___ApproveStageResponse: _TypeAlias = ApproveStageResponse  # noqa: Y015
 class UpdateJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     JOB_ID_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
@@ -1996,11 +2113,15 @@ class UpdateJobRequest(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     FAILURE_CRITERIA_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job."""
     etag: _builtins.str
     """The Job.etag that the job must have. Empty: any."""
     in_progress_timeout_minutes: _builtins.int
+    """See update_mask."""
+    description: _builtins.str
     """See update_mask."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
@@ -2019,6 +2140,11 @@ class UpdateJobRequest(_message.Message):
                                        passed, display_name, releases_per_minute and gate can be
                                        changed. Sizes, allow_empty, require_approval and
                                        allow_self_approval cannot.
+          labels                       Replaces all labels.
+          description                  Replaces the description.
+
+        labels and description can be changed in any status: without other fields, the job can also be
+        COMPLETED or CANCELED.
 
         With expires_at or rollout.stages, the call fails with EXPIRY_TOO_EARLY if the job expires before
         the rest of its rollout can end. See CreateJobRequest.expires_in_hours.
@@ -2036,6 +2162,10 @@ class UpdateJobRequest(_message.Message):
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """See update_mask."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """See update_mask. The limits are those of CreateJob."""
+
     def __init__(
         self,
         *,
@@ -2046,10 +2176,12 @@ class UpdateJobRequest(_message.Message):
         rollout: Global___Rollout | None = ...,
         failure_criteria: _abc.Iterable[Global___FailureCriterion] | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        description: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "rollout", b"rollout", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "etag", b"etag", "expires_at", b"expires_at", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "rollout", b"rollout", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "etag", b"etag", "expires_at", b"expires_at", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "rollout", b"rollout", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["in_progress_timeout_minutes"]  # noqa: Y015
     _WhichOneofArgType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes"]  # noqa: Y015

@@ -427,7 +427,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateJob(self, request, context):
-        """Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
+        """Changes the settings of a job that is IN_PROGRESS or PAUSED, or its labels and description in any
+        status. Takes effect at once.
 
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE

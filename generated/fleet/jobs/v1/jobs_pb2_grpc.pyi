@@ -223,7 +223,8 @@ class JobServiceStub:
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
     """
     UpdateJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.UpdateJobResponse]
-    """Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
+    """Changes the settings of a job that is IN_PROGRESS or PAUSED, or its labels and description in any
+    status. Takes effect at once.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE
@@ -446,7 +447,8 @@ class JobServiceAsyncStub(JobServiceStub):
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
     """
     UpdateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.UpdateJobResponse]  # type: ignore[assignment]
-    """Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
+    """Changes the settings of a job that is IN_PROGRESS or PAUSED, or its labels and description in any
+    status. Takes effect at once.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE
@@ -750,7 +752,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.UpdateJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.UpdateJobResponse, _abc.Awaitable[_jobs_pb2.UpdateJobResponse]]:
-        """Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
+        """Changes the settings of a job that is IN_PROGRESS or PAUSED, or its labels and description in any
+        status. Takes effect at once.
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE

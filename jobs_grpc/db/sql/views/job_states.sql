@@ -36,7 +36,9 @@ SELECT
     rollout.held,
     CASE WHEN j.paused_at IS NOT NULL THEN coalesce(j.pause_cause, 'OPERATOR') END AS pause_cause,
     j.trip,
-    j.release_end IS NOT NULL OR j.has_failure_criteria AS has_rollout_details
+    j.release_end IS NOT NULL OR j.has_failure_criteria AS has_rollout_details,
+    j.labels,
+    j.description
 FROM jobs.jobs j
 JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
 CROSS JOIN LATERAL (

@@ -585,6 +585,10 @@ type Job struct {
 	Stages []*JobStage `protobuf:"bytes,26,rep,name=stages,proto3" json:"stages,omitempty"`
 	// The last failure criterion that tripped. Unset: none has.
 	Trip *Trip `protobuf:"bytes,27,opt,name=trip,proto3" json:"trip,omitempty"`
+	// The labels, for selectors.
+	Labels map[string]string `protobuf:"bytes,28,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// A text for people. May be empty.
+	Description string `protobuf:"bytes,29,opt,name=description,proto3" json:"description,omitempty"`
 	// What the failure criteria have counted, in their order. A criterion with the scope STAGE has a
 	// state for each stage that has opened.
 	CriterionStates []*CriterionState `protobuf:"bytes,34,rep,name=criterion_states,json=criterionStates,proto3" json:"criterion_states,omitempty"`
@@ -822,6 +826,20 @@ func (x *Job) GetTrip() *Trip {
 		return x.Trip
 	}
 	return nil
+}
+
+func (x *Job) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Job) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
 }
 
 func (x *Job) GetCriterionStates() []*CriterionState {
@@ -2056,7 +2074,13 @@ type CreateJobRequest struct {
 	// Check the request and return the size of the job that it would create, of each of its stages, and
 	// its expiry, but create nothing. This is always about a new job: an existing job with this job_id and
 	// the same request is ignored, so the response can differ from that of the call that created it.
-	ValidateOnly  bool `protobuf:"varint,12,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,12,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// The labels, at most 32. A key has 1–63 characters of A-Z a-z 0-9 . _ / -, and starts with a letter or a digit;
+	// not group, device_id, in, notin, time_zone or last_seen. A value has at most 63 characters without
+	// control characters.
+	Labels map[string]string `protobuf:"bytes,16,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// A text for people.
+	Description   string `protobuf:"bytes,17,opt,name=description,proto3" json:"description,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2188,6 +2212,20 @@ func (x *CreateJobRequest) GetValidateOnly() bool {
 	return false
 }
 
+func (x *CreateJobRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *CreateJobRequest) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
 type isCreateJobRequest_Target interface {
 	isCreateJobRequest_Target()
 }
@@ -2294,10 +2332,11 @@ func (x *CreateJobResponse) GetStageSizes() []int32 {
 	return nil
 }
 
-// With one of the filters awaiting_approval, target_device_id, target_group_id, created_by,
-// document_type and target_all, or none, the call reads only the jobs of the page. With several, it
-// reads the jobs that match the first one in this order, and skips those that the others exclude.
-// Filters by status and time do not change this.
+// With one of the filters awaiting_approval, target_device_id, target_group_id, selector,
+// job_id_prefix, created_by, document_type and target_all, or none, the call reads only the jobs of the
+// page, except as selector and job_id_prefix say. With several, it reads the jobs that match the first
+// one in this order, and skips those that the others exclude. Filters by status and time do not change
+// this, except that a selector or a job_id_prefix also reads the jobs that a filter by status excludes.
 type ListJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only jobs in this status. STATUS_UNSPECIFIED: all. PAUSED also reads the jobs that are
@@ -2333,8 +2372,19 @@ type ListJobsRequest struct {
 	CreatedUntil *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=created_until,json=createdUntil,proto3" json:"created_until,omitempty"`
 	// Only jobs with a stage that waits for an approval. False: no filter.
 	AwaitingApproval bool `protobuf:"varint,13,opt,name=awaiting_approval,json=awaitingApproval,proto3" json:"awaiting_approval,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Only jobs whose job_id starts with this text. Empty: no filter. Each page reads all jobs with the
+	// prefix.
+	JobIdPrefix string `protobuf:"bytes,14,opt,name=job_id_prefix,json=jobIdPrefix,proto3" json:"job_id_prefix,omitempty"`
+	// Only jobs whose labels match this selector, such as "team=pumps,stage in (beta,prod),!test". Empty: no
+	// filter. The keys group and device_id are not allowed.
+	//
+	// With one term = or in, the call reads only the page; with in, that many jobs for each value. With
+	// several terms, it reads the jobs that match the = or in term that the fewest jobs match, and skips
+	// those that the other terms exclude; it counts at most 1,000 jobs for each term to find it. Without
+	// such a term, it reads the jobs that it skips.
+	Selector      string `protobuf:"bytes,15,opt,name=selector,proto3" json:"selector,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListJobsRequest) Reset() {
@@ -2469,6 +2519,20 @@ func (x *ListJobsRequest) GetAwaitingApproval() bool {
 		return x.AwaitingApproval
 	}
 	return false
+}
+
+func (x *ListJobsRequest) GetJobIdPrefix() string {
+	if x != nil {
+		return x.JobIdPrefix
+	}
+	return ""
+}
+
+func (x *ListJobsRequest) GetSelector() string {
+	if x != nil {
+		return x.Selector
+	}
+	return ""
 }
 
 type isListJobsRequest_Target interface {
@@ -2675,9 +2739,15 @@ type ListJobExecutionsRequest struct {
 	// Only executions with this end_cause. END_CAUSE_UNSPECIFIED: all. The call also reads the executions
 	// that it skips: with DEVICE, all executions of the job or the device, and with another cause of a job,
 	// those that are TIMED_OUT (TIMEOUT, JOB_EXPIRED) or REJECTED (the others), as `status` does.
-	EndCause      JobExecution_EndCause `protobuf:"varint,9,opt,name=end_cause,json=endCause,proto3,enum=fleet.jobs.v1.JobExecution_EndCause" json:"end_cause,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	EndCause JobExecution_EndCause `protobuf:"varint,9,opt,name=end_cause,json=endCause,proto3,enum=fleet.jobs.v1.JobExecution_EndCause" json:"end_cause,omitempty"`
+	// Only executions of this stage of the rollout. The first is 0. Unset: all. Must not be combined with a
+	// device_id. The call also reads the executions of other stages, which it skips.
+	Stage *int32 `protobuf:"varint,7,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
+	// Only executions of devices whose device_id starts with this text. Empty: of all devices. Must not be
+	// combined with a device_id. The call reads only executions of these devices.
+	DeviceIdPrefix string `protobuf:"bytes,8,opt,name=device_id_prefix,json=deviceIdPrefix,proto3" json:"device_id_prefix,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ListJobExecutionsRequest) Reset() {
@@ -2757,6 +2827,20 @@ func (x *ListJobExecutionsRequest) GetEndCause() JobExecution_EndCause {
 		return x.EndCause
 	}
 	return JobExecution_END_CAUSE_UNSPECIFIED
+}
+
+func (x *ListJobExecutionsRequest) GetStage() int32 {
+	if x != nil && x.Stage != nil {
+		return *x.Stage
+	}
+	return 0
+}
+
+func (x *ListJobExecutionsRequest) GetDeviceIdPrefix() string {
+	if x != nil {
+		return x.DeviceIdPrefix
+	}
+	return ""
 }
 
 type ListJobExecutionsResponse struct {
@@ -3848,6 +3932,11 @@ type UpdateJobRequest struct {
 	//	                             passed, display_name, releases_per_minute and gate can be
 	//	                             changed. Sizes, allow_empty, require_approval and
 	//	                             allow_self_approval cannot.
+	//	labels                       Replaces all labels.
+	//	description                  Replaces the description.
+	//
+	// labels and description can be changed in any status: without other fields, the job can also be
+	// COMPLETED or CANCELED.
 	//
 	// With expires_at or rollout.stages, the call fails with EXPIRY_TOO_EARLY if the job expires before
 	// the rest of its rollout can end. See CreateJobRequest.expires_in_hours.
@@ -3861,7 +3950,11 @@ type UpdateJobRequest struct {
 	// See update_mask. The limits are those of CreateJob.
 	FailureCriteria []*FailureCriterion `protobuf:"bytes,6,rep,name=failure_criteria,json=failureCriteria,proto3" json:"failure_criteria,omitempty"`
 	// See update_mask.
-	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// See update_mask. The limits are those of CreateJob.
+	Labels map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// See update_mask.
+	Description   string `protobuf:"bytes,9,opt,name=description,proto3" json:"description,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3943,6 +4036,20 @@ func (x *UpdateJobRequest) GetExpiresAt() *timestamppb.Timestamp {
 		return x.ExpiresAt
 	}
 	return nil
+}
+
+func (x *UpdateJobRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *UpdateJobRequest) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
 }
 
 type UpdateJobResponse struct {
@@ -4405,7 +4512,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\f\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\r\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -4441,8 +4548,13 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\arollout\x18\x18 \x01(\v2\x16.fleet.jobs.v1.RolloutR\arollout\x12J\n" +
 	"\x10failure_criteria\x18\x19 \x03(\v2\x1f.fleet.jobs.v1.FailureCriterionR\x0ffailureCriteria\x12/\n" +
 	"\x06stages\x18\x1a \x03(\v2\x17.fleet.jobs.v1.JobStageR\x06stages\x12'\n" +
-	"\x04trip\x18\x1b \x01(\v2\x13.fleet.jobs.v1.TripR\x04trip\x12H\n" +
-	"\x10criterion_states\x18\" \x03(\v2\x1d.fleet.jobs.v1.CriterionStateR\x0fcriterionStates\"Z\n" +
+	"\x04trip\x18\x1b \x01(\v2\x13.fleet.jobs.v1.TripR\x04trip\x126\n" +
+	"\x06labels\x18\x1c \x03(\v2\x1e.fleet.jobs.v1.Job.LabelsEntryR\x06labels\x12 \n" +
+	"\vdescription\x18\x1d \x01(\tR\vdescription\x12H\n" +
+	"\x10criterion_states\x18\" \x03(\v2\x1d.fleet.jobs.v1.CriterionStateR\x0fcriterionStates\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Z\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vIN_PROGRESS\x10\x01\x12\r\n" +
@@ -4602,7 +4714,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x12EXECUTION_CANCELED\x10\x05\x12\x12\n" +
 	"\x0eDEVICE_REMOVED\x10\x06B\x0f\n" +
 	"\r_failure_codeB\b\n" +
-	"\x06_stage\"\xbe\x06\n" +
+	"\x06_stage\"\xfe\a\n" +
 	"\x10CreateJobRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12K\n" +
 	"\rdocument_type\x18\x02 \x01(\tB&\xbaH#\xc8\x01\x01r\x1e\x10\x01\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\fdocumentType\x12@\n" +
@@ -4620,7 +4732,13 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	" \x01(\v2\x16.fleet.jobs.v1.RolloutR\arollout\x12T\n" +
 	"\x10failure_criteria\x18\v \x03(\v2\x1f.fleet.jobs.v1.FailureCriterionB\b\xbaH\x05\x92\x01\x02\x10\n" +
 	"R\x0ffailureCriteria\x12#\n" +
-	"\rvalidate_only\x18\f \x01(\bR\fvalidateOnlyB\x0f\n" +
+	"\rvalidate_only\x18\f \x01(\bR\fvalidateOnly\x12K\n" +
+	"\x06labels\x18\x10 \x03(\v2+.fleet.jobs.v1.CreateJobRequest.LabelsEntryB\x06\xbaH\x03\xd8\x01\x03R\x06labels\x126\n" +
+	"\vdescription\x18\x11 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\a2\n" +
+	"^[^\\x00]*$R\vdescription\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
 	"\x06target\x12\x05\xbaH\x02\b\x01B\x13\n" +
 	"\x11_expires_in_hoursB\x1e\n" +
 	"\x1c_in_progress_timeout_minutes\"\xe2\x01\n" +
@@ -4631,7 +4749,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1f\n" +
 	"\vstage_sizes\x18\x05 \x03(\x05R\n" +
-	"stageSizes\"\x98\x06\n" +
+	"stageSizes\"\x86\a\n" +
 	"\x0fListJobsRequest\x12;\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12)\n" +
 	"\x05limit\x18\x02 \x01(\x05B\x0e\xbaH\a\x1a\x05\x18\xc8\x01(\x01\xb8\x89#2H\x01R\x05limit\x88\x01\x01\x12\x1f\n" +
@@ -4649,7 +4767,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	" \x01(\bH\x00R\ttargetAll\x12=\n" +
 	"\fcreated_from\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vcreatedFrom\x12?\n" +
 	"\rcreated_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\fcreatedUntil\x12+\n" +
-	"\x11awaiting_approval\x18\r \x01(\bR\x10awaitingApprovalB\b\n" +
+	"\x11awaiting_approval\x18\r \x01(\bR\x10awaitingApproval\x12F\n" +
+	"\rjob_id_prefix\x18\x0e \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\vjobIdPrefix\x12$\n" +
+	"\bselector\x18\x0f \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\bselectorB\b\n" +
 	"\x06targetB\b\n" +
 	"\x06_limit\"b\n" +
 	"\x10ListJobsResponse\x12&\n" +
@@ -4660,7 +4780,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x10executions_limit\x18\x02 \x01(\x05B\x0f\xbaH\a\x1a\x05\x18\x88'(\x00\xb8\x89#\xe8\aH\x00R\x0fexecutionsLimit\x88\x01\x01B\x13\n" +
 	"\x11_executions_limit\"6\n" +
 	"\x0eGetJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xdc\x03\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xdf\x04\n" +
 	"\x18ListJobExecutionsRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12D\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12*\n" +
@@ -4669,9 +4789,12 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\x12D\n" +
 	"\tdevice_id\x18\x05 \x01(\tB'\xbaH$\xd8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\x12F\n" +
 	"\ffailure_code\x18\x06 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$H\x01R\vfailureCode\x88\x01\x01\x12K\n" +
-	"\tend_cause\x18\t \x01(\x0e2$.fleet.jobs.v1.JobExecution.EndCauseB\b\xbaH\x05\x82\x01\x02\x10\x01R\bendCauseB\b\n" +
+	"\tend_cause\x18\t \x01(\x0e2$.fleet.jobs.v1.JobExecution.EndCauseB\b\xbaH\x05\x82\x01\x02\x10\x01R\bendCause\x12$\n" +
+	"\x05stage\x18\a \x01(\x05B\t\xbaH\x06\x1a\x04\x18c(\x00H\x02R\x05stage\x88\x01\x01\x12Q\n" +
+	"\x10device_id_prefix\x18\b \x01(\tB'\xbaH$\xd8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\x0edeviceIdPrefixB\b\n" +
 	"\x06_limitB\x0f\n" +
-	"\r_failure_code\"\x80\x01\n" +
+	"\r_failure_codeB\b\n" +
+	"\x06_stage\"\x80\x01\n" +
 	"\x19ListJobExecutionsResponse\x12;\n" +
 	"\n" +
 	"executions\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.JobExecutionR\n" +
@@ -4748,11 +4871,11 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\acomment\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xc8\x012\n" +
 	"^[^\\x00]*$R\acomment\"<\n" +
 	"\x14ApproveStageResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xde\x04\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xb4\x06\n" +
 	"\x10UpdateJobRequest\x129\n" +
-	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\xaa\x01\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskBm\xbaHj\xc8\x01\x01\xe2\x01d\x12\n" +
-	"expires_at\x12\x1bin_progress_timeout_minutes\x12\x10failure_criteria\x12\x17rollout.max_in_progress\x12\x0erollout.stagesR\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\xc0\x01\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x82\x01\xbaH\x7f\xc8\x01\x01\xe2\x01y\x12\n" +
+	"expires_at\x12\x1bin_progress_timeout_minutes\x12\x10failure_criteria\x12\x17rollout.max_in_progress\x12\x0erollout.stages\x12\x06labels\x12\vdescriptionR\n" +
 	"updateMask\x12'\n" +
 	"\x04etag\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
 	"^[^\\x00]*$R\x04etag\x12N\n" +
@@ -4762,7 +4885,13 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x10failure_criteria\x18\x06 \x03(\v2\x1f.fleet.jobs.v1.FailureCriterionB\b\xbaH\x05\x92\x01\x02\x10\n" +
 	"R\x0ffailureCriteria\x129\n" +
 	"\n" +
-	"expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAtB\x1e\n" +
+	"expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12K\n" +
+	"\x06labels\x18\b \x03(\v2+.fleet.jobs.v1.UpdateJobRequest.LabelsEntryB\x06\xbaH\x03\xd8\x01\x03R\x06labels\x126\n" +
+	"\vdescription\x18\t \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\a2\n" +
+	"^[^\\x00]*$R\vdescription\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x1e\n" +
 	"\x1c_in_progress_timeout_minutes\"9\n" +
 	"\x11UpdateJobResponse\x12$\n" +
 	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xf6\x01\n" +
@@ -4848,7 +4977,7 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 }
 
 var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
 	(FailureCriterion_Basis)(0),           // 1: fleet.jobs.v1.FailureCriterion.Basis
@@ -4905,123 +5034,129 @@ var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(*WatchJobResponse)(nil),              // 52: fleet.jobs.v1.WatchJobResponse
 	(*GetCallerRequest)(nil),              // 53: fleet.jobs.v1.GetCallerRequest
 	(*GetCallerResponse)(nil),             // 54: fleet.jobs.v1.GetCallerResponse
-	(*structpb.Struct)(nil),               // 55: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),         // 56: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 57: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),         // 58: google.protobuf.FieldMask
+	nil,                                   // 55: fleet.jobs.v1.Job.LabelsEntry
+	nil,                                   // 56: fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	nil,                                   // 57: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	(*structpb.Struct)(nil),               // 58: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 59: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 60: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),         // 61: google.protobuf.FieldMask
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	55, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	58, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
 	0,  // 1: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	56, // 2: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	56, // 3: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	56, // 4: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	59, // 2: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	59, // 3: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	59, // 4: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
 	18, // 5: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
 	19, // 6: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	56, // 7: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	59, // 7: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
 	17, // 8: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
 	9,  // 9: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
 	12, // 10: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
 	13, // 11: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
 	16, // 12: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
-	15, // 13: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
-	10, // 14: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
-	11, // 15: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
-	57, // 16: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
-	57, // 17: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
-	6,  // 18: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	1,  // 19: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
-	2,  // 20: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
-	3,  // 21: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
-	4,  // 22: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
-	18, // 23: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	56, // 24: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
-	56, // 25: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
-	14, // 26: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
-	56, // 27: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
-	56, // 28: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
-	12, // 29: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
-	56, // 30: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
-	5,  // 31: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
-	6,  // 32: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	55, // 33: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	56, // 34: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	56, // 35: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	56, // 36: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	56, // 37: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
-	7,  // 38: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	55, // 39: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
-	9,  // 40: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	12, // 41: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	0,  // 42: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	56, // 43: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
-	0,  // 44: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
-	0,  // 45: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
-	56, // 46: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
-	56, // 47: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
-	8,  // 48: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
-	8,  // 49: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
-	6,  // 50: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	7,  // 51: fleet.jobs.v1.ListJobExecutionsRequest.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	19, // 52: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
-	0,  // 53: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	19, // 54: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	6,  // 55: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	56, // 56: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	19, // 57: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
-	8,  // 58: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
-	8,  // 59: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
-	8,  // 60: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
-	8,  // 61: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
-	58, // 62: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
-	9,  // 63: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	12, // 64: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	56, // 65: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
-	8,  // 66: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
-	6,  // 67: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	50, // 68: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
-	6,  // 69: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	8,  // 70: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	56, // 71: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
-	20, // 72: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	22, // 73: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	24, // 74: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	26, // 75: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	28, // 76: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	30, // 77: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	32, // 78: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	34, // 79: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	36, // 80: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	38, // 81: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	40, // 82: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	42, // 83: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
-	44, // 84: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
-	46, // 85: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
-	48, // 86: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	51, // 87: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	53, // 88: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
-	21, // 89: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	23, // 90: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	25, // 91: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	27, // 92: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	29, // 93: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	31, // 94: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	33, // 95: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	35, // 96: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	37, // 97: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	39, // 98: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	41, // 99: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	43, // 100: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
-	45, // 101: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
-	47, // 102: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
-	49, // 103: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	52, // 104: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	54, // 105: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
-	89, // [89:106] is the sub-list for method output_type
-	72, // [72:89] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	55, // 13: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
+	15, // 14: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
+	10, // 15: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
+	11, // 16: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
+	60, // 17: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
+	60, // 18: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
+	6,  // 19: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	1,  // 20: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
+	2,  // 21: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
+	3,  // 22: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
+	4,  // 23: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
+	18, // 24: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	59, // 25: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
+	59, // 26: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
+	14, // 27: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
+	59, // 28: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
+	59, // 29: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
+	12, // 30: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
+	59, // 31: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
+	5,  // 32: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
+	6,  // 33: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	58, // 34: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	59, // 35: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	59, // 36: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	59, // 37: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	59, // 38: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	7,  // 39: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	58, // 40: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	9,  // 41: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	12, // 42: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	56, // 43: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	0,  // 44: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	59, // 45: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	0,  // 46: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
+	0,  // 47: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
+	59, // 48: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	59, // 49: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	8,  // 50: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
+	8,  // 51: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
+	6,  // 52: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	7,  // 53: fleet.jobs.v1.ListJobExecutionsRequest.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	19, // 54: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	0,  // 55: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	19, // 56: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	6,  // 57: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	59, // 58: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	19, // 59: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
+	8,  // 60: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
+	8,  // 61: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
+	8,  // 62: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
+	8,  // 63: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
+	61, // 64: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	9,  // 65: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	12, // 66: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	59, // 67: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
+	57, // 68: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	8,  // 69: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
+	6,  // 70: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	50, // 71: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
+	6,  // 72: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	8,  // 73: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	59, // 74: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	20, // 75: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	22, // 76: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	24, // 77: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	26, // 78: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	28, // 79: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	30, // 80: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	32, // 81: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	34, // 82: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	36, // 83: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	38, // 84: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	40, // 85: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	42, // 86: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	44, // 87: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	46, // 88: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	48, // 89: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	51, // 90: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	53, // 91: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
+	21, // 92: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	23, // 93: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	25, // 94: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	27, // 95: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	29, // 96: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	31, // 97: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	33, // 98: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	35, // 99: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	37, // 100: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	39, // 101: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	41, // 102: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	43, // 103: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	45, // 104: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	47, // 105: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	49, // 106: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	52, // 107: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	54, // 108: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
+	92, // [92:109] is the sub-list for method output_type
+	75, // [75:92] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -5074,7 +5209,7 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   47,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

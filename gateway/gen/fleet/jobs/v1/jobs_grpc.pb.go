@@ -219,7 +219,8 @@ type JobServiceClient interface {
 	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
 	ApproveStage(ctx context.Context, in *ApproveStageRequest, opts ...grpc.CallOption) (*ApproveStageResponse, error)
-	// Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
+	// Changes the settings of a job that is IN_PROGRESS or PAUSED, or its labels and description in any
+	// status. Takes effect at once.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE
@@ -613,7 +614,8 @@ type JobServiceServer interface {
 	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
 	ApproveStage(context.Context, *ApproveStageRequest) (*ApproveStageResponse, error)
-	// Changes the settings of a job that is IN_PROGRESS or PAUSED. Takes effect at once.
+	// Changes the settings of a job that is IN_PROGRESS or PAUSED, or its labels and description in any
+	// status. Takes effect at once.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE

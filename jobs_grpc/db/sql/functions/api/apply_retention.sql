@@ -22,5 +22,9 @@ BEGIN
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
       AND j.status <> 'IN_PROGRESS' AND j.deleted_at IS NULL
       AND j.updated_at < v_now - make_interval(days => p_days);
-    RETURN FOUND;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM jobs.set_job_labels(p_tenant_id, p_job_id, NULL);
+    RETURN true;
 END $$;

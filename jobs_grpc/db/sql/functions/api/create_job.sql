@@ -55,12 +55,14 @@ BEGIN
         INSERT INTO jobs.jobs
             (tenant_id, job_id, document_type, document_params, target_device_id, target_group_id,
              target_all, expires_in_hours, expires_at, in_progress_timeout_minutes, created_by,
-             created_at, updated_at, request, has_failure_criteria, max_in_progress)
+             created_at, updated_at, request, has_failure_criteria, max_in_progress, labels,
+             description)
         VALUES
             (p_tenant_id, p_job_id, p_request ->> 'document_type', p_document_params,
              v_target_device_id, v_target_group_id, v_target_all, v_expires_in_hours, v_expires_at,
              (p_request -> 'in_progress_timeout_minutes')::integer, p_created_by, v_now, v_now,
-             p_request, v_failure_criteria IS NOT NULL, (v_rollout -> 'max_in_progress')::integer)
+             p_request, v_failure_criteria IS NOT NULL, (v_rollout -> 'max_in_progress')::integer,
+             p_request -> 'labels', p_request ->> 'description')
         ON CONFLICT (tenant_id, job_id) DO NOTHING;
         v_exists := NOT FOUND;
     END IF;
@@ -183,6 +185,11 @@ BEGIN
         INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
         VALUES (p_tenant_id, p_job_id, execution_count);
 
+        IF p_request ? 'labels' THEN
+            INSERT INTO jobs.job_labels (tenant_id, label, created_at, job_id)
+            SELECT p_tenant_id, l.key || '=' || l.value, v_now, p_job_id
+            FROM jsonb_each_text(p_request -> 'labels') AS l;
+        END IF;
         IF v_failure_criteria IS NOT NULL THEN
             PERFORM jobs.insert_failure_criteria(p_tenant_id, p_job_id, v_failure_criteria);
         END IF;

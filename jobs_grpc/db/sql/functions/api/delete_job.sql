@@ -24,4 +24,5 @@ BEGIN
     UPDATE jobs.jobs j
     SET deleted_at = v_job.locked_at
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    PERFORM jobs.set_job_labels(p_tenant_id, p_job_id, NULL);
 END $$;

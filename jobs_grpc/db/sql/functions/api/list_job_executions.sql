@@ -10,7 +10,9 @@ CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     p_after_device_id text,
     p_limit integer,
     p_failure_code text DEFAULT NULL,  -- NULL: all; '': failures without a code
-    p_end_cause text DEFAULT NULL  -- NULL: all
+    p_end_cause text DEFAULT NULL,     -- NULL: all
+    p_stage integer DEFAULT NULL,      -- NULL: all
+    p_device_id_prefix text DEFAULT ''
 ) RETURNS SETOF jobs.execution_page
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- settings: page
@@ -36,8 +38,8 @@ BEGIN
                 coalesce(sum(octet_length(e.status_details::text))
                     OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
             FROM jobs.job_executions_after(
-                p_tenant_id, p_job_id, p_status, p_failure_code, p_end_cause, p_after_device_id,
-                p_limit
+                p_tenant_id, p_job_id, p_status, p_failure_code, p_end_cause, p_stage,
+                p_device_id_prefix, p_after_device_id, p_limit
             ) e
         ) e
     ) page

@@ -1,10 +1,11 @@
--- depends on: job_states
+-- depends on: job_states, matches_selector
 -- Returns a page of jobs, newest first: those before (p_before_created_at, p_before_job_id).
 --
 -- Reads one index: that of the first filter that is set, in the order awaiting approval, target
--- device, target group, creator, document type, all devices, none. Each index also has the status, so
--- jobs in other statuses are not read; IN_PROGRESS and PAUSED are one status there. Jobs that another
--- filter excludes are read and skipped.
+-- device, target group, labels (see rarest_labels), prefix, creator, document type, all devices, none.
+-- Each index also has the status, so jobs in other statuses are not read, except those of labels and of
+-- the prefix; IN_PROGRESS and PAUSED are one status there. Jobs that another filter excludes are read
+-- and skipped.
 CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_tenant_id text,
     p_statuses text[],                -- NULL: all
@@ -19,7 +20,9 @@ CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_target_all boolean DEFAULT NULL,
     p_created_from timestamptz DEFAULT NULL,
     p_created_until timestamptz DEFAULT NULL,
-    p_awaiting_approval boolean DEFAULT NULL
+    p_awaiting_approval boolean DEFAULT NULL,
+    p_selector jsonb DEFAULT NULL,      -- of labels, see matches_selector
+    p_job_id_prefix text DEFAULT NULL
 ) RETURNS SETOF jobs.job_states
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- Only the indexes jobs_newest_first* deliver the order. The page itself is still sorted.
@@ -30,6 +33,8 @@ DECLARE
         WHEN p_awaiting_approval THEN 'awaiting_approval'
         WHEN p_target_device_id IS NOT NULL THEN 'target_device'
         WHEN p_target_group_id IS NOT NULL THEN 'target_group'
+        WHEN p_selector @? '$[*] ? (@.op == "in")' THEN 'label'
+        WHEN p_job_id_prefix IS NOT NULL THEN 'prefix'
         WHEN p_created_by IS NOT NULL THEN 'created_by'
         WHEN p_document_type IS NOT NULL THEN 'document_type'
         WHEN p_target_all THEN 'target_all'
@@ -58,9 +63,60 @@ DECLARE
     v_before_job_id text :=
         CASE WHEN p_before_created_at < v_until THEN p_before_job_id ELSE '' END;
     v_end bigint := p_offset::bigint + p_limit;
+    v_labels text[] := '{NULL}';  -- one scan of the prefix, or one for each label
+    v_last_job_id text := p_job_id_prefix || '~';  -- follows the characters of a job_id
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.set_read_time(jobs.clock_time());
+
+    -- Another statement, because each branch of the one below costs all calls.
+    IF v_filter IN ('label', 'prefix') THEN
+        IF v_filter = 'label' THEN
+            v_labels := jobs.rarest_labels(p_tenant_id, p_selector);
+        END IF;
+        RETURN QUERY
+        SELECT newest.*
+        FROM unnest(v_labels) AS scan (label)
+        CROSS JOIN LATERAL (
+            SELECT s.*
+            FROM (
+                -- Ordered here, because the planner does not know outside that the index delivers the
+                -- order for one label.
+                (SELECT l.created_at, l.job_id
+                FROM jobs.job_labels l
+                WHERE l.tenant_id = p_tenant_id AND l.label = scan.label
+                  AND l.created_at >= v_from
+                  AND (l.created_at, l.job_id) < (v_before_created_at, v_before_job_id)
+                ORDER BY l.created_at DESC, l.job_id DESC)
+                UNION ALL
+                -- No index has these jobs in the order of the page.
+                (SELECT j.created_at, j.job_id
+                FROM jobs.jobs j
+                WHERE scan.label IS NULL AND j.tenant_id = p_tenant_id
+                  AND j.job_id >= p_job_id_prefix AND j.job_id < v_last_job_id
+                  AND j.created_at >= v_from
+                  AND (j.created_at, j.job_id) < (v_before_created_at, v_before_job_id)
+                ORDER BY j.created_at DESC, j.job_id DESC)
+            ) found
+            CROSS JOIN LATERAL (
+                SELECT s.*
+                FROM jobs.job_states s
+                WHERE s.tenant_id = p_tenant_id AND s.job_id = found.job_id
+                  AND (p_document_type IS NULL OR s.document_type = p_document_type)
+                  AND (p_created_by IS NULL OR s.created_by = p_created_by)
+                  AND (p_target_all IS NULL OR s.target_all = p_target_all)
+                  AND (p_job_id_prefix IS NULL OR starts_with(s.job_id, p_job_id_prefix))
+                  AND (p_selector IS NULL OR jobs.matches_selector(s.labels, p_selector))
+                  AND (p_statuses IS NULL OR s.status = ANY (p_statuses))
+                OFFSET 0
+            ) s
+            ORDER BY found.created_at DESC, found.job_id DESC
+            LIMIT v_end
+        ) newest
+        ORDER BY newest.created_at DESC, newest.job_id DESC
+        LIMIT p_limit OFFSET p_offset;
+        RETURN;
+    END IF;
 
     -- Readers see jobs that have expired as COMPLETED, although they are stored as IN_PROGRESS.
     IF 1 = ANY (v_numbers) AND 0 <> ALL (v_numbers) THEN
@@ -118,6 +174,8 @@ BEGIN
               AND (p_target_device_id IS NULL OR j.target_device_id = p_target_device_id)
               AND (p_target_group_id IS NULL OR j.target_group_id = p_target_group_id)
               AND (p_target_all IS NULL OR j.target_all = p_target_all)
+              AND (p_job_id_prefix IS NULL OR starts_with(j.job_id, p_job_id_prefix))
+              AND (p_selector IS NULL OR jobs.matches_selector(j.labels, p_selector))
               AND (p_statuses IS NULL OR jobs.job_status_with_pause_at(
                       j.status, j.expires_at,
                       (SELECT p.in_progress FROM jobs.job_progress p

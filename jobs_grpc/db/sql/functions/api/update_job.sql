@@ -1,6 +1,6 @@
 -- depends on: check_job_expiry, job_details
--- Changes the settings that p_fields names, of a job that is IN_PROGRESS or paused. Then applies the
--- rules of the job, and returns it.
+-- Changes the settings that p_fields names, of a job that is IN_PROGRESS or paused, or its labels and
+-- description in any status. Then applies the rules of the job, and returns it.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_UPDATABLE (with the status), EXPIRY_OUT_OF_RANGE,
 -- EXPIRY_TOO_EARLY, and STAGE_FIXED and ROLLOUT_MISSING (with the field).
@@ -13,12 +13,15 @@ CREATE OR REPLACE FUNCTION jobs.update_job(
     -- The next two are written by services/rollout_json.py.
     p_rollout jsonb,
     p_failure_criteria jsonb,
-    p_expires_at timestamptz DEFAULT NULL   -- NULL: never
+    p_expires_at timestamptz DEFAULT NULL,  -- NULL: never
+    p_labels jsonb DEFAULT '{}',
+    p_description text DEFAULT ''
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
 -- settings: lookup
 AS $$
 DECLARE
+    v_changes_rules boolean := NOT p_fields <@ '{labels,description}';
     v_job record;
     v_is_expired boolean;
     v_has_rollout boolean;
@@ -30,7 +33,7 @@ BEGIN
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
     PERFORM jobs.set_read_time(v_job.locked_at);
     PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
-    IF v_job.status <> 'IN_PROGRESS' THEN
+    IF v_job.status <> 'IN_PROGRESS' AND v_changes_rules THEN
         PERFORM jobs.raise_error('JOB_NOT_UPDATABLE', v_job.status::text);
     END IF;
     -- Readers have seen QUEUED executions of an expired job as TIMED_OUT, which is terminal.
@@ -86,14 +89,24 @@ BEGIN
             p_tenant_id, p_job_id, p_failure_criteria, v_job.locked_at
         );
     END IF;
+    IF 'labels' = ANY (p_fields) THEN
+        PERFORM jobs.set_job_labels(p_tenant_id, p_job_id, nullif(p_labels, '{}'));
+    END IF;
+    IF 'description' = ANY (p_fields) THEN
+        UPDATE jobs.jobs j
+        SET description = nullif(p_description, '')
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    END IF;
     UPDATE jobs.jobs j
     SET revision = j.revision + 1
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
 
-    PERFORM jobs.apply_rollout_rules(
-        p_tenant_id, p_job_id, v_job.locked_at,
-        CASE WHEN 'failure_criteria' = ANY (p_fields) THEN NULL ELSE 0 END
-    );
+    IF v_changes_rules THEN
+        PERFORM jobs.apply_rollout_rules(
+            p_tenant_id, p_job_id, v_job.locked_at,
+            CASE WHEN 'failure_criteria' = ANY (p_fields) THEN NULL ELSE 0 END
+        );
+    END IF;
     -- After the rules, which may open the next stage.
     IF p_fields && '{expires_at,rollout.stages}' AND NOT v_is_expired THEN
         PERFORM jobs.check_job_expiry(p_tenant_id, p_job_id, v_job.locked_at);

@@ -4,14 +4,16 @@
 --
 -- Executions that are stored as FAILED, TIMED_OUT or REJECTED have an index for each status. For other
 -- statuses, and while a cancel or an expiry is not finalized, the function also reads the executions
--- that it skips, until it has found as many as the counts say. So it does for p_end_cause, within the
--- status that has this cause.
+-- that it skips, until it has found as many as the counts say. It also skips those of other stages and,
+-- within the status that has the cause, of other causes.
 CREATE OR REPLACE FUNCTION jobs.job_executions_after(
     p_tenant_id text,
     p_job_id text,
     p_status text,        -- NULL: all
     p_failure_code text,  -- NULL: all; '': failures without a code
     p_end_cause text,     -- NULL: all
+    p_stage integer,      -- NULL: all
+    p_device_id_prefix text,
     p_after_device_id text,
     p_limit integer
 ) RETURNS SETOF jobs.execution_states
@@ -24,6 +26,9 @@ DECLARE
         WHEN p_end_cause IN ('TIMEOUT', 'JOB_EXPIRED') THEN 'TIMED_OUT'
         WHEN p_end_cause <> 'DEVICE' THEN 'REJECTED'
     END);
+    -- The range of the prefix. A device_id has at most 256 characters, and U+10FFFF is the last one.
+    v_first text := greatest(p_after_device_id, p_device_id_prefix COLLATE "C");
+    v_last text := p_device_id_prefix || repeat(U&'\+10FFFF', 256);
     v_seen integer;    -- executions that readers see in v_status
     v_stored integer;  -- those that are stored in it, if it has an index
 BEGIN
@@ -34,9 +39,11 @@ BEGIN
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
           -- A range of one code, because with failure_code = p_failure_code the primary key would
           -- deliver the order as well.
-          AND (s.failure_code, s.device_id) > (p_failure_code, p_after_device_id)
-          AND s.failure_code <= p_failure_code
+          AND (s.failure_code, s.device_id) >= (p_failure_code, v_first)
+          AND (s.failure_code, s.device_id) <= (p_failure_code, v_last)
+          AND s.failure_code <= p_failure_code AND s.device_id <> p_after_device_id
           AND (v_status IS NULL OR s.status = v_status)
+          AND (p_stage IS NULL OR s.stage = p_stage)
           AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
         ORDER BY s.failure_code, s.device_id
         LIMIT p_limit;
@@ -67,8 +74,9 @@ BEGIN
         SELECT s.*
         FROM jobs.execution_states s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
-          AND s.device_id > p_after_device_id
+          AND s.device_id BETWEEN v_first AND v_last AND s.device_id > p_after_device_id
           AND (v_status IS NULL OR s.status = v_status)
+          AND (p_stage IS NULL OR s.stage = p_stage)
           AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
         ORDER BY s.device_id
         LIMIT least(p_limit, v_seen);
@@ -77,7 +85,8 @@ BEGIN
         SELECT s.*
         FROM jobs.execution_states s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
-          AND s.device_id > p_after_device_id AND s.stored_status = 'FAILED'
+          AND s.device_id BETWEEN v_first AND v_last AND s.device_id > p_after_device_id
+          AND s.stored_status = 'FAILED' AND (p_stage IS NULL OR s.stage = p_stage)
           AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
         ORDER BY s.device_id
         LIMIT p_limit;
@@ -86,7 +95,8 @@ BEGIN
         SELECT s.*
         FROM jobs.execution_states s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
-          AND s.device_id > p_after_device_id AND s.stored_status = 'TIMED_OUT'
+          AND s.device_id BETWEEN v_first AND v_last AND s.device_id > p_after_device_id
+          AND s.stored_status = 'TIMED_OUT' AND (p_stage IS NULL OR s.stage = p_stage)
           AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
         ORDER BY s.device_id
         LIMIT p_limit;
@@ -95,7 +105,8 @@ BEGIN
         SELECT s.*
         FROM jobs.execution_states s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
-          AND s.device_id > p_after_device_id AND s.stored_status = 'REJECTED'
+          AND s.device_id BETWEEN v_first AND v_last AND s.device_id > p_after_device_id
+          AND s.stored_status = 'REJECTED' AND (p_stage IS NULL OR s.stage = p_stage)
           AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
         ORDER BY s.device_id
         LIMIT p_limit;

@@ -1,0 +1,497 @@
+"""Labels and descriptions of jobs: CreateJob and UpdateJob set them, ListJobs selects by them."""
+
+import asyncio
+import json
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from tests.support.callers import Operator, all_jobs
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
+from tests.support.scale import SCALE
+
+INVALID_ARGUMENT = StatusCode.INVALID_ARGUMENT
+FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
+
+LABELS = {"team": "pumps", "wave": "1"}
+
+# The rows of job_labels, and those that the labels of the jobs require.
+STORED_LABELS = """
+    SELECT label, created_at, job_id FROM jobs.job_labels WHERE tenant_id = $1 ORDER BY 1, 2, 3
+"""
+REQUIRED_LABELS = """
+    SELECT l.key || '=' || l.value COLLATE "C", j.created_at, j.job_id
+    FROM jobs.jobs j, jsonb_each_text(j.labels) l
+    WHERE j.tenant_id = $1 AND j.deleted_at IS NULL ORDER BY 1, 2, 3
+"""
+
+
+@pytest.fixture(autouse=True)
+async def devices(database: Database, operator: Operator) -> None:
+    """Two devices."""
+    await database.add_devices(operator.tenant, ["a", "b"])
+
+
+async def create(operator: Operator, job_id: str = "j", **fields: Any) -> pb.CreateJobResponse:
+    """Create a job for all devices."""
+    return await operator.create(job_id=job_id, target_all=True, **fields)
+
+
+def facts(job: pb.Job) -> tuple[dict[str, str], str]:
+    """The labels and the description of a job."""
+    return dict(job.labels), job.description
+
+
+async def job_ids(operator: Operator, **filters: Any) -> list[str]:
+    """The ids of the jobs that match, in the order of the pages."""
+    return [job.job_id for job in await all_jobs(operator, **filters)]
+
+
+async def check_stored_labels(database: Database, operator: Operator) -> int:
+    """Assert that job_labels agrees with the jobs. Returns the number of its rows."""
+    stored = await database.owner.fetch(STORED_LABELS, operator.tenant)
+    required = await database.owner.fetch(REQUIRED_LABELS, operator.tenant)
+    assert [tuple(row) for row in stored] == [tuple(row) for row in required]
+    return len(stored)
+
+
+async def test_job_has_the_labels_and_the_description_of_its_request(operator: Operator) -> None:
+    await create(operator, labels=LABELS, description="Second try, see\nthe plan")
+
+    job = await operator.get("j")
+    [listed] = (await operator.list()).jobs
+
+    assert facts(job) == (LABELS, "Second try, see\nthe plan")
+    assert facts(listed) == (LABELS, "Second try, see\nthe plan")
+
+
+async def test_job_has_no_labels_and_no_description_by_default(operator: Operator) -> None:
+    await create(operator)
+
+    job = await operator.get("j")
+
+    assert facts(job) == ({}, "")
+
+
+async def test_repeated_create_finds_the_job_when_its_labels_have_changed(
+    operator: Operator,
+) -> None:
+    first = await create(operator, labels=LABELS, description="d")
+    await operator.update("j", "labels", "description", labels={"other": "1"})
+
+    assert await create(operator, labels=LABELS, description="d") == first
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"labels": LABELS},
+        {"labels": LABELS | {"wave": "2"}, "description": "d"},
+        {"labels": LABELS, "description": "e"},
+    ],
+    ids=str,
+)
+async def test_create_conflicts_when_labels_or_description_differ(
+    operator: Operator, fields: dict[str, Any]
+) -> None:
+    await create(operator, labels=LABELS, description="d")
+
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        await create(operator, **fields)
+
+
+async def test_labels_have_their_limits_when_they_are_as_large_as_possible(
+    operator: Operator,
+) -> None:
+    labels = {f"{n:02}{'k' * 61}": "🚀" * 63 for n in range(32)}
+
+    await create(operator, labels=labels, description="é" * 1000)
+
+    assert (await operator.get("j")).labels == labels
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"labels": {f"k{n}": "" for n in range(33)}}, "labels"),
+        ({"labels": {"": "v"}}, "labels"),
+        ({"labels": {"-k": "v"}}, "labels"),
+        ({"labels": {"a=b": "v"}}, "labels"),
+        ({"labels": {"k" * 64: "v"}}, "labels"),
+        ({"labels": {"group": "v"}}, "labels"),
+        ({"labels": {"in": "v"}}, "labels"),
+        ({"labels": {"k": "v" * 64}}, 'labels["k"]'),
+        ({"labels": {"k": "a\nb"}}, 'labels["k"]'),
+        ({"description": "d" * 1001}, "description"),
+        ({"description": "a\0b"}, "description"),
+    ],
+    ids=str,
+)
+async def test_labels_and_description_are_rejected_when_they_are_invalid(
+    operator: Operator, fields: dict[str, Any], field: str
+) -> None:
+    with expect_failure(INVALID_ARGUMENT, "INVALID_FIELD") as on_create:
+        await create(operator, **fields)
+    await create(operator)
+    with expect_failure(INVALID_ARGUMENT, "INVALID_FIELD") as on_update:
+        await operator.update("j", *fields, **fields)
+
+    assert list(on_create.violations) == list(on_update.violations) == [field]
+
+
+async def test_update_replaces_all_labels(database: Database, operator: Operator) -> None:
+    await create(operator, labels=LABELS, description="d")
+
+    job = await operator.update("j", "labels", labels={"wave": "2", "x/y.z": ""})
+
+    assert facts(job) == ({"wave": "2", "x/y.z": ""}, "d")
+    assert (await operator.get("j")).labels == job.labels
+    assert await check_stored_labels(database, operator) == 2
+
+
+async def test_update_removes_labels_and_description_when_they_are_empty(
+    database: Database, operator: Operator
+) -> None:
+    await create(operator, labels=LABELS, description="d")
+
+    job = await operator.update("j", "labels", "description")
+
+    assert facts(job) == ({}, "")
+    assert await check_stored_labels(database, operator) == 0
+
+
+async def test_update_keeps_labels_and_description_when_the_mask_does_not_name_them(
+    operator: Operator,
+) -> None:
+    await create(operator, labels=LABELS, description="d")
+
+    job = await operator.update(
+        "j", "in_progress_timeout_minutes", labels={"x": "y"}, description="\0"
+    )
+
+    assert facts(job) == (LABELS, "d")
+
+
+@pytest.mark.parametrize("status", ["IN_PROGRESS", "PAUSED", "CANCELED", "COMPLETED", "expired"])
+async def test_labels_and_description_can_be_changed_in_any_status(
+    database: Database, operator: Operator, status: str
+) -> None:
+    await create(operator, labels=LABELS)
+    match status:
+        case "PAUSED":
+            await operator.pause("j")
+        case "CANCELED":
+            await operator.cancel("j")
+        case "COMPLETED":
+            for device in "ab":
+                await operator.cancel_execution("j", device)
+        case "expired":
+            await database.expire(operator.tenant, "j")
+    before = await operator.get("j")
+
+    job = await operator.update(
+        "j", "labels", "description", labels={"k": "v"}, description="d", etag=before.etag
+    )
+
+    assert facts(job) == ({"k": "v"}, "d")
+    assert job.etag != before.etag
+    assert (job.status, job.updated_at) == (before.status, before.updated_at)
+    assert job.execution_counts == before.execution_counts
+
+
+async def test_update_of_a_finished_job_changes_nothing_when_the_mask_has_other_fields(
+    operator: Operator,
+) -> None:
+    await create(operator, labels=LABELS)
+    await operator.cancel("j")
+
+    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_UPDATABLE"):
+        await operator.update("j", "labels", "expires_at", labels={"k": "v"})
+
+    assert (await operator.get("j")).labels == LABELS
+
+
+async def test_update_of_labels_is_rejected_when_the_job_has_another_etag(
+    operator: Operator,
+) -> None:
+    await create(operator, labels=LABELS)
+    await operator.pause("j")
+
+    with expect_failure(StatusCode.ABORTED, "JOB_CHANGED"):
+        await operator.update("j", "labels", etag="1")
+
+    assert (await operator.get("j")).labels == LABELS
+
+
+async def test_update_of_labels_does_not_find_the_job_when_a_delete_commits_first(
+    database: Database, operator: Operator
+) -> None:
+    await create(operator, labels=LABELS)
+    await operator.cancel("j")
+
+    async with job_lock_held(database, operator.tenant, "j"):
+        delete = asyncio.create_task(operator.delete("j"))
+        await database.wait_for_blocked_sessions(1)
+        update = asyncio.create_task(operator.update("j", "labels", labels={"k": "v"}))
+        await database.wait_for_blocked_sessions(2)
+    await delete
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await update
+
+    assert await check_stored_labels(database, operator) == 0
+
+
+async def test_labels_are_removed_when_the_job_is_deleted_or_past_its_retention(
+    database: Database, operator: Operator
+) -> None:
+    for job_id in ("deleted", "old"):
+        await create(operator, job_id, labels=LABELS)
+        await operator.cancel(job_id)
+    assert await check_stored_labels(database, operator) == 4
+
+    await operator.delete("deleted")
+    assert await check_stored_labels(database, operator) == 2
+    deleted = await database.owner.fetchval(
+        "SELECT jobs.apply_retention($1, 'old', 0, 1000)", operator.tenant
+    )
+
+    assert deleted
+    assert await check_stored_labels(database, operator) == 0
+    assert await job_ids(operator, selector="team=pumps") == []
+
+
+@pytest.fixture
+async def labeled_jobs(operator: Operator) -> Operator:
+    """An operator with five jobs, the newest first: pumps-1, pumps-2, valves-1, test, none."""
+    await create(operator, "none")
+    await create(operator, "test", labels={"test": "", "wave": "1"})
+    await create(operator, "valves-1", labels={"team": "valves", "wave": "1"}, document_type="up")
+    await create(operator, "pumps-2", labels={"team": "pumps", "wave": "2"})
+    await create(operator, "pumps-1", labels={"team": "pumps", "wave": "1"}, document_type="up")
+    await operator.cancel("pumps-2")
+    return operator
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"selector": ""}, ["pumps-1", "pumps-2", "valves-1", "test", "none"]),
+        ({"selector": " "}, ["pumps-1", "pumps-2", "valves-1", "test", "none"]),
+        ({"selector": "team=pumps"}, ["pumps-1", "pumps-2"]),
+        ({"selector": "wave==1"}, ["pumps-1", "valves-1", "test"]),
+        ({"selector": 'test=""'}, ["test"]),
+        ({"selector": "team in (valves,pumps,fans)"}, ["pumps-1", "pumps-2", "valves-1"]),
+        ({"selector": "team=pumps,wave=1"}, ["pumps-1"]),
+        ({"selector": "team=pumps,team=valves"}, []),
+        ({"selector": "team in (pumps,valves),wave in (2,3)"}, ["pumps-2"]),
+        ({"selector": "wave=1,team!=pumps"}, ["valves-1", "test"]),
+        ({"selector": "wave=1,!test"}, ["pumps-1", "valves-1"]),
+        ({"selector": "team"}, ["pumps-1", "pumps-2", "valves-1"]),
+        ({"selector": "!team"}, ["test", "none"]),
+        ({"selector": "team!=pumps"}, ["valves-1", "test", "none"]),
+        ({"selector": "wave notin (1,3)"}, ["pumps-2", "none"]),
+        ({"selector": "wave,!test", "job_id_prefix": "pumps-"}, ["pumps-1", "pumps-2"]),
+        ({"selector": "team=pumps", "statuses": ["CANCELED", "COMPLETED"]}, ["pumps-2"]),
+        ({"selector": "team=pumps", "status": "PAUSED"}, []),
+        ({"selector": "!test", "status": "CANCELED"}, ["pumps-2"]),
+        ({"selector": "wave=1", "document_type": "up"}, ["pumps-1", "valves-1"]),
+        ({"selector": "wave=1", "document_type": "up", "job_id_prefix": "v"}, ["valves-1"]),
+        ({"selector": "wave=1", "target_all": True, "created_by": "olivia"}, None),
+        ({"selector": "wave=1", "created_by": "oscar"}, []),
+        ({"selector": "wave=1", "target_device_id": "a"}, []),
+        ({"job_id_prefix": "pumps-"}, ["pumps-1", "pumps-2"]),
+        ({"job_id_prefix": "pumps-1"}, ["pumps-1"]),
+        ({"job_id_prefix": "pumps-1x"}, []),
+        ({"job_id_prefix": "P"}, []),
+        ({"job_id_prefix": "pumps-", "status": "IN_PROGRESS"}, ["pumps-1"]),
+        ({"job_id_prefix": "t", "document_type": "reboot"}, ["test"]),
+    ],
+    ids=str,
+)
+async def test_list_contains_the_jobs_that_match_labels_and_prefix(
+    labeled_jobs: Operator, filters: dict[str, Any], expected: list[str] | None
+) -> None:
+    expected = ["pumps-1", "valves-1", "test"] if expected is None else expected
+
+    for limit in (1, 2, 200):
+        assert await job_ids(labeled_jobs, limit=limit, **filters) == expected
+
+
+async def test_labels_and_prefix_select_only_jobs_in_the_time_range(
+    labeled_jobs: Operator,
+) -> None:
+    created_at = (await labeled_jobs.get("valves-1")).created_at
+
+    for selector in ("wave", "wave=1"):
+        after = await job_ids(labeled_jobs, selector=selector, created_from=created_at)
+        before = await job_ids(labeled_jobs, selector=selector, created_until=created_at)
+        assert (after[-1], before) == ("valves-1", ["test"])
+    until = await job_ids(labeled_jobs, job_id_prefix="t", created_until=created_at)
+    assert until == ["test"]
+
+
+async def test_offset_skips_jobs_with_the_label(labeled_jobs: Operator) -> None:
+    page = await labeled_jobs.list(selector="wave in (1,2)", offset=1, limit=2)
+
+    assert [job.job_id for job in page.jobs] == ["pumps-2", "valves-1"]
+
+
+async def test_a_prefix_is_not_a_pattern(operator: Operator) -> None:
+    for job_id in ("a.b", "axb", "a_b"):
+        await create(operator, job_id)
+
+    assert await job_ids(operator, job_id_prefix="a.") == ["a.b"]
+    assert await job_ids(operator, job_id_prefix="a_") == ["a_b"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("selector", "team="),
+        ("selector", "team=pumps,"),
+        ("selector", "group=north"),
+        ("selector", "team=pumps,device_id!=a"),
+        ("selector", "team=" + "v" * 64),
+        ("selector", "a," * 2048 + "a"),
+        ("job_id_prefix", "a b"),
+        ("job_id_prefix", "%"),
+        ("job_id_prefix", "x" * 129),
+    ],
+)
+async def test_selector_and_prefix_are_rejected_when_they_are_invalid(
+    operator: Operator, field: str, value: str
+) -> None:
+    with expect_failure(INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await operator.list(**{field: value})
+
+    assert list(failure.violations) == [field]
+
+
+async def test_page_token_is_rejected_when_the_selector_differs(labeled_jobs: Operator) -> None:
+    token = (await labeled_jobs.list(selector="team=pumps", limit=1)).next_page_token
+
+    for other in ({"selector": "team=valves"}, {"selector": "team=pumps", "job_id_prefix": "p"}):
+        with expect_failure(INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+            await labeled_jobs.list(page_token=token, **other)
+
+
+async def test_jobs_with_the_same_labels_in_another_tenant_are_not_listed(
+    labeled_jobs: Operator, server: Any, database: Database
+) -> None:
+    other = server.operator(f"{labeled_jobs.tenant}-2")
+    await database.add_devices(other.tenant, ["a"])
+    await create(other, "pumps-3", labels={"team": "pumps", "wave": "1"})
+
+    for filters in (
+        {"selector": "wave=1,team=pumps"},
+        {"selector": "team"},
+        {"job_id_prefix": "p"},
+    ):
+        assert await job_ids(other, **filters) == ["pumps-3"]
+        assert "pumps-3" not in await job_ids(labeled_jobs, **filters)
+
+
+async def test_pages_contain_each_job_that_keeps_its_label_once_when_others_change(
+    database: Database, operator: Operator
+) -> None:
+    for n in range(12):
+        await create(operator, f"kept{n:02}", labels={"team": "pumps"})
+        await create(operator, f"changed{n:02}", labels={"team": "pumps", "n": f"{n}"})
+        await create(operator, f"added{n:02}")
+
+    seen: list[str] = []
+    token, changes = "", iter(range(12))
+    while True:
+        page = await operator.list(selector="team in (pumps,fans)", limit=3, page_token=token)
+        seen += [job.job_id for job in page.jobs]
+        if not (token := page.next_page_token):
+            break
+        n = next(changes)
+        # Labels before, on and after the current page.
+        await operator.update(f"changed{n:02}", "labels", labels={"team": "valves"})
+        await operator.update(f"changed{11 - n:02}", "labels", labels={"team": "fans"})
+        await operator.update(f"added{n:02}", "labels", labels={"team": "pumps"})
+        await operator.update(f"kept{n:02}", "labels", labels={"team": "pumps", "n": "1"})
+        await create(operator, labels={"team": "pumps"}, job_id=f"new{n}")
+
+    assert [job_id for job_id in seen if job_id.startswith("kept")] == [
+        f"kept{n:02}" for n in reversed(range(12))
+    ]
+    assert len(seen) == len(set(seen))
+    await check_stored_labels(database, operator)
+
+
+def matches(labels: Mapping[str, str], term: tuple[str, str, list[str]]) -> bool:
+    """The meaning of a term of a selector."""
+    key, operator, values = term
+    match operator:
+        case "in":
+            return labels.get(key) in values
+        case "notin":
+            return labels.get(key) not in values
+        case "exists":
+            return key in labels
+    return key not in labels
+
+
+def term_text(term: tuple[str, str, list[str]]) -> str:
+    """A term in the grammar of selectors."""
+    key, operator, values = term
+    quoted = ",".join(json.dumps(value, ensure_ascii=False) for value in values)
+    return {"in": f"{key} in ({quoted})", "notin": f"{key} notin ({quoted})"}.get(
+        operator, key if operator == "exists" else f"!{key}"
+    )
+
+
+@pytest.mark.slow
+async def test_selectors_select_the_same_jobs_as_a_model_when_labels_are_random(
+    database: Database, operator: Operator
+) -> None:
+    choice = random.Random(1)  # noqa: S311 - not for security
+    keys, values = ["a", "b.c", "x/y", "d"], ["", "1", "a,b", 'q"\\', "é🚀", "=", "a b"]
+    jobs: dict[str, dict[str, str]] = {}
+
+    def random_labels() -> dict[str, str]:
+        return {key: choice.choice(values) for key in choice.sample(keys, choice.randint(0, 4))}
+
+    for n in range(40):
+        job_id = f"j{n:02}"
+        jobs[job_id] = random_labels()
+        await create(operator, job_id, labels=jobs[job_id])
+    for job_id in choice.sample(sorted(jobs), 15):
+        jobs[job_id] = random_labels()
+        await operator.update(job_id, "labels", labels=jobs[job_id])
+    canceled = set(choice.sample(sorted(jobs), 15))
+    for job_id in canceled:
+        await operator.cancel(job_id)
+    for job_id in choice.sample(sorted(canceled), 5):
+        await operator.delete(job_id)
+        del jobs[job_id]
+    await check_stored_labels(database, operator)
+
+    for _ in range(200 * SCALE):
+        terms = [
+            (
+                choice.choice(keys),
+                choice.choice(("in", "in", "notin", "exists", "not exists")),
+                choice.sample(values, choice.randint(1, 3)),
+            )
+            for _ in range(choice.randint(1, 4))
+        ]
+        statuses = choice.choice([[], ["CANCELED"], ["IN_PROGRESS", "PAUSED"]])
+        selector = ",".join(map(term_text, terms))
+        expected = [
+            job_id
+            for job_id, labels in sorted(jobs.items(), reverse=True)
+            if all(matches(labels, term) for term in terms)
+            and (not statuses or ("CANCELED" in statuses) == (job_id in canceled))
+        ]
+        limit = choice.choice((3, 200))
+        found = await job_ids(operator, selector=selector, statuses=statuses, limit=limit)
+        assert found == expected, selector
