@@ -1101,16 +1101,20 @@ class JobExecution(_message.Message):
         job_id: _builtins.str = ...,
         failure_code: _builtins.str | None = ...,
         stage: _builtins.int | None = ...,
-        end_cause: Global___JobExecution.EndCause.ValueType = ...,
+        end_cause: Global___JobExecution.EndCause.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_stage", b"_stage", "failure_code", b"failure_code", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_cause", b"_end_cause", "_failure_code", b"_failure_code", "_stage", b"_stage", "end_cause", b"end_cause", "failure_code", b"failure_code", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_stage", b"_stage", "device_id", b"device_id", "end_cause", b"end_cause", "execution_number", b"execution_number", "failure_code", b"failure_code", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_cause", b"_end_cause", "_failure_code", b"_failure_code", "_stage", b"_stage", "device_id", b"device_id", "end_cause", b"end_cause", "execution_number", b"execution_number", "failure_code", b"failure_code", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__end_cause: _TypeAlias = _typing.Literal["end_cause"]  # noqa: Y015
+    _WhichOneofArgType__end_cause: _TypeAlias = _typing.Literal["_end_cause", b"_end_cause"]  # noqa: Y015
     _WhichOneofReturnType__failure_code: _TypeAlias = _typing.Literal["failure_code"]  # noqa: Y015
     _WhichOneofArgType__failure_code: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code"]  # noqa: Y015
     _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
     _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__end_cause) -> _WhichOneofReturnType__end_cause | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__failure_code) -> _WhichOneofReturnType__failure_code | None: ...
     @_typing.overload

@@ -1903,7 +1903,7 @@ type JobExecution struct {
 	// The stage of the rollout. The first is 0. Unset: the job has no rollout.
 	Stage *int32 `protobuf:"varint,12,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
 	// What ended the execution. Set if and only if `status` is terminal.
-	EndCause      JobExecution_EndCause `protobuf:"varint,13,opt,name=end_cause,json=endCause,proto3,enum=fleet.jobs.v1.JobExecution_EndCause" json:"end_cause,omitempty"`
+	EndCause      *JobExecution_EndCause `protobuf:"varint,13,opt,name=end_cause,json=endCause,proto3,enum=fleet.jobs.v1.JobExecution_EndCause,oneof" json:"end_cause,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2023,8 +2023,8 @@ func (x *JobExecution) GetStage() int32 {
 }
 
 func (x *JobExecution) GetEndCause() JobExecution_EndCause {
-	if x != nil {
-		return x.EndCause
+	if x != nil && x.EndCause != nil {
+		return *x.EndCause
 	}
 	return JobExecution_END_CAUSE_UNSPECIFIED
 }
@@ -4675,7 +4675,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x1b\n" +
 	"\ttimed_out\x18\x05 \x01(\x05R\btimedOut\x12\x1a\n" +
 	"\brejected\x18\x06 \x01(\x05R\brejected\x12\x12\n" +
-	"\x04held\x18\a \x01(\x05R\x04held\"\xab\a\n" +
+	"\x04held\x18\a \x01(\x05R\x04held\"\xbe\a\n" +
 	"\fJobExecution\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12:\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12>\n" +
@@ -4691,8 +4691,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06job_id\x18\n" +
 	" \x01(\tR\x05jobId\x12&\n" +
 	"\ffailure_code\x18\v \x01(\tH\x00R\vfailureCode\x88\x01\x01\x12\x19\n" +
-	"\x05stage\x18\f \x01(\x05H\x01R\x05stage\x88\x01\x01\x12A\n" +
-	"\tend_cause\x18\r \x01(\x0e2$.fleet.jobs.v1.JobExecution.EndCauseR\bendCause\"\x7f\n" +
+	"\x05stage\x18\f \x01(\x05H\x01R\x05stage\x88\x01\x01\x12F\n" +
+	"\tend_cause\x18\r \x01(\x0e2$.fleet.jobs.v1.JobExecution.EndCauseH\x02R\bendCause\x88\x01\x01\"\x7f\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -4714,7 +4714,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x12EXECUTION_CANCELED\x10\x05\x12\x12\n" +
 	"\x0eDEVICE_REMOVED\x10\x06B\x0f\n" +
 	"\r_failure_codeB\b\n" +
-	"\x06_stage\"\xfe\a\n" +
+	"\x06_stageB\f\n" +
+	"\n" +
+	"_end_cause\"\xfe\a\n" +
 	"\x10CreateJobRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12K\n" +
 	"\rdocument_type\x18\x02 \x01(\tB&\xbaH#\xc8\x01\x01r\x1e\x10\x01\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\fdocumentType\x12@\n" +
