@@ -21,6 +21,7 @@ TENANT_TABLES = (
     "jobs.job_failure_criteria",
     "jobs.job_criterion_counts",
     "jobs.job_labels",
+    "jobs.devices",
     "public.device_state",
     "public.device_group_members",
 )

@@ -339,6 +339,15 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
    FROM (jobs.execution_page p
      CROSS JOIN jobs.job_details d);
 
+CREATE TABLE jobs.devices (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    device_id text NOT NULL COLLATE pg_catalog."C",
+    labels jsonb DEFAULT '{}'::jsonb NOT NULL,
+    time_zone text,
+    last_seen_at timestamp with time zone
+)
+WITH (fillfactor='90');
+
 CREATE TABLE jobs.execution_attempts (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     job_id text NOT NULL COLLATE pg_catalog."C",
@@ -528,6 +537,9 @@ CREATE TABLE public.device_state (
     device_id text NOT NULL COLLATE pg_catalog."C"
 );
 
+ALTER TABLE ONLY jobs.devices
+    ADD CONSTRAINT devices_pkey PRIMARY KEY (tenant_id, device_id);
+
 ALTER TABLE ONLY jobs.execution_attempts
     ADD CONSTRAINT execution_attempts_pkey PRIMARY KEY (tenant_id, job_id, device_id, execution_number);
 
@@ -641,6 +653,8 @@ CREATE INDEX jobs_tripped_by_canceled_at ON jobs.jobs USING btree (canceled_at) 
 
 CREATE INDEX jobs_waiting_by_pause_cause ON jobs.jobs USING btree (pause_cause) WHERE ((awaiting_approval OR (pause_cause IS NOT NULL)) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
+ALTER TABLE jobs.devices ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE jobs.execution_attempts ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.job_criterion_counts ENABLE ROW LEVEL SECURITY;
@@ -658,6 +672,8 @@ ALTER TABLE jobs.job_progress ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobs.job_stages ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.jobs ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant_isolation ON jobs.devices USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.execution_attempts USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 

@@ -391,6 +391,7 @@ async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDa
     # UpdateJob replaces criteria and labels.
     replaced = {"jobs.job_criterion_counts", "jobs.job_failure_criteria", "jobs.job_labels"}
     assert [tuple(row) for row in writes] == [
+        *(("jobs.devices", privilege) for privilege in ("DELETE", "INSERT", "UPDATE")),
         ("jobs.execution_attempts", "INSERT"),
         *(
             (table, privilege)

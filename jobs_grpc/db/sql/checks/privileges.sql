@@ -16,6 +16,8 @@ FROM (VALUES
     ('jobs.job_criterion_counts', 'SELECT'), ('jobs.job_criterion_counts', 'INSERT'),
     ('jobs.job_criterion_counts', 'UPDATE'), ('jobs.job_criterion_counts', 'DELETE'),
     ('jobs.job_labels', 'SELECT'), ('jobs.job_labels', 'INSERT'), ('jobs.job_labels', 'DELETE'),
+    ('jobs.devices', 'SELECT'), ('jobs.devices', 'INSERT'), ('jobs.devices', 'UPDATE'),
+    ('jobs.devices', 'DELETE'),
     ('jobs.execution_states', 'SELECT'), ('jobs.job_details', 'SELECT'),
     ('jobs.job_fingerprints', 'SELECT'), ('jobs.job_states', 'SELECT'),
     ('jobs.pending_executions', 'SELECT'),
