@@ -12,6 +12,7 @@ from jobs_grpc.client.channel import Connection, Tls
 from jobs_grpc.client.devices import DeviceClient
 from jobs_grpc.client.enums import end_cause_name, execution_status_name, job_status_name
 from jobs_grpc.client.errors import JobsError
+from jobs_grpc.client.fleet import FleetClient
 from jobs_grpc.client.jobs import JobsClient
 from jobs_grpc.client.pager import Pager
 from jobs_grpc.client.report_stream import ReportStream
@@ -21,6 +22,7 @@ from jobs_grpc.client.sync_channel import sync_channel
 __all__ = [
     "Connection",
     "DeviceClient",
+    "FleetClient",
     "JobsClient",
     "JobsError",
     "Pager",

@@ -26,6 +26,8 @@ _SETS = {
     "page": f"{_LOOKUP}\nSET enable_sort = off\nSET jit = off",
     # A few rows of a table that may have millions are looked up one by one.
     "nested loops": "SET enable_hashjoin = off\nSET enable_mergejoin = off",
+    # Two tables are read in one order.
+    "merge join": "SET enable_hashjoin = off\nSET enable_nestloop = off",
     # The plan knows the limit and the range of keys.
     "custom plan": "SET plan_cache_mode = force_custom_plan",
     # The rows that a tenant may see must not be reused for another.

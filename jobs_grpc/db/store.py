@@ -117,6 +117,18 @@ class Store:
     ) -> Sequence[Row]:
         return await self._read("list_device_executions", {**locals(), "check_device": True})
 
+    async def list_devices(
+        self,
+        tenant_id: str,
+        *,
+        terms: str,
+        prefix: str,
+        after: str,
+        limit: int,
+    ) -> Sequence[Row]:
+        """See list_devices.sql."""
+        return await self._read("list_devices", locals())
+
     async def cancel_job(self, tenant_id: str, *, job_id: str, reason: str, force: bool) -> None:
         await self._write("cancel_job", locals())
 

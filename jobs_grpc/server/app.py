@@ -9,7 +9,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fleet.jobs.v1 import device_jobs_pb2, device_jobs_pb2_grpc, jobs_pb2, jobs_pb2_grpc
+from fleet.jobs.v1 import (
+    device_jobs_pb2,
+    device_jobs_pb2_grpc,
+    fleet_pb2,
+    fleet_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+)
 from grpc_health.v1 import health_pb2_grpc
 
 from jobs_grpc.auth.authenticator import Authenticator, open_authenticator
@@ -36,6 +43,7 @@ from jobs_grpc.server.open_files import raise_open_file_limit
 from jobs_grpc.server.shutdown import cancel_calls, cancel_tasks, drain
 from jobs_grpc.server.worker_metrics import answer_requests
 from jobs_grpc.services.device_jobs import DeviceJobService
+from jobs_grpc.services.fleet import FleetService
 from jobs_grpc.services.jobs import JobService
 from jobs_grpc.services.poll_after import PollAfter
 
@@ -49,6 +57,7 @@ logger = logging.getLogger(__name__)
 
 SERVICES = (
     jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
+    fleet_pb2.DESCRIPTOR.services_by_name["FleetService"].full_name,
     device_jobs_pb2.DESCRIPTOR.services_by_name["DeviceJobService"].full_name,
 )
 
@@ -173,6 +182,8 @@ async def running(
         conversion_slots = FairSlots(1)
         jobs = JobService(store, memory, conversion_slots, config, stopping)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, methods)
+        fleet = FleetService(store, conversion_slots)
+        fleet_pb2_grpc.add_FleetServiceServicer_to_server(fleet, methods)
         device_jobs = DeviceJobService(
             store,
             batcher,

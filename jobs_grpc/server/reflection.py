@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 from buf.validate import validate_pb2
-from fleet.jobs.v1 import device_jobs_pb2, error_reason_pb2, jobs_pb2
+from fleet.jobs.v1 import device_jobs_pb2, error_reason_pb2, fleet_pb2, jobs_pb2
 from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -21,6 +21,7 @@ _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 # What callers may see. Clients decode the details of errors, which are messages of google.rpc.
 _SERVED = (
     jobs_pb2.DESCRIPTOR,
+    fleet_pb2.DESCRIPTOR,
     device_jobs_pb2.DESCRIPTOR,
     error_reason_pb2.DESCRIPTOR,
     error_details_pb2.DESCRIPTOR,

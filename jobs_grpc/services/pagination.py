@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.device_jobs_pb2 import ListPendingExecutionsRequest
+from fleet.jobs.v1.fleet_pb2 import ListDevicesRequest
 from google.protobuf.message import Message
 
 from jobs_grpc.db.store import PgMicros
@@ -28,6 +29,7 @@ PagedRequest: TypeAlias = (
     | pb.ListJobExecutionsRequest
     | pb.ListExecutionAttemptsRequest
     | ListPendingExecutionsRequest
+    | ListDevicesRequest
 )
 
 # gRPC clients accept messages of up to 4 MiB by default. 4 KiB are reserved for the page token.
@@ -142,6 +144,22 @@ def _parse_status(text: str) -> str:
     if text not in ("IN_PROGRESS", "QUEUED"):
         raise ValueError(f"{text} is not the status of a pending execution")
     return text
+
+
+def device_token(request: PagedRequest, device_id: str) -> str:
+    """The token for the page after this device."""
+    return _encode(request, device_id)
+
+
+def parse_device_token(request: PagedRequest) -> str:
+    """The device_id in request.page_token; "" if it is empty. Raises InvalidPageToken."""
+    if not request.page_token:
+        return ""
+    try:
+        (device_id,) = _decode(request)
+    except ValueError:
+        raise InvalidPageToken(_INVALID) from None
+    return device_id
 
 
 def _parse_int(text: str, maximum: int) -> int:

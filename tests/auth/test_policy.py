@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from fleet.jobs.v1 import device_jobs_pb2, jobs_pb2
+from fleet.jobs.v1 import device_jobs_pb2, fleet_pb2, jobs_pb2
 from grpc import StatusCode
 
 from jobs_grpc.auth.policy import POLICY, PUBLIC, allowed_roles, is_public
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SERVICES = (
     jobs_pb2.DESCRIPTOR.services_by_name["JobService"],
+    fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
     device_jobs_pb2.DESCRIPTOR.services_by_name["DeviceJobService"],
 )
 METHODS = {
@@ -34,7 +35,11 @@ UNARY = sorted(
     for name, method in METHODS.items()
     if not method.client_streaming and not method.server_streaming
 )
-MODULES: dict[str, Any] = {"JobService": jobs_pb2, "DeviceJobService": device_jobs_pb2}
+MODULES: dict[str, Any] = {
+    "JobService": jobs_pb2,
+    "FleetService": fleet_pb2,
+    "DeviceJobService": device_jobs_pb2,
+}
 
 
 @contextlib.contextmanager

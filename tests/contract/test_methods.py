@@ -1,7 +1,7 @@
 """Each method of the contract declares its rules, and they fit its messages."""
 
 import pytest
-from fleet.jobs.v1 import device_jobs_pb2, jobs_pb2, options_pb2
+from fleet.jobs.v1 import device_jobs_pb2, fleet_pb2, jobs_pb2, options_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
@@ -12,6 +12,7 @@ DESCRIPTORS = [
     method
     for service in (
         jobs_pb2.DESCRIPTOR.services_by_name["JobService"],
+        fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
         device_jobs_pb2.DESCRIPTOR.services_by_name["DeviceJobService"],
     )
     for method in service.methods

@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 
 from jobs_grpc.db.store import ExecutionUpdate
+from jobs_grpc.services.selectors import parse
 from tests.support.database import store_on
 from tests.support.shapes import Probe
 
@@ -220,6 +221,34 @@ def _search(name: str, *args: object) -> Call:
     return lambda c, p: c.fetch(sql, 100, [], [], *args)
 
 
+def _list_devices(selector: str = "", prefix: str = "") -> Call:
+    terms = parse(selector).terms_json
+    return lambda c, p: store_on(c).list_devices(
+        p.tenant, terms=terms, prefix=prefix, after="", limit=11
+    )
+
+
+# Selectors of ListDevices, and the rows read. At most 5,000 devices are examined, each with a row
+# of device_state and one of devices. Terms on groups also read memberships.
+_SELECTORS = {
+    "": 120,
+    "tenth": 1000,
+    "rare": 10_200,
+    "model=x200": 120,
+    "model!=x200": 10_200,
+    "group=pumps": 60,
+    "group=fleet": 150,
+    "group=fleet,rare": 15_200,
+    "group=fleet,group=pumps": 5_100,
+    "group in (fleet,pumps,none),rare": 15_200,
+    "group!=fleet": 10_200,
+    "group notin (fleet,pumps),rare": 15_200,
+    "device_id in (d1,d2,d3)": 40,
+    "device_id in (d1,d2,d3),group=fleet,rare": 40,
+    "device_id!=d1,device_id!=d2": 120,
+}
+
+
 CASES = {
     "create_job: one device": Case("create_job", 60, _create_job),
     "get_job": Case(
@@ -282,6 +311,14 @@ CASES = {
         "list_job_executions",
         60,
         lambda c, p: _list_job_executions(c, p, end_cause="JOB_EXPIRED"),
+    ),
+    **{
+        f"list_devices: {selector}": Case("list_devices", rows, _list_devices(selector))
+        for selector, rows in _SELECTORS.items()
+    },
+    "list_devices: prefix": Case("list_devices", 120, _list_devices(prefix="d1")),
+    "list_devices: prefix and selector": Case(
+        "list_devices", 2300, _list_devices("rare", prefix="d12")
     ),
     "get_failure_summary": Case(
         "get_failure_summary",

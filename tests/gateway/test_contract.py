@@ -124,6 +124,7 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
     await database.add_devices(tenant, 1)
     metadata = {
         "JobService": ("-H", f"x-tenant-id: {tenant}", "-H", "x-user-id: olivia"),
+        "FleetService": ("-H", f"x-tenant-id: {tenant}"),
         "DeviceJobService": ("-H", f"x-tenant-id: {tenant}", "-H", "x-device-id: d00001"),
     }
 
@@ -150,6 +151,7 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
         ("JobService", "ListJobs", {}),
         ("JobService", "GetCaller", {}),
         ("JobService", "ListJobExecutions", job),
+        ("FleetService", "ListDevices", {"selector": "!model"}),
         ("DeviceJobService", "ListPendingExecutions", {}),
         ("DeviceJobService", "StartNextExecution", {}),
         ("DeviceJobService", "StartExecution", job),
@@ -177,7 +179,7 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
     ]
     responses = {rpc: await call(service, rpc, request) for service, rpc, request in calls}
 
-    for service in ("JobService", "DeviceJobService"):
+    for service in metadata:
         output = await run(grpcurl, "-plaintext", server.address, "list", f"{PACKAGE}.{service}")
         names = {line.rpartition(".")[2] for line in output.split()}
         called = {rpc for name, rpc, _ in calls if name == service}
@@ -192,6 +194,7 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
     assert responses["ListJobs"]["jobs"][0]["job_id"] == "a"
     assert responses["GetCaller"]["user_id"] == "olivia"
     assert responses["ListJobExecutions"]["executions"][0]["device_id"] == "d00001"
+    assert responses["ListDevices"]["devices"][0]["device_id"] == "d00001"
     assert responses["StartNextExecution"]["execution"]["status"] == "IN_PROGRESS"
     assert responses["UpdateExecution"]["execution"]["status"] == "FAILED"
     assert responses["RetryExecutions"]["retried_count"] == 1

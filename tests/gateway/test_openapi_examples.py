@@ -58,6 +58,7 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("GetJob", "GET", f"{JOB}?executions_limit=1", None),
     ("ListJobs", "GET", "/customer/jobs", None),
     ("GetCaller", "GET", "/customer/caller", None),
+    ("ListDevices", "GET", "/customer/fleet/devices?selector=group%3Dnorth&limit=1", None),
     ("CancelExecution", "DELETE", f"{JOB}/executions/{DEVICE}", {"reason": "replaced"}),
     ("CancelJob", "DELETE", JOB, {"reason": "wrong group"}),
     ("DeleteJob", "POST", f"{JOB}:delete", {}),

@@ -212,7 +212,8 @@ async def test_health_list_returns_the_server_and_the_services(server: Server) -
     messages: Any = health_pb2
     response = await stub.List(messages.HealthListRequest())
 
-    assert set(response.statuses) == {"", SERVICE, "fleet.jobs.v1.DeviceJobService"}
+    services = {f"fleet.jobs.v1.{name}" for name in ("FleetService", "DeviceJobService")}
+    assert set(response.statuses) == {"", SERVICE, *services}
     serving = health_pb2.HealthCheckResponse.SERVING
     assert {entry.status for entry in response.statuses.values()} == {serving}
 

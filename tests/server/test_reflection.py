@@ -78,6 +78,7 @@ async def test_reflection_describes_every_service_that_it_lists(server: Server) 
     ("symbol", "file"),
     [
         ("fleet.jobs.v1.JobService.ListJobs", "fleet/jobs/v1/jobs.proto"),
+        ("fleet.jobs.v1.FleetService.ListDevices", "fleet/jobs/v1/fleet.proto"),
         ("fleet.jobs.v1.DeviceJobService.StartExecution", "fleet/jobs/v1/device_jobs.proto"),
         ("fleet.jobs.v1.Job.Status", "fleet/jobs/v1/jobs.proto"),
         ("fleet.jobs.v1.ErrorReason", "fleet/jobs/v1/error_reason.proto"),

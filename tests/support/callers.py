@@ -5,13 +5,32 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
-from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
+from fleet.jobs.v1 import device_jobs_pb2_grpc, fleet_pb2_grpc, jobs_pb2_grpc
+from fleet.jobs.v1 import fleet_pb2 as fleet_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from grpc.aio import EOF
 
 from tests.support.waiting import TIMEOUT
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A caller of FleetService in one tenant. Keyword arguments are request fields."""
+
+    stub: "fleet_pb2_grpc.FleetServiceAsyncStub"
+    tenant: str
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Metadata of every call."""
+        return (("x-tenant-id", self.tenant),)
+
+    async def list(self, **fields: Any) -> fleet_pb.ListDevicesResponse:
+        """List devices."""
+        request = fleet_pb.ListDevicesRequest(**fields)
+        return await self.stub.ListDevices(request, metadata=self.metadata, timeout=TIMEOUT)
 
 
 @dataclass(frozen=True)

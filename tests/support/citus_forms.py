@@ -378,4 +378,5 @@ def _statements(parsed: Any) -> Iterator[str]:
         query = next(_find(dynamic["query"], "query"))
         for constant in _nodes(pglast.parse_sql(f"SELECT {query}")[0].stmt, ast.String):
             if re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", constant.sval):
-                yield constant.sval.replace("%L", "NULL")
+                # Values, and conditions.
+                yield re.sub(r"%(\d\$)?s", "true", constant.sval.replace("%L", "NULL"))

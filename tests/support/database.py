@@ -1,6 +1,7 @@
 """A test's database: its devices, changes of stored rows, and locks."""
 
-from collections.abc import AsyncIterator, Iterable
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -45,6 +46,26 @@ class Database:
                 group,
                 names,
             )
+
+    async def remove_devices(self, tenant: str, devices: Iterable[str]) -> None:
+        """Remove devices with their groups and labels."""
+        for table in ("public.device_state", "public.device_group_members", "jobs.devices"):
+            await self.owner.execute(
+                f"DELETE FROM {table} WHERE tenant_id = $1 AND device_id = ANY ($2::text[])",
+                tenant,
+                list(devices),
+            )
+
+    async def add_labels(self, tenant: str, labels: Mapping[str, Mapping[str, str]]) -> None:
+        """Set the labels of devices, by name."""
+        await self.owner.execute(
+            "INSERT INTO jobs.devices (tenant_id, device_id, labels)"
+            " SELECT $1, * FROM unnest($2::text[], $3::jsonb[])"
+            " ON CONFLICT (tenant_id, device_id) DO UPDATE SET labels = excluded.labels",
+            tenant,
+            list(labels),
+            [json.dumps(of_device) for of_device in labels.values()],
+        )
 
     async def order_of_release(self, devices: Iterable[str], seed: str) -> list[str]:
         """Return the devices in the order in which a rollout with this seed releases them."""

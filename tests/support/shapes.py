@@ -11,6 +11,7 @@ TABLES = (
     "jobs.execution_attempts",
     "jobs.job_failures",
     "jobs.job_labels",
+    "jobs.devices",
     "public.device_state",
     "public.device_group_members",
 )
@@ -161,6 +162,21 @@ _GROUP = """
     INSERT INTO public.device_group_members (tenant_id, group_id, device_id)
     SELECT $1::text, 'pumps', device FROM unnest('{d1, other}'::text[]) device
 """
+# A group of most devices, and labels: one of all devices, one of a tenth, and one of few.
+_FLEET = """
+    INSERT INTO public.device_group_members (tenant_id, group_id, device_id)
+    SELECT tenant_id, 'fleet', device_id FROM public.device_state
+    WHERE tenant_id = $1::text AND device_id <> 'd1' LIMIT 20000
+"""
+_DEVICE_LABELS = """
+    INSERT INTO jobs.devices (tenant_id, device_id, labels)
+    SELECT tenant_id, device_id, jsonb_strip_nulls(jsonb_build_object(
+        'model', 'x200',
+        'tenth', CASE WHEN hashtext(device_id) % 10 = 0 THEN 'yes' END,
+        'rare', CASE WHEN hashtext(device_id) % 5000 = 0 THEN 'yes' END
+    ))
+    FROM public.device_state WHERE tenant_id = $1::text
+"""
 _OTHER_DEVICE = "INSERT INTO public.device_state (tenant_id, device_id) VALUES ($1, 'other')"
 _PROGRESS = """
     INSERT INTO jobs.job_progress (tenant_id, job_id, queued, in_progress, succeeded, failed,
@@ -198,6 +214,8 @@ async def fill_due(owner: asyncpg.Connection, shape: Shape) -> None:
         for sql in (
             *(_DUE, _DUE_EXECUTIONS, _LABELS, _ATTEMPTS, _FAILURE_COUNTS, _OTHER_DEVICE, _GROUP),
         ):
+            await owner.execute(sql, tenant)
+        for sql in (_FLEET, _DEVICE_LABELS):
             await owner.execute(sql, tenant)
     await owner.execute(_PROGRESS)
 

@@ -214,9 +214,11 @@ func CheckOverloaded(t *testing.T, response *http.Response, setting string) {
 	}
 }
 
-// UnaryMethods returns the unary methods of both services.
+// UnaryMethods returns the unary methods of all services.
 func UnaryMethods() (all []protoreflect.MethodDescriptor) {
-	for _, file := range []protoreflect.FileDescriptor{jobsv1.File_fleet_jobs_v1_jobs_proto, jobsv1.File_fleet_jobs_v1_device_jobs_proto} {
+	for _, file := range []protoreflect.FileDescriptor{
+		jobsv1.File_fleet_jobs_v1_jobs_proto, jobsv1.File_fleet_jobs_v1_fleet_proto, jobsv1.File_fleet_jobs_v1_device_jobs_proto,
+	} {
 		methods := file.Services().Get(0).Methods()
 		for i := range methods.Len() {
 			if !methods.Get(i).IsStreamingServer() {

@@ -59,6 +59,8 @@ func Marshal(v any) ([]byte, error) {
 		return appendList(v)
 	case []*jobsv1.DeviceExecution:
 		return appendList(v)
+	case []*jobsv1.Device:
+		return appendList(v)
 	}
 	return nil, fmt.Errorf("can't marshal %T: add it to marshalJSON", v)
 }

@@ -57,6 +57,17 @@ func TestMarshal_WritesEveryFieldOfEveryResponse(t *testing.T) {
 	}
 }
 
+func TestMarshal_WritesMapsSortedByKey(t *testing.T) {
+	body, err := Marshal(&jobsv1.Device{DeviceId: "d", Labels: map[string]string{"b": "\"é\"", "a": ""}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expected := `{"device_id":"d","labels":{"a":"","b":"\"é\""},"time_zone":"","group_ids":[],"last_seen_at":null}`
+	if string(body) != expected {
+		t.Errorf("%s, not %s", body, expected)
+	}
+}
+
 func TestMarshal_WritesUnsetFieldsAsNullOrFalse(t *testing.T) {
 	body, err := Marshal(&jobsv1.Job{JobId: "a\"<é>"})
 	if err != nil {

@@ -35,7 +35,9 @@ type largeResponse struct {
 // largeResponses has the methods whose responses can be large, by their names, from the options of the contract.
 var largeResponses = func() map[string]largeResponse {
 	all := map[string]largeResponse{}
-	for _, file := range []protoreflect.FileDescriptor{jobsv1.File_fleet_jobs_v1_jobs_proto, jobsv1.File_fleet_jobs_v1_device_jobs_proto} {
+	for _, file := range []protoreflect.FileDescriptor{
+		jobsv1.File_fleet_jobs_v1_jobs_proto, jobsv1.File_fleet_jobs_v1_fleet_proto, jobsv1.File_fleet_jobs_v1_device_jobs_proto,
+	} {
 		for i := range file.Services().Len() {
 			methods := file.Services().Get(i).Methods()
 			for j := range methods.Len() {

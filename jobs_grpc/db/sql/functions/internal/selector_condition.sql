@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION jobs.selector_condition(
     p_labels text,     -- the SQL of the labels, which is NULL for a device that has none
     -- Look memberships up for each device. false: the planner may also join them, which is faster for
     -- all devices of a tenant, but reads all members of the groups.
-    p_look_up_groups boolean
+    look_up_groups boolean
 ) RETURNS text
 LANGUAGE sql STABLE
 RETURN (
@@ -17,7 +17,7 @@ RETURN (
                 ' AND m.group_id IN (%s) AND m.device_id = %s%s)',
                 CASE WHEN t.op = 'in' THEN 'EXISTS' ELSE 'NOT EXISTS' END, v.list, p_device_id,
                 -- The planner can't join a sub-select with an OFFSET.
-                CASE WHEN p_look_up_groups THEN ' OFFSET 0' END
+                CASE WHEN look_up_groups THEN ' OFFSET 0' END
             )
             WHEN t.key = 'device_id' THEN format(
                 '%s %s (%s)', p_device_id, CASE WHEN t.op = 'in' THEN 'IN' ELSE 'NOT IN' END, v.list

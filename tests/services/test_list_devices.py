@@ -1,0 +1,246 @@
+"""ListDevices: fields, filters, page tokens and page sizes."""
+
+import random
+from datetime import UTC, datetime
+
+import pytest
+from fleet.jobs.v1 import fleet_pb2 as pb
+from grpc import StatusCode
+
+from jobs_grpc.client import FleetClient
+from tests.support.callers import Fleet
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.page_tokens import forged_token
+from tests.support.server import Server
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+
+@pytest.fixture
+def fleet(server: Server, tenant: str) -> Fleet:
+    """A caller in the test's tenant."""
+    return server.fleet(tenant)
+
+
+async def all_pages(fleet: Fleet, **fields: object) -> list[list[str]]:
+    """The device_ids of each page."""
+    pages, token = [], ""
+    while True:
+        page = await fleet.list(**fields, page_token=token)
+        pages.append([device.device_id for device in page.devices])
+        token = page.next_page_token
+        if not token:
+            return pages
+
+
+async def ids(fleet: Fleet, **fields: object) -> list[str]:
+    """The device_ids of all pages."""
+    return [device_id for page in await all_pages(fleet, **fields) for device_id in page]
+
+
+async def test_list_devices_returns_all_fields(database: Database, fleet: Fleet) -> None:
+    seen = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    await database.add_devices(fleet.tenant, ["d1"], group="north")
+    await database.add_devices(fleet.tenant, ["d1"], group="Zoo")
+    await database.add_labels(fleet.tenant, {"d1": {"model": "x200", "site": 'Zürich "1"'}})
+    await database.owner.execute(
+        "UPDATE jobs.devices SET time_zone = 'Europe/Zurich', last_seen_at = $2"
+        " WHERE tenant_id = $1",
+        fleet.tenant,
+        seen,
+    )
+    await database.add_devices(fleet.tenant, ["d2"])
+
+    first, second = (await fleet.list()).devices
+
+    assert first.device_id == "d1"
+    assert dict(first.labels) == {"model": "x200", "site": 'Zürich "1"'}
+    assert first.time_zone == "Europe/Zurich"
+    assert list(first.group_ids) == ["Zoo", "north"]
+    assert first.last_seen_at.ToDatetime(UTC) == seen
+    assert second == pb.Device(device_id="d2")
+
+
+async def test_devices_are_in_byte_order(database: Database, fleet: Fleet) -> None:
+    names = ["a", "B", "b", "A", "ä", "a,b", "a b", "日", "🙂", "\U0010ffff", "_", "%"]
+    await database.add_devices(fleet.tenant, names)
+
+    for limit in (1, 3, 100):
+        assert await ids(fleet, limit=limit) == sorted(names, key=str.encode)
+
+
+async def test_list_is_empty_when_no_device_matches(database: Database, fleet: Fleet) -> None:
+    assert await fleet.list() == pb.ListDevicesResponse()
+
+    await database.add_devices(fleet.tenant, 3, group="north")
+
+    for selector in ("k", "group=south", "device_id=x", "group=north,device_id=x"):
+        assert await fleet.list(selector=selector) == pb.ListDevicesResponse()
+
+
+async def test_selector_and_prefix_both_apply(database: Database, fleet: Fleet) -> None:
+    await database.add_devices(fleet.tenant, ["a1", "a2", "b1", "b2"])
+    await database.add_devices(fleet.tenant, ["a1", "b1"], group="g")
+    await database.add_labels(fleet.tenant, {"a1": {"k": "v"}, "b2": {"k": "v"}})
+
+    assert await ids(fleet, device_id_prefix="a") == ["a1", "a2"]
+    assert await ids(fleet, device_id_prefix="a", selector="k=v") == ["a1"]
+    assert await ids(fleet, device_id_prefix="b", selector="group=g") == ["b1"]
+    assert await ids(fleet, device_id_prefix="b", selector="device_id in (a1,b2)") == ["b2"]
+    assert await ids(fleet, device_id_prefix="b", selector="k!=v,group!=g") == []
+
+
+@pytest.mark.parametrize("prefix", ["%", "_", "\\", "a%", "ä", "\U0010ffff", "x" * 256, "'"])
+async def test_prefix_is_taken_literally(database: Database, fleet: Fleet, prefix: str) -> None:
+    others = ["a", "ab", "x" * 255, "z", "\U0010fffe\U0010ffff"]
+    own = [prefix, *(prefix + end for end in ("1", "\U0010ffff") if len(prefix) < 256)]
+    await database.add_devices(fleet.tenant, [*others, *own])
+
+    expected = sorted((name for name in {*others, *own} if name.startswith(prefix)), key=str.encode)
+    assert await ids(fleet, device_id_prefix=prefix, limit=1) == expected
+
+
+async def test_devices_of_other_tenants_are_not_listed(
+    server: Server, database: Database, fleet: Fleet
+) -> None:
+    other = f"{fleet.tenant}-other"
+    for tenant, value in ((fleet.tenant, "own"), (other, "other")):
+        await database.add_devices(tenant, ["d1", "d2"], group=value)
+        await database.add_labels(tenant, {"d1": {"k": value}})
+    await database.add_devices(other, ["d3"])
+
+    assert await ids(fleet) == ["d1", "d2"]
+    assert [dict(d.labels) for d in (await fleet.list()).devices] == [{"k": "own"}, {}]
+    for selector in ("k=other", "group=other", "device_id=d3"):
+        assert await ids(fleet, selector=selector) == []
+    assert await ids(server.fleet(other), selector="group!=own,k!=own") == ["d1", "d2", "d3"]
+
+
+async def test_pages_contain_each_device_that_stays_once_while_others_change(
+    database: Database, fleet: Fleet
+) -> None:
+    rng = random.Random(7)  # noqa: S311 - repeatable on purpose
+    staying = [f"s{n:03}" for n in range(60)]
+    leaving = [f"s{n:03}x" for n in range(0, 60, 2)]
+    await database.add_devices(fleet.tenant, staying + leaving, group="g")
+    await database.add_labels(fleet.tenant, {d: {"k": "v"} for d in staying + leaving})
+    for selector in ("", "k=v", "group=g", "group=g,k=v"):
+        listed: list[str] = []
+        token = ""
+        while True:
+            page = await fleet.list(selector=selector, limit=7, page_token=token)
+            listed += [device.device_id for device in page.devices]
+            token = page.next_page_token
+            if not token:
+                break
+            added = [f"s{rng.randrange(60):03}-{rng.random()}" for _ in range(3)]
+            await database.add_devices(fleet.tenant, added, group="g")
+            await database.add_labels(fleet.tenant, {d: {"k": "v"} for d in added})
+            await database.remove_devices(fleet.tenant, [leaving[rng.randrange(len(leaving))]])
+
+        assert [d for d in listed if d in staying] == staying
+        assert len(set(listed)) == len(listed)
+        assert listed == sorted(listed)
+
+
+@pytest.mark.slow
+async def test_page_is_short_when_few_of_the_examined_devices_match(
+    database: Database, fleet: Fleet
+) -> None:
+    await database.add_devices(fleet.tenant, 12_000, group="all")
+    await database.add_labels(fleet.tenant, {"d04000": {"k": "v"}, "d11000": {"k": "v"}})
+
+    for selector in ("k", "k=v", "group=all,k"):
+        assert await all_pages(fleet, selector=selector) == [["d04000"], [], ["d11000"]]
+    assert await all_pages(fleet, selector="k,group in (x,y)") == [[]]
+    assert await all_pages(fleet, selector="k,device_id!=d04000", limit=1) == [[], [], ["d11000"]]
+
+
+@pytest.mark.slow
+async def test_page_ends_before_the_response_is_too_large(database: Database, fleet: Fleet) -> None:
+    labels = {f"{'x' * 60}{n}": "🙂" * 63 for n in range(10, 42)}
+    names = [f"d{n:04}" for n in range(1000)]
+    await database.add_devices(fleet.tenant, names)
+    await database.add_labels(fleet.tenant, dict.fromkeys(names, labels))
+
+    page = await fleet.list(limit=1000)
+
+    assert 3 * 1024 * 1024 < page.ByteSize() <= MAX_MESSAGE_BYTES
+    assert await ids(fleet, limit=1000) == names
+
+
+async def test_device_shows_its_first_1000_groups(database: Database, fleet: Fleet) -> None:
+    await database.add_devices(fleet.tenant, ["d1"])
+    await database.owner.execute(
+        "INSERT INTO public.device_group_members (tenant_id, group_id, device_id)"
+        " SELECT $1, 'g' || lpad(n::text, 4, '0'), 'd1' FROM generate_series(1, 1001) n",
+        fleet.tenant,
+    )
+
+    (device,) = (await fleet.list()).devices
+
+    assert list(device.group_ids) == [f"g{n:04}" for n in range(1, 1001)]
+
+
+async def test_selector_is_invalid_with_its_position(fleet: Fleet) -> None:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await fleet.list(selector="k in (a")
+
+    assert failure.violations == {
+        "selector": "selector is not a valid selector: at character 8, expected a comma or )"
+    }
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"selector": "x" * 4097},
+        {"limit": 0},
+        {"limit": 1001},
+        {"device_id_prefix": "x" * 257},
+        {"device_id_prefix": "\n"},
+    ],
+)
+async def test_field_is_invalid_beyond_its_limits(fleet: Fleet, fields: dict[str, object]) -> None:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await fleet.list(**fields)
+
+    assert list(failure.violations) == list(fields)
+
+
+async def test_page_token_is_invalid_with_other_filters(database: Database, fleet: Fleet) -> None:
+    await database.add_devices(fleet.tenant, 2)
+    token = (await fleet.list(limit=1)).next_page_token
+
+    for fields in ({"selector": "!k"}, {"device_id_prefix": "d"}):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+            await fleet.list(page_token=token, **fields)
+    assert [d.device_id for d in (await fleet.list(page_token=token, limit=9)).devices] == [
+        "d00002"
+    ]
+
+
+@pytest.mark.parametrize("position", [[], ["a", "b"], ["a\0"], ["\ud800"], [1]])
+async def test_forged_page_token_is_invalid(
+    database: Database, fleet: Fleet, position: list[object]
+) -> None:
+    await database.add_devices(fleet.tenant, 2)
+    token = forged_token((await fleet.list(limit=1)).next_page_token, *position)
+
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+        await fleet.list(page_token=token)
+
+
+async def test_client_reads_all_pages(server: Server, database: Database, tenant: str) -> None:
+    await database.add_devices(tenant, 5, group="north")
+    await database.add_devices(tenant, ["x"])
+
+    async with FleetClient(server.address, tenant=tenant) as fleet:
+        north = [d.device_id async for d in fleet.devices("group=north", page_size=2)]
+        first = [d.device_id async for d in fleet.devices(limit=3, page_size=2)]
+        with_prefix = [d.device_id async for d in fleet.devices(device_id_prefix="x")]
+
+    assert north == [f"d{n:05}" for n in range(1, 6)]
+    assert first == north[:3]
+    assert with_prefix == ["x"]

@@ -1,0 +1,129 @@
+"""Random selectors and devices, and which match: by sets of devices, without the parser."""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tests.support.database import Database
+
+Term: TypeAlias = tuple[str, str, tuple[str, ...]]
+"""A key, one of in, notin, exists and missing, and values."""
+
+# Text that means something else where it is not quoted for the grammar, SQL, JSON or LIKE.
+HOSTILE: Sequence[str] = (
+    *("a,b", 'a"b', "a\\", '\\"', "\\\\", "a'b", "''", "a\\'; DROP TABLE jobs.devices; --", "$1"),
+    *("%s", "%L", "%", "_", "$$", "{a}", '{"a": 1}', "NULL", "null", "true", "(a)", "a=b", "!a"),
+    *("in", "", " ", " a ", "a b", "Ä", "ä", "日本", "🙂", "\u00a0", "e\u0301", "é", "\u202ea"),
+    "\U0010ffff",
+)
+_VALUES: Sequence[str] = ("a", "b", "c", "1", "1.0", "v1.2.3", "x/y:z", *HOSTILE)
+_KEYS = ("k", "model", "env", "1", "a.b/c-d_e", "Model")
+_UNQUOTED = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/-")
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device as selectors see it."""
+
+    device_id: str
+    labels: dict[str, str]
+    groups: frozenset[str]
+
+
+def devices(rng: random.Random, count: int) -> list[Device]:
+    """Devices with few different labels and groups. Their ids contain hostile text."""
+    ids = [f"{rng.choice(_VALUES)}-{n}" for n in range(count)]
+    return [
+        Device(
+            device_id,
+            {key: rng.choice(_VALUES) for key in _KEYS if rng.random() < 0.5},
+            frozenset(rng.sample(HOSTILE, rng.randint(0, 3))) - {""},
+        )
+        for device_id in ids
+    ]
+
+
+def terms(rng: random.Random, known: list[Device]) -> list[Term]:
+    """Up to four terms that match some of the devices."""
+    found: list[Term] = []
+    for _ in range(rng.choice((0, 1, 1, 1, 2, 2, 3, 4))):
+        key = rng.choice((*_KEYS, *_KEYS, "group", "device_id"))
+        operator = rng.choice(("in", "notin"))
+        values = _VALUES
+        if key == "group":
+            values = tuple(group for group in HOSTILE if group)
+        elif key == "device_id":
+            values = tuple(device.device_id for device in known)
+        else:
+            operator = rng.choice(("in", "notin", "exists", "missing"))
+        if operator in ("exists", "missing"):
+            found.append((key, operator, ()))
+        else:
+            count = rng.choice((1, 2, len(values) // 2))
+            found.append((key, operator, tuple(rng.sample(values, count))))
+    return found
+
+
+def spell(rng: random.Random, selector: Iterable[Term]) -> str:
+    """Write a selector in one of its spellings."""
+    return _space(rng) + ",".join(_spell_term(rng, *term) + _space(rng) for term in selector)
+
+
+def _spell_term(rng: random.Random, key: str, operator: str, values: tuple[str, ...]) -> str:
+    key = _space(rng) + key + _space(rng)
+    if operator == "exists":
+        return key
+    if operator == "missing":
+        return f"{_space(rng)}!{key}"
+    texts = [_spell_value(rng, value) for value in values]
+    if len(texts) == 1 and rng.random() < 0.7:
+        sign = rng.choice(("=", "==")) if operator == "in" else "!="
+        return f"{key}{sign}{_space(rng)}{texts[0]}"
+    separator = f"{_space(rng)},{_space(rng)}"
+    return f"{key} {operator}{_space(rng)}({separator.join(texts)}{_space(rng)})"
+
+
+def _spell_value(rng: random.Random, value: str) -> str:
+    if value and _UNQUOTED.issuperset(value) and rng.random() < 0.8:
+        return value
+    return '"' + "".join(f"\\{c}" if c in '"\\' else c for c in value) + '"'
+
+
+def _space(rng: random.Random) -> str:
+    return rng.choice(("", "", "", " ", "  ", "\t", "\n"))
+
+
+def matching(selector: Iterable[Term], known: Iterable[Device]) -> list[str]:
+    """The ids of the devices that match, in byte order."""
+    by_id = {device.device_id: device for device in known}
+    remaining = set(by_id)
+    for key, operator, values in selector:
+        with_key = {i for i, device in by_id.items() if _values(device, key)}
+        with_value = {
+            i for i, device in by_id.items() if not _values(device, key).isdisjoint(values)
+        }
+        remaining &= {
+            "exists": with_key,
+            "missing": set(by_id) - with_key,
+            "in": with_value,
+            "notin": set(by_id) - with_value,
+        }[operator]
+    return sorted(remaining, key=str.encode)
+
+
+def _values(device: Device, key: str) -> frozenset[str]:
+    if key == "group":
+        return device.groups
+    if key == "device_id":
+        return frozenset({device.device_id})
+    return frozenset({device.labels[key]}) if key in device.labels else frozenset()
+
+
+async def store(database: Database, tenant: str, known: Iterable[Device]) -> None:
+    """Add the devices to the tenant."""
+    for device in known:
+        await database.add_devices(tenant, [device.device_id])
+        await database.add_labels(tenant, {device.device_id: device.labels})
+        for group in device.groups:
+            await database.add_devices(tenant, [device.device_id], group=group)
