@@ -91,7 +91,8 @@ async def _prepare_database(cluster: embedded_postgres.Cluster, role: RequestRol
         pass
     finally:
         await connection.close()
-    await migrate(cluster.dsn(_DATABASE), role)
+    # Also those of a database that an earlier version created.
+    await migrate(cluster.dsn(_DATABASE), role, whose_device_tables="own")
     await load_demo_fleet(cluster.dsn(_DATABASE))
 
 

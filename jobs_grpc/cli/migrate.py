@@ -34,6 +34,13 @@ def add_command(commands: Subparsers) -> None:
         help="fail before any change if the database does not have the extension citus. If the "
         "database has it, migrate distributes the tables, also without this option",
     )
+    parser.add_argument(
+        "--device-tables",
+        choices=("own", "platform"),
+        help="whose the tables public.device_state and public.device_group_members are. The service "
+        "registers and removes devices only in its own. The first run decides it: own if it "
+        "creates both tables, otherwise the platform's. This option changes the decision",
+    )
     parser.set_defaults(run=_migrate)
 
 
@@ -48,7 +55,13 @@ def _migrate(args: argparse.Namespace) -> None:
     # Also on SIGTERM, so that PostgreSQL ends an index build at once.
     with progress_line() as report:
         changes = run_until_stop_signal(
-            migrate(owner_dsn, role, report, require_citus=args.require_citus)
+            migrate(
+                owner_dsn,
+                role,
+                report,
+                require_citus=args.require_citus,
+                whose_device_tables=args.device_tables,
+            )
         )
     for line in "\n".join(changes or ["the schema is current"]).split("\n"):
         print(escape_unprintable(line))

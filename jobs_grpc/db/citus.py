@@ -16,7 +16,7 @@ from jobs_grpc.db import schema
 _MIN_VERSION = 13
 
 # Every node has a copy of them.
-_REFERENCE_TABLES = ("jobs.migrations", "jobs.schema_code")
+_REFERENCE_TABLES = ("jobs.migrations", "jobs.schema_code", "jobs.device_tables")
 
 
 class ClusterError(Exception):

@@ -39,12 +39,17 @@ def index_statements(migration: Migration) -> Sequence[str]:
 
 
 async def run_outside_transaction(connection: asyncpg.Connection, migration: Migration) -> None:
-    """Run the statements of `migration` one by one. Safe to repeat after an interruption.
+    """Run the statements of `migration` as run_index_statements does."""
+    await run_index_statements(connection, index_statements(migration))
+
+
+async def run_index_statements(connection: asyncpg.Connection, statements: Sequence[str]) -> None:
+    """Run the statements one by one. Safe to repeat after an interruption.
 
     Changes the timeouts of the session.
     """
     await connection.execute(_DISABLE_TIMEOUTS, _TIMEOUTS)
-    for statement in index_statements(migration):
+    for statement in statements:
         if created := _CREATE_INDEX.match(statement):
             await _drop_if_invalid(connection, f"{created[2]}.{created[1]}")
         await connection.execute(statement)

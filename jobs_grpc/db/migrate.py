@@ -11,13 +11,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import asyncpg
 
 from jobs_grpc.config import ConfigError
-from jobs_grpc.db import citus, schema
+from jobs_grpc.db import citus, device_tables, schema
 from jobs_grpc.db.adoption import AdoptionError, adopt
-from jobs_grpc.db.index_migrations import run_outside_transaction
+from jobs_grpc.db.index_migrations import run_index_statements, run_outside_transaction
 from jobs_grpc.db.migration_progress import Report, reporting_progress
 from jobs_grpc.db.schema import Migration, migrations
 from jobs_grpc.db.scram import scram_verifier
-from jobs_grpc.db.sql_statements import execute_each
+from jobs_grpc.db.sql_statements import execute_each, split_statements
 from jobs_grpc.db.views_and_functions import ReplacementError, replace_views_and_functions
 
 logger = logging.getLogger(__name__)
@@ -74,9 +74,16 @@ class RequestRole:
 
 
 async def migrate(
-    owner_dsn: str, role: RequestRole, report: Report | None = None, *, require_citus: bool = False
+    owner_dsn: str,
+    role: RequestRole,
+    report: Report | None = None,
+    *,
+    require_citus: bool = False,
+    whose_device_tables: device_tables.Choice | None = None,
 ) -> list[str]:
     """Apply missing migrations, views and functions, and grant `role` what it needs.
+
+    For `whose_device_tables` see device_tables.py.
 
     If the database has the extension citus, distribute the tables and functions. Calls `report`
     about once a second with what a long migration is doing. Returns one line per change. If it is
@@ -102,21 +109,28 @@ async def migrate(
             await _lock(connection, report)
             await connection.execute(_SET_LOCK_TIMEOUT)
             await execute_each(connection, schema.read_sql("bootstrap.sql"))
+            decided = await device_tables.decide(connection, whose_device_tables)
             adopted = await adopt(connection)
             missing = await _missing_migrations(connection)
             before = [migration for migration in missing if not migration.after_code]
             after = [migration for migration in missing if migration.after_code]
             return [
+                *decided,
                 *adopted,
                 *await _apply(connection, before),
                 *await _ensure_role(connection, role, on_citus=on_citus),
                 *await _repeat_deadlocked(
                     partial(_apply_code, connection, role, force=bool(before), on_citus=on_citus)
                 ),
-                *await _grant_device_tables(connection, role),
+                *await _set_up_device_tables(connection, role, whose_device_tables),
                 *await _apply(connection, after),
             ]
-    except (AdoptionError, citus.ClusterError, ReplacementError) as e:
+    except (
+        AdoptionError,
+        citus.ClusterError,
+        device_tables.NotWritable,
+        ReplacementError,
+    ) as e:
         raise MigrationError(str(e)) from e
     finally:
         await connection.close()
@@ -228,16 +242,36 @@ async def _is_ahead(connection: asyncpg.Connection) -> bool:
     return latest > migrations()[-1].version
 
 
-async def _grant_device_tables(connection: asyncpg.Connection, role: RequestRole) -> list[str]:
-    """Grant SELECT on the device tables. If another role owns them, return the SQL for it."""
-    if await connection.fetchval(
+async def _set_up_device_tables(
+    connection: asyncpg.Connection, role: RequestRole, whose: device_tables.Choice | None
+) -> list[str]:
+    """Grant what calls need on the device tables, and create the indexes of own ones.
+
+    If another role owns the tables, return the SQL for it.
+    """
+    if are_own := await device_tables.are_own(connection):
+        await run_index_statements(
+            connection, split_statements(schema.read_sql("own_device_indexes.sql"))
+        )
+        await connection.execute(_SET_LOCK_TIMEOUT)
+    privileges = ["SELECT", "INSERT", "UPDATE", "DELETE"] if are_own else ["SELECT"]
+    tables = "public.device_state, public.device_group_members"
+    sql = ""
+    if not await connection.fetchval(
         "SELECT has_schema_privilege($1, 'public', 'USAGE')"
-        " AND has_table_privilege($1, 'public.device_state', 'SELECT')"
-        " AND has_table_privilege($1, 'public.device_group_members', 'SELECT')",
+        " AND bool_and(has_table_privilege($1, name, privilege))"
+        " FROM unnest(string_to_array($2, ', ')) AS name, unnest($3::text[]) AS privilege",
         role.name,
+        tables,
+        privileges,
     ):
-        return []
-    sql = await _for_role(connection, role, schema.read_sql("grants_devices.sql"))
+        sql = (
+            "GRANT USAGE ON SCHEMA public TO {role};"
+            f" GRANT {', '.join(privileges)} ON {tables} TO {{role}};"
+        )
+    if whose == "platform":
+        sql += f" REVOKE INSERT, UPDATE, DELETE ON {tables} FROM {{role}};"
+    sql = await _for_role(connection, role, sql)
     try:
         async with connection.transaction():
             await execute_each(connection, sql)

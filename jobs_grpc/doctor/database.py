@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 
 from jobs_grpc.config import Config
-from jobs_grpc.doctor import cluster, connections, schema
+from jobs_grpc.doctor import cluster, connections, device_tables, schema
 from jobs_grpc.doctor.connection import (
     DATABASE_ERRORS,
     ConnectError,
@@ -34,6 +34,7 @@ async def check_database(config: Config) -> list[Finding]:
         "schema": schema.check_schema,
         "isolation": schema.check_isolation,
         "privileges": schema.check_privileges,
+        "device-tables": device_tables.check_device_tables,
         "connections": connections.check_limits,
         "pool": connections.check_sessions,
     }

@@ -339,6 +339,12 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
    FROM (jobs.execution_page p
      CROSS JOIN jobs.job_details d);
 
+CREATE TABLE jobs.device_tables (
+    is_only_row boolean DEFAULT true NOT NULL,
+    is_own boolean NOT NULL,
+    CONSTRAINT device_tables_is_only_row_check CHECK (is_only_row)
+);
+
 CREATE TABLE jobs.devices (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     device_id text NOT NULL COLLATE pg_catalog."C",
@@ -537,6 +543,9 @@ CREATE TABLE public.device_state (
     device_id text NOT NULL COLLATE pg_catalog."C"
 );
 
+ALTER TABLE ONLY jobs.device_tables
+    ADD CONSTRAINT device_tables_pkey PRIMARY KEY (is_only_row);
+
 ALTER TABLE ONLY jobs.devices
     ADD CONSTRAINT devices_pkey PRIMARY KEY (tenant_id, device_id);
 
@@ -652,6 +661,8 @@ CREATE INDEX jobs_to_finalize ON jobs.jobs USING btree (COALESCE(canceled_at, ex
 CREATE INDEX jobs_tripped_by_canceled_at ON jobs.jobs USING btree (canceled_at) WHERE ((trip IS NOT NULL) AND (status = 'CANCELED'::jobs.job_status) AND (deleted_at IS NULL));
 
 CREATE INDEX jobs_waiting_by_pause_cause ON jobs.jobs USING btree (pause_cause) WHERE ((awaiting_approval OR (pause_cause IS NOT NULL)) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
+
+CREATE INDEX device_group_members_by_device ON public.device_group_members USING btree (tenant_id, device_id);
 
 ALTER TABLE jobs.devices ENABLE ROW LEVEL SECURITY;
 

@@ -67,7 +67,7 @@ async def test_tables_with_a_tenant_are_distributed_and_co_located(empty: Databa
     await _migrate(empty)
 
     kinds = await _kinds(empty)
-    references = {"jobs.migrations", "jobs.schema_code"}
+    references = {"jobs.migrations", "jobs.schema_code", "jobs.device_tables"}
     distributed = {name for name, kind in kinds.items() if kind == "distributed"}
     assert distributed == _without_schema(schema.TENANT_TABLES)
     assert {name for name, kind in kinds.items() if kind == "reference"} == references

@@ -10,7 +10,7 @@ import pytest
 
 from jobs_grpc.db import schema
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
-from jobs_grpc.db.readiness import NotIsolated
+from jobs_grpc.db.readiness import NotIsolated, NotReady, check_ready
 from tests.support.database import Database
 from tests.support.health import wait_until_healthy
 from tests.support.postgres import Postgres, connect
@@ -18,6 +18,8 @@ from tests.support.server import running_server, starting_server
 
 BEFORE_CODE = [f"applied migration {m.label}" for m in schema.migrations() if not m.after_code]
 CODE = "applied views and functions"
+OWN = "the device tables are own"
+PLATFORM = "the device tables are the platform's"
 DISTRIBUTED = f"distributed by tenant_id: {', '.join(schema.TENANT_TABLES)}"
 VIEWS = [name for name, sql in schema.code().items() if "CREATE OR REPLACE VIEW" in sql]
 AFTER_CODE = [f"applied migration {m.label}" for m in schema.migrations() if m.after_code]
@@ -62,7 +64,7 @@ async def test_migrate_applies_everything_to_an_empty_database(empty: EmptyDatab
     done = await migrate(empty.owner_dsn, empty.role)
 
     code = [*empty.distributed, CODE]
-    assert done == [*BEFORE_CODE, f"created role {empty.role.name}", *code, *AFTER_CODE]
+    assert done == [OWN, *BEFORE_CODE, f"created role {empty.role.name}", *code, *AFTER_CODE]
     async with running_server(empty.request_dsn) as server:
         assert not (await server.operator("any").list()).jobs
 
@@ -88,7 +90,10 @@ async def test_one_of_two_concurrent_migrations_applies_everything(empty: EmptyD
     )
 
     code = [*empty.distributed, CODE]
-    assert sorted(map(len, done)) == [0, len([*BEFORE_CODE, "created role", *code, *AFTER_CODE])]
+    assert sorted(map(len, done)) == [
+        0,
+        len([OWN, *BEFORE_CODE, "created role", *code, *AFTER_CODE]),
+    ]
 
 
 async def test_migrate_creates_a_second_request_role(empty: EmptyDatabase) -> None:
@@ -369,6 +374,127 @@ async def test_migrate_succeeds_when_another_role_owns_the_device_tables(
             assert not (await server.operator("any").list()).jobs
 
 
+PLATFORM_TABLES = """
+    CREATE TABLE device_state (
+        tenant_id text, device_id text, PRIMARY KEY (tenant_id, device_id));
+    CREATE TABLE device_group_members (
+        tenant_id text, group_id text, device_id text,
+        PRIMARY KEY (tenant_id, group_id, device_id));
+"""
+
+
+async def writable_tables(empty: EmptyDatabase) -> list[str]:
+    """Return the device tables into which the request role may write in every way."""
+    rows = await empty.owner.fetch(
+        """
+        SELECT name FROM unnest('{device_group_members, device_state}'::text[]) AS name
+        WHERE has_table_privilege($1, name, 'INSERT') AND has_table_privilege($1, name, 'UPDATE')
+          AND has_table_privilege($1, name, 'DELETE')
+        ORDER BY name
+        """,
+        empty.role.name,
+    )
+    return [row["name"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [PLATFORM_TABLES, PLATFORM_TABLES.partition("CREATE TABLE device_group_members")[0]],
+)
+async def test_device_tables_are_the_platforms_when_one_exists(
+    empty: EmptyDatabase, tables: str
+) -> None:
+    await empty.owner.execute(tables)
+
+    done = await migrate(empty.owner_dsn, empty.role)
+
+    assert done[0] == PLATFORM
+    assert await writable_tables(empty) == []
+    assert await migrate(empty.owner_dsn, empty.role) == []
+
+
+async def test_device_tables_of_an_existing_database_are_the_platforms(
+    empty: EmptyDatabase,
+) -> None:
+    """An earlier version created them, but did not record it."""
+    await migrate(empty.owner_dsn, empty.role)
+    await empty.owner.execute("DROP TABLE jobs.device_tables")
+
+    assert (await migrate(empty.owner_dsn, empty.role))[0] == PLATFORM
+
+
+async def test_device_tables_are_decided_again_when_the_first_migration_did_not_run(
+    empty: EmptyDatabase,
+) -> None:
+    """A run that ends before the first migration, and a platform that then creates the tables."""
+    await empty.owner.execute(schema.read_sql("bootstrap.sql"))
+    await empty.owner.execute("INSERT INTO jobs.device_tables (is_own) VALUES (true)")
+    await empty.owner.execute(PLATFORM_TABLES)
+
+    assert (await migrate(empty.owner_dsn, empty.role))[0] == PLATFORM
+
+
+async def test_option_makes_device_tables_own_and_the_platforms_again(
+    empty: EmptyDatabase,
+) -> None:
+    await empty.owner.execute(PLATFORM_TABLES)
+    await migrate(empty.owner_dsn, empty.role)
+    index = "SELECT to_regclass('public.device_group_members_by_device') IS NOT NULL"
+
+    assert await migrate(empty.owner_dsn, empty.role, whose_device_tables="own") == [OWN]
+    assert await writable_tables(empty) == ["device_group_members", "device_state"]
+    assert await empty.owner.fetchval(index)
+    assert await migrate(empty.owner_dsn, empty.role) == []
+
+    assert await migrate(empty.owner_dsn, empty.role, whose_device_tables="platform") == [PLATFORM]
+    assert await writable_tables(empty) == []
+
+
+@pytest.mark.parametrize(
+    ("tables", "problem"),
+    [
+        (
+            PLATFORM_TABLES.replace(
+                "device_id text, PRIMARY", "device_id text, model text NOT NULL, PRIMARY"
+            ),
+            "column model of table public.device_state needs a value",
+        ),
+        (
+            PLATFORM_TABLES.replace(
+                "PRIMARY KEY (tenant_id, group_id", "UNIQUE (group_id, tenant_id"
+            ),
+            None,
+        ),
+        (
+            PLATFORM_TABLES.replace(", PRIMARY KEY (tenant_id, device_id)", ""),
+            "table public.device_state has no unique key (tenant_id, device_id)",
+        ),
+    ],
+)
+async def test_device_tables_are_own_only_when_calls_can_write_to_them(
+    empty: EmptyDatabase, tables: str, problem: str | None
+) -> None:
+    await empty.owner.execute(tables)
+
+    if problem is None:
+        await migrate(empty.owner_dsn, empty.role, whose_device_tables="own")
+    else:
+        with pytest.raises(MigrationError, match=re.escape(problem)):
+            await migrate(empty.owner_dsn, empty.role, whose_device_tables="own")
+
+
+async def test_server_waits_for_privileges_on_own_device_tables(empty: EmptyDatabase) -> None:
+    await migrate(empty.owner_dsn, empty.role)
+    await empty.owner.execute(f"REVOKE DELETE ON device_state FROM {empty.role.name}")
+
+    request = await asyncpg.connect(empty.request_dsn)
+    try:
+        with pytest.raises(NotReady, match=r"run: GRANT DELETE ON public\.device_state TO"):
+            await check_ready(request)
+    finally:
+        await request.close()
+
+
 async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDatabase) -> None:
     await migrate(empty.owner_dsn, empty.role)
 
@@ -391,7 +517,11 @@ async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDa
     # UpdateJob replaces criteria and labels.
     replaced = {"jobs.job_criterion_counts", "jobs.job_failure_criteria", "jobs.job_labels"}
     assert [tuple(row) for row in writes] == [
-        *(("jobs.devices", privilege) for privilege in ("DELETE", "INSERT", "UPDATE")),
+        *(
+            (table, privilege)
+            for table in ("device_group_members", "device_state", "jobs.devices")
+            for privilege in ("DELETE", "INSERT", "UPDATE")
+        ),
         ("jobs.execution_attempts", "INSERT"),
         *(
             (table, privilege)
@@ -434,7 +564,7 @@ async def test_migrate_keeps_an_existing_role_unchanged(empty: EmptyDatabase) ->
 
     done = await migrate(empty.owner_dsn, empty.role)
 
-    assert done == [*BEFORE_CODE, *empty.distributed, CODE, *AFTER_CODE]
+    assert done == [OWN, *BEFORE_CODE, *empty.distributed, CODE, *AFTER_CODE]
 
     assert await empty.owner.fetchrow(role, empty.role.name) == before
 

@@ -17,7 +17,8 @@ from tests.support.proxy import running_proxy
 
 pytestmark = pytest.mark.slow
 
-NEEDS_DATABASE = ("clock", "cluster", "schema", "isolation", "privileges", "connections", "pool")
+NEEDS_DATABASE = ("clock", "cluster", "schema", "isolation", "privileges", "device-tables")
+NEEDS_DATABASE += ("connections", "pool")
 
 
 def _role(fresh: Database) -> str:
@@ -412,3 +413,46 @@ async def test_doctor_reports_a_cluster_whose_tables_are_not_distributed(
     [found] = await doctor("cluster")
 
     assert (found.status, found.remedy) == ("ERROR", "run `jobs-grpc migrate`")
+
+
+async def test_doctor_reports_whose_the_device_tables_are(doctor: Doctor, fresh: Database) -> None:
+    [found] = await doctor("device-tables")
+    assert (found.status, found.detail.partition(":")[0]) == ("OK", "own")
+
+    role = RequestRole.from_dsn(fresh.request_dsn)
+    await migrate(fresh.owner_dsn, role, whose_device_tables="platform")
+
+    [found] = await doctor("device-tables")
+    assert (found.status, found.detail.partition(":")[0]) == ("OK", "the platform's")
+
+
+@pytest.mark.single_node("Citus refuses to change the type of tenant_id")
+async def test_doctor_prints_the_indexes_that_tables_of_the_platform_lack(
+    doctor: Doctor, fresh: Database
+) -> None:
+    await fresh.owner.execute(
+        """
+        UPDATE jobs.device_tables SET is_own = false;
+        DROP INDEX public.device_group_members_by_device;
+        ALTER TABLE device_state ALTER device_id TYPE text COLLATE "default";
+        ALTER TABLE device_group_members ALTER device_id TYPE text COLLATE "default";
+        """
+    )
+
+    whose, *excess_and_missing = await doctor("device-tables")
+    remedies = [f.remedy.partition("run: ")[2] for f in excess_and_missing]
+
+    assert whose.status == "OK"
+    assert {f.status for f in excess_and_missing} == {"WARNING"}
+    assert len([r for r in remedies if r.startswith("REVOKE ")]) == 6
+    indexes = [r for r in remedies if r.startswith("CREATE ")]
+    assert indexes == [
+        'CREATE INDEX CONCURRENTLY ON public.device_state (tenant_id, device_id COLLATE "C");',
+        "CREATE INDEX CONCURRENTLY ON public.device_group_members"
+        ' (tenant_id, group_id COLLATE "C", device_id COLLATE "C");',
+        "CREATE INDEX CONCURRENTLY ON public.device_group_members"
+        ' (tenant_id, device_id COLLATE "C");',
+    ]
+    for remedy in remedies:
+        await fresh.owner.execute(remedy)
+    assert [f.status for f in await doctor("device-tables")] == ["OK"]

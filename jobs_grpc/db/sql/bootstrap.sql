@@ -1,5 +1,5 @@
 -- Creates the schema and the tables that record which migrations, views and functions were
--- applied.
+-- applied, and whose the device tables are.
 
 -- Not CREATE SCHEMA IF NOT EXISTS: it needs the CREATE privilege even if the schema exists, and an
 -- administrator may have created the schema for an owner without that privilege.
@@ -21,4 +21,10 @@ CREATE TABLE IF NOT EXISTS jobs.migrations (
 CREATE TABLE IF NOT EXISTS jobs.schema_code (
     checksum   text PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- One row: see device_tables.py. The request role reads it.
+CREATE TABLE IF NOT EXISTS jobs.device_tables (
+    is_only_row boolean PRIMARY KEY DEFAULT true CHECK (is_only_row),
+    is_own      boolean NOT NULL  -- false: the tables are the platform's, and only read
 );

@@ -1,6 +1,6 @@
 -- Grants the request role what serving calls needs; {role} is its quoted name.
 GRANT USAGE ON SCHEMA jobs TO {role};
-GRANT SELECT ON jobs.migrations, jobs.schema_code TO {role};
+GRANT SELECT ON jobs.migrations, jobs.schema_code, jobs.device_tables TO {role};
 GRANT SELECT ON
     jobs.execution_page, jobs.execution_states, jobs.job_details, jobs.job_fingerprints, jobs.job_page,
     jobs.job_states, jobs.pending_executions TO {role};

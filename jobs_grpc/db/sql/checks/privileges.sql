@@ -21,6 +21,7 @@ FROM (VALUES
     ('jobs.execution_states', 'SELECT'), ('jobs.job_details', 'SELECT'),
     ('jobs.job_fingerprints', 'SELECT'), ('jobs.job_states', 'SELECT'),
     ('jobs.pending_executions', 'SELECT'),
+    ('jobs.device_tables', 'SELECT'),
     ('public.device_state', 'SELECT'), ('public.device_group_members', 'SELECT')
 ) AS needed (name, privilege)
 WHERE NOT has_table_privilege(name, privilege)

@@ -1,0 +1,36 @@
+"""Checks of the device tables: whose they are, and what this service needs of them."""
+
+import asyncpg
+
+from jobs_grpc.config import Config
+from jobs_grpc.doctor import schema
+from jobs_grpc.doctor.connection import fetch_one
+from jobs_grpc.doctor.finding import Finding, Status
+
+_CHECK = "device-tables"
+
+_OWN = "own: calls register and remove devices, and change groups"
+_PLATFORM = "the platform's: calls only read devices and groups"
+
+
+async def check_device_tables(connection: asyncpg.Connection, config: Config) -> list[Finding]:
+    """Report whose the tables are, excess privileges on the platform's, and missing indexes."""
+    if any(f.status != Status.OK for f in await schema.check_privileges(connection, config)):
+        return [Finding(_CHECK, Status.SKIPPED, "needs the privileges of the request role")]
+    tables = await fetch_one(connection, "device_tables")
+    whose = _OWN if tables["is_own"] else _PLATFORM
+    return [
+        Finding(_CHECK, Status.OK, whose),
+        *(
+            _warning("the request role may write to the platform's tables", remedy)
+            for remedy in tables["excess_privileges"]
+        ),
+        *(
+            _warning("pages of devices and groups may read all rows of a tenant", remedy)
+            for remedy in tables["missing_indexes"]
+        ),
+    ]
+
+
+def _warning(detail: str, remedy: str) -> Finding:
+    return Finding(_CHECK, Status.WARNING, detail, f"as the owner of the tables, run: {remedy};")
