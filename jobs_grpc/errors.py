@@ -15,6 +15,7 @@ found", "Device not found", "Group has no members", "No devices in tenant" and "
 status …".
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -220,6 +221,17 @@ class DeviceNotFound(JobsError, code=StatusCode.NOT_FOUND, sqlstate="JB001"):
 
     def __init__(self, device_id: str) -> None:
         super().__init__("Device not found", deviceId=device_id)
+
+
+class DevicesNotFound(DeviceNotFound, sqlstate="JB031"):
+    """The tenant lacks `count` devices of the request; `device_ids` are the first of them."""
+
+    def __init__(self, device_ids: Sequence[str], count: int) -> None:
+        more = f", and {count - len(device_ids)} more" if count > len(device_ids) else ""
+        super().__init__(device_ids[0])
+        self.message = f"Devices not found: {', '.join(device_ids)}{more}"
+        self.args = (self.message,)
+        self.metadata = {"deviceIds": json.dumps(device_ids, ensure_ascii=False)}
 
 
 class ExecutionNotFound(JobsError, code=StatusCode.NOT_FOUND, sqlstate="JB007"):
@@ -472,6 +484,16 @@ class TimeGatesUnavailable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlst
         super().__init__(
             "This server runs no maintenance, so bake_time and advance_after would never take"
             " effect; set JOBS_OWNER_DATABASE_URL"
+        )
+
+
+class DevicesReadOnly(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB032"):
+    """The device tables are the platform's, so calls can't register, remove or group devices."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The devices belong to the platform: register, remove and group them there. Labels and"
+            " time zones can be changed here"
         )
 
 

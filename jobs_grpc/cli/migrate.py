@@ -37,9 +37,9 @@ def add_command(commands: Subparsers) -> None:
     parser.add_argument(
         "--device-tables",
         choices=("own", "platform"),
-        help="whose the tables public.device_state and public.device_group_members are. The service "
-        "registers and removes devices only in its own. The first run decides it: own if it "
-        "creates both tables, otherwise the platform's. This option changes the decision",
+        help="whose public.device_state and public.device_group_members are: the service registers "
+        "and removes devices only in its own. The first run decides it: own if it creates both "
+        "tables, otherwise the platform's. This option changes the decision",
     )
     parser.set_defaults(run=_migrate)
 

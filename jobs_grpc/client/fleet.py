@@ -1,10 +1,12 @@
 """FleetClient: the operators' API for devices."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Self
 
 from fleet.jobs.v1 import fleet_pb2 as pb
 from fleet.jobs.v1 import fleet_pb2_grpc
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
 from jobs_grpc.client.channel import Connection
@@ -62,9 +64,62 @@ class FleetClient:
         """
         request = pb.ListDevicesRequest(selector=selector, device_id_prefix=device_id_prefix)
 
-        async def fetch(size: int, token: str) -> tuple[Iterable[pb.Device], str]:
-            request.limit, request.page_token = size, token
-            page = await self._calls.unary("ListDevices", request, pb.ListDevicesResponse)
-            return page.devices, page.next_page_token
+        read = partial(self._calls.unary, "ListDevices", request, pb.ListDevicesResponse)
+        return Pager(read, request, "devices", page_size, page_token, limit)
 
-        return Pager(fetch, page_size=page_size, page_token=page_token, limit=limit)
+    async def get(self, device_id: str) -> pb.GetDeviceResponse:
+        """Return a device and its queue."""
+        request = pb.GetDeviceRequest(device_id=device_id)
+        return await self._calls.unary("GetDevice", request, pb.GetDeviceResponse)
+
+    async def update(
+        self,
+        devices: Iterable[pb.Device],
+        fields: Iterable[str] = (),
+        *,
+        remove_labels: Iterable[str] = (),
+        allow_missing: bool = False,
+    ) -> pb.UpdateDevicesResponse:
+        """Change `fields` of up to 1,000 devices: labels, time_zone, group_ids.
+
+        With `allow_missing`, register the devices that do not exist.
+        """
+        paths = [*fields]
+        request = pb.UpdateDevicesRequest(
+            devices=devices,
+            update_mask=FieldMask(paths=paths) if paths else None,
+            remove_labels=remove_labels,
+            allow_missing=allow_missing,
+        )
+        return await self._calls.unary("UpdateDevices", request, pb.UpdateDevicesResponse)
+
+    async def delete(self, device_ids: Iterable[str]) -> pb.DeleteDevicesResponse:
+        """Remove up to 100 devices. Repeats the call until none of their executions remains.
+
+        Returns the sums of all calls. If a retry follows a lost response, they are too small.
+        """
+        request = pb.DeleteDevicesRequest(device_ids=device_ids)
+        total = pb.DeleteDevicesResponse(remaining=True)
+        while total.remaining:
+            response = await self._calls.unary("DeleteDevices", request, pb.DeleteDevicesResponse)
+            total.deleted_count += response.deleted_count
+            total.ended_execution_count += response.ended_execution_count
+            total.remaining = response.remaining
+        return total
+
+    def groups(
+        self,
+        *,
+        group_id_prefix: str = "",
+        page_size: int = 100,
+        page_token: str = "",
+        limit: int | None = None,
+    ) -> Pager[pb.Group]:
+        """List the groups, in the order of group_id.
+
+        `limit` is the maximum number of groups of all pages; None: all.
+        """
+        request = pb.ListGroupsRequest(group_id_prefix=group_id_prefix)
+
+        read = partial(self._calls.unary, "ListGroups", request, pb.ListGroupsResponse)
+        return Pager(read, request, "groups", page_size, page_token, limit)

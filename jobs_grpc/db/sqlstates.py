@@ -52,6 +52,14 @@ class ExpiryOutOfRange(InvalidField, sqlstate="JB028"):
         super().__init__([Violation("expires_at", problem)])
 
 
+class TooManyLabels(InvalidField, sqlstate="JB033"):
+    """With the labels that it has, a device of UpdateDevices would have more than 32."""
+
+    def __init__(self, detail: str) -> None:
+        field = f"devices[{detail}].labels"
+        super().__init__([Violation(field, f"{field}: the device would have more than 32 labels")])
+
+
 def domain_error(
     sqlstate: str, args: Mapping[str, Any], detail: str, hint: str = ""
 ) -> JobsError | None:

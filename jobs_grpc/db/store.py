@@ -271,6 +271,36 @@ class Store:
         }
         return await self._write("update_executions", args)
 
+    async def get_device(self, tenant_id: str, *, device_id: str, limit: int) -> Sequence[Row]:
+        """See get_device.sql."""
+        return await self._read("get_device", locals())
+
+    async def update_devices(
+        self,
+        tenant_id: str,
+        *,
+        device_ids: list[str],
+        labels: list[str] | None,
+        time_zones: list[str] | None,
+        group_ids: list[str] | None,
+        remove_labels: list[str],
+        allow_missing: bool,
+    ) -> Row:
+        """See update_devices.sql; elements of `labels` and `group_ids` are JSON."""
+        return (await self._write("update_devices", locals()))[0]
+
+    async def delete_devices(
+        self, tenant_id: str, *, device_ids: list[str], max_executions: int, wait_ms: int
+    ) -> Row:
+        """See delete_devices.sql. Raises LockTimeout after `wait_ms`."""
+        return (await self._write("delete_devices", locals()))[0]
+
+    async def list_groups(
+        self, tenant_id: str, *, prefix: str, after: str, limit: int, max_counted: int
+    ) -> Sequence[Row]:
+        """See list_groups.sql."""
+        return await self._read("list_groups", locals())
+
     async def _changed_fingerprints(
         self, function: str, parameters: dict[str, Any]
     ) -> list[tuple[int, int]]:

@@ -28,6 +28,7 @@ from jobs_grpc.maintenance.sweeper import Sweeper
 from jobs_grpc.observability.call_metrics import CallMetrics
 from jobs_grpc.observability.histogram import Histogram
 from jobs_grpc.services.device_jobs import DeviceJobService
+from jobs_grpc.services.fleet import FleetService
 from jobs_grpc.services.jobs import JobService
 
 _METHOD_LABELS = ("grpc_type", "grpc_service", "grpc_method")
@@ -44,6 +45,7 @@ class ServerParts:
     batcher: UpdateBatcher
     memory: MemoryLimit
     jobs: JobService
+    fleet: FleetService
     device_jobs: DeviceJobService
     authenticator: Authenticator
     sweeper: Sweeper | None
@@ -239,6 +241,7 @@ def _finished_executions(parts: ServerParts) -> Metric:
     )
     counts = Counter(parts.batcher.finished)
     counts.update(parts.jobs.finished)
+    counts.update(parts.fleet.finished)
     counts.update(parts.sweeper.finished if parts.sweeper else {})
     for status, count in counts.items():
         metric.add_metric([status], count)

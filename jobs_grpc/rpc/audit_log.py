@@ -20,6 +20,8 @@ logger = logging.getLogger("jobs_grpc.audit")
 # A request may contain texts of any length.
 _MAX_ID_LENGTH = 256
 _MAX_COMMENT_LENGTH = 1000
+# DeleteDevices has at most as many.
+_MAX_NAMED_DEVICES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,9 @@ class AuditLog:
     ) -> None:
         """Log who called what on which job, and the result.
 
-        Logs only the ids of the request, and the stage and comment of an approval: no documents,
-        cancel reasons or tokens. `request` is None if the call was rejected before it was read.
+        Logs only the ids of the request (of at most 100 devices), and the stage and comment of an
+        approval: no documents, labels, cancel reasons or tokens. `request` is None if the call was
+        rejected before it was read.
         """
         action = f"audit {method.rpartition('/')[2]}"
         code = StatusCode.CANCELLED if canceled else error.code if error else StatusCode.OK
@@ -76,6 +79,7 @@ class AuditLog:
                 "peer": context.peer(),
                 "job_id": getattr(response, "job_id", None) or _id(request, "job_id"),
                 "device_id": _id(request, "device_id"),
+                **_devices(request),
                 "stage": _stage(request),
                 "comment": getattr(request, "comment", "")[:_MAX_COMMENT_LENGTH] or None,
                 "reason": reason,
@@ -99,6 +103,17 @@ def _stage(request: Any) -> int | None:
         return None
     stage: int = request.stage
     return stage
+
+
+def _devices(request: Any) -> dict[str, Any]:
+    """Return the number of devices of a request, and the ids of the first few."""
+    device_ids = getattr(request, "device_ids", None) or [
+        device.device_id for device in getattr(request, "devices", ())
+    ]
+    if not device_ids:
+        return {}
+    named = [device_id[:_MAX_ID_LENGTH] for device_id in device_ids[:_MAX_NAMED_DEVICES]]
+    return {"device_count": len(device_ids), "device_ids": named}
 
 
 def _id(request: Any, field: str) -> str | None:

@@ -220,6 +220,7 @@ async def running(
                 batcher=batcher,
                 memory=memory,
                 jobs=jobs,
+                fleet=fleet,
                 device_jobs=device_jobs,
                 authenticator=authenticator,
                 sweeper=sweeper,

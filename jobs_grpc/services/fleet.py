@@ -10,8 +10,21 @@ from jobs_grpc.contract.methods import page_size
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.services import pagination, validation
-from jobs_grpc.services.conversions import MessageFields, timestamp_fields
+from jobs_grpc.services.conversions import (
+    MessageFields,
+    execution_fields_with_job_id,
+    timestamp_fields,
+)
+from jobs_grpc.services.device_update import device_changes
 from jobs_grpc.services.selectors import parse_field
+
+# The executions that GetDevice returns.
+_QUEUE_LIMIT = 100
+# A page of ListGroups ends when it has counted so many devices.
+_MAX_COUNTED = 100_000
+# The executions that one DeleteDevices ends, and how long it waits for each job lock.
+_MAX_ENDED = 1000
+_LOCK_WAIT_MS = 5000
 
 
 class FleetService(fleet_pb2_grpc.FleetServiceServicer):
@@ -23,6 +36,8 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     def __init__(self, store: Store, slots: FairSlots) -> None:
         self._store = store
         self._slots = slots
+        self.finished = {"REJECTED": 0}
+        """Executions that calls have finished, by status."""
 
     async def ListDevices(
         self, request: pb.ListDevicesRequest, context: object
@@ -34,7 +49,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             current_principal().tenant_id,
             terms=selector.terms_json,
             prefix=request.device_id_prefix,
-            after=pagination.parse_device_token(request),
+            after=pagination.parse_id_token(request),
             limit=limit,
         )
         # The last row may only say where the next page starts.
@@ -49,7 +64,77 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         if is_full:
             next_page = response.devices[-1].device_id
         if next_page:
-            response.next_page_token = pagination.device_token(request, next_page)
+            response.next_page_token = pagination.id_token(request, next_page)
+        return response
+
+    async def GetDevice(
+        self, request: pb.GetDeviceRequest, context: object
+    ) -> pb.GetDeviceResponse:
+        validation.require_valid(request)
+        device, *executions = await self._store.get_device(
+            current_principal().tenant_id, device_id=request.device_id, limit=_QUEUE_LIMIT
+        )
+        response = pb.GetDeviceResponse(device=device_fields(device))
+        await pagination.fill_page(
+            response.executions,
+            map(execution_fields_with_job_id, executions),
+            _QUEUE_LIMIT,
+            self._pause,
+            used_bytes=response.ByteSize(),
+        )
+        return response
+
+    async def UpdateDevices(
+        self, request: pb.UpdateDevicesRequest, context: object
+    ) -> pb.UpdateDevicesResponse:
+        changes = await device_changes(request, self._pause)
+        row = await self._store.update_devices(
+            current_principal().tenant_id,
+            device_ids=changes.device_ids,
+            labels=changes.labels,
+            time_zones=changes.time_zones,
+            group_ids=changes.group_ids,
+            remove_labels=[*request.remove_labels],
+            allow_missing=request.allow_missing,
+        )
+        return pb.UpdateDevicesResponse(
+            registered_count=row["registered_count"], updated_count=row["updated_count"]
+        )
+
+    async def DeleteDevices(
+        self, request: pb.DeleteDevicesRequest, context: object
+    ) -> pb.DeleteDevicesResponse:
+        validation.require_valid(request)
+        row = await self._store.delete_devices(
+            current_principal().tenant_id,
+            device_ids=[*dict.fromkeys(request.device_ids)],
+            max_executions=_MAX_ENDED,
+            wait_ms=_LOCK_WAIT_MS,
+        )
+        self.finished["REJECTED"] += row["ended_count"]
+        return pb.DeleteDevicesResponse(
+            deleted_count=row["deleted_count"],
+            ended_execution_count=row["ended_count"],
+            remaining=row["remaining"],
+        )
+
+    async def ListGroups(
+        self, request: pb.ListGroupsRequest, context: object
+    ) -> pb.ListGroupsResponse:
+        limit = page_size(request)
+        validation.require_valid(request)
+        rows = await self._store.list_groups(
+            current_principal().tenant_id,
+            prefix=request.group_id_prefix,
+            after=pagination.parse_id_token(request),
+            limit=limit,
+            max_counted=_MAX_COUNTED,
+        )
+        # The last row has the next group without a count, if there is one.
+        has_more = bool(rows) and rows[-1]["device_count"] is None
+        response = pb.ListGroupsResponse(groups=map(_group, rows[:-1] if has_more else rows))
+        if has_more:
+            response.next_page_token = pagination.id_token(request, response.groups[-1].group_id)
         return response
 
     async def _pause(self) -> None:
@@ -65,3 +150,7 @@ def device_fields(row: Row) -> MessageFields:
         "group_ids": row["group_ids"],
         "last_seen_at": timestamp_fields(row["last_seen_at"]),
     }
+
+
+def _group(row: Row) -> pb.Group:
+    return pb.Group(group_id=row["group_id"], device_count=row["device_count"])

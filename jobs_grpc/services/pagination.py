@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.device_jobs_pb2 import ListPendingExecutionsRequest
-from fleet.jobs.v1.fleet_pb2 import ListDevicesRequest
+from fleet.jobs.v1.fleet_pb2 import ListDevicesRequest, ListGroupsRequest
 from google.protobuf.message import Message
 
 from jobs_grpc.db.store import PgMicros
@@ -30,6 +30,7 @@ PagedRequest: TypeAlias = (
     | pb.ListExecutionAttemptsRequest
     | ListPendingExecutionsRequest
     | ListDevicesRequest
+    | ListGroupsRequest
 )
 
 # gRPC clients accept messages of up to 4 MiB by default. 4 KiB are reserved for the page token.
@@ -70,15 +71,21 @@ def max_page_bytes(limit: int) -> int:
 
 
 async def fill_page(
-    page: Any, items: Iterable[Mapping[str, Any]], limit: int, pause: Pause
+    page: Any,
+    items: Iterable[Mapping[str, Any]],
+    limit: int,
+    pause: Pause,
+    *,
+    used_bytes: int = 0,
 ) -> bool:
     """Add messages to `page`, a repeated field, until it is full.
 
     `items` are the field values of each message. The page is full when it has `limit` messages
-    or when the next one would exceed max_page_bytes; it always has at least one message.
+    or when the next one and `used_bytes` would exceed max_page_bytes; it always has at least one
+    message.
     Returns True if items are left over. Calls `pause` at times, so that other calls run.
     """
-    total_bytes, max_bytes, unpaused_bytes = 0, max_page_bytes(limit), 0
+    total_bytes, max_bytes, unpaused_bytes = used_bytes, max_page_bytes(limit), 0
     for count, fields in enumerate(items, start=1):
         size = page.add(**fields).ByteSize() + _ITEM_OVERHEAD_BYTES
         total_bytes += size
@@ -146,20 +153,20 @@ def _parse_status(text: str) -> str:
     return text
 
 
-def device_token(request: PagedRequest, device_id: str) -> str:
-    """The token for the page after this device."""
-    return _encode(request, device_id)
+def id_token(request: PagedRequest, after_id: str) -> str:
+    """The token for the page after the device or group with this id."""
+    return page_token(request, after_id)
 
 
-def parse_device_token(request: PagedRequest) -> str:
-    """The device_id in request.page_token; "" if it is empty. Raises InvalidPageToken."""
+def parse_id_token(request: PagedRequest) -> str:
+    """The id in request.page_token; "" if it is empty. Raises InvalidPageToken."""
     if not request.page_token:
         return ""
     try:
-        (device_id,) = _decode(request)
+        (after_id,) = _decode(request)
     except ValueError:
         raise InvalidPageToken(_INVALID) from None
-    return device_id
+    return after_id
 
 
 def _parse_int(text: str, maximum: int) -> int:

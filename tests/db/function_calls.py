@@ -249,6 +249,19 @@ _SELECTORS = {
 }
 
 
+def _update_devices(c: asyncpg.Connection, p: Probe, *device_ids: str) -> Awaitable[object]:
+    count = len(device_ids)
+    return store_on(c).update_devices(
+        p.tenant,
+        device_ids=list(device_ids),
+        labels=['{"model": "x300"}'] * count,
+        time_zones=["Europe/Berlin"] * count,
+        group_ids=['["pumps", "new"]'] * count,
+        remove_labels=[],
+        allow_missing=True,
+    )
+
+
 CASES = {
     "create_job: one device": Case("create_job", 60, _create_job),
     "get_job": Case(
@@ -319,6 +332,39 @@ CASES = {
     "list_devices: prefix": Case("list_devices", 120, _list_devices(prefix="d1")),
     "list_devices: prefix and selector": Case(
         "list_devices", 2300, _list_devices("rare", prefix="d12")
+    ),
+    "get_device": Case(
+        "get_device",
+        250,
+        lambda c, p: store_on(c).get_device(p.tenant, device_id=p.device, limit=11),
+        reads_skipped=True,
+    ),
+    "update_devices: one": Case("update_devices", 30, lambda c, p: _update_devices(c, p, p.device)),
+    "update_devices: batch": Case(
+        "update_devices", 3000, lambda c, p: _update_devices(c, p, *_batch(p), "new")
+    ),
+    "delete_devices": Case(
+        "delete_devices",
+        400,
+        lambda c, p: store_on(c).delete_devices(
+            p.tenant, device_ids=[p.device, "unknown"], max_executions=11, wait_ms=1000
+        ),
+        reads_skipped=True,
+    ),
+    # The group "fleet" has 20,000 devices. At most 10,001 of them are counted.
+    "list_groups": Case(
+        "list_groups",
+        10_300,
+        lambda c, p: store_on(c).list_groups(
+            p.tenant, prefix="", after="", limit=11, max_counted=1_000_000
+        ),
+    ),
+    "list_groups: after a large group": Case(
+        "list_groups",
+        10,
+        lambda c, p: store_on(c).list_groups(
+            p.tenant, prefix="", after="fleet", limit=11, max_counted=1_000_000
+        ),
     ),
     "get_failure_summary": Case(
         "get_failure_summary",

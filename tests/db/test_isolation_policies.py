@@ -25,6 +25,11 @@ UNSAFE = {
         f"USING ({OURS} OR nullif(current_setting('app.tenant_id', true), '') IS NULL)",
     ),
     "one tenant": ("public.device_state", "USING (tenant_id = 'shared')"),
+    "everything to DELETE": ("public.device_state", "FOR DELETE USING (true)"),
+    "everything to INSERT of memberships": (
+        "public.device_group_members",
+        "FOR INSERT WITH CHECK (true)",
+    ),
     "another column": (
         "public.device_group_members",
         "USING (group_id = current_setting('app.tenant_id', true))",
@@ -114,6 +119,25 @@ async def test_check_fails_when_a_policy_may_show_other_tenants(
     assert await _visible_rows(fresh, "acme") == 0
     assert await _visible_rows(fresh, "") == 0
     assert await _visible_rows(fresh, None) == 0
+
+
+async def test_request_role_writes_only_devices_of_its_tenant(fresh: Database) -> None:
+    """The device tables are own, so the request role may write to them."""
+    await fresh.add_devices("shared", 2, group="g")
+    tables = ("device_state", "device_group_members")
+    before = [await fresh.owner.fetch(f"SELECT * FROM {table}") for table in tables]
+    request = await asyncpg.connect(fresh.request_dsn)
+    try:
+        await request.execute("SELECT set_config('app.tenant_id', 'acme', false)")
+        for table, values in zip(tables, ("'shared', 'x'", "'shared', 'g', 'x'"), strict=True):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+                await request.execute(f"INSERT INTO {table} VALUES ({values})")
+            for statement in (f"UPDATE {table} SET device_id = 'x'", f"DELETE FROM {table}"):
+                assert (await request.execute(statement)).endswith(" 0")
+    finally:
+        await request.close()
+
+    assert [await fresh.owner.fetch(f"SELECT * FROM {table}") for table in tables] == before
 
 
 @pytest.mark.parametrize("name", SAFE)

@@ -87,6 +87,7 @@ def test_each_sqlstate_becomes_its_exception() -> None:
         "JB022": {"stage": 1, "open_stage": 0, "last_stage": 1},
         "JB024": {"problem": "must not change"},
         "JB026": {"group_id": "g"},
+        "JB031": {"device_ids": ["d"], "count": 1},
         "JB027": {"seconds": 2, "seconds_left": 1, "stages": [], "stage_count": 0},
     }
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
+from fleet.jobs.v1 import fleet_pb2 as fleet_pb
 from grpc import StatusCode
 
 from tests.support.callers import Operator
@@ -25,6 +26,7 @@ TABLES = (
     "jobs.job_executions",
     "jobs.execution_attempts",
     "jobs.job_labels",
+    "jobs.devices",
     "public.device_state",
     "public.device_group_members",
 )
@@ -69,6 +71,8 @@ async def victim(database: Database, server: Server) -> Victim:
             target_all=True,
         )
     await operator.cancel(victim.name("canceled"), reason=victim.name("reason"))
+    labeled = fleet_pb.Device(device_id=device.name, labels={"secret": victim.name("label")})
+    await server.fleet(victim.tenant).update(labeled, mask=["labels"])
     details = {"secret": victim.name("details")}
     await device.update(victim.name("retried"), "FAILED", status_details=details)
     await operator.retry(victim.name("retried"), "FAILED")

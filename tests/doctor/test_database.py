@@ -17,8 +17,10 @@ from tests.support.proxy import running_proxy
 
 pytestmark = pytest.mark.slow
 
-NEEDS_DATABASE = ("clock", "cluster", "schema", "isolation", "privileges", "device-tables")
-NEEDS_DATABASE += ("connections", "pool")
+NEEDS_DATABASE = (
+    *("clock", "cluster", "schema", "isolation", "privileges", "device-tables"),
+    *("connections", "pool"),
+)
 
 
 def _role(fresh: Database) -> str:

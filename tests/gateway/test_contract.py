@@ -145,6 +145,11 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
         "update_mask": {"paths": ["in_progress_timeout_minutes"]},
         "in_progress_timeout_minutes": 5,
     }
+    new_device = {
+        "devices": [{"device_id": "new", "labels": {"model": "x"}, "group_ids": ["g"]}],
+        "update_mask": {"paths": ["labels", "group_ids"]},
+        "allow_missing": True,
+    }
     calls = [
         ("JobService", "CreateJob", job | {"document_type": "reboot", "target_all": True}),
         ("JobService", "GetJob", job),
@@ -152,6 +157,10 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
         ("JobService", "GetCaller", {}),
         ("JobService", "ListJobExecutions", job),
         ("FleetService", "ListDevices", {"selector": "!model"}),
+        ("FleetService", "UpdateDevices", new_device),
+        ("FleetService", "GetDevice", {"device_id": "new"}),
+        ("FleetService", "ListGroups", {}),
+        ("FleetService", "DeleteDevices", {"device_ids": ["new"]}),
         ("DeviceJobService", "ListPendingExecutions", {}),
         ("DeviceJobService", "StartNextExecution", {}),
         ("DeviceJobService", "StartExecution", job),
@@ -195,6 +204,10 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
     assert responses["GetCaller"]["user_id"] == "olivia"
     assert responses["ListJobExecutions"]["executions"][0]["device_id"] == "d00001"
     assert responses["ListDevices"]["devices"][0]["device_id"] == "d00001"
+    assert responses["UpdateDevices"]["registered_count"] == 1
+    assert responses["GetDevice"]["device"]["labels"] == {"model": "x"}
+    assert responses["ListGroups"]["groups"] == [{"group_id": "g", "device_count": 1}]
+    assert responses["DeleteDevices"]["deleted_count"] == 1
     assert responses["StartNextExecution"]["execution"]["status"] == "IN_PROGRESS"
     assert responses["UpdateExecution"]["execution"]["status"] == "FAILED"
     assert responses["RetryExecutions"]["retried_count"] == 1

@@ -39,6 +39,12 @@ UPDATE = {
 }
 FAILED = {"status": "FAILED", "failure_code": "no-power", "status_details": {"volts": 3.1}}
 
+UPDATE_DEVICES = {
+    "devices": [{"device_id": DEVICE, "labels": {"model": "x200"}, "time_zone": "Europe/Berlin"}],
+    "update_mask": "labels,time_zone",
+    "remove_labels": ["quarantined"],
+}
+
 # The calls in order: the operation, the method, the path and the body.
 CALLS: list[tuple[str, str, str, Any]] = [
     ("CreateJob", "POST", "/customer/jobs", CREATE),
@@ -59,6 +65,9 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("ListJobs", "GET", "/customer/jobs", None),
     ("GetCaller", "GET", "/customer/caller", None),
     ("ListDevices", "GET", "/customer/fleet/devices?selector=group%3Dnorth&limit=1", None),
+    ("UpdateDevices", "POST", "/customer/fleet/devices:update", UPDATE_DEVICES),
+    ("GetDevice", "GET", f"/customer/fleet/devices/{DEVICE}", None),
+    ("ListGroups", "GET", "/customer/fleet/groups", None),
     ("CancelExecution", "DELETE", f"{JOB}/executions/{DEVICE}", {"reason": "replaced"}),
     ("CancelJob", "DELETE", JOB, {"reason": "wrong group"}),
     ("DeleteJob", "POST", f"{JOB}:delete", {}),
@@ -73,6 +82,7 @@ STAGED_CALLS: list[tuple[str, str, str, Any]] = [
         {"comment": "looks good"},
     ),
     ("AdvanceJob", "POST", "/customer/jobs/install-1:advance", {"stage": 1}),
+    ("DeleteDevices", "POST", "/customer/fleet/devices:delete", {"device_ids": ["device-0002"]}),
 ]
 
 

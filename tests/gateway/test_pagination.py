@@ -113,3 +113,15 @@ async def test_devices_are_listed_in_pages(database: Database, rest: RestClient)
     }
     assert [second["device_id"], last["device_id"]] == ["d00002", "d00003"]
     assert second["labels"] == {}
+
+
+async def test_groups_are_listed_in_pages(database: Database, rest: RestClient) -> None:
+    for group in ("north, east", "south", "west"):
+        await database.add_devices(rest.tenant, 2, group=group)
+
+    page = await rest.send("GET", "/customer/fleet/groups?limit=2")
+    rest_of = await rest.send("GET", page.links["next"]["url"])
+
+    assert [*page.json(), *rest_of.json()] == [
+        {"group_id": group, "device_count": 2} for group in ("north, east", "south", "west")
+    ]

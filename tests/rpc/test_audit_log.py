@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1.fleet_pb2 import Device
 from grpc import StatusCode
 
 from jobs_grpc.auth.policy import POLICY
@@ -22,6 +23,7 @@ from tests.support.logging_setup import configured_logging
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
 
+OPERATORS_SERVICES = ("/fleet.jobs.v1.JobService/", "/fleet.jobs.v1.FleetService/")
 SECRET = "hunter2"
 
 
@@ -42,7 +44,7 @@ def test_audited_methods_are_those_that_change_jobs() -> None:
     changing_methods = {
         method
         for method, roles in POLICY.items()
-        if method.startswith("/fleet.jobs.v1.JobService/") and Role.VIEWER not in (roles or ())
+        if method.startswith(OPERATORS_SERVICES) and Role.VIEWER not in (roles or ())
     }
 
     assert changing_methods == {name for name, method in METHODS.items() if method.audited}
@@ -197,3 +199,16 @@ async def test_calls_rejected_by_a_limit_are_logged(
 
     rejected = [line for line in audit_log() if line["code"] == "RESOURCE_EXHAUSTED"]
     assert [line["message"] for line in rejected] == ["audit DeleteJob"]
+
+
+async def test_devices_are_named(server: Server, tenant: str, audit_log: Any) -> None:
+    fleet = server.fleet(tenant)
+    labeled = Device(device_id="pump", labels={"secret": SECRET})
+    await fleet.update(labeled, Device(device_id="valve"), mask=["labels"], allow_missing=True)
+    await fleet.delete("pump")
+
+    update, deletion = audit_log()
+    assert (update["message"], update["device_count"]) == ("audit UpdateDevices", 2)
+    assert update["device_ids"] == ["pump", "valve"]
+    assert (deletion["message"], deletion["device_ids"]) == ("audit DeleteDevices", ["pump"])
+    assert SECRET not in json.dumps([update, deletion])

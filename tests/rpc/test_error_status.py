@@ -395,6 +395,14 @@ async def time_gates_unavailable(world: World) -> None:
     await create_staged_job(world, bake_time=Duration(seconds=1))
 
 
+async def devices_read_only(world: World) -> None:
+    await world.database.owner.execute("UPDATE jobs.device_tables SET is_own = false")
+    try:
+        await world.server.fleet(world.operator.tenant).delete("d")
+    finally:
+        await world.database.owner.execute("UPDATE jobs.device_tables SET is_own = true")
+
+
 # A reason without a scenario is a KeyError.
 SCENARIOS: dict[str, Callable[[World], Awaitable[None]]] = {
     value.name: globals()[value.name.lower()] for value in ErrorReason.DESCRIPTOR.values[1:]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import fleet_pb2 as fleet_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.descriptor import Descriptor
 from grpc import StatusCode
@@ -58,6 +59,7 @@ async def operator_with_job(database: Database, operator: Operator) -> Operator:
 def test_methods_with_large_requests_are_those_with_documents_stages_or_ids_of_devices() -> None:
     services = [
         *pb.DESCRIPTOR.services_by_name.values(),
+        *fleet_pb.DESCRIPTOR.services_by_name.values(),
         *device_pb.DESCRIPTOR.services_by_name.values(),
     ]
 
@@ -65,7 +67,8 @@ def test_methods_with_large_requests_are_those_with_documents_stages_or_ids_of_d
         f"/{service.full_name}/{method.name}"
         for service in services
         for method in service.methods
-        if has_large_message(method.input_type) or "device_ids" in method.input_type.fields_by_name
+        if has_large_message(method.input_type)
+        or {"device_ids", "devices"} & {*method.input_type.fields_by_name}
     } == {name for name, method in METHODS.items() if method.large_request}
 
 

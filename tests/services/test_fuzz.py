@@ -73,6 +73,9 @@ def messages(draw: st.DrawFn, template: Message) -> Message:
             continue
         if field.message_type is not None and field.message_type.full_name == STRUCT:
             getattr(template, field.name).update(draw(STRUCTS))
+        elif field.message_type is not None and field.message_type.GetOptions().map_entry:
+            texts = VALUES[field.message_type.fields_by_name["value"].type]
+            getattr(template, field.name).update(draw(st.dictionaries(texts, texts, max_size=3)))
         elif field.message_type is not None and field.is_repeated:
             for _ in range(draw(st.integers(1, 3))):
                 draw(messages(getattr(template, field.name).add()))

@@ -32,6 +32,30 @@ class Fleet:
         request = fleet_pb.ListDevicesRequest(**fields)
         return await self.stub.ListDevices(request, metadata=self.metadata, timeout=TIMEOUT)
 
+    async def get(self, device: str) -> fleet_pb.GetDeviceResponse:
+        """Get a device and its queue."""
+        request = fleet_pb.GetDeviceRequest(device_id=device)
+        return await self.stub.GetDevice(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def update(
+        self, *devices: fleet_pb.Device, mask: Sequence[str] = (), **fields: Any
+    ) -> fleet_pb.UpdateDevicesResponse:
+        """Change the fields of devices that the mask names."""
+        request = fleet_pb.UpdateDevicesRequest(
+            devices=devices, update_mask=FieldMask(paths=mask) if mask else None, **fields
+        )
+        return await self.stub.UpdateDevices(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def delete(self, *devices: str) -> fleet_pb.DeleteDevicesResponse:
+        """Remove devices."""
+        request = fleet_pb.DeleteDevicesRequest(device_ids=devices)
+        return await self.stub.DeleteDevices(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def groups(self, **fields: Any) -> fleet_pb.ListGroupsResponse:
+        """List groups."""
+        request = fleet_pb.ListGroupsRequest(**fields)
+        return await self.stub.ListGroups(request, metadata=self.metadata, timeout=TIMEOUT)
+
 
 @dataclass(frozen=True)
 class Operator:

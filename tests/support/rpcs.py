@@ -126,6 +126,8 @@ async def list_rpcs(channel: grpc.aio.Channel) -> list[Rpc]:
 def sample_requests(rpc: Rpc, values: Mapping[str, str]) -> Iterator[Message]:
     """For each key of `values`, set every string field whose name ends in that key.
 
+    A list gets one element if its name is the plural of a key.
+
     Two requests are generated for each member of a oneof: one leaves other enum and bool fields
     unset, one sets them.
     """
@@ -134,6 +136,10 @@ def sample_requests(rpc: Rpc, values: Mapping[str, str]) -> Iterator[Message]:
             request = rpc.new_request()
             _fill(request, values, choice, with_flags)
             yield request
+
+
+# For each request with an update_mask, a field that is valid if it is unset.
+_MASKED = {"UpdateJobRequest": "failure_criteria", "UpdateDevicesRequest": "labels"}
 
 
 def _choices(message: Message) -> Iterator[int]:
@@ -154,6 +160,8 @@ def _fill(message: Message, values: Mapping[str, str], choice: int, with_flags: 
             name = next((n for n in values if field.name.endswith(n)), None)
             if name is not None:
                 setattr(message, field.name, values[name])
+        elif field.type == FieldDescriptor.TYPE_STRING and field.name[:-1] in values:
+            getattr(message, field.name).append(values[field.name[:-1]])
         elif field.type == FieldDescriptor.TYPE_BOOL and (with_flags or chosen):
             setattr(message, field.name, True)
         elif field.type == FieldDescriptor.TYPE_ENUM and with_flags:
@@ -165,8 +173,9 @@ def _fill(message: Message, values: Mapping[str, str], choice: int, with_flags: 
             else:
                 setattr(message, field.name, last)
         elif field.message_type is not None and field.message_type.full_name == FIELD_MASK:
-            # A field of UpdateJob that is valid if it is unset.
-            getattr(message, field.name).paths.append("failure_criteria")
+            getattr(message, field.name).paths.append(_MASKED[message.DESCRIPTOR.name])
+        elif field.name == "devices":
+            _fill(getattr(message, field.name).add(), values, choice, with_flags)
         elif is_contract_message(field):
             _fill(getattr(message, field.name), values, choice, with_flags)
 

@@ -61,6 +61,8 @@ func Marshal(v any) ([]byte, error) {
 		return appendList(v)
 	case []*jobsv1.Device:
 		return appendList(v)
+	case []*jobsv1.Group:
+		return appendList(v)
 	}
 	return nil, fmt.Errorf("can't marshal %T: add it to marshalJSON", v)
 }

@@ -171,7 +171,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     DEVICE_NOT_FOUND: _ErrorReason.ValueType  # 14
-    """The tenant has no such device.
+    """The tenant has no such device. If the request has several devices, `deviceIds` has up to 20 of
+    those that are missing, as a JSON array, instead of `deviceId`.
 
     Example of an ErrorInfo:
 
@@ -440,6 +441,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example of an ErrorInfo:
 
         { "reason": "TIME_GATES_UNAVAILABLE", "domain": "jobs-grpc" }
+    """
+    DEVICES_READ_ONLY: _ErrorReason.ValueType  # 49
+    """The tables of devices and groups belong to the platform, so this service only reads them. It can
+    change labels and time zones. Register, remove and group devices in the platform.
+
+    Example of an ErrorInfo:
+
+        { "reason": "DEVICES_READ_ONLY", "domain": "jobs-grpc" }
     """
     EXECUTION_CHANGED: _ErrorReason.ValueType  # 24
     """Status ABORTED.
@@ -719,7 +728,8 @@ Example of an ErrorInfo:
     }
 """
 DEVICE_NOT_FOUND: ErrorReason.ValueType  # 14
-"""The tenant has no such device.
+"""The tenant has no such device. If the request has several devices, `deviceIds` has up to 20 of
+those that are missing, as a JSON array, instead of `deviceId`.
 
 Example of an ErrorInfo:
 
@@ -988,6 +998,14 @@ take effect. Use neither, or ask an administrator to set JOBS_OWNER_DATABASE_URL
 Example of an ErrorInfo:
 
     { "reason": "TIME_GATES_UNAVAILABLE", "domain": "jobs-grpc" }
+"""
+DEVICES_READ_ONLY: ErrorReason.ValueType  # 49
+"""The tables of devices and groups belong to the platform, so this service only reads them. It can
+change labels and time zones. Register, remove and group devices in the platform.
+
+Example of an ErrorInfo:
+
+    { "reason": "DEVICES_READ_ONLY", "domain": "jobs-grpc" }
 """
 EXECUTION_CHANGED: ErrorReason.ValueType  # 24
 """Status ABORTED.

@@ -23,11 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from fleet.jobs.v1 import jobs_pb2 as fleet_dot_jobs_dot_v1_dot_jobs__pb2
 from fleet.jobs.v1 import options_pb2 as fleet_dot_jobs_dot_v1_dot_options__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66leet/jobs/v1/fleet.proto\x12\rfleet.jobs.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1b\x66leet/jobs/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x02\n\x06\x44\x65vice\x12:\n\tdevice_id\x18\x01 \x01(\tB\'\xbaH$r\x1f\x10\x01\x18\x80\x02\x32\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$\xc8\x01\x01\x12\x39\n\x06labels\x18\x02 \x03(\x0b\x32!.fleet.jobs.v1.Device.LabelsEntryB\x06\xbaH\x03\xd8\x01\x03\x12\x1a\n\ttime_zone\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12?\n\tgroup_ids\x18\x04 \x03(\tB,\xbaH)\x92\x01&\x10\xe8\x07\"!r\x1f\x10\x01\x18\x80\x02\x32\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$\x12\x30\n\x0clast_seen_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb0\x01\n\x12ListDevicesRequest\x12\x1a\n\x08selector\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\"\n\x05limit\x18\x02 \x01(\x05\x42\x0e\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\xb8\x89#dH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\t\x12<\n\x10\x64\x65vice_id_prefix\x18\x04 \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x02\x32\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$B\x08\n\x06_limit\"V\n\x13ListDevicesResponse\x12&\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x15.fleet.jobs.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2}\n\x0c\x46leetService\x12m\n\x0bListDevices\x12!.fleet.jobs.v1.ListDevicesRequest\x1a\".fleet.jobs.v1.ListDevicesResponse\"\x17\x90\x02\x01\xb2\x89#\x10\n\x0cList devices\x10\x01\x42r\n\x11\x63om.fleet.jobs.v1B\nFleetProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66leet/jobs/v1/fleet.proto\x12\rfleet.jobs.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x18\x66leet/jobs/v1/jobs.proto\x1a\x1b\x66leet/jobs/v1/options.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x02\n\x06\x44\x65vice\x12:\n\tdevice_id\x18\x01 \x01(\tB\'\xbaH$r\x1f\x10\x01\x18\x80\x02\x32\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$\xc8\x01\x01\x12\x39\n\x06labels\x18\x02 \x03(\x0b\x32!.fleet.jobs.v1.Device.LabelsEntryB\x06\xbaH\x03\xd8\x01\x03\x12\x1a\n\ttime_zone\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@\x12?\n\tgroup_ids\x18\x04 \x03(\tB,\xbaH)\x92\x01&\x10\xe8\x07\"!r\x1f\x10\x01\x18\x80\x02\x32\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$\x12\x30\n\x0clast_seen_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb0\x01\n\x12ListDevicesRequest\x12\x1a\n\x08selector\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12\"\n\x05limit\x18\x02 \x01(\x05\x42\x0e\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\xb8\x89#dH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x03 \x01(\t\x12<\n\x10\x64\x65vice_id_prefix\x18\x04 \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x02\x32\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$B\x08\n\x06_limit\"V\n\x13ListDevicesResponse\x12&\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x15.fleet.jobs.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x10GetDeviceRequest\x12:\n\tdevice_id\x18\x01 \x01(\tB\'\xbaH$r\x1f\x10\x01\x18\x80\x02\x32\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$\xc8\x01\x01\"k\n\x11GetDeviceResponse\x12%\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x15.fleet.jobs.v1.Device\x12/\n\nexecutions\x18\x02 \x03(\x0b\x32\x1b.fleet.jobs.v1.JobExecution\"\xfd\x01\n\x14UpdateDevicesRequest\x12\x34\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x15.fleet.jobs.v1.DeviceB\x0c\xbaH\t\x92\x01\x03\x10\xe8\x07\xc8\x01\x01\x12U\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB$\xbaH!\xe2\x01\x1e\x12\tgroup_ids\x12\x06labels\x12\ttime_zone\x12\x41\n\rremove_labels\x18\x03 \x03(\tB*\xbaH\'\x92\x01$\x10 \" r\x1e\x10\x01\x18?2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\"H\n\x15UpdateDevicesResponse\x12\x18\n\x10registered_count\x18\x01 \x01(\x05\x12\x15\n\rupdated_count\x18\x02 \x01(\x05\"Z\n\x14\x44\x65leteDevicesRequest\x12\x42\n\ndevice_ids\x18\x01 \x03(\tB.\xbaH+\x92\x01%\x10\x64\"!r\x1f\x10\x01\x18\x80\x02\x32\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$\xc8\x01\x01\"`\n\x15\x44\x65leteDevicesResponse\x12\x15\n\rdeleted_count\x18\x01 \x01(\x05\x12\x1d\n\x15\x65nded_execution_count\x18\x02 \x01(\x05\x12\x11\n\tremaining\x18\x03 \x01(\x08\"\x92\x01\n\x11ListGroupsRequest\x12\"\n\x05limit\x18\x01 \x01(\x05\x42\x0e\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\xb8\x89#dH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x02 \x01(\t\x12;\n\x0fgroup_id_prefix\x18\x03 \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x02\x32\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$B\x08\n\x06_limit\"S\n\x12ListGroupsResponse\x12$\n\x06groups\x18\x01 \x03(\x0b\x32\x14.fleet.jobs.v1.Group\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"/\n\x05Group\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65vice_count\x18\x02 \x01(\x05\x32\xe1\x04\n\x0c\x46leetService\x12m\n\x0bListDevices\x12!.fleet.jobs.v1.ListDevicesRequest\x1a\".fleet.jobs.v1.ListDevicesResponse\"\x17\x90\x02\x01\xb2\x89#\x10\n\x0cList devices\x10\x01\x12x\n\tGetDevice\x12\x1f.fleet.jobs.v1.GetDeviceRequest\x1a .fleet.jobs.v1.GetDeviceResponse\"(\x90\x02\x01\xb2\x89#!\n\x1bRead a device and its queue\x10\x01 \x03\x12\x83\x01\n\rUpdateDevices\x12#.fleet.jobs.v1.UpdateDevicesRequest\x1a$.fleet.jobs.v1.UpdateDevicesResponse\"\'\x90\x02\x02\xb2\x89# \n\x1a\x43hange or register devices\x10\x04\x18\x01\x12w\n\rDeleteDevices\x12#.fleet.jobs.v1.DeleteDevicesRequest\x1a$.fleet.jobs.v1.DeleteDevicesResponse\"\x1b\x90\x02\x02\xb2\x89#\x14\n\x0eRemove devices\x10\x04\x18\x01\x12i\n\nListGroups\x12 .fleet.jobs.v1.ListGroupsRequest\x1a!.fleet.jobs.v1.ListGroupsResponse\"\x16\x90\x02\x01\xb2\x89#\x0f\n\x0bList groups\x10\x01\x42r\n\x11\x63om.fleet.jobs.v1B\nFleetProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,16 +53,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTDEVICESREQUEST'].fields_by_name['limit']._serialized_options = b'\272H\007\032\005\030\350\007(\001\270\211#d'
   _globals['_LISTDEVICESREQUEST'].fields_by_name['device_id_prefix']._loaded_options = None
   _globals['_LISTDEVICESREQUEST'].fields_by_name['device_id_prefix']._serialized_options = b'\272H\037r\035\030\200\0022\030^[^\\x00-\\x1f\\x7f-\\x9f]*$'
+  _globals['_GETDEVICEREQUEST'].fields_by_name['device_id']._loaded_options = None
+  _globals['_GETDEVICEREQUEST'].fields_by_name['device_id']._serialized_options = b'\272H$r\037\020\001\030\200\0022\030^[^\\x00-\\x1f\\x7f-\\x9f]*$\310\001\001'
+  _globals['_UPDATEDEVICESREQUEST'].fields_by_name['devices']._loaded_options = None
+  _globals['_UPDATEDEVICESREQUEST'].fields_by_name['devices']._serialized_options = b'\272H\t\222\001\003\020\350\007\310\001\001'
+  _globals['_UPDATEDEVICESREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATEDEVICESREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H!\342\001\036\022\tgroup_ids\022\006labels\022\ttime_zone'
+  _globals['_UPDATEDEVICESREQUEST'].fields_by_name['remove_labels']._loaded_options = None
+  _globals['_UPDATEDEVICESREQUEST'].fields_by_name['remove_labels']._serialized_options = b'\272H\'\222\001$\020 \" r\036\020\001\030?2\030^[^\\x00-\\x1f\\x7f-\\x9f]*$'
+  _globals['_DELETEDEVICESREQUEST'].fields_by_name['device_ids']._loaded_options = None
+  _globals['_DELETEDEVICESREQUEST'].fields_by_name['device_ids']._serialized_options = b'\272H+\222\001%\020d\"!r\037\020\001\030\200\0022\030^[^\\x00-\\x1f\\x7f-\\x9f]*$\310\001\001'
+  _globals['_LISTGROUPSREQUEST'].fields_by_name['limit']._loaded_options = None
+  _globals['_LISTGROUPSREQUEST'].fields_by_name['limit']._serialized_options = b'\272H\007\032\005\030\350\007(\001\270\211#d'
+  _globals['_LISTGROUPSREQUEST'].fields_by_name['group_id_prefix']._loaded_options = None
+  _globals['_LISTGROUPSREQUEST'].fields_by_name['group_id_prefix']._serialized_options = b'\272H\037r\035\030\200\0022\030^[^\\x00-\\x1f\\x7f-\\x9f]*$'
   _globals['_FLEETSERVICE'].methods_by_name['ListDevices']._loaded_options = None
   _globals['_FLEETSERVICE'].methods_by_name['ListDevices']._serialized_options = b'\220\002\001\262\211#\020\n\014List devices\020\001'
-  _globals['_DEVICE']._serialized_start=136
-  _globals['_DEVICE']._serialized_end=453
-  _globals['_DEVICE_LABELSENTRY']._serialized_start=408
-  _globals['_DEVICE_LABELSENTRY']._serialized_end=453
-  _globals['_LISTDEVICESREQUEST']._serialized_start=456
-  _globals['_LISTDEVICESREQUEST']._serialized_end=632
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=634
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=720
-  _globals['_FLEETSERVICE']._serialized_start=722
-  _globals['_FLEETSERVICE']._serialized_end=847
+  _globals['_FLEETSERVICE'].methods_by_name['GetDevice']._loaded_options = None
+  _globals['_FLEETSERVICE'].methods_by_name['GetDevice']._serialized_options = b'\220\002\001\262\211#!\n\033Read a device and its queue\020\001 \003'
+  _globals['_FLEETSERVICE'].methods_by_name['UpdateDevices']._loaded_options = None
+  _globals['_FLEETSERVICE'].methods_by_name['UpdateDevices']._serialized_options = b'\220\002\002\262\211# \n\032Change or register devices\020\004\030\001'
+  _globals['_FLEETSERVICE'].methods_by_name['DeleteDevices']._loaded_options = None
+  _globals['_FLEETSERVICE'].methods_by_name['DeleteDevices']._serialized_options = b'\220\002\002\262\211#\024\n\016Remove devices\020\004\030\001'
+  _globals['_FLEETSERVICE'].methods_by_name['ListGroups']._loaded_options = None
+  _globals['_FLEETSERVICE'].methods_by_name['ListGroups']._serialized_options = b'\220\002\001\262\211#\017\n\013List groups\020\001'
+  _globals['_DEVICE']._serialized_start=196
+  _globals['_DEVICE']._serialized_end=513
+  _globals['_DEVICE_LABELSENTRY']._serialized_start=468
+  _globals['_DEVICE_LABELSENTRY']._serialized_end=513
+  _globals['_LISTDEVICESREQUEST']._serialized_start=516
+  _globals['_LISTDEVICESREQUEST']._serialized_end=692
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=694
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=780
+  _globals['_GETDEVICEREQUEST']._serialized_start=782
+  _globals['_GETDEVICEREQUEST']._serialized_end=860
+  _globals['_GETDEVICERESPONSE']._serialized_start=862
+  _globals['_GETDEVICERESPONSE']._serialized_end=969
+  _globals['_UPDATEDEVICESREQUEST']._serialized_start=972
+  _globals['_UPDATEDEVICESREQUEST']._serialized_end=1225
+  _globals['_UPDATEDEVICESRESPONSE']._serialized_start=1227
+  _globals['_UPDATEDEVICESRESPONSE']._serialized_end=1299
+  _globals['_DELETEDEVICESREQUEST']._serialized_start=1301
+  _globals['_DELETEDEVICESREQUEST']._serialized_end=1391
+  _globals['_DELETEDEVICESRESPONSE']._serialized_start=1393
+  _globals['_DELETEDEVICESRESPONSE']._serialized_end=1489
+  _globals['_LISTGROUPSREQUEST']._serialized_start=1492
+  _globals['_LISTGROUPSREQUEST']._serialized_end=1638
+  _globals['_LISTGROUPSRESPONSE']._serialized_start=1640
+  _globals['_LISTGROUPSRESPONSE']._serialized_end=1723
+  _globals['_GROUP']._serialized_start=1725
+  _globals['_GROUP']._serialized_end=1772
+  _globals['_FLEETSERVICE']._serialized_start=1775
+  _globals['_FLEETSERVICE']._serialized_end=2384
 # @@protoc_insertion_point(module_scope)

@@ -42,6 +42,26 @@ class FleetServiceStub:
                 request_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListDevicesRequest.SerializeToString,
                 response_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListDevicesResponse.FromString,
                 _registered_method=True)
+        self.GetDevice = channel.unary_unary(
+                '/fleet.jobs.v1.FleetService/GetDevice',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.GetDeviceRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.GetDeviceResponse.FromString,
+                _registered_method=True)
+        self.UpdateDevices = channel.unary_unary(
+                '/fleet.jobs.v1.FleetService/UpdateDevices',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.UpdateDevicesRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.UpdateDevicesResponse.FromString,
+                _registered_method=True)
+        self.DeleteDevices = channel.unary_unary(
+                '/fleet.jobs.v1.FleetService/DeleteDevices',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.DeleteDevicesRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.DeleteDevicesResponse.FromString,
+                _registered_method=True)
+        self.ListGroups = channel.unary_unary(
+                '/fleet.jobs.v1.FleetService/ListGroups',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -64,6 +84,53 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDevice(self, request, context):
+        """Returns a device with its labels and groups, and its queue.
+
+        NOT_FOUND            DEVICE_NOT_FOUND
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateDevices(self, request, context):
+        """Changes labels, time zones and groups of devices: of all of them, or of none. With
+        `allow_missing`, it also registers devices. Executions of jobs that exist do not change.
+
+        Registering devices and changing groups are possible only if the device tables belong to this
+        service, not to a platform; labels and time zones can always be changed.
+
+        NOT_FOUND            DEVICE_NOT_FOUND: without allow_missing; up to 20 devices are named
+        FAILED_PRECONDITION  DEVICES_READ_ONLY
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDevices(self, request, context):
+        """Removes devices, their groups and their labels. Then ends their executions that are QUEUED or HELD as
+        REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
+        `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+        their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
+
+        Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
+        the same time has added.
+
+        FAILED_PRECONDITION  DEVICES_READ_ONLY
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGroups(self, request, context):
+        """Lists the groups of devices with the number of their devices, in the order of group_id.
+
+        INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -71,6 +138,26 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.ListDevices,
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListDevicesRequest.FromString,
                     response_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListDevicesResponse.SerializeToString,
+            ),
+            'GetDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDevice,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.GetDeviceRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.GetDeviceResponse.SerializeToString,
+            ),
+            'UpdateDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDevices,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.UpdateDevicesRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.UpdateDevicesResponse.SerializeToString,
+            ),
+            'DeleteDevices': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDevices,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.DeleteDevicesRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.DeleteDevicesResponse.SerializeToString,
+            ),
+            'ListGroups': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGroups,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -103,6 +190,114 @@ class FleetService:
             '/fleet.jobs.v1.FleetService/ListDevices',
             fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListDevicesRequest.SerializeToString,
             fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListDevicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.FleetService/GetDevice',
+            fleet_dot_jobs_dot_v1_dot_fleet__pb2.GetDeviceRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_fleet__pb2.GetDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.FleetService/UpdateDevices',
+            fleet_dot_jobs_dot_v1_dot_fleet__pb2.UpdateDevicesRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_fleet__pb2.UpdateDevicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDevices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.FleetService/DeleteDevices',
+            fleet_dot_jobs_dot_v1_dot_fleet__pb2.DeleteDevicesRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_fleet__pb2.DeleteDevicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGroups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.FleetService/ListGroups',
+            fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsResponse.FromString,
             options,
             channel_credentials,
             insecure,

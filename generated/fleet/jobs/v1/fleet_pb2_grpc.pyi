@@ -46,6 +46,37 @@ class FleetServiceStub:
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
+    GetDevice: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetDeviceRequest, _fleet_pb2.GetDeviceResponse]
+    """Returns a device with its labels and groups, and its queue.
+
+      NOT_FOUND            DEVICE_NOT_FOUND
+    """
+    UpdateDevices: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.UpdateDevicesRequest, _fleet_pb2.UpdateDevicesResponse]
+    """Changes labels, time zones and groups of devices: of all of them, or of none. With
+    `allow_missing`, it also registers devices. Executions of jobs that exist do not change.
+
+    Registering devices and changing groups are possible only if the device tables belong to this
+    service, not to a platform; labels and time zones can always be changed.
+
+      NOT_FOUND            DEVICE_NOT_FOUND: without allow_missing; up to 20 devices are named
+      FAILED_PRECONDITION  DEVICES_READ_ONLY
+    """
+    DeleteDevices: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.DeleteDevicesRequest, _fleet_pb2.DeleteDevicesResponse]
+    """Removes devices, their groups and their labels. Then ends their executions that are QUEUED or HELD as
+    REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
+    `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+    their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
+
+    Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
+    the same time has added.
+
+      FAILED_PRECONDITION  DEVICES_READ_ONLY
+    """
+    ListGroups: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListGroupsRequest, _fleet_pb2.ListGroupsResponse]
+    """Lists the groups of devices with the number of their devices, in the order of group_id.
+
+      INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+    """
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -62,6 +93,37 @@ class FleetServiceAsyncStub(FleetServiceStub):
     although more follow: the list ends only with an empty next_page_token. Only the devices that
     `device_id=` or `device_id in` of the selector names, and the members of the groups that `group=`
     or `group in` names, are examined, if the selector has such a term.
+
+      INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+    """
+    GetDevice: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetDeviceRequest, _fleet_pb2.GetDeviceResponse]  # type: ignore[assignment]
+    """Returns a device with its labels and groups, and its queue.
+
+      NOT_FOUND            DEVICE_NOT_FOUND
+    """
+    UpdateDevices: _aio.UnaryUnaryMultiCallable[_fleet_pb2.UpdateDevicesRequest, _fleet_pb2.UpdateDevicesResponse]  # type: ignore[assignment]
+    """Changes labels, time zones and groups of devices: of all of them, or of none. With
+    `allow_missing`, it also registers devices. Executions of jobs that exist do not change.
+
+    Registering devices and changing groups are possible only if the device tables belong to this
+    service, not to a platform; labels and time zones can always be changed.
+
+      NOT_FOUND            DEVICE_NOT_FOUND: without allow_missing; up to 20 devices are named
+      FAILED_PRECONDITION  DEVICES_READ_ONLY
+    """
+    DeleteDevices: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DeleteDevicesRequest, _fleet_pb2.DeleteDevicesResponse]  # type: ignore[assignment]
+    """Removes devices, their groups and their labels. Then ends their executions that are QUEUED or HELD as
+    REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
+    `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+    their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
+
+    Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
+    the same time has added.
+
+      FAILED_PRECONDITION  DEVICES_READ_ONLY
+    """
+    ListGroups: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListGroupsRequest, _fleet_pb2.ListGroupsResponse]  # type: ignore[assignment]
+    """Lists the groups of devices with the number of their devices, in the order of group_id.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
@@ -84,6 +146,61 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         although more follow: the list ends only with an empty next_page_token. Only the devices that
         `device_id=` or `device_id in` of the selector names, and the members of the groups that `group=`
         or `group in` names, are examined, if the selector has such a term.
+
+          INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+        """
+
+    @_abc_1.abstractmethod
+    def GetDevice(
+        self,
+        request: _fleet_pb2.GetDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.GetDeviceResponse, _abc.Awaitable[_fleet_pb2.GetDeviceResponse]]:
+        """Returns a device with its labels and groups, and its queue.
+
+          NOT_FOUND            DEVICE_NOT_FOUND
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateDevices(
+        self,
+        request: _fleet_pb2.UpdateDevicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.UpdateDevicesResponse, _abc.Awaitable[_fleet_pb2.UpdateDevicesResponse]]:
+        """Changes labels, time zones and groups of devices: of all of them, or of none. With
+        `allow_missing`, it also registers devices. Executions of jobs that exist do not change.
+
+        Registering devices and changing groups are possible only if the device tables belong to this
+        service, not to a platform; labels and time zones can always be changed.
+
+          NOT_FOUND            DEVICE_NOT_FOUND: without allow_missing; up to 20 devices are named
+          FAILED_PRECONDITION  DEVICES_READ_ONLY
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteDevices(
+        self,
+        request: _fleet_pb2.DeleteDevicesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.DeleteDevicesResponse, _abc.Awaitable[_fleet_pb2.DeleteDevicesResponse]]:
+        """Removes devices, their groups and their labels. Then ends their executions that are QUEUED or HELD as
+        REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
+        `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+        their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
+
+        Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
+        the same time has added.
+
+          FAILED_PRECONDITION  DEVICES_READ_ONLY
+        """
+
+    @_abc_1.abstractmethod
+    def ListGroups(
+        self,
+        request: _fleet_pb2.ListGroupsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ListGroupsResponse, _abc.Awaitable[_fleet_pb2.ListGroupsResponse]]:
+        """Lists the groups of devices with the number of their devices, in the order of group_id.
 
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN
         """

@@ -39,9 +39,10 @@ class JobServiceStub:
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
                      creates, updates, pauses, resumes, advances, cancels and retries; approver
-                     reads and approves stages; admin does all of these and deletes; device and
-                     bridge call DeviceJobService. A call without it has the role device if it has
-                     x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
+                     reads and approves stages; admin does all of these, deletes, and changes
+                     devices; device and bridge call DeviceJobService. A call without it has the
+                     role device if it has x-device-id, and the roles of JOBS_DEFAULT_ROLES
+                     otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
                      The token then defines the tenant, the user and the roles. x-tenant-id
                      and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -78,8 +79,8 @@ class JobServiceStub:
       JOBS_MAX_REQUEST_BYTES (256 KiB)
           The size of a request message (without a delay). A message of more than twice this
           size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-          without a document, reports, stages or device_ids has at most 16 KiB; a larger one fails with
-          INVALID_ARGUMENT.
+          without a document, reports, stages, devices or device_ids has at most 16 KiB; a larger one fails
+          with INVALID_ARGUMENT.
 
     The limits of a field are its buf.validate options; lengths are in characters. In addition, a
     time is in the years 1 to 9999.
@@ -266,9 +267,10 @@ class JobServiceAsyncStub(JobServiceStub):
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
                      creates, updates, pauses, resumes, advances, cancels and retries; approver
-                     reads and approves stages; admin does all of these and deletes; device and
-                     bridge call DeviceJobService. A call without it has the role device if it has
-                     x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
+                     reads and approves stages; admin does all of these, deletes, and changes
+                     devices; device and bridge call DeviceJobService. A call without it has the
+                     role device if it has x-device-id, and the roles of JOBS_DEFAULT_ROLES
+                     otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
                      The token then defines the tenant, the user and the roles. x-tenant-id
                      and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -305,8 +307,8 @@ class JobServiceAsyncStub(JobServiceStub):
       JOBS_MAX_REQUEST_BYTES (256 KiB)
           The size of a request message (without a delay). A message of more than twice this
           size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-          without a document, reports, stages or device_ids has at most 16 KiB; a larger one fails with
-          INVALID_ARGUMENT.
+          without a document, reports, stages, devices or device_ids has at most 16 KiB; a larger one fails
+          with INVALID_ARGUMENT.
 
     The limits of a field are its buf.validate options; lengths are in characters. In addition, a
     time is in the years 1 to 9999.
@@ -489,9 +491,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
                      creates, updates, pauses, resumes, advances, cancels and retries; approver
-                     reads and approves stages; admin does all of these and deletes; device and
-                     bridge call DeviceJobService. A call without it has the role device if it has
-                     x-device-id, and the roles of JOBS_DEFAULT_ROLES otherwise.
+                     reads and approves stages; admin does all of these, deletes, and changes
+                     devices; device and bridge call DeviceJobService. A call without it has the
+                     role device if it has x-device-id, and the roles of JOBS_DEFAULT_ROLES
+                     otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
                      The token then defines the tenant, the user and the roles. x-tenant-id
                      and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -528,8 +531,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
       JOBS_MAX_REQUEST_BYTES (256 KiB)
           The size of a request message (without a delay). A message of more than twice this
           size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-          without a document, reports, stages or device_ids has at most 16 KiB; a larger one fails with
-          INVALID_ARGUMENT.
+          without a document, reports, stages, devices or device_ids has at most 16 KiB; a larger one fails
+          with INVALID_ARGUMENT.
 
     The limits of a field are its buf.validate options; lengths are in characters. In addition, a
     time is in the years 1 to 9999.

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66leet/jobs/v1/options.proto\x12\rfleet.jobs.v1\x1a google/protobuf/descriptor.proto\"\xa6\x04\n\x0bMethodRules\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\x39\n\npermission\x18\x02 \x01(\x0e\x32%.fleet.jobs.v1.MethodRules.Permission\x12\x15\n\rlarge_request\x18\x03 \x01(\x08\x12\x34\n\x08response\x18\x04 \x01(\x0e\x32\".fleet.jobs.v1.MethodRules.Content\"\xab\x02\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x35\n\x04READ\x10\x01\x1a+\xc2\x89#\x06viewer\xc2\x89#\x08operator\xc2\x89#\x08\x61pprover\xc2\x89#\x05\x61\x64min\x12\"\n\x07OPERATE\x10\x02\x1a\x15\xc2\x89#\x08operator\xc2\x89#\x05\x61\x64min\x12\"\n\x07\x41PPROVE\x10\x03\x1a\x15\xc2\x89#\x08\x61pprover\xc2\x89#\x05\x61\x64min\x12\x15\n\x06\x44\x45LETE\x10\x04\x1a\t\xc2\x89#\x05\x61\x64min\x12!\n\x07\x45XECUTE\x10\x05\x1a\x14\xc2\x89#\x06\x64\x65vice\xc2\x89#\x06\x62ridge\x12H\n\x03\x41NY\x10\x06\x1a?\xc2\x89#\x06viewer\xc2\x89#\x08operator\xc2\x89#\x08\x61pprover\xc2\x89#\x05\x61\x64min\xc2\x89#\x06\x64\x65vice\xc2\x89#\x06\x62ridge\"P\n\x07\x43ontent\x12\x17\n\x13\x43ONTENT_UNSPECIFIED\x10\x00\x12\x0f\n\x03JOB\x10\x01\x1a\x06\xc8\x89#\x80\xa0\x0c\x12\x1b\n\x0f\x46\x41ILURE_SUMMARY\x10\x02\x1a\x06\xc8\x89#\x80\x80 :L\n\x06method\x12\x1e.google.protobuf.MethodOptions\x18\x96\xb1\x04 \x01(\x0b\x32\x1a.fleet.jobs.v1.MethodRules::\n\x11\x64\x65\x66\x61ult_page_size\x12\x1d.google.protobuf.FieldOptions\x18\x97\xb1\x04 \x01(\x05:2\n\x05roles\x12!.google.protobuf.EnumValueOptions\x18\x98\xb1\x04 \x03(\t:6\n\tmax_bytes\x12!.google.protobuf.EnumValueOptions\x18\x99\xb1\x04 \x01(\x05\x42t\n\x11\x63om.fleet.jobs.v1B\x0cOptionsProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66leet/jobs/v1/options.proto\x12\rfleet.jobs.v1\x1a google/protobuf/descriptor.proto\"\xbf\x04\n\x0bMethodRules\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\x39\n\npermission\x18\x02 \x01(\x0e\x32%.fleet.jobs.v1.MethodRules.Permission\x12\x15\n\rlarge_request\x18\x03 \x01(\x08\x12\x34\n\x08response\x18\x04 \x01(\x0e\x32\".fleet.jobs.v1.MethodRules.Content\"\xaf\x02\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x35\n\x04READ\x10\x01\x1a+\xc2\x89#\x06viewer\xc2\x89#\x08operator\xc2\x89#\x08\x61pprover\xc2\x89#\x05\x61\x64min\x12\"\n\x07OPERATE\x10\x02\x1a\x15\xc2\x89#\x08operator\xc2\x89#\x05\x61\x64min\x12\"\n\x07\x41PPROVE\x10\x03\x1a\x15\xc2\x89#\x08\x61pprover\xc2\x89#\x05\x61\x64min\x12\x19\n\nADMINISTER\x10\x04\x1a\t\xc2\x89#\x05\x61\x64min\x12!\n\x07\x45XECUTE\x10\x05\x1a\x14\xc2\x89#\x06\x64\x65vice\xc2\x89#\x06\x62ridge\x12H\n\x03\x41NY\x10\x06\x1a?\xc2\x89#\x06viewer\xc2\x89#\x08operator\xc2\x89#\x08\x61pprover\xc2\x89#\x05\x61\x64min\xc2\x89#\x06\x64\x65vice\xc2\x89#\x06\x62ridge\"e\n\x07\x43ontent\x12\x17\n\x13\x43ONTENT_UNSPECIFIED\x10\x00\x12\x0f\n\x03JOB\x10\x01\x1a\x06\xc8\x89#\x80\xa0\x0c\x12\x1b\n\x0f\x46\x41ILURE_SUMMARY\x10\x02\x1a\x06\xc8\x89#\x80\x80 \x12\x13\n\x06\x44\x45VICE\x10\x03\x1a\x07\xc8\x89#\x80\x80\x80\x02:L\n\x06method\x12\x1e.google.protobuf.MethodOptions\x18\x96\xb1\x04 \x01(\x0b\x32\x1a.fleet.jobs.v1.MethodRules::\n\x11\x64\x65\x66\x61ult_page_size\x12\x1d.google.protobuf.FieldOptions\x18\x97\xb1\x04 \x01(\x05:2\n\x05roles\x12!.google.protobuf.EnumValueOptions\x18\x98\xb1\x04 \x03(\t:6\n\tmax_bytes\x12!.google.protobuf.EnumValueOptions\x18\x99\xb1\x04 \x01(\x05\x42t\n\x11\x63om.fleet.jobs.v1B\x0cOptionsProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METHODRULES_PERMISSION'].values_by_name["OPERATE"]._serialized_options = b'\302\211#\010operator\302\211#\005admin'
   _globals['_METHODRULES_PERMISSION'].values_by_name["APPROVE"]._loaded_options = None
   _globals['_METHODRULES_PERMISSION'].values_by_name["APPROVE"]._serialized_options = b'\302\211#\010approver\302\211#\005admin'
-  _globals['_METHODRULES_PERMISSION'].values_by_name["DELETE"]._loaded_options = None
-  _globals['_METHODRULES_PERMISSION'].values_by_name["DELETE"]._serialized_options = b'\302\211#\005admin'
+  _globals['_METHODRULES_PERMISSION'].values_by_name["ADMINISTER"]._loaded_options = None
+  _globals['_METHODRULES_PERMISSION'].values_by_name["ADMINISTER"]._serialized_options = b'\302\211#\005admin'
   _globals['_METHODRULES_PERMISSION'].values_by_name["EXECUTE"]._loaded_options = None
   _globals['_METHODRULES_PERMISSION'].values_by_name["EXECUTE"]._serialized_options = b'\302\211#\006device\302\211#\006bridge'
   _globals['_METHODRULES_PERMISSION'].values_by_name["ANY"]._loaded_options = None
@@ -49,10 +49,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METHODRULES_CONTENT'].values_by_name["JOB"]._serialized_options = b'\310\211#\200\240\014'
   _globals['_METHODRULES_CONTENT'].values_by_name["FAILURE_SUMMARY"]._loaded_options = None
   _globals['_METHODRULES_CONTENT'].values_by_name["FAILURE_SUMMARY"]._serialized_options = b'\310\211#\200\200 '
+  _globals['_METHODRULES_CONTENT'].values_by_name["DEVICE"]._loaded_options = None
+  _globals['_METHODRULES_CONTENT'].values_by_name["DEVICE"]._serialized_options = b'\310\211#\200\200\200\002'
   _globals['_METHODRULES']._serialized_start=81
-  _globals['_METHODRULES']._serialized_end=631
+  _globals['_METHODRULES']._serialized_end=656
   _globals['_METHODRULES_PERMISSION']._serialized_start=250
-  _globals['_METHODRULES_PERMISSION']._serialized_end=549
-  _globals['_METHODRULES_CONTENT']._serialized_start=551
-  _globals['_METHODRULES_CONTENT']._serialized_end=631
+  _globals['_METHODRULES_PERMISSION']._serialized_end=553
+  _globals['_METHODRULES_CONTENT']._serialized_start=555
+  _globals['_METHODRULES_CONTENT']._serialized_end=656
 # @@protoc_insertion_point(module_scope)

@@ -40,8 +40,8 @@ class MethodRules(_message.Message):
         """Create and control jobs."""
         APPROVE: MethodRules._Permission.ValueType  # 3
         """Approve stages."""
-        DELETE: MethodRules._Permission.ValueType  # 4
-        """Delete jobs."""
+        ADMINISTER: MethodRules._Permission.ValueType  # 4
+        """Delete jobs, change devices."""
         EXECUTE: MethodRules._Permission.ValueType  # 5
         """Carry out executions, as a device or for devices."""
         ANY: MethodRules._Permission.ValueType  # 6
@@ -58,8 +58,8 @@ class MethodRules(_message.Message):
     """Create and control jobs."""
     APPROVE: MethodRules.Permission.ValueType  # 3
     """Approve stages."""
-    DELETE: MethodRules.Permission.ValueType  # 4
-    """Delete jobs."""
+    ADMINISTER: MethodRules.Permission.ValueType  # 4
+    """Delete jobs, change devices."""
     EXECUTE: MethodRules.Permission.ValueType  # 5
     """Carry out executions, as a device or for devices."""
     ANY: MethodRules.Permission.ValueType  # 6
@@ -79,6 +79,8 @@ class MethodRules(_message.Message):
         """
         FAILURE_SUMMARY: MethodRules._Content.ValueType  # 2
         """100 counts of failures, each with the IDs of five devices."""
+        DEVICE: MethodRules._Content.ValueType  # 3
+        """A device, and the executions in its queue that fit in the largest response."""
 
     class Content(_Content, metaclass=_ContentEnumTypeWrapper):
         """The largest part of a response, apart from the items of a page. The server reserves memory for it."""
@@ -91,6 +93,8 @@ class MethodRules(_message.Message):
     """
     FAILURE_SUMMARY: MethodRules.Content.ValueType  # 2
     """100 counts of failures, each with the IDs of five devices."""
+    DEVICE: MethodRules.Content.ValueType  # 3
+    """A device, and the executions in its queue that fit in the largest response."""
 
     SUMMARY_FIELD_NUMBER: _builtins.int
     PERMISSION_FIELD_NUMBER: _builtins.int
@@ -101,8 +105,8 @@ class MethodRules(_message.Message):
     permission: Global___MethodRules.Permission.ValueType
     """Required. The permission that a caller needs."""
     large_request: _builtins.bool
-    """Whether JOBS_MAX_REQUEST_BYTES limits the request, because it can have a document, reports,
-    stages or many device_ids. Other requests have at most 16 KiB.
+    """The request can have a document, reports, stages or many devices: JOBS_MAX_REQUEST_BYTES
+    limits it. Other requests have at most 16 KiB.
     """
     response: Global___MethodRules.Content.ValueType
     """What the response contains besides the items of a page."""

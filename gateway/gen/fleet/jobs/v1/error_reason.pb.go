@@ -159,7 +159,8 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_FOUND ErrorReason = 13
-	// The tenant has no such device.
+	// The tenant has no such device. If the request has several devices, `deviceIds` has up to 20 of
+	// those that are missing, as a JSON array, instead of `deviceId`.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -403,6 +404,13 @@ const (
 	//
 	//	{ "reason": "TIME_GATES_UNAVAILABLE", "domain": "jobs-grpc" }
 	ErrorReason_TIME_GATES_UNAVAILABLE ErrorReason = 44
+	// The tables of devices and groups belong to the platform, so this service only reads them. It can
+	// change labels and time zones. Register, remove and group devices in the platform.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "DEVICES_READ_ONLY", "domain": "jobs-grpc" }
+	ErrorReason_DEVICES_READ_ONLY ErrorReason = 49
 	// The execution does not have the expected version or execution_number. The details also
 	// carry the current DeviceExecution. Read it and decide again.
 	//
@@ -543,6 +551,7 @@ var (
 		42: "JOB_NOT_ADVANCEABLE",
 		43: "JOB_NOT_UPDATABLE",
 		44: "TIME_GATES_UNAVAILABLE",
+		49: "DEVICES_READ_ONLY",
 		24: "EXECUTION_CHANGED",
 		34: "JOB_CHANGED",
 		25: "OVERLOADED",
@@ -594,6 +603,7 @@ var (
 		"JOB_NOT_ADVANCEABLE":      42,
 		"JOB_NOT_UPDATABLE":        43,
 		"TIME_GATES_UNAVAILABLE":   44,
+		"DEVICES_READ_ONLY":        49,
 		"EXECUTION_CHANGED":        24,
 		"JOB_CHANGED":              34,
 		"OVERLOADED":               25,
@@ -638,7 +648,7 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xaa\b\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xc1\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -681,6 +691,7 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\x13JOB_NOT_ADVANCEABLE\x10*\x12\x15\n" +
 	"\x11JOB_NOT_UPDATABLE\x10+\x12\x1a\n" +
 	"\x16TIME_GATES_UNAVAILABLE\x10,\x12\x15\n" +
+	"\x11DEVICES_READ_ONLY\x101\x12\x15\n" +
 	"\x11EXECUTION_CHANGED\x10\x18\x12\x0f\n" +
 	"\vJOB_CHANGED\x10\"\x12\x0e\n" +
 	"\n" +

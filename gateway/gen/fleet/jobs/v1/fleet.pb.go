@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -235,11 +236,520 @@ func (x *ListDevicesResponse) GetNextPageToken() string {
 	return ""
 }
 
+type GetDeviceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the device.
+	DeviceId      string `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDeviceRequest) Reset() {
+	*x = GetDeviceRequest{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDeviceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDeviceRequest) ProtoMessage() {}
+
+func (x *GetDeviceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDeviceRequest.ProtoReflect.Descriptor instead.
+func (*GetDeviceRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GetDeviceRequest) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+type GetDeviceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The device.
+	Device *Device `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	// The first 100 executions in the queue of the device, with job_id: those that are IN_PROGRESS, then
+	// those that are QUEUED, each in the order in which the device gets them. Fewer if they would not fit.
+	Executions    []*JobExecution `protobuf:"bytes,2,rep,name=executions,proto3" json:"executions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDeviceResponse) Reset() {
+	*x = GetDeviceResponse{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDeviceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDeviceResponse) ProtoMessage() {}
+
+func (x *GetDeviceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDeviceResponse.ProtoReflect.Descriptor instead.
+func (*GetDeviceResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GetDeviceResponse) GetDevice() *Device {
+	if x != nil {
+		return x.Device
+	}
+	return nil
+}
+
+func (x *GetDeviceResponse) GetExecutions() []*JobExecution {
+	if x != nil {
+		return x.Executions
+	}
+	return nil
+}
+
+type UpdateDevicesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The devices, each once: the device_id, and the fields that update_mask names.
+	Devices []*Device `protobuf:"bytes,1,rep,name=devices,proto3" json:"devices,omitempty"`
+	// The fields to change. Labels are merged: those of the request are set, others stay. The groups of the
+	// request replace those of the device. An empty time_zone clears it. May be empty with
+	// `remove_labels` or `allow_missing`.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// The keys of labels to remove from all devices of the request. None of them may also be set.
+	RemoveLabels []string `protobuf:"bytes,3,rep,name=remove_labels,json=removeLabels,proto3" json:"remove_labels,omitempty"`
+	// Register the devices that do not exist.
+	AllowMissing  bool `protobuf:"varint,4,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateDevicesRequest) Reset() {
+	*x = UpdateDevicesRequest{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateDevicesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateDevicesRequest) ProtoMessage() {}
+
+func (x *UpdateDevicesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateDevicesRequest.ProtoReflect.Descriptor instead.
+func (*UpdateDevicesRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *UpdateDevicesRequest) GetDevices() []*Device {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *UpdateDevicesRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateDevicesRequest) GetRemoveLabels() []string {
+	if x != nil {
+		return x.RemoveLabels
+	}
+	return nil
+}
+
+func (x *UpdateDevicesRequest) GetAllowMissing() bool {
+	if x != nil {
+		return x.AllowMissing
+	}
+	return false
+}
+
+type UpdateDevicesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of devices that the call registered.
+	RegisteredCount int32 `protobuf:"varint,1,opt,name=registered_count,json=registeredCount,proto3" json:"registered_count,omitempty"`
+	// The number of the other devices.
+	UpdatedCount  int32 `protobuf:"varint,2,opt,name=updated_count,json=updatedCount,proto3" json:"updated_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateDevicesResponse) Reset() {
+	*x = UpdateDevicesResponse{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateDevicesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateDevicesResponse) ProtoMessage() {}
+
+func (x *UpdateDevicesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateDevicesResponse.ProtoReflect.Descriptor instead.
+func (*UpdateDevicesResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UpdateDevicesResponse) GetRegisteredCount() int32 {
+	if x != nil {
+		return x.RegisteredCount
+	}
+	return 0
+}
+
+func (x *UpdateDevicesResponse) GetUpdatedCount() int32 {
+	if x != nil {
+		return x.UpdatedCount
+	}
+	return 0
+}
+
+type DeleteDevicesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The IDs of the devices. Duplicates are ignored.
+	DeviceIds     []string `protobuf:"bytes,1,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteDevicesRequest) Reset() {
+	*x = DeleteDevicesRequest{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteDevicesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteDevicesRequest) ProtoMessage() {}
+
+func (x *DeleteDevicesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteDevicesRequest.ProtoReflect.Descriptor instead.
+func (*DeleteDevicesRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DeleteDevicesRequest) GetDeviceIds() []string {
+	if x != nil {
+		return x.DeviceIds
+	}
+	return nil
+}
+
+type DeleteDevicesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of devices that existed.
+	DeletedCount int32 `protobuf:"varint,1,opt,name=deleted_count,json=deletedCount,proto3" json:"deleted_count,omitempty"`
+	// The number of executions that the call ended.
+	EndedExecutionCount int32 `protobuf:"varint,2,opt,name=ended_execution_count,json=endedExecutionCount,proto3" json:"ended_execution_count,omitempty"`
+	// Executions remain that are QUEUED or HELD: call again.
+	Remaining     bool `protobuf:"varint,3,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteDevicesResponse) Reset() {
+	*x = DeleteDevicesResponse{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteDevicesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteDevicesResponse) ProtoMessage() {}
+
+func (x *DeleteDevicesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteDevicesResponse.ProtoReflect.Descriptor instead.
+func (*DeleteDevicesResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DeleteDevicesResponse) GetDeletedCount() int32 {
+	if x != nil {
+		return x.DeletedCount
+	}
+	return 0
+}
+
+func (x *DeleteDevicesResponse) GetEndedExecutionCount() int32 {
+	if x != nil {
+		return x.EndedExecutionCount
+	}
+	return 0
+}
+
+func (x *DeleteDevicesResponse) GetRemaining() bool {
+	if x != nil {
+		return x.Remaining
+	}
+	return false
+}
+
+type ListGroupsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The maximum number of groups. A page may have fewer although others follow: it also ends after
+	// 100,000 counted devices.
+	Limit *int32 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
+	// The next_page_token of the page before, with the other fields unchanged. Empty: the first page.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only groups whose ID starts with this text. Empty: all.
+	GroupIdPrefix string `protobuf:"bytes,3,opt,name=group_id_prefix,json=groupIdPrefix,proto3" json:"group_id_prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupsRequest) Reset() {
+	*x = ListGroupsRequest{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupsRequest) ProtoMessage() {}
+
+func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
+func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListGroupsRequest) GetLimit() int32 {
+	if x != nil && x.Limit != nil {
+		return *x.Limit
+	}
+	return 0
+}
+
+func (x *ListGroupsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListGroupsRequest) GetGroupIdPrefix() string {
+	if x != nil {
+		return x.GroupIdPrefix
+	}
+	return ""
+}
+
+type ListGroupsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The groups.
+	Groups []*Group `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	// The page_token of the next page. Empty: this is the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListGroupsResponse) Reset() {
+	*x = ListGroupsResponse{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListGroupsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListGroupsResponse) ProtoMessage() {}
+
+func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
+func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListGroupsResponse) GetGroups() []*Group {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *ListGroupsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// A group of devices. A group exists as long as it has members.
+type Group struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the group.
+	GroupId string `protobuf:"bytes,1,opt,name=group_id,json=groupId,proto3" json:"group_id,omitempty"`
+	// The number of devices. 10,001: more than 10,000.
+	DeviceCount   int32 `protobuf:"varint,2,opt,name=device_count,json=deviceCount,proto3" json:"device_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Group) Reset() {
+	*x = Group{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Group) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Group) ProtoMessage() {}
+
+func (x *Group) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Group.ProtoReflect.Descriptor instead.
+func (*Group) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Group) GetGroupId() string {
+	if x != nil {
+		return x.GroupId
+	}
+	return ""
+}
+
+func (x *Group) GetDeviceCount() int32 {
+	if x != nil {
+		return x.DeviceCount
+	}
+	return 0
+}
+
 var File_fleet_jobs_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_fleet_proto_rawDesc = "" +
 	"\n" +
-	"\x19fleet/jobs/v1/fleet.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x02\n" +
+	"\x19fleet/jobs/v1/fleet.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\x02\n" +
 	"\x06Device\x12D\n" +
 	"\tdevice_id\x18\x01 \x01(\tB'\xbaH$\xc8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2!.fleet.jobs.v1.Device.LabelsEntryB\x06\xbaH\x03\xd8\x01\x03R\x06labels\x12$\n" +
@@ -259,10 +769,54 @@ const file_fleet_jobs_v1_fleet_proto_rawDesc = "" +
 	"\x06_limit\"n\n" +
 	"\x13ListDevicesResponse\x12/\n" +
 	"\adevices\x18\x01 \x03(\v2\x15.fleet.jobs.v1.DeviceR\adevices\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2}\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"X\n" +
+	"\x10GetDeviceRequest\x12D\n" +
+	"\tdevice_id\x18\x01 \x01(\tB'\xbaH$\xc8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\"\x7f\n" +
+	"\x11GetDeviceResponse\x12-\n" +
+	"\x06device\x18\x01 \x01(\v2\x15.fleet.jobs.v1.DeviceR\x06device\x12;\n" +
+	"\n" +
+	"executions\x18\x02 \x03(\v2\x1b.fleet.jobs.v1.JobExecutionR\n" +
+	"executions\"\xae\x02\n" +
+	"\x14UpdateDevicesRequest\x12=\n" +
+	"\adevices\x18\x01 \x03(\v2\x15.fleet.jobs.v1.DeviceB\f\xbaH\t\xc8\x01\x01\x92\x01\x03\x10\xe8\aR\adevices\x12a\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB$\xbaH!\xe2\x01\x1e\x12\tgroup_ids\x12\x06labels\x12\ttime_zoneR\n" +
+	"updateMask\x12O\n" +
+	"\rremove_labels\x18\x03 \x03(\tB*\xbaH'\x92\x01$\x10 \" r\x1e\x10\x01\x18?2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\fremoveLabels\x12#\n" +
+	"\rallow_missing\x18\x04 \x01(\bR\fallowMissing\"g\n" +
+	"\x15UpdateDevicesResponse\x12)\n" +
+	"\x10registered_count\x18\x01 \x01(\x05R\x0fregisteredCount\x12#\n" +
+	"\rupdated_count\x18\x02 \x01(\x05R\fupdatedCount\"e\n" +
+	"\x14DeleteDevicesRequest\x12M\n" +
+	"\n" +
+	"device_ids\x18\x01 \x03(\tB.\xbaH+\xc8\x01\x01\x92\x01%\x10d\"!r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\tdeviceIds\"\x8e\x01\n" +
+	"\x15DeleteDevicesResponse\x12#\n" +
+	"\rdeleted_count\x18\x01 \x01(\x05R\fdeletedCount\x122\n" +
+	"\x15ended_execution_count\x18\x02 \x01(\x05R\x13endedExecutionCount\x12\x1c\n" +
+	"\tremaining\x18\x03 \x01(\bR\tremaining\"\xb3\x01\n" +
+	"\x11ListGroupsRequest\x12)\n" +
+	"\x05limit\x18\x01 \x01(\x05B\x0e\xbaH\a\x1a\x05\x18\xe8\a(\x01\xb8\x89#dH\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12J\n" +
+	"\x0fgroup_id_prefix\x18\x03 \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\rgroupIdPrefixB\b\n" +
+	"\x06_limit\"j\n" +
+	"\x12ListGroupsResponse\x12,\n" +
+	"\x06groups\x18\x01 \x03(\v2\x14.fleet.jobs.v1.GroupR\x06groups\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"E\n" +
+	"\x05Group\x12\x19\n" +
+	"\bgroup_id\x18\x01 \x01(\tR\agroupId\x12!\n" +
+	"\fdevice_count\x18\x02 \x01(\x05R\vdeviceCount2\xe1\x04\n" +
 	"\fFleetService\x12m\n" +
 	"\vListDevices\x12!.fleet.jobs.v1.ListDevicesRequest\x1a\".fleet.jobs.v1.ListDevicesResponse\"\x17\xb2\x89#\x10\n" +
-	"\fList devices\x10\x01\x90\x02\x01Br\n" +
+	"\fList devices\x10\x01\x90\x02\x01\x12x\n" +
+	"\tGetDevice\x12\x1f.fleet.jobs.v1.GetDeviceRequest\x1a .fleet.jobs.v1.GetDeviceResponse\"(\xb2\x89#!\n" +
+	"\x1bRead a device and its queue\x10\x01 \x03\x90\x02\x01\x12\x83\x01\n" +
+	"\rUpdateDevices\x12#.fleet.jobs.v1.UpdateDevicesRequest\x1a$.fleet.jobs.v1.UpdateDevicesResponse\"'\xb2\x89# \n" +
+	"\x1aChange or register devices\x10\x04\x18\x01\x90\x02\x02\x12w\n" +
+	"\rDeleteDevices\x12#.fleet.jobs.v1.DeleteDevicesRequest\x1a$.fleet.jobs.v1.DeleteDevicesResponse\"\x1b\xb2\x89#\x14\n" +
+	"\x0eRemove devices\x10\x04\x18\x01\x90\x02\x02\x12i\n" +
+	"\n" +
+	"ListGroups\x12 .fleet.jobs.v1.ListGroupsRequest\x1a!.fleet.jobs.v1.ListGroupsResponse\"\x16\xb2\x89#\x0f\n" +
+	"\vList groups\x10\x01\x90\x02\x01Br\n" +
 	"\x11com.fleet.jobs.v1B\n" +
 	"FleetProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3"
 
@@ -278,25 +832,49 @@ func file_fleet_jobs_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_fleet_jobs_v1_fleet_proto_rawDescData
 }
 
-var file_fleet_jobs_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_fleet_jobs_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_fleet_jobs_v1_fleet_proto_goTypes = []any{
 	(*Device)(nil),                // 0: fleet.jobs.v1.Device
 	(*ListDevicesRequest)(nil),    // 1: fleet.jobs.v1.ListDevicesRequest
 	(*ListDevicesResponse)(nil),   // 2: fleet.jobs.v1.ListDevicesResponse
-	nil,                           // 3: fleet.jobs.v1.Device.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(*GetDeviceRequest)(nil),      // 3: fleet.jobs.v1.GetDeviceRequest
+	(*GetDeviceResponse)(nil),     // 4: fleet.jobs.v1.GetDeviceResponse
+	(*UpdateDevicesRequest)(nil),  // 5: fleet.jobs.v1.UpdateDevicesRequest
+	(*UpdateDevicesResponse)(nil), // 6: fleet.jobs.v1.UpdateDevicesResponse
+	(*DeleteDevicesRequest)(nil),  // 7: fleet.jobs.v1.DeleteDevicesRequest
+	(*DeleteDevicesResponse)(nil), // 8: fleet.jobs.v1.DeleteDevicesResponse
+	(*ListGroupsRequest)(nil),     // 9: fleet.jobs.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),    // 10: fleet.jobs.v1.ListGroupsResponse
+	(*Group)(nil),                 // 11: fleet.jobs.v1.Group
+	nil,                           // 12: fleet.jobs.v1.Device.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*JobExecution)(nil),          // 14: fleet.jobs.v1.JobExecution
+	(*fieldmaskpb.FieldMask)(nil), // 15: google.protobuf.FieldMask
 }
 var file_fleet_jobs_v1_fleet_proto_depIdxs = []int32{
-	3, // 0: fleet.jobs.v1.Device.labels:type_name -> fleet.jobs.v1.Device.LabelsEntry
-	4, // 1: fleet.jobs.v1.Device.last_seen_at:type_name -> google.protobuf.Timestamp
-	0, // 2: fleet.jobs.v1.ListDevicesResponse.devices:type_name -> fleet.jobs.v1.Device
-	1, // 3: fleet.jobs.v1.FleetService.ListDevices:input_type -> fleet.jobs.v1.ListDevicesRequest
-	2, // 4: fleet.jobs.v1.FleetService.ListDevices:output_type -> fleet.jobs.v1.ListDevicesResponse
-	4, // [4:5] is the sub-list for method output_type
-	3, // [3:4] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	12, // 0: fleet.jobs.v1.Device.labels:type_name -> fleet.jobs.v1.Device.LabelsEntry
+	13, // 1: fleet.jobs.v1.Device.last_seen_at:type_name -> google.protobuf.Timestamp
+	0,  // 2: fleet.jobs.v1.ListDevicesResponse.devices:type_name -> fleet.jobs.v1.Device
+	0,  // 3: fleet.jobs.v1.GetDeviceResponse.device:type_name -> fleet.jobs.v1.Device
+	14, // 4: fleet.jobs.v1.GetDeviceResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	0,  // 5: fleet.jobs.v1.UpdateDevicesRequest.devices:type_name -> fleet.jobs.v1.Device
+	15, // 6: fleet.jobs.v1.UpdateDevicesRequest.update_mask:type_name -> google.protobuf.FieldMask
+	11, // 7: fleet.jobs.v1.ListGroupsResponse.groups:type_name -> fleet.jobs.v1.Group
+	1,  // 8: fleet.jobs.v1.FleetService.ListDevices:input_type -> fleet.jobs.v1.ListDevicesRequest
+	3,  // 9: fleet.jobs.v1.FleetService.GetDevice:input_type -> fleet.jobs.v1.GetDeviceRequest
+	5,  // 10: fleet.jobs.v1.FleetService.UpdateDevices:input_type -> fleet.jobs.v1.UpdateDevicesRequest
+	7,  // 11: fleet.jobs.v1.FleetService.DeleteDevices:input_type -> fleet.jobs.v1.DeleteDevicesRequest
+	9,  // 12: fleet.jobs.v1.FleetService.ListGroups:input_type -> fleet.jobs.v1.ListGroupsRequest
+	2,  // 13: fleet.jobs.v1.FleetService.ListDevices:output_type -> fleet.jobs.v1.ListDevicesResponse
+	4,  // 14: fleet.jobs.v1.FleetService.GetDevice:output_type -> fleet.jobs.v1.GetDeviceResponse
+	6,  // 15: fleet.jobs.v1.FleetService.UpdateDevices:output_type -> fleet.jobs.v1.UpdateDevicesResponse
+	8,  // 16: fleet.jobs.v1.FleetService.DeleteDevices:output_type -> fleet.jobs.v1.DeleteDevicesResponse
+	10, // 17: fleet.jobs.v1.FleetService.ListGroups:output_type -> fleet.jobs.v1.ListGroupsResponse
+	13, // [13:18] is the sub-list for method output_type
+	8,  // [8:13] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_fleet_proto_init() }
@@ -304,15 +882,17 @@ func file_fleet_jobs_v1_fleet_proto_init() {
 	if File_fleet_jobs_v1_fleet_proto != nil {
 		return
 	}
+	file_fleet_jobs_v1_jobs_proto_init()
 	file_fleet_jobs_v1_options_proto_init()
 	file_fleet_jobs_v1_fleet_proto_msgTypes[1].OneofWrappers = []any{}
+	file_fleet_jobs_v1_fleet_proto_msgTypes[9].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_fleet_proto_rawDesc), len(file_fleet_jobs_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,7 +19,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	FleetService_ListDevices_FullMethodName = "/fleet.jobs.v1.FleetService/ListDevices"
+	FleetService_ListDevices_FullMethodName   = "/fleet.jobs.v1.FleetService/ListDevices"
+	FleetService_GetDevice_FullMethodName     = "/fleet.jobs.v1.FleetService/GetDevice"
+	FleetService_UpdateDevices_FullMethodName = "/fleet.jobs.v1.FleetService/UpdateDevices"
+	FleetService_DeleteDevices_FullMethodName = "/fleet.jobs.v1.FleetService/DeleteDevices"
+	FleetService_ListGroups_FullMethodName    = "/fleet.jobs.v1.FleetService/ListGroups"
 )
 
 // FleetServiceClient is the client API for FleetService service.
@@ -39,6 +43,33 @@ type FleetServiceClient interface {
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListDevices(ctx context.Context, in *ListDevicesRequest, opts ...grpc.CallOption) (*ListDevicesResponse, error)
+	// Returns a device with its labels and groups, and its queue.
+	//
+	//	NOT_FOUND            DEVICE_NOT_FOUND
+	GetDevice(ctx context.Context, in *GetDeviceRequest, opts ...grpc.CallOption) (*GetDeviceResponse, error)
+	// Changes labels, time zones and groups of devices: of all of them, or of none. With
+	// `allow_missing`, it also registers devices. Executions of jobs that exist do not change.
+	//
+	// Registering devices and changing groups are possible only if the device tables belong to this
+	// service, not to a platform; labels and time zones can always be changed.
+	//
+	//	NOT_FOUND            DEVICE_NOT_FOUND: without allow_missing; up to 20 devices are named
+	//	FAILED_PRECONDITION  DEVICES_READ_ONLY
+	UpdateDevices(ctx context.Context, in *UpdateDevicesRequest, opts ...grpc.CallOption) (*UpdateDevicesResponse, error)
+	// Removes devices, their groups and their labels. Then ends their executions that are QUEUED or HELD as
+	// REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
+	// `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+	// their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
+	//
+	// Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
+	// the same time has added.
+	//
+	//	FAILED_PRECONDITION  DEVICES_READ_ONLY
+	DeleteDevices(ctx context.Context, in *DeleteDevicesRequest, opts ...grpc.CallOption) (*DeleteDevicesResponse, error)
+	// Lists the groups of devices with the number of their devices, in the order of group_id.
+	//
+	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+	ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error)
 }
 
 type fleetServiceClient struct {
@@ -53,6 +84,46 @@ func (c *fleetServiceClient) ListDevices(ctx context.Context, in *ListDevicesReq
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListDevicesResponse)
 	err := c.cc.Invoke(ctx, FleetService_ListDevices_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) GetDevice(ctx context.Context, in *GetDeviceRequest, opts ...grpc.CallOption) (*GetDeviceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetDeviceResponse)
+	err := c.cc.Invoke(ctx, FleetService_GetDevice_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) UpdateDevices(ctx context.Context, in *UpdateDevicesRequest, opts ...grpc.CallOption) (*UpdateDevicesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateDevicesResponse)
+	err := c.cc.Invoke(ctx, FleetService_UpdateDevices_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) DeleteDevices(ctx context.Context, in *DeleteDevicesRequest, opts ...grpc.CallOption) (*DeleteDevicesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteDevicesResponse)
+	err := c.cc.Invoke(ctx, FleetService_DeleteDevices_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListGroupsResponse)
+	err := c.cc.Invoke(ctx, FleetService_ListGroups_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +147,33 @@ type FleetServiceServer interface {
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListDevices(context.Context, *ListDevicesRequest) (*ListDevicesResponse, error)
+	// Returns a device with its labels and groups, and its queue.
+	//
+	//	NOT_FOUND            DEVICE_NOT_FOUND
+	GetDevice(context.Context, *GetDeviceRequest) (*GetDeviceResponse, error)
+	// Changes labels, time zones and groups of devices: of all of them, or of none. With
+	// `allow_missing`, it also registers devices. Executions of jobs that exist do not change.
+	//
+	// Registering devices and changing groups are possible only if the device tables belong to this
+	// service, not to a platform; labels and time zones can always be changed.
+	//
+	//	NOT_FOUND            DEVICE_NOT_FOUND: without allow_missing; up to 20 devices are named
+	//	FAILED_PRECONDITION  DEVICES_READ_ONLY
+	UpdateDevices(context.Context, *UpdateDevicesRequest) (*UpdateDevicesResponse, error)
+	// Removes devices, their groups and their labels. Then ends their executions that are QUEUED or HELD as
+	// REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
+	// `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
+	// their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
+	//
+	// Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
+	// the same time has added.
+	//
+	//	FAILED_PRECONDITION  DEVICES_READ_ONLY
+	DeleteDevices(context.Context, *DeleteDevicesRequest) (*DeleteDevicesResponse, error)
+	// Lists the groups of devices with the number of their devices, in the order of group_id.
+	//
+	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
 	mustEmbedUnimplementedFleetServiceServer()
 }
 
@@ -88,6 +186,18 @@ type UnimplementedFleetServiceServer struct{}
 
 func (UnimplementedFleetServiceServer) ListDevices(context.Context, *ListDevicesRequest) (*ListDevicesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDevices not implemented")
+}
+func (UnimplementedFleetServiceServer) GetDevice(context.Context, *GetDeviceRequest) (*GetDeviceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetDevice not implemented")
+}
+func (UnimplementedFleetServiceServer) UpdateDevices(context.Context, *UpdateDevicesRequest) (*UpdateDevicesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateDevices not implemented")
+}
+func (UnimplementedFleetServiceServer) DeleteDevices(context.Context, *DeleteDevicesRequest) (*DeleteDevicesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteDevices not implemented")
+}
+func (UnimplementedFleetServiceServer) ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListGroups not implemented")
 }
 func (UnimplementedFleetServiceServer) mustEmbedUnimplementedFleetServiceServer() {}
 func (UnimplementedFleetServiceServer) testEmbeddedByValue()                      {}
@@ -128,6 +238,78 @@ func _FleetService_ListDevices_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_GetDevice_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetDeviceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).GetDevice(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_GetDevice_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).GetDevice(ctx, req.(*GetDeviceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_UpdateDevices_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateDevicesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).UpdateDevices(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_UpdateDevices_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).UpdateDevices(ctx, req.(*UpdateDevicesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_DeleteDevices_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteDevicesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).DeleteDevices(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_DeleteDevices_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).DeleteDevices(ctx, req.(*DeleteDevicesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_ListGroups_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListGroupsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).ListGroups(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_ListGroups_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).ListGroups(ctx, req.(*ListGroupsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // FleetService_ServiceDesc is the grpc.ServiceDesc for FleetService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -138,6 +320,22 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListDevices",
 			Handler:    _FleetService_ListDevices_Handler,
+		},
+		{
+			MethodName: "GetDevice",
+			Handler:    _FleetService_GetDevice_Handler,
+		},
+		{
+			MethodName: "UpdateDevices",
+			Handler:    _FleetService_UpdateDevices_Handler,
+		},
+		{
+			MethodName: "DeleteDevices",
+			Handler:    _FleetService_DeleteDevices_Handler,
+		},
+		{
+			MethodName: "ListGroups",
+			Handler:    _FleetService_ListGroups_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -34,8 +34,8 @@ const (
 	MethodRules_OPERATE MethodRules_Permission = 2
 	// Approve stages.
 	MethodRules_APPROVE MethodRules_Permission = 3
-	// Delete jobs.
-	MethodRules_DELETE MethodRules_Permission = 4
+	// Delete jobs, change devices.
+	MethodRules_ADMINISTER MethodRules_Permission = 4
 	// Carry out executions, as a device or for devices.
 	MethodRules_EXECUTE MethodRules_Permission = 5
 	// Every role may call the method.
@@ -49,7 +49,7 @@ var (
 		1: "READ",
 		2: "OPERATE",
 		3: "APPROVE",
-		4: "DELETE",
+		4: "ADMINISTER",
 		5: "EXECUTE",
 		6: "ANY",
 	}
@@ -58,7 +58,7 @@ var (
 		"READ":                   1,
 		"OPERATE":                2,
 		"APPROVE":                3,
-		"DELETE":                 4,
+		"ADMINISTER":             4,
 		"EXECUTE":                5,
 		"ANY":                    6,
 	}
@@ -102,6 +102,8 @@ const (
 	MethodRules_JOB MethodRules_Content = 1
 	// 100 counts of failures, each with the IDs of five devices.
 	MethodRules_FAILURE_SUMMARY MethodRules_Content = 2
+	// A device, and the executions in its queue that fit in the largest response.
+	MethodRules_DEVICE MethodRules_Content = 3
 )
 
 // Enum value maps for MethodRules_Content.
@@ -110,11 +112,13 @@ var (
 		0: "CONTENT_UNSPECIFIED",
 		1: "JOB",
 		2: "FAILURE_SUMMARY",
+		3: "DEVICE",
 	}
 	MethodRules_Content_value = map[string]int32{
 		"CONTENT_UNSPECIFIED": 0,
 		"JOB":                 1,
 		"FAILURE_SUMMARY":     2,
+		"DEVICE":              3,
 	}
 )
 
@@ -152,8 +156,8 @@ type MethodRules struct {
 	Summary string `protobuf:"bytes,1,opt,name=summary,proto3" json:"summary,omitempty"`
 	// Required. The permission that a caller needs.
 	Permission MethodRules_Permission `protobuf:"varint,2,opt,name=permission,proto3,enum=fleet.jobs.v1.MethodRules_Permission" json:"permission,omitempty"`
-	// Whether JOBS_MAX_REQUEST_BYTES limits the request, because it can have a document, reports,
-	// stages or many device_ids. Other requests have at most 16 KiB.
+	// The request can have a document, reports, stages or many devices: JOBS_MAX_REQUEST_BYTES
+	// limits it. Other requests have at most 16 KiB.
 	LargeRequest bool `protobuf:"varint,3,opt,name=large_request,json=largeRequest,proto3" json:"large_request,omitempty"`
 	// What the response contains besides the items of a page.
 	Response      MethodRules_Content `protobuf:"varint,4,opt,name=response,proto3,enum=fleet.jobs.v1.MethodRules_Content" json:"response,omitempty"`
@@ -288,27 +292,29 @@ var File_fleet_jobs_v1_options_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_options_proto_rawDesc = "" +
 	"\n" +
-	"\x1bfleet/jobs/v1/options.proto\x12\rfleet.jobs.v1\x1a google/protobuf/descriptor.proto\"\xd3\x04\n" +
+	"\x1bfleet/jobs/v1/options.proto\x12\rfleet.jobs.v1\x1a google/protobuf/descriptor.proto\"\xec\x04\n" +
 	"\vMethodRules\x12\x18\n" +
 	"\asummary\x18\x01 \x01(\tR\asummary\x12E\n" +
 	"\n" +
 	"permission\x18\x02 \x01(\x0e2%.fleet.jobs.v1.MethodRules.PermissionR\n" +
 	"permission\x12#\n" +
 	"\rlarge_request\x18\x03 \x01(\bR\flargeRequest\x12>\n" +
-	"\bresponse\x18\x04 \x01(\x0e2\".fleet.jobs.v1.MethodRules.ContentR\bresponse\"\xab\x02\n" +
+	"\bresponse\x18\x04 \x01(\x0e2\".fleet.jobs.v1.MethodRules.ContentR\bresponse\"\xaf\x02\n" +
 	"\n" +
 	"Permission\x12\x1a\n" +
 	"\x16PERMISSION_UNSPECIFIED\x10\x00\x125\n" +
 	"\x04READ\x10\x01\x1a+\u0089#\x06viewer\u0089#\boperator\u0089#\bapprover\u0089#\x05admin\x12\"\n" +
 	"\aOPERATE\x10\x02\x1a\x15\u0089#\boperator\u0089#\x05admin\x12\"\n" +
-	"\aAPPROVE\x10\x03\x1a\x15\u0089#\bapprover\u0089#\x05admin\x12\x15\n" +
-	"\x06DELETE\x10\x04\x1a\t\u0089#\x05admin\x12!\n" +
+	"\aAPPROVE\x10\x03\x1a\x15\u0089#\bapprover\u0089#\x05admin\x12\x19\n" +
+	"\n" +
+	"ADMINISTER\x10\x04\x1a\t\u0089#\x05admin\x12!\n" +
 	"\aEXECUTE\x10\x05\x1a\x14\u0089#\x06device\u0089#\x06bridge\x12H\n" +
-	"\x03ANY\x10\x06\x1a?\u0089#\x06viewer\u0089#\boperator\u0089#\bapprover\u0089#\x05admin\u0089#\x06device\u0089#\x06bridge\"P\n" +
+	"\x03ANY\x10\x06\x1a?\u0089#\x06viewer\u0089#\boperator\u0089#\bapprover\u0089#\x05admin\u0089#\x06device\u0089#\x06bridge\"e\n" +
 	"\aContent\x12\x17\n" +
 	"\x13CONTENT_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\x03JOB\x10\x01\x1a\x06ȉ#\x80\xa0\f\x12\x1b\n" +
-	"\x0fFAILURE_SUMMARY\x10\x02\x1a\x06ȉ#\x80\x80 :T\n" +
+	"\x0fFAILURE_SUMMARY\x10\x02\x1a\x06ȉ#\x80\x80 \x12\x13\n" +
+	"\x06DEVICE\x10\x03\x1a\aȉ#\x80\x80\x80\x02:T\n" +
 	"\x06method\x12\x1e.google.protobuf.MethodOptions\x18\x96\xb1\x04 \x01(\v2\x1a.fleet.jobs.v1.MethodRulesR\x06method:K\n" +
 	"\x11default_page_size\x12\x1d.google.protobuf.FieldOptions\x18\x97\xb1\x04 \x01(\x05R\x0fdefaultPageSize:9\n" +
 	"\x05roles\x12!.google.protobuf.EnumValueOptions\x18\x98\xb1\x04 \x03(\tR\x05roles:@\n" +

@@ -1,0 +1,151 @@
+-- depends on: queued_status_at
+-- Removes devices, their groups and their labels. Then ends their executions that are QUEUED or HELD
+-- as REJECTED, at most p_max_executions of them: remaining says whether there are more. Executions
+-- that are IN_PROGRESS stay, and their devices can report. Ignores devices that do not exist, so a
+-- repeated call ends the executions that are left, also those of jobs that were created meanwhile.
+--
+-- Waits up to p_wait_ms for each job lock, then raises lock_not_available (SQLSTATE 55P03). Raises
+-- DEVICES_READ_ONLY if the device tables are the platform's.
+CREATE OR REPLACE FUNCTION jobs.delete_devices(
+    p_tenant_id text,
+    p_device_ids text[],  -- no duplicates
+    p_max_executions integer,
+    p_wait_ms integer,
+    OUT deleted_count integer,
+    OUT ended_count integer,
+    OUT remaining boolean
+)
+LANGUAGE plpgsql
+-- settings: lookup, nested loops
+AS $$
+DECLARE
+    v_now timestamptz;
+    v_job_id text;
+    v_job_ids text[];     -- the executions to end: the first two arrays are parallel
+    v_device_ids text[];
+    v_ended_job_ids text[];  -- the ended executions: also parallel
+    v_ended_stages smallint[];
+    v_details jsonb := '{"reason": "device removed"}';
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    IF NOT (SELECT t.is_own FROM jobs.device_tables t) THEN
+        PERFORM jobs.raise_error('DEVICES_READ_ONLY');
+    END IF;
+
+    PERFORM jobs.lock_devices(p_tenant_id, p_device_ids);
+    DELETE FROM public.device_group_members m
+    USING (
+        SELECT m.row_id
+        FROM unnest(p_device_ids) AS u (device_id)
+        CROSS JOIN LATERAL (
+            SELECT m.ctid AS row_id
+            FROM public.device_group_members m
+            WHERE m.tenant_id = p_tenant_id AND m.device_id = u.device_id
+            OFFSET 0
+        ) m
+    ) gone
+    WHERE m.tenant_id = p_tenant_id AND m.ctid = gone.row_id;
+    DELETE FROM jobs.devices d
+    USING (
+        SELECT d.row_id
+        FROM unnest(p_device_ids) AS u (device_id)
+        CROSS JOIN LATERAL (
+            SELECT d.ctid AS row_id
+            FROM jobs.devices d
+            WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
+            OFFSET 0
+        ) d
+    ) gone
+    WHERE d.tenant_id = p_tenant_id AND d.ctid = gone.row_id;
+    DELETE FROM public.device_state d
+    USING (
+        SELECT d.row_id
+        FROM unnest(p_device_ids) AS u (device_id)
+        CROSS JOIN LATERAL (
+            SELECT d.ctid AS row_id
+            FROM public.device_state d
+            WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
+            OFFSET 0
+        ) d
+    ) gone
+    WHERE d.tenant_id = p_tenant_id AND d.ctid = gone.row_id;
+    GET DIAGNOSTICS deleted_count = ROW_COUNT;
+
+    -- One more than may end, to know whether more remain.
+    SELECT array_agg(e.job_id), array_agg(e.device_id) INTO v_job_ids, v_device_ids
+    FROM jobs.queued_executions(p_tenant_id, p_device_ids, p_max_executions + 1) e;
+    remaining := coalesce(cardinality(v_job_ids) > p_max_executions, false);
+    ended_count := 0;
+    IF v_job_ids IS NULL THEN
+        RETURN;
+    END IF;
+    v_job_ids := v_job_ids[:p_max_executions];
+    v_device_ids := v_device_ids[:p_max_executions];
+
+    PERFORM jobs.lock_jobs(p_tenant_id, v_job_ids, p_wait_ms);
+    v_now := jobs.clock_time();
+    PERFORM jobs.set_read_time(v_now);
+
+    -- Read again under the job locks: a device may have started, and a job may have ended.
+    WITH updated AS (
+        UPDATE jobs.job_executions e
+        SET status = 'REJECTED', canceled_by_operator = true, status_details = v_details,
+            version = e.version + 1, last_updated_at = v_now
+        FROM (
+            SELECT e.row_id
+            FROM unnest(v_job_ids, v_device_ids) AS u (job_id, device_id)
+            CROSS JOIN LATERAL (
+                SELECT e.ctid AS row_id, e.status
+                FROM jobs.job_executions e
+                WHERE e.tenant_id = p_tenant_id AND e.job_id = u.job_id AND e.device_id = u.device_id
+                OFFSET 0
+            ) e
+            CROSS JOIN LATERAL (
+                SELECT j.canceled_at, j.expires_at, j.deleted_at
+                FROM jobs.jobs j
+                WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id
+                OFFSET 0
+            ) j
+            WHERE e.status = 'QUEUED' AND j.deleted_at IS NULL
+              AND jobs.queued_status_at(j.canceled_at, j.expires_at, v_now) = 'QUEUED'
+        ) queued
+        WHERE e.tenant_id = p_tenant_id AND e.ctid = queued.row_id
+        RETURNING e.job_id, e.stage
+    )
+    SELECT count(*), array_agg(u.job_id), array_agg(u.stage)
+    INTO ended_count, v_ended_job_ids, v_ended_stages
+    FROM updated u;
+    IF ended_count = 0 THEN
+        RETURN;
+    END IF;
+
+    UPDATE jobs.job_progress p
+    SET queued = p.queued - c.executions, rejected = p.rejected + c.executions
+    FROM (
+        SELECT p.row_id, u.executions
+        FROM (
+            SELECT u.job_id, count(*)::integer AS executions
+            FROM unnest(v_ended_job_ids) AS u (job_id)
+            GROUP BY u.job_id
+        ) u
+        CROSS JOIN LATERAL (
+            SELECT p.ctid AS row_id
+            FROM jobs.job_progress p
+            WHERE p.tenant_id = p_tenant_id AND p.job_id = u.job_id
+            OFFSET 0
+        ) p
+    ) c
+    WHERE p.tenant_id = p_tenant_id AND p.ctid = c.row_id;
+    PERFORM jobs.count_stage_changes(
+        p_tenant_id, v_ended_job_ids, v_ended_stages,
+        array_fill('QUEUED'::jobs.execution_status, ARRAY[ended_count]),
+        array_fill('REJECTED'::jobs.execution_status, ARRAY[ended_count])
+    );
+
+    v_ended_job_ids := ARRAY(SELECT DISTINCT u.job_id FROM unnest(v_ended_job_ids) AS u (job_id));
+    PERFORM jobs.complete_finished_jobs(p_tenant_id, v_ended_job_ids, v_now);
+    FOREACH v_job_id IN ARRAY v_ended_job_ids LOOP
+        PERFORM jobs.apply_rollout_rules(p_tenant_id, v_job_id, v_now);
+    END LOOP;
+END $$;

@@ -1,0 +1,67 @@
+-- depends on: execution_states
+-- Returns a device, and in further rows the first p_limit executions of its queue, in its order: those
+-- IN_PROGRESS, then those QUEUED. The first row has no job_id, the others have no columns of the device.
+--
+-- Raises DEVICE_NOT_FOUND.
+CREATE OR REPLACE FUNCTION jobs.get_device(
+    p_tenant_id text, p_device_id text, p_limit integer
+) RETURNS TABLE (
+    labels jsonb,
+    time_zone text,
+    group_ids text[],   -- in order, at most 1,000
+    last_seen_at timestamptz,
+    job_id text,
+    device_id text,
+    status text,
+    status_details jsonb,
+    execution_number integer,
+    queued_at timestamptz,
+    started_at timestamptz,
+    last_updated_at timestamptz,
+    version integer,
+    times_out_at timestamptz,
+    failure_code text,
+    stage smallint
+)
+LANGUAGE plpgsql STABLE  -- see set_read_time
+-- Only the index on the device's queue delivers the order; see next_execution.
+-- settings: page
+AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+    PERFORM jobs.set_read_time(jobs.clock_time());
+
+    PERFORM FROM public.device_state d
+    WHERE d.tenant_id = p_tenant_id AND d.device_id = p_device_id;
+    IF NOT FOUND THEN
+        PERFORM jobs.raise_error('DEVICE_NOT_FOUND');
+    END IF;
+
+    SELECT d.labels, d.time_zone, d.last_seen_at INTO labels, time_zone, last_seen_at
+    FROM jobs.devices d
+    WHERE d.tenant_id = p_tenant_id AND d.device_id = p_device_id;
+    labels := coalesce(labels, '{}');
+    device_id := p_device_id;
+    group_ids := jobs.device_groups(p_tenant_id, p_device_id, 1000);
+    RETURN NEXT;
+
+    RETURN QUERY
+    SELECT NULL::jsonb, NULL::text, NULL::text[], NULL::timestamptz, s.job_id, s.device_id, s.status,
+           s.status_details, s.execution_number, s.queued_at, s.started_at, s.last_updated_at,
+           s.version, s.times_out_at, s.failure_code, s.stage
+    FROM (
+        SELECT q.is_queued, q.queued_at, q.job_id
+        FROM jobs.pending_executions q
+        WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id
+        ORDER BY q.is_queued, q.queued_at, q.job_id
+        LIMIT p_limit
+    ) page
+    CROSS JOIN LATERAL (
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = page.job_id AND s.device_id = p_device_id
+        OFFSET 0
+    ) s
+    ORDER BY page.is_queued, page.queued_at, page.job_id;
+END $$;

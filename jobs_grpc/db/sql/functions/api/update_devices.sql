@@ -1,0 +1,104 @@
+-- Changes labels, time zones and groups of devices: all or nothing. Returns how many devices it
+-- registered, and how many existed before. The first arrays are parallel, with one element per device.
+--
+-- Raises DEVICES_NOT_FOUND (unless p_allow_missing), TOO_MANY_LABELS, and, if the device tables are
+-- the platform's, DEVICES_READ_ONLY for a device to register and for groups.
+CREATE OR REPLACE FUNCTION jobs.update_devices(
+    p_tenant_id text,
+    p_device_ids text[],     -- no duplicates
+    p_labels text[],         -- JSON objects: labels to set; others stay. NULL: none to set
+    p_time_zones text[],     -- '': clears it. NULL: all stay
+    p_group_ids text[],      -- JSON arrays: the groups of the device from now on. NULL: they stay
+    p_remove_labels text[],  -- keys, for all devices
+    p_allow_missing boolean, -- register the devices that do not exist
+    OUT registered_count integer,
+    OUT updated_count integer
+)
+LANGUAGE plpgsql
+-- settings: lookup, nested loops
+AS $$
+DECLARE
+    v_is_own boolean := (SELECT t.is_own FROM jobs.device_tables t);
+    v_sets_time_zone boolean := p_time_zones IS NOT NULL;
+    v_missing text[];
+    v_index bigint;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    IF p_group_ids IS NOT NULL AND NOT v_is_own THEN
+        PERFORM jobs.raise_error('DEVICES_READ_ONLY');
+    END IF;
+
+    -- Calls that change or remove the same devices wait here, so their further locks can't deadlock.
+    -- The request role may not lock rows of the platform.
+    IF v_is_own THEN
+        PERFORM jobs.lock_devices(p_tenant_id, p_device_ids);
+    END IF;
+
+    v_missing := jobs.missing_devices(p_tenant_id, p_device_ids);
+    registered_count := 0;
+    IF v_missing IS NOT NULL THEN
+        IF NOT p_allow_missing THEN
+            PERFORM jobs.raise_error('DEVICES_NOT_FOUND', '', jsonb_build_object(
+                'device_ids', v_missing[1:20], 'count', cardinality(v_missing)
+            ));
+        ELSIF NOT v_is_own THEN
+            PERFORM jobs.raise_error('DEVICES_READ_ONLY');
+        END IF;
+        INSERT INTO public.device_state (tenant_id, device_id)
+        SELECT p_tenant_id, u.device_id
+        FROM unnest(v_missing) AS u (device_id)
+        ORDER BY u.device_id COLLATE "C"
+        ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS registered_count = ROW_COUNT;
+    END IF;
+    updated_count := cardinality(p_device_ids) - registered_count;
+
+    IF p_labels IS NOT NULL OR p_time_zones IS NOT NULL OR p_remove_labels <> '{}' THEN
+        INSERT INTO jobs.devices AS d (tenant_id, device_id, labels, time_zone)
+        SELECT p_tenant_id, u.device_id, coalesce(u.labels::jsonb, '{}'), nullif(u.time_zone, '')
+        FROM unnest(p_device_ids, p_labels, p_time_zones) AS u (device_id, labels, time_zone)
+        ORDER BY u.device_id COLLATE "C"
+        ON CONFLICT (tenant_id, device_id) DO UPDATE
+        SET labels = (d.labels || excluded.labels) - p_remove_labels,
+            time_zone = CASE WHEN v_sets_time_zone THEN excluded.time_zone ELSE d.time_zone END;
+    END IF;
+    IF p_labels IS NOT NULL THEN
+        SELECT u.n - 1 INTO v_index
+        FROM unnest(p_device_ids) WITH ORDINALITY AS u (device_id, n)
+        CROSS JOIN LATERAL (
+            SELECT d.labels
+            FROM jobs.devices d
+            WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
+            OFFSET 0
+        ) d
+        WHERE (SELECT count(*) FROM jsonb_object_keys(d.labels)) > 32
+        ORDER BY u.n
+        LIMIT 1;
+        IF v_index IS NOT NULL THEN
+            PERFORM jobs.raise_error('TOO_MANY_LABELS', v_index::text);
+        END IF;
+    END IF;
+
+    IF p_group_ids IS NOT NULL THEN
+        DELETE FROM public.device_group_members m
+        USING (
+            SELECT m.row_id
+            FROM unnest(p_device_ids, p_group_ids) AS u (device_id, group_ids)
+            CROSS JOIN LATERAL (
+                SELECT m.ctid AS row_id, m.group_id
+                FROM public.device_group_members m
+                WHERE m.tenant_id = p_tenant_id AND m.device_id = u.device_id
+                OFFSET 0
+            ) m
+            WHERE NOT u.group_ids::jsonb ? m.group_id
+        ) gone
+        WHERE m.tenant_id = p_tenant_id AND m.ctid = gone.row_id;
+
+        INSERT INTO public.device_group_members (tenant_id, group_id, device_id)
+        SELECT p_tenant_id, g.group_id, u.device_id
+        FROM unnest(p_device_ids, p_group_ids) AS u (device_id, group_ids)
+        CROSS JOIN LATERAL jsonb_array_elements_text(u.group_ids::jsonb) AS g (group_id)
+        ON CONFLICT DO NOTHING;
+    END IF;
+END $$;

@@ -1,0 +1,62 @@
+"""FleetClient: each call through the real server."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from fleet.jobs.v1 import fleet_pb2 as pb
+
+from jobs_grpc.client import FleetClient, JobsClient, RetryPolicy, errors
+from jobs_grpc.services import fleet as fleet_service
+from tests.support.database import Database
+from tests.support.server import Server
+
+
+@pytest.fixture
+async def fleet(server: Server, tenant: str, quick: RetryPolicy) -> AsyncIterator[FleetClient]:
+    """A client in the test's tenant."""
+    async with FleetClient(server.address, tenant=tenant, retry=quick) as client:
+        yield client
+
+
+async def test_devices_are_registered_changed_and_read(fleet: FleetClient) -> None:
+    new = [pb.Device(device_id=name, labels={"model": "x200"}, group_ids=["g"]) for name in "ab"]
+
+    registered = await fleet.update(new, ["labels", "group_ids"], allow_missing=True)
+    changed = await fleet.update(
+        [pb.Device(device_id="a", time_zone="UTC")], ["time_zone"], remove_labels=["model"]
+    )
+
+    assert (registered.registered_count, changed.updated_count) == (2, 1)
+    response = await fleet.get("a")
+    assert response.device == pb.Device(device_id="a", time_zone="UTC", group_ids=["g"])
+    with pytest.raises(errors.DeviceNotFound, match="Devices not found: x, y"):
+        await fleet.update([pb.Device(device_id=name) for name in "xy"], ["labels"])
+
+
+async def test_groups_are_read_page_by_page(
+    database: Database, fleet: FleetClient, tenant: str
+) -> None:
+    for group in ("north", "south", "south-1", "south-2"):
+        await database.add_devices(tenant, ["d"], group=group)
+
+    groups = [g.group_id async for g in fleet.groups(group_id_prefix="south", page_size=2)]
+
+    assert groups == ["south", "south-1", "south-2"]
+
+
+async def test_delete_repeats_until_no_execution_remains(
+    database: Database,
+    jobs: JobsClient,
+    fleet: FleetClient,
+    tenant: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fleet_service, "_MAX_ENDED", 2)
+    await database.add_devices(tenant, ["a", "b"])
+    for _ in range(3):
+        await jobs.create("reboot", target_device_id="a")
+
+    response = await fleet.delete(["a", "unknown"])
+
+    assert (response.deleted_count, response.ended_execution_count) == (1, 3)
+    assert not response.remaining

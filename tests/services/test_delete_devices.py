@@ -1,0 +1,257 @@
+"""DeleteDevices: what it removes, which executions it ends, and races with other calls."""
+
+import asyncio
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1.fleet_pb2 import Device
+from grpc import StatusCode
+
+from tests.support.callers import Fleet, Operator
+from tests.support.database import Database, job_lock_held, request_session
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+
+REMOVED = {"reason": "device removed"}
+Counts = pb.ExecutionCounts
+
+
+@pytest.fixture
+async def fleet(database: Database, server: Server, tenant: str) -> Fleet:
+    """A caller in the test's tenant, which has the devices "pump" and "valve"."""
+    await database.add_devices(tenant, ["pump", "valve"], group="all")
+    return server.fleet(tenant)
+
+
+async def test_device_is_gone_with_labels_and_groups(fleet: Fleet, operator: Operator) -> None:
+    labeled = Device(device_id="pump", labels={"model": "x200"}, time_zone="UTC")
+    await fleet.update(labeled, mask=["labels", "time_zone"])
+
+    response = await fleet.delete("pump", "unknown", "pump")
+
+    assert (response.deleted_count, response.ended_execution_count) == (1, 0)
+    assert not response.remaining
+    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
+        await fleet.get("pump")
+    assert [group.device_count for group in (await fleet.groups()).groups] == [1]
+    assert (await operator.create(target_all=True)).execution_count == 1
+    # A new device with the same id has nothing of the old one.
+    await fleet.update(Device(device_id="pump"), mask=["labels"], allow_missing=True)
+    assert (await fleet.get("pump")).device == Device(device_id="pump")
+
+
+async def test_queued_executions_end_as_rejected_and_jobs_complete(
+    fleet: Fleet, operator: Operator
+) -> None:
+    await operator.create(job_id="both", target_all=True)
+    await operator.create(job_id="pump-only", target_device_id="pump")
+
+    response = await fleet.delete("pump")
+
+    assert response.ended_execution_count == 2
+    both = await operator.get("both")
+    assert (both.status, both.execution_counts) == (
+        pb.Job.IN_PROGRESS,
+        Counts(queued=1, rejected=1),
+    )
+    ended = both.executions[0]
+    assert (ended.device_id, ended.status) == ("pump", pb.JobExecution.REJECTED)
+    assert ended.status_details == REMOVED
+    assert ended.version == 2
+    assert not ended.HasField("failure_code")
+    assert (await operator.get("pump-only")).status == pb.Job.COMPLETED
+    assert (await fleet.delete("pump")).ended_execution_count == 0
+
+
+async def test_execution_in_progress_continues_and_can_be_reported(
+    server: Server, fleet: Fleet, operator: Operator
+) -> None:
+    pump = server.device(fleet.tenant, "pump")
+    await operator.create(job_id="j", target_device_id="pump")
+    await pump.start("j")
+
+    response = await fleet.delete("pump")
+
+    assert response.ended_execution_count == 0
+    assert (await operator.get("j")).execution_counts == Counts(in_progress=1)
+    await pump.update("j", "SUCCEEDED")
+    assert (await operator.get("j")).status == pb.Job.COMPLETED
+
+
+async def test_ended_executions_of_canceled_and_expired_jobs_stay(
+    database: Database, fleet: Fleet, operator: Operator
+) -> None:
+    """Their QUEUED rows are REJECTED and TIMED_OUT already, as readers see them."""
+    for job in ("canceled", "expired"):
+        await operator.create(job_id=job, target_device_id="pump")
+    await operator.cancel("canceled", reason="mistake")
+    await database.expire(fleet.tenant, "expired")
+
+    assert (await fleet.delete("pump")).ended_execution_count == 0
+
+    assert (await operator.get("canceled")).executions[0].status_details == {"reason": "mistake"}
+    assert (await operator.get("expired")).execution_counts == Counts(timed_out=1)
+
+
+async def test_held_executions_end_and_the_gate_counts_them_as_not_succeeded(
+    server: Server, fleet: Fleet, operator: Operator
+) -> None:
+    stages = [
+        pb.Stage(device_count=1, gate=pb.Gate(min_succeeded_percent=100)),
+        pb.Stage(remainder=True),
+    ]
+    await operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages))
+    executions = (await operator.executions("j")).executions
+    (first,) = (e.device_id for e in executions if e.status == pb.JobExecution.QUEUED)
+    (held,) = (e.device_id for e in executions if e.status == pb.JobExecution.HELD)
+
+    assert (await fleet.delete(held)).ended_execution_count == 1
+    job = await operator.get("j")
+    assert job.execution_counts == Counts(queued=1, rejected=1)
+    assert [stage.execution_counts for stage in job.stages] == [
+        Counts(queued=1),
+        Counts(rejected=1),
+    ]
+
+    assert (await fleet.delete(first)).ended_execution_count == 1
+    assert (await operator.get("j")).status == pb.Job.COMPLETED
+
+
+async def test_job_pauses_when_a_removed_device_makes_its_gate_impossible(
+    fleet: Fleet, operator: Operator
+) -> None:
+    stages = [
+        pb.Stage(device_count=1, gate=pb.Gate(min_succeeded_percent=100)),
+        pb.Stage(remainder=True),
+    ]
+    await operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages))
+    executions = (await operator.executions("j")).executions
+    (first,) = (e.device_id for e in executions if e.status == pb.JobExecution.QUEUED)
+
+    await fleet.delete(first)
+
+    job = await operator.get("j")
+    assert (job.status, job.pause.cause) == (pb.Job.PAUSED, pb.Pause.GATE_NOT_MET)
+
+
+async def test_next_stage_opens_when_all_devices_of_a_stage_are_removed(
+    fleet: Fleet, operator: Operator
+) -> None:
+    stages = [pb.Stage(device_count=1), pb.Stage(remainder=True)]
+    await operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages))
+    executions = (await operator.executions("j")).executions
+    (first,) = (e.device_id for e in executions if e.status == pb.JobExecution.QUEUED)
+
+    await fleet.delete(first)
+
+    assert (await operator.get("j")).execution_counts == Counts(queued=1, rejected=1)
+
+
+async def test_removed_devices_do_not_trip_failure_criteria(
+    fleet: Fleet, operator: Operator
+) -> None:
+    criterion = pb.FailureCriterion(count=1, action=pb.FailureCriterion.CANCEL)
+    await operator.create(job_id="j", target_all=True, failure_criteria=[criterion])
+
+    await fleet.delete("pump")
+
+    assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
+
+
+@pytest.mark.slow
+async def test_call_ends_at_most_1000_executions_and_says_that_more_remain(
+    database: Database, fleet: Fleet, operator: Operator
+) -> None:
+    for n in range(3):
+        await operator.create(job_id=f"j{n}", target_device_id="pump")
+    async with request_session(database) as (_, store):
+        rows = [
+            await store.delete_devices(
+                fleet.tenant, device_ids=["pump"], max_executions=2, wait_ms=1000
+            )
+            for _ in range(2)
+        ]
+
+    assert [(row["deleted_count"], row["ended_count"], row["remaining"]) for row in rows] == [
+        (1, 2, True),
+        (0, 1, False),
+    ]
+
+
+async def test_devices_of_the_platform_stay(database: Database, fleet: Fleet) -> None:
+    await database.owner.execute("UPDATE jobs.device_tables SET is_own = false")
+    try:
+        with expect_failure(StatusCode.FAILED_PRECONDITION, "DEVICES_READ_ONLY"):
+            await fleet.delete("pump")
+    finally:
+        await database.owner.execute("UPDATE jobs.device_tables SET is_own = true")
+    await fleet.get("pump")
+
+
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
+async def test_repeated_call_ends_the_execution_that_a_concurrent_create_added(
+    database: Database, fleet: Fleet, operator: Operator
+) -> None:
+    """CreateJob has read the device before it is removed, and commits afterwards."""
+    async with request_session(database) as (connection, store), connection.transaction():
+        await store.create_job(
+            fleet.tenant,
+            job_id="j",
+            document_type="reboot",
+            document_params="{}",
+            target_device_id=None,
+            target_group_id=None,
+            target_all=True,
+            expires_in_hours=None,
+            in_progress_timeout_minutes=None,
+            created_by=None,
+            max_targets=10,
+            max_active_jobs=None,
+        )
+        first = await fleet.delete("pump")
+
+    assert (first.deleted_count, first.ended_execution_count) == (1, 0)
+    assert (await operator.get("j")).execution_counts == Counts(queued=2)
+    second = await fleet.delete("pump")
+    assert (second.deleted_count, second.ended_execution_count) == (0, 1)
+    assert (await operator.get("j")).execution_counts == Counts(queued=1, rejected=1)
+
+
+async def test_execution_that_starts_first_is_not_ended(
+    database: Database, server: Server, fleet: Fleet, operator: Operator
+) -> None:
+    """DeleteDevices waits for the job lock and then reads the execution again."""
+    await operator.create(job_id="j", target_all=True)
+    async with job_lock_held(database, fleet.tenant, "j"):
+        start = asyncio.create_task(server.device(fleet.tenant, "pump").start("j"))
+        await database.wait_for_blocked_sessions(1)
+        deletion = asyncio.create_task(fleet.delete("pump"))
+        await database.wait_for_blocked_sessions(2)
+    await start
+
+    assert (await deletion).ended_execution_count == 0
+    assert (await operator.get("j")).execution_counts == Counts(in_progress=1, queued=1)
+
+
+async def test_device_is_registered_after_a_deletion_that_holds_its_row(
+    database: Database, fleet: Fleet
+) -> None:
+    """The new device does not lose the labels that the same call gave it."""
+    await fleet.update(Device(device_id="pump", labels={"old": ""}), mask=["labels"])
+    async with request_session(database) as (connection, store):
+        async with connection.transaction():
+            await store.delete_devices(
+                fleet.tenant, device_ids=["pump"], max_executions=1000, wait_ms=1000
+            )
+            update = asyncio.create_task(
+                fleet.update(
+                    Device(device_id="pump", labels={"new": ""}),
+                    mask=["labels"],
+                    allow_missing=True,
+                )
+            )
+            await database.wait_for_blocked_sessions(1)
+        response = await update
+
+    assert response.registered_count == 1
+    assert (await fleet.get("pump")).device.labels == {"new": ""}

@@ -1,0 +1,137 @@
+"""GetDevice and ListGroups."""
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1.fleet_pb2 import Device, Group
+from grpc import StatusCode
+
+from tests.support.callers import Fleet, Operator
+from tests.support.database import Database, request_session
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+
+
+@pytest.fixture
+def fleet(server: Server, tenant: str) -> Fleet:
+    """A caller in the test's tenant."""
+    return server.fleet(tenant)
+
+
+async def test_device_has_its_queue_in_order(
+    database: Database, server: Server, fleet: Fleet, operator: Operator
+) -> None:
+    await database.add_devices(fleet.tenant, ["pump", "valve"])
+    for job in ("first", "second", "third", "paused"):
+        await operator.create(job_id=job, target_all=True)
+    pump = server.device(fleet.tenant, "pump")
+    await pump.start("third")
+    await pump.update("first", "SUCCEEDED")
+    await operator.pause("paused")
+
+    response = await fleet.get("pump")
+
+    assert response.device == Device(device_id="pump")
+    assert [(e.job_id, e.status) for e in response.executions] == [
+        ("third", pb.JobExecution.IN_PROGRESS),
+        ("second", pb.JobExecution.QUEUED),
+    ]
+    assert {e.device_id for e in response.executions} == {"pump"}
+
+
+async def test_held_executions_are_not_in_the_queue(
+    database: Database, fleet: Fleet, operator: Operator
+) -> None:
+    await database.add_devices(fleet.tenant, ["a", "b"])
+    stages = [pb.Stage(device_count=1), pb.Stage(remainder=True)]
+    await operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages))
+
+    queues = [(await fleet.get(name)).executions for name in "ab"]
+
+    assert sorted(map(len, queues)) == [0, 1]
+    (execution,) = queues[0] or queues[1]
+    assert (execution.job_id, execution.HasField("stage"), execution.stage) == ("j", True, 0)
+
+
+async def test_unknown_device_is_not_found(fleet: Fleet) -> None:
+    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND") as failure:
+        await fleet.get("unknown")
+
+    assert failure.metadata["deviceId"] == "unknown"
+
+
+async def test_groups_are_in_byte_order_with_their_numbers_of_devices(
+    database: Database, fleet: Fleet
+) -> None:
+    for group, count in (("b", 3), ("B", 1), ("é", 2), ('a,"b"', 1), ("a", 2)):
+        await database.add_devices(fleet.tenant, [f"d{n}" for n in range(count)], group=group)
+
+    response = await fleet.groups()
+
+    assert [(g.group_id, g.device_count) for g in response.groups] == [
+        ("B", 1),
+        ("a", 2),
+        ('a,"b"', 1),
+        ("b", 3),
+        ("é", 2),
+    ]
+    assert not response.next_page_token
+
+
+async def test_pages_have_each_group_once_while_groups_come_and_go(
+    database: Database, fleet: Fleet
+) -> None:
+    names = [f"g{n:02}" for n in range(10)]
+    for name in names:
+        await database.add_devices(fleet.tenant, ["d"], group=name)
+    pages: list[Group] = []
+    token = ""
+    while True:
+        response = await fleet.groups(limit=3, page_token=token)
+        pages += response.groups
+        # Before and after the position, and the position itself.
+        last = response.groups[-1].group_id
+        await database.add_devices(fleet.tenant, ["d"], group=f"{last} new")
+        await database.owner.execute(
+            "DELETE FROM device_group_members WHERE tenant_id = $1 AND group_id IN ('g00', $2)",
+            fleet.tenant,
+            last,
+        )
+        if not (token := response.next_page_token):
+            break
+
+    seen = [group.group_id for group in pages]
+    assert [name for name in seen if not name.endswith("new")] == names
+    assert len(seen) == len(set(seen))
+
+
+async def test_prefix_selects_groups(database: Database, fleet: Fleet) -> None:
+    for name in ("north", "north%", "north-1", "nortH", "south", "no"):
+        await database.add_devices(fleet.tenant, ["d"], group=name)
+
+    response = await fleet.groups(group_id_prefix="north", limit=2)
+
+    assert [group.group_id for group in response.groups] == ["north", "north%"]
+    token = response.next_page_token
+    rest = await fleet.groups(group_id_prefix="north", page_token=token)
+    assert ([group.group_id for group in rest.groups], rest.next_page_token) == (["north-1"], "")
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+        await fleet.groups(group_id_prefix="nort", page_token=token)
+
+
+@pytest.mark.slow
+async def test_large_group_is_counted_up_to_10001(database: Database, fleet: Fleet) -> None:
+    await database.add_devices(fleet.tenant, 10_002, group="large")
+    await database.add_devices(fleet.tenant, ["d"], group="small")
+
+    response = await fleet.groups()
+
+    assert [group.device_count for group in response.groups] == [10_001, 1]
+
+
+async def test_page_ends_after_enough_counted_devices(database: Database, fleet: Fleet) -> None:
+    for name in "abc":
+        await database.add_devices(fleet.tenant, ["d", "e"], group=name)
+    async with request_session(database) as (_, store):
+        rows = await store.list_groups(fleet.tenant, prefix="", after="", limit=10, max_counted=3)
+
+    assert [tuple(row) for row in rows] == [("a", 2), ("b", 2), ("c", None)]
