@@ -301,6 +301,13 @@ class Store:
         """See list_groups.sql."""
         return await self._read("list_groups", locals())
 
+    async def remove_stale_devices(
+        self, tenant_id: str, after_device_id: str, limit: int = 1000
+    ) -> str | None:
+        """See remove_stale_devices.sql."""
+        device_id: str | None = (await self._read("remove_stale_devices", locals()))[0][0]
+        return device_id
+
     async def _changed_fingerprints(
         self, function: str, parameters: dict[str, Any]
     ) -> list[tuple[int, int]]:

@@ -17,6 +17,7 @@ from jobs_grpc.db.database import Row
 from jobs_grpc.db.interrupted_statements import fetch_with_repeats
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.db.pg_errors import is_outage, is_retryable
+from jobs_grpc.maintenance.stale_devices import RemoveStale, StaleDevices
 from jobs_grpc.maintenance.task import JobKey, MaintenanceTask, StatementTimedOut
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ class Sweeper:
 
     `lock_wait` is how many seconds each task waits for jobs that are busy, per sweep. During
     `outage`, and for `outage_grace` seconds before it, lost connections are not logged. Calls
-    `on_write` with the tenant after each change that readers see.
+    `on_write` with the tenant after each change that readers see. For `remove_stale_devices` see
+    StaleDevices; without it, such rows stay.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Sweeper:
         outage: Outage | None = None,
         outage_grace: float = _OUTAGE_GRACE_SECONDS,
         on_write: Callable[[str], None] = lambda _: None,
+        remove_stale_devices: RemoveStale | None = None,
     ) -> None:
         self._owner_dsn = owner_dsn
         self._retention_days = retention_days
@@ -97,6 +100,9 @@ class Sweeper:
             )
             self._cleanup.insert(1, retention)
         self.tasks = (self._timeouts, self._stages, *self._cleanup)
+        self._stale_devices = (
+            StaleDevices(self._fetch, remove_stale_devices) if remove_stale_devices else None
+        )
         self.finished = {"TIMED_OUT": 0, "REJECTED": 0}
         """Executions that this sweeper has stored as finished, by status."""
         self.stopped_rollouts: StoppedRollouts | None = None
@@ -158,9 +164,11 @@ class Sweeper:
         )
 
     async def run_cleanup(self) -> None:
-        """Finalize canceled and expired jobs, apply the retention, and purge deleted jobs."""
+        """Finalize canceled and expired jobs, apply the retention, and purge what was deleted."""
         for task in self._cleanup:
             await task.run(self._lock_wait)
+        if self._stale_devices:
+            await self._stale_devices.step()
 
     async def _repeat(self, name: str, sweep: Callable[[], Awaitable[None]]) -> None:
         problem: str | None = None

@@ -306,6 +306,7 @@ def _make_sweeper(config: Config, outage: Outage, store: Store) -> Sweeper | Non
         statement_cache_size=config.database.statement_cache_size,
         outage=outage,
         on_write=store.note_write,
+        remove_stale_devices=store.remove_stale_devices,
     )
 
 

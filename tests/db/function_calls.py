@@ -366,6 +366,17 @@ CASES = {
             p.tenant, prefix="", after="fleet", limit=11, max_counted=1_000_000
         ),
     ),
+    "remove_stale_devices": Case(
+        "remove_stale_devices",
+        40,
+        lambda c, p: store_on(c).remove_stale_devices(p.tenant, "d2", 11),
+    ),
+    "next_device_tenant": Case(
+        "next_device_tenant",
+        2,
+        lambda c, p: c.fetch("SELECT jobs.next_device_tenant('')"),
+        as_owner=True,
+    ),
     "get_failure_summary": Case(
         "get_failure_summary",
         60,

@@ -1,0 +1,61 @@
+-- Removes labels, time zones and times of devices that are gone from the platform's device table, so
+-- that a new device with the same id does not get them. Examines the next p_limit rows after
+-- p_after_device_id ('': from the start). Returns the device_id to continue after; NULL: nothing is left.
+CREATE OR REPLACE FUNCTION jobs.remove_stale_devices(
+    p_tenant_id text, p_after_device_id text, p_limit integer
+) RETURNS text
+LANGUAGE plpgsql
+-- settings: page, nested loops
+AS $$
+DECLARE
+    v_device_ids text[];
+    v_stale text[];
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    -- Without any device, the platform may just be loading its table again.
+    PERFORM FROM public.device_state d
+    WHERE d.tenant_id = p_tenant_id
+    LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+
+    v_device_ids := ARRAY(
+        SELECT d.device_id
+        FROM jobs.devices d
+        WHERE d.tenant_id = p_tenant_id AND d.device_id > p_after_device_id
+        ORDER BY d.device_id
+        LIMIT p_limit
+    );
+    v_stale := jobs.missing_devices(p_tenant_id, v_device_ids);
+    IF v_stale IS NOT NULL THEN
+        PERFORM
+        FROM unnest(v_stale) AS u (device_id)
+        CROSS JOIN LATERAL (
+            SELECT d.device_id
+            FROM jobs.devices d
+            WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
+            FOR UPDATE
+        ) locked;
+        -- Again, under the row locks: UpdateDevices may have set labels of a new device meanwhile.
+        v_stale := jobs.missing_devices(p_tenant_id, v_stale);
+        DELETE FROM jobs.devices d
+        USING (
+            SELECT d.row_id
+            FROM unnest(v_stale) AS u (device_id)
+            CROSS JOIN LATERAL (
+                SELECT d.ctid AS row_id
+                FROM jobs.devices d
+                WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
+                OFFSET 0
+            ) d
+        ) stale
+        WHERE d.tenant_id = p_tenant_id AND d.ctid = stale.row_id;
+    END IF;
+
+    IF cardinality(v_device_ids) = p_limit THEN
+        RETURN v_device_ids[p_limit];
+    END IF;
+    RETURN NULL;
+END $$;
