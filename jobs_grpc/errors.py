@@ -266,15 +266,34 @@ class TenantEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB00
         super().__init__("No devices in tenant", tenantId=tenant_id)
 
 
-class StageEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB026"):
-    """A stage with a group_id has no devices, and no allow_empty."""
+class TargetEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB034"):
+    """No device matches the target."""
 
-    def __init__(self, stage: str, group_id: str) -> None:
+    def __init__(self, job_id: str, failed_in: str | None) -> None:
+        """`failed_in`: the job of target_failed_in; None: the target is a selector."""
         super().__init__(
-            f"Stage {stage} has no devices: the job targets no device of group {group_id}, or"
-            " earlier stages have them all; correct group_id or set allow_empty",
+            "No device matches target_selector"
+            if failed_in is None
+            else f"No device matches target_failed_in: what failed in job {failed_in}",
+            jobId=job_id,
+        )
+
+
+class StageEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB026"):
+    """A stage with a group_id or a selector has no devices, and no allow_empty."""
+
+    def __init__(self, stage: str, group_id: str | None, selector: str | None) -> None:
+        """One of `group_id` and `selector` is set."""
+        devices, field = (
+            (f"that matches {selector}", "selector")
+            if group_id is None
+            else (f"of group {group_id}", "group_id")
+        )
+        super().__init__(
+            f"Stage {stage} has no devices: the job targets no device {devices}, or"
+            f" earlier stages have them all; correct {field} or set allow_empty",
             stage=stage,
-            groupId=group_id,
+            **({} if group_id is None else {"groupId": group_id}),
         )
 
 
@@ -528,6 +547,22 @@ class JobChanged(JobsError, code=StatusCode.ABORTED, sqlstate="JB016"):
         )
 
 
+class TargetChanged(JobsError, code=StatusCode.ABORTED, sqlstate="JB035"):
+    """The target does not have the expected_target_digest."""
+
+    def __init__(self, job_id: str, device_count: str, expected_count: str) -> None:
+        now = f"{int(device_count):,} devices now"
+        super().__init__(
+            f"The target has changed: it has {now}, and {int(expected_count):,} were expected"
+            if device_count != expected_count
+            else f"The target has changed: it has {now}, but not the expected ones, or not in the"
+            " same stages",
+            jobId=job_id,
+            deviceCount=device_count,
+            expectedCount=expected_count,
+        )
+
+
 class Overloaded(JobsError, code=StatusCode.RESOURCE_EXHAUSTED, retry_after=1):
     """The server has more calls than it can serve in time; see `retry_after`."""
 
@@ -583,6 +618,16 @@ class LimitExceeded(JobsError, code=StatusCode.RESOURCE_EXHAUSTED):
         message = f"{text.format(**facts)} ({setting} is {value}){hint}"
         super().__init__(message, setting=setting, value=str(value))
         self.retry_after = retry_after
+
+
+class TooManyPreviews(LimitExceeded):
+    """Another preview of the tenant is running in this process."""
+
+    def __init__(self) -> None:
+        JobsError.__init__(
+            self, "Another preview of the tenant is running, and only one may; retry later"
+        )
+        self.retry_after = 1
 
 
 class DatabaseUnavailable(JobsError, code=StatusCode.UNAVAILABLE, retry_after=1):

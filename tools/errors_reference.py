@@ -61,6 +61,8 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "INVALID_TOKEN": {"problem": "has expired"},
     "ROLE_REQUIRED": {"roles": ["admin", "operator"]},
     "JOB_ALREADY_EXISTS": {"deleted": False},
+    "TARGET_EMPTY": {"failed_in": None},
+    "STAGE_EMPTY": {"selector": None},
     "EXPIRY_TOO_EARLY": {
         "seconds": 184_800,
         "seconds_left": 86_400,

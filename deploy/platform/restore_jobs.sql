@@ -4,7 +4,8 @@
 --
 -- Jobs that were created, changed or carried out since the copy are written with the statuses that
 -- readers see. What the platform can't store is simplified: PAUSED becomes IN_PROGRESS, and HELD
--- becomes QUEUED. Jobs that were deleted since the copy stay in the tables of the platform.
+-- becomes QUEUED. Jobs for a selector, a list of devices or the failures of another job have no target:
+-- their executions name the devices. Jobs that were deleted since the copy stay in the tables of the platform.
 
 SET LOCAL row_security = off;
 DROP TRIGGER moved_to_jobs_grpc ON public.jobs;

@@ -17,6 +17,7 @@ T = TypeVar("T")
 _MAX_SECONDS = 86400.0
 _MAX_GATE_SECONDS = rules_of(pb.Gate, "bake_time").duration.lte.seconds
 _ALLOW_EMPTY = ",allow-empty"
+_STAGE_FIELDS = {"group": "group_id", "where": "selector"}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 
@@ -73,11 +74,13 @@ def _device_format(value: str) -> str:
 def _stage(value: str) -> pb.Stage:
     if value == "rest":
         return pb.Stage(remainder=True)
-    if value.startswith("group:"):
-        group_id = value.removeprefix("group:").removesuffix(_ALLOW_EMPTY)
-        if not group_id:
-            raise ValueError
-        return pb.Stage(group_id=parsers.utf8(group_id), allow_empty=value.endswith(_ALLOW_EMPTY))
+    prefix, separator, devices = value.removesuffix(_ALLOW_EMPTY).partition(":")
+    if separator and devices and prefix in _STAGE_FIELDS:
+        field = _STAGE_FIELDS[prefix]
+        allow_empty = value.endswith(_ALLOW_EMPTY)
+        stage = pb.Stage(allow_empty=allow_empty)
+        setattr(stage, field, parsers.utf8(devices))
+        return stage
     if value.endswith("%"):
         percent = _number(value[:-1], *field_range(pb.Stage, "percent"))
         return pb.Stage(percent=int(percent))
@@ -130,7 +133,7 @@ server_address = _argument(parsers.server_address)
 worker_count = _argument(parsers.worker_count)
 row_limit = _argument(parsers.integer(1, 2**31 - 1))
 seconds = _argument(parsers.seconds(0.001, _MAX_SECONDS))
-stage = _argument(Parser("1%, 50, group:NAME or rest", _stage))
+stage = _argument(Parser("1%, 50, group:NAME, where:SELECTOR or rest", _stage))
 time = _argument(Parser("a time such as 2030-01-31T12:00:00Z (local time without Z)", _time))
 label = _argument(Parser("KEY=VALUE, such as team=pumps", _label))
 stage_index = _number_of(pb.AdvanceJobRequest, "stage")

@@ -15,19 +15,22 @@ from jobs_grpc.cli.parser import CALLER, SECURITY, Subparsers
 from jobs_grpc.client import JobsClient
 from jobs_grpc.config import DEFAULT_ADDRESS
 
-RunClient: TypeAlias = Callable[[argparse.Namespace, JobsClient], Awaitable[None]]
+RunClient: TypeAlias = Callable[[argparse.Namespace, Any], Awaitable[None]]
 
 
 def add_client_command(
-    commands: Subparsers, usage: str, run: RunClient, **options: Any
+    commands: Subparsers, usage: str, run: RunClient, *, client: Any = JobsClient, **options: Any
 ) -> argparse.ArgumentParser:
-    """Add a command that calls JobService. `options` are those of add_server_command."""
+    """Add a command that calls a service. `options` are those of add_server_command.
+
+    `client` is the class of the second argument of `run`: JobsClient or FleetClient.
+    """
 
     @wraps(run)
     def run_client(args: argparse.Namespace) -> None:
         async def main() -> None:
-            async with connect(args) as jobs:
-                await run(args, jobs)
+            async with connect(args, client=client) as opened:
+                await run(args, opened)
 
         asyncio.run(main())
 

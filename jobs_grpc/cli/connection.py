@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from jobs_grpc.auth.principal import (
     IDENTIFIER_RULE,
@@ -16,8 +17,10 @@ from jobs_grpc.auth.principal import (
 )
 from jobs_grpc.cli.contexts import Values, find_context, load_contexts
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error
-from jobs_grpc.client import Connection, JobsClient, JobsError, RetryPolicy, Tls
+from jobs_grpc.client import Connection, FleetClient, JobsClient, JobsError, RetryPolicy, Tls
 from jobs_grpc.config import DEFAULT_ADDRESS, is_local, parsers
+
+Client = TypeVar("Client", JobsClient, FleetClient)
 
 # A person waits for the command: it reports after a second or two that the server is unavailable.
 _RETRY = RetryPolicy(max_attempts=3)
@@ -158,15 +161,17 @@ def target_options(args: argparse.Namespace) -> Values:
 
 @asynccontextmanager
 async def connect(
-    args: argparse.Namespace, retry: RetryPolicy = _RETRY
-) -> AsyncIterator[JobsClient]:
+    args: argparse.Namespace,
+    retry: RetryPolicy = _RETRY,
+    client: type[Client] = JobsClient,  # type: ignore[assignment]
+) -> AsyncIterator[Client]:
     """Yield a client for the server and the caller of a command. A failed call raises CliError."""
     target = resolve_target(args)
     target.check_caller()
     try:
         async with (
             target.connection() as connection,
-            JobsClient(
+            client(
                 connection,
                 tenant=target.tenant,
                 user=target.user,
@@ -174,9 +179,9 @@ async def connect(
                 token=target.read_token if target.read_token() else None,
                 timeout=getattr(args, "timeout", None) or 90.0,
                 retry=retry,
-            ) as jobs,
+            ) as opened,
         ):
-            yield jobs
+            yield opened
     except JobsError as e:
         raise call_error(e, target.server) from None
 

@@ -19,21 +19,20 @@ from jobs_grpc.cli.formatting import (
     format_device_count,
     format_expiry,
 )
-from jobs_grpc.cli.output import MAX_EXACT_INTEGER, print_result
+from jobs_grpc.cli.output import MAX_EXACT_INTEGER, print_note, print_result
 from jobs_grpc.cli.parser import Subparsers
+from jobs_grpc.cli.questions import ask, can_ask
 from jobs_grpc.cli.rollout_options import (
     add_rollout_options,
     in_option_words,
     read_rollout_options,
 )
-from jobs_grpc.cli.stages import planned_stage_lines
+from jobs_grpc.cli.targets import add_target, preview_lines, read_target
 from jobs_grpc.client import JobsClient, errors, job_status_name
 
 
 def add_command(commands: Subparsers) -> None:
-    parser = add_client_command(
-        commands, "create --type TYPE (--device ID | --group ID | --all)", _create
-    )
+    parser = add_client_command(commands, "create --type TYPE TARGET", _create)
     parser.add_argument(
         "--type", type=arguments.text, required=True, help="document type, such as reboot"
     )
@@ -43,12 +42,6 @@ def add_command(commands: Subparsers) -> None:
         metavar="JSON",
         help="document parameters; @FILE reads them from a file (default: {})",
     )
-    target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--device", type=arguments.text, metavar="ID", help="target one device")
-    target.add_argument(
-        "--group", type=arguments.text, metavar="ID", help="target the members of a group"
-    )
-    target.add_argument("--all", action="store_true", help="target all devices")
     parser.add_argument(
         "--job-id",
         type=arguments.text,
@@ -74,8 +67,25 @@ def add_command(commands: Subparsers) -> None:
     parser.add_argument(
         "--validate-only",
         action="store_true",
-        help="check the request and show the size of each stage, but create nothing",
+        help="check the request and show the devices and the stages, but create nothing",
     )
+    parser.add_argument(
+        "--preview",
+        action="store_true",
+        help="show the devices and the stages, ask, and then create the job only if they are still "
+        "the same",
+    )
+    parser.add_argument(
+        "-y", "--yes", action="store_true", help="with --preview: show, but do not ask"
+    )
+    parser.add_argument(
+        "--expected-target-digest",
+        type=arguments.text,
+        default="",
+        metavar="DIGEST",
+        help="fail if the target has another digest now (see `preview`)",
+    )
+    add_target(parser)
     add_rollout_options(parser)
 
 
@@ -87,30 +97,30 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
       --stage 5% --stage rest --min-succeeded 90 --pause-at 10%
     """
     rollout, failure_criteria = read_rollout_options(args)
-    params = _read_params(args.params)
+    request: dict[str, Any] = {
+        "document_type": args.type,
+        "document_params": _read_params(args.params),
+        **read_target(args),
+        "job_id": args.job_id,
+        "expires_in_hours": args.expires_in_hours,
+        "never_expires": args.never_expires,
+        "in_progress_timeout_minutes": args.in_progress_timeout,
+        "rollout": rollout,
+        "failure_criteria": failure_criteria,
+        "labels": dict(args.labels),
+        "description": args.description,
+        "expected_target_digest": args.expected_target_digest,
+    }
     before = await read_before(args, jobs)
     try:
-        created = await jobs.create(
-            args.type,
-            params,
-            target_device_id=args.device or "",
-            target_group_id=args.group or "",
-            target_all=args.all,
-            job_id=args.job_id,
-            expires_in_hours=args.expires_in_hours,
-            never_expires=args.never_expires,
-            in_progress_timeout_minutes=args.in_progress_timeout,
-            rollout=rollout,
-            failure_criteria=failure_criteria,
-            validate_only=args.validate_only,
-            labels=dict(args.labels),
-            description=args.description,
-        )
+        if args.preview and before is None:
+            request["expected_target_digest"] = await _preview(args, jobs, request)
+        created = await jobs.create(**request, validate_only=args.validate_only)
     except errors.InvalidField as e:
         if args.stages:
             e.message = in_option_words(e.message)
         raise
-    job_id = created.job_id
+    job_id, details = created.job_id, preview_lines(created.preview, rollout)
     if before is None:
         devices = format_device_count(created.execution_count)
         verb = "would create" if args.validate_only else "created"
@@ -122,7 +132,21 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
             f"{job_id} exists already: the same request created it {creation}",
             f"{job_id} is {status}: {counts}",
         ]
-    print_result(args, created, *lines, *planned_stage_lines(rollout, created.stage_sizes))
+    if args.validate_only and before is None:
+        lines += details
+    print_result(args, created, *lines)
+
+
+async def _preview(args: argparse.Namespace, jobs: JobsClient, request: dict[str, Any]) -> str:
+    """Show the devices and the stages, and ask. Return their digest; after "no" raise CliError."""
+    if not (args.yes or can_ask()):
+        raise CliError("--preview asks, and there is no terminal: add --yes", ExitCode.USAGE)
+    preview = (await jobs.create(**request, validate_only=True)).preview
+    for line in preview_lines(preview, request["rollout"]):
+        print_note(line)
+    if not args.yes and not await ask("create the job?"):
+        raise CliError("nothing was created; to create without this question, add --yes")
+    return preview.target_digest
 
 
 def _read_params(text: str) -> dict[str, Any]:

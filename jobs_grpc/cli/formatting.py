@@ -7,7 +7,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobs_grpc.client import job_status_name
+from jobs_grpc.client import execution_status_name, job_status_name
 
 
 def format_time(time: Timestamp) -> str:
@@ -85,7 +85,23 @@ def format_target(job: pb.Job) -> str:
             return f"device {job.target_device_id}"
         case "target_group_id":
             return f"group {job.target_group_id}"
-    return "all"
+        case "target_selector":
+            return f"where {job.target_selector}"
+        case "target_device_count":
+            return f"list of {format_device_count(job.target_device_count)}"
+        case "target_failed_in":
+            return f"failed in {_format_failed_in(job.target_failed_in)}"
+        case "target_all":
+            return "all"
+    # A newer server has other targets.
+    return "unknown"
+
+
+def _format_failed_in(failed_in: pb.FailedIn) -> str:
+    filters = [execution_status_name(status) for status in failed_in.statuses]
+    filters += [code or "no code" for code in failed_in.failure_codes]
+    where = f" where {failed_in.selector}" if failed_in.selector else ""
+    return f"{failed_in.job_id} ({', '.join(filters)}){where}"
 
 
 def format_creation(job: pb.Job, utc: bool = False) -> str:

@@ -17,10 +17,11 @@ _GATE_OPTIONS = ("min_succeeded", "bake", "advance_after", "require_approval")
 
 _EXAMPLE = """\
 A rollout starts the devices stage by stage. The sizes of --stage are "1%" (of
-all devices), "50" (devices), "group:NAME" or "rest". A group without devices
-is an error, unless it says "group:NAME,allow-empty". The options for gates
-apply to each stage except the last. --rollout reads everything from a YAML or
-JSON file with the fields `rollout` and `failure_criteria` of CreateJobRequest:
+all devices), "50" (devices), "group:NAME", "where:SELECTOR" or "rest". A group
+or a selector without devices is an error, unless it ends with ",allow-empty".
+The options for gates apply to each stage except the last. --rollout reads
+everything from a YAML or JSON file with the fields `rollout` and
+`failure_criteria` of CreateJobRequest:
 
   rollout:
     stages:
@@ -49,7 +50,7 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="stages",
         metavar="SIZE",
-        help="add a stage: 1%%, 50, group:NAME or rest",
+        help="add a stage: 1%%, 50, group:NAME, where:SELECTOR or rest",
     )
     group.add_argument(
         "--min-succeeded",

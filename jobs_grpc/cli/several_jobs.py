@@ -1,8 +1,6 @@
 """What `cancel` and `delete` share: one call for each job, and a question before large jobs."""
 
 import argparse
-import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 
 import grpc
@@ -10,8 +8,8 @@ import grpc
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error
+from jobs_grpc.cli.questions import ask, can_ask
 from jobs_grpc.client import JobsClient, JobsError
-from jobs_grpc.text import escape_unprintable
 
 # Commands ask before jobs that have more devices in total.
 _MAX_DEVICES_WITHOUT_QUESTION = 1000
@@ -36,16 +34,14 @@ async def confirm(args: argparse.Namespace, jobs: JobsClient, verb: str) -> None
 
     Without a terminal, it does not ask, because scripts cannot answer.
     """
-    if args.yes or not all(s and s.isatty() for s in (sys.stdin, sys.stderr)):
+    if args.yes or not can_ask():
         return
     devices = sum([await _count_devices(jobs, job_id) for job_id in args.job_ids])
     if devices <= _MAX_DEVICES_WITHOUT_QUESTION:
         return
     count = len(args.job_ids)
     what = args.job_ids[0] if count == 1 else f"{count} jobs"
-    question = escape_unprintable(f"{verb} {what} ({devices:,} devices)?")
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    if (await _read_line()).strip().lower() not in ("y", "yes"):
+    if not await ask(f"{verb} {what} ({devices:,} devices)?"):
         raise CliError(f"nothing was changed; to {verb} without this question, add --yes")
 
 
@@ -56,18 +52,6 @@ async def _count_devices(jobs: JobsClient, job_id: str) -> int:
         if e.code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
             return 0  # The call that follows reports the error.
         raise  # That call may succeed.
-
-
-async def _read_line() -> str:
-    """Read a line of the terminal, so that Ctrl-C ends the wait."""
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(sys.stdin.fileno(), readable.set)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(sys.stdin.fileno())
-    return sys.stdin.readline()
 
 
 async def for_each_job(args: argparse.Namespace, call: Callable[[str], Awaitable[None]]) -> None:

@@ -104,6 +104,8 @@ def _planned_name(stage: pb.Stage) -> str:
             return f"{stage.device_count:,}"
         case "group_id":
             return f"group {stage.group_id}"
+        case "selector":
+            return stage.selector
     return "rest"
 
 

@@ -6,12 +6,14 @@ from typing import Self
 
 from fleet.jobs.v1 import fleet_pb2 as pb
 from fleet.jobs.v1 import fleet_pb2_grpc
+from fleet.jobs.v1 import jobs_pb2 as jobs_pb
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
 from jobs_grpc.client.channel import Connection
 from jobs_grpc.client.pager import Pager
 from jobs_grpc.client.retry import RetryPolicy
+from jobs_grpc.client.targets import target_fields
 
 
 class FleetClient:
@@ -66,6 +68,32 @@ class FleetClient:
 
         read = partial(self._calls.unary, "ListDevices", request, pb.ListDevicesResponse)
         return Pager(read, request, "devices", page_size, page_token, limit)
+
+    async def preview_target(
+        self,
+        *,
+        target_device_id: str = "",
+        target_group_id: str = "",
+        target_all: bool = False,
+        target_selector: str = "",
+        target_device_ids: Iterable[str] = (),
+        target_failed_in: jobs_pb.FailedIn | None = None,
+        rollout: jobs_pb.Rollout | None = None,
+    ) -> jobs_pb.TargetPreview:
+        """Return what a target and a rollout select now."""
+        request = pb.PreviewTargetRequest(
+            **target_fields(
+                target_device_id=target_device_id,
+                target_group_id=target_group_id,
+                target_all=target_all,
+                target_selector=target_selector,
+                target_device_ids=target_device_ids,
+                target_failed_in=target_failed_in,
+            ),
+            rollout=rollout,
+        )
+        response = await self._calls.unary("PreviewTarget", request, pb.PreviewTargetResponse)
+        return response.preview
 
     async def get(self, device_id: str) -> pb.GetDeviceResponse:
         """Return a device and its queue."""

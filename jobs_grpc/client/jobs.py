@@ -18,6 +18,7 @@ from jobs_grpc.client.documents import struct
 from jobs_grpc.client.errors import create_error
 from jobs_grpc.client.pager import Pager
 from jobs_grpc.client.retry import RetryPolicy
+from jobs_grpc.client.targets import target_fields
 
 JobStatus: TypeAlias = pb.Job.Status.ValueType
 ExecutionStatus: TypeAlias = pb.JobExecution.Status.ValueType
@@ -69,6 +70,9 @@ class JobsClient:
         target_device_id: str = "",
         target_group_id: str = "",
         target_all: bool = False,
+        target_selector: str = "",
+        target_device_ids: Iterable[str] = (),
+        target_failed_in: pb.FailedIn | None = None,
         job_id: str | None = None,
         expires_in_hours: int | None = None,
         never_expires: bool = False,
@@ -78,6 +82,7 @@ class JobsClient:
         validate_only: bool = False,
         labels: Mapping[str, str] | None = None,
         description: str = "",
+        expected_target_digest: str = "",
     ) -> pb.CreateJobResponse:
         """Create a job for one target. Without a job_id, the client generates one.
 
@@ -87,7 +92,14 @@ class JobsClient:
             job_id=job_id or str(uuid.uuid4()),
             document_type=document_type,
             document_params=struct(document_params),
-            **_target(target_device_id, target_group_id, target_all),
+            **target_fields(
+                target_device_id=target_device_id,
+                target_group_id=target_group_id,
+                target_all=target_all,
+                target_selector=target_selector,
+                target_device_ids=target_device_ids,
+                target_failed_in=target_failed_in,
+            ),
             expires_in_hours=expires_in_hours,
             never_expires=never_expires,
             in_progress_timeout_minutes=in_progress_timeout_minutes,
@@ -96,6 +108,7 @@ class JobsClient:
             validate_only=validate_only,
             labels=labels,
             description=description,
+            expected_target_digest=expected_target_digest,
         )
         return await self._calls.unary("CreateJob", request, pb.CreateJobResponse, repeatable=True)
 
@@ -132,7 +145,11 @@ class JobsClient:
             statuses=statuses,
             document_type=document_type,
             created_by=created_by,
-            **_target(target_device_id, target_group_id, target_all),
+            **target_fields(
+                target_device_id=target_device_id,
+                target_group_id=target_group_id,
+                target_all=target_all,
+            ),
             created_from=_timestamp(created_from),
             created_until=_timestamp(created_until),
             awaiting_approval=awaiting_approval,
@@ -332,19 +349,6 @@ class JobsClient:
                 grpc.StatusCode.UNKNOWN, "the watch ended without a state of the job"
             )
         return finished
-
-
-def _target(device_id: str, group_id: str, everything: bool) -> dict[str, Any]:
-    """Return the fields of the oneof `target` that are given."""
-    fields = {
-        "target_device_id": device_id,
-        "target_group_id": group_id,
-        "target_all": everything,
-    }
-    given = {name: value for name, value in fields.items() if value}
-    if len(given) > 1:
-        raise ValueError(f"only one target is possible: {', '.join(given)}")
-    return given
 
 
 def _timestamp(time: datetime | None) -> Timestamp | None:

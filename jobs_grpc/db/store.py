@@ -76,9 +76,24 @@ class Store:
         default_expires_in_hours: int,
         validate_only: bool = False,
         error_if_new: str | None = None,
+        selector_terms: str | None = None,
+        target_device_ids: list[str] | None = None,
+        expected_target_digest: str | None = None,
     ) -> Row:
-        """See create_job.sql; `request` and `document_params` are JSON."""
+        """See create_job.sql; `request`, `document_params` and `selector_terms` are JSON."""
         return (await self._write("create_job", locals()))[0]
+
+    async def preview_target(
+        self,
+        tenant_id: str,
+        *,
+        request: str,
+        selector_terms: str | None,
+        target_device_ids: list[str] | None,
+        max_targets: int,
+    ) -> Row:
+        """See preview_target.sql; `request` and `selector_terms` are JSON."""
+        return (await self._read("preview_target", locals()))[0]
 
     async def list_jobs(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
         """See list_jobs.sql. Pass all filters, also those that are None: one statement for all."""

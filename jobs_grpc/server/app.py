@@ -46,6 +46,7 @@ from jobs_grpc.services.device_jobs import DeviceJobService
 from jobs_grpc.services.fleet import FleetService
 from jobs_grpc.services.jobs import JobService
 from jobs_grpc.services.poll_after import PollAfter
+from jobs_grpc.services.targets import PreviewLimit
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -180,9 +181,10 @@ async def running(
         # Generated code expects a server, but only registers methods.
         methods: Any = MethodTable(pipeline.wrap)
         conversion_slots = FairSlots(1)
-        jobs = JobService(store, memory, conversion_slots, config, stopping)
+        previews = PreviewLimit()
+        jobs = JobService(store, memory, conversion_slots, config, stopping, previews)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, methods)
-        fleet = FleetService(store, conversion_slots)
+        fleet = FleetService(store, conversion_slots, previews, config.limits.max_targets)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(fleet, methods)
         device_jobs = DeviceJobService(
             store,

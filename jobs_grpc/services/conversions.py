@@ -68,6 +68,9 @@ def job_fields(row: Row) -> MessageFields:
     fields = {
         "document_params": document_from_json(row["document_params"]),
         "target_all": row["target_all"] or None,  # false would select target_all in the oneof
+        "target_selector": row["target_selector"],
+        "target_device_count": row["target_device_count"],
+        "target_failed_in": _failed_in_fields(row["target_failed_in"]),
         "status": _JOB_STATUS_NUMBERS.get(row["status"]),
         "expires_at": timestamp_fields(row["expires_at"]),
         "created_at": timestamp_fields(row["created_at"]),
@@ -84,6 +87,14 @@ def job_fields(row: Row) -> MessageFields:
     for name in _JOB_COLUMNS:
         fields[name] = row[name]
     return fields
+
+
+def _failed_in_fields(json_text: str | None) -> MessageFields:
+    """The fields of a FailedIn, from the JSON of targets.failed_in_json."""
+    if json_text is None:
+        return None
+    fields = json.loads(json_text)
+    return fields | {"statuses": [EXECUTION_STATUS_NUMBERS[name] for name in fields["statuses"]]}
 
 
 def _pause_fields(row: Row) -> MessageFields:

@@ -16,7 +16,16 @@ from jobs_grpc.services.conversions import (
     timestamp_fields,
 )
 from jobs_grpc.services.device_update import device_changes
+from jobs_grpc.services.job_request import target_request
+from jobs_grpc.services.rollout_validation import check_rollout
 from jobs_grpc.services.selectors import parse_field
+from jobs_grpc.services.targets import (
+    PreviewLimit,
+    check_target,
+    preview_fields,
+    selector_terms,
+    target_device_ids,
+)
 
 # The executions that GetDevice returns.
 _QUEUE_LIMIT = 100
@@ -33,9 +42,13 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     Large pages are converted in `slots`, so that other calls run in between.
     """
 
-    def __init__(self, store: Store, slots: FairSlots) -> None:
+    def __init__(
+        self, store: Store, slots: FairSlots, previews: PreviewLimit, max_targets: int
+    ) -> None:
         self._store = store
         self._slots = slots
+        self._previews = previews
+        self._max_targets = max_targets
         self.finished = {"REJECTED": 0}
         """Executions that calls have finished, by status."""
 
@@ -136,6 +149,24 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         if has_more:
             response.next_page_token = pagination.id_token(request, response.groups[-1].group_id)
         return response
+
+    async def PreviewTarget(
+        self, request: pb.PreviewTargetRequest, context: object
+    ) -> pb.PreviewTargetResponse:
+        validation.require_valid(request)
+        violations = check_target(request)
+        violations += check_rollout(request.rollout) if request.HasField("rollout") else []
+        validation.raise_for_violations(violations)
+        tenant_id = current_principal().tenant_id
+        with self._previews.hold(tenant_id, request):
+            row = await self._store.preview_target(
+                tenant_id,
+                request=target_request(request),
+                selector_terms=selector_terms(request),
+                target_device_ids=target_device_ids(request),
+                max_targets=self._max_targets,
+            )
+        return pb.PreviewTargetResponse(preview=preview_fields(row))
 
     async def _pause(self) -> None:
         await self._slots.pause(current_principal().tenant_id)

@@ -9,17 +9,25 @@ from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
+from jobs_grpc.services import selectors
 from jobs_grpc.services.rollout_json import failure_criteria_json, rollout_json
+from jobs_grpc.services.targets import TargetRequest, device_ids_json, failed_in_json
 
 DEFAULT_EXPIRES_IN_HOURS = 24
 
-# The document is stored and compared by itself. validate_only is not a property of the job.
-_LEFT_OUT = {"job_id", "document_params", "never_expires", "validate_only"}
+# The document is stored and compared by itself. The last two are not properties of the job.
+_LEFT_OUT = {
+    *("job_id", "document_params", "never_expires"),
+    *("validate_only", "expected_target_digest"),
+}
 
-_MESSAGES: dict[str, Callable[[Any], Any]] = {
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "rollout": rollout_json,
     "failure_criteria": failure_criteria_json,
     "labels": dict,
+    "target_selector": lambda text: selectors.parse(text).text,
+    "target_device_ids": device_ids_json,
+    "target_failed_in": failed_in_json,
 }
 
 
@@ -29,11 +37,7 @@ def job_request(request: pb.CreateJobRequest) -> str:
     `expires_in_hours` is 0 if the job never expires. With a rollout it can be unset: the database
     then computes it, from the devices at the first call.
     """
-    fields: dict[str, Any] = {
-        field.name: _json(field, value)
-        for field, value in request.ListFields()
-        if field.name not in _LEFT_OUT
-    }
+    fields = _fields(request)
     if request.never_expires:
         fields["expires_in_hours"] = 0
     elif not request.HasField("rollout"):
@@ -41,7 +45,20 @@ def job_request(request: pb.CreateJobRequest) -> str:
     return json.dumps(fields)
 
 
+def target_request(request: TargetRequest) -> str:
+    """Convert the target and the rollout of a valid PreviewTargetRequest to the same JSON."""
+    return json.dumps(_fields(request))
+
+
+def _fields(request: Any) -> dict[str, Any]:
+    return {
+        field.name: _json(field, value)
+        for field, value in request.ListFields()
+        if field.name not in _LEFT_OUT
+    }
+
+
 def _json(field: Any, value: Any) -> Any:
-    if field.message_type is not None:
-        return _MESSAGES[field.name](value)
+    if convert := _CONVERSIONS.get(field.name):
+        return convert(value)
     return list(value) if field.is_repeated else value

@@ -13,6 +13,7 @@ from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.services.batch_reader import BatchReader, Encode
 from jobs_grpc.services.pagination import MAX_RESPONSE_BYTES
 from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES, job_details_fields
+from jobs_grpc.services.targets import MAX_TARGET_BYTES
 from jobs_grpc.services.watch_group import Changed
 from jobs_grpc.services.watch_hub import POLL_INTERVAL, WatchHub
 
@@ -48,7 +49,7 @@ class JobWatch:
         self._memory = memory
         # The rows of a statement fit the bytes that are reserved for it.
         self._jobs_per_statement = max(
-            1, MAX_RESPONSE_BYTES // (max_document_bytes + MAX_DETAILS_BYTES)
+            1, MAX_RESPONSE_BYTES // (max_document_bytes + MAX_DETAILS_BYTES + MAX_TARGET_BYTES)
         )
         self.hub = WatchHub(self._changed_fingerprints, interval, stopping)
         store.on_write(self.hub.note_write)

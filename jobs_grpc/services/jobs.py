@@ -4,6 +4,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
@@ -55,6 +56,14 @@ from jobs_grpc.services.rollout_validation import (
 )
 from jobs_grpc.services.selectors import ID_KEYS, Selector, check_labels, parse_field
 from jobs_grpc.services.struct_json import to_json
+from jobs_grpc.services.targets import (
+    PreviewLimit,
+    check_expected_digest,
+    check_target,
+    preview_fields,
+    selector_terms,
+    target_device_ids,
+)
 
 DEFAULT_CANCEL_REASON = "canceled by operator"
 DEFAULT_PAUSE_REASON = "paused by operator"
@@ -78,8 +87,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         slots: FairSlots,
         config: Config,
         stopping: asyncio.Event,
+        previews: PreviewLimit,
     ) -> None:
         self._store = store
+        self._previews = previews
         self._memory = memory
         self._slots = slots
         self._max_document_bytes = config.limits.max_document_bytes
@@ -98,7 +109,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         violations += validation.check_expiry(request) + check_labels(request.labels)
         validation.require_valid(request, violations)
-        violations = check_rollout(request.rollout) if request.HasField("rollout") else []
+        violations = check_target(request) + check_expected_digest(request)
+        violations += check_rollout(request.rollout) if request.HasField("rollout") else []
         violations += check_failure_criteria(
             request.failure_criteria, with_stages=request.HasField("rollout")
         )
@@ -111,24 +123,29 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         elif has_time_gate(request.rollout) and not self._has_background_work:
             error_if_new = TimeGatesUnavailable
         job_id = request.job_id or str(uuid.uuid4())
-        row = await self._store.create_job(
-            caller.tenant_id,
-            job_id=job_id,
-            request=job_request(request),
-            document_params=params,
-            created_by=caller.subject,
-            max_targets=self._max_targets,
-            max_active_jobs=self._max_active_jobs,
-            default_expires_in_hours=DEFAULT_EXPIRES_IN_HOURS,
-            validate_only=request.validate_only,
-            error_if_new=error_if_new.upper_name() if error_if_new else None,
-        )
+        preview = self._previews.hold(caller.tenant_id, request)
+        with preview if request.validate_only else nullcontext():
+            row = await self._store.create_job(
+                caller.tenant_id,
+                job_id=job_id,
+                request=job_request(request),
+                document_params=params,
+                created_by=caller.subject,
+                max_targets=self._max_targets,
+                max_active_jobs=self._max_active_jobs,
+                default_expires_in_hours=DEFAULT_EXPIRES_IN_HOURS,
+                validate_only=request.validate_only,
+                error_if_new=error_if_new.upper_name() if error_if_new else None,
+                selector_terms=selector_terms(request),
+                target_device_ids=target_device_ids(request),
+                expected_target_digest=request.expected_target_digest or None,
+            )
         return pb.CreateJobResponse(
             job_id=job_id,
             status=pb.Job.IN_PROGRESS,
             execution_count=row["execution_count"],
             expires_at=timestamp_fields(row["expires_at"]),
-            stage_sizes=row["stage_sizes"] if request.validate_only else None,
+            preview=preview_fields(row) if request.validate_only else None,
         )
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: object) -> pb.ListJobsResponse:

@@ -52,13 +52,14 @@ def _rollout_fields(details: Mapping[str, Any]) -> MessageFields:
 
 
 def _stage_fields(stage: Mapping[str, Any]) -> MessageFields:
-    sizes = (stage["device_count"], stage["percent"], stage["group_id"])
+    sizes = [stage[size] for size in ("device_count", "percent", "group_id", "selector")]
     return {
         "display_name": stage["display_name"],
         "device_count": stage["device_count"],
         "percent": stage["percent"],
-        "remainder": True if sizes == (None, None, None) else None,
+        "remainder": True if sizes == [None] * 4 else None,
         "group_id": stage["group_id"],
+        "selector": stage["selector"],
         "releases_per_minute": stage["releases_per_minute"],
         "gate": _gate_fields(stage),
         "allow_empty": stage["allow_empty"],

@@ -10,6 +10,7 @@ from typing import Any
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.contract.field_rules import rules_of
+from jobs_grpc.services import selectors
 
 # The statuses of failures.
 _STATUSES = getattr(rules_of(pb.FailureCriterion, "statuses").repeated.items.enum, "in")
@@ -35,6 +36,8 @@ def _stage(stage: pb.Stage) -> dict[str, Any]:
     size = stage.WhichOneof("size")
     if size is not None and size != "remainder":
         fields[size] = getattr(stage, size)
+    if stage.selector:
+        fields["selector"] = selectors.parse(stage.selector).text
     if stage.allow_empty:
         fields["allow_empty"] = True
     if stage.HasField("releases_per_minute"):

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
+from jobs_grpc.contract.field_rules import rules_of
 from jobs_grpc.errors import Violation
+from jobs_grpc.services import selectors
+from jobs_grpc.services.selectors import SelectorError
 
 # Enough for 100 stages with names and group IDs of 60 bytes each. Messages of this size are parsed,
 # stored and sent with each change to each watch.
@@ -13,6 +16,10 @@ MAX_ROLLOUT_BYTES = 16 * 1024
 MAX_CRITERIA_BYTES = 8 * 1024
 
 MAX_APPROVALS = 20
+# Each is a condition for each device.
+MAX_SELECTORS = 10
+
+_MAX_SELECTOR_LENGTH = rules_of(pb.Stage, "selector").string.max_len
 
 
 def check_rollout(rollout: pb.Rollout) -> list[Violation]:
@@ -24,6 +31,9 @@ def check_rollout(rollout: pb.Rollout) -> list[Violation]:
         violations += _check_stage(f"{field}[{index}]", stage)
     if sum(stage.gate.require_approval for stage in rollout.stages) > MAX_APPROVALS:
         problem = f"At most {MAX_APPROVALS} of {field} can require an approval"
+        violations.append(Violation(field, problem))
+    if sum(stage.HasField("selector") for stage in rollout.stages) > MAX_SELECTORS:
+        problem = f"At most {MAX_SELECTORS} of {field} can have a selector"
         violations.append(Violation(field, problem))
     return violations + (_check_sizes(rollout.stages) or _check_last_stage(rollout.stages))
 
@@ -62,13 +72,23 @@ def _has_time(gate: pb.Gate) -> bool:
 
 def _check_stage(path: str, stage: pb.Stage) -> list[Violation]:
     violations = []
-    if stage.allow_empty and stage.WhichOneof("size") != "group_id":
-        problem = f"{path}.allow_empty is allowed only with group_id"
+    if stage.allow_empty and stage.WhichOneof("size") not in ("group_id", "selector"):
+        problem = f"{path}.allow_empty is allowed only with group_id or selector"
         violations.append(Violation(f"{path}.allow_empty", problem))
     if stage.gate.allow_self_approval and not stage.gate.require_approval:
         field = f"{path}.gate.allow_self_approval"
         violations.append(Violation(field, f"{field} is allowed only with require_approval"))
+    if stage.HasField("selector"):
+        violations += _check_selector(f"{path}.selector", stage.selector)
     return violations
+
+
+def _check_selector(field: str, text: str) -> list[Violation]:
+    try:
+        selector = selectors.parse(text, _MAX_SELECTOR_LENGTH)
+    except SelectorError as e:
+        return [e.violation(field)]
+    return [] if selector.terms else [Violation(field, f"{field} must have a term")]
 
 
 def _check_sizes(stages: Sequence[pb.Stage]) -> list[Violation]:

@@ -48,7 +48,6 @@ async def test_output_is_response_as_json_when_requested(
         "job_id": "j",
         "status": "IN_PROGRESS",
         "execution_count": 1,
-        "stage_sizes": [],
     }
     assert job["document_params"] == {"delay": 5, "ratio": 0.5}
     assert isinstance(job["document_params"]["delay"], int)

@@ -157,9 +157,9 @@ async def test_create_rejects_a_file_that_is_no_rollout(
             ("--stage", "rest", "--require-approval"),
             "the options for gates need two or more --stage",
         ),
-        (("--stage", "0%"), "must be 1%, 50, group:NAME or rest"),
-        (("--stage", "group:"), "must be 1%, 50, group:NAME or rest"),
-        (("--stage", "group:,allow-empty"), "must be 1%, 50, group:NAME or rest"),
+        (("--stage", "0%"), "must be 1%, 50, group:NAME, where:SELECTOR or rest"),
+        (("--stage", "group:"), "must be 1%, 50, group:NAME, where:SELECTOR or rest"),
+        (("--stage", "group:,allow-empty"), "must be 1%, 50, group:NAME, where:SELECTOR or rest"),
         (("--stage", "rest", "--bake", "10"), "must be a time up to 30d"),
         (("--pause-at", "101%"), "must be a number such as 50, or a percentage"),
         (("--rollout", "r.yaml", "--stage", "rest"), "--rollout can't be combined with --stage"),
@@ -201,7 +201,8 @@ async def test_validate_only_shows_the_stages_and_creates_nothing(
 
     first, *stages = validated.out.splitlines()
     assert first.startswith("would create j for 10 devices, expires: 20")
-    assert stages == [" 0 25%   3 devices", " 1 rest  7 devices"]
+    assert stages[0].startswith("10 devices: ")
+    assert stages[1:] == [" 0 25%   3 devices", " 1 rest  7 devices"]
     assert not (await operator.list()).jobs
 
 

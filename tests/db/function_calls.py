@@ -125,6 +125,23 @@ def _create_job(c: asyncpg.Connection, p: Probe) -> Awaitable[object]:
     )
 
 
+def _preview(selector: str = "", *device_ids: str) -> Call:
+    """Preview a selector with its terms, or a list of devices."""
+    request: dict[str, Any] = {"target_selector": "s"} if selector else {"target_device_ids": {}}
+    stages = [{"group_id": "pumps"}, {"selector": "stage"}, {}]
+    terms = {
+        "s": [{"key": selector, "op": "in", "values": ["d1"]}, {"key": "k", "op": "not_exists"}],
+        "stage": [{"key": "group", "op": "not_in", "values": ["pumps"]}],
+    }
+    return lambda c, p: store_on(c).preview_target(
+        p.tenant,
+        request=json.dumps(request | {"rollout": {"stages": stages}}),
+        selector_terms=json.dumps(terms),
+        target_device_ids=list(device_ids) or None,
+        max_targets=100,
+    )
+
+
 def _retry(c: asyncpg.Connection, p: Probe, status: str) -> Awaitable[object]:
     return store_on(c).retry_executions(
         p.tenant,
@@ -264,6 +281,9 @@ def _update_devices(c: asyncpg.Connection, p: Probe, *device_ids: str) -> Awaita
 
 CASES = {
     "create_job: one device": Case("create_job", 60, _create_job),
+    "preview_target: device_id": Case("preview_target", 200, _preview("device_id")),
+    "preview_target: small group": Case("preview_target", 200, _preview("group")),
+    "preview_target: list": Case("preview_target", 200, _preview("", "d1")),
     "get_job": Case(
         "get_job",
         60,

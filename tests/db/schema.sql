@@ -91,11 +91,13 @@ CREATE TABLE jobs.jobs (
     request jsonb,
     labels jsonb,
     description text,
+    target_selector text,
+    target_device_count integer,
+    target_failed_in jsonb,
     CONSTRAINT jobs_cancel_reason_check CHECK (((canceled_at IS NULL) = (cancel_reason IS NULL))),
     CONSTRAINT jobs_canceled_at_check CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_completed_at_check CHECK (((status = 'COMPLETED'::jobs.job_status) = (completed_at IS NOT NULL))),
     CONSTRAINT jobs_force_canceled_check CHECK (((canceled_at IS NOT NULL) OR (NOT force_canceled))),
-    CONSTRAINT jobs_one_target_check CHECK (((num_nonnulls(target_device_id, target_group_id) + (target_all)::integer) = 1)),
     CONSTRAINT jobs_pause_check CHECK ((((paused_at IS NULL) = (pause_reason IS NULL)) AND ((paused_at IS NOT NULL) OR (paused_by IS NULL))))
 );
 
@@ -159,7 +161,10 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
     j.trip,
     ((j.release_end IS NOT NULL) OR j.has_failure_criteria) AS has_rollout_details,
     j.labels,
-    j.description
+    j.description,
+    j.target_selector,
+    j.target_device_count,
+    j.target_failed_in
    FROM (((jobs.jobs j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, jobs.now()) AS status,
@@ -212,7 +217,10 @@ CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
     trip,
     has_rollout_details,
     labels,
-    description
+    description,
+    target_selector,
+    target_device_count,
+    target_failed_in
    FROM jobs.job_states s;
 
 CREATE TABLE jobs.job_executions (
@@ -335,7 +343,10 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     d.trip,
     d.has_rollout_details,
     d.labels,
-    d.description
+    d.description,
+    d.target_selector,
+    d.target_device_count,
+    d.target_failed_in
    FROM (jobs.execution_page p
      CROSS JOIN jobs.job_details d);
 
@@ -459,6 +470,7 @@ CREATE TABLE jobs.job_stages (
     rejected integer DEFAULT 0 NOT NULL,
     failures integer DEFAULT 0 NOT NULL,
     allow_empty boolean DEFAULT false NOT NULL,
+    selector text,
     CONSTRAINT job_stages_failed_check CHECK ((failed >= 0)),
     CONSTRAINT job_stages_failures_check CHECK ((failures >= 0)),
     CONSTRAINT job_stages_in_progress_check CHECK ((in_progress >= 0)),
@@ -572,6 +584,9 @@ ALTER TABLE ONLY jobs.job_progress
 
 ALTER TABLE ONLY jobs.job_stages
     ADD CONSTRAINT job_stages_pkey PRIMARY KEY (tenant_id, job_id, stage);
+
+ALTER TABLE jobs.jobs
+    ADD CONSTRAINT jobs_one_target_check CHECK (((num_nonnulls(target_device_id, target_group_id, target_selector, target_device_count, target_failed_in) + (target_all)::integer) = 1)) NOT VALID;
 
 ALTER TABLE ONLY jobs.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (tenant_id, job_id);

@@ -363,19 +363,24 @@ async def test_restore_writes_back_what_happened_since_the_copy(platform: Platfo
         await device.update("one-device", status=pb.JobExecution.SUCCEEDED)
         await operator.create(job_id="new", target_group_id="north", expires_in_hours=1)
         await operator.pause("new")
+        await operator.create(job_id="selected", target_selector="group=north,device_id!=d1")
 
     await platform.run("restore_jobs.sql")
 
     jobs, executions = await platform.stored()
-    assert len(jobs) == len(jobs_before) + 1
-    assert len(executions) == len(executions_before) + 6
+    assert len(jobs) == len(jobs_before) + 2
+    assert len(executions) == len(executions_before) + 11
     status = {(row["tenant_id"], row["job_id"]): row["status"] for row in jobs}
     expected = {(t, job_id): s for t in ("acme", "globex") for job_id, (s, _) in EXPECTED.items()}
     assert status == expected | {
         ("acme", "all-statuses"): "CANCELED",
         ("acme", "one-device"): "COMPLETED",
         ("acme", "new"): "IN_PROGRESS",
+        ("acme", "selected"): "IN_PROGRESS",
     }
+    (selected,) = [row for row in jobs if row["job_id"] == "selected"]
+    assert (selected["target_device_id"], selected["target_group_id"]) == (None, None)
+    assert selected["target_all"] is False
     details = {
         (row["job_id"], row["device_id"]): (row["status"], row["status_details"])
         for row in executions

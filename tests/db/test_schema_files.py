@@ -86,8 +86,10 @@ def test_each_sqlstate_becomes_its_exception() -> None:
         "JB020": stages | {"cause": "FINISHED"},
         "JB022": {"stage": 1, "open_stage": 0, "last_stage": 1},
         "JB024": {"problem": "must not change"},
-        "JB026": {"group_id": "g"},
+        "JB026": {"group_id": "g", "selector": None},
         "JB031": {"device_ids": ["d"], "count": 1},
+        "JB034": {"failed_in": None},
+        "JB035": {"device_count": "1", "expected_count": "2"},
         "JB027": {"seconds": 2, "seconds_left": 1, "stages": [], "stage_count": 0},
     }
 

@@ -45,6 +45,8 @@ UPDATE_DEVICES = {
     "remove_labels": ["quarantined"],
 }
 
+PREVIEW = {"target_selector": "group=north", "rollout": {"stages": [{"remainder": True}]}}
+
 # The calls in order: the operation, the method, the path and the body.
 CALLS: list[tuple[str, str, str, Any]] = [
     ("CreateJob", "POST", "/customer/jobs", CREATE),
@@ -68,6 +70,7 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("UpdateDevices", "POST", "/customer/fleet/devices:update", UPDATE_DEVICES),
     ("GetDevice", "GET", f"/customer/fleet/devices/{DEVICE}", None),
     ("ListGroups", "GET", "/customer/fleet/groups", None),
+    ("PreviewTarget", "POST", "/customer/fleet:previewTarget", PREVIEW),
     ("CancelExecution", "DELETE", f"{JOB}/executions/{DEVICE}", {"reason": "replaced"}),
     ("CancelJob", "DELETE", JOB, {"reason": "wrong group"}),
     ("DeleteJob", "POST", f"{JOB}:delete", {}),
@@ -90,6 +93,7 @@ def stable(text: str, tenant: str) -> str:
     """Replace what differs in every run: times, tags, tokens, and the tenant of the test."""
     text = text.replace(tenant, "demo")
     text = re.sub(r'"\d{4}-\d\d-\d\dT[^"]*"', '"2026-11-24T15:05:36.757135+00:00"', text)
+    text = re.sub(r'("target_digest": )"[^"]+"', r'\1"2-50a3f5ac1d0e37b2-1f4c02be91d3a7f0"', text)
     text = re.sub(r'("etag": )"[^"]+"', r'\1"2.1"', text)
     return re.sub(r'("next_\w*page_token": )"[^"]+"', r'\1"WyJkZXZpY2UtMDAwMSJd"', text)
 
@@ -104,7 +108,7 @@ async def test_examples_are_those_of_the_document(database: Database, rest: Rest
         if path.startswith("/device/"):
             headers["X-Device-Id"] = DEVICE
         response = await rest.http.request(method, path, json=body, headers=headers)
-        assert response.is_success, response.text
+        assert response.is_success, (operation, response.text)
         if operation:
             example = {"response": response.json()} | ({"request": body} if body else {})
             recorded[operation] = dict(sorted(example.items()))

@@ -403,6 +403,15 @@ async def devices_read_only(world: World) -> None:
         await world.database.owner.execute("UPDATE jobs.device_tables SET is_own = true")
 
 
+async def target_empty(world: World) -> None:
+    await world.operator.create(target_selector="device_id=unknown")
+
+
+async def target_changed(world: World) -> None:
+    digest = "2-0000000000000000-0000000000000000"
+    await world.operator.create(target_all=True, expected_target_digest=digest)
+
+
 # A reason without a scenario is a KeyError.
 SCENARIOS: dict[str, Callable[[World], Awaitable[None]]] = {
     value.name: globals()[value.name.lower()] for value in ErrorReason.DESCRIPTOR.values[1:]

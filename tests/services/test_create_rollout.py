@@ -305,7 +305,7 @@ async def test_validate_only_returns_the_sizes_of_the_stages_and_writes_nothing(
     )
 
     assert (response.job_id, response.execution_count) == ("j", 10)
-    assert response.stage_sizes == [0, 3, 7]
+    assert response.preview.stage_sizes == [0, 3, 7]
     for table in ("jobs", "job_executions", "job_progress", "job_stages", "job_failure_criteria"):
         count = await database.owner.fetchval(
             f"SELECT count(*) FROM jobs.{table} WHERE tenant_id = $1", operator.tenant

@@ -51,6 +51,12 @@ class Fleet:
         request = fleet_pb.DeleteDevicesRequest(device_ids=devices)
         return await self.stub.DeleteDevices(request, metadata=self.metadata, timeout=TIMEOUT)
 
+    async def preview(self, **fields: Any) -> pb.TargetPreview:
+        """Preview a target."""
+        request = fleet_pb.PreviewTargetRequest(**fields)
+        response = await self.stub.PreviewTarget(request, metadata=self.metadata, timeout=TIMEOUT)
+        return response.preview
+
     async def groups(self, **fields: Any) -> fleet_pb.ListGroupsResponse:
         """List groups."""
         request = fleet_pb.ListGroupsRequest(**fields)

@@ -35,6 +35,11 @@ TRIGGER = "trigger"
 SEVERAL_CHANGES_WITH_CONSTRAINT = "ALTER TABLE with ADD CONSTRAINT and another change"
 KEY_WITHOUT_TENANT = "unique key without tenant_id"
 
+# The simplest query that target_query returns. test_citus_forms.py checks others.
+_TARGETS = """
+    SELECT d.device_id, NULL::integer AS claim FROM public.device_state d WHERE d.tenant_id = $1
+"""
+
 _SCHEMAS = ("jobs", "public")
 _UNIQUE = (enums.ConstrType.CONSTR_PRIMARY, enums.ConstrType.CONSTR_UNIQUE)
 # Times, by name: for columns of sub-selects, whose types the catalog does not have.
@@ -378,5 +383,12 @@ def _statements(parsed: Any) -> Iterator[str]:
         query = next(_find(dynamic["query"], "query"))
         for constant in _nodes(pglast.parse_sql(f"SELECT {query}")[0].stmt, ast.String):
             if re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", constant.sval):
-                # Values, and conditions.
-                yield re.sub(r"%(\d\$)?s", "true", constant.sval.replace("%L", "NULL"))
+                yield _filled(constant.sval)
+
+
+def _filled(template: str) -> str:
+    """Fill the placeholders of format() in the text of a statement."""
+    template = re.sub(r"\(%(\d\$)?s\)", f"({_TARGETS})", template)
+    template = re.sub(r"%(\d\$)?s(?= \()", "", template)  # [NOT] MATERIALIZED
+    template = template.replace("%L", "NULL")
+    return re.sub(r"%(\d\$)?s", "true", template)  # conditions

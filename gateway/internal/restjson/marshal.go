@@ -40,10 +40,10 @@ var omittedInLists = map[protoreflect.FullName]bool{
 }
 
 // omittedIfEmpty are fields that only some calls set. Other responses omit them: an empty ID is not
-// valid, and a job that was created may have stages.
+// valid, and a job that was created has no preview.
 var omittedIfEmpty = map[protoreflect.FullName]bool{
-	"fleet.jobs.v1.CreateJobResponse.stage_sizes": true,
-	"fleet.jobs.v1.JobExecution.job_id":           true,
+	"fleet.jobs.v1.CreateJobResponse.preview": true,
+	"fleet.jobs.v1.JobExecution.job_id":       true,
 }
 
 // Marshal writes a message, or a field of one that is a response_body in jobs.gateway.yaml. It writes every field

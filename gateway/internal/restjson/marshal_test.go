@@ -119,8 +119,8 @@ func TestMarshal_OmitsFieldsThatTheCallDoesNotFill(t *testing.T) {
 		omitted  []string
 		written  []string
 	}{
-		{&jobsv1.CreateJobResponse{JobId: "j"}, []string{"stage_sizes"}, []string{"job_id"}},
-		{&jobsv1.CreateJobResponse{StageSizes: []int32{0}}, nil, []string{"stage_sizes"}},
+		{&jobsv1.CreateJobResponse{JobId: "j"}, []string{"preview"}, []string{"job_id"}},
+		{&jobsv1.CreateJobResponse{Preview: &jobsv1.TargetPreview{}}, nil, []string{"preview", "stage_sizes"}},
 		{&jobsv1.Job{}, []string{"executions", "next_executions_page_token"}, []string{"rollout", "failure_criteria", "stages", "criterion_states", "trip"}},
 		{[]*jobsv1.Job{{}}, []string{"executions", "next_executions_page_token", "rollout", "failure_criteria", "stages", "criterion_states"}, []string{"trip"}},
 	} {

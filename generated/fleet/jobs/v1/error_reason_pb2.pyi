@@ -232,9 +232,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "tenantId": "demo" }
         }
     """
+    TARGET_EMPTY: _ErrorReason.ValueType  # 50
+    """No device is a target: none matches the selector of target_selector or target_failed_in, or no
+    execution of that job failed as target_failed_in says. PreviewTarget shows what a selector matches.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "TARGET_EMPTY",
+          "domain": "jobs-grpc",
+          "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
+        }
+    """
     STAGE_EMPTY: _ErrorReason.ValueType  # 47
-    """A stage with a group_id has no devices: the group has no member that the job targets and that is in
-    no earlier group. `stage` is its index. Correct the group_id, or set `allow_empty`.
+    """A stage with a group_id or a selector has no devices: the job targets no device that it selects and
+    that no earlier group or selector has. `stage` is its index; with a selector, there is no `groupId`.
+    Correct it, or set `allow_empty`.
 
     Example of an ErrorInfo:
 
@@ -482,6 +495,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    TARGET_CHANGED: _ErrorReason.ValueType  # 51
+    """The devices of the target, or the stages whose group or selector claims them, are not those of
+    expected_target_digest. `deviceCount` is their number now, `expectedCount` that of the digest. Preview
+    the target again and decide again.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "TARGET_CHANGED",
+          "domain": "jobs-grpc",
+          "metadata": {
+            "jobId": "reboot-2026-11",
+            "deviceCount": "118",
+            "expectedCount": "120",
+            "tenantId": "demo"
+          }
+        }
+    """
     OVERLOADED: _ErrorReason.ValueType  # 25
     """Status RESOURCE_EXHAUSTED: the call exceeds what the server accepts.
 
@@ -494,7 +525,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     LIMIT_EXCEEDED: _ErrorReason.ValueType  # 26
     """The call exceeds a limit that a setting of the server defines. `setting` is its name,
-    `value` its value. If the details carry a google.rpc.RetryInfo, the same call can
+    `value` its value; previews have a fixed limit and neither. If the details carry a google.rpc.RetryInfo, the same call can
     succeed after that delay. If they do not, it fails again.
 
     Example of an ErrorInfo:
@@ -789,9 +820,22 @@ Example of an ErrorInfo:
       "metadata": { "tenantId": "demo" }
     }
 """
+TARGET_EMPTY: ErrorReason.ValueType  # 50
+"""No device is a target: none matches the selector of target_selector or target_failed_in, or no
+execution of that job failed as target_failed_in says. PreviewTarget shows what a selector matches.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "TARGET_EMPTY",
+      "domain": "jobs-grpc",
+      "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
+    }
+"""
 STAGE_EMPTY: ErrorReason.ValueType  # 47
-"""A stage with a group_id has no devices: the group has no member that the job targets and that is in
-no earlier group. `stage` is its index. Correct the group_id, or set `allow_empty`.
+"""A stage with a group_id or a selector has no devices: the job targets no device that it selects and
+that no earlier group or selector has. `stage` is its index; with a selector, there is no `groupId`.
+Correct it, or set `allow_empty`.
 
 Example of an ErrorInfo:
 
@@ -1039,6 +1083,24 @@ Example of an ErrorInfo:
       }
     }
 """
+TARGET_CHANGED: ErrorReason.ValueType  # 51
+"""The devices of the target, or the stages whose group or selector claims them, are not those of
+expected_target_digest. `deviceCount` is their number now, `expectedCount` that of the digest. Preview
+the target again and decide again.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "TARGET_CHANGED",
+      "domain": "jobs-grpc",
+      "metadata": {
+        "jobId": "reboot-2026-11",
+        "deviceCount": "118",
+        "expectedCount": "120",
+        "tenantId": "demo"
+      }
+    }
+"""
 OVERLOADED: ErrorReason.ValueType  # 25
 """Status RESOURCE_EXHAUSTED: the call exceeds what the server accepts.
 
@@ -1051,7 +1113,7 @@ Example of an ErrorInfo:
 """
 LIMIT_EXCEEDED: ErrorReason.ValueType  # 26
 """The call exceeds a limit that a setting of the server defines. `setting` is its name,
-`value` its value. If the details carry a google.rpc.RetryInfo, the same call can
+`value` its value; previews have a fixed limit and neither. If the details carry a google.rpc.RetryInfo, the same call can
 succeed after that delay. If they do not, it fails again.
 
 Example of an ErrorInfo:

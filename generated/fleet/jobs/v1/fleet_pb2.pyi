@@ -400,3 +400,77 @@ class Group(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Group: _TypeAlias = Group  # noqa: Y015
+
+@_typing.final
+class PreviewTargetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_DEVICE_ID_FIELD_NUMBER: _builtins.int
+    TARGET_GROUP_ID_FIELD_NUMBER: _builtins.int
+    TARGET_ALL_FIELD_NUMBER: _builtins.int
+    TARGET_SELECTOR_FIELD_NUMBER: _builtins.int
+    TARGET_DEVICE_IDS_FIELD_NUMBER: _builtins.int
+    TARGET_FAILED_IN_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    target_device_id: _builtins.str
+    """One device."""
+    target_group_id: _builtins.str
+    """The current members of a group."""
+    target_all: _builtins.bool
+    """All current devices of the tenant."""
+    target_selector: _builtins.str
+    """The devices that match this selector now."""
+    @_builtins.property
+    def target_device_ids(self) -> _jobs_pb2.DeviceIds:
+        """These devices."""
+
+    @_builtins.property
+    def target_failed_in(self) -> _jobs_pb2.FailedIn:
+        """The devices that have failed in another job."""
+
+    @_builtins.property
+    def rollout(self) -> _jobs_pb2.Rollout:
+        """The rollout, as in CreateJobRequest. Unset: none."""
+
+    def __init__(
+        self,
+        *,
+        target_device_id: _builtins.str = ...,
+        target_group_id: _builtins.str = ...,
+        target_all: _builtins.bool = ...,
+        target_selector: _builtins.str = ...,
+        target_device_ids: _jobs_pb2.DeviceIds | None = ...,
+        target_failed_in: _jobs_pb2.FailedIn | None = ...,
+        rollout: _jobs_pb2.Rollout | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["target_device_id", "target_group_id", "target_all", "target_selector", "target_device_ids", "target_failed_in"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___PreviewTargetRequest: _TypeAlias = PreviewTargetRequest  # noqa: Y015
+
+@_typing.final
+class PreviewTargetResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def preview(self) -> _jobs_pb2.TargetPreview:
+        """What the target and the rollout select."""
+
+    def __init__(
+        self,
+        *,
+        preview: _jobs_pb2.TargetPreview | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewTargetResponse: _TypeAlias = PreviewTargetResponse  # noqa: Y015

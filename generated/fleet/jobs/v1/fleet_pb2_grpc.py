@@ -62,6 +62,11 @@ class FleetServiceStub:
                 request_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsRequest.SerializeToString,
                 response_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsResponse.FromString,
                 _registered_method=True)
+        self.PreviewTarget = channel.unary_unary(
+                '/fleet.jobs.v1.FleetService/PreviewTarget',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.PreviewTargetRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.PreviewTargetResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -131,6 +136,19 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewTarget(self, request, context):
+        """Returns what a target and a rollout select now, and creates nothing. A target without devices and
+        stages that CreateJob would reject as empty or too small are no errors here.
+
+        NOT_FOUND            DEVICE_NOT_FOUND: devices of target_device_ids; up to 20 are named
+        JOB_NOT_FOUND: the job of target_failed_in
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS (without
+        a delay), or another preview of the tenant runs (with a delay)
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -158,6 +176,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.ListGroups,
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsRequest.FromString,
                     response_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsResponse.SerializeToString,
+            ),
+            'PreviewTarget': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewTarget,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.PreviewTargetRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_fleet__pb2.PreviewTargetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -298,6 +321,33 @@ class FleetService:
             '/fleet.jobs.v1.FleetService/ListGroups',
             fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsRequest.SerializeToString,
             fleet_dot_jobs_dot_v1_dot_fleet__pb2.ListGroupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewTarget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.FleetService/PreviewTarget',
+            fleet_dot_jobs_dot_v1_dot_fleet__pb2.PreviewTargetRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_fleet__pb2.PreviewTargetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -77,6 +77,15 @@ class FleetServiceStub:
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
+    PreviewTarget: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.PreviewTargetRequest, _fleet_pb2.PreviewTargetResponse]
+    """Returns what a target and a rollout select now, and creates nothing. A target without devices and
+    stages that CreateJob would reject as empty or too small are no errors here.
+
+      NOT_FOUND            DEVICE_NOT_FOUND: devices of target_device_ids; up to 20 are named
+                           JOB_NOT_FOUND: the job of target_failed_in
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS (without
+                           a delay), or another preview of the tenant runs (with a delay)
+    """
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -126,6 +135,15 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """Lists the groups of devices with the number of their devices, in the order of group_id.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+    """
+    PreviewTarget: _aio.UnaryUnaryMultiCallable[_fleet_pb2.PreviewTargetRequest, _fleet_pb2.PreviewTargetResponse]  # type: ignore[assignment]
+    """Returns what a target and a rollout select now, and creates nothing. A target without devices and
+    stages that CreateJob would reject as empty or too small are no errors here.
+
+      NOT_FOUND            DEVICE_NOT_FOUND: devices of target_device_ids; up to 20 are named
+                           JOB_NOT_FOUND: the job of target_failed_in
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS (without
+                           a delay), or another preview of the tenant runs (with a delay)
     """
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -203,6 +221,21 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the groups of devices with the number of their devices, in the order of group_id.
 
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewTarget(
+        self,
+        request: _fleet_pb2.PreviewTargetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.PreviewTargetResponse, _abc.Awaitable[_fleet_pb2.PreviewTargetResponse]]:
+        """Returns what a target and a rollout select now, and creates nothing. A target without devices and
+        stages that CreateJob would reject as empty or too small are no errors here.
+
+          NOT_FOUND            DEVICE_NOT_FOUND: devices of target_device_ids; up to 20 are named
+                               JOB_NOT_FOUND: the job of target_failed_in
+          RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS (without
+                               a delay), or another preview of the tenant runs (with a delay)
         """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

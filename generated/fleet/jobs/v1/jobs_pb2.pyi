@@ -97,6 +97,9 @@ class Job(_message.Message):
     TARGET_DEVICE_ID_FIELD_NUMBER: _builtins.int
     TARGET_GROUP_ID_FIELD_NUMBER: _builtins.int
     TARGET_ALL_FIELD_NUMBER: _builtins.int
+    TARGET_SELECTOR_FIELD_NUMBER: _builtins.int
+    TARGET_DEVICE_COUNT_FIELD_NUMBER: _builtins.int
+    TARGET_FAILED_IN_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
@@ -132,6 +135,10 @@ class Job(_message.Message):
     """The devices that were members of this group when the job was created."""
     target_all: _builtins.bool
     """All devices that the tenant had when the job was created. Always true if set."""
+    target_selector: _builtins.str
+    """The devices that this selector matched when the job was created. In the canonical form."""
+    target_device_count: _builtins.int
+    """A list of this many devices. The executions name them."""
     status: Global___Job.Status.ValueType
     """The status at the time of the response."""
     created_by: _builtins.str
@@ -166,6 +173,10 @@ class Job(_message.Message):
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document."""
+
+    @_builtins.property
+    def target_failed_in(self) -> Global___FailedIn:
+        """The devices that had failed in another job when this job was created."""
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
@@ -235,6 +246,9 @@ class Job(_message.Message):
         target_device_id: _builtins.str = ...,
         target_group_id: _builtins.str = ...,
         target_all: _builtins.bool = ...,
+        target_selector: _builtins.str = ...,
+        target_device_count: _builtins.int = ...,
+        target_failed_in: Global___FailedIn | None = ...,
         status: Global___Job.Status.ValueType = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         created_by: _builtins.str | None = ...,
@@ -259,9 +273,9 @@ class Job(_message.Message):
         description: _builtins.str = ...,
         criterion_states: _abc.Iterable[Global___CriterionState] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "pause", b"pause", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "pause", b"pause", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "next_executions_page_token", b"next_executions_page_token", "pause", b"pause", "rollout", b"rollout", "stages", b"stages", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "next_executions_page_token", b"next_executions_page_token", "pause", b"pause", "rollout", b"rollout", "stages", b"stages", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015
@@ -269,7 +283,7 @@ class Job(_message.Message):
     _WhichOneofArgType__created_by: _TypeAlias = _typing.Literal["_created_by", b"_created_by"]  # noqa: Y015
     _WhichOneofReturnType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["in_progress_timeout_minutes"]  # noqa: Y015
     _WhichOneofArgType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes"]  # noqa: Y015
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["target_device_id", "target_group_id", "target_all"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["target_device_id", "target_group_id", "target_all", "target_selector", "target_device_count", "target_failed_in"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cancel_reason) -> _WhichOneofReturnType__cancel_reason | None: ...
@@ -303,8 +317,9 @@ class Rollout(_message.Message):
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
         """The stages, in the order in which they open. The first opens at once. Each device is in one
-        stage. Stages with a group_id are filled first, in order, with the members of their groups.
-        The other devices fill the other stages in the order of a hash of `seed` and the device_id.
+        stage. Stages with a group_id or a selector are filled first, in order, with the devices of their
+        group or selector. The other devices fill the other stages in the order of a hash of `seed` and
+        the device_id.
 
         The stages must have room for all devices: the last is a `remainder`, or the percents add up
         to 100, or the sizes are at least the number of devices. An empty stage passes at once,
@@ -339,6 +354,7 @@ class Stage(_message.Message):
     PERCENT_FIELD_NUMBER: _builtins.int
     REMAINDER_FIELD_NUMBER: _builtins.int
     GROUP_ID_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
     RELEASES_PER_MINUTE_FIELD_NUMBER: _builtins.int
     GATE_FIELD_NUMBER: _builtins.int
     ALLOW_EMPTY_FIELD_NUMBER: _builtins.int
@@ -357,10 +373,18 @@ class Stage(_message.Message):
     are in no earlier group. CreateJob fails with STAGE_EMPTY if there are none, because the
     group_id may be misspelled; see allow_empty.
     """
+    selector: _builtins.str
+    """The devices of the job that matched this selector when the job was created and that are in no
+    earlier stage with a group or a selector. See CreateJobRequest.target_selector for the grammar;
+    it must not be empty. CreateJob fails with STAGE_EMPTY if there are no such devices; see
+    allow_empty. At most 10 stages of a rollout can have a selector.
+    """
     releases_per_minute: _builtins.int
     """The number of executions that are released per minute. Unset: all at once."""
     allow_empty: _builtins.bool
-    """The stage may have no devices. Only with a group_id; stages of other sizes can always be empty."""
+    """The stage may have no devices. Only with a group_id or a selector; stages of other sizes can always
+    be empty.
+    """
     @_builtins.property
     def gate(self) -> Global___Gate:
         """The condition for opening the next stage. Unset: all executions of this stage are finished. Not
@@ -375,17 +399,18 @@ class Stage(_message.Message):
         percent: _builtins.int = ...,
         remainder: _builtins.bool = ...,
         group_id: _builtins.str = ...,
+        selector: _builtins.str = ...,
         releases_per_minute: _builtins.int | None = ...,
         gate: Global___Gate | None = ...,
         allow_empty: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_releases_per_minute", b"_releases_per_minute", "device_count", b"device_count", "gate", b"gate", "group_id", b"group_id", "percent", b"percent", "releases_per_minute", b"releases_per_minute", "remainder", b"remainder", "size", b"size"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_releases_per_minute", b"_releases_per_minute", "device_count", b"device_count", "gate", b"gate", "group_id", b"group_id", "percent", b"percent", "releases_per_minute", b"releases_per_minute", "remainder", b"remainder", "selector", b"selector", "size", b"size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_releases_per_minute", b"_releases_per_minute", "allow_empty", b"allow_empty", "device_count", b"device_count", "display_name", b"display_name", "gate", b"gate", "group_id", b"group_id", "percent", b"percent", "releases_per_minute", b"releases_per_minute", "remainder", b"remainder", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_releases_per_minute", b"_releases_per_minute", "allow_empty", b"allow_empty", "device_count", b"device_count", "display_name", b"display_name", "gate", b"gate", "group_id", b"group_id", "percent", b"percent", "releases_per_minute", b"releases_per_minute", "remainder", b"remainder", "selector", b"selector", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__releases_per_minute: _TypeAlias = _typing.Literal["releases_per_minute"]  # noqa: Y015
     _WhichOneofArgType__releases_per_minute: _TypeAlias = _typing.Literal["_releases_per_minute", b"_releases_per_minute"]  # noqa: Y015
-    _WhichOneofReturnType_size: _TypeAlias = _typing.Literal["device_count", "percent", "remainder", "group_id"]  # noqa: Y015
+    _WhichOneofReturnType_size: _TypeAlias = _typing.Literal["device_count", "percent", "remainder", "group_id", "selector"]  # noqa: Y015
     _WhichOneofArgType_size: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__releases_per_minute) -> _WhichOneofReturnType__releases_per_minute | None: ...
@@ -1152,6 +1177,9 @@ class CreateJobRequest(_message.Message):
     TARGET_DEVICE_ID_FIELD_NUMBER: _builtins.int
     TARGET_GROUP_ID_FIELD_NUMBER: _builtins.int
     TARGET_ALL_FIELD_NUMBER: _builtins.int
+    TARGET_SELECTOR_FIELD_NUMBER: _builtins.int
+    TARGET_DEVICE_IDS_FIELD_NUMBER: _builtins.int
+    TARGET_FAILED_IN_FIELD_NUMBER: _builtins.int
     EXPIRES_IN_HOURS_FIELD_NUMBER: _builtins.int
     NEVER_EXPIRES_FIELD_NUMBER: _builtins.int
     IN_PROGRESS_TIMEOUT_MINUTES_FIELD_NUMBER: _builtins.int
@@ -1160,6 +1188,7 @@ class CreateJobRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    EXPECTED_TARGET_DIGEST_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job in the tenant. Empty: the server generates a UUID, and the call is not safe
     to repeat.
@@ -1172,6 +1201,14 @@ class CreateJobRequest(_message.Message):
     """The current members of a group."""
     target_all: _builtins.bool
     """All current devices of the tenant."""
+    target_selector: _builtins.str
+    """The devices that match this selector now, for example
+    `group in (north,south),model=x200,!quarantined`. Terms are separated by commas, and all of them
+    must match: KEY=VALUE, KEY!=VALUE, KEY in (VALUE,…), KEY notin (VALUE,…), KEY, !KEY. A KEY is a
+    label, or group or device_id. != and notin also match devices without the label. A VALUE with
+    other characters than A-Z a-z 0-9 . _ : / - is in double quotes. At most 32 terms with 100 values
+    each.
+    """
     expires_in_hours: _builtins.int
     """The number of hours until the job expires, when its QUEUED executions become TIMED_OUT.
     Default: 24.
@@ -1189,12 +1226,17 @@ class CreateJobRequest(_message.Message):
     seconds. Unset: no timeout.
     """
     validate_only: _builtins.bool
-    """Check the request and return the size of the job that it would create, of each of its stages, and
-    its expiry, but create nothing. This is always about a new job: an existing job with this job_id and
+    """Check the request and return the devices of the job that it would create, the sizes of its stages,
+    and its expiry, but create nothing. This is always about a new job: an existing job with this job_id and
     the same request is ignored, so the response can differ from that of the call that created it.
     """
     description: _builtins.str
     """A text for people."""
+    expected_target_digest: _builtins.str
+    """The target_digest of a TargetPreview. If the devices of the job, or the stages whose group or
+    selector claims them, have changed since, the call fails with TARGET_CHANGED and creates nothing.
+    Not compared by repeated requests: once the job exists, the call does not check it. Empty: no check.
+    """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document, which devices interpret. Unset: {}.
@@ -1204,6 +1246,14 @@ class CreateJobRequest(_message.Message):
         are IEEE 754 doubles: integers are exact up to 2^53. Not allowed: NaN, infinities, the
         character U+0000, and a Value without a kind.
         """
+
+    @_builtins.property
+    def target_device_ids(self) -> Global___DeviceIds:
+        """These devices. A device that does not exist fails with DEVICE_NOT_FOUND."""
+
+    @_builtins.property
+    def target_failed_in(self) -> Global___FailedIn:
+        """The devices that have failed in another job."""
 
     @_builtins.property
     def rollout(self) -> Global___Rollout:
@@ -1232,6 +1282,9 @@ class CreateJobRequest(_message.Message):
         target_device_id: _builtins.str = ...,
         target_group_id: _builtins.str = ...,
         target_all: _builtins.bool = ...,
+        target_selector: _builtins.str = ...,
+        target_device_ids: Global___DeviceIds | None = ...,
+        target_failed_in: Global___FailedIn | None = ...,
         expires_in_hours: _builtins.int | None = ...,
         never_expires: _builtins.bool = ...,
         in_progress_timeout_minutes: _builtins.int | None = ...,
@@ -1240,16 +1293,17 @@ class CreateJobRequest(_message.Message):
         validate_only: _builtins.bool = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         description: _builtins.str = ...,
+        expected_target_digest: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "never_expires", b"never_expires", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_group_id", b"target_group_id", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "expected_target_digest", b"expected_target_digest", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "never_expires", b"never_expires", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_in_hours: _TypeAlias = _typing.Literal["expires_in_hours"]  # noqa: Y015
     _WhichOneofArgType__expires_in_hours: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours"]  # noqa: Y015
     _WhichOneofReturnType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["in_progress_timeout_minutes"]  # noqa: Y015
     _WhichOneofArgType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes"]  # noqa: Y015
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["target_device_id", "target_group_id", "target_all"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["target_device_id", "target_group_id", "target_all", "target_selector", "target_device_ids", "target_failed_in"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expires_in_hours) -> _WhichOneofReturnType__expires_in_hours | None: ...
@@ -1261,6 +1315,118 @@ class CreateJobRequest(_message.Message):
 Global___CreateJobRequest: _TypeAlias = CreateJobRequest  # noqa: Y015
 
 @_typing.final
+class DeviceIds(_message.Message):
+    """A list of devices."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The IDs of the devices. Duplicates are removed."""
+
+    def __init__(
+        self,
+        *,
+        device_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_ids", b"device_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceIds: _TypeAlias = DeviceIds  # noqa: Y015
+
+@_typing.final
+class FailedIn(_message.Message):
+    """The devices that have failed in a job and still exist."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    FAILURE_CODES_FIELD_NUMBER: _builtins.int
+    SELECTOR_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The ID of the job. In Job, that job may have been deleted since."""
+    selector: _builtins.str
+    """Only devices that match this selector: see CreateJobRequest.target_selector. Empty: all."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
+        """Only executions in one of these statuses: FAILED, TIMED_OUT or REJECTED. No statuses: all three."""
+
+    @_builtins.property
+    def failure_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only executions with one of these failure codes. An empty one means failures without a code. No
+        codes: all executions.
+        """
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        statuses: _abc.Iterable[Global___JobExecution.Status.ValueType] | None = ...,
+        failure_codes: _abc.Iterable[_builtins.str] | None = ...,
+        selector: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_codes", b"failure_codes", "job_id", b"job_id", "selector", b"selector", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailedIn: _TypeAlias = FailedIn  # noqa: Y015
+
+@_typing.final
+class TargetPreview(_message.Message):
+    """What a target and a rollout select now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_COUNT_FIELD_NUMBER: _builtins.int
+    STAGE_SIZES_FIELD_NUMBER: _builtins.int
+    DEVICE_IDS_FIELD_NUMBER: _builtins.int
+    OVERLAPPING_JOB_IDS_FIELD_NUMBER: _builtins.int
+    TARGET_DIGEST_FIELD_NUMBER: _builtins.int
+    device_count: _builtins.int
+    """The number of devices."""
+    target_digest: _builtins.str
+    """Stands for the devices, and for the stage whose group or selector claims each of them. See
+    CreateJobRequest.expected_target_digest.
+    """
+    @_builtins.property
+    def stage_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The number of devices of each stage of the rollout, in order. Empty: no rollout."""
+
+    @_builtins.property
+    def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The first devices by device_id, at most 20."""
+
+    @_builtins.property
+    def overlapping_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Jobs that are pending on these device_ids: their executions would run before those of the new job.
+        By job_id, at most 20.
+        """
+
+    def __init__(
+        self,
+        *,
+        device_count: _builtins.int = ...,
+        stage_sizes: _abc.Iterable[_builtins.int] | None = ...,
+        device_ids: _abc.Iterable[_builtins.str] | None = ...,
+        overlapping_job_ids: _abc.Iterable[_builtins.str] | None = ...,
+        target_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_count", b"device_count", "device_ids", b"device_ids", "overlapping_job_ids", b"overlapping_job_ids", "stage_sizes", b"stage_sizes", "target_digest", b"target_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TargetPreview: _TypeAlias = TargetPreview  # noqa: Y015
+
+@_typing.final
 class CreateJobResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1268,7 +1434,7 @@ class CreateJobResponse(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     EXECUTION_COUNT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
-    STAGE_SIZES_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job: that of the request, or a generated one."""
     status: Global___Job.Status.ValueType
@@ -1280,8 +1446,8 @@ class CreateJobResponse(_message.Message):
         """The time at which the job expires, as set at creation, also if it is the default. Unset: never."""
 
     @_builtins.property
-    def stage_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The number of devices of each stage of the rollout, in order. Set only with validate_only."""
+    def preview(self) -> Global___TargetPreview:
+        """The devices of the job. Set only with validate_only."""
 
     def __init__(
         self,
@@ -1290,11 +1456,11 @@ class CreateJobResponse(_message.Message):
         status: Global___Job.Status.ValueType = ...,
         execution_count: _builtins.int = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
-        stage_sizes: _abc.Iterable[_builtins.int] | None = ...,
+        preview: Global___TargetPreview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_count", b"execution_count", "expires_at", b"expires_at", "job_id", b"job_id", "stage_sizes", b"stage_sizes", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_count", b"execution_count", "expires_at", b"expires_at", "job_id", b"job_id", "preview", b"preview", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -264,13 +264,16 @@ class JobServiceServicer:
 
         PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
         NOT_FOUND            DEVICE_NOT_FOUND
+        JOB_NOT_FOUND: the job of target_failed_in
         ALREADY_EXISTS       JOB_ALREADY_EXISTS
-        FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
+        FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TARGET_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
         TIME_GATES_UNAVAILABLE
+        ABORTED              TARGET_CHANGED
         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
         (1,000,000; without a delay), or the tenant has
         JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-        (with a delay)
+        (with a delay); or, with validate_only and a target of more than one device,
+        another preview of the tenant runs (with a delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -111,13 +111,16 @@ class JobServiceStub:
 
       PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
       NOT_FOUND            DEVICE_NOT_FOUND
+                           JOB_NOT_FOUND: the job of target_failed_in
       ALREADY_EXISTS       JOB_ALREADY_EXISTS
-      FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
+      FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TARGET_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
                            TIME_GATES_UNAVAILABLE
+      ABORTED              TARGET_CHANGED
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-                           (with a delay)
+                           (with a delay); or, with validate_only and a target of more than one device,
+                           another preview of the tenant runs (with a delay)
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     """Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -336,13 +339,16 @@ class JobServiceAsyncStub(JobServiceStub):
 
       PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
       NOT_FOUND            DEVICE_NOT_FOUND
+                           JOB_NOT_FOUND: the job of target_failed_in
       ALREADY_EXISTS       JOB_ALREADY_EXISTS
-      FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
+      FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TARGET_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
                            TIME_GATES_UNAVAILABLE
+      ABORTED              TARGET_CHANGED
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-                           (with a delay)
+                           (with a delay); or, with validate_only and a target of more than one device,
+                           another preview of the tenant runs (with a delay)
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -564,13 +570,16 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
           PERMISSION_DENIED    SUBJECT_REQUIRED: a gate requires an approval, and the caller is unknown
           NOT_FOUND            DEVICE_NOT_FOUND
+                               JOB_NOT_FOUND: the job of target_failed_in
           ALREADY_EXISTS       JOB_ALREADY_EXISTS
-          FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
+          FAILED_PRECONDITION  GROUP_EMPTY, TENANT_EMPTY, TARGET_EMPTY, STAGE_EMPTY, EXPIRY_TOO_EARLY,
                                TIME_GATES_UNAVAILABLE
+          ABORTED              TARGET_CHANGED
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                                (1,000,000; without a delay), or the tenant has
                                JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-                               (with a delay)
+                               (with a delay); or, with validate_only and a target of more than one device,
+                               another preview of the tenant runs (with a delay)
         """
 
     @_abc_1.abstractmethod

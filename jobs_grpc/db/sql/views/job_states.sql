@@ -38,7 +38,10 @@ SELECT
     j.trip,
     j.release_end IS NOT NULL OR j.has_failure_criteria AS has_rollout_details,
     j.labels,
-    j.description
+    j.description,
+    j.target_selector,
+    j.target_device_count,
+    j.target_failed_in
 FROM jobs.jobs j
 JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
 CROSS JOIN LATERAL (

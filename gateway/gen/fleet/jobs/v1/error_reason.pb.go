@@ -212,8 +212,20 @@ const (
 	//	  "metadata": { "tenantId": "demo" }
 	//	}
 	ErrorReason_TENANT_EMPTY ErrorReason = 18
-	// A stage with a group_id has no devices: the group has no member that the job targets and that is in
-	// no earlier group. `stage` is its index. Correct the group_id, or set `allow_empty`.
+	// No device is a target: none matches the selector of target_selector or target_failed_in, or no
+	// execution of that job failed as target_failed_in says. PreviewTarget shows what a selector matches.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "TARGET_EMPTY",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
+	//	}
+	ErrorReason_TARGET_EMPTY ErrorReason = 50
+	// A stage with a group_id or a selector has no devices: the job targets no device that it selects and
+	// that no earlier group or selector has. `stage` is its index; with a selector, there is no `groupId`.
+	// Correct it, or set `allow_empty`.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -439,6 +451,23 @@ const (
 	//	  }
 	//	}
 	ErrorReason_JOB_CHANGED ErrorReason = 34
+	// The devices of the target, or the stages whose group or selector claims them, are not those of
+	// expected_target_digest. `deviceCount` is their number now, `expectedCount` that of the digest. Preview
+	// the target again and decide again.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "TARGET_CHANGED",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": {
+	//	    "jobId": "reboot-2026-11",
+	//	    "deviceCount": "118",
+	//	    "expectedCount": "120",
+	//	    "tenantId": "demo"
+	//	  }
+	//	}
+	ErrorReason_TARGET_CHANGED ErrorReason = 51
 	// The server has more calls than it can serve in time. Retry after the delay in
 	// google.rpc.RetryInfo.
 	//
@@ -447,7 +476,7 @@ const (
 	//	{ "reason": "OVERLOADED", "domain": "jobs-grpc" }
 	ErrorReason_OVERLOADED ErrorReason = 25
 	// The call exceeds a limit that a setting of the server defines. `setting` is its name,
-	// `value` its value. If the details carry a google.rpc.RetryInfo, the same call can
+	// `value` its value; previews have a fixed limit and neither. If the details carry a google.rpc.RetryInfo, the same call can
 	// succeed after that delay. If they do not, it fails again.
 	//
 	// Example of an ErrorInfo:
@@ -533,6 +562,7 @@ var (
 		16: "JOB_ALREADY_EXISTS",
 		17: "GROUP_EMPTY",
 		18: "TENANT_EMPTY",
+		50: "TARGET_EMPTY",
 		47: "STAGE_EMPTY",
 		48: "EXPIRY_TOO_EARLY",
 		19: "JOB_NOT_CANCELABLE",
@@ -554,6 +584,7 @@ var (
 		49: "DEVICES_READ_ONLY",
 		24: "EXECUTION_CHANGED",
 		34: "JOB_CHANGED",
+		51: "TARGET_CHANGED",
 		25: "OVERLOADED",
 		26: "LIMIT_EXCEEDED",
 		27: "DATABASE_UNAVAILABLE",
@@ -585,6 +616,7 @@ var (
 		"JOB_ALREADY_EXISTS":       16,
 		"GROUP_EMPTY":              17,
 		"TENANT_EMPTY":             18,
+		"TARGET_EMPTY":             50,
 		"STAGE_EMPTY":              47,
 		"EXPIRY_TOO_EARLY":         48,
 		"JOB_NOT_CANCELABLE":       19,
@@ -606,6 +638,7 @@ var (
 		"DEVICES_READ_ONLY":        49,
 		"EXECUTION_CHANGED":        24,
 		"JOB_CHANGED":              34,
+		"TARGET_CHANGED":           51,
 		"OVERLOADED":               25,
 		"LIMIT_EXCEEDED":           26,
 		"DATABASE_UNAVAILABLE":     27,
@@ -648,7 +681,7 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xc1\b\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xe7\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -671,7 +704,8 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\x13EXECUTION_NOT_FOUND\x10\x0f\x12\x16\n" +
 	"\x12JOB_ALREADY_EXISTS\x10\x10\x12\x0f\n" +
 	"\vGROUP_EMPTY\x10\x11\x12\x10\n" +
-	"\fTENANT_EMPTY\x10\x12\x12\x0f\n" +
+	"\fTENANT_EMPTY\x10\x12\x12\x10\n" +
+	"\fTARGET_EMPTY\x102\x12\x0f\n" +
 	"\vSTAGE_EMPTY\x10/\x12\x14\n" +
 	"\x10EXPIRY_TOO_EARLY\x100\x12\x16\n" +
 	"\x12JOB_NOT_CANCELABLE\x10\x13\x12\x15\n" +
@@ -693,7 +727,8 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\x16TIME_GATES_UNAVAILABLE\x10,\x12\x15\n" +
 	"\x11DEVICES_READ_ONLY\x101\x12\x15\n" +
 	"\x11EXECUTION_CHANGED\x10\x18\x12\x0f\n" +
-	"\vJOB_CHANGED\x10\"\x12\x0e\n" +
+	"\vJOB_CHANGED\x10\"\x12\x12\n" +
+	"\x0eTARGET_CHANGED\x103\x12\x0e\n" +
 	"\n" +
 	"OVERLOADED\x10\x19\x12\x12\n" +
 	"\x0eLIMIT_EXCEEDED\x10\x1a\x12\x18\n" +

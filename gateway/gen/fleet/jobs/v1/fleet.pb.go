@@ -745,6 +745,214 @@ func (x *Group) GetDeviceCount() int32 {
 	return 0
 }
 
+type PreviewTargetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The target, as in CreateJobRequest.
+	//
+	// Types that are valid to be assigned to Target:
+	//
+	//	*PreviewTargetRequest_TargetDeviceId
+	//	*PreviewTargetRequest_TargetGroupId
+	//	*PreviewTargetRequest_TargetAll
+	//	*PreviewTargetRequest_TargetSelector
+	//	*PreviewTargetRequest_TargetDeviceIds
+	//	*PreviewTargetRequest_TargetFailedIn
+	Target isPreviewTargetRequest_Target `protobuf_oneof:"target"`
+	// The rollout, as in CreateJobRequest. Unset: none.
+	Rollout       *Rollout `protobuf:"bytes,7,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreviewTargetRequest) Reset() {
+	*x = PreviewTargetRequest{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreviewTargetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreviewTargetRequest) ProtoMessage() {}
+
+func (x *PreviewTargetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreviewTargetRequest.ProtoReflect.Descriptor instead.
+func (*PreviewTargetRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PreviewTargetRequest) GetTarget() isPreviewTargetRequest_Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *PreviewTargetRequest) GetTargetDeviceId() string {
+	if x != nil {
+		if x, ok := x.Target.(*PreviewTargetRequest_TargetDeviceId); ok {
+			return x.TargetDeviceId
+		}
+	}
+	return ""
+}
+
+func (x *PreviewTargetRequest) GetTargetGroupId() string {
+	if x != nil {
+		if x, ok := x.Target.(*PreviewTargetRequest_TargetGroupId); ok {
+			return x.TargetGroupId
+		}
+	}
+	return ""
+}
+
+func (x *PreviewTargetRequest) GetTargetAll() bool {
+	if x != nil {
+		if x, ok := x.Target.(*PreviewTargetRequest_TargetAll); ok {
+			return x.TargetAll
+		}
+	}
+	return false
+}
+
+func (x *PreviewTargetRequest) GetTargetSelector() string {
+	if x != nil {
+		if x, ok := x.Target.(*PreviewTargetRequest_TargetSelector); ok {
+			return x.TargetSelector
+		}
+	}
+	return ""
+}
+
+func (x *PreviewTargetRequest) GetTargetDeviceIds() *DeviceIds {
+	if x != nil {
+		if x, ok := x.Target.(*PreviewTargetRequest_TargetDeviceIds); ok {
+			return x.TargetDeviceIds
+		}
+	}
+	return nil
+}
+
+func (x *PreviewTargetRequest) GetTargetFailedIn() *FailedIn {
+	if x != nil {
+		if x, ok := x.Target.(*PreviewTargetRequest_TargetFailedIn); ok {
+			return x.TargetFailedIn
+		}
+	}
+	return nil
+}
+
+func (x *PreviewTargetRequest) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+type isPreviewTargetRequest_Target interface {
+	isPreviewTargetRequest_Target()
+}
+
+type PreviewTargetRequest_TargetDeviceId struct {
+	// One device.
+	TargetDeviceId string `protobuf:"bytes,1,opt,name=target_device_id,json=targetDeviceId,proto3,oneof"`
+}
+
+type PreviewTargetRequest_TargetGroupId struct {
+	// The current members of a group.
+	TargetGroupId string `protobuf:"bytes,2,opt,name=target_group_id,json=targetGroupId,proto3,oneof"`
+}
+
+type PreviewTargetRequest_TargetAll struct {
+	// All current devices of the tenant.
+	TargetAll bool `protobuf:"varint,3,opt,name=target_all,json=targetAll,proto3,oneof"`
+}
+
+type PreviewTargetRequest_TargetSelector struct {
+	// The devices that match this selector now.
+	TargetSelector string `protobuf:"bytes,4,opt,name=target_selector,json=targetSelector,proto3,oneof"`
+}
+
+type PreviewTargetRequest_TargetDeviceIds struct {
+	// These devices.
+	TargetDeviceIds *DeviceIds `protobuf:"bytes,5,opt,name=target_device_ids,json=targetDeviceIds,proto3,oneof"`
+}
+
+type PreviewTargetRequest_TargetFailedIn struct {
+	// The devices that have failed in another job.
+	TargetFailedIn *FailedIn `protobuf:"bytes,6,opt,name=target_failed_in,json=targetFailedIn,proto3,oneof"`
+}
+
+func (*PreviewTargetRequest_TargetDeviceId) isPreviewTargetRequest_Target() {}
+
+func (*PreviewTargetRequest_TargetGroupId) isPreviewTargetRequest_Target() {}
+
+func (*PreviewTargetRequest_TargetAll) isPreviewTargetRequest_Target() {}
+
+func (*PreviewTargetRequest_TargetSelector) isPreviewTargetRequest_Target() {}
+
+func (*PreviewTargetRequest_TargetDeviceIds) isPreviewTargetRequest_Target() {}
+
+func (*PreviewTargetRequest_TargetFailedIn) isPreviewTargetRequest_Target() {}
+
+type PreviewTargetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the target and the rollout select.
+	Preview       *TargetPreview `protobuf:"bytes,1,opt,name=preview,proto3" json:"preview,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreviewTargetResponse) Reset() {
+	*x = PreviewTargetResponse{}
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreviewTargetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreviewTargetResponse) ProtoMessage() {}
+
+func (x *PreviewTargetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_fleet_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreviewTargetResponse.ProtoReflect.Descriptor instead.
+func (*PreviewTargetResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_fleet_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PreviewTargetResponse) GetPreview() *TargetPreview {
+	if x != nil {
+		return x.Preview
+	}
+	return nil
+}
+
 var File_fleet_jobs_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_fleet_proto_rawDesc = "" +
@@ -804,7 +1012,19 @@ const file_fleet_jobs_v1_fleet_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"E\n" +
 	"\x05Group\x12\x19\n" +
 	"\bgroup_id\x18\x01 \x01(\tR\agroupId\x12!\n" +
-	"\fdevice_count\x18\x02 \x01(\x05R\vdeviceCount2\xe1\x04\n" +
+	"\fdevice_count\x18\x02 \x01(\x05R\vdeviceCount\"\xda\x03\n" +
+	"\x14PreviewTargetRequest\x12N\n" +
+	"\x10target_device_id\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$H\x00R\x0etargetDeviceId\x12L\n" +
+	"\x0ftarget_group_id\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$H\x00R\rtargetGroupId\x12\x1f\n" +
+	"\n" +
+	"target_all\x18\x03 \x01(\bH\x00R\ttargetAll\x123\n" +
+	"\x0ftarget_selector\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 H\x00R\x0etargetSelector\x12F\n" +
+	"\x11target_device_ids\x18\x05 \x01(\v2\x18.fleet.jobs.v1.DeviceIdsH\x00R\x0ftargetDeviceIds\x12C\n" +
+	"\x10target_failed_in\x18\x06 \x01(\v2\x17.fleet.jobs.v1.FailedInH\x00R\x0etargetFailedIn\x120\n" +
+	"\arollout\x18\a \x01(\v2\x16.fleet.jobs.v1.RolloutR\arolloutB\x0f\n" +
+	"\x06target\x12\x05\xbaH\x02\b\x01\"O\n" +
+	"\x15PreviewTargetResponse\x126\n" +
+	"\apreview\x18\x01 \x01(\v2\x1c.fleet.jobs.v1.TargetPreviewR\apreview2\xec\x05\n" +
 	"\fFleetService\x12m\n" +
 	"\vListDevices\x12!.fleet.jobs.v1.ListDevicesRequest\x1a\".fleet.jobs.v1.ListDevicesResponse\"\x17\xb2\x89#\x10\n" +
 	"\fList devices\x10\x01\x90\x02\x01\x12x\n" +
@@ -816,7 +1036,9 @@ const file_fleet_jobs_v1_fleet_proto_rawDesc = "" +
 	"\x0eRemove devices\x10\x04\x18\x01\x90\x02\x02\x12i\n" +
 	"\n" +
 	"ListGroups\x12 .fleet.jobs.v1.ListGroupsRequest\x1a!.fleet.jobs.v1.ListGroupsResponse\"\x16\xb2\x89#\x0f\n" +
-	"\vList groups\x10\x01\x90\x02\x01Br\n" +
+	"\vList groups\x10\x01\x90\x02\x01\x12\x88\x01\n" +
+	"\rPreviewTarget\x12#.fleet.jobs.v1.PreviewTargetRequest\x1a$.fleet.jobs.v1.PreviewTargetResponse\",\xb2\x89#%\n" +
+	"\x1fPreview the devices of a target\x10\x01\x18\x01\x90\x02\x01Br\n" +
 	"\x11com.fleet.jobs.v1B\n" +
 	"FleetProtoP\x01Z?github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1;jobsv1\xaa\x02\rFleet.Jobs.V1b\x06proto3"
 
@@ -832,7 +1054,7 @@ func file_fleet_jobs_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_fleet_jobs_v1_fleet_proto_rawDescData
 }
 
-var file_fleet_jobs_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_fleet_jobs_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_fleet_jobs_v1_fleet_proto_goTypes = []any{
 	(*Device)(nil),                // 0: fleet.jobs.v1.Device
 	(*ListDevicesRequest)(nil),    // 1: fleet.jobs.v1.ListDevicesRequest
@@ -846,35 +1068,47 @@ var file_fleet_jobs_v1_fleet_proto_goTypes = []any{
 	(*ListGroupsRequest)(nil),     // 9: fleet.jobs.v1.ListGroupsRequest
 	(*ListGroupsResponse)(nil),    // 10: fleet.jobs.v1.ListGroupsResponse
 	(*Group)(nil),                 // 11: fleet.jobs.v1.Group
-	nil,                           // 12: fleet.jobs.v1.Device.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*JobExecution)(nil),          // 14: fleet.jobs.v1.JobExecution
-	(*fieldmaskpb.FieldMask)(nil), // 15: google.protobuf.FieldMask
+	(*PreviewTargetRequest)(nil),  // 12: fleet.jobs.v1.PreviewTargetRequest
+	(*PreviewTargetResponse)(nil), // 13: fleet.jobs.v1.PreviewTargetResponse
+	nil,                           // 14: fleet.jobs.v1.Device.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*JobExecution)(nil),          // 16: fleet.jobs.v1.JobExecution
+	(*fieldmaskpb.FieldMask)(nil), // 17: google.protobuf.FieldMask
+	(*DeviceIds)(nil),             // 18: fleet.jobs.v1.DeviceIds
+	(*FailedIn)(nil),              // 19: fleet.jobs.v1.FailedIn
+	(*Rollout)(nil),               // 20: fleet.jobs.v1.Rollout
+	(*TargetPreview)(nil),         // 21: fleet.jobs.v1.TargetPreview
 }
 var file_fleet_jobs_v1_fleet_proto_depIdxs = []int32{
-	12, // 0: fleet.jobs.v1.Device.labels:type_name -> fleet.jobs.v1.Device.LabelsEntry
-	13, // 1: fleet.jobs.v1.Device.last_seen_at:type_name -> google.protobuf.Timestamp
+	14, // 0: fleet.jobs.v1.Device.labels:type_name -> fleet.jobs.v1.Device.LabelsEntry
+	15, // 1: fleet.jobs.v1.Device.last_seen_at:type_name -> google.protobuf.Timestamp
 	0,  // 2: fleet.jobs.v1.ListDevicesResponse.devices:type_name -> fleet.jobs.v1.Device
 	0,  // 3: fleet.jobs.v1.GetDeviceResponse.device:type_name -> fleet.jobs.v1.Device
-	14, // 4: fleet.jobs.v1.GetDeviceResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	16, // 4: fleet.jobs.v1.GetDeviceResponse.executions:type_name -> fleet.jobs.v1.JobExecution
 	0,  // 5: fleet.jobs.v1.UpdateDevicesRequest.devices:type_name -> fleet.jobs.v1.Device
-	15, // 6: fleet.jobs.v1.UpdateDevicesRequest.update_mask:type_name -> google.protobuf.FieldMask
+	17, // 6: fleet.jobs.v1.UpdateDevicesRequest.update_mask:type_name -> google.protobuf.FieldMask
 	11, // 7: fleet.jobs.v1.ListGroupsResponse.groups:type_name -> fleet.jobs.v1.Group
-	1,  // 8: fleet.jobs.v1.FleetService.ListDevices:input_type -> fleet.jobs.v1.ListDevicesRequest
-	3,  // 9: fleet.jobs.v1.FleetService.GetDevice:input_type -> fleet.jobs.v1.GetDeviceRequest
-	5,  // 10: fleet.jobs.v1.FleetService.UpdateDevices:input_type -> fleet.jobs.v1.UpdateDevicesRequest
-	7,  // 11: fleet.jobs.v1.FleetService.DeleteDevices:input_type -> fleet.jobs.v1.DeleteDevicesRequest
-	9,  // 12: fleet.jobs.v1.FleetService.ListGroups:input_type -> fleet.jobs.v1.ListGroupsRequest
-	2,  // 13: fleet.jobs.v1.FleetService.ListDevices:output_type -> fleet.jobs.v1.ListDevicesResponse
-	4,  // 14: fleet.jobs.v1.FleetService.GetDevice:output_type -> fleet.jobs.v1.GetDeviceResponse
-	6,  // 15: fleet.jobs.v1.FleetService.UpdateDevices:output_type -> fleet.jobs.v1.UpdateDevicesResponse
-	8,  // 16: fleet.jobs.v1.FleetService.DeleteDevices:output_type -> fleet.jobs.v1.DeleteDevicesResponse
-	10, // 17: fleet.jobs.v1.FleetService.ListGroups:output_type -> fleet.jobs.v1.ListGroupsResponse
-	13, // [13:18] is the sub-list for method output_type
-	8,  // [8:13] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	18, // 8: fleet.jobs.v1.PreviewTargetRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
+	19, // 9: fleet.jobs.v1.PreviewTargetRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	20, // 10: fleet.jobs.v1.PreviewTargetRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	21, // 11: fleet.jobs.v1.PreviewTargetResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
+	1,  // 12: fleet.jobs.v1.FleetService.ListDevices:input_type -> fleet.jobs.v1.ListDevicesRequest
+	3,  // 13: fleet.jobs.v1.FleetService.GetDevice:input_type -> fleet.jobs.v1.GetDeviceRequest
+	5,  // 14: fleet.jobs.v1.FleetService.UpdateDevices:input_type -> fleet.jobs.v1.UpdateDevicesRequest
+	7,  // 15: fleet.jobs.v1.FleetService.DeleteDevices:input_type -> fleet.jobs.v1.DeleteDevicesRequest
+	9,  // 16: fleet.jobs.v1.FleetService.ListGroups:input_type -> fleet.jobs.v1.ListGroupsRequest
+	12, // 17: fleet.jobs.v1.FleetService.PreviewTarget:input_type -> fleet.jobs.v1.PreviewTargetRequest
+	2,  // 18: fleet.jobs.v1.FleetService.ListDevices:output_type -> fleet.jobs.v1.ListDevicesResponse
+	4,  // 19: fleet.jobs.v1.FleetService.GetDevice:output_type -> fleet.jobs.v1.GetDeviceResponse
+	6,  // 20: fleet.jobs.v1.FleetService.UpdateDevices:output_type -> fleet.jobs.v1.UpdateDevicesResponse
+	8,  // 21: fleet.jobs.v1.FleetService.DeleteDevices:output_type -> fleet.jobs.v1.DeleteDevicesResponse
+	10, // 22: fleet.jobs.v1.FleetService.ListGroups:output_type -> fleet.jobs.v1.ListGroupsResponse
+	13, // 23: fleet.jobs.v1.FleetService.PreviewTarget:output_type -> fleet.jobs.v1.PreviewTargetResponse
+	18, // [18:24] is the sub-list for method output_type
+	12, // [12:18] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_fleet_proto_init() }
@@ -886,13 +1120,21 @@ func file_fleet_jobs_v1_fleet_proto_init() {
 	file_fleet_jobs_v1_options_proto_init()
 	file_fleet_jobs_v1_fleet_proto_msgTypes[1].OneofWrappers = []any{}
 	file_fleet_jobs_v1_fleet_proto_msgTypes[9].OneofWrappers = []any{}
+	file_fleet_jobs_v1_fleet_proto_msgTypes[12].OneofWrappers = []any{
+		(*PreviewTargetRequest_TargetDeviceId)(nil),
+		(*PreviewTargetRequest_TargetGroupId)(nil),
+		(*PreviewTargetRequest_TargetAll)(nil),
+		(*PreviewTargetRequest_TargetSelector)(nil),
+		(*PreviewTargetRequest_TargetDeviceIds)(nil),
+		(*PreviewTargetRequest_TargetFailedIn)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_fleet_proto_rawDesc), len(file_fleet_jobs_v1_fleet_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	FleetService_UpdateDevices_FullMethodName = "/fleet.jobs.v1.FleetService/UpdateDevices"
 	FleetService_DeleteDevices_FullMethodName = "/fleet.jobs.v1.FleetService/DeleteDevices"
 	FleetService_ListGroups_FullMethodName    = "/fleet.jobs.v1.FleetService/ListGroups"
+	FleetService_PreviewTarget_FullMethodName = "/fleet.jobs.v1.FleetService/PreviewTarget"
 )
 
 // FleetServiceClient is the client API for FleetService service.
@@ -70,6 +71,14 @@ type FleetServiceClient interface {
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error)
+	// Returns what a target and a rollout select now, and creates nothing. A target without devices and
+	// stages that CreateJob would reject as empty or too small are no errors here.
+	//
+	//	NOT_FOUND            DEVICE_NOT_FOUND: devices of target_device_ids; up to 20 are named
+	//	                     JOB_NOT_FOUND: the job of target_failed_in
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS (without
+	//	                     a delay), or another preview of the tenant runs (with a delay)
+	PreviewTarget(ctx context.Context, in *PreviewTargetRequest, opts ...grpc.CallOption) (*PreviewTargetResponse, error)
 }
 
 type fleetServiceClient struct {
@@ -130,6 +139,16 @@ func (c *fleetServiceClient) ListGroups(ctx context.Context, in *ListGroupsReque
 	return out, nil
 }
 
+func (c *fleetServiceClient) PreviewTarget(ctx context.Context, in *PreviewTargetRequest, opts ...grpc.CallOption) (*PreviewTargetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PreviewTargetResponse)
+	err := c.cc.Invoke(ctx, FleetService_PreviewTarget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // FleetServiceServer is the server API for FleetService service.
 // All implementations must embed UnimplementedFleetServiceServer
 // for forward compatibility.
@@ -174,6 +193,14 @@ type FleetServiceServer interface {
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
+	// Returns what a target and a rollout select now, and creates nothing. A target without devices and
+	// stages that CreateJob would reject as empty or too small are no errors here.
+	//
+	//	NOT_FOUND            DEVICE_NOT_FOUND: devices of target_device_ids; up to 20 are named
+	//	                     JOB_NOT_FOUND: the job of target_failed_in
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS (without
+	//	                     a delay), or another preview of the tenant runs (with a delay)
+	PreviewTarget(context.Context, *PreviewTargetRequest) (*PreviewTargetResponse, error)
 	mustEmbedUnimplementedFleetServiceServer()
 }
 
@@ -198,6 +225,9 @@ func (UnimplementedFleetServiceServer) DeleteDevices(context.Context, *DeleteDev
 }
 func (UnimplementedFleetServiceServer) ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListGroups not implemented")
+}
+func (UnimplementedFleetServiceServer) PreviewTarget(context.Context, *PreviewTargetRequest) (*PreviewTargetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PreviewTarget not implemented")
 }
 func (UnimplementedFleetServiceServer) mustEmbedUnimplementedFleetServiceServer() {}
 func (UnimplementedFleetServiceServer) testEmbeddedByValue()                      {}
@@ -310,6 +340,24 @@ func _FleetService_ListGroups_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _FleetService_PreviewTarget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PreviewTargetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).PreviewTarget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_PreviewTarget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).PreviewTarget(ctx, req.(*PreviewTargetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // FleetService_ServiceDesc is the grpc.ServiceDesc for FleetService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -336,6 +384,10 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListGroups",
 			Handler:    _FleetService_ListGroups_Handler,
+		},
+		{
+			MethodName: "PreviewTarget",
+			Handler:    _FleetService_PreviewTarget_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

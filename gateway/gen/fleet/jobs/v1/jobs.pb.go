@@ -536,6 +536,9 @@ type Job struct {
 	//	*Job_TargetDeviceId
 	//	*Job_TargetGroupId
 	//	*Job_TargetAll
+	//	*Job_TargetSelector
+	//	*Job_TargetDeviceCount
+	//	*Job_TargetFailedIn
 	Target isJob_Target `protobuf_oneof:"target"`
 	// The status at the time of the response.
 	Status Job_Status `protobuf:"varint,8,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
@@ -686,6 +689,33 @@ func (x *Job) GetTargetAll() bool {
 		}
 	}
 	return false
+}
+
+func (x *Job) GetTargetSelector() string {
+	if x != nil {
+		if x, ok := x.Target.(*Job_TargetSelector); ok {
+			return x.TargetSelector
+		}
+	}
+	return ""
+}
+
+func (x *Job) GetTargetDeviceCount() int32 {
+	if x != nil {
+		if x, ok := x.Target.(*Job_TargetDeviceCount); ok {
+			return x.TargetDeviceCount
+		}
+	}
+	return 0
+}
+
+func (x *Job) GetTargetFailedIn() *FailedIn {
+	if x != nil {
+		if x, ok := x.Target.(*Job_TargetFailedIn); ok {
+			return x.TargetFailedIn
+		}
+	}
+	return nil
 }
 
 func (x *Job) GetStatus() Job_Status {
@@ -868,19 +898,41 @@ type Job_TargetAll struct {
 	TargetAll bool `protobuf:"varint,7,opt,name=target_all,json=targetAll,proto3,oneof"`
 }
 
+type Job_TargetSelector struct {
+	// The devices that this selector matched when the job was created. In the canonical form.
+	TargetSelector string `protobuf:"bytes,30,opt,name=target_selector,json=targetSelector,proto3,oneof"`
+}
+
+type Job_TargetDeviceCount struct {
+	// A list of this many devices. The executions name them.
+	TargetDeviceCount int32 `protobuf:"varint,31,opt,name=target_device_count,json=targetDeviceCount,proto3,oneof"`
+}
+
+type Job_TargetFailedIn struct {
+	// The devices that had failed in another job when this job was created.
+	TargetFailedIn *FailedIn `protobuf:"bytes,32,opt,name=target_failed_in,json=targetFailedIn,proto3,oneof"`
+}
+
 func (*Job_TargetDeviceId) isJob_Target() {}
 
 func (*Job_TargetGroupId) isJob_Target() {}
 
 func (*Job_TargetAll) isJob_Target() {}
 
+func (*Job_TargetSelector) isJob_Target() {}
+
+func (*Job_TargetDeviceCount) isJob_Target() {}
+
+func (*Job_TargetFailedIn) isJob_Target() {}
+
 // The order and pace in which the executions of a job are released to their devices. At most 16 KiB,
 // encoded as protobuf.
 type Rollout struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The stages, in the order in which they open. The first opens at once. Each device is in one
-	// stage. Stages with a group_id are filled first, in order, with the members of their groups.
-	// The other devices fill the other stages in the order of a hash of `seed` and the device_id.
+	// stage. Stages with a group_id or a selector are filled first, in order, with the devices of their
+	// group or selector. The other devices fill the other stages in the order of a hash of `seed` and
+	// the device_id.
 	//
 	// The stages must have room for all devices: the last is a `remainder`, or the percents add up
 	// to 100, or the sizes are at least the number of devices. An empty stage passes at once,
@@ -960,13 +1012,15 @@ type Stage struct {
 	//	*Stage_Percent
 	//	*Stage_Remainder
 	//	*Stage_GroupId
+	//	*Stage_Selector
 	Size isStage_Size `protobuf_oneof:"size"`
 	// The number of executions that are released per minute. Unset: all at once.
 	ReleasesPerMinute *int32 `protobuf:"varint,6,opt,name=releases_per_minute,json=releasesPerMinute,proto3,oneof" json:"releases_per_minute,omitempty"`
 	// The condition for opening the next stage. Unset: all executions of this stage are finished. Not
 	// allowed in the last stage.
 	Gate *Gate `protobuf:"bytes,7,opt,name=gate,proto3" json:"gate,omitempty"`
-	// The stage may have no devices. Only with a group_id; stages of other sizes can always be empty.
+	// The stage may have no devices. Only with a group_id or a selector; stages of other sizes can always
+	// be empty.
 	AllowEmpty    bool `protobuf:"varint,8,opt,name=allow_empty,json=allowEmpty,proto3" json:"allow_empty,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1052,6 +1106,15 @@ func (x *Stage) GetGroupId() string {
 	return ""
 }
 
+func (x *Stage) GetSelector() string {
+	if x != nil {
+		if x, ok := x.Size.(*Stage_Selector); ok {
+			return x.Selector
+		}
+	}
+	return ""
+}
+
 func (x *Stage) GetReleasesPerMinute() int32 {
 	if x != nil && x.ReleasesPerMinute != nil {
 		return *x.ReleasesPerMinute
@@ -1100,6 +1163,14 @@ type Stage_GroupId struct {
 	GroupId string `protobuf:"bytes,5,opt,name=group_id,json=groupId,proto3,oneof"`
 }
 
+type Stage_Selector struct {
+	// The devices of the job that matched this selector when the job was created and that are in no
+	// earlier stage with a group or a selector. See CreateJobRequest.target_selector for the grammar;
+	// it must not be empty. CreateJob fails with STAGE_EMPTY if there are no such devices; see
+	// allow_empty. At most 10 stages of a rollout can have a selector.
+	Selector string `protobuf:"bytes,9,opt,name=selector,proto3,oneof"`
+}
+
 func (*Stage_DeviceCount) isStage_Size() {}
 
 func (*Stage_Percent) isStage_Size() {}
@@ -1107,6 +1178,8 @@ func (*Stage_Percent) isStage_Size() {}
 func (*Stage_Remainder) isStage_Size() {}
 
 func (*Stage_GroupId) isStage_Size() {}
+
+func (*Stage_Selector) isStage_Size() {}
 
 // The condition for opening the next stage. If all executions of a stage are finished and
 // min_succeeded_percent is not reached, the job becomes PAUSED with the cause GATE_NOT_MET.
@@ -2043,13 +2116,17 @@ type CreateJobRequest struct {
 	// are IEEE 754 doubles: integers are exact up to 2^53. Not allowed: NaN, infinities, the
 	// character U+0000, and a Value without a kind.
 	DocumentParams *structpb.Struct `protobuf:"bytes,3,opt,name=document_params,json=documentParams,proto3" json:"document_params,omitempty"`
-	// The target. An empty ID and `target_all: false` count as no target.
+	// The target. An empty ID, an empty selector, `target_device_ids` without IDs and `target_all: false`
+	// count as no target.
 	//
 	// Types that are valid to be assigned to Target:
 	//
 	//	*CreateJobRequest_TargetDeviceId
 	//	*CreateJobRequest_TargetGroupId
 	//	*CreateJobRequest_TargetAll
+	//	*CreateJobRequest_TargetSelector
+	//	*CreateJobRequest_TargetDeviceIds
+	//	*CreateJobRequest_TargetFailedIn
 	Target isCreateJobRequest_Target `protobuf_oneof:"target"`
 	// The number of hours until the job expires, when its QUEUED executions become TIMED_OUT.
 	// Default: 24.
@@ -2071,8 +2148,8 @@ type CreateJobRequest struct {
 	// protobuf. If several trip at the same time, the first in
 	// this list applies.
 	FailureCriteria []*FailureCriterion `protobuf:"bytes,11,rep,name=failure_criteria,json=failureCriteria,proto3" json:"failure_criteria,omitempty"`
-	// Check the request and return the size of the job that it would create, of each of its stages, and
-	// its expiry, but create nothing. This is always about a new job: an existing job with this job_id and
+	// Check the request and return the devices of the job that it would create, the sizes of its stages,
+	// and its expiry, but create nothing. This is always about a new job: an existing job with this job_id and
 	// the same request is ignored, so the response can differ from that of the call that created it.
 	ValidateOnly bool `protobuf:"varint,12,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// The labels, at most 32. A key has 1–63 characters of A-Z a-z 0-9 . _ / -, and starts with a letter or a digit;
@@ -2080,9 +2157,13 @@ type CreateJobRequest struct {
 	// control characters.
 	Labels map[string]string `protobuf:"bytes,16,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// A text for people.
-	Description   string `protobuf:"bytes,17,opt,name=description,proto3" json:"description,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Description string `protobuf:"bytes,17,opt,name=description,proto3" json:"description,omitempty"`
+	// The target_digest of a TargetPreview. If the devices of the job, or the stages whose group or
+	// selector claims them, have changed since, the call fails with TARGET_CHANGED and creates nothing.
+	// Not compared by repeated requests: once the job exists, the call does not check it. Empty: no check.
+	ExpectedTargetDigest string `protobuf:"bytes,18,opt,name=expected_target_digest,json=expectedTargetDigest,proto3" json:"expected_target_digest,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *CreateJobRequest) Reset() {
@@ -2170,6 +2251,33 @@ func (x *CreateJobRequest) GetTargetAll() bool {
 	return false
 }
 
+func (x *CreateJobRequest) GetTargetSelector() string {
+	if x != nil {
+		if x, ok := x.Target.(*CreateJobRequest_TargetSelector); ok {
+			return x.TargetSelector
+		}
+	}
+	return ""
+}
+
+func (x *CreateJobRequest) GetTargetDeviceIds() *DeviceIds {
+	if x != nil {
+		if x, ok := x.Target.(*CreateJobRequest_TargetDeviceIds); ok {
+			return x.TargetDeviceIds
+		}
+	}
+	return nil
+}
+
+func (x *CreateJobRequest) GetTargetFailedIn() *FailedIn {
+	if x != nil {
+		if x, ok := x.Target.(*CreateJobRequest_TargetFailedIn); ok {
+			return x.TargetFailedIn
+		}
+	}
+	return nil
+}
+
 func (x *CreateJobRequest) GetExpiresInHours() int32 {
 	if x != nil && x.ExpiresInHours != nil {
 		return *x.ExpiresInHours
@@ -2226,6 +2334,13 @@ func (x *CreateJobRequest) GetDescription() string {
 	return ""
 }
 
+func (x *CreateJobRequest) GetExpectedTargetDigest() string {
+	if x != nil {
+		return x.ExpectedTargetDigest
+	}
+	return ""
+}
+
 type isCreateJobRequest_Target interface {
 	isCreateJobRequest_Target()
 }
@@ -2245,11 +2360,241 @@ type CreateJobRequest_TargetAll struct {
 	TargetAll bool `protobuf:"varint,6,opt,name=target_all,json=targetAll,proto3,oneof"`
 }
 
+type CreateJobRequest_TargetSelector struct {
+	// The devices that match this selector now, for example
+	// `group in (north,south),model=x200,!quarantined`. Terms are separated by commas, and all of them
+	// must match: KEY=VALUE, KEY!=VALUE, KEY in (VALUE,…), KEY notin (VALUE,…), KEY, !KEY. A KEY is a
+	// label, or group or device_id. != and notin also match devices without the label. A VALUE with
+	// other characters than A-Z a-z 0-9 . _ : / - is in double quotes. At most 32 terms with 100 values
+	// each.
+	TargetSelector string `protobuf:"bytes,13,opt,name=target_selector,json=targetSelector,proto3,oneof"`
+}
+
+type CreateJobRequest_TargetDeviceIds struct {
+	// These devices. A device that does not exist fails with DEVICE_NOT_FOUND.
+	TargetDeviceIds *DeviceIds `protobuf:"bytes,14,opt,name=target_device_ids,json=targetDeviceIds,proto3,oneof"`
+}
+
+type CreateJobRequest_TargetFailedIn struct {
+	// The devices that have failed in another job.
+	TargetFailedIn *FailedIn `protobuf:"bytes,15,opt,name=target_failed_in,json=targetFailedIn,proto3,oneof"`
+}
+
 func (*CreateJobRequest_TargetDeviceId) isCreateJobRequest_Target() {}
 
 func (*CreateJobRequest_TargetGroupId) isCreateJobRequest_Target() {}
 
 func (*CreateJobRequest_TargetAll) isCreateJobRequest_Target() {}
+
+func (*CreateJobRequest_TargetSelector) isCreateJobRequest_Target() {}
+
+func (*CreateJobRequest_TargetDeviceIds) isCreateJobRequest_Target() {}
+
+func (*CreateJobRequest_TargetFailedIn) isCreateJobRequest_Target() {}
+
+// A list of devices.
+type DeviceIds struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The IDs of the devices. Duplicates are removed.
+	DeviceIds     []string `protobuf:"bytes,1,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeviceIds) Reset() {
+	*x = DeviceIds{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeviceIds) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeviceIds) ProtoMessage() {}
+
+func (x *DeviceIds) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeviceIds.ProtoReflect.Descriptor instead.
+func (*DeviceIds) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DeviceIds) GetDeviceIds() []string {
+	if x != nil {
+		return x.DeviceIds
+	}
+	return nil
+}
+
+// The devices that have failed in a job and still exist.
+type FailedIn struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the job. In Job, that job may have been deleted since.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Only executions in one of these statuses: FAILED, TIMED_OUT or REJECTED. No statuses: all three.
+	Statuses []JobExecution_Status `protobuf:"varint,2,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"statuses,omitempty"`
+	// Only executions with one of these failure codes. An empty one means failures without a code. No
+	// codes: all executions.
+	FailureCodes []string `protobuf:"bytes,3,rep,name=failure_codes,json=failureCodes,proto3" json:"failure_codes,omitempty"`
+	// Only devices that match this selector: see CreateJobRequest.target_selector. Empty: all.
+	Selector      string `protobuf:"bytes,4,opt,name=selector,proto3" json:"selector,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailedIn) Reset() {
+	*x = FailedIn{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailedIn) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailedIn) ProtoMessage() {}
+
+func (x *FailedIn) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailedIn.ProtoReflect.Descriptor instead.
+func (*FailedIn) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *FailedIn) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *FailedIn) GetStatuses() []JobExecution_Status {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *FailedIn) GetFailureCodes() []string {
+	if x != nil {
+		return x.FailureCodes
+	}
+	return nil
+}
+
+func (x *FailedIn) GetSelector() string {
+	if x != nil {
+		return x.Selector
+	}
+	return ""
+}
+
+// What a target and a rollout select now.
+type TargetPreview struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of devices.
+	DeviceCount int32 `protobuf:"varint,1,opt,name=device_count,json=deviceCount,proto3" json:"device_count,omitempty"`
+	// The number of devices of each stage of the rollout, in order. Empty: no rollout.
+	StageSizes []int32 `protobuf:"varint,2,rep,packed,name=stage_sizes,json=stageSizes,proto3" json:"stage_sizes,omitempty"`
+	// The first devices by device_id, at most 20.
+	DeviceIds []string `protobuf:"bytes,3,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
+	// Jobs that are pending on these device_ids: their executions would run before those of the new job.
+	// By job_id, at most 20.
+	OverlappingJobIds []string `protobuf:"bytes,4,rep,name=overlapping_job_ids,json=overlappingJobIds,proto3" json:"overlapping_job_ids,omitempty"`
+	// Stands for the devices, and for the stage whose group or selector claims each of them. See
+	// CreateJobRequest.expected_target_digest.
+	TargetDigest  string `protobuf:"bytes,5,opt,name=target_digest,json=targetDigest,proto3" json:"target_digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TargetPreview) Reset() {
+	*x = TargetPreview{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TargetPreview) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TargetPreview) ProtoMessage() {}
+
+func (x *TargetPreview) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TargetPreview.ProtoReflect.Descriptor instead.
+func (*TargetPreview) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *TargetPreview) GetDeviceCount() int32 {
+	if x != nil {
+		return x.DeviceCount
+	}
+	return 0
+}
+
+func (x *TargetPreview) GetStageSizes() []int32 {
+	if x != nil {
+		return x.StageSizes
+	}
+	return nil
+}
+
+func (x *TargetPreview) GetDeviceIds() []string {
+	if x != nil {
+		return x.DeviceIds
+	}
+	return nil
+}
+
+func (x *TargetPreview) GetOverlappingJobIds() []string {
+	if x != nil {
+		return x.OverlappingJobIds
+	}
+	return nil
+}
+
+func (x *TargetPreview) GetTargetDigest() string {
+	if x != nil {
+		return x.TargetDigest
+	}
+	return ""
+}
 
 type CreateJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2261,15 +2606,15 @@ type CreateJobResponse struct {
 	ExecutionCount int32 `protobuf:"varint,3,opt,name=execution_count,json=executionCount,proto3" json:"execution_count,omitempty"`
 	// The time at which the job expires, as set at creation, also if it is the default. Unset: never.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	// The number of devices of each stage of the rollout, in order. Set only with validate_only.
-	StageSizes    []int32 `protobuf:"varint,5,rep,packed,name=stage_sizes,json=stageSizes,proto3" json:"stage_sizes,omitempty"`
+	// The devices of the job. Set only with validate_only.
+	Preview       *TargetPreview `protobuf:"bytes,6,opt,name=preview,proto3" json:"preview,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateJobResponse) Reset() {
 	*x = CreateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2281,7 +2626,7 @@ func (x *CreateJobResponse) String() string {
 func (*CreateJobResponse) ProtoMessage() {}
 
 func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2294,7 +2639,7 @@ func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobResponse.ProtoReflect.Descriptor instead.
 func (*CreateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateJobResponse) GetJobId() string {
@@ -2325,9 +2670,9 @@ func (x *CreateJobResponse) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *CreateJobResponse) GetStageSizes() []int32 {
+func (x *CreateJobResponse) GetPreview() *TargetPreview {
 	if x != nil {
-		return x.StageSizes
+		return x.Preview
 	}
 	return nil
 }
@@ -2389,7 +2734,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2401,7 +2746,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2414,7 +2759,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListJobsRequest) GetStatus() Job_Status {
@@ -2576,7 +2921,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2588,7 +2933,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2601,7 +2946,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -2630,7 +2975,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2642,7 +2987,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2655,7 +3000,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetJobRequest) GetJobId() string {
@@ -2682,7 +3027,7 @@ type GetJobResponse struct {
 
 func (x *GetJobResponse) Reset() {
 	*x = GetJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2694,7 +3039,7 @@ func (x *GetJobResponse) String() string {
 func (*GetJobResponse) ProtoMessage() {}
 
 func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2707,7 +3052,7 @@ func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobResponse.ProtoReflect.Descriptor instead.
 func (*GetJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetJobResponse) GetJob() *Job {
@@ -2752,7 +3097,7 @@ type ListJobExecutionsRequest struct {
 
 func (x *ListJobExecutionsRequest) Reset() {
 	*x = ListJobExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2764,7 +3109,7 @@ func (x *ListJobExecutionsRequest) String() string {
 func (*ListJobExecutionsRequest) ProtoMessage() {}
 
 func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2777,7 +3122,7 @@ func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListJobExecutionsRequest) GetJobId() string {
@@ -2856,7 +3201,7 @@ type ListJobExecutionsResponse struct {
 
 func (x *ListJobExecutionsResponse) Reset() {
 	*x = ListJobExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2868,7 +3213,7 @@ func (x *ListJobExecutionsResponse) String() string {
 func (*ListJobExecutionsResponse) ProtoMessage() {}
 
 func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2881,7 +3226,7 @@ func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListJobExecutionsResponse) GetExecutions() []*JobExecution {
@@ -2914,7 +3259,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +3271,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +3284,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CancelJobRequest) GetJobId() string {
@@ -2975,7 +3320,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2987,7 +3332,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3000,7 +3345,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CancelJobResponse) GetJobId() string {
@@ -3033,7 +3378,7 @@ type CancelExecutionRequest struct {
 
 func (x *CancelExecutionRequest) Reset() {
 	*x = CancelExecutionRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3045,7 +3390,7 @@ func (x *CancelExecutionRequest) String() string {
 func (*CancelExecutionRequest) ProtoMessage() {}
 
 func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3058,7 +3403,7 @@ func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionRequest.ProtoReflect.Descriptor instead.
 func (*CancelExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CancelExecutionRequest) GetJobId() string {
@@ -3099,7 +3444,7 @@ type CancelExecutionResponse struct {
 
 func (x *CancelExecutionResponse) Reset() {
 	*x = CancelExecutionResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3111,7 +3456,7 @@ func (x *CancelExecutionResponse) String() string {
 func (*CancelExecutionResponse) ProtoMessage() {}
 
 func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3124,7 +3469,7 @@ func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionResponse.ProtoReflect.Descriptor instead.
 func (*CancelExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CancelExecutionResponse) GetExecution() *JobExecution {
@@ -3155,7 +3500,7 @@ type RetryExecutionsRequest struct {
 
 func (x *RetryExecutionsRequest) Reset() {
 	*x = RetryExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3167,7 +3512,7 @@ func (x *RetryExecutionsRequest) String() string {
 func (*RetryExecutionsRequest) ProtoMessage() {}
 
 func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3180,7 +3525,7 @@ func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RetryExecutionsRequest) GetJobId() string {
@@ -3237,7 +3582,7 @@ type RetryExecutionsResponse struct {
 
 func (x *RetryExecutionsResponse) Reset() {
 	*x = RetryExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3249,7 +3594,7 @@ func (x *RetryExecutionsResponse) String() string {
 func (*RetryExecutionsResponse) ProtoMessage() {}
 
 func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3262,7 +3607,7 @@ func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RetryExecutionsResponse) GetRetriedCount() int32 {
@@ -3297,7 +3642,7 @@ type ListExecutionAttemptsRequest struct {
 
 func (x *ListExecutionAttemptsRequest) Reset() {
 	*x = ListExecutionAttemptsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3309,7 +3654,7 @@ func (x *ListExecutionAttemptsRequest) String() string {
 func (*ListExecutionAttemptsRequest) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3322,7 +3667,7 @@ func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListExecutionAttemptsRequest) GetJobId() string {
@@ -3366,7 +3711,7 @@ type ListExecutionAttemptsResponse struct {
 
 func (x *ListExecutionAttemptsResponse) Reset() {
 	*x = ListExecutionAttemptsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3378,7 +3723,7 @@ func (x *ListExecutionAttemptsResponse) String() string {
 func (*ListExecutionAttemptsResponse) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3391,7 +3736,7 @@ func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListExecutionAttemptsResponse) GetAttempts() []*JobExecution {
@@ -3418,7 +3763,7 @@ type DeleteJobRequest struct {
 
 func (x *DeleteJobRequest) Reset() {
 	*x = DeleteJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3430,7 +3775,7 @@ func (x *DeleteJobRequest) String() string {
 func (*DeleteJobRequest) ProtoMessage() {}
 
 func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3443,7 +3788,7 @@ func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobRequest.ProtoReflect.Descriptor instead.
 func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DeleteJobRequest) GetJobId() string {
@@ -3461,7 +3806,7 @@ type DeleteJobResponse struct {
 
 func (x *DeleteJobResponse) Reset() {
 	*x = DeleteJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3473,7 +3818,7 @@ func (x *DeleteJobResponse) String() string {
 func (*DeleteJobResponse) ProtoMessage() {}
 
 func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3486,7 +3831,7 @@ func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobResponse.ProtoReflect.Descriptor instead.
 func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
 }
 
 type PauseJobRequest struct {
@@ -3503,7 +3848,7 @@ type PauseJobRequest struct {
 
 func (x *PauseJobRequest) Reset() {
 	*x = PauseJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3515,7 +3860,7 @@ func (x *PauseJobRequest) String() string {
 func (*PauseJobRequest) ProtoMessage() {}
 
 func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3528,7 +3873,7 @@ func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
 func (*PauseJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PauseJobRequest) GetJobId() string {
@@ -3562,7 +3907,7 @@ type PauseJobResponse struct {
 
 func (x *PauseJobResponse) Reset() {
 	*x = PauseJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3574,7 +3919,7 @@ func (x *PauseJobResponse) String() string {
 func (*PauseJobResponse) ProtoMessage() {}
 
 func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3587,7 +3932,7 @@ func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobResponse.ProtoReflect.Descriptor instead.
 func (*PauseJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{31}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PauseJobResponse) GetJob() *Job {
@@ -3609,7 +3954,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3621,7 +3966,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3634,7 +3979,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ResumeJobRequest) GetJobId() string {
@@ -3661,7 +4006,7 @@ type ResumeJobResponse struct {
 
 func (x *ResumeJobResponse) Reset() {
 	*x = ResumeJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3673,7 +4018,7 @@ func (x *ResumeJobResponse) String() string {
 func (*ResumeJobResponse) ProtoMessage() {}
 
 func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3686,7 +4031,7 @@ func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobResponse.ProtoReflect.Descriptor instead.
 func (*ResumeJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ResumeJobResponse) GetJob() *Job {
@@ -3711,7 +4056,7 @@ type AdvanceJobRequest struct {
 
 func (x *AdvanceJobRequest) Reset() {
 	*x = AdvanceJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3723,7 +4068,7 @@ func (x *AdvanceJobRequest) String() string {
 func (*AdvanceJobRequest) ProtoMessage() {}
 
 func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3736,7 +4081,7 @@ func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceJobRequest.ProtoReflect.Descriptor instead.
 func (*AdvanceJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AdvanceJobRequest) GetJobId() string {
@@ -3770,7 +4115,7 @@ type AdvanceJobResponse struct {
 
 func (x *AdvanceJobResponse) Reset() {
 	*x = AdvanceJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3782,7 +4127,7 @@ func (x *AdvanceJobResponse) String() string {
 func (*AdvanceJobResponse) ProtoMessage() {}
 
 func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3795,7 +4140,7 @@ func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceJobResponse.ProtoReflect.Descriptor instead.
 func (*AdvanceJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AdvanceJobResponse) GetJob() *Job {
@@ -3819,7 +4164,7 @@ type ApproveStageRequest struct {
 
 func (x *ApproveStageRequest) Reset() {
 	*x = ApproveStageRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3831,7 +4176,7 @@ func (x *ApproveStageRequest) String() string {
 func (*ApproveStageRequest) ProtoMessage() {}
 
 func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3844,7 +4189,7 @@ func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStageRequest.ProtoReflect.Descriptor instead.
 func (*ApproveStageRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ApproveStageRequest) GetJobId() string {
@@ -3878,7 +4223,7 @@ type ApproveStageResponse struct {
 
 func (x *ApproveStageResponse) Reset() {
 	*x = ApproveStageResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3890,7 +4235,7 @@ func (x *ApproveStageResponse) String() string {
 func (*ApproveStageResponse) ProtoMessage() {}
 
 func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3903,7 +4248,7 @@ func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStageResponse.ProtoReflect.Descriptor instead.
 func (*ApproveStageResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ApproveStageResponse) GetJob() *Job {
@@ -3961,7 +4306,7 @@ type UpdateJobRequest struct {
 
 func (x *UpdateJobRequest) Reset() {
 	*x = UpdateJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3973,7 +4318,7 @@ func (x *UpdateJobRequest) String() string {
 func (*UpdateJobRequest) ProtoMessage() {}
 
 func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3986,7 +4331,7 @@ func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobRequest.ProtoReflect.Descriptor instead.
 func (*UpdateJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *UpdateJobRequest) GetJobId() string {
@@ -4062,7 +4407,7 @@ type UpdateJobResponse struct {
 
 func (x *UpdateJobResponse) Reset() {
 	*x = UpdateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4074,7 +4419,7 @@ func (x *UpdateJobResponse) String() string {
 func (*UpdateJobResponse) ProtoMessage() {}
 
 func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4087,7 +4432,7 @@ func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobResponse.ProtoReflect.Descriptor instead.
 func (*UpdateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *UpdateJobResponse) GetJob() *Job {
@@ -4112,7 +4457,7 @@ type GetFailureSummaryRequest struct {
 
 func (x *GetFailureSummaryRequest) Reset() {
 	*x = GetFailureSummaryRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4124,7 +4469,7 @@ func (x *GetFailureSummaryRequest) String() string {
 func (*GetFailureSummaryRequest) ProtoMessage() {}
 
 func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4137,7 +4482,7 @@ func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryRequest.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetFailureSummaryRequest) GetJobId() string {
@@ -4174,7 +4519,7 @@ type GetFailureSummaryResponse struct {
 
 func (x *GetFailureSummaryResponse) Reset() {
 	*x = GetFailureSummaryResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4186,7 +4531,7 @@ func (x *GetFailureSummaryResponse) String() string {
 func (*GetFailureSummaryResponse) ProtoMessage() {}
 
 func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4199,7 +4544,7 @@ func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryResponse.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetFailureSummaryResponse) GetFailures() []*FailureCount {
@@ -4234,7 +4579,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4246,7 +4591,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4259,7 +4604,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *FailureCount) GetStatus() JobExecution_Status {
@@ -4300,7 +4645,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4312,7 +4657,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4325,7 +4670,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *WatchJobRequest) GetJobId() string {
@@ -4345,7 +4690,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4357,7 +4702,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4370,7 +4715,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *WatchJobResponse) GetJob() *Job {
@@ -4388,7 +4733,7 @@ type GetCallerRequest struct {
 
 func (x *GetCallerRequest) Reset() {
 	*x = GetCallerRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4400,7 +4745,7 @@ func (x *GetCallerRequest) String() string {
 func (*GetCallerRequest) ProtoMessage() {}
 
 func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4413,7 +4758,7 @@ func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerRequest.ProtoReflect.Descriptor instead.
 func (*GetCallerRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{48}
 }
 
 type GetCallerResponse struct {
@@ -4438,7 +4783,7 @@ type GetCallerResponse struct {
 
 func (x *GetCallerResponse) Reset() {
 	*x = GetCallerResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4450,7 +4795,7 @@ func (x *GetCallerResponse) String() string {
 func (*GetCallerResponse) ProtoMessage() {}
 
 func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4463,7 +4808,7 @@ func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerResponse.ProtoReflect.Descriptor instead.
 func (*GetCallerResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{46}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetCallerResponse) GetTenantId() string {
@@ -4512,7 +4857,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\r\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x0e\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -4521,7 +4866,10 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x10target_device_id\x18\x05 \x01(\tH\x00R\x0etargetDeviceId\x12(\n" +
 	"\x0ftarget_group_id\x18\x06 \x01(\tH\x00R\rtargetGroupId\x12\x1f\n" +
 	"\n" +
-	"target_all\x18\a \x01(\bH\x00R\ttargetAll\x121\n" +
+	"target_all\x18\a \x01(\bH\x00R\ttargetAll\x12)\n" +
+	"\x0ftarget_selector\x18\x1e \x01(\tH\x00R\x0etargetSelector\x120\n" +
+	"\x13target_device_count\x18\x1f \x01(\x05H\x00R\x11targetDeviceCount\x12C\n" +
+	"\x10target_failed_in\x18  \x01(\v2\x17.fleet.jobs.v1.FailedInH\x00R\x0etargetFailedIn\x121\n" +
 	"\x06status\x18\b \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\x129\n" +
 	"\n" +
 	"expires_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\"\n" +
@@ -4571,13 +4919,14 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x0fmax_in_progress\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x00R\rmaxInProgress\x88\x01\x01\x12(\n" +
 	"\x04seed\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\x80\x012\n" +
 	"^[^\\x00]*$R\x04seedB\x12\n" +
-	"\x10_max_in_progress\"\xbc\x03\n" +
+	"\x10_max_in_progress\"\xe4\x03\n" +
 	"\x05Stage\x12D\n" +
 	"\fdisplay_name\x18\x01 \x01(\tB!\xbaH\x1er\x1c\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\vdisplayName\x120\n" +
 	"\fdevice_count\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x00R\vdeviceCount\x12%\n" +
 	"\apercent\x18\x03 \x01(\x05B\t\xbaH\x06\x1a\x04\x18d(\x01H\x00R\apercent\x12\x1e\n" +
 	"\tremainder\x18\x04 \x01(\bH\x00R\tremainder\x12A\n" +
-	"\bgroup_id\x18\x05 \x01(\tB$\xbaH!r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$H\x00R\agroupId\x12@\n" +
+	"\bgroup_id\x18\x05 \x01(\tB$\xbaH!r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$H\x00R\agroupId\x12&\n" +
+	"\bselector\x18\t \x01(\tB\b\xbaH\x05r\x03\x18\x80\x04H\x00R\bselector\x12@\n" +
 	"\x13releases_per_minute\x18\x06 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x01R\x11releasesPerMinute\x88\x01\x01\x12'\n" +
 	"\x04gate\x18\a \x01(\v2\x13.fleet.jobs.v1.GateR\x04gate\x12\x1f\n" +
 	"\vallow_empty\x18\b \x01(\bR\n" +
@@ -4716,7 +5065,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\r_failure_codeB\b\n" +
 	"\x06_stageB\f\n" +
 	"\n" +
-	"_end_cause\"\xfe\a\n" +
+	"_end_cause\"\x99\n" +
+	"\n" +
 	"\x10CreateJobRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12K\n" +
 	"\rdocument_type\x18\x02 \x01(\tB&\xbaH#\xc8\x01\x01r\x1e\x10\x01\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\fdocumentType\x12@\n" +
@@ -4724,7 +5074,10 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x10target_device_id\x18\x04 \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$H\x00R\x0etargetDeviceId\x12L\n" +
 	"\x0ftarget_group_id\x18\x05 \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$H\x00R\rtargetGroupId\x12\x1f\n" +
 	"\n" +
-	"target_all\x18\x06 \x01(\bH\x00R\ttargetAll\x129\n" +
+	"target_all\x18\x06 \x01(\bH\x00R\ttargetAll\x123\n" +
+	"\x0ftarget_selector\x18\r \x01(\tB\b\xbaH\x05r\x03\x18\x80 H\x00R\x0etargetSelector\x12F\n" +
+	"\x11target_device_ids\x18\x0e \x01(\v2\x18.fleet.jobs.v1.DeviceIdsH\x00R\x0ftargetDeviceIds\x12C\n" +
+	"\x10target_failed_in\x18\x0f \x01(\v2\x17.fleet.jobs.v1.FailedInH\x00R\x0etargetFailedIn\x129\n" +
 	"\x10expires_in_hours\x18\a \x01(\x05B\n" +
 	"\xbaH\a\x1a\x05\x18\xd0\x05(\x01H\x01R\x0eexpiresInHours\x88\x01\x01\x12#\n" +
 	"\rnever_expires\x18\b \x01(\bR\fneverExpires\x12N\n" +
@@ -4737,21 +5090,37 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\rvalidate_only\x18\f \x01(\bR\fvalidateOnly\x12K\n" +
 	"\x06labels\x18\x10 \x03(\v2+.fleet.jobs.v1.CreateJobRequest.LabelsEntryB\x06\xbaH\x03\xd8\x01\x03R\x06labels\x126\n" +
 	"\vdescription\x18\x11 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\a2\n" +
-	"^[^\\x00]*$R\vdescription\x1a9\n" +
+	"^[^\\x00]*$R\vdescription\x12W\n" +
+	"\x16expected_target_digest\x18\x12 \x01(\tB!\xbaH\x1e\xd8\x01\x01r\x192\x17^[A-Za-z0-9._:-]{1,64}$R\x14expectedTargetDigest\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
 	"\x06target\x12\x05\xbaH\x02\b\x01B\x13\n" +
 	"\x11_expires_in_hoursB\x1e\n" +
-	"\x1c_in_progress_timeout_minutes\"\xe2\x01\n" +
+	"\x1c_in_progress_timeout_minutes\"[\n" +
+	"\tDeviceIds\x12N\n" +
+	"\n" +
+	"device_ids\x18\x01 \x03(\tB/\xbaH,\xc8\x01\x01\x92\x01&\x10\x90N\"!r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\tdeviceIds\"\x8c\x02\n" +
+	"\bFailedIn\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12S\n" +
+	"\bstatuses\x18\x02 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\x13\xbaH\x10\x92\x01\r\x10\x10\"\t\x82\x01\x06\x18\x04\x18\x05\x18\x06R\bstatuses\x12J\n" +
+	"\rfailure_codes\x18\x03 \x03(\tB%\xbaH\"\x92\x01\x1f\x10d\"\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\ffailureCodes\x12$\n" +
+	"\bselector\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\bselector\"\xc7\x01\n" +
+	"\rTargetPreview\x12!\n" +
+	"\fdevice_count\x18\x01 \x01(\x05R\vdeviceCount\x12\x1f\n" +
+	"\vstage_sizes\x18\x02 \x03(\x05R\n" +
+	"stageSizes\x12\x1d\n" +
+	"\n" +
+	"device_ids\x18\x03 \x03(\tR\tdeviceIds\x12.\n" +
+	"\x13overlapping_job_ids\x18\x04 \x03(\tR\x11overlappingJobIds\x12#\n" +
+	"\rtarget_digest\x18\x05 \x01(\tR\ftargetDigest\"\xf9\x01\n" +
 	"\x11CreateJobResponse\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x121\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\x12'\n" +
 	"\x0fexecution_count\x18\x03 \x01(\x05R\x0eexecutionCount\x129\n" +
 	"\n" +
-	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x1f\n" +
-	"\vstage_sizes\x18\x05 \x03(\x05R\n" +
-	"stageSizes\"\x86\a\n" +
+	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x126\n" +
+	"\apreview\x18\x06 \x01(\v2\x1c.fleet.jobs.v1.TargetPreviewR\apreview\"\x86\a\n" +
 	"\x0fListJobsRequest\x12;\n" +
 	"\x06status\x18\x01 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12)\n" +
 	"\x05limit\x18\x02 \x01(\x05B\x0e\xbaH\a\x1a\x05\x18\xc8\x01(\x01\xb8\x89#2H\x01R\x05limit\x88\x01\x01\x12\x1f\n" +
@@ -4979,7 +5348,7 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 }
 
 var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
 	(FailureCriterion_Basis)(0),           // 1: fleet.jobs.v1.FailureCriterion.Basis
@@ -5002,163 +5371,171 @@ var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(*ExecutionCounts)(nil),               // 18: fleet.jobs.v1.ExecutionCounts
 	(*JobExecution)(nil),                  // 19: fleet.jobs.v1.JobExecution
 	(*CreateJobRequest)(nil),              // 20: fleet.jobs.v1.CreateJobRequest
-	(*CreateJobResponse)(nil),             // 21: fleet.jobs.v1.CreateJobResponse
-	(*ListJobsRequest)(nil),               // 22: fleet.jobs.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),              // 23: fleet.jobs.v1.ListJobsResponse
-	(*GetJobRequest)(nil),                 // 24: fleet.jobs.v1.GetJobRequest
-	(*GetJobResponse)(nil),                // 25: fleet.jobs.v1.GetJobResponse
-	(*ListJobExecutionsRequest)(nil),      // 26: fleet.jobs.v1.ListJobExecutionsRequest
-	(*ListJobExecutionsResponse)(nil),     // 27: fleet.jobs.v1.ListJobExecutionsResponse
-	(*CancelJobRequest)(nil),              // 28: fleet.jobs.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),             // 29: fleet.jobs.v1.CancelJobResponse
-	(*CancelExecutionRequest)(nil),        // 30: fleet.jobs.v1.CancelExecutionRequest
-	(*CancelExecutionResponse)(nil),       // 31: fleet.jobs.v1.CancelExecutionResponse
-	(*RetryExecutionsRequest)(nil),        // 32: fleet.jobs.v1.RetryExecutionsRequest
-	(*RetryExecutionsResponse)(nil),       // 33: fleet.jobs.v1.RetryExecutionsResponse
-	(*ListExecutionAttemptsRequest)(nil),  // 34: fleet.jobs.v1.ListExecutionAttemptsRequest
-	(*ListExecutionAttemptsResponse)(nil), // 35: fleet.jobs.v1.ListExecutionAttemptsResponse
-	(*DeleteJobRequest)(nil),              // 36: fleet.jobs.v1.DeleteJobRequest
-	(*DeleteJobResponse)(nil),             // 37: fleet.jobs.v1.DeleteJobResponse
-	(*PauseJobRequest)(nil),               // 38: fleet.jobs.v1.PauseJobRequest
-	(*PauseJobResponse)(nil),              // 39: fleet.jobs.v1.PauseJobResponse
-	(*ResumeJobRequest)(nil),              // 40: fleet.jobs.v1.ResumeJobRequest
-	(*ResumeJobResponse)(nil),             // 41: fleet.jobs.v1.ResumeJobResponse
-	(*AdvanceJobRequest)(nil),             // 42: fleet.jobs.v1.AdvanceJobRequest
-	(*AdvanceJobResponse)(nil),            // 43: fleet.jobs.v1.AdvanceJobResponse
-	(*ApproveStageRequest)(nil),           // 44: fleet.jobs.v1.ApproveStageRequest
-	(*ApproveStageResponse)(nil),          // 45: fleet.jobs.v1.ApproveStageResponse
-	(*UpdateJobRequest)(nil),              // 46: fleet.jobs.v1.UpdateJobRequest
-	(*UpdateJobResponse)(nil),             // 47: fleet.jobs.v1.UpdateJobResponse
-	(*GetFailureSummaryRequest)(nil),      // 48: fleet.jobs.v1.GetFailureSummaryRequest
-	(*GetFailureSummaryResponse)(nil),     // 49: fleet.jobs.v1.GetFailureSummaryResponse
-	(*FailureCount)(nil),                  // 50: fleet.jobs.v1.FailureCount
-	(*WatchJobRequest)(nil),               // 51: fleet.jobs.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),              // 52: fleet.jobs.v1.WatchJobResponse
-	(*GetCallerRequest)(nil),              // 53: fleet.jobs.v1.GetCallerRequest
-	(*GetCallerResponse)(nil),             // 54: fleet.jobs.v1.GetCallerResponse
-	nil,                                   // 55: fleet.jobs.v1.Job.LabelsEntry
-	nil,                                   // 56: fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	nil,                                   // 57: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	(*structpb.Struct)(nil),               // 58: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),         // 59: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 60: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),         // 61: google.protobuf.FieldMask
+	(*DeviceIds)(nil),                     // 21: fleet.jobs.v1.DeviceIds
+	(*FailedIn)(nil),                      // 22: fleet.jobs.v1.FailedIn
+	(*TargetPreview)(nil),                 // 23: fleet.jobs.v1.TargetPreview
+	(*CreateJobResponse)(nil),             // 24: fleet.jobs.v1.CreateJobResponse
+	(*ListJobsRequest)(nil),               // 25: fleet.jobs.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),              // 26: fleet.jobs.v1.ListJobsResponse
+	(*GetJobRequest)(nil),                 // 27: fleet.jobs.v1.GetJobRequest
+	(*GetJobResponse)(nil),                // 28: fleet.jobs.v1.GetJobResponse
+	(*ListJobExecutionsRequest)(nil),      // 29: fleet.jobs.v1.ListJobExecutionsRequest
+	(*ListJobExecutionsResponse)(nil),     // 30: fleet.jobs.v1.ListJobExecutionsResponse
+	(*CancelJobRequest)(nil),              // 31: fleet.jobs.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),             // 32: fleet.jobs.v1.CancelJobResponse
+	(*CancelExecutionRequest)(nil),        // 33: fleet.jobs.v1.CancelExecutionRequest
+	(*CancelExecutionResponse)(nil),       // 34: fleet.jobs.v1.CancelExecutionResponse
+	(*RetryExecutionsRequest)(nil),        // 35: fleet.jobs.v1.RetryExecutionsRequest
+	(*RetryExecutionsResponse)(nil),       // 36: fleet.jobs.v1.RetryExecutionsResponse
+	(*ListExecutionAttemptsRequest)(nil),  // 37: fleet.jobs.v1.ListExecutionAttemptsRequest
+	(*ListExecutionAttemptsResponse)(nil), // 38: fleet.jobs.v1.ListExecutionAttemptsResponse
+	(*DeleteJobRequest)(nil),              // 39: fleet.jobs.v1.DeleteJobRequest
+	(*DeleteJobResponse)(nil),             // 40: fleet.jobs.v1.DeleteJobResponse
+	(*PauseJobRequest)(nil),               // 41: fleet.jobs.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),              // 42: fleet.jobs.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),              // 43: fleet.jobs.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),             // 44: fleet.jobs.v1.ResumeJobResponse
+	(*AdvanceJobRequest)(nil),             // 45: fleet.jobs.v1.AdvanceJobRequest
+	(*AdvanceJobResponse)(nil),            // 46: fleet.jobs.v1.AdvanceJobResponse
+	(*ApproveStageRequest)(nil),           // 47: fleet.jobs.v1.ApproveStageRequest
+	(*ApproveStageResponse)(nil),          // 48: fleet.jobs.v1.ApproveStageResponse
+	(*UpdateJobRequest)(nil),              // 49: fleet.jobs.v1.UpdateJobRequest
+	(*UpdateJobResponse)(nil),             // 50: fleet.jobs.v1.UpdateJobResponse
+	(*GetFailureSummaryRequest)(nil),      // 51: fleet.jobs.v1.GetFailureSummaryRequest
+	(*GetFailureSummaryResponse)(nil),     // 52: fleet.jobs.v1.GetFailureSummaryResponse
+	(*FailureCount)(nil),                  // 53: fleet.jobs.v1.FailureCount
+	(*WatchJobRequest)(nil),               // 54: fleet.jobs.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),              // 55: fleet.jobs.v1.WatchJobResponse
+	(*GetCallerRequest)(nil),              // 56: fleet.jobs.v1.GetCallerRequest
+	(*GetCallerResponse)(nil),             // 57: fleet.jobs.v1.GetCallerResponse
+	nil,                                   // 58: fleet.jobs.v1.Job.LabelsEntry
+	nil,                                   // 59: fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	nil,                                   // 60: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	(*structpb.Struct)(nil),               // 61: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 62: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 63: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),         // 64: google.protobuf.FieldMask
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	58, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
-	0,  // 1: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	59, // 2: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	59, // 3: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	59, // 4: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
-	18, // 5: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	19, // 6: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	59, // 7: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
-	17, // 8: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
-	9,  // 9: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
-	12, // 10: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	13, // 11: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
-	16, // 12: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
-	55, // 13: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
-	15, // 14: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
-	10, // 15: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
-	11, // 16: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
-	60, // 17: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
-	60, // 18: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
-	6,  // 19: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	1,  // 20: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
-	2,  // 21: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
-	3,  // 22: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
-	4,  // 23: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
-	18, // 24: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	59, // 25: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
-	59, // 26: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
-	14, // 27: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
-	59, // 28: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
-	59, // 29: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
-	12, // 30: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
-	59, // 31: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
-	5,  // 32: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
-	6,  // 33: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	58, // 34: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	59, // 35: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	59, // 36: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	59, // 37: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	59, // 38: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
-	7,  // 39: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	58, // 40: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
-	9,  // 41: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	12, // 42: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	56, // 43: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	0,  // 44: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	59, // 45: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
-	0,  // 46: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
-	0,  // 47: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
-	59, // 48: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
-	59, // 49: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
-	8,  // 50: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
-	8,  // 51: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
-	6,  // 52: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	7,  // 53: fleet.jobs.v1.ListJobExecutionsRequest.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	19, // 54: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
-	0,  // 55: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	19, // 56: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	6,  // 57: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	59, // 58: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	19, // 59: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
-	8,  // 60: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
-	8,  // 61: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
-	8,  // 62: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
-	8,  // 63: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
-	61, // 64: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
-	9,  // 65: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	12, // 66: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	59, // 67: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
-	57, // 68: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	8,  // 69: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
-	6,  // 70: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	50, // 71: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
-	6,  // 72: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	8,  // 73: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	59, // 74: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
-	20, // 75: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	22, // 76: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	24, // 77: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	26, // 78: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	28, // 79: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	30, // 80: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	32, // 81: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	34, // 82: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	36, // 83: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	38, // 84: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	40, // 85: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	42, // 86: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
-	44, // 87: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
-	46, // 88: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
-	48, // 89: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	51, // 90: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	53, // 91: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
-	21, // 92: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	23, // 93: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	25, // 94: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	27, // 95: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	29, // 96: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	31, // 97: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	33, // 98: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	35, // 99: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	37, // 100: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	39, // 101: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	41, // 102: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	43, // 103: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
-	45, // 104: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
-	47, // 105: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
-	49, // 106: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	52, // 107: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	54, // 108: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
-	92, // [92:109] is the sub-list for method output_type
-	75, // [75:92] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	61, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	22, // 1: fleet.jobs.v1.Job.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	0,  // 2: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
+	62, // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	62, // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	62, // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	18, // 6: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	19, // 7: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
+	62, // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	17, // 9: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
+	9,  // 10: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
+	12, // 11: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	13, // 12: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
+	16, // 13: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
+	58, // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
+	15, // 15: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
+	10, // 16: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
+	11, // 17: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
+	63, // 18: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
+	63, // 19: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
+	6,  // 20: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	1,  // 21: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
+	2,  // 22: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
+	3,  // 23: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
+	4,  // 24: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
+	18, // 25: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	62, // 26: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
+	62, // 27: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
+	14, // 28: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
+	62, // 29: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
+	62, // 30: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
+	12, // 31: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
+	62, // 32: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
+	5,  // 33: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
+	6,  // 34: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	61, // 35: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	62, // 36: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	62, // 37: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	62, // 38: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	62, // 39: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	7,  // 40: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	61, // 41: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	21, // 42: fleet.jobs.v1.CreateJobRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
+	22, // 43: fleet.jobs.v1.CreateJobRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	9,  // 44: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	12, // 45: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	59, // 46: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	6,  // 47: fleet.jobs.v1.FailedIn.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	0,  // 48: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	62, // 49: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	23, // 50: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
+	0,  // 51: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
+	0,  // 52: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
+	62, // 53: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	62, // 54: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	8,  // 55: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
+	8,  // 56: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
+	6,  // 57: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	7,  // 58: fleet.jobs.v1.ListJobExecutionsRequest.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	19, // 59: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	0,  // 60: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	19, // 61: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	6,  // 62: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	62, // 63: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	19, // 64: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
+	8,  // 65: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
+	8,  // 66: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
+	8,  // 67: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
+	8,  // 68: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
+	64, // 69: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	9,  // 70: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	12, // 71: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	62, // 72: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
+	60, // 73: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	8,  // 74: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
+	6,  // 75: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	53, // 76: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
+	6,  // 77: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	8,  // 78: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	62, // 79: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	20, // 80: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	25, // 81: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	27, // 82: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	29, // 83: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	31, // 84: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	33, // 85: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	35, // 86: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	37, // 87: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	39, // 88: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	41, // 89: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	43, // 90: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	45, // 91: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	47, // 92: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	49, // 93: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	51, // 94: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	54, // 95: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	56, // 96: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
+	24, // 97: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	26, // 98: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	28, // 99: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	30, // 100: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	32, // 101: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	34, // 102: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	36, // 103: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	38, // 104: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	40, // 105: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	42, // 106: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	44, // 107: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	46, // 108: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	48, // 109: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	50, // 110: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	52, // 111: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	55, // 112: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	57, // 113: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
+	97, // [97:114] is the sub-list for method output_type
+	80, // [80:97] is the sub-list for method input_type
+	80, // [80:80] is the sub-list for extension type_name
+	80, // [80:80] is the sub-list for extension extendee
+	0,  // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -5171,6 +5548,9 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*Job_TargetDeviceId)(nil),
 		(*Job_TargetGroupId)(nil),
 		(*Job_TargetAll)(nil),
+		(*Job_TargetSelector)(nil),
+		(*Job_TargetDeviceCount)(nil),
+		(*Job_TargetFailedIn)(nil),
 	}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[1].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[2].OneofWrappers = []any{
@@ -5178,6 +5558,7 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*Stage_Percent)(nil),
 		(*Stage_Remainder)(nil),
 		(*Stage_GroupId)(nil),
+		(*Stage_Selector)(nil),
 	}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[3].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[4].OneofWrappers = []any{
@@ -5192,26 +5573,29 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*CreateJobRequest_TargetDeviceId)(nil),
 		(*CreateJobRequest_TargetGroupId)(nil),
 		(*CreateJobRequest_TargetAll)(nil),
+		(*CreateJobRequest_TargetSelector)(nil),
+		(*CreateJobRequest_TargetDeviceIds)(nil),
+		(*CreateJobRequest_TargetFailedIn)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[14].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[17].OneofWrappers = []any{
 		(*ListJobsRequest_TargetDeviceId)(nil),
 		(*ListJobsRequest_TargetGroupId)(nil),
 		(*ListJobsRequest_TargetAll)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[16].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[18].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[24].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[26].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[34].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[38].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[46].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[19].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[21].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[27].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[29].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[37].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[41].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[49].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   50,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

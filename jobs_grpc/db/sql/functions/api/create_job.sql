@@ -1,11 +1,11 @@
--- depends on: apply_rollout_rules, check_active_job_limit, check_expiry, create_staged_executions, job_states, minimum_rollout_time
+-- depends on: apply_rollout_rules, check_active_job_limit, check_device_list, check_expiry, check_stage_sizes, check_target, create_executions, create_staged_executions, job_states, minimum_rollout_time, preview_targets, target_digest, target_hashes
 -- Creates a job and an execution for each targeted device. If the same request, of any user, created the
 -- job before, changes nothing and returns the same result. With p_validate_only, checks the request and
 -- returns what it would do, but writes nothing.
 --
--- Raises DEVICE_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS,
--- STAGE_EMPTY, STAGES_TOO_SMALL, EXPIRY_TOO_EARLY, p_error_if_new, and JOB_ALREADY_EXISTS if a different
--- request created the job.
+-- Raises DEVICE_NOT_FOUND, DEVICES_NOT_FOUND, JOB_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TARGET_EMPTY,
+-- TARGET_CHANGED, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS, STAGE_EMPTY, STAGES_TOO_SMALL, EXPIRY_TOO_EARLY,
+-- p_error_if_new, and JOB_ALREADY_EXISTS if a different request created the job.
 CREATE OR REPLACE FUNCTION jobs.create_job(
     p_tenant_id text,
     p_job_id text,
@@ -17,11 +17,18 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     -- If the request has no expiry. The minimum time of the rollout is added.
     p_default_expires_in_hours integer,
     p_validate_only boolean DEFAULT false,
-    p_error_if_new text DEFAULT NULL    -- the error to raise unless the job exists; NULL: none
+    p_error_if_new text DEFAULT NULL,   -- the error to raise unless the job exists; NULL: none
+    p_selector_terms jsonb DEFAULT NULL,      -- of each selector in p_request; see target_query
+    p_target_device_ids text[] DEFAULT NULL,  -- p_request has their number and a hash
+    p_expected_target_digest text DEFAULT NULL  -- the digest that a new job must have; NULL: any
 ) RETURNS TABLE (
     execution_count integer,
     expires_at timestamptz,
-    stage_sizes integer[]               -- of the rollout; NULL if the job existed already
+    stage_sizes integer[],              -- of the rollout; NULL if the job existed already
+    -- The next three only with p_validate_only: see preview_targets.
+    device_ids text[],
+    overlapping_job_ids text[],
+    target_digest text
 )
 LANGUAGE plpgsql
 -- settings: index
@@ -55,13 +62,15 @@ BEGIN
         INSERT INTO jobs.jobs
             (tenant_id, job_id, document_type, document_params, target_device_id, target_group_id,
              target_all, expires_in_hours, expires_at, in_progress_timeout_minutes, created_by,
-             created_at, updated_at, request, has_failure_criteria, max_in_progress, labels,
-             description)
+             created_at, updated_at, request, has_failure_criteria, max_in_progress,
+             target_selector, target_device_count, target_failed_in, labels, description)
         VALUES
             (p_tenant_id, p_job_id, p_request ->> 'document_type', p_document_params,
              v_target_device_id, v_target_group_id, v_target_all, v_expires_in_hours, v_expires_at,
              (p_request -> 'in_progress_timeout_minutes')::integer, p_created_by, v_now, v_now,
              p_request, v_failure_criteria IS NOT NULL, (v_rollout -> 'max_in_progress')::integer,
+             p_request ->> 'target_selector',
+             (p_request -> 'target_device_ids' -> 'count')::integer, p_request -> 'target_failed_in',
              p_request -> 'labels', p_request ->> 'description')
         ON CONFLICT (tenant_id, job_id) DO NOTHING;
         v_exists := NOT FOUND;
@@ -98,31 +107,23 @@ BEGIN
 
     PERFORM jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
 
-    -- Checked before the insert, because a million rows that are inserted and rolled back cost the
-    -- insert and remain as dead rows.
     IF v_target_device_id IS NULL THEN
-        IF v_target_group_id IS NOT NULL AND EXISTS (
-            SELECT FROM public.device_group_members m
-            WHERE m.tenant_id = p_tenant_id AND m.group_id = v_target_group_id
-            OFFSET p_max_targets
-        ) OR v_target_all AND EXISTS (
-            SELECT FROM public.device_state d
-            WHERE d.tenant_id = p_tenant_id
-            OFFSET p_max_targets
-        ) THEN
-            PERFORM jobs.raise_error('TOO_MANY_TARGETS');
-        END IF;
+        PERFORM jobs.check_target(p_tenant_id, p_job_id, p_request, p_max_targets);
     END IF;
 
     IF p_validate_only THEN
-        SELECT v.devices, v.stage_sizes INTO execution_count, stage_sizes
-        FROM jobs.validate_targets(
-            p_tenant_id, v_target_device_id, v_target_group_id, v_target_all, v_rollout
+        SELECT v.devices, v.stage_sizes, v.device_ids, v.overlapping_job_ids, v.target_digest
+        INTO execution_count, stage_sizes, device_ids, overlapping_job_ids, target_digest
+        FROM jobs.preview_targets(
+            p_tenant_id, p_job_id, p_request, p_selector_terms, p_target_device_ids, p_max_targets
         ) v;
+        IF v_rollout IS NOT NULL THEN
+            PERFORM jobs.check_stage_sizes(v_rollout -> 'stages', stage_sizes, execution_count);
+        END IF;
     ELSIF v_rollout IS NOT NULL THEN
         SELECT e.devices, e.stage_sizes INTO execution_count, stage_sizes
         FROM jobs.create_staged_executions(
-            p_tenant_id, p_job_id, v_target_device_id, v_target_group_id, v_target_all, v_rollout,
+            p_tenant_id, p_job_id, p_request, p_selector_terms, p_target_device_ids, p_max_targets,
             v_now
         ) e;
     ELSIF v_target_device_id IS NOT NULL THEN
@@ -137,12 +138,51 @@ BEGIN
         FROM public.device_group_members m
         WHERE m.tenant_id = p_tenant_id AND m.group_id = v_target_group_id;
         GET DIAGNOSTICS execution_count = ROW_COUNT;
-    ELSE
+    ELSIF v_target_all THEN
         INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
         SELECT p_tenant_id, p_job_id, d.device_id, v_now, v_now
         FROM public.device_state d
         WHERE d.tenant_id = p_tenant_id;
         GET DIAGNOSTICS execution_count = ROW_COUNT;
+    ELSE
+        execution_count := jobs.create_executions(
+            p_tenant_id, p_job_id, p_request, p_selector_terms, p_target_device_ids, p_max_targets,
+            v_now
+        );
+    END IF;
+
+    -- Of a group or a tenant, checked again: devices may have been added after the first check.
+    IF execution_count > p_max_targets THEN
+        PERFORM jobs.raise_error('TOO_MANY_TARGETS');
+    END IF;
+    IF NOT p_validate_only AND execution_count < cardinality(p_target_device_ids) THEN
+        PERFORM jobs.check_device_list(p_target_device_ids, ARRAY(
+            SELECT e.device_id
+            FROM jobs.job_executions e
+            WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+        ));
+    END IF;
+
+    IF p_expected_target_digest IS NOT NULL THEN
+        IF NOT p_validate_only THEN
+            -- Of the executions, so that no change can come between.
+            SELECT jobs.target_digest(count(*), sum(e.hashes[1]), sum(e.hashes[2])) INTO target_digest
+            FROM (
+                SELECT jobs.target_hashes(e.device_id, CASE
+                    WHEN v_rollout -> 'stages' -> e.stage::integer ?| '{group_id,selector}'
+                        THEN e.stage + 1
+                END) AS hashes
+                FROM jobs.job_executions e
+                WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+                OFFSET 0
+            ) e;
+        END IF;
+        IF target_digest <> p_expected_target_digest THEN
+            PERFORM jobs.raise_error('TARGET_CHANGED', '', jsonb_build_object(
+                'device_count', execution_count::text,
+                'expected_count', split_part(p_expected_target_digest, '-', 1)
+            ));
+        END IF;
     END IF;
 
     IF execution_count = 0 THEN
@@ -154,14 +194,13 @@ BEGIN
             PERFORM jobs.raise_error(
                 'GROUP_EMPTY', '', jsonb_build_object('group_id', v_target_group_id)
             );
-        ELSE
+        ELSIF v_target_all THEN
             PERFORM jobs.raise_error('TENANT_EMPTY');
+        ELSE
+            PERFORM jobs.raise_error('TARGET_EMPTY', '', jsonb_build_object(
+                'failed_in', p_request -> 'target_failed_in' -> 'job_id'
+            ));
         END IF;
-    END IF;
-
-    -- Checked again: devices may have been added after the first check.
-    IF execution_count > p_max_targets THEN
-        PERFORM jobs.raise_error('TOO_MANY_TARGETS');
     END IF;
 
     IF v_rollout IS NOT NULL THEN

@@ -1,4 +1,4 @@
--- Raises STAGE_EMPTY (with the stage) if a stage of a group has no devices and not allow_empty, and
+-- Raises STAGE_EMPTY (with the stage) if a stage of a group or a selector has no devices and not allow_empty, and
 -- STAGES_TOO_SMALL unless the stages have room for all devices. Does nothing without devices, because
 -- the caller then raises another error.
 CREATE OR REPLACE FUNCTION jobs.check_stage_sizes(
@@ -17,12 +17,15 @@ BEGIN
     END IF;
     SELECT min(n) - 1 INTO v_stage
     FROM unnest(p_sizes) WITH ORDINALITY AS s (size, n)
-    WHERE s.size = 0 AND p_stages -> (n::integer - 1) ? 'group_id'
+    WHERE s.size = 0 AND p_stages -> (n::integer - 1) ?| '{group_id,selector}'
       AND NOT p_stages -> (n::integer - 1) ? 'allow_empty';
     IF v_stage IS NOT NULL THEN
         PERFORM jobs.raise_error(
             'STAGE_EMPTY', v_stage::text,
-            jsonb_build_object('group_id', p_stages -> v_stage -> 'group_id')
+            jsonb_build_object(
+                'group_id', p_stages -> v_stage -> 'group_id',
+                'selector', p_stages -> v_stage -> 'selector'
+            )
         );
     END IF;
     IF v_room < p_devices THEN

@@ -34,8 +34,8 @@ BEGIN
         INTO v_stages
         FROM (
             SELECT
-                s.display_name, s.device_count, s.percent, s.group_id, s.releases_per_minute,
-                s.min_succeeded_percent, s.bake_seconds, s.advance_after_seconds,
+                s.display_name, s.device_count, s.percent, s.group_id, s.selector,
+                s.releases_per_minute, s.min_succeeded_percent, s.bake_seconds, s.advance_after_seconds,
                 s.require_approval, s.allow_self_approval, s.allow_empty,
                 s.last_rank - s.first_rank + 1 AS total_executions,
                 least(greatest(v_job.released - s.first_rank + 1, 0),

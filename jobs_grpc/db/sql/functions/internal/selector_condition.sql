@@ -6,12 +6,19 @@ CREATE OR REPLACE FUNCTION jobs.selector_condition(
     p_labels text,     -- the SQL of the labels, which is NULL for a device that has none
     -- Look memberships up for each device. false: the planner may also join them, which is faster for
     -- all devices of a tenant, but reads all members of the groups.
-    look_up_groups boolean
+    look_up_groups boolean,
+    -- The SQL of an array with those of the device's groups that terms names. NULL: read memberships.
+    group_ids text DEFAULT NULL
 ) RETURNS text
 LANGUAGE sql STABLE
 RETURN (
     SELECT coalesce(string_agg(
         CASE
+            WHEN t.key = 'group' AND group_ids IS NOT NULL THEN format(
+                CASE WHEN t.op = 'in' THEN '%s && ARRAY[%s]'
+                     ELSE 'coalesce(NOT %s && ARRAY[%s], true)' END,
+                group_ids, v.list
+            )
             WHEN t.key = 'group' THEN format(
                 '%s (SELECT FROM public.device_group_members m WHERE m.tenant_id = $1'
                 ' AND m.group_id IN (%s) AND m.device_id = %s%s)',

@@ -1,11 +1,11 @@
--- Returns the number of devices in each stage. A stage of a group has the devices that it claims. The
--- others fill the other stages in order. A percentage is of all devices: the percentages up to a stage
+-- Returns the number of devices in each stage. A stage of a group or a selector has the devices that it
+-- claims. The others fill the other stages in order. A percentage is of all devices: the percentages up to a stage
 -- are added, and the sum is rounded up to whole devices. The sizes add up to less than the number of
 -- devices if the stages have no room for all.
 CREATE OR REPLACE FUNCTION jobs.stage_sizes(
     p_stages jsonb,             -- the stages of a rollout, as in jobs.jobs.request
     p_devices bigint,
-    p_claimed_devices bigint[]  -- for each stage of a group: its devices; 0 for the others
+    p_claimed_devices bigint[]  -- for each stage that claims devices: their number; 0 for the others
 ) RETURNS integer[]
 LANGUAGE plpgsql IMMUTABLE
 AS $$
@@ -17,7 +17,7 @@ DECLARE
     v_stage jsonb;
 BEGIN
     FOR v_stage IN SELECT s FROM jsonb_array_elements(p_stages) AS s LOOP
-        IF v_stage ? 'group_id' THEN
+        IF v_stage ?| '{group_id,selector}' THEN
             v_size := p_claimed_devices[coalesce(cardinality(v_sizes), 0) + 1];
         ELSE
             v_size := CASE

@@ -51,11 +51,13 @@ BEGIN
         );
         v_path := format('rollout.stages[%s]', v_stage.stage);
         v_fixed := CASE
-            WHEN (v_new.device_count, v_new.percent, v_new.group_id)
-                 IS DISTINCT FROM (v_stage.device_count, v_stage.percent, v_stage.group_id)
+            WHEN (v_new.device_count, v_new.percent, v_new.group_id, v_new.selector)
+                 IS DISTINCT FROM
+                 (v_stage.device_count, v_stage.percent, v_stage.group_id, v_stage.selector)
                 THEN CASE WHEN v_new.device_count IS NOT NULL THEN '.device_count'
                           WHEN v_new.percent IS NOT NULL THEN '.percent'
                           WHEN v_new.group_id IS NOT NULL THEN '.group_id'
+                          WHEN v_new.selector IS NOT NULL THEN '.selector'
                           ELSE '.remainder' END
             WHEN v_new.allow_empty <> v_stage.allow_empty
                 THEN '.allow_empty'

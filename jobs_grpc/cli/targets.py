@@ -1,0 +1,127 @@
+"""The target of `create` and `preview`: its options, and what a preview of it shows."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.cli import arguments
+from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.formatting import format_device_count
+from jobs_grpc.cli.stages import planned_stage_lines
+from jobs_grpc.text import escape_unprintable
+
+# Of the devices in a line of a preview.
+_SHOWN_DEVICES = 5
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the target."""
+    parser.set_defaults(target_error=parser.error)
+    group = parser.add_argument_group("target", "One of these; --where also with --failed-in.")
+    target = group.add_mutually_exclusive_group()
+    arguments.add_texts(target, "--device", metavar="ID", help_text="these devices")
+    target.add_argument(
+        "--devices-file",
+        type=arguments.text,
+        metavar="FILE",
+        help="the devices whose ids are the lines of this file; - reads stdin",
+    )
+    target.add_argument(
+        "--group", type=arguments.text, default="", metavar="ID", help="the members of a group"
+    )
+    target.add_argument("--all", action="store_true", help="all devices")
+    target.add_argument(
+        "--failed-in",
+        type=arguments.text,
+        metavar="JOB",
+        help="the devices that have failed in another job",
+    )
+    group.add_argument(
+        "--where",
+        type=arguments.text,
+        default="",
+        metavar="SELECTOR",
+        help="the devices that match, such as 'group in (north,south),model=x200,!quarantined'",
+    )
+    group.add_argument(
+        "--status",
+        choices=arguments.failure_statuses,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="STATUS",
+        help="with --failed-in: those with these statuses: "
+        f"{', '.join(arguments.failure_statuses)} (default: all three)",
+    )
+    group.add_argument(
+        "--failure-code",
+        type=arguments.text,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="CODE",
+        help="with --failed-in: those with this failure code; '' selects those without one",
+    )
+
+
+def read_target(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the target as parameters of a client. Raises UsageError unless there is one."""
+    if args.failed_in is None and (args.status or args.failure_code):
+        args.target_error("--status and --failure-code need --failed-in")
+    if args.failed_in is not None:
+        statuses = [pb.JobExecution.Status.Value(name) for name in args.status]
+        return {
+            "target_failed_in": pb.FailedIn(
+                job_id=args.failed_in,
+                statuses=statuses,
+                failure_codes=args.failure_code,
+                selector=args.where,
+            )
+        }
+    devices = _read_devices(args.devices_file) if args.devices_file else args.device
+    others = {"target_group_id": args.group, "target_all": args.all, "target_device_ids": devices}
+    given = {name: value for name, value in others.items() if value}
+    if args.where:
+        given["target_selector"] = args.where
+    if len(given) != 1:
+        args.target_error(
+            "--where can be combined only with --failed-in"
+            if given
+            else "a target is required, such as --device, --group, --where or --all"
+        )
+    if len(devices) == 1:
+        return {"target_device_id": devices[0]}
+    return given
+
+
+def preview_lines(preview: pb.TargetPreview, rollout: pb.Rollout | None) -> Iterator[str]:
+    """Yield the devices, the stages and the jobs of a preview, for people."""
+    shown = list(preview.device_ids[:_SHOWN_DEVICES])
+    more = ", …" if preview.device_count > len(shown) else ""
+    devices = f": {', '.join(shown)}{more}" if shown else ""
+    yield escape_unprintable(f"{format_device_count(preview.device_count)}{devices}")
+    yield from planned_stage_lines(rollout, preview.stage_sizes)
+    if preview.overlapping_job_ids:
+        count = len(preview.device_ids)
+        of = "them" if count == preview.device_count else f"the first {count}"
+        yield escape_unprintable(f"pending on {of}: {', '.join(preview.overlapping_job_ids)}")
+
+
+def _read_devices(path: str) -> list[str]:
+    """Read the lines of a file that are not empty."""
+    try:
+        if path == "-":
+            lines = sys.stdin.read().splitlines()
+        else:
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
+        raise CliError(f"can't read {path}: {reason}", ExitCode.USAGE) from None
+    devices = [line.strip() for line in lines if line.strip()]
+    if not devices:
+        raise CliError(f"{path} has no device", ExitCode.USAGE)
+    return devices

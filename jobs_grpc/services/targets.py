@@ -1,0 +1,128 @@
+"""Reads the target of CreateJob and PreviewTarget: selectors, a list of devices, a failed job."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.contract.field_rules import rules_of
+from jobs_grpc.db.store import Row
+from jobs_grpc.errors import TooManyPreviews, Violation
+from jobs_grpc.services import selectors
+from jobs_grpc.services.conversions import MessageFields
+from jobs_grpc.services.selectors import SelectorError
+
+# See target_digest.sql.
+_DIGEST = re.compile("[0-9]{1,10}-[0-9a-f]{16}-[0-9a-f]{16}")
+
+_MAX_SELECTOR_LENGTH = rules_of(pb.FailedIn, "selector").string.max_len
+_MAX_CODES = rules_of(pb.FailedIn, "failure_codes").repeated.max_items
+
+MAX_TARGET_BYTES = 4 * _MAX_SELECTOR_LENGTH + _MAX_CODES * 66 + 200
+"""The maximum size of the target of a Job: a character can have four bytes."""
+
+# CreateJobRequest or PreviewTargetRequest: they have the same fields for a target and a rollout.
+TargetRequest: TypeAlias = Any
+
+_FAILED_STATUSES = getattr(rules_of(pb.FailedIn, "statuses").repeated.items.enum, "in")
+
+
+def check_target(request: TargetRequest) -> list[Violation]:
+    """Check the selector of the target. rollout_validation checks those of stages."""
+    field, text = _target_selector(request)
+    try:
+        selector = selectors.parse(text)
+    except SelectorError as e:
+        return [e.violation(field)]
+    if request.target_selector and not selector.terms:
+        return [Violation(field, f"{field} must have a term")]
+    return []
+
+
+def check_expected_digest(request: pb.CreateJobRequest) -> list[Violation]:
+    """Check that expected_target_digest, if it is set, can be the target_digest of a preview."""
+    field, digest = "expected_target_digest", request.expected_target_digest
+    if not digest or _DIGEST.fullmatch(digest):
+        return []
+    return [Violation(field, f"{field} must be the target_digest of a preview")]
+
+
+def selector_terms(request: TargetRequest) -> str | None:
+    """Return the terms of each selector of a valid request, by its text, as JSON; None: none."""
+    texts = [_target_selector(request)[1], *(stage.selector for stage in request.rollout.stages)]
+    parsed = [selectors.parse(text) for text in texts if text]
+    if not parsed:
+        return None
+    return json.dumps({selector.text: json.loads(selector.terms_json) for selector in parsed})
+
+
+def target_device_ids(request: TargetRequest) -> list[str] | None:
+    """Return the devices of the list, sorted and without duplicates; None: another target."""
+    if not request.HasField("target_device_ids"):
+        return None
+    return sorted({*request.target_device_ids.device_ids})
+
+
+def device_ids_json(device_ids: pb.DeviceIds) -> dict[str, Any]:
+    """Convert a list to the form that is stored and compared: the number of devices and a hash."""
+    unique = sorted({*device_ids.device_ids})
+    # Device IDs have no control characters.
+    digest = hashlib.sha256("\n".join(unique).encode())
+    return {"count": len(unique), "sha256": digest.hexdigest()}
+
+
+def failed_in_json(failed_in: pb.FailedIn) -> dict[str, Any]:
+    """Convert a valid target_failed_in to the form that is stored and compared."""
+    statuses = sorted({*failed_in.statuses} or _FAILED_STATUSES)
+    fields: dict[str, Any] = {
+        "job_id": failed_in.job_id,
+        "statuses": [pb.JobExecution.Status.Name(status) for status in statuses],
+    }
+    if failed_in.failure_codes:
+        fields["failure_codes"] = sorted({*failed_in.failure_codes})
+    if text := selectors.parse(failed_in.selector).text:
+        fields["selector"] = text
+    return fields
+
+
+def preview_fields(row: Row) -> MessageFields:
+    """The fields of a TargetPreview, from a row of create_job.sql or preview_target.sql."""
+    return {
+        "device_count": row["execution_count"],
+        "stage_sizes": row["stage_sizes"],
+        "device_ids": row["device_ids"],
+        "overlapping_job_ids": row["overlapping_job_ids"],
+        "target_digest": row["target_digest"],
+    }
+
+
+class PreviewLimit:
+    """Allows one preview of each tenant at a time, because one can take a second of CPU time."""
+
+    def __init__(self) -> None:
+        self._tenants: set[str] = set()
+
+    @contextmanager
+    def hold(self, tenant_id: str, request: TargetRequest) -> Iterator[None]:
+        """Count a preview as running, unless its target is one device. Raises TooManyPreviews."""
+        if request.target_device_id:
+            yield
+            return
+        if tenant_id in self._tenants:
+            raise TooManyPreviews
+        self._tenants.add(tenant_id)
+        try:
+            yield
+        finally:
+            self._tenants.remove(tenant_id)
+
+
+def _target_selector(request: TargetRequest) -> tuple[str, str]:
+    """The field with the selector of the target, and its text."""
+    if request.HasField("target_failed_in"):
+        return "target_failed_in.selector", request.target_failed_in.selector
+    return "target_selector", request.target_selector
