@@ -1,6 +1,7 @@
 """DeleteDevices: what it removes, which executions it ends, and races with other calls."""
 
 import asyncio
+import json
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -57,6 +58,7 @@ async def test_queued_executions_end_as_rejected_and_jobs_complete(
     ended = both.executions[0]
     assert (ended.device_id, ended.status) == ("pump", pb.JobExecution.REJECTED)
     assert ended.status_details == REMOVED
+    assert ended.end_cause == pb.JobExecution.DEVICE_REMOVED
     assert ended.version == 2
     assert not ended.HasField("failure_code")
     assert (await operator.get("pump-only")).status == pb.Job.COMPLETED
@@ -197,16 +199,12 @@ async def test_repeated_call_ends_the_execution_that_a_concurrent_create_added(
         await store.create_job(
             fleet.tenant,
             job_id="j",
-            document_type="reboot",
+            request=json.dumps({"document_type": "reboot", "target_all": True}),
             document_params="{}",
-            target_device_id=None,
-            target_group_id=None,
-            target_all=True,
-            expires_in_hours=None,
-            in_progress_timeout_minutes=None,
             created_by=None,
             max_targets=10,
             max_active_jobs=None,
+            default_expires_in_hours=24,
         )
         first = await fleet.delete("pump")
 

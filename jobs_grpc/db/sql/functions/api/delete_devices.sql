@@ -90,7 +90,8 @@ BEGIN
     -- Read again under the job locks: a device may have started, and a job may have ended.
     WITH updated AS (
         UPDATE jobs.job_executions e
-        SET status = 'REJECTED', canceled_by_operator = true, status_details = v_details,
+        SET status = 'REJECTED', canceled_by_operator = true, end_cause = 'DEVICE_REMOVED',
+            status_details = v_details,
             version = e.version + 1, last_updated_at = v_now
         FROM (
             SELECT e.row_id

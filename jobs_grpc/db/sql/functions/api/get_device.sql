@@ -21,7 +21,8 @@ CREATE OR REPLACE FUNCTION jobs.get_device(
     version integer,
     times_out_at timestamptz,
     failure_code text,
-    stage smallint
+    stage smallint,
+    end_cause text      -- NULL: the executions of a queue are pending
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- Only the index on the device's queue delivers the order; see next_execution.
@@ -49,7 +50,7 @@ BEGIN
     RETURN QUERY
     SELECT NULL::jsonb, NULL::text, NULL::text[], NULL::timestamptz, s.job_id, s.device_id, s.status,
            s.status_details, s.execution_number, s.queued_at, s.started_at, s.last_updated_at,
-           s.version, s.times_out_at, s.failure_code, s.stage
+           s.version, s.times_out_at, s.failure_code, s.stage, s.end_cause
     FROM (
         SELECT q.is_queued, q.queued_at, q.job_id
         FROM jobs.pending_executions q
