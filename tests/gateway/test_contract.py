@@ -45,7 +45,13 @@ expected-statuses = [
 ]
 
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", "400", "401", "403", "404", "409", "429"]
+expected-statuses = ["2xx", "400", "401", "403", "404", "409", "429", "431"]
+
+# A selector of 4,096 characters can be longer than the 32 KiB that a URL may have, once it is
+# escaped. Go's server answers that itself, with a text.
+[[operations]]
+include-path = "/customer/fleet/devices"
+checks.content_type_conformance.enabled = false
 """
 KEY = new_key()
 
