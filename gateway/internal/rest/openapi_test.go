@@ -43,7 +43,7 @@ func TestOpenAPI_DescribesResponsesAsMarshaled(t *testing.T) {
 		case *jobsv1.JobExecution:
 			message.JobId = "a"
 		case *jobsv1.CreateJobResponse:
-			message.StageSizes = []int32{1}
+			message.Preview = &jobsv1.TargetPreview{}
 		case *jobsv1.Job:
 			message.NextExecutionsPageToken = "a"
 		}
