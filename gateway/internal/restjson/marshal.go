@@ -46,6 +46,11 @@ var omittedIfEmpty = map[protoreflect.FullName]bool{
 	"fleet.jobs.v1.JobExecution.job_id":       true,
 }
 
+// OmitsIfEmpty reports whether Marshal leaves the field out, instead of writing null, if it is not set.
+func OmitsIfEmpty(field protoreflect.FieldDescriptor) bool {
+	return omittedIfEmpty[field.FullName()]
+}
+
 // Marshal writes a message, or a field of one that is a response_body in jobs.gateway.yaml. It writes every field
 // by its proto name; an unset field is null, or false if it is a bool. protojson would omit unset optional fields and
 // oneof members.
