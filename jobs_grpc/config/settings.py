@@ -175,6 +175,14 @@ class MaintenanceConfig:
         "Days after which a finished job is deleted. Unset: never.",
         default=None,
     )
+    last_seen_interval: float = setting(
+        "JOBS_LAST_SEEN_INTERVAL",
+        seconds(0, 86400),
+        "Seconds between two writes of the times at which devices were last seen. Each process"
+        " writes what it has seen, with one more connection to `JOBS_DATABASE_URL`. 0: the times"
+        " are not stored.",
+        default=30.0,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

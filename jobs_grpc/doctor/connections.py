@@ -3,6 +3,7 @@
 import asyncpg
 
 from jobs_grpc.config import Config
+from jobs_grpc.db import last_seen
 from jobs_grpc.doctor.connection import fetch_one
 from jobs_grpc.doctor.finding import Finding, Status
 from jobs_grpc.maintenance.sweeper import MAX_CONNECTIONS
@@ -20,7 +21,10 @@ _POOL_REMEDY = (
 async def check_limits(connection: asyncpg.Connection, config: Config) -> list[Finding]:
     """Compare the connections that this server can open with what PostgreSQL allows."""
     workers = config.server.workers
-    request = workers * (config.pool.max_size + _CHECK_CONNECTIONS)
+    per_worker = config.pool.max_size + _CHECK_CONNECTIONS
+    if config.maintenance.last_seen_interval:
+        per_worker += last_seen.CONNECTIONS
+    request = workers * per_worker
     needed = request + (MAX_CONNECTIONS if config.maintenance.owner_database_url else 0)
     row = await fetch_one(connection, "connections", request)
     limits = {

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from jobs_grpc.auth.authenticator import Authenticator
 from jobs_grpc.config import Config
 from jobs_grpc.db.database import Database
+from jobs_grpc.db.last_seen import LastSeen
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.maintenance.sweeper import Sweeper
@@ -43,6 +44,7 @@ class ServerParts:
     is_serving: Callable[[], bool]
     database: Database
     batcher: UpdateBatcher
+    last_seen: LastSeen
     memory: MemoryLimit
     jobs: JobService
     fleet: FleetService
@@ -73,6 +75,7 @@ class ServerCollector(Collector):
         yield from _calls(parts.calls)
         yield from _database(parts.database, parts.config)
         yield from _updates(parts.batcher)
+        yield from _last_seen(parts.last_seen)
         yield _finished_executions(parts)
         yield from _watches(parts.jobs, parts.device_jobs)
         yield from _buffered_bytes(parts.memory)
@@ -231,6 +234,19 @@ def _updates(batcher: UpdateBatcher) -> Iterator[Metric]:
             "Time from the arrival of a start or report to its result.",
             batcher.wait_seconds,
         )
+
+
+def _last_seen(last_seen: LastSeen) -> Iterator[Metric]:
+    yield _gauge(
+        "jobs_last_seen_queued",
+        "Devices whose last seen time waits to be stored.",
+        last_seen.waiting,
+    )
+    yield _counter(
+        "jobs_last_seen_dropped",
+        "Devices seen but not stored, because 100,000 others waited.",
+        last_seen.dropped,
+    )
 
 
 def _finished_executions(parts: ServerParts) -> Metric:

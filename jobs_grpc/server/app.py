@@ -23,6 +23,7 @@ from jobs_grpc.auth.authenticator import Authenticator, open_authenticator
 from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.config import Config
 from jobs_grpc.db.database import Database
+from jobs_grpc.db.last_seen import LastSeen
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.db.readiness import NotReady
 from jobs_grpc.db.store import Store
@@ -167,6 +168,7 @@ async def running(
     batcher = UpdateBatcher(
         store, lock_wait_ms=options.lock_wait_ms, measure_waits=bool(config.metrics.listen)
     )
+    last_seen = LastSeen(config, database)
     memory = MemoryLimit(config.limits.max_buffered_bytes, config.limits.max_tenant_buffered_bytes)
     in_flight = CallTracker()
     call_metrics = CallMetrics() if config.metrics.listen else None
@@ -189,6 +191,7 @@ async def running(
         device_jobs = DeviceJobService(
             store,
             batcher,
+            last_seen,
             memory,
             conversion_slots,
             config.limits.max_document_bytes,
@@ -220,6 +223,7 @@ async def running(
                 is_serving=lambda: health.is_serving,
                 database=database,
                 batcher=batcher,
+                last_seen=last_seen,
                 memory=memory,
                 jobs=jobs,
                 fleet=fleet,
@@ -236,12 +240,15 @@ async def running(
         background.add(health_checks)
         if sweeper:
             background.add(asyncio.create_task(_run_maintenance(sweeper)))
+        if last_seen.enabled:
+            background.add(asyncio.create_task(last_seen.run()))
         logger.info("listening on %s (event loop: %s)", address, event_loop.name())
         shutdown.callback(logger.info, "stopped")
         shutdown.callback(pipeline.refusals.flush)
         shutdown.callback(pipeline.audit_log.unknown_callers.flush)
         shutdown.push_async_callback(database.close)
         shutdown.push_async_callback(batcher.close)
+        shutdown.push_async_callback(last_seen.close, config.server.shutdown_grace)
         shutdown.push_async_callback(cancel_tasks, background)
         shutdown.push_async_callback(cancel_calls, server, stopping, in_flight)
         shutdown.push_async_callback(

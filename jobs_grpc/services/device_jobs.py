@@ -9,6 +9,7 @@ from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import current_principal, current_tenant_and_device
 from jobs_grpc.contract.methods import page_size
+from jobs_grpc.db.last_seen import LastSeen
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.limits.fair_slots import FairSlots
@@ -36,6 +37,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self,
         store: Store,
         batcher: UpdateBatcher,
+        last_seen: LastSeen,
         memory: MemoryLimit,
         slots: FairSlots,
         max_document_bytes: int,
@@ -44,6 +46,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> None:
         self._store = store
         self._batcher = batcher
+        self._last_seen = last_seen
         self._memory = memory
         self._max_document_bytes = max_document_bytes
         self._stopping = stopping
@@ -54,8 +57,8 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     async def ListPendingExecutions(
         self, request: pb.ListPendingExecutionsRequest, context: object
     ) -> pb.ListPendingExecutionsResponse:
+        tenant_id, device_id = self._calling_device()
         limit = _pending_limit(request)
-        tenant_id, device_id = current_tenant_and_device()
         after_status, after_queued_at, after_job_id = pagination.parse_pending_token(
             request, device_id
         )
@@ -81,11 +84,11 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     async def StartNextExecution(
         self, request: pb.StartNextExecutionRequest, context: object
     ) -> pb.StartNextExecutionResponse:
+        tenant_id, device_id = self._calling_device()
         details, violations = await parse_status_details(
             request, self._max_document_bytes, self._pause
         )
         validation.require_valid(request, violations)
-        tenant_id, device_id = current_tenant_and_device()
         row = await self._batcher.update(
             tenant_id,
             ExecutionUpdate(None, device_id, None, status_details=details, must_be_next=True),
@@ -98,11 +101,11 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     async def StartExecution(
         self, request: pb.StartExecutionRequest, context: object
     ) -> pb.StartExecutionResponse:
+        tenant_id, device_id = self._calling_device()
         details, violations = await parse_status_details(
             request, self._max_document_bytes, self._pause
         )
         validation.require_valid(request, violations)
-        tenant_id, device_id = current_tenant_and_device()
         row = await self._batcher.update(
             tenant_id, ExecutionUpdate(request.job_id, device_id, None, status_details=details)
         )
@@ -113,15 +116,15 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     async def GetExecution(
         self, request: pb.GetExecutionRequest, context: object
     ) -> pb.GetExecutionResponse:
+        tenant_id, device_id = self._calling_device()
         validation.require_valid(request)
-        tenant_id, device_id = current_tenant_and_device()
         row = await self._store.get_execution(tenant_id, device_id=device_id, job_id=request.job_id)
         return pb.GetExecutionResponse(execution=device_execution_fields(row))
 
     async def UpdateExecution(
         self, request: pb.UpdateExecutionRequest, context: object
     ) -> pb.UpdateExecutionResponse:
-        tenant_id, device_id = current_tenant_and_device()
+        tenant_id, device_id = self._calling_device()
         update = await parse_update(request, device_id, self._max_document_bytes, self._pause)
         row = await self._batcher.update(tenant_id, update)
         return pb.UpdateExecutionResponse(
@@ -135,6 +138,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> None:
         stream = ReportStream(
             self._batcher,
+            self._last_seen,
             self._memory,
             self._slots,
             self._max_document_bytes,
@@ -151,7 +155,14 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         limit = _pending_limit(request)
         del request
         tenant_id, device_id = current_tenant_and_device()
-        await self.watch.run(tenant_id, device_id, limit, context.write)
+        with self._last_seen.watching(tenant_id, device_id):
+            await self.watch.run(tenant_id, device_id, limit, context.write)
+
+    def _calling_device(self) -> tuple[str, str]:
+        """The tenant and device of the caller, which are marked as seen."""
+        tenant_id, device_id = current_tenant_and_device()
+        self._last_seen.mark(tenant_id, device_id)
+        return tenant_id, device_id
 
     async def _pause(self) -> None:
         await self._slots.pause(current_principal().tenant_id)

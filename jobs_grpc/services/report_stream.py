@@ -11,6 +11,7 @@ from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.contract.field_rules import check, rules_of
+from jobs_grpc.db.last_seen import LastSeen
 from jobs_grpc.db.store import ExecutionUpdate, Row
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.errors import (
@@ -62,6 +63,7 @@ class ReportStream:
     def __init__(
         self,
         batcher: UpdateBatcher,
+        last_seen: LastSeen,
         memory: MemoryLimit,
         slots: FairSlots,
         max_document_bytes: int,
@@ -69,6 +71,7 @@ class ReportStream:
         caller: Principal,
     ) -> None:
         self._batcher = batcher
+        self._last_seen = last_seen
         self._memory = memory
         self._slots = slots
         self._max_document_bytes = max_document_bytes
@@ -176,6 +179,7 @@ class ReportStream:
         """Convert a report to an update. Returns exceptions, so that other reports go on."""
         try:
             device_id = _reporting_device(self._caller, report)
+            self._last_seen.mark(self._caller.tenant_id, device_id)
             return await parse_update(
                 report.report,
                 device_id,

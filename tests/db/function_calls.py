@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 
+from jobs_grpc.db.last_seen import UPDATE_LAST_SEEN
 from jobs_grpc.db.store import ExecutionUpdate
 from jobs_grpc.services.selectors import parse
 from tests.support.database import store_on
@@ -568,6 +569,12 @@ CASES = {
     ),
     "update_executions: batch of failures with codes of their own": Case(
         "update_executions", 1000, lambda c, p: _update(c, p, *_failures(p))
+    ),
+    # Reads the row of each device three times.
+    "update_last_seen": Case(
+        "update_last_seen",
+        600,
+        lambda c, p: c.fetch(UPDATE_LAST_SEEN, p.tenant, _batch(p), [5.0] * p.devices, 1.0),
     ),
     "time_out_executions": Case(
         "time_out_executions",

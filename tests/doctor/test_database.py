@@ -312,22 +312,22 @@ async def test_doctor_reports_limits_of_connections_that_are_too_low(
 ) -> None:
     name = await fresh.owner.fetchval("SELECT current_database()")
     await fresh.owner.execute(
-        f"ALTER ROLE {_role(fresh)} CONNECTION LIMIT 10; ALTER DATABASE {name} CONNECTION LIMIT 13"
+        f"ALTER ROLE {_role(fresh)} CONNECTION LIMIT 11; ALTER DATABASE {name} CONNECTION LIMIT 14"
     )
 
     found = await doctor("connections")
 
-    # Ten of the pool, one of the readiness check, and three of maintenance.
+    # Ten of the pool, one of the readiness check, one of last seen, and three of maintenance.
     assert [(finding.status, finding.detail) for finding in found] == [
         (
             "ERROR",
-            "this server opens up to 11 connections; the CONNECTION LIMIT of the request role"
-            " allows 10",
+            "this server opens up to 12 connections; the CONNECTION LIMIT of the request role"
+            " allows 11",
         ),
         (
             "ERROR",
-            "this server opens up to 14 connections; the CONNECTION LIMIT of the database allows"
-            " 13",
+            "this server opens up to 15 connections; the CONNECTION LIMIT of the database allows"
+            " 14",
         ),
     ]
     assert "lower JOBS_POOL_MAX_SIZE (10) or JOBS_WORKERS (1)" in found[0].remedy
@@ -340,7 +340,7 @@ async def test_doctor_compares_all_workers_with_max_connections(
 
     [found] = await doctor("connections", JOBS_WORKERS="100")
 
-    needed = 100 * 11 + 3
+    needed = 100 * 12 + 3
     assert (found.status, found.detail) == (
         "ERROR",
         f"this server opens up to {needed} connections; the max_connections of PostgreSQL allows"
@@ -351,8 +351,8 @@ async def test_doctor_compares_all_workers_with_max_connections(
 async def test_doctor_warns_when_other_connections_leave_too_few(
     doctor: Doctor, fresh: Database
 ) -> None:
-    # With one of the readiness check and three of maintenance, exactly the limit.
-    pool_size = await _server_limit(fresh.owner) - 4
+    # With one of the readiness check, one of last seen and three of maintenance, exactly the limit.
+    pool_size = await _server_limit(fresh.owner) - 5
 
     # The owner's connection of this test is one too many.
     [found] = await doctor("connections", JOBS_POOL_MAX_SIZE=f"{pool_size}")

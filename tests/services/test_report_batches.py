@@ -5,7 +5,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
@@ -354,7 +354,8 @@ async def test_reading_stops_when_256_reports_of_a_stream_are_in_flight() -> Non
 
     batcher, caller = _HeldBatcher(), Principal("t", frozenset({Role.BRIDGE}))
     memory = MemoryLimit(1 << 30, 1 << 30)
-    stream = ReportStream(batcher, memory, FairSlots(1), 1000, asyncio.Event(), caller)
+    stopping = asyncio.Event()
+    stream = ReportStream(batcher, Mock(), memory, FairSlots(1), 1000, stopping, caller)
     context: Any = AsyncMock()
     running = asyncio.create_task(stream.run(requests(), context))
     for _ in range(100):
@@ -400,7 +401,7 @@ async def test_calls_run_while_a_large_message_is_converted() -> None:
     async with asyncio.TaskGroup() as group:
         for tenant in ("a", "b"):
             caller = Principal(tenant, frozenset({Role.BRIDGE}))
-            stream = Recorder(batcher, memory, slots, 10_000, asyncio.Event(), caller)
+            stream = Recorder(batcher, Mock(), memory, slots, 10_000, asyncio.Event(), caller)
             group.create_task(stream.run(requests(), AsyncMock()))
     calling.cancel()
 

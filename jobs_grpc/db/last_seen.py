@@ -1,0 +1,186 @@
+"""Stores when devices were last seen, in batches: the column jobs.devices.last_seen_at."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+from jobs_grpc.config import Config
+from jobs_grpc.db.connection_pool import CONNECT_TIMEOUT
+from jobs_grpc.db.database import Database
+from jobs_grpc.db.interrupted_statements import fetch_with_repeats
+from jobs_grpc.db.outage import describe
+from jobs_grpc.db.pg_errors import is_outage
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING = 100_000
+"""Most devices that wait to be stored: up to 30 MB. Further ones are dropped."""
+
+CONNECTIONS = 1
+"""Connections of each process, in addition to its pool."""
+
+UPDATE_LAST_SEEN = "SELECT jobs.update_last_seen($1, $2, $3, $4)"
+
+# Limits how long a statement locks rows.
+_DEVICES_PER_STATEMENT = 1000
+
+# The devices of open watches are marked this often; less often with a longer interval.
+_WATCH_SECONDS = 60.0
+
+# Devices of watches that are marked in one iteration of the event loop.
+_MARKS_PER_ITERATION = 1000
+
+# Storing the last marks takes at most this long. 100,000 take about three seconds.
+_CLOSE_TIMEOUT = 5.0
+
+
+class LastSeen:
+    """When devices last called this process, until it is stored every JOBS_LAST_SEEN_INTERVAL.
+
+    A call only marks its device in memory. `run` has a connection of its own, so calls never wait
+    for it. If JOBS_LAST_SEEN_INTERVAL is 0, nothing is marked.
+    """
+
+    def __init__(self, config: Config, database: Database) -> None:
+        self._interval = config.maintenance.last_seen_interval
+        self._config = config.database
+        self._database = database
+        self._connection: asyncpg.Connection | None = None
+        # By tenant and device: when it was seen, as time.monotonic.
+        self._marks: dict[str, dict[str, float]] = {}
+        # The numbers of open watches by tenant and device.
+        self._watches: Counter[tuple[str, str]] = Counter()
+        self._next_marks_of_watches = time.monotonic() + _WATCH_SECONDS
+        self._failing = False
+        self.waiting = 0
+        """The number of marks that are not stored."""
+        self.dropped = 0
+        """How many marks were dropped, because MAX_WAITING others were not stored."""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether `run` must run."""
+        return self._interval > 0
+
+    def mark(self, tenant_id: str, device_id: str) -> None:
+        """Note that a device was seen now."""
+        if not self._interval:
+            return
+        devices = self._marks.get(tenant_id)
+        if devices is None or device_id not in devices:
+            if self.waiting >= MAX_WAITING:
+                self.dropped += 1
+                return
+            self.waiting += 1
+            if devices is None:
+                devices = self._marks[tenant_id] = {}
+        devices[device_id] = time.monotonic()
+
+    @contextmanager
+    def watching(self, tenant_id: str, device_id: str) -> Iterator[None]:
+        """Mark a device now, and once a minute within the block."""
+        self.mark(tenant_id, device_id)
+        watch = (tenant_id, device_id)
+        self._watches[watch] += 1
+        try:
+            yield
+        finally:
+            self._watches[watch] -= 1
+            if not self._watches[watch]:
+                del self._watches[watch]
+
+    async def run(self) -> None:
+        """Store the marks every JOBS_LAST_SEEN_INTERVAL, until canceled."""
+        this_task = asyncio.current_task()
+        assert this_task is not None  # noqa: S101 - coroutines run in tasks
+        # Not `while True`: asyncpg can replace a CancelledError by another error, caught below.
+        while not this_task.cancelling():
+            await asyncio.sleep(self._interval)
+            await self._mark_watches()
+            await self._store()
+
+    async def close(self, grace: float) -> None:
+        """Store what is left, within at most `grace` seconds. `run` must have ended."""
+        try:
+            async with asyncio.timeout(min(grace, _CLOSE_TIMEOUT)):
+                await self._store()
+        except TimeoutError:
+            logger.warning("%d times at which devices were last seen are not stored", self.waiting)
+        finally:
+            self._drop_connection()
+
+    async def _mark_watches(self) -> None:
+        now = time.monotonic()
+        if now < self._next_marks_of_watches:
+            return
+        self._next_marks_of_watches = now + _WATCH_SECONDS
+        for number, watch in enumerate(list(self._watches), 1):
+            self.mark(*watch)
+            if number % _MARKS_PER_ITERATION == 0:
+                await asyncio.sleep(0)
+
+    async def _store(self) -> None:
+        """Store all marks. Those that could not be stored stay."""
+        if self._database.pool is None or self._database.outage.active:
+            return
+        failure: Exception | None = None
+        for tenant_id in list(self._marks):
+            try:
+                await self._store_tenant(tenant_id)
+            except Exception as e:
+                failure = e
+                if is_outage(e):
+                    break
+        if failure and not self._failing and not self._database.outage.active:
+            expected = isinstance(failure, asyncpg.PostgresError) or is_outage(failure)
+            logger.warning(
+                "could not store when devices were last seen; retrying every %g s"
+                " (JOBS_LAST_SEEN_INTERVAL): %s",
+                self._interval,
+                describe(failure),
+                exc_info=None if expected else failure,
+            )
+        self._failing = failure is not None
+
+    async def _store_tenant(self, tenant_id: str) -> None:
+        marks = self._marks[tenant_id]
+        device_ids = list(marks)
+        for start in range(0, len(device_ids), _DEVICES_PER_STATEMENT):
+            batch = sorted(device_ids[start : start + _DEVICES_PER_STATEMENT])
+            times = [marks[device_id] for device_id in batch]
+            now = time.monotonic()
+            await self._execute(tenant_id, batch, [now - seen for seen in times], self._interval)
+            for device_id, seen in zip(batch, times, strict=True):
+                # The device may have been seen again meanwhile.
+                if marks[device_id] == seen:
+                    del marks[device_id]
+                    self.waiting -= 1
+        if not marks:
+            del self._marks[tenant_id]
+
+    async def _execute(self, *args: object) -> None:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(
+                self._config.url,
+                timeout=CONNECT_TIMEOUT,
+                statement_cache_size=self._config.statement_cache_size,
+            )
+        try:
+            await fetch_with_repeats(
+                self._connection, self._config.query_timeout, UPDATE_LAST_SEEN, *args
+            )
+        except asyncpg.PostgresError:
+            raise  # The connection is intact, or asyncpg has closed it.
+        except BaseException:
+            self._drop_connection()
+            raise
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None

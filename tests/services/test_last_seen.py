@@ -1,0 +1,274 @@
+"""Last seen: which calls count, when the times are stored, and what happens if they can't be."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from jobs_grpc.config import Config
+from jobs_grpc.db import last_seen
+from jobs_grpc.db.database import Database as ServerDatabase
+from jobs_grpc.db.last_seen import UPDATE_LAST_SEEN, LastSeen
+from jobs_grpc.db.migrate import RequestRole
+from tests.support.database import Database, request_session
+from tests.support.failures import expect_failure
+from tests.support.metrics import METRICS_ON, scrape
+from tests.support.report_streams import reporting
+from tests.support.server import Server, running_server
+from tests.support.waiting import wait_until
+
+OFTEN = {"JOBS_LAST_SEEN_INTERVAL": "0.05"}
+RARELY = {"JOBS_LAST_SEEN_INTERVAL": "3600"}
+OFF = {"JOBS_LAST_SEEN_INTERVAL": "0"}
+
+
+async def seen(database: Database, tenant: str) -> dict[str, datetime]:
+    """When each device of a tenant was last seen."""
+    rows = await database.owner.fetch(
+        "SELECT device_id, last_seen_at FROM jobs.devices"
+        " WHERE tenant_id = $1 AND last_seen_at IS NOT NULL",
+        tenant,
+    )
+    return {row["device_id"]: row["last_seen_at"] for row in rows}
+
+
+async def wait_until_seen(database: Database, tenant: str, devices: Iterable[str]) -> None:
+    """Return when exactly these devices of a tenant have been seen."""
+    expected = set(devices)
+
+    async def are_seen() -> bool:
+        return set(await seen(database, tenant)) == expected
+
+    await wait_until(are_seen)
+
+
+async def update(
+    connection: asyncpg.Connection, tenant: str, ages: dict[str, float], min_change: float = 0.0
+) -> None:
+    """Store the ages of devices in a session of the request role."""
+    devices = sorted(ages)
+    await connection.execute(
+        UPDATE_LAST_SEEN, tenant, devices, [ages[device] for device in devices], min_change
+    )
+
+
+async def report_all(server: Server, tenant: str, devices: Iterable[str]) -> None:
+    """Send a message of a bridge with a report of each device."""
+    async with reporting(server, tenant) as stream:
+        reports = [
+            device_pb.ExecutionReport(
+                device_id=device,
+                report=device_pb.UpdateExecutionRequest(
+                    job_id="none", status=pb.JobExecution.SUCCEEDED
+                ),
+            )
+            for device in devices
+        ]
+        await stream.write(device_pb.ReportExecutionsRequest(reports=reports))
+        await stream.read()
+
+
+async def test_devices_that_call_report_or_watch_are_seen(database: Database, tenant: str) -> None:
+    await database.add_devices(tenant, ["poller", "starter", "watcher", "b1", "b2", "absent"])
+    await database.add_labels(tenant, {"poller": {"model": "x200"}})
+    before = datetime.now(UTC) - timedelta(seconds=1)
+
+    async with running_server(database.request_dsn, **OFTEN) as server:
+        await server.device(tenant, "poller").pending()
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+            await server.device(tenant, "starter").start("")
+        await report_all(server, tenant, ["b1", "b2", "unknown"])
+        await server.device(tenant, "unknown too").pending()
+        watch = server.device(tenant, "watcher").stub.WatchPendingExecutions(
+            device_pb.WatchPendingExecutionsRequest(),
+            metadata=(("x-tenant-id", tenant), ("x-device-id", "watcher")),
+        )
+        await watch.read()
+
+        await wait_until_seen(database, tenant, ["poller", "starter", "watcher", "b1", "b2"])
+        [device] = (await server.fleet(tenant).list(device_id_prefix="poller")).devices
+        watch.cancel()
+
+    times = (await seen(database, tenant)).values()
+    assert before < min(times)
+    assert max(times) < datetime.now(UTC) + timedelta(seconds=1)
+    assert device.last_seen_at.ToDatetime(UTC) in times
+    assert dict(device.labels) == {"model": "x200"}
+
+
+async def test_last_seen_follows_an_open_watch(
+    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(last_seen, "_WATCH_SECONDS", 0.0)
+    await database.add_devices(tenant, ["d1"])
+    async with running_server(database.request_dsn, **OFTEN) as server:
+        watch = server.device(tenant, "d1").stub.WatchPendingExecutions(
+            device_pb.WatchPendingExecutionsRequest(),
+            metadata=(("x-tenant-id", tenant), ("x-device-id", "d1")),
+        )
+        await watch.read()
+        await wait_until_seen(database, tenant, ["d1"])
+        first = (await seen(database, tenant))["d1"]
+
+        async def is_later() -> bool:
+            return (await seen(database, tenant))["d1"] > first
+
+        await wait_until(is_later)
+        watch.cancel()
+
+
+async def test_marks_are_stored_at_shutdown(database: Database, tenant: str) -> None:
+    await database.add_devices(tenant, ["d1"])
+
+    async with running_server(database.request_dsn, **RARELY) as server:
+        await server.device(tenant, "d1").pending()
+        assert await seen(database, tenant) == {}
+
+    assert set(await seen(database, tenant)) == {"d1"}
+
+
+@pytest.mark.slow
+async def test_nothing_is_marked_or_stored_if_the_interval_is_zero(
+    database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["d1"])
+
+    async def sessions() -> int:
+        count: int = await database.owner.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND usename = $1 AND query LIKE '%update_last_seen%'",
+            RequestRole.from_dsn(database.request_dsn).name,
+        )
+        return count
+
+    async with running_server(database.request_dsn, **OFTEN) as server:
+        await server.device(tenant, "d1").pending()
+        await wait_until_seen(database, tenant, ["d1"])
+        assert await sessions() == 1
+    await database.owner.execute("DELETE FROM jobs.devices WHERE tenant_id = $1", tenant)
+
+    async with running_server(database.request_dsn, **OFF, **METRICS_ON) as server:
+        await server.device(tenant, "d1").pending()
+        assert (await scrape(server.app.metrics_address)).value("jobs_last_seen_queued") == 0
+        assert await sessions() == 0
+    assert await seen(database, tenant) == {}
+
+
+@pytest.mark.slow
+async def test_last_seen_survives_an_outage_and_is_logged_once(
+    database: Database, tenant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await database.add_devices(tenant, ["d1", "d2"])
+    name = await database.owner.fetchval("SELECT current_database()")
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(running_server(database.request_dsn, **OFTEN))
+        await server.device(tenant, "d1").pending()
+        await wait_until_seen(database, tenant, ["d1"])
+
+        caplog.set_level(logging.WARNING)
+        await database.owner.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT 0')
+        stack.push_async_callback(
+            database.owner.execute, f'ALTER DATABASE "{name}" CONNECTION LIMIT -1'
+        )
+        await database.owner.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = $1 AND pid <> pg_backend_pid()",
+            name,
+        )
+        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+            await server.device(tenant, "d2").pending()
+
+        async def is_logged() -> bool:
+            return any("unavailable" in record.message for record in caplog.records)
+
+        await wait_until(is_logged)
+        assert set(await seen(database, tenant)) == {"d1"}
+
+        await database.owner.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1')
+        await wait_until_seen(database, tenant, ["d1", "d2"])
+
+    lines = [r.message for r in caplog.records if r.name == last_seen.logger.name]
+    assert len(lines) <= 1, lines
+
+
+async def test_metrics_count_devices_that_wait_and_marks_that_are_dropped(
+    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(last_seen, "MAX_WAITING", 2)
+    await database.add_devices(tenant, 3)
+    async with running_server(database.request_dsn, **RARELY, **METRICS_ON) as server:
+        for device in ("d00001", "d00002", "d00003", "d00001"):
+            await server.device(tenant, device).pending()
+        metrics = await scrape(server.app.metrics_address)
+
+    assert metrics.value("jobs_last_seen_queued") == 2
+    assert metrics.value("jobs_last_seen_dropped_total") == 1
+    assert set(await seen(database, tenant)) == {"d00001", "d00002"}
+
+
+async def test_at_most_100_000_marks_are_kept() -> None:
+    config = Config.from_env({"JOBS_DATABASE_URL": "postgresql://unused"})
+    marks = LastSeen(config, ServerDatabase(config))
+
+    for number in range(100_010):
+        marks.mark(f"tenant-{number % 7}", f"device-{number}")
+
+    assert (marks.waiting, marks.dropped) == (100_000, 10)
+
+
+async def test_last_seen_never_moves_back(database: Database, tenant: str) -> None:
+    await database.add_devices(tenant, ["d1"])
+    async with request_session(database) as (connection, _):
+        await update(connection, tenant, {"d1": 10.0})
+        first = await seen(database, tenant)
+        await update(connection, tenant, {"d1": 3600.0})
+        assert await seen(database, tenant) == first
+
+        await update(connection, tenant, {"d1": 0.0}, min_change=60.0)
+        assert await seen(database, tenant) == first
+        await update(connection, tenant, {"d1": 0.0}, min_change=5.0)
+        assert (await seen(database, tenant))["d1"] > first["d1"]
+
+
+async def test_last_seen_keeps_the_later_time_when_two_servers_insert_the_row(
+    database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["d1"])
+    async with request_session(database) as (one, _), request_session(database) as (other, _):
+        transaction = one.transaction()
+        await transaction.start()
+        await update(one, tenant, {"d1": 0.0})
+        second = asyncio.create_task(update(other, tenant, {"d1": 3600.0}))
+        await database.wait_for_blocked_sessions(1)
+        await transaction.commit()
+        await second
+
+    assert (await seen(database, tenant))["d1"] > datetime.now(UTC) - timedelta(minutes=30)
+
+
+async def test_last_seen_skips_rows_that_are_locked(database: Database, tenant: str) -> None:
+    await database.add_devices(tenant, ["d1", "d2", "d3"])
+    await database.add_labels(tenant, {"d1": {}, "d2": {}})
+    async with request_session(database) as (connection, _), database.owner.transaction():
+        await database.owner.execute(
+            "SELECT FROM jobs.devices WHERE tenant_id = $1 AND device_id = 'd1' FOR UPDATE", tenant
+        )
+        # It would fail after one second if it waited.
+        await update(connection, tenant, {"d1": 0.0, "d2": 0.0, "d3": 0.0})
+
+    assert set(await seen(database, tenant)) == {"d2", "d3"}
+
+
+async def test_last_seen_of_another_tenant_is_not_changed(database: Database, tenant: str) -> None:
+    await database.add_devices(f"{tenant}-other", ["d1"])
+    async with request_session(database) as (connection, _):
+        await update(connection, tenant, {"d1": 0.0})
+
+    assert await seen(database, tenant) == await seen(database, f"{tenant}-other") == {}
