@@ -3,13 +3,15 @@
 import argparse
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli.connection import connect
 from jobs_grpc.cli.contexts import load_contexts
-from jobs_grpc.client import JobsClient, RetryPolicy
+from jobs_grpc.client import FleetClient, JobsClient, RetryPolicy
+
+_Find: TypeAlias = Callable[[Any], Awaitable[Iterable[str]]]
 
 # A key press must not hang: if the server does not respond in this time, nothing is completed.
 _SECONDS = 1.0
@@ -17,7 +19,9 @@ _SECONDS = 1.0
 # One call returns at most this many, which are enough to choose from.
 _JOBS = 200
 _EXECUTIONS = 1000
-_JOBS_WITH_DEVICES = 5
+_DEVICES = 1000
+# The server counts the devices of each group on a page.
+_GROUPS = 50
 
 _ACTIVE = (pb.Job.IN_PROGRESS, pb.Job.PAUSED)
 
@@ -33,8 +37,6 @@ _STATUSES = {
 _FIELDS = {
     "type": "document_type",
     "created_by": "created_by",
-    "group": "target_group_id",
-    "target_group": "target_group_id",
 }
 
 
@@ -53,47 +55,62 @@ def complete_argument(
     try:
         if action.dest in ("context", "name"):
             return load_contexts().by_name
-        find = _find(action, parser.prog.rpartition(" ")[2], parsed_args)
-        if find is None:
+        found = _find(action, parser.prog.rpartition(" ")[2], parsed_args, prefix)
+        if found is None:
             from argcomplete.completers import FilesCompleter
 
             return FilesCompleter()(prefix)
-        return [value for value in dict.fromkeys(asyncio.run(_ask(parsed_args, find))) if value]
+        values = asyncio.run(_ask(parsed_args, *found))
+        return [value for value in dict.fromkeys(values) if value]
     except Exception:
         return []
 
 
-async def _ask(
-    args: argparse.Namespace, find: Callable[[JobsClient], Awaitable[Iterable[str]]]
-) -> Iterable[str]:
-    async with asyncio.timeout(_SECONDS), connect(args, RetryPolicy(max_attempts=1)) as jobs:
-        return await find(jobs)
+async def _ask(args: argparse.Namespace, client: Any, find: _Find) -> Iterable[str]:
+    async with (
+        asyncio.timeout(_SECONDS),
+        connect(args, RetryPolicy(max_attempts=1), client) as opened,
+    ):
+        return await find(opened)
 
 
 def _find(
-    action: argparse.Action, command: str, args: argparse.Namespace
-) -> Callable[[JobsClient], Awaitable[Iterable[str]]] | None:
-    """Return how to find the values of an argument; None if the server does not know them."""
+    action: argparse.Action, command: str, args: argparse.Namespace, prefix: str
+) -> tuple[Any, _Find] | None:
+    """Return the client and the call that find the values of an argument.
+
+    None if the server does not know them.
+    """
     match action.dest:
         case "job_id" | "job_ids" if not action.option_strings:
             statuses = _STATUSES.get(command, ())
-            return lambda jobs: _list(jobs.list(statuses=statuses, limit=_JOBS), "job_id")
-        case "device" | "device_id" | "target_device":
-            return lambda jobs: _device_ids(jobs, args)
+            return JobsClient, lambda jobs: _list(
+                jobs.list(statuses=statuses, limit=_JOBS), "job_id"
+            )
+        # "words" are those of `devices label`.
+        case "device" | "device_id" | "device_ids" | "target_device" | "words":
+            job_id = getattr(args, "job_id", None)
+            job_ids = [job_id] if job_id else getattr(args, "job_ids", None)
+            if job_ids:
+                return JobsClient, lambda jobs: _devices_of_jobs(jobs, job_ids)
+            return FleetClient, lambda fleet: _list(
+                fleet.devices(device_id_prefix=prefix, page_size=_DEVICES, limit=_DEVICES),
+                "device_id",
+            )
+        case "group" | "target_group" | "set_groups":
+            return FleetClient, lambda fleet: _list(
+                fleet.groups(group_id_prefix=prefix, page_size=_GROUPS, limit=_GROUPS), "group_id"
+            )
         case "failure_code":
-            return lambda jobs: _failure_codes(jobs, args.job_id)
+            return JobsClient, lambda jobs: _failure_codes(jobs, args.job_id)
         case name if field := _FIELDS.get(name):
-            return lambda jobs: _list(jobs.list(limit=_JOBS), field)
+            return JobsClient, lambda jobs: _list(jobs.list(limit=_JOBS), field)
     return None
 
 
-async def _device_ids(jobs: JobsClient, args: argparse.Namespace) -> Iterable[str]:
-    """Return the devices of the job in the command, or of the newest jobs."""
-    job_id = getattr(args, "job_id", None)
-    given = [job_id] if job_id else getattr(args, "job_ids", None)
-    ids = given or await _list(jobs.list(limit=_JOBS_WITH_DEVICES), "job_id")
+async def _devices_of_jobs(jobs: JobsClient, job_ids: list[str]) -> Iterable[str]:
     found = await asyncio.gather(
-        *(_list(jobs.executions(i, limit=_EXECUTIONS), "device_id") for i in ids)
+        *(_list(jobs.executions(i, limit=_EXECUTIONS), "device_id") for i in job_ids)
     )
     return [device_id for of_job in found for device_id in of_job]
 

@@ -9,8 +9,8 @@ from jobs_grpc.cli.parser import Subparsers
 
 _DESCRIPTION = """\
 Print a script that completes commands, options, and the ids of jobs, devices
-and groups that the server knows. Ids of jobs and groups come from the 200
-newest jobs, ids of devices from the job in the command or the 5 newest jobs.
+and groups that the server knows. Ids of jobs come from the 200 newest jobs,
+ids of devices from the job in the command or from all devices.
 
   bash    eval "$(jobs-grpc completion bash)"    in ~/.bashrc
   zsh     eval "$(jobs-grpc completion zsh)"     in ~/.zshrc, after compinit

@@ -1,124 +1,287 @@
-"""`jobs-grpc devices import`: imports devices from a CSV file."""
+"""`jobs-grpc devices`: lists, shows, labels and deletes the devices of a tenant."""
 
 import argparse
-import csv
-import os
-import sys
-from collections.abc import Iterator
-from io import TextIOWrapper
-from pathlib import Path
-from typing import TextIO
+import asyncio
+from collections.abc import Iterator, Sequence
 
-from fleet.jobs.v1.jobs_pb2 import CancelExecutionRequest, Stage
+from fleet.jobs.v1 import fleet_pb2 as pb
 
-from jobs_grpc.auth.principal import TENANT_RULE, is_tenant_id
+from jobs_grpc.cli import arguments, device_import
+from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.cli.output import print_note
+from jobs_grpc.cli.executions import DEVICE_COLUMNS
+from jobs_grpc.cli.formatting import format_device_count, format_labels, format_moment
+from jobs_grpc.cli.listing import (
+    FORMATS,
+    Column,
+    add_listing_options,
+    json_row,
+    print_listing,
+    print_rows,
+)
+from jobs_grpc.cli.output import (
+    message_dict,
+    print_json,
+    print_note,
+    print_result,
+    progress_line,
+)
 from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.config import read_dsn
-from jobs_grpc.contract.field_rules import check
-from jobs_grpc.db.device_import import Member, import_devices
-from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
+from jobs_grpc.cli.questions import ask, can_ask
+from jobs_grpc.client import FleetClient
+from jobs_grpc.contract.field_rules import rules_of
+from jobs_grpc.text import escape_unprintable
 
-_COLUMNS = {"device_id", "group_id"}
-_MAX_REPORTED = 20
+_PAGE_SIZE = 1000
+_MAX_UPDATED = rules_of(pb.UpdateDevicesRequest, "devices").repeated.max_items
+
+_COLUMNS: tuple[Column[pb.Device], ...] = (
+    Column("device_id", "DEVICE", lambda device: device.device_id),
+    Column("group_ids", "GROUPS", lambda device: [*device.group_ids] or None, 3, min_width=8),
+    Column("labels", "LABELS", lambda device: dict(device.labels) or None, 1, min_width=12),
+    Column("time_zone", "ZONE", lambda device: device.time_zone or None, 4),
+    Column(
+        "last_seen_at",
+        "LAST_SEEN",
+        lambda device: device.last_seen_at if device.HasField("last_seen_at") else None,
+        2,
+    ),
+)
 
 
 def add_command(commands: Subparsers) -> None:
-    devices = commands.add_parser("devices", help="manage the devices of a tenant")
-    subcommands = devices.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    parser = subcommands.add_parser(
-        "import",
-        help="import devices from a CSV file",
-        description="Add devices to the database of JOBS_OWNER_DATABASE_URL. The file is CSV in "
-        "UTF-8 with a header: device_id, and optionally group_id. A device can have several "
-        "lines, one for each of its groups. Devices and memberships that exist are left "
-        "unchanged. If any line is invalid, nothing is imported. Updates the planner's statistics "
-        "of the tables (ANALYZE) if the login may.",
-        examples=(
-            "jobs-grpc devices import fleet.csv --tenant acme",
-            "gunzip -c fleet.csv.gz | jobs-grpc devices import - --tenant acme",
-        ),
+    parser = commands.add_parser("devices", help="manage the devices of a tenant")
+    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_list(subcommands)
+    _add_get(subcommands)
+    _add_label(subcommands)
+    device_import.add_command(subcommands)
+    _add_delete(subcommands)
+
+
+def _add_list(commands: Subparsers) -> None:
+    parser = add_client_command(commands, "list", _list, client=FleetClient, formats=FORMATS)
+    filters = parser.add_argument_group("filters")
+    filters.add_argument(
+        "--where",
+        type=arguments.text,
+        default="",
+        metavar="SELECTOR",
+        help="devices that match, such as 'group in (north,south),model=x200,!quarantined'; != and "
+        "notin also match devices without the label",
     )
-    parser.add_argument("file", metavar="FILE", help="CSV file; - reads standard input")
-    parser.add_argument("--tenant", required=True, metavar="ID", help="tenant of the devices")
-    parser.set_defaults(run=_import_devices)
-
-
-def _import_devices(args: argparse.Namespace) -> None:
-    owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
-    if not is_tenant_id(args.tenant):
-        raise CliError(f"--tenant {TENANT_RULE}", ExitCode.USAGE)
-    with interrupt_on_stop_signals(), _open_file(args.file) as file:
-        members = _CsvMembers(args.file, file)
-        imported = run_until_stop_signal(import_devices(owner_dsn, args.tenant, members))
-    print(
-        f"lines read: {members.line_count}, new devices: {imported.devices},"
-        f" new group memberships: {imported.memberships}"
+    filters.add_argument(
+        "--id-prefix",
+        type=arguments.text,
+        default="",
+        metavar="TEXT",
+        help="devices whose id starts with this text",
     )
-    for warning in imported.warnings:
-        print_note(warning)
+    add_listing_options(parser, _COLUMNS, limit=50, noun="devices")
 
 
-class _CsvMembers:
-    """Iterates over the members in a CSV file. Raises CliError at the end if a line is invalid."""
+async def _list(args: argparse.Namespace, fleet: FleetClient) -> None:
+    """List devices, in the order of their ids.
 
-    def __init__(self, name: str, file: TextIO) -> None:
-        self._name = name
-        self._file = file
-        self.line_count = 0
+    jobs-grpc devices list --where 'group in (north,south),model=x200,!beta'
+    jobs-grpc devices list --id-prefix pump- -o csv --columns device,labels
+    """
+    pager = fleet.devices(
+        args.where,
+        device_id_prefix=args.id_prefix,
+        page_size=_PAGE_SIZE,
+        page_token=args.page_token,
+        limit=args.limit,
+    )
+    await print_listing(args, _COLUMNS, pager, key="devices", noun="devices")
 
-    def __iter__(self) -> Iterator[Member]:
-        problems: list[str] = []
-        try:
-            reader = csv.DictReader(self._file, strict=True)
-            self._check_header(reader.fieldnames)
-            for row in reader:
-                self.line_count += 1
-                member = Member(row["device_id"] or "", row.get("group_id") or None)
-                problem = _check_row(row, member)
-                if problem:
-                    problems.append(f"{self._name}:{reader.line_num}: {problem}")
-                    if len(problems) >= _MAX_REPORTED:
-                        problems.append("…")
-                        break
-                elif not problems:
-                    yield member
-        except UnicodeDecodeError:
-            problems.append(f"{self._name}: must be UTF-8")
-        except csv.Error as e:
-            # line_num counts only the lines that the reader has accepted.
-            problems.append(f"{self._name}:{reader.line_num + 1}: {e}")
-        if problems:
-            raise CliError("nothing was imported:\n" + "\n".join(problems), ExitCode.USAGE)
 
-    def _check_header(self, columns: object) -> None:
-        found = list(columns) if isinstance(columns, list) else []
-        unknown = sorted(set(found) - _COLUMNS)
-        if unknown or "device_id" not in found or len(set(found)) != len(found):
-            actual = f", not {', '.join(map(repr, found))}" if found else ""
+def _add_get(commands: Subparsers) -> None:
+    parser = add_client_command(commands, "get DEVICE", _get, client=FleetClient, formats=FORMATS)
+    parser.epilog = (
+        "The queue has the first 100 executions that are IN_PROGRESS or QUEUED, in the order in "
+        "which the device gets them; `jobs-grpc device` lists all executions. The formats csv and "
+        "jsonl print the queue only."
+    )
+    parser.add_argument("device_id", type=arguments.text, metavar="DEVICE", help="id of the device")
+    add_listing_options(parser, DEVICE_COLUMNS)
+
+
+async def _get(args: argparse.Namespace, fleet: FleetClient) -> None:
+    """Show a device and its queue.
+
+    jobs-grpc devices get device-0003
+    jobs-grpc devices get device-0003 --json
+    """
+    response = await fleet.get(args.device_id)
+    if args.output == "json":
+        rows = [json_row(args, DEVICE_COLUMNS, execution) for execution in response.executions]
+        print_json({**message_dict(response.device), "executions": rows})
+        return
+    is_table = args.output in ("table", "wide")
+    if is_table:
+        for name, value in _device_fields(response.device, args.utc):
+            print(f"{name:<9} {escape_unprintable(value)}")
+        print()
+    if response.executions or not is_table:
+        print_rows(args, DEVICE_COLUMNS, response.executions)
+    else:
+        print_note("the queue is empty")
+
+
+def _device_fields(device: pb.Device, utc: bool) -> Iterator[tuple[str, str]]:
+    yield "device", device.device_id
+    yield "groups", " ".join(device.group_ids) or "-"
+    yield "labels", format_labels(device.labels) or "-"
+    yield "zone", device.time_zone or "-"
+    is_seen = device.HasField("last_seen_at")
+    yield "last seen", format_moment(device.last_seen_at, utc) if is_seen else "-"
+
+
+def _add_label(commands: Subparsers) -> None:
+    parser = add_client_command(
+        commands, "label DEVICE ... [KEY=VALUE ...] [KEY- ...]", _label, client=FleetClient
+    )
+    parser.epilog = (
+        "The ids come first. An id that contains = or ends with - is given with --device. "
+        f"Of up to {_MAX_UPDATED:,} devices, all change or none."
+    )
+    parser.add_argument(
+        "words",
+        type=arguments.text,
+        nargs="*",
+        metavar="DEVICE",
+        help="ids of the devices, then KEY=VALUE to set a label, or KEY- to remove it",
+    )
+    arguments.add_texts(parser, "--device", metavar="ID", help_text="more devices")
+    parser.add_argument(
+        "--time-zone",
+        type=arguments.text,
+        metavar="ZONE",
+        help="IANA name of the time zone, such as Europe/Berlin; '' clears it",
+    )
+    groups = parser.add_mutually_exclusive_group()
+    arguments.add_texts(
+        groups,
+        "--set-groups",
+        metavar="GROUP",
+        help_text="make the devices members of these groups and of no others",
+    )
+    groups.add_argument(
+        "--clear-groups", action="store_true", help="remove the devices from all groups"
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="register the devices that do not exist"
+    )
+
+
+async def _label(args: argparse.Namespace, fleet: FleetClient) -> None:
+    """Change labels, time zones and groups of devices, or register devices.
+
+    jobs-grpc devices label pump-1 pump-2 model=x200 ring=canary beta-
+    jobs-grpc devices label pump-3 --allow-missing --set-groups north pumps
+    """
+    device_ids, labels, removed = _read_words(args.words)
+    device_ids = [*dict.fromkeys(device_ids + args.device)]
+    fields = {
+        "labels": bool(labels),
+        "time_zone": args.time_zone is not None,
+        "group_ids": bool(args.set_groups) or args.clear_groups,
+    }
+    if not device_ids:
+        raise CliError("no device is given; see `jobs-grpc devices label --help`", ExitCode.USAGE)
+    if not (any(fields.values()) or removed or args.allow_missing):
+        raise CliError("nothing to change; see `jobs-grpc devices label --help`", ExitCode.USAGE)
+    total = pb.UpdateDevicesResponse()
+    for start in range(0, len(device_ids), _MAX_UPDATED):
+        response = await fleet.update(
+            [
+                pb.Device(
+                    device_id=device_id,
+                    labels=labels,
+                    time_zone=args.time_zone or "",
+                    group_ids=args.set_groups,
+                )
+                for device_id in device_ids[start : start + _MAX_UPDATED]
+            ],
+            [name for name, is_changed in fields.items() if is_changed],
+            remove_labels=removed,
+            allow_missing=args.allow_missing,
+        )
+        total.registered_count += response.registered_count
+        total.updated_count += response.updated_count
+    registered = format_device_count(total.registered_count)
+    lines = [f"registered {registered}"] if total.registered_count else []
+    if total.updated_count:
+        lines.append(f"updated {format_device_count(total.updated_count)}")
+    print_result(args, total, *lines)
+
+
+def _read_words(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
+    """Split words into ids of devices, labels to set and labels to remove."""
+    device_ids: list[str] = []
+    labels: dict[str, str] = {}
+    removed: list[str] = []
+    for word in words:
+        key, separator, value = word.partition("=")
+        if separator:
+            if key in labels:
+                raise CliError(f"the label {key} is given twice", ExitCode.USAGE)
+            labels[key] = value
+        elif word.endswith("-"):
+            removed.append(word.removesuffix("-"))
+        elif labels or removed:
             raise CliError(
-                f"{self._name}:1: the header must be device_id or device_id,group_id{actual}",
+                f"{word} is neither KEY=VALUE nor KEY-; ids of devices come before the labels",
                 ExitCode.USAGE,
             )
+        else:
+            device_ids.append(word)
+    return device_ids, labels, [*dict.fromkeys(removed)]
 
 
-def _check_row(row: dict[str, str], member: Member) -> str | None:
-    if None in row or None in row.values():
-        return "must have as many columns as the header"
-    violations = check(CancelExecutionRequest(job_id="any", device_id=member.device_id))
-    if member.group_id is not None:
-        violations += check(Stage(group_id=member.group_id))
-    return "; ".join(v.description for v in violations) or None
+def _add_delete(commands: Subparsers) -> None:
+    parser = add_client_command(commands, "delete DEVICE [DEVICE ...]", _delete, client=FleetClient)
+    parser.epilog = (
+        "Their executions that are QUEUED or HELD become REJECTED; those that are IN_PROGRESS "
+        "continue. Devices that do not exist are accepted, so an interrupted command can be "
+        "repeated."
+    )
+    parser.add_argument(
+        "device_ids",
+        type=arguments.text,
+        nargs="+",
+        metavar="DEVICE",
+        help="ids of the devices",
+    )
+    parser.add_argument(
+        "-y", "--yes", action="store_true", help="do not ask; without it, a terminal asks"
+    )
 
 
-def _open_file(name: str) -> TextIO:
-    """Open the file, or standard input: UTF-8, whatever the locale's encoding is."""
+async def _delete(args: argparse.Namespace, fleet: FleetClient) -> None:
+    """Delete devices, and reject what is queued for them.
+
+    jobs-grpc devices delete pump-1 pump-2
+    jobs-grpc devices delete pump-1 --yes
+    """
+    device_ids = [*dict.fromkeys(args.device_ids)]
+    what = device_ids[0] if len(device_ids) == 1 else format_device_count(len(device_ids))
+    question = f"delete {what}, and reject the queued executions?"
+    if not args.yes and can_ask() and not await ask(question):
+        raise CliError("nothing was changed; to delete without this question, add --yes")
     try:
-        if name != "-":
-            return Path(name).open(encoding="utf-8-sig", newline="")
-    except OSError as e:
-        raise CliError(f"can't read {name}: {e.strerror}", ExitCode.USAGE) from None
-    if sys.stdin is None:
-        raise CliError("standard input is closed", ExitCode.USAGE)
-    return TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
+        with progress_line() as show:
+            total = await fleet.delete(
+                device_ids,
+                on_progress=show and (lambda total: show(f"{_deletion_text(total)} …")),
+            )
+    except asyncio.CancelledError:
+        print_note("interrupted; to delete what is left, repeat the command")
+        raise
+    print_result(args, total, _deletion_text(total))
+
+
+def _deletion_text(total: pb.DeleteDevicesResponse) -> str:
+    devices = format_device_count(total.deleted_count)
+    return f"deleted {devices}, rejected executions: {total.ended_execution_count:,}"

@@ -63,7 +63,7 @@ _DETAILS = _Column(
 _REST = (_UPDATED, _STARTED, _QUEUED, _TIMES_OUT, _STAGE, _VERSION)
 
 EXECUTION_COLUMNS = (_DEVICE, _STATUS, *_REST, _ATTEMPT, _CODE, _END_CAUSE, _DETAILS)
-_DEVICE_COLUMNS = (_JOB, _STATUS, *_REST, _ATTEMPT, _CODE, _END_CAUSE, _DETAILS)
+DEVICE_COLUMNS = (_JOB, _STATUS, *_REST, _ATTEMPT, _CODE, _END_CAUSE, _DETAILS)
 _ATTEMPT_COLUMNS = (_ATTEMPT, _STATUS, *_REST, _CODE, _END_CAUSE, _DETAILS)
 
 
@@ -125,7 +125,7 @@ def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "device DEVICE", _device, formats=FORMATS)
     _add_device(parser)
     add_filters(parser)
-    add_listing_options(parser, _DEVICE_COLUMNS, limit=50, noun="executions")
+    add_listing_options(parser, DEVICE_COLUMNS, limit=50, noun="executions")
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
@@ -156,4 +156,4 @@ async def _device(args: argparse.Namespace, jobs: JobsClient) -> None:
         page_token=args.page_token,
         limit=args.limit,
     )
-    await print_listing(args, _DEVICE_COLUMNS, pager, key="executions", noun="executions")
+    await print_listing(args, DEVICE_COLUMNS, pager, key="executions", noun="executions")

@@ -1,6 +1,6 @@
 """FleetClient: the operators' API for devices."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Self
 
@@ -14,6 +14,9 @@ from jobs_grpc.client.channel import Connection
 from jobs_grpc.client.pager import Pager
 from jobs_grpc.client.retry import RetryPolicy
 from jobs_grpc.client.targets import target_fields
+
+# The maximum of one call.
+_MAX_DELETED = 100
 
 
 class FleetClient:
@@ -121,18 +124,32 @@ class FleetClient:
         )
         return await self._calls.unary("UpdateDevices", request, pb.UpdateDevicesResponse)
 
-    async def delete(self, device_ids: Iterable[str]) -> pb.DeleteDevicesResponse:
-        """Remove up to 100 devices. Repeats the call until none of their executions remains.
+    async def delete(
+        self,
+        device_ids: Iterable[str],
+        *,
+        on_progress: Callable[[pb.DeleteDevicesResponse], None] | None = None,
+    ) -> pb.DeleteDevicesResponse:
+        """Remove devices, in calls for 100, each repeated until none of their executions remains.
 
-        Returns the sums of all calls. If a retry follows a lost response, they are too small.
+        Returns the sums of all calls, and passes them to `on_progress` after each call. If a retry
+        follows a lost response, they are too small.
         """
-        request = pb.DeleteDevicesRequest(device_ids=device_ids)
-        total = pb.DeleteDevicesResponse(remaining=True)
-        while total.remaining:
-            response = await self._calls.unary("DeleteDevices", request, pb.DeleteDevicesResponse)
-            total.deleted_count += response.deleted_count
-            total.ended_execution_count += response.ended_execution_count
-            total.remaining = response.remaining
+        total = pb.DeleteDevicesResponse()
+        ids = [*dict.fromkeys(device_ids)]
+        # The server rejects an empty request.
+        for start in range(0, len(ids) or 1, _MAX_DELETED):
+            request = pb.DeleteDevicesRequest(device_ids=ids[start : start + _MAX_DELETED])
+            remaining = True
+            while remaining:
+                response = await self._calls.unary(
+                    "DeleteDevices", request, pb.DeleteDevicesResponse
+                )
+                remaining = response.remaining
+                total.deleted_count += response.deleted_count
+                total.ended_execution_count += response.ended_execution_count
+                if on_progress:
+                    on_progress(total)
         return total
 
     def groups(

@@ -1,8 +1,9 @@
-"""Imports devices and group memberships into the platform's tables, as the owner."""
+"""Imports devices, their groups, labels and time zones, as the owner of the tables."""
 
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import asyncpg
 
@@ -13,10 +14,16 @@ _ROWS_PER_COPY = 5000
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A device, and optionally a group that it belongs to."""
+    """A device, and optionally a group that it belongs to, its time zone and labels."""
 
     device_id: str
     group_id: str | None = None
+    time_zone: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class TooManyLabels(Exception):
+    """A device would have too many labels. The message names up to 20 devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +32,19 @@ class Imported:
 
     devices: int
     memberships: int
+    labeled: int
+    """The devices whose labels or time zone are new or have changed."""
     warnings: Sequence[str]
     """Of PostgreSQL, if the login may not update the statistics of the tables."""
 
 
 async def import_devices(owner_dsn: str, tenant_id: str, members: Iterable[Member]) -> Imported:
-    """Add the devices and memberships that don't exist, in one transaction; then run ANALYZE.
+    """Add devices and memberships, and merge labels, in one transaction; then run ANALYZE.
 
-    If the transaction fails, nothing is added. `members` is read while it is sent, so it may be
+    If the transaction fails, nothing changes. `members` is read while it is sent, so it may be
     larger than memory; errors that it raises end the import. A device may occur several times,
-    with different groups.
+    with different groups; the last value of a label and the last time zone count. Raises
+    TooManyLabels.
     """
     connection = await asyncpg.connect(owner_dsn, timeout=10)
     try:
@@ -45,11 +55,18 @@ async def import_devices(owner_dsn: str, tenant_id: str, members: Iterable[Membe
             set_tenant = "SELECT format('SET LOCAL app.tenant_id = %L', $1::text)"
             await connection.execute(await connection.fetchval(set_tenant, tenant_id))
             await connection.execute(schema.read_sql("import/begin.sql"))
-            rows = ((m.device_id, m.group_id) for m in members)
+            has_labels = False
+            rows = _rows(members)
             while batch := list(itertools.islice(rows, _ROWS_PER_COPY)):
+                has_labels = has_labels or any(zone or labels for *_, zone, labels in batch)
                 await connection.copy_records_to_table("jobs_import", records=batch)
             devices = await _insert(connection, "import/devices.sql", tenant_id)
             memberships = await _insert(connection, "import/memberships.sql", tenant_id)
+            labeled = 0
+            # Without labels, the login needs no privileges on jobs.devices.
+            if has_labels:
+                labeled = await _insert(connection, "import/labels.sql", tenant_id)
+                await _check_label_counts(connection, tenant_id)
         # Autovacuum does it as well, but only after a minute or later. PostgreSQL skips, with a
         # warning, a table that the login may not analyze.
         warnings: list[str] = []
@@ -58,13 +75,32 @@ async def import_devices(owner_dsn: str, tenant_id: str, members: Iterable[Membe
             await connection.execute("ANALYZE public.device_state")
         if memberships:
             await connection.execute("ANALYZE public.device_group_members")
-        return Imported(devices, memberships, warnings)
+        if labeled:
+            await connection.execute("ANALYZE jobs.devices")
+        return Imported(devices, memberships, labeled, warnings)
     finally:
         await connection.close()
 
 
+def _rows(
+    members: Iterable[Member],
+) -> Iterator[tuple[int, str, str | None, str | None, str | None]]:
+    """Yield the rows of the table of import/begin.sql."""
+    for line, m in enumerate(members):
+        labels = json.dumps(dict(m.labels), ensure_ascii=False) if m.labels else None
+        yield line, m.device_id, m.group_id, m.time_zone, labels
+
+
+async def _check_label_counts(connection: asyncpg.Connection, tenant_id: str) -> None:
+    """Raise TooManyLabels if a device of the tenant has too many."""
+    sql = schema.read_sql("import/too_many_labels.sql")
+    if rows := await connection.fetch(sql, tenant_id):
+        names = ", ".join(row["device_id"] for row in rows)
+        raise TooManyLabels(f"more than 32 labels would be on: {names}")
+
+
 async def _insert(connection: asyncpg.Connection, name: str, tenant_id: str) -> int:
-    """Run sql/`name` for the tenant and return the number of rows that it inserted.
+    """Run sql/`name` for the tenant and return the number of rows that it inserted or changed.
 
     Counts the rows that it returns: on Citus, the command tag also counts those that existed.
     """

@@ -49,7 +49,7 @@ async def device_changes(request: pb.UpdateDevicesRequest, pause: Pause) -> Devi
             violations += _check_not_removed(request, device, f"{path}.labels")
             changes.labels.append(json.dumps(dict(device.labels), ensure_ascii=False))
         if changes.time_zones is not None:
-            if device.time_zone and device.time_zone not in _time_zones():
+            if device.time_zone and device.time_zone not in time_zones():
                 problem = f"{path}.time_zone must be an IANA time zone, such as Europe/Berlin"
                 violations.append(Violation(f"{path}.time_zone", problem))
             changes.time_zones.append(device.time_zone)
@@ -86,7 +86,7 @@ def _check_not_removed(
 
 
 @functools.cache
-def _time_zones() -> frozenset[str]:
+def time_zones() -> frozenset[str]:
     """Return the names of the IANA database of this host.
 
     Not those of pg_timezone_names: PostgreSQL reads all its files for each query on it.

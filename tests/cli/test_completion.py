@@ -30,6 +30,7 @@ async def environ(
     await operator.create(job_id="old-1", target_group_id="north", document_type="reboot")
     await operator.cancel("old-1")
     await operator.create(job_id="north-1", target_all=True)
+    await database.add_devices(operator.tenant, ["valve"], group="south")
     return {
         "PATH": f"{_COMMAND.parent}:{os.environ['PATH']}",
         "HOME": str(config_file.parent),
@@ -77,8 +78,11 @@ async def complete(line: str, environ: dict[str, str]) -> Sequence[str]:
         ("jobs-grpc cancel ", ["north-1"]),
         ("jobs-grpc delete ", ["old-1"]),
         ("jobs-grpc create --type re", ["reboot"]),
-        ("jobs-grpc create --group ", ["north"]),
+        ("jobs-grpc create --group ", ["north", "south"]),
+        ("jobs-grpc create --group s", ["south"]),
         ("jobs-grpc create --device pump-", ["pump-1", "pump-2"]),
+        ("jobs-grpc devices get pump-1", ["pump-1"]),
+        ("jobs-grpc devices label valve pu", ["pump-1", "pump-2"]),
         ("jobs-grpc attempts north-1 p", ["pump-1", "pump-2"]),
         ("jobs-grpc cancel north-1 --device ", ["pump-1", "pump-2"]),
         ("jobs-grpc get --tenant nobody n", [""]),

@@ -1,389 +1,311 @@
-"""`jobs-grpc devices import`."""
+"""`jobs-grpc devices` and `groups`, except `devices import`."""
 
 import asyncio
+import csv
 import io
+import json
 import os
-import re
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 
-import asyncpg
 import pytest
+from fleet.jobs.v1.fleet_pb2 import Device
+from grpc import StatusCode
 
-from jobs_grpc.db import citus
-from tests.support.cli import Result, Shell, spawn
-from tests.support.database import Database
-from tests.support.postgres import Postgres, connect
-from tests.support.waiting import TIMEOUT, wait_until
-
-
-@pytest.fixture
-def shell(
-    database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Shell:
-    """A shell whose environment has the owner's database URL."""
-    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", database.owner_dsn)
-    return Shell(capsys)
-
-
-class _Import:
-    def __init__(self, shell: Shell, folder: Path, tenant: str) -> None:
-        self._shell = shell
-        self._file = folder / "fleet.csv"
-        self._tenant = tenant
-
-    async def __call__(self, content: str | bytes) -> Result:
-        raw = content if isinstance(content, bytes) else content.encode()
-        self._file.write_bytes(raw)
-        result = await self._shell("devices", "import", str(self._file), "--tenant", self._tenant)
-        return Result(result.code, result.out, result.err.replace(str(self._file), "fleet.csv"))
+from jobs_grpc.services import fleet as fleet_service
+from tests.support.callers import Fleet, Operator
+from tests.support.cli import Shell, answer_on_terminal, cells, spawn
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+from tests.support.waiting import TIMEOUT
 
 
 @pytest.fixture
-def load(shell: Shell, tmp_path: Path, tenant: str) -> _Import:
-    """A function that imports a file with the given content for the test's tenant."""
-    return _Import(shell, tmp_path, tenant)
-
-
-async def _devices(database: Database, tenant: str) -> list[str]:
-    rows = await database.owner.fetch(
-        "SELECT device_id FROM public.device_state WHERE tenant_id = $1 ORDER BY 1", tenant
+async def fleet(server: Server, tenant: str) -> Fleet:
+    """A caller in the test's tenant, which has the devices pump-1, pump-2 and valve."""
+    fleet = server.fleet(tenant)
+    pump = {"model": "x200", "site": "Zürich, west"}
+    await fleet.update(
+        Device(device_id="pump-1", labels=pump, time_zone="UTC", group_ids=["north", "pumps"]),
+        Device(device_id="pump-2", labels={"model": "x300"}, group_ids=["pumps"]),
+        Device(device_id="valve"),
+        mask=["labels", "time_zone", "group_ids"],
+        allow_missing=True,
     )
-    return [row["device_id"] for row in rows]
+    return fleet
 
 
-async def test_import_adds_devices_and_groups(
-    load: _Import, database: Database, tenant: str
-) -> None:
-    result = await load("device_id,group_id\na,north\nb,\na,south\n")
+@pytest.mark.usefixtures("fleet")
+async def test_list_shows_groups_labels_and_zones(shell: Shell) -> None:
+    listed = await shell("devices", "list")
 
-    assert result == Result(0, "lines read: 3, new devices: 2, new group memberships: 2\n", "")
-    assert await _devices(database, tenant) == ["a", "b"]
-
-
-async def test_import_accepts_file_without_group_column(
-    load: _Import, database: Database, tenant: str
-) -> None:
-    result = await load("\ufeffdevice_id\r\na\r\n")
-
-    assert result.out == "lines read: 1, new devices: 1, new group memberships: 0\n"
-    assert await _devices(database, tenant) == ["a"]
-
-
-async def test_import_skips_empty_lines(load: _Import) -> None:
-    result = await load(f"device_id\na\n{5000 * chr(10)}b\n")
-
-    assert result.out == "lines read: 2, new devices: 2, new group memberships: 0\n"
-
-
-async def test_import_leaves_existing_devices_unchanged(load: _Import) -> None:
-    await load("device_id,group_id\na,north\n")
-
-    result = await load("device_id,group_id\na,north\nb,north\n")
-
-    assert result.out == "lines read: 2, new devices: 1, new group memberships: 1\n"
-
-
-async def test_import_names_invalid_lines_and_imports_nothing(
-    load: _Import, database: Database, tenant: str
-) -> None:
-    result = await load(f"device_id,group_id\na,north\n,north\n{'x' * 257},\nb,north,more\nc\n")
-
-    assert result.code == 2
-    assert result.err.splitlines() == [
-        "jobs-grpc: nothing was imported:",
-        "fleet.csv:3: device_id must be 1–256 characters without control characters",
-        "fleet.csv:4: device_id must be 1–256 characters without control characters",
-        "fleet.csv:5: must have as many columns as the header",
-        "fleet.csv:6: must have as many columns as the header",
+    assert listed.err == ""
+    assert [cells(line) for line in listed.out.splitlines()] == [
+        ["DEVICE", "GROUPS", "LABELS", "ZONE", "LAST_SEEN"],
+        ["pump-1", "north pumps", "model=x200 site=Zürich, west", "UTC", "-"],
+        ["pump-2", "pumps", "model=x300", "-", "-"],
+        ["valve", "-", "-", "-", "-"],
     ]
-    assert await _devices(database, tenant) == []
 
 
-async def test_import_is_rolled_back_when_line_after_full_batch_is_invalid(
-    load: _Import, database: Database, tenant: str
-) -> None:
-    good = "".join(f"d{number}\n" for number in range(12_000))
-
-    result = await load(f"device_id\n{good}bad\0id\n")
-
-    assert result.code == 2
-    assert "fleet.csv:12002: " in result.err
-    assert await _devices(database, tenant) == []
-
-
+@pytest.mark.usefixtures("fleet")
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("filters", "ids"),
     [
-        ("", "fleet.csv:1: the header must be device_id or device_id,group_id"),
-        ("name\na\n", "header must be device_id or device_id,group_id, not 'name'"),
-        ("device_id,group\na,b\n", "not 'device_id', 'group'"),
-        ("device_id,device_id\na,b\n", "not 'device_id', 'device_id'"),
-        (b"device_id\n\xff\n", "fleet.csv: must be UTF-8"),
-        ('device_id\n"a"b\n', "fleet.csv:2: "),
-        ("device_id\na\n" + 200_000 * "b", "fleet.csv:3: field larger than field limit"),
-        (200_000 * "b", "fleet.csv:1: field larger than field limit"),
-        ('device_id\n"' + 100_000 * "b\n", ": field larger than field limit"),
+        (["--where", "model"], ["pump-1", "pump-2"]),
+        (["--where", "model!=x200"], ["pump-2", "valve"]),
+        (["--where", 'group=pumps,site="Zürich, west"'], ["pump-1"]),
+        (["--id-prefix", "pump-"], ["pump-1", "pump-2"]),
+        (["--id-prefix", "pump-", "--where", "!site"], ["pump-2"]),
+        (["--where", "!model", "--id-prefix", "pump-"], []),
     ],
+    ids=" ".join,
 )
-async def test_import_rejects_file_in_another_format(
-    load: _Import, database: Database, tenant: str, content: str | bytes, message: str
+async def test_list_shows_the_devices_that_match(
+    shell: Shell, filters: list[str], ids: list[str]
 ) -> None:
-    result = await load(content)
+    listed = await shell("devices", "list", "-o", "csv", "--columns", "device", *filters)
 
-    assert result.code == 2
-    assert message in result.err
-    assert await _devices(database, tenant) == []
+    assert (listed.code, listed.out.split()[1:]) == (0, ids)
 
 
-async def test_import_accepts_the_longest_ids(
-    load: _Import, database: Database, tenant: str
+@pytest.mark.usefixtures("fleet")
+async def test_list_for_programs_has_the_fields_of_the_contract(shell: Shell) -> None:
+    as_csv = await shell("devices", "list", "-o", "csv")
+    as_json = await shell("devices", "list", "--json", "--limit", "1")
+
+    row = next(csv.DictReader(io.StringIO(as_csv.out)))
+    labels = {"model": "x200", "site": "Zürich, west"}
+    assert json.loads(row["labels"]) == labels
+    assert json.loads(row["group_ids"]) == ["north", "pumps"]
+    page = json.loads(as_json.out)
+    (device,) = page["devices"]
+    assert (device["device_id"], device["labels"]) == ("pump-1", labels)
+    rest = await shell("devices", "list", "-o", "jsonl", "--page-token", page["next_page_token"])
+    assert [json.loads(line)["device_id"] for line in rest.out.splitlines()] == ["pump-2", "valve"]
+
+
+async def test_list_continues_over_pages_that_are_not_full(
+    shell: Shell, database: Database, tenant: str
 ) -> None:
-    quotes = '"' * 256
-    escaped = '"' + '""' * 256 + '"'
+    await database.add_devices(tenant, 12_000)
+    await database.add_labels(tenant, {"d00001": {"a": "1"}, "d11999": {"a": "1"}})
 
-    result = await load(f"device_id,group_id\n{escaped},{escaped}\n{escaped},north\n")
+    listed = await shell("devices", "list", "--where", "a", "-o", "csv", "--columns", "device")
 
-    assert result == Result(0, "lines read: 2, new devices: 1, new group memberships: 2\n", "")
-    assert await _devices(database, tenant) == [quotes]
+    assert listed.out.split() == ["device_id", "d00001", "d11999"]
 
 
-async def test_import_reads_standard_input_as_utf_8(
-    shell: Shell, database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("fleet")
+async def test_list_fails_with_one_line_when_the_selector_is_malformed(shell: Shell) -> None:
+    listed = await shell("devices", "list", "--where", "model=")
+
+    assert (listed.code, listed.out, listed.err.count("\n")) == (2, "", 1)
+    assert "at character 7, expected a value" in listed.err
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_get_shows_the_device_and_its_queue(shell: Shell, operator: Operator) -> None:
+    await operator.create(job_id="update-1", target_group_id="pumps")
+
+    got = await shell("devices", "get", "pump-1")
+    empty = await shell("devices", "get", "valve")
+
+    lines = got.out.splitlines()
+    assert lines[:6] == [
+        "device    pump-1",
+        "groups    north pumps",
+        "labels    model=x200 site=Zürich, west",
+        "zone      UTC",
+        "last seen -",
+        "",
+    ]
+    assert cells(lines[7])[:2] == ["update-1", "QUEUED"]
+    assert empty.err == "the queue is empty\n"
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_get_for_programs_has_the_queue(shell: Shell, operator: Operator) -> None:
+    await operator.create(job_id="update-1", target_group_id="pumps")
+
+    as_json = json.loads((await shell("devices", "get", "pump-2", "--json")).out)
+    as_csv = await shell("devices", "get", "pump-2", "-o", "csv", "--columns", "job,status")
+
+    assert (as_json["device_id"], as_json["labels"]) == ("pump-2", {"model": "x300"})
+    assert [execution["job_id"] for execution in as_json["executions"]] == ["update-1"]
+    assert as_csv.out == "job_id,status\nupdate-1,QUEUED\n"
+
+
+@pytest.mark.usefixtures("fleet")
+@pytest.mark.parametrize("command", [("get", "nobody"), ("label", "nobody", "a=b")], ids=" ".join)
+async def test_command_fails_with_one_line_when_the_device_is_unknown(
+    shell: Shell, command: tuple[str, ...]
 ) -> None:
-    # With a byte order mark, and in a locale with another encoding.
-    content = "\ufeffdevice_id\r\nä\r\n".encode()
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="latin-1"))
+    result = await shell("devices", *command)
 
-    result = await shell("devices", "import", "-", "--tenant", tenant)
-
-    assert result.code == 0
-    assert await _devices(database, tenant) == ["ä"]
+    assert (result.code, result.out, result.err.count("\n")) == (3, "", 1)
+    assert "nobody" in result.err
 
 
+async def test_label_sets_and_removes_labels(shell: Shell, fleet: Fleet) -> None:
+    result = await shell("devices", "label", "pump-1", "pump-2", "ring=canary", "site-", "note==")
+
+    assert (result.code, result.out, result.err) == (0, "updated 2 devices\n", "")
+    expected = {"model": "x200", "ring": "canary", "note": "="}
+    assert (await fleet.get("pump-1")).device.labels == expected
+    assert (await fleet.get("pump-2")).device.labels == expected | {"model": "x300"}
+
+
+async def test_label_changes_zone_and_groups_only_when_told_to(shell: Shell, fleet: Fleet) -> None:
+    await shell("devices", "label", "pump-1", "--time-zone", "Europe/Berlin")
+    zoned = (await fleet.get("pump-1")).device
+    await shell("devices", "label", "pump-1", "--set-groups", "south", "--time-zone", "")
+    moved = (await fleet.get("pump-1")).device
+    await shell("devices", "label", "pump-1", "--clear-groups")
+    cleared = (await fleet.get("pump-1")).device
+
+    assert (zoned.time_zone, [*zoned.group_ids]) == ("Europe/Berlin", ["north", "pumps"])
+    assert (moved.time_zone, [*moved.group_ids]) == ("", ["south"])
+    assert [*cleared.group_ids] == []
+    assert cleared.labels == zoned.labels == {"model": "x200", "site": "Zürich, west"}
+
+
+async def test_label_registers_devices_with_allow_missing(shell: Shell, fleet: Fleet) -> None:
+    result = await shell("devices", "label", "valve", "new-1", "a=b", "--allow-missing")
+    plain = await shell("devices", "label", "new-2", "--allow-missing", "-o", "jsonl")
+
+    assert result.out == "registered 1 device\nupdated 1 device\n"
+    assert json.loads(plain.out) == {"registered_count": 1, "updated_count": 0}
+    assert (await fleet.get("new-1")).device.labels == {"a": "b"}
+
+
+async def test_label_takes_ids_that_look_like_labels_as_options(shell: Shell, fleet: Fleet) -> None:
+    await shell("devices", "label", "a=b", "--device", "cn=pump,o=acme", "c-", "--allow-missing")
+
+    assert (await fleet.get("cn=pump,o=acme")).device.labels == {"a": "b"}
+
+
+@pytest.mark.usefixtures("fleet")
 @pytest.mark.parametrize(
-    ("stdin", "message"),
+    ("words", "problem"),
     [
-        (
-            io.TextIOWrapper(io.BytesIO(b"device_id\n\xff\n")),
-            "nothing was imported:\n-: must be UTF-8",
-        ),
-        (None, "standard input is closed"),
+        (["pump-1"], "nothing to change"),
+        (["a=b"], "no device is given"),
+        (["pump-1", "a=b", "pump-2"], "pump-2 is neither KEY=VALUE nor KEY-; ids of devices come"),
+        (["pump-1", "a=b", "a=c"], "the label a is given twice"),
+        (["pump-1", "a=b", "a-"], "sets a, which remove_labels removes"),
+        (["pump-1", "group=b"], "has the key group, which is reserved"),
+        (["pump-1", "--time-zone", "Nowhere"], "time_zone must be an IANA time zone"),
     ],
+    ids=str,
 )
-async def test_import_fails_when_standard_input_is_unusable(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch, stdin: io.TextIOWrapper | None, message: str
+async def test_label_fails_with_one_line_when_the_change_is_invalid(
+    shell: Shell, words: list[str], problem: str
 ) -> None:
-    monkeypatch.setattr("sys.stdin", stdin)
+    result = await shell("devices", "label", *words)
 
-    result = await shell("devices", "import", "-", "--tenant", "t")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert problem in result.err
 
-    assert (result.code, result.out, result.err) == (2, "", f"jobs-grpc: {message}\n")
+
+async def test_label_changes_more_devices_than_one_call_can(
+    shell: Shell, database: Database, fleet: Fleet
+) -> None:
+    await database.add_devices(fleet.tenant, 1001)
+
+    result = await shell("devices", "label", *(f"d{n:05}" for n in range(1, 1002)), "a=b")
+
+    assert result.out == "updated 1,001 devices\n"
+    assert (await fleet.get("d01001")).device.labels == {"a": "b"}
 
 
-async def test_import_reads_a_pipe(shell: Shell, database: Database, tenant: str) -> None:
-    reader, writer = os.pipe()
-    os.write(writer, b"device_id\na\n")
-    os.close(writer)
+async def test_delete_removes_devices_and_rejects_their_executions(
+    shell: Shell, fleet: Fleet, operator: Operator
+) -> None:
+    await operator.create(job_id="update-1", target_all=True)
 
-    result = await shell("devices", "import", f"/dev/fd/{reader}", "--tenant", tenant)
+    deleted = await shell("devices", "delete", "pump-1", "pump-2", "pump-1")
+    again = await shell("devices", "delete", "pump-1", "--json")
 
-    os.close(reader)
-    assert (result.code, result.err) == (0, "")
-    assert await _devices(database, tenant) == ["a"]
+    assert deleted.out == "deleted 2 devices, rejected executions: 2\n"
+    assert json.loads(again.out)["deleted_count"] == 0
+    assert (await operator.get("update-1")).execution_counts.rejected == 2
+    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
+        await fleet.get("pump-1")
+
+
+async def test_delete_repeats_the_call_while_executions_remain(
+    shell: Shell, fleet: Fleet, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_service, "_MAX_ENDED", 1)
+    for number in range(3):
+        await operator.create(job_id=f"update-{number}", target_device_id="valve")
+
+    deleted = await shell("devices", "delete", "valve")
+
+    assert deleted.out == "deleted 1 device, rejected executions: 3\n"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-async def test_import_is_rolled_back_when_signaled(
-    database: Database, tenant: str, signal_number: int
-) -> None:
-    before = await database.owner.fetchval("SELECT clock_timestamp()")
-    process = await spawn(
-        *("devices", "import", "-", "--tenant", tenant),
-        stdin=asyncio.subprocess.PIPE,
-        JOBS_OWNER_DATABASE_URL=database.owner_dsn,
+@pytest.mark.parametrize("answer", ["", "n", "y"])
+async def test_delete_asks_on_a_terminal(server: Server, fleet: Fleet, answer: str) -> None:
+    code, shown = await answer_on_terminal(
+        *("delete 2 devices, and reject the queued executions? [y/N] ", answer),
+        *("devices", "delete", "pump-1", "pump-2"),
+        JOBS_SERVER=server.address,
+        JOBS_TENANT=fleet.tenant,
     )
-    assert process.stdin
-    lines = "".join(f"d{number}\n" for number in range(12_000))
-    process.stdin.write(f"device_id\n{lines}".encode())
 
-    async def import_waits_for_input() -> bool:
-        sessions = (
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND state LIKE 'idle in transaction%' AND query LIKE 'COPY %'"
-            # Ignore the session of the previous import, which may still be closing.
-            " AND backend_start > $1"
+    if answer == "y":
+        assert code == 0
+        assert "deleted 2 devices, rejected executions: 0" in shown
+    else:
+        assert code == 1
+        assert "nothing was changed; to delete without this question, add --yes" in shown
+        await fleet.get("pump-1")
+
+
+@pytest.mark.slow
+@pytest.mark.single_node("waits for sessions of one node")
+async def test_delete_says_how_to_continue_when_ctrl_c_interrupts_it(
+    shell: Shell, database: Database, fleet: Fleet, operator: Operator
+) -> None:
+    await operator.create(job_id="update-1", target_all=True)
+    async with job_lock_held(database, fleet.tenant, "update-1"):
+        process = await spawn(
+            *("devices", "delete", "pump-1", "pump-2"),
+            JOBS_SERVER=os.environ["JOBS_SERVER"],
+            JOBS_TENANT=fleet.tenant,
         )
-        return bool(await database.owner.fetchval(sessions, before))
+        await database.wait_for_blocked_sessions(1)
+        process.send_signal(signal.SIGINT)
+        _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
 
-    await wait_until(import_waits_for_input)
-    process.send_signal(signal_number)
-
-    _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
-    assert (process.returncode, errors) == (130, b"")
-    assert await _devices(database, tenant) == []
-
-
-@pytest.mark.parametrize("name", ["münchen", " a", "a ", "", "a\nb", "a,b", "\udcff", "x" * 257])
-async def test_import_rejects_invalid_tenant(shell: Shell, name: str) -> None:
-    result = await shell("devices", "import", "-", "--tenant", name)
-
-    assert (result.code, result.err) == (
-        2,
-        "jobs-grpc: --tenant must be 1–256 printable ASCII characters, no comma,"
-        " no space at the ends\n",
+    assert (process.returncode, errors) == (
+        130,
+        b"interrupted; to delete what is left, repeat the command\n",
     )
+    assert (await shell("devices", "delete", "pump-1", "pump-2")).code == 0
+    assert (await operator.get("update-1")).execution_counts.rejected == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "problem"),
-    [
-        ("gone.csv", "No such file or directory"),
-        (f"{__file__}/x", "Not a directory"),
-        ("/", "Is a directory"),
-    ],
-)
-async def test_import_fails_with_one_line_when_file_cannot_be_read(
-    shell: Shell, name: str, problem: str
+@pytest.mark.usefixtures("fleet")
+async def test_groups_shows_the_number_of_devices(shell: Shell) -> None:
+    listed = await shell("groups")
+    as_json = await shell("groups", "--json", "--limit", "1")
+    filtered = await shell("groups", "--id-prefix", "pu", "-o", "csv")
+
+    assert listed.out == "GROUP  DEVICES\nnorth        1\npumps        2\n"
+    page = json.loads(as_json.out)
+    assert page["groups"] == [{"group_id": "north", "device_count": 1}]
+    rest = await shell("groups", "--page-token", page["next_page_token"], "-o", "csv")
+    assert rest.out == filtered.out == "group_id,device_count\npumps,2\n"
+
+
+async def test_groups_shows_that_a_group_has_more_devices_than_are_counted(
+    shell: Shell, database: Database, tenant: str
 ) -> None:
-    result = await shell("devices", "import", name, "--tenant", "t")
+    await database.add_devices(tenant, 10_001, group="large")
 
-    assert (result.code, result.err) == (2, f"jobs-grpc: can't read {name}: {problem}\n")
-
-
-async def test_import_does_not_blame_file_when_database_is_unreachable(
-    load: _Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", f"postgresql://u@/d?host={tmp_path}")
-
-    result = await load("device_id\na\n")
-
-    assert result.code == 5
-    assert "can't read" not in result.err
-    assert result.err.count("\n") == 1
-
-
-async def test_import_fails_with_one_line_when_database_url_has_invalid_option(
-    load: _Import, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", "postgresql://u@h/d?sslmode=bogus")
-
-    result = await load("device_id\na\n")
-
-    assert result.code == 2
-    assert result.err.startswith("jobs-grpc: invalid database URL: `sslmode` parameter must")
-    assert result.err.count("\n") == 1
-
-
-async def test_import_fails_when_owner_url_is_not_set(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("JOBS_OWNER_DATABASE_URL")
-
-    result = await shell("devices", "import", "-", "--tenant", "t")
-
-    assert result.code == 2
-    assert result.err.startswith("jobs-grpc: JOBS_OWNER_DATABASE_URL is not set")
-
-
-async def test_import_works_when_row_level_security_applies_to_owner(
-    cluster: tuple[Postgres, str],
-    shell: Shell,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    running, template = cluster
-    (tmp_path / "fleet.csv").write_text("device_id,group_id\na,north\na,south\n")
-    async with running.database(template) as name, running.unused_role(name) as platform:
-        await running.execute(f"CREATE ROLE {platform.name} LOGIN PASSWORD '{platform.password}'")
-        owner = await connect(running.dsn(name))
-        for table in ("device_state", "device_group_members"):
-            await owner.execute(
-                f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY;"
-                f"ALTER TABLE {table} OWNER TO {platform.name}"
-            )
-        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name, platform))
-
-        result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
-
-        loaded = await owner.fetch("SELECT tenant_id, device_id FROM device_state")
-        await owner.close()
-    assert result == Result(0, "lines read: 2, new devices: 1, new group memberships: 2\n", "")
-    assert [tuple(row) for row in loaded] == [("t", "a")]
-
-
-@pytest.fixture
-async def platform_tables(
-    cluster: tuple[Postgres, str], shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[asyncpg.Connection, str]]:
-    """The owner of a database, and the name of the login that imports.
-
-    The login may write to the device tables, but does not own them.
-    """
-    running, template = cluster
-    (tmp_path / "fleet.csv").write_text("device_id,group_id\na,north\n")
-    async with running.database(template) as name, running.unused_role(name) as login:
-        owner = await connect(running.dsn(name))
-        await owner.execute(
-            f"CREATE ROLE {login.name} LOGIN BYPASSRLS PASSWORD '{login.password}';"
-            f"GRANT TEMPORARY ON DATABASE {name} TO {login.name};"
-            f"GRANT SELECT, INSERT ON device_state, device_group_members TO {login.name}"
-        )
-        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name, login))
-        yield owner, login.name
-        await owner.close()
-
-
-async def _analyzed_tables(owner: asyncpg.Connection) -> list[str]:
-    sql = "SELECT string_agg(tablename, ',') FROM pg_stats WHERE schemaname = 'public'"
-    on_all_nodes = "SELECT result FROM run_command_on_all_nodes($1)"
-    rows = await (
-        owner.fetch(on_all_nodes, sql) if await citus.is_installed(owner) else owner.fetch(sql)
-    )
-    names = ",".join(row[0] or "" for row in rows).split(",")
-    # The names of shards end with a number.
-    return sorted({re.sub(r"_\d+$", "", name) for name in names if name})
-
-
-async def test_import_updates_statistics_of_tables_with_new_rows(
-    platform_tables: tuple[asyncpg.Connection, str], shell: Shell, tmp_path: Path
-) -> None:
-    owner, login = platform_tables
-    for table in ("device_state", "device_group_members"):
-        await owner.execute(f"ALTER TABLE {table} OWNER TO {login}")
-
-    result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
-
-    assert (result.code, result.err) == (0, "")
-    assert await _analyzed_tables(owner) == ["device_group_members", "device_state"]
-
-
-async def test_import_names_the_tables_whose_statistics_the_login_may_not_update(
-    platform_tables: tuple[asyncpg.Connection, str], shell: Shell, tmp_path: Path
-) -> None:
-    owner, _ = platform_tables
-
-    result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
-    again = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
-
-    assert result.code == 0
-    # The text depends on the version of PostgreSQL.
-    assert re.findall(r'"(\w+)"', result.err) == ["device_state", "device_group_members"]
-    assert (result.err.count("skipping"), again.err) == (2, "")
-    assert await _analyzed_tables(owner) == []
-
-
-async def test_import_updates_statistics_with_the_maintain_privilege(
-    platform_tables: tuple[asyncpg.Connection, str], shell: Shell, tmp_path: Path
-) -> None:
-    owner, login = platform_tables
-    if owner.get_server_version().major < 17:
-        pytest.skip("PostgreSQL has the privilege MAINTAIN from 17 on")
-    await owner.execute(f"GRANT MAINTAIN ON device_state TO {login}")
-
-    result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
-
-    assert re.findall(r'"(\w+)"', result.err) == ["device_group_members"]
-    assert await _analyzed_tables(owner) == ["device_state"]
+    assert cells((await shell("groups")).out.splitlines()[1]) == ["large", "10,000+"]
+    assert (await shell("groups", "-o", "csv")).out.endswith("large,10001\n")

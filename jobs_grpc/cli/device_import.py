@@ -1,0 +1,155 @@
+"""`jobs-grpc devices import`: imports devices from a CSV file."""
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TextIO
+
+from fleet.jobs.v1.jobs_pb2 import CancelExecutionRequest, Stage
+
+from jobs_grpc.auth.principal import TENANT_RULE, is_tenant_id
+from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.output import print_note, progress_line
+from jobs_grpc.cli.parser import Subparsers
+from jobs_grpc.config import read_dsn
+from jobs_grpc.contract.field_rules import check
+from jobs_grpc.db.device_import import Member, TooManyLabels, import_devices
+from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
+from jobs_grpc.services.device_update import time_zones
+from jobs_grpc.services.selectors import check_labels
+
+_COLUMNS = {"device_id", "group_id", "time_zone"}
+_LABEL = "label:"
+_MAX_REPORTED = 20
+_PROGRESS_LINES = 5000
+
+
+def add_command(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "import",
+        help="import devices from a CSV file",
+        description="Add devices to the database of JOBS_OWNER_DATABASE_URL. The file is CSV in "
+        "UTF-8 with a header: device_id, and optionally group_id, time_zone, and label:KEY for "
+        "each label. A device can have several lines, one for each of its groups; the last line "
+        "with a label or a time zone counts. Devices and memberships that exist stay. Labels and "
+        "time zones replace those of the device; an empty cell changes nothing. If any line is "
+        "invalid, nothing is imported. Updates the planner's statistics of the tables (ANALYZE) "
+        "if the login may.",
+        examples=(
+            "jobs-grpc devices import fleet.csv --tenant acme",
+            "gunzip -c fleet.csv.gz | jobs-grpc devices import - --tenant acme",
+        ),
+    )
+    parser.add_argument("file", metavar="FILE", help="CSV file; - reads standard input")
+    parser.add_argument("--tenant", required=True, metavar="ID", help="tenant of the devices")
+    parser.set_defaults(run=_import_devices)
+
+
+def _import_devices(args: argparse.Namespace) -> None:
+    owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
+    if not is_tenant_id(args.tenant):
+        raise CliError(f"--tenant {TENANT_RULE}", ExitCode.USAGE)
+    with interrupt_on_stop_signals(), _open_file(args.file) as file:
+        members = _CsvMembers(args.file, file)
+        try:
+            with progress_line() as members.show_progress:
+                imported = run_until_stop_signal(import_devices(owner_dsn, args.tenant, members))
+        except TooManyLabels as e:
+            raise CliError(f"nothing was imported: {e}", ExitCode.USAGE) from None
+    labeled = f", devices with new labels or time zone: {imported.labeled}"
+    print(
+        f"lines read: {members.line_count}, new devices: {imported.devices},"
+        f" new group memberships: {imported.memberships}{labeled if members.has_labels else ''}"
+    )
+    for warning in imported.warnings:
+        print_note(warning)
+
+
+class _CsvMembers:
+    """Iterates over the members in a CSV file. Raises CliError at the end if a line is invalid."""
+
+    def __init__(self, name: str, file: TextIO) -> None:
+        self._name = name
+        self._file = file
+        self.line_count = 0
+        self.has_labels = False
+        """Whether the file has labels or time zones."""
+        self.show_progress: Callable[[str], None] | None = None
+
+    def __iter__(self) -> Iterator[Member]:
+        problems: list[str] = []
+        try:
+            reader = csv.DictReader(self._file, strict=True)
+            label_keys = self._read_header(reader.fieldnames)
+            for row in reader:
+                self.line_count += 1
+                if self.show_progress and self.line_count % _PROGRESS_LINES == 0:
+                    self.show_progress(f"{self.line_count:,} lines")
+                member, problem = _read_row(row, label_keys)
+                if problem:
+                    problems.append(f"{self._name}:{reader.line_num}: {problem}")
+                    if len(problems) >= _MAX_REPORTED:
+                        problems.append("…")
+                        break
+                elif not problems:
+                    yield member
+        except UnicodeDecodeError:
+            problems.append(f"{self._name}: must be UTF-8")
+        except csv.Error as e:
+            # line_num counts only the lines that the reader has accepted.
+            problems.append(f"{self._name}:{reader.line_num + 1}: {e}")
+        if problems:
+            raise CliError("nothing was imported:\n" + "\n".join(problems), ExitCode.USAGE)
+
+    def _read_header(self, columns: object) -> dict[str, str]:
+        """Return the keys of the labels by their columns. Raises CliError."""
+        found = list(columns) if isinstance(columns, list) else []
+        keys = {name: name.removeprefix(_LABEL) for name in found if name.startswith(_LABEL)}
+        unknown = set(found) - _COLUMNS - set(keys)
+        if unknown or "device_id" not in found or len(set(found)) != len(found):
+            actual = f", not {', '.join(map(repr, found))}" if found else ""
+            raise CliError(
+                f"{self._name}:1: the header must be device_id, and optionally group_id,"
+                f" time_zone and label:KEY{actual}",
+                ExitCode.USAGE,
+            )
+        if violations := check_labels(dict.fromkeys(keys.values(), "")):
+            raise CliError(f"{self._name}:1: {violations[0].description}", ExitCode.USAGE)
+        self.has_labels = bool(keys) or "time_zone" in found
+        return keys
+
+
+def _read_row(row: dict[str, str], label_keys: Mapping[str, str]) -> tuple[Member, str]:
+    """Return the member of a row, and what is invalid about it; empty: nothing."""
+    if None in row or None in row.values():
+        return Member(""), "must have as many columns as the header"
+    member = Member(
+        row["device_id"],
+        row.get("group_id") or None,
+        row.get("time_zone") or None,
+        {key: row[column] for column, key in label_keys.items() if row[column]},
+    )
+    violations = check(CancelExecutionRequest(job_id="any", device_id=member.device_id))
+    if member.group_id is not None:
+        violations += check(Stage(group_id=member.group_id))
+    violations += check_labels(member.labels)
+    problems = [violation.description for violation in violations]
+    if member.time_zone is not None and member.time_zone not in time_zones():
+        problems.append("time_zone must be an IANA time zone, such as Europe/Berlin")
+    return member, "; ".join(problems)
+
+
+def _open_file(name: str) -> TextIO:
+    """Open the file, or standard input: UTF-8, whatever the locale's encoding is."""
+    try:
+        if name != "-":
+            return Path(name).open(encoding="utf-8-sig", newline="")
+    except OSError as e:
+        raise CliError(f"can't read {name}: {e.strerror}", ExitCode.USAGE) from None
+    if sys.stdin is None:
+        raise CliError("standard input is closed", ExitCode.USAGE)
+    return TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")

@@ -1,0 +1,504 @@
+"""`jobs-grpc devices import`."""
+
+import asyncio
+import io
+import json
+import os
+import re
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from jobs_grpc.db import citus
+from tests.support.cli import Result, Shell, run_on_terminal, spawn
+from tests.support.database import Database
+from tests.support.postgres import Postgres, connect
+from tests.support.waiting import TIMEOUT, wait_until
+
+
+@pytest.fixture
+def shell(
+    database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Shell:
+    """A shell whose environment has the owner's database URL."""
+    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", database.owner_dsn)
+    return Shell(capsys)
+
+
+class _Import:
+    def __init__(self, shell: Shell, folder: Path, tenant: str) -> None:
+        self._shell = shell
+        self._file = folder / "fleet.csv"
+        self._tenant = tenant
+
+    async def __call__(self, content: str | bytes) -> Result:
+        raw = content if isinstance(content, bytes) else content.encode()
+        self._file.write_bytes(raw)
+        result = await self._shell("devices", "import", str(self._file), "--tenant", self._tenant)
+        return Result(result.code, result.out, result.err.replace(str(self._file), "fleet.csv"))
+
+
+@pytest.fixture
+def load(shell: Shell, tmp_path: Path, tenant: str) -> _Import:
+    """A function that imports a file with the given content for the test's tenant."""
+    return _Import(shell, tmp_path, tenant)
+
+
+async def _devices(database: Database, tenant: str) -> list[str]:
+    rows = await database.owner.fetch(
+        "SELECT device_id FROM public.device_state WHERE tenant_id = $1 ORDER BY 1", tenant
+    )
+    return [row["device_id"] for row in rows]
+
+
+async def test_import_adds_devices_and_groups(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    result = await load("device_id,group_id\na,north\nb,\na,south\n")
+
+    assert result == Result(0, "lines read: 3, new devices: 2, new group memberships: 2\n", "")
+    assert await _devices(database, tenant) == ["a", "b"]
+
+
+async def test_import_accepts_file_without_group_column(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    result = await load("\ufeffdevice_id\r\na\r\n")
+
+    assert result.out == "lines read: 1, new devices: 1, new group memberships: 0\n"
+    assert await _devices(database, tenant) == ["a"]
+
+
+async def test_import_skips_empty_lines(load: _Import) -> None:
+    result = await load(f"device_id\na\n{5000 * chr(10)}b\n")
+
+    assert result.out == "lines read: 2, new devices: 2, new group memberships: 0\n"
+
+
+async def test_import_leaves_existing_devices_unchanged(load: _Import) -> None:
+    await load("device_id,group_id\na,north\n")
+
+    result = await load("device_id,group_id\na,north\nb,north\n")
+
+    assert result.out == "lines read: 2, new devices: 1, new group memberships: 1\n"
+
+
+async def _labels(database: Database, tenant: str) -> dict[str, tuple[dict[str, str], str | None]]:
+    rows = await database.owner.fetch(
+        "SELECT device_id, labels::text, time_zone FROM jobs.devices WHERE tenant_id = $1", tenant
+    )
+    return {row["device_id"]: (json.loads(row["labels"]), row["time_zone"]) for row in rows}
+
+
+async def test_import_adds_labels_and_time_zones(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    result = await load(
+        "label:site,device_id,time_zone,label:model\n"
+        '"Zürich, ""west""",a,Europe/Zurich,x200\n,b,,x300\n,c,,\n'
+    )
+
+    assert result.out == (
+        "lines read: 3, new devices: 3, new group memberships: 0,"
+        " devices with new labels or time zone: 2\n"
+    )
+    assert await _devices(database, tenant) == ["a", "b", "c"]
+    assert await _labels(database, tenant) == {
+        "a": ({"site": 'Zürich, "west"', "model": "x200"}, "Europe/Zurich"),
+        "b": ({"model": "x300"}, None),
+    }
+
+
+async def test_import_merges_labels_with_those_of_the_device(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    first = "device_id,time_zone,label:a,label:b\nd,UTC,1,2\ne,,1,\n"
+    await load(first)
+
+    again = await load(first)
+    changed = await load("device_id,time_zone,label:b,label:c\nd,,3,4\ne,UTC,,\n")
+
+    assert again.out.endswith("devices with new labels or time zone: 0\n")
+    assert changed.out.endswith("devices with new labels or time zone: 2\n")
+    assert await _labels(database, tenant) == {
+        "d": ({"a": "1", "b": "3", "c": "4"}, "UTC"),
+        "e": ({"a": "1"}, "UTC"),
+    }
+
+
+async def test_import_takes_the_last_value_of_a_label_when_lines_differ(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    await load(
+        "device_id,group_id,time_zone,label:a,label:b\n"
+        "d,north,UTC,1,1\nd,south,Europe/Berlin,2,\nd,west,,,\n"
+    )
+
+    assert await _labels(database, tenant) == {"d": ({"a": "2", "b": "1"}, "Europe/Berlin")}
+
+
+async def test_import_names_lines_with_invalid_labels_and_imports_nothing(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    result = await load(f"device_id,time_zone,label:a\na,UTC,1\nb,UTC+1,\nc,,{'x' * 64}\n")
+
+    assert result.code == 2
+    assert result.err.splitlines() == [
+        "jobs-grpc: nothing was imported:",
+        "fleet.csv:3: time_zone must be an IANA time zone, such as Europe/Berlin",
+        'fleet.csv:4: labels["a"] must be at most 63 characters without control characters',
+    ]
+    assert await _devices(database, tenant) == []
+    assert await _labels(database, tenant) == {}
+
+
+async def test_import_is_rolled_back_when_a_device_would_have_too_many_labels(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    keys = ",".join(f"label:key-{n}" for n in range(32))
+    await load(f"device_id,{keys}\nfull,{','.join('x' * 32)}\n")
+
+    result = await load("device_id,label:one-more\nfull,x\nnew,x\n")
+
+    assert (result.code, result.err) == (
+        2,
+        "jobs-grpc: nothing was imported: more than 32 labels would be on: full\n",
+    )
+    assert await _devices(database, tenant) == ["full"]
+
+
+async def test_import_names_invalid_lines_and_imports_nothing(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    result = await load(f"device_id,group_id\na,north\n,north\n{'x' * 257},\nb,north,more\nc\n")
+
+    assert result.code == 2
+    assert result.err.splitlines() == [
+        "jobs-grpc: nothing was imported:",
+        "fleet.csv:3: device_id must be 1–256 characters without control characters",
+        "fleet.csv:4: device_id must be 1–256 characters without control characters",
+        "fleet.csv:5: must have as many columns as the header",
+        "fleet.csv:6: must have as many columns as the header",
+    ]
+    assert await _devices(database, tenant) == []
+
+
+async def test_import_is_rolled_back_when_line_after_full_batch_is_invalid(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    good = "".join(f"d{number}\n" for number in range(12_000))
+
+    result = await load(f"device_id\n{good}bad\0id\n")
+
+    assert result.code == 2
+    assert "fleet.csv:12002: " in result.err
+    assert await _devices(database, tenant) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "",
+            "fleet.csv:1: the header must be device_id, and optionally group_id, time_zone and"
+            " label:KEY\n",
+        ),
+        ("name\na\n", "time_zone and label:KEY, not 'name'"),
+        ("device_id,label:a b\na,\n", "fleet.csv:1: labels has the key 'a b'; a key must be"),
+        ("device_id,label:group\na,\n", "labels has the key group, which is reserved"),
+        ("device_id,group\na,b\n", "not 'device_id', 'group'"),
+        ("device_id,device_id\na,b\n", "not 'device_id', 'device_id'"),
+        (b"device_id\n\xff\n", "fleet.csv: must be UTF-8"),
+        ('device_id\n"a"b\n', "fleet.csv:2: "),
+        ("device_id\na\n" + 200_000 * "b", "fleet.csv:3: field larger than field limit"),
+        (200_000 * "b", "fleet.csv:1: field larger than field limit"),
+        ('device_id\n"' + 100_000 * "b\n", ": field larger than field limit"),
+    ],
+)
+async def test_import_rejects_file_in_another_format(
+    load: _Import, database: Database, tenant: str, content: str | bytes, message: str
+) -> None:
+    result = await load(content)
+
+    assert result.code == 2
+    assert message in result.err
+    assert await _devices(database, tenant) == []
+
+
+async def test_import_accepts_the_longest_ids(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    quotes = '"' * 256
+    escaped = '"' + '""' * 256 + '"'
+
+    result = await load(f"device_id,group_id\n{escaped},{escaped}\n{escaped},north\n")
+
+    assert result == Result(0, "lines read: 2, new devices: 1, new group memberships: 2\n", "")
+    assert await _devices(database, tenant) == [quotes]
+
+
+async def test_import_reads_standard_input_as_utf_8(
+    shell: Shell, database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With a byte order mark, and in a locale with another encoding.
+    content = "\ufeffdevice_id\r\nä\r\n".encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="latin-1"))
+
+    result = await shell("devices", "import", "-", "--tenant", tenant)
+
+    assert result.code == 0
+    assert await _devices(database, tenant) == ["ä"]
+
+
+@pytest.mark.parametrize(
+    ("stdin", "message"),
+    [
+        (
+            io.TextIOWrapper(io.BytesIO(b"device_id\n\xff\n")),
+            "nothing was imported:\n-: must be UTF-8",
+        ),
+        (None, "standard input is closed"),
+    ],
+)
+async def test_import_fails_when_standard_input_is_unusable(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, stdin: io.TextIOWrapper | None, message: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", stdin)
+
+    result = await shell("devices", "import", "-", "--tenant", "t")
+
+    assert (result.code, result.out, result.err) == (2, "", f"jobs-grpc: {message}\n")
+
+
+async def test_import_reads_a_pipe(shell: Shell, database: Database, tenant: str) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"device_id\na\n")
+    os.close(writer)
+
+    result = await shell("devices", "import", f"/dev/fd/{reader}", "--tenant", tenant)
+
+    os.close(reader)
+    assert (result.code, result.err) == (0, "")
+    assert await _devices(database, tenant) == ["a"]
+
+
+@pytest.mark.slow
+async def test_import_counts_lines_on_a_terminal(
+    database: Database, tenant: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "fleet.csv"
+    file.write_text("device_id\n" + "".join(f"d{number}\n" for number in range(12_000)))
+
+    code, shown = await run_on_terminal(
+        *("devices", "import", str(file), "--tenant", tenant),
+        JOBS_OWNER_DATABASE_URL=database.owner_dsn,
+    )
+
+    assert code == 0
+    assert shown == (
+        "\r\x1b[K5,000 lines\r\x1b[K10,000 lines\r\x1b[K"
+        "lines read: 12000, new devices: 12000, new group memberships: 0\r\n"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+async def test_import_is_rolled_back_when_signaled(
+    database: Database, tenant: str, signal_number: int
+) -> None:
+    before = await database.owner.fetchval("SELECT clock_timestamp()")
+    process = await spawn(
+        *("devices", "import", "-", "--tenant", tenant),
+        stdin=asyncio.subprocess.PIPE,
+        JOBS_OWNER_DATABASE_URL=database.owner_dsn,
+    )
+    assert process.stdin
+    lines = "".join(f"d{number}\n" for number in range(12_000))
+    process.stdin.write(f"device_id\n{lines}".encode())
+
+    async def import_waits_for_input() -> bool:
+        sessions = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND state LIKE 'idle in transaction%' AND query LIKE 'COPY %'"
+            # Ignore the session of the previous import, which may still be closing.
+            " AND backend_start > $1"
+        )
+        return bool(await database.owner.fetchval(sessions, before))
+
+    await wait_until(import_waits_for_input)
+    process.send_signal(signal_number)
+
+    _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
+    assert (process.returncode, errors) == (130, b"")
+    assert await _devices(database, tenant) == []
+
+
+@pytest.mark.parametrize("name", ["münchen", " a", "a ", "", "a\nb", "a,b", "\udcff", "x" * 257])
+async def test_import_rejects_invalid_tenant(shell: Shell, name: str) -> None:
+    result = await shell("devices", "import", "-", "--tenant", name)
+
+    assert (result.code, result.err) == (
+        2,
+        "jobs-grpc: --tenant must be 1–256 printable ASCII characters, no comma,"
+        " no space at the ends\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("gone.csv", "No such file or directory"),
+        (f"{__file__}/x", "Not a directory"),
+        ("/", "Is a directory"),
+    ],
+)
+async def test_import_fails_with_one_line_when_file_cannot_be_read(
+    shell: Shell, name: str, problem: str
+) -> None:
+    result = await shell("devices", "import", name, "--tenant", "t")
+
+    assert (result.code, result.err) == (2, f"jobs-grpc: can't read {name}: {problem}\n")
+
+
+async def test_import_does_not_blame_file_when_database_is_unreachable(
+    load: _Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", f"postgresql://u@/d?host={tmp_path}")
+
+    result = await load("device_id\na\n")
+
+    assert result.code == 5
+    assert "can't read" not in result.err
+    assert result.err.count("\n") == 1
+
+
+async def test_import_fails_with_one_line_when_database_url_has_invalid_option(
+    load: _Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", "postgresql://u@h/d?sslmode=bogus")
+
+    result = await load("device_id\na\n")
+
+    assert result.code == 2
+    assert result.err.startswith("jobs-grpc: invalid database URL: `sslmode` parameter must")
+    assert result.err.count("\n") == 1
+
+
+async def test_import_fails_when_owner_url_is_not_set(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JOBS_OWNER_DATABASE_URL")
+
+    result = await shell("devices", "import", "-", "--tenant", "t")
+
+    assert result.code == 2
+    assert result.err.startswith("jobs-grpc: JOBS_OWNER_DATABASE_URL is not set")
+
+
+async def test_import_works_when_row_level_security_applies_to_owner(
+    cluster: tuple[Postgres, str],
+    shell: Shell,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running, template = cluster
+    (tmp_path / "fleet.csv").write_text("device_id,group_id\na,north\na,south\n")
+    async with running.database(template) as name, running.unused_role(name) as platform:
+        await running.execute(f"CREATE ROLE {platform.name} LOGIN PASSWORD '{platform.password}'")
+        owner = await connect(running.dsn(name))
+        for table in ("device_state", "device_group_members"):
+            await owner.execute(
+                f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY;"
+                f"ALTER TABLE {table} OWNER TO {platform.name}"
+            )
+        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name, platform))
+
+        result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
+
+        loaded = await owner.fetch("SELECT tenant_id, device_id FROM device_state")
+        await owner.close()
+    assert result == Result(0, "lines read: 2, new devices: 1, new group memberships: 2\n", "")
+    assert [tuple(row) for row in loaded] == [("t", "a")]
+
+
+@pytest.fixture
+async def platform_tables(
+    cluster: tuple[Postgres, str], shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[asyncpg.Connection, str]]:
+    """The owner of a database, and the name of the login that imports.
+
+    The login may write to the device tables, but does not own them.
+    """
+    running, template = cluster
+    (tmp_path / "fleet.csv").write_text("device_id,group_id\na,north\n")
+    async with running.database(template) as name, running.unused_role(name) as login:
+        owner = await connect(running.dsn(name))
+        await owner.execute(
+            f"CREATE ROLE {login.name} LOGIN BYPASSRLS PASSWORD '{login.password}';"
+            f"GRANT TEMPORARY ON DATABASE {name} TO {login.name};"
+            f"GRANT SELECT, INSERT ON device_state, device_group_members TO {login.name}"
+        )
+        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name, login))
+        yield owner, login.name
+        await owner.close()
+
+
+async def _analyzed_tables(owner: asyncpg.Connection) -> list[str]:
+    sql = (
+        "SELECT string_agg(tablename, ',') FROM pg_stats"
+        " WHERE schemaname IN ('public', 'jobs') AND tablename LIKE 'device%'"
+    )
+    on_all_nodes = "SELECT result FROM run_command_on_all_nodes($1)"
+    rows = await (
+        owner.fetch(on_all_nodes, sql) if await citus.is_installed(owner) else owner.fetch(sql)
+    )
+    names = ",".join(row[0] or "" for row in rows).split(",")
+    # The names of shards end with a number.
+    return sorted({re.sub(r"_\d+$", "", name) for name in names if name})
+
+
+async def test_import_updates_statistics_of_tables_with_new_rows(
+    platform_tables: tuple[asyncpg.Connection, str], shell: Shell, tmp_path: Path
+) -> None:
+    owner, login = platform_tables
+    await owner.execute(f"GRANT USAGE ON SCHEMA jobs TO {login}")
+    for table in ("device_state", "device_group_members", "jobs.devices"):
+        await owner.execute(f"ALTER TABLE {table} OWNER TO {login}")
+    (tmp_path / "fleet.csv").write_text("device_id,group_id,label:a\na,north,1\n")
+
+    result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
+
+    assert (result.code, result.err) == (0, "")
+    assert await _analyzed_tables(owner) == ["device_group_members", "device_state", "devices"]
+
+
+async def test_import_names_the_tables_whose_statistics_the_login_may_not_update(
+    platform_tables: tuple[asyncpg.Connection, str], shell: Shell, tmp_path: Path
+) -> None:
+    owner, _ = platform_tables
+
+    result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
+    again = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
+
+    assert result.code == 0
+    # The text depends on the version of PostgreSQL.
+    assert re.findall(r'"(\w+)"', result.err) == ["device_state", "device_group_members"]
+    assert (result.err.count("skipping"), again.err) == (2, "")
+    assert await _analyzed_tables(owner) == []
+
+
+async def test_import_updates_statistics_with_the_maintain_privilege(
+    platform_tables: tuple[asyncpg.Connection, str], shell: Shell, tmp_path: Path
+) -> None:
+    owner, login = platform_tables
+    if owner.get_server_version().major < 17:
+        pytest.skip("PostgreSQL has the privilege MAINTAIN from 17 on")
+    await owner.execute(f"GRANT MAINTAIN ON device_state TO {login}")
+
+    result = await shell("devices", "import", str(tmp_path / "fleet.csv"), "--tenant", "t")
+
+    assert re.findall(r'"(\w+)"', result.err) == ["device_group_members"]
+    assert await _analyzed_tables(owner) == ["device_state"]
