@@ -16,13 +16,14 @@ import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from fleet.jobs.v1 import fleet_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
-from fleet.jobs.v1 import jobs_pb2_grpc
+from fleet.jobs.v1.fleet_pb2 import Device
 from google.protobuf import json_format
 
 from jobs_grpc.cli import _parser
 from jobs_grpc.dev import embedded_postgres
-from tests.support.callers import Operator
+from tests.support.callers import Fleet, Operator
 from tests.support.cli import Shell, spawn
 from tests.support.postgres import new_data_dir
 from tests.support.server import open_channel, reserved_address
@@ -94,6 +95,20 @@ async def test_dev_serves_demo_fleet_and_keeps_data_when_restarted(data_dir: Pat
     async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:
         operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo")
         assert (await operator.get("everything")).total_executions == 1000
+
+
+async def test_dev_keeps_changed_labels_when_restarted(data_dir: Path) -> None:
+    canary, changed = "device-0007", Device(device_id="device-0007", labels={"ring": "early"})
+    async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:
+        fleet = Fleet(fleet_pb2_grpc.FleetServiceStub(channel), "demo")
+        before = (await fleet.get(canary)).device
+        await fleet.update(changed, mask=["labels"])
+    async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:
+        fleet = Fleet(fleet_pb2_grpc.FleetServiceStub(channel), "demo")
+        after = (await fleet.get(canary)).device
+
+    assert (before.labels["ring"], before.time_zone) == ("canary", "Europe/Lisbon")
+    assert dict(after.labels) == dict(before.labels) | {"ring": "early"}
 
 
 async def test_dev_prints_commands_that_work(
