@@ -172,6 +172,7 @@ bench: $(BENCH_READY) ## Compare the service with a FastAPI service and measure 
 test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check that they produce all figures (a minute)
 	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS=--quick,echo 'Without h2load, make bench is not tested.')
 	@$(MAKE) --no-print-directory bench-rollouts ARGS=--quick
+	@$(MAKE) --no-print-directory bench-devices ARGS=--quick
 	@$(MAKE) --no-print-directory bench-soak ARGS=--quick
 	@$(MAKE) --no-print-directory bench-herd ARGS=--quick
 	@$(MAKE) --no-print-directory bench-tenants ARGS=--quick
@@ -215,6 +216,10 @@ bench-capacity: $(READY) ## Measure disk, WAL, CPU and backup of a million execu
 .PHONY: bench-rollouts
 bench-rollouts: $(READY) ## Measure what rollouts cost, up to a million devices (6 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.rollouts $(ARGS)
+
+.PHONY: bench-devices
+bench-devices: $(READY) ## Measure selectors, lists and changes of a million devices (4 minutes; ARGS=--page keeps the figures)
+	@PYTHONPATH=generated $(BIN)/python -m bench.devices $(ARGS)
 
 .PHONY: bench-scale-out
 bench-scale-out: $(READY) ## Compare calls on running databases, such as PostgreSQL and Citus (half a minute each; ARGS="--owner NAME NAME=URL …")

@@ -1,0 +1,253 @@
+"""Measure the directory of devices: previews of selectors, pages, groups, and changes of devices.
+
+Run by `make bench-devices`. The times are of the SQL functions that the calls run, as the request
+role, with the commit. Each device has 8 labels and is in two groups.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import asyncpg
+from fleet.jobs.v1 import fleet_pb2 as pb
+
+from bench.environment import Environment, environment
+from bench.figures import Results
+from bench.machine import describe_machine
+from bench.page import RESULTS, describe, replace_figures
+from bench.report import format_figure
+from bench.requests import TENANT, InvalidRun
+from jobs_grpc.db.store import Store
+from jobs_grpc.services.job_request import target_request
+from jobs_grpc.services.selectors import parse
+from jobs_grpc.services.targets import selector_terms
+
+# What a change should not make worse, in ms, with a million devices.
+_GOALS = {"PreviewTarget, 1 % match": 800.0, "PreviewTarget, 32 terms": 5000.0}
+_GOALS_DEVICES = 1_000_000
+
+_PAGE = 50
+_MAX_COUNTED = 100_000
+_CHANGED = 1000
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How many devices, and how often."""
+
+    devices: int
+    rounds: int
+
+
+FULL = Scale(devices=_GOALS_DEVICES, rounds=11)
+QUICK = Scale(devices=2_000, rounds=1)
+
+# The selector of each case.
+_PREVIEWED = {
+    "1 % match": "site=s07",
+    "90 % match": "model!=x3",
+    # Each is true, so all are evaluated.
+    "32 terms": ",".join(
+        [
+            *("model", "site", "batch", "firmware"),
+            *(f"label-{n} in (a,b,c)" for n in range(4)),
+            *(f"!absent-{n}" for n in range(12)),
+            *(f"missing-{n}!=a" for n in range(12)),
+        ]
+    ),
+}
+_LISTED = {
+    "no selector": "",
+    "10 % match": "model=x3",
+    "1 % match": "site=s07",
+    "0.01 % match": "batch=b0007",
+    "none matches": "site=nowhere",
+    "members of a group": "group=site-003",
+    "members of a group with a label": "group=site-003,model=x3",
+    "all devices except a group": "group!=region-3",
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The database, a connection as the request role, and the figures."""
+
+    env: Environment
+    connection: asyncpg.Connection
+    scale: Scale
+    results: Results
+
+    @property
+    def store(self) -> Store:
+        """The statements of the service."""
+        return Store(cast("Any", self.connection))
+
+    async def add_time(self, work: str, case: str, call: Awaitable[Any]) -> Any:
+        """Add the time of a call and return its result."""
+        started = time.perf_counter()
+        result = await call
+        milliseconds = (time.perf_counter() - started) * 1000
+        self.results.add(work, case, "", "ms", milliseconds)
+        return result
+
+
+async def _fill(bench: Bench) -> None:
+    """Insert the devices d0000000 … with labels and groups."""
+    owner = bench.env.service
+    await owner.execute("TRUNCATE device_state, device_group_members, jobs.devices")
+    await owner.execute(
+        "INSERT INTO device_state (tenant_id, device_id)"
+        " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
+        TENANT,
+        bench.scale.devices,
+    )
+    await owner.execute(
+        "INSERT INTO jobs.devices (tenant_id, device_id, labels)"
+        " SELECT tenant_id, device_id, jsonb_build_object("
+        " 'model', 'x' || n % 10, 'site', 's' || lpad((n / 10 % 100)::text, 2, '0'),"
+        " 'batch', 'b' || lpad((n * 7919 % 10000)::text, 4, '0'), 'firmware', '2.' || n % 5,"
+        " 'label-0', 'a', 'label-1', 'b', 'label-2', 'c', 'label-3', 'a')"
+        " FROM device_state CROSS JOIN LATERAL (SELECT substr(device_id, 2)::bigint AS n) d",
+    )
+    await owner.execute(
+        "INSERT INTO device_group_members (tenant_id, group_id, device_id)"
+        " SELECT tenant_id, g, device_id"
+        " FROM device_state CROSS JOIN LATERAL (SELECT substr(device_id, 2)::bigint AS n) d,"
+        " unnest(ARRAY['region-' || n % 10, 'site-' || lpad((n % 1000)::text, 3, '0')]) AS g",
+    )
+    await bench.env.vacuum()
+
+
+async def _preview(bench: Bench) -> None:
+    for case, selector in _PREVIEWED.items():
+        request = pb.PreviewTargetRequest(target_selector=selector)
+        for _ in range(bench.scale.rounds):
+            preview = bench.store.preview_target(
+                TENANT,
+                request=target_request(request),
+                selector_terms=selector_terms(request),
+                target_device_ids=None,
+                max_targets=bench.scale.devices,
+            )
+            if not (await bench.add_time("PreviewTarget", case, preview))["execution_count"]:
+                raise InvalidRun(f"no device matches {selector}")
+
+
+async def _list(bench: Bench) -> None:
+    for case, selector in _LISTED.items():
+        for number in range(bench.scale.rounds):
+            # Each round reads another part of the tenant.
+            start = bench.scale.devices * number // (2 * bench.scale.rounds)
+            page = bench.store.list_devices(
+                TENANT,
+                terms=parse(selector).terms_json,
+                prefix="",
+                after=f"d{start:07}" if number else "",
+                limit=_PAGE,
+            )
+            await bench.add_time("ListDevices, a page of 50", case, page)
+    for _ in range(bench.scale.rounds):
+        groups = bench.store.list_groups(
+            TENANT, prefix="", after="", limit=_PAGE, max_counted=_MAX_COUNTED
+        )
+        await bench.add_time("ListGroups", "a page of 50", groups)
+
+
+async def _change(bench: Bench) -> None:
+    """Change 1,000 devices, and register 1,000 with 8 labels and a group."""
+    labels = json.dumps({f"label-{number}": "new" for number in range(8)})
+    for number in range(bench.scale.rounds):
+        first = number * _CHANGED % bench.scale.devices
+        changed = [f"d{first + n:07}" for n in range(_CHANGED)]
+        row = await bench.add_time(
+            "UpdateDevices, 1,000 devices",
+            "one label",
+            _update(bench, changed, json.dumps({"ring": f"r{number}"})),
+        )
+        if row["updated_count"] != _CHANGED:
+            raise InvalidRun(f"updated {row['updated_count']} devices")
+        new = [f"new-{number}-{n:04}" for n in range(_CHANGED)]
+        row = await bench.add_time(
+            "UpdateDevices, 1,000 devices",
+            "registration with 8 labels and a group",
+            _update(bench, new, labels, json.dumps(["new"])),
+        )
+        if row["registered_count"] != _CHANGED:
+            raise InvalidRun(f"registered {row['registered_count']} devices")
+
+
+def _update(
+    bench: Bench, device_ids: list[str], labels: str, group_ids: str | None = None
+) -> Awaitable[Any]:
+    return bench.store.update_devices(
+        TENANT,
+        device_ids=device_ids,
+        labels=[labels] * len(device_ids),
+        time_zones=None,
+        group_ids=[group_ids] * len(device_ids) if group_ids else None,
+        remove_labels=[],
+        allow_missing=group_ids is not None,
+    )
+
+
+def render(results: Results, machine: dict[str, str], devices: int) -> str:
+    """Return the machine and the table of all figures as Markdown."""
+    lines = [
+        describe(machine),
+        "",
+        f"| work, {devices:,} devices | case | time | goal |",
+        "|---|---|---|---|",
+    ]
+    for figure in results:
+        goal = _GOALS.get(f"{figure.workload}, {figure.case}")
+        text = ""
+        if goal and devices == _GOALS_DEVICES:
+            text = f"≤ {goal:,.0f} ms{' missed' if figure.median > goal else ''}"
+        cells = (figure.workload, figure.case, format_figure(figure), text)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print the table; with --page, keep it."""
+    parser = argparse.ArgumentParser(prog="bench.devices", description=__doc__)
+    parser.add_argument(
+        "--devices", type=int, default=FULL.devices, metavar="N", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
+    )
+    parser.add_argument(
+        "--page", action="store_true", help="write the table to bench/results/devices.md"
+    )
+    args = parser.parse_args()
+    scale = QUICK if args.quick else Scale(args.devices, FULL.rounds)
+    try:
+        results, machine = asyncio.run(_measure(scale))
+    except InvalidRun as e:
+        sys.exit(f"invalid run: {e}")
+    text = render(results, machine, scale.devices)
+    print(text)
+    if args.page:
+        replace_figures(RESULTS / "devices.md", text)
+
+
+async def _measure(scale: Scale) -> tuple[Results, dict[str, str]]:
+    results = Results()
+    async with environment() as env:
+        connection = await asyncpg.connect(env.service_dsn)
+        bench = Bench(env, connection, scale, results)
+        await _fill(bench)
+        for part in (_preview, _list, _change):
+            await part(bench)
+        await connection.close()
+        return results, await describe_machine(env.service)
+
+
+if __name__ == "__main__":
+    main()
