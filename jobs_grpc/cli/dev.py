@@ -31,9 +31,9 @@ def add_command(commands: Subparsers) -> None:
         "dev",
         help="run an embedded PostgreSQL, a demo fleet and the server",
         description="Start an embedded PostgreSQL, migrate it, add a demo fleet (tenant 'demo': "
-        "1,000 devices in three groups) and serve until Ctrl-C. Data is kept in JOBS_DATA_DIR "
-        "(default: a folder in the user's home, or in /var/lib for root). The settings of "
-        "`serve` apply, except JOBS_DATABASE_URL and JOBS_OWNER_DATABASE_URL.",
+        "1,000 devices in three groups, with labels) and serve until Ctrl-C. Data is kept in "
+        "JOBS_DATA_DIR (default: a folder in the user's home, or in /var/lib for root). The "
+        "settings of `serve` apply, except JOBS_DATABASE_URL and JOBS_OWNER_DATABASE_URL.",
         examples=(
             "jobs-grpc dev",
             "JOBS_DATA_DIR=/tmp/jobs JOBS_LISTEN=127.0.0.1:50052 jobs-grpc dev",

@@ -38,7 +38,13 @@ _MAX_UPDATED = rules_of(pb.UpdateDevicesRequest, "devices").repeated.max_items
 _COLUMNS: tuple[Column[pb.Device], ...] = (
     Column("device_id", "DEVICE", lambda device: device.device_id),
     Column("group_ids", "GROUPS", lambda device: [*device.group_ids] or None, 3, min_width=8),
-    Column("labels", "LABELS", lambda device: dict(device.labels) or None, 1, min_width=12),
+    Column(
+        "labels",
+        "LABELS",
+        lambda device: dict(sorted(device.labels.items())) or None,
+        1,
+        min_width=12,
+    ),
     Column("time_zone", "ZONE", lambda device: device.time_zone or None, 4),
     Column(
         "last_seen_at",

@@ -60,3 +60,20 @@ async def test_delete_repeats_until_no_execution_remains(
 
     assert (response.deleted_count, response.ended_execution_count) == (1, 3)
     assert not response.remaining
+
+
+async def test_delete_takes_more_devices_than_a_call_and_tells_its_progress(
+    database: Database, fleet: FleetClient, tenant: str
+) -> None:
+    await database.add_devices(tenant, 101)
+    names = [f"d{number:05}" for number in range(1, 102)]
+    progress: list[int] = []
+
+    response = await fleet.delete(
+        [*names, *names], on_progress=lambda sums: progress.append(sums.deleted_count)
+    )
+
+    assert response.deleted_count == 101
+    assert progress == [100, 101]
+    with pytest.raises(errors.InvalidField):
+        await fleet.delete([])
