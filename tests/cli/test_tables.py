@@ -68,7 +68,7 @@ async def test_wide_table_has_all_columns_in_lines_that_do_not_wrap(
     )
 
     header, row = plain_lines(shown)
-    assert len(header.split()) == 14
+    assert len(header.split()) == 16
     assert row.startswith(created.job_id)
     assert max(len(header), len(row)) <= 140
 
