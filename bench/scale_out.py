@@ -77,11 +77,11 @@ class Calls:
             f"UpdateExecution, batches of {_BATCH}": self._report,
         }
 
-    async def create(self, store: Store, tenant: str, **target: Any) -> None:
-        """Create a job."""
+    async def create(self, store: Store, tenant: str, job_id: str = "", **target: Any) -> None:
+        """Create a job. Without a `job_id`, it gets a new one."""
         await store.create_job(
             tenant,
-            job_id=f"job-{next(self._numbers)}",
+            job_id=job_id or f"job-{next(self._numbers)}",
             request=json.dumps({"document_type": "reboot", "expires_in_hours": 24} | target),
             document_params="{}",
             created_by=None,

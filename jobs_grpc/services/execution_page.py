@@ -133,12 +133,10 @@ def _change_values(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any
         else:
             execution.stage = stage
     if end_cause != old[6]:
-        if end_cause is None:
+        if (number := END_CAUSE_NUMBERS.get(end_cause)) is None:
             execution.ClearField("end_cause")
         else:
-            execution.end_cause = END_CAUSE_NUMBERS.get(
-                end_cause, JobExecution.END_CAUSE_UNSPECIFIED
-            )
+            execution.end_cause = number
 
 
 def _change_times(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:

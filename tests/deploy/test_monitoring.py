@@ -34,7 +34,7 @@ def metrics_of(query: str) -> set[str]:
 
 @pytest.mark.parametrize("query", [*dashboard_queries(DASHBOARD), *(r["expr"] for r in rules())])
 def test_queries_name_metrics_that_exist(query: str) -> None:
-    listed = set(re.findall(r"^- `(\w+)` \(", REFERENCE, re.MULTILINE)) | OTHER_METRICS
+    listed = set(re.findall(r"^\| `(\w+)` \|", REFERENCE, re.MULTILINE)) | OTHER_METRICS
 
     metrics = {name for name in metrics_of(query) if name not in ("grpc_method", "grpc_code")}
     assert metrics

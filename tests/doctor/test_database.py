@@ -447,13 +447,13 @@ async def test_doctor_prints_the_indexes_that_tables_of_the_platform_lack(
     assert whose.status == "OK"
     assert {f.status for f in excess_and_missing} == {"WARNING"}
     assert len([r for r in remedies if r.startswith("REVOKE ")]) == 6
-    indexes = [r for r in remedies if r.startswith("CREATE ")]
+    indexes = sorted(r for r in remedies if r.startswith("CREATE "))
     assert indexes == [
-        'CREATE INDEX CONCURRENTLY ON public.device_state (tenant_id, device_id COLLATE "C");',
-        "CREATE INDEX CONCURRENTLY ON public.device_group_members"
-        ' (tenant_id, group_id COLLATE "C", device_id COLLATE "C");',
         "CREATE INDEX CONCURRENTLY ON public.device_group_members"
         ' (tenant_id, device_id COLLATE "C");',
+        "CREATE INDEX CONCURRENTLY ON public.device_group_members"
+        ' (tenant_id, group_id COLLATE "C", device_id COLLATE "C");',
+        'CREATE INDEX CONCURRENTLY ON public.device_state (tenant_id, device_id COLLATE "C");',
     ]
     for remedy in remedies:
         await fresh.owner.execute(remedy)

@@ -87,6 +87,7 @@ async def test_finished_execution_has_its_stored_fields(
         last_updated_at=Timestamp(seconds=1767229200, nanos=500_000_000),
         execution_number=3,
         version=8,
+        end_cause=pb.JobExecution.DEVICE,
     )
 
 

@@ -13,7 +13,9 @@ DROP FUNCTION IF EXISTS jobs.is_pending_at(
 DROP FUNCTION IF EXISTS jobs.job_fingerprint(
     xid, xid, timestamptz, integer, integer, integer, timestamptz, timestamptz, timestamptz
 );
+DROP FUNCTION IF EXISTS jobs.job_targets(text, text, text, boolean, text[]);
 DROP FUNCTION IF EXISTS jobs.pending_fingerprints(text, text[]);
 DROP FUNCTION IF EXISTS jobs.pending_text(text, integer, timestamptz, timestamptz, text);
 DROP FUNCTION IF EXISTS jobs.slots_text(integer, integer, integer);
+DROP FUNCTION IF EXISTS jobs.validate_targets(text, text, text, boolean, jsonb);
 DROP FUNCTION IF EXISTS jobs.write_final_statuses(text, text, text, integer, integer);
