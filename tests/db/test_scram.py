@@ -22,7 +22,12 @@ PASSWORDS = [
     "a\u0308",  # composed to ä
     "ﬁve²",  # compatibility characters become fi and 2
     "non\u00a0breaking\u3000space",
+    "zero\u200bwidth space, soft\u00adhyphen",
+    "\u00ad",  # maps to nothing
+    "א",
     "א1ב",
+    "א1",  # a wrong order of directions
+    "אa",
     "private \ue000",
     "unassigned in Unicode 3.2: \U0001f680",
     "東京",
