@@ -86,7 +86,9 @@ BEGIN
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
         -- A deleted job has no row in job_states.
         v_is_deleted := NOT FOUND;
-        IF v_is_deleted OR v_job.request IS DISTINCT FROM p_request
+        -- Earlier servers stored the request without target_all. No other target means the same devices.
+        IF v_is_deleted
+            OR v_job.request - 'target_all' IS DISTINCT FROM p_request - 'target_all'
             OR v_job.document_params <> p_document_params
         THEN
             PERFORM jobs.raise_error(
