@@ -8,12 +8,18 @@ import grpc
 
 from jobs_grpc.client.errors import JobsError
 
+MAX_ATTEMPTS = 5
+"""The default of RetryPolicy, and the limit of gRPC for retries that it makes itself."""
+
+BACKOFF_FACTOR = 2
+"""By how much the delay grows with each retry."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often and when a failed call is tried again. All tries share the deadline of the call."""
 
-    max_attempts: int = 5
+    max_attempts: int = MAX_ATTEMPTS
     """Tries of a unary call, including the first. Streams reconnect without a limit."""
     first_delay: float = 0.2
     """Seconds before the first retry. The delay doubles up to `max_delay`."""
@@ -52,7 +58,7 @@ class Delays:
 
     def after(self, error: JobsError) -> float:
         """Return the delay after a failed try. It is at least what the server asks for."""
-        delay, self._delay = self._delay, min(self._delay * 2, self._policy.max_delay)
+        delay, self._delay = self._delay, min(self._delay * BACKOFF_FACTOR, self._policy.max_delay)
         if error.retry_after is not None:
             # Spread out, because all refused callers get the same delay.
             return error.retry_after + random.uniform(0, delay)  # noqa: S311 - not for security

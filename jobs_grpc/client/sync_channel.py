@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 
 from jobs_grpc.client.channel import KEEPALIVE, NO_PROXY, Tls
-from jobs_grpc.client.retry import RetryPolicy
+from jobs_grpc.client.retry import BACKOFF_FACTOR, MAX_ATTEMPTS, RetryPolicy
 from jobs_grpc.contract.methods import METHODS
 
 
@@ -39,10 +39,10 @@ def _service_config(timeout: float, retry: RetryPolicy) -> dict[str, Any]:
     method_config: dict[str, Any] = {"name": names, "timeout": f"{timeout:.3f}s"}
     if retry.max_attempts > 1:
         method_config["retryPolicy"] = {
-            "maxAttempts": min(retry.max_attempts, 5),
+            "maxAttempts": min(retry.max_attempts, MAX_ATTEMPTS),
             "initialBackoff": f"{retry.first_delay:.3f}s",
             "maxBackoff": f"{retry.max_delay:.3f}s",
-            "backoffMultiplier": 2,
+            "backoffMultiplier": BACKOFF_FACTOR,
             # A server that stops, or a proxy, resets calls with CANCELLED. gRPC does not retry a
             # call that its caller has canceled.
             "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
