@@ -26,6 +26,7 @@ from jobs_grpc.config.parsers import (
     text,
     worker_count,
 )
+from jobs_grpc.contract.methods import ROLES
 
 # A number of two bytes as JSON has eleven bytes in a message. The rest is for other fields.
 _REQUEST_BYTES_PER_DOCUMENT_BYTE = 6
@@ -200,7 +201,7 @@ class AuthConfig:
     )
     default_roles: tuple[str, ...] = setting(
         "JOBS_DEFAULT_ROLES",
-        subset("viewer", "operator", "approver", "admin", "device", "bridge", allow_none=True),
+        subset(*ROLES, allow_none=True),
         "With `JOBS_AUTH=metadata`: roles of a caller that sends neither `x-roles` nor"
         " `x-device-id`.",
         default=("admin", "bridge"),

@@ -62,6 +62,13 @@ def _rules(method: MethodDescriptor) -> Method:
     )
 
 
+ROLES = tuple(
+    MethodRules.Permission.DESCRIPTOR.values_by_name["ANY"]
+    .GetOptions()
+    .Extensions[options_pb2.roles]
+)
+"""The roles of callers."""
+
 METHODS = {f"/{m.containing_service.full_name}/{m.name}": _rules(m) for m in _DESCRIPTORS}
 """The methods of the contract by the names that gRPC uses: "/package.Service/Method"."""
 
