@@ -91,6 +91,21 @@ async def test_table_marks_shortened_cells_with_ellipsis(
 
 
 @pytest.mark.slow
+async def test_table_colors_a_status_that_says_how_the_execution_ended(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, ["d"])
+    await operator.create(job_id="j", target_all=True)
+    await operator.cancel("j")
+
+    _, shown = await run_on_terminal(
+        "device", "d", JOBS_SERVER=server.address, JOBS_TENANT=operator.tenant
+    )
+
+    assert re.search(r"\x1b\[33mREJECTED \(canceled\) *\x1b\[0m", shown)
+
+
+@pytest.mark.slow
 async def test_table_keeps_id_in_one_piece_when_it_is_wider_than_terminal(
     database: Database, server: Server, operator: Operator
 ) -> None:
