@@ -49,17 +49,17 @@ def add_server_command(
     """Add a command that connects to the server itself, with their common options.
 
     `usage` is its name and its arguments. The docstring of `run` is its description, and examples
-    that follow an empty line.
+    that follow an empty line. Under `python -OO`, there are no docstrings.
     """
     name, _, positional = usage.partition(" ")
     summary, _, examples = inspect.cleandoc(run.__doc__ or "").partition("\n\n")
     parser = commands.add_parser(
         name,
-        help=summary[0].lower() + summary[1:].removesuffix("."),
+        help=summary[:1].lower() + summary[1:].removesuffix("."),
         description=summary,
         usage=" ".join(filter(None, ("%(prog)s", positional, "[options]"))),
         # An indented line continues an example.
-        examples=re.split(r"\n(?! )", examples),
+        examples=re.split(r"\n(?! )", examples) if examples else (),
     )
     add_output_options(parser, formats)
     group = parser.add_argument_group(

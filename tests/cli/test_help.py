@@ -3,6 +3,8 @@
 import argparse
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -32,6 +34,18 @@ def test_each_command_has_two_examples_that_it_accepts() -> None:
                 r"jobs-grpc (" + name + r"\b.*?)(?: \|| >|\)\"|$)", example, re.DOTALL
             )
             _parser().parse_args(shlex.split(command.replace("\\\n", " ")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("argv", [["--help"], ["list", "--help"]])
+def test_help_needs_no_docstrings(argv: list[str]) -> None:
+    command = [sys.executable, "-OO", "-m", "jobs_grpc.cli", *argv]
+
+    shown = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
+
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("usage: ")
+    assert "examples:" not in shown.stdout
 
 
 @pytest.mark.parametrize("name", ["list", "create", "cancel", "watch"])
