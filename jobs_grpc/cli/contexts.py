@@ -88,6 +88,11 @@ def check_context(name: str, values: object) -> str:
     """Return why a context is invalid; empty if it is valid."""
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
         return f"the name must be {NAME_RULE}"
+    if isinstance(values, dict) and "token" in values:
+        return (
+            "stores a token: move it to a file (token_file) or a variable (token_env) and delete"
+            " the line"
+        )
     if not isinstance(values, dict) or values.keys() - set(FIELDS):
         return f"may have only {', '.join(FIELDS)}"
     for key, value in values.items():

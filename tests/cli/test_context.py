@@ -210,6 +210,7 @@ async def test_context_command_explains_what_is_wrong(
         ("server = 'x'", "must have `current`, a string, and tables [contexts.NAME]"),
         ("[contexts.a]\nsever = 'x'", "context a: may have only server, tenant, user"),
         ("[contexts.a]\nserver = 'x'", "context a: server must be HOST:PORT"),
+        ("[contexts.a]\ntoken = 'x'", "context a: stores a token: move it to a file (token_file)"),
         ("[contexts.a]\ntls = 'yes'", "context a: tls must be true or false"),
         ("[contexts.a]\ntoken_file = 'x'\ntoken_env = 'X'", "only one of token_file and token_env"),
     ],
