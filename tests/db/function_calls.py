@@ -346,6 +346,11 @@ CASES = {
         60,
         lambda c, p: _list_job_executions(c, p, end_cause="JOB_EXPIRED"),
     ),
+    "list_job_executions: ended by the device": Case(
+        "list_job_executions",
+        60,
+        lambda c, p: _list_job_executions(c, p, end_cause="DEVICE"),
+    ),
     **{
         f"list_devices: {selector}": Case("list_devices", rows, _list_devices(selector))
         for selector, rows in _SELECTORS.items()

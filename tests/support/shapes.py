@@ -129,15 +129,17 @@ _DUE = """
 """
 _DUE_EXECUTIONS = """
     INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, status, queued_at,
-        started_at, times_out_at, last_updated_at)
+        started_at, times_out_at, last_updated_at, failure_code)
     SELECT tenant_id, job_id, 'other',
         CASE WHEN job_id LIKE 'overdue%' THEN 'IN_PROGRESS'
              WHEN status = 'COMPLETED' THEN 'SUCCEEDED' ELSE 'QUEUED' END::jobs.execution_status,
         created_at, created_at,
-        CASE WHEN job_id LIKE 'overdue%' THEN now() - interval '1 minute' END, created_at
+        CASE WHEN job_id LIKE 'overdue%' THEN now() - interval '1 minute' END, created_at,
+        NULL
     FROM jobs.jobs WHERE tenant_id = $1::text AND document_type = 'rare'
     UNION ALL
-    SELECT $1::text, 'j1', status || n, status::jobs.execution_status, now(), now(), NULL, now()
+    SELECT $1::text, 'j1', status || n, status::jobs.execution_status, now(), now(), NULL, now(),
+        CASE WHEN status = 'REJECTED' THEN '' END  -- by the device
     FROM unnest('{SUCCEEDED, FAILED, TIMED_OUT, REJECTED}'::text[]) status,
         generate_series(1, 3) n
 """

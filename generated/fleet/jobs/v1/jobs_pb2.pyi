@@ -1695,8 +1695,9 @@ class ListJobExecutionsRequest(_message.Message):
     """Only executions with this failure_code. Empty: only failures without a code. Unset: all."""
     end_cause: Global___JobExecution.EndCause.ValueType
     """Only executions with this end_cause. END_CAUSE_UNSPECIFIED: all. The call also reads the executions
-    that it skips: with DEVICE, all executions of the job or the device, and with another cause of a job,
-    those that are TIMED_OUT (TIMEOUT, JOB_EXPIRED) or REJECTED (the others), as `status` does.
+    that it skips. Of a device, these can be all. Of a job, they are TIMED_OUT (TIMEOUT, JOB_EXPIRED) or
+    REJECTED (the other causes), as with `status`. With DEVICE, they have any status, until the call has
+    found as many executions as are SUCCEEDED, FAILED or REJECTED.
     """
     stage: _builtins.int
     """Only executions of this stage of the rollout. The first is 0. Unset: all. Must not be combined with a

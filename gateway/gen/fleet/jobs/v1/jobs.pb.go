@@ -3082,8 +3082,9 @@ type ListJobExecutionsRequest struct {
 	// Only executions with this failure_code. Empty: only failures without a code. Unset: all.
 	FailureCode *string `protobuf:"bytes,6,opt,name=failure_code,json=failureCode,proto3,oneof" json:"failure_code,omitempty"`
 	// Only executions with this end_cause. END_CAUSE_UNSPECIFIED: all. The call also reads the executions
-	// that it skips: with DEVICE, all executions of the job or the device, and with another cause of a job,
-	// those that are TIMED_OUT (TIMEOUT, JOB_EXPIRED) or REJECTED (the others), as `status` does.
+	// that it skips. Of a device, these can be all. Of a job, they are TIMED_OUT (TIMEOUT, JOB_EXPIRED) or
+	// REJECTED (the other causes), as with `status`. With DEVICE, they have any status, until the call has
+	// found as many executions as are SUCCEEDED, FAILED or REJECTED.
 	EndCause JobExecution_EndCause `protobuf:"varint,9,opt,name=end_cause,json=endCause,proto3,enum=fleet.jobs.v1.JobExecution_EndCause" json:"end_cause,omitempty"`
 	// Only executions of this stage of the rollout. The first is 0. Unset: all. Must not be combined with a
 	// device_id. The call also reads the executions of other stages, which it skips.

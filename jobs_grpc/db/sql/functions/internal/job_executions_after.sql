@@ -5,7 +5,8 @@
 -- Executions that are stored as FAILED, TIMED_OUT or REJECTED have an index for each status. For other
 -- statuses, and while a cancel or an expiry is not finalized, the function also reads the executions
 -- that it skips, until it has found as many as the counts say. It also skips those of other stages and,
--- within the status that has the cause, of other causes.
+-- within the status that has the cause, of other causes. Those that a device ended have one of three
+-- statuses, so there are at most as many as the three counts say.
 CREATE OR REPLACE FUNCTION jobs.job_executions_after(
     p_tenant_id text,
     p_job_id text,
@@ -29,7 +30,7 @@ DECLARE
     -- The range of the prefix. A device_id has at most 256 characters, and U+10FFFF is the last one.
     v_first text := greatest(p_after_device_id, p_device_id_prefix COLLATE "C");
     v_last text := p_device_id_prefix || repeat(U&'\+10FFFF', 256);
-    v_seen integer;    -- executions that readers see in v_status
+    v_seen integer;    -- executions that readers see in v_status, or in the statuses of DEVICE
     v_stored integer;  -- those that are stored in it, if it has an index
 BEGIN
     IF p_failure_code IS NOT NULL THEN
@@ -65,6 +66,11 @@ BEGIN
         INTO v_seen, v_stored
         FROM jobs.job_states s
         JOIN jobs.job_progress p ON p.tenant_id = s.tenant_id AND p.job_id = s.job_id
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
+    ELSIF p_end_cause = 'DEVICE' THEN
+        SELECT s.succeeded + s.failed + s.rejected
+        INTO v_seen
+        FROM jobs.job_states s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
     END IF;
 
