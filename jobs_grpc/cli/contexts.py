@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from jobs_grpc.auth.principal import IDENTIFIER_RULE, TENANT_RULE, is_identifier, is_tenant_id
 from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.cli.files import replacing_file
+from jobs_grpc.cli.files import replacing_file, reporting_write_errors
 from jobs_grpc.config import parsers
 
 Values: TypeAlias = dict[str, str | bool]
@@ -134,12 +134,10 @@ def save_contexts(contexts: Contexts) -> Path:
     path = config_path().resolve()  # A symbolic link stays one.
     content: dict[str, object] = {"current": contexts.current} if contexts.current else {}
     text = tomli_w.dumps(content | {"contexts": contexts.by_name})
-    try:
+    with reporting_write_errors(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with replacing_file(path, 0o600) as file:
             file.write(text)
-    except OSError as e:
-        raise CliError(f"can't write {path}: {e.strerror}") from None
     return path
 
 

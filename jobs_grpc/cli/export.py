@@ -5,6 +5,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TextIO
 
@@ -18,11 +19,12 @@ from jobs_grpc.cli.executions import (
     end_cause,
     execution_status,
 )
-from jobs_grpc.cli.files import replacing_file
+from jobs_grpc.cli.files import replacing_file, reporting_write_errors
 from jobs_grpc.cli.listing import RowWriter, add_listing_options
 from jobs_grpc.cli.output import progress_line
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient
+from jobs_grpc.server.signals import interrupt_on_stop_signals
 from jobs_grpc.text import escape_unprintable
 
 _PAGE_SIZE = 5000
@@ -68,11 +70,12 @@ async def _export(args: argparse.Namespace, jobs: JobsClient) -> None:
         return
     path = Path(args.to)
     mode = _mode_of_destination(path)
-    try:
-        with replacing_file(path, mode) as file, progress_line() as show:
-            count = await _write_pages(args, jobs, file, show)
-    except OSError as e:
-        raise CliError(f"can't write {path}: {e.strerror}") from None
+    with (
+        interrupt_on_stop_signals(),
+        replacing_file(path, mode) as file,
+        progress_line() as show,
+    ):
+        count = await _write_pages(args, jobs, file, path, show)
     executions = "1 execution" if count == 1 else f"{count:,} executions"
     print(f"exported {executions} to {escape_unprintable(args.to)}")
 
@@ -102,9 +105,13 @@ async def _write_pages(
     args: argparse.Namespace,
     jobs: JobsClient,
     file: TextIO,
+    path: Path | None = None,
     show: Callable[[str], None] | None = None,
 ) -> int:
-    """Write the executions, and return how many there are. `show` gets the progress."""
+    """Write the executions, and return how many there are.
+
+    Errors of writing name `path`, unless it is None: standard output. `show` gets the progress.
+    """
     pager = jobs.executions(
         args.job_id,
         status=execution_status(args),
@@ -117,8 +124,9 @@ async def _write_pages(
     writer = RowWriter(args, EXECUTION_COLUMNS, file)
     count = 0
     async for page in pager.pages():
-        writer.write(page)
-        file.flush()
+        with reporting_write_errors(path) if path else nullcontext():
+            writer.write(page)
+            file.flush()
         count += len(page)
         if show:
             show(f"{count:,} executions")

@@ -198,16 +198,18 @@ class RowWriter(Generic[M]):
         # A terminal must not interpret what a device has sent; a file gets it unchanged.
         self._escape = escape_unprintable if file.isatty() else lambda text: text
         self._csv = csv.writer(file, lineterminator="\n") if args.output == "csv" else None
-        if self._csv:
-            self._csv.writerow([column.name for column in self._columns])
+        self._has_header = False
 
     def write(self, items: Iterable[M]) -> None:
-        """Write items."""
+        """Write items. The header comes with the first ones, after the first call has succeeded."""
         if self._csv is None:
             for item in items:
                 row = json_row(self._args, self._all_columns, item)
                 print_json(row, indent=None, file=self._file)
             return
+        if not self._has_header:
+            self._csv.writerow([column.name for column in self._columns])
+            self._has_header = True
         for item in items:
             cells = [_csv_text(column.value(item)) for column in self._columns]
             if not self._args.raw:

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any, TypeVar
@@ -14,15 +14,18 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle SIGINT and SIGTERM with `handler` within the block.
+def handle_stop_signals(
+    handler: Callable[[int, FrameType | None], None],
+    signals: Iterable[signal.Signals] = STOP_SIGNALS,
+) -> Iterator[None]:
+    """Handle SIGINT and SIGTERM, or other `signals`, with `handler` within the block.
 
     Does nothing outside the main thread, since only that thread may set handlers.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, handler) for number in STOP_SIGNALS}
+    previous = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
@@ -31,12 +34,15 @@ def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Ite
 
 
 def interrupt_on_stop_signals() -> AbstractContextManager[None]:
-    """Raise KeyboardInterrupt at SIGINT and SIGTERM within the block, at once.
+    """Raise KeyboardInterrupt at SIGINT, SIGTERM and SIGHUP within the block, at once.
 
     With the handler of asyncio, a task that blocks, for example to read a pipe, would not be
     interrupted.
     """
-    return handle_stop_signals(_raise_keyboard_interrupt)
+    signals = [*STOP_SIGNALS, signal.SIGHUP]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
+        signals = [*STOP_SIGNALS]
+    return handle_stop_signals(_raise_keyboard_interrupt, signals)
 
 
 def run_until_stop_signal(main: Coroutine[Any, Any, T]) -> T:

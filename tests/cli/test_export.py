@@ -5,9 +5,11 @@ import csv
 import io
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import grpc
@@ -15,12 +17,14 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import export
+from jobs_grpc.client import JobsClient
 from tests.support.callers import Operator
-from tests.support.cli import Shell, run_on_terminal
+from tests.support.cli import Shell, run_on_terminal, spawn
 from tests.support.database import Database
 from tests.support.scale import SCALE
 from tests.support.scripted_server import Answer, Refusal, running_scripted_server
 from tests.support.server import Server
+from tests.support.waiting import TIMEOUT
 
 _DEVICES = 30
 
@@ -93,6 +97,70 @@ async def test_export_leaves_no_file_when_the_job_does_not_exist(
     exported = await shell("export", "nowhere", "--to", str(tmp_path / "a.csv"))
 
     assert (exported.code, _names(tmp_path)) == (3, [])
+
+
+async def test_export_prints_nothing_to_stdout_when_the_job_does_not_exist(shell: Shell) -> None:
+    exported = await shell("export", "nowhere")
+
+    assert (exported.code, exported.out) == (3, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_export_leaves_no_file_when_a_signal_stops_it(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    called = asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.set()
+        await reader.read(-1)
+        writer.close()
+
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        process = await spawn(
+            *("export", "j", "--to", str(tmp_path / "a.csv")),
+            JOBS_SERVER=f"{host}:{port}",
+            JOBS_TENANT="t",
+        )
+        async with asyncio.timeout(TIMEOUT):
+            await called.wait()
+            assert [name.endswith(".part") for name in _names(tmp_path)] == [True]
+            process.send_signal(number)
+            out, err = await process.communicate()
+
+    assert (process.returncode, out, err) == (130, b"", b"")
+    assert _names(tmp_path) == []
+
+
+async def test_export_does_not_blame_the_file_when_a_call_fails(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(JobsClient, "executions", fail)
+
+    exported = await shell("export", "j", "--to", str(tmp_path / "a.csv"))
+
+    assert exported.err == "jobs-grpc: [Errno 104] Connection reset by peer\n"
+    assert _names(tmp_path) == []
+
+
+async def test_export_names_the_file_when_the_disk_is_full(
+    shell: Shell, job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = str(_existing(tmp_path / "a.csv.part", ""))
+    monkeypatch.setattr(tempfile, "mkstemp", lambda **_: (os.open("/dev/full", os.O_WRONLY), part))
+
+    exported = await shell("export", job, "--to", str(tmp_path / "a.csv"))
+
+    assert (exported.code, exported.err) == (
+        1,
+        f"jobs-grpc: can't write {tmp_path}/a.csv: No space left on device\n",
+    )
+    assert _names(tmp_path) == []
 
 
 async def test_export_names_the_file_that_it_cannot_write(
