@@ -287,6 +287,23 @@ async def test_migrate_fails_when_a_foreign_view_depends_on_a_view_that_must_be_
     assert await empty.owner.fetch("SELECT * FROM public.report") == []
 
 
+@pytest.mark.single_node("the domain of the administrator is on one node")
+@pytest.mark.parametrize("base", ["jobs.job_states", "jobs.job_states[]"])
+async def test_migrate_fails_when_a_domain_depends_on_the_rows_of_a_view_that_must_be_dropped(
+    empty: EmptyDatabase, base: str
+) -> None:
+    await migrate(empty.owner_dsn, empty.role)
+    await empty.owner.execute(
+        f"CREATE DOMAIN public.reported AS {base};"
+        "ALTER VIEW jobs.job_states RENAME COLUMN job_id TO other;DELETE FROM jobs.schema_code"
+    )
+
+    with pytest.raises(MigrationError, match="objects depend on it: type reported; drop them"):
+        await migrate(empty.owner_dsn, empty.role)
+
+    assert await empty.owner.fetchval("SELECT to_regtype('public.reported') IS NOT NULL")
+
+
 async def test_migrate_keeps_tables_rows_and_policies_of_the_platform(empty: EmptyDatabase) -> None:
     await empty.owner.execute(
         """

@@ -16,8 +16,9 @@ SELECT pg_describe_object(d.catalog, d.object, 0) AS name
 FROM dependents d
 LEFT JOIN pg_proc p ON d.catalog = 'pg_proc'::regclass AND p.oid = d.object
 LEFT JOIN pg_class c ON d.catalog = 'pg_class'::regclass AND c.oid = d.object
--- The type of the rows of a view is not named: the view is.
-WHERE d.catalog <> 'pg_type'::regclass AND NOT coalesce(
+LEFT JOIN pg_type t ON d.catalog = 'pg_type'::regclass AND t.oid = d.object
+-- The type of the rows of a view is not named, because the view is. The same goes for types of arrays.
+WHERE NOT coalesce(t.typrelid <> 0 OR t.typelem <> 0, false) AND NOT coalesce(
     coalesce(p.pronamespace, c.relnamespace) = 'jobs'::regnamespace
     AND coalesce(p.proname, c.relname) = ANY ($3::text[]),
     false
