@@ -6,6 +6,8 @@ parameters, and fails if the results of a function or the columns of a view do n
 earlier object is dropped, and what depends on it. That has files, which come later.
 """
 
+from contextlib import suppress
+
 import asyncpg
 
 from jobs_grpc.db import schema
@@ -21,14 +23,33 @@ _VIEWS = """
            oid::regclass::text AS signature
     FROM pg_class WHERE relnamespace = 'jobs'::regnamespace AND relkind = 'v' AND relname = $1
 """
-_GRANTS = """
-    SELECT c.oid, format(
-        'GRANT %s ON jobs.%I TO %s', g.privilege_type, c.relname,
-        CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END
-    ) AS statement
-    FROM pg_class c CROSS JOIN aclexplode(c.relacl) g
-    WHERE c.relnamespace = 'jobs'::regnamespace AND c.relkind = 'v' AND g.grantee <> c.relowner
-      AND c.relname = ANY ($1::text[])
+# Statements that restore privileges. REVOKE, because PUBLIC may execute each new function.
+_PRIVILEGES = """
+    WITH objects AS (
+        SELECT oid, relname AS name, format('jobs.%I', relname) AS object, '' AS columns,
+               relacl AS acl, relowner AS owner
+        FROM pg_class WHERE relnamespace = 'jobs'::regnamespace AND relkind = 'v'
+        UNION ALL
+        SELECT c.oid, c.relname, format('jobs.%I', c.relname), format(' (%I)', a.attname),
+               a.attacl, c.relowner
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relnamespace = 'jobs'::regnamespace AND c.relkind = 'v'
+        UNION ALL
+        SELECT oid, proname, format('FUNCTION jobs.%I', proname), '', proacl, proowner
+        FROM pg_proc WHERE pronamespace = 'jobs'::regnamespace
+    )
+    SELECT oid, format('REVOKE ALL ON FUNCTION jobs.%I FROM PUBLIC', proname) AS statement
+    FROM pg_proc
+    WHERE pronamespace = 'jobs'::regnamespace AND proname = ANY ($1::text[]) AND proacl IS NOT NULL
+    UNION ALL
+    SELECT o.oid, format(
+        'GRANT %s%s ON %s TO %s%s', g.privilege_type, o.columns, o.object,
+        CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE g.grantee::regrole::text END,
+        CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+    )
+    FROM objects o CROSS JOIN aclexplode(o.acl) g
+    WHERE o.name = ANY ($1::text[]) AND g.grantee <> o.owner
+    ORDER BY statement DESC  -- REVOKE first
 """
 
 
@@ -42,13 +63,16 @@ async def replace_views_and_functions(connection: asyncpg.Connection) -> None:
     Runs in a transaction of the caller. Raises ReplacementError.
     """
     await execute_each(connection, schema.read_sql("dropped_functions.sql"))
-    grants = await connection.fetch(_GRANTS, list(schema.code()))
+    privileges = await connection.fetch(_PRIVILEGES, list(schema.code()))
     for name, sql in schema.code().items():
         await _replace(connection, name, sql)
-    kept = {row["oid"] for row in await connection.fetch(_GRANTS, list(schema.code()))}
-    for grant in grants:
-        if grant["oid"] not in kept:
-            await connection.execute(grant["statement"])
+    kept = {row["oid"] for row in await connection.fetch(_PRIVILEGES, list(schema.code()))}
+    for row in privileges:
+        if row["oid"] not in kept:
+            # A view may have lost the column.
+            with suppress(asyncpg.UndefinedColumnError):
+                async with connection.transaction():
+                    await connection.execute(row["statement"])
 
 
 async def _replace(connection: asyncpg.Connection, name: str, sql: str) -> None:

@@ -264,6 +264,44 @@ async def test_migrate_keeps_the_privileges_of_other_roles_on_a_view_that_it_cre
             assert not (await server.operator("any").list()).jobs
 
 
+_ACLS = """
+    SELECT relacl::text[] FROM pg_class WHERE oid = 'jobs.job_states'::regclass
+    UNION ALL SELECT attacl::text[] FROM pg_attribute
+    WHERE attrelid = 'jobs.job_states'::regclass AND attname = 'job_id'
+    UNION ALL SELECT proacl::text[] FROM pg_proc WHERE oid = 'jobs.get_jobs'::regproc
+"""
+
+
+@pytest.mark.slow
+async def test_migrate_restores_privileges_on_views_columns_and_functions(
+    empty: EmptyDatabase,
+) -> None:
+    await migrate(empty.owner_dsn, empty.role)
+    async with empty.postgres.unused_role(empty.name) as second:
+        await migrate(empty.owner_dsn, second)
+        await empty.owner.execute(
+            f"GRANT SELECT ON jobs.job_states TO {second.name} WITH GRANT OPTION;"
+            f"GRANT UPDATE (job_id, status) ON jobs.job_states TO {second.name} WITH GRANT OPTION;"
+            "REVOKE ALL ON FUNCTION jobs.get_jobs FROM PUBLIC"
+        )
+        before = await empty.owner.fetch(_ACLS)
+        await empty.owner.execute(
+            # The view that is created again has no column "other", which the role may update.
+            "ALTER VIEW jobs.job_states RENAME COLUMN status TO other;"
+            "DROP FUNCTION jobs.get_jobs;"
+            "CREATE FUNCTION jobs.get_jobs(p_tenant_id text) RETURNS void LANGUAGE sql AS '';"
+            "REVOKE ALL ON FUNCTION jobs.get_jobs FROM PUBLIC;"
+            f"GRANT EXECUTE ON FUNCTION jobs.get_jobs TO {second.name};"
+            "DELETE FROM jobs.schema_code"
+        )
+
+        await migrate(empty.owner_dsn, empty.role)
+
+        assert [sorted(row[0]) for row in await empty.owner.fetch(_ACLS)] == [
+            sorted(row[0]) for row in before
+        ]
+
+
 @pytest.mark.single_node("the view of the administrator is on one node")
 async def test_migrate_fails_when_a_foreign_view_depends_on_a_view_that_must_be_dropped(
     empty: EmptyDatabase,
