@@ -62,7 +62,7 @@ async def test_wide_table_has_all_columns_in_lines_that_do_not_wrap(
     _, shown = await run_on_terminal(
         "list",
         *("-o", "wide"),
-        columns=140,
+        columns=160,
         JOBS_SERVER=server.address,
         JOBS_TENANT=operator.tenant,
     )
@@ -70,7 +70,7 @@ async def test_wide_table_has_all_columns_in_lines_that_do_not_wrap(
     header, row = plain_lines(shown)
     assert len(header.split()) == 16
     assert row.startswith(created.job_id)
-    assert max(len(header), len(row)) <= 140
+    assert max(len(header), len(row)) <= 160
 
 
 @pytest.mark.slow
