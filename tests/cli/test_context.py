@@ -98,6 +98,17 @@ async def test_list_marks_the_context_in_use_and_hides_tokens(
     assert "secret" not in listed.out + as_json.out + shown.out
 
 
+async def test_show_says_that_the_environment_has_a_token_and_hides_it(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBS_TOKEN", "secret")
+
+    shown = await shell("context", "show")
+
+    assert cells(shown.out.splitlines()[-1]) == ["token", "set", "$JOBS_TOKEN"]
+    assert "secret" not in shown.out
+
+
 async def test_set_changes_and_unsets_settings(
     shell: Shell, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
