@@ -18,8 +18,8 @@ from jobs_grpc.config import LimitsConfig
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.rpc.method_table import MethodTable
 from jobs_grpc.server.grpc_server import make_server
-from jobs_grpc.services.conversions import job_fields
 from jobs_grpc.services.execution_page import append_executions
+from jobs_grpc.services.row_conversions import job_fields
 
 # The service's default JOBS_POOL_MAX_SIZE.
 _CONNECTIONS = 10

@@ -308,7 +308,7 @@ class ExpiryTooEarly(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="J
         stages: Sequence[Mapping[str, Any]],
         stage_count: int,
     ) -> None:
-        """The times of the rollout are those of check_expiry.sql."""
+        """The times of the rollout are those of check_time_for_rollout.sql."""
         more = stage_count - len(stages)
         super().__init__(
             f"The rollout takes at least {_format_seconds(seconds)}, but the job expires"

@@ -17,7 +17,7 @@ from jobs_grpc.cli.output import print_note, progress_line
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import read_dsn
 from jobs_grpc.contract.field_rules import check
-from jobs_grpc.db.device_import import Member, TooManyLabels, import_devices
+from jobs_grpc.db.device_import import DeviceRow, TooManyLabels, import_devices
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
 from jobs_grpc.services.device_update import time_zones
 from jobs_grpc.services.selectors import check_labels
@@ -32,8 +32,8 @@ def add_command(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "import",
         help="import devices from a CSV file",
-        description="Add devices to the database of JOBS_OWNER_DATABASE_URL. The file is CSV in "
-        "UTF-8 with a header: device_id, and optionally group_id, time_zone, and label:KEY for "
+        description="Register devices in the database of JOBS_OWNER_DATABASE_URL. The file is CSV "
+        "in UTF-8 with a header: device_id, and optionally group_id, time_zone, and label:KEY for "
         "each label. A device can have several lines, one for each of its groups; the last line "
         "with a label or a time zone counts. Devices and memberships that exist stay. Labels and "
         "time zones replace those of the device; an empty cell changes nothing. If any line is "
@@ -54,23 +54,23 @@ def _import_devices(args: argparse.Namespace) -> None:
     if not is_tenant_id(args.tenant):
         raise CliError(f"--tenant {TENANT_RULE}", ExitCode.USAGE)
     with interrupt_on_stop_signals(), _open_file(args.file) as file:
-        members = _CsvMembers(args.file, file)
+        rows = _CsvRows(args.file, file)
         try:
-            with progress_line() as members.show_progress:
-                imported = run_until_stop_signal(import_devices(owner_dsn, args.tenant, members))
+            with progress_line() as rows.show_progress:
+                imported = run_until_stop_signal(import_devices(owner_dsn, args.tenant, rows))
         except TooManyLabels as e:
             raise CliError(f"nothing was imported: {e}", ExitCode.USAGE) from None
-    labeled = f", devices with new labels or time zone: {imported.labeled}"
+    changed = f", devices with new labels or time zone: {imported.changed}"
     print(
-        f"lines read: {members.line_count}, new devices: {imported.devices},"
-        f" new group memberships: {imported.memberships}{labeled if members.has_labels else ''}"
+        f"lines read: {rows.line_count}, new devices: {imported.devices},"
+        f" new group memberships: {imported.memberships}{changed if rows.has_labels else ''}"
     )
     for warning in imported.warnings:
         print_note(warning)
 
 
-class _CsvMembers:
-    """Iterates over the members in a CSV file. Raises CliError at the end if a line is invalid."""
+class _CsvRows:
+    """Iterates over the rows of a CSV file. Raises CliError at the end if a line is invalid."""
 
     def __init__(self, name: str, file: TextIO) -> None:
         self._name = name
@@ -80,7 +80,7 @@ class _CsvMembers:
         """Whether the file has labels or time zones."""
         self.show_progress: Callable[[str], None] | None = None
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[DeviceRow]:
         problems: list[str] = []
         try:
             reader = csv.DictReader(self._file, strict=True)
@@ -89,14 +89,14 @@ class _CsvMembers:
                 self.line_count += 1
                 if self.show_progress and self.line_count % _PROGRESS_LINES == 0:
                     self.show_progress(f"{self.line_count:,} lines")
-                member, problem = _read_row(row, label_keys)
+                device_row, problem = _read_row(row, label_keys)
                 if problem:
                     problems.append(f"{self._name}:{reader.line_num}: {problem}")
                     if len(problems) >= _MAX_REPORTED:
                         problems.append("…")
                         break
                 elif not problems:
-                    yield member
+                    yield device_row
         except UnicodeDecodeError:
             problems.append(f"{self._name}: must be UTF-8")
         except csv.Error as e:
@@ -123,24 +123,24 @@ class _CsvMembers:
         return keys
 
 
-def _read_row(row: dict[str, str], label_keys: Mapping[str, str]) -> tuple[Member, str]:
-    """Return the member of a row, and what is invalid about it; empty: nothing."""
+def _read_row(row: dict[str, str], label_keys: Mapping[str, str]) -> tuple[DeviceRow, str]:
+    """Return the device of a row, and what is invalid about it; empty: nothing."""
     if None in row or None in row.values():
-        return Member(""), "must have as many columns as the header"
-    member = Member(
+        return DeviceRow(""), "must have as many columns as the header"
+    device_row = DeviceRow(
         row["device_id"],
         row.get("group_id") or None,
         row.get("time_zone") or None,
         {key: row[column] for column, key in label_keys.items() if row[column]},
     )
-    violations = check(CancelExecutionRequest(job_id="any", device_id=member.device_id))
-    if member.group_id is not None:
-        violations += check(Stage(group_id=member.group_id))
-    violations += check_labels(member.labels)
+    violations = check(CancelExecutionRequest(job_id="any", device_id=device_row.device_id))
+    if device_row.group_id is not None:
+        violations += check(Stage(group_id=device_row.group_id))
+    violations += check_labels(device_row.labels)
     problems = [violation.description for violation in violations]
-    if member.time_zone is not None and member.time_zone not in time_zones():
+    if device_row.time_zone is not None and device_row.time_zone not in time_zones():
         problems.append("time_zone must be an IANA time zone, such as Europe/Berlin")
-    return member, "; ".join(problems)
+    return device_row, "; ".join(problems)
 
 
 def _open_file(name: str) -> TextIO:

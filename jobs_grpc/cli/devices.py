@@ -153,7 +153,7 @@ def _add_label(commands: Subparsers) -> None:
         f"Of up to {_MAX_UPDATED:,} devices, all change or none."
     )
     parser.add_argument(
-        "words",
+        "devices_and_labels",
         type=arguments.text,
         nargs="*",
         metavar="DEVICE",
@@ -187,7 +187,7 @@ async def _label(args: argparse.Namespace, fleet: FleetClient) -> None:
     jobs-grpc devices label pump-1 pump-2 model=x200 ring=canary beta-
     jobs-grpc devices label pump-3 --allow-missing --set-groups north pumps
     """
-    device_ids, labels, removed = _read_words(args.words)
+    device_ids, labels, removed = _read_devices_and_labels(args.devices_and_labels)
     device_ids = [*dict.fromkeys(device_ids + args.device)]
     fields = {
         "labels": bool(labels),
@@ -223,8 +223,8 @@ async def _label(args: argparse.Namespace, fleet: FleetClient) -> None:
     print_result(args, total, *lines)
 
 
-def _read_words(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
-    """Split words into ids of devices, labels to set and labels to remove."""
+def _read_devices_and_labels(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
+    """Split the arguments into ids of devices, labels to set and labels to remove."""
     device_ids: list[str] = []
     labels: dict[str, str] = {}
     removed: list[str] = []

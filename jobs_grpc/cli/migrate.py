@@ -60,7 +60,7 @@ def _migrate(args: argparse.Namespace) -> None:
                 role,
                 report,
                 require_citus=args.require_citus,
-                whose_device_tables=args.device_tables,
+                device_tables_manager=args.device_tables,
             )
         )
     for line in "\n".join(changes or ["the schema is current"]).split("\n"):

@@ -11,6 +11,7 @@ from functools import cache
 import asyncpg
 
 from jobs_grpc.db import schema
+from jobs_grpc.db.tenant_tables import TENANT_TABLES
 
 # The oldest major version that the tests have run on.
 _MIN_VERSION = 13
@@ -184,7 +185,7 @@ async def isolation_problems(connection: asyncpg.Connection) -> list[tuple[str, 
 @cache
 def _isolation_check() -> str:
     """Return checks/isolation.sql for run_command_on_all_nodes, which takes no parameters."""
-    tables = "ARRAY[" + ", ".join(f"'{table}'" for table in schema.TENANT_TABLES) + "]"
+    tables = "ARRAY[" + ", ".join(f"'{table}'" for table in TENANT_TABLES) + "]"
     shards = (
         f"{tables} || ARRAY(SELECT shard_name(logicalrelid, shardid, false) FROM pg_dist_shard"  # noqa: S608
         f" WHERE logicalrelid = ANY (ARRAY(SELECT to_regclass(t) FROM unnest({tables}) AS t)))"
@@ -205,16 +206,14 @@ _IS_REFERENCE_TABLE = (
 
 async def _tables(connection: asyncpg.Connection) -> Sequence[asyncpg.Record]:
     rows: Sequence[asyncpg.Record] = await connection.fetch(
-        schema.read_sql("citus/tables.sql"), [*_REFERENCE_TABLES, *schema.TENANT_TABLES]
+        schema.read_sql("citus/table_distribution.sql"), [*_REFERENCE_TABLES, *TENANT_TABLES]
     )
     return rows
 
 
 async def _require_tenant(connection: asyncpg.Connection) -> None:
     """Make policies raise an error instead of showing no rows if the tenant is not set."""
-    policies = await connection.fetch(
-        schema.read_sql("citus/policies.sql"), list(schema.TENANT_TABLES)
-    )
+    policies = await connection.fetch(schema.read_sql("citus/policies.sql"), list(TENANT_TABLES))
     for policy in policies:
         await connection.execute(
             f"ALTER POLICY tenant_isolation ON {policy['name']}"

@@ -13,8 +13,8 @@ _ROWS_PER_COPY = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A device, and optionally a group that it belongs to, its time zone and labels."""
+class DeviceRow:
+    """A line of the file: a device, and optionally one of its groups, its time zone and labels."""
 
     device_id: str
     group_id: str | None = None
@@ -32,16 +32,16 @@ class Imported:
 
     devices: int
     memberships: int
-    labeled: int
+    changed: int
     """The devices whose labels or time zone are new or have changed."""
     warnings: Sequence[str]
     """Of PostgreSQL, if the login may not update the statistics of the tables."""
 
 
-async def import_devices(owner_dsn: str, tenant_id: str, members: Iterable[Member]) -> Imported:
+async def import_devices(owner_dsn: str, tenant_id: str, rows: Iterable[DeviceRow]) -> Imported:
     """Add devices and memberships, and merge labels, in one transaction; then run ANALYZE.
 
-    If the transaction fails, nothing changes. `members` is read while it is sent, so it may be
+    If the transaction fails, nothing changes. `rows` is read while it is sent, so it may be
     larger than memory; errors that it raises end the import. A device may occur several times,
     with different groups; the last value of a label and the last time zone count. Raises
     TooManyLabels.
@@ -56,16 +56,16 @@ async def import_devices(owner_dsn: str, tenant_id: str, members: Iterable[Membe
             await connection.execute(await connection.fetchval(set_tenant, tenant_id))
             await connection.execute(schema.read_sql("import/begin.sql"))
             has_labels = False
-            rows = _rows(members)
-            while batch := list(itertools.islice(rows, _ROWS_PER_COPY)):
+            records = _records(rows)
+            while batch := list(itertools.islice(records, _ROWS_PER_COPY)):
                 has_labels = has_labels or any(zone or labels for *_, zone, labels in batch)
                 await connection.copy_records_to_table("jobs_import", records=batch)
             devices = await _insert(connection, "import/devices.sql", tenant_id)
             memberships = await _insert(connection, "import/memberships.sql", tenant_id)
-            labeled = 0
+            changed = 0
             # Without labels, the login needs no privileges on jobs.devices.
             if has_labels:
-                labeled = await _insert(connection, "import/labels.sql", tenant_id)
+                changed = await _insert(connection, "import/labels.sql", tenant_id)
                 await _check_label_counts(connection, tenant_id)
         # Autovacuum does it as well, but only after a minute or later. PostgreSQL skips, with a
         # warning, a table that the login may not analyze.
@@ -75,20 +75,20 @@ async def import_devices(owner_dsn: str, tenant_id: str, members: Iterable[Membe
             await connection.execute("ANALYZE public.device_state")
         if memberships:
             await connection.execute("ANALYZE public.device_group_members")
-        if labeled:
+        if changed:
             await connection.execute("ANALYZE jobs.devices")
-        return Imported(devices, memberships, labeled, warnings)
+        return Imported(devices, memberships, changed, warnings)
     finally:
         await connection.close()
 
 
-def _rows(
-    members: Iterable[Member],
+def _records(
+    rows: Iterable[DeviceRow],
 ) -> Iterator[tuple[int, str, str | None, str | None, str | None]]:
     """Yield the rows of the table of import/begin.sql."""
-    for line, m in enumerate(members):
-        labels = json.dumps(dict(m.labels), ensure_ascii=False) if m.labels else None
-        yield line, m.device_id, m.group_id, m.time_zone, labels
+    for line, row in enumerate(rows):
+        labels = json.dumps(dict(row.labels), ensure_ascii=False) if row.labels else None
+        yield line, row.device_id, row.group_id, row.time_zone, labels
 
 
 async def _check_label_counts(connection: asyncpg.Connection, tenant_id: str) -> None:

@@ -28,8 +28,8 @@ _SETS = {
     "nested loops": "SET enable_hashjoin = off\nSET enable_mergejoin = off",
     # Two tables are read in one order.
     "merge join": "SET enable_hashjoin = off\nSET enable_nestloop = off",
-    # A call takes one core, whatever it reads.
-    "no workers": "SET max_parallel_workers_per_gather = 0",
+    # A call uses one core, however much it reads.
+    "no parallel query": "SET max_parallel_workers_per_gather = 0",
     # The plan knows the limit and the range of keys.
     "custom plan": "SET plan_cache_mode = force_custom_plan",
     # The rows that a tenant may see must not be reused for another.

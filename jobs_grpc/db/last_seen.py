@@ -18,8 +18,8 @@ from jobs_grpc.db.pg_errors import is_outage
 
 logger = logging.getLogger(__name__)
 
-MAX_WAITING = 100_000
-"""Most devices that wait to be stored: up to 30 MB. Further ones are dropped."""
+MAX_QUEUED = 100_000
+"""Most devices whose times wait to be stored: up to 30 MB. Further ones are dropped."""
 
 CONNECTIONS = 1
 """Connections of each process, in addition to its pool."""
@@ -57,10 +57,10 @@ class LastSeen:
         self._watches: Counter[tuple[str, str]] = Counter()
         self._next_marks_of_watches = time.monotonic() + _WATCH_SECONDS
         self._failing = False
-        self.waiting = 0
+        self.queued = 0
         """The number of marks that are not stored."""
         self.dropped = 0
-        """How many marks were dropped, because MAX_WAITING others were not stored."""
+        """How many marks were dropped, because MAX_QUEUED others were not stored."""
 
     @property
     def enabled(self) -> bool:
@@ -73,10 +73,10 @@ class LastSeen:
             return
         devices = self._marks.get(tenant_id)
         if devices is None or device_id not in devices:
-            if self.waiting >= MAX_WAITING:
+            if self.queued >= MAX_QUEUED:
                 self.dropped += 1
                 return
-            self.waiting += 1
+            self.queued += 1
             if devices is None:
                 devices = self._marks[tenant_id] = {}
         devices[device_id] = time.monotonic()
@@ -110,7 +110,7 @@ class LastSeen:
             async with asyncio.timeout(min(grace, _CLOSE_TIMEOUT)):
                 await self._store()
         except TimeoutError:
-            logger.warning("%d times at which devices were last seen are not stored", self.waiting)
+            logger.warning("%d times at which devices were last seen are not stored", self.queued)
         finally:
             self._drop_connection()
 
@@ -159,7 +159,7 @@ class LastSeen:
                 # The device may have been seen again meanwhile.
                 if marks[device_id] == seen:
                     del marks[device_id]
-                    self.waiting -= 1
+                    self.queued -= 1
         if not marks:
             del self._marks[tenant_id]
 

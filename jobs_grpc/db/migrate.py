@@ -79,11 +79,11 @@ async def migrate(
     report: Report | None = None,
     *,
     require_citus: bool = False,
-    whose_device_tables: device_tables.Choice | None = None,
+    device_tables_manager: device_tables.Choice | None = None,
 ) -> list[str]:
     """Apply missing migrations, views and functions, and grant `role` what it needs.
 
-    For `whose_device_tables` see device_tables.py.
+    For `device_tables_manager` see device_tables.py.
 
     If the database has the extension citus, distribute the tables and functions. Calls `report`
     about once a second with what a long migration is doing. Returns one line per change. If it is
@@ -109,7 +109,7 @@ async def migrate(
             await _lock(connection, report)
             await connection.execute(_SET_LOCK_TIMEOUT)
             await execute_each(connection, schema.read_sql("bootstrap.sql"))
-            decided = await device_tables.decide(connection, whose_device_tables)
+            decided = await device_tables.decide(connection, device_tables_manager)
             adopted = await adopt(connection)
             missing = await _missing_migrations(connection)
             before = [migration for migration in missing if not migration.after_code]
@@ -122,7 +122,7 @@ async def migrate(
                 *await _repeat_deadlocked(
                     partial(_apply_code, connection, role, force=bool(before), on_citus=on_citus)
                 ),
-                *await _set_up_device_tables(connection, role, whose_device_tables),
+                *await _set_up_device_tables(connection, role, device_tables_manager),
                 *await _apply(connection, after),
             ]
     except (

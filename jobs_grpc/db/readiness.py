@@ -3,6 +3,7 @@
 import asyncpg
 
 from jobs_grpc.db import citus, schema
+from jobs_grpc.db.tenant_tables import TENANT_TABLES
 
 
 class NotReady(Exception):
@@ -42,9 +43,7 @@ async def isolation_problems(
 
     Raises NotReady if a node of a Citus cluster can't be checked.
     """
-    rows = await connection.fetch(
-        schema.read_sql("checks/isolation.sql"), list(schema.TENANT_TABLES)
-    )
+    rows = await connection.fetch(schema.read_sql("checks/isolation.sql"), list(TENANT_TABLES))
     problems = [(row["problem"], row["remedy"]) for row in rows]
     # What is wrong here is wrong on the other nodes as well, and its remedy is sent to them.
     if not problems and all_nodes and await citus.is_installed(connection):

@@ -10,22 +10,6 @@ from importlib.resources import files
 
 from jobs_grpc.db.function_settings import with_settings
 
-# The tables with a tenant_id. Each must have row-level security.
-TENANT_TABLES = (
-    "jobs.jobs",
-    "jobs.job_progress",
-    "jobs.job_executions",
-    "jobs.execution_attempts",
-    "jobs.job_failures",
-    "jobs.job_stages",
-    "jobs.job_failure_criteria",
-    "jobs.job_criterion_counts",
-    "jobs.job_labels",
-    "jobs.devices",
-    "public.device_state",
-    "public.device_group_members",
-)
-
 _MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
 
 # What calls and maintenance use.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import asyncpg
 
-from jobs_grpc.db.device_import import Member, import_devices
+from jobs_grpc.db.device_import import DeviceRow, import_devices
 
 DEMO_TENANT = "demo"
 DEMO_GROUPS = ("north", "south", "west")
@@ -31,13 +31,13 @@ async def load_demo_fleet(owner_dsn: str) -> None:
         has_labels = await connection.fetchval(_LABELED, DEMO_TENANT)
     finally:
         await connection.close()
-    members = _demo_members()
+    rows = _demo_rows()
     if has_labels:
-        members = (Member(m.device_id, m.group_id) for m in members)
-    await import_devices(owner_dsn, DEMO_TENANT, members)
+        rows = (DeviceRow(row.device_id, row.group_id) for row in rows)
+    await import_devices(owner_dsn, DEMO_TENANT, rows)
 
 
-def _demo_members() -> Iterator[Member]:
+def _demo_rows() -> Iterator[DeviceRow]:
     # Divisors that differ mix the labels.
     for number in range(1, DEMO_DEVICE_COUNT + 1):
         group = DEMO_GROUPS[number % len(DEMO_GROUPS)]
@@ -45,7 +45,7 @@ def _demo_members() -> Iterator[Member]:
         labels = {"site": site, "model": _MODELS[number // 7 % 10], "ring": _ring(number)}
         if number % 200 == 13:
             labels["quarantined"] = "overheating"
-        yield Member(f"device-{number:04}", group, time_zone, labels)
+        yield DeviceRow(f"device-{number:04}", group, time_zone, labels)
 
 
 def _ring(number: int) -> str:

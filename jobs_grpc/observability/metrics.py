@@ -240,7 +240,7 @@ def _last_seen(last_seen: LastSeen) -> Iterator[Metric]:
     yield _gauge(
         "jobs_last_seen_queued",
         "Devices whose last seen time waits to be stored.",
-        last_seen.waiting,
+        last_seen.queued,
     )
     yield _counter(
         "jobs_last_seen_dropped",

@@ -5,7 +5,7 @@ from typing import Any
 
 from jobs_grpc.contract.methods import METHODS, page_size
 from jobs_grpc.limits.memory_limit import response_bytes
-from jobs_grpc.services.pagination import MAX_ITEM_BYTES, MAX_RESPONSE_BYTES
+from jobs_grpc.services.response_pages import MAX_ITEM_BYTES, MAX_RESPONSE_BYTES
 
 SINGLE_ITEM_BYTES = response_bytes(MAX_ITEM_BYTES)
 """The memory of other responses, except with the largest of documents."""

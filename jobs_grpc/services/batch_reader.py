@@ -19,7 +19,7 @@ from jobs_grpc.errors import (
     ServerStopping,
 )
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation, response_bytes
-from jobs_grpc.services.pagination import MAX_RESPONSE_BYTES, PAUSE_BYTES
+from jobs_grpc.services.response_pages import MAX_RESPONSE_BYTES, PAUSE_BYTES
 
 logger = logging.getLogger(__name__)
 

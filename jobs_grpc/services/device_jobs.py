@@ -14,8 +14,7 @@ from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
-from jobs_grpc.services import pagination, validation
-from jobs_grpc.services.conversions import device_execution_fields
+from jobs_grpc.services import page_tokens, validation
 from jobs_grpc.services.execution_updates import (
     parse_status_details,
     parse_update,
@@ -24,6 +23,8 @@ from jobs_grpc.services.execution_updates import (
 from jobs_grpc.services.execution_watch import ExecutionWatch
 from jobs_grpc.services.poll_after import PollAfter
 from jobs_grpc.services.report_stream import ReportStream
+from jobs_grpc.services.response_pages import fill_page
+from jobs_grpc.services.row_conversions import device_execution_fields
 
 
 class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
@@ -59,7 +60,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> pb.ListPendingExecutionsResponse:
         tenant_id, device_id = self._calling_device()
         limit = _pending_limit(request)
-        after_status, after_queued_at, after_job_id = pagination.parse_pending_token(
+        after_status, after_queued_at, after_job_id = page_tokens.parse_pending_token(
             request, device_id
         )
         rows = await self._store.list_pending_executions(
@@ -72,9 +73,9 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         )
         response = pb.ListPendingExecutionsResponse()
         fields = map(device_execution_fields, rows)
-        if await pagination.fill_page(response.executions, fields, limit, self._pause):
+        if await fill_page(response.executions, fields, limit, self._pause):
             last = rows[len(response.executions) - 1]
-            response.next_page_token = pagination.page_token(
+            response.next_page_token = page_tokens.page_token(
                 request, device_id, last["status"], last["queued_at"], last["job_id"]
             )
         else:

@@ -8,12 +8,12 @@ from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, ListJobExecutionsResponse
 
 from jobs_grpc.db.store import Row
 from jobs_grpc.limits.fair_slots import Pause
-from jobs_grpc.services.conversions import (
+from jobs_grpc.services.response_pages import PAUSE_BYTES, max_page_bytes
+from jobs_grpc.services.row_conversions import (
     END_CAUSE_NUMBERS,
     EXECUTION_STATUS_NUMBERS,
     set_timestamp,
 )
-from jobs_grpc.services.pagination import PAUSE_BYTES, max_page_bytes
 from jobs_grpc.services.struct_json import from_json
 from jobs_grpc.services.wire_format import varint
 

@@ -17,7 +17,7 @@ from jobs_grpc.errors import (
 )
 from jobs_grpc.limits.fair_slots import Pause
 from jobs_grpc.services import validation
-from jobs_grpc.services.conversions import (
+from jobs_grpc.services.row_conversions import (
     MessageFields,
     device_execution_fields,
     device_execution_summary,

@@ -9,15 +9,16 @@ from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.contract.methods import page_size
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.limits.fair_slots import FairSlots
-from jobs_grpc.services import pagination, validation
-from jobs_grpc.services.conversions import (
+from jobs_grpc.services import page_tokens, validation
+from jobs_grpc.services.device_update import device_changes
+from jobs_grpc.services.job_request import target_request
+from jobs_grpc.services.response_pages import fill_page
+from jobs_grpc.services.rollout_validation import check_rollout
+from jobs_grpc.services.row_conversions import (
     MessageFields,
     execution_fields_with_job_id,
     timestamp_fields,
 )
-from jobs_grpc.services.device_update import device_changes
-from jobs_grpc.services.job_request import target_request
-from jobs_grpc.services.rollout_validation import check_rollout
 from jobs_grpc.services.selectors import parse_field
 from jobs_grpc.services.targets import (
     PreviewLimit,
@@ -62,13 +63,13 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             current_principal().tenant_id,
             terms=selector.terms_json,
             prefix=request.device_id_prefix,
-            after=pagination.parse_id_token(request),
+            after=page_tokens.parse_id_token(request),
             limit=limit,
         )
         # The last row may only say where the next page starts.
         next_page = devices[-1]["device_id"] if devices and devices[-1]["labels"] is None else ""
         response = pb.ListDevicesResponse()
-        is_full = await pagination.fill_page(
+        is_full = await fill_page(
             response.devices,
             map(device_fields, devices[:-1] if next_page else devices),
             limit,
@@ -77,7 +78,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         if is_full:
             next_page = response.devices[-1].device_id
         if next_page:
-            response.next_page_token = pagination.id_token(request, next_page)
+            response.next_page_token = page_tokens.id_token(request, next_page)
         return response
 
     async def GetDevice(
@@ -88,7 +89,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             current_principal().tenant_id, device_id=request.device_id, limit=_QUEUE_LIMIT
         )
         response = pb.GetDeviceResponse(device=device_fields(device))
-        await pagination.fill_page(
+        await fill_page(
             response.executions,
             map(execution_fields_with_job_id, executions),
             _QUEUE_LIMIT,
@@ -139,7 +140,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         rows = await self._store.list_groups(
             current_principal().tenant_id,
             prefix=request.group_id_prefix,
-            after=pagination.parse_id_token(request),
+            after=page_tokens.parse_id_token(request),
             limit=limit,
             max_counted=_MAX_COUNTED,
         )
@@ -147,7 +148,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         has_more = bool(rows) and rows[-1]["device_count"] is None
         response = pb.ListGroupsResponse(groups=map(_group, rows[:-1] if has_more else rows))
         if has_more:
-            response.next_page_token = pagination.id_token(request, response.groups[-1].group_id)
+            response.next_page_token = page_tokens.id_token(request, response.groups[-1].group_id)
         return response
 
     async def PreviewTarget(

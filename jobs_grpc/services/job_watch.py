@@ -11,7 +11,7 @@ from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import JobNotFound
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.services.batch_reader import BatchReader, Encode
-from jobs_grpc.services.pagination import MAX_RESPONSE_BYTES
+from jobs_grpc.services.response_pages import MAX_RESPONSE_BYTES
 from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES, job_details_fields
 from jobs_grpc.services.targets import MAX_TARGET_BYTES
 from jobs_grpc.services.watch_group import Changed

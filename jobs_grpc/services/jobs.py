@@ -25,27 +25,18 @@ from jobs_grpc.errors import (
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services import validation
-from jobs_grpc.services.conversions import (
-    MessageFields,
-    execution_fields,
-    execution_fields_with_job_id,
-    job_fields,
-    optional_or,
-    timestamp_fields,
-    to_pg_micros,
-)
 from jobs_grpc.services.execution_page import append_executions
 from jobs_grpc.services.job_request import DEFAULT_EXPIRES_IN_HOURS, job_request
 from jobs_grpc.services.job_update import changed_rollout, check_update
 from jobs_grpc.services.job_watch import JobWatch
-from jobs_grpc.services.pagination import (
+from jobs_grpc.services.page_tokens import (
     check_job,
-    fill_page,
     page_token,
     parse_int32,
     parse_micros,
     parse_token,
 )
+from jobs_grpc.services.response_pages import fill_page
 from jobs_grpc.services.rollout_conversions import job_details_fields
 from jobs_grpc.services.rollout_json import failure_criteria_json, rollout_json
 from jobs_grpc.services.rollout_validation import (
@@ -53,6 +44,15 @@ from jobs_grpc.services.rollout_validation import (
     check_rollout,
     has_time_gate,
     requires_approval,
+)
+from jobs_grpc.services.row_conversions import (
+    MessageFields,
+    execution_fields,
+    execution_fields_with_job_id,
+    job_fields,
+    optional_or,
+    timestamp_fields,
+    to_pg_micros,
 )
 from jobs_grpc.services.selectors import ID_KEYS, Selector, check_labels, parse_field
 from jobs_grpc.services.struct_json import to_json

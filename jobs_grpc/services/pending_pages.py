@@ -10,8 +10,8 @@ from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution, WatchPendingExecution
 
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.services.batch_reader import Encode
-from jobs_grpc.services.conversions import watched_execution_fields
-from jobs_grpc.services.pagination import max_page_bytes
+from jobs_grpc.services.response_pages import max_page_bytes
+from jobs_grpc.services.row_conversions import watched_execution_fields
 from jobs_grpc.services.struct_json import document_to_wire_format, to_wire_format
 from jobs_grpc.services.wire_format import bytes_field
 

@@ -24,8 +24,8 @@ from jobs_grpc.errors import (
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation, decoded_bytes, response_bytes
 from jobs_grpc.services import validation
-from jobs_grpc.services.conversions import MessageFields
 from jobs_grpc.services.execution_updates import parse_update, updated_execution
+from jobs_grpc.services.row_conversions import MessageFields
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 from fleet.jobs.v1.jobs_pb2 import FailureCriterion, JobStage
 
 from jobs_grpc.db.store import Row
-from jobs_grpc.services.conversions import (
+from jobs_grpc.services.row_conversions import (
     EXECUTION_COUNTS,
     EXECUTION_STATUS_NUMBERS,
     MessageFields,

@@ -13,7 +13,7 @@ from jobs_grpc.contract.field_rules import rules_of
 from jobs_grpc.db.store import Row
 from jobs_grpc.errors import TooManyPreviews, Violation
 from jobs_grpc.services import selectors
-from jobs_grpc.services.conversions import MessageFields
+from jobs_grpc.services.row_conversions import MessageFields
 from jobs_grpc.services.selectors import SelectorError
 
 # See target_digest.sql.

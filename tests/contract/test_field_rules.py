@@ -18,7 +18,7 @@ pb: Any = jobs_pb2
 
 # Fields of requests that may have any value of their type.
 WITHOUT_RULE = {
-    # pagination.py rejects tokens that the server has not made.
+    # page_tokens.py rejects tokens that the server has not made.
     "fleet.jobs.v1.ListJobsRequest.page_token",
     "fleet.jobs.v1.ListJobExecutionsRequest.page_token",
     "fleet.jobs.v1.ListExecutionAttemptsRequest.page_token",

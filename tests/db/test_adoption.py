@@ -48,7 +48,7 @@ async def _migrate(database: Database) -> list[str]:
     return await migrate(
         database.owner_dsn,
         RequestRole.from_dsn(database.request_dsn),
-        whose_device_tables="own",
+        device_tables_manager="own",
     )
 
 

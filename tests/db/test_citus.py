@@ -9,6 +9,7 @@ from jobs_grpc.db import citus, schema
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
 from jobs_grpc.db.pg_errors import is_shard_moved
 from jobs_grpc.db.readiness import isolation_problems
+from jobs_grpc.db.tenant_tables import TENANT_TABLES
 from tests.support.database import Database
 from tests.support.postgres import Postgres, connect, execute_on_node
 from tests.support.server import running_server
@@ -69,7 +70,7 @@ async def test_tables_with_a_tenant_are_distributed_and_co_located(empty: Databa
     kinds = await _kinds(empty)
     references = {"jobs.migrations", "jobs.schema_code", "jobs.device_tables"}
     distributed = {name for name, kind in kinds.items() if kind == "distributed"}
-    assert distributed == _without_schema(schema.TENANT_TABLES)
+    assert distributed == _without_schema(TENANT_TABLES)
     assert {name for name, kind in kinds.items() if kind == "reference"} == references
     groups = "SELECT DISTINCT colocation_id FROM citus_tables WHERE citus_table_type <> 'reference'"
     assert len(await empty.owner.fetch(groups)) == 1
@@ -111,7 +112,7 @@ async def test_existing_database_is_distributed_with_its_rows(
             await server.device(tenant, "d00001").start("j")
     await postgres.create_citus(await plain.owner.fetchval("SELECT current_database()"))
 
-    tables = ", ".join(schema.TENANT_TABLES)
+    tables = ", ".join(TENANT_TABLES)
     assert await _migrate(plain) == [f"distributed by tenant_id: {tables}"]
 
     assert await plain.owner.fetchval("SELECT count(*) FROM jobs.job_executions") == 30
@@ -141,7 +142,7 @@ async def test_failed_distribution_changes_nothing_and_can_be_repeated(
 
     assert len(await _migrate(plain)) == 1
 
-    assert len(await _kinds(plain)) == len(schema.TENANT_TABLES) + 2
+    assert len(await _kinds(plain)) == len(TENANT_TABLES) + 2
 
 
 async def test_later_migration_changes_a_distributed_database(
@@ -276,7 +277,7 @@ async def test_session_without_a_tenant_gets_an_error_instead_of_no_rows(
     await _migrate(empty)
     request = await asyncpg.connect(empty.request_dsn)
 
-    for table in schema.TENANT_TABLES:
+    for table in TENANT_TABLES:
         with pytest.raises(asyncpg.UndefinedObjectError, match=r'parameter "app\.tenant_id"') as e:
             await request.fetch(f"SELECT * FROM {table} WHERE tenant_id = 'acme'")
         assert is_shard_moved(e.value)

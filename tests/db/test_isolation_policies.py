@@ -3,9 +3,9 @@
 import asyncpg
 import pytest
 
-from jobs_grpc.db import schema
 from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.db.readiness import NotIsolated, check_ready
+from jobs_grpc.db.tenant_tables import TENANT_TABLES
 from tests.support.database import Database
 
 pytestmark = pytest.mark.single_node("Citus does not send a session's settings to other nodes")
@@ -85,9 +85,7 @@ async def _visible_rows(database: Database, tenant: str | None) -> int:
     try:
         if tenant is not None:
             await request.execute("SELECT set_config('app.tenant_id', $1, false)", tenant)
-        return sum(
-            [await request.fetchval(f"SELECT count(*) FROM {t}") for t in schema.TENANT_TABLES]
-        )
+        return sum([await request.fetchval(f"SELECT count(*) FROM {t}") for t in TENANT_TABLES])
     finally:
         await request.close()
 

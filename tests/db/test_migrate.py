@@ -11,6 +11,7 @@ import pytest
 from jobs_grpc.db import schema
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
 from jobs_grpc.db.readiness import NotIsolated, NotReady, check_ready
+from jobs_grpc.db.tenant_tables import TENANT_TABLES
 from tests.support.database import Database
 from tests.support.health import wait_until_healthy
 from tests.support.postgres import Postgres, connect
@@ -20,7 +21,7 @@ BEFORE_CODE = [f"applied migration {m.label}" for m in schema.migrations() if no
 CODE = "applied views and functions"
 OWN = "the device tables are own"
 PLATFORM = "the device tables are the platform's"
-DISTRIBUTED = f"distributed by tenant_id: {', '.join(schema.TENANT_TABLES)}"
+DISTRIBUTED = f"distributed by tenant_id: {', '.join(TENANT_TABLES)}"
 VIEWS = [name for name, sql in schema.code().items() if "CREATE OR REPLACE VIEW" in sql]
 AFTER_CODE = [f"applied migration {m.label}" for m in schema.migrations() if m.after_code]
 
@@ -496,12 +497,14 @@ async def test_option_makes_device_tables_own_and_the_platforms_again(
     await migrate(empty.owner_dsn, empty.role)
     index = "SELECT to_regclass('public.device_group_members_by_device') IS NOT NULL"
 
-    assert await migrate(empty.owner_dsn, empty.role, whose_device_tables="own") == [OWN]
+    assert await migrate(empty.owner_dsn, empty.role, device_tables_manager="own") == [OWN]
     assert await writable_tables(empty) == ["device_group_members", "device_state"]
     assert await empty.owner.fetchval(index)
     assert await migrate(empty.owner_dsn, empty.role) == []
 
-    assert await migrate(empty.owner_dsn, empty.role, whose_device_tables="platform") == [PLATFORM]
+    assert await migrate(empty.owner_dsn, empty.role, device_tables_manager="platform") == [
+        PLATFORM
+    ]
     assert await writable_tables(empty) == []
 
 
@@ -532,10 +535,10 @@ async def test_device_tables_are_own_only_when_calls_can_write_to_them(
     await empty.owner.execute(tables)
 
     if problem is None:
-        await migrate(empty.owner_dsn, empty.role, whose_device_tables="own")
+        await migrate(empty.owner_dsn, empty.role, device_tables_manager="own")
     else:
         with pytest.raises(MigrationError, match=re.escape(problem)):
-            await migrate(empty.owner_dsn, empty.role, whose_device_tables="own")
+            await migrate(empty.owner_dsn, empty.role, device_tables_manager="own")
 
 
 async def test_server_waits_for_privileges_on_own_device_tables(empty: EmptyDatabase) -> None:

@@ -422,7 +422,7 @@ async def test_doctor_reports_whose_the_device_tables_are(doctor: Doctor, fresh:
     assert (found.status, found.detail.partition(":")[0]) == ("OK", "own")
 
     role = RequestRole.from_dsn(fresh.request_dsn)
-    await migrate(fresh.owner_dsn, role, whose_device_tables="platform")
+    await migrate(fresh.owner_dsn, role, device_tables_manager="platform")
 
     [found] = await doctor("device-tables")
     assert (found.status, found.detail.partition(":")[0]) == ("OK", "the platform's")

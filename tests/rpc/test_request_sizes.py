@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor
 from grpc import StatusCode
 
 from jobs_grpc.contract.methods import METHODS
-from jobs_grpc.services import pagination
+from jobs_grpc.services import page_tokens
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
@@ -93,7 +93,7 @@ async def test_request_without_document_is_rejected_when_it_is_larger_than_16_ki
 def test_request_with_the_longest_page_token_has_less_than_16_kib() -> None:
     longest_id = "\U0001f600" * 256
     request = device_pb.ListPendingExecutionsRequest(limit=100)
-    request.page_token = pagination.page_token(
+    request.page_token = page_tokens.page_token(
         request, longest_id, "IN_PROGRESS", 2**55, longest_id
     )
 

@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.limits.memory_limit import response_bytes
 from jobs_grpc.rpc.response_sizes import page_size_estimator
-from jobs_grpc.services.pagination import max_page_bytes
+from jobs_grpc.services.response_pages import max_page_bytes
 from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES
 from jobs_grpc.services.rollout_validation import MAX_CRITERIA_BYTES, MAX_ROLLOUT_BYTES
 

@@ -7,9 +7,9 @@ import pytest
 from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, ListJobExecutionsResponse
 
 from jobs_grpc.db.store import Row
-from jobs_grpc.services.conversions import execution_fields
 from jobs_grpc.services.execution_page import append_executions
-from jobs_grpc.services.pagination import MAX_RESPONSE_BYTES
+from jobs_grpc.services.response_pages import MAX_RESPONSE_BYTES
+from jobs_grpc.services.row_conversions import execution_fields
 
 
 async def pause() -> None:

@@ -201,7 +201,7 @@ async def test_last_seen_survives_an_outage_and_is_logged_once(
 async def test_metrics_count_devices_that_wait_and_marks_that_are_dropped(
     database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(last_seen, "MAX_WAITING", 2)
+    monkeypatch.setattr(last_seen, "MAX_QUEUED", 2)
     await database.add_devices(tenant, 3)
     async with running_server(database.request_dsn, **RARELY, **METRICS_ON) as server:
         for device in ("d00001", "d00002", "d00003", "d00001"):
@@ -220,7 +220,7 @@ async def test_at_most_100_000_marks_are_kept() -> None:
     for number in range(100_010):
         marks.mark(f"tenant-{number % 7}", f"device-{number}")
 
-    assert (marks.waiting, marks.dropped) == (100_000, 10)
+    assert (marks.queued, marks.dropped) == (100_000, 10)
 
 
 async def test_last_seen_never_moves_back(database: Database, tenant: str) -> None:

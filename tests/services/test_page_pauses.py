@@ -6,7 +6,7 @@ import pytest
 from fleet.jobs.v1.jobs_pb2 import ListJobExecutionsResponse, ListJobsResponse
 
 from jobs_grpc.services.execution_page import append_executions
-from jobs_grpc.services.pagination import fill_page
+from jobs_grpc.services.response_pages import fill_page
 from tests.services.test_execution_page import VALUES, page_row
 
 

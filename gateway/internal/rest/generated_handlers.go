@@ -37,7 +37,7 @@ func NewRoutes(
 				continue
 			}
 			if op.Handler = generated(method, r.Template); op.Handler == nil {
-				return nil, fmt.Errorf("%s %s: no rule in jobs.gateway.yaml", method, r.Template)
+				return nil, fmt.Errorf("%s %s: no rule in rest_routes.yaml", method, r.Template)
 			}
 		}
 	}

@@ -51,7 +51,7 @@ func OmitsIfEmpty(field protoreflect.FieldDescriptor) bool {
 	return omittedIfEmpty[field.FullName()]
 }
 
-// Marshal writes a message, or a field of one that is a response_body in jobs.gateway.yaml. It writes every field
+// Marshal writes a message, or a field of one that is a response_body in rest_routes.yaml. It writes every field
 // by its proto name; an unset field is null, or false if it is a bool. protojson would omit unset optional fields and
 // oneof members.
 func Marshal(v any) ([]byte, error) {

@@ -8,7 +8,7 @@ import (
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/gatewaytest"
 )
 
-// A new method without a rule in jobs.gateway.yaml would be missing from the REST API.
+// A new method without a rule in rest_routes.yaml would be missing from the REST API.
 func TestRoutes_CoverEveryUnaryMethod(t *testing.T) {
 	routes, err := Load(gatewaytest.OpenAPI(), nil)
 	if err != nil {

@@ -1,4 +1,4 @@
--- depends on: apply_rollout_rules, check_active_job_limit, check_device_list, check_expiry, check_stage_sizes, check_target, create_executions, create_staged_executions, job_states, minimum_rollout_time, preview_targets, target_digest, target_hashes
+-- depends on: apply_rollout_rules, check_active_job_limit, check_device_list, check_time_for_rollout, check_stage_sizes, check_target, create_executions, create_staged_executions, job_states, minimum_rollout_time, preview_targets, target_digest, target_hashes
 -- Creates a job and an execution for each targeted device. If the same request, of any user, created the
 -- job before, changes nothing and returns the same result. With p_validate_only, checks the request and
 -- returns what it would do, but writes nothing.
@@ -219,7 +219,7 @@ BEGIN
                 WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
             END IF;
         END IF;
-        PERFORM jobs.check_expiry(v_minimum_time, v_expires_in_hours * 3600);
+        PERFORM jobs.check_time_for_rollout(v_minimum_time, v_expires_in_hours * 3600);
     END IF;
     expires_at := v_expires_at;
     IF NOT p_validate_only THEN

@@ -65,7 +65,7 @@ BEGIN
         )
         INTO v_ids
         USING p_tenant_id, v_candidates.device_ids, p_limit + 1;
-        v_last := v_candidates.reach;
+        v_last := v_candidates.complete_up_to;
     ELSIF p_terms = '[]' THEN
         v_ids := ARRAY(
             SELECT d.device_id

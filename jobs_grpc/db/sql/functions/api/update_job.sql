@@ -1,4 +1,4 @@
--- depends on: check_job_expiry, job_details
+-- depends on: check_time_for_rest_of_rollout, job_details
 -- Changes the settings that p_fields names, of a job that is IN_PROGRESS or paused, or its labels and
 -- description in any status. Then applies the rules of the job, and returns it.
 --
@@ -109,7 +109,7 @@ BEGIN
     END IF;
     -- After the rules, which may open the next stage.
     IF p_fields && '{expires_at,rollout.stages}' AND NOT v_is_expired THEN
-        PERFORM jobs.check_job_expiry(p_tenant_id, p_job_id, v_job.locked_at);
+        PERFORM jobs.check_time_for_rest_of_rollout(p_tenant_id, p_job_id, v_job.locked_at);
     END IF;
 
     RETURN QUERY

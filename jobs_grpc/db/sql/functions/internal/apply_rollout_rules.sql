@@ -33,6 +33,6 @@ BEGIN
         RETURN;
     END IF;
     IF v_has_stages THEN
-        PERFORM jobs.open_stages(p_tenant_id, p_job_id, p_now);
+        PERFORM jobs.apply_gates(p_tenant_id, p_job_id, p_now);
     END IF;
 END $$;

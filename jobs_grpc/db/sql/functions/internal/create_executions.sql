@@ -11,7 +11,7 @@ CREATE OR REPLACE FUNCTION jobs.create_executions(
     p_now timestamptz
 ) RETURNS integer
 LANGUAGE plpgsql
--- settings: merge join, no workers, no jit
+-- settings: merge join, no parallel query, no jit
 AS $$
 DECLARE
     v_executions integer;

@@ -16,7 +16,7 @@ CREATE OR REPLACE FUNCTION jobs.create_staged_executions(
     OUT stage_sizes integer[]
 )
 LANGUAGE plpgsql
--- settings: merge join, no workers, no jit
+-- settings: merge join, no parallel query, no jit
 AS $$
 DECLARE
     v_rollout jsonb := p_request -> 'rollout';
@@ -50,7 +50,7 @@ BEGIN
                     ORDER BY s.stage
                 )
             )) WITH ORDINALITY AS s (size, stage)
-        ), layout AS MATERIALIZED (
+        ), stage_positions AS MATERIALIZED (
             -- By position: the stages that claim devices, the others, and the devices without a stage.
             SELECT array_agg(s.positions_before + 1 ORDER BY s.is_unclaimed, s.stage)
                        || sum(s.size) + 1 AS starts,
@@ -72,9 +72,9 @@ BEGIN
             (tenant_id, job_id, device_id, queued_at, last_updated_at, stage, rank)
         SELECT $1, $3, p.device_id, $4, $4, p.stages[p.n], p.position + p.rank_offsets[p.n]
         FROM (
-            SELECT p.device_id, p.position, l.stages, l.rank_offsets,
-                   width_bucket(p.position, l.starts) AS n
-            FROM layout l
+            SELECT p.device_id, p.position, s.stages, s.rank_offsets,
+                   width_bucket(p.position, s.starts) AS n
+            FROM stage_positions s
             CROSS JOIN (SELECT p.device_id, p.position FROM positions p ORDER BY p.device_id) p
             OFFSET 0
         ) p

@@ -18,7 +18,7 @@ CREATE OR REPLACE FUNCTION jobs.preview_targets(
     OUT target_digest text
 )
 LANGUAGE plpgsql STABLE
--- settings: index, merge join, no workers, no jit
+-- settings: index, merge join, no parallel query, no jit
 AS $$
 DECLARE
     v_stages jsonb := p_request -> 'rollout' -> 'stages';

@@ -1,6 +1,6 @@
--- Returns the devices that a selector names or, otherwise, the members of its groups, in the order of
--- device_id from p_first to before p_end, and the terms that are still to be checked. No other device up
--- to `reach` matches; NULL: none at all. device_ids is NULL if the selector has no such term.
+-- Returns the devices that `device_id` terms name or, otherwise, the members of the selector's groups, from
+-- p_first to before p_end in the order of device_id, and the terms still to check. The list is complete up
+-- to complete_up_to; NULL: it is complete. device_ids is NULL if no term limits the devices.
 --
 -- Reads about p_max_examined memberships, or fewer if they fill a page of p_limit. The caller has set
 -- the tenant.
@@ -12,7 +12,7 @@ CREATE OR REPLACE FUNCTION jobs.selector_candidates(
     p_limit integer,
     p_max_examined integer,
     OUT device_ids text[],
-    OUT reach text,
+    OUT complete_up_to text,
     OUT other_terms jsonb
 )
 LANGUAGE plpgsql STABLE
@@ -34,15 +34,15 @@ BEGIN
         RETURN;
     END IF;
 
-    -- The term whose members reach furthest has the fewest. Only three terms, those with the fewest
-    -- groups, so that enough members of each group are read.
-    SELECT r.device_ids, r.reach, p_terms - (r.position - 1)::integer
-    INTO device_ids, reach, other_terms
+    -- The term whose list is complete up to the greatest device_id has the fewest members. Only three
+    -- terms, those with the fewest groups, so that enough members of each group are read.
+    SELECT r.device_ids, r.complete_up_to, p_terms - (r.position - 1)::integer
+    INTO device_ids, complete_up_to, other_terms
     FROM (
         SELECT t.position,
                coalesce(array_agg(DISTINCT m.device_id ORDER BY m.device_id)
                             FILTER (WHERE m.device_id IS NOT NULL), '{}') AS device_ids,
-               min(m.device_id) FILTER (WHERE m.is_last) AS reach
+               min(m.device_id) FILTER (WHERE m.is_last) AS complete_up_to
         FROM (
             SELECT t.position, t.group_ids,
                    least(
@@ -73,14 +73,14 @@ BEGIN
         ) m ON true
         GROUP BY t.position
     ) r
-    ORDER BY r.reach IS NULL DESC, r.reach DESC, cardinality(r.device_ids)
+    ORDER BY r.complete_up_to IS NULL DESC, r.complete_up_to DESC, cardinality(r.device_ids)
     LIMIT 1;
 
     -- Beyond it, a group can have members that were not read.
-    IF reach IS NOT NULL THEN
+    IF complete_up_to IS NOT NULL THEN
         device_ids := ARRAY(
             SELECT c.device_id FROM unnest(device_ids) WITH ORDINALITY AS c (device_id, n)
-            WHERE c.device_id COLLATE "C" <= reach
+            WHERE c.device_id COLLATE "C" <= complete_up_to
             ORDER BY c.n
         );
     END IF;

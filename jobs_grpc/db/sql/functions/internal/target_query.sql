@@ -77,7 +77,7 @@ BEGIN
         SELECT FROM jobs.selector_candidates(
             p_tenant_id, v_terms, '', repeat(chr(1114111), 257), NULL, c_small
         ) c
-        WHERE c.device_ids IS NOT NULL AND c.reach IS NULL
+        WHERE c.device_ids IS NOT NULL AND c.complete_up_to IS NULL
     ) THEN
         -- Called again by the query, so that the candidates are of the same snapshot.
         v_is_device := false;

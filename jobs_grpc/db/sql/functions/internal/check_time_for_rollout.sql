@@ -1,6 +1,6 @@
 -- Raises EXPIRY_TOO_EARLY unless a rollout can end before the job expires. The facts of the error are
 -- both numbers of seconds, the first five stages that take time, and the number of such stages.
-CREATE OR REPLACE FUNCTION jobs.check_expiry(
+CREATE OR REPLACE FUNCTION jobs.check_time_for_rollout(
     p_minimum_time jsonb,    -- see minimum_rollout_time
     p_seconds_left numeric   -- until the job expires; NULL: it never does
 ) RETURNS void

@@ -8,7 +8,11 @@ from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
 from fleet.jobs.v1.jobs_pb2 import Job, JobExecution
 
 from jobs_grpc.db.store import Row
-from jobs_grpc.services import conversions
+from jobs_grpc.services.row_conversions import (
+    device_execution_fields,
+    execution_fields,
+    job_fields,
+)
 
 EXECUTION_STATUSES = [
     ("TIMED_OUT", JobExecution.TIMED_OUT),
@@ -28,7 +32,7 @@ def test_job_status_is_unspecified_when_unknown(status: str, expected: int) -> N
     counts = dict.fromkeys(
         ("queued", "in_progress", "succeeded", "failed", "timed_out", "rejected"), 0
     )
-    job = Job(**conversions.job_fields(row(counts | {"status": status, "document_params": "{}"})))
+    job = Job(**job_fields(row(counts | {"status": status, "document_params": "{}"})))
 
     assert job.status == expected
 
@@ -37,5 +41,5 @@ def test_job_status_is_unspecified_when_unknown(status: str, expected: int) -> N
 def test_execution_status_is_unspecified_when_unknown(status: str, expected: int) -> None:
     execution_row = row({"status": status})
 
-    assert JobExecution(**conversions.execution_fields(execution_row)).status == expected
-    assert DeviceExecution(**conversions.device_execution_fields(execution_row)).status == expected
+    assert JobExecution(**execution_fields(execution_row)).status == expected
+    assert DeviceExecution(**device_execution_fields(execution_row)).status == expected

@@ -1,7 +1,7 @@
 -- Checks the gate of a job's open stage. If it is met, opens the next stage, and repeats the check for
 -- that stage. Pauses the job if the gate cannot be met anymore. The caller holds the job lock, has set
 -- the tenant, and has checked that the job has a rollout and is neither finished nor paused.
-CREATE OR REPLACE FUNCTION jobs.open_stages(
+CREATE OR REPLACE FUNCTION jobs.apply_gates(
     p_tenant_id text, p_job_id text, p_now timestamptz
 ) RETURNS void
 LANGUAGE plpgsql

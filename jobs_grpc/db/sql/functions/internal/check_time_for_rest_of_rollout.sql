@@ -1,7 +1,7 @@
--- depends on: check_expiry, minimum_rollout_time, release_progress_at
+-- depends on: check_time_for_rollout, minimum_rollout_time, release_progress_at
 -- Raises EXPIRY_TOO_EARLY unless the rest of a job's rollout can end before the job expires; assumes that
 -- a pause ends now. The job has not expired. The caller holds the job lock and has set the tenant.
-CREATE OR REPLACE FUNCTION jobs.check_job_expiry(
+CREATE OR REPLACE FUNCTION jobs.check_time_for_rest_of_rollout(
     p_tenant_id text, p_job_id text, p_now timestamptz
 ) RETURNS void
 LANGUAGE plpgsql
@@ -35,7 +35,7 @@ BEGIN
     INTO v_stages, v_sizes
     FROM jobs.job_stages s
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
-    PERFORM jobs.check_expiry(
+    PERFORM jobs.check_time_for_rollout(
         jobs.minimum_rollout_time(v_stages, v_sizes, v_job.open_stage, v_job.released,
                                   v_job.open_seconds, v_job.met_seconds),
         extract(epoch FROM v_job.expires_at - p_now)
