@@ -274,7 +274,8 @@ class TargetEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB03
         super().__init__(
             "No device matches target_selector"
             if failed_in is None
-            else f"No device matches target_failed_in: what failed in job {failed_in}",
+            else f"No device matches target_failed_in: job {failed_in} has no such failed"
+            " executions on existing devices",
             jobId=job_id,
         )
 
@@ -285,13 +286,13 @@ class StageEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB026
     def __init__(self, stage: str, group_id: str | None, selector: str | None) -> None:
         """One of `group_id` and `selector` is set."""
         devices, field = (
-            (f"that matches {selector}", "selector")
+            (f"matches {selector}", "selector")
             if group_id is None
-            else (f"of group {group_id}", "group_id")
+            else (f"is in group {group_id}", "group_id")
         )
         super().__init__(
-            f"Stage {stage} has no devices: the job targets no device {devices}, or"
-            f" earlier stages have them all; correct {field} or set allow_empty",
+            f"Stage {stage} has no devices: no device of the job {devices}, or earlier stages"
+            f" claim them all; correct {field} or set allow_empty",
             stage=stage,
             **({} if group_id is None else {"groupId": group_id}),
         )
@@ -507,12 +508,12 @@ class TimeGatesUnavailable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlst
 
 
 class DevicesReadOnly(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB032"):
-    """The device tables are the platform's, so calls can't register, remove or group devices."""
+    """The platform manages the device tables, so calls can't register, delete or group devices."""
 
     def __init__(self) -> None:
         super().__init__(
-            "The devices belong to the platform: register, remove and group them there. Labels and"
-            " time zones can be changed here"
+            "The platform manages the device tables: register, delete and group devices there."
+            " Labels and time zones can be changed here"
         )
 
 
@@ -553,10 +554,11 @@ class TargetChanged(JobsError, code=StatusCode.ABORTED, sqlstate="JB035"):
     def __init__(self, job_id: str, device_count: str, expected_count: str) -> None:
         now = f"{int(device_count):,} devices now"
         super().__init__(
-            f"The target has changed: it has {now}, and {int(expected_count):,} were expected"
+            f"The target has changed: it has {now}, and {int(expected_count):,} were expected;"
+            " preview it again"
             if device_count != expected_count
             else f"The target has changed: it has {now}, but not the expected ones, or not in the"
-            " same stages",
+            " same stages; preview it again",
             jobId=job_id,
             deviceCount=device_count,
             expectedCount=expected_count,
@@ -625,7 +627,7 @@ class TooManyPreviews(LimitExceeded):
 
     def __init__(self) -> None:
         JobsError.__init__(
-            self, "Another preview of the tenant is running, and only one may; retry later"
+            self, "Another preview of the tenant is running on this server process; retry later"
         )
         self.retry_after = 1
 

@@ -87,8 +87,8 @@ def _find(
             return JobsClient, lambda jobs: _list(
                 jobs.list(statuses=statuses, limit=_JOBS), "job_id"
             )
-        # "words" are those of `devices label`.
-        case "device" | "device_id" | "device_ids" | "target_device" | "words":
+        # "devices_and_labels" are the arguments of `devices label`.
+        case "device" | "device_id" | "device_ids" | "target_device" | "devices_and_labels":
             job_id = getattr(args, "job_id", None)
             job_ids = [job_id] if job_id else getattr(args, "job_ids", None)
             if job_ids:

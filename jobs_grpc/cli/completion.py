@@ -9,8 +9,9 @@ from jobs_grpc.cli.parser import Subparsers
 
 _DESCRIPTION = """\
 Print a script that completes commands, options, and the ids of jobs, devices
-and groups that the server knows. Ids of jobs come from the 200 newest jobs,
-ids of devices from the job in the command or from all devices.
+and groups that the server knows. IDs of jobs come from the 200 newest jobs.
+IDs of devices come from the job in the command, or else from the first 1,000
+devices with the typed prefix; groups from the first 50.
 
   bash    eval "$(jobs-grpc completion bash)"    in ~/.bashrc
   zsh     eval "$(jobs-grpc completion zsh)"     in ~/.zshrc, after compinit

@@ -63,7 +63,7 @@ def add_command(commands: Subparsers) -> None:
         help=f"minutes until an IN_PROGRESS execution times out, {minutes} (default: no timeout)",
     )
     arguments.add_labels(parser, "label of the job, such as team=pumps; can be repeated")
-    arguments.add_text(parser, "--description", "text for people")
+    arguments.add_text(parser, "--description", "description of the job")
     parser.add_argument(
         "--validate-only",
         action="store_true",
@@ -72,11 +72,11 @@ def add_command(commands: Subparsers) -> None:
     parser.add_argument(
         "--preview",
         action="store_true",
-        help="show the devices and the stages, ask, and then create the job only if they are still "
-        "the same",
+        help="show the devices and the stages, ask for confirmation, and create the job only if "
+        "they have not changed",
     )
     parser.add_argument(
-        "-y", "--yes", action="store_true", help="with --preview: show, but do not ask"
+        "-y", "--yes", action="store_true", help="with --preview: do not ask for confirmation"
     )
     parser.add_argument(
         "--expected-target-digest",
@@ -140,7 +140,9 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
 async def _preview(args: argparse.Namespace, jobs: JobsClient, request: dict[str, Any]) -> str:
     """Show the devices and the stages, and ask. Return their digest; after "no" raise CliError."""
     if not (args.yes or can_ask()):
-        raise CliError("--preview asks, and there is no terminal: add --yes", ExitCode.USAGE)
+        raise CliError(
+            "--preview needs a terminal to ask for confirmation; add --yes", ExitCode.USAGE
+        )
     preview = (await jobs.create(**request, validate_only=True)).preview
     for line in preview_lines(preview, request["rollout"]):
         print_note(line)

@@ -45,7 +45,7 @@ _COLUMNS: tuple[Column[pb.Device], ...] = (
         1,
         min_width=12,
     ),
-    Column("time_zone", "ZONE", lambda device: device.time_zone or None, 4),
+    Column("time_zone", "TIME_ZONE", lambda device: device.time_zone or None, 4),
     Column(
         "last_seen_at",
         "LAST_SEEN",
@@ -139,7 +139,7 @@ def _device_fields(device: pb.Device, utc: bool) -> Iterator[tuple[str, str]]:
     yield "device", device.device_id
     yield "groups", " ".join(device.group_ids) or "-"
     yield "labels", format_labels(device.labels) or "-"
-    yield "zone", device.time_zone or "-"
+    yield "time zone", device.time_zone or "-"
     is_seen = device.HasField("last_seen_at")
     yield "last seen", format_moment(device.last_seen_at, utc) if is_seen else "-"
 
@@ -149,8 +149,9 @@ def _add_label(commands: Subparsers) -> None:
         commands, "label DEVICE ... [KEY=VALUE ...] [KEY- ...]", _label, client=FleetClient
     )
     parser.epilog = (
-        "The ids come first. An id that contains = or ends with - is given with --device. "
-        f"Of up to {_MAX_UPDATED:,} devices, all change or none."
+        "Put IDs before labels. Pass an ID that contains = or ends with - with --device. "
+        f"Each call changes up to {_MAX_UPDATED:,} devices, all or none; more devices take several "
+        "calls."
     )
     parser.add_argument(
         "devices_and_labels",
@@ -266,14 +267,15 @@ def _add_delete(commands: Subparsers) -> None:
 
 
 async def _delete(args: argparse.Namespace, fleet: FleetClient) -> None:
-    """Delete devices, and reject what is queued for them.
+    """Delete devices, and end their QUEUED and HELD executions.
 
     jobs-grpc devices delete pump-1 pump-2
     jobs-grpc devices delete pump-1 --yes
     """
     device_ids = [*dict.fromkeys(args.device_ids)]
-    what = device_ids[0] if len(device_ids) == 1 else format_device_count(len(device_ids))
-    question = f"delete {what}, and reject the queued executions?"
+    is_one = len(device_ids) == 1
+    what, whose = (device_ids[0], "its") if is_one else (f"{len(device_ids):,} devices", "their")
+    question = f"delete {what} and end {whose} QUEUED and HELD executions?"
     if not args.yes and can_ask() and not await ask(question):
         raise CliError("nothing was changed; to delete without this question, add --yes")
     try:
@@ -290,4 +292,6 @@ async def _delete(args: argparse.Namespace, fleet: FleetClient) -> None:
 
 def _deletion_text(total: pb.DeleteDevicesResponse) -> str:
     devices = format_device_count(total.deleted_count)
-    return f"deleted {devices}, rejected executions: {total.ended_execution_count:,}"
+    count = total.ended_execution_count
+    executions = "1 execution" if count == 1 else f"{count:,} executions"
+    return f"deleted {devices}, ended {executions}"

@@ -54,8 +54,8 @@ _TEXTS = {
     "EXECUTION_NOT_FOUND": "device {deviceId} has no execution of job {jobId} in tenant {tenantId}",
     "GROUP_EMPTY": "group {groupId} has no members in tenant {tenantId}",
     "TENANT_EMPTY": "no devices in tenant {tenantId}",
-    "STAGE_EMPTY": "Stage {stage} has no devices: the job targets no device of group {groupId}, or"
-    " earlier stages have them all; correct the group, or allow it with --stage"
+    "STAGE_EMPTY": "Stage {stage} has no devices: no device of the job is in group {groupId}, or"
+    " earlier stages claim them all; correct the group, or allow it with --stage"
     " group:{groupId},allow-empty",
     "JOB_NOT_CANCELABLE": "cannot cancel job {jobId} in status {status}",
 }

@@ -37,9 +37,10 @@ def add_command(commands: Subparsers) -> None:
     parser.add_argument(
         "--device-tables",
         choices=("own", "platform"),
-        help="whose public.device_state and public.device_group_members are: the service registers "
-        "and removes devices only in its own. The first run decides it: own if it creates both "
-        "tables, otherwise the platform's. This option changes the decision",
+        help="who manages public.device_state and public.device_group_members: they are the "
+        "service's own, and calls register and delete devices, or the platform manages them. The "
+        "first run decides it: own if it creates both tables, otherwise platform. This option "
+        "changes the decision",
     )
     parser.set_defaults(run=_migrate)
 

@@ -21,7 +21,9 @@ _SHOWN_DEVICES = 5
 def add_target(parser: argparse.ArgumentParser) -> None:
     """Add the options for the target."""
     parser.set_defaults(target_error=parser.error)
-    group = parser.add_argument_group("target", "One of these; --where also with --failed-in.")
+    group = parser.add_argument_group(
+        "target", "Exactly one is required. --failed-in can be combined with --where."
+    )
     target = group.add_mutually_exclusive_group()
     arguments.add_texts(target, "--device", metavar="ID", help_text="these devices")
     target.add_argument(
@@ -54,7 +56,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="STATUS",
-        help="with --failed-in: those with these statuses: "
+        help="with --failed-in: only executions in these statuses: "
         f"{', '.join(arguments.failure_statuses)} (default: all three)",
     )
     group.add_argument(
@@ -64,7 +66,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="CODE",
-        help="with --failed-in: those with this failure code; '' selects those without one",
+        help="with --failed-in: only failures with this code; '' selects failures without a code",
     )
 
 
@@ -107,8 +109,9 @@ def preview_lines(preview: pb.TargetPreview, rollout: pb.Rollout | None) -> Iter
     yield from planned_stage_lines(rollout, preview.stage_sizes)
     if preview.overlapping_job_ids:
         count = len(preview.device_ids)
-        of = "them" if count == preview.device_count else f"the first {count}"
-        yield escape_unprintable(f"pending on {of}: {', '.join(preview.overlapping_job_ids)}")
+        devices = "them" if count == preview.device_count else f"the first {count} devices"
+        jobs = ", ".join(preview.overlapping_job_ids)
+        yield escape_unprintable(f"other jobs with pending executions on {devices}: {jobs}")
 
 
 def _read_devices(path: str) -> list[str]:

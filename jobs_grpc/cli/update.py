@@ -41,10 +41,10 @@ def add_command(commands: Subparsers) -> None:
         help="minutes until an IN_PROGRESS execution times out; applies to later starts only",
     )
     labels = parser.add_mutually_exclusive_group()
-    arguments.add_labels(labels, "new label, instead of all that the job has; can be repeated")
+    arguments.add_labels(labels, "replace all labels; can be repeated")
     labels.add_argument("--no-labels", action="store_true", help="remove all labels")
     parser.add_argument(
-        "--description", type=arguments.text, metavar="TEXT", help="new text for people"
+        "--description", type=arguments.text, metavar="TEXT", help="new description of the job"
     )
     arguments.add_etag(parser)
 

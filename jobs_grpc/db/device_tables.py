@@ -1,8 +1,8 @@
-"""Whose the device tables are: this service's own, or the platform's.
+"""Who manages the device tables: this service, or the platform.
 
-The service writes only to its own: it registers and removes devices, and changes groups. `migrate`
-decides it once and stores it in jobs.device_tables. They are own if `migrate` creates both tables,
-or if its option says so; the tables of every existing database are the platform's.
+The service writes only to its own: it registers and deletes devices, and changes groups. `migrate`
+decides it once and stores it in jobs.device_tables. They are the service's own if `migrate` creates
+both tables, or if its option says so; the platform manages those of every existing database.
 """
 
 from typing import Literal
@@ -24,9 +24,9 @@ class NotWritable(Exception):
 
 
 async def decide(connection: asyncpg.Connection, choice: Choice | None) -> list[str]:
-    """Store whose the device tables are, before the first migration creates those that are missing.
+    """Store who manages the device tables, before the first migration creates missing ones.
 
-    Returns one line per change. Raises NotWritable if they can't be own.
+    Returns one line per change. Raises NotWritable if the service can't manage them.
     """
     stored = await connection.fetchval("SELECT is_own FROM jobs.device_tables")
     if choice is None and stored is not None and await _has_migrations(connection):
@@ -41,8 +41,8 @@ async def decide(connection: asyncpg.Connection, choice: Choice | None) -> list[
         " ON CONFLICT (is_only_row) DO UPDATE SET is_own = excluded.is_own",
         is_own,
     )
-    whose = "own" if is_own else "the platform's"
-    return [f"the device tables are {whose}"]
+    manager = "the service's own" if is_own else "managed by the platform"
+    return [f"the device tables are {manager}"]
 
 
 async def are_own(connection: asyncpg.Connection) -> bool:
@@ -70,4 +70,4 @@ async def _require_writable(connection: asyncpg.Connection) -> None:
     )
     if problems:
         listed = "; ".join(row["problem"] for row in problems)
-        raise NotWritable(f"the device tables can't be own: {listed}")
+        raise NotWritable(f"the service can't manage the device tables: {listed}")

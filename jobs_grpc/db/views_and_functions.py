@@ -2,8 +2,8 @@
 
 Each file has one view, or one function without overloads, and is named after it. CREATE OR REPLACE
 keeps the object, its privileges and what depends on it. It does not replace a function with other
-parameters, and fails if the results of a function or the columns of a view do not fit: then the
-earlier object is dropped, and what depends on it. That has files, which come later.
+parameters. If the results or columns do not fit, drops the object with its dependents; their files
+come later and create them again.
 """
 
 from contextlib import suppress
@@ -54,7 +54,10 @@ _PRIVILEGES = """
 
 
 class ReplacementError(Exception):
-    """Something without a file depends on what must be dropped. The message says what to do."""
+    """An object that is not ours depends on one that must be dropped.
+
+    The message says what to do.
+    """
 
 
 async def replace_views_and_functions(connection: asyncpg.Connection) -> None:

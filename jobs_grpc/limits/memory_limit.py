@@ -38,10 +38,10 @@ def response_bytes(size: int) -> int:
 class MemoryLimit(FairSemaphore):
     """At most `max_bytes` in total and `max_tenant_bytes` of each tenant.
 
-    A tenant may reserve bytes while it holds less than its limit and less than what is free, where
-    what it holds is rounded down to a sixteenth of the limit. So one tenant alone leaves at least
-    half of the bytes to others, and two leave almost a third. No call is too large for an idle
-    server, because the last reservation may exceed the limits.
+    A tenant may reserve bytes while it holds less than its limit, and while the bytes that it
+    holds, rounded down to a sixteenth of the limit, are less than the free bytes. So one tenant
+    alone leaves at least half of the bytes to others, and two leave almost a third. No call is too
+    large for an idle server, because the last reservation may exceed the limits.
     """
 
     def __init__(self, max_bytes: int, max_tenant_bytes: int) -> None:

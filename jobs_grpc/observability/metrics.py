@@ -212,7 +212,7 @@ def _database(database: Database, config: Config) -> Iterator[Metric]:
     if pool:
         yield _histogram(
             "jobs_database_connection_wait_seconds",
-            "Time that calls waited for a connection, if they did.",
+            "Time that calls waited for a connection. Others do not count.",
             pool.wait_seconds,
         )
 
@@ -295,7 +295,7 @@ def _maintenance(sweeper: Sweeper | None) -> Iterator[Metric]:
         return
     overdue = GaugeMetricFamily(
         "jobs_maintenance_overdue_seconds",
-        "How long the oldest work that is not done has been due, or 0.",
+        "Seconds since the oldest unfinished work became due; 0 if none.",
         labels=["task"],
     )
     runs = CounterMetricFamily(

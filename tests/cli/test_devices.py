@@ -41,7 +41,7 @@ async def test_list_shows_groups_labels_and_zones(shell: Shell) -> None:
 
     assert listed.err == ""
     assert [cells(line) for line in listed.out.splitlines()] == [
-        ["DEVICE", "GROUPS", "LABELS", "ZONE", "LAST_SEEN"],
+        ["DEVICE", "GROUPS", "LABELS", "TIME_ZONE", "LAST_SEEN"],
         ["pump-1", "north pumps", "model=x200 site=Zürich, west", "UTC", "-"],
         ["pump-2", "pumps", "model=x300", "-", "-"],
         ["valve", "-", "-", "-", "-"],
@@ -116,7 +116,7 @@ async def test_get_shows_the_device_and_its_queue(shell: Shell, operator: Operat
         "device    pump-1",
         "groups    north pumps",
         "labels    model=x200 site=Zürich, west",
-        "zone      UTC",
+        "time zone UTC",
         "last seen -",
         "",
     ]
@@ -227,7 +227,7 @@ async def test_delete_removes_devices_and_rejects_their_executions(
     deleted = await shell("devices", "delete", "pump-1", "pump-2", "pump-1")
     again = await shell("devices", "delete", "pump-1", "--json")
 
-    assert deleted.out == "deleted 2 devices, rejected executions: 2\n"
+    assert deleted.out == "deleted 2 devices, ended 2 executions\n"
     assert json.loads(again.out)["deleted_count"] == 0
     assert (await operator.get("update-1")).execution_counts.rejected == 2
     with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
@@ -243,14 +243,14 @@ async def test_delete_repeats_the_call_while_executions_remain(
 
     deleted = await shell("devices", "delete", "valve")
 
-    assert deleted.out == "deleted 1 device, rejected executions: 3\n"
+    assert deleted.out == "deleted 1 device, ended 3 executions\n"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", ["", "n", "y"])
 async def test_delete_asks_on_a_terminal(server: Server, fleet: Fleet, answer: str) -> None:
     code, shown = await answer_on_terminal(
-        *("delete 2 devices, and reject the queued executions? [y/N] ", answer),
+        *("delete 2 devices and end their QUEUED and HELD executions? [y/N] ", answer),
         *("devices", "delete", "pump-1", "pump-2"),
         JOBS_SERVER=server.address,
         JOBS_TENANT=fleet.tenant,
@@ -258,7 +258,7 @@ async def test_delete_asks_on_a_terminal(server: Server, fleet: Fleet, answer: s
 
     if answer == "y":
         assert code == 0
-        assert "deleted 2 devices, rejected executions: 0" in shown
+        assert "deleted 2 devices, ended 0 executions" in shown
     else:
         assert code == 1
         assert "nothing was changed; to delete without this question, add --yes" in shown

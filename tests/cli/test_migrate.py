@@ -37,7 +37,9 @@ async def test_migrate_prints_its_changes(
         second = await shell("migrate")
 
     assert first.code == second.code == 0
-    assert first.out.startswith("the device tables are own\napplied migration 0001 jobs\n")
+    assert first.out.startswith(
+        "the device tables are the service's own\napplied migration 0001 jobs\n"
+    )
     assert second.out == "the schema is current\n"
 
 

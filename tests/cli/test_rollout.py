@@ -215,8 +215,8 @@ async def test_create_names_the_option_that_allows_a_stage_without_devices(
 
     assert (created.code, created.err) == (
         4,
-        "jobs-grpc: FAILED_PRECONDITION: Stage 0 has no devices: the job targets no device of group"
-        " nort, or earlier stages have them all; correct the group, or allow it with --stage"
+        "jobs-grpc: FAILED_PRECONDITION: Stage 0 has no devices: no device of the job is in group"
+        " nort, or earlier stages claim them all; correct the group, or allow it with --stage"
         " group:nort,allow-empty\n",
     )
     assert not (await operator.list()).jobs

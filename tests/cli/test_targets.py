@@ -29,7 +29,7 @@ async def test_preview_shows_devices_stages_and_other_jobs(shell: Shell) -> None
         "8 devices: d00001, d00002, d00003, d00004, d00005, …",
         " 0 model=a  2 devices",
         " 1 rest     6 devices",
-        "pending on them: other",
+        "other jobs with pending executions on them: other",
     ]
     assert digest.startswith("digest 8-")
     assert few.out.startswith("2 devices: d00001, d00002\n")
@@ -56,7 +56,9 @@ async def test_create_with_preview_needs_a_terminal_or_yes(shell: Shell) -> None
     created = await shell(*CREATE, "--where", "model=a", "--preview")
 
     assert created.code == 2
-    assert created.err == "jobs-grpc: --preview asks, and there is no terminal: add --yes\n"
+    assert (
+        created.err == "jobs-grpc: --preview needs a terminal to ask for confirmation; add --yes\n"
+    )
 
 
 @pytest.mark.parametrize(

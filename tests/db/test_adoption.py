@@ -67,7 +67,7 @@ async def test_adopted_database_equals_a_new_one(
     done = await _migrate(earlier)
 
     assert done == [
-        "the device tables are own",
+        "the device tables are the service's own",
         f"adopted migration {adopted}",
         *(f"applied migration {m.label}" for m in schema.migrations() if m.version > last),
         "applied views and functions",

@@ -19,8 +19,8 @@ from tests.support.server import running_server, starting_server
 
 BEFORE_CODE = [f"applied migration {m.label}" for m in schema.migrations() if not m.after_code]
 CODE = "applied views and functions"
-OWN = "the device tables are own"
-PLATFORM = "the device tables are the platform's"
+OWN = "the device tables are the service's own"
+PLATFORM = "the device tables are managed by the platform"
 DISTRIBUTED = f"distributed by tenant_id: {', '.join(TENANT_TABLES)}"
 VIEWS = [name for name, sql in schema.code().items() if "CREATE OR REPLACE VIEW" in sql]
 AFTER_CODE = [f"applied migration {m.label}" for m in schema.migrations() if m.after_code]
@@ -515,7 +515,7 @@ async def test_option_makes_device_tables_own_and_the_platforms_again(
             PLATFORM_TABLES.replace(
                 "device_id text, PRIMARY", "device_id text, model text NOT NULL, PRIMARY"
             ),
-            "column model of table public.device_state needs a value",
+            "column model of table public.device_state is NOT NULL without a default",
         ),
         (
             PLATFORM_TABLES.replace(

@@ -417,15 +417,17 @@ async def test_doctor_reports_a_cluster_whose_tables_are_not_distributed(
     assert (found.status, found.remedy) == ("ERROR", "run `jobs-grpc migrate`")
 
 
-async def test_doctor_reports_whose_the_device_tables_are(doctor: Doctor, fresh: Database) -> None:
+async def test_doctor_reports_who_manages_the_device_tables(
+    doctor: Doctor, fresh: Database
+) -> None:
     [found] = await doctor("device-tables")
-    assert (found.status, found.detail.partition(":")[0]) == ("OK", "own")
+    assert (found.status, found.detail.partition(":")[0]) == ("OK", "the service's own")
 
     role = RequestRole.from_dsn(fresh.request_dsn)
     await migrate(fresh.owner_dsn, role, device_tables_manager="platform")
 
     [found] = await doctor("device-tables")
-    assert (found.status, found.detail.partition(":")[0]) == ("OK", "the platform's")
+    assert (found.status, found.detail.partition(":")[0]) == ("OK", "managed by the platform")
 
 
 @pytest.mark.single_node("Citus refuses to change the type of tenant_id")
@@ -441,10 +443,10 @@ async def test_doctor_prints_the_indexes_that_tables_of_the_platform_lack(
         """
     )
 
-    whose, *excess_and_missing = await doctor("device-tables")
+    manager, *excess_and_missing = await doctor("device-tables")
     remedies = [f.remedy.partition("run: ")[2] for f in excess_and_missing]
 
-    assert whose.status == "OK"
+    assert manager.status == "OK"
     assert {f.status for f in excess_and_missing} == {"WARNING"}
     assert len([r for r in remedies if r.startswith("REVOKE ")]) == 6
     indexes = sorted(r for r in remedies if r.startswith("CREATE "))

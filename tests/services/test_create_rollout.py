@@ -167,8 +167,8 @@ async def test_stage_of_a_group_without_devices_is_rejected(
         stage = groups.index(group)
         assert failure.metadata == {"stage": str(stage), "groupId": group}
         assert failure.message == (
-            f"Stage {stage} has no devices: the job targets no device of group {group}, or earlier"
-            " stages have them all; correct group_id or set allow_empty"
+            f"Stage {stage} has no devices: no device of the job is in group {group}, or earlier"
+            " stages claim them all; correct group_id or set allow_empty"
         )
     assert not (await operator.list()).jobs
 

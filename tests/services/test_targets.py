@@ -293,7 +293,7 @@ async def test_create_fails_when_no_device_is_left_for_a_selector_stage(
         await operator.create(job_id="j", target_all=True, rollout=stages)
 
     assert failure.metadata == {"stage": "1"}
-    assert "that matches device_id=d2" in failure.message
+    assert "no device of the job matches device_id=d2" in failure.message
 
 
 async def test_stages_can_be_updated_only_with_their_selectors(operator: Operator) -> None:

@@ -1,5 +1,5 @@
 -- Creates the schema and the tables that record which migrations, views and functions were
--- applied, and whose the device tables are.
+-- applied, and who manages the device tables.
 
 -- Not CREATE SCHEMA IF NOT EXISTS: it needs the CREATE privilege even if the schema exists, and an
 -- administrator may have created the schema for an owner without that privilege.
@@ -26,5 +26,5 @@ CREATE TABLE IF NOT EXISTS jobs.schema_code (
 -- One row: see device_tables.py. The request role reads it.
 CREATE TABLE IF NOT EXISTS jobs.device_tables (
     is_only_row boolean PRIMARY KEY DEFAULT true CHECK (is_only_row),
-    is_own      boolean NOT NULL  -- false: the tables are the platform's, and only read
+    is_own      boolean NOT NULL  -- false: the platform manages the tables
 );

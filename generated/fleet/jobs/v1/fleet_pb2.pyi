@@ -66,7 +66,9 @@ class Device(_message.Message):
 
     @_builtins.property
     def last_seen_at(self) -> _timestamp_pb2.Timestamp:
-        """Output only. The time of the last call of the device. Unset: unknown."""
+        """Output only. When the device last made a call, was reported on by a bridge, or had a watch open. Can be
+        up to two JOBS_LAST_SEEN_INTERVAL old. Unset: no time is stored.
+        """
 
     def __init__(
         self,
@@ -131,8 +133,8 @@ class ListDevicesResponse(_message.Message):
     DEVICES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """The page_token of the next page. Empty: this is the last page. All pages together contain each
-    device that existed, and matched the filters, all the time, exactly once.
+    """The page_token of the next page. Empty: this is the last page. Together, the pages contain exactly once
+    each device that existed and matched throughout.
     """
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]:
@@ -184,8 +186,8 @@ class GetDeviceResponse(_message.Message):
 
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[_jobs_pb2.JobExecution]:
-        """The first 100 executions in the queue of the device, with job_id: those that are IN_PROGRESS, then
-        those that are QUEUED, each in the order in which the device gets them. Fewer if they would not fit.
+        """The first 100 executions in the device's queue, with job_id, in the order in which it gets them:
+        IN_PROGRESS, then QUEUED. Fewer if they exceed the response size.
         """
 
     def __init__(
@@ -325,8 +327,8 @@ class ListGroupsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     GROUP_ID_PREFIX_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
-    """The maximum number of groups. A page may have fewer although others follow: it also ends after
-    100,000 counted devices.
+    """The maximum number of groups. A page also ends after 100,000 counted devices, so it can be short
+    although more follow.
     """
     page_token: _builtins.str
     """The next_page_token of the page before, with the other fields unchanged. Empty: the first page."""

@@ -210,8 +210,8 @@ class Job(_message.Message):
 
     @_builtins.property
     def rollout(self) -> Global___Rollout:
-        """The rollout. Unset: all executions are released at once. ListJobs does not fill this field, nor
-        the next two, nor criterion_states.
+        """The rollout. Unset: all executions are released at once. ListJobs leaves rollout, failure_criteria,
+        stages and criterion_states unset.
         """
 
     @_builtins.property
@@ -369,13 +369,13 @@ class Stage(_message.Message):
     remainder: _builtins.bool
     """All devices that are left. Only for the last stage. Must be true if set."""
     group_id: _builtins.str
-    """The devices of the job that were members of this group when the job was created and that
-    are in no earlier group. CreateJob fails with STAGE_EMPTY if there are none, because the
-    group_id may be misspelled; see allow_empty.
+    """The devices of the job that were members of this group when the job was created and that no
+    earlier stage with a group or a selector claims. CreateJob fails with STAGE_EMPTY if there are
+    none, because the group_id may be misspelled; see allow_empty.
     """
     selector: _builtins.str
-    """The devices of the job that matched this selector when the job was created and that are in no
-    earlier stage with a group or a selector. See CreateJobRequest.target_selector for the grammar;
+    """The devices of the job that matched this selector when the job was created and that no earlier
+    stage with a group or a selector claims. See CreateJobRequest.target_selector for the grammar;
     it must not be empty. CreateJob fails with STAGE_EMPTY if there are no such devices; see
     allow_empty. At most 10 stages of a rollout can have a selector.
     """
@@ -1026,15 +1026,15 @@ class JobExecution(_message.Message):
         DEVICE: JobExecution._EndCause.ValueType  # 1
         """The device reported SUCCEEDED, FAILED or REJECTED."""
         TIMEOUT: JobExecution._EndCause.ValueType  # 2
-        """The execution was IN_PROGRESS for longer than its timeout: TIMED_OUT."""
+        """The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT."""
         JOB_EXPIRED: JobExecution._EndCause.ValueType  # 3
-        """The job expired before the device started: TIMED_OUT."""
+        """The job expired while the execution was QUEUED or HELD; it became TIMED_OUT."""
         JOB_CANCELED: JobExecution._EndCause.ValueType  # 4
-        """CancelJob or a failure criterion canceled the job: REJECTED."""
+        """CancelJob or a failure criterion canceled the job; the execution became REJECTED."""
         EXECUTION_CANCELED: JobExecution._EndCause.ValueType  # 5
-        """CancelExecution: REJECTED."""
+        """CancelExecution ended it as REJECTED."""
         DEVICE_REMOVED: JobExecution._EndCause.ValueType  # 6
-        """The device was deleted: REJECTED."""
+        """DeleteDevices removed the device; the execution became REJECTED."""
 
     class EndCause(_EndCause, metaclass=_EndCauseEnumTypeWrapper):
         """What ended an execution."""
@@ -1044,15 +1044,15 @@ class JobExecution(_message.Message):
     DEVICE: JobExecution.EndCause.ValueType  # 1
     """The device reported SUCCEEDED, FAILED or REJECTED."""
     TIMEOUT: JobExecution.EndCause.ValueType  # 2
-    """The execution was IN_PROGRESS for longer than its timeout: TIMED_OUT."""
+    """The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT."""
     JOB_EXPIRED: JobExecution.EndCause.ValueType  # 3
-    """The job expired before the device started: TIMED_OUT."""
+    """The job expired while the execution was QUEUED or HELD; it became TIMED_OUT."""
     JOB_CANCELED: JobExecution.EndCause.ValueType  # 4
-    """CancelJob or a failure criterion canceled the job: REJECTED."""
+    """CancelJob or a failure criterion canceled the job; the execution became REJECTED."""
     EXECUTION_CANCELED: JobExecution.EndCause.ValueType  # 5
-    """CancelExecution: REJECTED."""
+    """CancelExecution ended it as REJECTED."""
     DEVICE_REMOVED: JobExecution.EndCause.ValueType  # 6
-    """The device was deleted: REJECTED."""
+    """DeleteDevices removed the device; the execution became REJECTED."""
 
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
@@ -1227,15 +1227,15 @@ class CreateJobRequest(_message.Message):
     """
     validate_only: _builtins.bool
     """Check the request and return the devices of the job that it would create, the sizes of its stages,
-    and its expiry, but create nothing. This is always about a new job: an existing job with this job_id and
-    the same request is ignored, so the response can differ from that of the call that created it.
+    and its expiry, but create nothing. The response describes a new job, even if a job with this job_id and
+    the same request exists.
     """
     description: _builtins.str
     """A text for people."""
     expected_target_digest: _builtins.str
-    """The target_digest of a TargetPreview. If the devices of the job, or the stages whose group or
-    selector claims them, have changed since, the call fails with TARGET_CHANGED and creates nothing.
-    Not compared by repeated requests: once the job exists, the call does not check it. Empty: no check.
+    """The target_digest of a TargetPreview. If the devices of the job, or the stages that claim them, have
+    changed since, the call fails with TARGET_CHANGED and creates nothing. Ignored if the job already
+    exists, except with validate_only. Empty: no check.
     """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
@@ -1392,7 +1392,7 @@ class TargetPreview(_message.Message):
     device_count: _builtins.int
     """The number of devices."""
     target_digest: _builtins.str
-    """Stands for the devices, and for the stage whose group or selector claims each of them. See
+    """Identifies the devices, and the stage that claims each of them. See
     CreateJobRequest.expected_target_digest.
     """
     @_builtins.property
@@ -1405,9 +1405,7 @@ class TargetPreview(_message.Message):
 
     @_builtins.property
     def overlapping_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Jobs that are pending on these device_ids: their executions would run before those of the new job.
-        By job_id, at most 20.
-        """
+        """Up to 20 jobs, by job_id, with pending executions on these devices; those run before the new job."""
 
     def __init__(
         self,
@@ -1468,11 +1466,10 @@ Global___CreateJobResponse: _TypeAlias = CreateJobResponse  # noqa: Y015
 
 @_typing.final
 class ListJobsRequest(_message.Message):
-    """With one of the filters awaiting_approval, target_device_id, target_group_id, selector,
-    job_id_prefix, created_by, document_type and target_all, or none, the call reads only the jobs of the
-    page, except as selector and job_id_prefix say. With several, it reads the jobs that match the first
-    one in this order, and skips those that the others exclude. Filters by status and time do not change
-    this, except that a selector or a job_id_prefix also reads the jobs that a filter by status excludes.
+    """The call reads the index of the first filter that is set, in this order: awaiting_approval,
+    target_device_id, target_group_id, selector (with an `=` or `in` term), job_id_prefix, created_by,
+    document_type, target_all. It reads and skips the jobs that other filters exclude. Filters by time add
+    no reads. Filters by status add none either, except PAUSED, and except with selector or job_id_prefix.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1529,10 +1526,9 @@ class ListJobsRequest(_message.Message):
     """Only jobs whose labels match this selector, such as "team=pumps,stage in (beta,prod),!test". Empty: no
     filter. The keys group and device_id are not allowed.
 
-    With one term = or in, the call reads only the page; with in, that many jobs for each value. With
-    several terms, it reads the jobs that match the = or in term that the fewest jobs match, and skips
-    those that the other terms exclude; it counts at most 1,000 jobs for each term to find it. Without
-    such a term, it reads the jobs that it skips.
+    With one term, `=` or `in`, the call reads one page for each value. With several terms, it reads the
+    jobs of the `=` or `in` term that matches the fewest (it counts up to 1,000 for each term) and skips
+    those that other terms exclude. Without such a term, it reads and skips the jobs that do not match.
     """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___Job.Status.ValueType]:

@@ -273,7 +273,7 @@ class JobServiceServicer:
         (1,000,000; without a delay), or the tenant has
         JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
         (with a delay); or, with validate_only and a target of more than one device,
-        another preview of the tenant runs (with a delay)
+        this server process already runs a preview of the tenant (with a delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -432,8 +432,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateJob(self, request, context):
-        """Changes the settings of a job that is IN_PROGRESS or PAUSED, or its labels and description in any
-        status. Takes effect at once.
+        """Changes the settings of a job that is IN_PROGRESS or PAUSED. If the mask has only labels and
+        description, the job can have any status. Takes effect at once.
 
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE

@@ -120,7 +120,7 @@ class JobServiceStub:
                            (1,000,000; without a delay), or the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
                            (with a delay); or, with validate_only and a target of more than one device,
-                           another preview of the tenant runs (with a delay)
+                           this server process already runs a preview of the tenant (with a delay)
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     """Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -227,8 +227,8 @@ class JobServiceStub:
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
     """
     UpdateJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.UpdateJobResponse]
-    """Changes the settings of a job that is IN_PROGRESS or PAUSED, or its labels and description in any
-    status. Takes effect at once.
+    """Changes the settings of a job that is IN_PROGRESS or PAUSED. If the mask has only labels and
+    description, the job can have any status. Takes effect at once.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE
@@ -348,7 +348,7 @@ class JobServiceAsyncStub(JobServiceStub):
                            (1,000,000; without a delay), or the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
                            (with a delay); or, with validate_only and a target of more than one device,
-                           another preview of the tenant runs (with a delay)
+                           this server process already runs a preview of the tenant (with a delay)
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -455,8 +455,8 @@ class JobServiceAsyncStub(JobServiceStub):
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
     """
     UpdateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.UpdateJobResponse]  # type: ignore[assignment]
-    """Changes the settings of a job that is IN_PROGRESS or PAUSED, or its labels and description in any
-    status. Takes effect at once.
+    """Changes the settings of a job that is IN_PROGRESS or PAUSED. If the mask has only labels and
+    description, the job can have any status. Takes effect at once.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE
@@ -579,7 +579,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
                                (1,000,000; without a delay), or the tenant has
                                JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
                                (with a delay); or, with validate_only and a target of more than one device,
-                               another preview of the tenant runs (with a delay)
+                               this server process already runs a preview of the tenant (with a delay)
         """
 
     @_abc_1.abstractmethod
@@ -764,8 +764,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.UpdateJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.UpdateJobResponse, _abc.Awaitable[_jobs_pb2.UpdateJobResponse]]:
-        """Changes the settings of a job that is IN_PROGRESS or PAUSED, or its labels and description in any
-        status. Takes effect at once.
+        """Changes the settings of a job that is IN_PROGRESS or PAUSED. If the mask has only labels and
+        description, the job can have any status. Takes effect at once.
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE

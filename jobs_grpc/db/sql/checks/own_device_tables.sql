@@ -21,7 +21,7 @@ CROSS JOIN LATERAL (
           )
     )
     UNION ALL
-    SELECT 'column ' || quote_ident(a.attname) || ' of table %s needs a value'
+    SELECT 'column ' || quote_ident(a.attname) || ' of table %s is NOT NULL without a default'
     FROM pg_attribute a
     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull
       AND NOT a.atthasdef AND a.attidentity = ''

@@ -8,7 +8,7 @@ CREATE TABLE jobs.devices (
     device_id    text COLLATE "C" NOT NULL,
     labels       jsonb NOT NULL DEFAULT '{}',  -- an object of strings
     time_zone    text,                         -- an IANA name; NULL: unknown
-    last_seen_at timestamptz,                  -- NULL: never
+    last_seen_at timestamptz,                  -- NULL: no time is stored
     PRIMARY KEY (tenant_id, device_id)
 ) WITH (fillfactor = 90);
 

@@ -212,8 +212,8 @@ const (
 	//	  "metadata": { "tenantId": "demo" }
 	//	}
 	ErrorReason_TENANT_EMPTY ErrorReason = 18
-	// No device is a target: none matches the selector of target_selector or target_failed_in, or no
-	// execution of that job failed as target_failed_in says. PreviewTarget shows what a selector matches.
+	// The target has no devices: none matches target_selector, or none failed in the job of target_failed_in
+	// with these statuses, failure codes and selector.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -223,9 +223,9 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "tenantId": "demo" }
 	//	}
 	ErrorReason_TARGET_EMPTY ErrorReason = 50
-	// A stage with a group_id or a selector has no devices: the job targets no device that it selects and
-	// that no earlier group or selector has. `stage` is its index; with a selector, there is no `groupId`.
-	// Correct it, or set `allow_empty`.
+	// A stage has a group_id or a selector, but claims no devices: no device of the job matches, or earlier
+	// stages claim them all. `stage` is its index; `groupId` is set only for a group. Correct the stage, or
+	// set `allow_empty`.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -416,8 +416,8 @@ const (
 	//
 	//	{ "reason": "TIME_GATES_UNAVAILABLE", "domain": "jobs-grpc" }
 	ErrorReason_TIME_GATES_UNAVAILABLE ErrorReason = 44
-	// The tables of devices and groups belong to the platform, so this service only reads them. It can
-	// change labels and time zones. Register, remove and group devices in the platform.
+	// The platform manages the device tables, so this call cannot register, delete or group devices. Use the
+	// platform. Labels and time zones can be changed here.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -451,9 +451,9 @@ const (
 	//	  }
 	//	}
 	ErrorReason_JOB_CHANGED ErrorReason = 34
-	// The devices of the target, or the stages whose group or selector claims them, are not those of
-	// expected_target_digest. `deviceCount` is their number now, `expectedCount` that of the digest. Preview
-	// the target again and decide again.
+	// The target no longer has the digest expected_target_digest: its devices, or the stages that claim them,
+	// have changed. `deviceCount` is the current number of devices, `expectedCount` the number in the digest.
+	// Preview the target again.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -476,8 +476,9 @@ const (
 	//	{ "reason": "OVERLOADED", "domain": "jobs-grpc" }
 	ErrorReason_OVERLOADED ErrorReason = 25
 	// The call exceeds a limit that a setting of the server defines. `setting` is its name,
-	// `value` its value; previews have a fixed limit and neither. If the details carry a google.rpc.RetryInfo, the same call can
-	// succeed after that delay. If they do not, it fails again.
+	// `value` its value. A preview that is rejected because another one runs has no `setting` and no `value`.
+	// If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do
+	// not, it fails again.
 	//
 	// Example of an ErrorInfo:
 	//

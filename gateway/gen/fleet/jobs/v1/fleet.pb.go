@@ -35,7 +35,8 @@ type Device struct {
 	TimeZone string `protobuf:"bytes,3,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	// The groups that the device is a member of, in order: at most 1,000 of them.
 	GroupIds []string `protobuf:"bytes,4,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
-	// Output only. The time of the last call of the device. Unset: unknown.
+	// Output only. When the device last made a call, was reported on by a bridge, or had a watch open. Can be
+	// up to two JOBS_LAST_SEEN_INTERVAL old. Unset: no time is stored.
 	LastSeenAt    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -185,8 +186,8 @@ type ListDevicesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The devices.
 	Devices []*Device `protobuf:"bytes,1,rep,name=devices,proto3" json:"devices,omitempty"`
-	// The page_token of the next page. Empty: this is the last page. All pages together contain each
-	// device that existed, and matched the filters, all the time, exactly once.
+	// The page_token of the next page. Empty: this is the last page. Together, the pages contain exactly once
+	// each device that existed and matched throughout.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -285,8 +286,8 @@ type GetDeviceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The device.
 	Device *Device `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
-	// The first 100 executions in the queue of the device, with job_id: those that are IN_PROGRESS, then
-	// those that are QUEUED, each in the order in which the device gets them. Fewer if they would not fit.
+	// The first 100 executions in the device's queue, with job_id, in the order in which it gets them:
+	// IN_PROGRESS, then QUEUED. Fewer if they exceed the response size.
 	Executions    []*JobExecution `protobuf:"bytes,2,rep,name=executions,proto3" json:"executions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -574,8 +575,8 @@ func (x *DeleteDevicesResponse) GetRemaining() bool {
 
 type ListGroupsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The maximum number of groups. A page may have fewer although others follow: it also ends after
-	// 100,000 counted devices.
+	// The maximum number of groups. A page also ends after 100,000 counted devices, so it can be short
+	// although more follow.
 	Limit *int32 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
 	// The next_page_token of the page before, with the other fields unchanged. Empty: the first page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`

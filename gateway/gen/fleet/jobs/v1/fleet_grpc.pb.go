@@ -35,12 +35,11 @@ const (
 //
 // Metadata, errors and limits of its calls are those of JobService.
 type FleetServiceClient interface {
-	// Lists the devices of the tenant that match a selector, by device_id ascending.
+	// Lists the devices that match `selector` and `device_id_prefix`, in ascending order of device_id.
 	//
-	// The call examines at most 5,000 devices. So a page can have fewer than `limit` devices, or none,
-	// although more follow: the list ends only with an empty next_page_token. Only the devices that
-	// `device_id=` or `device_id in` of the selector names, and the members of the groups that `group=`
-	// or `group in` names, are examined, if the selector has such a term.
+	// A call examines at most 5,000 devices, so a page can be short or empty although more follow: read
+	// until next_page_token is empty. With a `device_id=` or `device_id in` term, the call examines only
+	// those devices; otherwise, with a `group=` or `group in` term, only the members of those groups.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListDevices(ctx context.Context, in *ListDevicesRequest, opts ...grpc.CallOption) (*ListDevicesResponse, error)
@@ -48,16 +47,16 @@ type FleetServiceClient interface {
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	GetDevice(ctx context.Context, in *GetDeviceRequest, opts ...grpc.CallOption) (*GetDeviceResponse, error)
-	// Changes labels, time zones and groups of devices: of all of them, or of none. With
-	// `allow_missing`, it also registers devices. Executions of jobs that exist do not change.
+	// Changes labels, time zones and groups of devices in one transaction. With `allow_missing`, it also
+	// registers devices that do not exist. Existing jobs do not change.
 	//
-	// Registering devices and changing groups are possible only if the device tables belong to this
-	// service, not to a platform; labels and time zones can always be changed.
+	// Registering devices and changing groups are possible only if the device tables are the service's
+	// own. Labels and time zones can also be changed if the platform manages the tables.
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND: without allow_missing; up to 20 devices are named
 	//	FAILED_PRECONDITION  DEVICES_READ_ONLY
 	UpdateDevices(ctx context.Context, in *UpdateDevicesRequest, opts ...grpc.CallOption) (*UpdateDevicesResponse, error)
-	// Removes devices, their groups and their labels. Then ends their executions that are QUEUED or HELD as
+	// Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
 	// REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
 	// `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
 	// their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
@@ -71,13 +70,14 @@ type FleetServiceClient interface {
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error)
-	// Returns what a target and a rollout select now, and creates nothing. A target without devices and
-	// stages that CreateJob would reject as empty or too small are no errors here.
+	// Returns the devices that a target and a rollout select now, and creates nothing. An empty target,
+	// empty stages and stages that are too small are not errors here.
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND: devices of target_device_ids; up to 20 are named
 	//	                     JOB_NOT_FOUND: the job of target_failed_in
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS (without
-	//	                     a delay), or another preview of the tenant runs (with a delay)
+	//	                     a delay), or this server process already runs a preview of the tenant
+	//	                     (with a delay)
 	PreviewTarget(ctx context.Context, in *PreviewTargetRequest, opts ...grpc.CallOption) (*PreviewTargetResponse, error)
 }
 
@@ -157,12 +157,11 @@ func (c *fleetServiceClient) PreviewTarget(ctx context.Context, in *PreviewTarge
 //
 // Metadata, errors and limits of its calls are those of JobService.
 type FleetServiceServer interface {
-	// Lists the devices of the tenant that match a selector, by device_id ascending.
+	// Lists the devices that match `selector` and `device_id_prefix`, in ascending order of device_id.
 	//
-	// The call examines at most 5,000 devices. So a page can have fewer than `limit` devices, or none,
-	// although more follow: the list ends only with an empty next_page_token. Only the devices that
-	// `device_id=` or `device_id in` of the selector names, and the members of the groups that `group=`
-	// or `group in` names, are examined, if the selector has such a term.
+	// A call examines at most 5,000 devices, so a page can be short or empty although more follow: read
+	// until next_page_token is empty. With a `device_id=` or `device_id in` term, the call examines only
+	// those devices; otherwise, with a `group=` or `group in` term, only the members of those groups.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListDevices(context.Context, *ListDevicesRequest) (*ListDevicesResponse, error)
@@ -170,16 +169,16 @@ type FleetServiceServer interface {
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND
 	GetDevice(context.Context, *GetDeviceRequest) (*GetDeviceResponse, error)
-	// Changes labels, time zones and groups of devices: of all of them, or of none. With
-	// `allow_missing`, it also registers devices. Executions of jobs that exist do not change.
+	// Changes labels, time zones and groups of devices in one transaction. With `allow_missing`, it also
+	// registers devices that do not exist. Existing jobs do not change.
 	//
-	// Registering devices and changing groups are possible only if the device tables belong to this
-	// service, not to a platform; labels and time zones can always be changed.
+	// Registering devices and changing groups are possible only if the device tables are the service's
+	// own. Labels and time zones can also be changed if the platform manages the tables.
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND: without allow_missing; up to 20 devices are named
 	//	FAILED_PRECONDITION  DEVICES_READ_ONLY
 	UpdateDevices(context.Context, *UpdateDevicesRequest) (*UpdateDevicesResponse, error)
-	// Removes devices, their groups and their labels. Then ends their executions that are QUEUED or HELD as
+	// Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
 	// REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
 	// `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
 	// their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
@@ -193,13 +192,14 @@ type FleetServiceServer interface {
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
-	// Returns what a target and a rollout select now, and creates nothing. A target without devices and
-	// stages that CreateJob would reject as empty or too small are no errors here.
+	// Returns the devices that a target and a rollout select now, and creates nothing. An empty target,
+	// empty stages and stages that are too small are not errors here.
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND: devices of target_device_ids; up to 20 are named
 	//	                     JOB_NOT_FOUND: the job of target_failed_in
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS (without
-	//	                     a delay), or another preview of the tenant runs (with a delay)
+	//	                     a delay), or this server process already runs a preview of the tenant
+	//	                     (with a delay)
 	PreviewTarget(context.Context, *PreviewTargetRequest) (*PreviewTargetResponse, error)
 	mustEmbedUnimplementedFleetServiceServer()
 }

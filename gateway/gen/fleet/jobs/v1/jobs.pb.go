@@ -457,15 +457,15 @@ const (
 	JobExecution_END_CAUSE_UNSPECIFIED JobExecution_EndCause = 0
 	// The device reported SUCCEEDED, FAILED or REJECTED.
 	JobExecution_DEVICE JobExecution_EndCause = 1
-	// The execution was IN_PROGRESS for longer than its timeout: TIMED_OUT.
+	// The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
 	JobExecution_TIMEOUT JobExecution_EndCause = 2
-	// The job expired before the device started: TIMED_OUT.
+	// The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
 	JobExecution_JOB_EXPIRED JobExecution_EndCause = 3
-	// CancelJob or a failure criterion canceled the job: REJECTED.
+	// CancelJob or a failure criterion canceled the job; the execution became REJECTED.
 	JobExecution_JOB_CANCELED JobExecution_EndCause = 4
-	// CancelExecution: REJECTED.
+	// CancelExecution ended it as REJECTED.
 	JobExecution_EXECUTION_CANCELED JobExecution_EndCause = 5
-	// The device was deleted: REJECTED.
+	// DeleteDevices removed the device; the execution became REJECTED.
 	JobExecution_DEVICE_REMOVED JobExecution_EndCause = 6
 )
 
@@ -579,8 +579,8 @@ type Job struct {
 	// UpdateJob that changes the job, and when a failure criterion or a gate pauses or cancels it. Other
 	// reports of devices and the opening of stages do not change it.
 	Etag string `protobuf:"bytes,23,opt,name=etag,proto3" json:"etag,omitempty"`
-	// The rollout. Unset: all executions are released at once. ListJobs does not fill this field, nor
-	// the next two, nor criterion_states.
+	// The rollout. Unset: all executions are released at once. ListJobs leaves rollout, failure_criteria,
+	// stages and criterion_states unset.
 	Rollout *Rollout `protobuf:"bytes,24,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	// The failure criteria.
 	FailureCriteria []*FailureCriterion `protobuf:"bytes,25,rep,name=failure_criteria,json=failureCriteria,proto3" json:"failure_criteria,omitempty"`
@@ -1157,15 +1157,15 @@ type Stage_Remainder struct {
 }
 
 type Stage_GroupId struct {
-	// The devices of the job that were members of this group when the job was created and that
-	// are in no earlier group. CreateJob fails with STAGE_EMPTY if there are none, because the
-	// group_id may be misspelled; see allow_empty.
+	// The devices of the job that were members of this group when the job was created and that no
+	// earlier stage with a group or a selector claims. CreateJob fails with STAGE_EMPTY if there are
+	// none, because the group_id may be misspelled; see allow_empty.
 	GroupId string `protobuf:"bytes,5,opt,name=group_id,json=groupId,proto3,oneof"`
 }
 
 type Stage_Selector struct {
-	// The devices of the job that matched this selector when the job was created and that are in no
-	// earlier stage with a group or a selector. See CreateJobRequest.target_selector for the grammar;
+	// The devices of the job that matched this selector when the job was created and that no earlier
+	// stage with a group or a selector claims. See CreateJobRequest.target_selector for the grammar;
 	// it must not be empty. CreateJob fails with STAGE_EMPTY if there are no such devices; see
 	// allow_empty. At most 10 stages of a rollout can have a selector.
 	Selector string `protobuf:"bytes,9,opt,name=selector,proto3,oneof"`
@@ -2149,8 +2149,8 @@ type CreateJobRequest struct {
 	// this list applies.
 	FailureCriteria []*FailureCriterion `protobuf:"bytes,11,rep,name=failure_criteria,json=failureCriteria,proto3" json:"failure_criteria,omitempty"`
 	// Check the request and return the devices of the job that it would create, the sizes of its stages,
-	// and its expiry, but create nothing. This is always about a new job: an existing job with this job_id and
-	// the same request is ignored, so the response can differ from that of the call that created it.
+	// and its expiry, but create nothing. The response describes a new job, even if a job with this job_id and
+	// the same request exists.
 	ValidateOnly bool `protobuf:"varint,12,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// The labels, at most 32. A key has 1–63 characters of A-Z a-z 0-9 . _ / -, and starts with a letter or a digit;
 	// not group, device_id, in, notin, time_zone or last_seen. A value has at most 63 characters without
@@ -2158,9 +2158,9 @@ type CreateJobRequest struct {
 	Labels map[string]string `protobuf:"bytes,16,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// A text for people.
 	Description string `protobuf:"bytes,17,opt,name=description,proto3" json:"description,omitempty"`
-	// The target_digest of a TargetPreview. If the devices of the job, or the stages whose group or
-	// selector claims them, have changed since, the call fails with TARGET_CHANGED and creates nothing.
-	// Not compared by repeated requests: once the job exists, the call does not check it. Empty: no check.
+	// The target_digest of a TargetPreview. If the devices of the job, or the stages that claim them, have
+	// changed since, the call fails with TARGET_CHANGED and creates nothing. Ignored if the job already
+	// exists, except with validate_only. Empty: no check.
 	ExpectedTargetDigest string `protobuf:"bytes,18,opt,name=expected_target_digest,json=expectedTargetDigest,proto3" json:"expected_target_digest,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
@@ -2521,10 +2521,9 @@ type TargetPreview struct {
 	StageSizes []int32 `protobuf:"varint,2,rep,packed,name=stage_sizes,json=stageSizes,proto3" json:"stage_sizes,omitempty"`
 	// The first devices by device_id, at most 20.
 	DeviceIds []string `protobuf:"bytes,3,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
-	// Jobs that are pending on these device_ids: their executions would run before those of the new job.
-	// By job_id, at most 20.
+	// Up to 20 jobs, by job_id, with pending executions on these devices; those run before the new job.
 	OverlappingJobIds []string `protobuf:"bytes,4,rep,name=overlapping_job_ids,json=overlappingJobIds,proto3" json:"overlapping_job_ids,omitempty"`
-	// Stands for the devices, and for the stage whose group or selector claims each of them. See
+	// Identifies the devices, and the stage that claims each of them. See
 	// CreateJobRequest.expected_target_digest.
 	TargetDigest  string `protobuf:"bytes,5,opt,name=target_digest,json=targetDigest,proto3" json:"target_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2677,11 +2676,10 @@ func (x *CreateJobResponse) GetPreview() *TargetPreview {
 	return nil
 }
 
-// With one of the filters awaiting_approval, target_device_id, target_group_id, selector,
-// job_id_prefix, created_by, document_type and target_all, or none, the call reads only the jobs of the
-// page, except as selector and job_id_prefix say. With several, it reads the jobs that match the first
-// one in this order, and skips those that the others exclude. Filters by status and time do not change
-// this, except that a selector or a job_id_prefix also reads the jobs that a filter by status excludes.
+// The call reads the index of the first filter that is set, in this order: awaiting_approval,
+// target_device_id, target_group_id, selector (with an `=` or `in` term), job_id_prefix, created_by,
+// document_type, target_all. It reads and skips the jobs that other filters exclude. Filters by time add
+// no reads. Filters by status add none either, except PAUSED, and except with selector or job_id_prefix.
 type ListJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only jobs in this status. STATUS_UNSPECIFIED: all. PAUSED also reads the jobs that are
@@ -2723,10 +2721,9 @@ type ListJobsRequest struct {
 	// Only jobs whose labels match this selector, such as "team=pumps,stage in (beta,prod),!test". Empty: no
 	// filter. The keys group and device_id are not allowed.
 	//
-	// With one term = or in, the call reads only the page; with in, that many jobs for each value. With
-	// several terms, it reads the jobs that match the = or in term that the fewest jobs match, and skips
-	// those that the other terms exclude; it counts at most 1,000 jobs for each term to find it. Without
-	// such a term, it reads the jobs that it skips.
+	// With one term, `=` or `in`, the call reads one page for each value. With several terms, it reads the
+	// jobs of the `=` or `in` term that matches the fewest (it counts up to 1,000 for each term) and skips
+	// those that other terms exclude. Without such a term, it reads and skips the jobs that do not match.
 	Selector      string `protobuf:"bytes,15,opt,name=selector,proto3" json:"selector,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -129,7 +129,7 @@ type JobServiceClient interface {
 	//	                     (1,000,000; without a delay), or the tenant has
 	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
 	//	                     (with a delay); or, with validate_only and a target of more than one device,
-	//	                     another preview of the tenant runs (with a delay)
+	//	                     this server process already runs a preview of the tenant (with a delay)
 	CreateJob(ctx context.Context, in *CreateJobRequest, opts ...grpc.CallOption) (*CreateJobResponse, error)
 	// Lists the jobs of the tenant without their executions, newest first: by created_at, then
 	// by job_id, both descending.
@@ -223,8 +223,8 @@ type JobServiceClient interface {
 	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
 	ApproveStage(ctx context.Context, in *ApproveStageRequest, opts ...grpc.CallOption) (*ApproveStageResponse, error)
-	// Changes the settings of a job that is IN_PROGRESS or PAUSED, or its labels and description in any
-	// status. Takes effect at once.
+	// Changes the settings of a job that is IN_PROGRESS or PAUSED. If the mask has only labels and
+	// description, the job can have any status. Takes effect at once.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE
@@ -528,7 +528,7 @@ type JobServiceServer interface {
 	//	                     (1,000,000; without a delay), or the tenant has
 	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
 	//	                     (with a delay); or, with validate_only and a target of more than one device,
-	//	                     another preview of the tenant runs (with a delay)
+	//	                     this server process already runs a preview of the tenant (with a delay)
 	CreateJob(context.Context, *CreateJobRequest) (*CreateJobResponse, error)
 	// Lists the jobs of the tenant without their executions, newest first: by created_at, then
 	// by job_id, both descending.
@@ -622,8 +622,8 @@ type JobServiceServer interface {
 	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
 	ApproveStage(context.Context, *ApproveStageRequest) (*ApproveStageResponse, error)
-	// Changes the settings of a job that is IN_PROGRESS or PAUSED, or its labels and description in any
-	// status. Takes effect at once.
+	// Changes the settings of a job that is IN_PROGRESS or PAUSED. If the mask has only labels and
+	// description, the job can have any status. Takes effect at once.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE

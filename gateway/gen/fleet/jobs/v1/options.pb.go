@@ -97,8 +97,8 @@ type MethodRules_Content int32
 const (
 	// At most one document.
 	MethodRules_CONTENT_UNSPECIFIED MethodRules_Content = 0
-	// A job: 100 KiB of rollout, failure criteria and their states, 15 KiB of labels and description, and a
-	// document of the maximum size in a typical encoding.
+	// A job: 100 KiB of rollout, failure criteria and their states, 15 KiB of labels and description, up to
+	// 23 KiB of target, and a document of the maximum size in a typical encoding.
 	MethodRules_JOB MethodRules_Content = 1
 	// 100 counts of failures, each with the IDs of five devices.
 	MethodRules_FAILURE_SUMMARY MethodRules_Content = 2

@@ -1,4 +1,4 @@
--- Returns whose the device tables are, what the request role may do with the platform's although this
+-- Returns who manages the device tables, what the request role may do with the platform's although this
 -- service only reads them, and the indexes that calls need and the tables lack. Pages are in byte
 -- order, so the columns after tenant_id need the collation "C".
 SELECT

@@ -153,7 +153,7 @@ BEGIN
         );
     END IF;
 
-    -- Of a group or a tenant, checked again: devices may have been added after the first check.
+    -- Check again: devices may have been added to the group or the tenant since the first check.
     IF execution_count > p_max_targets THEN
         PERFORM jobs.raise_error('TOO_MANY_TARGETS');
     END IF;
@@ -167,7 +167,7 @@ BEGIN
 
     IF p_expected_target_digest IS NOT NULL THEN
         IF NOT p_validate_only THEN
-            -- Of the executions, so that no change can come between.
+            -- Compute the digest from the executions, so that a concurrent change is detected.
             SELECT jobs.target_digest(count(*), sum(e.hashes[1]), sum(e.hashes[2])) INTO target_digest
             FROM (
                 SELECT jobs.target_hashes(e.device_id, CASE

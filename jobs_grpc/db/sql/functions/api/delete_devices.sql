@@ -1,11 +1,11 @@
 -- depends on: queued_status_at
--- Removes devices, their groups and their labels. Then ends their executions that are QUEUED or HELD
--- as REJECTED, at most p_max_executions of them: remaining says whether there are more. Executions
+-- Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
+-- REJECTED, at most p_max_executions of them: remaining says whether there are more. Executions
 -- that are IN_PROGRESS stay, and their devices can report. Ignores devices that do not exist, so a
 -- repeated call ends the executions that are left, also those of jobs that were created meanwhile.
 --
 -- Waits up to p_wait_ms for each job lock, then raises lock_not_available (SQLSTATE 55P03). Raises
--- DEVICES_READ_ONLY if the device tables are the platform's.
+-- DEVICES_READ_ONLY if the platform manages the device tables.
 CREATE OR REPLACE FUNCTION jobs.delete_devices(
     p_tenant_id text,
     p_device_ids text[],  -- no duplicates
@@ -90,6 +90,8 @@ BEGIN
     -- Read again under the job locks: a device may have started, and a job may have ended.
     WITH updated AS (
         UPDATE jobs.job_executions e
+        -- canceled_by_operator is also set for a removed device, so that its own late report of REJECTED is
+        -- rejected instead of counting as repeated.
         SET status = 'REJECTED', canceled_by_operator = true, end_cause = 'DEVICE_REMOVED',
             status_details = v_details,
             version = e.version + 1, last_updated_at = v_now

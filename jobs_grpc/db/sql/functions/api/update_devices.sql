@@ -1,8 +1,8 @@
 -- Changes labels, time zones and groups of devices: all or nothing. Returns how many devices it
 -- registered, and how many existed before. The first arrays are parallel, with one element per device.
 --
--- Raises DEVICES_NOT_FOUND (unless p_allow_missing), TOO_MANY_LABELS, and, if the device tables are
--- the platform's, DEVICES_READ_ONLY for a device to register and for groups.
+-- Raises DEVICES_NOT_FOUND (unless p_allow_missing), TOO_MANY_LABELS, and, if the platform
+-- manages the device tables, DEVICES_READ_ONLY for a device to register and for groups.
 CREATE OR REPLACE FUNCTION jobs.update_devices(
     p_tenant_id text,
     p_device_ids text[],     -- no duplicates

@@ -1,7 +1,7 @@
 -- Stores when devices were last seen. Takes ages, because the clocks of servers and database differ.
 --
--- Devices that do not exist get no row. A stored time stays if it is later, or less than
--- p_min_change seconds earlier, and if another transaction has locked its row.
+-- Devices that do not exist get no row. Keeps the stored time if the new one is not at least p_min_change
+-- seconds later. Skips rows that other transactions have locked.
 CREATE OR REPLACE FUNCTION jobs.update_last_seen(
     p_tenant_id text,
     p_device_ids text[],           -- no duplicates

@@ -1,6 +1,6 @@
--- Checks the target of a new job, except one device. Done before the executions are inserted, because a
--- million rows that are inserted and rolled back cost the insert and remain as dead rows. Of the other
--- targets, target_query returns one device more than the limit. The caller has set the tenant.
+-- Checks the target of a new job, except a single device, before executions are inserted: rolling back a
+-- million inserted rows leaves dead rows. For targets by selector or failed job, target_query limits the
+-- devices instead. The caller has set the tenant.
 --
 -- Raises TOO_MANY_TARGETS and JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.check_target(

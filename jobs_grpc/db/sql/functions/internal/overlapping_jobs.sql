@@ -1,5 +1,6 @@
 -- depends on: pending_executions
--- Returns up to 20 jobs, other than p_job_id, that are next on these devices. The caller has set the tenant.
+-- Returns up to 20 jobs, other than p_job_id, by job_id, with pending executions on these devices. The
+-- caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.overlapping_jobs(
     p_tenant_id text, p_job_id text, p_device_ids text[]
 ) RETURNS text[]

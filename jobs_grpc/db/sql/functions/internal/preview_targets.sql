@@ -1,7 +1,7 @@
 -- depends on: check_device_list, overlapping_jobs, stage_sizes, target_digest, target_hashes, target_query
 -- Returns what create_job would create: the number of devices, the size of each stage of the rollout, the
--- first 20 devices, up to 20 other jobs that are pending on these, and the digest. The caller has set the
--- tenant.
+-- first 20 devices, up to 20 other jobs with pending executions on these, and the digest. The caller has
+-- set the tenant.
 --
 -- Raises TOO_MANY_TARGETS and DEVICES_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.preview_targets(
