@@ -9,7 +9,7 @@ from fleet.jobs.v1.fleet_pb2 import Device
 from grpc import StatusCode
 
 from tests.support.callers import Fleet, Operator
-from tests.support.database import Database, job_lock_held, request_session
+from tests.support.database import Database, job_lock_held, request_session, rows_locked
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 
@@ -253,3 +253,32 @@ async def test_device_is_registered_after_a_deletion_that_holds_its_row(
 
     assert response.registered_count == 1
     assert (await fleet.get("pump")).device.labels == {"new": ""}
+
+
+async def test_device_that_is_registered_during_a_deletion_stays(
+    database: Database, fleet: Fleet
+) -> None:
+    """The deletion has no lock on it, so it could deadlock with other calls."""
+    registered = Device(device_id="new", labels={"k": "v"}, group_ids=["g"])
+    async with rows_locked(database, "device_state", tenant_id=fleet.tenant, device_id="pump"):
+        deletion = asyncio.create_task(fleet.delete("pump", "new"))
+        await database.wait_for_blocked_sessions(1)
+        await fleet.update(registered, mask=["labels", "group_ids"], allow_missing=True)
+
+    assert (await deletion).deleted_count == 1
+    assert (await fleet.get("new")).device == registered
+
+
+async def test_labels_and_groups_of_a_device_that_is_not_registered_are_removed(
+    database: Database, fleet: Fleet
+) -> None:
+    await database.owner.execute(
+        "DELETE FROM device_state WHERE tenant_id = $1 AND device_id = 'pump'", fleet.tenant
+    )
+    await database.add_labels(fleet.tenant, {"pump": {"k": "v"}, "valve": {"k": "v"}})
+
+    assert (await fleet.delete("valve", "pump")).deleted_count == 1
+
+    for table in ("device_group_members", "jobs.devices"):
+        rows = f"SELECT FROM {table} WHERE tenant_id = $1"
+        assert await database.owner.fetch(rows, fleet.tenant) == []

@@ -8,8 +8,9 @@ import pytest
 from fleet.jobs.v1.fleet_pb2 import Device
 from grpc import StatusCode
 
+from jobs_grpc.db.store import Store
 from tests.support.callers import Fleet, Operator
-from tests.support.database import Database, request_session
+from tests.support.database import Database, request_session, rows_locked
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 
@@ -206,6 +207,57 @@ async def test_concurrent_updates_of_the_same_devices_wait_for_each_other(
         device = (await fleet.get(name)).device
         assert device.labels == {"first": "1", "second": "2"}
         assert device.group_ids == ["two"]
+
+
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
+async def test_device_that_two_calls_register_is_deleted_with_labels_and_groups(
+    database: Database, fleet: Fleet
+) -> None:
+    """The second registration locks the row of the first, so the deletion waits for it."""
+    async with (
+        request_session(database) as (first_connection, first),
+        request_session(database) as (second_connection, second),
+        second_connection.transaction(),
+    ):
+        async with first_connection.transaction():
+            await _register(first, fleet.tenant, "d")
+            registration = asyncio.create_task(_register(second, fleet.tenant, "d"))
+            await database.wait_for_blocked_sessions(1)
+        await registration
+        deletion = asyncio.create_task(fleet.delete("d"))
+        await database.wait_for_blocked_sessions(1)
+
+    assert (await deletion).deleted_count == 1
+    for table in ("device_group_members", "jobs.devices"):
+        rows = f"SELECT FROM {table} WHERE tenant_id = $1"
+        assert await database.owner.fetch(rows, fleet.tenant) == []
+
+
+async def test_device_that_is_registered_during_an_update_is_not_found(
+    database: Database, fleet: Fleet
+) -> None:
+    """Its row is not locked, so a deletion could leave the labels."""
+    await database.add_devices(fleet.tenant, ["a"])
+    async with rows_locked(database, "device_state", tenant_id=fleet.tenant, device_id="a"):
+        devices = [Device(device_id=name, labels={"k": ""}) for name in "ab"]
+        update = asyncio.create_task(fleet.update(*devices, mask=["labels"]))
+        await database.wait_for_blocked_sessions(1)
+        await database.add_devices(fleet.tenant, ["b"])
+
+    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
+        await update
+
+
+async def _register(store: Store, tenant: str, device: str) -> None:
+    await store.update_devices(
+        tenant,
+        device_ids=[device],
+        labels=['{"k": "v"}'],
+        time_zones=None,
+        group_ids=['["g"]'],
+        remove_labels=[],
+        allow_missing=True,
+    )
 
 
 async def test_thousand_devices_change_in_one_call(fleet: Fleet) -> None:

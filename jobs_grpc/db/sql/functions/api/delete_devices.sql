@@ -19,6 +19,7 @@ LANGUAGE plpgsql
 -- settings: lookup, nested loops
 AS $$
 DECLARE
+    v_locked_ids text[];
     v_now timestamptz;
     v_job_id text;
     v_job_ids text[];     -- the executions to end: the first two arrays are parallel
@@ -33,19 +34,27 @@ BEGIN
         PERFORM jobs.raise_error('DEVICES_READ_ONLY');
     END IF;
 
-    PERFORM jobs.lock_devices(p_tenant_id, p_device_ids);
-    DELETE FROM public.device_group_members m
+    -- UpdateDevices locks in the same order: by device, and in jobs.devices before groups.
+    p_device_ids := ARRAY(
+        SELECT u.device_id FROM unnest(p_device_ids) AS u (device_id) ORDER BY u.device_id COLLATE "C"
+    );
+    -- Devices that are registered from now on stay: they are not locked.
+    v_locked_ids := jobs.lock_devices(p_tenant_id, p_device_ids);
+    DELETE FROM public.device_state d
     USING (
-        SELECT m.row_id
-        FROM unnest(p_device_ids) AS u (device_id)
+        SELECT d.row_id
+        FROM unnest(v_locked_ids) AS u (device_id)
         CROSS JOIN LATERAL (
-            SELECT m.ctid AS row_id
-            FROM public.device_group_members m
-            WHERE m.tenant_id = p_tenant_id AND m.device_id = u.device_id
+            SELECT d.ctid AS row_id
+            FROM public.device_state d
+            WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
             OFFSET 0
-        ) m
+        ) d
     ) gone
-    WHERE m.tenant_id = p_tenant_id AND m.ctid = gone.row_id;
+    WHERE d.tenant_id = p_tenant_id AND d.ctid = gone.row_id;
+    GET DIAGNOSTICS deleted_count = ROW_COUNT;
+
+    -- Also those of devices that were not registered.
     DELETE FROM jobs.devices d
     USING (
         SELECT d.row_id
@@ -56,21 +65,34 @@ BEGIN
             WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
             OFFSET 0
         ) d
+        LEFT JOIN LATERAL (
+            SELECT true AS is_registered
+            FROM public.device_state s
+            WHERE s.tenant_id = p_tenant_id AND s.device_id = u.device_id
+            OFFSET 0
+        ) s ON true
+        WHERE s.is_registered IS NULL
     ) gone
     WHERE d.tenant_id = p_tenant_id AND d.ctid = gone.row_id;
-    DELETE FROM public.device_state d
+    DELETE FROM public.device_group_members m
     USING (
-        SELECT d.row_id
+        SELECT m.row_id
         FROM unnest(p_device_ids) AS u (device_id)
         CROSS JOIN LATERAL (
-            SELECT d.ctid AS row_id
-            FROM public.device_state d
-            WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
+            SELECT m.ctid AS row_id
+            FROM public.device_group_members m
+            WHERE m.tenant_id = p_tenant_id AND m.device_id = u.device_id
             OFFSET 0
-        ) d
+        ) m
+        LEFT JOIN LATERAL (
+            SELECT true AS is_registered
+            FROM public.device_state s
+            WHERE s.tenant_id = p_tenant_id AND s.device_id = u.device_id
+            OFFSET 0
+        ) s ON true
+        WHERE s.is_registered IS NULL
     ) gone
-    WHERE d.tenant_id = p_tenant_id AND d.ctid = gone.row_id;
-    GET DIAGNOSTICS deleted_count = ROW_COUNT;
+    WHERE m.tenant_id = p_tenant_id AND m.ctid = gone.row_id;
 
     -- One more than may end, to know whether more remain.
     SELECT array_agg(e.job_id), array_agg(e.device_id) INTO v_job_ids, v_device_ids

@@ -20,6 +20,7 @@ AS $$
 DECLARE
     v_is_own boolean := (SELECT t.is_own FROM jobs.device_tables t);
     v_sets_time_zone boolean := p_time_zones IS NOT NULL;
+    v_locked_ids text[];
     v_missing text[];
     v_index bigint;
 BEGIN
@@ -31,26 +32,37 @@ BEGIN
 
     -- Calls that change or remove the same devices wait here, so their further locks can't deadlock.
     -- The request role may not lock rows of the platform.
-    IF v_is_own THEN
-        PERFORM jobs.lock_devices(p_tenant_id, p_device_ids);
-    END IF;
-
-    v_missing := jobs.missing_devices(p_tenant_id, p_device_ids);
     registered_count := 0;
-    IF v_missing IS NOT NULL THEN
-        IF NOT p_allow_missing THEN
+    IF v_is_own AND p_allow_missing THEN
+        -- Changes no row but locks it, also if another call registers the device at the same time.
+        INSERT INTO public.device_state (tenant_id, device_id)
+        SELECT p_tenant_id, u.device_id
+        FROM unnest(p_device_ids) AS u (device_id)
+        ORDER BY u.device_id COLLATE "C"
+        ON CONFLICT (tenant_id, device_id) DO UPDATE SET device_id = excluded.device_id WHERE false;
+        GET DIAGNOSTICS registered_count = ROW_COUNT;
+    ELSE
+        IF v_is_own THEN
+            v_locked_ids := jobs.lock_devices(p_tenant_id, p_device_ids);
+            -- A device that is registered from now on is missing: it is not locked.
+            v_missing := (
+                SELECT array_agg(missing.device_id ORDER BY missing.device_id COLLATE "C")
+                FROM (
+                    SELECT * FROM unnest(p_device_ids)
+                    EXCEPT
+                    SELECT * FROM unnest(v_locked_ids)
+                ) AS missing (device_id)
+            );
+        ELSE
+            v_missing := jobs.missing_devices(p_tenant_id, p_device_ids);
+        END IF;
+        IF v_missing IS NOT NULL AND p_allow_missing THEN
+            PERFORM jobs.raise_error('DEVICES_READ_ONLY');
+        ELSIF v_missing IS NOT NULL THEN
             PERFORM jobs.raise_error('DEVICES_NOT_FOUND', '', jsonb_build_object(
                 'device_ids', v_missing[1:20], 'count', cardinality(v_missing)
             ));
-        ELSIF NOT v_is_own THEN
-            PERFORM jobs.raise_error('DEVICES_READ_ONLY');
         END IF;
-        INSERT INTO public.device_state (tenant_id, device_id)
-        SELECT p_tenant_id, u.device_id
-        FROM unnest(v_missing) AS u (device_id)
-        ORDER BY u.device_id COLLATE "C"
-        ON CONFLICT DO NOTHING;
-        GET DIAGNOSTICS registered_count = ROW_COUNT;
     END IF;
     updated_count := cardinality(p_device_ids) - registered_count;
 
@@ -84,7 +96,11 @@ BEGIN
         DELETE FROM public.device_group_members m
         USING (
             SELECT m.row_id
-            FROM unnest(p_device_ids, p_group_ids) AS u (device_id, group_ids)
+            FROM (
+                SELECT u.device_id, u.group_ids
+                FROM unnest(p_device_ids, p_group_ids) AS u (device_id, group_ids)
+                ORDER BY u.device_id COLLATE "C"
+            ) u
             CROSS JOIN LATERAL (
                 SELECT m.ctid AS row_id, m.group_id
                 FROM public.device_group_members m
@@ -99,6 +115,7 @@ BEGIN
         SELECT p_tenant_id, g.group_id, u.device_id
         FROM unnest(p_device_ids, p_group_ids) AS u (device_id, group_ids)
         CROSS JOIN LATERAL jsonb_array_elements_text(u.group_ids::jsonb) AS g (group_id)
+        ORDER BY u.device_id COLLATE "C"
         ON CONFLICT DO NOTHING;
     END IF;
 END $$;
