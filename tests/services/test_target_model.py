@@ -1,7 +1,7 @@
 """Random targets and stages, compared with a model: devices, stages, digests, and new jobs."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support import selector_model
 from tests.support.callers import Operator
-from tests.support.database import Database
+from tests.support.database import Database, replaced_function
 from tests.support.scale import SCALE
 from tests.support.selector_model import Device
 from tests.support.server import Server
@@ -28,6 +28,28 @@ class State:
 
     devices: Sequence[Device]
     ends: Mapping[str, tuple[str, str | None]]
+
+
+@pytest.fixture
+async def merged(database: Database) -> AsyncIterator[None]:
+    """Candidates are merged even if there are only two; see target_query.sql."""
+    definition = await database.owner.fetchval(
+        "SELECT pg_get_functiondef('jobs.target_query'::regproc)"
+    )
+    merging = definition.replace(
+        "c_small CONSTANT integer := 10000", "c_small CONSTANT integer := 1"
+    )
+    assert merging != definition
+    async with replaced_function(database, "jobs.target_query", merging):
+        yield
+
+
+@pytest.mark.single_node("a replaced function is not delegated on Citus")
+@pytest.mark.parametrize("seed", range(SCALE))
+async def test_many_targets_are_those_of_the_model(
+    database: Database, server: Server, tenant: str, seed: int, merged: None
+) -> None:
+    await test_targets_are_those_of_the_model(database, server, tenant, 1000 + seed)
 
 
 @pytest.mark.parametrize("seed", range(3 * SCALE))

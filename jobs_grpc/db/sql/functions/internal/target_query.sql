@@ -40,6 +40,11 @@ BEGIN
 
     IF v_failed_in IS NOT NULL THEN
         v_is_device := false;
+        v_is_small := NOT EXISTS (
+            SELECT FROM jobs.job_executions e
+            WHERE e.tenant_id = p_tenant_id AND e.job_id = v_failed_in ->> 'job_id'
+            OFFSET c_small
+        );
         v_source := format(
             'SELECT e.device_id FROM jobs.execution_states e'
             ' WHERE e.tenant_id = $1 AND e.job_id = %L AND e.status = ANY (%L::text[])',
@@ -121,13 +126,17 @@ BEGIN
     );
 
     IF NOT v_is_device THEN
-        v_joins := $query$
+        v_joins := CASE WHEN v_is_small THEN
+            $query$
             CROSS JOIN LATERAL (
                 SELECT FROM public.device_state d
                 WHERE d.tenant_id = $1 AND d.device_id = c.device_id
                 OFFSET 0
             ) d
-        $query$;
+            $query$
+        ELSE
+            ' JOIN public.device_state d ON d.tenant_id = $1 AND d.device_id COLLATE "C" = c.device_id'
+        END;
     END IF;
     IF v_has_labels THEN
         v_joins := v_joins || CASE WHEN v_is_small THEN
