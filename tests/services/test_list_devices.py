@@ -9,7 +9,7 @@ from grpc import StatusCode
 
 from jobs_grpc.client import FleetClient
 from tests.support.callers import Fleet
-from tests.support.database import Database
+from tests.support.database import Database, request_session
 from tests.support.failures import expect_failure
 from tests.support.page_tokens import forged_token
 from tests.support.server import Server
@@ -168,19 +168,24 @@ async def test_page_ends_before_the_response_is_too_large(database: Database, fl
 
     assert 3 * 1024 * 1024 < page.ByteSize() <= MAX_MESSAGE_BYTES
     assert await ids(fleet, limit=1000) == names
+    # The query ends the page as well, although no device has groups.
+    async with request_session(database) as (_, store):
+        rows = await store.list_devices(fleet.tenant, terms="[]", prefix="", after="", limit=1000)
+    assert len(rows) < 1000
 
 
 async def test_device_shows_its_first_1000_groups(database: Database, fleet: Fleet) -> None:
     await database.add_devices(fleet.tenant, ["d1"])
     await database.owner.execute(
         "INSERT INTO public.device_group_members (tenant_id, group_id, device_id)"
-        " SELECT $1, 'g' || lpad(n::text, 4, '0'), 'd1' FROM generate_series(1, 1001) n",
+        " SELECT $1, 'g' || lpad(n::text, 4, '0'), 'd1' FROM generate_series(1001, 1, -1) n",
         fleet.tenant,
     )
 
     (device,) = (await fleet.list()).devices
 
     assert list(device.group_ids) == [f"g{n:04}" for n in range(1, 1001)]
+    assert (await fleet.get("d1")).device.group_ids == device.group_ids
 
 
 async def test_selector_is_invalid_with_its_position(fleet: Fleet) -> None:

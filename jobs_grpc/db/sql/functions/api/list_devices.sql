@@ -113,8 +113,10 @@ BEGIN
     FROM (
         SELECT i.device_id, i.n, coalesce(l.labels, '{}') AS labels, l.time_zone, l.last_seen_at,
                g.group_ids,
-               coalesce(sum(octet_length(l.labels::text) + octet_length(g.group_ids::text))
-                   OVER (ORDER BY i.n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)
+               coalesce(sum(
+                   coalesce(octet_length(l.labels::text), 0)
+                   + coalesce(octet_length(g.group_ids::text), 0)
+               ) OVER (ORDER BY i.n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)
                    AS bytes_before
         FROM unnest(v_ids) WITH ORDINALITY AS i (device_id, n)
         LEFT JOIN LATERAL (

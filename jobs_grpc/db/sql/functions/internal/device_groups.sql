@@ -1,4 +1,4 @@
--- Returns the groups of a device, in order: at most p_limit. The caller has set the tenant.
+-- Returns the first p_limit groups of a device, in order. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.device_groups(
     p_tenant_id text, p_device_id text, p_limit integer
 ) RETURNS text[]
@@ -7,7 +7,7 @@ LANGUAGE plpgsql STABLE
 AS $$
 BEGIN
     RETURN (
-        SELECT coalesce(array_agg(m.group_id ORDER BY m.group_id), '{}')
+        SELECT coalesce((array_agg(m.group_id ORDER BY m.group_id))[:p_limit], '{}')
         FROM (
             -- A range instead of "=", so that only an index that starts with (tenant_id, device_id)
             -- delivers the order.
@@ -16,7 +16,7 @@ BEGIN
             WHERE m.tenant_id = p_tenant_id
               AND m.device_id COLLATE "C" >= p_device_id AND m.device_id COLLATE "C" <= p_device_id
             ORDER BY m.device_id COLLATE "C"
-            LIMIT p_limit
+            OFFSET 0
         ) m
     );
 END $$;
