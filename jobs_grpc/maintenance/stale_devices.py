@@ -1,4 +1,4 @@
-"""Removes what this service stores about devices that are gone from the platform's tables."""
+"""Removes what this service stores about devices that are gone from the device tables."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -16,8 +16,9 @@ _PASS_INTERVAL = 3600.0
 class StaleDevices:
     """Goes through the rows of jobs.devices of all tenants, one batch per step.
 
-    `fetch` sees all tenants. `remove_stale` runs as the request role: only for that role is it sure
-    that it may read the platform's tables.
+    Own device tables too: an update of last seen can store a row of a device that DeleteDevices
+    removes at the same time. `fetch` sees all tenants. `remove_stale` runs as the request role:
+    only for that role is it sure that it may read the platform's tables.
     """
 
     def __init__(
@@ -35,9 +36,7 @@ class StaleDevices:
         if self._tenant_id is None:
             if time.monotonic() < self._next_pass:
                 return
-            ((is_own,),) = await self._fetch("SELECT is_own FROM jobs.device_tables")
-            # DeleteDevices removes these rows of own tables.
-            await self._go_to_tenant_after("" if not is_own else None)
+            await self._go_to_tenant_after("")
             if self._tenant_id is None:
                 return
         try:
@@ -49,12 +48,9 @@ class StaleDevices:
         else:
             self._after_device_id = after
 
-    async def _go_to_tenant_after(self, tenant_id: str | None) -> None:
-        """Continue with the next tenant. None, or no further tenant: the pass ends."""
+    async def _go_to_tenant_after(self, tenant_id: str) -> None:
+        """Continue with the next tenant. If none follows, the pass ends."""
         self._tenant_id, self._after_device_id = None, ""
-        if tenant_id is not None:
-            ((self._tenant_id,),) = await self._fetch(
-                "SELECT jobs.next_device_tenant($1)", tenant_id
-            )
+        ((self._tenant_id,),) = await self._fetch("SELECT jobs.next_device_tenant($1)", tenant_id)
         if self._tenant_id is None:
             self._next_pass = time.monotonic() + self._pass_interval

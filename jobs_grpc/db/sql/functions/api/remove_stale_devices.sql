@@ -1,6 +1,6 @@
--- Removes labels, time zones and times of devices that are gone from the platform's device table, so
--- that a new device with the same id does not get them. Examines the next p_limit rows after
--- p_after_device_id ('': from the start). Returns the device_id to continue after; NULL: nothing is left.
+-- Removes labels, time zones and times of devices that are gone from the device table, so that a new
+-- device with the same id does not get them. Examines the next p_limit rows after p_after_device_id
+-- ('': from the start). Returns the device_id to continue after; NULL: nothing is left.
 CREATE OR REPLACE FUNCTION jobs.remove_stale_devices(
     p_tenant_id text, p_after_device_id text, p_limit integer
 ) RETURNS text
