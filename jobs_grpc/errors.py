@@ -26,6 +26,10 @@ from typing import Any, ClassVar
 from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
 from grpc import StatusCode
 
+# How many ids an error names, and their bytes. It names one id in any case, of up to 1,024 bytes.
+_MAX_IDS = 20
+_MAX_IDS_BYTES = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Violation:
@@ -109,7 +113,7 @@ class InvalidField(JobsError, code=StatusCode.INVALID_ARGUMENT):
     Keeps the first MAX_VIOLATIONS. The message describes the first few of them.
     """
 
-    # The details are sent in HTTP/2 trailers. Clients accept at most 16 KiB of them.
+    # error_status.py sends fewer if they are long.
     MAX_VIOLATIONS: ClassVar[int] = 20
     _MAX_IN_MESSAGE: ClassVar[int] = 3
 
@@ -227,9 +231,9 @@ class DevicesNotFound(DeviceNotFound, sqlstate="JB031"):
     """The tenant lacks `count` devices of the request; `device_ids` are the first of them."""
 
     def __init__(self, device_ids: Sequence[str], count: int) -> None:
-        more = f", and {count - len(device_ids)} more" if count > len(device_ids) else ""
+        device_ids = _first_ids(device_ids)
         super().__init__(device_ids[0])
-        self.message = f"Devices not found: {', '.join(device_ids)}{more}"
+        self.message = f"Devices not found: {name_ids(device_ids, count)}"
         self.args = (self.message,)
         self.metadata = {"deviceIds": json.dumps(device_ids, ensure_ascii=False)}
 
@@ -689,6 +693,24 @@ class Internal(JobsError, code=StatusCode.INTERNAL):
 
     def __init__(self) -> None:
         super().__init__("Internal error")
+
+
+def name_ids(ids: Sequence[str], count: int) -> str:
+    """Name the first of `count` ids for a message: "a, b, and 3 more"."""
+    ids = _first_ids(ids)
+    more = f", and {count - len(ids)} more" if count > len(ids) else ""
+    return f"{', '.join(ids)}{more}"
+
+
+def _first_ids(ids: Sequence[str]) -> Sequence[str]:
+    """Return the first ids for which an error has room: at least one."""
+    count = size = 0
+    for id_ in ids[:_MAX_IDS]:
+        size += len(id_.encode())
+        if count and size > _MAX_IDS_BYTES:
+            break
+        count += 1
+    return ids[:count]
 
 
 def _describe_stage(stage: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -12,11 +13,21 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from jobs_grpc.errors import Internal, JobsError, LockTimeout, ServerStopping
+from jobs_grpc.errors import Internal, JobsError, LockTimeout, ServerStopping, Violation
 
 logger = logging.getLogger(__name__)
 
 DOMAIN = "jobs-grpc"
+
+# If the trailers exceed 8 KiB, gRPC clients fail with RESOURCE_EXHAUSTED and lose the reason of the
+# error. The rest is for other trailers.
+_MAX_STATUS_BYTES = 6 * 1024
+
+# Messages are not shortened any further.
+_MIN_MESSAGE_LENGTH = 40
+
+# What gRPC sends of a message as it is; it escapes each other byte with three characters.
+_UNESCAPED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 # Metadata that names an object of the caller's tenant.
 _OBJECT_KEYS = frozenset({"jobId", "deviceId", "groupId"})
@@ -77,13 +88,7 @@ async def abort(context: Any, error: JobsError, tenant_id: str | None) -> None:
 
     The handler must return afterwards; then gRPC itself raises AbortError.
     """
-    details = [error_info(error, tenant_id), *_details(error)]
-    status = Status(code=error.code.value[0], message=error.message)
-    for detail in details:
-        packed = AnyMessage()
-        packed.Pack(detail)
-        status.details.append(packed)
-    rich = rpc_status.to_status(status)
+    rich = rpc_status.to_status(_status(error, tenant_id))
     # abort replaces the trailing metadata, so pass on what is set: the request id.
     try:
         await context.abort(
@@ -95,14 +100,40 @@ async def abort(context: Any, error: JobsError, tenant_id: str | None) -> None:
         e.__traceback__ = None
 
 
-def _details(error: JobsError) -> list[Message]:
+def _status(error: JobsError, tenant_id: str | None) -> Status:
+    """Convert an error. If it is too large, leave out violations, then shorten the message."""
+    message, violations = error.message, [*error.field_violations]
+    while True:
+        status = Status(code=error.code.value[0], message=message)
+        for detail in (error_info(error, tenant_id), *_details(error, violations)):
+            packed = AnyMessage()
+            packed.Pack(detail)
+            status.details.append(packed)
+        if _wire_size(status) <= _MAX_STATUS_BYTES:
+            return status
+        if len(violations) > 1:
+            violations.pop()
+        elif len(message) > _MIN_MESSAGE_LENGTH:
+            message = message[: len(message) * 3 // 4].removesuffix("…") + "…"
+        elif violations:
+            violations.clear()
+        else:
+            return status
+
+
+def _wire_size(status: Status) -> int:
+    """The size of the trailers: the escaped message, and the status in base64."""
+    details: int = status.ByteSize()
+    return len(quote(status.message, safe=_UNESCAPED)) + (details + 2) // 3 * 4
+
+
+def _details(error: JobsError, violations: list[Violation]) -> list[Message]:
     details: list[Message] = []
-    if error.field_violations:
-        violations = [
-            BadRequest.FieldViolation(field=v.field, description=v.description)
-            for v in error.field_violations
+    if violations:
+        fields = [
+            BadRequest.FieldViolation(field=v.field, description=v.description) for v in violations
         ]
-        details.append(BadRequest(field_violations=violations))
+        details.append(BadRequest(field_violations=fields))
     if error.current_execution is not None:
         details.append(error.current_execution)
     if error.retry_after is not None:

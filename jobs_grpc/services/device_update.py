@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fleet.jobs.v1 import fleet_pb2 as pb
 
 from jobs_grpc.contract.field_rules import check
-from jobs_grpc.errors import InvalidField, Violation
+from jobs_grpc.errors import InvalidField, Violation, name_ids
 from jobs_grpc.limits.fair_slots import Pause
 from jobs_grpc.services.selectors import check_labels
 from jobs_grpc.services.validation import raise_for_violations
@@ -68,11 +68,11 @@ def _check_request(request: pb.UpdateDevicesRequest, fields: set[str]) -> list[V
         problem = "update_mask is required, unless remove_labels or allow_missing is set"
         return [Violation("update_mask", problem)]
     counts = Counter(device.device_id for device in request.devices)
-    return [
-        Violation("devices", f"devices must contain each device once; {device_id} occurs twice")
-        for device_id, count in counts.items()
-        if count > 1
-    ]
+    repeated = [device_id for device_id, count in counts.items() if count > 1]
+    if not repeated:
+        return []
+    problem = f"must contain each device once, but repeats {name_ids(repeated, len(repeated))}"
+    return [Violation("devices", f"devices {problem}")]
 
 
 def _check_not_removed(

@@ -160,7 +160,8 @@ async def test_each_device_occurs_once(fleet: Fleet) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await fleet.update(device, device, mask=["labels"], allow_missing=True)
 
-    assert "twice occurs twice" in failure.violations["devices"]
+    assert failure.message == "devices must contain each device once, but repeats twice"
+    assert failure.violations == {"devices": failure.message}
 
 
 async def test_platforms_devices_get_labels_and_zones_only(
