@@ -18,8 +18,8 @@ from jobs_grpc.db.pg_errors import is_outage
 
 logger = logging.getLogger(__name__)
 
-MAX_QUEUED = 100_000
-"""Most devices whose times wait to be stored: up to 30 MB. Further ones are dropped."""
+MAX_QUEUED = 200_000
+"""Most devices that wait to be stored: up to 60 MB. One tenant has at most half of them."""
 
 CONNECTIONS = 1
 """Connections of each process, in addition to its pool."""
@@ -60,7 +60,7 @@ class LastSeen:
         self.queued = 0
         """The number of marks that are not stored."""
         self.dropped = 0
-        """How many marks were dropped, because MAX_QUEUED others were not stored."""
+        """How many marks were dropped, because too many others were not stored."""
 
     @property
     def enabled(self) -> bool:
@@ -73,7 +73,8 @@ class LastSeen:
             return
         devices = self._marks.get(tenant_id)
         if devices is None or device_id not in devices:
-            if self.queued >= MAX_QUEUED:
+            # The more marks a tenant has, the more room it must leave to the other tenants.
+            if len(devices or ()) >= MAX_QUEUED - self.queued:
                 self.dropped += 1
                 return
             self.queued += 1

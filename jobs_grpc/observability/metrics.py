@@ -244,7 +244,7 @@ def _last_seen(last_seen: LastSeen) -> Iterator[Metric]:
     )
     yield _counter(
         "jobs_last_seen_dropped",
-        "Devices seen but not stored, because 100,000 others waited.",
+        "Devices seen but not stored, because too many others waited.",
         last_seen.dropped,
     )
 

@@ -201,7 +201,7 @@ async def test_last_seen_survives_an_outage_and_is_logged_once(
 async def test_metrics_count_devices_that_wait_and_marks_that_are_dropped(
     database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(last_seen, "MAX_QUEUED", 2)
+    monkeypatch.setattr(last_seen, "MAX_QUEUED", 4)
     await database.add_devices(tenant, 3)
     async with running_server(database.request_dsn, **RARELY, **METRICS_ON) as server:
         for device in ("d00001", "d00002", "d00003", "d00001"):
@@ -213,14 +213,29 @@ async def test_metrics_count_devices_that_wait_and_marks_that_are_dropped(
     assert set(await seen(database, tenant)) == {"d00001", "d00002"}
 
 
-async def test_at_most_100_000_marks_are_kept() -> None:
+async def test_tenant_with_many_marks_leaves_room_to_others() -> None:
     config = Config.from_env({"JOBS_DATABASE_URL": "postgresql://unused"})
     marks = LastSeen(config, ServerDatabase(config))
 
     for number in range(100_010):
-        marks.mark(f"tenant-{number % 7}", f"device-{number}")
-
+        marks.mark("large", f"device-{number}")
     assert (marks.queued, marks.dropped) == (100_000, 10)
+
+    for number in range(50_010):
+        marks.mark("other", f"device-{number}")
+    assert (marks.queued, marks.dropped) == (150_000, 20)
+    marks.mark("small", "device")
+    assert marks.queued == 150_001
+
+
+async def test_at_most_200_000_marks_are_kept() -> None:
+    config = Config.from_env({"JOBS_DATABASE_URL": "postgresql://unused"})
+    marks = LastSeen(config, ServerDatabase(config))
+
+    for number in range(200_010):
+        marks.mark(f"tenant-{number}", "device")
+
+    assert (marks.queued, marks.dropped) == (200_000, 10)
 
 
 async def test_last_seen_never_moves_back(database: Database, tenant: str) -> None:
