@@ -17,6 +17,9 @@ from jobs_grpc.services.targets import MAX_TARGET_BYTES
 from jobs_grpc.services.watch_group import Changed
 from jobs_grpc.services.watch_hub import POLL_INTERVAL, WatchHub
 
+MAX_LABELS_BYTES = 15_000
+"""The maximum size of the labels and the description of a Job."""
+
 # The statuses of jobs that are not finished.
 _ACTIVE_STATUSES = ("IN_PROGRESS", "PAUSED")
 
@@ -48,9 +51,8 @@ class JobWatch:
         self._store = store
         self._memory = memory
         # The rows of a statement fit the bytes that are reserved for it.
-        self._jobs_per_statement = max(
-            1, MAX_RESPONSE_BYTES // (max_document_bytes + MAX_DETAILS_BYTES + MAX_TARGET_BYTES)
-        )
+        max_job_bytes = max_document_bytes + MAX_DETAILS_BYTES + MAX_TARGET_BYTES + MAX_LABELS_BYTES
+        self._jobs_per_statement = max(1, MAX_RESPONSE_BYTES // max_job_bytes)
         self.hub = WatchHub(self._changed_fingerprints, interval, stopping)
         store.on_write(self.hub.note_write)
         self._jobs = BatchReader[str, _JobState](

@@ -6,6 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.limits.memory_limit import response_bytes
 from jobs_grpc.rpc.response_sizes import page_size_estimator
+from jobs_grpc.services.job_watch import MAX_LABELS_BYTES
 from jobs_grpc.services.response_pages import max_page_bytes
 from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES
 from jobs_grpc.services.rollout_validation import MAX_CRITERIA_BYTES, MAX_ROLLOUT_BYTES
@@ -102,6 +103,13 @@ def test_maximum_of_details_is_a_close_upper_bound() -> None:
 
     assert size <= MAX_DETAILS_BYTES < 1.1 * size
     assert MAX_DETAILS_BYTES < 116 * 1024
+
+
+def test_maximum_of_labels_and_description_is_a_close_upper_bound() -> None:
+    labels = {f"{n:063}": "😀" * 63 for n in range(32)}
+    size = pb.Job(labels=labels, description="😀" * 1000).ByteSize()
+
+    assert size <= MAX_LABELS_BYTES < 1.1 * size
 
 
 @pytest.mark.parametrize(
