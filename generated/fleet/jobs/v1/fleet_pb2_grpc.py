@@ -118,7 +118,8 @@ class FleetServiceServicer:
         their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
 
         Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
-        the same time has added.
+        the same time has added. RetryExecutions would queue the ended executions again; repeat
+        DeleteDevices to end them.
 
         FAILED_PRECONDITION  DEVICES_READ_ONLY
         """

@@ -67,7 +67,8 @@ class FleetServiceStub:
     their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
 
     Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
-    the same time has added.
+    the same time has added. RetryExecutions would queue the ended executions again; repeat
+    DeleteDevices to end them.
 
       FAILED_PRECONDITION  DEVICES_READ_ONLY
     """
@@ -126,7 +127,8 @@ class FleetServiceAsyncStub(FleetServiceStub):
     their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
 
     Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
-    the same time has added.
+    the same time has added. RetryExecutions would queue the ended executions again; repeat
+    DeleteDevices to end them.
 
       FAILED_PRECONDITION  DEVICES_READ_ONLY
     """
@@ -206,7 +208,8 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         their end. In the gate of a rollout, removed devices count as not SUCCEEDED; they are no failures.
 
         Devices that do not exist are accepted: a repeated call also ends the executions that a CreateJob at
-        the same time has added.
+        the same time has added. RetryExecutions would queue the ended executions again; repeat
+        DeleteDevices to end them.
 
           FAILED_PRECONDITION  DEVICES_READ_ONLY
         """

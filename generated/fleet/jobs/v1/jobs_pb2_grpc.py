@@ -343,6 +343,9 @@ class JobServiceServicer:
         matches, nothing changes, including expires_at.
         ListExecutionAttempts returns the earlier attempts.
 
+        Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
+        end them.
+
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_RETRYABLE
         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has

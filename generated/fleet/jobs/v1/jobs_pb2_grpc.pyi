@@ -166,6 +166,9 @@ class JobServiceStub:
     matches, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
 
+    Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
+    end them.
+
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RETRYABLE
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
@@ -393,6 +396,9 @@ class JobServiceAsyncStub(JobServiceStub):
     A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
     matches, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
+
+    Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
+    end them.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RETRYABLE
@@ -660,6 +666,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
         matches, nothing changes, including expires_at.
         ListExecutionAttempts returns the earlier attempts.
+
+        Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
+        end them.
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_RETRYABLE

@@ -169,6 +169,9 @@ type JobServiceClient interface {
 	// matches, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
 	//
+	// Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
+	// end them.
+	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
@@ -567,6 +570,9 @@ type JobServiceServer interface {
 	// A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
 	// matches, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
+	//
+	// Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
+	// end them.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE
