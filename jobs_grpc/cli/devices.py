@@ -149,7 +149,8 @@ def _add_label(commands: Subparsers) -> None:
         commands, "label DEVICE ... [KEY=VALUE ...] [KEY- ...]", _label, client=FleetClient
     )
     parser.epilog = (
-        "Put IDs before labels. Pass an ID that contains = or ends with - with --device. "
+        "Put IDs before labels, and both before the options. Pass an ID that contains = or ends "
+        "with - with --device. "
         f"Each call changes up to {_MAX_UPDATED:,} devices, all or none; more devices take several "
         "calls."
     )
@@ -160,7 +161,14 @@ def _add_label(commands: Subparsers) -> None:
         metavar="DEVICE",
         help="ids of the devices, then KEY=VALUE to set a label, or KEY- to remove it",
     )
-    arguments.add_texts(parser, "--device", metavar="ID", help_text="more devices")
+    parser.add_argument(
+        "--device",
+        type=arguments.text,
+        action="append",
+        default=[],
+        metavar="ID",
+        help="another device; can be repeated",
+    )
     parser.add_argument(
         "--time-zone",
         type=arguments.text,
@@ -168,11 +176,14 @@ def _add_label(commands: Subparsers) -> None:
         help="IANA name of the time zone, such as Europe/Berlin; '' clears it",
     )
     groups = parser.add_mutually_exclusive_group()
-    arguments.add_texts(
-        groups,
-        "--set-groups",
+    groups.add_argument(
+        "--set-group",
+        dest="set_groups",
+        type=arguments.text,
+        action="append",
+        default=[],
         metavar="GROUP",
-        help_text="make the devices members of these groups and of no others",
+        help="make the devices members of this group and of no others; can be repeated",
     )
     groups.add_argument(
         "--clear-groups", action="store_true", help="remove the devices from all groups"
@@ -186,7 +197,7 @@ async def _label(args: argparse.Namespace, fleet: FleetClient) -> None:
     """Change labels, time zones and groups of devices, or register devices.
 
     jobs-grpc devices label pump-1 pump-2 model=x200 ring=canary beta-
-    jobs-grpc devices label pump-3 --allow-missing --set-groups north pumps
+    jobs-grpc devices label pump-3 --allow-missing --set-group north
     """
     device_ids, labels, removed = _read_devices_and_labels(args.devices_and_labels)
     device_ids = [*dict.fromkeys(device_ids + args.device)]

@@ -32,9 +32,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the devices whose ids are the lines of this file; - reads stdin",
     )
-    target.add_argument(
-        "--group", type=arguments.text, default="", metavar="ID", help="the members of a group"
-    )
+    target.add_argument("--group", type=arguments.text, metavar="ID", help="the members of a group")
     target.add_argument("--all", action="store_true", help="all devices")
     target.add_argument(
         "--failed-in",
@@ -45,7 +43,6 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--where",
         type=arguments.text,
-        default="",
         metavar="SELECTOR",
         help="the devices that match, such as 'group in (north,south),model=x200,!quarantined'",
     )
@@ -74,6 +71,11 @@ def read_target(args: argparse.Namespace) -> dict[str, Any]:
     """Return the target as parameters of a client. Raises UsageError unless there is one."""
     if args.failed_in is None and (args.status or args.failure_code):
         args.target_error("--status and --failure-code need --failed-in")
+    devices = _read_devices(args.devices_file) if args.devices_file else args.device
+    # An unset variable of a shell must not leave out a condition.
+    for option, ids in (("where", [args.where]), ("group", [args.group]), ("device", devices)):
+        if "" in ids:
+            args.target_error(f"--{option} is empty; --all targets all devices")
     if args.failed_in is not None:
         statuses = [pb.JobExecution.Status.Value(name) for name in args.status]
         return {
@@ -81,10 +83,9 @@ def read_target(args: argparse.Namespace) -> dict[str, Any]:
                 job_id=args.failed_in,
                 statuses=statuses,
                 failure_codes=args.failure_code,
-                selector=args.where,
+                selector=args.where or "",
             )
         }
-    devices = _read_devices(args.devices_file) if args.devices_file else args.device
     others = {"target_group_id": args.group, "target_all": args.all, "target_device_ids": devices}
     given = {name: value for name, value in others.items() if value}
     if args.where:

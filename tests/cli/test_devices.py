@@ -159,7 +159,7 @@ async def test_label_sets_and_removes_labels(shell: Shell, fleet: Fleet) -> None
 async def test_label_changes_zone_and_groups_only_when_told_to(shell: Shell, fleet: Fleet) -> None:
     await shell("devices", "label", "pump-1", "--time-zone", "Europe/Berlin")
     zoned = (await fleet.get("pump-1")).device
-    await shell("devices", "label", "pump-1", "--set-groups", "south", "--time-zone", "")
+    await shell("devices", "label", "pump-1", "--set-group", "south", "--time-zone", "")
     moved = (await fleet.get("pump-1")).device
     await shell("devices", "label", "pump-1", "--clear-groups")
     cleared = (await fleet.get("pump-1")).device
@@ -180,7 +180,8 @@ async def test_label_registers_devices_with_allow_missing(shell: Shell, fleet: F
 
 
 async def test_label_takes_ids_that_look_like_labels_as_options(shell: Shell, fleet: Fleet) -> None:
-    await shell("devices", "label", "a=b", "--device", "cn=pump,o=acme", "c-", "--allow-missing")
+    ids = ("--device", "cn=pump,o=acme", "--device", "c-")
+    await shell("devices", "label", "a=b", *ids, "--allow-missing")
 
     assert (await fleet.get("cn=pump,o=acme")).device.labels == {"a": "b"}
 
@@ -309,3 +310,10 @@ async def test_groups_shows_that_a_group_has_more_devices_than_are_counted(
 
     assert cells((await shell("groups")).out.splitlines()[1]) == ["large", "10,000+"]
     assert (await shell("groups", "-o", "csv")).out.endswith("large,10001\n")
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_label_after_an_option_is_not_taken_for_a_group_or_a_device(shell: Shell) -> None:
+    for option in ("--set-group", "--device"):
+        result = await shell("devices", "label", "pump-1", option, "pump-2", "model=x300")
+        assert (result.code, result.out) == (2, "")

@@ -98,6 +98,9 @@ async def test_create_reads_devices_from_a_file(shell: Shell, tmp_path: Path) ->
     ("options", "error"),
     [
         ((), "a target is required, such as --device, --group, --where or --all"),
+        (("--all", "--where", ""), "--where is empty; --all targets all devices"),
+        (("--group", ""), "--group is empty; --all targets all devices"),
+        (("--device", ""), "--device is empty; --all targets all devices"),
         (("--all", "--where", "a"), "--where can be combined only with --failed-in"),
         (("--all", "--status", "FAILED"), "--status and --failure-code need --failed-in"),
         (("--devices-file", "/dev/null"), "/dev/null has no device"),

@@ -80,7 +80,7 @@ async def test_message_is_shortened_when_the_selector_of_an_empty_stage_is_long(
     with expect_failure(StatusCode.FAILED_PRECONDITION, "STAGE_EMPTY") as failure:
         await operator.create(job_id="j", target_all=True, rollout=rollout)
 
-    start = "Stage 0 has no devices: the job targets no device that matches a="
+    start = "Stage 0 has no devices: no device of the job matches a="
     assert failure.message.startswith(start)
     assert failure.message.endswith("…")
     assert failure.metadata["stage"] == "0"
