@@ -120,12 +120,13 @@ def revealed(result: CallResult, values: Mapping[str, str]) -> str:
 
 
 async def all_rows(database: Database, tenant: str) -> dict[str, list[str]]:
-    """Return all rows of a tenant, by table."""
+    """Return all rows of a tenant, by table, without when a server stored last_seen_at."""
     return {
         table: [
             row["row"]
             for row in await database.owner.fetch(
-                f"SELECT to_jsonb(t)::text AS row FROM {table} t WHERE tenant_id = $1 ORDER BY 1",
+                f"SELECT (to_jsonb(t) - 'last_seen_at')::text AS row FROM {table} t"
+                " WHERE tenant_id = $1 ORDER BY 1",
                 tenant,
             )
         ]
