@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from buf.validate import validate_pb2 as validate
-from fleet.jobs.v1 import device_jobs_pb2, fleet_pb2, jobs_pb2
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from jobs_grpc.contract.methods import SERVICES
 from jobs_grpc.contract.value_rules import Describe, IsValid, compile_rules, require_supported
 from jobs_grpc.errors import Violation
 
@@ -178,7 +178,6 @@ def _oneof_check(oneof: Descriptor) -> Check:
     return check_oneof
 
 
-for _file in (jobs_pb2.DESCRIPTOR, fleet_pb2.DESCRIPTOR, device_jobs_pb2.DESCRIPTOR):
-    for _service in _file.services_by_name.values():
-        for _method in _service.methods:
-            _compile(_method.input_type)
+for _service in SERVICES:
+    for _method in _service.methods:
+        _compile(_method.input_type)

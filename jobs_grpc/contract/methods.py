@@ -29,12 +29,14 @@ class Method:
     """The maximum size of a response without the items of a page; 0: of one document."""
 
 
-_DESCRIPTORS = [
-    method
+SERVICES = tuple(
+    service
     for file in (jobs_pb2.DESCRIPTOR, fleet_pb2.DESCRIPTOR, device_jobs_pb2.DESCRIPTOR)
     for service in file.services_by_name.values()
-    for method in service.methods
-]
+)
+"""The services of the contract."""
+
+_DESCRIPTORS = [method for service in SERVICES for method in service.methods]
 
 _PAGE_SIZES = {
     GetMessageClass(method.input_type): (field.name, default)

@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fleet.jobs.v1 import (
-    device_jobs_pb2,
     device_jobs_pb2_grpc,
-    fleet_pb2,
     fleet_pb2_grpc,
-    jobs_pb2,
     jobs_pb2_grpc,
 )
 from grpc_health.v1 import health_pb2_grpc
@@ -22,6 +19,7 @@ from grpc_health.v1 import health_pb2_grpc
 from jobs_grpc.auth.authenticator import Authenticator, open_authenticator
 from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.config import Config
+from jobs_grpc.contract.methods import SERVICES
 from jobs_grpc.db.database import Database
 from jobs_grpc.db.last_seen import LastSeen
 from jobs_grpc.db.outage import Outage
@@ -56,12 +54,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
-SERVICES = (
-    jobs_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
-    fleet_pb2.DESCRIPTOR.services_by_name["FleetService"].full_name,
-    device_jobs_pb2.DESCRIPTOR.services_by_name["DeviceJobService"].full_name,
-)
+SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +171,7 @@ async def running(
     # Callbacks run in reverse order. Each runs even if a second signal cancels the one before it.
     async with AsyncExitStack() as shutdown:
         authenticator = await shutdown.enter_async_context(open_authenticator(config))
-        health = Health(_readiness_check(database, authenticator), SERVICES)
+        health = Health(_readiness_check(database, authenticator), SERVICE_NAMES)
         pipeline = Pipeline(config, authenticator, peers, memory, in_flight, stopping, call_metrics)
         # Generated code expects a server, but only registers methods.
         methods: Any = MethodTable(pipeline.wrap)
@@ -201,7 +194,7 @@ async def running(
         device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(device_jobs, methods)
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, methods)
         if config.server.reflection:
-            reflection.add_reflection(methods, SERVICES)
+            reflection.add_reflection(methods, SERVICE_NAMES)
         server = grpc_server.make_server(
             methods, config.limits, config.server.listen, options.grpc_options
         )

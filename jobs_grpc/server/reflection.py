@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 from buf.validate import validate_pb2
-from fleet.jobs.v1 import device_jobs_pb2, error_reason_pb2, fleet_pb2, jobs_pb2
+from fleet.jobs.v1 import error_reason_pb2
 from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -14,15 +14,14 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
+from jobs_grpc.contract.methods import SERVICES
 from jobs_grpc.rpc.method_table import MethodTable
 
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 # What callers may see. Clients decode the details of errors, which are messages of google.rpc.
 _SERVED = (
-    jobs_pb2.DESCRIPTOR,
-    fleet_pb2.DESCRIPTOR,
-    device_jobs_pb2.DESCRIPTOR,
+    *(service.file for service in SERVICES),
     error_reason_pb2.DESCRIPTOR,
     error_details_pb2.DESCRIPTOR,
     health_pb2.DESCRIPTOR,

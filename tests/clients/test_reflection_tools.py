@@ -7,18 +7,14 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from fleet.jobs.v1 import device_jobs_pb2, jobs_pb2
 
+from jobs_grpc.contract.methods import SERVICES
 from tests.clients.conftest import Run, installed
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
 pytestmark = pytest.mark.slow
 
-SERVICES = [
-    jobs_pb2.DESCRIPTOR.services_by_name["JobService"],
-    device_jobs_pb2.DESCRIPTOR.services_by_name["DeviceJobService"],
-]
 LIST_JOBS = "fleet.jobs.v1.JobService.ListJobs"
 COMMENT = "Lists the jobs of the tenant without their executions"
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 from buf.validate import validate_pb2 as validate
-from fleet.jobs.v1 import device_jobs_pb2, jobs_pb2
+from fleet.jobs.v1 import jobs_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from jobs_grpc.contract.field_rules import check, rules_of
+from jobs_grpc.contract.methods import SERVICES
 from jobs_grpc.contract.value_rules import compile_rules
 
 # Its messages accept statuses as numbers.
@@ -23,6 +24,8 @@ WITHOUT_RULE = {
     "fleet.jobs.v1.ListJobExecutionsRequest.page_token",
     "fleet.jobs.v1.ListExecutionAttemptsRequest.page_token",
     "fleet.jobs.v1.ListPendingExecutionsRequest.page_token",
+    "fleet.jobs.v1.ListDevicesRequest.page_token",
+    "fleet.jobs.v1.ListGroupsRequest.page_token",
     # They are only compared with the stored numbers.
     "fleet.jobs.v1.UpdateExecutionRequest.expected_version",
     "fleet.jobs.v1.UpdateExecutionRequest.execution_number",
@@ -32,12 +35,7 @@ WITHOUT_RULE = {
 def request_messages() -> set[Descriptor]:
     """The requests of all methods, and the messages of the contract in their fields."""
     found: set[Descriptor] = set()
-    new = {
-        method.input_type
-        for file in (jobs_pb2.DESCRIPTOR, device_jobs_pb2.DESCRIPTOR)
-        for service in file.services_by_name.values()
-        for method in service.methods
-    }
+    new = {method.input_type for service in SERVICES for method in service.methods}
     while new:
         found |= new
         types = {field.message_type for message in new for field in message.fields}

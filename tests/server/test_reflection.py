@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
     ServerReflectionResponse,
 )
 
-from jobs_grpc.server.app import SERVICES
+from jobs_grpc.server.app import SERVICE_NAMES
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.server import Server, running_server
@@ -50,7 +50,7 @@ async def test_reflection_lists_all_services(server: Server, reflection: str) ->
     response = await _reflect(server.channel, reflection, list_services="")
 
     names = {service.name for service in response.list_services_response.service}
-    assert names == {*SERVICES, "grpc.health.v1.Health", *REFLECTIONS}
+    assert names == {*SERVICE_NAMES, "grpc.health.v1.Health", *REFLECTIONS}
 
 
 @pytest.mark.parametrize("reflection", REFLECTIONS)
@@ -127,7 +127,7 @@ async def test_reflection_answers_not_found_for_what_does_not_exist(
 
 
 async def test_reflection_returns_the_comments_of_the_contract(server: Server) -> None:
-    response = await _reflect(server.channel, file_containing_symbol=SERVICES[0])
+    response = await _reflect(server.channel, file_containing_symbol=SERVICE_NAMES[0])
 
     file = _files(response)[0]
     comments = {
@@ -157,9 +157,9 @@ async def test_unread_responses_of_reflection_hold_a_bounded_part_of_the_memory(
     If the server prepared all responses, they would take 16 × 1,000 × 45 kB.
     """
     streams, requests = 16, 1000
-    request = ServerReflectionRequest(file_containing_symbol=SERVICES[0])
+    request = ServerReflectionRequest(file_containing_symbol=SERVICE_NAMES[0])
     async with running_server_process(database.request_dsn) as process:
-        await _reflect(process.channel, file_containing_symbol=SERVICES[0])
+        await _reflect(process.channel, file_containing_symbol=SERVICE_NAMES[0])
         before = process.peak_mib()
         calls = []
         for _ in range(streams):
