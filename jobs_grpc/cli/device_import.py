@@ -19,7 +19,7 @@ from jobs_grpc.config import read_dsn
 from jobs_grpc.contract.field_rules import check
 from jobs_grpc.db.device_import import DeviceRow, TooManyLabels, import_devices
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
-from jobs_grpc.services.device_update import time_zones
+from jobs_grpc.services.device_update import check_time_zone
 from jobs_grpc.services.selectors import check_labels
 
 _COLUMNS = {"device_id", "group_id", "time_zone"}
@@ -137,10 +137,8 @@ def _read_row(row: dict[str, str], label_keys: Mapping[str, str]) -> tuple[Devic
     if device_row.group_id is not None:
         violations += check(Stage(group_id=device_row.group_id))
     violations += check_labels(device_row.labels)
-    problems = [violation.description for violation in violations]
-    if device_row.time_zone is not None and device_row.time_zone not in time_zones():
-        problems.append("time_zone must be an IANA time zone, such as Europe/Berlin")
-    return device_row, "; ".join(problems)
+    violations += check_time_zone(device_row.time_zone or "")
+    return device_row, "; ".join(violation.description for violation in violations)
 
 
 def _open_file(name: str) -> TextIO:

@@ -46,24 +46,17 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         metavar="SELECTOR",
         help="the devices that match, such as 'group in (north,south),model=x200,!quarantined'",
     )
-    group.add_argument(
-        "--status",
-        choices=arguments.failure_statuses,
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="STATUS",
-        help="with --failed-in: only executions in these statuses: "
-        f"{', '.join(arguments.failure_statuses)} (default: all three)",
+    arguments.add_statuses(
+        group,
+        arguments.failure_statuses,
+        "with --failed-in: only executions in these statuses (default: all three)",
     )
-    group.add_argument(
+    arguments.add_texts(
+        group,
         "--failure-code",
-        type=arguments.text,
-        action="extend",
-        nargs="+",
-        default=[],
         metavar="CODE",
-        help="with --failed-in: only failures with this code; '' selects failures without a code",
+        help_text="with --failed-in: only failures with this code; '' selects failures without a "
+        "code",
     )
 
 

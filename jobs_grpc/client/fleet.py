@@ -14,9 +14,10 @@ from jobs_grpc.client.channel import Connection
 from jobs_grpc.client.pager import Pager
 from jobs_grpc.client.retry import RetryPolicy
 from jobs_grpc.client.targets import target_fields
+from jobs_grpc.contract.field_rules import rules_of
 
 # The maximum of one call.
-_MAX_DELETED = 100
+_MAX_DELETED = rules_of(pb.DeleteDevicesRequest, "device_ids").repeated.max_items
 
 
 class FleetClient:
@@ -68,7 +69,6 @@ class FleetClient:
         `limit` is the maximum number of devices of all pages; None: all.
         """
         request = pb.ListDevicesRequest(selector=selector, device_id_prefix=device_id_prefix)
-
         read = partial(self._calls.unary, "ListDevices", request, pb.ListDevicesResponse)
         return Pager(read, request, "devices", page_size, page_token, limit)
 
@@ -165,6 +165,5 @@ class FleetClient:
         `limit` is the maximum number of groups of all pages; None: all.
         """
         request = pb.ListGroupsRequest(group_id_prefix=group_id_prefix)
-
         read = partial(self._calls.unary, "ListGroups", request, pb.ListGroupsResponse)
         return Pager(read, request, "groups", page_size, page_token, limit)

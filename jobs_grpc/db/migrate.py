@@ -243,7 +243,7 @@ async def _is_ahead(connection: asyncpg.Connection) -> bool:
 
 
 async def _set_up_device_tables(
-    connection: asyncpg.Connection, role: RequestRole, whose: device_tables.Choice | None
+    connection: asyncpg.Connection, role: RequestRole, manager: device_tables.Choice | None
 ) -> list[str]:
     """Grant what calls need on the device tables, and create the indexes of own ones.
 
@@ -269,7 +269,7 @@ async def _set_up_device_tables(
             "GRANT USAGE ON SCHEMA public TO {role};"
             f" GRANT {', '.join(privileges)} ON {tables} TO {{role}};"
         )
-    if whose == "platform":
+    if manager == "platform":
         sql += f" REVOKE INSERT, UPDATE, DELETE ON {tables} FROM {{role}};"
     sql = await _for_role(connection, role, sql)
     try:

@@ -49,9 +49,7 @@ async def device_changes(request: pb.UpdateDevicesRequest, pause: Pause) -> Devi
             violations += _check_not_removed(request, device, f"{path}.labels")
             changes.labels.append(json.dumps(dict(device.labels), ensure_ascii=False))
         if changes.time_zones is not None:
-            if device.time_zone and device.time_zone not in time_zones():
-                problem = f"{path}.time_zone must be an IANA time zone, such as Europe/Berlin"
-                violations.append(Violation(f"{path}.time_zone", problem))
+            violations += check_time_zone(device.time_zone, f"{path}.time_zone")
             changes.time_zones.append(device.time_zone)
         if changes.group_ids is not None:
             changes.group_ids.append(json.dumps([*device.group_ids], ensure_ascii=False))
@@ -85,8 +83,15 @@ def _check_not_removed(
     ]
 
 
+def check_time_zone(name: str, field: str = "time_zone") -> list[Violation]:
+    """Check the name of a time zone. It may be empty."""
+    if not name or name in _time_zones():
+        return []
+    return [Violation(field, f"{field} must be an IANA time zone, such as Europe/Berlin")]
+
+
 @functools.cache
-def time_zones() -> frozenset[str]:
+def _time_zones() -> frozenset[str]:
     """Return the names of the IANA database of this host.
 
     Not those of pg_timezone_names: PostgreSQL reads all its files for each query on it.

@@ -9,9 +9,10 @@ from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.contract.methods import page_size
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.limits.fair_slots import FairSlots
-from jobs_grpc.services import page_tokens, validation
+from jobs_grpc.services import validation
 from jobs_grpc.services.device_update import device_changes
 from jobs_grpc.services.job_request import target_request
+from jobs_grpc.services.page_tokens import page_token, parse_token
 from jobs_grpc.services.response_pages import fill_page
 from jobs_grpc.services.rollout_validation import check_rollout
 from jobs_grpc.services.row_conversions import (
@@ -59,11 +60,12 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         limit = page_size(request)
         validation.require_valid(request)
         selector = parse_field("selector", request.selector)
+        (after,) = parse_token(request, str)
         devices = await self._store.list_devices(
             current_principal().tenant_id,
             terms=selector.terms_json,
             prefix=request.device_id_prefix,
-            after=page_tokens.parse_id_token(request),
+            after=after or "",
             limit=limit,
         )
         # The last row may only say where the next page starts.
@@ -78,7 +80,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         if is_full:
             next_page = response.devices[-1].device_id
         if next_page:
-            response.next_page_token = page_tokens.id_token(request, next_page)
+            response.next_page_token = page_token(request, next_page)
         return response
 
     async def GetDevice(
@@ -137,10 +139,11 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     ) -> pb.ListGroupsResponse:
         limit = page_size(request)
         validation.require_valid(request)
+        (after,) = parse_token(request, str)
         rows = await self._store.list_groups(
             current_principal().tenant_id,
             prefix=request.group_id_prefix,
-            after=page_tokens.parse_id_token(request),
+            after=after or "",
             limit=limit,
             max_counted=_MAX_COUNTED,
         )
@@ -148,7 +151,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         has_more = bool(rows) and rows[-1]["device_count"] is None
         response = pb.ListGroupsResponse(groups=map(_group, rows[:-1] if has_more else rows))
         if has_more:
-            response.next_page_token = page_tokens.id_token(request, response.groups[-1].group_id)
+            response.next_page_token = page_token(request, response.groups[-1].group_id)
         return response
 
     async def PreviewTarget(

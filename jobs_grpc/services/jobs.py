@@ -123,8 +123,11 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         elif has_time_gate(request.rollout) and not self._has_background_work:
             error_if_new = TimeGatesUnavailable
         job_id = request.job_id or str(uuid.uuid4())
-        preview = self._previews.hold(caller.tenant_id, request)
-        with preview if request.validate_only else nullcontext():
+        with (
+            self._previews.hold(caller.tenant_id, request)
+            if request.validate_only
+            else nullcontext()
+        ):
             row = await self._store.create_job(
                 caller.tenant_id,
                 job_id=job_id,

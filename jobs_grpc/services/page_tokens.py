@@ -102,22 +102,6 @@ def _parse_status(text: str) -> str:
     return text
 
 
-def id_token(request: PagedRequest, after_id: str) -> str:
-    """The token for the page after the device or group with this id."""
-    return page_token(request, after_id)
-
-
-def parse_id_token(request: PagedRequest) -> str:
-    """The id in request.page_token; "" if it is empty. Raises InvalidPageToken."""
-    if not request.page_token:
-        return ""
-    try:
-        (after_id,) = _decode(request)
-    except ValueError:
-        raise InvalidPageToken(_INVALID) from None
-    return after_id
-
-
 def _parse_int(text: str, maximum: int) -> int:
     """An integer from -maximum to maximum. Raises ValueError."""
     number = int(text)

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jobs_grpc.errors import InvalidField, Violation
 
@@ -86,12 +87,14 @@ class Selector:
         return ",".join(map(str, self.terms))
 
     @property
+    def sql_terms(self) -> list[dict[str, Any]]:
+        """The terms as SQL functions expect them, as JSON."""
+        return [{"key": t.key, "op": t.operator, "values": t.values} for t in self.terms]
+
+    @property
     def terms_json(self) -> str:
-        """The terms as SQL functions expect them: [{"key": …, "op": …, "values": […]}, …]."""
-        return json.dumps(
-            [{"key": t.key, "op": t.operator, "values": t.values} for t in self.terms],
-            ensure_ascii=False,
-        )
+        """`sql_terms` as a text."""
+        return json.dumps(self.sql_terms, ensure_ascii=False)
 
 
 def parse(text: str, max_characters: int = MAX_CHARACTERS) -> Selector:

@@ -19,10 +19,9 @@ from jobs_grpc.services.selectors import SelectorError
 # See target_digest.sql.
 _DIGEST = re.compile("[0-9]{1,10}-[0-9a-f]{16}-[0-9a-f]{16}")
 
-_MAX_SELECTOR_LENGTH = rules_of(pb.FailedIn, "selector").string.max_len
 _MAX_CODES = rules_of(pb.FailedIn, "failure_codes").repeated.max_items
 
-MAX_TARGET_BYTES = 4 * _MAX_SELECTOR_LENGTH + _MAX_CODES * 66 + 200
+MAX_TARGET_BYTES = 4 * selectors.MAX_CHARACTERS + _MAX_CODES * 66 + 200
 """The maximum size of the target of a Job: a character can have four bytes."""
 
 # CreateJobRequest or PreviewTargetRequest: they have the same fields for a target and a rollout.
@@ -57,7 +56,7 @@ def selector_terms(request: TargetRequest) -> str | None:
     parsed = [selectors.parse(text) for text in texts if text]
     if not parsed:
         return None
-    return json.dumps({selector.text: json.loads(selector.terms_json) for selector in parsed})
+    return json.dumps({selector.text: selector.sql_terms for selector in parsed})
 
 
 def target_device_ids(request: TargetRequest) -> list[str] | None:

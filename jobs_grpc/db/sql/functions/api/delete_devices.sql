@@ -26,7 +26,6 @@ DECLARE
     v_device_ids text[];
     v_ended_job_ids text[];  -- the ended executions: also parallel
     v_ended_stages smallint[];
-    v_details jsonb := '{"reason": "device removed"}';
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -115,8 +114,8 @@ BEGIN
         -- canceled_by_operator is also set for a removed device, so that its own late report of REJECTED is
         -- rejected instead of counting as repeated.
         SET status = 'REJECTED', canceled_by_operator = true, end_cause = 'DEVICE_REMOVED',
-            status_details = v_details,
-            version = e.version + 1, last_updated_at = v_now
+            status_details = '{"reason": "device removed"}', version = e.version + 1,
+            last_updated_at = v_now
         FROM (
             SELECT e.row_id
             FROM unnest(v_job_ids, v_device_ids) AS u (job_id, device_id)
