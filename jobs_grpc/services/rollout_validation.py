@@ -6,8 +6,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.contract.field_rules import rules_of
 from jobs_grpc.errors import Violation
-from jobs_grpc.services import selectors
-from jobs_grpc.services.selectors import SelectorError
+from jobs_grpc.services.selectors import check_selector
 
 # Enough for 100 stages with names and group IDs of 60 bytes each. Messages of this size are parsed,
 # stored and sent with each change to each watch.
@@ -79,16 +78,8 @@ def _check_stage(path: str, stage: pb.Stage) -> list[Violation]:
         field = f"{path}.gate.allow_self_approval"
         violations.append(Violation(field, f"{field} is allowed only with require_approval"))
     if stage.HasField("selector"):
-        violations += _check_selector(f"{path}.selector", stage.selector)
+        violations += check_selector(f"{path}.selector", stage.selector, _MAX_SELECTOR_LENGTH)
     return violations
-
-
-def _check_selector(field: str, text: str) -> list[Violation]:
-    try:
-        selector = selectors.parse(text, _MAX_SELECTOR_LENGTH)
-    except SelectorError as e:
-        return [e.violation(field)]
-    return [] if selector.terms else [Violation(field, f"{field} must have a term")]
 
 
 def _check_sizes(stages: Sequence[pb.Stage]) -> list[Violation]:

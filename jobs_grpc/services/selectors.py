@@ -116,6 +116,23 @@ def parse_field(field: str, text: str, max_characters: int = MAX_CHARACTERS) -> 
         raise InvalidField([e.violation(field)]) from None
 
 
+def check_selector(
+    field: str,
+    text: str,
+    max_characters: int = MAX_CHARACTERS,
+    *,
+    may_be_empty: bool = False,
+) -> list[Violation]:
+    """Check the selector of a request's field. Unless it may be empty, it must have a term."""
+    try:
+        selector = parse(text, max_characters)
+    except SelectorError as e:
+        return [e.violation(field)]
+    if selector.terms or may_be_empty:
+        return []
+    return [Violation(field, f"{field} must have a term")]
+
+
 def check_labels(labels: Mapping[str, str], field: str = "labels") -> list[Violation]:
     """Check the number of labels, their keys and their values."""
     if len(labels) > MAX_LABELS:

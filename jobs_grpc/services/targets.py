@@ -14,7 +14,6 @@ from jobs_grpc.db.store import Row
 from jobs_grpc.errors import TooManyPreviews, Violation
 from jobs_grpc.services import selectors
 from jobs_grpc.services.row_conversions import MessageFields
-from jobs_grpc.services.selectors import SelectorError
 
 # See target_digest.sql.
 _DIGEST = re.compile("[0-9]{1,10}-[0-9a-f]{16}-[0-9a-f]{16}")
@@ -33,13 +32,7 @@ _FAILED_STATUSES = getattr(rules_of(pb.FailedIn, "statuses").repeated.items.enum
 def check_target(request: TargetRequest) -> list[Violation]:
     """Check the selector of the target. rollout_validation checks those of stages."""
     field, text = _target_selector(request)
-    try:
-        selector = selectors.parse(text)
-    except SelectorError as e:
-        return [e.violation(field)]
-    if request.target_selector and not selector.terms:
-        return [Violation(field, f"{field} must have a term")]
-    return []
+    return selectors.check_selector(field, text, may_be_empty=not request.target_selector)
 
 
 def check_expected_digest(request: pb.CreateJobRequest) -> list[Violation]:
