@@ -193,8 +193,8 @@ func inlineEnums(schemas object, value any) {
 	}
 }
 
-// markNullable marks the schemas that properties with "nullable" refer to: null is valid only if both
-// allow it.
+// markNullable makes null valid for the properties with "nullable": the schemas that they refer to and
+// the enums that they list must allow it, too.
 func markNullable(schemas object) {
 	for _, schema := range schemas {
 		properties, _ := schema.(object)["properties"].(object)
@@ -203,6 +203,9 @@ func markNullable(schemas object) {
 			if all, ok := property["allOf"].([]any); ok && property["nullable"] == true {
 				ref := all[0].(object)["$ref"].(string)
 				schemas[strings.TrimPrefix(ref, definitionsPrefix)].(object)["nullable"] = true
+			}
+			if values, ok := property["enum"].([]any); ok && property["nullable"] == true {
+				property["enum"] = append(slices.Clone(values), nil)
 			}
 		}
 	}
