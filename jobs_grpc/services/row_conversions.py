@@ -36,7 +36,10 @@ END_CAUSE_NUMBERS = dict(JobExecution.EndCause.items())
 _PAUSE_CAUSE_NUMBERS = dict(Pause.Cause.items())
 
 # The fields of Job that job_fields or its callers compute.
-_COMPUTED = {"target_all", "etag", "succeeded_count", "failed_count", "next_executions_page_token"}
+_COMPUTED = {
+    *("target_all", "etag", "succeeded_count", "failed_count", "next_executions_page_token"),
+    "is_window_open",
+}
 # The other texts, numbers and flags are columns of jobs.job_states with the same names.
 _JOB_COLUMNS = tuple(
     field.name
@@ -83,6 +86,7 @@ def job_fields(row: Row) -> MessageFields:
         "execution_counts": {status: row[status] for status in EXECUTION_COUNTS},
         "trip": _trip_message(row["trip"]),
         "labels": row["labels"] and json.loads(row["labels"]),
+        "priority": row["priority"],
     }
     for name in _JOB_COLUMNS:
         fields[name] = row[name]

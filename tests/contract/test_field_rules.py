@@ -158,7 +158,8 @@ def test_elements_are_not_read_when_there_are_too_many() -> None:
         ),
         (
             pb.ListJobsRequest(statuses=[1, 9]),
-            "status 9 is unknown; it must be one of IN_PROGRESS, COMPLETED, CANCELED, PAUSED",
+            "status 9 is unknown; it must be one of"
+            " IN_PROGRESS, COMPLETED, CANCELED, PAUSED, SCHEDULED",
         ),
     ],
     ids=["missing", "other", "too many", "unknown"],

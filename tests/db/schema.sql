@@ -40,6 +40,9 @@ CREATE TABLE jobs.job_progress (
     failed integer DEFAULT 0 NOT NULL,
     timed_out integer DEFAULT 0 NOT NULL,
     rejected integer DEFAULT 0 NOT NULL,
+    retries integer DEFAULT 0 NOT NULL,
+    retried_devices integer DEFAULT 0 NOT NULL,
+    retrying integer DEFAULT 0 NOT NULL,
     CONSTRAINT job_progress_failed_check CHECK ((failed >= 0)),
     CONSTRAINT job_progress_in_progress_check CHECK ((in_progress >= 0)),
     CONSTRAINT job_progress_queued_check CHECK ((queued >= 0)),
@@ -94,6 +97,11 @@ CREATE TABLE jobs.jobs (
     target_selector text,
     target_device_count integer,
     target_failed_in jsonb,
+    start_at timestamp with time zone,
+    start_windows integer[],
+    window_time_zone text,
+    retry_policy jsonb,
+    priority smallint DEFAULT 2 NOT NULL,
     CONSTRAINT jobs_cancel_reason_check CHECK (((canceled_at IS NULL) = (cancel_reason IS NULL))),
     CONSTRAINT jobs_canceled_at_check CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_completed_at_check CHECK (((status = 'COMPLETED'::jobs.job_status) = (completed_at IS NOT NULL))),
@@ -164,7 +172,17 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
     j.description,
     j.target_selector,
     j.target_device_count,
-    j.target_failed_in
+    j.target_failed_in,
+    j.start_at,
+    j.start_windows,
+        CASE
+            WHEN (j.start_windows IS NULL) THEN ''::text
+            ELSE COALESCE(j.window_time_zone, 'DEVICE'::text)
+        END AS window_time_zone,
+    j.retry_policy,
+    j.priority,
+    p.retrying AS retrying_count,
+    ((p.retried_devices)::numeric > GREATEST((20)::numeric, (0.1 * (COALESCE(jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.read_time()), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::numeric))) AS is_retry_budget_exhausted
    FROM (((jobs.jobs j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, jobs.now()) AS status,
@@ -220,7 +238,14 @@ CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
     description,
     target_selector,
     target_device_count,
-    target_failed_in
+    target_failed_in,
+    start_at,
+    start_windows,
+    window_time_zone,
+    retry_policy,
+    priority,
+    retrying_count,
+    is_retry_budget_exhausted
    FROM jobs.job_states s;
 
 CREATE TABLE jobs.job_executions (
@@ -239,7 +264,13 @@ CREATE TABLE jobs.job_executions (
     failure_code text COLLATE pg_catalog."C",
     rank integer,
     stage smallint,
-    end_cause text
+    end_cause text,
+    time_zone text,
+    not_before timestamp with time zone,
+    retries integer DEFAULT 0 NOT NULL,
+    failed_status jobs.execution_status,
+    failed_code text COLLATE pg_catalog."C",
+    failed_at timestamp with time zone
 );
 
 CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
@@ -346,7 +377,14 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     d.description,
     d.target_selector,
     d.target_device_count,
-    d.target_failed_in
+    d.target_failed_in,
+    d.start_at,
+    d.start_windows,
+    d.window_time_zone,
+    d.retry_policy,
+    d.priority,
+    d.retrying_count,
+    d.is_retry_budget_exhausted
    FROM (jobs.execution_page p
      CROSS JOIN jobs.job_details d);
 
@@ -471,6 +509,7 @@ CREATE TABLE jobs.job_stages (
     failures integer DEFAULT 0 NOT NULL,
     allow_empty boolean DEFAULT false NOT NULL,
     selector text,
+    retrying integer DEFAULT 0 NOT NULL,
     CONSTRAINT job_stages_failed_check CHECK ((failed >= 0)),
     CONSTRAINT job_stages_failures_check CHECK ((failures >= 0)),
     CONSTRAINT job_stages_in_progress_check CHECK ((in_progress >= 0)),

@@ -112,7 +112,7 @@ async def test_error_of_an_unknown_status_lists_the_statuses(operator: Operator)
 
     assert failure.violations == {
         "statuses": "status 9 is unknown; it must be one of"
-        " IN_PROGRESS, COMPLETED, CANCELED, PAUSED"
+        " IN_PROGRESS, COMPLETED, CANCELED, PAUSED, SCHEDULED"
     }
 
 

@@ -49,6 +49,10 @@ class Job(_message.Message):
         """An operator, a failure criterion or a gate paused the job: no device starts an execution.
         JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
         """
+        SCHEDULED: Job._Status.ValueType  # 5
+        """The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
+        the job as one that is IN_PROGRESS.
+        """
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper):
         """The status of a job. CANCELED is terminal. COMPLETED is terminal until RetryExecutions
@@ -69,6 +73,37 @@ class Job(_message.Message):
     """An operator, a failure criterion or a gate paused the job: no device starts an execution.
     JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
     """
+    SCHEDULED: Job.Status.ValueType  # 5
+    """The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
+    the job as one that is IN_PROGRESS.
+    """
+
+    class _Priority:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Job._Priority.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PRIORITY_UNSPECIFIED: Job._Priority.ValueType  # 0
+        """The same as NORMAL."""
+        LOW: Job._Priority.ValueType  # 1
+        """After NORMAL and HIGH."""
+        NORMAL: Job._Priority.ValueType  # 2
+        """After HIGH."""
+        HIGH: Job._Priority.ValueType  # 3
+        """First."""
+
+    class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+        """The place of a job in the queues of its devices."""
+
+    PRIORITY_UNSPECIFIED: Job.Priority.ValueType  # 0
+    """The same as NORMAL."""
+    LOW: Job.Priority.ValueType  # 1
+    """After NORMAL and HIGH."""
+    NORMAL: Job.Priority.ValueType  # 2
+    """After HIGH."""
+    HIGH: Job.Priority.ValueType  # 3
+    """First."""
 
     @_typing.final
     class LabelsEntry(_message.Message):
@@ -123,6 +158,15 @@ class Job(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     CRITERION_STATES_FIELD_NUMBER: _builtins.int
+    START_AT_FIELD_NUMBER: _builtins.int
+    START_WINDOWS_FIELD_NUMBER: _builtins.int
+    WINDOW_TIME_ZONE_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    RETRYING_COUNT_FIELD_NUMBER: _builtins.int
+    IS_RETRY_BUDGET_EXHAUSTED_FIELD_NUMBER: _builtins.int
+    IS_WINDOW_OPEN_FIELD_NUMBER: _builtins.int
+    NEXT_OPENINGS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job, unique in the tenant."""
     tenant_id: _builtins.str
@@ -170,6 +214,21 @@ class Job(_message.Message):
     """
     description: _builtins.str
     """A text for people. May be empty."""
+    window_time_zone: _builtins.str
+    """The time zone of the start windows. See CreateJobRequest.window_time_zone. Empty: there are none."""
+    priority: Global___Job.Priority.ValueType
+    """The priority."""
+    retrying_count: _builtins.int
+    """The number of devices whose attempt failed and whose next attempt, queued by the retry policy, has
+    not ended. They count as QUEUED or IN_PROGRESS in execution_counts, and as failures in the counts
+    of the failure criteria.
+    """
+    is_retry_budget_exhausted: _builtins.bool
+    """So many devices have needed a retry that the retry policy queues no more. See RetryPolicy."""
+    is_window_open: _builtins.bool
+    """A start window is open. Filled only by GetJob; unset without start windows, and with the
+    window_time_zone DEVICE.
+    """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document."""
@@ -236,6 +295,24 @@ class Job(_message.Message):
         state for each stage that has opened.
         """
 
+    @_builtins.property
+    def start_at(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the job starts or has started. Unset: its time of creation."""
+
+    @_builtins.property
+    def start_windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartWindow]:
+        """The start windows. Empty: devices can start at any time."""
+
+    @_builtins.property
+    def retry_policy(self) -> Global___RetryPolicy:
+        """The retry policy. Unset: no automatic retries."""
+
+    @_builtins.property
+    def next_openings(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
+        """The next seven times at which a start window opens. Filled only by GetJob; empty without start
+        windows, and with the window_time_zone DEVICE.
+        """
+
     def __init__(
         self,
         *,
@@ -272,10 +349,19 @@ class Job(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         description: _builtins.str = ...,
         criterion_states: _abc.Iterable[Global___CriterionState] | None = ...,
+        start_at: _timestamp_pb2.Timestamp | None = ...,
+        start_windows: _abc.Iterable[Global___StartWindow] | None = ...,
+        window_time_zone: _builtins.str = ...,
+        retry_policy: Global___RetryPolicy | None = ...,
+        priority: Global___Job.Priority.ValueType = ...,
+        retrying_count: _builtins.int = ...,
+        is_retry_budget_exhausted: _builtins.bool = ...,
+        is_window_open: _builtins.bool | None = ...,
+        next_openings: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "pause", b"pause", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_window_open", b"is_window_open", "pause", b"pause", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "next_executions_page_token", b"next_executions_page_token", "pause", b"pause", "rollout", b"rollout", "stages", b"stages", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_retry_budget_exhausted", b"is_retry_budget_exhausted", "is_window_open", b"is_window_open", "job_id", b"job_id", "labels", b"labels", "next_executions_page_token", b"next_executions_page_token", "next_openings", b"next_openings", "pause", b"pause", "priority", b"priority", "retry_policy", b"retry_policy", "retrying_count", b"retrying_count", "rollout", b"rollout", "stages", b"stages", "start_at", b"start_at", "start_windows", b"start_windows", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015
@@ -283,6 +369,8 @@ class Job(_message.Message):
     _WhichOneofArgType__created_by: _TypeAlias = _typing.Literal["_created_by", b"_created_by"]  # noqa: Y015
     _WhichOneofReturnType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["in_progress_timeout_minutes"]  # noqa: Y015
     _WhichOneofArgType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes"]  # noqa: Y015
+    _WhichOneofReturnType__is_window_open: _TypeAlias = _typing.Literal["is_window_open"]  # noqa: Y015
+    _WhichOneofArgType__is_window_open: _TypeAlias = _typing.Literal["_is_window_open", b"_is_window_open"]  # noqa: Y015
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["target_device_id", "target_group_id", "target_all", "target_selector", "target_device_count", "target_failed_in"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     @_typing.overload
@@ -292,9 +380,184 @@ class Job(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__in_progress_timeout_minutes) -> _WhichOneofReturnType__in_progress_timeout_minutes | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_window_open) -> _WhichOneofReturnType__is_window_open | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
+
+@_typing.final
+class StartWindow(_message.Message):
+    """A time of the week in which devices can start. It opens when the local clock first shows start_time
+    or later, and stays open for `duration` in elapsed time. So a window whose start_time the clock
+    skips in spring opens right after the skipped hour, and one that the clock shows twice in autumn
+    opens once, the first time.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Day:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _DayEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[StartWindow._Day.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        DAY_UNSPECIFIED: StartWindow._Day.ValueType  # 0
+        """Not a day."""
+        MONDAY: StartWindow._Day.ValueType  # 1
+        """Monday."""
+        TUESDAY: StartWindow._Day.ValueType  # 2
+        """Tuesday."""
+        WEDNESDAY: StartWindow._Day.ValueType  # 3
+        """Wednesday."""
+        THURSDAY: StartWindow._Day.ValueType  # 4
+        """Thursday."""
+        FRIDAY: StartWindow._Day.ValueType  # 5
+        """Friday."""
+        SATURDAY: StartWindow._Day.ValueType  # 6
+        """Saturday."""
+        SUNDAY: StartWindow._Day.ValueType  # 7
+        """Sunday."""
+
+    class Day(_Day, metaclass=_DayEnumTypeWrapper):
+        """A day of the week."""
+
+    DAY_UNSPECIFIED: StartWindow.Day.ValueType  # 0
+    """Not a day."""
+    MONDAY: StartWindow.Day.ValueType  # 1
+    """Monday."""
+    TUESDAY: StartWindow.Day.ValueType  # 2
+    """Tuesday."""
+    WEDNESDAY: StartWindow.Day.ValueType  # 3
+    """Wednesday."""
+    THURSDAY: StartWindow.Day.ValueType  # 4
+    """Thursday."""
+    FRIDAY: StartWindow.Day.ValueType  # 5
+    """Friday."""
+    SATURDAY: StartWindow.Day.ValueType  # 6
+    """Saturday."""
+    SUNDAY: StartWindow.Day.ValueType  # 7
+    """Sunday."""
+
+    DAYS_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    start_time: _builtins.str
+    """The local time at which the window opens, as HH:MM from 00:00 to 23:59."""
+    @_builtins.property
+    def days(self) -> _containers.RepeatedScalarFieldContainer[Global___StartWindow.Day.ValueType]:
+        """The days on which the window opens, without duplicates. Empty: every day."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long the window is open: 15 minutes to 24 hours, in whole minutes."""
+
+    def __init__(
+        self,
+        *,
+        days: _abc.Iterable[Global___StartWindow.Day.ValueType] | None = ...,
+        start_time: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "duration", b"duration", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartWindow: _TypeAlias = StartWindow  # noqa: Y015
+
+@_typing.final
+class RetryPolicy(_message.Message):
+    """Queues the next attempt of executions that fail. The first rule that matches a failure decides; if
+    none matches, the failure is final. REJECTED is retried only by a rule that names its failure code.
+    No attempt is queued if the job is canceled, or if it could start only after the job expires.
+
+    A device counts as failed for failure criteria from its first failure until an attempt succeeds or
+    RetryExecutions queues the next attempt. So a bad release trips them at once, not after the retries.
+
+    When more than 20 devices and more than 10 percent of the released executions have needed a retry,
+    failures are final: Job.is_retry_budget_exhausted.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___RetryRule]:
+        """The rules."""
+
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[Global___RetryRule] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
+
+@_typing.final
+class RetryRule(_message.Message):
+    """A rule of a retry policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUSES_FIELD_NUMBER: _builtins.int
+    FAILURE_CODES_FIELD_NUMBER: _builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    INITIAL_BACKOFF_FIELD_NUMBER: _builtins.int
+    BACKOFF_MULTIPLIER_FIELD_NUMBER: _builtins.int
+    MAX_BACKOFF_FIELD_NUMBER: _builtins.int
+    max_attempts: _builtins.int
+    """The maximum number of attempts, including the first, that this rule allows."""
+    backoff_multiplier: _builtins.int
+    """The factor by which this time grows with each further attempt. Default: 2."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
+        """The statuses of the failures: FAILED, TIMED_OUT or REJECTED. TIMED_OUT is the timeout of an
+        execution that was IN_PROGRESS. No statuses: FAILED and TIMED_OUT, and REJECTED if there are
+        failure_codes.
+        """
+
+    @_builtins.property
+    def failure_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The failure codes. An empty one means failures without a code. No codes: all."""
+
+    @_builtins.property
+    def initial_backoff(self) -> _duration_pb2.Duration:
+        """The longest time before the second attempt, in whole seconds. The time is random, between 0 and
+        this value. Default: 5 minutes.
+        """
+
+    @_builtins.property
+    def max_backoff(self) -> _duration_pb2.Duration:
+        """The maximum of this time, in whole seconds; at least initial_backoff. Default: 24 hours, or
+        initial_backoff if that is longer.
+        """
+
+    def __init__(
+        self,
+        *,
+        statuses: _abc.Iterable[Global___JobExecution.Status.ValueType] | None = ...,
+        failure_codes: _abc.Iterable[_builtins.str] | None = ...,
+        max_attempts: _builtins.int = ...,
+        initial_backoff: _duration_pb2.Duration | None = ...,
+        backoff_multiplier: _builtins.int | None = ...,
+        max_backoff: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backoff_multiplier", b"_backoff_multiplier", "backoff_multiplier", b"backoff_multiplier", "initial_backoff", b"initial_backoff", "max_backoff", b"max_backoff"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backoff_multiplier", b"_backoff_multiplier", "backoff_multiplier", b"backoff_multiplier", "failure_codes", b"failure_codes", "initial_backoff", b"initial_backoff", "max_attempts", b"max_attempts", "max_backoff", b"max_backoff", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__backoff_multiplier: _TypeAlias = _typing.Literal["backoff_multiplier"]  # noqa: Y015
+    _WhichOneofArgType__backoff_multiplier: _TypeAlias = _typing.Literal["_backoff_multiplier", b"_backoff_multiplier"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backoff_multiplier) -> _WhichOneofReturnType__backoff_multiplier | None: ...
+
+Global___RetryRule: _TypeAlias = RetryRule  # noqa: Y015
 
 @_typing.final
 class Rollout(_message.Message):
@@ -669,6 +932,7 @@ class JobStage(_message.Message):
     NEXT_OPENS_AT_FIELD_NUMBER: _builtins.int
     AWAITING_APPROVAL_FIELD_NUMBER: _builtins.int
     APPROVAL_FIELD_NUMBER: _builtins.int
+    RETRYING_COUNT_FIELD_NUMBER: _builtins.int
     display_name: _builtins.str
     """Stage.display_name."""
     state: Global___JobStage.State.ValueType
@@ -679,6 +943,8 @@ class JobStage(_message.Message):
     """The number of the stage's executions that are released, whatever their status is now."""
     awaiting_approval: _builtins.bool
     """The next stage opens as soon as this stage is approved."""
+    retrying_count: _builtins.int
+    """The number of the stage's devices that Job.retrying_count counts."""
     @_builtins.property
     def execution_counts(self) -> Global___ExecutionCounts:
         """The number of the stage's executions in each status."""
@@ -709,10 +975,11 @@ class JobStage(_message.Message):
         next_opens_at: _timestamp_pb2.Timestamp | None = ...,
         awaiting_approval: _builtins.bool = ...,
         approval: Global___StageApproval | None = ...,
+        retrying_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "execution_counts", b"execution_counts", "next_opens_at", b"next_opens_at", "opened_at", b"opened_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "awaiting_approval", b"awaiting_approval", "display_name", b"display_name", "execution_counts", b"execution_counts", "next_opens_at", b"next_opens_at", "opened_at", b"opened_at", "released_count", b"released_count", "state", b"state", "total_executions", b"total_executions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval", b"approval", "awaiting_approval", b"awaiting_approval", "display_name", b"display_name", "execution_counts", b"execution_counts", "next_opens_at", b"next_opens_at", "opened_at", b"opened_at", "released_count", b"released_count", "retrying_count", b"retrying_count", "state", b"state", "total_executions", b"total_executions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1067,6 +1334,8 @@ class JobExecution(_message.Message):
     FAILURE_CODE_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     END_CAUSE_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """The ID of the device, unique in the job."""
     status: Global___JobExecution.Status.ValueType
@@ -1087,6 +1356,10 @@ class JobExecution(_message.Message):
     """The stage of the rollout. The first is 0. Unset: the job has no rollout."""
     end_cause: Global___JobExecution.EndCause.ValueType
     """What ended the execution. Set if and only if `status` is terminal."""
+    time_zone: _builtins.str
+    """The time zone of the device in the job, for its start windows. Empty: the window_time_zone of the
+    job is not DEVICE.
+    """
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
         """The details of the last report, or {"reason": "…"} if the device did not cause the
@@ -1111,6 +1384,12 @@ class JobExecution(_message.Message):
         and there is a timeout.
         """
 
+    @_builtins.property
+    def not_before(self) -> _timestamp_pb2.Timestamp:
+        """The time before which the attempt does not start, because the retry policy queued it. Set only if
+        `status` is QUEUED or HELD.
+        """
+
     def __init__(
         self,
         *,
@@ -1127,10 +1406,12 @@ class JobExecution(_message.Message):
         failure_code: _builtins.str | None = ...,
         stage: _builtins.int | None = ...,
         end_cause: Global___JobExecution.EndCause.ValueType | None = ...,
+        not_before: _timestamp_pb2.Timestamp | None = ...,
+        time_zone: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_cause", b"_end_cause", "_failure_code", b"_failure_code", "_stage", b"_stage", "end_cause", b"end_cause", "failure_code", b"failure_code", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_cause", b"_end_cause", "_failure_code", b"_failure_code", "_stage", b"_stage", "end_cause", b"end_cause", "failure_code", b"failure_code", "last_updated_at", b"last_updated_at", "not_before", b"not_before", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_cause", b"_end_cause", "_failure_code", b"_failure_code", "_stage", b"_stage", "device_id", b"device_id", "end_cause", b"end_cause", "execution_number", b"execution_number", "failure_code", b"failure_code", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_cause", b"_end_cause", "_failure_code", b"_failure_code", "_stage", b"_stage", "device_id", b"device_id", "end_cause", b"end_cause", "execution_number", b"execution_number", "failure_code", b"failure_code", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "not_before", b"not_before", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "time_zone", b"time_zone", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end_cause: _TypeAlias = _typing.Literal["end_cause"]  # noqa: Y015
     _WhichOneofArgType__end_cause: _TypeAlias = _typing.Literal["_end_cause", b"_end_cause"]  # noqa: Y015
@@ -1189,6 +1470,11 @@ class CreateJobRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     EXPECTED_TARGET_DIGEST_FIELD_NUMBER: _builtins.int
+    START_AT_FIELD_NUMBER: _builtins.int
+    START_WINDOWS_FIELD_NUMBER: _builtins.int
+    WINDOW_TIME_ZONE_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job in the tenant. Empty: the server generates a UUID, and the call is not safe
     to repeat.
@@ -1237,6 +1523,15 @@ class CreateJobRequest(_message.Message):
     changed since, the call fails with TARGET_CHANGED and creates nothing. Ignored if the job already
     exists, except with validate_only. Empty: no check.
     """
+    window_time_zone: _builtins.str
+    """The time zone of the start windows: UTC, a name of the IANA time zone database with a "/", such as
+    Europe/Berlin, or DEVICE, the Device.time_zone that each device has now (UTC if it has none).
+    Requires start_windows. Empty: UTC.
+    """
+    priority: Global___Job.Priority.ValueType
+    """The place of the job in the queues of its devices. It does not interrupt executions that are
+    IN_PROGRESS.
+    """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document, which devices interpret. Unset: {}.
@@ -1273,6 +1568,21 @@ class CreateJobRequest(_message.Message):
         control characters.
         """
 
+    @_builtins.property
+    def start_at(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the job starts, at most 90 days from now. Until then, it is SCHEDULED. The
+        expiry, release rates and the times of gates count from the start. A time that has passed means
+        now. Unset: now.
+        """
+
+    @_builtins.property
+    def start_windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartWindow]:
+        """The times in which devices can start. They can report at any time. Empty: at any time."""
+
+    @_builtins.property
+    def retry_policy(self) -> Global___RetryPolicy:
+        """When to retry executions that fail. Unset: never."""
+
     def __init__(
         self,
         *,
@@ -1294,10 +1604,15 @@ class CreateJobRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         description: _builtins.str = ...,
         expected_target_digest: _builtins.str = ...,
+        start_at: _timestamp_pb2.Timestamp | None = ...,
+        start_windows: _abc.Iterable[Global___StartWindow] | None = ...,
+        window_time_zone: _builtins.str = ...,
+        retry_policy: Global___RetryPolicy | None = ...,
+        priority: Global___Job.Priority.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "expected_target_digest", b"expected_target_digest", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "never_expires", b"never_expires", "rollout", b"rollout", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "expected_target_digest", b"expected_target_digest", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "never_expires", b"never_expires", "priority", b"priority", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "start_windows", b"start_windows", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "validate_only", b"validate_only", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_in_hours: _TypeAlias = _typing.Literal["expires_in_hours"]  # noqa: Y015
     _WhichOneofArgType__expires_in_hours: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours"]  # noqa: Y015
@@ -2282,6 +2597,10 @@ class UpdateJobRequest(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    START_AT_FIELD_NUMBER: _builtins.int
+    START_WINDOWS_FIELD_NUMBER: _builtins.int
+    WINDOW_TIME_ZONE_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job."""
     etag: _builtins.str
@@ -2290,6 +2609,8 @@ class UpdateJobRequest(_message.Message):
     """See update_mask."""
     description: _builtins.str
     """See update_mask."""
+    window_time_zone: _builtins.str
+    """See update_mask. The limits are those of CreateJob."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change:
@@ -2333,6 +2654,18 @@ class UpdateJobRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """See update_mask. The limits are those of CreateJob."""
 
+    @_builtins.property
+    def start_at(self) -> _timestamp_pb2.Timestamp:
+        """See update_mask."""
+
+    @_builtins.property
+    def start_windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartWindow]:
+        """See update_mask. The limits are those of CreateJob."""
+
+    @_builtins.property
+    def retry_policy(self) -> Global___RetryPolicy:
+        """See update_mask. The limits are those of CreateJob."""
+
     def __init__(
         self,
         *,
@@ -2345,10 +2678,14 @@ class UpdateJobRequest(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         description: _builtins.str = ...,
+        start_at: _timestamp_pb2.Timestamp | None = ...,
+        start_windows: _abc.Iterable[Global___StartWindow] | None = ...,
+        window_time_zone: _builtins.str = ...,
+        retry_policy: Global___RetryPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "rollout", b"rollout", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "etag", b"etag", "expires_at", b"expires_at", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "rollout", b"rollout", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "etag", b"etag", "expires_at", b"expires_at", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "start_windows", b"start_windows", "update_mask", b"update_mask", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["in_progress_timeout_minutes"]  # noqa: Y015
     _WhichOneofArgType__in_progress_timeout_minutes: _TypeAlias = _typing.Literal["_in_progress_timeout_minutes", b"_in_progress_timeout_minutes"]  # noqa: Y015

@@ -41,7 +41,24 @@ SELECT
     j.description,
     j.target_selector,
     j.target_device_count,
-    j.target_failed_in
+    j.target_failed_in,
+    j.start_at,
+    j.start_windows,
+    CASE WHEN j.start_windows IS NULL THEN '' ELSE coalesce(j.window_time_zone, 'DEVICE') END
+        AS window_time_zone,
+    j.retry_policy,
+    j.priority,
+    p.retrying AS retrying_count,
+    -- As in RetryPolicy. The count is 0 without a retry policy.
+    p.retried_devices > greatest(
+        20, 0.1 * coalesce(
+            jobs.released_at(
+                j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
+                jobs.read_time()
+            ),
+            p.queued + p.in_progress + p.succeeded + p.failed + p.timed_out + p.rejected
+        )
+    ) AS is_retry_budget_exhausted
 FROM jobs.jobs j
 JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
 CROSS JOIN LATERAL (

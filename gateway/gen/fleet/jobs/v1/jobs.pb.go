@@ -43,6 +43,9 @@ const (
 	// An operator, a failure criterion or a gate paused the job: no device starts an execution.
 	// JOBS_MAX_ACTIVE_JOBS counts the job as one that is IN_PROGRESS.
 	Job_PAUSED Job_Status = 4
+	// The start_at of the job is in the future: its executions are HELD. JOBS_MAX_ACTIVE_JOBS counts
+	// the job as one that is IN_PROGRESS.
+	Job_SCHEDULED Job_Status = 5
 )
 
 // Enum value maps for Job_Status.
@@ -53,6 +56,7 @@ var (
 		2: "COMPLETED",
 		3: "CANCELED",
 		4: "PAUSED",
+		5: "SCHEDULED",
 	}
 	Job_Status_value = map[string]int32{
 		"STATUS_UNSPECIFIED": 0,
@@ -60,6 +64,7 @@ var (
 		"COMPLETED":          2,
 		"CANCELED":           3,
 		"PAUSED":             4,
+		"SCHEDULED":          5,
 	}
 )
 
@@ -88,6 +93,136 @@ func (x Job_Status) Number() protoreflect.EnumNumber {
 // Deprecated: Use Job_Status.Descriptor instead.
 func (Job_Status) EnumDescriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{0, 0}
+}
+
+// The place of a job in the queues of its devices.
+type Job_Priority int32
+
+const (
+	// The same as NORMAL.
+	Job_PRIORITY_UNSPECIFIED Job_Priority = 0
+	// After NORMAL and HIGH.
+	Job_LOW Job_Priority = 1
+	// After HIGH.
+	Job_NORMAL Job_Priority = 2
+	// First.
+	Job_HIGH Job_Priority = 3
+)
+
+// Enum value maps for Job_Priority.
+var (
+	Job_Priority_name = map[int32]string{
+		0: "PRIORITY_UNSPECIFIED",
+		1: "LOW",
+		2: "NORMAL",
+		3: "HIGH",
+	}
+	Job_Priority_value = map[string]int32{
+		"PRIORITY_UNSPECIFIED": 0,
+		"LOW":                  1,
+		"NORMAL":               2,
+		"HIGH":                 3,
+	}
+)
+
+func (x Job_Priority) Enum() *Job_Priority {
+	p := new(Job_Priority)
+	*p = x
+	return p
+}
+
+func (x Job_Priority) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Job_Priority) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[1].Descriptor()
+}
+
+func (Job_Priority) Type() protoreflect.EnumType {
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[1]
+}
+
+func (x Job_Priority) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Job_Priority.Descriptor instead.
+func (Job_Priority) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{0, 1}
+}
+
+// A day of the week.
+type StartWindow_Day int32
+
+const (
+	// Not a day.
+	StartWindow_DAY_UNSPECIFIED StartWindow_Day = 0
+	// Monday.
+	StartWindow_MONDAY StartWindow_Day = 1
+	// Tuesday.
+	StartWindow_TUESDAY StartWindow_Day = 2
+	// Wednesday.
+	StartWindow_WEDNESDAY StartWindow_Day = 3
+	// Thursday.
+	StartWindow_THURSDAY StartWindow_Day = 4
+	// Friday.
+	StartWindow_FRIDAY StartWindow_Day = 5
+	// Saturday.
+	StartWindow_SATURDAY StartWindow_Day = 6
+	// Sunday.
+	StartWindow_SUNDAY StartWindow_Day = 7
+)
+
+// Enum value maps for StartWindow_Day.
+var (
+	StartWindow_Day_name = map[int32]string{
+		0: "DAY_UNSPECIFIED",
+		1: "MONDAY",
+		2: "TUESDAY",
+		3: "WEDNESDAY",
+		4: "THURSDAY",
+		5: "FRIDAY",
+		6: "SATURDAY",
+		7: "SUNDAY",
+	}
+	StartWindow_Day_value = map[string]int32{
+		"DAY_UNSPECIFIED": 0,
+		"MONDAY":          1,
+		"TUESDAY":         2,
+		"WEDNESDAY":       3,
+		"THURSDAY":        4,
+		"FRIDAY":          5,
+		"SATURDAY":        6,
+		"SUNDAY":          7,
+	}
+)
+
+func (x StartWindow_Day) Enum() *StartWindow_Day {
+	p := new(StartWindow_Day)
+	*p = x
+	return p
+}
+
+func (x StartWindow_Day) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StartWindow_Day) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[2].Descriptor()
+}
+
+func (StartWindow_Day) Type() protoreflect.EnumType {
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[2]
+}
+
+func (x StartWindow_Day) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StartWindow_Day.Descriptor instead.
+func (StartWindow_Day) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{1, 0}
 }
 
 // The executions that count as 100 percent; with the scope STAGE, only those of the stage.
@@ -132,11 +267,11 @@ func (x FailureCriterion_Basis) String() string {
 }
 
 func (FailureCriterion_Basis) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[1].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[3].Descriptor()
 }
 
 func (FailureCriterion_Basis) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[1]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[3]
 }
 
 func (x FailureCriterion_Basis) Number() protoreflect.EnumNumber {
@@ -145,7 +280,7 @@ func (x FailureCriterion_Basis) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCriterion_Basis.Descriptor instead.
 func (FailureCriterion_Basis) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // Which executions are counted together.
@@ -185,11 +320,11 @@ func (x FailureCriterion_Scope) String() string {
 }
 
 func (FailureCriterion_Scope) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[2].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[4].Descriptor()
 }
 
 func (FailureCriterion_Scope) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[2]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[4]
 }
 
 func (x FailureCriterion_Scope) Number() protoreflect.EnumNumber {
@@ -198,7 +333,7 @@ func (x FailureCriterion_Scope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCriterion_Scope.Descriptor instead.
 func (FailureCriterion_Scope) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4, 1}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7, 1}
 }
 
 // What happens when the criterion trips.
@@ -242,11 +377,11 @@ func (x FailureCriterion_Action) String() string {
 }
 
 func (FailureCriterion_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[3].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[5].Descriptor()
 }
 
 func (FailureCriterion_Action) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[3]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[5]
 }
 
 func (x FailureCriterion_Action) Number() protoreflect.EnumNumber {
@@ -255,7 +390,7 @@ func (x FailureCriterion_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCriterion_Action.Descriptor instead.
 func (FailureCriterion_Action) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4, 2}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7, 2}
 }
 
 // The state of a stage.
@@ -300,11 +435,11 @@ func (x JobStage_State) String() string {
 }
 
 func (JobStage_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[4].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[6].Descriptor()
 }
 
 func (JobStage_State) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[4]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[6]
 }
 
 func (x JobStage_State) Number() protoreflect.EnumNumber {
@@ -313,7 +448,7 @@ func (x JobStage_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobStage_State.Descriptor instead.
 func (JobStage_State) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{5, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // What paused the job.
@@ -358,11 +493,11 @@ func (x Pause_Cause) String() string {
 }
 
 func (Pause_Cause) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[5].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[7].Descriptor()
 }
 
 func (Pause_Cause) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[5]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[7]
 }
 
 func (x Pause_Cause) Number() protoreflect.EnumNumber {
@@ -371,7 +506,7 @@ func (x Pause_Cause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Pause_Cause.Descriptor instead.
 func (Pause_Cause) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{12, 0}
 }
 
 // The status of an execution. All but QUEUED, HELD and IN_PROGRESS are terminal.
@@ -433,11 +568,11 @@ func (x JobExecution_Status) String() string {
 }
 
 func (JobExecution_Status) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[6].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[8].Descriptor()
 }
 
 func (JobExecution_Status) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[6]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[8]
 }
 
 func (x JobExecution_Status) Number() protoreflect.EnumNumber {
@@ -446,7 +581,7 @@ func (x JobExecution_Status) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobExecution_Status.Descriptor instead.
 func (JobExecution_Status) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11, 0}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // What ended an execution.
@@ -502,11 +637,11 @@ func (x JobExecution_EndCause) String() string {
 }
 
 func (JobExecution_EndCause) Descriptor() protoreflect.EnumDescriptor {
-	return file_fleet_jobs_v1_jobs_proto_enumTypes[7].Descriptor()
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[9].Descriptor()
 }
 
 func (JobExecution_EndCause) Type() protoreflect.EnumType {
-	return &file_fleet_jobs_v1_jobs_proto_enumTypes[7]
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[9]
 }
 
 func (x JobExecution_EndCause) Number() protoreflect.EnumNumber {
@@ -515,7 +650,7 @@ func (x JobExecution_EndCause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobExecution_EndCause.Descriptor instead.
 func (JobExecution_EndCause) EnumDescriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11, 1}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14, 1}
 }
 
 // A request to carry out a document on a set of devices.
@@ -595,8 +730,30 @@ type Job struct {
 	// What the failure criteria have counted, in their order. A criterion with the scope STAGE has a
 	// state for each stage that has opened.
 	CriterionStates []*CriterionState `protobuf:"bytes,34,rep,name=criterion_states,json=criterionStates,proto3" json:"criterion_states,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The time at which the job starts or has started. Unset: its time of creation.
+	StartAt *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
+	// The start windows. Empty: devices can start at any time.
+	StartWindows []*StartWindow `protobuf:"bytes,36,rep,name=start_windows,json=startWindows,proto3" json:"start_windows,omitempty"`
+	// The time zone of the start windows. See CreateJobRequest.window_time_zone. Empty: there are none.
+	WindowTimeZone string `protobuf:"bytes,37,opt,name=window_time_zone,json=windowTimeZone,proto3" json:"window_time_zone,omitempty"`
+	// The retry policy. Unset: no automatic retries.
+	RetryPolicy *RetryPolicy `protobuf:"bytes,38,opt,name=retry_policy,json=retryPolicy,proto3" json:"retry_policy,omitempty"`
+	// The priority.
+	Priority Job_Priority `protobuf:"varint,39,opt,name=priority,proto3,enum=fleet.jobs.v1.Job_Priority" json:"priority,omitempty"`
+	// The number of devices whose attempt failed and whose next attempt, queued by the retry policy, has
+	// not ended. They count as QUEUED or IN_PROGRESS in execution_counts, and as failures in the counts
+	// of the failure criteria.
+	RetryingCount int32 `protobuf:"varint,40,opt,name=retrying_count,json=retryingCount,proto3" json:"retrying_count,omitempty"`
+	// So many devices have needed a retry that the retry policy queues no more. See RetryPolicy.
+	IsRetryBudgetExhausted bool `protobuf:"varint,41,opt,name=is_retry_budget_exhausted,json=isRetryBudgetExhausted,proto3" json:"is_retry_budget_exhausted,omitempty"`
+	// A start window is open. Filled only by GetJob; unset without start windows, and with the
+	// window_time_zone DEVICE.
+	IsWindowOpen *bool `protobuf:"varint,42,opt,name=is_window_open,json=isWindowOpen,proto3,oneof" json:"is_window_open,omitempty"`
+	// The next seven times at which a start window opens. Filled only by GetJob; empty without start
+	// windows, and with the window_time_zone DEVICE.
+	NextOpenings  []*timestamppb.Timestamp `protobuf:"bytes,43,rep,name=next_openings,json=nextOpenings,proto3" json:"next_openings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
@@ -879,6 +1036,69 @@ func (x *Job) GetCriterionStates() []*CriterionState {
 	return nil
 }
 
+func (x *Job) GetStartAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartAt
+	}
+	return nil
+}
+
+func (x *Job) GetStartWindows() []*StartWindow {
+	if x != nil {
+		return x.StartWindows
+	}
+	return nil
+}
+
+func (x *Job) GetWindowTimeZone() string {
+	if x != nil {
+		return x.WindowTimeZone
+	}
+	return ""
+}
+
+func (x *Job) GetRetryPolicy() *RetryPolicy {
+	if x != nil {
+		return x.RetryPolicy
+	}
+	return nil
+}
+
+func (x *Job) GetPriority() Job_Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return Job_PRIORITY_UNSPECIFIED
+}
+
+func (x *Job) GetRetryingCount() int32 {
+	if x != nil {
+		return x.RetryingCount
+	}
+	return 0
+}
+
+func (x *Job) GetIsRetryBudgetExhausted() bool {
+	if x != nil {
+		return x.IsRetryBudgetExhausted
+	}
+	return false
+}
+
+func (x *Job) GetIsWindowOpen() bool {
+	if x != nil && x.IsWindowOpen != nil {
+		return *x.IsWindowOpen
+	}
+	return false
+}
+
+func (x *Job) GetNextOpenings() []*timestamppb.Timestamp {
+	if x != nil {
+		return x.NextOpenings
+	}
+	return nil
+}
+
 type isJob_Target interface {
 	isJob_Target()
 }
@@ -925,6 +1145,222 @@ func (*Job_TargetDeviceCount) isJob_Target() {}
 
 func (*Job_TargetFailedIn) isJob_Target() {}
 
+// A time of the week in which devices can start. It opens when the local clock first shows start_time
+// or later, and stays open for `duration` in elapsed time. So a window whose start_time the clock
+// skips in spring opens right after the skipped hour, and one that the clock shows twice in autumn
+// opens once, the first time.
+type StartWindow struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The days on which the window opens, without duplicates. Empty: every day.
+	Days []StartWindow_Day `protobuf:"varint,1,rep,packed,name=days,proto3,enum=fleet.jobs.v1.StartWindow_Day" json:"days,omitempty"`
+	// The local time at which the window opens, as HH:MM from 00:00 to 23:59.
+	StartTime string `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// How long the window is open: 15 minutes to 24 hours, in whole minutes.
+	Duration      *durationpb.Duration `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartWindow) Reset() {
+	*x = StartWindow{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartWindow) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartWindow) ProtoMessage() {}
+
+func (x *StartWindow) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartWindow.ProtoReflect.Descriptor instead.
+func (*StartWindow) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *StartWindow) GetDays() []StartWindow_Day {
+	if x != nil {
+		return x.Days
+	}
+	return nil
+}
+
+func (x *StartWindow) GetStartTime() string {
+	if x != nil {
+		return x.StartTime
+	}
+	return ""
+}
+
+func (x *StartWindow) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+// Queues the next attempt of executions that fail. The first rule that matches a failure decides; if
+// none matches, the failure is final. REJECTED is retried only by a rule that names its failure code.
+// No attempt is queued if the job is canceled, or if it could start only after the job expires.
+//
+// A device counts as failed for failure criteria from its first failure until an attempt succeeds or
+// RetryExecutions queues the next attempt. So a bad release trips them at once, not after the retries.
+//
+// When more than 20 devices and more than 10 percent of the released executions have needed a retry,
+// failures are final: Job.is_retry_budget_exhausted.
+type RetryPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rules.
+	Rules         []*RetryRule `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryPolicy) Reset() {
+	*x = RetryPolicy{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryPolicy) ProtoMessage() {}
+
+func (x *RetryPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryPolicy.ProtoReflect.Descriptor instead.
+func (*RetryPolicy) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RetryPolicy) GetRules() []*RetryRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+// A rule of a retry policy.
+type RetryRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The statuses of the failures: FAILED, TIMED_OUT or REJECTED. TIMED_OUT is the timeout of an
+	// execution that was IN_PROGRESS. No statuses: FAILED and TIMED_OUT, and REJECTED if there are
+	// failure_codes.
+	Statuses []JobExecution_Status `protobuf:"varint,1,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"statuses,omitempty"`
+	// The failure codes. An empty one means failures without a code. No codes: all.
+	FailureCodes []string `protobuf:"bytes,2,rep,name=failure_codes,json=failureCodes,proto3" json:"failure_codes,omitempty"`
+	// The maximum number of attempts, including the first, that this rule allows.
+	MaxAttempts int32 `protobuf:"varint,3,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// The longest time before the second attempt, in whole seconds. The time is random, between 0 and
+	// this value. Default: 5 minutes.
+	InitialBackoff *durationpb.Duration `protobuf:"bytes,4,opt,name=initial_backoff,json=initialBackoff,proto3" json:"initial_backoff,omitempty"`
+	// The factor by which this time grows with each further attempt. Default: 2.
+	BackoffMultiplier *int32 `protobuf:"varint,5,opt,name=backoff_multiplier,json=backoffMultiplier,proto3,oneof" json:"backoff_multiplier,omitempty"`
+	// The maximum of this time, in whole seconds; at least initial_backoff. Default: 24 hours, or
+	// initial_backoff if that is longer.
+	MaxBackoff    *durationpb.Duration `protobuf:"bytes,6,opt,name=max_backoff,json=maxBackoff,proto3" json:"max_backoff,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryRule) Reset() {
+	*x = RetryRule{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryRule) ProtoMessage() {}
+
+func (x *RetryRule) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryRule.ProtoReflect.Descriptor instead.
+func (*RetryRule) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RetryRule) GetStatuses() []JobExecution_Status {
+	if x != nil {
+		return x.Statuses
+	}
+	return nil
+}
+
+func (x *RetryRule) GetFailureCodes() []string {
+	if x != nil {
+		return x.FailureCodes
+	}
+	return nil
+}
+
+func (x *RetryRule) GetMaxAttempts() int32 {
+	if x != nil {
+		return x.MaxAttempts
+	}
+	return 0
+}
+
+func (x *RetryRule) GetInitialBackoff() *durationpb.Duration {
+	if x != nil {
+		return x.InitialBackoff
+	}
+	return nil
+}
+
+func (x *RetryRule) GetBackoffMultiplier() int32 {
+	if x != nil && x.BackoffMultiplier != nil {
+		return *x.BackoffMultiplier
+	}
+	return 0
+}
+
+func (x *RetryRule) GetMaxBackoff() *durationpb.Duration {
+	if x != nil {
+		return x.MaxBackoff
+	}
+	return nil
+}
+
 // The order and pace in which the executions of a job are released to their devices. At most 16 KiB,
 // encoded as protobuf.
 type Rollout struct {
@@ -950,7 +1386,7 @@ type Rollout struct {
 
 func (x *Rollout) Reset() {
 	*x = Rollout{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -962,7 +1398,7 @@ func (x *Rollout) String() string {
 func (*Rollout) ProtoMessage() {}
 
 func (x *Rollout) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[1]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -975,7 +1411,7 @@ func (x *Rollout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
 func (*Rollout) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{1}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Rollout) GetStages() []*Stage {
@@ -1028,7 +1464,7 @@ type Stage struct {
 
 func (x *Stage) Reset() {
 	*x = Stage{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +1476,7 @@ func (x *Stage) String() string {
 func (*Stage) ProtoMessage() {}
 
 func (x *Stage) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[2]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +1489,7 @@ func (x *Stage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stage.ProtoReflect.Descriptor instead.
 func (*Stage) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{2}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Stage) GetDisplayName() string {
@@ -1208,7 +1644,7 @@ type Gate struct {
 
 func (x *Gate) Reset() {
 	*x = Gate{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +1656,7 @@ func (x *Gate) String() string {
 func (*Gate) ProtoMessage() {}
 
 func (x *Gate) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[3]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +1669,7 @@ func (x *Gate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gate.ProtoReflect.Descriptor instead.
 func (*Gate) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{3}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Gate) GetMinSucceededPercent() int32 {
@@ -1306,7 +1742,7 @@ type FailureCriterion struct {
 
 func (x *FailureCriterion) Reset() {
 	*x = FailureCriterion{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1754,7 @@ func (x *FailureCriterion) String() string {
 func (*FailureCriterion) ProtoMessage() {}
 
 func (x *FailureCriterion) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[4]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1767,7 @@ func (x *FailureCriterion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCriterion.ProtoReflect.Descriptor instead.
 func (*FailureCriterion) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{4}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *FailureCriterion) GetStatuses() []JobExecution_Status {
@@ -1440,14 +1876,16 @@ type JobStage struct {
 	// The next stage opens as soon as this stage is approved.
 	AwaitingApproval bool `protobuf:"varint,8,opt,name=awaiting_approval,json=awaitingApproval,proto3" json:"awaiting_approval,omitempty"`
 	// The approval. Unset: none.
-	Approval      *StageApproval `protobuf:"bytes,9,opt,name=approval,proto3" json:"approval,omitempty"`
+	Approval *StageApproval `protobuf:"bytes,9,opt,name=approval,proto3" json:"approval,omitempty"`
+	// The number of the stage's devices that Job.retrying_count counts.
+	RetryingCount int32 `protobuf:"varint,10,opt,name=retrying_count,json=retryingCount,proto3" json:"retrying_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JobStage) Reset() {
 	*x = JobStage{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +1897,7 @@ func (x *JobStage) String() string {
 func (*JobStage) ProtoMessage() {}
 
 func (x *JobStage) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[5]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +1910,7 @@ func (x *JobStage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobStage.ProtoReflect.Descriptor instead.
 func (*JobStage) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{5}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *JobStage) GetDisplayName() string {
@@ -1538,6 +1976,13 @@ func (x *JobStage) GetApproval() *StageApproval {
 	return nil
 }
 
+func (x *JobStage) GetRetryingCount() int32 {
+	if x != nil {
+		return x.RetryingCount
+	}
+	return 0
+}
+
 // The approval of a stage.
 type StageApproval struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1553,7 +1998,7 @@ type StageApproval struct {
 
 func (x *StageApproval) Reset() {
 	*x = StageApproval{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1565,7 +2010,7 @@ func (x *StageApproval) String() string {
 func (*StageApproval) ProtoMessage() {}
 
 func (x *StageApproval) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[6]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1578,7 +2023,7 @@ func (x *StageApproval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageApproval.ProtoReflect.Descriptor instead.
 func (*StageApproval) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{6}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StageApproval) GetApprovedAt() *timestamppb.Timestamp {
@@ -1624,7 +2069,7 @@ type CriterionState struct {
 
 func (x *CriterionState) Reset() {
 	*x = CriterionState{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +2081,7 @@ func (x *CriterionState) String() string {
 func (*CriterionState) ProtoMessage() {}
 
 func (x *CriterionState) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[7]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +2094,7 @@ func (x *CriterionState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CriterionState.ProtoReflect.Descriptor instead.
 func (*CriterionState) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{7}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CriterionState) GetCriterion() int32 {
@@ -1706,7 +2151,7 @@ type Trip struct {
 
 func (x *Trip) Reset() {
 	*x = Trip{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1718,7 +2163,7 @@ func (x *Trip) String() string {
 func (*Trip) ProtoMessage() {}
 
 func (x *Trip) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[8]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1731,7 +2176,7 @@ func (x *Trip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trip.ProtoReflect.Descriptor instead.
 func (*Trip) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{8}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Trip) GetTrippedAt() *timestamppb.Timestamp {
@@ -1787,7 +2232,7 @@ type Pause struct {
 
 func (x *Pause) Reset() {
 	*x = Pause{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1799,7 +2244,7 @@ func (x *Pause) String() string {
 func (*Pause) ProtoMessage() {}
 
 func (x *Pause) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[9]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1812,7 +2257,7 @@ func (x *Pause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pause.ProtoReflect.Descriptor instead.
 func (*Pause) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{9}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Pause) GetPausedAt() *timestamppb.Timestamp {
@@ -1867,7 +2312,7 @@ type ExecutionCounts struct {
 
 func (x *ExecutionCounts) Reset() {
 	*x = ExecutionCounts{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +2324,7 @@ func (x *ExecutionCounts) String() string {
 func (*ExecutionCounts) ProtoMessage() {}
 
 func (x *ExecutionCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[10]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +2337,7 @@ func (x *ExecutionCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionCounts.ProtoReflect.Descriptor instead.
 func (*ExecutionCounts) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{10}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExecutionCounts) GetQueued() int32 {
@@ -1976,14 +2421,20 @@ type JobExecution struct {
 	// The stage of the rollout. The first is 0. Unset: the job has no rollout.
 	Stage *int32 `protobuf:"varint,12,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
 	// What ended the execution. Set if and only if `status` is terminal.
-	EndCause      *JobExecution_EndCause `protobuf:"varint,13,opt,name=end_cause,json=endCause,proto3,enum=fleet.jobs.v1.JobExecution_EndCause,oneof" json:"end_cause,omitempty"`
+	EndCause *JobExecution_EndCause `protobuf:"varint,13,opt,name=end_cause,json=endCause,proto3,enum=fleet.jobs.v1.JobExecution_EndCause,oneof" json:"end_cause,omitempty"`
+	// The time before which the attempt does not start, because the retry policy queued it. Set only if
+	// `status` is QUEUED or HELD.
+	NotBefore *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	// The time zone of the device in the job, for its start windows. Empty: the window_time_zone of the
+	// job is not DEVICE.
+	TimeZone      string `protobuf:"bytes,15,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JobExecution) Reset() {
 	*x = JobExecution{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1995,7 +2446,7 @@ func (x *JobExecution) String() string {
 func (*JobExecution) ProtoMessage() {}
 
 func (x *JobExecution) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[11]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2008,7 +2459,7 @@ func (x *JobExecution) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobExecution.ProtoReflect.Descriptor instead.
 func (*JobExecution) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{11}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *JobExecution) GetDeviceId() string {
@@ -2102,6 +2553,20 @@ func (x *JobExecution) GetEndCause() JobExecution_EndCause {
 	return JobExecution_END_CAUSE_UNSPECIFIED
 }
 
+func (x *JobExecution) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *JobExecution) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
 type CreateJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the job in the tenant. Empty: the server generates a UUID, and the call is not safe
@@ -2162,13 +2627,28 @@ type CreateJobRequest struct {
 	// changed since, the call fails with TARGET_CHANGED and creates nothing. Ignored if the job already
 	// exists, except with validate_only. Empty: no check.
 	ExpectedTargetDigest string `protobuf:"bytes,18,opt,name=expected_target_digest,json=expectedTargetDigest,proto3" json:"expected_target_digest,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// The time at which the job starts, at most 90 days from now. Until then, it is SCHEDULED. The
+	// expiry, release rates and the times of gates count from the start. A time that has passed means
+	// now. Unset: now.
+	StartAt *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
+	// The times in which devices can start. They can report at any time. Empty: at any time.
+	StartWindows []*StartWindow `protobuf:"bytes,20,rep,name=start_windows,json=startWindows,proto3" json:"start_windows,omitempty"`
+	// The time zone of the start windows: UTC, a name of the IANA time zone database with a "/", such as
+	// Europe/Berlin, or DEVICE, the Device.time_zone that each device has now (UTC if it has none).
+	// Requires start_windows. Empty: UTC.
+	WindowTimeZone string `protobuf:"bytes,21,opt,name=window_time_zone,json=windowTimeZone,proto3" json:"window_time_zone,omitempty"`
+	// When to retry executions that fail. Unset: never.
+	RetryPolicy *RetryPolicy `protobuf:"bytes,22,opt,name=retry_policy,json=retryPolicy,proto3" json:"retry_policy,omitempty"`
+	// The place of the job in the queues of its devices. It does not interrupt executions that are
+	// IN_PROGRESS.
+	Priority      Job_Priority `protobuf:"varint,23,opt,name=priority,proto3,enum=fleet.jobs.v1.Job_Priority" json:"priority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateJobRequest) Reset() {
 	*x = CreateJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2180,7 +2660,7 @@ func (x *CreateJobRequest) String() string {
 func (*CreateJobRequest) ProtoMessage() {}
 
 func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[12]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2193,7 +2673,7 @@ func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobRequest.ProtoReflect.Descriptor instead.
 func (*CreateJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{12}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CreateJobRequest) GetJobId() string {
@@ -2341,6 +2821,41 @@ func (x *CreateJobRequest) GetExpectedTargetDigest() string {
 	return ""
 }
 
+func (x *CreateJobRequest) GetStartAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartAt
+	}
+	return nil
+}
+
+func (x *CreateJobRequest) GetStartWindows() []*StartWindow {
+	if x != nil {
+		return x.StartWindows
+	}
+	return nil
+}
+
+func (x *CreateJobRequest) GetWindowTimeZone() string {
+	if x != nil {
+		return x.WindowTimeZone
+	}
+	return ""
+}
+
+func (x *CreateJobRequest) GetRetryPolicy() *RetryPolicy {
+	if x != nil {
+		return x.RetryPolicy
+	}
+	return nil
+}
+
+func (x *CreateJobRequest) GetPriority() Job_Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return Job_PRIORITY_UNSPECIFIED
+}
+
 type isCreateJobRequest_Target interface {
 	isCreateJobRequest_Target()
 }
@@ -2403,7 +2918,7 @@ type DeviceIds struct {
 
 func (x *DeviceIds) Reset() {
 	*x = DeviceIds{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2415,7 +2930,7 @@ func (x *DeviceIds) String() string {
 func (*DeviceIds) ProtoMessage() {}
 
 func (x *DeviceIds) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[13]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2428,7 +2943,7 @@ func (x *DeviceIds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceIds.ProtoReflect.Descriptor instead.
 func (*DeviceIds) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{13}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeviceIds) GetDeviceIds() []string {
@@ -2456,7 +2971,7 @@ type FailedIn struct {
 
 func (x *FailedIn) Reset() {
 	*x = FailedIn{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2983,7 @@ func (x *FailedIn) String() string {
 func (*FailedIn) ProtoMessage() {}
 
 func (x *FailedIn) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[14]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2996,7 @@ func (x *FailedIn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailedIn.ProtoReflect.Descriptor instead.
 func (*FailedIn) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FailedIn) GetJobId() string {
@@ -2532,7 +3047,7 @@ type TargetPreview struct {
 
 func (x *TargetPreview) Reset() {
 	*x = TargetPreview{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2544,7 +3059,7 @@ func (x *TargetPreview) String() string {
 func (*TargetPreview) ProtoMessage() {}
 
 func (x *TargetPreview) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[15]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2557,7 +3072,7 @@ func (x *TargetPreview) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TargetPreview.ProtoReflect.Descriptor instead.
 func (*TargetPreview) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{15}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TargetPreview) GetDeviceCount() int32 {
@@ -2613,7 +3128,7 @@ type CreateJobResponse struct {
 
 func (x *CreateJobResponse) Reset() {
 	*x = CreateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +3140,7 @@ func (x *CreateJobResponse) String() string {
 func (*CreateJobResponse) ProtoMessage() {}
 
 func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[16]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +3153,7 @@ func (x *CreateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJobResponse.ProtoReflect.Descriptor instead.
 func (*CreateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{16}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateJobResponse) GetJobId() string {
@@ -2731,7 +3246,7 @@ type ListJobsRequest struct {
 
 func (x *ListJobsRequest) Reset() {
 	*x = ListJobsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2743,7 +3258,7 @@ func (x *ListJobsRequest) String() string {
 func (*ListJobsRequest) ProtoMessage() {}
 
 func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[17]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2756,7 +3271,7 @@ func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{17}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListJobsRequest) GetStatus() Job_Status {
@@ -2918,7 +3433,7 @@ type ListJobsResponse struct {
 
 func (x *ListJobsResponse) Reset() {
 	*x = ListJobsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2930,7 +3445,7 @@ func (x *ListJobsResponse) String() string {
 func (*ListJobsResponse) ProtoMessage() {}
 
 func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[18]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2943,7 +3458,7 @@ func (x *ListJobsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{18}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListJobsResponse) GetJobs() []*Job {
@@ -2972,7 +3487,7 @@ type GetJobRequest struct {
 
 func (x *GetJobRequest) Reset() {
 	*x = GetJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2984,7 +3499,7 @@ func (x *GetJobRequest) String() string {
 func (*GetJobRequest) ProtoMessage() {}
 
 func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[19]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2997,7 +3512,7 @@ func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
 func (*GetJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{19}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetJobRequest) GetJobId() string {
@@ -3024,7 +3539,7 @@ type GetJobResponse struct {
 
 func (x *GetJobResponse) Reset() {
 	*x = GetJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3036,7 +3551,7 @@ func (x *GetJobResponse) String() string {
 func (*GetJobResponse) ProtoMessage() {}
 
 func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[20]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3049,7 +3564,7 @@ func (x *GetJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJobResponse.ProtoReflect.Descriptor instead.
 func (*GetJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{20}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetJobResponse) GetJob() *Job {
@@ -3095,7 +3610,7 @@ type ListJobExecutionsRequest struct {
 
 func (x *ListJobExecutionsRequest) Reset() {
 	*x = ListJobExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3107,7 +3622,7 @@ func (x *ListJobExecutionsRequest) String() string {
 func (*ListJobExecutionsRequest) ProtoMessage() {}
 
 func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[21]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3120,7 +3635,7 @@ func (x *ListJobExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{21}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListJobExecutionsRequest) GetJobId() string {
@@ -3199,7 +3714,7 @@ type ListJobExecutionsResponse struct {
 
 func (x *ListJobExecutionsResponse) Reset() {
 	*x = ListJobExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3211,7 +3726,7 @@ func (x *ListJobExecutionsResponse) String() string {
 func (*ListJobExecutionsResponse) ProtoMessage() {}
 
 func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[22]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3224,7 +3739,7 @@ func (x *ListJobExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*ListJobExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{22}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListJobExecutionsResponse) GetExecutions() []*JobExecution {
@@ -3257,7 +3772,7 @@ type CancelJobRequest struct {
 
 func (x *CancelJobRequest) Reset() {
 	*x = CancelJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3269,7 +3784,7 @@ func (x *CancelJobRequest) String() string {
 func (*CancelJobRequest) ProtoMessage() {}
 
 func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[23]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3282,7 +3797,7 @@ func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
 func (*CancelJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{23}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CancelJobRequest) GetJobId() string {
@@ -3318,7 +3833,7 @@ type CancelJobResponse struct {
 
 func (x *CancelJobResponse) Reset() {
 	*x = CancelJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3330,7 +3845,7 @@ func (x *CancelJobResponse) String() string {
 func (*CancelJobResponse) ProtoMessage() {}
 
 func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[24]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3343,7 +3858,7 @@ func (x *CancelJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJobResponse.ProtoReflect.Descriptor instead.
 func (*CancelJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{24}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CancelJobResponse) GetJobId() string {
@@ -3376,7 +3891,7 @@ type CancelExecutionRequest struct {
 
 func (x *CancelExecutionRequest) Reset() {
 	*x = CancelExecutionRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3388,7 +3903,7 @@ func (x *CancelExecutionRequest) String() string {
 func (*CancelExecutionRequest) ProtoMessage() {}
 
 func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[25]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3401,7 +3916,7 @@ func (x *CancelExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionRequest.ProtoReflect.Descriptor instead.
 func (*CancelExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{25}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CancelExecutionRequest) GetJobId() string {
@@ -3442,7 +3957,7 @@ type CancelExecutionResponse struct {
 
 func (x *CancelExecutionResponse) Reset() {
 	*x = CancelExecutionResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3454,7 +3969,7 @@ func (x *CancelExecutionResponse) String() string {
 func (*CancelExecutionResponse) ProtoMessage() {}
 
 func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[26]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3467,7 +3982,7 @@ func (x *CancelExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelExecutionResponse.ProtoReflect.Descriptor instead.
 func (*CancelExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{26}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CancelExecutionResponse) GetExecution() *JobExecution {
@@ -3498,7 +4013,7 @@ type RetryExecutionsRequest struct {
 
 func (x *RetryExecutionsRequest) Reset() {
 	*x = RetryExecutionsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3510,7 +4025,7 @@ func (x *RetryExecutionsRequest) String() string {
 func (*RetryExecutionsRequest) ProtoMessage() {}
 
 func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[27]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3523,7 +4038,7 @@ func (x *RetryExecutionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsRequest.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{27}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RetryExecutionsRequest) GetJobId() string {
@@ -3580,7 +4095,7 @@ type RetryExecutionsResponse struct {
 
 func (x *RetryExecutionsResponse) Reset() {
 	*x = RetryExecutionsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3592,7 +4107,7 @@ func (x *RetryExecutionsResponse) String() string {
 func (*RetryExecutionsResponse) ProtoMessage() {}
 
 func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[28]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3605,7 +4120,7 @@ func (x *RetryExecutionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryExecutionsResponse.ProtoReflect.Descriptor instead.
 func (*RetryExecutionsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{28}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RetryExecutionsResponse) GetRetriedCount() int32 {
@@ -3640,7 +4155,7 @@ type ListExecutionAttemptsRequest struct {
 
 func (x *ListExecutionAttemptsRequest) Reset() {
 	*x = ListExecutionAttemptsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3652,7 +4167,7 @@ func (x *ListExecutionAttemptsRequest) String() string {
 func (*ListExecutionAttemptsRequest) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[29]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3665,7 +4180,7 @@ func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{29}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListExecutionAttemptsRequest) GetJobId() string {
@@ -3709,7 +4224,7 @@ type ListExecutionAttemptsResponse struct {
 
 func (x *ListExecutionAttemptsResponse) Reset() {
 	*x = ListExecutionAttemptsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3721,7 +4236,7 @@ func (x *ListExecutionAttemptsResponse) String() string {
 func (*ListExecutionAttemptsResponse) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[30]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3734,7 +4249,7 @@ func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{30}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListExecutionAttemptsResponse) GetAttempts() []*JobExecution {
@@ -3761,7 +4276,7 @@ type DeleteJobRequest struct {
 
 func (x *DeleteJobRequest) Reset() {
 	*x = DeleteJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3773,7 +4288,7 @@ func (x *DeleteJobRequest) String() string {
 func (*DeleteJobRequest) ProtoMessage() {}
 
 func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[31]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3786,7 +4301,7 @@ func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobRequest.ProtoReflect.Descriptor instead.
 func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{31}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeleteJobRequest) GetJobId() string {
@@ -3804,7 +4319,7 @@ type DeleteJobResponse struct {
 
 func (x *DeleteJobResponse) Reset() {
 	*x = DeleteJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3816,7 +4331,7 @@ func (x *DeleteJobResponse) String() string {
 func (*DeleteJobResponse) ProtoMessage() {}
 
 func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3829,7 +4344,7 @@ func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobResponse.ProtoReflect.Descriptor instead.
 func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
 }
 
 type PauseJobRequest struct {
@@ -3846,7 +4361,7 @@ type PauseJobRequest struct {
 
 func (x *PauseJobRequest) Reset() {
 	*x = PauseJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3858,7 +4373,7 @@ func (x *PauseJobRequest) String() string {
 func (*PauseJobRequest) ProtoMessage() {}
 
 func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3871,7 +4386,7 @@ func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
 func (*PauseJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PauseJobRequest) GetJobId() string {
@@ -3905,7 +4420,7 @@ type PauseJobResponse struct {
 
 func (x *PauseJobResponse) Reset() {
 	*x = PauseJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3917,7 +4432,7 @@ func (x *PauseJobResponse) String() string {
 func (*PauseJobResponse) ProtoMessage() {}
 
 func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3930,7 +4445,7 @@ func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobResponse.ProtoReflect.Descriptor instead.
 func (*PauseJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PauseJobResponse) GetJob() *Job {
@@ -3952,7 +4467,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3964,7 +4479,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3977,7 +4492,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ResumeJobRequest) GetJobId() string {
@@ -4004,7 +4519,7 @@ type ResumeJobResponse struct {
 
 func (x *ResumeJobResponse) Reset() {
 	*x = ResumeJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4016,7 +4531,7 @@ func (x *ResumeJobResponse) String() string {
 func (*ResumeJobResponse) ProtoMessage() {}
 
 func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4029,7 +4544,7 @@ func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobResponse.ProtoReflect.Descriptor instead.
 func (*ResumeJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ResumeJobResponse) GetJob() *Job {
@@ -4054,7 +4569,7 @@ type AdvanceJobRequest struct {
 
 func (x *AdvanceJobRequest) Reset() {
 	*x = AdvanceJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4066,7 +4581,7 @@ func (x *AdvanceJobRequest) String() string {
 func (*AdvanceJobRequest) ProtoMessage() {}
 
 func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4079,7 +4594,7 @@ func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceJobRequest.ProtoReflect.Descriptor instead.
 func (*AdvanceJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AdvanceJobRequest) GetJobId() string {
@@ -4113,7 +4628,7 @@ type AdvanceJobResponse struct {
 
 func (x *AdvanceJobResponse) Reset() {
 	*x = AdvanceJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4125,7 +4640,7 @@ func (x *AdvanceJobResponse) String() string {
 func (*AdvanceJobResponse) ProtoMessage() {}
 
 func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4138,7 +4653,7 @@ func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceJobResponse.ProtoReflect.Descriptor instead.
 func (*AdvanceJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AdvanceJobResponse) GetJob() *Job {
@@ -4162,7 +4677,7 @@ type ApproveStageRequest struct {
 
 func (x *ApproveStageRequest) Reset() {
 	*x = ApproveStageRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4174,7 +4689,7 @@ func (x *ApproveStageRequest) String() string {
 func (*ApproveStageRequest) ProtoMessage() {}
 
 func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4187,7 +4702,7 @@ func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStageRequest.ProtoReflect.Descriptor instead.
 func (*ApproveStageRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ApproveStageRequest) GetJobId() string {
@@ -4221,7 +4736,7 @@ type ApproveStageResponse struct {
 
 func (x *ApproveStageResponse) Reset() {
 	*x = ApproveStageResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4233,7 +4748,7 @@ func (x *ApproveStageResponse) String() string {
 func (*ApproveStageResponse) ProtoMessage() {}
 
 func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4246,7 +4761,7 @@ func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStageResponse.ProtoReflect.Descriptor instead.
 func (*ApproveStageResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ApproveStageResponse) GetJob() *Job {
@@ -4297,14 +4812,22 @@ type UpdateJobRequest struct {
 	// See update_mask. The limits are those of CreateJob.
 	Labels map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// See update_mask.
-	Description   string `protobuf:"bytes,9,opt,name=description,proto3" json:"description,omitempty"`
+	Description string `protobuf:"bytes,9,opt,name=description,proto3" json:"description,omitempty"`
+	// See update_mask.
+	StartAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
+	// See update_mask. The limits are those of CreateJob.
+	StartWindows []*StartWindow `protobuf:"bytes,11,rep,name=start_windows,json=startWindows,proto3" json:"start_windows,omitempty"`
+	// See update_mask. The limits are those of CreateJob.
+	WindowTimeZone string `protobuf:"bytes,12,opt,name=window_time_zone,json=windowTimeZone,proto3" json:"window_time_zone,omitempty"`
+	// See update_mask. The limits are those of CreateJob.
+	RetryPolicy   *RetryPolicy `protobuf:"bytes,13,opt,name=retry_policy,json=retryPolicy,proto3" json:"retry_policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateJobRequest) Reset() {
 	*x = UpdateJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4316,7 +4839,7 @@ func (x *UpdateJobRequest) String() string {
 func (*UpdateJobRequest) ProtoMessage() {}
 
 func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4329,7 +4852,7 @@ func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobRequest.ProtoReflect.Descriptor instead.
 func (*UpdateJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *UpdateJobRequest) GetJobId() string {
@@ -4395,6 +4918,34 @@ func (x *UpdateJobRequest) GetDescription() string {
 	return ""
 }
 
+func (x *UpdateJobRequest) GetStartAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartAt
+	}
+	return nil
+}
+
+func (x *UpdateJobRequest) GetStartWindows() []*StartWindow {
+	if x != nil {
+		return x.StartWindows
+	}
+	return nil
+}
+
+func (x *UpdateJobRequest) GetWindowTimeZone() string {
+	if x != nil {
+		return x.WindowTimeZone
+	}
+	return ""
+}
+
+func (x *UpdateJobRequest) GetRetryPolicy() *RetryPolicy {
+	if x != nil {
+		return x.RetryPolicy
+	}
+	return nil
+}
+
 type UpdateJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The job without its executions.
@@ -4405,7 +4956,7 @@ type UpdateJobResponse struct {
 
 func (x *UpdateJobResponse) Reset() {
 	*x = UpdateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4417,7 +4968,7 @@ func (x *UpdateJobResponse) String() string {
 func (*UpdateJobResponse) ProtoMessage() {}
 
 func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4430,7 +4981,7 @@ func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobResponse.ProtoReflect.Descriptor instead.
 func (*UpdateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *UpdateJobResponse) GetJob() *Job {
@@ -4455,7 +5006,7 @@ type GetFailureSummaryRequest struct {
 
 func (x *GetFailureSummaryRequest) Reset() {
 	*x = GetFailureSummaryRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4467,7 +5018,7 @@ func (x *GetFailureSummaryRequest) String() string {
 func (*GetFailureSummaryRequest) ProtoMessage() {}
 
 func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4480,7 +5031,7 @@ func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryRequest.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetFailureSummaryRequest) GetJobId() string {
@@ -4517,7 +5068,7 @@ type GetFailureSummaryResponse struct {
 
 func (x *GetFailureSummaryResponse) Reset() {
 	*x = GetFailureSummaryResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4529,7 +5080,7 @@ func (x *GetFailureSummaryResponse) String() string {
 func (*GetFailureSummaryResponse) ProtoMessage() {}
 
 func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4542,7 +5093,7 @@ func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryResponse.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetFailureSummaryResponse) GetFailures() []*FailureCount {
@@ -4577,7 +5128,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4589,7 +5140,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4602,7 +5153,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *FailureCount) GetStatus() JobExecution_Status {
@@ -4643,7 +5194,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4655,7 +5206,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4668,7 +5219,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{46}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *WatchJobRequest) GetJobId() string {
@@ -4688,7 +5239,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4700,7 +5251,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4713,7 +5264,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{47}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *WatchJobResponse) GetJob() *Job {
@@ -4731,7 +5282,7 @@ type GetCallerRequest struct {
 
 func (x *GetCallerRequest) Reset() {
 	*x = GetCallerRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4743,7 +5294,7 @@ func (x *GetCallerRequest) String() string {
 func (*GetCallerRequest) ProtoMessage() {}
 
 func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4756,7 +5307,7 @@ func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerRequest.ProtoReflect.Descriptor instead.
 func (*GetCallerRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{48}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{51}
 }
 
 type GetCallerResponse struct {
@@ -4781,7 +5332,7 @@ type GetCallerResponse struct {
 
 func (x *GetCallerResponse) Reset() {
 	*x = GetCallerResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4793,7 +5344,7 @@ func (x *GetCallerResponse) String() string {
 func (*GetCallerResponse) ProtoMessage() {}
 
 func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4806,7 +5357,7 @@ func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerResponse.ProtoReflect.Descriptor instead.
 func (*GetCallerResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{49}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetCallerResponse) GetTenantId() string {
@@ -4855,7 +5406,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\x0e\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x13\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -4897,21 +5448,72 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x04trip\x18\x1b \x01(\v2\x13.fleet.jobs.v1.TripR\x04trip\x126\n" +
 	"\x06labels\x18\x1c \x03(\v2\x1e.fleet.jobs.v1.Job.LabelsEntryR\x06labels\x12 \n" +
 	"\vdescription\x18\x1d \x01(\tR\vdescription\x12H\n" +
-	"\x10criterion_states\x18\" \x03(\v2\x1d.fleet.jobs.v1.CriterionStateR\x0fcriterionStates\x1a9\n" +
+	"\x10criterion_states\x18\" \x03(\v2\x1d.fleet.jobs.v1.CriterionStateR\x0fcriterionStates\x125\n" +
+	"\bstart_at\x18# \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\x12?\n" +
+	"\rstart_windows\x18$ \x03(\v2\x1a.fleet.jobs.v1.StartWindowR\fstartWindows\x12(\n" +
+	"\x10window_time_zone\x18% \x01(\tR\x0ewindowTimeZone\x12=\n" +
+	"\fretry_policy\x18& \x01(\v2\x1a.fleet.jobs.v1.RetryPolicyR\vretryPolicy\x127\n" +
+	"\bpriority\x18' \x01(\x0e2\x1b.fleet.jobs.v1.Job.PriorityR\bpriority\x12%\n" +
+	"\x0eretrying_count\x18( \x01(\x05R\rretryingCount\x129\n" +
+	"\x19is_retry_budget_exhausted\x18) \x01(\bR\x16isRetryBudgetExhausted\x12)\n" +
+	"\x0eis_window_open\x18* \x01(\bH\x04R\fisWindowOpen\x88\x01\x01\x12?\n" +
+	"\rnext_openings\x18+ \x03(\v2\x1a.google.protobuf.TimestampR\fnextOpenings\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Z\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"i\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vIN_PROGRESS\x10\x01\x12\r\n" +
 	"\tCOMPLETED\x10\x02\x12\f\n" +
 	"\bCANCELED\x10\x03\x12\n" +
 	"\n" +
-	"\x06PAUSED\x10\x04B\b\n" +
+	"\x06PAUSED\x10\x04\x12\r\n" +
+	"\tSCHEDULED\x10\x05\"C\n" +
+	"\bPriority\x12\x18\n" +
+	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\a\n" +
+	"\x03LOW\x10\x01\x12\n" +
+	"\n" +
+	"\x06NORMAL\x10\x02\x12\b\n" +
+	"\x04HIGH\x10\x03B\b\n" +
 	"\x06targetB\r\n" +
 	"\v_created_byB\x10\n" +
 	"\x0e_cancel_reasonB\x1e\n" +
-	"\x1c_in_progress_timeout_minutes\"\xbc\x01\n" +
+	"\x1c_in_progress_timeout_minutesB\x11\n" +
+	"\x0f_is_window_open\"\xc4\x02\n" +
+	"\vStartWindow\x12E\n" +
+	"\x04days\x18\x01 \x03(\x0e2\x1e.fleet.jobs.v1.StartWindow.DayB\x11\xbaH\x0e\x92\x01\v\x10\a\"\a\x82\x01\x04\x10\x01 \x00R\x04days\x12)\n" +
+	"\n" +
+	"start_time\x18\x02 \x01(\tB\n" +
+	"\xbaH\a\xc8\x01\x01r\x02\x18\x05R\tstartTime\x12K\n" +
+	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x14\xbaH\x11\xc8\x01\x01\xaa\x01\v\"\x04\b\x80\xa3\x052\x03\b\x84\aR\bduration\"v\n" +
+	"\x03Day\x12\x13\n" +
+	"\x0fDAY_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06MONDAY\x10\x01\x12\v\n" +
+	"\aTUESDAY\x10\x02\x12\r\n" +
+	"\tWEDNESDAY\x10\x03\x12\f\n" +
+	"\bTHURSDAY\x10\x04\x12\n" +
+	"\n" +
+	"\x06FRIDAY\x10\x05\x12\f\n" +
+	"\bSATURDAY\x10\x06\x12\n" +
+	"\n" +
+	"\x06SUNDAY\x10\a\"G\n" +
+	"\vRetryPolicy\x128\n" +
+	"\x05rules\x18\x01 \x03(\v2\x18.fleet.jobs.v1.RetryRuleB\b\xbaH\x05\x92\x01\x02\x10\n" +
+	"R\x05rules\"\xd7\x03\n" +
+	"\tRetryRule\x12S\n" +
+	"\bstatuses\x18\x01 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\x13\xbaH\x10\x92\x01\r\x10\x10\"\t\x82\x01\x06\x18\x04\x18\x05\x18\x06R\bstatuses\x12J\n" +
+	"\rfailure_codes\x18\x02 \x03(\tB%\xbaH\"\x92\x01\x1f\x10d\"\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\ffailureCodes\x12/\n" +
+	"\fmax_attempts\x18\x03 \x01(\x05B\f\xbaH\t\xc8\x01\x01\x1a\x04\x18\n" +
+	"(\x02R\vmaxAttempts\x12T\n" +
+	"\x0finitial_backoff\x18\x04 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xf5$2\x02\b\x01R\x0einitialBackoff\x12=\n" +
+	"\x12backoff_multiplier\x18\x05 \x01(\x05B\t\xbaH\x06\x1a\x04\x18\n" +
+	"(\x01H\x00R\x11backoffMultiplier\x88\x01\x01\x12L\n" +
+	"\vmax_backoff\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n" +
+	"\"\x04\b\x80\xf5$2\x02\b\x01R\n" +
+	"maxBackoffB\x15\n" +
+	"\x13_backoff_multiplier\"\xbc\x01\n" +
 	"\aRollout\x129\n" +
 	"\x06stages\x18\x01 \x03(\v2\x14.fleet.jobs.v1.StageB\v\xbaH\b\xc8\x01\x01\x92\x01\x02\x10dR\x06stages\x128\n" +
 	"\x0fmax_in_progress\x18\x02 \x01(\x05B\v\xbaH\b\x1a\x06\x18\xc0\x84=(\x01H\x00R\rmaxInProgress\x88\x01\x01\x12(\n" +
@@ -4962,7 +5564,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"\x06CANCEL\x10\x02\x12\x10\n" +
 	"\fFORCE_CANCEL\x10\x03B\x12\n" +
-	"\tthreshold\x12\x05\xbaH\x02\b\x01\"\xa2\x04\n" +
+	"\tthreshold\x12\x05\xbaH\x02\b\x01\"\xc9\x04\n" +
 	"\bJobStage\x12!\n" +
 	"\fdisplay_name\x18\x01 \x01(\tR\vdisplayName\x123\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1d.fleet.jobs.v1.JobStage.StateR\x05state\x12)\n" +
@@ -4972,7 +5574,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\topened_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bopenedAt\x12>\n" +
 	"\rnext_opens_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vnextOpensAt\x12+\n" +
 	"\x11awaiting_approval\x18\b \x01(\bR\x10awaitingApproval\x128\n" +
-	"\bapproval\x18\t \x01(\v2\x1c.fleet.jobs.v1.StageApprovalR\bapproval\"A\n" +
+	"\bapproval\x18\t \x01(\v2\x1c.fleet.jobs.v1.StageApprovalR\bapproval\x12%\n" +
+	"\x0eretrying_count\x18\n" +
+	" \x01(\x05R\rretryingCount\"A\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\b\n" +
@@ -5022,7 +5626,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x1b\n" +
 	"\ttimed_out\x18\x05 \x01(\x05R\btimedOut\x12\x1a\n" +
 	"\brejected\x18\x06 \x01(\x05R\brejected\x12\x12\n" +
-	"\x04held\x18\a \x01(\x05R\x04held\"\xbe\a\n" +
+	"\x04held\x18\a \x01(\x05R\x04held\"\x96\b\n" +
 	"\fJobExecution\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12:\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12>\n" +
@@ -5039,7 +5643,10 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	" \x01(\tR\x05jobId\x12&\n" +
 	"\ffailure_code\x18\v \x01(\tH\x00R\vfailureCode\x88\x01\x01\x12\x19\n" +
 	"\x05stage\x18\f \x01(\x05H\x01R\x05stage\x88\x01\x01\x12F\n" +
-	"\tend_cause\x18\r \x01(\x0e2$.fleet.jobs.v1.JobExecution.EndCauseH\x02R\bendCause\x88\x01\x01\"\x7f\n" +
+	"\tend_cause\x18\r \x01(\x0e2$.fleet.jobs.v1.JobExecution.EndCauseH\x02R\bendCause\x88\x01\x01\x129\n" +
+	"\n" +
+	"not_before\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x1b\n" +
+	"\ttime_zone\x18\x0f \x01(\tR\btimeZone\"\x7f\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -5063,8 +5670,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\r_failure_codeB\b\n" +
 	"\x06_stageB\f\n" +
 	"\n" +
-	"_end_cause\"\x99\n" +
-	"\n" +
+	"_end_cause\"\xea\f\n" +
 	"\x10CreateJobRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12K\n" +
 	"\rdocument_type\x18\x02 \x01(\tB&\xbaH#\xc8\x01\x01r\x1e\x10\x01\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\fdocumentType\x12@\n" +
@@ -5089,7 +5695,12 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06labels\x18\x10 \x03(\v2+.fleet.jobs.v1.CreateJobRequest.LabelsEntryB\x06\xbaH\x03\xd8\x01\x03R\x06labels\x126\n" +
 	"\vdescription\x18\x11 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\a2\n" +
 	"^[^\\x00]*$R\vdescription\x12W\n" +
-	"\x16expected_target_digest\x18\x12 \x01(\tB!\xbaH\x1e\xd8\x01\x01r\x192\x17^[A-Za-z0-9._:-]{1,64}$R\x14expectedTargetDigest\x1a9\n" +
+	"\x16expected_target_digest\x18\x12 \x01(\tB!\xbaH\x1e\xd8\x01\x01r\x192\x17^[A-Za-z0-9._:-]{1,64}$R\x14expectedTargetDigest\x125\n" +
+	"\bstart_at\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\x12I\n" +
+	"\rstart_windows\x18\x14 \x03(\v2\x1a.fleet.jobs.v1.StartWindowB\b\xbaH\x05\x92\x01\x02\x10\x0eR\fstartWindows\x12K\n" +
+	"\x10window_time_zone\x18\x15 \x01(\tB!\xbaH\x1er\x1c\x18@2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\x0ewindowTimeZone\x12=\n" +
+	"\fretry_policy\x18\x16 \x01(\v2\x1a.fleet.jobs.v1.RetryPolicyR\vretryPolicy\x12A\n" +
+	"\bpriority\x18\x17 \x01(\x0e2\x1b.fleet.jobs.v1.Job.PriorityB\b\xbaH\x05\x82\x01\x02\x10\x01R\bpriority\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
@@ -5240,7 +5851,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\acomment\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xc8\x012\n" +
 	"^[^\\x00]*$R\acomment\"<\n" +
 	"\x14ApproveStageResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xb4\x06\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xc2\b\n" +
 	"\x10UpdateJobRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\xc0\x01\n" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x82\x01\xbaH\x7f\xc8\x01\x01\xe2\x01y\x12\n" +
@@ -5257,7 +5868,12 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"expires_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12K\n" +
 	"\x06labels\x18\b \x03(\v2+.fleet.jobs.v1.UpdateJobRequest.LabelsEntryB\x06\xbaH\x03\xd8\x01\x03R\x06labels\x126\n" +
 	"\vdescription\x18\t \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\a2\n" +
-	"^[^\\x00]*$R\vdescription\x1a9\n" +
+	"^[^\\x00]*$R\vdescription\x125\n" +
+	"\bstart_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\astartAt\x12I\n" +
+	"\rstart_windows\x18\v \x03(\v2\x1a.fleet.jobs.v1.StartWindowB\b\xbaH\x05\x92\x01\x02\x10\x0eR\fstartWindows\x12K\n" +
+	"\x10window_time_zone\x18\f \x01(\tB!\xbaH\x1er\x1c\x18@2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\x0ewindowTimeZone\x12=\n" +
+	"\fretry_policy\x18\r \x01(\v2\x1a.fleet.jobs.v1.RetryPolicyR\vretryPolicy\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x1e\n" +
@@ -5345,195 +5961,219 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 	return file_fleet_jobs_v1_jobs_proto_rawDescData
 }
 
-var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
-	(FailureCriterion_Basis)(0),           // 1: fleet.jobs.v1.FailureCriterion.Basis
-	(FailureCriterion_Scope)(0),           // 2: fleet.jobs.v1.FailureCriterion.Scope
-	(FailureCriterion_Action)(0),          // 3: fleet.jobs.v1.FailureCriterion.Action
-	(JobStage_State)(0),                   // 4: fleet.jobs.v1.JobStage.State
-	(Pause_Cause)(0),                      // 5: fleet.jobs.v1.Pause.Cause
-	(JobExecution_Status)(0),              // 6: fleet.jobs.v1.JobExecution.Status
-	(JobExecution_EndCause)(0),            // 7: fleet.jobs.v1.JobExecution.EndCause
-	(*Job)(nil),                           // 8: fleet.jobs.v1.Job
-	(*Rollout)(nil),                       // 9: fleet.jobs.v1.Rollout
-	(*Stage)(nil),                         // 10: fleet.jobs.v1.Stage
-	(*Gate)(nil),                          // 11: fleet.jobs.v1.Gate
-	(*FailureCriterion)(nil),              // 12: fleet.jobs.v1.FailureCriterion
-	(*JobStage)(nil),                      // 13: fleet.jobs.v1.JobStage
-	(*StageApproval)(nil),                 // 14: fleet.jobs.v1.StageApproval
-	(*CriterionState)(nil),                // 15: fleet.jobs.v1.CriterionState
-	(*Trip)(nil),                          // 16: fleet.jobs.v1.Trip
-	(*Pause)(nil),                         // 17: fleet.jobs.v1.Pause
-	(*ExecutionCounts)(nil),               // 18: fleet.jobs.v1.ExecutionCounts
-	(*JobExecution)(nil),                  // 19: fleet.jobs.v1.JobExecution
-	(*CreateJobRequest)(nil),              // 20: fleet.jobs.v1.CreateJobRequest
-	(*DeviceIds)(nil),                     // 21: fleet.jobs.v1.DeviceIds
-	(*FailedIn)(nil),                      // 22: fleet.jobs.v1.FailedIn
-	(*TargetPreview)(nil),                 // 23: fleet.jobs.v1.TargetPreview
-	(*CreateJobResponse)(nil),             // 24: fleet.jobs.v1.CreateJobResponse
-	(*ListJobsRequest)(nil),               // 25: fleet.jobs.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),              // 26: fleet.jobs.v1.ListJobsResponse
-	(*GetJobRequest)(nil),                 // 27: fleet.jobs.v1.GetJobRequest
-	(*GetJobResponse)(nil),                // 28: fleet.jobs.v1.GetJobResponse
-	(*ListJobExecutionsRequest)(nil),      // 29: fleet.jobs.v1.ListJobExecutionsRequest
-	(*ListJobExecutionsResponse)(nil),     // 30: fleet.jobs.v1.ListJobExecutionsResponse
-	(*CancelJobRequest)(nil),              // 31: fleet.jobs.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),             // 32: fleet.jobs.v1.CancelJobResponse
-	(*CancelExecutionRequest)(nil),        // 33: fleet.jobs.v1.CancelExecutionRequest
-	(*CancelExecutionResponse)(nil),       // 34: fleet.jobs.v1.CancelExecutionResponse
-	(*RetryExecutionsRequest)(nil),        // 35: fleet.jobs.v1.RetryExecutionsRequest
-	(*RetryExecutionsResponse)(nil),       // 36: fleet.jobs.v1.RetryExecutionsResponse
-	(*ListExecutionAttemptsRequest)(nil),  // 37: fleet.jobs.v1.ListExecutionAttemptsRequest
-	(*ListExecutionAttemptsResponse)(nil), // 38: fleet.jobs.v1.ListExecutionAttemptsResponse
-	(*DeleteJobRequest)(nil),              // 39: fleet.jobs.v1.DeleteJobRequest
-	(*DeleteJobResponse)(nil),             // 40: fleet.jobs.v1.DeleteJobResponse
-	(*PauseJobRequest)(nil),               // 41: fleet.jobs.v1.PauseJobRequest
-	(*PauseJobResponse)(nil),              // 42: fleet.jobs.v1.PauseJobResponse
-	(*ResumeJobRequest)(nil),              // 43: fleet.jobs.v1.ResumeJobRequest
-	(*ResumeJobResponse)(nil),             // 44: fleet.jobs.v1.ResumeJobResponse
-	(*AdvanceJobRequest)(nil),             // 45: fleet.jobs.v1.AdvanceJobRequest
-	(*AdvanceJobResponse)(nil),            // 46: fleet.jobs.v1.AdvanceJobResponse
-	(*ApproveStageRequest)(nil),           // 47: fleet.jobs.v1.ApproveStageRequest
-	(*ApproveStageResponse)(nil),          // 48: fleet.jobs.v1.ApproveStageResponse
-	(*UpdateJobRequest)(nil),              // 49: fleet.jobs.v1.UpdateJobRequest
-	(*UpdateJobResponse)(nil),             // 50: fleet.jobs.v1.UpdateJobResponse
-	(*GetFailureSummaryRequest)(nil),      // 51: fleet.jobs.v1.GetFailureSummaryRequest
-	(*GetFailureSummaryResponse)(nil),     // 52: fleet.jobs.v1.GetFailureSummaryResponse
-	(*FailureCount)(nil),                  // 53: fleet.jobs.v1.FailureCount
-	(*WatchJobRequest)(nil),               // 54: fleet.jobs.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),              // 55: fleet.jobs.v1.WatchJobResponse
-	(*GetCallerRequest)(nil),              // 56: fleet.jobs.v1.GetCallerRequest
-	(*GetCallerResponse)(nil),             // 57: fleet.jobs.v1.GetCallerResponse
-	nil,                                   // 58: fleet.jobs.v1.Job.LabelsEntry
-	nil,                                   // 59: fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	nil,                                   // 60: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	(*structpb.Struct)(nil),               // 61: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),         // 62: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 63: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),         // 64: google.protobuf.FieldMask
+	(Job_Priority)(0),                     // 1: fleet.jobs.v1.Job.Priority
+	(StartWindow_Day)(0),                  // 2: fleet.jobs.v1.StartWindow.Day
+	(FailureCriterion_Basis)(0),           // 3: fleet.jobs.v1.FailureCriterion.Basis
+	(FailureCriterion_Scope)(0),           // 4: fleet.jobs.v1.FailureCriterion.Scope
+	(FailureCriterion_Action)(0),          // 5: fleet.jobs.v1.FailureCriterion.Action
+	(JobStage_State)(0),                   // 6: fleet.jobs.v1.JobStage.State
+	(Pause_Cause)(0),                      // 7: fleet.jobs.v1.Pause.Cause
+	(JobExecution_Status)(0),              // 8: fleet.jobs.v1.JobExecution.Status
+	(JobExecution_EndCause)(0),            // 9: fleet.jobs.v1.JobExecution.EndCause
+	(*Job)(nil),                           // 10: fleet.jobs.v1.Job
+	(*StartWindow)(nil),                   // 11: fleet.jobs.v1.StartWindow
+	(*RetryPolicy)(nil),                   // 12: fleet.jobs.v1.RetryPolicy
+	(*RetryRule)(nil),                     // 13: fleet.jobs.v1.RetryRule
+	(*Rollout)(nil),                       // 14: fleet.jobs.v1.Rollout
+	(*Stage)(nil),                         // 15: fleet.jobs.v1.Stage
+	(*Gate)(nil),                          // 16: fleet.jobs.v1.Gate
+	(*FailureCriterion)(nil),              // 17: fleet.jobs.v1.FailureCriterion
+	(*JobStage)(nil),                      // 18: fleet.jobs.v1.JobStage
+	(*StageApproval)(nil),                 // 19: fleet.jobs.v1.StageApproval
+	(*CriterionState)(nil),                // 20: fleet.jobs.v1.CriterionState
+	(*Trip)(nil),                          // 21: fleet.jobs.v1.Trip
+	(*Pause)(nil),                         // 22: fleet.jobs.v1.Pause
+	(*ExecutionCounts)(nil),               // 23: fleet.jobs.v1.ExecutionCounts
+	(*JobExecution)(nil),                  // 24: fleet.jobs.v1.JobExecution
+	(*CreateJobRequest)(nil),              // 25: fleet.jobs.v1.CreateJobRequest
+	(*DeviceIds)(nil),                     // 26: fleet.jobs.v1.DeviceIds
+	(*FailedIn)(nil),                      // 27: fleet.jobs.v1.FailedIn
+	(*TargetPreview)(nil),                 // 28: fleet.jobs.v1.TargetPreview
+	(*CreateJobResponse)(nil),             // 29: fleet.jobs.v1.CreateJobResponse
+	(*ListJobsRequest)(nil),               // 30: fleet.jobs.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),              // 31: fleet.jobs.v1.ListJobsResponse
+	(*GetJobRequest)(nil),                 // 32: fleet.jobs.v1.GetJobRequest
+	(*GetJobResponse)(nil),                // 33: fleet.jobs.v1.GetJobResponse
+	(*ListJobExecutionsRequest)(nil),      // 34: fleet.jobs.v1.ListJobExecutionsRequest
+	(*ListJobExecutionsResponse)(nil),     // 35: fleet.jobs.v1.ListJobExecutionsResponse
+	(*CancelJobRequest)(nil),              // 36: fleet.jobs.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),             // 37: fleet.jobs.v1.CancelJobResponse
+	(*CancelExecutionRequest)(nil),        // 38: fleet.jobs.v1.CancelExecutionRequest
+	(*CancelExecutionResponse)(nil),       // 39: fleet.jobs.v1.CancelExecutionResponse
+	(*RetryExecutionsRequest)(nil),        // 40: fleet.jobs.v1.RetryExecutionsRequest
+	(*RetryExecutionsResponse)(nil),       // 41: fleet.jobs.v1.RetryExecutionsResponse
+	(*ListExecutionAttemptsRequest)(nil),  // 42: fleet.jobs.v1.ListExecutionAttemptsRequest
+	(*ListExecutionAttemptsResponse)(nil), // 43: fleet.jobs.v1.ListExecutionAttemptsResponse
+	(*DeleteJobRequest)(nil),              // 44: fleet.jobs.v1.DeleteJobRequest
+	(*DeleteJobResponse)(nil),             // 45: fleet.jobs.v1.DeleteJobResponse
+	(*PauseJobRequest)(nil),               // 46: fleet.jobs.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),              // 47: fleet.jobs.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),              // 48: fleet.jobs.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),             // 49: fleet.jobs.v1.ResumeJobResponse
+	(*AdvanceJobRequest)(nil),             // 50: fleet.jobs.v1.AdvanceJobRequest
+	(*AdvanceJobResponse)(nil),            // 51: fleet.jobs.v1.AdvanceJobResponse
+	(*ApproveStageRequest)(nil),           // 52: fleet.jobs.v1.ApproveStageRequest
+	(*ApproveStageResponse)(nil),          // 53: fleet.jobs.v1.ApproveStageResponse
+	(*UpdateJobRequest)(nil),              // 54: fleet.jobs.v1.UpdateJobRequest
+	(*UpdateJobResponse)(nil),             // 55: fleet.jobs.v1.UpdateJobResponse
+	(*GetFailureSummaryRequest)(nil),      // 56: fleet.jobs.v1.GetFailureSummaryRequest
+	(*GetFailureSummaryResponse)(nil),     // 57: fleet.jobs.v1.GetFailureSummaryResponse
+	(*FailureCount)(nil),                  // 58: fleet.jobs.v1.FailureCount
+	(*WatchJobRequest)(nil),               // 59: fleet.jobs.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),              // 60: fleet.jobs.v1.WatchJobResponse
+	(*GetCallerRequest)(nil),              // 61: fleet.jobs.v1.GetCallerRequest
+	(*GetCallerResponse)(nil),             // 62: fleet.jobs.v1.GetCallerResponse
+	nil,                                   // 63: fleet.jobs.v1.Job.LabelsEntry
+	nil,                                   // 64: fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	nil,                                   // 65: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	(*structpb.Struct)(nil),               // 66: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 67: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 68: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),         // 69: google.protobuf.FieldMask
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	61, // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
-	22, // 1: fleet.jobs.v1.Job.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
-	0,  // 2: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	62, // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	62, // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	62, // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
-	18, // 6: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	19, // 7: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	62, // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
-	17, // 9: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
-	9,  // 10: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
-	12, // 11: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	13, // 12: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
-	16, // 13: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
-	58, // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
-	15, // 15: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
-	10, // 16: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
-	11, // 17: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
-	63, // 18: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
-	63, // 19: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
-	6,  // 20: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	1,  // 21: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
-	2,  // 22: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
-	3,  // 23: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
-	4,  // 24: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
-	18, // 25: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	62, // 26: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
-	62, // 27: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
-	14, // 28: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
-	62, // 29: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
-	62, // 30: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
-	12, // 31: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
-	62, // 32: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
-	5,  // 33: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
-	6,  // 34: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	61, // 35: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	62, // 36: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	62, // 37: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	62, // 38: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	62, // 39: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
-	7,  // 40: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	61, // 41: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
-	21, // 42: fleet.jobs.v1.CreateJobRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
-	22, // 43: fleet.jobs.v1.CreateJobRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
-	9,  // 44: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	12, // 45: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	59, // 46: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	6,  // 47: fleet.jobs.v1.FailedIn.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	0,  // 48: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	62, // 49: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
-	23, // 50: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
-	0,  // 51: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
-	0,  // 52: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
-	62, // 53: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
-	62, // 54: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
-	8,  // 55: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
-	8,  // 56: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
-	6,  // 57: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	7,  // 58: fleet.jobs.v1.ListJobExecutionsRequest.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	19, // 59: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
-	0,  // 60: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	19, // 61: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	6,  // 62: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	62, // 63: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	19, // 64: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
-	8,  // 65: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
-	8,  // 66: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
-	8,  // 67: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
-	8,  // 68: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
-	64, // 69: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
-	9,  // 70: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	12, // 71: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	62, // 72: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
-	60, // 73: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	8,  // 74: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
-	6,  // 75: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	53, // 76: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
-	6,  // 77: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	8,  // 78: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	62, // 79: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
-	20, // 80: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	25, // 81: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	27, // 82: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	29, // 83: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	31, // 84: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	33, // 85: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	35, // 86: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	37, // 87: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	39, // 88: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	41, // 89: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	43, // 90: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	45, // 91: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
-	47, // 92: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
-	49, // 93: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
-	51, // 94: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	54, // 95: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	56, // 96: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
-	24, // 97: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	26, // 98: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	28, // 99: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	30, // 100: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	32, // 101: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	34, // 102: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	36, // 103: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	38, // 104: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	40, // 105: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	42, // 106: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	44, // 107: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	46, // 108: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
-	48, // 109: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
-	50, // 110: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
-	52, // 111: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	55, // 112: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	57, // 113: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
-	97, // [97:114] is the sub-list for method output_type
-	80, // [80:97] is the sub-list for method input_type
-	80, // [80:80] is the sub-list for extension type_name
-	80, // [80:80] is the sub-list for extension extendee
-	0,  // [0:80] is the sub-list for field type_name
+	66,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	27,  // 1: fleet.jobs.v1.Job.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	0,   // 2: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
+	67,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	67,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	67,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	23,  // 6: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	24,  // 7: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
+	67,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	22,  // 9: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
+	14,  // 10: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
+	17,  // 11: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	18,  // 12: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
+	21,  // 13: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
+	63,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
+	20,  // 15: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
+	67,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
+	11,  // 17: fleet.jobs.v1.Job.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	12,  // 18: fleet.jobs.v1.Job.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	1,   // 19: fleet.jobs.v1.Job.priority:type_name -> fleet.jobs.v1.Job.Priority
+	67,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
+	2,   // 21: fleet.jobs.v1.StartWindow.days:type_name -> fleet.jobs.v1.StartWindow.Day
+	68,  // 22: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
+	13,  // 23: fleet.jobs.v1.RetryPolicy.rules:type_name -> fleet.jobs.v1.RetryRule
+	8,   // 24: fleet.jobs.v1.RetryRule.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	68,  // 25: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
+	68,  // 26: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
+	15,  // 27: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
+	16,  // 28: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
+	68,  // 29: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
+	68,  // 30: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
+	8,   // 31: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	3,   // 32: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
+	4,   // 33: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
+	5,   // 34: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
+	6,   // 35: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
+	23,  // 36: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	67,  // 37: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
+	67,  // 38: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
+	19,  // 39: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
+	67,  // 40: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
+	67,  // 41: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
+	17,  // 42: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
+	67,  // 43: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
+	7,   // 44: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
+	8,   // 45: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	66,  // 46: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	67,  // 47: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	67,  // 48: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	67,  // 49: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	67,  // 50: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	9,   // 51: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	67,  // 52: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
+	66,  // 53: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	26,  // 54: fleet.jobs.v1.CreateJobRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
+	27,  // 55: fleet.jobs.v1.CreateJobRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	14,  // 56: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	17,  // 57: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	64,  // 58: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	67,  // 59: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	11,  // 60: fleet.jobs.v1.CreateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	12,  // 61: fleet.jobs.v1.CreateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	1,   // 62: fleet.jobs.v1.CreateJobRequest.priority:type_name -> fleet.jobs.v1.Job.Priority
+	8,   // 63: fleet.jobs.v1.FailedIn.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	0,   // 64: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	67,  // 65: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	28,  // 66: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
+	0,   // 67: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
+	0,   // 68: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
+	67,  // 69: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	67,  // 70: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	10,  // 71: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
+	10,  // 72: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
+	8,   // 73: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	9,   // 74: fleet.jobs.v1.ListJobExecutionsRequest.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	24,  // 75: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	0,   // 76: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	24,  // 77: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	8,   // 78: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	67,  // 79: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	24,  // 80: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
+	10,  // 81: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
+	10,  // 82: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
+	10,  // 83: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
+	10,  // 84: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
+	69,  // 85: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	14,  // 86: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	17,  // 87: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	67,  // 88: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
+	65,  // 89: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	67,  // 90: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	11,  // 91: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	12,  // 92: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	10,  // 93: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
+	8,   // 94: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	58,  // 95: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
+	8,   // 96: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	10,  // 97: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	67,  // 98: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	25,  // 99: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	30,  // 100: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	32,  // 101: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	34,  // 102: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	36,  // 103: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	38,  // 104: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	40,  // 105: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	42,  // 106: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	44,  // 107: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	46,  // 108: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	48,  // 109: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	50,  // 110: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	52,  // 111: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	54,  // 112: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	56,  // 113: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	59,  // 114: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	61,  // 115: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
+	29,  // 116: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	31,  // 117: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	33,  // 118: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	35,  // 119: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	37,  // 120: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	39,  // 121: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	41,  // 122: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	43,  // 123: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	45,  // 124: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	47,  // 125: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	49,  // 126: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	51,  // 127: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	53,  // 128: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	55,  // 129: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	57,  // 130: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	60,  // 131: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	62,  // 132: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
+	116, // [116:133] is the sub-list for method output_type
+	99,  // [99:116] is the sub-list for method input_type
+	99,  // [99:99] is the sub-list for extension type_name
+	99,  // [99:99] is the sub-list for extension extendee
+	0,   // [0:99] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -5550,24 +6190,25 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*Job_TargetDeviceCount)(nil),
 		(*Job_TargetFailedIn)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[1].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[2].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[3].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[4].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[5].OneofWrappers = []any{
 		(*Stage_DeviceCount)(nil),
 		(*Stage_Percent)(nil),
 		(*Stage_Remainder)(nil),
 		(*Stage_GroupId)(nil),
 		(*Stage_Selector)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[3].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[4].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[6].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[7].OneofWrappers = []any{
 		(*FailureCriterion_Percent)(nil),
 		(*FailureCriterion_Count)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[7].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[8].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[9].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[10].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[11].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[12].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[12].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[14].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[15].OneofWrappers = []any{
 		(*CreateJobRequest_TargetDeviceId)(nil),
 		(*CreateJobRequest_TargetGroupId)(nil),
 		(*CreateJobRequest_TargetAll)(nil),
@@ -5575,25 +6216,25 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 		(*CreateJobRequest_TargetDeviceIds)(nil),
 		(*CreateJobRequest_TargetFailedIn)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[17].OneofWrappers = []any{
+	file_fleet_jobs_v1_jobs_proto_msgTypes[20].OneofWrappers = []any{
 		(*ListJobsRequest_TargetDeviceId)(nil),
 		(*ListJobsRequest_TargetGroupId)(nil),
 		(*ListJobsRequest_TargetAll)(nil),
 	}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[19].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[21].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[27].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[29].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[37].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[41].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[49].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[22].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[24].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[30].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[32].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[40].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[44].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[52].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
-			NumEnums:      8,
-			NumMessages:   53,
+			NumEnums:      10,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,26 @@
+-- Adds start times, start windows, retry policies and priorities. No row is rewritten.
+ALTER TABLE jobs.jobs
+    ADD COLUMN start_at timestamptz,          -- NULL: the time of creation
+    -- Three numbers for each window: a bit for each day of the week (Monday: 1), the minute of the day,
+    -- and the minutes that the window is open. NULL: devices can start at any time.
+    ADD COLUMN start_windows integer[],
+    ADD COLUMN window_time_zone text,         -- NULL: that of each execution
+    ADD COLUMN retry_policy jsonb,            -- written by services/job_request.py; NULL: none
+    ADD COLUMN priority smallint NOT NULL DEFAULT 2;  -- of Job.Priority
+
+ALTER TABLE jobs.job_executions
+    ADD COLUMN time_zone text,                -- for start windows; NULL: UTC
+    ADD COLUMN not_before timestamptz,        -- of an attempt that the retry policy queued
+    ADD COLUMN retries integer NOT NULL DEFAULT 0,  -- attempts that the retry policy queued in a row
+    -- The first failure of the device that has not been followed by a success, with a retry policy.
+    ADD COLUMN failed_status jobs.execution_status,
+    ADD COLUMN failed_code text COLLATE "C",
+    ADD COLUMN failed_at timestamptz;
+
+ALTER TABLE jobs.job_progress
+    ADD COLUMN retries integer NOT NULL DEFAULT 0,          -- attempts that the retry policy queued
+    ADD COLUMN retried_devices integer NOT NULL DEFAULT 0,  -- devices that needed a retry
+    ADD COLUMN retrying integer NOT NULL DEFAULT 0;         -- see Job.retrying_count
+
+ALTER TABLE jobs.job_stages
+    ADD COLUMN retrying integer NOT NULL DEFAULT 0;
