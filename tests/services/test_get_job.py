@@ -49,6 +49,7 @@ async def test_job_has_the_fields_of_its_request_and_its_counts(
         total_executions=1,
         execution_counts=pb.ExecutionCounts(queued=1),
         etag="1",
+        priority=pb.Job.NORMAL,
         executions=[
             pb.JobExecution(
                 device_id="a",
