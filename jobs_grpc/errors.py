@@ -26,6 +26,9 @@ from typing import Any, ClassVar
 from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
 from grpc import StatusCode
 
+FINISHED_STATUSES = ("COMPLETED", "CANCELED")
+"""The statuses of jobs that are not active."""
+
 # How many ids an error names, and their bytes. It names one id in any case, of up to 1,024 bytes.
 _MAX_IDS = 20
 _MAX_IDS_BYTES = 1000
@@ -303,7 +306,7 @@ class StageEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB026
 
 
 class ExpiryTooEarly(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB027"):
-    """The job expires before its rollout can end."""
+    """The job expires before it starts, or before its rollout can end."""
 
     def __init__(
         self,
@@ -312,17 +315,25 @@ class ExpiryTooEarly(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="J
         seconds_left: float,
         stages: Sequence[Mapping[str, Any]],
         stage_count: int,
+        is_scheduled: bool,
     ) -> None:
-        """The times of the rollout are those of check_time_for_rollout.sql."""
+        """The times of the rollout are those of check_time_for_rollout.sql.
+
+        `seconds_left` counts from the start of the job if it `is_scheduled`.
+        """
         more = stage_count - len(stages)
-        super().__init__(
-            f"The rollout takes at least {_format_seconds(seconds)}, but the job expires"
-            f" in {_format_seconds(seconds_left)}: {'; '.join(map(_describe_stage, stages))}"
-            + (f"; and {more} more" if more else "")
-            + ". Let it expire later or never, or shorten the stages",
-            jobId=job_id,
-            minSeconds=str(ceil(seconds)),
-        )
+        time_left = _format_seconds(seconds_left)
+        if seconds_left <= 0:
+            message = "The job expires before it starts. Let it expire later or never"
+        else:
+            message = (
+                f"The rollout takes at least {_format_seconds(seconds)}, but the job expires"
+                + (f" {time_left} after its start: " if is_scheduled else f" in {time_left}: ")
+                + "; ".join(map(_describe_stage, stages))
+                + (f"; and {more} more" if more else "")
+                + ". Let it expire later or never, or shorten the stages"
+            )
+        super().__init__(message, jobId=job_id, minSeconds=str(ceil(seconds)))
 
 
 class JobNotCancelable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB006"):
@@ -345,12 +356,12 @@ class JobNotRetryable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="
 
 
 class JobNotDeletable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB011"):
-    """The job is IN_PROGRESS or PAUSED, or one of its executions is IN_PROGRESS."""
+    """The job is active, or one of its executions is IN_PROGRESS."""
 
     def __init__(self, job_id: str, status: str) -> None:
         problem = (
             "; cancel it first"
-            if status in ("IN_PROGRESS", "PAUSED")
+            if status not in FINISHED_STATUSES
             else " while executions are IN_PROGRESS"
         )
         message = f"Cannot delete job {job_id} in status {status}{problem}"
@@ -402,7 +413,7 @@ class JobNotResumable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="
 
 
 class ExecutionHeld(JobsError, code=StatusCode.FAILED_PRECONDITION):
-    """The rollout of the job has not released the execution yet."""
+    """The job has not started, or its rollout has not released the execution yet."""
 
     def __init__(self, job_id: str, device_id: str) -> None:
         super().__init__(
@@ -471,12 +482,15 @@ class JobNotAdvanceable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate
         stage: int | None,
         open_stage: int | None,
         last_stage: int | None,
+        is_started: bool,
     ) -> None:
         """`stage`: as in the request. `open_stage` and `last_stage`: None without a rollout."""
         if open_stage is None or last_stage is None:
             message = f"Job {job_id} has no rollout, so no stage can open"
-        elif status in ("COMPLETED", "CANCELED"):
+        elif status in FINISHED_STATUSES:
             message = f"Cannot open a stage of job {job_id} in status {status}"
+        elif not is_started:
+            message = f"Job {job_id} has not started, so no stage can open; UpdateJob can start it"
         elif stage is not None and stage > last_stage:
             message = f"Job {job_id} has no stage {stage}; its last stage is {last_stage}"
         elif stage is not None:
@@ -490,14 +504,15 @@ class JobNotAdvanceable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate
 
 
 class JobNotUpdatable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB023"):
-    """The job is finished; or the call changes its expiry, and it has expired."""
+    """The job is finished; or it is too late for the change of its start or of its expiry."""
 
-    def __init__(self, job_id: str, status: str) -> None:
-        message = (
-            f"Job {job_id} has expired; RetryExecutions can set a new expiry"
-            if status in ("IN_PROGRESS", "PAUSED")
-            else f"Cannot update job {job_id} in status {status}"
-        )
+    def __init__(self, job_id: str, status: str, changes_start: bool) -> None:
+        if status in FINISHED_STATUSES:
+            message = f"Cannot update job {job_id} in status {status}"
+        elif changes_start:
+            message = f"Job {job_id} has started, so its start_at can't change; PauseJob can stop it"
+        else:
+            message = f"Job {job_id} has expired; RetryExecutions can set a new expiry"
         super().__init__(message, jobId=job_id, status=status)
 
 

@@ -77,9 +77,11 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
             },
         ],
         "stage_count": 2,
+        "is_scheduled": False,
     },
     "STAGE_NOT_APPROVABLE": {"cause": "NOT_OPEN", "status": "IN_PROGRESS", "open_stage": 0},
-    "JOB_NOT_ADVANCEABLE": {"stage": 1, "open_stage": 0, "last_stage": 2},
+    "JOB_NOT_ADVANCEABLE": {"stage": 1, "open_stage": 0, "last_stage": 2, "is_started": True},
+    "JOB_NOT_UPDATABLE": {"changes_start": False},
     "EXECUTION_CHANGED": {
         "current_execution": DeviceExecution(
             **{key: _EXECUTION[key] for key in ("job_id", "device_id", "version")},

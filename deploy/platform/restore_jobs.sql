@@ -3,8 +3,8 @@
 -- of this service serves calls: see docs/migration.md.
 --
 -- Jobs that were created, changed or carried out since the copy are written with the statuses that
--- readers see. What the platform can't store is simplified: PAUSED becomes IN_PROGRESS, and HELD
--- becomes QUEUED. Jobs for a selector, a list of devices or the failures of another job have no target:
+-- readers see. What the platform can't store is simplified: PAUSED and SCHEDULED become IN_PROGRESS, and
+-- HELD becomes QUEUED. Jobs for a selector, a list of devices or the failures of another job have no target:
 -- their executions name the devices. Jobs that were deleted since the copy stay in the tables of the platform.
 
 SET LOCAL row_security = off;
@@ -22,7 +22,8 @@ BEGIN
             (tenant_id, job_id, document_type, document_params, target_device_id, target_group_id,
              target_all, status, expires_at, created_by, created_at, updated_at)
         SELECT j.tenant_id, j.job_id, j.document_type, j.document_params, j.target_device_id,
-               j.target_group_id, j.target_all, replace(j.status, 'PAUSED', 'IN_PROGRESS'),
+               j.target_group_id, j.target_all,
+               CASE WHEN j.status IN ('PAUSED', 'SCHEDULED') THEN 'IN_PROGRESS' ELSE j.status END,
                j.expires_at, j.created_by, j.created_at, j.updated_at
         FROM jobs.job_states j
         WHERE j.tenant_id = v_tenant_id

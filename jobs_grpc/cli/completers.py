@@ -23,14 +23,15 @@ _DEVICES = 1000
 # The server counts the devices of each group on a page.
 _GROUPS = 50
 
-_ACTIVE = (pb.Job.IN_PROGRESS, pb.Job.PAUSED)
+_ACTIVE = (pb.Job.IN_PROGRESS, pb.Job.PAUSED, pb.Job.SCHEDULED)
 
 # The statuses of the jobs that a command is for; others are for any job.
 _STATUSES = {
-    "pause": (pb.Job.IN_PROGRESS,),
+    "pause": (pb.Job.IN_PROGRESS, pb.Job.SCHEDULED),
     "resume": (pb.Job.PAUSED,),
+    "advance": (pb.Job.IN_PROGRESS, pb.Job.PAUSED),
     "delete": (pb.Job.COMPLETED, pb.Job.CANCELED),
-    **dict.fromkeys(("advance", "approve", "cancel", "update"), _ACTIVE),
+    **dict.fromkeys(("approve", "cancel", "update"), _ACTIVE),
 }
 
 # The fields of a job that have the values of other arguments, by the name of the argument.

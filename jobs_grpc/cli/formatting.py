@@ -118,7 +118,7 @@ def format_pause(job: pb.Job, utc: bool = False) -> str:
 
 def is_active(job: pb.Job) -> bool:
     """Return whether the job is not finished."""
-    return job.status in (pb.Job.IN_PROGRESS, pb.Job.PAUSED)
+    return job.status not in (pb.Job.COMPLETED, pb.Job.CANCELED)
 
 
 def counts_by_status(counts: pb.ExecutionCounts) -> dict[str, int]:

@@ -19,6 +19,8 @@ def describe_wait(job: pb.Job, format_due: Callable[[Timestamp], str]) -> str:
         return f"Canceled: {job.cancel_reason}"
     if job.status == pb.Job.PAUSED:
         return f"Paused {format_pause(job, utc=True)}"
+    if job.status == pb.Job.SCHEDULED:
+        return f"Starts {format_due(job.start_at)}"
     for index, stage in enumerate(job.stages):
         if stage.state == pb.JobStage.OPEN and (wait := format_wait(job, index, format_due)):
             return wait[0].upper() + wait[1:]

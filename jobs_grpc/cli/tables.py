@@ -12,6 +12,7 @@ _GAP = 2
 STATUS_STYLES = {
     "IN_PROGRESS": "cyan",
     "PAUSED": "yellow",
+    "SCHEDULED": "cyan",
     "COMPLETED": "green",
     "SUCCEEDED": "green",
     "CANCELED": "yellow",

@@ -52,6 +52,14 @@ class ExpiryOutOfRange(InvalidField, sqlstate="JB028"):
         super().__init__([Violation("expires_at", problem)])
 
 
+class StartOutOfRange(InvalidField, sqlstate="JB036"):
+    """The start of the job is too far ahead."""
+
+    def __init__(self) -> None:
+        problem = "start_at must be at most 90 days from now"
+        super().__init__([Violation("start_at", problem)])
+
+
 class TooManyLabels(InvalidField, sqlstate="JB033"):
     """With the labels that it has, a device of UpdateDevices would have more than 32."""
 

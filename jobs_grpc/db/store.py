@@ -178,6 +178,7 @@ class Store:
         expires_at: PgMicros | None = None,
         labels: str = "{}",
         description: str = "",
+        start_at: PgMicros | None = None,
     ) -> Row:
         """See update_job.sql; `rollout`, `failure_criteria` and `labels` are JSON."""
         return (await self._write("update_job", locals()))[0]

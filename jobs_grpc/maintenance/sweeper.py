@@ -106,6 +106,7 @@ class Sweeper:
         self.finished = {"TIMED_OUT": 0, "REJECTED": 0}
         """Executions that this sweeper has stored as finished, by status."""
         self.stopped_rollouts: StoppedRollouts | None = None
+        self.scheduled_jobs: int | None = None
         """As of the last sweep; None: not read yet."""
 
     async def __aenter__(self) -> "Sweeper":
@@ -153,7 +154,7 @@ class Sweeper:
         await self._timeouts.run(self._lock_wait)
 
     async def run_stages(self) -> None:
-        """Open the stages whose bake_time or advance_after has passed; count stopped rollouts."""
+        """Open the stages whose bake_time or advance_after has passed; count jobs for metrics."""
         await self._stages.run(self._lock_wait)
         (row,) = await self._fetch("SELECT * FROM jobs.stopped_rollouts($1)", _MAX_COUNTED_JOBS)
         causes = ("FAILURE_CRITERION", "GATE_NOT_MET", "OPERATOR")
@@ -162,6 +163,8 @@ class Sweeper:
             row["awaiting_approval"],
             row["canceled"],
         )
+        (row,) = await self._fetch("SELECT jobs.count_scheduled_jobs($1)", _MAX_COUNTED_JOBS)
+        self.scheduled_jobs = row["count_scheduled_jobs"]
 
     async def run_cleanup(self) -> None:
         """Finalize canceled and expired jobs, apply the retention, and purge what was deleted."""

@@ -81,6 +81,7 @@ class ServerCollector(Collector):
         yield from _buffered_bytes(parts.memory)
         yield from _maintenance(parts.sweeper)
         yield from _stopped_rollouts(parts.sweeper)
+        yield from _scheduled_jobs(parts.sweeper)
         yield from _jwks(parts.authenticator)
         yield _histogram(
             "jobs_event_loop_lag_seconds",
@@ -334,6 +335,12 @@ def _stopped_rollouts(sweeper: Sweeper | None) -> Iterator[Metric]:
         "Jobs that a failure criterion canceled in the last hour.",
         counts.canceled,
     )
+
+
+def _scheduled_jobs(sweeper: Sweeper | None) -> Iterator[Metric]:
+    """Nothing if this process runs no maintenance, or has not counted yet."""
+    if sweeper is not None and sweeper.scheduled_jobs is not None:
+        yield _gauge("jobs_scheduled", "Jobs that have not started yet.", sweeper.scheduled_jobs)
 
 
 def _jwks(authenticator: Authenticator) -> Iterator[Metric]:

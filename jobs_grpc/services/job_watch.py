@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fleet.jobs.v1.jobs_pb2 import WatchJobResponse
 
 from jobs_grpc.db.store import Row, Store
-from jobs_grpc.errors import JobNotFound
+from jobs_grpc.errors import FINISHED_STATUSES, JobNotFound
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.services.batch_reader import BatchReader, Encode
 from jobs_grpc.services.response_pages import MAX_RESPONSE_BYTES
@@ -19,9 +19,6 @@ from jobs_grpc.services.watch_hub import POLL_INTERVAL, WatchHub
 
 MAX_LABELS_BYTES = 15_000
 """The maximum size of the labels and the description of a Job."""
-
-# The statuses of jobs that are not finished.
-_ACTIVE_STATUSES = ("IN_PROGRESS", "PAUSED")
 
 
 class _JobState(NamedTuple):
@@ -119,4 +116,4 @@ def _encode(row: Row | None) -> _JobState:
     if row is None:
         return _JobState(b"", finished=True, digest=0)
     response = WatchJobResponse(job=job_details_fields(row)).SerializeToString()
-    return _JobState(response, row["status"] not in _ACTIVE_STATUSES, hash(response))
+    return _JobState(response, row["status"] in FINISHED_STATUSES, hash(response))

@@ -46,7 +46,7 @@ class Execution:
 
 @dataclass
 class Job:
-    """A job. `expired` is only set if it expired before it finished."""
+    """A job."""
 
     executions: dict[str, Execution]
     rollout: Rollout | None = None
@@ -58,6 +58,12 @@ class Job:
     pause_cause: str | None = None
     """None: not paused."""
     trip: Trip | None = None
+    start_in: int | Fraction = 0
+    """Minutes until the start time; 0: it has passed."""
+    has_started: bool = True
+    """Whether the start time has passed while the job was not paused."""
+    expires_in: int | Fraction | None = None
+    """Minutes until the job expires; None: never, or by `Model.expire`."""
 
     @property
     def paused(self) -> bool:
@@ -66,23 +72,35 @@ class Job:
 
     @property
     def active(self) -> bool:
-        """Whether the job is not finished: IN_PROGRESS or PAUSED."""
+        """Whether the job is not finished: IN_PROGRESS, PAUSED or SCHEDULED."""
         return self.status == "IN_PROGRESS"
 
     @property
     def visible_status(self) -> str:
         """The status that operators see."""
-        return "PAUSED" if self.active and self.paused else self.status
+        if not self.active:
+            return self.status
+        if self.paused:
+            return "PAUSED"
+        return "SCHEDULED" if self.start_in else "IN_PROGRESS"
+
+    @property
+    def released(self) -> int | None:
+        """How many executions are released; None: all."""
+        if not self.has_started:
+            return 0
+        return self.rollout.released if self.rollout else None
 
     def visible_execution_status(self, device: str) -> str:
         """The status of an execution that operators see."""
         return "HELD" if self.is_held(device) else self.executions[device].status
 
     def is_held(self, device: str) -> bool:
-        """Whether the rollout has not released the execution of a device."""
-        if self.rollout is None or self.executions[device].status != "QUEUED":
+        """Whether the job has not started, or has not released the execution of a device."""
+        released = self.released
+        if released is None or self.executions[device].status != "QUEUED":
             return False
-        return self.rollout.rank(device) > self.rollout.released
+        return self.rollout is None or self.rollout.rank(device) > released
 
     @property
     def is_full(self) -> bool:
@@ -114,9 +132,16 @@ class Job:
             self.end("IN_PROGRESS", "REJECTED", "JOB_CANCELED")
         self.status = "CANCELED"
 
+    def start_if_due(self) -> None:
+        """Start if the start time has passed. The job is not paused."""
+        self.has_started = not self.start_in
+        if self.rollout is not None:
+            self.rollout.has_started = self.has_started
+
     def resume(self, now: int) -> None:
         """End the pause. The criteria count what finishes after `now`."""
         self.pause_cause = None
+        self.start_if_due()
         self.criteria = [(criterion, now) for criterion, _ in self.criteria]
         if self.rollout is not None:
             self.rollout.accept_failed_gate(self._statuses())
@@ -155,8 +180,7 @@ class Job:
             )
             for device, execution in self.executions.items()
         }
-        released = self.rollout.released if self.rollout else None
-        trip = CriteriaModel(devices, self.criteria).decide(released, finished)
+        trip = CriteriaModel(devices, self.criteria).decide(self.released, finished)
         if trip is None:
             return False
         self.trip = trip
@@ -182,22 +206,35 @@ class Model:
         rollout: Rollout | None = None,
         criteria: list[Criterion] | None = None,
         max_in_progress: int | None = None,
+        start_in: int | Fraction = 0,
+        expires_in: int | Fraction | None = None,
     ) -> None:
-        """CreateJob."""
+        """CreateJob. The job expires `expires_in` minutes after its start."""
         self._clock += 1
         self.jobs[job_id] = Job(
             {device: Execution(self._clock) for device in devices},
             rollout,
             [(criterion, self._clock) for criterion in criteria or []],
             max_in_progress,
+            start_in=start_in,
+            expires_in=None if expires_in is None else start_in + expires_in,
         )
+        self.jobs[job_id].start_if_due()
         self.jobs[job_id].apply_rules()
 
-    def wait(self) -> None:
-        """A minute passes. Rates and gates stand still during a pause."""
-        for job in self.jobs.values():
-            if job.rollout is not None and not job.paused:
-                job.rollout.minutes += 1
+    def wait(self, minutes: int | Fraction = 1) -> None:
+        """Time passes. Rates and gates stand still before the start and during a pause."""
+        for job_id, job in self.jobs.items():
+            since_start = max(minutes - job.start_in, 0)
+            job.start_in = max(job.start_in - minutes, 0)
+            if job.expires_in is not None:
+                job.expires_in -= minutes
+                if job.expires_in <= 0 and not job.expired:
+                    self.expire(job_id)
+            if not job.paused:
+                job.start_if_due()
+                if job.rollout is not None:
+                    job.rollout.minutes += since_start
                 job.apply_rules()
 
     def cancel(self, job_id: str, force: bool) -> None:
@@ -231,7 +268,7 @@ class Model:
     def advance(self, job_id: str) -> None:
         """AdvanceJob."""
         job = self.jobs[job_id]
-        if not job.active or job.rollout is None or job.rollout.is_last:
+        if not job.active or job.start_in or job.rollout is None or job.rollout.is_last:
             raise OperationRejected("JOB_NOT_ADVANCEABLE")
         if job.rollout.needs_approval:
             raise OperationRejected("APPROVAL_REQUIRED")
@@ -270,11 +307,35 @@ class Model:
 
     def update_rate(self, job_id: str, rate: int | None) -> None:
         """UpdateJob with rollout.stages: another rate of the stages that have not passed."""
-        job = self._updatable(job_id)
+        job = copy.deepcopy(self._updatable(job_id))
         if job.rollout is None:
             raise OperationRejected("INVALID_FIELD")
         job.rollout.change_rate(rate)
         job.apply_rules()
+        self._replace_if_expiry_fits(job_id, job)
+
+    def update_start(self, job_id: str, minutes: int | Fraction) -> None:
+        """UpdateJob with start_at, which moves the expiry as well."""
+        job = copy.deepcopy(self._updatable(job_id))
+        if not job.start_in:
+            raise OperationRejected("JOB_NOT_UPDATABLE")
+        if job.expires_in is not None:
+            job.expires_in += minutes - job.start_in
+        job.start_in = minutes
+        if not job.paused:
+            job.start_if_due()
+        job.apply_rules()
+        self._replace_if_expiry_fits(job_id, job)
+
+    def _replace_if_expiry_fits(self, job_id: str, job: Job) -> None:
+        """Store an updated job, unless the rest of its rollout can't end before it expires."""
+        before, self.jobs[job_id] = self.jobs[job_id], job
+        minutes = job.expires_in
+        if minutes is None or job.expired:
+            return
+        if minutes <= job.start_in + self.minimum_minutes(job_id):
+            self.jobs[job_id] = before
+            raise OperationRejected("EXPIRY_TOO_EARLY")
 
     def minimum_minutes(self, job_id: str) -> Fraction:
         """How long the rest of the job's rollout takes if every device succeeds at once."""
@@ -286,14 +347,12 @@ class Model:
 
     def update_expiry(self, job_id: str, minutes: Fraction | None) -> None:
         """UpdateJob with expires_at. None: never."""
-        if self._updatable(job_id).expired:
+        job = copy.deepcopy(self._updatable(job_id))
+        if job.expired:
             raise OperationRejected("JOB_NOT_UPDATABLE")
-        job = copy.deepcopy(self.jobs[job_id])
+        job.expires_in = minutes
         job.apply_rules()
-        before, self.jobs[job_id] = self.jobs[job_id], job
-        if minutes is not None and job.rollout and minutes <= self.minimum_minutes(job_id):
-            self.jobs[job_id] = before
-            raise OperationRejected("EXPIRY_TOO_EARLY")
+        self._replace_if_expiry_fits(job_id, job)
 
     def _updatable(self, job_id: str) -> Job:
         job = self.jobs[job_id]
@@ -307,7 +366,7 @@ class Model:
         return Counter((e.status, e.failure_code or "") for e in failed)
 
     def expire(self, job_id: str) -> None:
-        """Expire a job that is not finished."""
+        """Expire a job."""
         job = self.jobs[job_id]
         job.expired = True
         job.end("QUEUED", "TIMED_OUT", "JOB_EXPIRED")
@@ -353,6 +412,8 @@ class Model:
         if retried:
             job.status = "IN_PROGRESS"
             job.expired = False
+            if renew:
+                job.expires_in = None
             job.apply_rules()
         return len(retried)
 

@@ -35,12 +35,17 @@ class Stage:
 
 @dataclass
 class Rollout:
-    """The stages of a job and how far it is released. `minutes` do not pass during a pause."""
+    """The stages of a job and how far it is released.
+
+    `minutes` do not pass before the start and during a pause.
+    """
 
     stages: list[Stage]
     seed: str
     open_stage: int = 0
     minutes: int | Fraction = 0
+    has_started: bool = True
+    """Whether the job has started; nothing is released before."""
     _order: list[str] = field(default_factory=list)
     _base: int | Fraction = 0
     _base_at: int | Fraction = 0
@@ -78,6 +83,8 @@ class Rollout:
     @property
     def _progress(self) -> int | Fraction:
         """The same, with the part of the next release that has passed."""
+        if not self.has_started:
+            return 0
         end = sum(len(stage.devices) for stage in self.stages[: self.open_stage + 1])
         if self._rate is None:
             return end
@@ -138,6 +145,7 @@ class Rollout:
         `queued` are the devices whose executions are not finished; None: all.
         """
         rollout = copy.deepcopy(self)
+        rollout.has_started = True
         for stage in rollout.stages:
             stage.approved = True
         waiting = {

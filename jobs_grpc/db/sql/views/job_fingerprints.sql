@@ -1,7 +1,8 @@
 -- depends on: is_expired_at, now, released_at, text_fingerprint
 -- Each job with a 60-bit hash that changes when readers would see another state of it. A transaction that
 -- changes executions, stages or criteria also writes a new version of the row of the job or of its
--- counts. Time alone changes only whether the job has expired, and the number of released executions.
+-- counts. Time alone changes only whether the job has started or has expired, and the number of released
+-- executions.
 --
 -- For DISTINCT ON see pending_executions.
 CREATE OR REPLACE VIEW jobs.job_fingerprints WITH (security_invoker = true) AS
@@ -11,6 +12,7 @@ SELECT
     jobs.text_fingerprint(
         j.xmin::text || ' ' || p.version::text
         || CASE WHEN jobs.is_expired_at(j.expires_at, jobs.now()) THEN ' expired ' ELSE ' ' END
+        || CASE WHEN j.start_at > jobs.now() THEN 'scheduled ' ELSE '' END
         || coalesce(
             jobs.released_at(
                 j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,

@@ -1,4 +1,4 @@
--- depends on: held_executions, job_status_at, job_status_with_pause_at, now, queued_status_at, read_time, released_at
+-- depends on: held_executions, job_status_at, job_status_text_at, now, queued_status_at, read_time, released_at
 -- Jobs as readers see them, with derived status and counts.
 CREATE OR REPLACE VIEW jobs.job_states WITH (security_invoker = true) AS
 SELECT
@@ -9,8 +9,9 @@ SELECT
     j.target_device_id,
     j.target_group_id,
     j.target_all,
-    jobs.job_status_with_pause_at(j.status, j.expires_at, p.in_progress, j.paused_at, jobs.now())
-        AS status,
+    jobs.job_status_text_at(
+        j.status, j.expires_at, p.in_progress, j.paused_at, j.start_at, jobs.now()
+    ) AS status,
     j.expires_at,
     j.created_by,
     j.created_at,
@@ -69,7 +70,11 @@ CROSS JOIN LATERAL (
 ) derived
 CROSS JOIN LATERAL (
     SELECT CASE
-        WHEN j.release_end IS NULL OR p.queued = 0 OR derived.queued_status <> 'QUEUED' THEN 0
+        WHEN j.release_since IS NULL OR p.queued = 0 OR derived.queued_status <> 'QUEUED' THEN 0
+        -- Without a rollout, all are HELD until the start.
+        WHEN j.release_end IS NULL THEN CASE
+            WHEN least(jobs.read_time(), j.paused_at) < j.release_since THEN p.queued ELSE 0
+        END
         ELSE (
             SELECT sum(stages.held)::integer
             FROM unnest(jobs.held_executions(

@@ -1,6 +1,6 @@
 -- depends on: job_details
 -- Opens the next stage of a rollout, even if the gate of the open stage is not met, and returns the job.
--- If p_stage is already open or has passed, changes nothing. The number of rows that it writes does not
+-- If p_stage is already open or has passed, changes nothing. No stage opens before the job starts. The number of rows that it writes does not
 -- depend on the number of devices.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_ADVANCEABLE (with the status, the open stage and the last
@@ -34,13 +34,12 @@ BEGIN
         FROM jobs.job_stages s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
         IF v_last_stage IS NULL OR v_open_stage = v_last_stage OR p_stage > v_open_stage + 1
-           OR v_job.status <> 'IN_PROGRESS' THEN
+           OR v_job.status <> 'IN_PROGRESS' OR v_job.start_at > v_job.locked_at THEN
             PERFORM jobs.raise_error(
-                'JOB_NOT_ADVANCEABLE',
-                CASE WHEN v_job.status = 'IN_PROGRESS' AND v_job.paused_at IS NOT NULL THEN 'PAUSED'
-                     ELSE v_job.status::text END,
+                'JOB_NOT_ADVANCEABLE', v_job.status_text,
                 jsonb_build_object(
-                    'stage', p_stage, 'open_stage', v_open_stage, 'last_stage', v_last_stage
+                    'stage', p_stage, 'open_stage', v_open_stage, 'last_stage', v_last_stage,
+                    'is_started', coalesce(v_job.start_at <= v_job.locked_at, true)
                 )
             );
         END IF;

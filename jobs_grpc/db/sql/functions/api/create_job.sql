@@ -5,7 +5,7 @@
 --
 -- Raises DEVICE_NOT_FOUND, DEVICES_NOT_FOUND, JOB_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TARGET_EMPTY,
 -- TARGET_CHANGED, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS, STAGE_EMPTY, STAGES_TOO_SMALL, EXPIRY_TOO_EARLY,
--- p_error_if_new, and JOB_ALREADY_EXISTS if a different request created the job.
+-- START_OUT_OF_RANGE, p_error_if_new, and JOB_ALREADY_EXISTS if a different request created the job.
 CREATE OR REPLACE FUNCTION jobs.create_job(
     p_tenant_id text,
     p_job_id text,
@@ -14,7 +14,7 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     p_created_by text,
     p_max_targets integer,
     p_max_active_jobs integer,          -- NULL: no limit
-    -- If the request has no expiry. The minimum time of the rollout is added.
+    -- From the start, if the request has no expiry. The minimum time of the rollout is added.
     p_default_expires_in_hours integer,
     p_validate_only boolean DEFAULT false,
     p_error_if_new text DEFAULT NULL,   -- the error to raise unless the job exists; NULL: none
@@ -22,6 +22,7 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     p_target_device_ids text[] DEFAULT NULL,  -- p_request has their number and a hash
     p_expected_target_digest text DEFAULT NULL  -- the digest that a new job must have; NULL: any
 ) RETURNS TABLE (
+    status text,                        -- at creation: IN_PROGRESS or SCHEDULED
     execution_count integer,
     expires_at timestamptz,
     stage_sizes integer[],              -- of the rollout; NULL if the job existed already
@@ -36,6 +37,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_now timestamptz := jobs.clock_time();
+    v_start_at timestamptz := greatest((p_request ->> 'start_at')::timestamptz, v_now);
     v_target_device_id text := p_request ->> 'target_device_id';
     v_target_group_id text := p_request ->> 'target_group_id';
     v_target_all boolean := p_request ? 'target_all';
@@ -45,7 +47,7 @@ DECLARE
     v_expires_in_hours integer :=  -- NULL: never
         CASE WHEN v_has_expiry THEN nullif((p_request -> 'expires_in_hours')::integer, 0)
              ELSE p_default_expires_in_hours END;
-    v_expires_at timestamptz := v_now + make_interval(hours => v_expires_in_hours);
+    v_expires_at timestamptz := v_start_at + make_interval(hours => v_expires_in_hours);
     v_minimum_time jsonb;
     v_exists boolean;
     v_job record;
@@ -62,13 +64,15 @@ BEGIN
         INSERT INTO jobs.jobs
             (tenant_id, job_id, document_type, document_params, target_device_id, target_group_id,
              target_all, expires_in_hours, expires_at, in_progress_timeout_minutes, created_by,
-             created_at, updated_at, request, has_failure_criteria, max_in_progress,
-             target_selector, target_device_count, target_failed_in, labels, description)
+             created_at, updated_at, request, has_failure_criteria, max_in_progress, start_at,
+             release_since, target_selector, target_device_count, target_failed_in, labels, description)
         VALUES
             (p_tenant_id, p_job_id, p_request ->> 'document_type', p_document_params,
              v_target_device_id, v_target_group_id, v_target_all, v_expires_in_hours, v_expires_at,
              (p_request -> 'in_progress_timeout_minutes')::integer, p_created_by, v_now, v_now,
              p_request, v_failure_criteria IS NOT NULL, (v_rollout -> 'max_in_progress')::integer,
+             CASE WHEN p_request ? 'start_at' THEN v_start_at END,
+             CASE WHEN v_start_at > v_now THEN v_start_at END,
              p_request ->> 'target_selector',
              (p_request -> 'target_device_ids' -> 'count')::integer, p_request -> 'target_failed_in',
              p_request -> 'labels', p_request ->> 'description')
@@ -77,9 +81,9 @@ BEGIN
     END IF;
 
     IF v_exists THEN
-        SELECT s.total_executions,
-               j.created_at + make_interval(hours => j.expires_in_hours) AS first_expires_at,
-               j.request, j.document_params
+        SELECT s.total_executions, j.created_at, j.expires_in_hours, j.request, j.document_params,
+               -- UpdateJob can have changed the column.
+               greatest((j.request ->> 'start_at')::timestamptz, j.created_at) AS first_start_at
         INTO v_job
         FROM jobs.job_states s
         JOIN jobs.jobs j ON j.tenant_id = s.tenant_id AND j.job_id = s.job_id
@@ -95,9 +99,11 @@ BEGIN
                 'JOB_ALREADY_EXISTS', '', jsonb_build_object('deleted', v_is_deleted)
             );
         END IF;
-        execution_count := v_job.total_executions;
-        expires_at := v_job.first_expires_at;
         IF NOT p_validate_only THEN
+            status := CASE WHEN v_job.first_start_at > v_job.created_at THEN 'SCHEDULED'
+                           ELSE 'IN_PROGRESS' END;
+            execution_count := v_job.total_executions;
+            expires_at := v_job.first_start_at + make_interval(hours => v_job.expires_in_hours);
             RETURN NEXT;
             RETURN;
         END IF;
@@ -107,6 +113,9 @@ BEGIN
         PERFORM jobs.raise_error(p_error_if_new);
     END IF;
 
+    IF v_start_at > v_now + interval '90 days' THEN
+        PERFORM jobs.raise_error('START_OUT_OF_RANGE');
+    END IF;
     PERFORM jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
 
     IF v_target_device_id IS NULL THEN
@@ -126,7 +135,7 @@ BEGIN
         SELECT e.devices, e.stage_sizes INTO execution_count, stage_sizes
         FROM jobs.create_staged_executions(
             p_tenant_id, p_job_id, p_request, p_selector_terms, p_target_device_ids, p_max_targets,
-            v_now
+            v_now, v_start_at
         ) e;
     ELSIF v_target_device_id IS NOT NULL THEN
         INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
@@ -212,15 +221,18 @@ BEGIN
             v_expires_in_hours := least(
                 ceil((v_minimum_time ->> 'seconds')::numeric / 3600) + v_expires_in_hours, 720
             );
-            v_expires_at := v_now + make_interval(hours => v_expires_in_hours);
+            v_expires_at := v_start_at + make_interval(hours => v_expires_in_hours);
             IF NOT p_validate_only AND v_expires_in_hours <> p_default_expires_in_hours THEN
                 UPDATE jobs.jobs j
                 SET expires_in_hours = v_expires_in_hours, expires_at = v_expires_at
                 WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
             END IF;
         END IF;
-        PERFORM jobs.check_time_for_rollout(v_minimum_time, v_expires_in_hours * 3600);
+        PERFORM jobs.check_time_for_rollout(
+            v_minimum_time, v_expires_in_hours * 3600, v_start_at > v_now
+        );
     END IF;
+    status := CASE WHEN v_start_at > v_now THEN 'SCHEDULED' ELSE 'IN_PROGRESS' END;
     expires_at := v_expires_at;
     IF NOT p_validate_only THEN
         INSERT INTO jobs.job_progress (tenant_id, job_id, queued)

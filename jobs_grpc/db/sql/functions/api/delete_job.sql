@@ -14,11 +14,7 @@ BEGIN
 
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
     IF v_job.status = 'IN_PROGRESS' OR v_job.in_progress > 0 AND NOT v_job.force_canceled THEN
-        PERFORM jobs.raise_error(
-            'JOB_NOT_DELETABLE',
-            CASE WHEN v_job.status = 'IN_PROGRESS' AND v_job.paused_at IS NOT NULL THEN 'PAUSED'
-                 ELSE v_job.status::text END
-        );
+        PERFORM jobs.raise_error('JOB_NOT_DELETABLE', v_job.status_text);
     END IF;
 
     UPDATE jobs.jobs j

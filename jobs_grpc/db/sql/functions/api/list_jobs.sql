@@ -4,8 +4,9 @@
 -- Reads one index: that of the first filter that is set, in the order awaiting approval, target
 -- device, target group, labels (see rarest_labels), prefix, creator, document type, all devices, none.
 -- Each index also has the status, so jobs in other statuses are not read, except those of labels and of
--- the prefix; IN_PROGRESS and PAUSED are one status there. Jobs that another filter excludes are read
--- and skipped.
+-- the prefix; IN_PROGRESS, PAUSED and SCHEDULED are one status there. Without IN_PROGRESS and PAUSED, those
+-- that are SCHEDULED are read from an index of their own. Jobs that another filter excludes are read and
+-- skipped.
 CREATE OR REPLACE FUNCTION jobs.list_jobs(
     p_tenant_id text,
     p_statuses text[],                -- NULL: all
@@ -54,6 +55,7 @@ DECLARE
             CASE WHEN 'CANCELED' = ANY (p_statuses) THEN 2 END
         ], NULL)
     END;
+    v_reads_active boolean := 0 = ANY (v_numbers);
     v_filters text[] := array_fill(v_filter, ARRAY[cardinality(v_numbers)]);  -- of each scan
     -- Computed here, because in a generic plan under row-level security an expression with
     -- coalesce() is not an index condition, and an index scan starts at only one of several bounds.
@@ -119,8 +121,12 @@ BEGIN
     END IF;
 
     -- Readers see jobs that have expired as COMPLETED, although they are stored as IN_PROGRESS.
-    IF 1 = ANY (v_numbers) AND 0 <> ALL (v_numbers) THEN
+    IF 1 = ANY (v_numbers) AND NOT v_reads_active THEN
         v_filters := v_filters || 'expired'::text;
+        v_numbers := v_numbers || 0;
+    END IF;
+    IF 'SCHEDULED' = ANY (p_statuses) AND NOT v_reads_active THEN
+        v_filters := v_filters || 'scheduled'::text;
         v_numbers := v_numbers || 0;
     END IF;
 
@@ -162,6 +168,12 @@ BEGIN
                 WHERE scan.filter = 'expired' AND j.status = 'IN_PROGRESS'
                   AND jobs.is_expired_at(j.expires_at, jobs.now())
                 ORDER BY j.created_at DESC, j.job_id DESC)
+                UNION ALL
+                (SELECT j.*, scan.value, true
+                FROM jobs.jobs j
+                WHERE scan.filter = 'scheduled' AND j.status = 'IN_PROGRESS' AND j.start_at > jobs.now()
+                  AND NOT jobs.is_expired_at(j.expires_at, jobs.now())
+                ORDER BY j.created_at DESC, j.job_id DESC)
             ) j
             WHERE j.is_read AND j.value = scan.value AND j.tenant_id = p_tenant_id
               AND j.deleted_at IS NULL
@@ -176,11 +188,11 @@ BEGIN
               AND (p_target_all IS NULL OR j.target_all = p_target_all)
               AND (p_job_id_prefix IS NULL OR starts_with(j.job_id, p_job_id_prefix))
               AND (p_selector IS NULL OR jobs.matches_selector(j.labels, p_selector))
-              AND (p_statuses IS NULL OR jobs.job_status_with_pause_at(
+              AND (p_statuses IS NULL OR jobs.job_status_text_at(
                       j.status, j.expires_at,
                       (SELECT p.in_progress FROM jobs.job_progress p
                        WHERE p.tenant_id = p_tenant_id AND p.job_id = j.job_id),
-                      j.paused_at, jobs.now()
+                      j.paused_at, j.start_at, jobs.now()
                   ) = ANY (p_statuses))
             ORDER BY j.created_at DESC, j.job_id DESC
             LIMIT v_end

@@ -1,7 +1,7 @@
 -- depends on: job_details
 -- Ends the pause of a job and returns the job. If the job is not paused, changes nothing. Resets the
 -- counts of the failure criteria to 0. The release of executions and the times of the open stage's gate
--- continue where the pause stopped them. The number of rows that it writes does not depend on the
+-- continue where the pause stopped them; times of a start that is still ahead do not change. The number of rows that it writes does not depend on the
 -- number of devices.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_RESUMABLE (with the status), and GATE_NOT_MET (with the
@@ -33,11 +33,14 @@ BEGIN
 
     IF v_job.paused_at IS NOT NULL THEN
         PERFORM jobs.restart_criteria(p_tenant_id, p_job_id, v_job.locked_at);
-        -- greatest: AdvanceJob can have opened the stage during the pause.
+        -- greatest of the times: AdvanceJob can have opened the stage during the pause.
         SELECT j.open_stage,
-               s.active_since + (v_job.locked_at - greatest(s.active_since, j.paused_at)),
-               s.gate_met_since + (v_job.locked_at - greatest(s.gate_met_since, j.paused_at)),
-               j.release_since + (v_job.locked_at - greatest(j.release_since, j.paused_at))
+               s.active_since
+                   + greatest(v_job.locked_at - greatest(s.active_since, j.paused_at), '0'),
+               s.gate_met_since
+                   + greatest(v_job.locked_at - greatest(s.gate_met_since, j.paused_at), '0'),
+               j.release_since
+                   + greatest(v_job.locked_at - greatest(j.release_since, j.paused_at), '0')
         INTO v_open_stage, v_active_since, v_gate_met_since, v_release_since
         FROM jobs.jobs j
         LEFT JOIN jobs.job_stages s

@@ -8,7 +8,7 @@ CREATE OR REPLACE FUNCTION jobs.retry_executions(
     p_tenant_id text,
     p_job_id text,
     p_statuses text[],           -- of FAILED, TIMED_OUT and REJECTED
-    p_expires_in_hours integer,  -- from now; NULL: keep the expiry
+    p_expires_in_hours integer,  -- from now, or from the start; NULL: keep the expiry
     p_never_expires boolean,
     p_max_active_jobs integer,   -- NULL: no limit
     p_failure_codes text[] DEFAULT NULL,  -- NULL: all; '': failures without a code
@@ -46,7 +46,7 @@ BEGIN
     v_new_expires_at := CASE
         WHEN p_never_expires THEN NULL
         WHEN p_expires_in_hours IS NULL THEN v_job.expires_at
-        ELSE v_now + make_interval(hours => p_expires_in_hours)
+        ELSE greatest(v_now, v_job.start_at) + make_interval(hours => p_expires_in_hours)
     END;
     IF v_job.status = 'CANCELED' OR jobs.is_expired_at(v_new_expires_at, v_now) THEN
         PERFORM jobs.raise_error('JOB_NOT_RETRYABLE', v_job.status::text);

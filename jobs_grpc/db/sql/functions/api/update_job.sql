@@ -1,9 +1,9 @@
 -- depends on: check_time_for_rest_of_rollout, job_details
--- Changes the settings that p_fields names, of a job that is IN_PROGRESS or paused, or its labels and
--- description in any status. Then applies the rules of the job, and returns it.
+-- Changes the settings that p_fields names, of a job that is not finished, or its labels and description
+-- in any status. Then applies the rules of the job, and returns it.
 --
--- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_UPDATABLE (with the status), EXPIRY_OUT_OF_RANGE,
--- EXPIRY_TOO_EARLY, and STAGE_FIXED and ROLLOUT_MISSING (with the field).
+-- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_UPDATABLE (with the status and whether the call changes the
+-- start), START_OUT_OF_RANGE, EXPIRY_OUT_OF_RANGE, EXPIRY_TOO_EARLY, and STAGE_FIXED and ROLLOUT_MISSING (with the field).
 CREATE OR REPLACE FUNCTION jobs.update_job(
     p_tenant_id text,
     p_job_id text,
@@ -15,7 +15,8 @@ CREATE OR REPLACE FUNCTION jobs.update_job(
     p_failure_criteria jsonb,
     p_expires_at timestamptz DEFAULT NULL,  -- NULL: never
     p_labels jsonb DEFAULT '{}',
-    p_description text DEFAULT ''
+    p_description text DEFAULT '',
+    p_start_at timestamptz DEFAULT NULL     -- NULL, or a time that has passed: now
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
 -- settings: lookup
@@ -34,7 +35,9 @@ BEGIN
     PERFORM jobs.set_read_time(v_job.locked_at);
     PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
     IF v_job.status <> 'IN_PROGRESS' AND v_changes_rules THEN
-        PERFORM jobs.raise_error('JOB_NOT_UPDATABLE', v_job.status::text);
+        PERFORM jobs.raise_error(
+            'JOB_NOT_UPDATABLE', v_job.status_text, '{"changes_start": false}'
+        );
     END IF;
     -- Readers have seen QUEUED executions of an expired job as TIMED_OUT, which is terminal.
     v_is_expired := jobs.is_expired_at(v_job.expires_at, v_job.locked_at);
@@ -42,12 +45,21 @@ BEGIN
         v_max_expires_at := v_job.locked_at + interval '8784 hours';  -- 366 days
         IF v_is_expired THEN
             PERFORM jobs.raise_error(
-                'JOB_NOT_UPDATABLE',
-                CASE WHEN v_job.paused_at IS NULL THEN 'IN_PROGRESS' ELSE 'PAUSED' END
+                'JOB_NOT_UPDATABLE', v_job.status_text, '{"changes_start": false}'
             );
         ELSIF jobs.is_expired_at(p_expires_at, v_job.locked_at)
               OR p_expires_at > v_max_expires_at THEN
             PERFORM jobs.raise_error('EXPIRY_OUT_OF_RANGE');
+        END IF;
+    END IF;
+
+    IF 'start_at' = ANY (p_fields) THEN
+        IF coalesce(v_job.start_at <= v_job.locked_at, true) THEN
+            PERFORM jobs.raise_error(
+                'JOB_NOT_UPDATABLE', v_job.status_text, '{"changes_start": true}'
+            );
+        ELSIF p_start_at > v_job.locked_at + interval '90 days' THEN
+            PERFORM jobs.raise_error('START_OUT_OF_RANGE');
         END IF;
     END IF;
 
@@ -64,6 +76,11 @@ BEGIN
         END IF;
     END IF;
 
+    IF 'start_at' = ANY (p_fields) THEN
+        PERFORM jobs.set_start_at(
+            p_tenant_id, p_job_id, greatest(p_start_at, v_job.locked_at)
+        );
+    END IF;
     IF 'expires_at' = ANY (p_fields) THEN
         UPDATE jobs.jobs j
         SET expires_at = p_expires_at
@@ -108,7 +125,7 @@ BEGIN
         );
     END IF;
     -- After the rules, which may open the next stage.
-    IF p_fields && '{expires_at,rollout.stages}' AND NOT v_is_expired THEN
+    IF p_fields && '{start_at,expires_at,rollout.stages}' AND NOT v_is_expired THEN
         PERFORM jobs.check_time_for_rest_of_rollout(p_tenant_id, p_job_id, v_job.locked_at);
     END IF;
 

@@ -1,5 +1,6 @@
 -- Checks the gate of a job's open stage. If it is met, opens the next stage, and repeats the check for
--- that stage. Pauses the job if the gate cannot be met anymore. The caller holds the job lock, has set
+-- that stage. Pauses the job if the gate cannot be met anymore. Before the start of the job, gates are
+-- evaluated as of the start, so that their times count from it. The caller holds the job lock, has set
 -- the tenant, and has checked that the job has a rollout and is neither finished nor paused.
 CREATE OR REPLACE FUNCTION jobs.apply_gates(
     p_tenant_id text, p_job_id text, p_now timestamptz
@@ -18,7 +19,9 @@ DECLARE
     v_can_open boolean;       -- apart from a missing approval
 BEGIN
     LOOP
-        SELECT j.open_stage, p.queued + p.in_progress AS pending INTO v_job
+        SELECT j.open_stage, p.queued + p.in_progress AS pending,
+               greatest(p_now, j.start_at) AS evaluated_at
+        INTO v_job
         FROM jobs.jobs j
         JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
@@ -46,7 +49,7 @@ BEGIN
                     * (v_stage.last_rank - v_stage.first_rank + 1)
         END;
         v_met_since := CASE WHEN v_is_successful
-                            THEN coalesce(v_stage.gate_met_since, p_now) END;
+                            THEN coalesce(v_stage.gate_met_since, v_job.evaluated_at) END;
         -- least() ignores NULL. An empty stage has no bake_time.
         v_opens_at := least(
             v_met_since + make_interval(
@@ -54,7 +57,7 @@ BEGIN
             ),
             v_stage.active_since + make_interval(secs => v_stage.advance_after_seconds)
         );
-        v_can_open := coalesce(v_opens_at <= p_now, false);
+        v_can_open := coalesce(v_opens_at <= v_job.evaluated_at, false);
 
         IF v_met_since IS DISTINCT FROM v_stage.gate_met_since
            OR v_stage.gate_failure_accepted AND NOT v_is_finished THEN

@@ -1,8 +1,10 @@
 -- Raises EXPIRY_TOO_EARLY unless a rollout can end before the job expires. The facts of the error are
--- both numbers of seconds, the first five stages that take time, and the number of such stages.
+-- both numbers of seconds, the first five stages that take time, the number of such stages, and
+-- p_is_scheduled.
 CREATE OR REPLACE FUNCTION jobs.check_time_for_rollout(
     p_minimum_time jsonb,    -- see minimum_rollout_time
-    p_seconds_left numeric   -- until the job expires; NULL: it never does
+    p_seconds_left numeric,  -- until the job expires, from now or from its start; NULL: it never does
+    p_is_scheduled boolean   -- the start of the job is ahead
 ) RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -15,7 +17,8 @@ BEGIN
                 'seconds', p_minimum_time -> 'seconds',
                 'seconds_left', p_seconds_left,
                 'stages', jsonb_path_query_array(p_minimum_time, '$.stages[0 to 4]'),
-                'stage_count', jsonb_array_length(p_minimum_time -> 'stages')
+                'stage_count', jsonb_array_length(p_minimum_time -> 'stages'),
+                'is_scheduled', p_is_scheduled
             )
         );
     END IF;

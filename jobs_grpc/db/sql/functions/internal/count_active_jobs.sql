@@ -1,4 +1,4 @@
--- Counts the tenant's jobs other than p_job_id that readers see as IN_PROGRESS. Stops at p_max,
+-- Counts the tenant's jobs other than p_job_id that readers see as IN_PROGRESS, PAUSED or SCHEDULED. Stops at p_max,
 -- which limits the rows that it reads. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.count_active_jobs(
     p_tenant_id text, p_job_id text, p_max integer

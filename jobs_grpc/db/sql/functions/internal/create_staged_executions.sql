@@ -12,6 +12,7 @@ CREATE OR REPLACE FUNCTION jobs.create_staged_executions(
     p_target_device_ids text[],
     p_max_targets integer,
     p_now timestamptz,
+    p_start_at timestamptz,  -- of the first stage: p_now or later
     OUT devices integer,
     OUT stage_sizes integer[]
 )
@@ -116,7 +117,8 @@ BEGIN
            s.min_succeeded_percent, coalesce(s.bake_seconds, 0), s.advance_after_seconds,
            coalesce(s.require_approval, false), coalesce(s.allow_self_approval, false),
            coalesce(s.allow_empty, false),
-           CASE WHEN s.stage = 1 THEN p_now END, CASE WHEN s.stage = 1 THEN p_now END, s.size
+           CASE WHEN s.stage = 1 THEN p_start_at END, CASE WHEN s.stage = 1 THEN p_start_at END,
+           s.size
     FROM (
         SELECT s.*, stage_sizes[s.stage] AS size,
                sum(stage_sizes[s.stage]) OVER (ORDER BY s.stage) AS last_rank
@@ -133,7 +135,7 @@ BEGIN
     ) s;
 
     UPDATE jobs.jobs j
-    SET open_stage = 0, release_base = 0, release_end = v_first_size, release_since = p_now,
+    SET open_stage = 0, release_base = 0, release_end = v_first_size, release_since = p_start_at,
         release_rate = (v_stages -> 0 ->> 'releases_per_minute')::integer
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
 END $$;

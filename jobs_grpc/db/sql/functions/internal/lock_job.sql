@@ -7,11 +7,13 @@ CREATE OR REPLACE FUNCTION jobs.lock_job(
     p_job_id text,
     p_not_found text DEFAULT 'JOB_NOT_FOUND',
     OUT locked_at timestamptz,   -- the time of the change
-    OUT status jobs.job_status,  -- as readers see it at that time, but IN_PROGRESS if PAUSED
+    OUT status jobs.job_status,  -- as stored, or COMPLETED if the job has expired at that time
+    OUT status_text text,        -- as readers see it at that time
     OUT canceled_at timestamptz,
     OUT force_canceled boolean,
     OUT expires_at timestamptz,
     OUT paused_at timestamptz,
+    OUT start_at timestamptz,
     OUT revision integer,
     OUT queued integer,          -- this and the next four: executions by stored status
     OUT in_progress integer,
@@ -37,8 +39,11 @@ BEGIN
     locked_at := jobs.clock_time();
     -- A separate statement, so that its snapshot is newer than the lock.
     SELECT jobs.job_status_at(j.status, j.expires_at, in_progress, locked_at),
-           j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.revision
-    INTO status, canceled_at, force_canceled, expires_at, paused_at, revision
+           jobs.job_status_text_at(
+               j.status, j.expires_at, in_progress, j.paused_at, j.start_at, locked_at
+           ),
+           j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.start_at, j.revision
+    INTO status, status_text, canceled_at, force_canceled, expires_at, paused_at, start_at, revision
     FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
     IF NOT FOUND THEN

@@ -1,6 +1,7 @@
 -- depends on: release_with_rate
 -- Opens the stage after the open one. The executions of earlier stages that are not released yet are
--- released first, at the rate of the new stage. The caller holds the job lock, has set the tenant, and
+-- released first, at the rate of the new stage. Before the start of the job, the stage opens at the
+-- start. The caller holds the job lock, has set the tenant, and
 -- has checked that there is a next stage.
 CREATE OR REPLACE FUNCTION jobs.open_next_stage(
     p_tenant_id text, p_job_id text, p_now timestamptz
@@ -13,9 +14,10 @@ DECLARE
     v_release_end integer;
     v_release_rate integer;
     v_release record;
+    v_opened_at timestamptz;
 BEGIN
-    SELECT s.stage, s.last_rank, s.releases_per_minute
-    INTO v_stage, v_release_end, v_release_rate
+    SELECT s.stage, s.last_rank, s.releases_per_minute, greatest(p_now, j.start_at)
+    INTO v_stage, v_release_end, v_release_rate, v_opened_at
     FROM jobs.jobs j
     JOIN jobs.job_stages s
         ON s.tenant_id = j.tenant_id AND s.job_id = j.job_id AND s.stage = j.open_stage + 1
@@ -23,7 +25,7 @@ BEGIN
     v_release := jobs.release_with_rate(p_tenant_id, p_job_id, v_release_rate, p_now);
 
     UPDATE jobs.job_stages s
-    SET opened_at = p_now, active_since = p_now
+    SET opened_at = v_opened_at, active_since = v_opened_at
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_stage;
 
     UPDATE jobs.jobs j

@@ -1,5 +1,6 @@
 -- Returns how many executions of a job are released at the time `at`, with the fraction of the next
--- release: 2.5 is halfway between the second and the third. NULL without a rollout.
+-- release: 2.5 is halfway between the second and the third. NULL without a rollout, except before the
+-- start, see released_at.
 CREATE OR REPLACE FUNCTION jobs.release_progress_at(
     release_end integer,
     release_base integer,
@@ -10,10 +11,11 @@ CREATE OR REPLACE FUNCTION jobs.release_progress_at(
 ) RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
+    WHEN least(at, paused_at) < release_since THEN coalesce(release_base, 0)
     WHEN release_rate IS NULL THEN release_end
     ELSE least(
         release_end,
         release_base
-        + greatest(extract(epoch FROM least(at, paused_at) - release_since), 0) * release_rate / 60
+        + extract(epoch FROM least(at, paused_at) - release_since) * release_rate / 60
     )
 END;

@@ -1,11 +1,12 @@
 -- depends on: job_status_at
--- Returns the status of a job as readers see it at the time `at`: that of job_status_at, or PAUSED.
--- Text, because PAUSED is never stored.
-CREATE OR REPLACE FUNCTION jobs.job_status_with_pause_at(
+-- Returns the status of a job as readers see it at the time `at`: that of job_status_at, or PAUSED or
+-- SCHEDULED. Text, because these two are never stored.
+CREATE OR REPLACE FUNCTION jobs.job_status_text_at(
     status jobs.job_status,
     expires_at timestamptz,
     in_progress integer,
     paused_at timestamptz,
+    start_at timestamptz,
     at timestamptz
 ) RETURNS text
 -- A cast of the enum to text would keep the planner from inlining the function.
@@ -14,5 +15,6 @@ RETURN CASE
     WHEN jobs.job_status_at(status, expires_at, in_progress, at) = 'COMPLETED' THEN 'COMPLETED'
     WHEN status = 'CANCELED' THEN 'CANCELED'
     WHEN paused_at IS NOT NULL THEN 'PAUSED'
+    WHEN start_at > at THEN 'SCHEDULED'
     ELSE 'IN_PROGRESS'
 END;
