@@ -260,6 +260,7 @@ class Store:
         *,
         device_id: str,
         after_status: str | None = None,
+        after_queue_order: int | None = None,
         after_queued_at: PgMicros | None = None,
         after_job_id: str | None = None,
         limit: int,

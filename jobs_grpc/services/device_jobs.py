@@ -60,13 +60,14 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> pb.ListPendingExecutionsResponse:
         tenant_id, device_id = self._calling_device()
         limit = _pending_limit(request)
-        after_status, after_queued_at, after_job_id = page_tokens.parse_pending_token(
-            request, device_id
+        after_status, after_queue_order, after_queued_at, after_job_id = (
+            page_tokens.parse_pending_token(request, device_id)
         )
         rows = await self._store.list_pending_executions(
             tenant_id,
             device_id=device_id,
             after_status=after_status,
+            after_queue_order=after_queue_order,
             after_queued_at=after_queued_at,
             after_job_id=after_job_id,
             limit=limit + 1,
@@ -76,7 +77,9 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         if await fill_page(response.executions, fields, limit, self._pause):
             last = rows[len(response.executions) - 1]
             response.next_page_token = page_tokens.page_token(
-                request, device_id, last["status"], last["queued_at"], last["job_id"]
+                request,
+                device_id,
+                *(last[key] for key in ("status", "queue_order", "queued_at", "job_id")),
             )
         else:
             response.poll_after.CopyFrom(self._poll_after.next(tenant_id))

@@ -28,6 +28,10 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "target_selector": lambda text: selectors.parse(text).text,
     "target_device_ids": device_ids_json,
     "target_failed_in": failed_in_json,
+    # NORMAL is the same as unset.
+    "priority": lambda priority: (
+        None if priority == pb.Job.NORMAL else pb.Job.Priority.Name(priority)
+    ),
 }
 
 
@@ -51,11 +55,12 @@ def target_request(request: TargetRequest) -> str:
 
 
 def _fields(request: Any) -> dict[str, Any]:
-    return {
+    fields = {
         field.name: _json(field, value)
         for field, value in request.ListFields()
         if field.name not in _LEFT_OUT
     }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _json(field: Any, value: Any) -> Any:

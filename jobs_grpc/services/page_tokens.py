@@ -86,11 +86,13 @@ def check_job(token_created_at: PgMicros | None, job_created_at: PgMicros) -> No
 
 
 def parse_pending_token(request: PagedRequest, device_id: str) -> list[Any]:
-    """The status, queued_at and job_id of a token with the position (device_id, *these).
+    """The status, queue_order, queued_at and job_id of a token, after its device_id.
 
     None for each if there is no token. Raises InvalidPageToken, also for that of another device.
     """
-    token_device_id, *position = parse_token(request, str, _parse_status, parse_micros, str)
+    token_device_id, *position = parse_token(
+        request, str, _parse_status, _parse_queue_order, parse_micros, str
+    )
     if token_device_id not in (None, device_id):
         raise InvalidPageToken(_OTHER_REQUEST)
     return position
@@ -100,6 +102,10 @@ def _parse_status(text: str) -> str:
     if text not in ("IN_PROGRESS", "QUEUED"):
         raise ValueError(f"{text} is not the status of a pending execution")
     return text
+
+
+def _parse_queue_order(text: str) -> int:
+    return _parse_int(text, 1)
 
 
 def _parse_int(text: str, maximum: int) -> int:

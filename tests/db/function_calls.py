@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 
@@ -87,6 +87,20 @@ def _list_device_executions(c: asyncpg.Connection, p: Probe, **values: Any) -> A
     filters = {"job_id": None, "status": None, "before_queued_at": None, "before_job_id": None}
     return store_on(c).list_device_executions(
         p.tenant, device_id=p.device, **(filters | values), limit=11
+    )
+
+
+def _list_pending_after(
+    c: asyncpg.Connection, p: Probe, queue_order: int | None
+) -> Awaitable[object]:
+    return store_on(c).list_pending_executions(
+        p.tenant,
+        device_id=p.device,
+        after_status="QUEUED",
+        after_queue_order=queue_order,
+        after_queued_at=cast("Any", LONG_AGO),
+        after_job_id="j1",
+        limit=11,
     )
 
 
@@ -473,6 +487,18 @@ CASES = {
         "list_pending_executions",
         150,
         lambda c, p: store_on(c).list_pending_executions(p.tenant, device_id=p.device, limit=11),
+        reads_skipped=True,
+    ),
+    "list_pending_executions: later page": Case(
+        "list_pending_executions",
+        150,
+        lambda c, p: _list_pending_after(c, p, queue_order=0),
+        reads_skipped=True,
+    ),
+    "list_pending_executions: later page of an earlier server": Case(
+        "list_pending_executions",
+        150,
+        lambda c, p: _list_pending_after(c, p, queue_order=None),
         reads_skipped=True,
     ),
     "list_watched_executions": Case(

@@ -117,7 +117,7 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
     j.target_device_id,
     j.target_group_id,
     j.target_all,
-    jobs.job_status_with_pause_at(j.status, j.expires_at, p.in_progress, j.paused_at, jobs.now()) AS status,
+    jobs.job_status_text_at(j.status, j.expires_at, p.in_progress, j.paused_at, j.start_at, jobs.now()) AS status,
     j.expires_at,
     j.created_by,
     j.created_at,
@@ -190,7 +190,12 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
          OFFSET 0) derived)
      CROSS JOIN LATERAL ( SELECT
                 CASE
-                    WHEN ((j.release_end IS NULL) OR (p.queued = 0) OR (derived.queued_status <> 'QUEUED'::jobs.execution_status)) THEN 0
+                    WHEN ((j.release_since IS NULL) OR (p.queued = 0) OR (derived.queued_status <> 'QUEUED'::jobs.execution_status)) THEN 0
+                    WHEN (j.release_end IS NULL) THEN
+                    CASE
+                        WHEN (LEAST(jobs.read_time(), j.paused_at) < j.release_since) THEN p.queued
+                        ELSE 0
+                    END
                     ELSE ( SELECT (sum(stages.held))::integer AS sum
                        FROM unnest(jobs.held_executions(j.tenant_id, j.job_id, jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.read_time()))) stages(held))
                 END AS held
@@ -265,6 +270,7 @@ CREATE TABLE jobs.job_executions (
     rank integer,
     stage smallint,
     end_cause text,
+    queue_order smallint DEFAULT 0 NOT NULL,
     time_zone text,
     not_before timestamp with time zone,
     retries integer DEFAULT 0 NOT NULL,
@@ -304,7 +310,8 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
         END AS times_out_at,
     e.failure_code,
     e.stage,
-    jobs.end_cause(derived.status, e.failure_code, e.end_cause, ((derived.status <> e.status) OR (e.last_updated_at = j.canceled_at))) AS end_cause
+    jobs.end_cause(derived.status, e.failure_code, e.end_cause, ((derived.status <> e.status) OR (e.last_updated_at = j.canceled_at))) AS end_cause,
+    e.queue_order
    FROM ((jobs.job_executions e
      JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) AS status
@@ -458,10 +465,14 @@ WITH (fillfactor='50');
 CREATE VIEW jobs.job_fingerprints WITH (security_invoker='true') AS
  SELECT j.tenant_id,
     j.job_id,
-    jobs.text_fingerprint((((((j.xmin)::text || ' '::text) || (p.version)::text) ||
+    jobs.text_fingerprint(((((((j.xmin)::text || ' '::text) || (p.version)::text) ||
         CASE
             WHEN jobs.is_expired_at(j.expires_at, jobs.now()) THEN ' expired '::text
             ELSE ' '::text
+        END) ||
+        CASE
+            WHEN (j.start_at > jobs.now()) THEN 'scheduled '::text
+            ELSE ''::text
         END) || COALESCE((jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.now()))::text, ''::text))) AS fingerprint
    FROM (jobs.jobs j
      CROSS JOIN LATERAL ( SELECT DISTINCT ON (p_1.tenant_id, p_1.job_id) p_1.tenant_id,
@@ -531,6 +542,7 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
  SELECT e.tenant_id,
     e.device_id,
     (e.started_at IS NULL) AS is_queued,
+    e.queue_order,
     e.queued_at,
     e.job_id,
     (e.status)::text AS status,
@@ -652,11 +664,13 @@ CREATE INDEX job_executions_finished_unstarted_by_rank ON jobs.job_executions US
 
 CREATE INDEX job_executions_newest_first ON jobs.job_executions USING btree (tenant_id, device_id, queued_at DESC, job_id DESC) WHERE (queued_at > '-infinity'::timestamp with time zone);
 
-CREATE INDEX job_executions_queue ON jobs.job_executions USING btree (tenant_id, device_id, ((started_at IS NULL)), queued_at, job_id) WHERE (status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status]));
+CREATE INDEX job_executions_queue_by_priority ON jobs.job_executions USING btree (tenant_id, device_id, ((started_at IS NULL)), queue_order, queued_at, job_id) WHERE (status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status]));
 
 CREATE INDEX job_executions_rejected ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'REJECTED'::jobs.execution_status);
 
 CREATE INDEX job_executions_timed_out ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'TIMED_OUT'::jobs.execution_status);
+
+CREATE INDEX jobs_active_by_start_at ON jobs.jobs USING btree (tenant_id, start_at) WHERE ((start_at IS NOT NULL) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
 CREATE INDEX jobs_awaiting_approval ON jobs.jobs USING btree (tenant_id, created_at DESC, job_id DESC) WHERE (awaiting_approval AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
@@ -709,6 +723,8 @@ CASE
     WHEN (canceled_at IS NOT NULL) THEN 2
     ELSE 0
 END), created_at DESC, job_id DESC) WHERE (target_all AND (deleted_at IS NULL));
+
+CREATE INDEX jobs_of_all_tenants_by_start_at ON jobs.jobs USING btree (start_at) WHERE ((start_at IS NOT NULL) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
 CREATE INDEX jobs_to_finalize ON jobs.jobs USING btree (COALESCE(canceled_at, expires_at)) WHERE ((NOT finalized) AND (deleted_at IS NULL) AND (COALESCE(canceled_at, expires_at) IS NOT NULL));
 

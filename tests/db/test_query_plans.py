@@ -297,19 +297,31 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
     ),
     "list_pending_executions": (
         _list_pending,
-        {"jobs_pkey": JOBS_PAGE, "job_executions_queue": JOBS, "job_executions_pkey": JOBS},
+        {
+            "jobs_pkey": JOBS_PAGE,
+            "job_executions_queue_by_priority": JOBS,
+            "job_executions_pkey": JOBS,
+        },
     ),
     "list_pending_executions: later page": (
         lambda store: _list_pending(
-            store, after_status="QUEUED", after_queued_at=EARLIER, after_job_id="j0"
+            store,
+            after_status="QUEUED",
+            after_queue_order=0,
+            after_queued_at=EARLIER,
+            after_job_id="j0",
         ),
-        {"jobs_pkey": JOBS_PAGE, "job_executions_queue": JOBS, "job_executions_pkey": JOBS},
+        {
+            "jobs_pkey": JOBS_PAGE,
+            "job_executions_queue_by_priority": JOBS,
+            "job_executions_pkey": JOBS,
+        },
     ),
     "changed_pending_fingerprints": (
         lambda store: store.changed_pending_fingerprints(
             [TENANT], device_ids=[DEVICE], limits=[11], fingerprints=[None]
         ),
-        {"jobs_pkey": READ_ROW, "job_executions_queue": READ_ROW},
+        {"jobs_pkey": READ_ROW, "job_executions_queue_by_priority": READ_ROW},
     ),
     "changed_job_fingerprints": (
         lambda store: store.changed_job_fingerprints([TENANT], job_ids=["j1"], fingerprints=[None]),
@@ -382,7 +394,7 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
             "jobs_pkey": WRITE_ROW,
             "job_progress_pkey": WRITE_ROW,
             "job_executions_pkey": WRITE_ROW,
-            "job_executions_queue": WRITE_ROW,
+            "job_executions_queue_by_priority": WRITE_ROW,
         },
     ),
     "update_executions: batch of failures with new codes": (

@@ -8,7 +8,7 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support.callers import Device, Operator
+from tests.support.callers import Device, Operator, all_pending
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.page_tokens import forged_token
@@ -37,17 +37,6 @@ async def pump(database: Database, server: Server, operator: Operator) -> Device
 def job_ids(executions: Iterable[device_pb.DeviceExecution]) -> list[str]:
     """The IDs of the executions' jobs."""
     return [execution.job_id for execution in executions]
-
-
-async def all_pending(device: Device, **fields: Any) -> list[str]:
-    """The job IDs on all pages, starting at the first page or at `page_token`."""
-    found: list[str] = []
-    while True:
-        page = await device.pending(**fields)
-        found += job_ids(page.executions)
-        if not page.next_page_token:
-            return found
-        fields["page_token"] = page.next_page_token
 
 
 async def test_pages_contain_each_execution_once(pump: Device) -> None:
@@ -133,18 +122,21 @@ async def test_page_ends_before_the_response_exceeds_4_mib(
     "position",
     [
         (),
-        ("QUEUED", "0"),
-        ("QUEUED", "0", "j", "j"),
-        ("SUCCEEDED", "0", "j"),
-        ("", "0", "j"),
-        ("QUEUED", "", "j"),
-        ("QUEUED", 0, "j"),
-        ("QUEUED", "1.5", "j"),
-        ("QUEUED", "2026-01-01T00:00:00+00:00", "j"),
-        ("QUEUED", f"{2**56 + 1}", "j"),
-        ("QUEUED", f"{-(2**63)}", "j"),
-        ("QUEUED", "0", "\0"),
-        ("QUEUED", "0", "\ud800"),
+        ("QUEUED", "0", "0"),
+        ("QUEUED", "0", "0", "j", "j"),
+        ("SUCCEEDED", "0", "0", "j"),
+        ("", "0", "0", "j"),
+        ("QUEUED", "0", "", "j"),
+        ("QUEUED", "0", 0, "j"),
+        ("QUEUED", "0", "1.5", "j"),
+        ("QUEUED", "0", "2026-01-01T00:00:00+00:00", "j"),
+        ("QUEUED", "0", f"{2**56 + 1}", "j"),
+        ("QUEUED", "0", f"{-(2**63)}", "j"),
+        ("QUEUED", "2", "0", "j"),
+        ("QUEUED", "", "0", "j"),
+        ("QUEUED", "0", "j"),  # of a server without priorities
+        ("QUEUED", "0", "0", "\0"),
+        ("QUEUED", "0", "0", "\ud800"),
     ],
 )
 async def test_page_token_is_rejected_when_its_position_is_invalid(
@@ -170,7 +162,7 @@ async def test_page_token_is_accepted_when_its_position_is_extreme(
 ) -> None:
     token = (await pump.pending(limit=1)).next_page_token
 
-    page = await pump.pending(page_token=forged_token(token, "pump", status, f"{time}", "z"))
+    page = await pump.pending(page_token=forged_token(token, "pump", status, "0", f"{time}", "z"))
 
     assert job_ids(page.executions) == expected
 

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 )
 
 from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.support.callers import all_pending
 from tests.support.criteria_model import Criterion, Trip
 from tests.support.database import Database
 from tests.support.failures import Failure
@@ -136,6 +137,7 @@ class _Machine(RuleBasedStateMachine):
         criteria=st.lists(st.sampled_from(CRITERIA), max_size=2),
         stage_criteria=st.lists(st.sampled_from(STAGE_CRITERIA), max_size=1),
         max_in_progress=st.sampled_from([None, None, 1]),
+        priority=st.sampled_from(["LOW", "NORMAL", "HIGH"]),
     )
     def create(
         self,
@@ -144,6 +146,7 @@ class _Machine(RuleBasedStateMachine):
         criteria: list[Criterion],
         stage_criteria: list[Criterion],
         max_in_progress: int | None,
+        priority: str,
     ) -> str:
         job_id = f"j{len(self._model.jobs)}"
         target = {"target_device_id": device} if device else {"target_all": True}
@@ -160,10 +163,11 @@ class _Machine(RuleBasedStateMachine):
                 job_id=job_id,
                 rollout=_rollout(rollout, max_in_progress) if rollout else None,
                 failure_criteria=[c.message for c in criteria],
+                priority=pb.Job.Priority.Value(priority),
                 **target,
             )
         )
-        self._model.create(job_id, devices, rollout, criteria, max_in_progress)
+        self._model.create(job_id, devices, rollout, criteria, max_in_progress, priority)
         return job_id
 
     @rule(job_id=jobs, force=st.booleans())
@@ -317,6 +321,14 @@ class _Machine(RuleBasedStateMachine):
         expected = self._model.start_next(device)
         execution = self._await(self._device(device).start_next())
         assert (execution.job_id if execution else None) == expected
+
+    @rule(device=st.sampled_from(DEVICES), limit=st.integers(1, 3))
+    def list_pending(self, device: str, limit: int) -> None:
+        expected = self._model.queue(device)
+        assert self._await(all_pending(self._device(device), limit=limit)) == expected
+        fleet = self._server.fleet(self._operator.tenant)
+        queue = self._await(fleet.get(device)).executions
+        assert [execution.job_id for execution in queue] == expected
 
     @rule(
         job_id=jobs,

@@ -238,6 +238,17 @@ async def all_jobs(operator: Operator, **fields: Any) -> list[pb.Job]:
         fields["page_token"] = page.next_page_token
 
 
+async def all_pending(device: Device, **fields: Any) -> list[str]:
+    """List the jobs of the pending executions of all pages, starting as all_jobs does."""
+    job_ids: list[str] = []
+    while True:
+        page = await device.pending(**fields)
+        job_ids += [execution.job_id for execution in page.executions]
+        if not page.next_page_token:
+            return job_ids
+        fields["page_token"] = page.next_page_token
+
+
 async def read_to_end(stream: Any) -> None:
     """Read all messages of a stream; raise its error if it fails."""
     while await stream.read() is not EOF:

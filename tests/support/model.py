@@ -53,6 +53,7 @@ class Job:
     criteria: list[tuple[Criterion, int]] = field(default_factory=list)
     """Each with the logical time after which it counts."""
     max_in_progress: int | None = None
+    priority: str = "NORMAL"
     status: str = "IN_PROGRESS"
     expired: bool = False
     pause_cause: str | None = None
@@ -109,11 +110,16 @@ class Job:
             self.max_in_progress
         )
 
+    def is_pending(self, device: str) -> bool:
+        """Whether a device sees its execution as pending."""
+        if self.executions[device].status == "QUEUED":
+            return not (self.paused or self.is_held(device))
+        return self.executions[device].status == "IN_PROGRESS"
+
     def can_start(self, device: str) -> bool:
         """Whether a device can start its execution, or has started it."""
-        if self.executions[device].status == "QUEUED":
-            return not (self.paused or self.is_held(device) or self.is_full)
-        return self.executions[device].status == "IN_PROGRESS"
+        is_started = self.executions[device].status == "IN_PROGRESS"
+        return self.is_pending(device) and (is_started or not self.is_full)
 
     def count(self, status: str) -> int:
         """Count the executions with a status."""
@@ -208,6 +214,7 @@ class Model:
         max_in_progress: int | None = None,
         start_in: int | Fraction = 0,
         expires_in: int | Fraction | None = None,
+        priority: str = "NORMAL",
     ) -> None:
         """CreateJob. The job expires `expires_in` minutes after its start."""
         self._clock += 1
@@ -218,6 +225,7 @@ class Model:
             max_in_progress,
             start_in=start_in,
             expires_in=None if expires_in is None else start_in + expires_in,
+            priority=priority,
         )
         self.jobs[job_id].start_if_due()
         self.jobs[job_id].apply_rules()
@@ -432,15 +440,25 @@ class Model:
 
     def start_next(self, device: str) -> str | None:
         """StartNextExecution. Returns the job's ID, or None if no execution is pending."""
-        pending = sorted(
-            (job.executions[device].status == "QUEUED", job.executions[device].queued, job_id)
+        for job_id in self.queue(device):
+            if self.jobs[job_id].can_start(device):
+                self.start(job_id, device)
+                return job_id
+        return None
+
+    def queue(self, device: str) -> list[str]:
+        """ListPendingExecutions: the job of each, also of full jobs."""
+        pending = [
+            (
+                job.executions[device].status == "QUEUED",
+                ("HIGH", "NORMAL", "LOW").index(job.priority),
+                job.executions[device].queued,
+                job_id,
+            )
             for job_id, job in self.jobs.items()
-            if device in job.executions and job.can_start(device)
-        )
-        if not pending:
-            return None
-        self.start(pending[0][2], device)
-        return pending[0][2]
+            if device in job.executions and job.is_pending(device)
+        ]
+        return [job_id for *_, job_id in sorted(pending)]
 
     def report(self, job_id: str, device: str, status: str, code: str = "") -> None:
         """UpdateExecution without status_details, expected_version and execution_number."""

@@ -63,17 +63,17 @@ class DeviceJobServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DeviceJobServiceAsyncStub: ...
     ListPendingExecutions: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.ListPendingExecutionsRequest, _device_jobs_pb2.ListPendingExecutionsResponse]
-    """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
-    queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-    first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
+    """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
+    priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
+    device finds its unfinished work first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
     released yet, are left out.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
     StartNextExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.StartNextExecutionRequest, _device_jobs_pb2.StartNextExecutionResponse]
-    """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
-    device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
-    safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
+    """Starts the next execution of the device: the first QUEUED one, in the order of
+    ListPendingExecutions, becomes IN_PROGRESS. If the device has an execution IN_PROGRESS, returns the
+    first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
     of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
     IN_PROGRESS.
     """
@@ -191,17 +191,17 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListPendingExecutions: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.ListPendingExecutionsRequest, _device_jobs_pb2.ListPendingExecutionsResponse]  # type: ignore[assignment]
-    """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
-    queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-    first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
+    """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
+    priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
+    device finds its unfinished work first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
     released yet, are left out.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
     StartNextExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.StartNextExecutionRequest, _device_jobs_pb2.StartNextExecutionResponse]  # type: ignore[assignment]
-    """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
-    device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
-    safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
+    """Starts the next execution of the device: the first QUEUED one, in the order of
+    ListPendingExecutions, becomes IN_PROGRESS. If the device has an execution IN_PROGRESS, returns the
+    first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
     of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
     IN_PROGRESS.
     """
@@ -322,9 +322,9 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_jobs_pb2.ListPendingExecutionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_device_jobs_pb2.ListPendingExecutionsResponse, _abc.Awaitable[_device_jobs_pb2.ListPendingExecutionsResponse]]:
-        """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
-        queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-        first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
+        """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
+        priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
+        device finds its unfinished work first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
         released yet, are left out.
 
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN
@@ -336,9 +336,9 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _device_jobs_pb2.StartNextExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_device_jobs_pb2.StartNextExecutionResponse, _abc.Awaitable[_device_jobs_pb2.StartNextExecutionResponse]]:
-        """Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
-        device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
-        safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
+        """Starts the next execution of the device: the first QUEUED one, in the order of
+        ListPendingExecutions, becomes IN_PROGRESS. If the device has an execution IN_PROGRESS, returns the
+        first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
         of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
         IN_PROGRESS.
         """

@@ -9,6 +9,7 @@ ALTER TABLE jobs.jobs
     ADD COLUMN priority smallint NOT NULL DEFAULT 2;  -- of Job.Priority
 
 ALTER TABLE jobs.job_executions
+    ADD COLUMN queue_order smallint NOT NULL DEFAULT 0,  -- by the priority: see queue_order
     ADD COLUMN time_zone text,                -- for start windows; NULL: UTC
     ADD COLUMN not_before timestamptz,        -- of an attempt that the retry policy queued
     ADD COLUMN retries integer NOT NULL DEFAULT 0,  -- attempts that the retry policy queued in a row

@@ -38,7 +38,8 @@ SELECT
     jobs.end_cause(
         derived.status, e.failure_code, e.end_cause,
         derived.status <> e.status OR e.last_updated_at = j.canceled_at
-    ) AS end_cause
+    ) AS end_cause,
+    e.queue_order
 FROM jobs.job_executions e
 JOIN jobs.jobs j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id
 CROSS JOIN LATERAL (

@@ -1,6 +1,7 @@
 -- depends on: execution_status_at, is_held_at, now, pg_micros
 -- The queue of each device: its executions that are pending, as readers see them. Its order is
--- (is_queued, queued_at, job_id), which the index job_executions_queue delivers.
+-- (is_queued, queue_order, queued_at, job_id), which the index job_executions_queue_by_priority
+-- delivers.
 --
 -- Each job is looked up by its key, whatever the statistics say: DISTINCT ON keeps the planner from
 -- turning the sub-selects into joins. Unlike OFFSET 0, it lets the condition on tenant_id through, and
@@ -10,6 +11,7 @@ SELECT
     e.tenant_id,
     e.device_id,
     e.started_at IS NULL AS is_queued,
+    e.queue_order,
     e.queued_at,
     e.job_id,
     e.status::text AS status,

@@ -62,16 +62,16 @@ const (
 // calls in flight exceed half of JOBS_MAX_CALLS, or those of the tenant half of
 // JOBS_MAX_TENANT_CALLS. If a call fails with a delay, the device repeats it after that delay.
 type DeviceJobServiceClient interface {
-	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
-	// queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-	// first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
+	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
+	// priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
+	// device finds its unfinished work first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
 	// released yet, are left out.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListPendingExecutions(ctx context.Context, in *ListPendingExecutionsRequest, opts ...grpc.CallOption) (*ListPendingExecutionsResponse, error)
-	// Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
-	// device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
-	// safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
+	// Starts the next execution of the device: the first QUEUED one, in the order of
+	// ListPendingExecutions, becomes IN_PROGRESS. If the device has an execution IN_PROGRESS, returns the
+	// first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
 	// of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
 	// IN_PROGRESS.
 	StartNextExecution(ctx context.Context, in *StartNextExecutionRequest, opts ...grpc.CallOption) (*StartNextExecutionResponse, error)
@@ -274,16 +274,16 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 // calls in flight exceed half of JOBS_MAX_CALLS, or those of the tenant half of
 // JOBS_MAX_TENANT_CALLS. If a call fails with a delay, the device repeats it after that delay.
 type DeviceJobServiceServer interface {
-	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by
-	// queued_at, then by job_id, ascending. After a restart, a device finds its unfinished work
-	// first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
+	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
+	// priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
+	// device finds its unfinished work first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
 	// released yet, are left out.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListPendingExecutions(context.Context, *ListPendingExecutionsRequest) (*ListPendingExecutionsResponse, error)
-	// Starts the next execution of the device: the oldest QUEUED one becomes IN_PROGRESS. If the
-	// device has an execution IN_PROGRESS, returns the oldest of these unchanged, so the call is
-	// safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
+	// Starts the next execution of the device: the first QUEUED one, in the order of
+	// ListPendingExecutions, becomes IN_PROGRESS. If the device has an execution IN_PROGRESS, returns the
+	// first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
 	// of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
 	// IN_PROGRESS.
 	StartNextExecution(context.Context, *StartNextExecutionRequest) (*StartNextExecutionResponse, error)

@@ -31,13 +31,15 @@ BEGIN
         WITH ORDINALITY AS d (device_id, page_limit, fingerprint)
     CROSS JOIN LATERAL (
         SELECT jobs.text_fingerprint(
-                   string_agg(q.state, ',' ORDER BY q.is_queued, q.queued_at, q.job_id)
+                   string_agg(
+                       q.state, ',' ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
+                   )
                ) AS fingerprint
         FROM (
-            SELECT q.state, q.is_queued, q.queued_at, q.job_id
+            SELECT q.state, q.is_queued, q.queue_order, q.queued_at, q.job_id
             FROM jobs.pending_executions q
             WHERE q.tenant_id = p_tenant_id AND q.device_id = d.device_id
-            ORDER BY q.is_queued, q.queued_at, q.job_id
+            ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
             LIMIT d.page_limit
         ) q
     ) p

@@ -24,13 +24,15 @@ BEGIN
     ) t
     CROSS JOIN LATERAL (
         SELECT jobs.text_fingerprint(
-                   string_agg(q.state, ',' ORDER BY q.is_queued, q.queued_at, q.job_id)
+                   string_agg(
+                       q.state, ',' ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
+                   )
                ) AS fingerprint
         FROM (
-            SELECT q.state, q.is_queued, q.queued_at, q.job_id
+            SELECT q.state, q.is_queued, q.queue_order, q.queued_at, q.job_id
             FROM jobs.pending_executions q
             WHERE q.tenant_id = t.tenant_id AND q.device_id = d.device_id
-            ORDER BY q.is_queued, q.queued_at, q.job_id
+            ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
             LIMIT d.page_limit
         ) q
     ) p

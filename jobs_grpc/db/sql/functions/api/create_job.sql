@@ -41,6 +41,7 @@ DECLARE
     v_target_device_id text := p_request ->> 'target_device_id';
     v_target_group_id text := p_request ->> 'target_group_id';
     v_target_all boolean := p_request ? 'target_all';
+    v_queue_order smallint := jobs.queue_order(p_request ->> 'priority');
     v_rollout jsonb := p_request -> 'rollout';
     v_failure_criteria jsonb := p_request -> 'failure_criteria';
     v_has_expiry boolean := p_request ? 'expires_in_hours';
@@ -65,7 +66,8 @@ BEGIN
             (tenant_id, job_id, document_type, document_params, target_device_id, target_group_id,
              target_all, expires_in_hours, expires_at, in_progress_timeout_minutes, created_by,
              created_at, updated_at, request, has_failure_criteria, max_in_progress, start_at,
-             release_since, target_selector, target_device_count, target_failed_in, labels, description)
+             release_since, target_selector, target_device_count, target_failed_in, labels,
+             description, priority)
         VALUES
             (p_tenant_id, p_job_id, p_request ->> 'document_type', p_document_params,
              v_target_device_id, v_target_group_id, v_target_all, v_expires_in_hours, v_expires_at,
@@ -75,7 +77,8 @@ BEGIN
              CASE WHEN v_start_at > v_now THEN v_start_at END,
              p_request ->> 'target_selector',
              (p_request -> 'target_device_ids' -> 'count')::integer, p_request -> 'target_failed_in',
-             p_request -> 'labels', p_request ->> 'description')
+             p_request -> 'labels', p_request ->> 'description',
+             2 - v_queue_order)  -- of Job.Priority
         ON CONFLICT (tenant_id, job_id) DO NOTHING;
         v_exists := NOT FOUND;
     END IF;
@@ -138,20 +141,23 @@ BEGIN
             v_now, v_start_at
         ) e;
     ELSIF v_target_device_id IS NOT NULL THEN
-        INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
-        SELECT p_tenant_id, p_job_id, d.device_id, v_now, v_now
+        INSERT INTO jobs.job_executions
+            (tenant_id, job_id, device_id, queued_at, last_updated_at, queue_order)
+        SELECT p_tenant_id, p_job_id, d.device_id, v_now, v_now, v_queue_order
         FROM public.device_state d
         WHERE d.tenant_id = p_tenant_id AND d.device_id = v_target_device_id;
         GET DIAGNOSTICS execution_count = ROW_COUNT;
     ELSIF v_target_group_id IS NOT NULL THEN
-        INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
-        SELECT p_tenant_id, p_job_id, m.device_id, v_now, v_now
+        INSERT INTO jobs.job_executions
+            (tenant_id, job_id, device_id, queued_at, last_updated_at, queue_order)
+        SELECT p_tenant_id, p_job_id, m.device_id, v_now, v_now, v_queue_order
         FROM public.device_group_members m
         WHERE m.tenant_id = p_tenant_id AND m.group_id = v_target_group_id;
         GET DIAGNOSTICS execution_count = ROW_COUNT;
     ELSIF v_target_all THEN
-        INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
-        SELECT p_tenant_id, p_job_id, d.device_id, v_now, v_now
+        INSERT INTO jobs.job_executions
+            (tenant_id, job_id, device_id, queued_at, last_updated_at, queue_order)
+        SELECT p_tenant_id, p_job_id, d.device_id, v_now, v_now, v_queue_order
         FROM public.device_state d
         WHERE d.tenant_id = p_tenant_id;
         GET DIAGNOSTICS execution_count = ROW_COUNT;

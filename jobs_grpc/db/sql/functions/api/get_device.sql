@@ -52,10 +52,10 @@ BEGIN
            s.status_details, s.execution_number, s.queued_at, s.started_at, s.last_updated_at,
            s.version, s.times_out_at, s.failure_code, s.stage, s.end_cause
     FROM (
-        SELECT q.is_queued, q.queued_at, q.job_id
+        SELECT q.is_queued, q.queue_order, q.queued_at, q.job_id
         FROM jobs.pending_executions q
         WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id
-        ORDER BY q.is_queued, q.queued_at, q.job_id
+        ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
         LIMIT p_limit
     ) page
     CROSS JOIN LATERAL (
@@ -64,5 +64,5 @@ BEGIN
         WHERE s.tenant_id = p_tenant_id AND s.job_id = page.job_id AND s.device_id = p_device_id
         OFFSET 0
     ) s
-    ORDER BY page.is_queued, page.queued_at, page.job_id;
+    ORDER BY page.is_queued, page.queue_order, page.queued_at, page.job_id;
 END $$;

@@ -53,7 +53,7 @@ BEGIN
                        q.times_out_at, q.failure_code, q.state
                 FROM jobs.pending_executions q
                 WHERE q.tenant_id = p_tenant_id AND q.device_id = d.device_id
-                ORDER BY q.is_queued, q.queued_at, q.job_id
+                ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
                 LIMIT d.page_limit
             )
             UNION ALL

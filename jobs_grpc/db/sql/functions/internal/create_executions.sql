@@ -19,13 +19,15 @@ BEGIN
     -- In the order of the primary key: another order takes twice as long.
     EXECUTE format(
         $query$
-        INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
-        SELECT $1, $3, t.device_id, $4, $4
+        INSERT INTO jobs.job_executions
+            (tenant_id, job_id, device_id, queued_at, last_updated_at, queue_order)
+        SELECT $1, $3, t.device_id, $4, $4, $5
         FROM (%s) t
         ORDER BY t.device_id
         $query$,
         jobs.target_query(p_tenant_id, p_request, p_selector_terms, p_max_targets)
-    ) USING p_tenant_id, p_target_device_ids, p_job_id, p_now;
+    ) USING p_tenant_id, p_target_device_ids, p_job_id, p_now,
+            jobs.queue_order(p_request ->> 'priority');
     GET DIAGNOSTICS v_executions = ROW_COUNT;
     RETURN v_executions;
 END $$;

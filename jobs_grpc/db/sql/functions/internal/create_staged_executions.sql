@@ -70,8 +70,8 @@ BEGIN
             FROM (SELECT t.device_id, %3$s AS key FROM targets t) d
         )
         INSERT INTO jobs.job_executions
-            (tenant_id, job_id, device_id, queued_at, last_updated_at, stage, rank)
-        SELECT $1, $3, p.device_id, $4, $4, p.stages[p.n], p.position + p.rank_offsets[p.n]
+            (tenant_id, job_id, device_id, queued_at, last_updated_at, stage, rank, queue_order)
+        SELECT $1, $3, p.device_id, $4, $4, p.stages[p.n], p.position + p.rank_offsets[p.n], $8
         FROM (
             SELECT p.device_id, p.position, s.stages, s.rank_offsets,
                    width_bucket(p.position, s.starts) AS n
@@ -89,7 +89,8 @@ BEGIN
         CASE WHEN v_has_claims
              THEN '(coalesce(t.claim, 101)::bigint << 56) + (hashtextextended(t.device_id, $6) >> 8)'
              ELSE 'hashtextextended(t.device_id, $6)' END
-    ) USING p_tenant_id, p_target_device_ids, p_job_id, p_now, v_stages, v_seed, v_claims;
+    ) USING p_tenant_id, p_target_device_ids, p_job_id, p_now, v_stages, v_seed, v_claims,
+            jobs.queue_order(p_request ->> 'priority');
     GET DIAGNOSTICS devices = ROW_COUNT;
     IF devices = 0 THEN
         RETURN;

@@ -16,7 +16,7 @@ BEGIN
             FROM jobs.pending_executions e
             WHERE e.tenant_id = p_tenant_id AND e.device_id = d.device_id
               AND e.job_id IS DISTINCT FROM p_job_id
-            ORDER BY e.is_queued, e.queued_at, e.job_id
+            ORDER BY e.is_queued, e.queue_order, e.queued_at, e.job_id
             LIMIT 20
         ) e
         ORDER BY e.job_id

@@ -27,7 +27,7 @@ BEGIN
           AND e.started_at IS NULL
           AND j.deleted_at IS NULL
           AND jobs.queued_status_at(j.canceled_at, j.expires_at, jobs.now()) = 'QUEUED'
-        ORDER BY e.queued_at, e.job_id
+        ORDER BY e.queue_order, e.queued_at, e.job_id
         LIMIT p_limit
     ) e
     LIMIT p_limit;

@@ -1,0 +1,198 @@
+"""The priority of jobs in the queues of devices."""
+
+from datetime import UTC
+from typing import Any, cast
+
+import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from tests.support.callers import Device, Operator, all_pending
+from tests.support.database import Database, request_session
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+
+# In the order of creation, with the priority of each.
+JOBS = {"n1": "NORMAL", "l1": "LOW", "h1": "HIGH", "n2": "", "h2": "HIGH", "l2": "LOW"}
+QUEUE = ["h1", "h2", "n1", "n2", "l1", "l2"]
+
+TARGETS: dict[str, dict[str, Any]] = {
+    "device": {"target_device_id": "pump"},
+    "group": {"target_group_id": "pumps"},
+    "all": {"target_all": True},
+    "selector": {"target_selector": "device_id=pump"},
+    "list": {"target_device_ids": pb.DeviceIds(device_ids=["pump"])},
+    "failed_in": {"target_failed_in": pb.FailedIn(job_id="n1")},
+    "rollout": {
+        "target_all": True,
+        "rollout": pb.Rollout(stages=[pb.Stage(remainder=True)]),
+    },
+}
+
+
+def _number(priority: str) -> pb.Job.Priority:
+    return pb.Job.Priority.Value(priority or "PRIORITY_UNSPECIFIED")
+
+
+async def _create(operator: Operator, job_id: str, priority: str, **fields: Any) -> None:
+    fields = fields or {"target_all": True}
+    await operator.create(job_id=job_id, priority=_number(priority), **fields)
+
+
+@pytest.fixture
+async def pump(database: Database, server: Server, operator: Operator) -> Device:
+    """A device with an execution of each of the JOBS."""
+    await database.add_devices(operator.tenant, ["pump"], "pumps")
+    for job_id, priority in JOBS.items():
+        await _create(operator, job_id, priority)
+    return server.device(operator.tenant, "pump")
+
+
+async def test_queue_is_sorted_by_priority_and_then_by_age(server: Server, pump: Device) -> None:
+    for limit in (1, 2, 3, 4, 5, 6):
+        assert await all_pending(pump, limit=limit) == QUEUE
+
+    queue = (await server.fleet(pump.tenant).get("pump")).executions
+    assert [execution.job_id for execution in queue] == QUEUE
+
+    watch = pump.stub.WatchPendingExecutions(
+        device_pb.WatchPendingExecutionsRequest(limit=4),
+        metadata=(("x-tenant-id", pump.tenant), ("x-device-id", "pump")),
+    )
+    response = await watch.read()
+    watch.cancel()
+    assert [execution.job_id for execution in response.executions] == QUEUE[:4]
+
+
+async def test_device_starts_the_job_with_the_highest_priority_next(pump: Device) -> None:
+    started = []
+    while (execution := await pump.start_next()) is not None:
+        started.append(execution.job_id)
+        await pump.update(execution.job_id, pb.JobExecution.SUCCEEDED)
+
+    assert started == QUEUE
+
+
+async def test_execution_in_progress_stays_first_when_a_job_with_a_higher_priority_is_created(
+    pump: Device, operator: Operator
+) -> None:
+    await pump.start("l2")
+
+    await _create(operator, "h3", "HIGH")
+
+    assert await all_pending(pump) == ["l2", "h1", "h2", "h3", "n1", "n2", "l1"]
+    execution = await pump.start_next()
+    assert execution is not None
+    assert execution.job_id == "l2"
+
+
+async def test_execution_keeps_the_priority_of_its_job_when_it_is_retried(
+    pump: Device, operator: Operator
+) -> None:
+    for job_id in ("h1", "l1"):
+        await pump.update(job_id, pb.JobExecution.FAILED)
+        await operator.retry(job_id, pb.JobExecution.FAILED)
+
+    assert await all_pending(pump) == ["h2", "h1", "n1", "n2", "l2", "l1"]
+
+
+@pytest.mark.parametrize("fields", TARGETS.values(), ids=TARGETS)
+async def test_executions_have_the_priority_of_their_job_when_it_has_this_target(
+    pump: Device, operator: Operator, fields: dict[str, Any]
+) -> None:
+    await pump.update("n1", pb.JobExecution.FAILED)
+
+    await _create(operator, "high", "HIGH", **fields)
+    await _create(operator, "low", "LOW", **fields)
+
+    assert await all_pending(pump) == ["h1", "h2", "high", "n2", "l1", "l2", "low"]
+
+
+async def test_job_has_its_priority_and_normal_when_the_request_has_none(
+    pump: Device, operator: Operator
+) -> None:
+    expected = {job_id: _number(priority or "NORMAL") for job_id, priority in JOBS.items()}
+
+    listed = (await operator.list()).jobs
+
+    assert {job.job_id: job.priority for job in listed} == expected
+    assert {job_id: (await operator.get(job_id)).priority for job_id in JOBS} == expected
+
+
+async def test_repeated_request_equals_the_first_when_it_states_normal(
+    pump: Device, operator: Operator
+) -> None:
+    for priority in ("NORMAL", ""):
+        for job_id in ("n1", "n2"):
+            await _create(operator, job_id, priority)
+
+    for job_id, priority in (("n1", "HIGH"), ("h1", "NORMAL"), ("h1", ""), ("h1", "LOW")):
+        with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+            await _create(operator, job_id, priority)
+
+
+async def test_priority_is_rejected_when_it_is_unknown(operator: Operator) -> None:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+        await operator.create(job_id="j", target_all=True, priority=4)  # type: ignore[arg-type]
+
+
+async def test_later_pages_leave_no_execution_out_when_the_queue_changes(
+    pump: Device, operator: Operator
+) -> None:
+    page = await pump.pending(limit=3)  # up to n1
+    await pump.update("n1", pb.JobExecution.SUCCEEDED)
+    for priority in ("HIGH", "NORMAL", "LOW"):
+        await _create(operator, f"new-{priority}", priority)
+    await operator.cancel("l1")
+
+    rest = await all_pending(pump, limit=2, page_token=page.next_page_token)
+
+    # The new job with the priority HIGH is before the first page's last execution.
+    assert rest == ["n2", "new-NORMAL", "l2", "new-LOW"]
+
+
+async def test_later_page_stays_at_its_place_when_the_last_execution_is_retried(
+    pump: Device, operator: Operator
+) -> None:
+    page = await pump.pending(limit=3)  # up to n1
+    await pump.update("n1", pb.JobExecution.FAILED)
+    await operator.retry("n1", pb.JobExecution.FAILED)
+
+    assert await all_pending(pump, page_token=page.next_page_token) == ["n2", "n1", "l1", "l2"]
+
+
+async def _page_of_an_earlier_server(
+    database: Database, pump: Device, last: device_pb.DeviceExecution
+) -> list[str]:
+    """The jobs of the page after an execution. Servers without priorities pass no queue_order."""
+    async with request_session(database) as (_, store):
+        rows = await store.list_pending_executions(
+            pump.tenant,
+            device_id=pump.name,
+            after_status="QUEUED",
+            after_queued_at=cast("Any", last.queued_at.ToDatetime(UTC)),
+            after_job_id=last.job_id,
+            limit=10,
+        )
+    return [row["job_id"] for row in rows]
+
+
+async def test_page_of_an_earlier_server_starts_after_its_last_execution(
+    database: Database, pump: Device
+) -> None:
+    for index, job_id in enumerate(QUEUE, start=1):
+        page = await _page_of_an_earlier_server(database, pump, await pump.get(job_id))
+        assert page == QUEUE[index:]
+
+
+async def test_page_of_an_earlier_server_leaves_nothing_out_when_its_last_execution_changes(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    last = await pump.get("n1")
+    await pump.update("n1", pb.JobExecution.FAILED)
+    await operator.retry("n1", pb.JobExecution.FAILED)
+
+    page = await _page_of_an_earlier_server(database, pump, last)
+
+    assert set(page) >= {"n2", "n1", "l1", "l2"}
