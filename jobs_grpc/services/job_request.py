@@ -5,6 +5,7 @@ Equal requests give equal JSON. A new field that has no message type needs nothi
 
 import json
 from collections.abc import Callable
+from datetime import UTC
 from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -32,19 +33,20 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "priority": lambda priority: (
         None if priority == pb.Job.NORMAL else pb.Job.Priority.Name(priority)
     ),
+    "start_at": lambda time: time.ToDatetime(UTC).isoformat(timespec="microseconds"),
 }
 
 
 def job_request(request: pb.CreateJobRequest) -> str:
     """Convert a valid request to JSON, without the fields that are unset.
 
-    `expires_in_hours` is 0 if the job never expires. With a rollout it can be unset: the database
-    then computes it, from the devices at the first call.
+    `expires_in_hours` is 0 if the job never expires. With a rollout or a start time it can be unset:
+    the database then computes it, from what it knows at the first call.
     """
     fields = _fields(request)
     if request.never_expires:
         fields["expires_in_hours"] = 0
-    elif not request.HasField("rollout"):
+    elif not fields.keys() & {"rollout", "start_at"}:
         fields.setdefault("expires_in_hours", DEFAULT_EXPIRES_IN_HOURS)
     return json.dumps(fields)
 

@@ -145,7 +145,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             )
         return pb.CreateJobResponse(
             job_id=job_id,
-            status=pb.Job.IN_PROGRESS,
+            status=row["status"],
             execution_count=row["execution_count"],
             expires_at=timestamp_fields(row["expires_at"]),
             preview=preview_fields(row) if request.validate_only else None,
@@ -341,6 +341,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             expires_at=to_pg_micros(request, "expires_at") if "expires_at" in fields else None,
             labels=json.dumps(dict(request.labels) if "labels" in fields else {}),
             description=request.description if "description" in fields else "",
+            start_at=to_pg_micros(request, "start_at") if "start_at" in fields else None,
         )
         return pb.UpdateJobResponse(job=job_details_fields(row))
 

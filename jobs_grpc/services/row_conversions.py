@@ -75,6 +75,7 @@ def job_fields(row: Row) -> MessageFields:
         "target_device_count": row["target_device_count"],
         "target_failed_in": _failed_in_fields(row["target_failed_in"]),
         "status": _JOB_STATUS_NUMBERS.get(row["status"]),
+        "start_at": timestamp_fields(row["start_at"]),
         "expires_at": timestamp_fields(row["expires_at"]),
         "created_at": timestamp_fields(row["created_at"]),
         "updated_at": timestamp_fields(row["updated_at"]),

@@ -5,6 +5,7 @@ import copy
 import uuid
 from collections.abc import Coroutine
 from datetime import timedelta
+from fractions import Fraction
 from typing import Any, TypeVar
 
 import grpc
@@ -138,6 +139,7 @@ class _Machine(RuleBasedStateMachine):
         stage_criteria=st.lists(st.sampled_from(STAGE_CRITERIA), max_size=1),
         max_in_progress=st.sampled_from([None, None, 1]),
         priority=st.sampled_from(["LOW", "NORMAL", "HIGH"]),
+        start_in=st.sampled_from([None, None, 0, 1, 3]),
     )
     def create(
         self,
@@ -147,6 +149,7 @@ class _Machine(RuleBasedStateMachine):
         stage_criteria: list[Criterion],
         max_in_progress: int | None,
         priority: str,
+        start_in: int | None,
     ) -> str:
         job_id = f"j{len(self._model.jobs)}"
         target = {"target_device_id": device} if device else {"target_all": True}
@@ -164,10 +167,13 @@ class _Machine(RuleBasedStateMachine):
                 rollout=_rollout(rollout, max_in_progress) if rollout else None,
                 failure_criteria=[c.message for c in criteria],
                 priority=pb.Job.Priority.Value(priority),
+                start_at=None if start_in is None else self._time_in(start_in),
                 **target,
             )
         )
-        self._model.create(job_id, devices, rollout, criteria, max_in_progress, priority)
+        self._model.create(
+            job_id, devices, rollout, criteria, max_in_progress, priority, start_in=start_in or 0
+        )
         return job_id
 
     @rule(job_id=jobs, force=st.booleans())
@@ -259,18 +265,22 @@ class _Machine(RuleBasedStateMachine):
     @rule(job_id=jobs, expiry=st.sampled_from(["never", "late", "early"]))
     def update_expiry(self, job_id: str, expiry: str) -> None:
         """`early` is a minute before the rollout can end, and `late` an hour after it."""
-        minimum = self._model.minimum_minutes(job_id)
+        minimum = self._model.jobs[job_id].start_in + self._model.minimum_minutes(job_id)
         minutes = None if expiry == "never" else minimum + 60
         if expiry == "early" and minimum >= 2:
             minutes = minimum - 1
-        expires_at = None
-        if minutes is not None:
-            expires_at = Timestamp()
-            now = self._await(self._database.owner.fetchval("SELECT jobs.now()"))
-            expires_at.FromDatetime(now + timedelta(minutes=float(minutes)))
+        expires_at = None if minutes is None else self._time_in(minutes)
         self._run_both(
             lambda: self._model.update_expiry(job_id, minutes),
             self._operator.update(job_id, "expires_at", expires_at=expires_at),
+        )
+
+    @rule(job_id=jobs, start_in=st.sampled_from([None, 0, 1, 3]))
+    def update_start(self, job_id: str, start_in: int | None) -> None:
+        start_at = None if start_in is None else self._time_in(start_in)
+        self._run_both(
+            lambda: self._model.update_start(job_id, start_in or 0),
+            self._operator.update(job_id, "start_at", start_at=start_at),
         )
 
     @rule()
@@ -399,7 +409,7 @@ class _Machine(RuleBasedStateMachine):
             assert states.count("PENDING") <= pending
         else:
             assert states.count("PENDING") == pending
-        assert sum(stage.released_count for stage in job.stages) == rollout.released
+        assert sum(stage.released_count for stage in job.stages) == expected.released
         if expected.active and not expected.paused and not expected.expired:
             waits = [stage.awaiting_approval for stage in job.stages]
             assert any(waits) == rollout.awaiting_approval
@@ -427,6 +437,13 @@ class _Machine(RuleBasedStateMachine):
             if status not in PENDING | {"HELD"}:
                 key = (job_id, device, attempt)
                 assert self._terminal_statuses.setdefault(key, status) == status
+
+    def _time_in(self, minutes: int | Fraction) -> Timestamp:
+        """The time of the database in this many minutes."""
+        now = self._await(self._database.owner.fetchval("SELECT jobs.now()"))
+        timestamp = Timestamp()
+        timestamp.FromDatetime(now + timedelta(minutes=float(minutes)))
+        return timestamp
 
     def _device(self, name: str) -> Any:
         return self._server.device(self._operator.tenant, name)

@@ -258,9 +258,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     EXPIRY_TOO_EARLY: _ErrorReason.ValueType  # 48
-    """The job expires before its rollout can end, even if every device succeeds at once. The message has
-    the arithmetic; `minSeconds` is the shortest time that the rollout can take from now. Let the job
-    expire later or never, or shorten the stages.
+    """The job expires before it starts, or before its rollout can end, even if every device succeeds at
+    once. The message has the arithmetic; `minSeconds` is the shortest time that the rollout can take
+    from now, or from the start of the job. Let the job expire later or never, or shorten the stages.
 
     Example of an ErrorInfo:
 
@@ -294,7 +294,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     JOB_NOT_DELETABLE: _ErrorReason.ValueType  # 21
-    """The job is IN_PROGRESS or PAUSED, or one of its executions is IN_PROGRESS. `status` is the
+    """The job is active, or one of its executions is IN_PROGRESS. `status` is the
     job's status. Cancel the job with `force`, cancel the executions of a CANCELED job, or wait.
 
     Example of an ErrorInfo:
@@ -367,7 +367,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     EXECUTION_HELD: _ErrorReason.ValueType  # 45
-    """The rollout of the job has not released the execution yet. Wait until it is pending.
+    """The job has not started, or its rollout has not released the execution yet. Wait until it is pending.
 
     Example of an ErrorInfo:
 
@@ -424,8 +424,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     JOB_NOT_ADVANCEABLE: _ErrorReason.ValueType  # 42
-    """The job has no rollout, the stage does not follow the open one, or the job is COMPLETED or
-    CANCELED. The message states which. `status` is the job's status. Read the job.
+    """The job has no rollout, the stage does not follow the open one, the job has not started, or it is
+    COMPLETED or CANCELED. The message states which. `status` is the job's status. Read the job.
 
     Example of an ErrorInfo:
 
@@ -436,8 +436,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     JOB_NOT_UPDATABLE: _ErrorReason.ValueType  # 43
-    """The job is COMPLETED or CANCELED; or the call changes expires_at, and the job has expired. `status`
-    is the job's status. RetryExecutions can set a new expiry.
+    """The job is COMPLETED or CANCELED; the call changes expires_at, and the job has expired; or the call
+    changes start_at, and the job has started. `status` is the job's status. RetryExecutions can set a new
+    expiry.
 
     Example of an ErrorInfo:
 
@@ -847,9 +848,9 @@ Example of an ErrorInfo:
     }
 """
 EXPIRY_TOO_EARLY: ErrorReason.ValueType  # 48
-"""The job expires before its rollout can end, even if every device succeeds at once. The message has
-the arithmetic; `minSeconds` is the shortest time that the rollout can take from now. Let the job
-expire later or never, or shorten the stages.
+"""The job expires before it starts, or before its rollout can end, even if every device succeeds at
+once. The message has the arithmetic; `minSeconds` is the shortest time that the rollout can take
+from now, or from the start of the job. Let the job expire later or never, or shorten the stages.
 
 Example of an ErrorInfo:
 
@@ -883,7 +884,7 @@ Example of an ErrorInfo:
     }
 """
 JOB_NOT_DELETABLE: ErrorReason.ValueType  # 21
-"""The job is IN_PROGRESS or PAUSED, or one of its executions is IN_PROGRESS. `status` is the
+"""The job is active, or one of its executions is IN_PROGRESS. `status` is the
 job's status. Cancel the job with `force`, cancel the executions of a CANCELED job, or wait.
 
 Example of an ErrorInfo:
@@ -956,7 +957,7 @@ Example of an ErrorInfo:
     }
 """
 EXECUTION_HELD: ErrorReason.ValueType  # 45
-"""The rollout of the job has not released the execution yet. Wait until it is pending.
+"""The job has not started, or its rollout has not released the execution yet. Wait until it is pending.
 
 Example of an ErrorInfo:
 
@@ -1013,8 +1014,8 @@ Example of an ErrorInfo:
     }
 """
 JOB_NOT_ADVANCEABLE: ErrorReason.ValueType  # 42
-"""The job has no rollout, the stage does not follow the open one, or the job is COMPLETED or
-CANCELED. The message states which. `status` is the job's status. Read the job.
+"""The job has no rollout, the stage does not follow the open one, the job has not started, or it is
+COMPLETED or CANCELED. The message states which. `status` is the job's status. Read the job.
 
 Example of an ErrorInfo:
 
@@ -1025,8 +1026,9 @@ Example of an ErrorInfo:
     }
 """
 JOB_NOT_UPDATABLE: ErrorReason.ValueType  # 43
-"""The job is COMPLETED or CANCELED; or the call changes expires_at, and the job has expired. `status`
-is the job's status. RetryExecutions can set a new expiry.
+"""The job is COMPLETED or CANCELED; the call changes expires_at, and the job has expired; or the call
+changes start_at, and the job has started. `status` is the job's status. RetryExecutions can set a new
+expiry.
 
 Example of an ErrorInfo:
 

@@ -951,7 +951,7 @@ class JobStage(_message.Message):
 
     @_builtins.property
     def opened_at(self) -> _timestamp_pb2.Timestamp:
-        """The time at which the stage opened. Unset: it has not."""
+        """The time at which the stage opened; before the start of the job, its start_at. Unset: it has not."""
 
     @_builtins.property
     def next_opens_at(self) -> _timestamp_pb2.Timestamp:
@@ -1254,8 +1254,8 @@ class JobExecution(_message.Message):
         REJECTED: JobExecution._Status.ValueType  # 6
         """The device refused, or an operator canceled."""
         HELD: JobExecution._Status.ValueType  # 7
-        """The rollout of the job has not released the execution yet, so the device does not see it. It
-        becomes QUEUED.
+        """The job has not started, or its rollout has not released the execution yet, so the device does not
+        see it. It becomes QUEUED.
         """
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper):
@@ -1278,8 +1278,8 @@ class JobExecution(_message.Message):
     REJECTED: JobExecution.Status.ValueType  # 6
     """The device refused, or an operator canceled."""
     HELD: JobExecution.Status.ValueType  # 7
-    """The rollout of the job has not released the execution yet, so the device does not see it. It
-    becomes QUEUED.
+    """The job has not started, or its rollout has not released the execution yet, so the device does not
+    see it. It becomes QUEUED.
     """
 
     class _EndCause:
@@ -1751,7 +1751,7 @@ class CreateJobResponse(_message.Message):
     job_id: _builtins.str
     """The ID of the job: that of the request, or a generated one."""
     status: Global___Job.Status.ValueType
-    """IN_PROGRESS, the status at creation. GetJob returns the current status."""
+    """The status at creation: IN_PROGRESS or SCHEDULED. GetJob returns the current status."""
     execution_count: _builtins.int
     """The number of targeted devices."""
     @_builtins.property
@@ -1785,6 +1785,7 @@ class ListJobsRequest(_message.Message):
     target_device_id, target_group_id, selector (with an `=` or `in` term), job_id_prefix, created_by,
     document_type, target_all. It reads and skips the jobs that other filters exclude. Filters by time add
     no reads. Filters by status add none either, except PAUSED, and except with selector or job_id_prefix.
+    SCHEDULED, without IN_PROGRESS and PAUSED, reads all jobs of the tenant that are SCHEDULED instead.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2630,12 +2631,14 @@ class UpdateJobRequest(_message.Message):
                                        allow_self_approval cannot.
           labels                       Replaces all labels.
           description                  Replaces the description.
+          start_at                     Only until the job has started; unset: now. Moves expires_at by the
+                                       same time, unless the mask names expires_at.
 
         labels and description can be changed in any status: without other fields, the job can also be
         COMPLETED or CANCELED.
 
-        With expires_at or rollout.stages, the call fails with EXPIRY_TOO_EARLY if the job expires before
-        the rest of its rollout can end. See CreateJobRequest.expires_in_hours.
+        With expires_at, rollout.stages or start_at, the call fails with EXPIRY_TOO_EARLY if the job expires
+        before the rest of its rollout can end. See CreateJobRequest.expires_in_hours.
         """
 
     @_builtins.property

@@ -271,8 +271,8 @@ class JobServiceServicer:
         ABORTED              TARGET_CHANGED
         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
         (1,000,000; without a delay), or the tenant has
-        JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-        (with a delay); or, with validate_only and a target of more than one device,
+        JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
+        or, with validate_only and a target of more than one device,
         this server process already runs a preview of the tenant (with a delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -313,8 +313,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
-        status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+        """Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED executions become REJECTED, with
+        the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
         cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 
         NOT_FOUND            JOB_NOT_FOUND
@@ -338,9 +338,9 @@ class JobServiceServicer:
 
     def RetryExecutions(self, request, context):
         """Queues the next attempt of the executions of a job that are in one of the given statuses and
-        match the other filters: they become QUEUED. The job can be IN_PROGRESS, PAUSED or COMPLETED.
-        A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
-        matches, nothing changes, including expires_at.
+        match the other filters: they become QUEUED. The job can have any status but CANCELED. A
+        COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
+        started. If no execution matches, nothing changes, including expires_at.
         ListExecutionAttempts returns the earlier attempts.
 
         Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
@@ -349,8 +349,7 @@ class JobServiceServicer:
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_RETRYABLE
         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-        JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-        (with a delay)
+        JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -380,7 +379,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseJob(self, request, context):
-        """Pauses a job that is IN_PROGRESS: it becomes PAUSED. From then on, no device starts an
+        """Pauses a job that is IN_PROGRESS or SCHEDULED: it becomes PAUSED. From then on, no device starts an
         execution of the job. StartExecution returns JOB_PAUSED; StartNextExecution and the lists of
         pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
         continue, and a device can still report the end of an execution that it has not started. The
@@ -396,11 +395,12 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeJob(self, request, context):
-        """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
-        nothing changes. With an etag, a repeated call can't end a newer pause.
+        """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS, or SCHEDULED before its start_at. If
+        the job is not PAUSED, nothing changes. With an etag, a repeated call can't end a newer pause.
 
         Resets the counts of the failure criteria to 0: only failures after this call count. Release
-        rates, bake_time and advance_after continue where the pause stopped them.
+        rates, bake_time and advance_after continue where the pause stopped them. A job whose start_at
+        passed during the pause starts with this call.
 
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
@@ -412,7 +412,8 @@ class JobServiceServicer:
 
     def AdvanceJob(self, request, context):
         """Opens the next stage of a rollout now, even if the gate of the open stage is not met. Does not
-        replace a required approval. The job can be IN_PROGRESS or PAUSED, and keeps that status.
+        replace a required approval. The job can be IN_PROGRESS or PAUSED, and keeps that
+        status; it must have started.
 
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
@@ -435,7 +436,7 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateJob(self, request, context):
-        """Changes the settings of a job that is IN_PROGRESS or PAUSED. If the mask has only labels and
+        """Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
         description, the job can have any status. Takes effect at once.
 
         NOT_FOUND            JOB_NOT_FOUND
@@ -459,8 +460,8 @@ class JobServiceServicer:
         """Watches a job. Sends its current state, and the new state about a second after a change, or
         0.3 seconds if the same server process made it; at most seven times per second. Changes in
         between are skipped. The stream ends after the state in
-        which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
-        of the database.
+        which the job is COMPLETED or CANCELED, not when it is PAUSED or SCHEDULED. The stream survives a
+        restart of the database.
 
         NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
         UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.

@@ -118,8 +118,8 @@ class JobServiceStub:
       ABORTED              TARGET_CHANGED
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
-                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-                           (with a delay); or, with validate_only and a target of more than one device,
+                           JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
+                           or, with validate_only and a target of more than one device,
                            this server process already runs a preview of the tenant (with a delay)
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
@@ -144,8 +144,8 @@ class JobServiceStub:
                            be empty
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
-    """Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
-    status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+    """Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED executions become REJECTED, with
+    the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
     cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 
       NOT_FOUND            JOB_NOT_FOUND
@@ -161,9 +161,9 @@ class JobServiceStub:
     """
     RetryExecutions: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]
     """Queues the next attempt of the executions of a job that are in one of the given statuses and
-    match the other filters: they become QUEUED. The job can be IN_PROGRESS, PAUSED or COMPLETED.
-    A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
-    matches, nothing changes, including expires_at.
+    match the other filters: they become QUEUED. The job can have any status but CANCELED. A
+    COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
+    started. If no execution matches, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
 
     Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
@@ -172,8 +172,7 @@ class JobServiceStub:
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RETRYABLE
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-                           (with a delay)
+                           JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay)
     """
     ListExecutionAttempts: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListExecutionAttemptsRequest, _jobs_pb2.ListExecutionAttemptsResponse]
     """Lists the attempts of one execution, the current one first: by execution_number,
@@ -191,7 +190,7 @@ class JobServiceStub:
       FAILED_PRECONDITION  JOB_NOT_DELETABLE
     """
     PauseJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]
-    """Pauses a job that is IN_PROGRESS: it becomes PAUSED. From then on, no device starts an
+    """Pauses a job that is IN_PROGRESS or SCHEDULED: it becomes PAUSED. From then on, no device starts an
     execution of the job. StartExecution returns JOB_PAUSED; StartNextExecution and the lists of
     pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
     continue, and a device can still report the end of an execution that it has not started. The
@@ -203,11 +202,12 @@ class JobServiceStub:
       ABORTED              JOB_CHANGED
     """
     ResumeJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]
-    """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
-    nothing changes. With an etag, a repeated call can't end a newer pause.
+    """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS, or SCHEDULED before its start_at. If
+    the job is not PAUSED, nothing changes. With an etag, a repeated call can't end a newer pause.
 
     Resets the counts of the failure criteria to 0: only failures after this call count. Release
-    rates, bake_time and advance_after continue where the pause stopped them.
+    rates, bake_time and advance_after continue where the pause stopped them. A job whose start_at
+    passed during the pause starts with this call.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
@@ -215,7 +215,8 @@ class JobServiceStub:
     """
     AdvanceJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.AdvanceJobRequest, _jobs_pb2.AdvanceJobResponse]
     """Opens the next stage of a rollout now, even if the gate of the open stage is not met. Does not
-    replace a required approval. The job can be IN_PROGRESS or PAUSED, and keeps that status.
+    replace a required approval. The job can be IN_PROGRESS or PAUSED, and keeps that
+    status; it must have started.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
@@ -230,7 +231,7 @@ class JobServiceStub:
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
     """
     UpdateJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.UpdateJobResponse]
-    """Changes the settings of a job that is IN_PROGRESS or PAUSED. If the mask has only labels and
+    """Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
     description, the job can have any status. Takes effect at once.
 
       NOT_FOUND            JOB_NOT_FOUND
@@ -246,8 +247,8 @@ class JobServiceStub:
     """Watches a job. Sends its current state, and the new state about a second after a change, or
     0.3 seconds if the same server process made it; at most seven times per second. Changes in
     between are skipped. The stream ends after the state in
-    which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
-    of the database.
+    which the job is COMPLETED or CANCELED, not when it is PAUSED or SCHEDULED. The stream survives a
+    restart of the database.
 
       NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
@@ -349,8 +350,8 @@ class JobServiceAsyncStub(JobServiceStub):
       ABORTED              TARGET_CHANGED
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
-                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-                           (with a delay); or, with validate_only and a target of more than one device,
+                           JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
+                           or, with validate_only and a target of more than one device,
                            this server process already runs a preview of the tenant (with a delay)
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
@@ -375,8 +376,8 @@ class JobServiceAsyncStub(JobServiceStub):
                            be empty
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
-    status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+    """Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED executions become REJECTED, with
+    the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
     cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 
       NOT_FOUND            JOB_NOT_FOUND
@@ -392,9 +393,9 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     RetryExecutions: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]  # type: ignore[assignment]
     """Queues the next attempt of the executions of a job that are in one of the given statuses and
-    match the other filters: they become QUEUED. The job can be IN_PROGRESS, PAUSED or COMPLETED.
-    A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
-    matches, nothing changes, including expires_at.
+    match the other filters: they become QUEUED. The job can have any status but CANCELED. A
+    COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
+    started. If no execution matches, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
 
     Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
@@ -403,8 +404,7 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RETRYABLE
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-                           JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-                           (with a delay)
+                           JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay)
     """
     ListExecutionAttempts: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListExecutionAttemptsRequest, _jobs_pb2.ListExecutionAttemptsResponse]  # type: ignore[assignment]
     """Lists the attempts of one execution, the current one first: by execution_number,
@@ -422,7 +422,7 @@ class JobServiceAsyncStub(JobServiceStub):
       FAILED_PRECONDITION  JOB_NOT_DELETABLE
     """
     PauseJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]  # type: ignore[assignment]
-    """Pauses a job that is IN_PROGRESS: it becomes PAUSED. From then on, no device starts an
+    """Pauses a job that is IN_PROGRESS or SCHEDULED: it becomes PAUSED. From then on, no device starts an
     execution of the job. StartExecution returns JOB_PAUSED; StartNextExecution and the lists of
     pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
     continue, and a device can still report the end of an execution that it has not started. The
@@ -434,11 +434,12 @@ class JobServiceAsyncStub(JobServiceStub):
       ABORTED              JOB_CHANGED
     """
     ResumeJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ResumeJobRequest, _jobs_pb2.ResumeJobResponse]  # type: ignore[assignment]
-    """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
-    nothing changes. With an etag, a repeated call can't end a newer pause.
+    """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS, or SCHEDULED before its start_at. If
+    the job is not PAUSED, nothing changes. With an etag, a repeated call can't end a newer pause.
 
     Resets the counts of the failure criteria to 0: only failures after this call count. Release
-    rates, bake_time and advance_after continue where the pause stopped them.
+    rates, bake_time and advance_after continue where the pause stopped them. A job whose start_at
+    passed during the pause starts with this call.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
@@ -446,7 +447,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     AdvanceJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.AdvanceJobRequest, _jobs_pb2.AdvanceJobResponse]  # type: ignore[assignment]
     """Opens the next stage of a rollout now, even if the gate of the open stage is not met. Does not
-    replace a required approval. The job can be IN_PROGRESS or PAUSED, and keeps that status.
+    replace a required approval. The job can be IN_PROGRESS or PAUSED, and keeps that
+    status; it must have started.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
@@ -461,7 +463,7 @@ class JobServiceAsyncStub(JobServiceStub):
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
     """
     UpdateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.UpdateJobResponse]  # type: ignore[assignment]
-    """Changes the settings of a job that is IN_PROGRESS or PAUSED. If the mask has only labels and
+    """Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
     description, the job can have any status. Takes effect at once.
 
       NOT_FOUND            JOB_NOT_FOUND
@@ -477,8 +479,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """Watches a job. Sends its current state, and the new state about a second after a change, or
     0.3 seconds if the same server process made it; at most seven times per second. Changes in
     between are skipped. The stream ends after the state in
-    which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
-    of the database.
+    which the job is COMPLETED or CANCELED, not when it is PAUSED or SCHEDULED. The stream survives a
+    restart of the database.
 
       NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
       UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
@@ -583,8 +585,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           ABORTED              TARGET_CHANGED
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                                (1,000,000; without a delay), or the tenant has
-                               JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-                               (with a delay); or, with validate_only and a target of more than one device,
+                               JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
+                               or, with validate_only and a target of more than one device,
                                this server process already runs a preview of the tenant (with a delay)
         """
 
@@ -633,8 +635,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.CancelJobResponse, _abc.Awaitable[_jobs_pb2.CancelJobResponse]]:
-        """Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
-        status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+        """Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED executions become REJECTED, with
+        the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
         cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 
           NOT_FOUND            JOB_NOT_FOUND
@@ -662,9 +664,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.RetryExecutionsResponse, _abc.Awaitable[_jobs_pb2.RetryExecutionsResponse]]:
         """Queues the next attempt of the executions of a job that are in one of the given statuses and
-        match the other filters: they become QUEUED. The job can be IN_PROGRESS, PAUSED or COMPLETED.
-        A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
-        matches, nothing changes, including expires_at.
+        match the other filters: they become QUEUED. The job can have any status but CANCELED. A
+        COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
+        started. If no execution matches, nothing changes, including expires_at.
         ListExecutionAttempts returns the earlier attempts.
 
         Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
@@ -673,8 +675,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_RETRYABLE
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-                               JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-                               (with a delay)
+                               JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay)
         """
 
     @_abc_1.abstractmethod
@@ -710,7 +711,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.PauseJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.PauseJobResponse, _abc.Awaitable[_jobs_pb2.PauseJobResponse]]:
-        """Pauses a job that is IN_PROGRESS: it becomes PAUSED. From then on, no device starts an
+        """Pauses a job that is IN_PROGRESS or SCHEDULED: it becomes PAUSED. From then on, no device starts an
         execution of the job. StartExecution returns JOB_PAUSED; StartNextExecution and the lists of
         pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
         continue, and a device can still report the end of an execution that it has not started. The
@@ -728,11 +729,12 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ResumeJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ResumeJobResponse, _abc.Awaitable[_jobs_pb2.ResumeJobResponse]]:
-        """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
-        nothing changes. With an etag, a repeated call can't end a newer pause.
+        """Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS, or SCHEDULED before its start_at. If
+        the job is not PAUSED, nothing changes. With an etag, a repeated call can't end a newer pause.
 
         Resets the counts of the failure criteria to 0: only failures after this call count. Release
-        rates, bake_time and advance_after continue where the pause stopped them.
+        rates, bake_time and advance_after continue where the pause stopped them. A job whose start_at
+        passed during the pause starts with this call.
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
@@ -746,7 +748,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.AdvanceJobResponse, _abc.Awaitable[_jobs_pb2.AdvanceJobResponse]]:
         """Opens the next stage of a rollout now, even if the gate of the open stage is not met. Does not
-        replace a required approval. The job can be IN_PROGRESS or PAUSED, and keeps that status.
+        replace a required approval. The job can be IN_PROGRESS or PAUSED, and keeps that
+        status; it must have started.
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
@@ -773,7 +776,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.UpdateJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.UpdateJobResponse, _abc.Awaitable[_jobs_pb2.UpdateJobResponse]]:
-        """Changes the settings of a job that is IN_PROGRESS or PAUSED. If the mask has only labels and
+        """Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
         description, the job can have any status. Takes effect at once.
 
           NOT_FOUND            JOB_NOT_FOUND
@@ -801,8 +804,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Watches a job. Sends its current state, and the new state about a second after a change, or
         0.3 seconds if the same server process made it; at most seven times per second. Changes in
         between are skipped. The stream ends after the state in
-        which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
-        of the database.
+        which the job is COMPLETED or CANCELED, not when it is PAUSED or SCHEDULED. The stream survives a
+        restart of the database.
 
           NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
           UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.

@@ -10,7 +10,8 @@ SELECT
     j.target_group_id,
     j.target_all,
     jobs.job_status_text_at(
-        j.status, j.expires_at, p.in_progress, j.paused_at, j.start_at, jobs.now()
+        j.status, j.expires_at, p.in_progress, j.paused_at,
+        j.start_at IS NOT NULL AND j.start_at > jobs.read_time(), jobs.now()
     ) AS status,
     j.expires_at,
     j.created_by,

@@ -235,9 +235,9 @@ const (
 	//	  "metadata": { "stage": "0", "groupId": "nort", "tenantId": "demo" }
 	//	}
 	ErrorReason_STAGE_EMPTY ErrorReason = 47
-	// The job expires before its rollout can end, even if every device succeeds at once. The message has
-	// the arithmetic; `minSeconds` is the shortest time that the rollout can take from now. Let the job
-	// expire later or never, or shorten the stages.
+	// The job expires before it starts, or before its rollout can end, even if every device succeeds at
+	// once. The message has the arithmetic; `minSeconds` is the shortest time that the rollout can take
+	// from now, or from the start of the job. Let the job expire later or never, or shorten the stages.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -268,7 +268,7 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_RETRYABLE ErrorReason = 20
-	// The job is IN_PROGRESS or PAUSED, or one of its executions is IN_PROGRESS. `status` is the
+	// The job is active, or one of its executions is IN_PROGRESS. `status` is the
 	// job's status. Cancel the job with `force`, cancel the executions of a CANCELED job, or wait.
 	//
 	// Example of an ErrorInfo:
@@ -335,7 +335,7 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "status": "CANCELED", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_RESUMABLE ErrorReason = 33
-	// The rollout of the job has not released the execution yet. Wait until it is pending.
+	// The job has not started, or its rollout has not released the execution yet. Wait until it is pending.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -387,8 +387,8 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "stage": "1", "tenantId": "demo" }
 	//	}
 	ErrorReason_STAGE_NOT_APPROVABLE ErrorReason = 39
-	// The job has no rollout, the stage does not follow the open one, or the job is COMPLETED or
-	// CANCELED. The message states which. `status` is the job's status. Read the job.
+	// The job has no rollout, the stage does not follow the open one, the job has not started, or it is
+	// COMPLETED or CANCELED. The message states which. `status` is the job's status. Read the job.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -398,8 +398,9 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "status": "COMPLETED", "tenantId": "demo" }
 	//	}
 	ErrorReason_JOB_NOT_ADVANCEABLE ErrorReason = 42
-	// The job is COMPLETED or CANCELED; or the call changes expires_at, and the job has expired. `status`
-	// is the job's status. RetryExecutions can set a new expiry.
+	// The job is COMPLETED or CANCELED; the call changes expires_at, and the job has expired; or the call
+	// changes start_at, and the job has started. `status` is the job's status. RetryExecutions can set a new
+	// expiry.
 	//
 	// Example of an ErrorInfo:
 	//

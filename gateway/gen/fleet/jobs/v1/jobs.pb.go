@@ -528,8 +528,8 @@ const (
 	JobExecution_TIMED_OUT JobExecution_Status = 5
 	// The device refused, or an operator canceled.
 	JobExecution_REJECTED JobExecution_Status = 6
-	// The rollout of the job has not released the execution yet, so the device does not see it. It
-	// becomes QUEUED.
+	// The job has not started, or its rollout has not released the execution yet, so the device does not
+	// see it. It becomes QUEUED.
 	JobExecution_HELD JobExecution_Status = 7
 )
 
@@ -1868,7 +1868,7 @@ type JobStage struct {
 	ExecutionCounts *ExecutionCounts `protobuf:"bytes,4,opt,name=execution_counts,json=executionCounts,proto3" json:"execution_counts,omitempty"`
 	// The number of the stage's executions that are released, whatever their status is now.
 	ReleasedCount int32 `protobuf:"varint,5,opt,name=released_count,json=releasedCount,proto3" json:"released_count,omitempty"`
-	// The time at which the stage opened. Unset: it has not.
+	// The time at which the stage opened; before the start of the job, its start_at. Unset: it has not.
 	OpenedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=opened_at,json=openedAt,proto3" json:"opened_at,omitempty"`
 	// The time at which the next stage opens by bake_time or advance_after, if it is known and the job
 	// is not paused. Reports of devices can make it earlier.
@@ -3114,7 +3114,7 @@ type CreateJobResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the job: that of the request, or a generated one.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	// IN_PROGRESS, the status at creation. GetJob returns the current status.
+	// The status at creation: IN_PROGRESS or SCHEDULED. GetJob returns the current status.
 	Status Job_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
 	// The number of targeted devices.
 	ExecutionCount int32 `protobuf:"varint,3,opt,name=execution_count,json=executionCount,proto3" json:"execution_count,omitempty"`
@@ -3195,6 +3195,7 @@ func (x *CreateJobResponse) GetPreview() *TargetPreview {
 // target_device_id, target_group_id, selector (with an `=` or `in` term), job_id_prefix, created_by,
 // document_type, target_all. It reads and skips the jobs that other filters exclude. Filters by time add
 // no reads. Filters by status add none either, except PAUSED, and except with selector or job_id_prefix.
+// SCHEDULED, without IN_PROGRESS and PAUSED, reads all jobs of the tenant that are SCHEDULED instead.
 type ListJobsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only jobs in this status. STATUS_UNSPECIFIED: all. PAUSED also reads the jobs that are
@@ -4792,12 +4793,14 @@ type UpdateJobRequest struct {
 	//	                             allow_self_approval cannot.
 	//	labels                       Replaces all labels.
 	//	description                  Replaces the description.
+	//	start_at                     Only until the job has started; unset: now. Moves expires_at by the
+	//	                             same time, unless the mask names expires_at.
 	//
 	// labels and description can be changed in any status: without other fields, the job can also be
 	// COMPLETED or CANCELED.
 	//
-	// With expires_at or rollout.stages, the call fails with EXPIRY_TOO_EARLY if the job expires before
-	// the rest of its rollout can end. See CreateJobRequest.expires_in_hours.
+	// With expires_at, rollout.stages or start_at, the call fails with EXPIRY_TOO_EARLY if the job expires
+	// before the rest of its rollout can end. See CreateJobRequest.expires_in_hours.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// The Job.etag that the job must have. Empty: any.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -5851,11 +5854,11 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\acomment\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xc8\x012\n" +
 	"^[^\\x00]*$R\acomment\"<\n" +
 	"\x14ApproveStageResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xc2\b\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xce\b\n" +
 	"\x10UpdateJobRequest\x129\n" +
-	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\xc0\x01\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x82\x01\xbaH\x7f\xc8\x01\x01\xe2\x01y\x12\n" +
-	"expires_at\x12\x1bin_progress_timeout_minutes\x12\x10failure_criteria\x12\x17rollout.max_in_progress\x12\x0erollout.stages\x12\x06labels\x12\vdescriptionR\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\xcc\x01\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x8e\x01\xbaH\x8a\x01\xc8\x01\x01\xe2\x01\x83\x01\x12\n" +
+	"expires_at\x12\x1bin_progress_timeout_minutes\x12\x10failure_criteria\x12\x17rollout.max_in_progress\x12\x0erollout.stages\x12\x06labels\x12\vdescription\x12\bstart_atR\n" +
 	"updateMask\x12'\n" +
 	"\x04etag\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
 	"^[^\\x00]*$R\x04etag\x12N\n" +

@@ -127,8 +127,8 @@ type JobServiceClient interface {
 	//	ABORTED              TARGET_CHANGED
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
-	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-	//	                     (with a delay); or, with validate_only and a target of more than one device,
+	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
+	//	                     or, with validate_only and a target of more than one device,
 	//	                     this server process already runs a preview of the tenant (with a delay)
 	CreateJob(ctx context.Context, in *CreateJobRequest, opts ...grpc.CallOption) (*CreateJobResponse, error)
 	// Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -149,8 +149,8 @@ type JobServiceClient interface {
 	//	                     DEVICE_NOT_FOUND, only without a job_id and if the first page would
 	//	                     be empty
 	ListJobExecutions(ctx context.Context, in *ListJobExecutionsRequest, opts ...grpc.CallOption) (*ListJobExecutionsResponse, error)
-	// Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
-	// status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+	// Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED executions become REJECTED, with
+	// the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
 	// cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
@@ -164,9 +164,9 @@ type JobServiceClient interface {
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
 	CancelExecution(ctx context.Context, in *CancelExecutionRequest, opts ...grpc.CallOption) (*CancelExecutionResponse, error)
 	// Queues the next attempt of the executions of a job that are in one of the given statuses and
-	// match the other filters: they become QUEUED. The job can be IN_PROGRESS, PAUSED or COMPLETED.
-	// A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
-	// matches, nothing changes, including expires_at.
+	// match the other filters: they become QUEUED. The job can have any status but CANCELED. A
+	// COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
+	// started. If no execution matches, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
 	//
 	// Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
@@ -175,8 +175,7 @@ type JobServiceClient interface {
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-	//	                     (with a delay)
+	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay)
 	RetryExecutions(ctx context.Context, in *RetryExecutionsRequest, opts ...grpc.CallOption) (*RetryExecutionsResponse, error)
 	// Lists the attempts of one execution, the current one first: by execution_number,
 	// descending.
@@ -191,7 +190,7 @@ type JobServiceClient interface {
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE
 	DeleteJob(ctx context.Context, in *DeleteJobRequest, opts ...grpc.CallOption) (*DeleteJobResponse, error)
-	// Pauses a job that is IN_PROGRESS: it becomes PAUSED. From then on, no device starts an
+	// Pauses a job that is IN_PROGRESS or SCHEDULED: it becomes PAUSED. From then on, no device starts an
 	// execution of the job. StartExecution returns JOB_PAUSED; StartNextExecution and the lists of
 	// pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
 	// continue, and a device can still report the end of an execution that it has not started. The
@@ -202,18 +201,20 @@ type JobServiceClient interface {
 	//	FAILED_PRECONDITION  JOB_NOT_PAUSABLE
 	//	ABORTED              JOB_CHANGED
 	PauseJob(ctx context.Context, in *PauseJobRequest, opts ...grpc.CallOption) (*PauseJobResponse, error)
-	// Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
-	// nothing changes. With an etag, a repeated call can't end a newer pause.
+	// Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS, or SCHEDULED before its start_at. If
+	// the job is not PAUSED, nothing changes. With an etag, a repeated call can't end a newer pause.
 	//
 	// Resets the counts of the failure criteria to 0: only failures after this call count. Release
-	// rates, bake_time and advance_after continue where the pause stopped them.
+	// rates, bake_time and advance_after continue where the pause stopped them. A job whose start_at
+	// passed during the pause starts with this call.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
 	//	ABORTED              JOB_CHANGED
 	ResumeJob(ctx context.Context, in *ResumeJobRequest, opts ...grpc.CallOption) (*ResumeJobResponse, error)
 	// Opens the next stage of a rollout now, even if the gate of the open stage is not met. Does not
-	// replace a required approval. The job can be IN_PROGRESS or PAUSED, and keeps that status.
+	// replace a required approval. The job can be IN_PROGRESS or PAUSED, and keeps that
+	// status; it must have started.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
@@ -226,7 +227,7 @@ type JobServiceClient interface {
 	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
 	ApproveStage(ctx context.Context, in *ApproveStageRequest, opts ...grpc.CallOption) (*ApproveStageResponse, error)
-	// Changes the settings of a job that is IN_PROGRESS or PAUSED. If the mask has only labels and
+	// Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
 	// description, the job can have any status. Takes effect at once.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
@@ -240,8 +241,8 @@ type JobServiceClient interface {
 	// Watches a job. Sends its current state, and the new state about a second after a change, or
 	// 0.3 seconds if the same server process made it; at most seven times per second. Changes in
 	// between are skipped. The stream ends after the state in
-	// which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
-	// of the database.
+	// which the job is COMPLETED or CANCELED, not when it is PAUSED or SCHEDULED. The stream survives a
+	// restart of the database.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
@@ -529,8 +530,8 @@ type JobServiceServer interface {
 	//	ABORTED              TARGET_CHANGED
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
-	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-	//	                     (with a delay); or, with validate_only and a target of more than one device,
+	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
+	//	                     or, with validate_only and a target of more than one device,
 	//	                     this server process already runs a preview of the tenant (with a delay)
 	CreateJob(context.Context, *CreateJobRequest) (*CreateJobResponse, error)
 	// Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -551,8 +552,8 @@ type JobServiceServer interface {
 	//	                     DEVICE_NOT_FOUND, only without a job_id and if the first page would
 	//	                     be empty
 	ListJobExecutions(context.Context, *ListJobExecutionsRequest) (*ListJobExecutionsResponse, error)
-	// Cancels a job that is IN_PROGRESS or PAUSED. Its QUEUED executions become REJECTED, with the
-	// status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+	// Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED executions become REJECTED, with
+	// the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
 	// cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
@@ -566,9 +567,9 @@ type JobServiceServer interface {
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
 	CancelExecution(context.Context, *CancelExecutionRequest) (*CancelExecutionResponse, error)
 	// Queues the next attempt of the executions of a job that are in one of the given statuses and
-	// match the other filters: they become QUEUED. The job can be IN_PROGRESS, PAUSED or COMPLETED.
-	// A COMPLETED job becomes IN_PROGRESS, or PAUSED if it finished during a pause. If no execution
-	// matches, nothing changes, including expires_at.
+	// match the other filters: they become QUEUED. The job can have any status but CANCELED. A
+	// COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
+	// started. If no execution matches, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
 	//
 	// Executions with the end_cause DEVICE_REMOVED are queued again as well; repeat DeleteDevices to
@@ -577,8 +578,7 @@ type JobServiceServer interface {
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
-	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) jobs IN_PROGRESS or PAUSED
-	//	                     (with a delay)
+	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay)
 	RetryExecutions(context.Context, *RetryExecutionsRequest) (*RetryExecutionsResponse, error)
 	// Lists the attempts of one execution, the current one first: by execution_number,
 	// descending.
@@ -593,7 +593,7 @@ type JobServiceServer interface {
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE
 	DeleteJob(context.Context, *DeleteJobRequest) (*DeleteJobResponse, error)
-	// Pauses a job that is IN_PROGRESS: it becomes PAUSED. From then on, no device starts an
+	// Pauses a job that is IN_PROGRESS or SCHEDULED: it becomes PAUSED. From then on, no device starts an
 	// execution of the job. StartExecution returns JOB_PAUSED; StartNextExecution and the lists of
 	// pending executions skip QUEUED executions of the job. Executions that are IN_PROGRESS
 	// continue, and a device can still report the end of an execution that it has not started. The
@@ -604,18 +604,20 @@ type JobServiceServer interface {
 	//	FAILED_PRECONDITION  JOB_NOT_PAUSABLE
 	//	ABORTED              JOB_CHANGED
 	PauseJob(context.Context, *PauseJobRequest) (*PauseJobResponse, error)
-	// Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS. If the job is IN_PROGRESS,
-	// nothing changes. With an etag, a repeated call can't end a newer pause.
+	// Ends the pause of a job that is PAUSED: it becomes IN_PROGRESS, or SCHEDULED before its start_at. If
+	// the job is not PAUSED, nothing changes. With an etag, a repeated call can't end a newer pause.
 	//
 	// Resets the counts of the failure criteria to 0: only failures after this call count. Release
-	// rates, bake_time and advance_after continue where the pause stopped them.
+	// rates, bake_time and advance_after continue where the pause stopped them. A job whose start_at
+	// passed during the pause starts with this call.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RESUMABLE, GATE_NOT_MET
 	//	ABORTED              JOB_CHANGED
 	ResumeJob(context.Context, *ResumeJobRequest) (*ResumeJobResponse, error)
 	// Opens the next stage of a rollout now, even if the gate of the open stage is not met. Does not
-	// replace a required approval. The job can be IN_PROGRESS or PAUSED, and keeps that status.
+	// replace a required approval. The job can be IN_PROGRESS or PAUSED, and keeps that
+	// status; it must have started.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_ADVANCEABLE, APPROVAL_REQUIRED
@@ -628,7 +630,7 @@ type JobServiceServer interface {
 	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
 	ApproveStage(context.Context, *ApproveStageRequest) (*ApproveStageResponse, error)
-	// Changes the settings of a job that is IN_PROGRESS or PAUSED. If the mask has only labels and
+	// Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
 	// description, the job can have any status. Takes effect at once.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
@@ -642,8 +644,8 @@ type JobServiceServer interface {
 	// Watches a job. Sends its current state, and the new state about a second after a change, or
 	// 0.3 seconds if the same server process made it; at most seven times per second. Changes in
 	// between are skipped. The stream ends after the state in
-	// which the job is COMPLETED or CANCELED, not when it is PAUSED. The stream survives a restart
-	// of the database.
+	// which the job is COMPLETED or CANCELED, not when it is PAUSED or SCHEDULED. The stream survives a
+	// restart of the database.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND, also after the job is deleted
 	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.

@@ -192,7 +192,8 @@ BEGIN
                       j.status, j.expires_at,
                       (SELECT p.in_progress FROM jobs.job_progress p
                        WHERE p.tenant_id = p_tenant_id AND p.job_id = j.job_id),
-                      j.paused_at, j.start_at, jobs.now()
+                      j.paused_at, j.start_at IS NOT NULL AND j.start_at > jobs.read_time(),
+                      jobs.now()
                   ) = ANY (p_statuses))
             ORDER BY j.created_at DESC, j.job_id DESC
             LIMIT v_end

@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION jobs.job_status_text_at(
     expires_at timestamptz,
     in_progress integer,
     paused_at timestamptz,
-    start_at timestamptz,
+    is_scheduled boolean,  -- the start of the job is ahead
     at timestamptz
 ) RETURNS text
 -- A cast of the enum to text would keep the planner from inlining the function.
@@ -15,6 +15,6 @@ RETURN CASE
     WHEN jobs.job_status_at(status, expires_at, in_progress, at) = 'COMPLETED' THEN 'COMPLETED'
     WHEN status = 'CANCELED' THEN 'CANCELED'
     WHEN paused_at IS NOT NULL THEN 'PAUSED'
-    WHEN start_at > at THEN 'SCHEDULED'
+    WHEN is_scheduled THEN 'SCHEDULED'
     ELSE 'IN_PROGRESS'
 END;

@@ -40,7 +40,7 @@ BEGIN
     -- A separate statement, so that its snapshot is newer than the lock.
     SELECT jobs.job_status_at(j.status, j.expires_at, in_progress, locked_at),
            jobs.job_status_text_at(
-               j.status, j.expires_at, in_progress, j.paused_at, j.start_at, locked_at
+               j.status, j.expires_at, in_progress, j.paused_at, j.start_at > locked_at, locked_at
            ),
            j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.start_at, j.revision
     INTO status, status_text, canceled_at, force_canceled, expires_at, paused_at, start_at, revision
