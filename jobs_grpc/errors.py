@@ -510,7 +510,9 @@ class JobNotUpdatable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="
         if status in FINISHED_STATUSES:
             message = f"Cannot update job {job_id} in status {status}"
         elif changes_start:
-            message = f"Job {job_id} has started, so its start_at can't change; PauseJob can stop it"
+            message = (
+                f"Job {job_id} has started, so its start_at can't change; PauseJob can stop it"
+            )
         else:
             message = f"Job {job_id} has expired; RetryExecutions can set a new expiry"
         super().__init__(message, jobId=job_id, status=status)

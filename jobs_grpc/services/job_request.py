@@ -40,8 +40,8 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
 def job_request(request: pb.CreateJobRequest) -> str:
     """Convert a valid request to JSON, without the fields that are unset.
 
-    `expires_in_hours` is 0 if the job never expires. With a rollout or a start time it can be unset:
-    the database then computes it, from what it knows at the first call.
+    `expires_in_hours` is 0 if the job never expires. With a rollout or a start time, it can be
+    unset: the database then computes it, from what it knows at the first call.
     """
     fields = _fields(request)
     if request.never_expires:

@@ -10,11 +10,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
+from tests.services.test_watch_pending import watch
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
 from tests.support.server import Server, running_server
-from tests.services.test_watch_pending import watch
 from tests.support.waiting import TIMEOUT, wait_until
 
 FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
@@ -174,7 +174,9 @@ async def test_expiry_counts_from_the_start(
 async def test_release_rate_counts_from_the_start(
     database: Database, operator: Operator, pump: Device
 ) -> None:
-    await create(database, operator, rollout=stages(pb.Stage(releases_per_minute=1, remainder=True)))
+    await create(
+        database, operator, rollout=stages(pb.Stage(releases_per_minute=1, remainder=True))
+    )
 
     await database.pass_time(HOUR)
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(held=2)
@@ -219,7 +221,9 @@ async def test_approval_before_the_start_opens_the_next_stage_at_the_start(
     job = await server.operator(operator.tenant, "anna").approve("j", 0)
 
     assert [stage.state for stage in job.stages] == [pb.JobStage.PASSED, pb.JobStage.OPEN]
-    assert {stage.opened_at.ToNanoseconds() for stage in job.stages} == {job.start_at.ToNanoseconds()}
+    assert {stage.opened_at.ToNanoseconds() for stage in job.stages} == {
+        job.start_at.ToNanoseconds()
+    }
     assert job.execution_counts == pb.ExecutionCounts(held=2)
     assert job.status == pb.Job.SCHEDULED
     await database.pass_time(HOUR)
@@ -304,7 +308,9 @@ async def test_release_rate_counts_from_the_resume_when_the_start_passes_during_
 async def test_rate_that_changes_before_the_start_releases_nothing(
     database: Database, operator: Operator, pump: Device
 ) -> None:
-    await create(database, operator, rollout=stages(pb.Stage(releases_per_minute=1, remainder=True)))
+    await create(
+        database, operator, rollout=stages(pb.Stage(releases_per_minute=1, remainder=True))
+    )
     await database.pass_time(HOUR / 2)
 
     await operator.update("j", "rollout.stages", rollout=stages(pb.Stage(remainder=True)))
@@ -489,7 +495,9 @@ async def test_default_expiry_of_a_long_rollout_counts_from_the_start(
     database: Database, operator: Operator, pump: Device
 ) -> None:
     # Two devices at one per minute: rounded up to an hour.
-    await create(database, operator, rollout=stages(pb.Stage(releases_per_minute=1, remainder=True)))
+    await create(
+        database, operator, rollout=stages(pb.Stage(releases_per_minute=1, remainder=True))
+    )
 
     job = await operator.get("j")
 
@@ -503,9 +511,7 @@ async def test_expiry_before_the_start_is_rejected(
 
     with expect_failure(FAILED_PRECONDITION, "EXPIRY_TOO_EARLY") as failure:
         await operator.update("j", "expires_at", expires_at=await time_in(database, HOUR / 2))
-    assert failure.message == (
-        "The job expires before it starts. Let it expire later or never"
-    )
+    assert failure.message == ("The job expires before it starts. Let it expire later or never")
 
 
 async def test_retry_before_the_start_counts_its_expiry_from_the_start(

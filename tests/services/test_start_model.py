@@ -61,9 +61,7 @@ async def session(database: Database) -> AsyncIterator[asyncpg.Connection]:
                 " coalesce(nullif(current_setting('test.now', true), '')::timestamptz,"
                 " pg_catalog.now())"
             )
-            await stack.enter_async_context(
-                replaced_function(database, f"jobs.{name}", definition)
-            )
+            await stack.enter_async_context(replaced_function(database, f"jobs.{name}", definition))
         yield connection
 
 
@@ -241,7 +239,7 @@ class _Run:
         """Let the job expire before, at or after the end of its rollout, or before its start."""
         job = self._job
         earliest = job.start_in + (self._model.minimum_minutes(self._job_id) if job.active else 0)
-        minutes = earliest + self._rng.choice((-1, 0, _HALF, 60))
+        minutes = Fraction(earliest + self._rng.choice((-1, 0, _HALF, 60)))
         if minutes <= 0:
             return
         await self._run_both(
@@ -265,14 +263,18 @@ class _Run:
     async def _retry(self) -> None:
         hours = self._rng.choice((None, 2))
         retried: list[int] = []
-        if await self._run_both(
-            lambda: retried.append(
-                self._model.retry(self._job_id, {*RETRYABLE}, set(), set(), hours is not None)
-            ),
-            "retry_executions($1, $2, $3, $4, false, NULL)",
-            sorted(RETRYABLE),
-            hours,
-        ) and retried[0] and hours:
+        if (
+            await self._run_both(
+                lambda: retried.append(
+                    self._model.retry(self._job_id, {*RETRYABLE}, set(), set(), hours is not None)
+                ),
+                "retry_executions($1, $2, $3, $4, false, NULL)",
+                sorted(RETRYABLE),
+                hours,
+            )
+            and retried[0]
+            and hours
+        ):
             self._job.expires_in = self._job.start_in + 60 * hours
 
     async def _report(self, device: str, status: str | None) -> None:
@@ -402,7 +404,7 @@ def _stage(stage: Stage, is_last: bool) -> dict[str, Any]:
         fields |= {
             "min_succeeded_percent": stage.min_succeeded_percent,
             "bake_seconds": int(60 * stage.bake) or None,
-            "advance_after_seconds": stage.advance_after and int(60 * stage.advance_after),
+            "advance_after_seconds": int(60 * (stage.advance_after or 0)) or None,
             "require_approval": stage.require_approval or None,
         }
     return {"display_name": "", **{name: v for name, v in fields.items() if v is not None}}

@@ -172,7 +172,13 @@ class _Machine(RuleBasedStateMachine):
             )
         )
         self._model.create(
-            job_id, devices, rollout, criteria, max_in_progress, priority, start_in=start_in or 0
+            job_id,
+            devices,
+            rollout,
+            criteria,
+            max_in_progress,
+            start_in=start_in or 0,
+            priority=priority,
         )
         return job_id
 
