@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.support.cli import Shell
+from tests.support.callers import Operator
+from tests.support.cli import Shell, cells
 from tests.support.database import Database
 
 
@@ -28,3 +29,17 @@ async def test_list_prints_note_when_no_jobs_match(shell: Shell) -> None:
 
     assert (listed.code, len(listed.out.splitlines())) == (0, 1)
     assert listed.err == "no jobs\n"
+
+
+async def test_list_and_get_show_that_a_job_is_scheduled(
+    shell: Shell, operator: Operator, database: Database
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+    start_at = await database.owner.fetchval("SELECT jobs.now() + interval '1 hour'")
+    await operator.create(job_id="later", target_all=True, start_at=start_at)
+
+    listed = await shell("list", "--status", "SCHEDULED")
+    got = await shell("get", "later")
+
+    assert cells(listed.out.splitlines()[1])[:2] == ["later", "SCHEDULED"]
+    assert "status        SCHEDULED\n" in got.out

@@ -107,6 +107,16 @@ def test_job_display_shows_the_whole_pause_and_the_next_steps() -> None:
     ]
 
 
+def test_job_display_says_when_a_scheduled_job_starts() -> None:
+    job = pb.Job(job_id="fw-2", document_type="firmware", target_all=True, status=pb.Job.SCHEDULED)
+    job.start_at.FromDatetime(datetime.now(UTC) + timedelta(hours=2, seconds=0.9))
+
+    lines = display(job)
+
+    assert lines[0].endswith(" SCHEDULED")
+    assert lines[-1] in ("Starts in 2:00:00", "Starts in 1:59:59")
+
+
 def test_job_display_names_the_next_steps_when_a_gate_is_not_met() -> None:
     job = paused_job(pb.Pause.GATE_NOT_MET, "stage 0 is finished")
 

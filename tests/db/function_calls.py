@@ -218,6 +218,37 @@ async def _hold(c: asyncpg.Connection, p: Probe) -> None:
     await _execute(c, *held, (_HELD_STAGE, p.tenant), (_HELD_JOB, p.tenant))
 
 
+# Three jobs that have not started, and j1, which has.
+_START = """
+    UPDATE jobs.jobs SET start_at = created_at WHERE tenant_id = $1 AND job_id = 'j1'
+"""
+_SCHEDULED = """
+    INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_device_id,
+        target_all, created_at, updated_at, start_at, release_since)
+    SELECT $1, 'scheduled' || n, 'reboot', '{}', $2, false, now(), now(), start_at, start_at
+    FROM generate_series(1, 3) n, (SELECT now() + interval '1 day') s (start_at)
+"""
+_SCHEDULED_EXECUTIONS = """
+    INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
+    SELECT $1, 'scheduled' || n, $2, now() - interval '1 year', now() FROM generate_series(1, 3) n
+"""
+_SCHEDULED_PROGRESS = """
+    INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
+    SELECT $1, 'scheduled' || n, 1 FROM generate_series(1, 3) n
+"""
+
+
+async def _schedule(c: asyncpg.Connection, p: Probe) -> None:
+    """Schedule three jobs. Their executions are the first in the queue of the device."""
+    await _execute(
+        c,
+        (_START, p.tenant),
+        (_SCHEDULED, p.tenant, p.device),
+        (_SCHEDULED_EXECUTIONS, p.tenant, p.device),
+        (_SCHEDULED_PROGRESS, p.tenant),
+    )
+
+
 _NO_APPROVALS = "UPDATE jobs.job_stages SET require_approval = false WHERE tenant_id = $1"
 
 
@@ -322,6 +353,9 @@ CASES = {
         for name, values in _LIST_FILTERS.items()
     },
     # The jobs of a label are counted up to 1,000.
+    "list_jobs: scheduled": Case(
+        "list_jobs", 40, _list_jobs(statuses=["SCHEDULED"]), prepare=_schedule, as_owner=True
+    ),
     "list_jobs: rare label after a common one": Case(
         "list_jobs", 1100, _list_jobs(selector=_selector(env=["prod"], wave=["rare"]))
     ),
@@ -472,6 +506,13 @@ CASES = {
     "stages_due": Case(
         "stages_due", 100, _search("stages_due"), prepare=_add_stages, as_owner=True
     ),
+    "count_scheduled_jobs": Case(
+        "count_scheduled_jobs",
+        10,
+        lambda c, p: c.fetch("SELECT jobs.count_scheduled_jobs(10000)"),
+        prepare=_schedule,
+        as_owner=True,
+    ),
     "stopped_rollouts": Case(
         "stopped_rollouts",
         100,
@@ -574,6 +615,14 @@ CASES = {
     ),
     "update_executions: start next": Case(
         "update_executions", 60, lambda c, p: _start_next(c, p, p.device), reads_skipped=True
+    ),
+    "update_executions: start next behind scheduled jobs": Case(
+        "update_executions",
+        80,
+        lambda c, p: _start_next(c, p, p.device),
+        prepare=_schedule,
+        reads_skipped=True,
+        as_owner=True,
     ),
     "update_executions: start next behind a held execution": Case(
         "update_executions",

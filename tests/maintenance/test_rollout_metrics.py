@@ -130,3 +130,26 @@ async def test_server_that_sweeps_serves_the_counts(
     assert read.value("jobs_rollouts_paused", cause="GATE_NOT_MET") == 0
     assert read.value("jobs_rollouts_awaiting_approval") == 0
     assert read.value("jobs_rollouts_canceled_last_hour") == 0
+
+
+async def test_scheduled_jobs_are_counted_until_they_start_or_end(
+    database: Database, operator: Operator
+) -> None:
+    start_at = await database.owner.fetchval("SELECT jobs.now() + interval '1 hour'")
+    for job_id in ("starts", "canceled", "paused", "completed"):
+        target = "d00002" if job_id == "completed" else "d00001"
+        await operator.create(job_id=job_id, target_device_id=target, start_at=start_at)
+    await operator.create(job_id="running", target_all=True)
+    async with Sweeper(database.owner_dsn) as sweeper:
+        await sweeper.run_stages()
+        assert sweeper.scheduled_jobs == 4
+
+        await operator.cancel("canceled")
+        await operator.pause("paused")
+        await operator.cancel_execution("completed", "d00002")
+        await sweeper.run_stages()
+        assert sweeper.scheduled_jobs == 1
+
+        await database.pass_time(3600)
+        await sweeper.run_stages()
+        assert sweeper.scheduled_jobs == 0

@@ -4,11 +4,13 @@ A release adds its new statuses and settings to `create_features`; those that th
 knows too do no harm.
 """
 
+import time
 from typing import Any, TypeAlias
 
 import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.chaos.history import History
 from tests.chaos.system import System
@@ -31,8 +33,9 @@ _APPROVED = pb.Rollout(
         pb.Stage(remainder=True),
     ]
 )
-# Paused by an operator, and by a failure criterion.
-_PAUSED = ("paused", "tripped")
+# Paused by an operator and by a failure criterion, and not started.
+_NOT_STARTABLE = ("paused", "tripped", "scheduled", "scheduled-stages")
+_TOMORROW = Timestamp(seconds=int(time.time()) + 24 * 3600)
 _CRITERION = pb.FailureCriterion(count=1, failure_codes=["E1"])
 
 
@@ -56,6 +59,8 @@ async def create_features(system: System, server: int) -> list[str]:
         "paused": {},
         "tripped": {"failure_criteria": [_CRITERION]},
         "canceled": {"rollout": _STAGED},
+        "scheduled": {"start_at": _TOMORROW},
+        "scheduled-stages": {"start_at": _TOMORROW, "rollout": _STAGED},
     }
     for job_id, fields in requests.items():
         request = pb.CreateJobRequest(
@@ -160,8 +165,10 @@ async def _make(history: History, server: int, call: Any, request: Any, metadata
             result.cancel()
         else:
             await result
-        if method == "StartExecution" and request.job_id in _PAUSED:
-            history.add_violation("a device started an execution of a paused job", f"{request}")
+        if method == "StartExecution" and request.job_id in _NOT_STARTABLE:
+            history.add_violation(
+                "a device started a job that is paused or scheduled", f"{request}"
+            )
     except grpc.aio.AioRpcError as e:
         if e.code() in _FORBIDDEN:
             text = f"{method} on server {server}: {request}: {e.code().name} {e.details()}"
