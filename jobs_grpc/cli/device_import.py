@@ -19,8 +19,8 @@ from jobs_grpc.config import read_dsn
 from jobs_grpc.contract.field_rules import check
 from jobs_grpc.db.device_import import DeviceRow, TooManyLabels, import_devices
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
-from jobs_grpc.services.device_update import check_time_zone
 from jobs_grpc.services.selectors import check_labels
+from jobs_grpc.services.time_zones import check_time_zone
 
 _COLUMNS = {"device_id", "group_id", "time_zone"}
 _LABEL = "label:"

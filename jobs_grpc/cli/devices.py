@@ -173,7 +173,7 @@ def _add_label(commands: Subparsers) -> None:
         "--time-zone",
         type=arguments.text,
         metavar="ZONE",
-        help="IANA name of the time zone, such as Europe/Berlin; '' clears it",
+        help="time zone, such as Europe/Berlin or UTC; '' clears it",
     )
     groups = parser.add_mutually_exclusive_group()
     groups.add_argument(

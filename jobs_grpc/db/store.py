@@ -179,8 +179,14 @@ class Store:
         labels: str = "{}",
         description: str = "",
         start_at: PgMicros | None = None,
+        start_windows: list[int] | None = None,
+        window_time_zone: str | None = None,
+        retry_policy: str | None = None,
     ) -> Row:
-        """See update_job.sql; `rollout`, `failure_criteria` and `labels` are JSON."""
+        """See update_job.sql.
+
+        `rollout`, `failure_criteria`, `labels` and `retry_policy` are JSON.
+        """
         return (await self._write("update_job", locals()))[0]
 
     async def cancel_execution(

@@ -1,8 +1,6 @@
 """Checks of UpdateDevices, and its arguments for the database."""
 
-import functools
 import json
-import zoneinfo
 from collections import Counter
 from dataclasses import dataclass
 
@@ -12,6 +10,7 @@ from jobs_grpc.contract.field_rules import check
 from jobs_grpc.errors import InvalidField, Violation, name_ids
 from jobs_grpc.limits.fair_slots import Pause
 from jobs_grpc.services.selectors import check_labels
+from jobs_grpc.services.time_zones import check_time_zone
 from jobs_grpc.services.validation import raise_for_violations
 
 # Devices that are checked between two pauses: about 0.5 ms, with 8 labels each.
@@ -81,19 +80,3 @@ def _check_not_removed(
         for key in request.remove_labels
         if key in device.labels
     ]
-
-
-def check_time_zone(name: str, field: str = "time_zone") -> list[Violation]:
-    """Check the name of a time zone. It may be empty."""
-    if not name or name in _time_zones():
-        return []
-    return [Violation(field, f"{field} must be an IANA time zone, such as Europe/Berlin")]
-
-
-@functools.cache
-def _time_zones() -> frozenset[str]:
-    """Return the names of the IANA database of this host.
-
-    Not those of pg_timezone_names: PostgreSQL reads all its files for each query on it.
-    """
-    return frozenset(zoneinfo.available_timezones())

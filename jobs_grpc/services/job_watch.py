@@ -13,6 +13,7 @@ from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.services.batch_reader import BatchReader, Encode
 from jobs_grpc.services.response_pages import MAX_RESPONSE_BYTES
 from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES, job_details_fields
+from jobs_grpc.services.schedule import MAX_SCHEDULE_BYTES
 from jobs_grpc.services.targets import MAX_TARGET_BYTES
 from jobs_grpc.services.watch_group import Changed
 from jobs_grpc.services.watch_hub import POLL_INTERVAL, WatchHub
@@ -48,7 +49,13 @@ class JobWatch:
         self._store = store
         self._memory = memory
         # The rows of a statement fit the bytes that are reserved for it.
-        max_job_bytes = max_document_bytes + MAX_DETAILS_BYTES + MAX_TARGET_BYTES + MAX_LABELS_BYTES
+        max_job_bytes = (
+            max_document_bytes
+            + MAX_DETAILS_BYTES
+            + MAX_TARGET_BYTES
+            + MAX_LABELS_BYTES
+            + MAX_SCHEDULE_BYTES
+        )
         self._jobs_per_statement = max(1, MAX_RESPONSE_BYTES // max_job_bytes)
         self.hub = WatchHub(self._changed_fingerprints, interval, stopping)
         store.on_write(self.hub.note_write)

@@ -27,7 +27,7 @@ from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services import validation
 from jobs_grpc.services.execution_page import append_executions
 from jobs_grpc.services.job_request import DEFAULT_EXPIRES_IN_HOURS, job_request
-from jobs_grpc.services.job_update import changed_rollout, check_update
+from jobs_grpc.services.job_update import changed_rollout, changed_schedule, check_update
 from jobs_grpc.services.job_watch import JobWatch
 from jobs_grpc.services.page_tokens import (
     check_job,
@@ -54,6 +54,7 @@ from jobs_grpc.services.row_conversions import (
     timestamp_fields,
     to_pg_micros,
 )
+from jobs_grpc.services.schedule import check_schedule
 from jobs_grpc.services.selectors import ID_KEYS, Selector, check_labels, parse_field
 from jobs_grpc.services.struct_json import to_json
 from jobs_grpc.services.targets import (
@@ -114,6 +115,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         violations += check_failure_criteria(
             request.failure_criteria, with_stages=request.HasField("rollout")
         )
+        violations += check_schedule(request)
         validation.raise_for_violations(violations)
 
         caller = current_principal()
@@ -341,7 +343,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             expires_at=to_pg_micros(request, "expires_at") if "expires_at" in fields else None,
             labels=json.dumps(dict(request.labels) if "labels" in fields else {}),
             description=request.description if "description" in fields else "",
-            start_at=to_pg_micros(request, "start_at") if "start_at" in fields else None,
+            **changed_schedule(request),
         )
         return pb.UpdateJobResponse(job=job_details_fields(row))
 

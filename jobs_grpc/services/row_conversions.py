@@ -12,6 +12,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from jobs_grpc.db.store import PgMicros, Row
+from jobs_grpc.services.schedule import retry_policy_fields, start_window_fields
 from jobs_grpc.services.struct_json import document_from_json, from_json
 
 if TYPE_CHECKING:
@@ -75,7 +76,6 @@ def job_fields(row: Row) -> MessageFields:
         "target_device_count": row["target_device_count"],
         "target_failed_in": _failed_in_fields(row["target_failed_in"]),
         "status": _JOB_STATUS_NUMBERS.get(row["status"]),
-        "start_at": timestamp_fields(row["start_at"]),
         "expires_at": timestamp_fields(row["expires_at"]),
         "created_at": timestamp_fields(row["created_at"]),
         "updated_at": timestamp_fields(row["updated_at"]),
@@ -88,6 +88,9 @@ def job_fields(row: Row) -> MessageFields:
         "trip": _trip_message(row["trip"]),
         "labels": row["labels"] and json.loads(row["labels"]),
         "priority": row["priority"],
+        "start_at": timestamp_fields(row["start_at"]),
+        "start_windows": start_window_fields(row["start_windows"] or ()),
+        "retry_policy": retry_policy_fields(row["retry_policy"]),
     }
     for name in _JOB_COLUMNS:
         fields[name] = row[name]

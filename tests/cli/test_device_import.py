@@ -148,7 +148,7 @@ async def test_import_names_lines_with_invalid_labels_and_imports_nothing(
     assert result.code == 2
     assert result.err.splitlines() == [
         "jobs-grpc: nothing was imported:",
-        "fleet.csv:3: time_zone must be an IANA time zone, such as Europe/Berlin",
+        "fleet.csv:3: time_zone must be an IANA time zone such as Europe/Berlin, or UTC",
         'fleet.csv:4: labels["a"] must be at most 63 characters without control characters',
     ]
     assert await _devices(database, tenant) == []

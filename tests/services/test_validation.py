@@ -45,7 +45,7 @@ INVALID: list[tuple[str, dict[str, Any], set[str]]] = [
     ("list", {"limit": -1}, {"limit"}),
     ("list", {"limit": 201}, {"limit"}),
     ("list", {"offset": -1}, {"offset"}),
-    ("list", {"status": 5}, {"status"}),
+    ("list", {"status": 6}, {"status"}),
     ("list", {"status": -1}, {"status"}),
     ("list", {"status": 2**31 - 1}, {"status"}),
     ("list", {"limit": 0, "offset": -1, "status": 9}, {"limit", "offset", "status"}),

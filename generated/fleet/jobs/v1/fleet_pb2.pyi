@@ -55,7 +55,7 @@ class Device(_message.Message):
     device_id: _builtins.str
     """The ID of the device, unique in the tenant."""
     time_zone: _builtins.str
-    """The IANA name of the time zone, such as "Europe/Berlin". Empty: unknown."""
+    """The time zone: a name with a "/" in the IANA database, such as "Europe/Berlin", or UTC. Empty: unknown."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The labels, at most 32."""

@@ -478,6 +478,8 @@ class RetryPolicy(_message.Message):
 
     When more than 20 devices and more than 10 percent of the released executions have needed a retry,
     failures are final: Job.is_retry_budget_exhausted.
+
+    At most 4 KiB, encoded as protobuf.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -519,8 +521,8 @@ class RetryRule(_message.Message):
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
         """The statuses of the failures: FAILED, TIMED_OUT or REJECTED. TIMED_OUT is the timeout of an
-        execution that was IN_PROGRESS. No statuses: FAILED and TIMED_OUT, and REJECTED if there are
-        failure_codes.
+        execution that was IN_PROGRESS. REJECTED needs failure_codes, none of them empty. No statuses:
+        FAILED and TIMED_OUT, and REJECTED if there are such codes.
         """
 
     @_builtins.property
@@ -2633,12 +2635,18 @@ class UpdateJobRequest(_message.Message):
           description                  Replaces the description.
           start_at                     Only until the job has started; unset: now. Moves expires_at by the
                                        same time, unless the mask names expires_at.
+          start_windows                Replaces all windows; none: devices can start at any time. A job
+                                       without windows gets the time zone UTC, unless the mask names
+                                       window_time_zone.
+          window_time_zone             Needs start windows. DEVICE only if the job was created with it.
+          retry_policy                 Replaces all rules; none: no further retries. Attempts that are
+                                       QUEUED already stay.
 
         labels and description can be changed in any status: without other fields, the job can also be
         COMPLETED or CANCELED.
 
-        With expires_at, rollout.stages or start_at, the call fails with EXPIRY_TOO_EARLY if the job expires
-        before the rest of its rollout can end. See CreateJobRequest.expires_in_hours.
+        With expires_at, rollout.stages, start_at or start_windows, the call fails with EXPIRY_TOO_EARLY if
+        the job expires before the rest of its rollout can end. See CreateJobRequest.expires_in_hours.
         """
 
     @_builtins.property

@@ -75,7 +75,8 @@ class MethodRules(_message.Message):
         """At most one document."""
         JOB: MethodRules._Content.ValueType  # 1
         """A job: 100 KiB of rollout, failure criteria and their states, 15 KiB of labels and description, up to
-        23 KiB of target, and a document of the maximum size in a typical encoding.
+        23 KiB of target, 6 KiB of start windows and retry policy, and a document of the maximum size in a
+        typical encoding.
         """
         FAILURE_SUMMARY: MethodRules._Content.ValueType  # 2
         """100 counts of failures, each with the IDs of five devices."""
@@ -89,7 +90,8 @@ class MethodRules(_message.Message):
     """At most one document."""
     JOB: MethodRules.Content.ValueType  # 1
     """A job: 100 KiB of rollout, failure criteria and their states, 15 KiB of labels and description, up to
-    23 KiB of target, and a document of the maximum size in a typical encoding.
+    23 KiB of target, 6 KiB of start windows and retry policy, and a document of the maximum size in a
+    typical encoding.
     """
     FAILURE_SUMMARY: MethodRules.Content.ValueType  # 2
     """100 counts of failures, each with the IDs of five devices."""

@@ -31,7 +31,7 @@ type Device struct {
 	DeviceId string `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	// The labels, at most 32.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The IANA name of the time zone, such as "Europe/Berlin". Empty: unknown.
+	// The time zone: a name with a "/" in the IANA database, such as "Europe/Berlin", or UTC. Empty: unknown.
 	TimeZone string `protobuf:"bytes,3,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	// The groups that the device is a member of, in order: at most 1,000 of them.
 	GroupIds []string `protobuf:"bytes,4,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`

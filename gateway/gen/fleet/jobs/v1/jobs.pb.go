@@ -1221,6 +1221,8 @@ func (x *StartWindow) GetDuration() *durationpb.Duration {
 //
 // When more than 20 devices and more than 10 percent of the released executions have needed a retry,
 // failures are final: Job.is_retry_budget_exhausted.
+//
+// At most 4 KiB, encoded as protobuf.
 type RetryPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The rules.
@@ -1270,8 +1272,8 @@ func (x *RetryPolicy) GetRules() []*RetryRule {
 type RetryRule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The statuses of the failures: FAILED, TIMED_OUT or REJECTED. TIMED_OUT is the timeout of an
-	// execution that was IN_PROGRESS. No statuses: FAILED and TIMED_OUT, and REJECTED if there are
-	// failure_codes.
+	// execution that was IN_PROGRESS. REJECTED needs failure_codes, none of them empty. No statuses:
+	// FAILED and TIMED_OUT, and REJECTED if there are such codes.
 	Statuses []JobExecution_Status `protobuf:"varint,1,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"statuses,omitempty"`
 	// The failure codes. An empty one means failures without a code. No codes: all.
 	FailureCodes []string `protobuf:"bytes,2,rep,name=failure_codes,json=failureCodes,proto3" json:"failure_codes,omitempty"`
@@ -4795,12 +4797,18 @@ type UpdateJobRequest struct {
 	//	description                  Replaces the description.
 	//	start_at                     Only until the job has started; unset: now. Moves expires_at by the
 	//	                             same time, unless the mask names expires_at.
+	//	start_windows                Replaces all windows; none: devices can start at any time. A job
+	//	                             without windows gets the time zone UTC, unless the mask names
+	//	                             window_time_zone.
+	//	window_time_zone             Needs start windows. DEVICE only if the job was created with it.
+	//	retry_policy                 Replaces all rules; none: no further retries. Attempts that are
+	//	                             QUEUED already stay.
 	//
 	// labels and description can be changed in any status: without other fields, the job can also be
 	// COMPLETED or CANCELED.
 	//
-	// With expires_at, rollout.stages or start_at, the call fails with EXPIRY_TOO_EARLY if the job expires
-	// before the rest of its rollout can end. See CreateJobRequest.expires_in_hours.
+	// With expires_at, rollout.stages, start_at or start_windows, the call fails with EXPIRY_TOO_EARLY if
+	// the job expires before the rest of its rollout can end. See CreateJobRequest.expires_in_hours.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// The Job.etag that the job must have. Empty: any.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -5854,11 +5862,11 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\acomment\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xc8\x012\n" +
 	"^[^\\x00]*$R\acomment\"<\n" +
 	"\x14ApproveStageResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xce\b\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xfd\b\n" +
 	"\x10UpdateJobRequest\x129\n" +
-	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\xcc\x01\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\x8e\x01\xbaH\x8a\x01\xc8\x01\x01\xe2\x01\x83\x01\x12\n" +
-	"expires_at\x12\x1bin_progress_timeout_minutes\x12\x10failure_criteria\x12\x17rollout.max_in_progress\x12\x0erollout.stages\x12\x06labels\x12\vdescription\x12\bstart_atR\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\xfb\x01\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskB\xbd\x01\xbaH\xb9\x01\xc8\x01\x01\xe2\x01\xb2\x01\x12\n" +
+	"expires_at\x12\x1bin_progress_timeout_minutes\x12\x10failure_criteria\x12\x17rollout.max_in_progress\x12\x0erollout.stages\x12\x06labels\x12\vdescription\x12\bstart_at\x12\rstart_windows\x12\x10window_time_zone\x12\fretry_policyR\n" +
 	"updateMask\x12'\n" +
 	"\x04etag\x18\x03 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
 	"^[^\\x00]*$R\x04etag\x12N\n" +

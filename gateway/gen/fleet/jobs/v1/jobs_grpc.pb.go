@@ -111,9 +111,9 @@ type JobServiceClient interface {
 	// With a job_id, the call is safe to repeat: the same request, of any user, returns the
 	// response of the first call, even if the job or its targets have changed since or a new job
 	// would exceed a limit. Requests that state a default or leave it out are the same, except
-	// that with a rollout, an unset expiry and the same expiry stated are different. A different request
-	// with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
-	// deleted job that has not been purged yet.
+	// that with a rollout, a start time or start windows, an unset expiry and the same expiry stated
+	// are different. A different request with the same job_id returns JOB_ALREADY_EXISTS. So does any
+	// request with the job_id of a deleted job that has not been purged yet.
 	//
 	// With a rollout, the devices start stage by stage. Executions that are not released yet are
 	// HELD. With failure_criteria, the job stops by itself when too many devices fail.
@@ -514,9 +514,9 @@ type JobServiceServer interface {
 	// With a job_id, the call is safe to repeat: the same request, of any user, returns the
 	// response of the first call, even if the job or its targets have changed since or a new job
 	// would exceed a limit. Requests that state a default or leave it out are the same, except
-	// that with a rollout, an unset expiry and the same expiry stated are different. A different request
-	// with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
-	// deleted job that has not been purged yet.
+	// that with a rollout, a start time or start windows, an unset expiry and the same expiry stated
+	// are different. A different request with the same job_id returns JOB_ALREADY_EXISTS. So does any
+	// request with the job_id of a deleted job that has not been purged yet.
 	//
 	// With a rollout, the devices start stage by stage. Executions that are not released yet are
 	// HELD. With failure_criteria, the job stops by itself when too many devices fail.

@@ -98,7 +98,8 @@ const (
 	// At most one document.
 	MethodRules_CONTENT_UNSPECIFIED MethodRules_Content = 0
 	// A job: 100 KiB of rollout, failure criteria and their states, 15 KiB of labels and description, up to
-	// 23 KiB of target, and a document of the maximum size in a typical encoding.
+	// 23 KiB of target, 6 KiB of start windows and retry policy, and a document of the maximum size in a
+	// typical encoding.
 	MethodRules_JOB MethodRules_Content = 1
 	// 100 counts of failures, each with the IDs of five devices.
 	MethodRules_FAILURE_SUMMARY MethodRules_Content = 2
@@ -312,7 +313,7 @@ const file_fleet_jobs_v1_options_proto_rawDesc = "" +
 	"\x03ANY\x10\x06\x1a?\u0089#\x06viewer\u0089#\boperator\u0089#\bapprover\u0089#\x05admin\u0089#\x06device\u0089#\x06bridge\"e\n" +
 	"\aContent\x12\x17\n" +
 	"\x13CONTENT_UNSPECIFIED\x10\x00\x12\x0f\n" +
-	"\x03JOB\x10\x01\x1a\x06ȉ#\x80\xa0\f\x12\x1b\n" +
+	"\x03JOB\x10\x01\x1a\x06ȉ#\x80\xd0\f\x12\x1b\n" +
 	"\x0fFAILURE_SUMMARY\x10\x02\x1a\x06ȉ#\x80\x80 \x12\x13\n" +
 	"\x06DEVICE\x10\x03\x1a\aȉ#\x80\x80\x80\x02:T\n" +
 	"\x06method\x12\x1e.google.protobuf.MethodOptions\x18\x96\xb1\x04 \x01(\v2\x1a.fleet.jobs.v1.MethodRulesR\x06method:K\n" +

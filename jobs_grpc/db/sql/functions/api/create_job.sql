@@ -67,7 +67,7 @@ BEGIN
              target_all, expires_in_hours, expires_at, in_progress_timeout_minutes, created_by,
              created_at, updated_at, request, has_failure_criteria, max_in_progress, start_at,
              release_since, target_selector, target_device_count, target_failed_in, labels,
-             description, priority)
+             description, priority, start_windows, window_time_zone, retry_policy)
         VALUES
             (p_tenant_id, p_job_id, p_request ->> 'document_type', p_document_params,
              v_target_device_id, v_target_group_id, v_target_all, v_expires_in_hours, v_expires_at,
@@ -78,7 +78,9 @@ BEGIN
              p_request ->> 'target_selector',
              (p_request -> 'target_device_ids' -> 'count')::integer, p_request -> 'target_failed_in',
              p_request -> 'labels', p_request ->> 'description',
-             2 - v_queue_order)  -- of Job.Priority
+             2 - v_queue_order,  -- of Job.Priority
+             translate(p_request ->> 'start_windows', '[]', '{}')::integer[],
+             nullif(p_request ->> 'window_time_zone', 'DEVICE'), p_request -> 'retry_policy')
         ON CONFLICT (tenant_id, job_id) DO NOTHING;
         v_exists := NOT FOUND;
     END IF;

@@ -16,7 +16,11 @@ CREATE OR REPLACE FUNCTION jobs.update_job(
     p_expires_at timestamptz DEFAULT NULL,  -- NULL: never
     p_labels jsonb DEFAULT '{}',
     p_description text DEFAULT '',
-    p_start_at timestamptz DEFAULT NULL     -- NULL, or a time that has passed: now
+    p_start_at timestamptz DEFAULT NULL,    -- NULL, or a time that has passed: now
+    -- The next three are written by services/schedule.py.
+    p_start_windows integer[] DEFAULT NULL,  -- NULL: none
+    p_window_time_zone text DEFAULT NULL,    -- 'DEVICE': that of each device
+    p_retry_policy jsonb DEFAULT NULL        -- NULL or []: none
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
 -- settings: lookup

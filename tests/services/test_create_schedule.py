@@ -1,0 +1,371 @@
+"""Start times, start windows, retry policies and priorities: checks and repeats of CreateJob."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc import StatusCode
+
+from jobs_grpc.services.schedule import MAX_POLICY_BYTES, MAX_SCHEDULE_BYTES
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+
+FAILED, TIMED_OUT, REJECTED = (
+    *(pb.JobExecution.FAILED, pb.JobExecution.TIMED_OUT, pb.JobExecution.REJECTED),
+)
+MONDAY, SUNDAY = pb.StartWindow.MONDAY, pb.StartWindow.SUNDAY
+NIGHT = pb.StartWindow(start_time="22:00", duration=Duration(seconds=6 * 3600))
+
+
+def _window(**fields: Any) -> pb.StartWindow:
+    window = pb.StartWindow(**{"start_time": "22:00"} | fields)
+    if not window.HasField("duration"):
+        window.duration.FromSeconds(6 * 3600)
+    return window
+
+
+def _policy(*rules: dict[str, Any]) -> pb.RetryPolicy:
+    return pb.RetryPolicy(rules=[pb.RetryRule(**{"max_attempts": 3} | rule) for rule in rules])
+
+
+def _in(**time: float) -> Timestamp:
+    return Timestamp(seconds=int((datetime.now(UTC) + timedelta(**time)).timestamp()))
+
+
+@pytest.fixture
+async def fleet(database: Database, operator: Operator) -> Operator:
+    await database.add_devices(operator.tenant, 1)
+    await database.set_time_offset(0)
+    return operator
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"start_windows": [_window(start_time="24:00")]}, "start_windows[0].start_time"),
+        ({"start_windows": [NIGHT, _window(start_time="7:00")]}, "start_windows[1].start_time"),
+        ({"start_windows": [_window(start_time="٠٧:00")]}, "start_windows[0].start_time"),
+        ({"start_windows": [_window(start_time="")]}, "start_windows[0].start_time"),
+        ({"start_windows": [_window(days=[MONDAY, MONDAY])]}, "start_windows[0].days"),
+        ({"start_windows": [_window(days=[0])]}, "start_windows[0].days"),
+        ({"start_windows": [_window(days=[8])]}, "start_windows[0].days"),
+        (
+            {"start_windows": [_window(duration=Duration(seconds=899))]},
+            "start_windows[0].duration",
+        ),
+        (
+            {"start_windows": [_window(duration=Duration(seconds=86_401))]},
+            "start_windows[0].duration",
+        ),
+        (
+            {"start_windows": [_window(duration=Duration(seconds=930))]},
+            "start_windows[0].duration",
+        ),
+        (
+            {"start_windows": [pb.StartWindow(start_time="22:00")]},
+            "start_windows[0].duration",
+        ),
+        ({"start_windows": [NIGHT] * 15}, "start_windows"),
+        ({"start_windows": [NIGHT], "window_time_zone": "CET"}, "window_time_zone"),
+        ({"start_windows": [NIGHT], "window_time_zone": "Europe/Berlin1"}, "window_time_zone"),
+        ({"start_windows": [NIGHT], "window_time_zone": "device"}, "window_time_zone"),
+        ({"window_time_zone": "UTC"}, "window_time_zone"),
+        ({"window_time_zone": "DEVICE"}, "window_time_zone"),
+        ({"retry_policy": _policy({"max_attempts": 1})}, "retry_policy.rules[0].max_attempts"),
+        ({"retry_policy": _policy({"max_attempts": 11})}, "retry_policy.rules[0].max_attempts"),
+        (
+            {"retry_policy": pb.RetryPolicy(rules=[pb.RetryRule()])},
+            "retry_policy.rules[0].max_attempts",
+        ),
+        (
+            {"retry_policy": _policy({}, {"statuses": [pb.JobExecution.SUCCEEDED]})},
+            "retry_policy.rules[1].statuses",
+        ),
+        (
+            {"retry_policy": _policy({"statuses": [FAILED, REJECTED]})},
+            "retry_policy.rules[0].failure_codes",
+        ),
+        (
+            {"retry_policy": _policy({"statuses": [REJECTED], "failure_codes": ["BUSY", ""]})},
+            "retry_policy.rules[0].failure_codes",
+        ),
+        (
+            {"retry_policy": _policy({"failure_codes": ["a b"]})},
+            "retry_policy.rules[0].failure_codes[0]",
+        ),
+        (
+            {"retry_policy": _policy({"initial_backoff": Duration()})},
+            "retry_policy.rules[0].initial_backoff",
+        ),
+        (
+            {"retry_policy": _policy({"max_backoff": Duration(seconds=299)})},
+            "retry_policy.rules[0].max_backoff",
+        ),
+        (
+            {"retry_policy": _policy({"backoff_multiplier": 11})},
+            "retry_policy.rules[0].backoff_multiplier",
+        ),
+        ({"retry_policy": _policy(*[{}] * 11)}, "retry_policy.rules"),
+        (
+            {"retry_policy": _policy({"failure_codes": [f"{n:064}" for n in range(64)]})},
+            "retry_policy",
+        ),
+        ({"priority": 4}, "priority"),
+        ({"start_at": _in(days=90, minutes=5)}, "start_at"),
+        ({"start_at": Timestamp(seconds=2**40)}, "start_at"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_create_is_rejected_when_the_schedule_is_invalid(
+    fleet: Operator, fields: dict[str, Any], field: str
+) -> None:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await fleet.create(target_all=True, **fields)
+
+    assert set(failure.violations) == {field}
+    assert field in failure.message or "is unknown" in failure.message
+    assert not (await fleet.list()).jobs
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"start_windows": [_window(start_time="24:00")]}, "start_windows[0].start_time"),
+        ({"start_windows": [NIGHT] * 15}, "start_windows"),
+        ({"window_time_zone": "CET"}, "window_time_zone"),
+        ({"start_windows": [], "window_time_zone": "UTC"}, "window_time_zone"),
+        ({"retry_policy": _policy({"max_attempts": 1})}, "retry_policy.rules[0].max_attempts"),
+        (
+            {"retry_policy": _policy({"statuses": [REJECTED]})},
+            "retry_policy.rules[0].failure_codes",
+        ),
+        ({"start_at": Timestamp(seconds=2**40)}, "start_at"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_update_is_rejected_when_the_schedule_is_invalid(
+    fleet: Operator, fields: dict[str, Any], field: str
+) -> None:
+    await fleet.create(job_id="j", target_all=True)
+    before = await fleet.get("j")
+
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await fleet.update("j", *fields, **fields)
+
+    assert set(failure.violations) == {field}
+    assert await fleet.get("j") == before
+
+
+async def test_update_ignores_a_schedule_that_the_mask_does_not_name(fleet: Operator) -> None:
+    await fleet.create(job_id="j", target_all=True)
+
+    job = await fleet.update(
+        "j",
+        "description",
+        description="d",
+        start_windows=[pb.StartWindow()],
+        window_time_zone="CET",
+        retry_policy=pb.RetryPolicy(rules=[pb.RetryRule()]),
+    )
+
+    assert job.description == "d"
+    assert not job.start_windows
+
+
+async def test_create_returns_the_schedule_in_the_canonical_form(fleet: Operator) -> None:
+    start_at = _in(days=89)
+    windows = [
+        _window(days=[SUNDAY, MONDAY], start_time="00:05", duration=Duration(seconds=900)),
+        _window(days=range(1, 8), start_time="23:59", duration=Duration(seconds=86_400)),
+        _window(days=[MONDAY, SUNDAY], start_time="00:05", duration=Duration(seconds=900)),
+    ]
+    policy = _policy(
+        {"failure_codes": ["NETWORK", "DISK", "NETWORK"], "max_attempts": 10},
+        {"failure_codes": ["", "X"]},
+        {
+            "statuses": [TIMED_OUT],
+            "initial_backoff": Duration(seconds=604_800),
+            "backoff_multiplier": 1,
+        },
+    )
+
+    await fleet.create(
+        job_id="j",
+        target_all=True,
+        never_expires=True,
+        start_at=start_at,
+        start_windows=windows,
+        window_time_zone="Europe/Berlin",
+        retry_policy=policy,
+        priority=pb.Job.HIGH,
+    )
+
+    job = await fleet.get("j")
+    assert job.start_at == start_at
+    assert job.window_time_zone == "Europe/Berlin"
+    assert job.priority == pb.Job.HIGH
+    windows[0].days[:] = [MONDAY, SUNDAY]
+    assert list(job.start_windows) == [
+        windows[0],
+        _window(start_time="23:59", duration=Duration(seconds=86_400)),
+    ]
+    minutes_5, day, week = (Duration(seconds=s) for s in (300, 86_400, 604_800))
+    assert job.retry_policy == _policy(
+        {
+            "statuses": [FAILED, TIMED_OUT, REJECTED],
+            "failure_codes": ["DISK", "NETWORK"],
+            "max_attempts": 10,
+            "initial_backoff": minutes_5,
+            "backoff_multiplier": 2,
+            "max_backoff": day,
+        },
+        {
+            "statuses": [FAILED, TIMED_OUT],
+            "failure_codes": ["", "X"],
+            "initial_backoff": minutes_5,
+            "backoff_multiplier": 2,
+            "max_backoff": day,
+        },
+        {
+            "statuses": [TIMED_OUT],
+            "initial_backoff": week,
+            "backoff_multiplier": 1,
+            "max_backoff": week,
+        },
+    )
+    listed = (await fleet.list()).jobs[0]
+    assert (listed.start_at, listed.start_windows, listed.retry_policy) == (
+        job.start_at,
+        job.start_windows,
+        job.retry_policy,
+    )
+
+
+@pytest.mark.parametrize(("zone", "returned"), [("", "UTC"), ("UTC", "UTC"), ("DEVICE", "DEVICE")])
+async def test_create_returns_the_time_zone_of_the_windows(
+    fleet: Operator, zone: str, returned: str
+) -> None:
+    await fleet.create(job_id="j", target_all=True, start_windows=[NIGHT], window_time_zone=zone)
+
+    assert (await fleet.get("j")).window_time_zone == returned
+
+
+async def test_create_returns_no_schedule_when_it_has_none(fleet: Operator) -> None:
+    await fleet.create(job_id="j", target_all=True, retry_policy=pb.RetryPolicy())
+
+    job = await fleet.get("j")
+    assert not any(job.HasField(field) for field in ("start_at", "retry_policy"))
+    assert (list(job.start_windows), job.window_time_zone) == ([], "")
+    assert job.priority == pb.Job.NORMAL
+
+
+START = _in(days=1)
+SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"start_at": START}, {"start_at": START}),
+    ({"start_windows": [NIGHT]}, {"start_windows": [NIGHT], "window_time_zone": "UTC"}),
+    (
+        {"start_windows": [NIGHT, _window(days=[MONDAY])]},
+        {"start_windows": [_window(days=[MONDAY]), _window(days=range(1, 8)), NIGHT]},
+    ),
+    ({"priority": pb.Job.NORMAL}, {}),
+    ({"retry_policy": pb.RetryPolicy()}, {"expires_in_hours": 24}),
+    (
+        {"retry_policy": _policy({"failure_codes": ["B", "A"]})},
+        {
+            "retry_policy": _policy(
+                {
+                    "statuses": [REJECTED, FAILED, TIMED_OUT],
+                    "failure_codes": ["A", "B", "A"],
+                    "initial_backoff": Duration(seconds=300),
+                    "backoff_multiplier": 2,
+                    "max_backoff": Duration(seconds=86_400),
+                }
+            ),
+            "expires_in_hours": 24,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("first", "repeated"), SAME)
+async def test_repeated_create_returns_the_first_response_when_the_schedule_is_the_same(
+    fleet: Operator, first: dict[str, Any], repeated: dict[str, Any]
+) -> None:
+    response = await fleet.create(job_id="j", target_all=True, **first)
+
+    assert await fleet.create(job_id="j", target_all=True, **repeated) == response
+    assert await fleet.create(job_id="j", target_all=True, **first) == response
+
+
+OTHER: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"start_at": START}, {}),
+    ({"start_at": START}, {"start_at": START, "expires_in_hours": 24}),
+    ({"start_at": START}, {"start_at": Timestamp(seconds=START.seconds, nanos=1000)}),
+    ({"start_windows": [NIGHT]}, {}),
+    ({"start_windows": [NIGHT]}, {"start_windows": [NIGHT], "window_time_zone": "DEVICE"}),
+    ({"start_windows": [NIGHT]}, {"start_windows": [_window(days=[MONDAY])]}),
+    ({"start_windows": [NIGHT]}, {"start_windows": [NIGHT], "expires_in_hours": 24}),
+    ({"priority": pb.Job.HIGH}, {"priority": pb.Job.LOW}),
+    ({"priority": pb.Job.HIGH}, {}),
+    ({"retry_policy": _policy({})}, {}),
+    ({"retry_policy": _policy({})}, {"retry_policy": _policy({"max_attempts": 4})}),
+    (
+        {"retry_policy": _policy({}, {"max_attempts": 4})},
+        {"retry_policy": _policy({"max_attempts": 4}, {})},
+    ),
+]
+
+
+@pytest.mark.parametrize(("first", "other"), OTHER)
+async def test_create_is_rejected_when_job_id_exists_with_another_schedule(
+    fleet: Operator, first: dict[str, Any], other: dict[str, Any]
+) -> None:
+    await fleet.create(job_id="j", target_all=True, **first)
+
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        await fleet.create(job_id="j", target_all=True, **other)
+
+
+async def test_repeated_create_returns_the_first_response_when_the_start_has_passed(
+    database: Database, fleet: Operator
+) -> None:
+    first = await fleet.create(job_id="j", target_all=True, start_at=START)
+    await database.pass_time(2 * 86_400)
+
+    assert await fleet.create(job_id="j", target_all=True, start_at=START) == first
+
+
+async def test_create_starts_the_job_now_when_its_start_has_passed(fleet: Operator) -> None:
+    start_at = Timestamp(seconds=-62_135_596_800)  # the first time of a Timestamp
+
+    await fleet.create(job_id="j", target_all=True, start_at=start_at)
+
+    job = await fleet.get("j")
+    assert (job.start_at, job.status) == (job.created_at, pb.Job.IN_PROGRESS)
+
+
+def test_largest_schedule_is_within_its_maximum_size() -> None:
+    codes = [f"{code:064}" for code in range(100)]
+    windows = [_window(days=range(1, 7), start_time="23:59")] * 14
+    rest = {"backoff_multiplier": 10, "initial_backoff": Duration(seconds=604_800)}
+    policy = _policy({"failure_codes": codes[:59], "statuses": [FAILED]}, *[rest] * 9)
+    assert 0.9 * MAX_POLICY_BYTES < policy.ByteSize() <= MAX_POLICY_BYTES
+    # What the response has although the request does not.
+    for rule in policy.rules:
+        rule.statuses[:] = [FAILED, TIMED_OUT, REJECTED]
+        rule.max_backoff.FromSeconds(604_800)
+        rule.initial_backoff.FromSeconds(604_800)
+        rule.backoff_multiplier = 2
+    job = pb.Job(
+        start_at=START,
+        start_windows=windows,
+        window_time_zone="x" * 64,
+        retry_policy=policy,
+        next_openings=[START] * 7,
+    )
+
+    assert job.ByteSize() <= MAX_SCHEDULE_BYTES < 1.4 * job.ByteSize()
