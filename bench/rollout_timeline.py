@@ -124,7 +124,7 @@ async def _run_rollout(stub: "jobs_pb2_grpc.JobServiceAsyncStub", address: str) 
         server=address,
         tenant="timeline",
         device_ids=[f"device-{number}" for number in range(1, DEVICES + 1)],
-        behavior=DeviceBehavior((1.0, 4.0), 0, 0, 0, 0, seed=1, bug=Bug(0.08, "FLASH")),
+        behavior=DeviceBehavior((1.0, 4.0), 0, 0, 0, 0, seed=1, bugs=[Bug(0.08, "FLASH")]),
         poll=True,
         poll_interval=1.0,
         bridge=True,
@@ -135,7 +135,7 @@ async def _run_rollout(stub: "jobs_pb2_grpc.JobServiceAsyncStub", address: str) 
         for _ in range(20):  # Started devices finish; the operator looks at the failures.
             await _sample(stub, samples, started)
             await asyncio.sleep(0.5)
-    fixed = replace(fleet, behavior=replace(fleet.behavior, bug=None))
+    fixed = replace(fleet, behavior=replace(fleet.behavior, bugs=[]))
     async with _running(fixed):
         retry = pb.RetryExecutionsRequest(
             job_id="firmware-2.1", statuses=[pb.JobExecution.FAILED], failure_codes=["FLASH"]

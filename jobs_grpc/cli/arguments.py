@@ -8,6 +8,7 @@ from typing import TypeVar
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import Message
 
+from jobs_grpc.cli.times import UNITS, parse_time
 from jobs_grpc.config import parsers
 from jobs_grpc.config.parsers import Parser
 from jobs_grpc.contract.field_rules import rules_of
@@ -18,7 +19,6 @@ _MAX_SECONDS = 86400.0
 _MAX_GATE_SECONDS = rules_of(pb.Gate, "bake_time").duration.lte.seconds
 _ALLOW_EMPTY = ",allow-empty"
 _STAGE_FIELDS = {"group": "group_id", "where": "selector"}
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 
 def field_range(message: type[Message], field: str) -> tuple[int, int]:
@@ -32,7 +32,7 @@ def range_text(message: type[Message], field: str) -> str:
     return "{}–{}".format(*field_range(message, field))
 
 
-def _argument(parser: Callable[[str], T]) -> Callable[[str], T]:
+def argument(parser: Callable[[str], T]) -> Callable[[str], T]:
     """Make an argument type of a parser: argparse drops the message of a plain ValueError."""
 
     def parse_argument(value: str) -> T:
@@ -45,7 +45,7 @@ def _argument(parser: Callable[[str], T]) -> Callable[[str], T]:
 
 
 def _number_of(message: type[Message], field: str) -> Callable[[str], int]:
-    return _argument(parsers.integer(*field_range(message, field)))
+    return argument(parsers.integer(*field_range(message, field)))
 
 
 def _number(value: str, low: float, high: float) -> float:
@@ -107,35 +107,37 @@ def _bug(value: str) -> tuple[float, str]:
     return _number(share, 0, 1), code
 
 
-def _duration(value: str) -> int:
-    unit = _UNITS.get(value[-1:], 0)
+def _recovering(value: str) -> tuple[float, str, int]:
+    bug, _, attempts = value.rpartition(":")
+    rate, code = _bug(bug)
+    return rate, code, int(_number(attempts, 1, 9))
+
+
+def parse_duration(value: str) -> int:
+    """Read a number of seconds with a unit, such as 10m. Raises ValueError without a message."""
+    unit = UNITS.get(value[-1:], 0)
     if not unit:
         raise ValueError
     return int(_number(value[:-1], 0, _MAX_GATE_SECONDS / unit) * unit)
 
 
 def _moment(value: str) -> datetime:
-    if value[-1:] in _UNITS:
-        return datetime.now(UTC) - timedelta(seconds=_duration(value))
-    return _time(value)
+    if value[-1:] in UNITS:
+        return datetime.now(UTC) - timedelta(seconds=parse_duration(value))
+    return parse_time(value)
 
 
-def _time(value: str) -> datetime:
-    moment = datetime.fromisoformat(value)
-    return moment if moment.tzinfo else moment.astimezone()
-
-
-text = _argument(parsers.utf8)
+text = argument(parsers.utf8)
 expiry_hours = _number_of(pb.CreateJobRequest, "expires_in_hours")
-new_expiry_hours = _argument(parsers.integer(1, 366 * 24))
+new_expiry_hours = argument(parsers.integer(1, 366 * 24))
 timeout_minutes = _number_of(pb.CreateJobRequest, "in_progress_timeout_minutes")
-server_address = _argument(parsers.server_address)
-worker_count = _argument(parsers.worker_count)
-row_limit = _argument(parsers.integer(1, 2**31 - 1))
-seconds = _argument(parsers.seconds(0.001, _MAX_SECONDS))
-stage = _argument(Parser("1%, 50, group:NAME, where:SELECTOR or rest", _stage))
-time = _argument(Parser("a time such as 2030-01-31T12:00:00Z (local time without Z)", _time))
-label = _argument(Parser("KEY=VALUE, such as team=pumps", _label))
+server_address = argument(parsers.server_address)
+worker_count = argument(parsers.worker_count)
+row_limit = argument(parsers.integer(1, 2**31 - 1))
+seconds = argument(parsers.seconds(0.001, _MAX_SECONDS))
+stage = argument(Parser("1%, 50, group:NAME, where:SELECTOR or rest", _stage))
+time = argument(parse_time)
+label = argument(Parser("KEY=VALUE, such as team=pumps", _label))
 stage_index = _number_of(pb.AdvanceJobRequest, "stage")
 percent = _number_of(pb.Gate, "min_succeeded_percent")
 releases_per_minute = _number_of(pb.Stage, "releases_per_minute")
@@ -144,16 +146,17 @@ failure_statuses = [
     pb.JobExecution.Status.Name(status)
     for status in getattr(rules_of(pb.FailureCriterion, "statuses").repeated.items.enum, "in")
 ]
-threshold = _argument(Parser("a number such as 50, or a percentage such as 5%", _threshold))
-duration = _argument(Parser("a time up to 30d, such as 90s, 10m, 24h or 7d", _duration))
-moment = _argument(
+threshold = argument(Parser("a number such as 50, or a percentage such as 5%", _threshold))
+duration = argument(Parser("a time up to 30d, such as 90s, 10m, 24h or 7d", parse_duration))
+moment = argument(
     Parser("a time such as 2030-01-31T12:00:00Z (local time without Z), or 24h or 7d ago", _moment)
 )
-device_count = _argument(parsers.integer(1, 100_000))
-rate = _argument(Parser("a number from 0 to 1", lambda value: _number(value, 0, 1)))
-bug = _argument(Parser("RATE:CODE, such as 0.08:FLASH", _bug))
-latency = _argument(Parser("MIN:MAX seconds", _latency))
-device_format = _argument(Parser("printable ASCII with a field such as {:04}", _device_format))
+device_count = argument(parsers.integer(1, 100_000))
+rate = argument(Parser("a number from 0 to 1", lambda value: _number(value, 0, 1)))
+bug = argument(Parser("RATE:CODE, such as 0.08:FLASH", _bug))
+recovering = argument(Parser("RATE:CODE:ATTEMPTS, such as 0.3:NETWORK:2", _recovering))
+latency = argument(Parser("MIN:MAX seconds", _latency))
+device_format = argument(Parser("printable ASCII with a field such as {:04}", _device_format))
 
 
 def add_job(parser: argparse.ArgumentParser) -> None:

@@ -27,6 +27,7 @@ from jobs_grpc.cli.rollout_options import (
     in_option_words,
     read_rollout_options,
 )
+from jobs_grpc.cli.schedule_options import add_schedule_options, read_schedule
 from jobs_grpc.cli.targets import add_target, preview_lines, read_target
 from jobs_grpc.client import JobsClient, errors, job_status_name
 
@@ -86,6 +87,7 @@ def add_command(commands: Subparsers) -> None:
         help="fail if the target has another digest now (see `preview`)",
     )
     add_target(parser)
+    add_schedule_options(parser)
     add_rollout_options(parser)
 
 
@@ -96,7 +98,11 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
     jobs-grpc create --type update --all --params '{"version": "2.1"}' \
       --stage 5% --stage rest --min-succeeded 90 --pause-at 10%
     """
-    rollout, failure_criteria = read_rollout_options(args)
+    planned, schedule = read_rollout_options(args), read_schedule(args)
+    if twice := planned.keys() & schedule.keys():
+        problem = f"both --rollout and options set {', '.join(sorted(twice))}"
+        raise CliError(problem, ExitCode.USAGE)
+    rollout = planned.get("rollout")
     request: dict[str, Any] = {
         "document_type": args.type,
         "document_params": _read_params(args.params),
@@ -105,11 +111,12 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
         "expires_in_hours": args.expires_in_hours,
         "never_expires": args.never_expires,
         "in_progress_timeout_minutes": args.in_progress_timeout,
-        "rollout": rollout,
-        "failure_criteria": failure_criteria,
+        "priority": args.priority.upper(),
         "labels": dict(args.labels),
         "description": args.description,
         "expected_target_digest": args.expected_target_digest,
+        **planned,
+        **schedule,
     }
     before = await read_before(args, jobs)
     try:
@@ -144,7 +151,7 @@ async def _preview(args: argparse.Namespace, jobs: JobsClient, request: dict[str
             "--preview needs a terminal to ask for confirmation; add --yes", ExitCode.USAGE
         )
     preview = (await jobs.create(**request, validate_only=True)).preview
-    for line in preview_lines(preview, request["rollout"]):
+    for line in preview_lines(preview, request.get("rollout")):
         print_note(line)
     if not args.yes and not await ask("create the job?"):
         raise CliError("nothing was created; to create without this question, add --yes")

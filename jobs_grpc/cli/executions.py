@@ -47,6 +47,8 @@ _UPDATED = _Column("last_updated_at", "UPDATED", lambda e: e.last_updated_at, dr
 _STARTED = _Column("started_at", "STARTED", _optional("started_at"), drop_order=6)
 _QUEUED = _Column("queued_at", "QUEUED", lambda e: e.queued_at, wide=True)
 _TIMES_OUT = _Column("times_out_at", "TIMES_OUT", _optional("times_out_at"), wide=True)
+_NOT_BEFORE = _Column("not_before", "NOT_BEFORE", _optional("not_before"), wide=True)
+_ZONE = _Column("time_zone", "TIME_ZONE", lambda e: e.time_zone or None, wide=True)
 _STAGE = _Column("stage", "STAGE", _optional("stage"), wide=True, is_number=True)
 _VERSION = _Column("version", "VERSION", lambda e: e.version, wide=True, is_number=True)
 _ATTEMPT = _Column("execution_number", "ATTEMPT", lambda e: e.execution_number, 4, is_number=True)
@@ -60,7 +62,7 @@ _END_CAUSE = _Column(
 _DETAILS = _Column(
     "status_details", "DETAILS", _optional("status_details"), 2, min_width=20, wraps=True
 )
-_REST = (_UPDATED, _STARTED, _QUEUED, _TIMES_OUT, _STAGE, _VERSION)
+_REST = (_UPDATED, _STARTED, _QUEUED, _NOT_BEFORE, _TIMES_OUT, _ZONE, _STAGE, _VERSION)
 
 EXECUTION_COLUMNS = (_DEVICE, _STATUS, *_REST, _ATTEMPT, _CODE, _END_CAUSE, _DETAILS)
 DEVICE_COLUMNS = (_JOB, _STATUS, *_REST, _ATTEMPT, _CODE, _END_CAUSE, _DETAILS)

@@ -29,6 +29,7 @@ from jobs_grpc.cli.listing import FORMATS, add_listing_options, print_listing
 from jobs_grpc.cli.output import message_dict, print_note, struct_json
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.rollout_text import format_criterion, format_criterion_state
+from jobs_grpc.cli.schedule_text import schedule_facts
 from jobs_grpc.cli.stages import stage_lines
 from jobs_grpc.client import JobsClient, job_status_name
 from jobs_grpc.text import escape_unprintable
@@ -106,6 +107,7 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         yield "description", job.description
     yield "created", format_creation(job, utc)
     yield "expires", format_expiry(job, utc)
+    yield from schedule_facts(job, utc)
     if job.HasField("in_progress_timeout_minutes"):
         yield "timeout", f"{job.in_progress_timeout_minutes:,} min after the start"
     if job.rollout.HasField("max_in_progress"):

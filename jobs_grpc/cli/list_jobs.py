@@ -9,7 +9,7 @@ from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.formatting import format_target
 from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, print_listing
 from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.client import JobsClient, job_status_name
+from jobs_grpc.client import JobsClient, job_priority_name, job_status_name
 
 _COLUMNS: tuple[Column[pb.Job], ...] = (
     Column("job_id", "JOB", lambda job: job.job_id),
@@ -35,6 +35,18 @@ _COLUMNS: tuple[Column[pb.Job], ...] = (
         "expires_at",
         "EXPIRES",
         lambda job: job.expires_at if job.HasField("expires_at") else None,
+        wide=True,
+    ),
+    Column(
+        "start_at",
+        "START",
+        lambda job: job.start_at if job.HasField("start_at") else None,
+        wide=True,
+    ),
+    Column(
+        "priority",
+        "PRIORITY",
+        lambda job: job.priority and job_priority_name(job.priority),
         wide=True,
     ),
     Column("labels", "LABELS", lambda job: dict(job.labels) or None, wide=True),

@@ -38,6 +38,10 @@ def _commands(job: pb.Job) -> Iterator[Command]:
     if job.status == pb.Job.PAUSED:
         yield from _commands_of_pause(job)
         return
+    if job.status == pb.Job.SCHEDULED:
+        yield f"update {job.job_id} --start-at now", "start now"
+        yield f"cancel {job.job_id}", "stop"
+        return
     for index, stage in enumerate(job.stages):
         if stage.awaiting_approval:
             yield f"approve {job.job_id} {index}", f"open stage {index + 1}"

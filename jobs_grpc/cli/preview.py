@@ -22,6 +22,6 @@ async def _preview(args: argparse.Namespace, fleet: FleetClient) -> None:
     jobs-grpc preview --where 'group in (north,south),model=x200,!quarantined'
     jobs-grpc preview --failed-in update-1 --status FAILED --failure-code FLASH
     """
-    rollout, _ = read_rollout_options(args)
+    rollout = read_rollout_options(args).get("rollout")
     preview = await fleet.preview_target(**read_target(args), rollout=rollout)
     print_result(args, preview, *preview_lines(preview, rollout), f"digest {preview.target_digest}")

@@ -14,7 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from jobs_grpc.cli.errors import CliError, ExitCode
 
-_FIELDS = ("rollout", "failure_criteria")
+_FIELDS = ("rollout", "failure_criteria", "start_windows", "window_time_zone", "retry_policy")
 
 # Users try the words of --stage here.
 _OPTION_WORDS = {"rest": "remainder"}
@@ -27,10 +27,8 @@ _PROBLEMS = {
 }
 
 
-def read_rollout_file(
-    path: str,
-) -> tuple[pb.Rollout | None, list[pb.FailureCriterion] | None]:
-    """Read a file with a rollout, failure criteria or both; the missing part is None."""
+def read_rollout_file(path: str) -> dict[str, Any]:
+    """Read a file with some of _FIELDS. Returns those that it has, as parameters of a client."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
@@ -45,8 +43,11 @@ def read_rollout_file(
         raise CliError(f"{path}: {' '.join(str(e).split())}", ExitCode.USAGE) from None
     except RecursionError:
         raise CliError(f"{path}: nested too deeply", ExitCode.USAGE) from None
-    rollout = request.rollout if request.HasField("rollout") else None
-    return rollout, list(request.failure_criteria) if "failure_criteria" in fields else None
+    return {
+        field.name: getattr(request, field.name)
+        for field in request.DESCRIPTOR.fields
+        if {field.name, field.json_name} & {*fields}
+    }
 
 
 def _check_fields(

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
@@ -20,8 +21,8 @@ A rollout starts the devices stage by stage. The sizes of --stage are "1%" (of
 all devices), "50" (devices), "group:NAME", "where:SELECTOR" or "rest". A group
 or a selector without devices is an error, unless it ends with ",allow-empty".
 The options for gates apply to each stage except the last. --rollout reads
-everything from a YAML or JSON file with the fields `rollout` and
-`failure_criteria` of CreateJobRequest:
+everything from a YAML or JSON file with fields of CreateJobRequest: `rollout`,
+`failure_criteria`, `start_windows`, `window_time_zone` and `retry_policy`.
 
   rollout:
     stages:
@@ -32,6 +33,12 @@ everything from a YAML or JSON file with the fields `rollout` and
     max_in_progress: 500
   failure_criteria:
     - {percent: 5, min_finished: 20}
+  start_windows:
+    - {days: [SATURDAY, SUNDAY], start_time: "02:00", duration: 14400s}
+  window_time_zone: DEVICE
+  retry_policy:
+    rules:
+      - {failure_codes: [NETWORK], max_attempts: 5, initial_backoff: 600s}
 """
 
 
@@ -91,17 +98,15 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def read_rollout_options(
-    args: argparse.Namespace,
-) -> tuple[pb.Rollout | None, list[pb.FailureCriterion]]:
-    """Return the rollout, None if no option describes one, and the failure criteria."""
+def read_rollout_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the options or the file describe, as parameters of a client."""
     if args.rollout is not None:
         if conflict := next((name for name in _option_names() if getattr(args, name)), None):
             option = "--stage" if conflict == "stages" else f"--{conflict.replace('_', '-')}"
             raise CliError(f"--rollout can't be combined with {option}", ExitCode.USAGE)
-        rollout, file_criteria = read_rollout_file(args.rollout)
-        return rollout, file_criteria or []
-    criteria = [
+        return read_rollout_file(args.rollout)
+    fields: dict[str, Any] = {}
+    fields["failure_criteria"] = [
         _criterion(threshold, action)
         for threshold, action in (
             (args.pause_at, pb.FailureCriterion.PAUSE),
@@ -112,7 +117,7 @@ def read_rollout_options(
     if not args.stages:
         if _has_rollout_option(args):
             raise CliError("the options of a rollout need --stage", ExitCode.USAGE)
-        return None, criteria
+        return fields
     if len(args.stages) == 1 and any(getattr(args, name) for name in _GATE_OPTIONS):
         # The last stage has no gate, so the option would have no effect.
         raise CliError("the options for gates need two or more --stage", ExitCode.USAGE)
@@ -122,7 +127,7 @@ def read_rollout_options(
             stage.releases_per_minute = args.releases_per_minute
     for stage in rollout.stages[:-1]:
         _set_gate(stage, args)
-    return rollout, criteria
+    return fields | {"rollout": rollout}
 
 
 def in_option_words(message: str) -> str:

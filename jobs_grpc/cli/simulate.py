@@ -70,10 +70,24 @@ def add_command(commands: Subparsers) -> None:
             help=f"share of executions that {outcome}, 0–1 (default: {default:g})",
         )
     parser.add_argument(
+        "--offline-rate",
+        type=arguments.rate,
+        default=0.0,
+        metavar="RATE",
+        help="share of devices that do not call the server in this run, 0–1 (default: 0)",
+    )
+    parser.add_argument(
         "--bug",
         type=arguments.bug,
         metavar="RATE:CODE",
         help="share of devices that always fail, with this failure code, such as 0.08:FLASH",
+    )
+    parser.add_argument(
+        "--recovering",
+        type=arguments.recovering,
+        metavar="RATE:CODE:N",
+        help="share of devices that fail in the first N attempts of each execution, with this "
+        "failure code, such as 0.3:NETWORK:2",
     )
     parser.add_argument(
         "--bug-version",
@@ -145,21 +159,34 @@ def _make_fleet(args: argparse.Namespace, target: Target) -> Fleet:
         stall_rate=args.stall_rate,
         progress=2,
         seed=random.randrange(2**32),  # noqa: S311
-        bug=args.bug and Bug(args.bug[0], args.bug[1], args.bug_version),
+        bugs=_bugs(args),
     )
     numbers = range(args.first, args.first + args.devices)
+    device_ids = [args.device_format.format(number) for number in numbers]
+    online = [i for i in device_ids if random.random() >= args.offline_rate]  # noqa: S311
     return Fleet(
         server=target.server,
         tenant=target.tenant,
         token=target.read_token if target.read_token() else None,
         tls=target.tls(),
-        device_ids=[args.device_format.format(number) for number in numbers],
+        device_ids=online or device_ids[:1],
         behavior=behavior,
         poll=args.poll is not None or args.devices > _MAX_STREAMS,
         poll_interval=args.poll,
         bridge=args.bridge,
         timeout=args.timeout,
     )
+
+
+def _bugs(args: argparse.Namespace) -> list[Bug]:
+    bugs = []
+    if args.bug:
+        rate, code = args.bug
+        bugs.append(Bug(rate, code, args.bug_version))
+    if args.recovering:
+        rate, code, attempts = args.recovering
+        bugs.append(Bug(rate, code, attempts=attempts))
+    return bugs
 
 
 async def _run(args: argparse.Namespace, fleet: Fleet, totals: Totals) -> None:

@@ -12,6 +12,7 @@ from jobs_grpc.cli.formatting import format_expiry
 from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.rollout_file import read_rollout_file
+from jobs_grpc.cli.schedule_options import add_schedule_options, read_schedule
 from jobs_grpc.client import JobsClient
 
 
@@ -22,7 +23,8 @@ def add_command(commands: Subparsers) -> None:
         "--rollout",
         type=arguments.text,
         metavar="FILE",
-        help="read the rollout, the failure criteria or both from this YAML or JSON file",
+        help="read the rollout, the failure criteria, the windows and the retries from this YAML "
+        "or JSON file",
     )
     arguments.add_max_in_progress(parser)
     expiry = arguments.add_expiry(
@@ -46,6 +48,7 @@ def add_command(commands: Subparsers) -> None:
     parser.add_argument(
         "--description", type=arguments.text, metavar="TEXT", help="new description of the job"
     )
+    add_schedule_options(parser, updates=True)
     arguments.add_etag(parser)
 
 
@@ -53,20 +56,17 @@ async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
     """Change the settings of a job.
 
     jobs-grpc update update-1 --max-in-progress 200
-    jobs-grpc update update-1 --rollout rollout.yaml --label wave=2
+    jobs-grpc update update-1 --start-at 'tomorrow 02:00 Europe/Berlin'
     """
-    rollout, criteria, paths = pb.Rollout(), [], []
-    if args.rollout is not None:
-        file_rollout, file_criteria = read_rollout_file(args.rollout)
-        if file_rollout is not None:
-            rollout = file_rollout
-            paths.append("rollout.stages")
-            # A file without the limit keeps the one of the job.
-            if rollout.HasField("max_in_progress"):
-                paths.append("rollout.max_in_progress")
-        if file_criteria is not None:
-            criteria = file_criteria
-            paths.append("failure_criteria")
+    fields = read_rollout_file(args.rollout) if args.rollout is not None else {}
+    fields |= read_schedule(args)
+    paths = [name for name in fields if name != "rollout"]
+    has_rollout, rollout = "rollout" in fields, fields.pop("rollout", pb.Rollout())
+    if has_rollout:
+        paths.append("rollout.stages")
+        # A file without the limit keeps the one of the job.
+        if rollout.HasField("max_in_progress"):
+            paths.append("rollout.max_in_progress")
     if args.max_in_progress is not None:
         rollout.max_in_progress = args.max_in_progress
         if "rollout.max_in_progress" not in paths:
@@ -89,11 +89,13 @@ async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
         paths,
         in_progress_timeout_minutes=args.in_progress_timeout,
         rollout=rollout if any(path.startswith("rollout.") for path in paths) else None,
-        failure_criteria=criteria,
         expires_at=expires_at,
         labels=dict(args.labels),
         description=args.description or "",
         etag=args.etag,
+        **fields,
     )
-    expiry = f", expires: {format_expiry(job, args.utc)}" if "expires_at" in paths else ""
+    # A new start moves the expiry.
+    has_new_expiry = not {"expires_at", "start_at"}.isdisjoint(paths)
+    expiry = f", expires: {format_expiry(job, args.utc)}" if has_new_expiry else ""
     print_result(args, job, f"updated {job.job_id}: {', '.join(paths)}{expiry}")

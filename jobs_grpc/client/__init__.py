@@ -10,7 +10,12 @@ The classes of errors are in `jobs_grpc.client.errors`.
 from jobs_grpc.client import errors
 from jobs_grpc.client.channel import Connection, Tls
 from jobs_grpc.client.devices import DeviceClient
-from jobs_grpc.client.enums import end_cause_name, execution_status_name, job_status_name
+from jobs_grpc.client.enums import (
+    end_cause_name,
+    execution_status_name,
+    job_priority_name,
+    job_status_name,
+)
 from jobs_grpc.client.errors import JobsError
 from jobs_grpc.client.fleet import FleetClient
 from jobs_grpc.client.jobs import JobsClient
@@ -32,6 +37,7 @@ __all__ = [
     "end_cause_name",
     "errors",
     "execution_status_name",
+    "job_priority_name",
     "job_status_name",
     "sync_channel",
 ]

@@ -10,6 +10,11 @@ def job_status_name(status: int) -> str:
     return _name(pb.Job.Status, status)
 
 
+def job_priority_name(priority: int) -> str:
+    """Return the name of a Job.Priority, such as "HIGH", or UNKNOWN_n."""
+    return _name(pb.Job.Priority, priority)
+
+
 def execution_status_name(status: int) -> str:
     """Return the name of a JobExecution.Status, such as "QUEUED", or UNKNOWN_n."""
     return _name(pb.JobExecution.Status, status)

@@ -83,6 +83,11 @@ class JobsClient:
         labels: Mapping[str, str] | None = None,
         description: str = "",
         expected_target_digest: str = "",
+        start_at: datetime | None = None,
+        start_windows: Iterable[pb.StartWindow] = (),
+        window_time_zone: str = "",
+        retry_policy: pb.RetryPolicy | None = None,
+        priority: pb.Job.Priority.ValueType = pb.Job.PRIORITY_UNSPECIFIED,
     ) -> pb.CreateJobResponse:
         """Create a job for one target. Without a job_id, the client generates one.
 
@@ -109,6 +114,11 @@ class JobsClient:
             labels=labels,
             description=description,
             expected_target_digest=expected_target_digest,
+            start_at=_timestamp(start_at),
+            start_windows=start_windows,
+            window_time_zone=window_time_zone,
+            retry_policy=retry_policy,
+            priority=priority,
         )
         return await self._calls.unary("CreateJob", request, pb.CreateJobResponse, repeatable=True)
 
@@ -277,6 +287,10 @@ class JobsClient:
         expires_at: datetime | None = None,
         labels: Mapping[str, str] | None = None,
         description: str = "",
+        start_at: datetime | None = None,
+        start_windows: Iterable[pb.StartWindow] = (),
+        window_time_zone: str = "",
+        retry_policy: pb.RetryPolicy | None = None,
         etag: str = "",
     ) -> pb.Job:
         """Change the fields that `update_mask` names. Safe to repeat with an etag."""
@@ -289,6 +303,10 @@ class JobsClient:
             expires_at=_timestamp(expires_at),
             labels=labels,
             description=description,
+            start_at=_timestamp(start_at),
+            start_windows=start_windows,
+            window_time_zone=window_time_zone,
+            retry_policy=retry_policy,
             etag=etag,
         )
         response = await self._calls.unary(

@@ -1,7 +1,7 @@
 """How simulated devices behave: how long an execution takes and how it ends."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -28,17 +28,23 @@ class Plan(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """A fault of a release: some devices always fail with the same code."""
+    """A fault: some devices fail with the same code, always or in their first attempts."""
 
     rate: float
     """The share of the devices, between 0 and 1."""
     failure_code: str
     version: str | None = None
     """Only executions whose document has this `version`; None: all."""
+    attempts: int | None = None
+    """The number of attempts of an execution that fail before one succeeds; None: all."""
 
-    def affects(self, device_id: str, document_params: Mapping[str, object], seed: int) -> bool:
-        """Return whether an execution fails; the answer is the same for each attempt."""
-        rng = random.Random(f"{seed}/bug/{device_id}")  # noqa: S311 - not for security
+    def affects(
+        self, device_id: str, attempt: int, document_params: Mapping[str, object], seed: int
+    ) -> bool:
+        """Return whether an attempt fails. The same devices are affected each time."""
+        if self.attempts is not None and attempt > self.attempts:
+            return False
+        rng = random.Random(f"{seed}/{self.failure_code}/{device_id}")  # noqa: S311 - no secret
         return rng.random() < self.rate and self.version in (None, document_params.get("version"))
 
 
@@ -54,16 +60,24 @@ class DeviceBehavior:
     progress: int
     """Progress reports per execution."""
     seed: int
-    bug: Bug | None = None
+    bugs: Sequence[Bug] = ()
 
     def plan(
-        self, device_id: str, number: int, document_params: Mapping[str, object] | None = None
+        self,
+        device_id: str,
+        number: int,
+        attempt: int = 1,
+        document_params: Mapping[str, object] | None = None,
     ) -> Plan:
-        """Plan a device's n-th execution. The same seed gives the same plan."""
+        """Plan the n-th attempt that a device starts: `attempt` of an execution.
+
+        The same seed gives the same plan.
+        """
         rng = random.Random(f"{self.seed}/{device_id}/{number}")  # noqa: S311 - not for security
         seconds, code = rng.uniform(*self.latency), rng.choice([*_FAILURES])
-        if self.bug and self.bug.affects(device_id, document_params or {}, self.seed):
-            return Plan("FAILED", seconds, "simulated bug", self.bug.failure_code)
+        for bug in self.bugs:
+            if bug.affects(device_id, attempt, document_params or {}, self.seed):
+                return Plan("FAILED", seconds, "simulated bug", bug.failure_code)
         draw = rng.random()
         if draw < self.stall_rate:
             return Plan("STALLED", seconds, None)

@@ -117,7 +117,10 @@ class Device:
             self._execution_count += 1
             self._totals.started += 1
             plan = self._behavior.plan(
-                self._device_id, self._execution_count, dict(execution.document_params)
+                self._device_id,
+                self._execution_count,
+                execution.execution_number,
+                dict(execution.document_params),
             )
             if plan.outcome == "STALLED":
                 self._totals.stalled += 1

@@ -19,16 +19,28 @@ def test_outcomes_occur_at_their_rates() -> None:
 
 def test_bug_fails_the_same_devices_in_each_attempt() -> None:
     bug = Bug(0.25, "FLASH", version="2.1")
-    behavior = DeviceBehavior((1, 5), 0, 0, 0, 2, seed=1, bug=bug)
+    behavior = DeviceBehavior((1, 5), 0, 0, 0, 2, seed=1, bugs=[bug])
 
     def failed(number: int, version: str) -> set[str]:
         params = {"version": version}
-        plans = {f"d{n}": behavior.plan(f"d{n}", number, params) for n in range(200)}
+        plans = {f"d{n}": behavior.plan(f"d{n}", number, number, params) for n in range(200)}
         return {name for name, plan in plans.items() if plan.failure_code == "FLASH"}
 
     assert failed(1, "2.1") == failed(2, "2.1")
     assert 20 < len(failed(1, "2.1")) < 100
     assert failed(1, "2.2") == set()
+
+
+def test_device_recovers_after_the_attempts_of_a_bug() -> None:
+    bug = Bug(0.25, "NETWORK", attempts=2)
+    behavior = DeviceBehavior((1, 5), 0, 0, 0, 2, seed=1, bugs=[bug])
+
+    def failed(attempt: int) -> set[int]:
+        return {n for n in range(200) if behavior.plan(f"d{n}", 1, attempt).failure_code}
+
+    assert 20 < len(failed(1)) < 100
+    assert failed(1) == failed(2)
+    assert failed(3) == set()
 
 
 def test_failures_have_codes() -> None:

@@ -1,0 +1,157 @@
+"""The options of `create` and `update` about when devices start and try again."""
+
+import argparse
+import re
+from typing import Any
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+
+from jobs_grpc.cli import arguments
+from jobs_grpc.config.parsers import Parser
+
+# The short names of the days, Monday first.
+DAYS = [name[:3].title() for name in pb.StartWindow.Day.keys()[1:]]
+DAY_MINUTES = 24 * 60
+
+_WINDOW = re.compile(r"(?:([A-Za-z,-]+) )?(\d{2}):(\d{2})-(\d{2}):(\d{2})", re.ASCII)
+_RETRY = re.compile(r"([^:]+):(\d{1,2})(?::(\w+)(?:-(\w+))?)?", re.ASCII)
+
+
+def parse_window(text: str) -> pb.StartWindow:
+    """Read a start window such as "Mon-Fri 22:00-04:00"; without days, it opens every day."""
+    match = _WINDOW.fullmatch(" ".join(text.split()))
+    if match is None:
+        raise ValueError
+    days, *numbers = match.groups()
+    hour, minute, end_hour, end_minute = map(int, numbers)
+    if minute > 59 or end_minute > 59 or end_hour * 60 + end_minute > DAY_MINUTES:
+        raise ValueError
+    minutes = (end_hour * 60 + end_minute - hour * 60 - minute) % DAY_MINUTES or DAY_MINUTES
+    return pb.StartWindow(
+        days=_parse_days(days) if days else (),
+        start_time=f"{hour:02}:{minute:02}",
+        duration=Duration(seconds=minutes * 60),
+    )
+
+
+def _parse_days(text: str) -> list[Any]:
+    """Read days such as "Mon-Fri,Sun". A range may go past Sunday."""
+    days: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        day, last_day = _day(first), _day(last if dash else first)
+        days.add(day)
+        while day != last_day:
+            day = day % 7 + 1
+            days.add(day)
+    return sorted(days)
+
+
+def _day(text: str) -> int:
+    return DAYS.index(text.title()) + 1
+
+
+def parse_retry(text: str) -> pb.RetryRule:
+    """Read a retry rule: NAME,…:ATTEMPTS, and possibly :INITIAL or :INITIAL-MAX backoff.
+
+    A name is a failure code, FAILED, TIMED_OUT or REJECTED. "any" is FAILED and TIMED_OUT.
+    """
+    match = _RETRY.fullmatch(text)
+    if match is None:
+        raise ValueError
+    names = [] if match[1] == "any" else match[1].split(",")
+    rule = pb.RetryRule(
+        statuses=[
+            pb.JobExecution.Status.Value(name)
+            for name in names
+            if name in arguments.failure_statuses
+        ],
+        failure_codes=[name for name in names if name not in arguments.failure_statuses],
+        max_attempts=int(match[2]),
+    )
+    for field, span in ((rule.initial_backoff, match[3]), (rule.max_backoff, match[4])):
+        if span:
+            field.FromSeconds(arguments.parse_duration(span))
+    return rule
+
+
+window_argument = arguments.argument(
+    Parser("a window such as 'Mon-Fri 22:00-04:00' or '02:00-05:00'", parse_window)
+)
+retry_argument = arguments.argument(
+    Parser("a rule such as NETWORK:5, FAILED,TIMED_OUT:3 or any:3:5m-24h", parse_retry)
+)
+
+
+def add_schedule_options(parser: argparse.ArgumentParser, *, updates: bool = False) -> None:
+    """Add the options; if it `updates` a job, also those that remove windows and retries."""
+    group = parser.add_argument_group("schedule")
+    group.add_argument(
+        "--start-at",
+        type=arguments.time,
+        metavar="TIME",
+        help="start at this time, such as 'tomorrow 02:00 Europe/Berlin', "
+        "'2030-01-31 02:00' (local time), 2030-01-31T01:00:00Z or +2h"
+        + (", or now; only until the job has started" if updates else ""),
+    )
+    windows = group.add_mutually_exclusive_group()
+    windows.add_argument(
+        "--window",
+        type=window_argument,
+        action="append",
+        default=[],
+        dest="windows",
+        metavar="WINDOW",
+        help="let devices start only in this time of the week, such as 'Mon-Fri 22:00-04:00' or, "
+        "every day, '02:00-05:00'; can be repeated",
+    )
+    group.add_argument(
+        "--zone",
+        type=_zone,
+        metavar="ZONE",
+        help="time zone of the windows, such as Europe/Berlin, or `device`: that of each device "
+        "(default: UTC)",
+    )
+    retries = group.add_mutually_exclusive_group()
+    retries.add_argument(
+        "--retry",
+        type=retry_argument,
+        action="append",
+        default=[],
+        dest="retry_rules",
+        metavar="RULE",
+        help="retry failures: NETWORK:5 allows up to 5 attempts after the failure code NETWORK, "
+        "any:3:10m-24h up to 3 after any failure, with a backoff from 10m to 24h; can be repeated, "
+        "and the first rule that matches decides",
+    )
+    if updates:
+        windows.add_argument(
+            "--no-windows", action="store_true", help="let devices start at any time"
+        )
+        retries.add_argument("--no-retries", action="store_true", help="do not retry failures")
+    else:
+        group.add_argument(
+            "--priority",
+            choices=[name.lower() for name in pb.Job.Priority.keys()[1:]],
+            default="normal",
+            help="place of the job in the queues of its devices (default: normal)",
+        )
+
+
+def _zone(text: str) -> str:
+    return text.upper() if text.lower() == "device" else arguments.text(text)
+
+
+def read_schedule(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that are given as parameters of a client, without the priority."""
+    fields: dict[str, Any] = {}
+    if args.start_at is not None:
+        fields["start_at"] = args.start_at
+    if args.windows or getattr(args, "no_windows", False):
+        fields["start_windows"] = args.windows
+    if args.zone is not None:
+        fields["window_time_zone"] = args.zone
+    if args.retry_rules or getattr(args, "no_retries", False):
+        fields["retry_policy"] = pb.RetryPolicy(rules=args.retry_rules)
+    return fields
