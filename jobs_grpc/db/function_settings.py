@@ -26,6 +26,8 @@ _SETS = {
     "page": f"{_LOOKUP}\nSET enable_sort = off\nSET jit = off",
     # A few rows of a table that may have millions are looked up one by one.
     "nested loops": "SET enable_hashjoin = off\nSET enable_mergejoin = off",
+    # A table is read once, and each row looked up in a small array.
+    "hash join": "SET enable_mergejoin = off\nSET enable_nestloop = off",
     # Two tables are read in one order.
     "merge join": "SET enable_hashjoin = off\nSET enable_nestloop = off",
     # A call uses one core, however much it reads.
@@ -37,6 +39,8 @@ _SETS = {
     "no jit": "SET jit = off",
     # For locks other than the job lock: see lock_job_with_timeout.
     "lock timeout": "SET lock_timeout = '1s'",
+    # Shorter than deadlock_timeout: in a deadlock, the other transaction continues.
+    "short lock timeout": "SET lock_timeout = '100ms'",
 }
 
 _LINE = re.compile(r"^-- settings: (.+)$", re.MULTILINE)

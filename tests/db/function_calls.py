@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import asyncpg
 
-from jobs_grpc.db.last_seen import UPDATE_LAST_SEEN
+from jobs_grpc.db.last_seen import INSERT_LAST_SEEN, UPDATE_LAST_SEEN
 from jobs_grpc.db.store import ExecutionUpdate
 from jobs_grpc.services.selectors import parse
 from tests.support.database import store_on
@@ -651,6 +651,11 @@ CASES = {
         "update_executions", 1000, lambda c, p: _update(c, p, *_failures(p))
     ),
     # Reads the row of each device three times.
+    "insert_last_seen": Case(
+        "insert_last_seen",
+        400,
+        lambda c, p: c.fetch(INSERT_LAST_SEEN, p.tenant, _batch(p), [5.0] * p.devices),
+    ),
     "update_last_seen": Case(
         "update_last_seen",
         600,

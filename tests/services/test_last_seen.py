@@ -15,7 +15,7 @@ from grpc import StatusCode
 from jobs_grpc.config import Config
 from jobs_grpc.db import last_seen
 from jobs_grpc.db.database import Database as ServerDatabase
-from jobs_grpc.db.last_seen import UPDATE_LAST_SEEN, LastSeen
+from jobs_grpc.db.last_seen import INSERT_LAST_SEEN, UPDATE_LAST_SEEN, LastSeen
 from jobs_grpc.db.migrate import RequestRole
 from tests.support.database import Database, request_session
 from tests.support.failures import expect_failure
@@ -54,9 +54,9 @@ async def update(
 ) -> None:
     """Store the ages of devices in a session of the request role."""
     devices = sorted(ages)
-    await connection.execute(
-        UPDATE_LAST_SEEN, tenant, devices, [ages[device] for device in devices], min_change
-    )
+    values = tenant, devices, [ages[device] for device in devices]
+    if await connection.fetchval(UPDATE_LAST_SEEN, *values, min_change):
+        await connection.execute(INSERT_LAST_SEEN, *values)
 
 
 async def report_all(server: Server, tenant: str, devices: Iterable[str]) -> None:
@@ -143,7 +143,7 @@ async def test_nothing_is_marked_or_stored_if_the_interval_is_zero(
     async def sessions() -> int:
         count: int = await database.owner.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND usename = $1 AND query LIKE '%update_last_seen%'",
+            " AND usename = $1 AND query LIKE '%_last_seen%'",
             RequestRole.from_dsn(database.request_dsn).name,
         )
         return count
@@ -275,10 +275,30 @@ async def test_last_seen_skips_rows_that_are_locked(database: Database, tenant: 
         await database.owner.execute(
             "SELECT FROM jobs.devices WHERE tenant_id = $1 AND device_id = 'd1' FOR UPDATE", tenant
         )
-        # It would fail after one second if it waited.
+        # It would fail if it waited for the row to the end.
         await update(connection, tenant, {"d1": 0.0, "d2": 0.0, "d3": 0.0})
 
     assert set(await seen(database, tenant)) == {"d2", "d3"}
+
+
+async def test_last_seen_holds_no_locks_while_it_waits_for_the_insert_of_a_row(
+    database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["d1", "d2"])
+    await database.add_labels(tenant, {"d1": {}})
+    async with request_session(database) as (connection, _):
+        async with database.owner.transaction():
+            await database.add_labels(tenant, {"d2": {}})
+            storing = asyncio.create_task(update(connection, tenant, {"d1": 0.0, "d2": 0.0}))
+            await database.wait_for_blocked_sessions(1)
+            await database.owner.execute(
+                "SELECT FROM jobs.devices WHERE tenant_id = $1 AND device_id = 'd1'"
+                " FOR UPDATE NOWAIT",
+                tenant,
+            )
+        await storing
+
+    assert set(await seen(database, tenant)) == {"d1", "d2"}
 
 
 async def test_last_seen_of_another_tenant_is_not_changed(database: Database, tenant: str) -> None:

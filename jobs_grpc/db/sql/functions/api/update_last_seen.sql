@@ -1,20 +1,22 @@
 -- Stores when devices were last seen. Takes ages, because the clocks of servers and database differ.
 --
--- Devices that do not exist get no row. Keeps the stored time if the new one is not at least p_min_change
--- seconds later. Skips rows that other transactions have locked.
+-- Keeps the stored time if the new one is not at least p_min_change seconds later. Leaves out rows that
+-- other transactions have locked. Returns whether devices have no row: see insert_last_seen.
 CREATE OR REPLACE FUNCTION jobs.update_last_seen(
     p_tenant_id text,
     p_device_ids text[],           -- no duplicates
     p_ages double precision[],     -- seconds; parallel
     p_min_change double precision  -- seconds
-) RETURNS void
+) RETURNS boolean
 LANGUAGE plpgsql
--- settings: lookup, nested loops, lock timeout
+-- settings: lookup, hash join, short lock timeout
 AS $$
 DECLARE
     v_now timestamptz := jobs.clock_time();
     v_seen_at timestamptz[];
     v_stored_until timestamptz[];  -- an earlier or equal time is replaced
+    v_device_ids text[] := p_device_ids;
+    v_updated integer;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -23,47 +25,37 @@ BEGIN
     INTO v_seen_at, v_stored_until
     FROM unnest(p_ages) WITH ORDINALITY AS a (age, n);
 
-    -- First, and in order: it may wait for calls that insert the same rows, and must hold no lock
-    -- that these wait for.
-    IF (
+    LOOP
+        BEGIN
+            -- The array limits the rows to read; the join adds the times.
+            UPDATE jobs.devices d
+            SET last_seen_at = s.seen_at
+            FROM unnest(p_device_ids, v_seen_at, v_stored_until)
+                AS s (device_id, seen_at, stored_until)
+            WHERE d.tenant_id = p_tenant_id AND d.device_id = ANY (v_device_ids)
+              AND d.device_id = s.device_id
+              AND (d.last_seen_at IS NULL OR d.last_seen_at <= s.stored_until);
+            GET DIAGNOSTICS v_updated = ROW_COUNT;
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            -- Try again with the rows that are free, which this locks. Locking each row the first
+            -- time too would double the cost.
+            v_device_ids := ARRAY(
+                SELECT d.device_id
+                FROM unnest(p_device_ids) AS u (device_id)
+                CROSS JOIN LATERAL (
+                    SELECT d.device_id
+                    FROM jobs.devices d
+                    WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
+                    FOR NO KEY UPDATE SKIP LOCKED
+                ) d
+            );
+        END;
+    END LOOP;
+
+    RETURN v_updated < cardinality(p_device_ids) AND (
         SELECT count(*)
         FROM jobs.devices d
         WHERE d.tenant_id = p_tenant_id AND d.device_id = ANY (p_device_ids)
-    ) < cardinality(p_device_ids) THEN
-        INSERT INTO jobs.devices AS d (tenant_id, device_id, last_seen_at)
-        SELECT p_tenant_id, s.device_id, s.seen_at
-        FROM unnest(p_device_ids, v_seen_at) AS s (device_id, seen_at)
-        LEFT JOIN LATERAL (
-            SELECT true AS has_row
-            FROM jobs.devices d
-            WHERE d.tenant_id = p_tenant_id AND d.device_id = s.device_id
-            OFFSET 0
-        ) d ON true
-        CROSS JOIN LATERAL (
-            SELECT FROM public.device_state ds
-            WHERE ds.tenant_id = p_tenant_id AND ds.device_id = s.device_id
-            OFFSET 0
-        ) ds
-        WHERE d.has_row IS NULL
-        ORDER BY s.device_id COLLATE "C"
-        ON CONFLICT (tenant_id, device_id) DO UPDATE
-        SET last_seen_at = greatest(d.last_seen_at, excluded.last_seen_at);
-    END IF;
-
-    -- Leaves out rows that have changed since this statement began, as if they were locked.
-    UPDATE jobs.devices d
-    SET last_seen_at = s.seen_at
-    FROM (
-        SELECT d.row_id, s.seen_at
-        FROM unnest(p_device_ids, v_seen_at, v_stored_until)
-            AS s (device_id, seen_at, stored_until)
-        CROSS JOIN LATERAL (
-            SELECT d.ctid AS row_id
-            FROM jobs.devices d
-            WHERE d.tenant_id = p_tenant_id AND d.device_id = s.device_id
-              AND (d.last_seen_at IS NULL OR d.last_seen_at <= s.stored_until)
-            FOR NO KEY UPDATE SKIP LOCKED
-        ) d
-    ) s
-    WHERE d.tenant_id = p_tenant_id AND d.ctid = s.row_id;
+    ) < cardinality(p_device_ids);
 END $$;
