@@ -81,6 +81,7 @@ class AuditLog:
                 "device_id": _id(request, "device_id"),
                 **_devices(request),
                 "stage": _stage(request),
+                "validate_only": getattr(request, "validate_only", False) or None,
                 "comment": getattr(request, "comment", "")[:_MAX_COMMENT_LENGTH] or None,
                 "reason": reason,
                 "ms": round((time.perf_counter() - started) * 1000, 2),

@@ -81,6 +81,17 @@ async def test_each_change_is_one_line(
     assert SECRET not in json.dumps(lines)
 
 
+async def test_line_says_validate_only_when_the_call_creates_no_job(
+    database: Database, operator: Operator, audit_log: Any
+) -> None:
+    await database.add_devices(operator.tenant, ["d"])
+
+    await operator.create(target_all=True, validate_only=True)
+    await operator.create(target_all=True)
+
+    assert [line.get("validate_only") for line in audit_log()] == [True, None]
+
+
 async def test_rejected_calls_are_logged(server: Server, tenant: str, audit_log: Any) -> None:
     viewer = server.caller(("x-tenant-id", tenant), ("x-user-id", "vic"), ("x-roles", "viewer"))
     with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
