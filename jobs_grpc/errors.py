@@ -643,12 +643,12 @@ class LimitExceeded(JobsError, code=StatusCode.RESOURCE_EXHAUSTED):
         self.retry_after = retry_after
 
 
-class TooManyPreviews(LimitExceeded):
-    """Another preview of the tenant is running in this process."""
+class EvaluationRunning(LimitExceeded, sqlstate="JB037"):
+    """Another call of the tenant evaluates a target in this process."""
 
     def __init__(self) -> None:
         JobsError.__init__(
-            self, "Another preview of the tenant is running on this server process; retry later"
+            self, "This server process already evaluates a target of the tenant; retry later"
         )
         self.retry_after = 1
 

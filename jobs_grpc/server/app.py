@@ -45,7 +45,7 @@ from jobs_grpc.services.device_jobs import DeviceJobService
 from jobs_grpc.services.fleet import FleetService
 from jobs_grpc.services.jobs import JobService
 from jobs_grpc.services.poll_after import PollAfter
-from jobs_grpc.services.targets import PreviewLimit
+from jobs_grpc.services.targets import EvaluationLimit
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -176,10 +176,10 @@ async def running(
         # Generated code expects a server, but only registers methods.
         methods: Any = MethodTable(pipeline.wrap)
         conversion_slots = FairSlots(1)
-        previews = PreviewLimit()
-        jobs = JobService(store, memory, conversion_slots, config, stopping, previews)
+        evaluations = EvaluationLimit()
+        jobs = JobService(store, memory, conversion_slots, config, stopping, evaluations)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, methods)
-        fleet = FleetService(store, conversion_slots, previews, config.limits.max_targets)
+        fleet = FleetService(store, conversion_slots, evaluations, config.limits.max_targets)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(fleet, methods)
         device_jobs = DeviceJobService(
             store,

@@ -8,6 +8,7 @@ from fleet.jobs.v1 import fleet_pb2_grpc
 from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.contract.methods import page_size
 from jobs_grpc.db.store import Row, Store
+from jobs_grpc.errors import EvaluationRunning
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.services import validation
 from jobs_grpc.services.device_update import device_changes
@@ -22,7 +23,7 @@ from jobs_grpc.services.row_conversions import (
 )
 from jobs_grpc.services.selectors import parse_field
 from jobs_grpc.services.targets import (
-    PreviewLimit,
+    EvaluationLimit,
     check_target,
     preview_fields,
     selector_terms,
@@ -45,11 +46,11 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     """
 
     def __init__(
-        self, store: Store, slots: FairSlots, previews: PreviewLimit, max_targets: int
+        self, store: Store, slots: FairSlots, evaluations: EvaluationLimit, max_targets: int
     ) -> None:
         self._store = store
         self._slots = slots
-        self._previews = previews
+        self._evaluations = evaluations
         self._max_targets = max_targets
         self.finished = {"REJECTED": 0}
         """Executions that calls have finished, by status."""
@@ -162,7 +163,9 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         violations += check_rollout(request.rollout) if request.HasField("rollout") else []
         validation.raise_for_violations(violations)
         tenant_id = current_principal().tenant_id
-        with self._previews.hold(tenant_id, request):
+        with self._evaluations.evaluation(tenant_id, request, is_preview=True) as may_evaluate:
+            if not may_evaluate:
+                raise EvaluationRunning
             row = await self._store.preview_target(
                 tenant_id,
                 request=target_request(request),

@@ -4,7 +4,6 @@ import asyncio
 import json
 import uuid
 from collections.abc import Iterable
-from contextlib import nullcontext
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
@@ -16,6 +15,7 @@ from jobs_grpc.config import Config
 from jobs_grpc.contract.methods import page_size
 from jobs_grpc.db.store import Store
 from jobs_grpc.errors import (
+    EvaluationRunning,
     InvalidPageToken,
     JobsError,
     SubjectRequired,
@@ -58,7 +58,7 @@ from jobs_grpc.services.schedule import check_schedule
 from jobs_grpc.services.selectors import ID_KEYS, Selector, check_labels, parse_field
 from jobs_grpc.services.struct_json import to_json
 from jobs_grpc.services.targets import (
-    PreviewLimit,
+    EvaluationLimit,
     check_expected_digest,
     check_target,
     preview_fields,
@@ -88,10 +88,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         slots: FairSlots,
         config: Config,
         stopping: asyncio.Event,
-        previews: PreviewLimit,
+        evaluations: EvaluationLimit,
     ) -> None:
         self._store = store
-        self._previews = previews
+        self._evaluations = evaluations
         self._memory = memory
         self._slots = slots
         self._max_document_bytes = config.limits.max_document_bytes
@@ -125,11 +125,12 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         elif has_time_gate(request.rollout) and not self._has_background_work:
             error_if_new = TimeGatesUnavailable
         job_id = request.job_id or str(uuid.uuid4())
-        with (
-            self._previews.hold(caller.tenant_id, request)
-            if request.validate_only
-            else nullcontext()
-        ):
+        with self._evaluations.evaluation(
+            caller.tenant_id, request, is_preview=request.validate_only
+        ) as may_evaluate:
+            if not may_evaluate:
+                # Not raised here: a repeated request returns the job that exists.
+                error_if_new = error_if_new or EvaluationRunning
             row = await self._store.create_job(
                 caller.tenant_id,
                 job_id=job_id,

@@ -11,7 +11,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.contract.field_rules import rules_of
 from jobs_grpc.db.store import Row
-from jobs_grpc.errors import TooManyPreviews, Violation
+from jobs_grpc.errors import Violation
 from jobs_grpc.services import selectors
 from jobs_grpc.services.row_conversions import MessageFields
 
@@ -22,6 +22,9 @@ _MAX_CODES = rules_of(pb.FailedIn, "failure_codes").repeated.max_items
 
 MAX_TARGET_BYTES = 4 * selectors.MAX_CHARACTERS + _MAX_CODES * 66 + 200
 """The maximum size of the target of a Job: a character can have four bytes."""
+
+# Several calls may create jobs of lists that have at most so many devices at the same time.
+_SMALL_LIST = 1000
 
 # CreateJobRequest or PreviewTargetRequest: they have the same fields for a target and a rollout.
 TargetRequest: TypeAlias = Any
@@ -92,25 +95,41 @@ def preview_fields(row: Row) -> MessageFields:
     }
 
 
-class PreviewLimit:
-    """Allows one preview of each tenant at a time, because one can take a second of CPU time."""
+class EvaluationLimit:
+    """Lets one call of each tenant evaluate a target: that can take a second of CPU time."""
 
     def __init__(self) -> None:
         self._tenants: set[str] = set()
 
     @contextmanager
-    def hold(self, tenant_id: str, request: TargetRequest) -> Iterator[None]:
-        """Count a preview as running, unless its target is one device. Raises TooManyPreviews."""
-        if request.target_device_id:
-            yield
+    def evaluation(
+        self, tenant_id: str, request: TargetRequest, *, is_preview: bool
+    ) -> Iterator[bool]:
+        """Yield whether the call may evaluate its target, and count it as running if so."""
+        if not _is_costly(request, is_preview):
+            yield True
             return
         if tenant_id in self._tenants:
-            raise TooManyPreviews
+            yield False
+            return
         self._tenants.add(tenant_id)
         try:
-            yield
+            yield True
         finally:
             self._tenants.remove(tenant_id)
+
+
+def _is_costly(request: TargetRequest, is_preview: bool) -> bool:
+    """Whether a call reads many devices only to find those of the target."""
+    if request.target_device_id:
+        return False
+    return (
+        is_preview
+        or request.HasField("target_failed_in")
+        or len(request.target_device_ids.device_ids) > _SMALL_LIST
+        or bool(request.target_selector)
+        or any(stage.selector for stage in request.rollout.stages)
+    )
 
 
 def _target_selector(request: TargetRequest) -> tuple[str, str]:

@@ -60,7 +60,7 @@ DOCUMENTED_CODES = {
     StatusCode.FAILED_PRECONDITION,
     StatusCode.ALREADY_EXISTS,
     StatusCode.ABORTED,
-    StatusCode.RESOURCE_EXHAUSTED,  # a second preview of the tenant at the same time
+    StatusCode.RESOURCE_EXHAUSTED,  # a second evaluation of the tenant at the same time
     StatusCode.PERMISSION_DENIED,  # ApproveStage without a known user, or by the creator
 }
 

@@ -123,23 +123,55 @@ async def test_preview_fails_when_the_request_is_malformed(fleet: Fleet) -> None
     assert list(failure.violations) == ["target_selector", "rollout.stages[0].selector"]
 
 
-async def test_one_preview_of_a_tenant_runs_at_a_time(
+async def test_one_call_of_a_tenant_evaluates_a_target_at_a_time(
     database: Database, fleet: Fleet, operator: Operator, server: Server
 ) -> None:
+    await operator.create(job_id="first", target_selector="model")
+    many = [f"e{n:04}" for n in range(1001)]
     async with database.owner.transaction():
         await database.owner.execute("LOCK TABLE jobs.devices")
         running = asyncio.create_task(fleet.preview(target_selector="model"))
         await database.wait_for_blocked_sessions(1)
 
-        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-            await operator.create(target_all=True, validate_only=True)
-        assert failure.retry_after == 1
-        # Neither one device nor another tenant waits.
+        for request in (
+            {"target_all": True, "validate_only": True},
+            {"target_selector": "model", "job_id": "second"},
+            {"target_failed_in": pb.FailedIn(job_id="first")},
+            {"target_device_ids": pb.DeviceIds(device_ids=many)},
+            {"target_all": True, "rollout": CANARY},
+        ):
+            with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+                await operator.create(**request)
+            assert failure.retry_after == 1
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
+            await fleet.preview(target_all=True)
+        # A repeated request, other targets and other tenants do not wait.
+        repeated = await operator.create(job_id="first", target_selector="model")
+        assert repeated.execution_count == 15
+        await operator.create(target_all=True)
+        await operator.create(target_device_ids=pb.DeviceIds(device_ids=DEVICES))
         assert (await fleet.preview(target_device_id="d00")).device_count == 1
         assert (await server.fleet("other").preview(target_all=True)).device_count == 0
 
     assert (await running).device_count == 15
-    assert (await fleet.preview(target_all=True)).device_count == 30
+    assert (await operator.create(job_id="second", target_selector="model")).execution_count == 15
+
+
+async def test_evaluation_of_a_created_job_rejects_previews(
+    database: Database, fleet: Fleet, operator: Operator
+) -> None:
+    async with database.owner.transaction():
+        await database.owner.execute("LOCK TABLE jobs.devices")
+        running = asyncio.create_task(operator.create(job_id="j", target_selector="model"))
+        await database.wait_for_blocked_sessions(1)
+
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
+            await fleet.preview(target_all=True)
+        # Waits for the first call, and then returns the same.
+        repeated = asyncio.create_task(operator.create(job_id="j", target_selector="model"))
+        await database.wait_for_blocked_sessions(2)
+
+    assert await repeated == await running
 
 
 @pytest.mark.parametrize(

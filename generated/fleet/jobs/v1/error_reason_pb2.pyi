@@ -526,9 +526,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     LIMIT_EXCEEDED: _ErrorReason.ValueType  # 26
     """The call exceeds a limit that a setting of the server defines. `setting` is its name,
-    `value` its value. A preview that is rejected because another one runs has no `setting` and no `value`.
-    If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do
-    not, it fails again.
+    `value` its value. Neither is set if the server process already evaluates a
+    target of the tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after
+    that delay. If they do not, it fails again.
 
     Example of an ErrorInfo:
 
@@ -1116,9 +1116,9 @@ Example of an ErrorInfo:
 """
 LIMIT_EXCEEDED: ErrorReason.ValueType  # 26
 """The call exceeds a limit that a setting of the server defines. `setting` is its name,
-`value` its value. A preview that is rejected because another one runs has no `setting` and no `value`.
-If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do
-not, it fails again.
+`value` its value. Neither is set if the server process already evaluates a
+target of the tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after
+that delay. If they do not, it fails again.
 
 Example of an ErrorInfo:
 

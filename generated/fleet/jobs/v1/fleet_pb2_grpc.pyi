@@ -84,8 +84,8 @@ class FleetServiceStub:
       NOT_FOUND            DEVICE_NOT_FOUND: devices of target_device_ids; up to 20 are named
                            JOB_NOT_FOUND: the job of target_failed_in
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS (without
-                           a delay), or this server process already runs a preview of the tenant
-                           (with a delay)
+                           a delay), or this server process already evaluates a target of the
+                           tenant (with a delay)
     """
 
 @_typing.type_check_only
@@ -144,8 +144,8 @@ class FleetServiceAsyncStub(FleetServiceStub):
       NOT_FOUND            DEVICE_NOT_FOUND: devices of target_device_ids; up to 20 are named
                            JOB_NOT_FOUND: the job of target_failed_in
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS (without
-                           a delay), or this server process already runs a preview of the tenant
-                           (with a delay)
+                           a delay), or this server process already evaluates a target of the
+                           tenant (with a delay)
     """
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -237,8 +237,8 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            DEVICE_NOT_FOUND: devices of target_device_ids; up to 20 are named
                                JOB_NOT_FOUND: the job of target_failed_in
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS (without
-                               a delay), or this server process already runs a preview of the tenant
-                               (with a delay)
+                               a delay), or this server process already evaluates a target of the
+                               tenant (with a delay)
         """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

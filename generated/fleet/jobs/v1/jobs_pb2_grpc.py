@@ -272,8 +272,10 @@ class JobServiceServicer:
         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
         (1,000,000; without a delay), or the tenant has
         JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-        or, with validate_only and a target of more than one device,
-        this server process already runs a preview of the tenant (with a delay)
+        or this server process already evaluates a target of the
+        tenant (with a delay). That limits jobs with a selector, target_failed_in
+        or more than 1,000 target_device_ids, and with validate_only all but
+        those of one device
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -119,8 +119,10 @@ class JobServiceStub:
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-                           or, with validate_only and a target of more than one device,
-                           this server process already runs a preview of the tenant (with a delay)
+                           or this server process already evaluates a target of the
+                           tenant (with a delay). That limits jobs with a selector, target_failed_in
+                           or more than 1,000 target_device_ids, and with validate_only all but
+                           those of one device
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     """Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -351,8 +353,10 @@ class JobServiceAsyncStub(JobServiceStub):
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-                           or, with validate_only and a target of more than one device,
-                           this server process already runs a preview of the tenant (with a delay)
+                           or this server process already evaluates a target of the
+                           tenant (with a delay). That limits jobs with a selector, target_failed_in
+                           or more than 1,000 target_device_ids, and with validate_only all but
+                           those of one device
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -586,8 +590,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                                (1,000,000; without a delay), or the tenant has
                                JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-                               or, with validate_only and a target of more than one device,
-                               this server process already runs a preview of the tenant (with a delay)
+                               or this server process already evaluates a target of the
+                               tenant (with a delay). That limits jobs with a selector, target_failed_in
+                               or more than 1,000 target_device_ids, and with validate_only all but
+                               those of one device
         """
 
     @_abc_1.abstractmethod

@@ -477,9 +477,9 @@ const (
 	//	{ "reason": "OVERLOADED", "domain": "jobs-grpc" }
 	ErrorReason_OVERLOADED ErrorReason = 25
 	// The call exceeds a limit that a setting of the server defines. `setting` is its name,
-	// `value` its value. A preview that is rejected because another one runs has no `setting` and no `value`.
-	// If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do
-	// not, it fails again.
+	// `value` its value. Neither is set if the server process already evaluates a
+	// target of the tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after
+	// that delay. If they do not, it fails again.
 	//
 	// Example of an ErrorInfo:
 	//

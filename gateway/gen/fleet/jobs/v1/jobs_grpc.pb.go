@@ -128,8 +128,10 @@ type JobServiceClient interface {
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
 	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-	//	                     or, with validate_only and a target of more than one device,
-	//	                     this server process already runs a preview of the tenant (with a delay)
+	//	                     or this server process already evaluates a target of the
+	//	                     tenant (with a delay). That limits jobs with a selector, target_failed_in
+	//	                     or more than 1,000 target_device_ids, and with validate_only all but
+	//	                     those of one device
 	CreateJob(ctx context.Context, in *CreateJobRequest, opts ...grpc.CallOption) (*CreateJobResponse, error)
 	// Lists the jobs of the tenant without their executions, newest first: by created_at, then
 	// by job_id, both descending.
@@ -531,8 +533,10 @@ type JobServiceServer interface {
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
 	//	                     (1,000,000; without a delay), or the tenant has
 	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-	//	                     or, with validate_only and a target of more than one device,
-	//	                     this server process already runs a preview of the tenant (with a delay)
+	//	                     or this server process already evaluates a target of the
+	//	                     tenant (with a delay). That limits jobs with a selector, target_failed_in
+	//	                     or more than 1,000 target_device_ids, and with validate_only all but
+	//	                     those of one device
 	CreateJob(context.Context, *CreateJobRequest) (*CreateJobResponse, error)
 	// Lists the jobs of the tenant without their executions, newest first: by created_at, then
 	// by job_id, both descending.
