@@ -110,6 +110,7 @@ def _stage_states(details: Mapping[str, Any], job_status: str) -> Iterator[Messa
             "next_opens_at": timestamp_fields(details["stage_due_at"] if opens_by_time else None),
             "awaiting_approval": is_open and details["awaiting_approval"],
             "approval": _approval_fields(stage) if approved else None,
+            "retrying_count": stage["retrying"],
         }
 
 

@@ -9,6 +9,22 @@ CREATE TYPE jobs.execution_status AS ENUM (
     'REJECTED'
 );
 
+CREATE TYPE jobs.decided_retry AS (
+	n bigint,
+	row_id tid,
+	device_id text,
+	stage smallint,
+	old_status jobs.execution_status,
+	status jobs.execution_status,
+	failure_code text,
+	failed_status jobs.execution_status,
+	failed_code text,
+	failed_at timestamp with time zone,
+	needs_first_retry boolean,
+	needs_retry boolean,
+	not_before timestamp with time zone
+);
+
 CREATE TYPE jobs.decided_update AS (
 	n bigint,
 	job_id text,
@@ -43,6 +59,7 @@ CREATE TABLE jobs.job_progress (
     retries integer DEFAULT 0 NOT NULL,
     retried_devices integer DEFAULT 0 NOT NULL,
     retrying integer DEFAULT 0 NOT NULL,
+    retrying_in_progress integer DEFAULT 0 NOT NULL,
     CONSTRAINT job_progress_failed_check CHECK ((failed >= 0)),
     CONSTRAINT job_progress_in_progress_check CHECK ((in_progress >= 0)),
     CONSTRAINT job_progress_queued_check CHECK ((queued >= 0)),
@@ -181,8 +198,12 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
         END AS window_time_zone,
     j.retry_policy,
     j.priority,
-    p.retrying AS retrying_count,
-    ((p.retried_devices)::numeric > GREATEST((20)::numeric, (0.1 * (COALESCE(jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.read_time()), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::numeric))) AS is_retry_budget_exhausted
+        CASE
+            WHEN (derived.queued_status = 'QUEUED'::jobs.execution_status) THEN p.retrying
+            WHEN j.force_canceled THEN 0
+            ELSE p.retrying_in_progress
+        END AS retrying_count,
+    jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS is_retry_budget_exhausted
    FROM (((jobs.jobs j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, jobs.now()) AS status,
@@ -521,6 +542,7 @@ CREATE TABLE jobs.job_stages (
     allow_empty boolean DEFAULT false NOT NULL,
     selector text,
     retrying integer DEFAULT 0 NOT NULL,
+    retrying_in_progress integer DEFAULT 0 NOT NULL,
     CONSTRAINT job_stages_failed_check CHECK ((failed >= 0)),
     CONSTRAINT job_stages_failures_check CHECK ((failures >= 0)),
     CONSTRAINT job_stages_in_progress_check CHECK ((in_progress >= 0)),
@@ -563,7 +585,7 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
         CASE
             WHEN (p.in_progress IS NULL) THEN ''::text
             WHEN (p.in_progress >= j.max_in_progress) THEN ' full'::text
-            ELSE (((' '::text || (j.max_in_progress)::text) || '/'::text) || ((((p.succeeded + p.failed) + p.timed_out) + p.rejected))::text)
+            ELSE (((' '::text || (j.max_in_progress)::text) || '/'::text) || (((((p.succeeded + p.failed) + p.timed_out) + p.rejected) + p.retries))::text)
         END) AS state
    FROM ((jobs.job_executions e
      CROSS JOIN LATERAL ( SELECT DISTINCT ON (j_1.tenant_id, j_1.job_id) j_1.tenant_id,
@@ -585,10 +607,11 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
             p_1.succeeded,
             p_1.failed,
             p_1.timed_out,
-            p_1.rejected
+            p_1.rejected,
+            p_1.retries
            FROM jobs.job_progress p_1
           WHERE ((p_1.tenant_id = e.tenant_id) AND (p_1.job_id = e.job_id) AND (j.max_in_progress IS NOT NULL) AND (e.status = 'QUEUED'::jobs.execution_status))) p ON ((p.tenant_id = e.tenant_id)))
-  WHERE ((j.tenant_id = e.tenant_id) AND (e.status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND (j.deleted_at IS NULL) AND (jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND ((e.status = 'IN_PROGRESS'::jobs.execution_status) OR ((j.paused_at IS NULL) AND (NOT jobs.is_held_at(e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, NULL::timestamp with time zone, jobs.now())))));
+  WHERE ((j.tenant_id = e.tenant_id) AND (e.status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND (j.deleted_at IS NULL) AND (jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND ((e.status = 'IN_PROGRESS'::jobs.execution_status) OR ((j.paused_at IS NULL) AND (NOT jobs.is_held_at(e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, NULL::timestamp with time zone, jobs.now())) AND ((e.not_before IS NULL) OR (e.not_before <= jobs.now())))));
 
 CREATE TABLE jobs.schema_code (
     checksum text NOT NULL,

@@ -3,7 +3,7 @@
 Unlike the service, it keeps no counts: each decision looks at all devices.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
@@ -130,14 +130,27 @@ class CriteriaModel:
         """ResumeJob: resets all criteria."""
         self.criteria = [(criterion, self.clock) for criterion, _ in self.criteria]
 
-    def decide(self, released: int | None, finished: Collection[str] | None = None) -> Trip | None:
+    def decide(
+        self,
+        released: int | None,
+        finished: Collection[str] | None = None,
+        before: Iterable[Count] = (),
+    ) -> Trip | None:
         """The trip of the first criterion in order, while executions up to rank `released` are
         released (None: all). The devices `finished` have just ended; None: the criteria changed.
+
+        `before` are the counts before they ended. Without it, none of them had counted as failed.
         """
-        counts = [count for count in self.counts() if self._is_checked(count, finished)]
+        were = {(count.criterion, count.stage): count.finished for count in before}
+        counts = [count for count in self.counts() if self._is_checked(count, finished, were)]
         return next(filter(None, (self._trip(count, released) for count in counts)), None)
 
-    def _is_checked(self, count: Count, finished: Collection[str] | None) -> bool:
+    def _is_checked(
+        self,
+        count: Count,
+        finished: Collection[str] | None,
+        before: Mapping[tuple[int, int | None], int],
+    ) -> bool:
         """Whether what has just ended can trip a criterion.
 
         A retry can raise a percentage, although no device has failed. So another stage does not
@@ -152,7 +165,8 @@ class CriteriaModel:
         if any(device.failure_code is not None for device in devices):
             return True
         criterion, _ = self.criteria[count.criterion]
-        return count.finished - changed < criterion.min_finished
+        was = before.get((count.criterion, count.stage), count.finished - changed)
+        return was < criterion.min_finished
 
     def counts(self) -> Iterator[Count]:
         """What each criterion counts now, for each stage or the job."""

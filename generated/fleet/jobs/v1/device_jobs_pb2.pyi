@@ -348,7 +348,9 @@ class UpdateExecutionRequest(_message.Message):
     expected_version: _builtins.int
     """The version that the execution must have. Unset: any."""
     execution_number: _builtins.int
-    """The attempt that the report is about. Unset: the current one."""
+    """The attempt that the report is about. Unset: the current one, which must be the first if the job
+    has a retry policy.
+    """
     extend_timeout_minutes: _builtins.int
     """The number of minutes from now until the execution times out. Replaces times_out_at, even if
     the job has no in_progress_timeout_minutes. Allowed only with `status` IN_PROGRESS. Unset:

@@ -107,9 +107,11 @@ class DeviceJobServiceStub:
     A QUEUED execution of a PAUSED job can't become IN_PROGRESS, but the device can report its
     end.
 
-    An operator can retry a FAILED, TIMED_OUT or REJECTED execution, which starts the next
-    attempt. A report that may arrive late should set execution_number, so that it is not
-    applied to the next attempt.
+    An operator or the retry policy of the job can retry a FAILED, TIMED_OUT or REJECTED execution,
+    which queues the next attempt. A report that may arrive late should set execution_number, so that
+    it is not applied to the next attempt. If the job has a retry policy, a report of the second or a
+    later attempt without it fails with EXECUTION_CHANGED. If the retry policy queues the next attempt,
+    the response is the attempt that ended, also to a repeated report.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
       FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
@@ -235,9 +237,11 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     A QUEUED execution of a PAUSED job can't become IN_PROGRESS, but the device can report its
     end.
 
-    An operator can retry a FAILED, TIMED_OUT or REJECTED execution, which starts the next
-    attempt. A report that may arrive late should set execution_number, so that it is not
-    applied to the next attempt.
+    An operator or the retry policy of the job can retry a FAILED, TIMED_OUT or REJECTED execution,
+    which queues the next attempt. A report that may arrive late should set execution_number, so that
+    it is not applied to the next attempt. If the job has a retry policy, a report of the second or a
+    later attempt without it fails with EXECUTION_CHANGED. If the retry policy queues the next attempt,
+    the response is the attempt that ended, also to a repeated report.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
       FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
@@ -390,9 +394,11 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         A QUEUED execution of a PAUSED job can't become IN_PROGRESS, but the device can report its
         end.
 
-        An operator can retry a FAILED, TIMED_OUT or REJECTED execution, which starts the next
-        attempt. A report that may arrive late should set execution_number, so that it is not
-        applied to the next attempt.
+        An operator or the retry policy of the job can retry a FAILED, TIMED_OUT or REJECTED execution,
+        which queues the next attempt. A report that may arrive late should set execution_number, so that
+        it is not applied to the next attempt. If the job has a retry policy, a report of the second or a
+        later attempt without it fails with EXECUTION_CHANGED. If the retry policy queues the next attempt,
+        the response is the attempt that ended, also to a repeated report.
 
           NOT_FOUND            EXECUTION_NOT_FOUND
           FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL

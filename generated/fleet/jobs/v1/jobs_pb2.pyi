@@ -471,7 +471,10 @@ Global___StartWindow: _TypeAlias = StartWindow  # noqa: Y015
 class RetryPolicy(_message.Message):
     """Queues the next attempt of executions that fail. The first rule that matches a failure decides; if
     none matches, the failure is final. REJECTED is retried only by a rule that names its failure code.
-    No attempt is queued if the job is canceled, or if it could start only after the job expires.
+    No attempt is queued if the job is canceled, or if it could start only after the job expires. A
+    PAUSED job queues it. The execution becomes QUEUED with the next execution_number, in the transaction
+    that stores the failure; ListExecutionAttempts returns the attempts that ended. A report of the second
+    or a later attempt must then have execution_number.
 
     A device counts as failed for failure criteria from its first failure until an attempt succeeds or
     RetryExecutions queues the next attempt. So a bad release trips them at once, not after the retries.
@@ -746,9 +749,11 @@ class FailureCriterion(_message.Message):
     """When to pause or cancel a job because devices fail. A criterion is checked in the transaction that
     stores a failure, or the success that reaches min_finished, so no device starts an execution after
     that commit. RetryExecutions trips no criterion, although it can raise a percentage. Failures are executions with a
-    failure_code. Each device counts once, by its current attempt: a retry subtracts its failure.
-    ResumeJob resets the counts to 0. Criteria of a PAUSED job are not checked. The report that finishes
-    a job completes it, and no criterion trips.
+    failure_code. Each device counts once, by its last attempt that failed: RetryExecutions subtracts its
+    failure. With a retry policy, a device counts as failed from its first failure until an attempt
+    succeeds, also while the next attempt is QUEUED or IN_PROGRESS. ResumeJob resets the counts to 0.
+    Criteria of a PAUSED job are not checked. The report that finishes a job completes it, and no
+    criterion trips.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -2248,7 +2253,7 @@ class RetryExecutionsResponse(_message.Message):
     RETRIED_COUNT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     retried_count: _builtins.int
-    """The number of executions that were queued again."""
+    """The number of executions that were queued again, and of those whose wait for the next attempt ended."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """The time at which the job expires. Unset: never."""
@@ -2803,11 +2808,11 @@ class FailureCount(_message.Message):
     failure_code: _builtins.str
     """The failure code. Empty: the devices named none."""
     execution_count: _builtins.int
-    """The number of executions."""
+    """The number of executions, including those that are retrying: see GetFailureSummary."""
     @_builtins.property
     def device_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Some of the devices, at most 5. It can be empty if most devices with this code have another
-        status. ListJobExecutions returns them all.
+        """Some of the devices, at most 5, without those that are retrying. It can be empty if most devices
+        with this code have another status. ListJobExecutions returns them all.
         """
 
     def __init__(

@@ -163,8 +163,10 @@ class JobServiceStub:
     """
     RetryExecutions: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]
     """Queues the next attempt of the executions of a job that are in one of the given statuses and
-    match the other filters: they become QUEUED. The job can have any status but CANCELED. A
-    COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
+    match the other filters: they become QUEUED. Executions whose next attempt the retry policy has
+    queued after such a failure, and that have not started it, can start it at once. For all these
+    executions, the retry policy counts attempts from 1 again. The job can have any status but CANCELED.
+    A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
     started. If no execution matches, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
 
@@ -241,7 +243,10 @@ class JobServiceStub:
       ABORTED              JOB_CHANGED
     """
     GetFailureSummary: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetFailureSummaryRequest, _jobs_pb2.GetFailureSummaryResponse]
-    """Counts the failures of a job by status and failure_code.
+    """Counts the failures of a job by status and failure_code. Each device counts as in
+    FailureCriterion, so with a retry policy the counts can exceed those of execution_counts:
+    devices that are retrying are counted here by the attempt that failed. Job.retrying_count is
+    their number.
 
       NOT_FOUND            JOB_NOT_FOUND
     """
@@ -397,8 +402,10 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     RetryExecutions: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]  # type: ignore[assignment]
     """Queues the next attempt of the executions of a job that are in one of the given statuses and
-    match the other filters: they become QUEUED. The job can have any status but CANCELED. A
-    COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
+    match the other filters: they become QUEUED. Executions whose next attempt the retry policy has
+    queued after such a failure, and that have not started it, can start it at once. For all these
+    executions, the retry policy counts attempts from 1 again. The job can have any status but CANCELED.
+    A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
     started. If no execution matches, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
 
@@ -475,7 +482,10 @@ class JobServiceAsyncStub(JobServiceStub):
       ABORTED              JOB_CHANGED
     """
     GetFailureSummary: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetFailureSummaryRequest, _jobs_pb2.GetFailureSummaryResponse]  # type: ignore[assignment]
-    """Counts the failures of a job by status and failure_code.
+    """Counts the failures of a job by status and failure_code. Each device counts as in
+    FailureCriterion, so with a retry policy the counts can exceed those of execution_counts:
+    devices that are retrying are counted here by the attempt that failed. Job.retrying_count is
+    their number.
 
       NOT_FOUND            JOB_NOT_FOUND
     """
@@ -670,8 +680,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.RetryExecutionsResponse, _abc.Awaitable[_jobs_pb2.RetryExecutionsResponse]]:
         """Queues the next attempt of the executions of a job that are in one of the given statuses and
-        match the other filters: they become QUEUED. The job can have any status but CANCELED. A
-        COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
+        match the other filters: they become QUEUED. Executions whose next attempt the retry policy has
+        queued after such a failure, and that have not started it, can start it at once. For all these
+        executions, the retry policy counts attempts from 1 again. The job can have any status but CANCELED.
+        A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
         started. If no execution matches, nothing changes, including expires_at.
         ListExecutionAttempts returns the earlier attempts.
 
@@ -796,7 +808,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.GetFailureSummaryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.GetFailureSummaryResponse, _abc.Awaitable[_jobs_pb2.GetFailureSummaryResponse]]:
-        """Counts the failures of a job by status and failure_code.
+        """Counts the failures of a job by status and failure_code. Each device counts as in
+        FailureCriterion, so with a retry policy the counts can exceed those of execution_counts:
+        devices that are retrying are counted here by the attempt that failed. Job.retrying_count is
+        their number.
 
           NOT_FOUND            JOB_NOT_FOUND
         """

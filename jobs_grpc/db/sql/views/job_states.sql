@@ -1,4 +1,4 @@
--- depends on: held_executions, job_status_at, job_status_text_at, now, queued_status_at, read_time, released_at
+-- depends on: exceeds_retry_budget, held_executions, job_status_at, job_status_text_at, now, queued_status_at, read_time, released_at
 -- Jobs as readers see them, with derived status and counts.
 CREATE OR REPLACE VIEW jobs.job_states WITH (security_invoker = true) AS
 SELECT
@@ -50,13 +50,15 @@ SELECT
         AS window_time_zone,
     j.retry_policy,
     j.priority,
-    p.retrying AS retrying_count,
-    -- As in RetryPolicy. The count is 0 without a retry policy.
-    p.retried_devices > greatest(
-        20, 0.1 * coalesce(
+    CASE WHEN derived.queued_status = 'QUEUED' THEN p.retrying
+         WHEN j.force_canceled THEN 0 ELSE p.retrying_in_progress END AS retrying_count,
+    jobs.exceeds_retry_budget(
+        p.retried_devices,
+        coalesce(
             jobs.released_at(
                 j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
-                jobs.read_time()
+                -- A cancel ends the release of executions.
+                least(jobs.read_time(), j.canceled_at)
             ),
             p.queued + p.in_progress + p.succeeded + p.failed + p.timed_out + p.rejected
         )

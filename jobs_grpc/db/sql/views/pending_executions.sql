@@ -31,14 +31,14 @@ SELECT
     -- again, so the text contains queued_at.
     --
     -- If the job has max_in_progress, the text also changes when a slot becomes free. While the job is
-    -- full, it does not count finished executions: another execution takes each free slot at once.
+    -- full, it does not count finished attempts: another execution takes each free slot at once.
     -- Otherwise it counts them: the job may have been full for a time between two reads of the text.
     e.job_id || ' ' || e.version::text || ' ' || jobs.pg_micros(e.queued_at)::text
         || coalesce(' ' || jobs.pg_micros(j.expires_at)::text, '')
         || CASE WHEN p.in_progress IS NULL THEN ''
                 WHEN p.in_progress >= j.max_in_progress THEN ' full'
                 ELSE ' ' || j.max_in_progress::text || '/'
-                     || (p.succeeded + p.failed + p.timed_out + p.rejected)::text
+                     || (p.succeeded + p.failed + p.timed_out + p.rejected + p.retries)::text
            END AS state
 FROM jobs.job_executions e
 CROSS JOIN LATERAL (
@@ -52,7 +52,7 @@ CROSS JOIN LATERAL (
 -- Read only for executions that need a slot.
 LEFT JOIN LATERAL (
     SELECT DISTINCT ON (p.tenant_id, p.job_id)
-        p.tenant_id, p.in_progress, p.succeeded, p.failed, p.timed_out, p.rejected
+        p.tenant_id, p.in_progress, p.succeeded, p.failed, p.timed_out, p.rejected, p.retries
     FROM jobs.job_progress p
     WHERE p.tenant_id = e.tenant_id AND p.job_id = e.job_id
       AND j.max_in_progress IS NOT NULL AND e.status = 'QUEUED'
@@ -67,5 +67,5 @@ WHERE j.tenant_id = e.tenant_id
       e.status = 'IN_PROGRESS'
       OR j.paused_at IS NULL AND NOT jobs.is_held_at(
           e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, NULL, jobs.now()
-      )
+      ) AND (e.not_before IS NULL OR e.not_before <= jobs.now())
   );

@@ -614,7 +614,8 @@ type UpdateExecutionRequest struct {
 	StatusDetails *structpb.Struct `protobuf:"bytes,3,opt,name=status_details,json=statusDetails,proto3" json:"status_details,omitempty"`
 	// The version that the execution must have. Unset: any.
 	ExpectedVersion *int32 `protobuf:"varint,4,opt,name=expected_version,json=expectedVersion,proto3,oneof" json:"expected_version,omitempty"`
-	// The attempt that the report is about. Unset: the current one.
+	// The attempt that the report is about. Unset: the current one, which must be the first if the job
+	// has a retry policy.
 	ExecutionNumber *int32 `protobuf:"varint,5,opt,name=execution_number,json=executionNumber,proto3,oneof" json:"execution_number,omitempty"`
 	// The number of minutes from now until the execution times out. Replaces times_out_at, even if
 	// the job has no in_progress_timeout_minutes. Allowed only with `status` IN_PROGRESS. Unset:

@@ -1214,7 +1214,10 @@ func (x *StartWindow) GetDuration() *durationpb.Duration {
 
 // Queues the next attempt of executions that fail. The first rule that matches a failure decides; if
 // none matches, the failure is final. REJECTED is retried only by a rule that names its failure code.
-// No attempt is queued if the job is canceled, or if it could start only after the job expires.
+// No attempt is queued if the job is canceled, or if it could start only after the job expires. A
+// PAUSED job queues it. The execution becomes QUEUED with the next execution_number, in the transaction
+// that stores the failure; ListExecutionAttempts returns the attempts that ended. A report of the second
+// or a later attempt must then have execution_number.
 //
 // A device counts as failed for failure criteria from its first failure until an attempt succeeds or
 // RetryExecutions queues the next attempt. So a bad release trips them at once, not after the retries.
@@ -1712,9 +1715,11 @@ func (x *Gate) GetAllowSelfApproval() bool {
 // When to pause or cancel a job because devices fail. A criterion is checked in the transaction that
 // stores a failure, or the success that reaches min_finished, so no device starts an execution after
 // that commit. RetryExecutions trips no criterion, although it can raise a percentage. Failures are executions with a
-// failure_code. Each device counts once, by its current attempt: a retry subtracts its failure.
-// ResumeJob resets the counts to 0. Criteria of a PAUSED job are not checked. The report that finishes
-// a job completes it, and no criterion trips.
+// failure_code. Each device counts once, by its last attempt that failed: RetryExecutions subtracts its
+// failure. With a retry policy, a device counts as failed from its first failure until an attempt
+// succeeds, also while the next attempt is QUEUED or IN_PROGRESS. ResumeJob resets the counts to 0.
+// Criteria of a PAUSED job are not checked. The report that finishes a job completes it, and no
+// criterion trips.
 type FailureCriterion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only failures with one of these statuses: FAILED, TIMED_OUT or REJECTED. No statuses: all.
@@ -4088,7 +4093,7 @@ func (x *RetryExecutionsRequest) GetDeviceIds() []string {
 
 type RetryExecutionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The number of executions that were queued again.
+	// The number of executions that were queued again, and of those whose wait for the next attempt ended.
 	RetriedCount int32 `protobuf:"varint,1,opt,name=retried_count,json=retriedCount,proto3" json:"retried_count,omitempty"`
 	// The time at which the job expires. Unset: never.
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
@@ -5128,10 +5133,10 @@ type FailureCount struct {
 	Status JobExecution_Status `protobuf:"varint,1,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
 	// The failure code. Empty: the devices named none.
 	FailureCode string `protobuf:"bytes,2,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
-	// The number of executions.
+	// The number of executions, including those that are retrying: see GetFailureSummary.
 	ExecutionCount int32 `protobuf:"varint,3,opt,name=execution_count,json=executionCount,proto3" json:"execution_count,omitempty"`
-	// Some of the devices, at most 5. It can be empty if most devices with this code have another
-	// status. ListJobExecutions returns them all.
+	// Some of the devices, at most 5, without those that are retrying. It can be empty if most devices
+	// with this code have another status. ListJobExecutions returns them all.
 	DeviceIds     []string `protobuf:"bytes,4,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -166,8 +166,10 @@ type JobServiceClient interface {
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
 	CancelExecution(ctx context.Context, in *CancelExecutionRequest, opts ...grpc.CallOption) (*CancelExecutionResponse, error)
 	// Queues the next attempt of the executions of a job that are in one of the given statuses and
-	// match the other filters: they become QUEUED. The job can have any status but CANCELED. A
-	// COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
+	// match the other filters: they become QUEUED. Executions whose next attempt the retry policy has
+	// queued after such a failure, and that have not started it, can start it at once. For all these
+	// executions, the retry policy counts attempts from 1 again. The job can have any status but CANCELED.
+	// A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
 	// started. If no execution matches, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
 	//
@@ -236,7 +238,10 @@ type JobServiceClient interface {
 	//	FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE
 	//	ABORTED              JOB_CHANGED
 	UpdateJob(ctx context.Context, in *UpdateJobRequest, opts ...grpc.CallOption) (*UpdateJobResponse, error)
-	// Counts the failures of a job by status and failure_code.
+	// Counts the failures of a job by status and failure_code. Each device counts as in
+	// FailureCriterion, so with a retry policy the counts can exceed those of execution_counts:
+	// devices that are retrying are counted here by the attempt that failed. Job.retrying_count is
+	// their number.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	GetFailureSummary(ctx context.Context, in *GetFailureSummaryRequest, opts ...grpc.CallOption) (*GetFailureSummaryResponse, error)
@@ -571,8 +576,10 @@ type JobServiceServer interface {
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
 	CancelExecution(context.Context, *CancelExecutionRequest) (*CancelExecutionResponse, error)
 	// Queues the next attempt of the executions of a job that are in one of the given statuses and
-	// match the other filters: they become QUEUED. The job can have any status but CANCELED. A
-	// COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
+	// match the other filters: they become QUEUED. Executions whose next attempt the retry policy has
+	// queued after such a failure, and that have not started it, can start it at once. For all these
+	// executions, the retry policy counts attempts from 1 again. The job can have any status but CANCELED.
+	// A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
 	// started. If no execution matches, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
 	//
@@ -641,7 +648,10 @@ type JobServiceServer interface {
 	//	FAILED_PRECONDITION  JOB_NOT_UPDATABLE, EXPIRY_TOO_EARLY, TIME_GATES_UNAVAILABLE
 	//	ABORTED              JOB_CHANGED
 	UpdateJob(context.Context, *UpdateJobRequest) (*UpdateJobResponse, error)
-	// Counts the failures of a job by status and failure_code.
+	// Counts the failures of a job by status and failure_code. Each device counts as in
+	// FailureCriterion, so with a retry policy the counts can exceed those of execution_counts:
+	// devices that are retrying are counted here by the attempt that failed. Job.retrying_count is
+	// their number.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	GetFailureSummary(context.Context, *GetFailureSummaryRequest) (*GetFailureSummaryResponse, error)

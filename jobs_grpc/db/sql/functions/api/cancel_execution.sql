@@ -14,6 +14,7 @@ DECLARE
     v_job record;
     v_status jobs.execution_status;
     v_stage smallint;
+    v_is_retrying boolean;
     v_details jsonb := jsonb_build_object('reason', p_reason);
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -23,8 +24,8 @@ BEGIN
 
     SELECT jobs.execution_status_at(
         e.status, v_job.canceled_at, v_job.force_canceled, v_job.expires_at, v_job.locked_at
-    ), e.stage
-    INTO v_status, v_stage
+    ), e.stage, e.failed_at IS NOT NULL
+    INTO v_status, v_stage, v_is_retrying
     FROM jobs.job_executions e
     WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = p_device_id;
     IF NOT FOUND THEN
@@ -49,6 +50,13 @@ BEGIN
         PERFORM jobs.count_stage_changes(
             p_tenant_id, ARRAY[p_job_id], ARRAY[v_stage], ARRAY[v_status],
             ARRAY['REJECTED'::jobs.execution_status]
+        );
+    END IF;
+
+    IF v_is_retrying THEN
+        PERFORM jobs.count_retrying(
+            p_tenant_id, ARRAY[p_job_id], ARRAY[v_stage], ARRAY[-1],
+            ARRAY[-(v_status = 'IN_PROGRESS')::integer]
         );
     END IF;
 

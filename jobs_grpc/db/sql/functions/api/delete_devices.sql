@@ -26,6 +26,7 @@ DECLARE
     v_device_ids text[];
     v_ended_job_ids text[];  -- the ended executions: also parallel
     v_ended_stages smallint[];
+    v_ended_retries integer[];  -- 1 if it was retrying
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -135,10 +136,11 @@ BEGIN
               AND jobs.queued_status_at(j.canceled_at, j.expires_at, v_now) = 'QUEUED'
         ) queued
         WHERE e.tenant_id = p_tenant_id AND e.ctid = queued.row_id
-        RETURNING e.job_id, e.stage
+        RETURNING e.job_id, e.stage, e.failed_at
     )
-    SELECT count(*), array_agg(u.job_id), array_agg(u.stage)
-    INTO ended_count, v_ended_job_ids, v_ended_stages
+    SELECT count(*), array_agg(u.job_id), array_agg(u.stage),
+           array_agg((u.failed_at IS NOT NULL)::integer)
+    INTO ended_count, v_ended_job_ids, v_ended_stages, v_ended_retries
     FROM updated u;
     IF ended_count = 0 THEN
         RETURN;
@@ -166,6 +168,15 @@ BEGIN
         array_fill('QUEUED'::jobs.execution_status, ARRAY[ended_count]),
         array_fill('REJECTED'::jobs.execution_status, ARRAY[ended_count])
     );
+
+    IF 1 = ANY (v_ended_retries) THEN
+        PERFORM jobs.count_retrying(
+            p_tenant_id, array_agg(u.job_id), array_agg(u.stage), array_agg(-u.retrying),
+            array_agg(0)
+        )
+        FROM unnest(v_ended_job_ids, v_ended_stages, v_ended_retries)
+            AS u (job_id, stage, retrying);
+    END IF;
 
     v_ended_job_ids := ARRAY(SELECT DISTINCT u.job_id FROM unnest(v_ended_job_ids) AS u (job_id));
     PERFORM jobs.complete_finished_jobs(p_tenant_id, v_ended_job_ids, v_now);

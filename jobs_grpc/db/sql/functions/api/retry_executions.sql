@@ -1,6 +1,10 @@
+-- depends on: end_waiting_retries, uncount_failures
 -- Queues the next attempt of every execution that readers see in one of p_statuses and that matches
 -- p_failure_codes and p_device_ids. If there is no such execution, changes nothing, not even the
 -- expiry. Each execution keeps its stage and its rank, so it stays released.
+--
+-- Also takes executions whose next attempt a retry policy has queued after such a failure: the attempt can
+-- start at once. For all executions that it takes, the retry policy starts again with the first attempt.
 --
 -- Raises JOB_NOT_FOUND, JOB_NOT_RETRYABLE (with the status) if the job is canceled, or expired and
 -- gets no new expiry, and TOO_MANY_ACTIVE_JOBS if the retry would make the job IN_PROGRESS.
@@ -33,10 +37,19 @@ DECLARE
     v_timed_out integer;
     v_rejected integer;
     v_queued integer;
+    v_waiting integer := 0;  -- executions that wait for their next attempt
     v_retried integer;
     v_kept_timed_out integer := 0;  -- not retried: stored as TIMED_OUT instead of QUEUED
     v_status jobs.execution_status;
     v_has_stages boolean;
+    -- Of the executions to retry that count as failed: their failures, in parallel arrays.
+    v_device_ids text[];
+    v_failed_statuses jobs.execution_status[];
+    v_failed_codes text[];
+    v_stages smallint[];
+    v_failed_ats timestamptz[];
+    v_retried_devices integer := 0;  -- executions to retry that have needed an automatic retry
+    v_needed_retry integer;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -73,7 +86,16 @@ BEGIN
           AND e.status = ANY (v_stored_statuses)
           AND jobs.matches_retry(e.failure_code, e.device_id, p_failure_codes, p_device_ids);
     END IF;
-    v_retried := v_failed + v_timed_out + v_rejected + v_queued;
+    IF v_job.retrying > 0 AND NOT v_expired THEN
+        SELECT count(*), array_agg(e.device_id), array_agg(e.failed_status), array_agg(e.failed_code),
+               array_agg(e.stage), array_agg(e.failed_at)
+        INTO v_waiting, v_device_ids, v_failed_statuses, v_failed_codes, v_stages, v_failed_ats
+        FROM jobs.job_executions e
+        WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = 'QUEUED'
+          AND e.failed_at IS NOT NULL AND e.failed_status = ANY (v_stored_statuses)
+          AND jobs.matches_retry(e.failed_code, e.device_id, p_failure_codes, p_device_ids);
+    END IF;
+    v_retried := v_failed + v_timed_out + v_rejected + v_queued + v_waiting;
     IF v_retried = 0 THEN
         RETURN QUERY SELECT 0, v_job.expires_at, 0;
         RETURN;
@@ -122,9 +144,24 @@ BEGIN
           AND (v_queued = 0 OR e.device_id <> ALL (p_device_ids));
     END IF;
 
-    PERFORM jobs.uncount_failures(
-        p_tenant_id, p_job_id, v_stored_statuses, p_failure_codes, p_device_ids
-    );
+    IF v_expired THEN
+        PERFORM jobs.end_waiting_retries(p_tenant_id, p_job_id, false);
+    END IF;
+
+    IF v_waiting > 0 THEN
+        PERFORM jobs.uncount_failures(
+            p_tenant_id, p_job_id, v_failed_statuses, v_failed_codes, v_stages, v_failed_ats
+        );
+        PERFORM jobs.count_retrying(
+            p_tenant_id, array_fill(p_job_id, ARRAY[v_waiting]), v_stages,
+            array_fill(-1, ARRAY[v_waiting]), array_fill(0, ARRAY[v_waiting])
+        );
+        v_retried_devices := v_waiting;
+        UPDATE jobs.job_executions e
+        SET version = e.version + 1, last_updated_at = v_now, not_before = NULL, retries = 0,
+            failed_status = NULL, failed_code = NULL, failed_at = NULL
+        WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = ANY (v_device_ids);
+    END IF;
 
     -- QUEUED comes first, because the executions that are retried become QUEUED. EXECUTE puts the
     -- status into the statement as a constant, which the predicate of the status's index matches.
@@ -147,13 +184,44 @@ BEGIN
             v_status
         ) USING p_tenant_id, p_job_id, v_job.expires_at, v_expired_details, p_failure_codes,
                 p_device_ids;
+        -- Executions whose last attempt was ended by a cancel or an expiry count by the one before.
+        EXECUTE format(
+            $query$
+            SELECT array_agg(f.status) FILTER (WHERE f.failed_at IS NOT NULL),
+                   array_agg(f.failure_code) FILTER (WHERE f.failed_at IS NOT NULL),
+                   array_agg(f.stage) FILTER (WHERE f.failed_at IS NOT NULL),
+                   array_agg(f.failed_at) FILTER (WHERE f.failed_at IS NOT NULL),
+                   count(*) FILTER (WHERE f.retries > 0)
+            FROM (
+                SELECT CASE WHEN e.failure_code IS NULL THEN e.failed_status ELSE e.status END
+                           AS status,
+                       CASE WHEN e.failure_code IS NULL THEN e.failed_code ELSE e.failure_code END
+                           AS failure_code,
+                       e.stage, e.retries,
+                       CASE WHEN e.failure_code IS NULL THEN e.failed_at ELSE e.last_updated_at END
+                           AS failed_at
+                FROM jobs.job_executions e
+                WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
+                  AND jobs.matches_retry(e.failure_code, e.device_id, $3, $4)
+            ) f
+            $query$,
+            v_status
+        ) INTO v_failed_statuses, v_failed_codes, v_stages, v_failed_ats, v_needed_retry
+        USING p_tenant_id, p_job_id, p_failure_codes, p_device_ids;
+        v_retried_devices := v_retried_devices + v_needed_retry;
+        IF v_failed_ats IS NOT NULL THEN
+            PERFORM jobs.uncount_failures(
+                p_tenant_id, p_job_id, v_failed_statuses, v_failed_codes, v_stages, v_failed_ats
+            );
+        END IF;
         EXECUTE format(
             $query$
             UPDATE jobs.job_executions e
             SET status = 'QUEUED', execution_number = e.execution_number + 1,
                 version = e.version + 1, queued_at = $3, started_at = NULL, times_out_at = NULL,
                 last_updated_at = $3, status_details = NULL, canceled_by_operator = false,
-                failure_code = NULL, end_cause = NULL
+                failure_code = NULL, end_cause = NULL, not_before = NULL, retries = 0,
+                failed_status = NULL, failed_code = NULL, failed_at = NULL
             WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
               AND jobs.matches_retry(e.failure_code, e.device_id, $4, $5)
             $query$,
@@ -162,10 +230,11 @@ BEGIN
     END LOOP;
 
     UPDATE jobs.job_progress p
-    SET queued = p.queued - v_queued - v_kept_timed_out + v_retried,
+    SET queued = p.queued - v_queued - v_kept_timed_out + v_retried - v_waiting,
         failed = p.failed - v_failed,
         timed_out = p.timed_out - v_timed_out + v_kept_timed_out,
-        rejected = p.rejected - v_rejected
+        rejected = p.rejected - v_rejected,
+        retried_devices = p.retried_devices - v_retried_devices
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
 
     UPDATE jobs.jobs j

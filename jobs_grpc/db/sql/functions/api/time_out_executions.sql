@@ -1,5 +1,6 @@
+-- depends on: apply_retry_policies
 -- Times out the devices' IN_PROGRESS executions whose times_out_at has passed. Completes the job if no
--- execution is pending anymore; otherwise, applies the rules of the job. Returns the number of
+-- execution is pending anymore; otherwise, applies its retry policy and rules. Returns the number of
 -- executions that it timed out: fewer than p_device_ids if a device reported before this function got
 -- the job lock. For p_wait_ms see
 -- lock_job_with_timeout.
@@ -12,6 +13,9 @@ AS $$
 DECLARE
     v_timed_out integer;
     v_stages smallint[];  -- of these executions
+    v_device_ids text[];  -- parallel to v_stages
+    v_has_retry_policy boolean;
+    v_updates jobs.decided_update[];
     v_now timestamptz;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -22,7 +26,8 @@ BEGIN
     v_now := jobs.clock_time();
 
     -- A forced cancel has ended the executions already; finalize_executions updates their rows.
-    PERFORM FROM jobs.jobs j
+    SELECT j.retry_policy IS NOT NULL INTO v_has_retry_policy
+    FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
       AND NOT j.force_canceled AND j.deleted_at IS NULL;
     IF NOT FOUND THEN
@@ -47,9 +52,10 @@ BEGIN
             WHERE e.status = 'IN_PROGRESS' AND e.times_out_at <= v_now
         ) due
         WHERE e.tenant_id = p_tenant_id AND e.ctid = due.row_id
-        RETURNING e.stage
+        RETURNING e.stage, e.device_id
     )
-    SELECT count(*), array_agg(u.stage) INTO v_timed_out, v_stages
+    SELECT count(*), array_agg(u.stage), array_agg(u.device_id)
+    INTO v_timed_out, v_stages, v_device_ids
     FROM updated u;
 
     IF v_timed_out > 0 THEN
@@ -67,6 +73,15 @@ BEGIN
             array_fill('IN_PROGRESS'::jobs.execution_status, ARRAY[v_timed_out]),
             array_fill('TIMED_OUT'::jobs.execution_status, ARRAY[v_timed_out])
         );
+        IF v_has_retry_policy THEN
+            SELECT array_agg(jsonb_populate_record(NULL::jobs.decided_update, jsonb_build_object(
+                'n', u.n, 'job_id', p_job_id, 'device_id', u.device_id, 'outcome', 'APPLIED',
+                'stored_status', 'IN_PROGRESS', 'new_status', 'TIMED_OUT'
+            )))
+            INTO v_updates
+            FROM unnest(v_device_ids) WITH ORDINALITY AS u (device_id, n);
+            PERFORM jobs.apply_retry_policies(p_tenant_id, v_updates, v_now);
+        END IF;
         PERFORM jobs.complete_finished_jobs(p_tenant_id, ARRAY[p_job_id], v_now);
         PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now, NULL, v_stages);
     END IF;

@@ -1,4 +1,4 @@
--- depends on: apply_updates, count_updates, decide_updates
+-- depends on: apply_retry_policies, apply_updates, count_updates, decide_updates, ended_attempts
 -- Applies the updates (starts and reports) of a tenant's devices as one batch, and completes the
 -- jobs that have no pending execution anymore. The arrays are parallel, with one element per
 -- update; no device may occur twice. Returns one row per update, in order: its outcome, the status
@@ -18,6 +18,9 @@
 --
 -- If the wait for one job lock exceeds p_wait_ms, raises lock_not_available (SQLSTATE 55P03). All
 -- job locks are taken before any execution is changed.
+--
+-- If a report ended an attempt and the retry policy has queued the next one, the returned execution is
+-- the attempt that ended, also when the report is repeated.
 --
 -- The returned execution is as of the start of the statement: if its job expired while this call
 -- waited for the lock, the row does not show it.
@@ -65,6 +68,7 @@ DECLARE
     v_job_ids text[] := p_job_ids;
     v_locked_job_ids text[];
     v_now timestamptz;
+    v_decided record;
     v_updates jobs.decided_update[];
     v_not_deferred jobs.decided_update[];
     v_applied record;
@@ -74,6 +78,9 @@ DECLARE
     v_defers_starts boolean := v_has_final_reports AND (
         array_position(p_statuses, NULL) IS NOT NULL OR 'IN_PROGRESS' = ANY (p_statuses)
     );
+    v_has_retry_policies boolean;
+    v_failed_ats timestamptz[];  -- see apply_retry_policies
+    v_attempts integer[];        -- see ended_attempts
     v_deferred bigint[];  -- the positions of the starts that wait for these reports and rules
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -93,14 +100,19 @@ BEGIN
     v_now := jobs.clock_time();
     PERFORM jobs.set_read_time(v_now);
 
-    v_updates := jobs.decide_updates(
+    v_decided := jobs.decide_updates(
         p_tenant_id, v_locked_job_ids, v_now, NULL, v_defers_starts, v_job_ids, p_must_be_next,
         p_device_ids, p_statuses, p_status_details, p_execution_numbers, p_expected_versions,
         p_extend_timeout_minutes, p_failure_codes
     );
+    v_updates := v_decided.updates;
+    v_has_retry_policies := coalesce(v_decided.has_retry_policies, false);
     v_applied := jobs.apply_updates(p_tenant_id, v_updates, v_now);
     IF v_applied.ruled_job_ids IS NOT NULL OR p_statuses && '{FAILED, REJECTED}' THEN
         PERFORM jobs.count_updates(p_tenant_id, v_updates);
+    END IF;
+    IF v_has_retry_policies THEN
+        v_failed_ats := jobs.apply_retry_policies(p_tenant_id, v_updates, v_now);
     END IF;
     IF v_applied.idle_job_ids IS NOT NULL THEN
         PERFORM jobs.complete_finished_jobs(p_tenant_id, v_applied.idle_job_ids, v_now);
@@ -112,7 +124,7 @@ BEGIN
                 p_tenant_id, v_job_id, v_now,
                 CASE WHEN bool_or(u.new_status <> 'SUCCEEDED') THEN NULL
                      ELSE count(*)::integer END,
-                array_agg(u.stage)
+                array_agg(u.stage), array_agg(v_failed_ats[u.n])
             )
             FROM unnest(v_updates) u
             WHERE u.outcome = 'APPLIED' AND u.job_id = v_job_id
@@ -125,30 +137,44 @@ BEGIN
         INTO v_deferred, v_not_deferred
         FROM unnest(v_updates) u;
         IF v_deferred IS NOT NULL THEN
-            v_updates := jobs.decide_updates(
+            v_decided := jobs.decide_updates(
                 p_tenant_id, v_locked_job_ids, v_now, v_deferred, false, v_job_ids, p_must_be_next,
                 p_device_ids, p_statuses, p_status_details, p_execution_numbers,
                 p_expected_versions, p_extend_timeout_minutes, p_failure_codes
             );
+            v_updates := v_decided.updates;
             PERFORM jobs.apply_updates(p_tenant_id, v_updates, v_now);
             PERFORM jobs.count_updates(p_tenant_id, v_updates);
+            IF v_decided.has_retry_policies THEN
+                PERFORM jobs.apply_retry_policies(p_tenant_id, v_updates, v_now);
+            END IF;
             v_updates := v_not_deferred || v_updates;
         END IF;
     END IF;
 
+    IF v_has_retry_policies THEN
+        v_attempts := jobs.ended_attempts(p_tenant_id, v_updates, p_execution_numbers);
+    END IF;
+
     RETURN QUERY
     SELECT -- Servers without rollouts send no failure codes, and would treat these as APPLIED.
-           CASE WHEN p_failure_codes IS NOT NULL THEN u.outcome
+           CASE WHEN u.outcome = 'EXECUTION_CHANGED' AND a.status IS NOT NULL THEN 'REPEATED'
+                WHEN p_failure_codes IS NOT NULL THEN u.outcome
                 WHEN u.outcome = 'EXECUTION_HELD' THEN 'EXECUTION_NOT_FOUND'
                 WHEN u.outcome IN ('JOB_PAUSED', 'JOB_FULL') THEN 'EXECUTION_CHANGED'
                 ELSE u.outcome END,
-           u.previous_status::text, u.job_id, s.device_id, s.status,
-           CASE WHEN coalesce(p_with_details[u.n], true) THEN s.status_details END,
-           s.execution_number, s.queued_at, s.started_at, s.last_updated_at,
-           s.version, s.document_type,
+           u.previous_status::text, u.job_id, s.device_id,
+           CASE WHEN a.status IS NULL THEN s.status ELSE a.status::text END,
+           CASE WHEN NOT coalesce(p_with_details[u.n], true) THEN NULL
+                WHEN a.status IS NULL THEN s.status_details ELSE a.status_details END,
+           coalesce(a.execution_number, s.execution_number), coalesce(a.queued_at, s.queued_at),
+           CASE WHEN a.status IS NULL THEN s.started_at ELSE a.started_at END,
+           coalesce(a.last_updated_at, s.last_updated_at), coalesce(a.version, s.version),
+           s.document_type,
            CASE WHEN p_with_documents[u.n] AND u.outcome NOT IN ('BUSY', 'AGAIN')
                 THEN s.document_params END,
-           s.expires_at, s.times_out_at, s.failure_code
+           s.expires_at, CASE WHEN a.status IS NULL THEN s.times_out_at END,
+           CASE WHEN a.status IS NULL THEN s.failure_code ELSE a.failure_code END
     FROM unnest(v_updates) u
     LEFT JOIN LATERAL (
         SELECT s.*
@@ -156,5 +182,13 @@ BEGIN
         WHERE s.tenant_id = p_tenant_id AND s.job_id = u.job_id AND s.device_id = u.device_id
         OFFSET 0
     ) s ON true
+    LEFT JOIN LATERAL (
+        SELECT a.*
+        FROM jobs.execution_attempts a
+        WHERE v_attempts IS NOT NULL
+          AND a.tenant_id = p_tenant_id AND a.job_id = u.job_id AND a.device_id = u.device_id
+          AND a.execution_number = v_attempts[u.n]
+        OFFSET 0
+    ) a ON true
     ORDER BY u.n;
 END $$;

@@ -110,6 +110,13 @@ BEGIN
             p_tenant_id, p_job_id, p_failure_criteria, v_job.locked_at
         );
     END IF;
+    IF 'retry_policy' = ANY (p_fields) THEN
+        -- Removing a policy leaves [], because executions may still be retrying.
+        UPDATE jobs.jobs j
+        SET retry_policy = CASE WHEN j.retry_policy IS NULL THEN nullif(p_retry_policy, '[]')
+                                ELSE coalesce(p_retry_policy, '[]') END
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    END IF;
     IF 'labels' = ANY (p_fields) THEN
         PERFORM jobs.set_job_labels(p_tenant_id, p_job_id, nullif(p_labels, '{}'));
     END IF;

@@ -8,7 +8,8 @@
 -- three bases, it changes only RELEASED, which grows, and that lowers the percentage.
 --
 -- A retry can raise a percentage of FINISHED above its limit, although no device failed. So executions
--- that succeed trip only criteria whose min_finished they reach.
+-- that succeed trip only criteria whose min_finished they reach. A device that failed before and then
+-- succeeds was finished already, unless the criterion does not count its failure anymore.
 --
 -- For a criterion with the scope STAGE, reads only the stages in p_stages, because no others changed.
 CREATE OR REPLACE FUNCTION jobs.apply_failure_criteria(
@@ -16,7 +17,8 @@ CREATE OR REPLACE FUNCTION jobs.apply_failure_criteria(
     p_job_id text,
     p_now timestamptz,
     p_finished integer,  -- how many have just SUCCEEDED; NULL: one has failed, or the criteria changed
-    p_stages smallint[]  -- stages of executions that have just finished, with duplicates; NULL: all
+    p_stages smallint[], -- stages of executions that have just finished, with duplicates; NULL: all
+    p_failed_ats timestamptz[]  -- parallel to p_stages: see apply_retry_policies
 ) RETURNS boolean
 LANGUAGE plpgsql
 -- settings: lookup, nested loops
@@ -50,10 +52,12 @@ BEGIN
     WHERE s.failures > 0 AND s.failures >= s.threshold
       AND (c.percent IS NULL OR s.finished >= c.min_finished)
       AND (p_finished IS NULL
-           OR s.finished - CASE
-                  WHEN s.stage = -1 THEN p_finished
-                  ELSE cardinality(array_positions(p_stages, s.stage))
-              END < c.min_finished)
+           OR s.finished - (
+                  SELECT count(*)
+                  FROM unnest(p_stages, p_failed_ats) AS u (stage, failed_at)
+                  WHERE s.stage IN (-1, u.stage)
+                    AND (u.failed_at IS NULL OR u.failed_at <= c.counts_since)
+              ) < c.min_finished)
     ORDER BY s.criterion, s.stage
     LIMIT 1;
     IF NOT FOUND THEN

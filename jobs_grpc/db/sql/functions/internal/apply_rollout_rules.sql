@@ -6,7 +6,9 @@ CREATE OR REPLACE FUNCTION jobs.apply_rollout_rules(
     p_job_id text,
     p_now timestamptz,
     p_finished integer DEFAULT 0,  -- see apply_failure_criteria; 0: check only the gates
-    p_stages smallint[] DEFAULT NULL  -- see apply_failure_criteria
+    -- The next two: see apply_failure_criteria.
+    p_stages smallint[] DEFAULT NULL,
+    p_failed_ats timestamptz[] DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql
 -- settings: lookup
@@ -28,7 +30,7 @@ BEGIN
 
     IF v_has_failure_criteria AND p_finished IS DISTINCT FROM 0
        AND jobs.apply_failure_criteria(
-               p_tenant_id, p_job_id, p_now, p_finished, p_stages
+               p_tenant_id, p_job_id, p_now, p_finished, p_stages, p_failed_ats
            ) THEN
         RETURN;
     END IF;

@@ -1,6 +1,9 @@
 -- depends on: execution_status_at, is_held_at, next_execution, update_outcome
 -- Sets the outcome of each update, and what apply_updates needs: see update_executions. The caller has
 -- taken the job locks of p_locked_job_ids, and its settings apply to the query.
+--
+-- If the job has a retry policy, a report of the second or a later attempt must name the attempt:
+-- without the number, it could be a late one of an earlier attempt.
 CREATE OR REPLACE FUNCTION jobs.decide_updates(
     p_tenant_id text,
     p_locked_job_ids text[],
@@ -16,12 +19,12 @@ CREATE OR REPLACE FUNCTION jobs.decide_updates(
     p_execution_numbers integer[],
     p_expected_versions integer[],
     p_extend_timeout_minutes integer[],
-    p_failure_codes text[]
-) RETURNS jobs.decided_update[]
+    p_failure_codes text[],
+    OUT updates jobs.decided_update[],
+    OUT has_retry_policies boolean  -- of the job of an update; NULL: no
+)
 LANGUAGE plpgsql
 AS $$
-DECLARE
-    v_decided jobs.decided_update[];
 BEGIN
     WITH input AS (
         SELECT u.n, u.job_id, u.must_be_next, u.device_id,
@@ -41,7 +44,7 @@ BEGIN
         SELECT u.n, u.job_id, u.must_be_next, u.device_id, u.status_details, u.failure_code,
                coalesce(u.status, 'IN_PROGRESS') AS new_status,
                j.job_id IS NOT NULL AND j.job_id <> ALL (p_locked_job_ids) AS is_busy,
-               j.has_rules, j.max_in_progress,
+               j.has_rules, j.has_retry_policy, j.max_in_progress,
                derived.status = 'QUEUED' AND coalesce(u.status, 'IN_PROGRESS') = 'IN_PROGRESS'
                    AS is_start,
                e.ctid AS row_id, e.stage, e.status AS stored_status,
@@ -60,7 +63,10 @@ BEGIN
                        j.paused_at, p_now
                    ),
                    j.paused_at IS NOT NULL,
-                   u.status, u.status_details, u.failure_code, u.execution_number,
+                   u.status, u.status_details, u.failure_code,
+                   CASE WHEN j.has_retry_policy AND u.status IS NOT NULL AND e.execution_number > 1
+                        THEN coalesce(u.execution_number, e.execution_number - 1)
+                        ELSE u.execution_number END,
                    u.expected_version
                ) AS outcome
         FROM input u
@@ -68,6 +74,7 @@ BEGIN
             SELECT j.job_id, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
                    j.in_progress_timeout_minutes, j.max_in_progress,
                    j.open_stage IS NOT NULL OR j.has_failure_criteria AS has_rules,
+                   j.retry_policy IS NOT NULL AS has_retry_policy,
                    j.release_end, j.release_base, j.release_rate, j.release_since
             FROM jobs.jobs j
             WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id AND j.deleted_at IS NULL
@@ -88,7 +95,7 @@ BEGIN
         ) derived
     ), decided AS (
         SELECT c.n, c.job_id, c.must_be_next, c.device_id, c.status_details, c.failure_code,
-               c.new_status, c.has_rules, c.row_id, c.stage, c.stored_status, c.current_status,
+               c.new_status, c.has_rules, c.has_retry_policy, c.row_id, c.stage, c.stored_status, c.current_status,
                c.times_out_at, CASE WHEN c.is_start THEN c.max_in_progress END AS max_in_progress,
                CASE
                    WHEN c.is_busy THEN 'BUSY'
@@ -130,8 +137,7 @@ BEGIN
         END,
         d.current_status, d.row_id, d.stored_status, d.new_status, d.status_details, d.failure_code,
         d.times_out_at, d.stage, d.has_rules
-    )::jobs.decided_update)
-    INTO v_decided
+    )::jobs.decided_update), bool_or(d.has_retry_policy)
+    INTO updates, has_retry_policies
     FROM decided d;
-    RETURN v_decided;
 END $$;

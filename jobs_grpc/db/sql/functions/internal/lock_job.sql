@@ -19,15 +19,16 @@ CREATE OR REPLACE FUNCTION jobs.lock_job(
     OUT in_progress integer,
     OUT failed integer,
     OUT timed_out integer,
-    OUT rejected integer
+    OUT rejected integer,
+    OUT retrying integer         -- see job_progress
 )
 LANGUAGE plpgsql
 -- settings: index
 AS $$
 #variable_conflict use_column
 BEGIN
-    SELECT p.queued, p.in_progress, p.failed, p.timed_out, p.rejected
-    INTO queued, in_progress, failed, timed_out, rejected
+    SELECT p.queued, p.in_progress, p.failed, p.timed_out, p.rejected, p.retrying
+    INTO queued, in_progress, failed, timed_out, rejected, retrying
     FROM jobs.job_progress p
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
     FOR UPDATE;

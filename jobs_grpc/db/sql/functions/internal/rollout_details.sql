@@ -52,7 +52,9 @@ BEGIN
                 s.timed_out + CASE WHEN v_job.queued_status = 'TIMED_OUT' THEN s.queued ELSE 0 END
                     AS timed_out,
                 s.rejected + CASE WHEN v_job.queued_status = 'REJECTED' THEN s.queued ELSE 0 END
-                    + CASE WHEN v_job.force_canceled THEN s.in_progress ELSE 0 END AS rejected
+                    + CASE WHEN v_job.force_canceled THEN s.in_progress ELSE 0 END AS rejected,
+                CASE WHEN v_job.queued_status = 'QUEUED' THEN s.retrying
+                     WHEN v_job.force_canceled THEN 0 ELSE s.retrying_in_progress END AS retrying
             FROM jobs.job_stages s
             WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
             ORDER BY s.stage

@@ -1,0 +1,55 @@
+-- depends on: update_outcome
+-- Returns, by decided_update.n, the number of the attempt that a report ended, if it is not the current
+-- attempt anymore: the retry policy has queued the next one, now or after an earlier equal report. The
+-- caller holds the job locks and has set the tenant.
+CREATE OR REPLACE FUNCTION jobs.ended_attempts(
+    p_tenant_id text,
+    p_updates jobs.decided_update[],
+    p_execution_numbers integer[]  -- as in update_executions
+) RETURNS integer[]
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_numbers integer[] := '{}';
+    v_attempt record;
+BEGIN
+    FOR v_attempt IN
+        SELECT u.n, a.execution_number
+        FROM unnest(p_updates) u
+        CROSS JOIN LATERAL (
+            SELECT j.retry_policy
+            FROM jobs.jobs j
+            WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id AND j.retry_policy IS NOT NULL
+            OFFSET 0
+        ) j
+        CROSS JOIN LATERAL (
+            SELECT e.execution_number, e.status, e.started_at
+            FROM jobs.job_executions e
+            WHERE e.tenant_id = p_tenant_id AND e.job_id = u.job_id AND e.device_id = u.device_id
+            OFFSET 0
+        ) e
+        CROSS JOIN LATERAL (
+            SELECT a.execution_number, a.status, a.status_details, a.failure_code, a.version
+            FROM jobs.execution_attempts a
+            WHERE a.tenant_id = p_tenant_id AND a.job_id = u.job_id AND a.device_id = u.device_id
+              AND a.execution_number = CASE
+                  WHEN u.outcome = 'APPLIED'
+                      THEN CASE WHEN e.status = 'QUEUED' THEN e.execution_number - 1 END
+                  WHEN p_execution_numbers[u.n] IS NOT NULL THEN p_execution_numbers[u.n]
+                  -- A report without a number is of the last attempt, until the next one starts.
+                  WHEN e.started_at IS NULL THEN e.execution_number - 1
+              END
+            OFFSET 0
+        ) a
+        WHERE u.new_status IN ('FAILED', 'REJECTED')
+          AND (u.outcome = 'APPLIED'
+               OR u.outcome = 'EXECUTION_CHANGED' AND jobs.update_outcome(
+                   a.status, a.status_details, a.failure_code, a.execution_number, a.version,
+                   a.failure_code IS NULL, false, false, u.new_status, u.status_details,
+                   u.failure_code, NULL, NULL
+               ) = 'REPEATED')
+    LOOP
+        v_numbers[v_attempt.n] := v_attempt.execution_number;
+    END LOOP;
+    RETURN v_numbers;
+END $$;

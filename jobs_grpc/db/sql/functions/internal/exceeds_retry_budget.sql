@@ -1,0 +1,7 @@
+-- Returns whether so many devices of a job have needed a retry that its failures are final: more than 20,
+-- and more than 10 percent of the released ones.
+CREATE OR REPLACE FUNCTION jobs.exceeds_retry_budget(
+    retried_devices bigint, released bigint
+) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN retried_devices > 20 AND retried_devices * 10 > released;
