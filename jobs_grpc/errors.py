@@ -424,6 +424,19 @@ class ExecutionHeld(JobsError, code=StatusCode.FAILED_PRECONDITION):
         )
 
 
+class ExecutionNotDue(JobsError, code=StatusCode.FAILED_PRECONDITION):
+    """No start window of the job is open, or the backoff of the retry policy has not ended."""
+
+    def __init__(self, job_id: str, device_id: str, *, earliest_start_at: str) -> None:
+        super().__init__(
+            f"The execution of job {job_id} on device {device_id} can't start before"
+            f" {earliest_start_at}; start it then or later",
+            jobId=job_id,
+            deviceId=device_id,
+            earliestStartAt=earliest_start_at,
+        )
+
+
 class JobFull(JobsError, code=StatusCode.FAILED_PRECONDITION):
     """The job has max_in_progress executions IN_PROGRESS."""
 

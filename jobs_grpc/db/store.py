@@ -270,6 +270,7 @@ class Store:
         after_queued_at: PgMicros | None = None,
         after_job_id: str | None = None,
         limit: int,
+        with_due_at: bool = False,
     ) -> Sequence[Row]:
         return await self._read("list_pending_executions", locals())
 
@@ -291,6 +292,7 @@ class Store:
             "with_documents": [update.with_document for update in updates],
             "failure_codes": [update.failure_code for update in updates],
             "with_details": [update.with_details for update in updates],
+            "with_due_at": True,
         }
         return await self._write("update_executions", args)
 

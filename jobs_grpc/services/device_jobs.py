@@ -10,7 +10,7 @@ from grpc.aio import ServicerContext
 from jobs_grpc.auth.principal import current_principal, current_tenant_and_device
 from jobs_grpc.contract.methods import page_size
 from jobs_grpc.db.last_seen import LastSeen
-from jobs_grpc.db.store import ExecutionUpdate, Store
+from jobs_grpc.db.store import ExecutionUpdate, PgMicros, Row, Store
 from jobs_grpc.db.update_batcher import UpdateBatcher
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
@@ -71,7 +71,12 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             after_queued_at=after_queued_at,
             after_job_id=after_job_id,
             limit=limit + 1,
+            with_due_at=True,
         )
+        due_in = None
+        if rows and rows[-1]["job_id"] is None:
+            due_in = _seconds_until_due(rows[-1]["not_before"], rows[-1])
+            rows = rows[:-1]
         response = pb.ListPendingExecutionsResponse()
         fields = map(device_execution_fields, rows)
         if await fill_page(response.executions, fields, limit, self._pause):
@@ -82,7 +87,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
                 *(last[key] for key in ("status", "queue_order", "queued_at", "job_id")),
             )
         else:
-            response.poll_after.CopyFrom(self._poll_after.next(tenant_id))
+            response.poll_after.CopyFrom(self._poll_after.next(tenant_id, due_in))
         return response
 
     async def StartNextExecution(
@@ -99,7 +104,8 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         )
         # AGAIN: other devices started each time before this one did; the device may call again.
         if row["outcome"] in ("NONE", "AGAIN"):
-            return pb.StartNextExecutionResponse(poll_after=self._poll_after.next(tenant_id))
+            poll_after = self._poll_after.next(tenant_id, _seconds_until_due(row["due_at"], row))
+            return pb.StartNextExecutionResponse(poll_after=poll_after)
         return pb.StartNextExecutionResponse(execution=device_execution_fields(row))
 
     async def StartExecution(
@@ -170,6 +176,14 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
 
     async def _pause(self) -> None:
         await self._slots.pause(current_principal().tenant_id)
+
+
+def _seconds_until_due(due_at: PgMicros | None, row: Row) -> float | None:
+    """The time until an execution that waits is due, in whole milliseconds; None: none waits.
+
+    `row` has the time of the database.
+    """
+    return None if due_at is None else -((row["last_updated_at"] - due_at) // 1000) / 1000
 
 
 def _pending_limit(

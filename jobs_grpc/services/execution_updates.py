@@ -4,12 +4,14 @@ from typing import Any
 
 from fleet.jobs.v1 import device_jobs_pb2 as pb
 from fleet.jobs.v1.jobs_pb2 import JobExecution
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.db.store import ExecutionUpdate, Row
 from jobs_grpc.errors import (
     ExecutionChanged,
     ExecutionFinished,
     ExecutionHeld,
+    ExecutionNotDue,
     ExecutionNotFound,
     JobFull,
     JobPaused,
@@ -22,6 +24,7 @@ from jobs_grpc.services.row_conversions import (
     device_execution_fields,
     device_execution_summary,
     optional_or,
+    timestamp_fields,
 )
 from jobs_grpc.services.struct_json import to_json
 
@@ -86,7 +89,7 @@ def updated_execution(
     """The fields of a DeviceExecution after an update, from a row of update_executions.sql.
 
     `with_details`: whether to fill status_details. Raises ExecutionNotFound, ExecutionHeld,
-    ExecutionFinished, JobPaused, JobFull or ExecutionChanged.
+    ExecutionNotDue, ExecutionFinished, JobPaused, JobFull or ExecutionChanged.
     """
     match row["outcome"]:
         case "EXECUTION_NOT_FOUND":
@@ -95,6 +98,9 @@ def updated_execution(
             raise ExecutionFinished(job_id, device_id, row["previous_status"])
         case "EXECUTION_HELD":
             raise ExecutionHeld(job_id, device_id)
+        case "EXECUTION_NOT_DUE":
+            due_at = Timestamp(**timestamp_fields(row["due_at"]))
+            raise ExecutionNotDue(job_id, device_id, earliest_start_at=due_at.ToJsonString())
         case "JOB_PAUSED":
             raise JobPaused(job_id)
         case "JOB_FULL":

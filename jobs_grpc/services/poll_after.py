@@ -23,11 +23,17 @@ class PollAfter:
         self._load = load
         self._random = random
 
-    def next(self, tenant_id: str) -> Duration:
-        """Return the time until the next poll of a device of the tenant."""
+    def next(self, tenant_id: str, due_in: float | None = None) -> Duration:
+        """Return the time until the next poll of a device of the tenant.
+
+        `due_in`: the seconds after which an execution that waits is due. If that is sooner, the
+        device polls then.
+        """
         excess = max(0.0, self._load(tenant_id) - _NORMAL_LOAD) / (1 - _NORMAL_LOAD)
         factor = 1 + (_MAX_FACTOR - 1) * excess
         seconds = self._seconds * factor * (0.5 + self._random())
+        if due_in is not None:
+            seconds = min(seconds, max(due_in, 0.0))
         duration = Duration()
         duration.FromMilliseconds(round(1000 * seconds))
         return duration

@@ -332,7 +332,15 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
     e.failure_code,
     e.stage,
     jobs.end_cause(derived.status, e.failure_code, e.end_cause, ((derived.status <> e.status) OR (e.last_updated_at = j.canceled_at))) AS end_cause,
-    e.queue_order
+    e.queue_order,
+        CASE
+            WHEN (derived.status = 'QUEUED'::jobs.execution_status) THEN e.not_before
+            ELSE NULL::timestamp with time zone
+        END AS not_before,
+        CASE
+            WHEN ((j.start_windows IS NOT NULL) AND (j.window_time_zone IS NULL)) THEN COALESCE(e.time_zone, 'UTC'::text)
+            ELSE ''::text
+        END AS time_zone
    FROM ((jobs.job_executions e
      JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) AS status
@@ -586,7 +594,12 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
             WHEN (p.in_progress IS NULL) THEN ''::text
             WHEN (p.in_progress >= j.max_in_progress) THEN ' full'::text
             ELSE (((' '::text || (j.max_in_progress)::text) || '/'::text) || (((((p.succeeded + p.failed) + p.timed_out) + p.rejected) + p.retries))::text)
-        END) AS state
+        END) AS state,
+    e.not_before,
+    j.start_windows,
+    COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text) AS time_zone,
+    ((e.status = 'QUEUED'::jobs.execution_status) AND jobs.is_waiting_at(e.not_before, j.start_windows, COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text), jobs.now())) AS is_waiting,
+    ((e.status = 'QUEUED'::jobs.execution_status) AND jobs.is_waiting_at(e.not_before, j.start_windows, COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text), jobs.now(), jobs.opening_delay(e.device_id))) AS is_waiting_in_watch
    FROM ((jobs.job_executions e
      CROSS JOIN LATERAL ( SELECT DISTINCT ON (j_1.tenant_id, j_1.job_id) j_1.tenant_id,
             j_1.document_type,
@@ -599,7 +612,9 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
             j_1.release_end,
             j_1.release_base,
             j_1.release_rate,
-            j_1.release_since
+            j_1.release_since,
+            j_1.start_windows,
+            j_1.window_time_zone
            FROM jobs.jobs j_1
           WHERE ((j_1.tenant_id = e.tenant_id) AND (j_1.job_id = e.job_id))) j)
      LEFT JOIN LATERAL ( SELECT DISTINCT ON (p_1.tenant_id, p_1.job_id) p_1.tenant_id,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import asyncpg
@@ -20,6 +21,7 @@ from tests.support.http2 import connection
 from tests.support.proxy import running_proxy
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
+from tests.support.windows import set_time, set_windows
 
 WATCH_PENDING = "/fleet.jobs.v1.DeviceJobService/WatchPendingExecutions"
 
@@ -328,3 +330,41 @@ async def test_watches_get_a_change_while_others_do_not_read(
         await operator.create(job_id="second", target_all=True)
 
         assert job_ids(await anext(responses)) == ["first", "second"]
+
+
+async def test_watch_sends_an_execution_when_a_window_opens_after_the_delay_of_the_device(
+    database: Database, operator: Operator, device: Device
+) -> None:
+    opening = datetime(2027, 6, 7, 2, tzinfo=UTC)
+    delay = await database.owner.fetchval("SELECT jobs.opening_delay($1)", device.name)
+    due_at = opening + timedelta(seconds=delay)
+    await set_time(database, opening - timedelta(hours=1))
+    await operator.create(job_id="j", target_all=True, never_expires=True)
+    await set_windows(database, operator.tenant, "j", [127, 120, 60])
+    try:
+        responses = watch(device)
+        assert job_ids(await anext(responses)) == []
+
+        await set_time(database, due_at - timedelta(seconds=2))
+        assert job_ids(await anext(responses)) == ["j"]
+        assert await database.owner.fetchval("SELECT jobs.clock_time()") >= due_at
+        await set_time(database, opening + timedelta(minutes=60))
+        assert job_ids(await anext(responses)) == []
+    finally:
+        await database.set_time_offset(0)
+
+
+async def test_watch_sends_an_execution_when_its_backoff_ends(
+    database: Database, operator: Operator, device: Device
+) -> None:
+    await operator.create(job_id="j", target_all=True)
+    not_before = await database.owner.fetchval(
+        "UPDATE jobs.job_executions SET not_before = jobs.clock_time() + interval '2 seconds'"
+        " WHERE tenant_id = $1 AND device_id = 'pump' RETURNING not_before",
+        operator.tenant,
+    )
+    responses = watch(device)
+
+    assert job_ids(await anext(responses)) == []
+    assert job_ids(await anext(responses)) == ["j"]
+    assert await database.owner.fetchval("SELECT jobs.clock_time()") >= not_before

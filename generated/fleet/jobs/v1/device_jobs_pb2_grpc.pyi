@@ -56,6 +56,12 @@ class DeviceJobServiceStub:
     devices do not poll at the same time. Under load, it is up to four times as long: when the
     calls in flight exceed half of JOBS_MAX_CALLS, or those of the tenant half of
     JOBS_MAX_TENANT_CALLS. If a call fails with a delay, the device repeats it after that delay.
+
+    An execution waits while no start window of its job is open, or while the backoff of the retry policy
+    has not ended. A waiting execution is QUEUED, but is neither listed nor started, and watches leave it
+    out. A poll_after ends when the first of them is due, if that is sooner. After a window opens, a device
+    polls and its watches are told with a delay of 0 to 60 s, always the same for a device, so that devices
+    do not all start at once. The device can report the end of a waiting execution.
     """
 
     @_typing.overload
@@ -65,24 +71,25 @@ class DeviceJobServiceStub:
     ListPendingExecutions: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.ListPendingExecutionsRequest, _device_jobs_pb2.ListPendingExecutionsResponse]
     """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
     priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
-    device finds its unfinished work first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
-    released yet, are left out.
+    device finds its unfinished work first. QUEUED executions of a PAUSED job, executions that the
+    rollout of their job has not released yet, and executions that wait are left out.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
     StartNextExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.StartNextExecutionRequest, _device_jobs_pb2.StartNextExecutionResponse]
     """Starts the next execution of the device: the first QUEUED one, in the order of
     ListPendingExecutions, becomes IN_PROGRESS. If the device has an execution IN_PROGRESS, returns the
-    first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-    of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
-    IN_PROGRESS.
+    first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a
+    second execution. QUEUED executions of a PAUSED job are skipped, and so are those that wait, and
+    those of a job that has Rollout.max_in_progress executions IN_PROGRESS.
     """
     StartExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.StartExecutionRequest, _device_jobs_pb2.StartExecutionResponse]
     """Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
     safe to repeat.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
+      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
+                           JOB_FULL
     """
     GetExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.GetExecutionRequest, _device_jobs_pb2.GetExecutionResponse]
     """Returns the execution of one job.
@@ -114,7 +121,8 @@ class DeviceJobServiceStub:
     the response is the attempt that ended, also to a repeated report.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
+      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
+                           JOB_FULL
       ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
                            execution_number. The details carry the current DeviceExecution,
                            without document_params and status_details.
@@ -189,30 +197,37 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     devices do not poll at the same time. Under load, it is up to four times as long: when the
     calls in flight exceed half of JOBS_MAX_CALLS, or those of the tenant half of
     JOBS_MAX_TENANT_CALLS. If a call fails with a delay, the device repeats it after that delay.
+
+    An execution waits while no start window of its job is open, or while the backoff of the retry policy
+    has not ended. A waiting execution is QUEUED, but is neither listed nor started, and watches leave it
+    out. A poll_after ends when the first of them is due, if that is sooner. After a window opens, a device
+    polls and its watches are told with a delay of 0 to 60 s, always the same for a device, so that devices
+    do not all start at once. The device can report the end of a waiting execution.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListPendingExecutions: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.ListPendingExecutionsRequest, _device_jobs_pb2.ListPendingExecutionsResponse]  # type: ignore[assignment]
     """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
     priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
-    device finds its unfinished work first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
-    released yet, are left out.
+    device finds its unfinished work first. QUEUED executions of a PAUSED job, executions that the
+    rollout of their job has not released yet, and executions that wait are left out.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
     StartNextExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.StartNextExecutionRequest, _device_jobs_pb2.StartNextExecutionResponse]  # type: ignore[assignment]
     """Starts the next execution of the device: the first QUEUED one, in the order of
     ListPendingExecutions, becomes IN_PROGRESS. If the device has an execution IN_PROGRESS, returns the
-    first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-    of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
-    IN_PROGRESS.
+    first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a
+    second execution. QUEUED executions of a PAUSED job are skipped, and so are those that wait, and
+    those of a job that has Rollout.max_in_progress executions IN_PROGRESS.
     """
     StartExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.StartExecutionRequest, _device_jobs_pb2.StartExecutionResponse]  # type: ignore[assignment]
     """Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
     safe to repeat.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
+      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
+                           JOB_FULL
     """
     GetExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.GetExecutionRequest, _device_jobs_pb2.GetExecutionResponse]  # type: ignore[assignment]
     """Returns the execution of one job.
@@ -244,7 +259,8 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     the response is the attempt that ended, also to a repeated report.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
-      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
+      FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
+                           JOB_FULL
       ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
                            execution_number. The details carry the current DeviceExecution,
                            without document_params and status_details.
@@ -318,6 +334,12 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     devices do not poll at the same time. Under load, it is up to four times as long: when the
     calls in flight exceed half of JOBS_MAX_CALLS, or those of the tenant half of
     JOBS_MAX_TENANT_CALLS. If a call fails with a delay, the device repeats it after that delay.
+
+    An execution waits while no start window of its job is open, or while the backoff of the retry policy
+    has not ended. A waiting execution is QUEUED, but is neither listed nor started, and watches leave it
+    out. A poll_after ends when the first of them is due, if that is sooner. After a window opens, a device
+    polls and its watches are told with a delay of 0 to 60 s, always the same for a device, so that devices
+    do not all start at once. The device can report the end of a waiting execution.
     """
 
     @_abc_1.abstractmethod
@@ -328,8 +350,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_device_jobs_pb2.ListPendingExecutionsResponse, _abc.Awaitable[_device_jobs_pb2.ListPendingExecutionsResponse]]:
         """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
         priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
-        device finds its unfinished work first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
-        released yet, are left out.
+        device finds its unfinished work first. QUEUED executions of a PAUSED job, executions that the
+        rollout of their job has not released yet, and executions that wait are left out.
 
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN
         """
@@ -342,9 +364,9 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_device_jobs_pb2.StartNextExecutionResponse, _abc.Awaitable[_device_jobs_pb2.StartNextExecutionResponse]]:
         """Starts the next execution of the device: the first QUEUED one, in the order of
         ListPendingExecutions, becomes IN_PROGRESS. If the device has an execution IN_PROGRESS, returns the
-        first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-        of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
-        IN_PROGRESS.
+        first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a
+        second execution. QUEUED executions of a PAUSED job are skipped, and so are those that wait, and
+        those of a job that has Rollout.max_in_progress executions IN_PROGRESS.
         """
 
     @_abc_1.abstractmethod
@@ -357,7 +379,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         safe to repeat.
 
           NOT_FOUND            EXECUTION_NOT_FOUND
-          FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
+          FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
+                               JOB_FULL
         """
 
     @_abc_1.abstractmethod
@@ -401,7 +424,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         the response is the attempt that ended, also to a repeated report.
 
           NOT_FOUND            EXECUTION_NOT_FOUND
-          FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
+          FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
+                               JOB_FULL
           ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
                                execution_number. The details carry the current DeviceExecution,
                                without document_params and status_details.

@@ -377,6 +377,23 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
         }
     """
+    EXECUTION_NOT_DUE: _ErrorReason.ValueType  # 52
+    """No start window of the job is open, or the backoff of the retry policy has not ended. Start the
+    execution at `earliestStartAt` or later.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "EXECUTION_NOT_DUE",
+          "domain": "jobs-grpc",
+          "metadata": {
+            "jobId": "reboot-2026-11",
+            "deviceId": "pump-17",
+            "earliestStartAt": "2026-11-28T22:00:00Z",
+            "tenantId": "demo"
+          }
+        }
+    """
     JOB_FULL: _ErrorReason.ValueType  # 46
     """The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
 
@@ -965,6 +982,23 @@ Example of an ErrorInfo:
       "reason": "EXECUTION_HELD",
       "domain": "jobs-grpc",
       "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
+    }
+"""
+EXECUTION_NOT_DUE: ErrorReason.ValueType  # 52
+"""No start window of the job is open, or the backoff of the retry policy has not ended. Start the
+execution at `earliestStartAt` or later.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "EXECUTION_NOT_DUE",
+      "domain": "jobs-grpc",
+      "metadata": {
+        "jobId": "reboot-2026-11",
+        "deviceId": "pump-17",
+        "earliestStartAt": "2026-11-28T22:00:00Z",
+        "tenantId": "demo"
+      }
     }
 """
 JOB_FULL: ErrorReason.ValueType  # 46

@@ -1,7 +1,10 @@
--- depends on: execution_status_at, is_held_at, now, pg_micros
+-- depends on: execution_status_at, is_held_at, is_waiting_at, now, opening_delay, pg_micros
 -- The queue of each device: its executions that are pending, as readers see them. Its order is
 -- (is_queued, queue_order, queued_at, job_id), which the index job_executions_queue_by_priority
 -- delivers.
+--
+-- A device sees only those that do not wait: pages and starts leave out is_waiting, watches
+-- is_waiting_in_watch.
 --
 -- Each job is looked up by its key, whatever the statistics say: DISTINCT ON keeps the planner from
 -- turning the sub-selects into joins. Unlike OFFSET 0, it lets the condition on tenant_id through, and
@@ -39,13 +42,23 @@ SELECT
                 WHEN p.in_progress >= j.max_in_progress THEN ' full'
                 ELSE ' ' || j.max_in_progress::text || '/'
                      || (p.succeeded + p.failed + p.timed_out + p.rejected + p.retries)::text
-           END AS state
+           END AS state,
+    e.not_before,
+    j.start_windows,
+    coalesce(j.window_time_zone, e.time_zone, 'UTC') AS time_zone,
+    e.status = 'QUEUED' AND jobs.is_waiting_at(
+        e.not_before, j.start_windows, coalesce(j.window_time_zone, e.time_zone, 'UTC'), jobs.now()
+    ) AS is_waiting,
+    e.status = 'QUEUED' AND jobs.is_waiting_at(
+        e.not_before, j.start_windows, coalesce(j.window_time_zone, e.time_zone, 'UTC'), jobs.now(),
+        jobs.opening_delay(e.device_id)
+    ) AS is_waiting_in_watch
 FROM jobs.job_executions e
 CROSS JOIN LATERAL (
     SELECT DISTINCT ON (j.tenant_id, j.job_id)
         j.tenant_id, j.document_type, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
         j.deleted_at, j.max_in_progress, j.release_end, j.release_base, j.release_rate,
-        j.release_since
+        j.release_since, j.start_windows, j.window_time_zone
     FROM jobs.jobs j
     WHERE j.tenant_id = e.tenant_id AND j.job_id = e.job_id
 ) j

@@ -61,25 +61,32 @@ const (
 // devices do not poll at the same time. Under load, it is up to four times as long: when the
 // calls in flight exceed half of JOBS_MAX_CALLS, or those of the tenant half of
 // JOBS_MAX_TENANT_CALLS. If a call fails with a delay, the device repeats it after that delay.
+//
+// An execution waits while no start window of its job is open, or while the backoff of the retry policy
+// has not ended. A waiting execution is QUEUED, but is neither listed nor started, and watches leave it
+// out. A poll_after ends when the first of them is due, if that is sooner. After a window opens, a device
+// polls and its watches are told with a delay of 0 to 60 s, always the same for a device, so that devices
+// do not all start at once. The device can report the end of a waiting execution.
 type DeviceJobServiceClient interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
 	// priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
-	// device finds its unfinished work first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
-	// released yet, are left out.
+	// device finds its unfinished work first. QUEUED executions of a PAUSED job, executions that the
+	// rollout of their job has not released yet, and executions that wait are left out.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListPendingExecutions(ctx context.Context, in *ListPendingExecutionsRequest, opts ...grpc.CallOption) (*ListPendingExecutionsResponse, error)
 	// Starts the next execution of the device: the first QUEUED one, in the order of
 	// ListPendingExecutions, becomes IN_PROGRESS. If the device has an execution IN_PROGRESS, returns the
-	// first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-	// of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
-	// IN_PROGRESS.
+	// first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a
+	// second execution. QUEUED executions of a PAUSED job are skipped, and so are those that wait, and
+	// those of a job that has Rollout.max_in_progress executions IN_PROGRESS.
 	StartNextExecution(ctx context.Context, in *StartNextExecutionRequest, opts ...grpc.CallOption) (*StartNextExecutionResponse, error)
 	// Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
 	// safe to repeat.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
+	//	                     JOB_FULL
 	StartExecution(ctx context.Context, in *StartExecutionRequest, opts ...grpc.CallOption) (*StartExecutionResponse, error)
 	// Returns the execution of one job.
 	//
@@ -109,7 +116,8 @@ type DeviceJobServiceClient interface {
 	// the response is the attempt that ended, also to a repeated report.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
+	//	                     JOB_FULL
 	//	ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
 	//	                     execution_number. The details carry the current DeviceExecution,
 	//	                     without document_params and status_details.
@@ -275,25 +283,32 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 // devices do not poll at the same time. Under load, it is up to four times as long: when the
 // calls in flight exceed half of JOBS_MAX_CALLS, or those of the tenant half of
 // JOBS_MAX_TENANT_CALLS. If a call fails with a delay, the device repeats it after that delay.
+//
+// An execution waits while no start window of its job is open, or while the backoff of the retry policy
+// has not ended. A waiting execution is QUEUED, but is neither listed nor started, and watches leave it
+// out. A poll_after ends when the first of them is due, if that is sooner. After a window opens, a device
+// polls and its watches are told with a delay of 0 to 60 s, always the same for a device, so that devices
+// do not all start at once. The device can report the end of a waiting execution.
 type DeviceJobServiceServer interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
 	// priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
-	// device finds its unfinished work first. QUEUED executions of a PAUSED job, and executions that the rollout of their job has not
-	// released yet, are left out.
+	// device finds its unfinished work first. QUEUED executions of a PAUSED job, executions that the
+	// rollout of their job has not released yet, and executions that wait are left out.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListPendingExecutions(context.Context, *ListPendingExecutionsRequest) (*ListPendingExecutionsResponse, error)
 	// Starts the next execution of the device: the first QUEUED one, in the order of
 	// ListPendingExecutions, becomes IN_PROGRESS. If the device has an execution IN_PROGRESS, returns the
-	// first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a second execution. QUEUED executions
-	// of a PAUSED job are skipped, and so are those of a job that has Rollout.max_in_progress executions
-	// IN_PROGRESS.
+	// first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a
+	// second execution. QUEUED executions of a PAUSED job are skipped, and so are those that wait, and
+	// those of a job that has Rollout.max_in_progress executions IN_PROGRESS.
 	StartNextExecution(context.Context, *StartNextExecutionRequest) (*StartNextExecutionResponse, error)
 	// Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
 	// safe to repeat.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
+	//	                     JOB_FULL
 	StartExecution(context.Context, *StartExecutionRequest) (*StartExecutionResponse, error)
 	// Returns the execution of one job.
 	//
@@ -323,7 +338,8 @@ type DeviceJobServiceServer interface {
 	// the response is the attempt that ended, also to a repeated report.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
-	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, JOB_FULL
+	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
+	//	                     JOB_FULL
 	//	ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
 	//	                     execution_number. The details carry the current DeviceExecution,
 	//	                     without document_params and status_details.

@@ -345,6 +345,22 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
 	//	}
 	ErrorReason_EXECUTION_HELD ErrorReason = 45
+	// No start window of the job is open, or the backoff of the retry policy has not ended. Start the
+	// execution at `earliestStartAt` or later.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "EXECUTION_NOT_DUE",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": {
+	//	    "jobId": "reboot-2026-11",
+	//	    "deviceId": "pump-17",
+	//	    "earliestStartAt": "2026-11-28T22:00:00Z",
+	//	    "tenantId": "demo"
+	//	  }
+	//	}
+	ErrorReason_EXECUTION_NOT_DUE ErrorReason = 52
 	// The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
 	//
 	// Example of an ErrorInfo:
@@ -576,6 +592,7 @@ var (
 		32: "JOB_NOT_PAUSABLE",
 		33: "JOB_NOT_RESUMABLE",
 		45: "EXECUTION_HELD",
+		52: "EXECUTION_NOT_DUE",
 		46: "JOB_FULL",
 		37: "GATE_NOT_MET",
 		38: "APPROVAL_REQUIRED",
@@ -630,6 +647,7 @@ var (
 		"JOB_NOT_PAUSABLE":         32,
 		"JOB_NOT_RESUMABLE":        33,
 		"EXECUTION_HELD":           45,
+		"EXECUTION_NOT_DUE":        52,
 		"JOB_FULL":                 46,
 		"GATE_NOT_MET":             37,
 		"APPROVAL_REQUIRED":        38,
@@ -683,7 +701,7 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xe7\b\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xfe\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -719,7 +737,8 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"JOB_PAUSED\x10\x1f\x12\x14\n" +
 	"\x10JOB_NOT_PAUSABLE\x10 \x12\x15\n" +
 	"\x11JOB_NOT_RESUMABLE\x10!\x12\x12\n" +
-	"\x0eEXECUTION_HELD\x10-\x12\f\n" +
+	"\x0eEXECUTION_HELD\x10-\x12\x15\n" +
+	"\x11EXECUTION_NOT_DUE\x104\x12\f\n" +
 	"\bJOB_FULL\x10.\x12\x10\n" +
 	"\fGATE_NOT_MET\x10%\x12\x15\n" +
 	"\x11APPROVAL_REQUIRED\x10&\x12\x18\n" +

@@ -4,7 +4,7 @@
 -- computes the same fingerprint.
 --
 -- It also changes when a slot becomes free in a job with max_in_progress, so that a device whose
--- start was rejected learns that it can try again.
+-- start was rejected learns that it can try again, and when an execution no longer waits.
 --
 -- The server calls it only on Citus, where a call reads the rows of one tenant; otherwise it calls
 -- changed_pending_fingerprints_of_tenants.
@@ -39,6 +39,7 @@ BEGIN
             SELECT q.state, q.is_queued, q.queue_order, q.queued_at, q.job_id
             FROM jobs.pending_executions q
             WHERE q.tenant_id = p_tenant_id AND q.device_id = d.device_id
+              AND NOT q.is_waiting_in_watch
             ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
             LIMIT d.page_limit
         ) q

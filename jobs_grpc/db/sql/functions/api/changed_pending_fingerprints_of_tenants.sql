@@ -32,6 +32,7 @@ BEGIN
             SELECT q.state, q.is_queued, q.queue_order, q.queued_at, q.job_id
             FROM jobs.pending_executions q
             WHERE q.tenant_id = t.tenant_id AND q.device_id = d.device_id
+              AND NOT q.is_waiting_in_watch
             ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
             LIMIT d.page_limit
         ) q

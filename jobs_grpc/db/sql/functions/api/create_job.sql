@@ -44,6 +44,8 @@ DECLARE
     v_queue_order smallint := jobs.queue_order(p_request ->> 'priority');
     v_rollout jsonb := p_request -> 'rollout';
     v_failure_criteria jsonb := p_request -> 'failure_criteria';
+    -- Each execution has the time zone of its device.
+    v_has_zones boolean := coalesce(p_request ->> 'window_time_zone' = 'DEVICE', false);
     v_has_expiry boolean := p_request ? 'expires_in_hours';
     v_expires_in_hours integer :=  -- NULL: never
         CASE WHEN v_has_expiry THEN nullif((p_request -> 'expires_in_hours')::integer, 0)
@@ -142,6 +144,11 @@ BEGIN
             p_tenant_id, p_job_id, p_request, p_selector_terms, p_target_device_ids, p_max_targets,
             v_now, v_start_at
         ) e;
+    ELSIF v_has_zones THEN
+        execution_count := jobs.create_executions(
+            p_tenant_id, p_job_id, p_request, p_selector_terms, p_target_device_ids, p_max_targets,
+            v_now
+        );
     ELSIF v_target_device_id IS NOT NULL THEN
         INSERT INTO jobs.job_executions
             (tenant_id, job_id, device_id, queued_at, last_updated_at, queue_order)

@@ -1,6 +1,7 @@
 -- depends on: execution_states
 -- Returns a device, and in further rows the first p_limit executions of its queue, in its order: those
--- IN_PROGRESS, then those QUEUED. The first row has no job_id, the others have no columns of the device.
+-- IN_PROGRESS, then those QUEUED, also those that wait (see is_waiting_at). The first row has no job_id. The
+-- others have no columns of the device; their time_zone is that of the execution.
 --
 -- Raises DEVICE_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_device(
@@ -22,7 +23,8 @@ CREATE OR REPLACE FUNCTION jobs.get_device(
     times_out_at timestamptz,
     failure_code text,
     stage smallint,
-    end_cause text      -- NULL: the executions of a queue are pending
+    end_cause text,     -- NULL: the executions of a queue are pending
+    not_before timestamptz
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- Only the index on the device's queue delivers the order; see next_execution.
@@ -48,9 +50,10 @@ BEGIN
     RETURN NEXT;
 
     RETURN QUERY
-    SELECT NULL::jsonb, NULL::text, NULL::text[], NULL::timestamptz, s.job_id, s.device_id, s.status,
+    SELECT NULL::jsonb, s.time_zone, NULL::text[], NULL::timestamptz, s.job_id, s.device_id, s.status,
            s.status_details, s.execution_number, s.queued_at, s.started_at, s.last_updated_at,
-           s.version, s.times_out_at, s.failure_code, s.stage, s.end_cause
+           s.version, s.times_out_at, s.failure_code, s.stage, s.end_cause,
+           s.not_before
     FROM (
         SELECT q.is_queued, q.queue_order, q.queued_at, q.job_id
         FROM jobs.pending_executions q

@@ -1,7 +1,10 @@
--- depends on: execution_states
+-- depends on: execution_states, next_due_at
 -- Returns a page of a device's pending executions: first those IN_PROGRESS, then those QUEUED. Each
--- group is sorted by (queue_order, queued_at, job_id). Returns at most p_limit executions after the
--- given position.
+-- group is sorted by (queue_order, queued_at, job_id). Leaves out executions that wait; see
+-- is_waiting_at. Returns at most p_limit executions after the given position.
+--
+-- With p_with_due_at, if there are fewer and an execution waits, a last row without a job_id has the
+-- time at which it is due as not_before (see next_due_at), and the current time as last_updated_at.
 CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
     p_tenant_id text,
     p_device_id text,
@@ -9,7 +12,8 @@ CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
     p_after_queued_at timestamptz,  -- NULL if p_after_status is NULL
     p_after_job_id text,            -- NULL if p_after_status is NULL
     p_limit integer,
-    p_after_queue_order smallint DEFAULT NULL  -- NULL: unknown, as in servers without priorities
+    p_after_queue_order smallint DEFAULT NULL,  -- NULL: unknown, as in servers without priorities
+    p_with_due_at boolean DEFAULT false
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
 -- Only the index on the device's queue delivers the order; see next_execution.
@@ -20,6 +24,8 @@ DECLARE
     v_after_queued_at timestamptz := coalesce(p_after_queued_at, '-infinity');
     v_after_job_id text := coalesce(p_after_job_id, '');
     v_after_queue_order smallint := p_after_queue_order;
+    v_executions integer;
+    v_due jobs.execution_states;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -38,7 +44,7 @@ BEGIN
     FROM (
         SELECT q.is_queued, q.queue_order, q.queued_at, q.job_id
         FROM jobs.pending_executions q
-        WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id
+        WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id AND NOT q.is_waiting
           AND (q.is_queued, q.queue_order, q.queued_at, q.job_id)
               > (v_after_queued, v_after_queue_order, v_after_queued_at, v_after_job_id)
         ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
@@ -51,4 +57,13 @@ BEGIN
         OFFSET 0
     ) s
     ORDER BY page.is_queued, page.queue_order, page.queued_at, page.job_id;
+
+    GET DIAGNOSTICS v_executions = ROW_COUNT;
+    IF p_with_due_at AND v_executions < p_limit THEN
+        v_due.not_before := jobs.next_due_at(p_tenant_id, p_device_id);
+        IF v_due.not_before IS NOT NULL THEN
+            v_due.last_updated_at := jobs.now();
+            RETURN NEXT v_due;
+        END IF;
+    END IF;
 END $$;

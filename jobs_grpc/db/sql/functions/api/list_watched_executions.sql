@@ -1,5 +1,5 @@
 -- Returns the first pending executions of several devices, device by device: for each up to its
--- limit, in the order of list_pending_executions. The last row of each device has its fingerprint
+-- limit, in the order of list_pending_executions, without those that wait for their start. The last row of each device has its fingerprint
 -- (see changed_pending_fingerprints) and no job_id.
 --
 -- Only the first row of each job has document_params, because devices usually share jobs. After
@@ -53,6 +53,7 @@ BEGIN
                        q.times_out_at, q.failure_code, q.state
                 FROM jobs.pending_executions q
                 WHERE q.tenant_id = p_tenant_id AND q.device_id = d.device_id
+                  AND NOT q.is_waiting_in_watch
                 ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
                 LIMIT d.page_limit
             )

@@ -1,4 +1,4 @@
--- depends on: apply_retry_policies, apply_updates, count_updates, decide_updates, ended_attempts
+-- depends on: apply_retry_policies, apply_updates, count_updates, decide_updates, due_at, ended_attempts, next_due_at, pending_executions
 -- Applies the updates (starts and reports) of a tenant's devices as one batch, and completes the
 -- jobs that have no pending execution anymore. The arrays are parallel, with one element per
 -- update; no device may occur twice. Returns one row per update, in order: its outcome, the status
@@ -37,7 +37,10 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     p_extend_timeout_minutes integer[],  -- from now, only with IN_PROGRESS; NULL: keep the timeout
     p_with_documents boolean[],     -- return the document_params
     p_failure_codes text[] DEFAULT NULL,  -- only with FAILED and REJECTED; NULL: none
-    p_with_details boolean[] DEFAULT NULL  -- return the status_details; NULL: true
+    p_with_details boolean[] DEFAULT NULL,  -- return the status_details; NULL: true
+    -- Without it, the outcome is EXECUTION_HELD instead of EXECUTION_NOT_DUE, which earlier servers do not
+    -- know, and due_at is NULL.
+    p_with_due_at boolean DEFAULT false
 ) RETURNS TABLE (
     outcome text,
     previous_status text,
@@ -54,7 +57,10 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     document_params jsonb,
     expires_at timestamptz,
     times_out_at timestamptz,
-    failure_code text
+    failure_code text,
+    -- With EXECUTION_NOT_DUE, the time at which the execution is due. With NONE, the time at which the
+    -- first of the device's waiting executions is (see next_due_at); last_updated_at is the current time.
+    due_at timestamptz
 )
 LANGUAGE plpgsql
 -- A batch touches a few rows of a job that may have a million. Each row is looked up by an index,
@@ -159,8 +165,10 @@ BEGIN
     RETURN QUERY
     SELECT -- Servers without rollouts send no failure codes, and would treat these as APPLIED.
            CASE WHEN u.outcome = 'EXECUTION_CHANGED' AND a.status IS NOT NULL THEN 'REPEATED'
-                WHEN p_failure_codes IS NOT NULL THEN u.outcome
-                WHEN u.outcome = 'EXECUTION_HELD' THEN 'EXECUTION_NOT_FOUND'
+                WHEN p_with_due_at THEN u.outcome
+                WHEN p_failure_codes IS NOT NULL
+                    THEN replace(u.outcome, 'EXECUTION_NOT_DUE', 'EXECUTION_HELD')
+                WHEN u.outcome IN ('EXECUTION_HELD', 'EXECUTION_NOT_DUE') THEN 'EXECUTION_NOT_FOUND'
                 WHEN u.outcome IN ('JOB_PAUSED', 'JOB_FULL') THEN 'EXECUTION_CHANGED'
                 ELSE u.outcome END,
            u.previous_status::text, u.job_id, s.device_id,
@@ -169,12 +177,21 @@ BEGIN
                 WHEN a.status IS NULL THEN s.status_details ELSE a.status_details END,
            coalesce(a.execution_number, s.execution_number), coalesce(a.queued_at, s.queued_at),
            CASE WHEN a.status IS NULL THEN s.started_at ELSE a.started_at END,
-           coalesce(a.last_updated_at, s.last_updated_at), coalesce(a.version, s.version),
-           s.document_type,
+           CASE WHEN u.outcome = 'NONE' THEN v_now
+                ELSE coalesce(a.last_updated_at, s.last_updated_at) END,
+           coalesce(a.version, s.version), s.document_type,
            CASE WHEN p_with_documents[u.n] AND u.outcome NOT IN ('BUSY', 'AGAIN')
                 THEN s.document_params END,
            s.expires_at, CASE WHEN a.status IS NULL THEN s.times_out_at END,
-           CASE WHEN a.status IS NULL THEN s.failure_code ELSE a.failure_code END
+           CASE WHEN a.status IS NULL THEN s.failure_code ELSE a.failure_code END,
+           CASE WHEN NOT p_with_due_at THEN NULL
+                WHEN u.outcome = 'NONE' THEN jobs.next_due_at(p_tenant_id, u.device_id)
+                WHEN u.outcome = 'EXECUTION_NOT_DUE' THEN (
+                    SELECT jobs.due_at(q.not_before, q.start_windows, q.time_zone, v_now)
+                    FROM jobs.pending_executions q
+                    WHERE q.tenant_id = p_tenant_id AND q.device_id = u.device_id
+                      AND q.job_id = u.job_id
+                ) END
     FROM unnest(v_updates) u
     LEFT JOIN LATERAL (
         SELECT s.*

@@ -20,11 +20,12 @@ BEGIN
     EXECUTE format(
         $query$
         INSERT INTO jobs.job_executions
-            (tenant_id, job_id, device_id, queued_at, last_updated_at, queue_order)
-        SELECT $1, $3, t.device_id, $4, $4, $5
+            (tenant_id, job_id, device_id, queued_at, last_updated_at, queue_order, time_zone)
+        SELECT $1, $3, t.device_id, $4, $4, $5, %s
         FROM (%s) t
         ORDER BY t.device_id
         $query$,
+        CASE WHEN p_request ->> 'window_time_zone' = 'DEVICE' THEN 't.time_zone' ELSE 'NULL' END,
         jobs.target_query(p_tenant_id, p_request, p_selector_terms, p_max_targets)
     ) USING p_tenant_id, p_target_device_ids, p_job_id, p_now,
             jobs.queue_order(p_request ->> 'priority');

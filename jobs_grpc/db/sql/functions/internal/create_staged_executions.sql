@@ -27,6 +27,7 @@ DECLARE
         SELECT s ?| '{group_id,selector}' FROM jsonb_array_elements(v_stages) AS s
     );
     v_has_claims boolean := true = ANY (v_claims);
+    v_has_zones boolean := coalesce(p_request ->> 'window_time_zone' = 'DEVICE', false);
     v_seed bigint := hashtextextended(coalesce(nullif(v_rollout ->> 'seed', ''), p_job_id), 0);
     v_claimed bigint[];  -- for each stage that claims devices: their number; 0 for the others
     v_first_size integer;
@@ -66,17 +67,18 @@ BEGIN
                 FROM sizes s
             ) s
         ), positions AS NOT MATERIALIZED (
-            SELECT d.device_id, row_number() OVER (ORDER BY d.key, d.device_id) AS position
-            FROM (SELECT t.device_id, %3$s AS key FROM targets t) d
+            SELECT d.device_id, row_number() OVER (ORDER BY d.key, d.device_id) AS position%4$s
+            FROM (SELECT t.device_id, %3$s AS key%4$s FROM targets t) d
         )
         INSERT INTO jobs.job_executions
-            (tenant_id, job_id, device_id, queued_at, last_updated_at, stage, rank, queue_order)
-        SELECT $1, $3, p.device_id, $4, $4, p.stages[p.n], p.position + p.rank_offsets[p.n], $8
+            (tenant_id, job_id, device_id, queued_at, last_updated_at, stage, rank, queue_order,
+             time_zone)
+        SELECT $1, $3, p.device_id, $4, $4, p.stages[p.n], p.position + p.rank_offsets[p.n], $8, %5$s
         FROM (
             SELECT p.device_id, p.position, s.stages, s.rank_offsets,
-                   width_bucket(p.position, s.starts) AS n
+                   width_bucket(p.position, s.starts) AS n%4$s
             FROM stage_positions s
-            CROSS JOIN (SELECT p.device_id, p.position FROM positions p ORDER BY p.device_id) p
+            CROSS JOIN (SELECT p.device_id, p.position%4$s FROM positions p ORDER BY p.device_id) p
             OFFSET 0
         ) p
         $query$,
@@ -88,7 +90,9 @@ BEGIN
         -- all stages.
         CASE WHEN v_has_claims
              THEN '(coalesce(t.claim, 101)::bigint << 56) + (hashtextextended(t.device_id, $6) >> 8)'
-             ELSE 'hashtextextended(t.device_id, $6)' END
+             ELSE 'hashtextextended(t.device_id, $6)' END,
+        CASE WHEN v_has_zones THEN ', time_zone' END,
+        CASE WHEN v_has_zones THEN 'p.time_zone' ELSE 'NULL' END
     ) USING p_tenant_id, p_target_device_ids, p_job_id, p_now, v_stages, v_seed, v_claims,
             jobs.queue_order(p_request ->> 'priority');
     GET DIAGNOSTICS devices = ROW_COUNT;

@@ -1,4 +1,4 @@
--- depends on: execution_status_at, is_held_at, next_execution, update_outcome
+-- depends on: execution_status_at, is_held_at, is_waiting_at, next_execution, update_outcome
 -- Sets the outcome of each update, and what apply_updates needs: see update_executions. The caller has
 -- taken the job locks of p_locked_job_ids, and its settings apply to the query.
 --
@@ -63,6 +63,11 @@ BEGIN
                        j.paused_at, p_now
                    ),
                    j.paused_at IS NOT NULL,
+                   derived.status = 'QUEUED' AND coalesce(u.status, 'IN_PROGRESS') = 'IN_PROGRESS'
+                       AND jobs.is_waiting_at(
+                           e.not_before, j.start_windows,
+                           coalesce(j.window_time_zone, e.time_zone, 'UTC'), p_now
+                       ),
                    u.status, u.status_details, u.failure_code,
                    CASE WHEN j.has_retry_policy AND u.status IS NOT NULL AND e.execution_number > 1
                         THEN coalesce(u.execution_number, e.execution_number - 1)
@@ -75,14 +80,16 @@ BEGIN
                    j.in_progress_timeout_minutes, j.max_in_progress,
                    j.open_stage IS NOT NULL OR j.has_failure_criteria AS has_rules,
                    j.retry_policy IS NOT NULL AS has_retry_policy,
-                   j.release_end, j.release_base, j.release_rate, j.release_since
+                   j.release_end, j.release_base, j.release_rate, j.release_since,
+                   j.start_windows, j.window_time_zone
             FROM jobs.jobs j
             WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id AND j.deleted_at IS NULL
             OFFSET 0
         ) j ON true
         LEFT JOIN LATERAL (
             SELECT e.ctid, e.status, e.status_details, e.execution_number, e.version,
-                   e.canceled_by_operator, e.failure_code, e.rank, e.stage, e.times_out_at
+                   e.canceled_by_operator, e.failure_code, e.rank, e.stage, e.times_out_at,
+                   e.not_before, e.time_zone
             FROM jobs.job_executions e
             WHERE e.tenant_id = p_tenant_id AND e.job_id = j.job_id AND e.device_id = u.device_id
             OFFSET 0

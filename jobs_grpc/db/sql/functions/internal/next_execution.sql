@@ -1,6 +1,6 @@
 -- Returns the job of a device's next execution: the first that is IN_PROGRESS, otherwise the first
--- that is QUEUED, is released, and whose job has fewer than max_in_progress IN_PROGRESS. NULL: the
--- device has no such execution. The caller has set the tenant.
+-- that is QUEUED, is released, does not wait, and whose job has fewer than max_in_progress
+-- IN_PROGRESS. NULL: the device has no such execution. The caller has set the tenant.
 --
 -- Reads the device's queue in order and stops at the first execution that readers see as pending.
 -- See docs/decisions/plans.md for the form of the query.
@@ -16,6 +16,7 @@ BEGIN
         SELECT q.job_id
         FROM jobs.pending_executions q
         WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id AND q.has_slot
+          AND NOT q.is_waiting
         ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
         LIMIT 1
     );

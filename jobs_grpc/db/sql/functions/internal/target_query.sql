@@ -1,7 +1,7 @@
 -- depends on: execution_states, selector_candidates, selector_condition, terms_of_selector
 -- Returns the text of the query for the devices of a target: (device_id, claim), where claim is the number
--- (from 1) of the first stage whose group or selector matches the device; NULL: none does. Its parameters
--- are the tenant_id ($1) and the device_ids of the target ($2). It returns at most p_max_targets + 1
+-- (from 1) of the first stage whose group or selector matches the device; NULL: none does. If each
+-- execution has the time zone of its device, the third column is time_zone. Its parameters are the tenant_id ($1) and the device_ids of the target ($2). It returns at most p_max_targets + 1
 -- devices of a selector, of a list, or of those that failed. The caller has set the tenant.
 --
 -- A text, because conditions that are part of the statement cost a third, and because it reads only the
@@ -30,6 +30,7 @@ DECLARE
     v_stage_conditions text;     -- WHEN … THEN … for each stage with a selector
     v_groups text[];             -- that the stages name
     v_has_labels boolean;        -- a condition tests a label
+    v_has_zones boolean := coalesce(p_request ->> 'window_time_zone' = 'DEVICE', false);
     v_device_id text;
     v_claim text;
     v_joins text := '';
@@ -138,11 +139,11 @@ BEGIN
             ' JOIN public.device_state d ON d.tenant_id = $1 AND d.device_id COLLATE "C" = c.device_id'
         END;
     END IF;
-    IF v_has_labels THEN
+    IF v_has_labels OR v_has_zones THEN
         v_joins := v_joins || CASE WHEN v_is_small THEN
             $query$
             LEFT JOIN LATERAL (
-                SELECT l.labels FROM jobs.devices l
+                SELECT l.labels, l.time_zone FROM jobs.devices l
                 WHERE l.tenant_id = $1 AND l.device_id = c.device_id
                 OFFSET 0
             ) l ON true
@@ -207,8 +208,13 @@ BEGIN
     END;
 
     RETURN format(
-        'SELECT c.device_id COLLATE "C" AS device_id, %s AS claim FROM (%s) c %s WHERE %s %s',
-        v_claim, v_source, v_joins,
+        'SELECT c.device_id COLLATE "C" AS device_id, %s AS claim%s FROM (%s) c %s WHERE %s %s',
+        v_claim,
+        -- A name without a slash can be an abbreviation, which PostgreSQL reads as a fixed offset.
+        CASE WHEN v_has_zones THEN
+            ', CASE WHEN l.time_zone LIKE ''%/%'' THEN l.time_zone ELSE ''UTC'' END AS time_zone'
+        END,
+        v_source, v_joins,
         jobs.selector_condition(v_terms, v_device_id, 'l.labels', v_is_small),
         -- Of the other targets, the caller has counted the devices.
         CASE WHEN p_request ?| '{target_selector,target_device_ids,target_failed_in}'

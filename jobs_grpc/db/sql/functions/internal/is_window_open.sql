@@ -1,0 +1,59 @@
+-- depends on: window_opening
+-- Returns whether a start window is open at `at`, and also was `delay` seconds before. A window opens when
+-- the local clock first shows its start time or a later one, and stays open for its duration in elapsed
+-- time.
+--
+-- A zone that this PostgreSQL does not know counts as UTC: an error would break the calls of all devices.
+CREATE OR REPLACE FUNCTION jobs.is_window_open(
+    windows integer[],  -- as in jobs.jobs
+    zone text,
+    at timestamptz,
+    delay double precision DEFAULT 0  -- up to a minute
+) RETURNS boolean
+-- Not PARALLEL SAFE, because of EXCEPTION. It has few statements, because lists and polls call it for each
+-- execution of a job with windows.
+LANGUAGE plpgsql IMMUTABLE
+AS $$
+DECLARE
+    v_local timestamp;
+    v_minute integer;  -- since 1970, which began on a Thursday
+    v_weekday integer;
+    v_opening timestamptz;
+BEGIN
+    v_local := timezone(zone, at);  -- not in DECLARE, where EXCEPTION does not apply
+    IF v_local - timezone(zone, at - interval '48 hours') = interval '48 hours' THEN
+        v_minute := floor(date_part('epoch', v_local) / 60);
+        FOR i IN 1 .. cardinality(windows) BY 3 LOOP
+            -- The minutes since it would last have opened, and whether that was on one of its days.
+            IF (v_minute - windows[i + 1]) % 1440 < windows[i + 2]
+               AND windows[i] & (1 << ((v_minute - windows[i + 1]) / 1440 + 3) % 7) <> 0 THEN
+                -- Windows open and close at full minutes.
+                RETURN delay <= date_part('second', v_local)
+                    OR jobs.is_window_open(windows, zone, at - make_interval(secs => delay));
+            END IF;
+        END LOOP;
+        RETURN false;
+    END IF;
+
+    -- The clock was changed, so local time is not elapsed time.
+    v_weekday := extract(isodow FROM v_local) - 1;
+    FOR v_day IN -2 .. 1 LOOP
+        FOR i IN 1 .. cardinality(windows) BY 3 LOOP
+            IF windows[i] & (1 << (v_weekday + v_day + 7) % 7) <> 0 THEN
+                v_opening := jobs.window_opening(
+                    zone,
+                    date_trunc('day', v_local)
+                        + make_interval(days => v_day, mins => windows[i + 1])
+                );
+                IF at >= v_opening AND at < v_opening + make_interval(mins => windows[i + 2]) THEN
+                    RETURN delay = 0
+                        OR jobs.is_window_open(windows, zone, at - make_interval(secs => delay));
+                END IF;
+            END IF;
+        END LOOP;
+    END LOOP;
+    RETURN false;
+EXCEPTION
+    WHEN invalid_parameter_value THEN
+        RETURN jobs.is_window_open(windows, 'UTC', at, delay);
+END $$;

@@ -1,0 +1,20 @@
+-- depends on: due_at, opening_delay, pending_executions
+-- Returns the time at which the first of a device's waiting executions is due, with its opening_delay.
+-- NULL: none waits. The caller has set the tenant.
+CREATE OR REPLACE FUNCTION jobs.next_due_at(p_tenant_id text, p_device_id text) RETURNS timestamptz
+LANGUAGE plpgsql STABLE
+-- settings: page
+AS $$
+BEGIN
+    RETURN (
+        SELECT min(
+            jobs.due_at(q.not_before, q.start_windows, q.time_zone, jobs.now())
+            + make_interval(
+                secs => CASE WHEN q.start_windows IS NULL THEN 0
+                             ELSE jobs.opening_delay(p_device_id) END
+            )
+        )
+        FROM jobs.pending_executions q
+        WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id AND q.is_waiting
+    );
+END $$;

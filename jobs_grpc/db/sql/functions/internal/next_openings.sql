@@ -1,0 +1,33 @@
+-- depends on: window_opening
+-- Returns the next times after `after` at which start windows open, the earliest first: see is_window_open.
+CREATE OR REPLACE FUNCTION jobs.next_openings(
+    windows integer[],  -- as in jobs.jobs
+    zone text,
+    after timestamptz,
+    max_openings integer
+) RETURNS timestamptz[]
+LANGUAGE plpgsql IMMUTABLE
+AS $$
+DECLARE
+    v_day timestamp;
+    v_opening timestamptz;
+    v_openings timestamptz[] := '{}';
+BEGIN
+    v_day := date_trunc('day', timezone(zone, after)) - interval '1 day';
+    -- Openings have the order of their local times, so those of a later day are not earlier.
+    WHILE cardinality(v_openings) < max_openings LOOP
+        FOR i IN 1 .. cardinality(windows) BY 3 LOOP
+            IF windows[i] & (1 << extract(isodow FROM v_day)::integer - 1) <> 0 THEN
+                v_opening := jobs.window_opening(zone, v_day + make_interval(mins => windows[i + 1]));
+                IF v_opening > after AND v_opening <> ALL (v_openings) THEN
+                    v_openings := v_openings || v_opening;
+                END IF;
+            END IF;
+        END LOOP;
+        v_day := v_day + interval '1 day';
+    END LOOP;
+    RETURN ARRAY(SELECT o FROM unnest(v_openings) AS o ORDER BY o LIMIT max_openings);
+EXCEPTION
+    WHEN invalid_parameter_value THEN
+        RETURN jobs.next_openings(windows, 'UTC', after, max_openings);
+END $$;
