@@ -45,7 +45,7 @@ BEGIN
           AND (u.outcome = 'APPLIED'
                OR u.outcome = 'EXECUTION_CHANGED' AND jobs.update_outcome(
                    a.status, a.status_details, a.failure_code, a.execution_number, a.version,
-                   a.failure_code IS NULL, false, false, u.new_status, u.status_details,
+                   a.failure_code IS NULL, false, false, false, u.new_status, u.status_details,
                    u.failure_code, NULL, NULL
                ) = 'REPEATED')
     LOOP
