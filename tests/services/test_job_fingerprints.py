@@ -9,7 +9,6 @@ from jobs_grpc.db.store import Store
 from tests.support.callers import Operator
 from tests.support.database import Database, request_session
 from tests.support.server import Server
-from tests.support.waiting import wait_until
 
 STAGES = [
     pb.Stage(device_count=1, gate=pb.Gate(min_succeeded_percent=50)),
@@ -90,40 +89,34 @@ async def test_each_change_that_readers_see_changes_the_fingerprint(
             before = after
 
 
-@pytest.mark.slow
 async def test_time_alone_changes_the_fingerprint(database: Database, operator: Operator) -> None:
     """When the rate of a rollout releases an execution, and when the job expires."""
     await database.add_devices(operator.tenant, 3)
     await operator.create(
         job_id="j",
         target_all=True,
-        rollout=pb.Rollout(stages=[pb.Stage(remainder=True, releases_per_minute=600)]),
+        expires_in_hours=1,
+        rollout=pb.Rollout(stages=[pb.Stage(remainder=True, releases_per_minute=1)]),
     )
     async with request_session(database) as (_, store):
-        held = await fingerprint(store, operator.tenant)
-        values = {held}
 
-        async def all_are_released() -> bool:
-            values.add(await fingerprint(store, operator.tenant))
+        async def state() -> tuple[int, str, int]:
             (job,) = await store.get_jobs(operator.tenant, job_ids=["j"])
-            return not job["held"]
+            return await fingerprint(store, operator.tenant), job["status"], job["held"]
 
-        await wait_until(all_are_released)
-        assert len(values) > 1
+        created, status, held = await state()
+        assert status == "IN_PROGRESS"
+        assert held > 0
 
-        await database.owner.execute(
-            "UPDATE jobs.jobs SET expires_at = clock_timestamp() + interval '0.3 s'"
-            " WHERE tenant_id = $1",
-            operator.tenant,
-        )
-        active = await fingerprint(store, operator.tenant)
+        await database.pass_time(180)
+        released, status, held = await state()
+        assert (status, held) == ("IN_PROGRESS", 0)
+        assert released != created
 
-        async def is_completed() -> bool:
-            (job,) = await store.get_jobs(operator.tenant, job_ids=["j"])
-            return bool(job["status"] == "COMPLETED")
-
-        await wait_until(is_completed)
-        assert await fingerprint(store, operator.tenant) != active
+        await database.pass_time(3600)
+        expired, status, _ = await state()
+        assert status == "COMPLETED"
+        assert expired != released
 
 
 async def test_job_that_does_not_exist_has_the_fingerprint_0(
