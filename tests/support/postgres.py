@@ -23,6 +23,7 @@ import pytest
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.sql_statements import split_statements
 from jobs_grpc.dev import embedded_postgres
+from tests.support.scale import SCALE
 from tests.support.waiting import wait_until
 
 _PREFIX = f"jobs_test_{os.getpid()}"
@@ -172,9 +173,24 @@ def pg_program(name: str) -> str:
 @contextmanager
 def new_data_dir() -> Iterator[Path]:
     """Return the path of a data folder, not created yet, that PostgreSQL's account can reach."""
-    with tempfile.TemporaryDirectory(prefix="jobs-test-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="jobs-test-", dir=_parent_of_data_dirs()) as folder:
         Path(folder).chmod(0o711)
         yield Path(folder) / "data"
+
+
+def _parent_of_data_dirs() -> str:
+    """Return /dev/shm, which is in memory, if it has 4 GiB for `make test`; otherwise /tmp.
+
+    In memory, creating and dropping a database takes a sixth of the CPU time.
+    """
+    disk, memory = "/tmp", "/dev/shm"  # noqa: S108
+    if SCALE > 1 or not Path(memory).is_dir():
+        return disk
+    status = os.statvfs(memory)
+    is_large = status.f_bavail * status.f_frsize >= 4 << 30
+    # As root, the folder may also get a copy of PostgreSQL's programs.
+    can_run_programs = not status.f_flag & os.ST_NOEXEC
+    return memory if is_large and can_run_programs else disk
 
 
 @contextmanager
@@ -184,8 +200,9 @@ def running_cluster() -> Iterator[str]:
         yield dsn
         return
     with new_data_dir() as data_dir:
-        settings = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
-        with embedded_postgres.running(data_dir, *settings, "max_connections=300") as running:
+        settings: tuple[str, ...] = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+        settings += ("max_connections=300", "max_wal_size=256MB")
+        with embedded_postgres.running(data_dir, *settings) as running:
             yield running.dsn("postgres")
 
 
