@@ -29,7 +29,8 @@ WITH_POSTGRES = $(if $(PG),PYTHONPATH=.:generated $(BIN)/python -m tools.with_po
 PYTEST = $(WITH_POSTGRES) $(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder --ignore=tests/clients
 .PHONY: test
 test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects tests; PG=16 another version)
-	@$(PYTEST) $(if $(ARGS),$(ARGS),--cov)
+	@$(if $(ARGS),,rm -f .coverage.* && JOBS_TEST_COVERAGE=1) $(PYTEST) $(ARGS)
+	@$(if $(ARGS),,$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
 
 .PHONY: test-fast

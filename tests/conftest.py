@@ -12,6 +12,12 @@ from pathlib import Path
 # variable when it is imported, so it is set before the imports below.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
+from tests.support import line_coverage
+
+if "JOBS_TEST_COVERAGE" in os.environ:
+    # Before the imports below, which import jobs_grpc.
+    line_coverage.start()
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -41,6 +47,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"single node: {single_node.args[0]}"))
         elif not on_citus and item.get_closest_marker("citus"):
             item.add_marker(pytest.mark.skip(reason="JOBS_TEST_DATABASE_URL is not on Citus"))
+
+
+def pytest_sessionfinish() -> None:
+    """Save which lines ran."""
+    line_coverage.save()
 
 
 def _put_long_files_first(items: list[pytest.Item]) -> None:
