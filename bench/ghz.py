@@ -7,16 +7,18 @@ cores it measures a rate of GetJob that is one fifth lower, to the service's dis
 import asyncio
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.requests import InvalidRun
 
-VERSION = "0.121.0"
+_ROOT = Path(__file__).parents[1]
+_PROTOS = _ROOT / "protos"
 
-_PACKAGE = f"github.com/bojand/ghz/cmd/ghz@v{VERSION}"
-_PROTOS = Path(__file__).parents[1] / "protos"
+# `make test-clients` builds ghz as well, so its go.mod has the version and Go has the packages.
+_MODULE = _ROOT / "tests" / "clients"
 
 
 class GhzUnavailable(Exception):
@@ -28,19 +30,23 @@ async def build(folder: Path) -> Path:
     if shutil.which("go") is None:
         raise GhzUnavailable("ghz needs Go; install Go")
     process = await asyncio.create_subprocess_exec(
-        *("go", "install", _PACKAGE),
-        env=os.environ | {"GOBIN": str(folder)},
+        *("go", "build", "-o", folder / "ghz", "github.com/bojand/ghz/cmd/ghz"),
+        cwd=_MODULE,
+        env=os.environ | {"CGO_ENABLED": "0"},
         stderr=asyncio.subprocess.PIPE,
     )
     output = (await process.communicate())[1].decode().splitlines()
     if process.returncode:
-        raise GhzUnavailable(f"go install failed: {output[-1] if output else 'no output'}")
+        raise GhzUnavailable(f"go build failed: {output[-1] if output else 'no output'}")
     return folder / "ghz"
 
 
 def versions(folder: Path) -> dict[str, str]:
     """Return ghz's version by its name, or nothing if it was not built in the folder."""
-    return {"ghz": VERSION} if (folder / "ghz").exists() else {}
+    if not (folder / "ghz").exists():
+        return {}
+    (version,) = re.findall(r"bojand/ghz v(\S+)", (_MODULE / "go.mod").read_text())
+    return {"ghz": version}
 
 
 async def measure_rate(

@@ -17,7 +17,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 from tests.chaos.history import History
 from tests.chaos.trial import report, run_trial
-from tests.gateway.support import go_build
+from tests.gateway.support import build_gateway
 
 
 def main() -> int:
@@ -43,7 +43,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="jobs-chaos-", dir="/tmp") as name:
         folder = Path(name)
-        binary = go_build(folder / "jobs-gateway", ".")
+        binary = build_gateway()
         folder.chmod(0o711)
         history = asyncio.run(trial(folder, binary))
     if sys.stderr.isatty():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.trial import report, run_trial
-from tests.gateway.support import go_build
+from tests.gateway.support import build_gateway
 
 _SEED = 7
 _FAULTS = 15  # each kind at least once
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 async def test_service_keeps_its_guarantees_under_faults(folder: Path) -> None:
-    binary = await asyncio.to_thread(go_build, folder / "jobs-gateway", ".")
+    binary = await asyncio.to_thread(build_gateway)
 
     # Other tests run at the same time, so nothing is late here; `make chaos` checks that.
     history = await run_trial(folder, binary, faults=_FAULTS, seed=_SEED, late_after=60)
@@ -27,7 +27,7 @@ async def test_service_keeps_its_guarantees_under_faults(folder: Path) -> None:
 
 
 async def test_trial_checks_what_was_acknowledged_when_it_is_stopped(folder: Path) -> None:
-    binary = await asyncio.to_thread(go_build, folder / "jobs-gateway", ".")
+    binary = await asyncio.to_thread(build_gateway)
     stop = asyncio.Event()
 
     def progress(done: int, name: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.conftest import FOLDER, Run, installed
-from tests.gateway.support import GATEWAY, Gateway, go_build, require_go, running_gateway
+from tests.gateway.support import GATEWAY, Gateway, build_gateway, require_go, running_gateway
 from tests.support.database import Database
 from tests.support.server import Server
 
@@ -107,8 +107,8 @@ def require_java() -> None:
 
 
 @pytest.fixture(scope="module")
-def gateway_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return go_build(tmp_path_factory.mktemp("gateway") / "jobs-gateway", ".")
+def gateway_binary() -> Path:
+    return build_gateway()
 
 
 @pytest.fixture

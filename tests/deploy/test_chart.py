@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from jobs_grpc.config import Config
-from tests.gateway.support import go_build
+from tests.gateway.support import build_gateway
 from tools import check_deploy
 from tools.check_deploy import CheckFailed
 
@@ -71,9 +71,9 @@ def test_gateway_accepts_its_settings(values: Path, gateway_binary: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def gateway_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gateway_binary() -> Path:
     """Build the gateway."""
-    return go_build(tmp_path_factory.mktemp("gateway") / "jobs-gateway", ".")
+    return build_gateway()
 
 
 def test_secrets_are_only_references() -> None:

@@ -6,15 +6,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gateway.support import Gateway, RestClient, go_build, running_gateway
+from tests.gateway.support import Gateway, RestClient, build_gateway, running_gateway
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
 
 @pytest.fixture(scope="session")
-def gateway_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gateway_binary() -> Path:
     """Build the gateway once per session."""
-    return go_build(tmp_path_factory.mktemp("gateway") / "jobs-gateway", ".")
+    return build_gateway()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Helpers for tests of the REST gateway: build it, run it, call it."""
 
 import asyncio
+import fcntl
 import json
 import os
 import shutil
@@ -29,12 +30,20 @@ def require_go() -> str:
     pytest.skip("Go is not installed")
 
 
-def go_build(target: Path, package: str) -> Path:
-    """Build a command of the gateway's Go module, as `make gateway-build` does."""
-    command = [require_go(), "build", "-trimpath", "-o", str(target), package]
+def build_gateway() -> Path:
+    """Build gateway/bin/jobs-gateway, as `make gateway-build` does, and return its path.
+
+    Go builds it only if the code has changed.
+    """
+    binary = GATEWAY / "bin" / "jobs-gateway"
+    command = [require_go(), "build", "-trimpath", "-o", str(binary), "."]
     environment = os.environ | {"CGO_ENABLED": "0"}
-    subprocess.run(command, cwd=GATEWAY, check=True, env=environment)  # noqa: S603
-    return target
+    binary.parent.mkdir(exist_ok=True)
+    # One process builds at a time, so that none runs a file that another one still writes.
+    with binary.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(command, cwd=GATEWAY, check=True, env=environment)  # noqa: S603
+    return binary
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pytest
 from tests.chaos.history import History
 from tests.chaos.recount import check_stored
 from tests.chaos.system import THIS_VERSION, Code, System, running_system
-from tests.gateway.support import go_build
+from tests.gateway.support import build_gateway
 from tests.support.scale import SCALE
 from tests.upgrade import features
 from tests.upgrade.earlier_version import NoHistoryError, extract, find_earlier_commit
@@ -58,7 +58,7 @@ def history() -> History:
 @pytest.fixture
 async def system(folder: Path, earlier: Code, history: History) -> AsyncIterator[System]:
     """Two servers and the schema of the earlier version, and a gateway of this version."""
-    binary = await asyncio.to_thread(go_build, folder / "jobs-gateway", ".")
+    binary = await asyncio.to_thread(build_gateway)
     async with running_system(folder, binary, history, earlier) as running:
         yield running
 
