@@ -453,8 +453,8 @@ class LimitsConfig:
         "JOBS_MAX_ACTIVE_JOBS",
         integer(1, 100000000),
         "Maximum number of jobs IN_PROGRESS, PAUSED or SCHEDULED per tenant. A CreateJob or"
-        " RetryExecutions beyond that fails with RESOURCE_EXHAUSTED. Unset: no limit. Set it to the same"
-        " value on all servers.",
+        " RetryExecutions beyond that fails with RESOURCE_EXHAUSTED. Unset: no limit. Set it to the"
+        " same value on all servers.",
         default=None,
     )
 

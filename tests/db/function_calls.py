@@ -242,6 +242,7 @@ async def _schedule(c: asyncpg.Connection, p: Probe) -> None:
     """Schedule three jobs. Their executions are the first in the queue of the device."""
     await _execute(
         c,
+        ("SELECT set_config('app.tenant_id', $1, true)", p.tenant),
         (_START, p.tenant),
         (_SCHEDULED, p.tenant, p.device),
         (_SCHEDULED_EXECUTIONS, p.tenant, p.device),
@@ -354,7 +355,7 @@ CASES = {
     },
     # The jobs of a label are counted up to 1,000.
     "list_jobs: scheduled": Case(
-        "list_jobs", 40, _list_jobs(statuses=["SCHEDULED"]), prepare=_schedule, as_owner=True
+        "list_jobs", 40, _list_jobs(statuses=["SCHEDULED"]), prepare=_schedule
     ),
     "list_jobs: rare label after a common one": Case(
         "list_jobs", 1100, _list_jobs(selector=_selector(env=["prod"], wave=["rare"]))
@@ -508,7 +509,7 @@ CASES = {
     ),
     "count_scheduled_jobs": Case(
         "count_scheduled_jobs",
-        10,
+        20,
         lambda c, p: c.fetch("SELECT jobs.count_scheduled_jobs(10000)"),
         prepare=_schedule,
         as_owner=True,
@@ -622,7 +623,6 @@ CASES = {
         lambda c, p: _start_next(c, p, p.device),
         prepare=_schedule,
         reads_skipped=True,
-        as_owner=True,
     ),
     "update_executions: start next behind a held execution": Case(
         "update_executions",

@@ -708,13 +708,13 @@ CREATE INDEX job_executions_rejected ON jobs.job_executions USING btree (tenant_
 
 CREATE INDEX job_executions_timed_out ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'TIMED_OUT'::jobs.execution_status);
 
-CREATE INDEX jobs_active_by_start_at ON jobs.jobs USING btree (tenant_id, start_at) WHERE ((start_at IS NOT NULL) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
-
 CREATE INDEX jobs_awaiting_approval ON jobs.jobs USING btree (tenant_id, created_at DESC, job_id DESC) WHERE (awaiting_approval AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
 CREATE INDEX jobs_by_deleted_at ON jobs.jobs USING btree (deleted_at) WHERE (deleted_at IS NOT NULL);
 
 CREATE INDEX jobs_by_stage_due_at ON jobs.jobs USING btree (stage_due_at) WHERE ((stage_due_at IS NOT NULL) AND (paused_at IS NULL) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
+
+CREATE INDEX jobs_by_start_at ON jobs.jobs USING btree (tenant_id, start_at) WHERE ((start_at IS NOT NULL) AND (deleted_at IS NULL));
 
 CREATE INDEX jobs_finished_by_updated_at ON jobs.jobs USING btree (updated_at) WHERE ((status <> 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 

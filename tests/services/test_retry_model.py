@@ -150,7 +150,11 @@ MISTAKES = {
         "coalesce(u.execution_number, e.execution_number - 1)",
         "u.execution_number",
     ),
-    "backoff does not grow": ("retry_delay", "p_retries)::double precision", "0)::double precision"),
+    "backoff does not grow": (
+        "retry_delay",
+        "p_retries)::double precision",
+        "0)::double precision",
+    ),
 }
 
 
@@ -166,9 +170,7 @@ async def test_comparison_notices_a_mistake(
     )
     assert part in definition
 
-    async with replaced_function(
-        database, f"jobs.{function}", definition.replace(part, wrong)
-    ):
+    async with replaced_function(database, f"jobs.{function}", definition.replace(part, wrong)):
         with pytest.raises(AssertionError):
             await compare(database, server, STEPS_TO_NOTICE, seed=2)
 
@@ -193,9 +195,7 @@ async def compare(database: Database, server: Server, steps: int, *, seed: int) 
 
 
 @asynccontextmanager
-async def run_of(
-    database: Database, server: Server, rng: random.Random
-) -> AsyncIterator["Run"]:
+async def run_of(database: Database, server: Server, rng: random.Random) -> AsyncIterator["Run"]:
     """Create a job with a random policy, in a tenant of its own."""
     operator = server.operator(uuid.uuid4().hex)
     await database.add_devices(operator.tenant, DEVICES)
@@ -242,7 +242,11 @@ def random_policy(rng: random.Random) -> list[Rule]:
     return [
         Rule(
             statuses=rng.choice(
-                [("FAILED", "TIMED_OUT"), ("FAILED",), FAILURES if all(codes or [""]) else ("FAILED",)]
+                [
+                    ("FAILED", "TIMED_OUT"),
+                    ("FAILED",),
+                    FAILURES if all(codes or [""]) else ("FAILED",),
+                ]
             ),
             codes=codes,
             max_attempts=rng.choice([2, 3, 3, 4]),

@@ -171,7 +171,7 @@ BEGIN
                 UNION ALL
                 (SELECT j.*, scan.value, true
                 FROM jobs.jobs j
-                WHERE scan.filter = 'scheduled' AND j.status = 'IN_PROGRESS' AND j.start_at > jobs.now()
+                WHERE scan.filter = 'scheduled' AND j.start_at > jobs.now()
                   AND NOT jobs.is_expired_at(j.expires_at, jobs.now())
                 ORDER BY j.created_at DESC, j.job_id DESC)
             ) j
