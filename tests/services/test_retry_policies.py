@@ -65,8 +65,8 @@ async def create(
 ) -> Job:
     """Create the job for that many devices."""
     await database.add_devices(operator.tenant, devices)
-    await operator.create(job_id="j", target_all=True, **fields)
-    await set_policy(database, operator, "j", *(rules or [rule()]))
+    policy = pb.RetryPolicy(rules=rules or [rule()])
+    await operator.create(job_id="j", target_all=True, retry_policy=policy, **fields)
     return Job(database, server, operator)
 
 
@@ -84,7 +84,8 @@ async def test_failure_queues_the_next_attempt(job: Job) -> None:
 
     after = await device.get("j")
     assert (after.status, after.execution_number, after.version) == (QUEUED, 2, 4)
-    assert not after.HasField("started_at") and not after.HasField("failure_code")
+    assert not after.HasField("started_at")
+    assert not after.HasField("failure_code")
     state = await job.get()
     assert state.status == pb.Job.IN_PROGRESS
     assert state.execution_counts == pb.ExecutionCounts(queued=3)
@@ -153,7 +154,8 @@ async def test_device_starts_the_next_attempt_after_the_backoff(job: Job) -> Non
 
     await job.wait_for_backoff()
     started = await device.start_next()
-    assert started is not None and started.execution_number == 2
+    assert started is not None
+    assert started.execution_number == 2
 
 
 async def test_backoff_grows_up_to_its_maximum(
@@ -327,7 +329,8 @@ async def test_paused_job_queues_the_next_attempt(job: Job) -> None:
     await job.operator.resume("j")
 
     started = await job.device().start_next()
-    assert started is not None and started.execution_number == 2
+    assert started is not None
+    assert started.execution_number == 2
 
 
 async def test_first_failure_trips_a_criterion(
@@ -381,9 +384,11 @@ async def test_stage_is_not_finished_while_attempts_remain(
 ) -> None:
     await database.add_devices(operator.tenant, 3)
     await operator.create(
-        job_id="j", target_all=True, rollout=rollout({"device_count": 1}, {"remainder": True})
+        job_id="j",
+        target_all=True,
+        rollout=rollout({"device_count": 1}, {"remainder": True}),
+        retry_policy=pb.RetryPolicy(rules=[rule()]),
     )
-    await set_policy(database, operator, "j", rule())
     [first] = [e for e in (await operator.get("j")).executions if e.status == QUEUED]
     device = server.device(operator.tenant, first.device_id)
 
@@ -422,9 +427,11 @@ async def test_retry_budget_grows_with_the_released_executions(
 ) -> None:
     await database.add_devices(operator.tenant, 300)
     await operator.create(
-        job_id="j", target_all=True, rollout=rollout({"device_count": 220}, {"remainder": True})
+        job_id="j",
+        target_all=True,
+        rollout=rollout({"device_count": 220}, {"remainder": True}),
+        retry_policy=pb.RetryPolicy(rules=[rule()]),
     )
-    await set_policy(database, operator, "j", rule())
     executions = (await operator.get("j", executions_limit=500)).executions
     devices = [e.device_id for e in executions if e.status == QUEUED]
     assert len(devices) == 220
@@ -449,7 +456,8 @@ async def test_retry_executions_takes_a_device_that_waits(job: Job) -> None:
 
     assert response.retried_count == 1
     started = await job.device(1).start_next()
-    assert started is not None and started.execution_number == 2
+    assert started is not None
+    assert started.execution_number == 2
     assert await job.device(2).start_next() is None
     state = await job.get()
     assert state.retrying_count == 1
@@ -509,7 +517,8 @@ async def test_retried_failure_tells_others_of_the_free_slot(
 
 async def test_failures_are_final_after_the_policy_is_removed(job: Job) -> None:
     await job.fail(1)
-    await set_policy(job.database, job.operator, "j")
+    state = await set_policy(job.operator, "j")
+    assert not state.HasField("retry_policy")
 
     await job.fail(2)
 

@@ -5,7 +5,7 @@ Unlike the service, it keeps no counts: each answer looks at all devices.
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -28,10 +28,10 @@ class Rule:
     max_backoff: int
 
     @property
-    def message(self) -> "pb.RetryRule":
+    def message(self) -> pb.RetryRule:
         """The rule of a request."""
         rule = pb.RetryRule(
-            statuses=self.statuses,
+            statuses=[pb.JobExecution.Status.Value(status) for status in self.statuses],
             failure_codes=self.codes,
             max_attempts=self.max_attempts,
             backoff_multiplier=self.multiplier,
@@ -335,18 +335,3 @@ class RetryModel:
             )
         ):
             self.open_stage += 1
-
-
-def stored_policy(policy: Sequence[Rule]) -> list[Mapping[str, object]]:
-    """The policy as jobs.jobs stores it."""
-    return [
-        {
-            "statuses": rule.statuses,
-            "failure_codes": rule.codes,
-            "max_attempts": rule.max_attempts,
-            "initial_backoff_seconds": rule.initial_backoff,
-            "backoff_multiplier": rule.multiplier,
-            "max_backoff_seconds": rule.max_backoff,
-        }
-        for rule in policy
-    ]
