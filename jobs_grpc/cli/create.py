@@ -8,6 +8,7 @@ from typing import Any
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import DecodeError, EncodeError
 from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.changes import read_before
@@ -18,6 +19,7 @@ from jobs_grpc.cli.formatting import (
     format_creation,
     format_device_count,
     format_expiry,
+    format_moment,
 )
 from jobs_grpc.cli.output import MAX_EXACT_INTEGER, print_note, print_result
 from jobs_grpc.cli.parser import Subparsers
@@ -131,7 +133,7 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
     if before is None:
         devices = format_device_count(created.execution_count)
         verb = "would create" if args.validate_only else "created"
-        lines = [f"{verb} {job_id} for {devices}, expires: {format_expiry(created, args.utc)}"]
+        lines = [f"{verb} {job_id} for {devices}, {_times(created, schedule, args.utc)}"]
     else:
         creation = format_creation(before, args.utc)
         status, counts = job_status_name(before.status), format_counts(before.execution_counts)
@@ -142,6 +144,15 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
     if args.validate_only and before is None:
         lines += details
     print_result(args, created, *lines)
+
+
+def _times(created: pb.CreateJobResponse, schedule: dict[str, Any], utc: bool) -> str:
+    expiry = f"expires: {format_expiry(created, utc)}"
+    if created.status != pb.Job.SCHEDULED:
+        return expiry
+    start = Timestamp()
+    start.FromDatetime(schedule["start_at"])
+    return f"starts: {format_moment(start, utc)}, {expiry}"
 
 
 async def _preview(args: argparse.Namespace, jobs: JobsClient, request: dict[str, Any]) -> str:

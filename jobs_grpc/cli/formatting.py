@@ -144,5 +144,7 @@ def job_duration(job: pb.Job) -> timedelta:
 def format_summary(job: pb.Job) -> str:
     """Format status, duration and counts of a job in one line."""
     status = job_status_name(job.status)
-    duration = format_duration(job_duration(job))
-    return f"{job.job_id} is {status} after {duration}: {format_counts(job.execution_counts)}"
+    since = f"after {format_duration(job_duration(job))}"
+    if job.status == pb.Job.SCHEDULED:
+        since = f"until {format_time(job.start_at)}"
+    return f"{job.job_id} is {status} {since}: {format_counts(job.execution_counts)}"

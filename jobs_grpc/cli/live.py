@@ -148,6 +148,8 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
     if job.status == pb.Job.IN_PROGRESS:
         left = timedelta(seconds=(job.total_executions - finished) / rate) if rate else None
         facts[1:1] = [f"{rate:,.1f}/s", f"{format_duration(left) if left else '-'} left"]
+    if job.retrying_count:
+        facts.append(f"{job.retrying_count:,} retrying")
     lines: list[RenderableType] = [
         _left_and_right(title, Text(status, STATUS_STYLES.get(status, ""))),
         _left_and_right(Bar(counts), Text(f"{percent} %")),

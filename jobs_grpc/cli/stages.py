@@ -31,6 +31,8 @@ def stage_lines(job: pb.Job, utc: bool = False) -> Iterator[str]:
     for index, (stage, name, state) in enumerate(zip(job.stages, names, states, strict=True)):
         counts = format_counts(stage.execution_counts) or "no devices"
         drawn = bar(stage.execution_counts)
+        if stage.retrying_count:
+            counts += f" ({stage.retrying_count:,} retrying)"
         line = f"{index:>2} {name:<{name_width}}  {state:<{state_width}}  {drawn}  {counts}"
         for text in (line, *(f"   {note}" for note in _notes(job, index, utc))):
             yield escape_unprintable(text)

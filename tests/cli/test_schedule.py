@@ -1,6 +1,7 @@
 """When devices start and try again: create, update, get and list."""
 
 import json
+import re
 from argparse import ArgumentTypeError
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
+from jobs_grpc.cli.formatting import format_summary
 from jobs_grpc.cli.schedule_options import parse_retry, parse_window, window_argument
 from jobs_grpc.cli.schedule_text import format_window, schedule_facts
 from tests.support.callers import Operator
@@ -194,3 +196,31 @@ async def test_create_names_valid_values_when_an_option_is_malformed(
 
     assert result.code == 2
     assert f"error: argument {problem}" in result.err.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_create_says_when_the_job_starts(shell: Shell) -> None:
+    created = await shell(*CREATE, "--start-at", "+2h", "--utc")
+
+    assert re.fullmatch(
+        r"created j for 10 devices, starts: \S+ \S+Z, expires: \S+ \S+Z\n", created.out
+    )
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_update_changes_the_schedule(shell: Shell, operator: Operator) -> None:
+    await shell(*CREATE, "--start-at", "+2h")
+
+    updated = await shell("update", "j", "--start-at", "now")
+
+    assert updated.code == 0, updated.err
+    assert updated.out.startswith("updated j: start_at, expires: ")
+    assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
+
+
+def test_summary_of_a_scheduled_job_has_its_start() -> None:
+    job = pb.Job(job_id="j", status=pb.Job.SCHEDULED)
+    job.start_at.FromSeconds(1_800_000_000)
+    job.execution_counts.held = 3
+
+    assert format_summary(job) == "j is SCHEDULED until 2027-01-15 08:00:00Z: 3 HELD"
