@@ -70,7 +70,9 @@ async def test_rows_of_devices_that_are_gone_are_removed_in_batches(
     ]
 
 
-async def test_tenant_without_any_device_keeps_its_rows(database: Database, store: Store) -> None:
+async def test_tenant_without_any_device_keeps_its_rows_of_platform_tables(
+    database: Database, store: Store
+) -> None:
     """Its platform may just be loading the table again."""
     await _add(database, "acme", "a")
     await _remove(database, "acme", "a")
@@ -89,6 +91,18 @@ async def test_rows_of_own_tables_are_removed(database: Database, store: Store) 
     await _stale_devices(database, store).step()
 
     assert await _stored(database) == [("acme", "a")]
+
+
+async def test_row_of_the_last_device_is_removed_from_own_tables(
+    database: Database, store: Store
+) -> None:
+    await _add(database, "acme", "a")
+    await _remove(database, "acme", "a")
+    await database.owner.execute("UPDATE jobs.device_tables SET is_own = true")
+
+    await _stale_devices(database, store).step()
+
+    assert await _stored(database) == []
 
 
 async def test_next_pass_starts_after_the_interval(database: Database, store: Store) -> None:

@@ -13,12 +13,14 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    -- Without any device, the platform may just be loading its table again.
-    PERFORM FROM public.device_state d
-    WHERE d.tenant_id = p_tenant_id
-    LIMIT 1;
-    IF NOT FOUND THEN
-        RETURN NULL;
+    IF NOT (SELECT t.is_own FROM jobs.device_tables t) THEN
+        -- Without any device, the platform may just be loading its table again.
+        PERFORM FROM public.device_state d
+        WHERE d.tenant_id = p_tenant_id
+        LIMIT 1;
+        IF NOT FOUND THEN
+            RETURN NULL;
+        END IF;
     END IF;
 
     v_device_ids := ARRAY(
