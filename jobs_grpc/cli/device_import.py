@@ -25,6 +25,8 @@ from jobs_grpc.services.time_zones import check_time_zone
 _COLUMNS = {"device_id", "group_id", "time_zone"}
 _LABEL = "label:"
 _MAX_REPORTED = 20
+# Memory holds a whole row, which can span lines.
+_MAX_ROW_CHARACTERS = 1 << 20
 _PROGRESS_LINES = 5000
 
 
@@ -75,6 +77,7 @@ class _CsvRows:
     def __init__(self, name: str, file: TextIO) -> None:
         self._name = name
         self._file = file
+        self._row_characters = 0
         self.line_count = 0
         self.has_labels = False
         """Whether the file has labels or time zones."""
@@ -83,9 +86,11 @@ class _CsvRows:
     def __iter__(self) -> Iterator[DeviceRow]:
         problems: list[str] = []
         try:
-            reader = csv.DictReader(self._file, strict=True)
+            reader = csv.DictReader(self._lines(), strict=True)
             label_keys = self._read_header(reader.fieldnames)
+            self._row_characters = 0
             for row in reader:
+                self._row_characters = 0
                 self.line_count += 1
                 if self.show_progress and self.line_count % _PROGRESS_LINES == 0:
                     self.show_progress(f"{self.line_count:,} lines")
@@ -104,6 +109,14 @@ class _CsvRows:
             problems.append(f"{self._name}:{reader.line_num + 1}: {e}")
         if problems:
             raise CliError("nothing was imported:\n" + "\n".join(problems), ExitCode.USAGE)
+
+    def _lines(self) -> Iterator[str]:
+        """Yield the lines of the file. Raises csv.Error if a row is too long."""
+        while line := self._file.readline(_MAX_ROW_CHARACTERS + 1):
+            self._row_characters += len(line)
+            if self._row_characters > _MAX_ROW_CHARACTERS:
+                raise csv.Error(f"has more than {_MAX_ROW_CHARACTERS:,} characters")
+            yield line
 
     def _read_header(self, columns: object) -> dict[str, str]:
         """Return the keys of the labels by their columns. Raises CliError."""

@@ -215,6 +215,7 @@ async def test_import_is_rolled_back_when_line_after_full_batch_is_invalid(
         ('device_id\n"a"b\n', "fleet.csv:2: "),
         ("device_id\na\n" + 200_000 * "b", "fleet.csv:3: field larger than field limit"),
         (200_000 * "b", "fleet.csv:1: field larger than field limit"),
+        ("device_id\na\nb" + (1 << 20) * ",", "fleet.csv:3: has more than 1,048,576 characters"),
         ('device_id\n"' + 100_000 * "b\n", ": field larger than field limit"),
     ],
 )
