@@ -276,10 +276,10 @@ class TenantEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB00
 class TargetEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB034"):
     """No device matches the target."""
 
-    def __init__(self, job_id: str, failed_in: str | None) -> None:
-        """`failed_in`: the job of target_failed_in; None: the target is a selector."""
+    def __init__(self, job_id: str, failed_in: str | None, selector: str | None) -> None:
+        """`failed_in`: the job of target_failed_in; None: the target is `selector` (its start)."""
         super().__init__(
-            "No device matches target_selector"
+            f"No device matches {selector}"
             if failed_in is None
             else f"No device matches target_failed_in: job {failed_in} has no such failed"
             " executions on existing devices",

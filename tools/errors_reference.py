@@ -61,7 +61,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
     "INVALID_TOKEN": {"problem": "has expired"},
     "ROLE_REQUIRED": {"roles": ["admin", "operator"]},
     "JOB_ALREADY_EXISTS": {"deleted": False},
-    "TARGET_EMPTY": {"failed_in": None},
+    "TARGET_EMPTY": {"failed_in": None, "selector": "model=x200"},
     "STAGE_EMPTY": {"selector": None},
     "EXPIRY_TOO_EARLY": {
         "seconds": 184_800,

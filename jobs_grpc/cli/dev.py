@@ -104,7 +104,7 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
             f"Groups:  {', '.join(DEMO_GROUPS)}",
             f"Data:    {cluster.data_dir}",
             f"SQL:     psql {shlex.quote(cluster.dsn(_DATABASE))}",
-            f"Log:     {config.log.level} and above (JOBS_LOG_LEVEL=INFO: all calls)",
+            f"Log:     messages of level {config.log.level} or higher (each call: JOBS_LOG_LEVEL=INFO)",
             *([f"Metrics: http://{metrics}/metrics"] if (metrics := config.metrics.listen) else []),
             "",
             *_example_commands(address, config),

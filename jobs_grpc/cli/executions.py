@@ -18,20 +18,22 @@ def _optional(field: str) -> Callable[[pb.JobExecution], object]:
     return lambda execution: getattr(execution, field) if execution.HasField(field) else None  # type: ignore[arg-type]
 
 
-# What people call an end that the status does not tell.
-_END_WORDS = {
-    pb.JobExecution.JOB_EXPIRED: "expired",
-    pb.JobExecution.JOB_CANCELED: "canceled",
-    pb.JobExecution.EXECUTION_CANCELED: "canceled",
-    pb.JobExecution.DEVICE_REMOVED: "removed",
+_END_CAUSES = {
+    "DEVICE": "the device reported it",
+    "TIMEOUT": "it was IN_PROGRESS too long",
+    "JOB_EXPIRED": "the job expired before the device started",
+    "JOB_CANCELED": "an operator or a failure criterion canceled the job",
+    "EXECUTION_CANCELED": "an operator canceled this execution only",
+    "DEVICE_REMOVED": "the device was deleted",
 }
 
 
 def _status_text(execution: pb.JobExecution) -> str:
-    """Return the status and how the execution ended, such as "REJECTED (canceled)"."""
+    """Return the status and, unless the device reported it, the cause: REJECTED (JOB_CANCELED)."""
     status = execution_status_name(execution.status)
-    word = _END_WORDS.get(execution.end_cause)
-    return f"{status} ({word})" if word else status
+    if execution.end_cause in (pb.JobExecution.END_CAUSE_UNSPECIFIED, pb.JobExecution.DEVICE):
+        return status
+    return f"{status} ({end_cause_name(execution.end_cause)})"
 
 
 _DEVICE = _Column("device_id", "DEVICE", lambda e: e.device_id)
@@ -72,6 +74,7 @@ _ATTEMPT_COLUMNS = (_ATTEMPT, _STATUS, *_REST, _CODE, _END_CAUSE, _DETAILS)
 def add_filters(parser: argparse.ArgumentParser) -> None:
     """Add --status, --failure-code and --end-cause."""
     filters = parser.add_argument_group("filters")
+    causes = pb.JobExecution.EndCause.keys()[1:]
     filters.add_argument(
         "--status",
         choices=pb.JobExecution.Status.keys()[1:],
@@ -86,9 +89,10 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     )
     filters.add_argument(
         "--end-cause",
-        choices=pb.JobExecution.EndCause.keys()[1:],
+        choices=causes,
         metavar="CAUSE",
-        help=f"executions that this ended: {', '.join(pb.JobExecution.EndCause.keys()[1:])}",
+        help="executions that ended by this cause: "
+        + "; ".join(f"{cause}: {_END_CAUSES[cause]}" for cause in causes),
     )
 
 

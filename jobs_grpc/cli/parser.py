@@ -16,6 +16,10 @@ OUTPUT, CALLER, SECURITY = "output", "server and caller", "tokens and TLS"
 _SHARED_GROUPS = (OUTPUT, CALLER, SECURITY)
 
 
+# Options by the names that users of other tools try.
+_OTHER_NAMES = {"--selector": "--where", "-l": "--where"}
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises its errors as exceptions, and rejects abbreviated options.
 
@@ -61,7 +65,12 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unrecognized argument: {name}{hint}")
 
     def _suggested_option(self, name: str) -> str:
-        return _suggestion(name, self._option_string_actions) if name.startswith("-") else ""
+        if not name.startswith("-"):
+            return ""
+        known = self._option_string_actions
+        if (other := _OTHER_NAMES.get(name)) in known:
+            return f" (did you mean {other}?)"
+        return _suggestion(name, known)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is None or value in action.choices:

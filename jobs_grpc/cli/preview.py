@@ -6,7 +6,7 @@ from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.rollout_options import add_rollout_options, read_rollout_options
-from jobs_grpc.cli.targets import add_target, preview_lines, read_target
+from jobs_grpc.cli.targets import add_target, empty_target_reason, preview_lines, read_target
 from jobs_grpc.client import FleetClient
 
 
@@ -23,5 +23,9 @@ async def _preview(args: argparse.Namespace, fleet: FleetClient) -> None:
     jobs-grpc preview --failed-in update-1 --status FAILED --failure-code FLASH
     """
     rollout = read_rollout_options(args).get("rollout")
-    preview = await fleet.preview_target(**read_target(args), rollout=rollout)
-    print_result(args, preview, *preview_lines(preview, rollout), f"digest {preview.target_digest}")
+    target = read_target(args)
+    preview = await fleet.preview_target(**target, rollout=rollout)
+    lines = [*preview_lines(preview, rollout), f"digest {preview.target_digest}"]
+    if not preview.device_count:
+        lines.append(f"`create` would fail with {empty_target_reason(target)}")
+    print_result(args, preview, *lines)

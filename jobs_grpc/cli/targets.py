@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,12 @@ from jobs_grpc.text import escape_unprintable
 
 # Of the devices in a line of a preview.
 _SHOWN_DEVICES = 5
+
+_EMPTY_REASONS = {
+    "target_device_id": "DEVICE_NOT_FOUND",
+    "target_group_id": "GROUP_EMPTY",
+    "target_all": "TENANT_EMPTY",
+}
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +98,12 @@ def read_target(args: argparse.Namespace) -> dict[str, Any]:
     if len(devices) == 1:
         return {"target_device_id": devices[0]}
     return given
+
+
+def empty_target_reason(target: Mapping[str, Any]) -> str:
+    """Return the reason with which CreateJob rejects a target without devices."""
+    [field] = target
+    return _EMPTY_REASONS.get(field, "TARGET_EMPTY")
 
 
 def preview_lines(preview: pb.TargetPreview, rollout: pb.Rollout | None) -> Iterator[str]:

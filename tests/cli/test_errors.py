@@ -104,6 +104,14 @@ async def test_error_names_the_timeout_when_the_server_is_silent(shell: Shell) -
     )
 
 
+async def test_error_suggests_the_option_that_has_another_name_elsewhere(shell: Shell) -> None:
+    for name in ("--selector", "-l"):
+        result = await shell("list", name, "model=x200")
+
+        assert result.code == 2
+        assert f"unrecognized argument: {name} (did you mean --where?)\n" in result.err
+
+
 async def test_error_suggests_the_option_that_was_abbreviated(shell: Shell) -> None:
     result = await shell("list", "--ten", "demo")
 

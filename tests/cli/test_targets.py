@@ -35,6 +35,23 @@ async def test_preview_shows_devices_stages_and_other_jobs(shell: Shell) -> None
     assert few.out.startswith("2 devices: d00001, d00002\n")
 
 
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        (("--where", "model=none"), "TARGET_EMPTY"),
+        (("--group", "none"), "GROUP_EMPTY"),
+        (("--device", "none"), "DEVICE_NOT_FOUND"),
+    ],
+)
+async def test_preview_says_that_create_would_fail_without_devices(
+    shell: Shell, target: tuple[str, ...], reason: str
+) -> None:
+    shown = await shell("preview", *target)
+
+    assert shown.out.endswith(f"`create` would fail with {reason}\n")
+    assert (await shell(*CREATE, *target)).code != 0
+
+
 async def test_preview_prints_json(shell: Shell) -> None:
     shown = await shell("preview", "--all", "--json")
 

@@ -110,7 +110,7 @@ async def test_create_fails_when_no_device_matches_the_selector(operator: Operat
     with expect_failure(StatusCode.FAILED_PRECONDITION, "TARGET_EMPTY") as failure:
         await operator.create(job_id="j", target_selector="model=b")
 
-    assert failure.message == "No device matches target_selector"
+    assert failure.message == "No device matches model=b"
     assert (await operator.list()).jobs == []
 
 

@@ -224,7 +224,8 @@ BEGIN
             PERFORM jobs.raise_error('TENANT_EMPTY');
         ELSE
             PERFORM jobs.raise_error('TARGET_EMPTY', '', jsonb_build_object(
-                'failed_in', p_request -> 'target_failed_in' -> 'job_id'
+                'failed_in', p_request -> 'target_failed_in' -> 'job_id',
+                'selector', left(p_request ->> 'target_selector', 200)
             ));
         END IF;
     END IF;
