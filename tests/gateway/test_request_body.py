@@ -40,6 +40,28 @@ async def test_create_error_names_the_invalid_fields(
     assert all(v["description"] for v in error["field_violations"])
 
 
+@pytest.mark.parametrize("target", [["d2", "d1"], {"device_ids": ["d2", "d1"]}])
+async def test_create_takes_a_list_of_devices_as_an_array_or_an_object(
+    rest: RestClient, target: object
+) -> None:
+    error = assert_error(
+        await rest.create(target_device_ids=target), 404, "NOT_FOUND", "DEVICE_NOT_FOUND"
+    )
+
+    assert error["detail"] == "Devices not found: d1, d2"
+
+
+async def test_create_names_the_field_when_a_list_of_devices_is_malformed(
+    rest: RestClient,
+) -> None:
+    for target in ([1], "d1", [["d1"]]):
+        error = assert_error(
+            await rest.create(target_device_ids=target), *INVALID_ARGUMENT, "INVALID_FIELD"
+        )
+
+        assert [v["field"] for v in error["field_violations"]] == ["target_device_ids"]
+
+
 @pytest.mark.parametrize(
     ("targets", "conflicting"),
     [

@@ -71,9 +71,13 @@ func decodeField(message protoreflect.Message, field protoreflect.FieldDescripto
 	if field.Message() != nil && field.Message().FullName() == "google.protobuf.FieldMask" {
 		value = camelCase(value)
 	}
+	format := "{%q:%s}"
+	if field.Message() != nil && field.Message().FullName() == "fleet.jobs.v1.DeviceIds" && value[0] == '[' {
+		format = `{%q:{"device_ids":%s}}` // this API also takes the list itself
+	}
 	// protojson decodes only whole messages, and clears them first.
 	one := message.New()
-	if err := protojson.Unmarshal(fmt.Appendf(nil, "{%q:%s}", m.name, value), one.Interface()); err != nil {
+	if err := protojson.Unmarshal(fmt.Appendf(nil, format, m.name, value), one.Interface()); err != nil {
 		// protobuf-go writes the field as lowerCamelCase, which this API does not use.
 		text := protoFieldName.ReplaceAllString(apierror.CleanParserMessage(err.Error()), "")
 		return apierror.InvalidField(m.name, m.name+": "+text)

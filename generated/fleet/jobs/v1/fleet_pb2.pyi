@@ -424,7 +424,7 @@ class PreviewTargetRequest(_message.Message):
     """The devices that match this selector now."""
     @_builtins.property
     def target_device_ids(self) -> _jobs_pb2.DeviceIds:
-        """These devices."""
+        """These devices. In REST, the array of the IDs is accepted as well."""
 
     @_builtins.property
     def target_failed_in(self) -> _jobs_pb2.FailedIn:

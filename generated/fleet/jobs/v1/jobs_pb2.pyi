@@ -1551,7 +1551,9 @@ class CreateJobRequest(_message.Message):
 
     @_builtins.property
     def target_device_ids(self) -> Global___DeviceIds:
-        """These devices. A device that does not exist fails with DEVICE_NOT_FOUND."""
+        """These devices. A device that does not exist fails with DEVICE_NOT_FOUND. In REST, the array of
+        the IDs is accepted as well.
+        """
 
     @_builtins.property
     def target_failed_in(self) -> Global___FailedIn:

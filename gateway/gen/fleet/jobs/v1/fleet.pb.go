@@ -888,7 +888,7 @@ type PreviewTargetRequest_TargetSelector struct {
 }
 
 type PreviewTargetRequest_TargetDeviceIds struct {
-	// These devices.
+	// These devices. In REST, the array of the IDs is accepted as well.
 	TargetDeviceIds *DeviceIds `protobuf:"bytes,5,opt,name=target_device_ids,json=targetDeviceIds,proto3,oneof"`
 }
 

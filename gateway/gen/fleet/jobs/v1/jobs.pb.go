@@ -2893,7 +2893,8 @@ type CreateJobRequest_TargetSelector struct {
 }
 
 type CreateJobRequest_TargetDeviceIds struct {
-	// These devices. A device that does not exist fails with DEVICE_NOT_FOUND.
+	// These devices. A device that does not exist fails with DEVICE_NOT_FOUND. In REST, the array of
+	// the IDs is accepted as well.
 	TargetDeviceIds *DeviceIds `protobuf:"bytes,14,opt,name=target_device_ids,json=targetDeviceIds,proto3,oneof"`
 }
 
