@@ -31,7 +31,7 @@ TARGETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _number(priority: str) -> pb.Job.Priority:
+def _number(priority: str) -> pb.Job.Priority.ValueType:
     return pb.Job.Priority.Value(priority or "PRIORITY_UNSPECIFIED")
 
 
@@ -60,9 +60,9 @@ async def test_queue_is_sorted_by_priority_and_then_by_age(server: Server, pump:
         device_pb.WatchPendingExecutionsRequest(limit=4),
         metadata=(("x-tenant-id", pump.tenant), ("x-device-id", "pump")),
     )
-    response = await watch.read()
+    first: Any = await watch.read()
     watch.cancel()
-    assert [execution.job_id for execution in response.executions] == QUEUE[:4]
+    assert [execution.job_id for execution in first.executions] == QUEUE[:4]
 
 
 async def test_device_starts_the_job_with_the_highest_priority_next(pump: Device) -> None:
@@ -134,7 +134,7 @@ async def test_repeated_request_equals_the_first_when_it_states_normal(
 
 async def test_priority_is_rejected_when_it_is_unknown(operator: Operator) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
-        await operator.create(job_id="j", target_all=True, priority=4)  # type: ignore[arg-type]
+        await operator.create(job_id="j", target_all=True, priority=4)
 
 
 async def test_later_pages_leave_no_execution_out_when_the_queue_changes(
