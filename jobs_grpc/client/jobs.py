@@ -218,6 +218,11 @@ class JobsClient:
         read = partial(self._calls.unary, "ListExecutionAttempts", request, response_type)
         return Pager(read, request, "attempts", page_size, page_token, limit)
 
+    async def explain(self, job_id: str, device_id: str) -> pb.ExplainExecutionResponse:
+        """Explain why a device does not start its execution of a job now."""
+        request = pb.ExplainExecutionRequest(job_id=job_id, device_id=device_id)
+        return await self._calls.unary("ExplainExecution", request, pb.ExplainExecutionResponse)
+
     async def failures(
         self,
         job_id: str,

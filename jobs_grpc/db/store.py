@@ -229,6 +229,9 @@ class Store:
     ) -> Sequence[Row]:
         return await self._read("list_execution_attempts", locals())
 
+    async def explain_execution(self, tenant_id: str, *, job_id: str, device_id: str) -> Row:
+        return (await self._read("explain_execution", locals()))[0]
+
     async def delete_job(self, tenant_id: str, *, job_id: str) -> None:
         await self._write("delete_job", locals())
 

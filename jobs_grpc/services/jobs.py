@@ -56,6 +56,7 @@ from jobs_grpc.services.row_conversions import (
 )
 from jobs_grpc.services.schedule import check_schedule
 from jobs_grpc.services.selectors import ID_KEYS, Selector, check_labels, parse_field
+from jobs_grpc.services.start_blockers import explanation_fields
 from jobs_grpc.services.struct_json import to_json
 from jobs_grpc.services.targets import (
     EvaluationLimit,
@@ -426,6 +427,15 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                 request, rows[0]["job_created_at"], response.attempts[-1].execution_number
             )
         return response
+
+    async def ExplainExecution(
+        self, request: pb.ExplainExecutionRequest, context: object
+    ) -> pb.ExplainExecutionResponse:
+        validation.require_valid(request)
+        row = await self._store.explain_execution(
+            current_principal().tenant_id, job_id=request.job_id, device_id=request.device_id
+        )
+        return pb.ExplainExecutionResponse(**explanation_fields(row))
 
     async def DeleteJob(
         self, request: pb.DeleteJobRequest, context: object

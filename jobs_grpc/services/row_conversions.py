@@ -80,7 +80,7 @@ def job_fields(row: Row) -> MessageFields:
         "created_at": timestamp_fields(row["created_at"]),
         "updated_at": timestamp_fields(row["updated_at"]),
         "completed_at": timestamp_fields(row["completed_at"]),
-        "pause": _pause_fields(row),
+        "pause": pause_fields(row),
         "etag": str(row["revision"]),
         "succeeded_count": row["succeeded"],
         "failed_count": row["failed"] + row["timed_out"] + row["rejected"],
@@ -105,7 +105,8 @@ def _failed_in_fields(json_text: str | None) -> MessageFields:
     return fields | {"statuses": [EXECUTION_STATUS_NUMBERS[name] for name in fields["statuses"]]}
 
 
-def _pause_fields(row: Row) -> MessageFields:
+def pause_fields(row: Row) -> MessageFields:
+    """The fields of a Pause, from a row of jobs.job_states; None: the job is not paused."""
     if row["paused_at"] is None:
         return None
     return {

@@ -117,6 +117,16 @@ async def test_failures_retry_and_attempts_follow_a_failed_execution(
     assert attempts == [2, 1]
 
 
+async def test_explain_says_what_a_device_waits_for(jobs: JobsClient, fleet: None) -> None:
+    await jobs.create("reboot", target_all=True, job_id="j")
+    await jobs.pause("j", reason="leaks")
+
+    (blocker,) = (await jobs.explain("j", "d00001")).blockers
+
+    assert blocker.kind == pb.StartBlocker.JOB_PAUSED
+    assert blocker.pause.reason == "leaks"
+
+
 async def test_pause_and_resume_change_the_status(jobs: JobsClient, fleet: None) -> None:
     await jobs.create("reboot", target_all=True, job_id="j")
 

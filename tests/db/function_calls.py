@@ -588,6 +588,24 @@ CASES = {
         30,
         lambda c, p: store_on(c).get_execution(p.tenant, device_id="d1", job_id="j1"),
     ),
+    "explain_execution": Case(
+        "explain_execution",
+        60,
+        lambda c, p: store_on(c).explain_execution(p.tenant, job_id="j1", device_id="d1"),
+    ),
+    "explain_execution: held": Case(
+        "explain_execution",
+        60,
+        lambda c, p: store_on(c).explain_execution(p.tenant, job_id="j1", device_id="d1"),
+        prepare=_hold,
+        as_owner=True,
+    ),
+    "explain_execution: behind another job": Case(
+        "explain_execution",
+        60,
+        lambda c, p: store_on(c).explain_execution(p.tenant, job_id="j2", device_id=p.device),
+        reads_skipped=True,
+    ),
     "list_execution_attempts": Case(
         "list_execution_attempts",
         30,

@@ -180,6 +180,7 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
         ("DeviceJobService", "UpdateExecution", failed),
         ("JobService", "RetryExecutions", job | {"statuses": ["FAILED"]}),
         ("JobService", "ListExecutionAttempts", execution),
+        ("JobService", "ExplainExecution", execution),
         ("JobService", "PauseJob", job),
         ("JobService", "ResumeJob", job),
         ("DeviceJobService", "ReportExecutions", {"report_id": "r", "report": failed}),
@@ -224,6 +225,7 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
     assert responses["UpdateExecution"]["execution"]["status"] == "FAILED"
     assert responses["RetryExecutions"]["retried_count"] == 1
     assert len(responses["ListExecutionAttempts"]["attempts"]) == 2
+    assert responses["ExplainExecution"]["blockers"][0]["kind"] == "WAITING_FOR_DEVICE"
     assert responses["ReportExecutions"]["execution"]["execution_number"] == 2
     assert responses["WatchJob"]["job"]["status"] == "COMPLETED"
     assert responses["PauseJob"]["job"]["status"] == "PAUSED"

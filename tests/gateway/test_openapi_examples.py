@@ -61,6 +61,7 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("ListJobExecutions", "GET", f"{JOB}/executions", None),
     ("ListDeviceExecutions", "GET", f"/customer/devices/{DEVICE}/executions", None),
     ("PauseJob", "POST", f"{JOB}:pause", {"reason": "too many failures"}),
+    ("ExplainExecution", "GET", f"{JOB}/executions/{DEVICE}/explanation", None),
     ("ResumeJob", "POST", f"{JOB}:resume", {}),
     ("UpdateJob", "PATCH", JOB, UPDATE),
     ("GetJob", "GET", f"{JOB}?executions_limit=1", None),

@@ -120,6 +120,10 @@ async def test_call_is_rejected_when_its_caller_is_missing_or_ambiguous(
             operator.stub.ListExecutionAttempts,
             pb.ListExecutionAttemptsRequest(job_id="j", device_id="d"),
         ),
+        (
+            operator.stub.ExplainExecution,
+            pb.ExplainExecutionRequest(job_id="j", device_id="d"),
+        ),
         (operator.stub.DeleteJob, pb.DeleteJobRequest(job_id="j")),
     ]
     for call, request in calls:

@@ -147,6 +147,11 @@ class Operator:
         response = await self.stub.CancelExecution(request, metadata=self.metadata, timeout=TIMEOUT)
         return response.execution
 
+    async def explain(self, job_id: str, device: str) -> pb.ExplainExecutionResponse:
+        """Explain why a device does not start."""
+        request = pb.ExplainExecutionRequest(job_id=job_id, device_id=device)
+        return await self.stub.ExplainExecution(request, metadata=self.metadata, timeout=TIMEOUT)
+
     async def retry(self, job_id: str, *statuses: Any, **fields: Any) -> pb.RetryExecutionsResponse:
         """Retry the job's executions that have one of the statuses."""
         request = pb.RetryExecutionsRequest(job_id=job_id, statuses=statuses, **fields)

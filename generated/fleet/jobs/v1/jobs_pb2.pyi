@@ -2275,6 +2275,287 @@ class RetryExecutionsResponse(_message.Message):
 Global___RetryExecutionsResponse: _TypeAlias = RetryExecutionsResponse  # noqa: Y015
 
 @_typing.final
+class ExplainExecutionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """The ID of the job."""
+    device_id: _builtins.str
+    """The ID of the device."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        device_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainExecutionRequest: _TypeAlias = ExplainExecutionRequest  # noqa: Y015
+
+@_typing.final
+class ExplainExecutionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    BLOCKERS_FIELD_NUMBER: _builtins.int
+    EARLIEST_START_AT_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_AT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def execution(self) -> Global___JobExecution:
+        """The current attempt."""
+
+    @_builtins.property
+    def blockers(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartBlocker]:
+        """What keeps the device from starting it, in the order of StartBlocker.Kind. Empty if the execution
+        is IN_PROGRESS.
+        """
+
+    @_builtins.property
+    def earliest_start_at(self) -> _timestamp_pb2.Timestamp:
+        """The time from which StartExecution starts the execution, and not earlier, if nothing else changes:
+        no operator changes the job, and no device reports. It can be later than each `until`, because a
+        start window that is open now is closed then. Set only if each blocker has `until`, and the job
+        does not expire before.
+        """
+
+    @_builtins.property
+    def last_seen_at(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the device was last seen: see Device.last_seen_at. Unset: unknown."""
+
+    def __init__(
+        self,
+        *,
+        execution: Global___JobExecution | None = ...,
+        blockers: _abc.Iterable[Global___StartBlocker] | None = ...,
+        earliest_start_at: _timestamp_pb2.Timestamp | None = ...,
+        last_seen_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["earliest_start_at", b"earliest_start_at", "execution", b"execution", "last_seen_at", b"last_seen_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "earliest_start_at", b"earliest_start_at", "execution", b"execution", "last_seen_at", b"last_seen_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainExecutionResponse: _TypeAlias = ExplainExecutionResponse  # noqa: Y015
+
+@_typing.final
+class StartBlocker(_message.Message):
+    """Something that keeps a device from starting an execution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[StartBlocker._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: StartBlocker._Kind.ValueType  # 0
+        """Not a kind."""
+        FINISHED: StartBlocker._Kind.ValueType  # 1
+        """The execution has ended; the end_cause of the execution says why (EXECUTION_FINISHED). The only
+        blocker.
+        """
+        JOB_PAUSED: StartBlocker._Kind.ValueType  # 2
+        """The job is PAUSED: `pause` (JOB_PAUSED, or EXECUTION_HELD if the execution is HELD)."""
+        JOB_SCHEDULED: StartBlocker._Kind.ValueType  # 3
+        """The job is not started: it starts at `until` (EXECUTION_HELD)."""
+        STAGE_NOT_OPEN: StartBlocker._Kind.ValueType  # 4
+        """The stage of the execution is not open: `stage_gate` (EXECUTION_HELD)."""
+        NOT_RELEASED: StartBlocker._Kind.ValueType  # 5
+        """The rate of the open stage has not released the execution yet. It does at `until`, unless the
+        job is PAUSED or SCHEDULED: see there (EXECUTION_HELD).
+        """
+        WINDOW_CLOSED: StartBlocker._Kind.ValueType  # 6
+        """No start window is open. The next one opens at `until` (EXECUTION_NOT_DUE)."""
+        BACKOFF: StartBlocker._Kind.ValueType  # 7
+        """The attempt before failed, and the retry policy delays this one until `until`
+        (EXECUTION_NOT_DUE).
+        """
+        JOB_FULL: StartBlocker._Kind.ValueType  # 8
+        """The job has Rollout.max_in_progress executions IN_PROGRESS: `job_slots` (JOB_FULL)."""
+        OTHER_JOB_FIRST: StartBlocker._Kind.ValueType  # 9
+        """StartNextExecution starts the execution of the job `other_job_id` first, or returns it because
+        it is IN_PROGRESS. StartExecution of this job does not fail.
+        """
+        EXPIRES_FIRST: StartBlocker._Kind.ValueType  # 10
+        """The execution would start only after the job expires, at `until` of the other blockers."""
+        WAITING_FOR_DEVICE: StartBlocker._Kind.ValueType  # 11
+        """The device can start, but has not asked since. The only blocker. See
+        ExplainExecutionResponse.last_seen_at.
+        """
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What keeps it. StartExecution fails with the error in parentheses."""
+
+    KIND_UNSPECIFIED: StartBlocker.Kind.ValueType  # 0
+    """Not a kind."""
+    FINISHED: StartBlocker.Kind.ValueType  # 1
+    """The execution has ended; the end_cause of the execution says why (EXECUTION_FINISHED). The only
+    blocker.
+    """
+    JOB_PAUSED: StartBlocker.Kind.ValueType  # 2
+    """The job is PAUSED: `pause` (JOB_PAUSED, or EXECUTION_HELD if the execution is HELD)."""
+    JOB_SCHEDULED: StartBlocker.Kind.ValueType  # 3
+    """The job is not started: it starts at `until` (EXECUTION_HELD)."""
+    STAGE_NOT_OPEN: StartBlocker.Kind.ValueType  # 4
+    """The stage of the execution is not open: `stage_gate` (EXECUTION_HELD)."""
+    NOT_RELEASED: StartBlocker.Kind.ValueType  # 5
+    """The rate of the open stage has not released the execution yet. It does at `until`, unless the
+    job is PAUSED or SCHEDULED: see there (EXECUTION_HELD).
+    """
+    WINDOW_CLOSED: StartBlocker.Kind.ValueType  # 6
+    """No start window is open. The next one opens at `until` (EXECUTION_NOT_DUE)."""
+    BACKOFF: StartBlocker.Kind.ValueType  # 7
+    """The attempt before failed, and the retry policy delays this one until `until`
+    (EXECUTION_NOT_DUE).
+    """
+    JOB_FULL: StartBlocker.Kind.ValueType  # 8
+    """The job has Rollout.max_in_progress executions IN_PROGRESS: `job_slots` (JOB_FULL)."""
+    OTHER_JOB_FIRST: StartBlocker.Kind.ValueType  # 9
+    """StartNextExecution starts the execution of the job `other_job_id` first, or returns it because
+    it is IN_PROGRESS. StartExecution of this job does not fail.
+    """
+    EXPIRES_FIRST: StartBlocker.Kind.ValueType  # 10
+    """The execution would start only after the job expires, at `until` of the other blockers."""
+    WAITING_FOR_DEVICE: StartBlocker.Kind.ValueType  # 11
+    """The device can start, but has not asked since. The only blocker. See
+    ExplainExecutionResponse.last_seen_at.
+    """
+
+    KIND_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    STAGE_GATE_FIELD_NUMBER: _builtins.int
+    JOB_SLOTS_FIELD_NUMBER: _builtins.int
+    OTHER_JOB_ID_FIELD_NUMBER: _builtins.int
+    kind: Global___StartBlocker.Kind.ValueType
+    """What keeps the device."""
+    message: _builtins.str
+    """A sentence for people, without the time of `until`."""
+    other_job_id: _builtins.str
+    """Of OTHER_JOB_FIRST: the job_id."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """The exact time at which this blocker ends if nothing else changes. Unset: unknown."""
+
+    @_builtins.property
+    def pause(self) -> Global___Pause:
+        """Of JOB_PAUSED."""
+
+    @_builtins.property
+    def stage_gate(self) -> Global___StageGate:
+        """Of STAGE_NOT_OPEN."""
+
+    @_builtins.property
+    def job_slots(self) -> Global___JobSlots:
+        """Of JOB_FULL."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___StartBlocker.Kind.ValueType = ...,
+        message: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        pause: Global___Pause | None = ...,
+        stage_gate: Global___StageGate | None = ...,
+        job_slots: Global___JobSlots | None = ...,
+        other_job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "job_slots", b"job_slots", "other_job_id", b"other_job_id", "pause", b"pause", "stage_gate", b"stage_gate", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "job_slots", b"job_slots", "kind", b"kind", "message", b"message", "other_job_id", b"other_job_id", "pause", b"pause", "stage_gate", b"stage_gate", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_details: _TypeAlias = _typing.Literal["pause", "stage_gate", "job_slots", "other_job_id"]  # noqa: Y015
+    _WhichOneofArgType_details: _TypeAlias = _typing.Literal["details", b"details"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_details) -> _WhichOneofReturnType_details | None: ...
+
+Global___StartBlocker: _TypeAlias = StartBlocker  # noqa: Y015
+
+@_typing.final
+class StageGate(_message.Message):
+    """What the next stage of a rollout waits for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPEN_STAGE_FIELD_NUMBER: _builtins.int
+    TOTAL_EXECUTIONS_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_COUNT_FIELD_NUMBER: _builtins.int
+    REQUIRED_COUNT_FIELD_NUMBER: _builtins.int
+    UNFINISHED_COUNT_FIELD_NUMBER: _builtins.int
+    AWAITING_APPROVAL_FIELD_NUMBER: _builtins.int
+    NEXT_OPENS_AT_FIELD_NUMBER: _builtins.int
+    open_stage: _builtins.int
+    """The open stage. The first is 0."""
+    total_executions: _builtins.int
+    """The number of devices in the open stage."""
+    succeeded_count: _builtins.int
+    """The number of its executions that are SUCCEEDED."""
+    required_count: _builtins.int
+    """The number of its executions that must be SUCCEEDED. Unset: all must be finished."""
+    unfinished_count: _builtins.int
+    """The number of its executions that are not finished."""
+    awaiting_approval: _builtins.bool
+    """The next stage opens as soon as the open stage is approved."""
+    @_builtins.property
+    def next_opens_at(self) -> _timestamp_pb2.Timestamp:
+        """The time at which the next stage opens: see JobStage.next_opens_at."""
+
+    def __init__(
+        self,
+        *,
+        open_stage: _builtins.int = ...,
+        total_executions: _builtins.int = ...,
+        succeeded_count: _builtins.int = ...,
+        required_count: _builtins.int | None = ...,
+        unfinished_count: _builtins.int = ...,
+        awaiting_approval: _builtins.bool = ...,
+        next_opens_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_required_count", b"_required_count", "next_opens_at", b"next_opens_at", "required_count", b"required_count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_required_count", b"_required_count", "awaiting_approval", b"awaiting_approval", "next_opens_at", b"next_opens_at", "open_stage", b"open_stage", "required_count", b"required_count", "succeeded_count", b"succeeded_count", "total_executions", b"total_executions", "unfinished_count", b"unfinished_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__required_count: _TypeAlias = _typing.Literal["required_count"]  # noqa: Y015
+    _WhichOneofArgType__required_count: _TypeAlias = _typing.Literal["_required_count", b"_required_count"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__required_count) -> _WhichOneofReturnType__required_count | None: ...
+
+Global___StageGate: _TypeAlias = StageGate  # noqa: Y015
+
+@_typing.final
+class JobSlots(_message.Message):
+    """How many devices of a job run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IN_PROGRESS_FIELD_NUMBER: _builtins.int
+    MAX_IN_PROGRESS_FIELD_NUMBER: _builtins.int
+    in_progress: _builtins.int
+    """The number of executions that are IN_PROGRESS."""
+    max_in_progress: _builtins.int
+    """Rollout.max_in_progress."""
+    def __init__(
+        self,
+        *,
+        in_progress: _builtins.int = ...,
+        max_in_progress: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_progress", b"in_progress", "max_in_progress", b"max_in_progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobSlots: _TypeAlias = JobSlots  # noqa: Y015
+
+@_typing.final
 class ListExecutionAttemptsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -136,6 +136,11 @@ class JobServiceStub:
                 request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ListExecutionAttemptsRequest.SerializeToString,
                 response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ListExecutionAttemptsResponse.FromString,
                 _registered_method=True)
+        self.ExplainExecution = channel.unary_unary(
+                '/fleet.jobs.v1.JobService/ExplainExecution',
+                request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ExplainExecutionRequest.SerializeToString,
+                response_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ExplainExecutionResponse.FromString,
+                _registered_method=True)
         self.DeleteJob = channel.unary_unary(
                 '/fleet.jobs.v1.JobService/DeleteJob',
                 request_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
@@ -370,6 +375,16 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainExecution(self, request, context):
+        """Explains why a device does not start its execution of a job now: all that it waits for, the job
+        first. Computed from what StartExecution checks, so the two agree.
+
+        NOT_FOUND            EXECUTION_NOT_FOUND
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteJob(self, request, context):
         """Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
         executions. Afterwards, no call finds the job. The service purges it in the background;
@@ -529,6 +544,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.ListExecutionAttempts,
                     request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ListExecutionAttemptsRequest.FromString,
                     response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ListExecutionAttemptsResponse.SerializeToString,
+            ),
+            'ExplainExecution': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainExecution,
+                    request_deserializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ExplainExecutionRequest.FromString,
+                    response_serializer=fleet_dot_jobs_dot_v1_dot_jobs__pb2.ExplainExecutionResponse.SerializeToString,
             ),
             'DeleteJob': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteJob,
@@ -854,6 +874,33 @@ class JobService:
             '/fleet.jobs.v1.JobService/ListExecutionAttempts',
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.ListExecutionAttemptsRequest.SerializeToString,
             fleet_dot_jobs_dot_v1_dot_jobs__pb2.ListExecutionAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fleet.jobs.v1.JobService/ExplainExecution',
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.ExplainExecutionRequest.SerializeToString,
+            fleet_dot_jobs_dot_v1_dot_jobs__pb2.ExplainExecutionResponse.FromString,
             options,
             channel_credentials,
             insecure,

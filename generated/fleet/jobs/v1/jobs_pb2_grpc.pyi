@@ -185,6 +185,12 @@ class JobServiceStub:
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
       NOT_FOUND            EXECUTION_NOT_FOUND
     """
+    ExplainExecution: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ExplainExecutionRequest, _jobs_pb2.ExplainExecutionResponse]
+    """Explains why a device does not start its execution of a job now: all that it waits for, the job
+    first. Computed from what StartExecution checks, so the two agree.
+
+      NOT_FOUND            EXECUTION_NOT_FOUND
+    """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]
     """Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
     executions. Afterwards, no call finds the job. The service purges it in the background;
@@ -422,6 +428,12 @@ class JobServiceAsyncStub(JobServiceStub):
     descending.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+      NOT_FOUND            EXECUTION_NOT_FOUND
+    """
+    ExplainExecution: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ExplainExecutionRequest, _jobs_pb2.ExplainExecutionResponse]  # type: ignore[assignment]
+    """Explains why a device does not start its execution of a job now: all that it waits for, the job
+    first. Computed from what StartExecution checks, so the two agree.
+
       NOT_FOUND            EXECUTION_NOT_FOUND
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]  # type: ignore[assignment]
@@ -706,6 +718,18 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         descending.
 
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN
+          NOT_FOUND            EXECUTION_NOT_FOUND
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainExecution(
+        self,
+        request: _jobs_pb2.ExplainExecutionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ExplainExecutionResponse, _abc.Awaitable[_jobs_pb2.ExplainExecutionResponse]]:
+        """Explains why a device does not start its execution of a job now: all that it waits for, the job
+        first. Computed from what StartExecution checks, so the two agree.
+
           NOT_FOUND            EXECUTION_NOT_FOUND
         """
 

@@ -653,6 +653,100 @@ func (JobExecution_EndCause) EnumDescriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14, 1}
 }
 
+// What keeps it. StartExecution fails with the error in parentheses.
+type StartBlocker_Kind int32
+
+const (
+	// Not a kind.
+	StartBlocker_KIND_UNSPECIFIED StartBlocker_Kind = 0
+	// The execution has ended; the end_cause of the execution says why (EXECUTION_FINISHED). The only
+	// blocker.
+	StartBlocker_FINISHED StartBlocker_Kind = 1
+	// The job is PAUSED: `pause` (JOB_PAUSED, or EXECUTION_HELD if the execution is HELD).
+	StartBlocker_JOB_PAUSED StartBlocker_Kind = 2
+	// The job is not started: it starts at `until` (EXECUTION_HELD).
+	StartBlocker_JOB_SCHEDULED StartBlocker_Kind = 3
+	// The stage of the execution is not open: `stage_gate` (EXECUTION_HELD).
+	StartBlocker_STAGE_NOT_OPEN StartBlocker_Kind = 4
+	// The rate of the open stage has not released the execution yet. It does at `until`, unless the
+	// job is PAUSED or SCHEDULED: see there (EXECUTION_HELD).
+	StartBlocker_NOT_RELEASED StartBlocker_Kind = 5
+	// No start window is open. The next one opens at `until` (EXECUTION_NOT_DUE).
+	StartBlocker_WINDOW_CLOSED StartBlocker_Kind = 6
+	// The attempt before failed, and the retry policy delays this one until `until`
+	// (EXECUTION_NOT_DUE).
+	StartBlocker_BACKOFF StartBlocker_Kind = 7
+	// The job has Rollout.max_in_progress executions IN_PROGRESS: `job_slots` (JOB_FULL).
+	StartBlocker_JOB_FULL StartBlocker_Kind = 8
+	// StartNextExecution starts the execution of the job `other_job_id` first, or returns it because
+	// it is IN_PROGRESS. StartExecution of this job does not fail.
+	StartBlocker_OTHER_JOB_FIRST StartBlocker_Kind = 9
+	// The execution would start only after the job expires, at `until` of the other blockers.
+	StartBlocker_EXPIRES_FIRST StartBlocker_Kind = 10
+	// The device can start, but has not asked since. The only blocker. See
+	// ExplainExecutionResponse.last_seen_at.
+	StartBlocker_WAITING_FOR_DEVICE StartBlocker_Kind = 11
+)
+
+// Enum value maps for StartBlocker_Kind.
+var (
+	StartBlocker_Kind_name = map[int32]string{
+		0:  "KIND_UNSPECIFIED",
+		1:  "FINISHED",
+		2:  "JOB_PAUSED",
+		3:  "JOB_SCHEDULED",
+		4:  "STAGE_NOT_OPEN",
+		5:  "NOT_RELEASED",
+		6:  "WINDOW_CLOSED",
+		7:  "BACKOFF",
+		8:  "JOB_FULL",
+		9:  "OTHER_JOB_FIRST",
+		10: "EXPIRES_FIRST",
+		11: "WAITING_FOR_DEVICE",
+	}
+	StartBlocker_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED":   0,
+		"FINISHED":           1,
+		"JOB_PAUSED":         2,
+		"JOB_SCHEDULED":      3,
+		"STAGE_NOT_OPEN":     4,
+		"NOT_RELEASED":       5,
+		"WINDOW_CLOSED":      6,
+		"BACKOFF":            7,
+		"JOB_FULL":           8,
+		"OTHER_JOB_FIRST":    9,
+		"EXPIRES_FIRST":      10,
+		"WAITING_FOR_DEVICE": 11,
+	}
+)
+
+func (x StartBlocker_Kind) Enum() *StartBlocker_Kind {
+	p := new(StartBlocker_Kind)
+	*p = x
+	return p
+}
+
+func (x StartBlocker_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StartBlocker_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_fleet_jobs_v1_jobs_proto_enumTypes[10].Descriptor()
+}
+
+func (StartBlocker_Kind) Type() protoreflect.EnumType {
+	return &file_fleet_jobs_v1_jobs_proto_enumTypes[10]
+}
+
+func (x StartBlocker_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StartBlocker_Kind.Descriptor instead.
+func (StartBlocker_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34, 0}
+}
+
 // A request to carry out a document on a set of devices.
 type Job struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -4146,6 +4240,439 @@ func (x *RetryExecutionsResponse) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
+type ExplainExecutionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The ID of the job.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// The ID of the device.
+	DeviceId      string `protobuf:"bytes,2,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainExecutionRequest) Reset() {
+	*x = ExplainExecutionRequest{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainExecutionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainExecutionRequest) ProtoMessage() {}
+
+func (x *ExplainExecutionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainExecutionRequest.ProtoReflect.Descriptor instead.
+func (*ExplainExecutionRequest) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ExplainExecutionRequest) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *ExplainExecutionRequest) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+type ExplainExecutionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The current attempt.
+	Execution *JobExecution `protobuf:"bytes,1,opt,name=execution,proto3" json:"execution,omitempty"`
+	// What keeps the device from starting it, in the order of StartBlocker.Kind. Empty if the execution
+	// is IN_PROGRESS.
+	Blockers []*StartBlocker `protobuf:"bytes,2,rep,name=blockers,proto3" json:"blockers,omitempty"`
+	// The time from which StartExecution starts the execution, and not earlier, if nothing else changes:
+	// no operator changes the job, and no device reports. It can be later than each `until`, because a
+	// start window that is open now is closed then. Set only if each blocker has `until`, and the job
+	// does not expire before.
+	EarliestStartAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=earliest_start_at,json=earliestStartAt,proto3" json:"earliest_start_at,omitempty"`
+	// The time at which the device was last seen: see Device.last_seen_at. Unset: unknown.
+	LastSeenAt    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainExecutionResponse) Reset() {
+	*x = ExplainExecutionResponse{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainExecutionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainExecutionResponse) ProtoMessage() {}
+
+func (x *ExplainExecutionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainExecutionResponse.ProtoReflect.Descriptor instead.
+func (*ExplainExecutionResponse) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ExplainExecutionResponse) GetExecution() *JobExecution {
+	if x != nil {
+		return x.Execution
+	}
+	return nil
+}
+
+func (x *ExplainExecutionResponse) GetBlockers() []*StartBlocker {
+	if x != nil {
+		return x.Blockers
+	}
+	return nil
+}
+
+func (x *ExplainExecutionResponse) GetEarliestStartAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EarliestStartAt
+	}
+	return nil
+}
+
+func (x *ExplainExecutionResponse) GetLastSeenAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastSeenAt
+	}
+	return nil
+}
+
+// Something that keeps a device from starting an execution.
+type StartBlocker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What keeps the device.
+	Kind StartBlocker_Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=fleet.jobs.v1.StartBlocker_Kind" json:"kind,omitempty"`
+	// A sentence for people, without the time of `until`.
+	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	// The exact time at which this blocker ends if nothing else changes. Unset: unknown.
+	Until *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
+	// More about the blocker, by its kind. Unset: the other fields say all.
+	//
+	// Types that are valid to be assigned to Details:
+	//
+	//	*StartBlocker_Pause
+	//	*StartBlocker_StageGate
+	//	*StartBlocker_JobSlots
+	//	*StartBlocker_OtherJobId
+	Details       isStartBlocker_Details `protobuf_oneof:"details"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartBlocker) Reset() {
+	*x = StartBlocker{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartBlocker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartBlocker) ProtoMessage() {}
+
+func (x *StartBlocker) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartBlocker.ProtoReflect.Descriptor instead.
+func (*StartBlocker) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *StartBlocker) GetKind() StartBlocker_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return StartBlocker_KIND_UNSPECIFIED
+}
+
+func (x *StartBlocker) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *StartBlocker) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *StartBlocker) GetDetails() isStartBlocker_Details {
+	if x != nil {
+		return x.Details
+	}
+	return nil
+}
+
+func (x *StartBlocker) GetPause() *Pause {
+	if x != nil {
+		if x, ok := x.Details.(*StartBlocker_Pause); ok {
+			return x.Pause
+		}
+	}
+	return nil
+}
+
+func (x *StartBlocker) GetStageGate() *StageGate {
+	if x != nil {
+		if x, ok := x.Details.(*StartBlocker_StageGate); ok {
+			return x.StageGate
+		}
+	}
+	return nil
+}
+
+func (x *StartBlocker) GetJobSlots() *JobSlots {
+	if x != nil {
+		if x, ok := x.Details.(*StartBlocker_JobSlots); ok {
+			return x.JobSlots
+		}
+	}
+	return nil
+}
+
+func (x *StartBlocker) GetOtherJobId() string {
+	if x != nil {
+		if x, ok := x.Details.(*StartBlocker_OtherJobId); ok {
+			return x.OtherJobId
+		}
+	}
+	return ""
+}
+
+type isStartBlocker_Details interface {
+	isStartBlocker_Details()
+}
+
+type StartBlocker_Pause struct {
+	// Of JOB_PAUSED.
+	Pause *Pause `protobuf:"bytes,4,opt,name=pause,proto3,oneof"`
+}
+
+type StartBlocker_StageGate struct {
+	// Of STAGE_NOT_OPEN.
+	StageGate *StageGate `protobuf:"bytes,5,opt,name=stage_gate,json=stageGate,proto3,oneof"`
+}
+
+type StartBlocker_JobSlots struct {
+	// Of JOB_FULL.
+	JobSlots *JobSlots `protobuf:"bytes,6,opt,name=job_slots,json=jobSlots,proto3,oneof"`
+}
+
+type StartBlocker_OtherJobId struct {
+	// Of OTHER_JOB_FIRST: the job_id.
+	OtherJobId string `protobuf:"bytes,7,opt,name=other_job_id,json=otherJobId,proto3,oneof"`
+}
+
+func (*StartBlocker_Pause) isStartBlocker_Details() {}
+
+func (*StartBlocker_StageGate) isStartBlocker_Details() {}
+
+func (*StartBlocker_JobSlots) isStartBlocker_Details() {}
+
+func (*StartBlocker_OtherJobId) isStartBlocker_Details() {}
+
+// What the next stage of a rollout waits for.
+type StageGate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The open stage. The first is 0.
+	OpenStage int32 `protobuf:"varint,1,opt,name=open_stage,json=openStage,proto3" json:"open_stage,omitempty"`
+	// The number of devices in the open stage.
+	TotalExecutions int32 `protobuf:"varint,2,opt,name=total_executions,json=totalExecutions,proto3" json:"total_executions,omitempty"`
+	// The number of its executions that are SUCCEEDED.
+	SucceededCount int32 `protobuf:"varint,3,opt,name=succeeded_count,json=succeededCount,proto3" json:"succeeded_count,omitempty"`
+	// The number of its executions that must be SUCCEEDED. Unset: all must be finished.
+	RequiredCount *int32 `protobuf:"varint,4,opt,name=required_count,json=requiredCount,proto3,oneof" json:"required_count,omitempty"`
+	// The number of its executions that are not finished.
+	UnfinishedCount int32 `protobuf:"varint,5,opt,name=unfinished_count,json=unfinishedCount,proto3" json:"unfinished_count,omitempty"`
+	// The next stage opens as soon as the open stage is approved.
+	AwaitingApproval bool `protobuf:"varint,6,opt,name=awaiting_approval,json=awaitingApproval,proto3" json:"awaiting_approval,omitempty"`
+	// The time at which the next stage opens: see JobStage.next_opens_at.
+	NextOpensAt   *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_opens_at,json=nextOpensAt,proto3" json:"next_opens_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StageGate) Reset() {
+	*x = StageGate{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageGate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageGate) ProtoMessage() {}
+
+func (x *StageGate) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageGate.ProtoReflect.Descriptor instead.
+func (*StageGate) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *StageGate) GetOpenStage() int32 {
+	if x != nil {
+		return x.OpenStage
+	}
+	return 0
+}
+
+func (x *StageGate) GetTotalExecutions() int32 {
+	if x != nil {
+		return x.TotalExecutions
+	}
+	return 0
+}
+
+func (x *StageGate) GetSucceededCount() int32 {
+	if x != nil {
+		return x.SucceededCount
+	}
+	return 0
+}
+
+func (x *StageGate) GetRequiredCount() int32 {
+	if x != nil && x.RequiredCount != nil {
+		return *x.RequiredCount
+	}
+	return 0
+}
+
+func (x *StageGate) GetUnfinishedCount() int32 {
+	if x != nil {
+		return x.UnfinishedCount
+	}
+	return 0
+}
+
+func (x *StageGate) GetAwaitingApproval() bool {
+	if x != nil {
+		return x.AwaitingApproval
+	}
+	return false
+}
+
+func (x *StageGate) GetNextOpensAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextOpensAt
+	}
+	return nil
+}
+
+// How many devices of a job run.
+type JobSlots struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of executions that are IN_PROGRESS.
+	InProgress int32 `protobuf:"varint,1,opt,name=in_progress,json=inProgress,proto3" json:"in_progress,omitempty"`
+	// Rollout.max_in_progress.
+	MaxInProgress int32 `protobuf:"varint,2,opt,name=max_in_progress,json=maxInProgress,proto3" json:"max_in_progress,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobSlots) Reset() {
+	*x = JobSlots{}
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobSlots) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobSlots) ProtoMessage() {}
+
+func (x *JobSlots) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobSlots.ProtoReflect.Descriptor instead.
+func (*JobSlots) Descriptor() ([]byte, []int) {
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *JobSlots) GetInProgress() int32 {
+	if x != nil {
+		return x.InProgress
+	}
+	return 0
+}
+
+func (x *JobSlots) GetMaxInProgress() int32 {
+	if x != nil {
+		return x.MaxInProgress
+	}
+	return 0
+}
+
 type ListExecutionAttemptsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the job.
@@ -4164,7 +4691,7 @@ type ListExecutionAttemptsRequest struct {
 
 func (x *ListExecutionAttemptsRequest) Reset() {
 	*x = ListExecutionAttemptsRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4176,7 +4703,7 @@ func (x *ListExecutionAttemptsRequest) String() string {
 func (*ListExecutionAttemptsRequest) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[32]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4189,7 +4716,7 @@ func (x *ListExecutionAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{32}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListExecutionAttemptsRequest) GetJobId() string {
@@ -4233,7 +4760,7 @@ type ListExecutionAttemptsResponse struct {
 
 func (x *ListExecutionAttemptsResponse) Reset() {
 	*x = ListExecutionAttemptsResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4245,7 +4772,7 @@ func (x *ListExecutionAttemptsResponse) String() string {
 func (*ListExecutionAttemptsResponse) ProtoMessage() {}
 
 func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[33]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4258,7 +4785,7 @@ func (x *ListExecutionAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExecutionAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListExecutionAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{33}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListExecutionAttemptsResponse) GetAttempts() []*JobExecution {
@@ -4285,7 +4812,7 @@ type DeleteJobRequest struct {
 
 func (x *DeleteJobRequest) Reset() {
 	*x = DeleteJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4297,7 +4824,7 @@ func (x *DeleteJobRequest) String() string {
 func (*DeleteJobRequest) ProtoMessage() {}
 
 func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[34]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4310,7 +4837,7 @@ func (x *DeleteJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobRequest.ProtoReflect.Descriptor instead.
 func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{34}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeleteJobRequest) GetJobId() string {
@@ -4328,7 +4855,7 @@ type DeleteJobResponse struct {
 
 func (x *DeleteJobResponse) Reset() {
 	*x = DeleteJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4340,7 +4867,7 @@ func (x *DeleteJobResponse) String() string {
 func (*DeleteJobResponse) ProtoMessage() {}
 
 func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[35]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4353,7 +4880,7 @@ func (x *DeleteJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJobResponse.ProtoReflect.Descriptor instead.
 func (*DeleteJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{35}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
 }
 
 type PauseJobRequest struct {
@@ -4370,7 +4897,7 @@ type PauseJobRequest struct {
 
 func (x *PauseJobRequest) Reset() {
 	*x = PauseJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4382,7 +4909,7 @@ func (x *PauseJobRequest) String() string {
 func (*PauseJobRequest) ProtoMessage() {}
 
 func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[36]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4395,7 +4922,7 @@ func (x *PauseJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobRequest.ProtoReflect.Descriptor instead.
 func (*PauseJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{36}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PauseJobRequest) GetJobId() string {
@@ -4429,7 +4956,7 @@ type PauseJobResponse struct {
 
 func (x *PauseJobResponse) Reset() {
 	*x = PauseJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4441,7 +4968,7 @@ func (x *PauseJobResponse) String() string {
 func (*PauseJobResponse) ProtoMessage() {}
 
 func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[37]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4454,7 +4981,7 @@ func (x *PauseJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseJobResponse.ProtoReflect.Descriptor instead.
 func (*PauseJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{37}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PauseJobResponse) GetJob() *Job {
@@ -4476,7 +5003,7 @@ type ResumeJobRequest struct {
 
 func (x *ResumeJobRequest) Reset() {
 	*x = ResumeJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4488,7 +5015,7 @@ func (x *ResumeJobRequest) String() string {
 func (*ResumeJobRequest) ProtoMessage() {}
 
 func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[38]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4501,7 +5028,7 @@ func (x *ResumeJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobRequest.ProtoReflect.Descriptor instead.
 func (*ResumeJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{38}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ResumeJobRequest) GetJobId() string {
@@ -4528,7 +5055,7 @@ type ResumeJobResponse struct {
 
 func (x *ResumeJobResponse) Reset() {
 	*x = ResumeJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4540,7 +5067,7 @@ func (x *ResumeJobResponse) String() string {
 func (*ResumeJobResponse) ProtoMessage() {}
 
 func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[39]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4553,7 +5080,7 @@ func (x *ResumeJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeJobResponse.ProtoReflect.Descriptor instead.
 func (*ResumeJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{39}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ResumeJobResponse) GetJob() *Job {
@@ -4578,7 +5105,7 @@ type AdvanceJobRequest struct {
 
 func (x *AdvanceJobRequest) Reset() {
 	*x = AdvanceJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4590,7 +5117,7 @@ func (x *AdvanceJobRequest) String() string {
 func (*AdvanceJobRequest) ProtoMessage() {}
 
 func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[40]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4603,7 +5130,7 @@ func (x *AdvanceJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceJobRequest.ProtoReflect.Descriptor instead.
 func (*AdvanceJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{40}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AdvanceJobRequest) GetJobId() string {
@@ -4637,7 +5164,7 @@ type AdvanceJobResponse struct {
 
 func (x *AdvanceJobResponse) Reset() {
 	*x = AdvanceJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4649,7 +5176,7 @@ func (x *AdvanceJobResponse) String() string {
 func (*AdvanceJobResponse) ProtoMessage() {}
 
 func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[41]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4662,7 +5189,7 @@ func (x *AdvanceJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceJobResponse.ProtoReflect.Descriptor instead.
 func (*AdvanceJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{41}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AdvanceJobResponse) GetJob() *Job {
@@ -4686,7 +5213,7 @@ type ApproveStageRequest struct {
 
 func (x *ApproveStageRequest) Reset() {
 	*x = ApproveStageRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4698,7 +5225,7 @@ func (x *ApproveStageRequest) String() string {
 func (*ApproveStageRequest) ProtoMessage() {}
 
 func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[42]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4711,7 +5238,7 @@ func (x *ApproveStageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStageRequest.ProtoReflect.Descriptor instead.
 func (*ApproveStageRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{42}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ApproveStageRequest) GetJobId() string {
@@ -4745,7 +5272,7 @@ type ApproveStageResponse struct {
 
 func (x *ApproveStageResponse) Reset() {
 	*x = ApproveStageResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4757,7 +5284,7 @@ func (x *ApproveStageResponse) String() string {
 func (*ApproveStageResponse) ProtoMessage() {}
 
 func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[43]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4770,7 +5297,7 @@ func (x *ApproveStageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveStageResponse.ProtoReflect.Descriptor instead.
 func (*ApproveStageResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{43}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ApproveStageResponse) GetJob() *Job {
@@ -4844,7 +5371,7 @@ type UpdateJobRequest struct {
 
 func (x *UpdateJobRequest) Reset() {
 	*x = UpdateJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4856,7 +5383,7 @@ func (x *UpdateJobRequest) String() string {
 func (*UpdateJobRequest) ProtoMessage() {}
 
 func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[44]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4869,7 +5396,7 @@ func (x *UpdateJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobRequest.ProtoReflect.Descriptor instead.
 func (*UpdateJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{44}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *UpdateJobRequest) GetJobId() string {
@@ -4973,7 +5500,7 @@ type UpdateJobResponse struct {
 
 func (x *UpdateJobResponse) Reset() {
 	*x = UpdateJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4985,7 +5512,7 @@ func (x *UpdateJobResponse) String() string {
 func (*UpdateJobResponse) ProtoMessage() {}
 
 func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[45]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4998,7 +5525,7 @@ func (x *UpdateJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJobResponse.ProtoReflect.Descriptor instead.
 func (*UpdateJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{45}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *UpdateJobResponse) GetJob() *Job {
@@ -5023,7 +5550,7 @@ type GetFailureSummaryRequest struct {
 
 func (x *GetFailureSummaryRequest) Reset() {
 	*x = GetFailureSummaryRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5035,7 +5562,7 @@ func (x *GetFailureSummaryRequest) String() string {
 func (*GetFailureSummaryRequest) ProtoMessage() {}
 
 func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[46]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5048,7 +5575,7 @@ func (x *GetFailureSummaryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryRequest.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{46}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *GetFailureSummaryRequest) GetJobId() string {
@@ -5085,7 +5612,7 @@ type GetFailureSummaryResponse struct {
 
 func (x *GetFailureSummaryResponse) Reset() {
 	*x = GetFailureSummaryResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5097,7 +5624,7 @@ func (x *GetFailureSummaryResponse) String() string {
 func (*GetFailureSummaryResponse) ProtoMessage() {}
 
 func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[47]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5110,7 +5637,7 @@ func (x *GetFailureSummaryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetFailureSummaryResponse.ProtoReflect.Descriptor instead.
 func (*GetFailureSummaryResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{47}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetFailureSummaryResponse) GetFailures() []*FailureCount {
@@ -5145,7 +5672,7 @@ type FailureCount struct {
 
 func (x *FailureCount) Reset() {
 	*x = FailureCount{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5157,7 +5684,7 @@ func (x *FailureCount) String() string {
 func (*FailureCount) ProtoMessage() {}
 
 func (x *FailureCount) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[48]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5170,7 +5697,7 @@ func (x *FailureCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureCount.ProtoReflect.Descriptor instead.
 func (*FailureCount) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{48}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *FailureCount) GetStatus() JobExecution_Status {
@@ -5211,7 +5738,7 @@ type WatchJobRequest struct {
 
 func (x *WatchJobRequest) Reset() {
 	*x = WatchJobRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5223,7 +5750,7 @@ func (x *WatchJobRequest) String() string {
 func (*WatchJobRequest) ProtoMessage() {}
 
 func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[49]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5236,7 +5763,7 @@ func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
 func (*WatchJobRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{49}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *WatchJobRequest) GetJobId() string {
@@ -5256,7 +5783,7 @@ type WatchJobResponse struct {
 
 func (x *WatchJobResponse) Reset() {
 	*x = WatchJobResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5268,7 +5795,7 @@ func (x *WatchJobResponse) String() string {
 func (*WatchJobResponse) ProtoMessage() {}
 
 func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[50]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5281,7 +5808,7 @@ func (x *WatchJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchJobResponse.ProtoReflect.Descriptor instead.
 func (*WatchJobResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{50}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *WatchJobResponse) GetJob() *Job {
@@ -5299,7 +5826,7 @@ type GetCallerRequest struct {
 
 func (x *GetCallerRequest) Reset() {
 	*x = GetCallerRequest{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5311,7 +5838,7 @@ func (x *GetCallerRequest) String() string {
 func (*GetCallerRequest) ProtoMessage() {}
 
 func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[51]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5324,7 +5851,7 @@ func (x *GetCallerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerRequest.ProtoReflect.Descriptor instead.
 func (*GetCallerRequest) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{51}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{56}
 }
 
 type GetCallerResponse struct {
@@ -5349,7 +5876,7 @@ type GetCallerResponse struct {
 
 func (x *GetCallerResponse) Reset() {
 	*x = GetCallerResponse{}
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5361,7 +5888,7 @@ func (x *GetCallerResponse) String() string {
 func (*GetCallerResponse) ProtoMessage() {}
 
 func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[52]
+	mi := &file_fleet_jobs_v1_jobs_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5374,7 +5901,7 @@ func (x *GetCallerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCallerResponse.ProtoReflect.Descriptor instead.
 func (*GetCallerResponse) Descriptor() ([]byte, []int) {
-	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{52}
+	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GetCallerResponse) GetTenantId() string {
@@ -5826,7 +6353,56 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x17RetryExecutionsResponse\x12#\n" +
 	"\rretried_count\x18\x01 \x01(\x05R\fretriedCount\x129\n" +
 	"\n" +
-	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xf2\x01\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x9a\x01\n" +
+	"\x17ExplainExecutionRequest\x129\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12D\n" +
+	"\tdevice_id\x18\x02 \x01(\tB'\xbaH$\xc8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\"\x94\x02\n" +
+	"\x18ExplainExecutionResponse\x129\n" +
+	"\texecution\x18\x01 \x01(\v2\x1b.fleet.jobs.v1.JobExecutionR\texecution\x127\n" +
+	"\bblockers\x18\x02 \x03(\v2\x1b.fleet.jobs.v1.StartBlockerR\bblockers\x12F\n" +
+	"\x11earliest_start_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0fearliestStartAt\x12<\n" +
+	"\flast_seen_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"lastSeenAt\"\xc4\x04\n" +
+	"\fStartBlocker\x124\n" +
+	"\x04kind\x18\x01 \x01(\x0e2 .fleet.jobs.v1.StartBlocker.KindR\x04kind\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12,\n" +
+	"\x05pause\x18\x04 \x01(\v2\x14.fleet.jobs.v1.PauseH\x00R\x05pause\x129\n" +
+	"\n" +
+	"stage_gate\x18\x05 \x01(\v2\x18.fleet.jobs.v1.StageGateH\x00R\tstageGate\x126\n" +
+	"\tjob_slots\x18\x06 \x01(\v2\x17.fleet.jobs.v1.JobSlotsH\x00R\bjobSlots\x12\"\n" +
+	"\fother_job_id\x18\a \x01(\tH\x00R\n" +
+	"otherJobId\"\xe1\x01\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bFINISHED\x10\x01\x12\x0e\n" +
+	"\n" +
+	"JOB_PAUSED\x10\x02\x12\x11\n" +
+	"\rJOB_SCHEDULED\x10\x03\x12\x12\n" +
+	"\x0eSTAGE_NOT_OPEN\x10\x04\x12\x10\n" +
+	"\fNOT_RELEASED\x10\x05\x12\x11\n" +
+	"\rWINDOW_CLOSED\x10\x06\x12\v\n" +
+	"\aBACKOFF\x10\a\x12\f\n" +
+	"\bJOB_FULL\x10\b\x12\x13\n" +
+	"\x0fOTHER_JOB_FIRST\x10\t\x12\x11\n" +
+	"\rEXPIRES_FIRST\x10\n" +
+	"\x12\x16\n" +
+	"\x12WAITING_FOR_DEVICE\x10\vB\t\n" +
+	"\adetails\"\xd5\x02\n" +
+	"\tStageGate\x12\x1d\n" +
+	"\n" +
+	"open_stage\x18\x01 \x01(\x05R\topenStage\x12)\n" +
+	"\x10total_executions\x18\x02 \x01(\x05R\x0ftotalExecutions\x12'\n" +
+	"\x0fsucceeded_count\x18\x03 \x01(\x05R\x0esucceededCount\x12*\n" +
+	"\x0erequired_count\x18\x04 \x01(\x05H\x00R\rrequiredCount\x88\x01\x01\x12)\n" +
+	"\x10unfinished_count\x18\x05 \x01(\x05R\x0funfinishedCount\x12+\n" +
+	"\x11awaiting_approval\x18\x06 \x01(\bR\x10awaitingApproval\x12>\n" +
+	"\rnext_opens_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\vnextOpensAtB\x11\n" +
+	"\x0f_required_count\"S\n" +
+	"\bJobSlots\x12\x1f\n" +
+	"\vin_progress\x18\x01 \x01(\x05R\n" +
+	"inProgress\x12&\n" +
+	"\x0fmax_in_progress\x18\x02 \x01(\x05R\rmaxInProgress\"\xf2\x01\n" +
 	"\x1cListExecutionAttemptsRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12D\n" +
 	"\tdevice_id\x18\x02 \x01(\tB'\xbaH$\xc8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\x12(\n" +
@@ -5926,7 +6502,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"\b_user_idB\f\n" +
 	"\n" +
-	"_device_id2\xbb\x10\n" +
+	"_device_id2\xd1\x11\n" +
 	"\n" +
 	"JobService\x12f\n" +
 	"\tCreateJob\x12\x1f.fleet.jobs.v1.CreateJobRequest\x1a .fleet.jobs.v1.CreateJobResponse\"\x16\xb2\x89#\x12\n" +
@@ -5944,7 +6520,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x0fRetryExecutions\x12%.fleet.jobs.v1.RetryExecutionsRequest\x1a&.fleet.jobs.v1.RetryExecutionsResponse\"#\xb2\x89#\x1f\n" +
 	"\x19Retry executions of a job\x10\x02\x18\x01\x12\xa0\x01\n" +
 	"\x15ListExecutionAttempts\x12+.fleet.jobs.v1.ListExecutionAttemptsRequest\x1a,.fleet.jobs.v1.ListExecutionAttemptsResponse\",\xb2\x89#%\n" +
-	"!List the attempts of an execution\x10\x01\x90\x02\x01\x12m\n" +
+	"!List the attempts of an execution\x10\x01\x90\x02\x01\x12\x93\x01\n" +
+	"\x10ExplainExecution\x12&.fleet.jobs.v1.ExplainExecutionRequest\x1a'.fleet.jobs.v1.ExplainExecutionResponse\".\xb2\x89#'\n" +
+	"#Explain why a device does not start\x10\x01\x90\x02\x01\x12m\n" +
 	"\tDeleteJob\x12\x1f.fleet.jobs.v1.DeleteJobRequest\x1a .fleet.jobs.v1.DeleteJobResponse\"\x1d\xb2\x89#\x19\n" +
 	"\x15Delete a finished job\x10\x04\x12b\n" +
 	"\bPauseJob\x12\x1e.fleet.jobs.v1.PauseJobRequest\x1a\x1f.fleet.jobs.v1.PauseJobResponse\"\x15\xb2\x89#\x11\n" +
@@ -5978,8 +6556,8 @@ func file_fleet_jobs_v1_jobs_proto_rawDescGZIP() []byte {
 	return file_fleet_jobs_v1_jobs_proto_rawDescData
 }
 
-var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_fleet_jobs_v1_jobs_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
+var file_fleet_jobs_v1_jobs_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
 var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Job_Status)(0),                       // 0: fleet.jobs.v1.Job.Status
 	(Job_Priority)(0),                     // 1: fleet.jobs.v1.Job.Priority
@@ -5991,206 +6569,224 @@ var file_fleet_jobs_v1_jobs_proto_goTypes = []any{
 	(Pause_Cause)(0),                      // 7: fleet.jobs.v1.Pause.Cause
 	(JobExecution_Status)(0),              // 8: fleet.jobs.v1.JobExecution.Status
 	(JobExecution_EndCause)(0),            // 9: fleet.jobs.v1.JobExecution.EndCause
-	(*Job)(nil),                           // 10: fleet.jobs.v1.Job
-	(*StartWindow)(nil),                   // 11: fleet.jobs.v1.StartWindow
-	(*RetryPolicy)(nil),                   // 12: fleet.jobs.v1.RetryPolicy
-	(*RetryRule)(nil),                     // 13: fleet.jobs.v1.RetryRule
-	(*Rollout)(nil),                       // 14: fleet.jobs.v1.Rollout
-	(*Stage)(nil),                         // 15: fleet.jobs.v1.Stage
-	(*Gate)(nil),                          // 16: fleet.jobs.v1.Gate
-	(*FailureCriterion)(nil),              // 17: fleet.jobs.v1.FailureCriterion
-	(*JobStage)(nil),                      // 18: fleet.jobs.v1.JobStage
-	(*StageApproval)(nil),                 // 19: fleet.jobs.v1.StageApproval
-	(*CriterionState)(nil),                // 20: fleet.jobs.v1.CriterionState
-	(*Trip)(nil),                          // 21: fleet.jobs.v1.Trip
-	(*Pause)(nil),                         // 22: fleet.jobs.v1.Pause
-	(*ExecutionCounts)(nil),               // 23: fleet.jobs.v1.ExecutionCounts
-	(*JobExecution)(nil),                  // 24: fleet.jobs.v1.JobExecution
-	(*CreateJobRequest)(nil),              // 25: fleet.jobs.v1.CreateJobRequest
-	(*DeviceIds)(nil),                     // 26: fleet.jobs.v1.DeviceIds
-	(*FailedIn)(nil),                      // 27: fleet.jobs.v1.FailedIn
-	(*TargetPreview)(nil),                 // 28: fleet.jobs.v1.TargetPreview
-	(*CreateJobResponse)(nil),             // 29: fleet.jobs.v1.CreateJobResponse
-	(*ListJobsRequest)(nil),               // 30: fleet.jobs.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),              // 31: fleet.jobs.v1.ListJobsResponse
-	(*GetJobRequest)(nil),                 // 32: fleet.jobs.v1.GetJobRequest
-	(*GetJobResponse)(nil),                // 33: fleet.jobs.v1.GetJobResponse
-	(*ListJobExecutionsRequest)(nil),      // 34: fleet.jobs.v1.ListJobExecutionsRequest
-	(*ListJobExecutionsResponse)(nil),     // 35: fleet.jobs.v1.ListJobExecutionsResponse
-	(*CancelJobRequest)(nil),              // 36: fleet.jobs.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),             // 37: fleet.jobs.v1.CancelJobResponse
-	(*CancelExecutionRequest)(nil),        // 38: fleet.jobs.v1.CancelExecutionRequest
-	(*CancelExecutionResponse)(nil),       // 39: fleet.jobs.v1.CancelExecutionResponse
-	(*RetryExecutionsRequest)(nil),        // 40: fleet.jobs.v1.RetryExecutionsRequest
-	(*RetryExecutionsResponse)(nil),       // 41: fleet.jobs.v1.RetryExecutionsResponse
-	(*ListExecutionAttemptsRequest)(nil),  // 42: fleet.jobs.v1.ListExecutionAttemptsRequest
-	(*ListExecutionAttemptsResponse)(nil), // 43: fleet.jobs.v1.ListExecutionAttemptsResponse
-	(*DeleteJobRequest)(nil),              // 44: fleet.jobs.v1.DeleteJobRequest
-	(*DeleteJobResponse)(nil),             // 45: fleet.jobs.v1.DeleteJobResponse
-	(*PauseJobRequest)(nil),               // 46: fleet.jobs.v1.PauseJobRequest
-	(*PauseJobResponse)(nil),              // 47: fleet.jobs.v1.PauseJobResponse
-	(*ResumeJobRequest)(nil),              // 48: fleet.jobs.v1.ResumeJobRequest
-	(*ResumeJobResponse)(nil),             // 49: fleet.jobs.v1.ResumeJobResponse
-	(*AdvanceJobRequest)(nil),             // 50: fleet.jobs.v1.AdvanceJobRequest
-	(*AdvanceJobResponse)(nil),            // 51: fleet.jobs.v1.AdvanceJobResponse
-	(*ApproveStageRequest)(nil),           // 52: fleet.jobs.v1.ApproveStageRequest
-	(*ApproveStageResponse)(nil),          // 53: fleet.jobs.v1.ApproveStageResponse
-	(*UpdateJobRequest)(nil),              // 54: fleet.jobs.v1.UpdateJobRequest
-	(*UpdateJobResponse)(nil),             // 55: fleet.jobs.v1.UpdateJobResponse
-	(*GetFailureSummaryRequest)(nil),      // 56: fleet.jobs.v1.GetFailureSummaryRequest
-	(*GetFailureSummaryResponse)(nil),     // 57: fleet.jobs.v1.GetFailureSummaryResponse
-	(*FailureCount)(nil),                  // 58: fleet.jobs.v1.FailureCount
-	(*WatchJobRequest)(nil),               // 59: fleet.jobs.v1.WatchJobRequest
-	(*WatchJobResponse)(nil),              // 60: fleet.jobs.v1.WatchJobResponse
-	(*GetCallerRequest)(nil),              // 61: fleet.jobs.v1.GetCallerRequest
-	(*GetCallerResponse)(nil),             // 62: fleet.jobs.v1.GetCallerResponse
-	nil,                                   // 63: fleet.jobs.v1.Job.LabelsEntry
-	nil,                                   // 64: fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	nil,                                   // 65: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	(*structpb.Struct)(nil),               // 66: google.protobuf.Struct
-	(*timestamppb.Timestamp)(nil),         // 67: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 68: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),         // 69: google.protobuf.FieldMask
+	(StartBlocker_Kind)(0),                // 10: fleet.jobs.v1.StartBlocker.Kind
+	(*Job)(nil),                           // 11: fleet.jobs.v1.Job
+	(*StartWindow)(nil),                   // 12: fleet.jobs.v1.StartWindow
+	(*RetryPolicy)(nil),                   // 13: fleet.jobs.v1.RetryPolicy
+	(*RetryRule)(nil),                     // 14: fleet.jobs.v1.RetryRule
+	(*Rollout)(nil),                       // 15: fleet.jobs.v1.Rollout
+	(*Stage)(nil),                         // 16: fleet.jobs.v1.Stage
+	(*Gate)(nil),                          // 17: fleet.jobs.v1.Gate
+	(*FailureCriterion)(nil),              // 18: fleet.jobs.v1.FailureCriterion
+	(*JobStage)(nil),                      // 19: fleet.jobs.v1.JobStage
+	(*StageApproval)(nil),                 // 20: fleet.jobs.v1.StageApproval
+	(*CriterionState)(nil),                // 21: fleet.jobs.v1.CriterionState
+	(*Trip)(nil),                          // 22: fleet.jobs.v1.Trip
+	(*Pause)(nil),                         // 23: fleet.jobs.v1.Pause
+	(*ExecutionCounts)(nil),               // 24: fleet.jobs.v1.ExecutionCounts
+	(*JobExecution)(nil),                  // 25: fleet.jobs.v1.JobExecution
+	(*CreateJobRequest)(nil),              // 26: fleet.jobs.v1.CreateJobRequest
+	(*DeviceIds)(nil),                     // 27: fleet.jobs.v1.DeviceIds
+	(*FailedIn)(nil),                      // 28: fleet.jobs.v1.FailedIn
+	(*TargetPreview)(nil),                 // 29: fleet.jobs.v1.TargetPreview
+	(*CreateJobResponse)(nil),             // 30: fleet.jobs.v1.CreateJobResponse
+	(*ListJobsRequest)(nil),               // 31: fleet.jobs.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),              // 32: fleet.jobs.v1.ListJobsResponse
+	(*GetJobRequest)(nil),                 // 33: fleet.jobs.v1.GetJobRequest
+	(*GetJobResponse)(nil),                // 34: fleet.jobs.v1.GetJobResponse
+	(*ListJobExecutionsRequest)(nil),      // 35: fleet.jobs.v1.ListJobExecutionsRequest
+	(*ListJobExecutionsResponse)(nil),     // 36: fleet.jobs.v1.ListJobExecutionsResponse
+	(*CancelJobRequest)(nil),              // 37: fleet.jobs.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),             // 38: fleet.jobs.v1.CancelJobResponse
+	(*CancelExecutionRequest)(nil),        // 39: fleet.jobs.v1.CancelExecutionRequest
+	(*CancelExecutionResponse)(nil),       // 40: fleet.jobs.v1.CancelExecutionResponse
+	(*RetryExecutionsRequest)(nil),        // 41: fleet.jobs.v1.RetryExecutionsRequest
+	(*RetryExecutionsResponse)(nil),       // 42: fleet.jobs.v1.RetryExecutionsResponse
+	(*ExplainExecutionRequest)(nil),       // 43: fleet.jobs.v1.ExplainExecutionRequest
+	(*ExplainExecutionResponse)(nil),      // 44: fleet.jobs.v1.ExplainExecutionResponse
+	(*StartBlocker)(nil),                  // 45: fleet.jobs.v1.StartBlocker
+	(*StageGate)(nil),                     // 46: fleet.jobs.v1.StageGate
+	(*JobSlots)(nil),                      // 47: fleet.jobs.v1.JobSlots
+	(*ListExecutionAttemptsRequest)(nil),  // 48: fleet.jobs.v1.ListExecutionAttemptsRequest
+	(*ListExecutionAttemptsResponse)(nil), // 49: fleet.jobs.v1.ListExecutionAttemptsResponse
+	(*DeleteJobRequest)(nil),              // 50: fleet.jobs.v1.DeleteJobRequest
+	(*DeleteJobResponse)(nil),             // 51: fleet.jobs.v1.DeleteJobResponse
+	(*PauseJobRequest)(nil),               // 52: fleet.jobs.v1.PauseJobRequest
+	(*PauseJobResponse)(nil),              // 53: fleet.jobs.v1.PauseJobResponse
+	(*ResumeJobRequest)(nil),              // 54: fleet.jobs.v1.ResumeJobRequest
+	(*ResumeJobResponse)(nil),             // 55: fleet.jobs.v1.ResumeJobResponse
+	(*AdvanceJobRequest)(nil),             // 56: fleet.jobs.v1.AdvanceJobRequest
+	(*AdvanceJobResponse)(nil),            // 57: fleet.jobs.v1.AdvanceJobResponse
+	(*ApproveStageRequest)(nil),           // 58: fleet.jobs.v1.ApproveStageRequest
+	(*ApproveStageResponse)(nil),          // 59: fleet.jobs.v1.ApproveStageResponse
+	(*UpdateJobRequest)(nil),              // 60: fleet.jobs.v1.UpdateJobRequest
+	(*UpdateJobResponse)(nil),             // 61: fleet.jobs.v1.UpdateJobResponse
+	(*GetFailureSummaryRequest)(nil),      // 62: fleet.jobs.v1.GetFailureSummaryRequest
+	(*GetFailureSummaryResponse)(nil),     // 63: fleet.jobs.v1.GetFailureSummaryResponse
+	(*FailureCount)(nil),                  // 64: fleet.jobs.v1.FailureCount
+	(*WatchJobRequest)(nil),               // 65: fleet.jobs.v1.WatchJobRequest
+	(*WatchJobResponse)(nil),              // 66: fleet.jobs.v1.WatchJobResponse
+	(*GetCallerRequest)(nil),              // 67: fleet.jobs.v1.GetCallerRequest
+	(*GetCallerResponse)(nil),             // 68: fleet.jobs.v1.GetCallerResponse
+	nil,                                   // 69: fleet.jobs.v1.Job.LabelsEntry
+	nil,                                   // 70: fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	nil,                                   // 71: fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	(*structpb.Struct)(nil),               // 72: google.protobuf.Struct
+	(*timestamppb.Timestamp)(nil),         // 73: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 74: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),         // 75: google.protobuf.FieldMask
 }
 var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
-	66,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
-	27,  // 1: fleet.jobs.v1.Job.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	72,  // 0: fleet.jobs.v1.Job.document_params:type_name -> google.protobuf.Struct
+	28,  // 1: fleet.jobs.v1.Job.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
 	0,   // 2: fleet.jobs.v1.Job.status:type_name -> fleet.jobs.v1.Job.Status
-	67,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
-	67,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
-	67,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
-	23,  // 6: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	24,  // 7: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
-	67,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
-	22,  // 9: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
-	14,  // 10: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
-	17,  // 11: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	18,  // 12: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
-	21,  // 13: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
-	63,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
-	20,  // 15: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
-	67,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
-	11,  // 17: fleet.jobs.v1.Job.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	12,  // 18: fleet.jobs.v1.Job.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	73,  // 3: fleet.jobs.v1.Job.expires_at:type_name -> google.protobuf.Timestamp
+	73,  // 4: fleet.jobs.v1.Job.created_at:type_name -> google.protobuf.Timestamp
+	73,  // 5: fleet.jobs.v1.Job.updated_at:type_name -> google.protobuf.Timestamp
+	24,  // 6: fleet.jobs.v1.Job.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	25,  // 7: fleet.jobs.v1.Job.executions:type_name -> fleet.jobs.v1.JobExecution
+	73,  // 8: fleet.jobs.v1.Job.completed_at:type_name -> google.protobuf.Timestamp
+	23,  // 9: fleet.jobs.v1.Job.pause:type_name -> fleet.jobs.v1.Pause
+	15,  // 10: fleet.jobs.v1.Job.rollout:type_name -> fleet.jobs.v1.Rollout
+	18,  // 11: fleet.jobs.v1.Job.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	19,  // 12: fleet.jobs.v1.Job.stages:type_name -> fleet.jobs.v1.JobStage
+	22,  // 13: fleet.jobs.v1.Job.trip:type_name -> fleet.jobs.v1.Trip
+	69,  // 14: fleet.jobs.v1.Job.labels:type_name -> fleet.jobs.v1.Job.LabelsEntry
+	21,  // 15: fleet.jobs.v1.Job.criterion_states:type_name -> fleet.jobs.v1.CriterionState
+	73,  // 16: fleet.jobs.v1.Job.start_at:type_name -> google.protobuf.Timestamp
+	12,  // 17: fleet.jobs.v1.Job.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	13,  // 18: fleet.jobs.v1.Job.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
 	1,   // 19: fleet.jobs.v1.Job.priority:type_name -> fleet.jobs.v1.Job.Priority
-	67,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
+	73,  // 20: fleet.jobs.v1.Job.next_openings:type_name -> google.protobuf.Timestamp
 	2,   // 21: fleet.jobs.v1.StartWindow.days:type_name -> fleet.jobs.v1.StartWindow.Day
-	68,  // 22: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
-	13,  // 23: fleet.jobs.v1.RetryPolicy.rules:type_name -> fleet.jobs.v1.RetryRule
+	74,  // 22: fleet.jobs.v1.StartWindow.duration:type_name -> google.protobuf.Duration
+	14,  // 23: fleet.jobs.v1.RetryPolicy.rules:type_name -> fleet.jobs.v1.RetryRule
 	8,   // 24: fleet.jobs.v1.RetryRule.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	68,  // 25: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
-	68,  // 26: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
-	15,  // 27: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
-	16,  // 28: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
-	68,  // 29: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
-	68,  // 30: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
+	74,  // 25: fleet.jobs.v1.RetryRule.initial_backoff:type_name -> google.protobuf.Duration
+	74,  // 26: fleet.jobs.v1.RetryRule.max_backoff:type_name -> google.protobuf.Duration
+	16,  // 27: fleet.jobs.v1.Rollout.stages:type_name -> fleet.jobs.v1.Stage
+	17,  // 28: fleet.jobs.v1.Stage.gate:type_name -> fleet.jobs.v1.Gate
+	74,  // 29: fleet.jobs.v1.Gate.bake_time:type_name -> google.protobuf.Duration
+	74,  // 30: fleet.jobs.v1.Gate.advance_after:type_name -> google.protobuf.Duration
 	8,   // 31: fleet.jobs.v1.FailureCriterion.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
 	3,   // 32: fleet.jobs.v1.FailureCriterion.basis:type_name -> fleet.jobs.v1.FailureCriterion.Basis
 	4,   // 33: fleet.jobs.v1.FailureCriterion.scope:type_name -> fleet.jobs.v1.FailureCriterion.Scope
 	5,   // 34: fleet.jobs.v1.FailureCriterion.action:type_name -> fleet.jobs.v1.FailureCriterion.Action
 	6,   // 35: fleet.jobs.v1.JobStage.state:type_name -> fleet.jobs.v1.JobStage.State
-	23,  // 36: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	67,  // 37: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
-	67,  // 38: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
-	19,  // 39: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
-	67,  // 40: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
-	67,  // 41: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
-	17,  // 42: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
-	67,  // 43: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
+	24,  // 36: fleet.jobs.v1.JobStage.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
+	73,  // 37: fleet.jobs.v1.JobStage.opened_at:type_name -> google.protobuf.Timestamp
+	73,  // 38: fleet.jobs.v1.JobStage.next_opens_at:type_name -> google.protobuf.Timestamp
+	20,  // 39: fleet.jobs.v1.JobStage.approval:type_name -> fleet.jobs.v1.StageApproval
+	73,  // 40: fleet.jobs.v1.StageApproval.approved_at:type_name -> google.protobuf.Timestamp
+	73,  // 41: fleet.jobs.v1.Trip.tripped_at:type_name -> google.protobuf.Timestamp
+	18,  // 42: fleet.jobs.v1.Trip.criterion:type_name -> fleet.jobs.v1.FailureCriterion
+	73,  // 43: fleet.jobs.v1.Pause.paused_at:type_name -> google.protobuf.Timestamp
 	7,   // 44: fleet.jobs.v1.Pause.cause:type_name -> fleet.jobs.v1.Pause.Cause
 	8,   // 45: fleet.jobs.v1.JobExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	66,  // 46: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
-	67,  // 47: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
-	67,  // 48: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
-	67,  // 49: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
-	67,  // 50: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
+	72,  // 46: fleet.jobs.v1.JobExecution.status_details:type_name -> google.protobuf.Struct
+	73,  // 47: fleet.jobs.v1.JobExecution.queued_at:type_name -> google.protobuf.Timestamp
+	73,  // 48: fleet.jobs.v1.JobExecution.started_at:type_name -> google.protobuf.Timestamp
+	73,  // 49: fleet.jobs.v1.JobExecution.last_updated_at:type_name -> google.protobuf.Timestamp
+	73,  // 50: fleet.jobs.v1.JobExecution.times_out_at:type_name -> google.protobuf.Timestamp
 	9,   // 51: fleet.jobs.v1.JobExecution.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	67,  // 52: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
-	66,  // 53: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
-	26,  // 54: fleet.jobs.v1.CreateJobRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
-	27,  // 55: fleet.jobs.v1.CreateJobRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
-	14,  // 56: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	17,  // 57: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	64,  // 58: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
-	67,  // 59: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
-	11,  // 60: fleet.jobs.v1.CreateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	12,  // 61: fleet.jobs.v1.CreateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	73,  // 52: fleet.jobs.v1.JobExecution.not_before:type_name -> google.protobuf.Timestamp
+	72,  // 53: fleet.jobs.v1.CreateJobRequest.document_params:type_name -> google.protobuf.Struct
+	27,  // 54: fleet.jobs.v1.CreateJobRequest.target_device_ids:type_name -> fleet.jobs.v1.DeviceIds
+	28,  // 55: fleet.jobs.v1.CreateJobRequest.target_failed_in:type_name -> fleet.jobs.v1.FailedIn
+	15,  // 56: fleet.jobs.v1.CreateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	18,  // 57: fleet.jobs.v1.CreateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	70,  // 58: fleet.jobs.v1.CreateJobRequest.labels:type_name -> fleet.jobs.v1.CreateJobRequest.LabelsEntry
+	73,  // 59: fleet.jobs.v1.CreateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	12,  // 60: fleet.jobs.v1.CreateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	13,  // 61: fleet.jobs.v1.CreateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
 	1,   // 62: fleet.jobs.v1.CreateJobRequest.priority:type_name -> fleet.jobs.v1.Job.Priority
 	8,   // 63: fleet.jobs.v1.FailedIn.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
 	0,   // 64: fleet.jobs.v1.CreateJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	67,  // 65: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
-	28,  // 66: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
+	73,  // 65: fleet.jobs.v1.CreateJobResponse.expires_at:type_name -> google.protobuf.Timestamp
+	29,  // 66: fleet.jobs.v1.CreateJobResponse.preview:type_name -> fleet.jobs.v1.TargetPreview
 	0,   // 67: fleet.jobs.v1.ListJobsRequest.status:type_name -> fleet.jobs.v1.Job.Status
 	0,   // 68: fleet.jobs.v1.ListJobsRequest.statuses:type_name -> fleet.jobs.v1.Job.Status
-	67,  // 69: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
-	67,  // 70: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
-	10,  // 71: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
-	10,  // 72: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
+	73,  // 69: fleet.jobs.v1.ListJobsRequest.created_from:type_name -> google.protobuf.Timestamp
+	73,  // 70: fleet.jobs.v1.ListJobsRequest.created_until:type_name -> google.protobuf.Timestamp
+	11,  // 71: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
+	11,  // 72: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
 	8,   // 73: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
 	9,   // 74: fleet.jobs.v1.ListJobExecutionsRequest.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	24,  // 75: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	25,  // 75: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
 	0,   // 76: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	24,  // 77: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	25,  // 77: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
 	8,   // 78: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	67,  // 79: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	24,  // 80: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
-	10,  // 81: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
-	10,  // 82: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
-	10,  // 83: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
-	10,  // 84: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
-	69,  // 85: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
-	14,  // 86: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	17,  // 87: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	67,  // 88: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
-	65,  // 89: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	67,  // 90: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
-	11,  // 91: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	12,  // 92: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
-	10,  // 93: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
-	8,   // 94: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	58,  // 95: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
-	8,   // 96: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	10,  // 97: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	67,  // 98: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
-	25,  // 99: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	30,  // 100: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	32,  // 101: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	34,  // 102: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	36,  // 103: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	38,  // 104: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	40,  // 105: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	42,  // 106: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	44,  // 107: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	46,  // 108: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	48,  // 109: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	50,  // 110: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
-	52,  // 111: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
-	54,  // 112: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
-	56,  // 113: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	59,  // 114: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	61,  // 115: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
-	29,  // 116: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	31,  // 117: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	33,  // 118: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	35,  // 119: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	37,  // 120: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	39,  // 121: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	41,  // 122: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	43,  // 123: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	45,  // 124: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	47,  // 125: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	49,  // 126: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	51,  // 127: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
-	53,  // 128: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
-	55,  // 129: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
-	57,  // 130: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	60,  // 131: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	62,  // 132: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
-	116, // [116:133] is the sub-list for method output_type
-	99,  // [99:116] is the sub-list for method input_type
-	99,  // [99:99] is the sub-list for extension type_name
-	99,  // [99:99] is the sub-list for extension extendee
-	0,   // [0:99] is the sub-list for field type_name
+	73,  // 79: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	25,  // 80: fleet.jobs.v1.ExplainExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	45,  // 81: fleet.jobs.v1.ExplainExecutionResponse.blockers:type_name -> fleet.jobs.v1.StartBlocker
+	73,  // 82: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
+	73,  // 83: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
+	10,  // 84: fleet.jobs.v1.StartBlocker.kind:type_name -> fleet.jobs.v1.StartBlocker.Kind
+	73,  // 85: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
+	23,  // 86: fleet.jobs.v1.StartBlocker.pause:type_name -> fleet.jobs.v1.Pause
+	46,  // 87: fleet.jobs.v1.StartBlocker.stage_gate:type_name -> fleet.jobs.v1.StageGate
+	47,  // 88: fleet.jobs.v1.StartBlocker.job_slots:type_name -> fleet.jobs.v1.JobSlots
+	73,  // 89: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
+	25,  // 90: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
+	11,  // 91: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
+	11,  // 92: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
+	11,  // 93: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
+	11,  // 94: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
+	75,  // 95: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	15,  // 96: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	18,  // 97: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	73,  // 98: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
+	71,  // 99: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	73,  // 100: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	12,  // 101: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	13,  // 102: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	11,  // 103: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
+	8,   // 104: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	64,  // 105: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
+	8,   // 106: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	11,  // 107: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	73,  // 108: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	26,  // 109: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	31,  // 110: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	33,  // 111: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	35,  // 112: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	37,  // 113: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	39,  // 114: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	41,  // 115: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	48,  // 116: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	43,  // 117: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
+	50,  // 118: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	52,  // 119: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	54,  // 120: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	56,  // 121: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	58,  // 122: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	60,  // 123: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	62,  // 124: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	65,  // 125: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	67,  // 126: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
+	30,  // 127: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	32,  // 128: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	34,  // 129: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	36,  // 130: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	38,  // 131: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	40,  // 132: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	42,  // 133: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	49,  // 134: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	44,  // 135: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
+	51,  // 136: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	53,  // 137: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	55,  // 138: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	57,  // 139: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	59,  // 140: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	61,  // 141: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	63,  // 142: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	66,  // 143: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	68,  // 144: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
+	127, // [127:145] is the sub-list for method output_type
+	109, // [109:127] is the sub-list for method input_type
+	109, // [109:109] is the sub-list for extension type_name
+	109, // [109:109] is the sub-list for extension extendee
+	0,   // [0:109] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
@@ -6241,17 +6837,24 @@ func file_fleet_jobs_v1_jobs_proto_init() {
 	file_fleet_jobs_v1_jobs_proto_msgTypes[22].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[24].OneofWrappers = []any{}
 	file_fleet_jobs_v1_jobs_proto_msgTypes[30].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[32].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[40].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[44].OneofWrappers = []any{}
-	file_fleet_jobs_v1_jobs_proto_msgTypes[52].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[34].OneofWrappers = []any{
+		(*StartBlocker_Pause)(nil),
+		(*StartBlocker_StageGate)(nil),
+		(*StartBlocker_JobSlots)(nil),
+		(*StartBlocker_OtherJobId)(nil),
+	}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[35].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[37].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[45].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[49].OneofWrappers = []any{}
+	file_fleet_jobs_v1_jobs_proto_msgTypes[57].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_jobs_v1_jobs_proto_rawDesc), len(file_fleet_jobs_v1_jobs_proto_rawDesc)),
-			NumEnums:      10,
-			NumMessages:   56,
+			NumEnums:      11,
+			NumMessages:   61,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

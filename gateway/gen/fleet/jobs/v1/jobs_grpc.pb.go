@@ -27,6 +27,7 @@ const (
 	JobService_CancelExecution_FullMethodName       = "/fleet.jobs.v1.JobService/CancelExecution"
 	JobService_RetryExecutions_FullMethodName       = "/fleet.jobs.v1.JobService/RetryExecutions"
 	JobService_ListExecutionAttempts_FullMethodName = "/fleet.jobs.v1.JobService/ListExecutionAttempts"
+	JobService_ExplainExecution_FullMethodName      = "/fleet.jobs.v1.JobService/ExplainExecution"
 	JobService_DeleteJob_FullMethodName             = "/fleet.jobs.v1.JobService/DeleteJob"
 	JobService_PauseJob_FullMethodName              = "/fleet.jobs.v1.JobService/PauseJob"
 	JobService_ResumeJob_FullMethodName             = "/fleet.jobs.v1.JobService/ResumeJob"
@@ -187,6 +188,11 @@ type JobServiceClient interface {
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	ListExecutionAttempts(ctx context.Context, in *ListExecutionAttemptsRequest, opts ...grpc.CallOption) (*ListExecutionAttemptsResponse, error)
+	// Explains why a device does not start its execution of a job now: all that it waits for, the job
+	// first. Computed from what StartExecution checks, so the two agree.
+	//
+	//	NOT_FOUND            EXECUTION_NOT_FOUND
+	ExplainExecution(ctx context.Context, in *ExplainExecutionRequest, opts ...grpc.CallOption) (*ExplainExecutionResponse, error)
 	// Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
 	// executions. Afterwards, no call finds the job. The service purges it in the background;
 	// after that, its job_id can be used again.
@@ -343,6 +349,16 @@ func (c *jobServiceClient) ListExecutionAttempts(ctx context.Context, in *ListEx
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListExecutionAttemptsResponse)
 	err := c.cc.Invoke(ctx, JobService_ListExecutionAttempts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *jobServiceClient) ExplainExecution(ctx context.Context, in *ExplainExecutionRequest, opts ...grpc.CallOption) (*ExplainExecutionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainExecutionResponse)
+	err := c.cc.Invoke(ctx, JobService_ExplainExecution_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -597,6 +613,11 @@ type JobServiceServer interface {
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	ListExecutionAttempts(context.Context, *ListExecutionAttemptsRequest) (*ListExecutionAttemptsResponse, error)
+	// Explains why a device does not start its execution of a job now: all that it waits for, the job
+	// first. Computed from what StartExecution checks, so the two agree.
+	//
+	//	NOT_FOUND            EXECUTION_NOT_FOUND
+	ExplainExecution(context.Context, *ExplainExecutionRequest) (*ExplainExecutionResponse, error)
 	// Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
 	// executions. Afterwards, no call finds the job. The service purges it in the background;
 	// after that, its job_id can be used again.
@@ -702,6 +723,9 @@ func (UnimplementedJobServiceServer) RetryExecutions(context.Context, *RetryExec
 }
 func (UnimplementedJobServiceServer) ListExecutionAttempts(context.Context, *ListExecutionAttemptsRequest) (*ListExecutionAttemptsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListExecutionAttempts not implemented")
+}
+func (UnimplementedJobServiceServer) ExplainExecution(context.Context, *ExplainExecutionRequest) (*ExplainExecutionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainExecution not implemented")
 }
 func (UnimplementedJobServiceServer) DeleteJob(context.Context, *DeleteJobRequest) (*DeleteJobResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteJob not implemented")
@@ -891,6 +915,24 @@ func _JobService_ListExecutionAttempts_Handler(srv interface{}, ctx context.Cont
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(JobServiceServer).ListExecutionAttempts(ctx, req.(*ListExecutionAttemptsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _JobService_ExplainExecution_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainExecutionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(JobServiceServer).ExplainExecution(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: JobService_ExplainExecution_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(JobServiceServer).ExplainExecution(ctx, req.(*ExplainExecutionRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1088,6 +1130,10 @@ var JobService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListExecutionAttempts",
 			Handler:    _JobService_ListExecutionAttempts_Handler,
+		},
+		{
+			MethodName: "ExplainExecution",
+			Handler:    _JobService_ExplainExecution_Handler,
 		},
 		{
 			MethodName: "DeleteJob",

@@ -1,0 +1,147 @@
+-- Returns the execution of a device, what keeps the device from starting it now (see StartBlocker), and
+-- the facts about it.
+--
+-- Raises EXECUTION_NOT_FOUND.
+CREATE OR REPLACE FUNCTION jobs.explain_execution(
+    p_tenant_id text, p_job_id text, p_device_id text
+) RETURNS TABLE (
+    device_id text,
+    status text,
+    status_details jsonb,
+    execution_number integer,
+    queued_at timestamptz,
+    started_at timestamptz,
+    last_updated_at timestamptz,
+    version integer,
+    times_out_at timestamptz,
+    failure_code text,
+    stage smallint,
+    end_cause text,
+    kinds text[],           -- of the blockers, in order
+    untils timestamptz[],   -- when each of them ends; NULL: unknown
+    earliest_start_at timestamptz,
+    last_seen_at timestamptz,
+    paused_at timestamptz,  -- this and the next three: of the job
+    paused_by text,
+    pause_reason text,
+    pause_cause text,
+    in_progress integer,
+    max_in_progress integer,
+    other_job_id text,      -- the execution of this job comes before it in the queue of the device
+    open_stage smallint,    -- this and the next six: see StageGate
+    open_stage_executions integer,
+    open_stage_succeeded integer,
+    open_stage_required integer,
+    open_stage_unfinished integer,
+    awaiting_approval boolean,
+    next_opens_at timestamptz
+)
+LANGUAGE plpgsql STABLE  -- see set_read_time
+-- settings: page
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_now timestamptz := jobs.clock_time();
+    v_job record;
+    v_released_at timestamptz;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+    PERFORM jobs.set_read_time(v_now);
+
+    SELECT s.device_id, s.status, s.status_details, s.execution_number, s.queued_at, s.started_at,
+           s.last_updated_at, s.version, s.times_out_at, s.failure_code, s.stage, s.end_cause
+    INTO device_id, status, status_details, execution_number, queued_at, started_at,
+         last_updated_at, version, times_out_at, failure_code, stage, end_cause
+    FROM jobs.execution_states s
+    WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id;
+    IF NOT FOUND THEN
+        PERFORM jobs.raise_error('EXECUTION_NOT_FOUND');
+    END IF;
+    SELECT d.last_seen_at INTO last_seen_at
+    FROM jobs.devices d
+    WHERE d.tenant_id = p_tenant_id AND d.device_id = p_device_id;
+
+    IF status NOT IN ('QUEUED', 'HELD') THEN
+        kinds := CASE WHEN status = 'IN_PROGRESS' THEN '{}' ELSE '{FINISHED}' END;
+        untils := CASE WHEN status = 'IN_PROGRESS' THEN '{}' ELSE '{NULL}' END;
+        RETURN NEXT;
+        RETURN;
+    END IF;
+
+    SELECT e.rank, e.queue_order, j.start_at, j.expires_at, j.paused_at, j.paused_by, j.pause_reason,
+           j.pause_cause, j.release_end, j.release_base, j.release_rate, j.release_since,
+           j.max_in_progress, j.open_stage, j.awaiting_approval, j.stage_due_at, p.in_progress
+    INTO v_job
+    FROM jobs.jobs j
+    JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
+    JOIN jobs.job_executions e ON e.tenant_id = j.tenant_id AND e.job_id = j.job_id
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND e.device_id = p_device_id;
+    kinds := '{}';
+    untils := '{}';
+
+    IF v_job.paused_at IS NOT NULL THEN
+        kinds := kinds || 'JOB_PAUSED'::text;
+        untils := array_append(untils, NULL);
+        paused_at := v_job.paused_at;
+        paused_by := v_job.paused_by;
+        pause_reason := v_job.pause_reason;
+        pause_cause := coalesce(v_job.pause_cause, 'OPERATOR');
+    END IF;
+    IF v_job.start_at > v_now THEN
+        kinds := kinds || 'JOB_SCHEDULED'::text;
+        untils := untils || v_job.start_at;
+    END IF;
+    v_released_at := jobs.release_time(
+        v_job.rank, v_job.release_end, v_job.release_base, v_job.release_rate, v_job.release_since
+    );
+    IF v_released_at IS NULL THEN
+        kinds := kinds || 'STAGE_NOT_OPEN'::text;
+        untils := array_append(untils, NULL);
+        open_stage := v_job.open_stage;
+        awaiting_approval := v_job.awaiting_approval;
+        next_opens_at := CASE WHEN v_job.paused_at IS NULL THEN v_job.stage_due_at END;
+        SELECT s.last_rank - s.first_rank + 1, s.succeeded, s.queued + s.in_progress,
+               ceil((s.last_rank - s.first_rank + 1) * s.min_succeeded_percent / 100.0)
+        INTO open_stage_executions, open_stage_succeeded, open_stage_unfinished, open_stage_required
+        FROM jobs.job_stages s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_job.open_stage;
+    ELSIF v_released_at > coalesce(v_job.start_at, '-infinity') AND jobs.is_held_at(
+        v_job.rank, v_job.release_end, v_job.release_base, v_job.release_rate, v_job.release_since,
+        v_job.paused_at, v_now
+    ) THEN
+        kinds := kinds || 'NOT_RELEASED'::text;
+        -- The release stands still during a pause.
+        untils := array_append(untils, CASE WHEN v_job.paused_at IS NULL THEN v_released_at END);
+    END IF;
+    IF v_job.in_progress >= v_job.max_in_progress THEN
+        kinds := kinds || 'JOB_FULL'::text;
+        untils := array_append(untils, NULL);
+        in_progress := v_job.in_progress;
+        max_in_progress := v_job.max_in_progress;
+    END IF;
+    -- As next_execution, which reads the queue in its order.
+    SELECT q.job_id INTO other_job_id
+    FROM jobs.pending_executions q
+    WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id AND q.has_slot
+      AND (q.is_queued, q.queue_order, q.queued_at, q.job_id)
+          < (true, v_job.queue_order, explain_execution.queued_at, p_job_id)
+    ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
+    LIMIT 1;
+    IF other_job_id IS NOT NULL THEN
+        kinds := kinds || 'OTHER_JOB_FIRST'::text;
+        untils := array_append(untils, NULL);
+    END IF;
+
+    IF kinds = '{}' THEN
+        kinds := '{WAITING_FOR_DEVICE}';
+        untils := '{NULL}';
+    ELSIF array_position(untils, NULL) IS NULL THEN
+        earliest_start_at := greatest(v_now, v_released_at);
+        IF jobs.is_expired_at(v_job.expires_at, earliest_start_at) THEN
+            kinds := kinds || 'EXPIRES_FIRST'::text;
+            untils := array_append(untils, NULL);
+            earliest_start_at := NULL;
+        END IF;
+    END IF;
+    RETURN NEXT;
+END $$;
