@@ -26,6 +26,8 @@ from typing import Any, ClassVar
 from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
 from grpc import StatusCode
 
+from jobs_grpc.rollout_time import describe_stage_times, format_seconds
+
 FINISHED_STATUSES = ("COMPLETED", "CANCELED")
 """The statuses of jobs that are not active."""
 
@@ -306,7 +308,7 @@ class StageEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB026
 
 
 class ExpiryTooEarly(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB027"):
-    """The job expires before it starts, or before its rollout can end."""
+    """The job expires before it starts, or before its last device can start."""
 
     def __init__(
         self,
@@ -317,21 +319,24 @@ class ExpiryTooEarly(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="J
         stage_count: int,
         is_scheduled: bool,
     ) -> None:
-        """The times of the rollout are those of check_time_for_rollout.sql.
+        """The times are those of check_time_for_rollout.sql.
 
         `seconds_left` counts from the start of the job if it `is_scheduled`.
         """
-        more = stage_count - len(stages)
-        time_left = _format_seconds(seconds_left)
+        subject, change = "The rollout takes", "shorten the stages"
+        if not all("stage" in stage for stage in stages):  # There is no rollout.
+            subject, change = "The start of all devices takes", "change the start windows"
+        elif any("window_seconds" in stage for stage in stages):
+            change += " or change the start windows"
+        time_left = format_seconds(seconds_left)
         if seconds_left <= 0:
             message = "The job expires before it starts. Let it expire later or never"
         else:
             message = (
-                f"The rollout takes at least {_format_seconds(seconds)}, but the job expires"
+                f"{subject} at least {format_seconds(seconds)}, but the job expires"
                 + (f" {time_left} after its start: " if is_scheduled else f" in {time_left}: ")
-                + "; ".join(map(_describe_stage, stages))
-                + (f"; and {more} more" if more else "")
-                + ". Let it expire later or never, or shorten the stages"
+                + describe_stage_times(stages, stage_count)
+                + f". Let it expire later or never, or {change}"
             )
         super().__init__(message, jobId=job_id, minSeconds=str(ceil(seconds)))
 
@@ -741,28 +746,3 @@ def _first_ids(ids: Sequence[str]) -> Sequence[str]:
             break
         count += 1
     return ids[:count]
-
-
-def _describe_stage(stage: Mapping[str, Any]) -> str:
-    """Say why a stage takes time; see minimum_rollout_time.sql."""
-    name = f"stage {stage['stage']}"
-    if "advance_after" in stage:
-        return f"{name}: {_format_seconds(stage['seconds'])} until advance_after"
-    terms = []
-    if "devices" in stage:
-        devices, rate = int(stage["devices"]), stage["releases_per_minute"]
-        time = _format_seconds(stage["release_seconds"])
-        terms.append(f"{time} for {devices:,} devices at {rate:,} per minute")
-    if stage["bake_seconds"]:
-        terms.append(f"{_format_seconds(stage['bake_seconds'])} of bake_time")
-    return f"{name}: {' + '.join(terms)}"
-
-
-def _format_seconds(seconds: float) -> str:
-    """Format a duration, such as "2 d 3 h"; fractions of a second are rounded up."""
-    rest, parts = ceil(seconds), []
-    for unit, size in (("d", 24 * 3600), ("h", 3600), ("min", 60), ("s", 1)):
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts) or "0 s"

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
         if args.stages:
             e.message = in_option_words(e.message)
         raise
-    job_id, details = created.job_id, preview_lines(created.preview, rollout)
+    job_id = created.job_id
     if before is None:
         devices = format_device_count(created.execution_count)
         verb = "would create" if args.validate_only else "created"
@@ -142,7 +143,7 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
             f"{job_id} is {status}: {counts}",
         ]
     if args.validate_only and before is None:
-        lines += details
+        lines += _plan_lines(created, rollout)
     print_result(args, created, *lines)
 
 
@@ -161,12 +162,19 @@ async def _preview(args: argparse.Namespace, jobs: JobsClient, request: dict[str
         raise CliError(
             "--preview needs a terminal to ask for confirmation; add --yes", ExitCode.USAGE
         )
-    preview = (await jobs.create(**request, validate_only=True)).preview
-    for line in preview_lines(preview, request.get("rollout")):
+    planned = await jobs.create(**request, validate_only=True)
+    for line in _plan_lines(planned, request.get("rollout")):
         print_note(line)
     if not args.yes and not await ask("create the job?"):
         raise CliError("nothing was created; to create without this question, add --yes")
-    return preview.target_digest
+    return planned.preview.target_digest
+
+
+def _plan_lines(planned: pb.CreateJobResponse, rollout: pb.Rollout | None) -> Iterator[str]:
+    """Yield the devices, the stages and the time that a call with validate_only has returned."""
+    yield from preview_lines(planned.preview, rollout)
+    if planned.forecast.stages:
+        yield planned.forecast.summary
 
 
 def _read_params(text: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services import validation
 from jobs_grpc.services.execution_page import append_executions
+from jobs_grpc.services.forecast import forecast_fields
 from jobs_grpc.services.job_request import DEFAULT_EXPIRES_IN_HOURS, job_request
 from jobs_grpc.services.job_update import changed_rollout, changed_schedule, check_update
 from jobs_grpc.services.job_watch import JobWatch
@@ -153,6 +154,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             execution_count=row["execution_count"],
             expires_at=timestamp_fields(row["expires_at"]),
             preview=preview_fields(row) if request.validate_only else None,
+            forecast=forecast_fields(row) if request.validate_only else None,
         )
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: object) -> pb.ListJobsResponse:

@@ -246,7 +246,7 @@ async def test_minimum_time_is_that_of_a_simulated_rollout(
     simulated = 60 * model.minimum_minutes()
 
     result = await database.owner.fetchval(
-        "SELECT jobs.minimum_rollout_time($1::jsonb -> 'stages', $2)",
+        "SELECT jobs.minimum_rollout_time($1::jsonb -> 'stages', $2, now())",
         json.dumps(rollout_json(message)),
         [len(stage.devices) for stage in stages],
     )

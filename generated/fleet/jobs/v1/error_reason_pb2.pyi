@@ -258,9 +258,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     EXPIRY_TOO_EARLY: _ErrorReason.ValueType  # 48
-    """The job expires before it starts, or before its rollout can end, even if every device succeeds at
-    once. The message has the arithmetic; `minSeconds` is the shortest time that the rollout can take
-    from now, or from the start of the job. Let the job expire later or never, or shorten the stages.
+    """The job expires before its last device can have started, even if every device succeeds at once:
+    its stages take longer, or its start windows do not open in time. The message has the arithmetic;
+    `minSeconds` is the shortest time that the job can take from its start, or from now if it has
+    started. Let the job expire later or never, shorten the stages, or change the start windows.
 
     Example of an ErrorInfo:
 
@@ -865,9 +866,10 @@ Example of an ErrorInfo:
     }
 """
 EXPIRY_TOO_EARLY: ErrorReason.ValueType  # 48
-"""The job expires before it starts, or before its rollout can end, even if every device succeeds at
-once. The message has the arithmetic; `minSeconds` is the shortest time that the rollout can take
-from now, or from the start of the job. Let the job expire later or never, or shorten the stages.
+"""The job expires before its last device can have started, even if every device succeeds at once:
+its stages take longer, or its start windows do not open in time. The message has the arithmetic;
+`minSeconds` is the shortest time that the job can take from its start, or from now if it has
+started. Let the job expire later or never, shorten the stages, or change the start windows.
 
 Example of an ErrorInfo:
 

@@ -1506,11 +1506,12 @@ class CreateJobRequest(_message.Message):
     """The number of hours until the job expires, when its QUEUED executions become TIMED_OUT.
     Default: 24.
 
-    With a rollout, the default is the shortest time that the rollout can take, rounded up to
-    hours, plus 24, and at most 720. Each stage takes the number of its devices divided
-    by releases_per_minute, plus bake_time, or advance_after if that is shorter. This assumes that
-    every device succeeds at once. If the job expires before that time has passed, the call fails
-    with EXPIRY_TOO_EARLY.
+    With a rollout or start windows, the default is the shortest time until the last device can have
+    started, rounded up to hours, plus 24, and at most 720. Each stage takes the number of its devices
+    divided by releases_per_minute, plus the time until a start window opens, plus bake_time; or
+    advance_after if that is shorter. This assumes that every device succeeds at once. If the job
+    expires before that time has passed, the call fails with EXPIRY_TOO_EARLY. With validate_only,
+    CreateJobResponse.forecast has the arithmetic.
     """
     never_expires: _builtins.bool
     """The job never expires. Must not be combined with expires_in_hours."""
@@ -1757,6 +1758,7 @@ class CreateJobResponse(_message.Message):
     EXECUTION_COUNT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     PREVIEW_FIELD_NUMBER: _builtins.int
+    FORECAST_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job: that of the request, or a generated one."""
     status: Global___Job.Status.ValueType
@@ -1771,6 +1773,10 @@ class CreateJobResponse(_message.Message):
     def preview(self) -> Global___TargetPreview:
         """The devices of the job. Set only with validate_only."""
 
+    @_builtins.property
+    def forecast(self) -> Global___Forecast:
+        """When its devices can start at the earliest. Set only with validate_only."""
+
     def __init__(
         self,
         *,
@@ -1779,14 +1785,108 @@ class CreateJobResponse(_message.Message):
         execution_count: _builtins.int = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         preview: Global___TargetPreview | None = ...,
+        forecast: Global___Forecast | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "preview", b"preview"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "forecast", b"forecast", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_count", b"execution_count", "expires_at", b"expires_at", "job_id", b"job_id", "preview", b"preview", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution_count", b"execution_count", "expires_at", b"expires_at", "forecast", b"forecast", "job_id", b"job_id", "preview", b"preview", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateJobResponse: _TypeAlias = CreateJobResponse  # noqa: Y015
+
+@_typing.final
+class Forecast(_message.Message):
+    """When the devices of a job can start at the earliest: each starts as soon as the rollout and the start
+    windows allow it, and succeeds at once; approvals are given at once. EXPIRY_TOO_EARLY uses the same
+    arithmetic.
+
+    Releases, bake_time and advance_after go on while no start window is open; only starts wait. If the
+    windows are in the time zones of the devices, later stages can take longer than this, because any
+    device can be the next one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_START_AT_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    summary: _builtins.str
+    """The same as a sentence, such as "The last device can start at 2026-12-02T21:00:00Z at the earliest,
+    after 1 d 9 h: stage 0: 20 h for 12,000 devices at 10 per minute + 13 h until a start window opens".
+    """
+    @_builtins.property
+    def last_start_at(self) -> _timestamp_pb2.Timestamp:
+        """The earliest time at which all stages are open and the last device has started."""
+
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageForecast]:
+        """The stages that take time. Without a rollout, stage 0 has all devices."""
+
+    def __init__(
+        self,
+        *,
+        last_start_at: _timestamp_pb2.Timestamp | None = ...,
+        summary: _builtins.str = ...,
+        stages: _abc.Iterable[Global___StageForecast] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_start_at", b"last_start_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_start_at", b"last_start_at", "stages", b"stages", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Forecast: _TypeAlias = Forecast  # noqa: Y015
+
+@_typing.final
+class StageForecast(_message.Message):
+    """How long a stage takes at least."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    RELEASE_TIME_FIELD_NUMBER: _builtins.int
+    WINDOW_TIME_FIELD_NUMBER: _builtins.int
+    BAKE_TIME_FIELD_NUMBER: _builtins.int
+    ENDS_WITH_ADVANCE_AFTER_FIELD_NUMBER: _builtins.int
+    stage: _builtins.int
+    """The index of the stage."""
+    ends_with_advance_after: _builtins.bool
+    """The stage ends with advance_after, because its gate can't be met earlier. The parts are unset."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """The time from its opening to that of the next stage, or to the last start."""
+
+    @_builtins.property
+    def release_time(self) -> _duration_pb2.Duration:
+        """The part of it in which releases_per_minute releases devices."""
+
+    @_builtins.property
+    def window_time(self) -> _duration_pb2.Duration:
+        """The part of it after that, until a start window opens."""
+
+    @_builtins.property
+    def bake_time(self) -> _duration_pb2.Duration:
+        """The part of it after that, for bake_time."""
+
+    def __init__(
+        self,
+        *,
+        stage: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        release_time: _duration_pb2.Duration | None = ...,
+        window_time: _duration_pb2.Duration | None = ...,
+        bake_time: _duration_pb2.Duration | None = ...,
+        ends_with_advance_after: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bake_time", b"bake_time", "duration", b"duration", "release_time", b"release_time", "window_time", b"window_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bake_time", b"bake_time", "duration", b"duration", "ends_with_advance_after", b"ends_with_advance_after", "release_time", b"release_time", "stage", b"stage", "window_time", b"window_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageForecast: _TypeAlias = StageForecast  # noqa: Y015
 
 @_typing.final
 class ListJobsRequest(_message.Message):
@@ -2933,8 +3033,9 @@ class UpdateJobRequest(_message.Message):
         labels and description can be changed in any status: without other fields, the job can also be
         COMPLETED or CANCELED.
 
-        With expires_at, rollout.stages, start_at or start_windows, the call fails with EXPIRY_TOO_EARLY if
-        the job expires before the rest of its rollout can end. See CreateJobRequest.expires_in_hours.
+        With start_at, expires_at, start_windows, window_time_zone or rollout.stages, the call fails with
+        EXPIRY_TOO_EARLY if the job expires before the last device can have started. See
+        CreateJobRequest.expires_in_hours.
         """
 
     @_builtins.property

@@ -1,4 +1,4 @@
--- depends on: apply_rollout_rules, check_active_job_limit, check_device_list, check_time_for_rollout, check_stage_sizes, check_target, create_executions, create_staged_executions, job_states, minimum_rollout_time, preview_targets, target_digest, target_hashes
+-- depends on: apply_rollout_rules, check_active_job_limit, check_device_list, check_time_for_rollout, check_stage_sizes, check_target, create_executions, create_staged_executions, job_states, minimum_rollout_time, preview_targets, queued_time_zones, target_digest, target_hashes
 -- Creates a job and an execution for each targeted device. If the same request, of any user, created the
 -- job before, changes nothing and returns the same result. With p_validate_only, checks the request and
 -- returns what it would do, but writes nothing.
@@ -29,7 +29,9 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     -- The next three only with p_validate_only: see preview_targets.
     device_ids text[],
     overlapping_job_ids text[],
-    target_digest text
+    target_digest text,
+    start_at timestamptz,               -- the earliest time at which an execution can be released
+    minimum_time jsonb                  -- see minimum_rollout_time; NULL: all can start at start_at
 )
 LANGUAGE plpgsql
 -- settings: index
@@ -51,7 +53,8 @@ DECLARE
         CASE WHEN v_has_expiry THEN nullif((p_request -> 'expires_in_hours')::integer, 0)
              ELSE p_default_expires_in_hours END;
     v_expires_at timestamptz := v_start_at + make_interval(hours => v_expires_in_hours);
-    v_minimum_time jsonb;
+    v_start_windows integer[] := translate(p_request ->> 'start_windows', '[]', '{}');
+    v_window_time_zones text[] := ARRAY[p_request ->> 'window_time_zone'];
     v_exists boolean;
     v_job record;
     v_is_deleted boolean;
@@ -130,8 +133,10 @@ BEGIN
     END IF;
 
     IF p_validate_only THEN
-        SELECT v.devices, v.stage_sizes, v.device_ids, v.overlapping_job_ids, v.target_digest
-        INTO execution_count, stage_sizes, device_ids, overlapping_job_ids, target_digest
+        SELECT v.devices, v.stage_sizes, v.device_ids, v.overlapping_job_ids, v.target_digest,
+               coalesce(v.time_zones, v_window_time_zones)
+        INTO execution_count, stage_sizes, device_ids, overlapping_job_ids, target_digest,
+             v_window_time_zones
         FROM jobs.preview_targets(
             p_tenant_id, p_job_id, p_request, p_selector_terms, p_target_device_ids, p_max_targets
         ) v;
@@ -230,12 +235,19 @@ BEGIN
         END IF;
     END IF;
 
-    IF v_rollout IS NOT NULL THEN
-        v_minimum_time := jobs.minimum_rollout_time(v_rollout -> 'stages', stage_sizes);
+    -- Other jobs can end at once.
+    IF v_rollout IS NOT NULL OR v_start_windows IS NOT NULL OR p_validate_only THEN
+        IF v_window_time_zones = '{DEVICE}' THEN
+            v_window_time_zones := jobs.queued_time_zones(p_tenant_id, p_job_id);
+        END IF;
+        minimum_time := jobs.minimum_rollout_time(
+            v_rollout -> 'stages', coalesce(stage_sizes, ARRAY[execution_count]), v_start_at,
+            v_start_windows, v_window_time_zones
+        );
         IF NOT v_has_expiry THEN
             -- 720 is the maximum of a request.
             v_expires_in_hours := least(
-                ceil((v_minimum_time ->> 'seconds')::numeric / 3600) + v_expires_in_hours, 720
+                ceil((minimum_time ->> 'seconds')::numeric / 3600) + v_expires_in_hours, 720
             );
             v_expires_at := v_start_at + make_interval(hours => v_expires_in_hours);
             IF NOT p_validate_only AND v_expires_in_hours <> p_default_expires_in_hours THEN
@@ -245,10 +257,11 @@ BEGIN
             END IF;
         END IF;
         PERFORM jobs.check_time_for_rollout(
-            v_minimum_time, v_expires_in_hours * 3600, v_start_at > v_now
+            minimum_time, v_expires_in_hours * 3600, v_start_at > v_now
         );
     END IF;
     status := CASE WHEN v_start_at > v_now THEN 'SCHEDULED' ELSE 'IN_PROGRESS' END;
+    start_at := v_start_at;
     expires_at := v_expires_at;
     IF NOT p_validate_only THEN
         INSERT INTO jobs.job_progress (tenant_id, job_id, queued)

@@ -1,6 +1,7 @@
--- depends on: check_time_for_rollout, minimum_rollout_time, release_progress_at
--- Raises EXPIRY_TOO_EARLY unless the job starts, and the rest of its rollout can end, before the job
--- expires; assumes that a pause ends now. The job has not expired. The caller holds the job lock and has set the tenant.
+-- depends on: check_time_for_rollout, minimum_rollout_time, queued_time_zones, release_progress_at
+-- Raises EXPIRY_TOO_EARLY unless the job starts, and its last device can start, before the job expires;
+-- assumes that a pause ends now. The job has not expired. The caller holds the job lock and has set the
+-- tenant.
 CREATE OR REPLACE FUNCTION jobs.check_time_for_rest_of_rollout(
     p_tenant_id text, p_job_id text, p_now timestamptz
 ) RETURNS void
@@ -11,11 +12,12 @@ DECLARE
     v_job record;
     v_stages jsonb;
     v_sizes integer[];
-    v_minimum_time jsonb := '{"seconds": 0, "stages": []}';  -- without a rollout
 BEGIN
     -- The times of the open stage stand still during a pause, and before the start.
-    SELECT j.open_stage, extract(epoch FROM j.expires_at - greatest(p_now, j.start_at)) AS seconds_left,
+    SELECT j.open_stage, greatest(p_now, j.start_at) AS start_at,
+           extract(epoch FROM j.expires_at - greatest(p_now, j.start_at)) AS seconds_left,
            coalesce(j.start_at > p_now, false) AS is_scheduled,
+           j.start_windows, p.queued,
            jobs.release_progress_at(j.release_end, j.release_base, j.release_rate, j.release_since,
                                     j.paused_at, p_now) AS released,
            greatest(extract(epoch FROM least(j.paused_at, p_now) - s.active_since), 0)
@@ -25,19 +27,28 @@ BEGIN
            END AS met_seconds
     INTO v_job
     FROM jobs.jobs j
+    JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
     LEFT JOIN jobs.job_stages s
         ON s.tenant_id = j.tenant_id AND s.job_id = j.job_id AND s.stage = j.open_stage
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
-    IF v_job.open_stage IS NOT NULL THEN
+    IF v_job.open_stage IS NULL THEN
+        v_sizes := ARRAY[v_job.queued];
+    ELSE
         SELECT jsonb_agg(to_jsonb(s) ORDER BY s.stage),
                array_agg(s.last_rank - s.first_rank + 1 ORDER BY s.stage)
         INTO v_stages, v_sizes
         FROM jobs.job_stages s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
-        v_minimum_time := jobs.minimum_rollout_time(
-            v_stages, v_sizes, v_job.open_stage, v_job.released, v_job.open_seconds,
-            v_job.met_seconds
-        );
     END IF;
-    PERFORM jobs.check_time_for_rollout(v_minimum_time, v_job.seconds_left, v_job.is_scheduled);
+    PERFORM jobs.check_time_for_rollout(
+        jobs.minimum_rollout_time(
+            v_stages, v_sizes, v_job.start_at, v_job.start_windows,
+            CASE WHEN v_job.start_windows IS NOT NULL THEN
+                jobs.queued_time_zones(p_tenant_id, p_job_id)
+            END,
+            coalesce(v_job.open_stage, 0), coalesce(v_job.released, 0),
+            coalesce(v_job.open_seconds, 0), v_job.met_seconds
+        ),
+        v_job.seconds_left, v_job.is_scheduled
+    );
 END $$;

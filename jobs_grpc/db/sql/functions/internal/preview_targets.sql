@@ -15,7 +15,8 @@ CREATE OR REPLACE FUNCTION jobs.preview_targets(
     OUT stage_sizes integer[],  -- NULL: no rollout
     OUT device_ids text[],
     OUT overlapping_job_ids text[],
-    OUT target_digest text
+    OUT target_digest text,
+    OUT time_zones text[]       -- of the devices; NULL: they do not matter
 )
 LANGUAGE plpgsql STABLE
 -- settings: index, merge join, no parallel query, no jit
@@ -33,7 +34,13 @@ BEGIN
                jobs.target_digest(
                    coalesce(sum(c.devices), 0)::bigint, sum(c.first_sum), sum(c.second_sum)
                ),
-               ARRAY(SELECT t.device_id FROM targets t ORDER BY t.device_id LIMIT 20)
+               ARRAY(SELECT t.device_id FROM targets t ORDER BY t.device_id LIMIT 20),
+               CASE WHEN $3 THEN ARRAY(
+                   SELECT DISTINCT coalesce(d.time_zone, 'UTC')
+                   FROM targets t
+                   LEFT JOIN jobs.devices d
+                       ON d.tenant_id = $1 AND d.device_id = t.device_id
+               ) END
         FROM (
             SELECT t.claim, count(*) AS devices,
                    sum(t.hashes[1]) AS first_sum, sum(t.hashes[2]) AS second_sum
@@ -47,8 +54,8 @@ BEGIN
         $query$,
         jobs.target_query(p_tenant_id, p_request, p_selector_terms, p_max_targets)
     )
-    INTO devices, v_claims, v_claimed, target_digest, device_ids
-    USING p_tenant_id, p_target_device_ids;
+    INTO devices, v_claims, v_claimed, target_digest, device_ids, time_zones
+    USING p_tenant_id, p_target_device_ids, p_request ->> 'window_time_zone' = 'DEVICE';
 
     IF devices > p_max_targets THEN
         PERFORM jobs.raise_error('TOO_MANY_TARGETS');
