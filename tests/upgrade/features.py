@@ -4,13 +4,13 @@ A release adds its new statuses and settings to `create_features`; those that th
 knows too do no harm.
 """
 
-import time
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 import grpc
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.duration_pb2 import Duration
 
 from tests.chaos.history import History
 from tests.chaos.system import System
@@ -33,9 +33,20 @@ _APPROVED = pb.Rollout(
         pb.Stage(remainder=True),
     ]
 )
-# Paused by an operator and by a failure criterion, and not started.
-_NOT_STARTABLE = ("paused", "tripped", "scheduled", "scheduled-stages")
-_TOMORROW = Timestamp(seconds=int(time.time()) + 24 * 3600)
+# Paused by an operator, by a failure criterion, or not due: no device may start an execution.
+_NOT_STARTABLE = ("paused", "tripped", "scheduled", "scheduled-stages", "windowed")
+# The device whose next attempt waits for its backoff.
+_WAITING = DEVICES[1]
+_POLICY = pb.RetryPolicy(
+    rules=[
+        pb.RetryRule(
+            max_attempts=3,
+            # The backoff is random: it is shorter than this test with a probability of 1 in 10,000.
+            initial_backoff=Duration(seconds=7 * 24 * 3600),
+            max_backoff=Duration(seconds=7 * 24 * 3600),
+        )
+    ]
+)
 _CRITERION = pb.FailureCriterion(count=1, failure_codes=["E1"])
 
 
@@ -52,6 +63,7 @@ async def add_devices(system: System) -> None:
 async def create_features(system: System, server: int) -> list[str]:
     """Create a job with each feature on a server. Return their ids."""
     jobs = system.jobs(server)
+    now = datetime.now(UTC)
     requests: dict[str, dict[str, Any]] = {
         "staged": {"rollout": _STAGED},
         "approved": {"rollout": _APPROVED},
@@ -59,8 +71,21 @@ async def create_features(system: System, server: int) -> list[str]:
         "paused": {},
         "tripped": {"failure_criteria": [_CRITERION]},
         "canceled": {"rollout": _STAGED},
-        "scheduled": {"start_at": _TOMORROW},
-        "scheduled-stages": {"start_at": _TOMORROW, "rollout": _STAGED},
+        "scheduled": {"start_at": now + timedelta(days=1)},
+        "scheduled-stages": {"start_at": now + timedelta(days=1), "rollout": _STAGED},
+        # On another day of the week.
+        "windowed": {
+            "start_windows": [
+                pb.StartWindow(
+                    days=[pb.StartWindow.Day.values()[(now + timedelta(days=3)).isoweekday()]],
+                    start_time="12:00",
+                    duration=Duration(seconds=3600),
+                )
+            ],
+            "never_expires": True,
+        },
+        "retried": {"retry_policy": _POLICY, "never_expires": True},
+        "urgent": {"priority": pb.Job.HIGH},
     }
     for job_id, fields in requests.items():
         request = pb.CreateJobRequest(
@@ -69,12 +94,13 @@ async def create_features(system: System, server: int) -> list[str]:
         await jobs.CreateJob(request, metadata=_operator())
     await jobs.PauseJob(pb.PauseJobRequest(job_id="paused", reason="wait"), metadata=_operator())
     await jobs.CancelJob(pb.CancelJobRequest(job_id="canceled"), metadata=_operator())
-    await system.devices(server).UpdateExecution(
-        device_pb.UpdateExecutionRequest(
-            job_id="tripped", status=pb.JobExecution.FAILED, failure_code="E1"
-        ),
-        metadata=_device(DEVICES[0]),
-    )
+    for job_id, device in (("tripped", DEVICES[0]), ("retried", _WAITING)):
+        await system.devices(server).UpdateExecution(
+            device_pb.UpdateExecutionRequest(
+                job_id=job_id, status=pb.JobExecution.FAILED, failure_code="E1"
+            ),
+            metadata=_device(device),
+        )
     return list(requests)
 
 
@@ -164,15 +190,19 @@ async def _make(history: History, server: int, call: Any, request: Any, metadata
             await result.read()
             result.cancel()
         else:
-            await result
-        if method == "StartExecution" and request.job_id in _NOT_STARTABLE:
-            history.add_violation(
-                "a device started a job that is paused or scheduled", f"{request}"
-            )
+            _check_not_started(history, method, await result, dict(metadata).get("x-device-id"))
     except grpc.aio.AioRpcError as e:
         if e.code() in _FORBIDDEN:
             text = f"{method} on server {server}: {request}: {e.code().name} {e.details()}"
             history.add_violation("a server does not serve what another version created", text)
+
+
+def _check_not_started(history: History, method: str, response: Any, device: str | None) -> None:
+    if method not in ("StartExecution", "StartNextExecution"):
+        return
+    job_id = response.execution.job_id
+    if job_id in _NOT_STARTABLE or (job_id, device) == ("retried", _WAITING):
+        history.add_violation("a device started what is not due", f"{method}: {response}")
 
 
 def _operator() -> list[tuple[str, str]]:
