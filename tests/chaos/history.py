@@ -37,6 +37,8 @@ class History:
     """Acknowledged cancels, with the times at which the clients got the responses."""
     paused: dict[Job, datetime] = field(default_factory=dict)
     """The same for pauses of jobs that no client resumes, cancels or deletes."""
+    shut: dict[Job, datetime] = field(default_factory=dict)
+    """The same for jobs whose start windows no client opens again."""
     deleted: set[Job] = field(default_factory=set)
     """Jobs that a client tried to delete, with or without success."""
     removed: set[Job] = field(default_factory=set)
@@ -66,7 +68,7 @@ class History:
         return [f"{at:8.3f} s  {event}" for at, name, event in self._events if name == subject]
 
     def add_stop(self, stops: dict[Job, datetime], tenant: str, job_id: str) -> None:
-        """Record an acknowledged cancel or pause. Nothing may start after the first one."""
+        """Record an acknowledged stop of a job. Nothing may start after the first one."""
         stops.setdefault((tenant, job_id), datetime.now(UTC))
 
     def add_violation(self, kind: str, example: str) -> None:
@@ -127,6 +129,7 @@ class History:
             "jobs": len(self.created),
             "cancels": len(self.canceled),
             "pauses": len(self.paused),
+            "closed windows": len(self.shut),
             "deletes": len(self.removed),
             "reports": len(self.reported),
         }

@@ -30,6 +30,22 @@ _WRONG_STAGE_COUNTS = f"""
     ) counted ON true
     WHERE row({_STORED})::text <> counted.counts::text
 """
+# An attempt has failed, and the next one has not ended.
+_RETRYING = "e.failed_at IS NOT NULL AND e.status IN ('QUEUED', 'IN_PROGRESS')"
+_WRONG_RETRYING = f"""
+    SELECT s.tenant_id, s.job_id, s.stored, counted.executions
+    FROM (
+        SELECT tenant_id, job_id, NULL::smallint AS stage, retrying AS stored
+        FROM jobs.job_progress
+        UNION ALL SELECT tenant_id, job_id, stage, retrying FROM jobs.job_stages
+    ) s
+    JOIN LATERAL (
+        SELECT count(*) AS executions FROM jobs.job_executions e
+        WHERE e.tenant_id = s.tenant_id AND e.job_id = s.job_id
+          AND (s.stage IS NULL OR e.stage = s.stage) AND {_RETRYING}
+    ) counted ON true
+    WHERE s.stored <> counted.executions
+"""
 _WITHOUT_PENDING = """
     SELECT j.tenant_id, j.job_id FROM jobs.jobs j
     WHERE j.status = 'IN_PROGRESS' AND NOT EXISTS (
@@ -46,6 +62,13 @@ _STARTED_AFTER_STOP = """
     JOIN jobs.job_executions e USING (tenant_id, job_id)
     WHERE (j.status = 'IN_PROGRESS' AND e.started_at > j.paused_at)
        OR e.started_at > j.canceled_at
+"""
+# Starts lock the job and read the time after that, so this holds exactly.
+_STARTED_TOO_EARLY = """
+    SELECT j.tenant_id, j.job_id, e.device_id, e.started_at, j.start_at, e.not_before
+    FROM jobs.jobs j
+    JOIN jobs.job_executions e USING (tenant_id, job_id)
+    WHERE e.started_at < j.start_at OR e.started_at < e.not_before
 """
 _LAST_STARTS = """
     SELECT tenant_id, job_id, max(started_at) AS started_at FROM (
@@ -103,6 +126,7 @@ async def check_limits(system: System, history: History) -> list[Job]:
         for sql, kind in (
             (_TOO_MANY_IN_PROGRESS, "too many executions in progress"),
             (_STARTED_AFTER_STOP, "an execution started after a pause or a cancel"),
+            (_STARTED_TOO_EARLY, "an execution started before its job or its backoff ended"),
         ):
             for row in await owner.fetch(sql):
                 history.add_violation(kind, f"{dict(row)}")
@@ -125,7 +149,7 @@ async def check_stored(system: System, history: History, late_after: float) -> l
         wrong += await _check_starts(owner, history)
         wrong += await check_limits(system, history)
         await _check_deadlines(owner, history, late_after, "expired jobs", _EXPIRE)
-        for sql in (_WRONG_JOB_COUNTS, _WRONG_STAGE_COUNTS):
+        for sql in (_WRONG_JOB_COUNTS, _WRONG_STAGE_COUNTS, _WRONG_RETRYING):
             for row in await owner.fetch(sql):
                 history.add_violation("counts differ from a recount", f"{dict(row)}")
                 wrong.append((row["tenant_id"], row["job_id"]))
@@ -225,7 +249,7 @@ async def _check_reports(owner: asyncpg.Connection, history: History) -> list[Jo
 async def _check_starts(owner: asyncpg.Connection, history: History) -> list[Job]:
     """Check that nothing started after a client had got the response to a pause or a cancel."""
     wrong = []
-    stops = history.paused | history.canceled
+    stops = history.paused | history.canceled | history.shut
     for row in await owner.fetch(_LAST_STARTS):
         job = row["tenant_id"], row["job_id"]
         if job in stops and row["started_at"] > stops[job]:

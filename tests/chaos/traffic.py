@@ -4,12 +4,14 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
 import httpx
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 
 from jobs_grpc.client import DeviceClient, JobsError, RetryPolicy
 from jobs_grpc.client.errors import from_rpc_error
@@ -23,6 +25,8 @@ _MAX_OPEN_JOBS = 12  # of each operator
 _SHORT_DEADLINE_SHARE = 0.05  # The share of calls that have a very short deadline.
 _FINAL = ("SUCCEEDED", "SUCCEEDED", "SUCCEEDED", "FAILED", "REJECTED")
 _STATUS = pb.JobExecution.Status
+_A_DAY = Duration(seconds=24 * 3600)
+_OPEN = pb.StartWindow(start_time="00:00", duration=_A_DAY)
 _ACTIONS = (pb.FailureCriterion.PAUSE, pb.FailureCriterion.PAUSE, pb.FailureCriterion.CANCEL)
 
 
@@ -92,12 +96,15 @@ class Traffic:
             await self._create(server, tenant, rng)
         elif (job_id := rng.choice(jobs)).startswith("keep"):
             await self._pause_permanently(server, tenant, job_id, rng)
+        elif job_id.startswith("shut"):
+            await self._shut(server, tenant, job_id, rng)
         else:
             actions = {
                 self._cancel: 3,
                 self._pause: 2,
                 self._open_stage: 2,
                 self._update: 1,
+                self._change_windows: 3,
                 self._retry: 3,
                 self._cancel_execution: 3,
                 self._delete: 1,
@@ -107,10 +114,14 @@ class Traffic:
         await asyncio.sleep(rng.uniform(0, 0.05))
 
     async def _create(self, server: int, tenant: str, rng: random.Random) -> None:
-        # A job named keep-… is paused and never resumed.
-        kind = "keep" if rng.random() < 0.1 else "job"
+        # A job named keep-… is paused and never resumed. The start windows of a job named shut-…
+        # are closed and never opened again.
+        (kind,) = rng.choices(("job", "keep", "shut"), weights=(8, 1, 1))
         job_id = f"{kind}-{next(self._numbers)}"
         request = _random_job(job_id, rng)
+        if kind == "shut":
+            request.start_windows.append(_OPEN)
+            request.never_expires = True
         # Each call has the same id, so a repeated call returns the existing job.
         for _ in range(20):
             response, reason = await self._call(server, request, tenant, job_id, rng)
@@ -168,6 +179,26 @@ class Traffic:
         request.failure_criteria.add(percent=rng.randint(20, 60), min_finished=5)
         request.update_mask.paths.append("failure_criteria")
         await self._call(server, request, tenant, job_id, rng)
+
+    async def _change_windows(
+        self, server: int, tenant: str, job_id: str, rng: random.Random
+    ) -> None:
+        """Open or close the start windows of a job. Another operator soon changes them again."""
+        request = pb.UpdateJobRequest(job_id=job_id)
+        request.start_windows.append(_OPEN if rng.random() < 0.6 else _closed_window())
+        # It can be later than the expiry until the window opens.
+        request.update_mask.paths.extend(("start_windows", "expires_at"))
+        await self._call(server, request, tenant, job_id, rng)
+
+    async def _shut(self, server: int, tenant: str, job_id: str, rng: random.Random) -> None:
+        request = pb.UpdateJobRequest(job_id=job_id, start_windows=[_closed_window()])
+        request.update_mask.paths.append("start_windows")
+        response, reason = await self._call(server, request, tenant, job_id, rng)
+        if response is not None:
+            self._history.add_stop(self._history.shut, tenant, job_id)
+            self._history.note(job_id, "start windows closed")
+        if response is not None or reason == "JOB_NOT_UPDATABLE":
+            self._forget(tenant, job_id)
 
     async def _retry(self, server: int, tenant: str, job_id: str, rng: random.Random) -> None:
         request = pb.RetryExecutionsRequest(
@@ -358,4 +389,22 @@ def _random_job(job_id: str, rng: random.Random) -> pb.CreateJobRequest:
     if rng.random() < 0.4:
         action = rng.choice(_ACTIONS)
         request.failure_criteria.add(percent=rng.randint(20, 60), min_finished=5, action=action)
+    if rng.random() < 0.3:
+        request.start_at.FromDatetime(datetime.now(UTC) + timedelta(seconds=rng.uniform(0, 4)))
+    if rng.random() < 0.3:
+        # The other final statuses are random, too, so most failures recover.
+        request.retry_policy.rules.add(
+            max_attempts=rng.randint(2, 4),
+            initial_backoff=Duration(seconds=1),
+            max_backoff=Duration(seconds=2),
+        )
+    request.priority = rng.choice((pb.Job.LOW, pb.Job.NORMAL, pb.Job.HIGH))
     return request
+
+
+def _closed_window() -> pb.StartWindow:
+    """A window that opens on another day of the week."""
+    day = datetime.now(UTC) + timedelta(days=3)
+    return pb.StartWindow(
+        days=[pb.StartWindow.Day.values()[day.isoweekday()]], start_time="12:00", duration=_A_DAY
+    )
