@@ -174,6 +174,7 @@ test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check
 	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS=--quick,echo 'Without h2load, make bench is not tested.')
 	@$(MAKE) --no-print-directory bench-rollouts ARGS=--quick
 	@$(MAKE) --no-print-directory bench-devices ARGS=--quick
+	@$(MAKE) --no-print-directory bench-schedules ARGS=--quick
 	@$(MAKE) --no-print-directory bench-soak ARGS=--quick
 	@$(MAKE) --no-print-directory bench-herd ARGS=--quick
 	@$(MAKE) --no-print-directory bench-tenants ARGS=--quick
@@ -221,6 +222,10 @@ bench-rollouts: $(READY) ## Measure what rollouts cost, up to a million devices 
 .PHONY: bench-devices
 bench-devices: $(READY) ## Measure selectors, lists and changes of a million devices (4 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.devices $(ARGS)
+
+.PHONY: bench-schedules
+bench-schedules: $(READY) ## Compare the cost of calls with the commit before start times, windows and retries (5 minutes; ARGS=--page keeps the figures)
+	@PYTHONPATH=generated $(BIN)/python -m bench.schedules $(ARGS)
 
 .PHONY: bench-scale-out
 bench-scale-out: $(READY) ## Compare calls on running databases, such as PostgreSQL and Citus (half a minute each; ARGS="--owner NAME NAME=URL …")
