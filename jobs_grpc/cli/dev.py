@@ -104,7 +104,7 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
             f"Groups:  {', '.join(DEMO_GROUPS)}",
             f"Data:    {cluster.data_dir}",
             f"SQL:     psql {shlex.quote(cluster.dsn(_DATABASE))}",
-            f"Log:     messages of level {config.log.level} or higher (each call: JOBS_LOG_LEVEL=INFO)",
+            f"Log:     level {config.log.level} and higher (JOBS_LOG_LEVEL=INFO logs each call)",
             *([f"Metrics: http://{metrics}/metrics"] if (metrics := config.metrics.listen) else []),
             "",
             *_example_commands(address, config),
