@@ -84,13 +84,20 @@ def test_each_sqlstate_becomes_its_exception() -> None:
         "JB004": {"deleted": True},
         "JB016": stages | {"etag": "1"},
         "JB020": stages | {"cause": "FINISHED"},
-        "JB022": {"stage": 1, "open_stage": 0, "last_stage": 1},
+        "JB022": {"stage": 1, "open_stage": 0, "last_stage": 1, "is_started": True},
+        "JB023": {"changes_start": False},
         "JB024": {"problem": "must not change"},
         "JB026": {"group_id": "g", "selector": None},
         "JB031": {"device_ids": ["d"], "count": 1},
         "JB034": {"failed_in": None},
         "JB035": {"device_count": "1", "expected_count": "2"},
-        "JB027": {"seconds": 2, "seconds_left": 1, "stages": [], "stage_count": 0},
+        "JB027": {
+            "seconds": 2,
+            "seconds_left": 1,
+            "stages": [],
+            "stage_count": 0,
+            "is_scheduled": False,
+        },
     }
 
     assert sorted(BY_SQLSTATE) == [f"JB{number:03}" for number in range(1, len(BY_SQLSTATE) + 1)]

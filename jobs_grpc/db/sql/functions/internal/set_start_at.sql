@@ -7,10 +7,14 @@ CREATE OR REPLACE FUNCTION jobs.set_start_at(
 LANGUAGE plpgsql
 -- settings: lookup
 AS $$
+DECLARE
+    v_expires_at timestamptz;
 BEGIN
+    SELECT j.expires_at + (p_start_at - j.start_at) INTO v_expires_at
+    FROM jobs.jobs j
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     UPDATE jobs.jobs j
-    SET start_at = p_start_at, release_since = p_start_at,
-        expires_at = j.expires_at + (p_start_at - j.start_at)
+    SET start_at = p_start_at, release_since = p_start_at, expires_at = v_expires_at
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
 
     UPDATE jobs.job_stages s
