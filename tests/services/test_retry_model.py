@@ -124,8 +124,8 @@ MISTAKES = {
     ),
     "attempt can start after the expiry": (
         "apply_retry_policies",
-        "jobs.is_expired_at(v_job.expires_at, next.not_before)",
-        "jobs.is_expired_at(v_job.expires_at, p_now)",
+        "next.not_before, v_job.start_windows",
+        "NULL, v_job.start_windows",
     ),
     "canceled job retries": ("apply_retry_policies", "NOT v_job.is_canceled AND", ""),
     "RetryExecutions leaves waiting devices": (

@@ -31,6 +31,14 @@ async def longest_backoff(database: Database) -> AsyncIterator[None]:
         yield
 
 
+async def windows_around_now(database: Database, *, minutes: int) -> list[pb.StartWindow]:
+    """A start window that opened a minute ago or less, for a job in UTC."""
+    now = await database.owner.fetchval("SELECT jobs.clock_time() AT TIME ZONE 'UTC'")
+    window = pb.StartWindow(start_time=now.strftime("%H:%M"))
+    window.duration.seconds = minutes * 60
+    return [window]
+
+
 class Job:
     """The job "j" of all devices of a tenant, with a retry policy."""
 
@@ -151,6 +159,8 @@ async def test_device_starts_the_next_attempt_after_the_backoff(job: Job) -> Non
 
     assert await device.start_next() is None
     assert not (await device.pending()).executions
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_NOT_DUE"):
+        await device.start("j")
 
     await job.wait_for_backoff()
     started = await device.start_next()
@@ -303,6 +313,19 @@ async def test_failure_is_final_if_the_attempt_could_start_only_after_the_expiry
 
     assert (await job.device().get("j")).status == FAILED
     assert (await job.get()).retrying_count == 0
+
+
+async def test_failure_is_final_if_no_start_window_opens_before_the_expiry(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    windows = await windows_around_now(database, minutes=20)
+    job = await create(
+        database, server, operator, rule(initial=1200), expires_in_hours=1, start_windows=windows
+    )
+
+    await job.fail(1)
+
+    assert (await job.device().get("j")).status == FAILED
 
 
 async def test_expiry_ends_attempts_that_wait(job: Job) -> None:

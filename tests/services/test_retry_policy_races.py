@@ -25,7 +25,7 @@ E = pb.JobExecution
 _TIME_OUT = "SELECT jobs.time_out_executions($1, 'j', '{d00001}', 1000)"
 _RETRY = "SELECT * FROM jobs.retry_executions($1, 'j', '{FAILED,TIMED_OUT}', NULL, false, NULL)"
 _CANCEL = "SELECT jobs.cancel_job($1, 'j', 'r', false)"
-_LOCK = "SELECT jobs.lock_job($1, 'j')"
+_LOCK = "SELECT FROM jobs.lock_job($1, 'j')"
 
 
 @pytest.fixture(autouse=True)

@@ -80,5 +80,5 @@ WHERE j.tenant_id = e.tenant_id
       e.status = 'IN_PROGRESS'
       OR j.paused_at IS NULL AND NOT jobs.is_held_at(
           e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, NULL, jobs.now()
-      ) AND (e.not_before IS NULL OR e.not_before <= jobs.now())
+      )
   );

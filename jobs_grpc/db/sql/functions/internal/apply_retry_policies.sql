@@ -1,4 +1,4 @@
--- depends on: count_retrying, count_stage_changes, exceeds_retry_budget, is_expired_at, released_at, retry_delay, retry_rule, uncount_failures
+-- depends on: count_retrying, count_stage_changes, due_at, exceeds_retry_budget, is_expired_at, released_at, retry_delay, retry_rule, uncount_failures
 -- Queues the next attempt of executions that have just failed, if the retry policy of their job says so.
 -- Also keeps one failure per device counted: a device counts as failed from its first failure, and that
 -- of its last attempt replaces the one before, until an attempt succeeds. The caller holds the job
@@ -25,6 +25,7 @@ BEGIN
         ) u
         CROSS JOIN LATERAL (
             SELECT j.job_id, j.retry_policy, j.expires_at, j.canceled_at IS NOT NULL AS is_canceled,
+                   j.start_windows, j.window_time_zone,
                    jobs.released_at(
                        j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
                        p_now
@@ -52,13 +53,19 @@ BEGIN
                 SELECT u.n, u.stored_status AS old_status, e.*, next.not_before,
                        coalesce(
                            NOT v_job.is_canceled AND e.retries + 1 < next.max_attempts
-                           AND NOT jobs.is_expired_at(v_job.expires_at, next.not_before),
+                           AND NOT jobs.is_expired_at(
+                               v_job.expires_at,
+                               jobs.due_at(
+                                   next.not_before, v_job.start_windows,
+                                   coalesce(v_job.window_time_zone, e.time_zone, 'UTC'), p_now
+                               )
+                           ),
                            false
                        ) AS needs_retry
                 FROM unnest(p_updates) u
                 CROSS JOIN LATERAL (
                     SELECT e.ctid AS row_id, e.device_id, e.stage, e.status, e.failure_code,
-                           e.failed_status, e.failed_code, e.failed_at, e.retries
+                           e.failed_status, e.failed_code, e.failed_at, e.retries, e.time_zone
                     FROM jobs.job_executions e
                     WHERE e.tenant_id = p_tenant_id AND e.job_id = v_job.job_id
                       AND e.device_id = u.device_id
