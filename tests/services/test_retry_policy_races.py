@@ -72,6 +72,15 @@ def uncommitted_report(database: Database, device: Device, status: str, number: 
     )
 
 
+async def fetch_value(database: Database, sql: str, *args: object) -> Any:
+    """Run a statement in a session of its own and return its value."""
+    session = await asyncpg.connect(database.owner_dsn)
+    try:
+        return await session.fetchval(sql, *args)
+    finally:
+        await session.close()
+
+
 async def waiting(database: Database, call: Awaitable[Any]) -> "asyncio.Task[Any]":
     """Start a call and return when it waits for the job lock."""
     task = asyncio.ensure_future(call)
@@ -166,7 +175,7 @@ async def test_timeout_after_the_failure_of_its_attempt_changes_nothing(
     await database.make_overdue(operator.tenant, "j")
 
     async with uncommitted_report(database, device, "FAILED", 1):
-        time_out = await waiting(database, database.owner.fetchval(_TIME_OUT, operator.tenant))
+        time_out = await waiting(database, fetch_value(database, _TIME_OUT, operator.tenant))
     assert await time_out == 0
 
     assert await attempts(operator) == [(2, "QUEUED"), (1, "FAILED")]
