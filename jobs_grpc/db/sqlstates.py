@@ -60,6 +60,13 @@ class StartOutOfRange(InvalidField, sqlstate="JB036"):
         super().__init__([Violation("start_at", problem)])
 
 
+class ZoneNotAllowed(InvalidField, sqlstate="JB038"):
+    """The job can't have this window_time_zone."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__([Violation("window_time_zone", f"window_time_zone {detail}")])
+
+
 class TooManyLabels(InvalidField, sqlstate="JB033"):
     """With the labels that it has, a device of UpdateDevices would have more than 32."""
 

@@ -27,14 +27,15 @@ _VALUES = (
     "failure_codes",
     "stages",
     "end_causes",
+    "time_zones",
 )
 _STATUS = _VALUES.index("statuses")
-_TIMES = ("queued_ats", "started_ats", "last_updated_ats", "times_out_ats")
+_TIMES = ("queued_ats", "started_ats", "last_updated_ats", "times_out_ats", "not_befores")
 
 # Upper bound for the bytes of an execution in a page, without the contents of device_id,
-# status_details and failure_code: four timestamps, five numbers, and the tags and lengths of all
-# fields.
-_OVERHEAD_BYTES = 108
+# status_details, failure_code and time_zone: five timestamps, five numbers, and the tags and
+# lengths of all fields.
+_OVERHEAD_BYTES = 128
 
 
 async def append_executions(
@@ -77,6 +78,7 @@ async def append_executions(
                     _OVERHEAD_BYTES
                     + execution.status_details.ByteSize()
                     + len(execution.failure_code.encode())
+                    + len(execution.time_zone)
                 )
                 values = new_values
             _change_times(execution, times, new_times)
@@ -111,7 +113,7 @@ def _executions(row: Row) -> Iterable[tuple[str, tuple[Any, ...], tuple[Any, ...
 
 def _change_values(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
     """Set the fields of _VALUES that differ."""
-    status, details, number, version, failure_code, stage, end_cause = new
+    status, details, number, version, failure_code, stage, end_cause, time_zone = new
     if status != old[0]:
         execution.status = EXECUTION_STATUS_NUMBERS.get(status, JobExecution.STATUS_UNSPECIFIED)
     if details != old[1]:
@@ -137,11 +139,13 @@ def _change_values(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any
             execution.ClearField("end_cause")
         else:
             execution.end_cause = number
+    if time_zone != old[7]:
+        execution.time_zone = time_zone or ""
 
 
 def _change_times(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
     """Set the fields of _TIMES that differ."""
-    queued_at, started_at, last_updated_at, times_out_at = new
+    queued_at, started_at, last_updated_at, times_out_at, not_before = new
     if queued_at != old[0]:
         if queued_at is None:
             execution.ClearField("queued_at")
@@ -162,6 +166,11 @@ def _change_times(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any,
             execution.ClearField("times_out_at")
         else:
             set_timestamp(execution.times_out_at, times_out_at)
+    if not_before != old[4]:
+        if not_before is None:
+            execution.ClearField("not_before")
+        else:
+            set_timestamp(execution.not_before, not_before)
 
 
 def _append_copies(

@@ -51,6 +51,7 @@ from jobs_grpc.services.row_conversions import (
     execution_fields,
     execution_fields_with_job_id,
     job_fields,
+    opening_fields,
     optional_or,
     timestamp_fields,
     to_pg_micros,
@@ -195,7 +196,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         row = await self._store.get_job(
             current_principal().tenant_id, job_id=request.job_id, executions_limit=limit + 1
         )
-        response = pb.GetJobResponse(job=job_details_fields(row))
+        response = pb.GetJobResponse(job=job_details_fields(row) | opening_fields(row))
         job = response.job
         if await append_executions(job, row, limit, self._pause, used_bytes=job.ByteSize()):
             job.next_executions_page_token = page_token(

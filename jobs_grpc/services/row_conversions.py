@@ -97,6 +97,14 @@ def job_fields(row: Row) -> MessageFields:
     return fields
 
 
+def opening_fields(row: Row) -> MessageFields:
+    """The fields of a Job that only GetJob fills, from a row of jobs.job_page."""
+    return {
+        "is_window_open": row["is_window_open"],
+        "next_openings": [timestamp_fields(at) for at in row["next_openings"] or ()],
+    }
+
+
 def _failed_in_fields(json_text: str | None) -> MessageFields:
     """The fields of a FailedIn, from the JSON of targets.failed_in_json."""
     if json_text is None:
@@ -173,6 +181,8 @@ def execution_fields(row: Row) -> MessageFields:
         "failure_code": row["failure_code"],
         "stage": row["stage"],
         "end_cause": END_CAUSE_NUMBERS.get(row["end_cause"]),
+        "not_before": timestamp_fields(row["not_before"]),
+        "time_zone": row["time_zone"],
     }
 
 

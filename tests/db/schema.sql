@@ -339,7 +339,7 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
         END AS not_before,
         CASE
             WHEN ((j.start_windows IS NOT NULL) AND (j.window_time_zone IS NULL)) THEN COALESCE(e.time_zone, 'UTC'::text)
-            ELSE ''::text
+            ELSE NULL::text
         END AS time_zone
    FROM ((jobs.job_executions e
      JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
@@ -360,6 +360,8 @@ CREATE VIEW jobs.execution_page WITH (security_invoker='true') AS
     NULL::text[] AS failure_codes,
     NULL::smallint[] AS stages,
     NULL::text[] AS end_causes,
+    NULL::timestamp with time zone[] AS not_befores,
+    NULL::text[] AS time_zones,
     NULL::timestamp with time zone AS job_created_at
   WHERE false;
 
@@ -376,6 +378,8 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     p.failure_codes,
     p.stages,
     p.end_causes,
+    p.not_befores,
+    p.time_zones,
     p.job_created_at,
     d.rollout_details,
     d.tenant_id,
@@ -420,7 +424,9 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     d.retry_policy,
     d.priority,
     d.retrying_count,
-    d.is_retry_budget_exhausted
+    d.is_retry_budget_exhausted,
+    NULL::boolean AS is_window_open,
+    NULL::timestamp with time zone[] AS next_openings
    FROM (jobs.execution_page p
      CROSS JOIN jobs.job_details d);
 

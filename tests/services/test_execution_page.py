@@ -30,6 +30,8 @@ COLUMNS = {
     "failure_code": "failure_codes",
     "stage": "stages",
     "end_cause": "end_causes",
+    "not_before": "not_befores",
+    "time_zone": "time_zones",
 }
 
 # Of each column, values whose encodings have different sizes.
@@ -47,6 +49,8 @@ VALUES: dict[str, list[Any]] = {
     "failure_code": [None, "", "E1", "x" * 64],
     "stage": [None, 0, 99],
     "end_cause": [None, "DEVICE", "EXECUTION_CANCELED", "LOST"],  # nor does it know LOST
+    "not_before": TIMES,
+    "time_zone": [None, "UTC", "America/Argentina/ComodRivadavia"],
 }
 
 

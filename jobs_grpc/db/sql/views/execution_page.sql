@@ -18,5 +18,7 @@ SELECT
     NULL::text[] AS failure_codes,
     NULL::smallint[] AS stages,
     NULL::text[] AS end_causes,
+    NULL::timestamptz[] AS not_befores,
+    NULL::text[] AS time_zones,
     NULL::timestamptz AS job_created_at
 WHERE false;

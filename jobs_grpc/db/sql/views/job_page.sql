@@ -1,6 +1,10 @@
 -- depends on: execution_page, job_details
 -- A job with a page of its executions: the type of the row that get_job returns. The view has no rows.
 CREATE OR REPLACE VIEW jobs.job_page WITH (security_invoker = true) AS
-SELECT p.*, d.*
+SELECT
+    p.*,
+    d.*,
+    NULL::boolean AS is_window_open,
+    NULL::timestamptz[] AS next_openings
 FROM jobs.execution_page p
 CROSS JOIN jobs.job_details d;

@@ -1,5 +1,6 @@
--- depends on: job_page
--- Returns a job and the first page of its executions, both from one snapshot.
+-- depends on: is_window_open, job_page, next_openings
+-- Returns a job and the first page of its executions, both from one snapshot, whether a start window is
+-- open, and the next seven openings. The last two are NULL if each execution has its own time zone.
 --
 -- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_job(
@@ -13,7 +14,13 @@ BEGIN
     PERFORM jobs.set_read_time(jobs.clock_time());
 
     RETURN QUERY
-    SELECT e.*, s.created_at, s.*
+    SELECT e.*, s.created_at, s.*,
+           jobs.is_window_open(
+               s.start_windows, nullif(s.window_time_zone, 'DEVICE'), jobs.read_time()
+           ),
+           jobs.next_openings(
+               s.start_windows, nullif(s.window_time_zone, 'DEVICE'), jobs.read_time(), 7
+           )
     FROM jobs.job_details s
     CROSS JOIN LATERAL (
         -- As in list_job_executions. A function for both would make get_job a tenth slower.
@@ -23,7 +30,8 @@ BEGIN
             array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status_details END),
             array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
             array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at),
-            array_agg(e.failure_code), array_agg(e.stage), array_agg(e.end_cause)
+            array_agg(e.failure_code), array_agg(e.stage), array_agg(e.end_cause),
+            array_agg(e.not_before), array_agg(e.time_zone)
         FROM (
             SELECT
                 page.*,

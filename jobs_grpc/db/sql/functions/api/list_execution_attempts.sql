@@ -21,7 +21,9 @@ CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
     failure_code text,
     stage smallint,
     end_cause text,
-    job_created_at timestamptz
+    job_created_at timestamptz,
+    not_before timestamptz,
+    time_zone text
 )
 LANGUAGE plpgsql
 -- settings: index
@@ -50,7 +52,8 @@ BEGIN
     SELECT v_current.device_id, v_current.status, v_current.status_details,
            v_current.execution_number, v_current.version, v_current.queued_at,
            v_current.started_at, v_current.last_updated_at, v_current.times_out_at,
-           v_current.failure_code, v_current.stage, v_current.end_cause, v_current.job_created_at
+           v_current.failure_code, v_current.stage, v_current.end_cause, v_current.job_created_at,
+           v_current.not_before, v_current.time_zone
     WHERE p_before_number IS NULL OR v_current.execution_number < p_before_number
     UNION ALL
     (
@@ -59,7 +62,7 @@ BEGIN
                v_current.stage,
                -- Executions of a canceled job can't be retried.
                jobs.end_cause(a.status, a.failure_code, a.end_cause, false),
-               v_current.job_created_at
+               v_current.job_created_at, NULL, v_current.time_zone
         FROM jobs.execution_attempts a
         WHERE a.tenant_id = p_tenant_id AND a.job_id = p_job_id AND a.device_id = p_device_id
           AND a.execution_number < least(v_current.execution_number, p_before_number)

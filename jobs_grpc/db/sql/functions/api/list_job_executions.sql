@@ -31,7 +31,8 @@ BEGIN
             array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status_details END),
             array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
             array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at),
-            array_agg(e.failure_code), array_agg(e.stage), array_agg(e.end_cause)
+            array_agg(e.failure_code), array_agg(e.stage), array_agg(e.end_cause),
+            array_agg(e.not_before), array_agg(e.time_zone)
         FROM (
             SELECT
                 e.*,

@@ -1,9 +1,10 @@
--- depends on: check_time_for_rest_of_rollout, job_details
+-- depends on: check_time_for_rest_of_rollout, job_details, set_start_windows
 -- Changes the settings that p_fields names, of a job that is not finished, or its labels and description
 -- in any status. Then applies the rules of the job, and returns it.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_UPDATABLE (with the status and whether the call changes the
--- start), START_OUT_OF_RANGE, EXPIRY_OUT_OF_RANGE, EXPIRY_TOO_EARLY, and STAGE_FIXED and ROLLOUT_MISSING (with the field).
+-- start), START_OUT_OF_RANGE, EXPIRY_OUT_OF_RANGE, EXPIRY_TOO_EARLY, ZONE_NOT_ALLOWED (with the problem),
+-- and STAGE_FIXED and ROLLOUT_MISSING (with the field).
 CREATE OR REPLACE FUNCTION jobs.update_job(
     p_tenant_id text,
     p_job_id text,
@@ -108,6 +109,11 @@ BEGIN
     IF 'failure_criteria' = ANY (p_fields) THEN
         PERFORM jobs.replace_failure_criteria(
             p_tenant_id, p_job_id, p_failure_criteria, v_job.locked_at
+        );
+    END IF;
+    IF p_fields && '{start_windows,window_time_zone}' THEN
+        PERFORM jobs.set_start_windows(
+            p_tenant_id, p_job_id, p_fields, p_start_windows, p_window_time_zone
         );
     END IF;
     IF 'retry_policy' = ANY (p_fields) THEN

@@ -12,7 +12,7 @@ CREATE OR REPLACE FUNCTION jobs.is_window_open(
 ) RETURNS boolean
 -- Not PARALLEL SAFE, because of EXCEPTION. It has few statements, because lists and polls call it for each
 -- execution of a job with windows.
-LANGUAGE plpgsql IMMUTABLE
+LANGUAGE plpgsql IMMUTABLE STRICT
 AS $$
 DECLARE
     v_local timestamp;

@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION jobs.next_openings(
     after timestamptz,
     max_openings integer
 ) RETURNS timestamptz[]
-LANGUAGE plpgsql IMMUTABLE
+LANGUAGE plpgsql IMMUTABLE STRICT
 AS $$
 DECLARE
     v_day timestamp;

@@ -1,0 +1,306 @@
+"""Start windows in CreateJob, UpdateJob and GetJob, and updates that race with starts."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from grpc import StatusCode
+
+from tests.support.callers import Device, Operator
+from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+from tests.support.waiting import wait_until
+from tests.support.windows import set_time
+
+# A Monday in summer time.
+NOW = datetime(2027, 6, 7, 12, tzinfo=UTC)
+ZONES = {"berlin": "Europe/Berlin", "tokyo": "Asia/Tokyo", "nowhere": ""}
+
+
+def window(start_time: str, hours: int = 1, *days: Any) -> pb.StartWindow:
+    """A window of some hours."""
+    return pb.StartWindow(days=days, start_time=start_time, duration=Duration(seconds=hours * 3600))
+
+
+@pytest.fixture(autouse=True)
+async def devices(database: Database, server: Server, tenant: str) -> None:
+    """Three devices: in two time zones, and without one."""
+    await set_time(database, NOW)
+    await database.add_devices(tenant, ZONES, group="all")
+    await database.add_devices(tenant, ["berlin", "tokyo"], group="pair")
+    for device, zone in ZONES.items():
+        await database.owner.execute(
+            "INSERT INTO jobs.devices (tenant_id, device_id, time_zone)"
+            " VALUES ($1, $2, nullif($3, ''))",
+            tenant,
+            device,
+            zone,
+        )
+
+
+async def create(operator: Operator, *windows: pb.StartWindow, **fields: Any) -> None:
+    """Create the job "j" for all devices, unless the fields name another target."""
+    target = {} if any("target" in name for name in fields) else {"target_all": True}
+    await operator.create(job_id="j", never_expires=True, start_windows=windows, **target, **fields)
+
+
+def openings(job: pb.Job) -> list[str]:
+    """The next openings, without the year and the seconds."""
+    return [at.ToJsonString()[5:16] for at in job.next_openings]
+
+
+async def test_job_shows_its_windows_whether_one_is_open_and_the_next_openings(
+    operator: Operator,
+) -> None:
+    windows = [window("14:00", 2), window("09:30", 24, pb.StartWindow.SATURDAY)]
+    await create(operator, *windows, window_time_zone="Europe/Berlin")
+
+    job = await operator.get("j")
+    assert sorted(w.start_time for w in job.start_windows) == ["09:30", "14:00"]
+    assert job.window_time_zone == "Europe/Berlin"
+    # It is 14:00 in Berlin.
+    assert job.is_window_open
+    assert openings(job) == [
+        *("06-08T12:00", "06-09T12:00", "06-10T12:00", "06-11T12:00"),
+        *("06-12T07:30", "06-12T12:00", "06-13T12:00"),
+    ]
+    (listed,) = (await operator.list()).jobs
+    assert not listed.HasField("is_window_open")
+    assert not listed.next_openings
+
+
+async def test_job_shows_that_its_windows_are_closed(operator: Operator) -> None:
+    await create(operator, window("14:00"))
+
+    job = await operator.get("j")
+    assert job.HasField("is_window_open")
+    assert not job.is_window_open
+    assert openings(job)[0] == "06-07T14:00"
+
+
+@pytest.mark.parametrize("windows", [[], [window("14:00")]], ids=["no windows", "device zones"])
+async def test_job_shows_no_openings_without_a_zone_of_its_own(
+    operator: Operator, windows: list[pb.StartWindow]
+) -> None:
+    await create(operator, *windows, window_time_zone="DEVICE" if windows else "")
+
+    job = await operator.get("j")
+    assert not job.HasField("is_window_open")
+    assert not job.next_openings
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_all": True},
+        {"target_group_id": "all"},
+        {"target_selector": "device_id in (berlin, tokyo, nowhere)"},
+        {"target_device_ids": pb.DeviceIds(device_ids=list(ZONES))},
+        {"rollout": pb.Rollout(stages=[pb.Stage(device_count=1), pb.Stage(remainder=True)])},
+        {"rollout": pb.Rollout(stages=[pb.Stage(group_id="pair"), pb.Stage(remainder=True)])},
+    ],
+    ids=["all", "group", "selector", "device ids", "stages", "stage of a group"],
+)
+async def test_executions_have_the_zones_that_their_devices_had_when_the_job_was_created(
+    database: Database, operator: Operator, fields: dict[str, Any]
+) -> None:
+    await create(operator, window("14:00"), window_time_zone="DEVICE", **fields)
+    await database.owner.execute("UPDATE jobs.devices SET time_zone = 'America/Lima'")
+
+    expected = {"berlin": "Europe/Berlin", "tokyo": "Asia/Tokyo", "nowhere": "UTC"}
+    page = (await operator.executions("j")).executions
+    assert {e.device_id: e.time_zone for e in page} == expected
+    job = await operator.get("j", executions_limit=10)
+    assert {e.device_id: e.time_zone for e in job.executions} == expected
+
+
+async def test_execution_of_one_device_has_the_zone_of_the_device(operator: Operator) -> None:
+    await create(operator, window("14:00"), window_time_zone="DEVICE", target_device_id="tokyo")
+
+    (execution,) = (await operator.executions("j", device_id="tokyo")).executions
+    assert execution.time_zone == "Asia/Tokyo"
+    (execution,) = await operator.attempts("j", "tokyo")
+    assert execution.time_zone == "Asia/Tokyo"
+
+
+async def test_zone_that_is_an_abbreviation_counts_as_utc(
+    database: Database, operator: Operator
+) -> None:
+    await database.owner.execute(
+        "UPDATE jobs.devices SET time_zone = 'CET' WHERE tenant_id = $1", operator.tenant
+    )
+    await create(operator, window("14:00"), window_time_zone="DEVICE")
+
+    page = (await operator.executions("j")).executions
+    assert {e.time_zone for e in page} == {"UTC"}
+
+
+async def test_devices_start_in_the_windows_of_their_zones(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await create(operator, window("14:00"), window_time_zone="DEVICE")
+
+    for at, device in [
+        (NOW, "berlin"),
+        (NOW + timedelta(hours=2), "nowhere"),
+        (NOW + timedelta(hours=17), "tokyo"),
+    ]:
+        await set_time(database, at)
+        assert await started(server, operator.tenant) == [device]
+
+
+async def started(server: Server, tenant: str) -> list[str]:
+    """Start the execution of each device whose window is open, and return these devices."""
+    devices = []
+    for name in ZONES:
+        device = server.device(tenant, name)
+        if (execution := await device.start_next()) is not None:
+            devices.append(name)
+            await device.update(execution.job_id, pb.JobExecution.SUCCEEDED)
+    return devices
+
+
+async def test_update_changes_windows_and_zone(operator: Operator) -> None:
+    await create(operator, window("14:00"), window_time_zone="Europe/Berlin")
+
+    job = await operator.update("j", "start_windows", start_windows=[window("18:00", 3)])
+    assert [w.start_time for w in job.start_windows] == ["18:00"]
+    assert job.window_time_zone == "Europe/Berlin"
+    job = await operator.update("j", "window_time_zone", window_time_zone="Asia/Tokyo")
+    assert [w.start_time for w in job.start_windows] == ["18:00"]
+    assert job.window_time_zone == "Asia/Tokyo"
+    job = await operator.update("j", "window_time_zone")
+    assert job.window_time_zone == "UTC"
+    assert openings(await operator.get("j"))[0] == "06-07T18:00"
+
+
+async def test_update_removes_windows_so_that_devices_start(
+    server: Server, operator: Operator
+) -> None:
+    await create(operator, window("18:00"), target_device_id="berlin")
+    assert await started(server, operator.tenant) == []
+
+    job = await operator.update("j", "start_windows")
+    assert not job.start_windows
+    assert job.window_time_zone == ""
+    assert await started(server, operator.tenant) == ["berlin"]
+
+
+async def test_update_adds_windows_in_utc_to_a_job_without_windows(operator: Operator) -> None:
+    await create(operator)
+
+    job = await operator.update("j", "start_windows", start_windows=[window("18:00")])
+    assert job.window_time_zone == "UTC"
+
+
+async def test_update_returns_to_the_zones_of_devices_if_the_job_was_created_with_them(
+    operator: Operator,
+) -> None:
+    await create(operator, window("14:00"), window_time_zone="DEVICE")
+
+    job = await operator.update("j", "start_windows", start_windows=[window("15:00")])
+    assert job.window_time_zone == "DEVICE"
+    await operator.update("j", "window_time_zone", window_time_zone="UTC")
+    job = await operator.update("j", "window_time_zone", window_time_zone="DEVICE")
+    assert job.window_time_zone == "DEVICE"
+    page = (await operator.executions("j")).executions
+    assert {e.time_zone for e in page} == {"Europe/Berlin", "Asia/Tokyo", "UTC"}
+
+
+@pytest.mark.parametrize(
+    ("windows", "zone", "problem"),
+    [
+        ([window("14:00")], "DEVICE", "can be DEVICE only if the job was created with it"),
+        ([], "Asia/Tokyo", "is allowed only with start_windows"),
+    ],
+)
+async def test_update_to_a_zone_that_the_job_cannot_have_is_rejected(
+    operator: Operator, windows: list[pb.StartWindow], zone: str, problem: str
+) -> None:
+    await create(operator, *windows)
+
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await operator.update("j", "window_time_zone", window_time_zone=zone)
+    assert failure.violations == {"window_time_zone": f"window_time_zone {problem}"}
+
+
+async def test_start_fails_when_its_window_closes_after_it_was_listed(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await create(operator, window("12:00"))
+    device = server.device(operator.tenant, "berlin")
+    (listed,) = (await device.pending()).executions
+
+    await set_time(database, NOW + timedelta(hours=1))
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_NOT_DUE") as failure:
+        await device.start(listed.job_id)
+    assert failure.metadata["earliestStartAt"] == "2027-06-08T12:00:00Z"
+
+
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
+@pytest.mark.parametrize("call", ["start", "start next"])
+async def test_start_that_waits_for_an_update_of_the_windows_follows_the_new_windows(
+    database: Database, server: Server, operator: Operator, call: str
+) -> None:
+    await create(operator, window("12:00"))
+    device = server.device(operator.tenant, "berlin")
+    updating = await asyncpg.connect(database.request_dsn)
+    try:
+        async with updating.transaction():
+            await updating.execute(
+                "SELECT jobs.update_job($1, 'j', '', '{start_windows}', NULL, '{}', '[]',"
+                " p_start_windows => '{127,1080,60}')",
+                operator.tenant,
+            )
+            start = asyncio.create_task(_start(device, call))
+            await database.wait_for_blocked_sessions(1)
+    finally:
+        await updating.close()
+
+    assert not await start
+    assert (await device.get("j")).status == pb.JobExecution.QUEUED
+
+
+async def _start(device: Device, call: str) -> bool:
+    """Return whether the device starts an execution."""
+    if call == "start next":
+        return await device.start_next() is not None
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_NOT_DUE"):
+        await device.start("j")
+    return False
+
+
+@pytest.mark.slow
+async def test_start_that_waits_for_the_job_lock_until_its_window_closes_fails(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await create(operator, window("12:00"))
+    device = server.device(operator.tenant, "berlin")
+    closing = NOW + timedelta(hours=1)
+
+    async def is_closed() -> bool:
+        return bool(await database.owner.fetchval("SELECT jobs.clock_time() >= $1", closing))
+
+    async with job_lock_held(database, operator.tenant, "j"):
+        await set_time(database, closing - timedelta(seconds=1))
+        start = asyncio.create_task(_start(device, "start"))
+        await database.wait_for_blocked_sessions(1)
+        await wait_until(is_closed)
+
+    assert not await start
+
+
+async def test_device_shows_waiting_executions_to_operators(
+    server: Server, operator: Operator
+) -> None:
+    await create(operator, window("18:00"), window_time_zone="DEVICE")
+
+    fleet = server.fleet(operator.tenant)
+    (execution,) = (await fleet.get("tokyo")).executions
+    assert execution.status == pb.JobExecution.QUEUED
+    assert execution.time_zone == "Asia/Tokyo"
