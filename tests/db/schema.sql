@@ -632,7 +632,7 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
             p_1.retries
            FROM jobs.job_progress p_1
           WHERE ((p_1.tenant_id = e.tenant_id) AND (p_1.job_id = e.job_id) AND (j.max_in_progress IS NOT NULL) AND (e.status = 'QUEUED'::jobs.execution_status))) p ON ((p.tenant_id = e.tenant_id)))
-  WHERE ((j.tenant_id = e.tenant_id) AND (e.status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND (j.deleted_at IS NULL) AND (jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND ((e.status = 'IN_PROGRESS'::jobs.execution_status) OR ((j.paused_at IS NULL) AND (NOT jobs.is_held_at(e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, NULL::timestamp with time zone, jobs.now())) AND ((e.not_before IS NULL) OR (e.not_before <= jobs.now())))));
+  WHERE ((j.tenant_id = e.tenant_id) AND (e.status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND (j.deleted_at IS NULL) AND (jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND ((e.status = 'IN_PROGRESS'::jobs.execution_status) OR ((j.paused_at IS NULL) AND (NOT jobs.is_held_at(e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, NULL::timestamp with time zone, jobs.now())))));
 
 CREATE TABLE jobs.schema_code (
     checksum text NOT NULL,
