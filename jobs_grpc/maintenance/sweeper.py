@@ -108,6 +108,8 @@ class Sweeper:
         self.stopped_rollouts: StoppedRollouts | None = None
         self.scheduled_jobs: int | None = None
         """As of the last sweep; None: not read yet."""
+        self.retrying_executions: int | None = None
+        """Executions whose next attempt waits, as of the last sweep; None: not read yet."""
 
     async def __aenter__(self) -> "Sweeper":
         # Connects on first use, so the database may be unavailable at the start.
@@ -165,6 +167,8 @@ class Sweeper:
         )
         (row,) = await self._fetch("SELECT jobs.count_scheduled_jobs($1)", _MAX_COUNTED_JOBS)
         self.scheduled_jobs = row["count_scheduled_jobs"]
+        (row,) = await self._fetch("SELECT jobs.count_retrying_executions($1)", _MAX_COUNTED_JOBS)
+        self.retrying_executions = row["count_retrying_executions"]
 
     async def run_cleanup(self) -> None:
         """Finalize canceled and expired jobs, apply the retention, and purge what was deleted."""

@@ -82,6 +82,7 @@ class ServerCollector(Collector):
         yield from _maintenance(parts.sweeper)
         yield from _stopped_rollouts(parts.sweeper)
         yield from _scheduled_jobs(parts.sweeper)
+        yield from _retrying_executions(parts.sweeper)
         yield from _jwks(parts.authenticator)
         yield _histogram(
             "jobs_event_loop_lag_seconds",
@@ -341,6 +342,16 @@ def _scheduled_jobs(sweeper: Sweeper | None) -> Iterator[Metric]:
     """Nothing if this process runs no maintenance, or has not counted yet."""
     if sweeper is not None and sweeper.scheduled_jobs is not None:
         yield _gauge("jobs_scheduled", "Jobs that have not started yet.", sweeper.scheduled_jobs)
+
+
+def _retrying_executions(sweeper: Sweeper | None) -> Iterator[Metric]:
+    """Nothing if this process runs no maintenance, or has not counted yet."""
+    if sweeper is not None and sweeper.retrying_executions is not None:
+        yield _gauge(
+            "jobs_executions_retrying",
+            "Executions that failed and whose next attempt waits to start.",
+            sweeper.retrying_executions,
+        )
 
 
 def _jwks(authenticator: Authenticator) -> Iterator[Metric]:

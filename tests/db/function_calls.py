@@ -507,6 +507,12 @@ CASES = {
     "stages_due": Case(
         "stages_due", 100, _search("stages_due"), prepare=_add_stages, as_owner=True
     ),
+    "count_retrying_executions": Case(
+        "count_retrying_executions",
+        10,
+        lambda c, p: c.fetch("SELECT jobs.count_retrying_executions(10000)"),
+        as_owner=True,
+    ),
     "count_scheduled_jobs": Case(
         "count_scheduled_jobs",
         20,

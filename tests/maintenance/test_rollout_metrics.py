@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 
 from jobs_grpc.maintenance.sweeper import StoppedRollouts, Sweeper
 from tests.support.callers import Operator
@@ -153,3 +154,27 @@ async def test_scheduled_jobs_are_counted_until_they_start_or_end(
         await database.pass_time(3600)
         await sweeper.run_stages()
         assert sweeper.scheduled_jobs == 0
+
+
+async def test_executions_are_counted_while_their_next_attempt_waits(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    rule = pb.RetryRule(max_attempts=3, initial_backoff=Duration(seconds=1))
+    await operator.create(
+        job_id="j", target_all=True, retry_policy=pb.RetryPolicy(rules=[rule]), never_expires=True
+    )
+    devices = [server.device(operator.tenant, f"d{number:05}") for number in (1, 2)]
+    async with Sweeper(database.owner_dsn) as sweeper:
+        await sweeper.run_stages()
+        assert sweeper.retrying_executions == 0
+
+        for device in devices:
+            await device.update("j", "FAILED")
+        await sweeper.run_stages()
+        assert sweeper.retrying_executions == 2
+
+        await database.pass_time(60)
+        await devices[0].start("j")
+        await operator.cancel_execution("j", "d00002")
+        await sweeper.run_stages()
+        assert sweeper.retrying_executions == 0

@@ -1,0 +1,19 @@
+-- Counts the executions whose next attempt a retry policy has queued and no device has started, of the
+-- p_limit jobs with the most. The caller must see the rows of all tenants.
+CREATE OR REPLACE FUNCTION jobs.count_retrying_executions(p_limit integer) RETURNS bigint
+LANGUAGE plpgsql STABLE
+-- Only the index job_progress_by_retrying delivers the order.
+-- settings: page
+AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(sum(waiting.executions), 0)
+        FROM (
+            SELECT p.retrying - p.retrying_in_progress AS executions
+            FROM jobs.job_progress p
+            WHERE p.retrying > 0
+            ORDER BY p.retrying DESC
+            LIMIT p_limit
+        ) waiting
+    );
+END $$;
