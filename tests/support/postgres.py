@@ -179,18 +179,20 @@ def new_data_dir() -> Iterator[Path]:
 
 
 def _parent_of_data_dirs() -> str:
-    """Return /dev/shm, which is in memory, if it has 4 GiB for `make test`; otherwise /tmp.
+    """Return /dev/shm, which is in memory, if it is large enough for `make test`; otherwise /tmp.
 
-    In memory, creating and dropping a database takes a sixth of the CPU time.
+    In memory, creating and dropping a database takes a sixth of the CPU time. Half of /dev/shm
+    must be free, because killed tests leave their data there, and it can be as large as the memory.
     """
     disk, memory = "/tmp", "/dev/shm"  # noqa: S108
     if SCALE > 1 or not Path(memory).is_dir():
         return disk
     status = os.statvfs(memory)
     is_large = status.f_bavail * status.f_frsize >= 4 << 30
+    is_half_free = 2 * status.f_bavail >= status.f_blocks
     # As root, the folder may also get a copy of PostgreSQL's programs.
     can_run_programs = not status.f_flag & os.ST_NOEXEC
-    return memory if is_large and can_run_programs else disk
+    return memory if is_large and is_half_free and can_run_programs else disk
 
 
 @contextmanager
