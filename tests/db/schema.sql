@@ -714,6 +714,8 @@ CREATE INDEX job_executions_rejected ON jobs.job_executions USING btree (tenant_
 
 CREATE INDEX job_executions_timed_out ON jobs.job_executions USING btree (tenant_id, job_id, device_id) WHERE (status = 'TIMED_OUT'::jobs.execution_status);
 
+CREATE INDEX job_progress_by_retrying ON jobs.job_progress USING btree (retrying) WHERE (retrying > 0);
+
 CREATE INDEX jobs_awaiting_approval ON jobs.jobs USING btree (tenant_id, created_at DESC, job_id DESC) WHERE (awaiting_approval AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
 CREATE INDEX jobs_by_deleted_at ON jobs.jobs USING btree (deleted_at) WHERE (deleted_at IS NOT NULL);

@@ -18,7 +18,7 @@ def rule(
 ) -> pb.RetryRule:
     """A rule that by default allows three attempts, with at most five minutes between them."""
     message = pb.RetryRule(
-        statuses=statuses,
+        statuses=[pb.JobExecution.Status.Value(name) for name in statuses],
         failure_codes=codes,
         max_attempts=max_attempts,
         backoff_multiplier=multiplier,
