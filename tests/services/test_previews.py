@@ -123,55 +123,68 @@ async def test_preview_fails_when_the_request_is_malformed(fleet: Fleet) -> None
     assert list(failure.violations) == ["target_selector", "rollout.stages[0].selector"]
 
 
-async def test_one_call_of_a_tenant_evaluates_a_target_at_a_time(
-    database: Database, fleet: Fleet, operator: Operator, server: Server
-) -> None:
-    await operator.create(job_id="first", target_selector="model")
-    many = [f"e{n:04}" for n in range(1001)]
+# Holds back CreateJob with the same job_id until its transaction ends.
+CREATE_J = """
+    SELECT jobs.create_job($1, 'j', '{"document_type": "reboot", "target_all": true,
+        "expires_in_hours": 24}', '{}', NULL, 99, 99, 24)
+"""
+
+
+async def test_one_preview_of_a_tenant_runs_at_a_time(database: Database, fleet: Fleet) -> None:
     async with database.owner.transaction():
+        # Briefly: the server's check of the database waits for it, too.
         await database.owner.execute("LOCK TABLE jobs.devices")
         running = asyncio.create_task(fleet.preview(target_selector="model"))
         await database.wait_for_blocked_sessions(1)
-
-        for request in (
-            {"target_all": True, "validate_only": True},
-            {"target_selector": "model", "job_id": "second"},
-            {"target_failed_in": pb.FailedIn(job_id="first")},
-            {"target_device_ids": pb.DeviceIds(device_ids=many)},
-            {"target_all": True, "rollout": CANARY},
-        ):
-            with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-                await operator.create(**request)
-            assert failure.retry_after == 1
-        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
             await fleet.preview(target_all=True)
-        # A repeated request, other targets and other tenants do not wait.
-        repeated = await operator.create(job_id="first", target_selector="model")
-        assert repeated.execution_count == 15
-        await operator.create(target_all=True)
-        await operator.create(target_device_ids=pb.DeviceIds(device_ids=DEVICES))
-        assert (await fleet.preview(target_device_id="d00")).device_count == 1
-        assert (await server.fleet("other").preview(target_all=True)).device_count == 0
 
+    assert failure.retry_after == 1
     assert (await running).device_count == 15
-    assert (await operator.create(job_id="second", target_selector="model")).execution_count == 15
+    assert (await fleet.preview(target_all=True)).device_count == 30
 
 
-async def test_evaluation_of_a_created_job_rejects_previews(
-    database: Database, fleet: Fleet, operator: Operator
+async def test_one_call_of_a_tenant_evaluates_a_target_at_a_time(
+    database: Database,
+    fleet: Fleet,
+    operator: Operator,
+    server: Server,
+    session: asyncpg.Connection,
 ) -> None:
-    async with database.owner.transaction():
-        await database.owner.execute("LOCK TABLE jobs.devices")
-        running = asyncio.create_task(operator.create(job_id="j", target_selector="model"))
-        await database.wait_for_blocked_sessions(1)
+    await operator.create(job_id="first", target_selector="model")
+    many = [f"e{n:04}" for n in range(1001)]
+    transaction = session.transaction()
+    await transaction.start()
+    await session.execute(CREATE_J, fleet.tenant)
+    running = asyncio.create_task(operator.create(job_id="j", target_selector="model"))
+    await database.wait_for_blocked_sessions(1)
 
-        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
-            await fleet.preview(target_all=True)
-        # Waits for the first call, and then returns the same.
-        repeated = asyncio.create_task(operator.create(job_id="j", target_selector="model"))
-        await database.wait_for_blocked_sessions(2)
+    for request in (
+        {"target_all": True, "validate_only": True},
+        {"target_selector": "model", "job_id": "second"},
+        {"target_failed_in": pb.FailedIn(job_id="first")},
+        {"target_device_ids": pb.DeviceIds(device_ids=many)},
+        {"target_all": True, "rollout": CANARY},
+    ):
+        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+            await operator.create(**request)
+        assert failure.retry_after == 1
+    with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
+        await fleet.preview(target_all=True)
+    # A repeated request, other targets and other tenants do not wait.
+    repeated = await operator.create(job_id="first", target_selector="model")
+    assert repeated.execution_count == 15
+    await operator.create(target_all=True)
+    await operator.create(target_device_ids=pb.DeviceIds(device_ids=DEVICES))
+    assert (await fleet.preview(target_device_id="d00")).device_count == 1
+    assert (await server.fleet("other").preview(target_all=True)).device_count == 0
+    # Waits for the call that is running, and then returns the same.
+    repeated_call = asyncio.create_task(operator.create(job_id="j", target_selector="model"))
+    await database.wait_for_blocked_sessions(2)
+    await transaction.rollback()
 
-    assert await repeated == await running
+    assert await repeated_call == await running
+    assert (await operator.create(job_id="second", target_selector="model")).execution_count == 15
 
 
 @pytest.mark.parametrize(
@@ -238,11 +251,7 @@ async def test_create_fails_when_labels_change_while_it_waits(
     # Another call with the same job_id, whose transaction is open.
     transaction = session.transaction()
     await transaction.start()
-    await session.execute(
-        'SELECT jobs.create_job($1, \'j\', \'{"document_type": "reboot", "target_all": true,'
-        " \"expires_in_hours\": 24}', '{}', NULL, 99, 99, 24)",
-        fleet.tenant,
-    )
+    await session.execute(CREATE_J, fleet.tenant)
     create = asyncio.create_task(
         operator.create(
             job_id="j", target_selector="model=a", expected_target_digest=preview.target_digest
