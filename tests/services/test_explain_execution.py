@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
 from tests.support.callers import Device, Operator
@@ -38,6 +39,15 @@ async def _create(operator: Operator, job_id: str = "j", **fields: Any) -> None:
 
 async def _create_staged(operator: Operator, *stages: pb.Stage, **fields: Any) -> None:
     await _create(operator, rollout=pb.Rollout(stages=stages, **fields))
+
+
+async def _now(database: Database) -> datetime:
+    now: datetime = await database.owner.fetchval("SELECT jobs.now()")
+    return now
+
+
+def _window(opening: datetime) -> pb.StartWindow:
+    return pb.StartWindow(start_time=opening.strftime("%H:%M"), duration=Duration(seconds=3600))
 
 
 async def _first_and_last(database: Database, job_id: str = "j") -> tuple[str, str]:
@@ -198,6 +208,75 @@ async def test_rate_has_no_time_when_the_job_is_paused(pump: Device, operator: O
 
     assert kinds(explanation) == ["JOB_PAUSED", "NOT_RELEASED"]
     assert not any(blocker.HasField("until") for blocker in explanation.blockers)
+
+
+async def test_job_blocks_until_its_start(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    start_at = await _now(database) + timedelta(hours=3)
+    await _create(operator, start_at=start_at)
+
+    explanation = await operator.explain("j", "pump")
+
+    assert kinds(explanation) == ["JOB_SCHEDULED"]
+    assert explanation.blockers[0].until.ToDatetime(UTC) == start_at
+    assert explanation.earliest_start_at.ToDatetime(UTC) == start_at
+
+
+async def test_window_blocks_until_it_opens(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    opening = (await _now(database)).replace(second=0, microsecond=0) + timedelta(hours=3)
+    await _create(operator, start_windows=[_window(opening)])
+
+    explanation = await operator.explain("j", "pump")
+
+    assert kinds(explanation) == ["WINDOW_CLOSED"]
+    assert explanation.blockers[0].until.ToDatetime(UTC) == opening
+    assert explanation.earliest_start_at.ToDatetime(UTC) == opening
+
+
+async def test_device_starts_in_the_next_window_when_this_one_closes_before_the_release(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    """The window closes after 15 minutes, and the device is released after an hour."""
+    opening = (await _now(database)).replace(second=0, microsecond=0)
+    await _create_staged(operator, pb.Stage(remainder=True, releases_per_minute=1))
+    await database.owner.execute(
+        "UPDATE jobs.jobs SET release_since = release_since + interval '1 hour', expires_at = NULL,"
+        " start_windows = $2, window_time_zone = 'UTC' WHERE tenant_id = $1",
+        operator.tenant,
+        [127, opening.hour * 60 + opening.minute, 15],
+    )
+
+    explanation = await operator.explain("j", "pump")
+
+    assert kinds(explanation) == ["NOT_RELEASED"]
+    assert explanation.earliest_start_at.ToDatetime(UTC) == opening + timedelta(days=1)
+
+
+async def test_backoff_blocks_until_it_ends(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    rule = pb.RetryRule(max_attempts=2, initial_backoff=Duration(seconds=600))
+    await _create(operator, retry_policy=pb.RetryPolicy(rules=[rule]))
+    await pump.update("j", pb.JobExecution.FAILED)
+    not_before = await _now(database) + timedelta(minutes=5)
+    await database.owner.execute(
+        "UPDATE jobs.job_executions SET not_before = $2"
+        " WHERE tenant_id = $1 AND device_id = 'pump'",
+        operator.tenant,
+        not_before,
+    )
+
+    explanation = await operator.explain("j", "pump")
+
+    assert kinds(explanation) == ["BACKOFF"]
+    assert explanation.execution.execution_number == 2
+    assert explanation.earliest_start_at.ToDatetime(UTC) == not_before
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_NOT_DUE") as failure:
+        await pump.start("j")
+    assert failure.metadata["earliestStartAt"] == explanation.earliest_start_at.ToJsonString()
 
 
 async def test_full_job_blocks_with_its_slots(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.support.database import Database
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from tests.support.callers import Operator
 
 STATES = 200 if SCALE == 1 else 10_000
-START_AT = False
 DEVICES = [f"d{number}" for number in range(8)]
 HOLDS = {"JOB_SCHEDULED", "STAGE_NOT_OPEN", "NOT_RELEASED"}
 
@@ -105,6 +105,12 @@ class _Fleet:
 
     async def create_jobs(self) -> None:
         await self._database.add_devices(self._operator.tenant, DEVICES)
+        await self._database.owner.execute(
+            "INSERT INTO jobs.devices (tenant_id, device_id, time_zone)"
+            " SELECT $1, 'd' || n, z FROM unnest('{Europe/Berlin,America/New_York}'::text[])"
+            " WITH ORDINALITY AS u (z, n)",
+            self._operator.tenant,
+        )
         for job_id in ("j1", "j2", "j3", "j4"):
             devices = self._random.sample(DEVICES, 3)
             await self._operator.create(
@@ -118,12 +124,26 @@ class _Fleet:
     def _fields(self) -> dict[str, Any]:
         choice = self._random.choice
         fields: dict[str, Any] = {"rollout": choice(ROLLOUTS), "priority": choice([1, 2, 3])}
-        if START_AT and choice([True, False]):
+        if choice([True, False]):
             start_at = Timestamp()
             delay = timedelta(seconds=choice([1, 30, 100_000]), microseconds=choice([0, 1]))
             start_at.FromDatetime(self._clock.now + delay)
             fields["start_at"] = start_at
-        fields["expires_in_hours"] = choice([1, 24])
+        if choice([True, False]):
+            local = self._clock.now + timedelta(minutes=choice([-700, -20, 0, 1, 500]))
+            fields["start_windows"] = [
+                pb.StartWindow(
+                    days=self._random.sample(range(1, 8), choice([0, 1, 5])),
+                    start_time=local.strftime("%H:%M"),
+                    duration=_duration(minutes=choice([15, 60, 1440])),
+                )
+                for _ in range(choice([1, 3]))
+            ]
+            fields["window_time_zone"] = choice(["", "Europe/Berlin", "Asia/Kathmandu", "DEVICE"])
+        if choice([True, False]):
+            rule = pb.RetryRule(max_attempts=3, initial_backoff=_duration(minutes=choice([1, 100])))
+            fields["retry_policy"] = pb.RetryPolicy(rules=[rule])
+        fields["expires_in_hours"] = choice([1, 24, 300])
         return fields
 
     async def change(self) -> None:
@@ -159,9 +179,11 @@ class _Fleet:
         exact = 0
         while starts:
             at, job_id, device = heapq.heappop(starts)
+            if self._clock.now < at:
+                await self._clock.set(at - timedelta(microseconds=1))
             explanation = await self._operator.explain(job_id, device)
             if not explanation.HasField("earliest_start_at"):
-                # Another execution started at the same time.
+                # Another execution started before, or at the same time.
                 assert at == self._clock.now or _kinds(explanation) & {
                     "JOB_FULL",
                     "OTHER_JOB_FIRST",
@@ -169,7 +191,6 @@ class _Fleet:
                 await self._check_now(job_id, device, explanation)
                 continue
             assert _earliest(explanation) == at
-            await self._clock.set(at - timedelta(microseconds=1))
             assert await self._start(job_id, device) == _expected_reason(explanation) != ""
             await self._clock.set(at)
             assert await self._start(job_id, device) == ""
@@ -189,6 +210,10 @@ class _Fleet:
 
     async def _start(self, job_id: str, device: str) -> str:
         return await _reason(self._devices[device].start(job_id))
+
+
+def _duration(minutes: int) -> Duration:
+    return Duration(seconds=60 * minutes)
 
 
 def _kinds(explanation: pb.ExplainExecutionResponse) -> set[str]:

@@ -17,6 +17,8 @@ CREATE OR REPLACE FUNCTION jobs.explain_execution(
     failure_code text,
     stage smallint,
     end_cause text,
+    not_before timestamptz,
+    time_zone text,
     kinds text[],           -- of the blockers, in order
     untils timestamptz[],   -- when each of them ends; NULL: unknown
     earliest_start_at timestamptz,
@@ -49,9 +51,11 @@ BEGIN
     PERFORM jobs.set_read_time(v_now);
 
     SELECT s.device_id, s.status, s.status_details, s.execution_number, s.queued_at, s.started_at,
-           s.last_updated_at, s.version, s.times_out_at, s.failure_code, s.stage, s.end_cause
+           s.last_updated_at, s.version, s.times_out_at, s.failure_code, s.stage, s.end_cause,
+           s.not_before, s.time_zone
     INTO device_id, status, status_details, execution_number, queued_at, started_at,
-         last_updated_at, version, times_out_at, failure_code, stage, end_cause
+         last_updated_at, version, times_out_at, failure_code, stage, end_cause, not_before,
+         time_zone
     FROM jobs.execution_states s
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id;
     IF NOT FOUND THEN
@@ -68,9 +72,11 @@ BEGIN
         RETURN;
     END IF;
 
-    SELECT e.rank, e.queue_order, j.start_at, j.expires_at, j.paused_at, j.paused_by, j.pause_reason,
-           j.pause_cause, j.release_end, j.release_base, j.release_rate, j.release_since,
-           j.max_in_progress, j.open_stage, j.awaiting_approval, j.stage_due_at, p.in_progress
+    SELECT e.rank, e.queue_order, e.not_before, j.start_windows,
+           coalesce(j.window_time_zone, e.time_zone, 'UTC') AS zone, j.start_at, j.expires_at,
+           j.paused_at, j.paused_by, j.pause_reason, j.pause_cause, j.release_end, j.release_base,
+           j.release_rate, j.release_since, j.max_in_progress, j.open_stage, j.awaiting_approval,
+           j.stage_due_at, p.in_progress
     INTO v_job
     FROM jobs.jobs j
     JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
@@ -113,6 +119,14 @@ BEGIN
         -- The release stands still during a pause.
         untils := array_append(untils, CASE WHEN v_job.paused_at IS NULL THEN v_released_at END);
     END IF;
+    IF jobs.is_waiting_at(NULL, v_job.start_windows, v_job.zone, v_now) THEN
+        kinds := kinds || 'WINDOW_CLOSED'::text;
+        untils := untils || jobs.due_at(NULL, v_job.start_windows, v_job.zone, v_now);
+    END IF;
+    IF jobs.is_waiting_at(v_job.not_before, NULL, NULL, v_now) THEN
+        kinds := kinds || 'BACKOFF'::text;
+        untils := untils || v_job.not_before;
+    END IF;
     IF v_job.in_progress >= v_job.max_in_progress THEN
         kinds := kinds || 'JOB_FULL'::text;
         untils := array_append(untils, NULL);
@@ -123,6 +137,7 @@ BEGIN
     SELECT q.job_id INTO other_job_id
     FROM jobs.pending_executions q
     WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id AND q.has_slot
+      AND NOT q.is_waiting
       AND (q.is_queued, q.queue_order, q.queued_at, q.job_id)
           < (true, v_job.queue_order, explain_execution.queued_at, p_job_id)
     ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
@@ -136,7 +151,9 @@ BEGIN
         kinds := '{WAITING_FOR_DEVICE}';
         untils := '{NULL}';
     ELSIF array_position(untils, NULL) IS NULL THEN
-        earliest_start_at := greatest(v_now, v_released_at);
+        earliest_start_at := jobs.due_at(
+            v_job.not_before, v_job.start_windows, v_job.zone, greatest(v_now, v_released_at)
+        );
         IF jobs.is_expired_at(v_job.expires_at, earliest_start_at) THEN
             kinds := kinds || 'EXPIRES_FIRST'::text;
             untils := array_append(untils, NULL);
