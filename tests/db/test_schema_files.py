@@ -89,7 +89,7 @@ def test_each_sqlstate_becomes_its_exception() -> None:
         "JB024": {"problem": "must not change"},
         "JB026": {"group_id": "g", "selector": None},
         "JB031": {"device_ids": ["d"], "count": 1},
-        "JB034": {"failed_in": None},
+        "JB034": {"failed_in": None, "selector": "a=b"},
         "JB035": {"device_count": "1", "expected_count": "2"},
         "JB027": {
             "seconds": 2,
