@@ -113,11 +113,13 @@ class _Fleet:
         )
         for job_id in ("j1", "j2", "j3", "j4"):
             devices = self._random.sample(DEVICES, 3)
-            await self._operator.create(
-                job_id=job_id,
-                target_device_ids=pb.DeviceIds(device_ids=devices),
-                **self._fields(),
-            )
+            fields = self._fields() | {
+                "job_id": job_id,
+                "target_device_ids": pb.DeviceIds(device_ids=devices),
+            }
+            if await _reason(self._operator.create(**fields)) == "EXPIRY_TOO_EARLY":
+                del fields["expires_in_hours"]
+                await self._operator.create(**fields, never_expires=True)
             self.executions += [(job_id, device) for device in devices]
             await self._clock.pass_time(self._random.choice([0, 0.000001, 0.5]))
 
@@ -133,7 +135,7 @@ class _Fleet:
             local = self._clock.now + timedelta(minutes=choice([-700, -20, 0, 1, 500]))
             fields["start_windows"] = [
                 pb.StartWindow(
-                    days=self._random.sample(range(1, 8), choice([0, 1, 5])),
+                    days=self._random.sample(pb.StartWindow.Day.values()[1:], choice([0, 1, 5])),
                     start_time=local.strftime("%H:%M"),
                     duration=_duration(minutes=choice([15, 60, 1440])),
                 )
