@@ -224,7 +224,7 @@ bench-devices: $(READY) ## Measure selectors, lists and changes of a million dev
 	@PYTHONPATH=generated $(BIN)/python -m bench.devices $(ARGS)
 
 .PHONY: bench-schedules
-bench-schedules: $(READY) ## Compare the cost of calls with the commit before start times, windows and retries (5 minutes; ARGS=--page keeps the figures)
+bench-schedules: $(READY) ## Compare the cost of calls with the commit before start times, windows and retries (8 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.schedules $(ARGS)
 
 .PHONY: bench-scale-out

@@ -1,4 +1,4 @@
-"""Measure what start times, windows and retry policies cost jobs that use none of them.
+"""Measure what start times, windows and retries cost, above all jobs that use none of them.
 
 Run by `make bench-schedules`. The commit before these features and this version have a database
 each, on the same PostgreSQL, and take turns. The figures are CPU times of PostgreSQL for the SQL
@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -64,12 +65,12 @@ class Scale:
 
 FULL = Scale(
     created=100_000,
-    creations=15,
+    creations=11,
     devices=8_000,
     jobs=12,
-    fingerprints=25,
-    calls=2_000,
-    batches=300,
+    fingerprints=15,
+    calls=1_500,
+    batches=200,
 )
 QUICK = Scale(created=200, creations=2, devices=200, jobs=12, fingerprints=2, calls=4, batches=2)
 
@@ -208,6 +209,87 @@ async def _compare(versions: Sequence[Version], scale: Scale) -> Figures:
     return figures
 
 
+WINDOW_TEST = "a test of a start window"
+OPEN, CLOSED = (
+    f"fingerprints, one more job has {state} window" for state in ("an open", "a closed")
+)
+RETRIED = f"a batch of {_BATCH} failures that are all queued again"
+_USED = {
+    WINDOW_TEST: ("µs", "≤ 2.5 µs"),
+    OPEN: ("ms", "≤ 40 ms more"),
+    CLOSED: ("ms", "≤ 40 ms more"),
+    RETRIED: ("ms", ""),
+}
+_WINDOW_TESTS = """
+    SELECT count(*) FILTER (WHERE jobs.is_window_open(
+        '{31,1320,360}', 'Europe/Berlin', '2026-07-01'::timestamptz + n * interval '7 minutes'
+    ))
+    FROM generate_series(1, $1::integer) AS n
+"""
+_NO_TESTS = """
+    SELECT count(*) FILTER (WHERE '2026-07-01'::timestamptz + n * interval '7 minutes' IS NOT NULL)
+    FROM generate_series(1, $1::integer) AS n
+"""
+
+
+async def _measure_use(version: Version, scale: Scale) -> Figures:
+    """Measure windows and retries where they are used, and the same work without them."""
+    figures: Figures = {name: {BEFORE: [], NOW: []} for name in _USED}
+    await _fill(version, scale)
+
+    async def add(name: str, column: str, call: Awaitable[object], count: int = 1) -> None:
+        figures[name][column].append(await version.cpu_time(call) / count)
+
+    tests = 50 * scale.calls
+    for _ in range(scale.fingerprints):
+        await add(WINDOW_TEST, BEFORE, version.connection.fetchval(_NO_TESTS, tests), tests)
+        await add(WINDOW_TEST, NOW, version.connection.fetchval(_WINDOW_TESTS, tests), tests)
+
+    windows = {OPEN: [127, 0, 1440], CLOSED: [_day_in_days(3), 720, 60]}
+    await version.create(
+        "windowed",
+        # First in each queue, so that fingerprints cover it.
+        priority="HIGH",
+        start_windows=windows[OPEN],
+        window_time_zone="Europe/Berlin",
+        expires_in_hours=0,
+    )
+    set_windows = "UPDATE jobs.jobs SET start_windows = $1 WHERE job_id = 'windowed'"
+    for number in range(scale.fingerprints):
+        for name, window in windows.items():
+            for column, value in ((BEFORE, None), (NOW, window)):
+                await version.owner.execute(set_windows, value)
+                await add(name, column, _read_fingerprints(version, number))
+
+    rule = {
+        "statuses": ["FAILED"],
+        "failure_codes": [],
+        "max_attempts": 10,
+        "initial_backoff_seconds": 60,
+        "backoff_multiplier": 1,
+        "max_backoff_seconds": 60,
+    }
+    # The retry budget is 10 percent of the devices.
+    await version.create("retried", retry_policy=[rule], expires_in_hours=0)
+    await version.create("failed", expires_in_hours=0)
+    for number in range(max(1, version.devices // 10 // _BATCH)):
+        devices = [_device(number * _BATCH + index) for index in range(_BATCH)]
+        for column, job_id in ((BEFORE, "failed"), (NOW, "retried")):
+            updates = [ExecutionUpdate(job_id, d, "FAILED", failure_code="E") for d in devices]
+            await add(RETRIED, column, version.update(updates))
+    waiting = await version.owner.fetchval(
+        "SELECT count(*) FROM jobs.job_executions WHERE job_id = 'retried' AND retries > 0"
+    )
+    if waiting < _BATCH * len(figures[RETRIED][NOW]) and version.devices > _BATCH * 10:
+        raise InvalidRun(f"only {waiting} failures were queued again")
+    return figures
+
+
+def _day_in_days(days: int) -> int:
+    """The bit of the day of the week after so many days."""
+    return 1 << (datetime.now(UTC) + timedelta(days=days)).weekday()
+
+
 async def _fill(version: Version, scale: Scale) -> None:
     """Insert the devices and the jobs."""
     for tenant, devices in ((TENANT, scale.devices), (_LARGE, scale.created)):
@@ -252,6 +334,22 @@ def render(figures: Figures, machine: dict[str, str], scale: Scale) -> str:
     return "\n".join(lines)
 
 
+def render_use(figures: Figures) -> str:
+    """Return the table of _measure_use as Markdown."""
+    lines = [
+        "| work | without | with | more | times | goal |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, (unit, goal) in _USED.items():
+        without, used = (
+            statistics.median(figures[name][column]) * _FACTORS[unit] for column in (BEFORE, NOW)
+        )
+        values = (*(f"{format_number(v)} {unit}" for v in (without, used, used - without)),)
+        times = "" if name == WINDOW_TEST else f"{used / without:.2f}×"
+        lines.append(f"| {' | '.join((name, *values, times, goal))} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure and print the table; with --page, keep it."""
     parser = argparse.ArgumentParser(prog="bench.schedules", description=__doc__)
@@ -276,7 +374,7 @@ def main() -> None:
                 figures, machine = asyncio.run(_measure(cluster, before, scale))
             except InvalidRun as e:
                 sys.exit(f"invalid run: {e}")
-    text = render(figures, machine, scale)
+    text = f"{render(figures, machine, scale)}\n\n{render_use(figures)}"
     print(text)
     if args.page:
         replace_figures(RESULTS / "schedules.md", text)
@@ -289,7 +387,9 @@ async def _measure(cluster: Cluster, before: Code, scale: Scale) -> tuple[Figure
             for name, code in ((BEFORE, before), (NOW, THIS_VERSION))
         ]
         figures = await _compare(versions, scale)
-        return figures, await describe_machine(versions[0].owner)
+        use = await stack.enter_async_context(_version(cluster, "use", THIS_VERSION, scale))
+        figures |= await _measure_use(use, scale)
+        return figures, await describe_machine(use.owner)
 
 
 @asynccontextmanager
