@@ -145,7 +145,7 @@ MISTAKES = {
         "retrying_in_progress = p.retrying_in_progress",
     ),
     "report without a number counts for a later attempt": (
-        "decide_updates",
+        "decide_batch",
         "coalesce(u.execution_number, e.execution_number - 1)",
         "u.execution_number",
     ),

@@ -1,4 +1,4 @@
--- depends on: apply_retry_policies, apply_updates, count_updates, decide_updates, due_at, ended_attempts, next_due_at, pending_executions
+-- depends on: apply_retry_policies, apply_updates, count_updates, decide_batch, due_at, ended_attempts, next_due_at, pending_executions
 -- Applies the updates (starts and reports) of a tenant's devices as one batch, and completes the
 -- jobs that have no pending execution anymore. The arrays are parallel, with one element per
 -- update; no device may occur twice. Returns one row per update, in order: its outcome, the status
@@ -106,7 +106,7 @@ BEGIN
     v_now := jobs.clock_time();
     PERFORM jobs.set_read_time(v_now);
 
-    v_decided := jobs.decide_updates(
+    v_decided := jobs.decide_batch(
         p_tenant_id, v_locked_job_ids, v_now, NULL, v_defers_starts, v_job_ids, p_must_be_next,
         p_device_ids, p_statuses, p_status_details, p_execution_numbers, p_expected_versions,
         p_extend_timeout_minutes, p_failure_codes
@@ -143,7 +143,7 @@ BEGIN
         INTO v_deferred, v_not_deferred
         FROM unnest(v_updates) u;
         IF v_deferred IS NOT NULL THEN
-            v_decided := jobs.decide_updates(
+            v_decided := jobs.decide_batch(
                 p_tenant_id, v_locked_job_ids, v_now, v_deferred, false, v_job_ids, p_must_be_next,
                 p_device_ids, p_statuses, p_status_details, p_execution_numbers,
                 p_expected_versions, p_extend_timeout_minutes, p_failure_codes

@@ -1,10 +1,10 @@
 -- depends on: execution_status_at, is_held_at, is_waiting_at, next_execution, update_outcome
--- Sets the outcome of each update, and what apply_updates needs: see update_executions. The caller has
--- taken the job locks of p_locked_job_ids, and its settings apply to the query.
+-- Sets the outcome of each update of a batch, and what apply_updates needs: see update_executions. The
+-- caller has taken the job locks of p_locked_job_ids, and its settings apply to the query.
 --
 -- If the job has a retry policy, a report of the second or a later attempt must name the attempt:
 -- without the number, it could be a late one of an earlier attempt.
-CREATE OR REPLACE FUNCTION jobs.decide_updates(
+CREATE OR REPLACE FUNCTION jobs.decide_batch(
     p_tenant_id text,
     p_locked_job_ids text[],
     p_now timestamptz,
