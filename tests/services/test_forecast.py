@@ -1,5 +1,6 @@
 """The forecast of CreateJob, and start windows in the check of the expiry."""
 
+import functools
 import heapq
 import json
 import random
@@ -21,8 +22,11 @@ from tests.support.failures import expect_failure
 from tests.support.scale import SCALE
 from tests.support.server import Server, running_server
 from tests.support.staged_jobs import rollout
+from tests.support.window_model import Window, Zone
 
 _ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
+_SECOND = timedelta(seconds=1)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @pytest.fixture
@@ -32,26 +36,6 @@ async def server(database: Database) -> AsyncIterator[Server]:
         database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn
     ) as server:
         yield server
-
-
-@dataclass
-class Window:
-    """A start window: a mask of days (Monday is 1), the minute of the day, and minutes."""
-
-    days: int
-    minute: int
-    minutes: int
-
-    def openings(self, zone: ZoneInfo, day: datetime) -> datetime | None:
-        """When the window opens on a local day; None: not on this day."""
-        if not self.days >> day.weekday() & 1:
-            return None
-        local = day + timedelta(minutes=self.minute)
-        # The first minute at which the local clock shows the start time or later.
-        guess = local.replace(tzinfo=zone).astimezone(UTC) - timedelta(hours=3)
-        while guess.astimezone(zone).replace(tzinfo=None) < local:
-            guess += timedelta(minutes=1)
-        return guess
 
 
 @dataclass
@@ -79,18 +63,12 @@ class Plan:
         """When a device that is released after so many seconds can start."""
         if not self.windows:
             return seconds
-        local = (self.start + timedelta(seconds=float(seconds))).astimezone(ZoneInfo(zone))
-        midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
-        starts = []
-        for day in range(-2, 9):
-            for window in self.windows:
-                opens = window.openings(ZoneInfo(zone), midnight + timedelta(days=day))
-                if opens is None:
-                    continue
-                opened = Fraction((opens - self.start) / timedelta(microseconds=1)) / 10**6
-                if seconds < opened + 60 * window.minutes:
-                    starts.append(max(opened, seconds))
-        return min(starts)
+        start = self.start.replace(tzinfo=None)
+        released_at = start + float(seconds) * _SECOND
+        if _zone(zone).is_open(self.windows, released_at):
+            return seconds
+        (opening,) = _zone(zone).next_openings(self.windows, released_at, 1)
+        return Fraction((opening - start) // _MICROSECOND, 10**6)
 
     def last_start(self) -> Fraction:
         """Simulate the devices one by one. Return the seconds until the last one has started.
@@ -133,6 +111,13 @@ class Plan:
                 released = Fraction(first)
             opened = opens
         raise AssertionError("a plan has stages")
+
+
+@functools.cache
+def _zone(name: str) -> Zone:
+    """A time zone in 2026 and 2027. The model has naive times in UTC."""
+    first = datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None)
+    return Zone(ZoneInfo(name), first, first + timedelta(days=730))
 
 
 def _random_plan(rng: random.Random) -> Plan:
