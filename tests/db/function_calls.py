@@ -606,10 +606,10 @@ CASES = {
         prepare=_hold,
         as_owner=True,
     ),
-    "explain_execution: behind another job": Case(
+    "explain_execution: the place in the queue": Case(
         "explain_execution",
         60,
-        lambda c, p: store_on(c).explain_execution(p.tenant, job_id="j2", device_id=p.device),
+        lambda c, p: store_on(c).explain_execution(p.tenant, job_id="j1", device_id=p.device),
         reads_skipped=True,
     ),
     "list_execution_attempts": Case(
