@@ -27,8 +27,9 @@ BEGIN
             -- The minutes since it would last have opened, and whether that was on one of its days.
             IF (v_minute - windows[i + 1]) % 1440 < windows[i + 2]
                AND windows[i] & (1 << ((v_minute - windows[i + 1]) / 1440 + 3) % 7) <> 0 THEN
-                -- Windows open and close at full minutes.
-                RETURN delay <= date_part('second', v_local)
+                -- Another window can have been open just before this one opened.
+                RETURN (v_minute - windows[i + 1]) % 1440 > 0
+                    OR delay <= date_part('second', v_local)
                     OR jobs.is_window_open(windows, zone, at - make_interval(secs => delay));
             END IF;
         END LOOP;
