@@ -250,6 +250,21 @@ async def _schedule(c: asyncpg.Connection, p: Probe) -> None:
     )
 
 
+# No window is open before the day after tomorrow, in any time zone.
+_WINDOWS = """
+    UPDATE jobs.jobs
+    SET start_at = NULL, release_since = NULL, window_time_zone = 'Europe/Berlin',
+        start_windows = ARRAY[1 << (extract(isodow FROM now())::integer + 2) % 7, 0, 15]
+    WHERE tenant_id = $1 AND job_id LIKE 'scheduled%'
+"""
+
+
+async def _wait_for_windows(c: asyncpg.Connection, p: Probe) -> None:
+    """Let the first three executions in the queue of the device wait for a start window."""
+    await _schedule(c, p)
+    await _execute(c, (_WINDOWS, p.tenant))
+
+
 _NO_APPROVALS = "UPDATE jobs.job_stages SET require_approval = false WHERE tenant_id = $1"
 
 
@@ -537,6 +552,15 @@ CASES = {
         lambda c, p: store_on(c).list_pending_executions(p.tenant, device_id=p.device, limit=11),
         reads_skipped=True,
     ),
+    "list_pending_executions: behind waiting executions": Case(
+        "list_pending_executions",
+        170,
+        lambda c, p: store_on(c).list_pending_executions(
+            p.tenant, device_id=p.device, limit=11, with_due_at=True
+        ),
+        prepare=_wait_for_windows,
+        reads_skipped=True,
+    ),
     "list_pending_executions: later page": Case(
         "list_pending_executions",
         150,
@@ -646,6 +670,13 @@ CASES = {
         80,
         lambda c, p: _start_next(c, p, p.device),
         prepare=_schedule,
+        reads_skipped=True,
+    ),
+    "update_executions: start next behind waiting executions": Case(
+        "update_executions",
+        80,
+        lambda c, p: _start_next(c, p, p.device),
+        prepare=_wait_for_windows,
         reads_skipped=True,
     ),
     "update_executions: start next behind a held execution": Case(
