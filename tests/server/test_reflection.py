@@ -23,7 +23,7 @@ from tests.support.waiting import TIMEOUT
 REFLECTIONS = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
 
 # A request of fewer bytes than its response is cheap for the caller, who may be anonymous.
-MAX_RESPONSE_BYTES = 128 * 1024
+MAX_RESPONSE_BYTES = 192 * 1024
 
 
 async def _reflect(
