@@ -135,12 +135,21 @@ async def test_get_returns_the_job_with_its_executions(
         "stages": [],
         "criterion_states": [],
         "trip": None,
+        "start_windows": [],
+        "window_time_zone": "",
+        "is_window_open": False,
+        "next_openings": [],
+        "retry_policy": None,
+        "retrying_count": 0,
+        "is_retry_budget_exhausted": False,
+        "priority": "NORMAL",
     }  # fmt: skip
     assert isinstance(job["document_params"]["retries"], int)
     succeeded, queued = job["executions"]
     assert list(succeeded) == [
         "device_id", "status", "status_details", "queued_at", "started_at", "last_updated_at",
         "execution_number", "version", "times_out_at", "failure_code", "stage", "end_cause",
+        "not_before", "time_zone",
     ]  # fmt: skip
     assert (succeeded["device_id"], succeeded["status"]) == ("pump-1", "SUCCEEDED")
     assert datetime.fromisoformat(succeeded["started_at"]).tzinfo

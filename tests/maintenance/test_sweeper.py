@@ -31,6 +31,8 @@ SEARCHES: dict[str, tuple[list[object], set[str]]] = {
     "jobs_to_finalize": ([100, [], []], {"jobs_to_finalize"}),
     "jobs_past_retention": ([100, [], [], 30], {"jobs_finished_by_updated_at"}),
     "jobs_to_purge": ([100, [], []], {"jobs_by_deleted_at"}),
+    "count_scheduled_jobs": ([10_000], {"jobs_of_all_tenants_by_start_at"}),
+    "count_retrying_executions": ([10_000], {"job_progress_by_retrying"}),
 }
 
 # 4,000 jobs that need no maintenance: in progress with executions IN_PROGRESS; completed;
@@ -76,7 +78,7 @@ async def long_lock_timeout(database: Database) -> AsyncIterator[None]:
         row["definition"]
         for row in await database.owner.fetch(
             "SELECT pg_get_functiondef(oid) AS definition FROM pg_proc"
-            " WHERE pronamespace = 'jobs'::regnamespace AND proconfig::text LIKE '%lock_timeout%'"
+            " WHERE pronamespace = 'jobs'::regnamespace AND proconfig::text LIKE '%lock_timeout=1s%'"
         )
     ]
     assert functions

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +349,19 @@ async def create_staged_job(world: World, **gate: Any) -> None:
 async def execution_held(world: World) -> None:
     await create_staged_job(world)
     await world.server.device(world.operator.tenant, "e").start("staged")
+
+
+async def execution_not_due(world: World) -> None:
+    in_two_days = (datetime.now(UTC).weekday() + 2) % 7 + 1
+    window = pb.StartWindow(
+        days=[pb.StartWindow.Day.Name(in_two_days)],
+        start_time="12:00",
+        duration=Duration(seconds=3600),
+    )
+    await world.operator.create(
+        job_id="windowed", target_all=True, start_windows=[window], never_expires=True
+    )
+    await world.server.device(world.operator.tenant, "d").start("windowed")
 
 
 async def job_full(world: World) -> None:

@@ -15,6 +15,7 @@ var typicalOperations = map[string]string{
 
 // optionalFields are the fields of responses that only some calls fill, by full name.
 var optionalFields = map[string]bool{
+	"fleet.jobs.v1.CreateJobResponse.forecast":     true,
 	"fleet.jobs.v1.CreateJobResponse.preview":      true,
 	"fleet.jobs.v1.Job.executions":                 true,
 	"fleet.jobs.v1.Job.next_executions_page_token": true,

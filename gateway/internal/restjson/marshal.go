@@ -40,10 +40,11 @@ var omittedInLists = map[protoreflect.FullName]bool{
 }
 
 // omittedIfEmpty are fields that only some calls set. Other responses omit them: an empty ID is not
-// valid, and a job that was created has no preview.
+// valid, and a job that was created has neither a preview nor a forecast.
 var omittedIfEmpty = map[protoreflect.FullName]bool{
-	"fleet.jobs.v1.CreateJobResponse.preview": true,
-	"fleet.jobs.v1.JobExecution.job_id":       true,
+	"fleet.jobs.v1.CreateJobResponse.forecast": true,
+	"fleet.jobs.v1.CreateJobResponse.preview":  true,
+	"fleet.jobs.v1.JobExecution.job_id":        true,
 }
 
 // OmitsIfEmpty reports whether Marshal leaves the field out, instead of writing null, if it is not set.
