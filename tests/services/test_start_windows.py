@@ -10,7 +10,7 @@ from grpc import StatusCode
 
 from jobs_grpc.db.store import ExecutionUpdate
 from tests.support.callers import Device, Operator
-from tests.support.database import Database, request_session
+from tests.support.database import Database, replaced_function, request_session
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 from tests.support.windows import set_time, set_windows
@@ -116,6 +116,28 @@ async def test_start_fails_with_the_first_opening_after_the_end_of_the_backoff(
         assert await earliest_start(device.start("j")) == f"{earliest:%Y-%m-%dT%H:%M:%SZ}"
         assert await job_ids(device) == []
         assert not await starts(device)
+
+
+async def test_start_fails_with_the_next_opening_when_its_job_starts_during_the_call(
+    database: Database, operator: Operator, device: Device
+) -> None:
+    await operator.create(
+        job_id="later",
+        target_all=True,
+        start_at=OPENING - timedelta(minutes=30),
+        never_expires=True,
+    )
+    await set_windows(database, operator.tenant, "later", WINDOWS, "Europe/Berlin")
+    offset = await database.owner.fetchval("SELECT jobs.clock_time() - clock_timestamp()")
+    # As after a long wait for the job lock: jobs.now() is the start of the transaction.
+    clock_time = (
+        "CREATE OR REPLACE FUNCTION jobs.clock_time() RETURNS timestamptz LANGUAGE sql VOLATILE"
+        " PARALLEL SAFE RETURN clock_timestamp()"
+        f" + interval '{offset.total_seconds() + 45 * 60} seconds'"
+    )
+
+    async with replaced_function(database, "jobs.clock_time", clock_time):
+        assert await earliest_start(device.start("later")) == "2027-06-07T00:00:00Z"
 
 
 async def test_waiting_execution_is_read_as_queued(operator: Operator, device: Device) -> None:

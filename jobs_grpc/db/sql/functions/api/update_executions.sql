@@ -1,4 +1,4 @@
--- depends on: apply_retry_policies, apply_updates, count_updates, decide_batch, due_at, ended_attempts, next_due_at, pending_executions
+-- depends on: apply_retry_policies, apply_updates, count_updates, decide_batch, due_at, ended_attempts, next_due_at
 -- Applies the updates (starts and reports) of a tenant's devices as one batch, and completes the
 -- jobs that have no pending execution anymore. The arrays are parallel, with one element per
 -- update; no device may occur twice. Returns one row per update, in order: its outcome, the status
@@ -186,11 +186,14 @@ BEGIN
            CASE WHEN a.status IS NULL THEN s.failure_code ELSE a.failure_code END,
            CASE WHEN NOT p_with_due_at THEN NULL
                 WHEN u.outcome = 'NONE' THEN jobs.next_due_at(p_tenant_id, u.device_id)
+                -- Not from pending_executions: at the start of the statement, it may have been HELD.
                 WHEN u.outcome = 'EXECUTION_NOT_DUE' THEN (
-                    SELECT jobs.due_at(q.not_before, q.start_windows, q.time_zone, v_now)
-                    FROM jobs.pending_executions q
-                    WHERE q.tenant_id = p_tenant_id AND q.device_id = u.device_id
-                      AND q.job_id = u.job_id
+                    SELECT jobs.due_at(
+                        s.not_before, j.start_windows,
+                        coalesce(j.window_time_zone, s.time_zone, 'UTC'), v_now
+                    )
+                    FROM jobs.jobs j
+                    WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id
                 ) END
     FROM unnest(v_updates) u
     LEFT JOIN LATERAL (
