@@ -12,6 +12,7 @@ from tests.support.callers import Device, Operator, all_pending
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.page_tokens import forged_token
+from tests.support.page_tokens import position as position_in
 from tests.support.server import Server
 
 QUEUED = [f"q{number}" for number in range(1, 6)]
@@ -122,7 +123,7 @@ async def test_page_ends_before_the_response_exceeds_4_mib(
     "position",
     [
         (),
-        ("QUEUED", "0", "0"),
+        ("QUEUED", "0"),
         ("QUEUED", "0", "0", "j", "j"),
         ("SUCCEEDED", "0", "0", "j"),
         ("", "0", "0", "j"),
@@ -134,7 +135,7 @@ async def test_page_ends_before_the_response_exceeds_4_mib(
         ("QUEUED", "0", f"{-(2**63)}", "j"),
         ("QUEUED", "2", "0", "j"),
         ("QUEUED", "", "0", "j"),
-        ("QUEUED", "0", "j"),  # of a server without priorities
+        ("QUEUED", "", "j"),
         ("QUEUED", "0", "0", "\0"),
         ("QUEUED", "0", "0", "\ud800"),
     ],
@@ -146,6 +147,15 @@ async def test_page_token_is_rejected_when_its_position_is_invalid(
 
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
         await pump.pending(page_token=forged_token(token, "pump", *position))
+
+
+async def test_page_token_of_a_server_without_priorities_is_accepted(pump: Device) -> None:
+    for limit in (1, 4, 5):
+        page = await pump.pending(limit=limit)
+        _, status, _, queued_at, job_id = position_in(page.next_page_token)
+        token = forged_token(page.next_page_token, "pump", status, queued_at, job_id)
+
+        assert await all_pending(pump, page_token=token) == (STARTED + QUEUED)[limit:]
 
 
 @pytest.mark.parametrize(
