@@ -17,7 +17,7 @@ AS $$
 DECLARE
     v_local timestamp;
     v_minute integer;  -- since 1970, which began on a Thursday
-    v_weekday integer;
+    v_change integer;  -- of the clock, in minutes
     v_opening timestamptz;
 BEGIN
     v_local := timezone(zone, at);  -- not in DECLARE, where EXCEPTION does not apply
@@ -36,15 +36,20 @@ BEGIN
         RETURN false;
     END IF;
 
-    -- The clock was changed, so local time is not elapsed time.
-    v_weekday := extract(isodow FROM v_local) - 1;
-    FOR v_day IN -2 .. 1 LOOP
+    -- The clock was changed, so local time is not elapsed time. They differ by at most the change, so only
+    -- windows that can be open are converted: a conversion takes longer than all else here.
+    v_minute := floor(date_part('epoch', v_local) / 60);
+    v_change := ceil(abs(date_part(
+        'epoch', v_local - timezone(zone, at - interval '48 hours') - interval '48 hours'
+    )) / 60);
+    FOR v_day IN v_minute / 1440 - 2 .. v_minute / 1440 + 1 LOOP
         FOR i IN 1 .. cardinality(windows) BY 3 LOOP
-            IF windows[i] & (1 << (v_weekday + v_day + 7) % 7) <> 0 THEN
+            IF v_minute - v_day * 1440 - windows[i + 1]
+                   BETWEEN -v_change AND windows[i + 2] + v_change - 1
+               AND windows[i] & (1 << (v_day + 3) % 7) <> 0 THEN
                 v_opening := jobs.window_opening(
                     zone,
-                    date_trunc('day', v_local)
-                        + make_interval(days => v_day, mins => windows[i + 1])
+                    timestamp '1970-01-01' + make_interval(days => v_day, mins => windows[i + 1])
                 );
                 IF at >= v_opening AND at < v_opening + make_interval(mins => windows[i + 2]) THEN
                     RETURN delay = 0
