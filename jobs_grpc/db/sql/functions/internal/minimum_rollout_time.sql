@@ -41,6 +41,8 @@ DECLARE
     v_needed_successes bigint; -- in the stage; NULL: all executions that are not finished must end
     v_release_seconds numeric;
     v_released_at timestamptz;
+    v_due_ats timestamptz[];   -- of the devices of each zone, from v_due_from on
+    v_due_from timestamptz;
     v_started_at timestamptz;
     v_window_seconds numeric;
     v_bake_seconds numeric;
@@ -81,15 +83,24 @@ BEGIN
                          + coalesce((v_stage ->> 'in_progress')::integer, 0), true)
         THEN
             v_released_at := p_from + make_interval(secs => v_total + v_release_seconds);
-            SELECT greatest(
-                min(jobs.due_at(NULL, p_start_windows, z, v_released_at)),
+            -- A due_at that has not been reached is still the first: a tenant can have hundreds of zones.
+            v_due_ats := ARRAY(
+                SELECT CASE WHEN v_released_at BETWEEN v_due_from AND z.due_at THEN z.due_at
+                            ELSE jobs.due_at(NULL, p_start_windows, z.name, v_released_at) END
+                FROM unnest(p_time_zones, v_due_ats) WITH ORDINALITY AS z (name, due_at, n)
+                ORDER BY z.n
+            );
+            v_due_from := v_released_at;
+            v_started_at := (SELECT min(d) FROM unnest(v_due_ats) AS d);
+            IF v_number = v_last_stage THEN
                 -- Each zone has a device that has not started.
-                CASE WHEN v_number = v_last_stage THEN
-                    max(jobs.due_at(NULL, p_start_windows, z, p_from))
-                END
-            )
-            INTO v_started_at
-            FROM unnest(p_time_zones) AS z;
+                v_started_at := (
+                    SELECT greatest(
+                        v_started_at, max(jobs.due_at(NULL, p_start_windows, z, p_from))
+                    )
+                    FROM unnest(p_time_zones) AS z
+                );
+            END IF;
             v_window_seconds := extract(epoch FROM v_started_at - v_released_at);
         END IF;
         v_bake_seconds := 0;
