@@ -78,7 +78,8 @@ async def long_lock_timeout(database: Database) -> AsyncIterator[None]:
         row["definition"]
         for row in await database.owner.fetch(
             "SELECT pg_get_functiondef(oid) AS definition FROM pg_proc"
-            " WHERE pronamespace = 'jobs'::regnamespace AND proconfig::text LIKE '%lock_timeout=1s%'"
+            " WHERE pronamespace = 'jobs'::regnamespace"
+            " AND proconfig::text LIKE '%lock_timeout=1s%'"
         )
     ]
     assert functions

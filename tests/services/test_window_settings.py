@@ -10,6 +10,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
+from jobs_grpc.services import time_zones
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
@@ -227,6 +228,25 @@ async def test_update_to_a_zone_that_the_job_cannot_have_is_rejected(
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
         await operator.update("j", "window_time_zone", window_time_zone=zone)
     assert failure.violations == {"window_time_zone": f"window_time_zone {problem}"}
+
+
+async def test_zone_that_the_database_does_not_know_is_rejected(
+    monkeypatch: pytest.MonkeyPatch, operator: Operator
+) -> None:
+    monkeypatch.setattr(time_zones, "time_zones", lambda: {"Mars/Base"})
+    await create(operator, window("14:00"))
+
+    for call in (
+        operator.create(
+            target_all=True, start_windows=[window("14:00")], window_time_zone="Mars/Base"
+        ),
+        operator.update("j", "window_time_zone", window_time_zone="Mars/Base"),
+    ):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+            await call
+        assert failure.violations == {
+            "window_time_zone": "window_time_zone is not known to the database"
+        }
 
 
 async def test_start_fails_when_its_window_closes_after_it_was_listed(

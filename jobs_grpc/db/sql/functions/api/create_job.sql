@@ -5,7 +5,7 @@
 --
 -- Raises DEVICE_NOT_FOUND, DEVICES_NOT_FOUND, JOB_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TARGET_EMPTY,
 -- TARGET_CHANGED, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS, STAGE_EMPTY, STAGES_TOO_SMALL, EXPIRY_TOO_EARLY,
--- START_OUT_OF_RANGE, p_error_if_new, and JOB_ALREADY_EXISTS if a different request created the job.
+-- START_OUT_OF_RANGE, ZONE_NOT_ALLOWED, p_error_if_new, and JOB_ALREADY_EXISTS if a different request created the job.
 CREATE OR REPLACE FUNCTION jobs.create_job(
     p_tenant_id text,
     p_job_id text,
@@ -125,6 +125,10 @@ BEGIN
 
     IF v_start_at > v_now + interval '90 days' THEN
         PERFORM jobs.raise_error('START_OUT_OF_RANGE');
+    END IF;
+    IF v_start_windows IS NOT NULL AND NOT v_has_zones
+       AND NOT jobs.is_known_time_zone(p_request ->> 'window_time_zone') THEN
+        PERFORM jobs.raise_error('ZONE_NOT_ALLOWED', 'is not known to the database');
     END IF;
     PERFORM jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
 

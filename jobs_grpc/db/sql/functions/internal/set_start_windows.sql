@@ -1,8 +1,8 @@
 -- Changes the start windows of a job, or their time zone, or both. The caller has set the tenant and holds
 -- the job lock, so no execution starts in between.
 --
--- Raises ZONE_NOT_ALLOWED for a zone without windows, and for the zones of the devices unless CreateJob has
--- stored them.
+-- Raises ZONE_NOT_ALLOWED for a zone without windows or unknown to PostgreSQL, and for the zones of the
+-- devices unless CreateJob has stored them.
 CREATE OR REPLACE FUNCTION jobs.set_start_windows(
     p_tenant_id text,
     p_job_id text,
@@ -34,6 +34,8 @@ BEGIN
         PERFORM jobs.raise_error(
             'ZONE_NOT_ALLOWED', 'can be DEVICE only if the job was created with it'
         );
+    ELSIF v_zone <> 'DEVICE' AND NOT jobs.is_known_time_zone(v_zone) THEN
+        PERFORM jobs.raise_error('ZONE_NOT_ALLOWED', 'is not known to the database');
     END IF;
 
     UPDATE jobs.jobs j
