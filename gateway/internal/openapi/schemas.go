@@ -159,12 +159,12 @@ func isRequired(schema string, field protoreflect.FieldDescriptor) bool {
 }
 
 // mayBeNull reports whether a property may be null. In a request, null means absent. In a
-// response, as marshal.go writes it, an unset field is null, or false if it is a bool, or left out.
+// response, as marshal.go writes it, an unset field is null, or false if it is a bool of a oneof, or left out.
 func mayBeNull(schema string, field protoreflect.FieldDescriptor, isRequired bool) bool {
 	if isRequest(schema) {
 		return !isRequired
 	}
-	return field.HasPresence() && field.Kind() != protoreflect.BoolKind && !restjson.OmitsIfEmpty(field)
+	return field.HasPresence() && !restjson.IsFalseIfUnset(field) && !restjson.OmitsIfEmpty(field)
 }
 
 // inlineEnums replaces references to enums by the enums. For a shared enum, the Go generator names

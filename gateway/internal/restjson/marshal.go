@@ -52,9 +52,14 @@ func OmitsIfEmpty(field protoreflect.FieldDescriptor) bool {
 	return omittedIfEmpty[field.FullName()]
 }
 
+// IsFalseIfUnset reports whether Marshal writes false, instead of null, if the field is not set.
+func IsFalseIfUnset(field protoreflect.FieldDescriptor) bool {
+	return field.Kind() == protoreflect.BoolKind && !field.HasOptionalKeyword()
+}
+
 // Marshal writes a message, or a field of one that is a response_body in rest_routes.yaml. It writes every field
-// by its proto name; an unset field is null, or false if it is a bool. protojson would omit unset optional fields and
-// oneof members.
+// by its proto name; an unset field is null, or false if it is a bool of a oneof. protojson would omit unset optional
+// fields and oneof members.
 func Marshal(v any) ([]byte, error) {
 	switch v := v.(type) {
 	case proto.Message:
@@ -124,7 +129,7 @@ func appendMessage(b []byte, m protoreflect.Message, omit map[protoreflect.FullN
 		switch {
 		case !field.HasPresence() || m.Has(field):
 			b, err = appendField(b, field, m.Get(field))
-		case field.Kind() == protoreflect.BoolKind:
+		case IsFalseIfUnset(field):
 			b = append(b, "false"...)
 		default:
 			b = append(b, "null"...)
