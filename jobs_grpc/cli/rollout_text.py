@@ -67,7 +67,8 @@ def format_gate(stage: pb.Stage) -> str:
         parts.append(f"advance after {format_span(gate.advance_after.seconds)}")
     texts = [f"gate: {', '.join(parts)}"] if parts else []
     if stage.HasField("releases_per_minute"):
-        texts.append(f"{stage.releases_per_minute:,} releases per minute")
+        rate = stage.releases_per_minute
+        texts.append(f"{rate:,} release{'' if rate == 1 else 's'} per minute")
     return "; ".join(texts)
 
 

@@ -54,6 +54,14 @@ def test_stage_lines_show_state_bar_counts_and_gate() -> None:
     ]
 
 
+def test_stage_lines_show_a_rate_of_one() -> None:
+    job = pb.Job()
+    job.rollout.stages.add(remainder=True, releases_per_minute=1)
+    job.stages.add(state=pb.JobStage.PENDING)
+
+    assert list(stage_lines(job, utc=True))[-1] == "   1 release per minute"
+
+
 def test_stage_lines_show_what_the_open_stage_waits_for() -> None:
     waits, bakes = staged_job(), staged_job()
     waits.stages[0].awaiting_approval = True
