@@ -15,7 +15,7 @@ DAYS = [name[:3].title() for name in pb.StartWindow.Day.keys()[1:]]
 DAY_MINUTES = 24 * 60
 
 _WINDOW = re.compile(r"(?:([A-Za-z,-]+) )?(\d{2}):(\d{2})-(\d{2}):(\d{2})", re.ASCII)
-_RETRY = re.compile(r"([^:]+):(\d{1,2})(?::(\w+)(?:-(\w+))?)?", re.ASCII)
+_RETRY = re.compile(r"([^:]+):(\d{1,9})(?::(\w+)(?:-(\w+))?)?", re.ASCII)
 
 
 def parse_window(text: str) -> pb.StartWindow:
@@ -55,12 +55,15 @@ def _day(text: str) -> int:
 def parse_retry(text: str) -> pb.RetryRule:
     """Read a retry rule: NAME,…:ATTEMPTS, and possibly :INITIAL or :INITIAL-MAX backoff.
 
-    A name is a failure code, FAILED, TIMED_OUT or REJECTED. "any" is FAILED and TIMED_OUT.
+    A name is a failure code, FAILED, TIMED_OUT or REJECTED. "any" is FAILED and TIMED_OUT, and
+    stands alone.
     """
     match = _RETRY.fullmatch(text)
     if match is None:
         raise ValueError
     names = [] if match[1] == "any" else match[1].split(",")
+    if any(_looks_like_a_status(name) for name in names):
+        raise ValueError
     rule = pb.RetryRule(
         statuses=[
             pb.JobExecution.Status.Value(name)
@@ -74,6 +77,13 @@ def parse_retry(text: str) -> pb.RetryRule:
         if span:
             field.FromSeconds(arguments.parse_duration(span))
     return rule
+
+
+def _looks_like_a_status(name: str) -> bool:
+    """Tell whether a name that would be read as a failure code is rather a mistaken status."""
+    return name not in arguments.failure_statuses and (
+        name.upper() in {"ANY", *pb.JobExecution.Status.keys()}
+    )
 
 
 window_argument = arguments.argument(

@@ -186,6 +186,9 @@ async def test_list_shows_start_and_priority(shell: Shell) -> None:
         (["--window", "22-04"], "--window: must be a window such as 'Mon-Fri 22:00-04:00'"),
         (["--retry", "NETWORK"], "--retry: must be a rule such as NETWORK:5"),
         (["--retry", "any:3:5"], "--retry: must be a rule such as NETWORK:5"),
+        (["--retry", "any,NETWORK:3"], "--retry: must be a rule such as NETWORK:5"),
+        (["--retry", "failed:3"], "--retry: must be a rule such as NETWORK:5"),
+        (["--retry", "SUCCEEDED:3"], "--retry: must be a rule such as NETWORK:5"),
         (["--priority", "urgent"], "--priority: invalid choice"),
     ],
 )
