@@ -3,9 +3,10 @@
 import json
 import re
 from argparse import ArgumentTypeError
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -19,6 +20,8 @@ from tests.support.cli import Shell, cells
 from tests.support.database import Database
 
 CREATE = ("create", "--type", "x", "--all", "--job-id", "j")
+# Jobs start at most 90 days ahead.
+START = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) + timedelta(days=30)
 FAILED, TIMED_OUT = pb.JobExecution.FAILED, pb.JobExecution.TIMED_OUT
 
 
@@ -84,16 +87,18 @@ def test_retry_rule_is_read(text: str, rule: pb.RetryRule) -> None:
 
 @pytest.mark.usefixtures("fleet")
 async def test_create_sets_the_schedule_of_the_options(shell: Shell, operator: Operator) -> None:
+    local = START.astimezone(ZoneInfo("Europe/Berlin"))
+
     created = await shell(
         *CREATE,
-        *("--start-at", "2027-01-31 02:00 Europe/Berlin", "--never-expires"),
+        *("--start-at", f"{local:%Y-%m-%d %H:%M} Europe/Berlin", "--never-expires"),
         *("--window", "Mon-Fri 22:00-04:00", "--window", "10:00-12:00", "--zone", "device"),
         *("--retry", "NETWORK:5", "--retry", "any:2:1m", "--priority", "high"),
     )
 
     assert created.code == 0, created.err
     job = await operator.get("j")
-    assert job.start_at.ToDatetime(UTC) == datetime(2027, 1, 31, 1, tzinfo=UTC)
+    assert job.start_at.ToDatetime(UTC) == START
     assert job.window_time_zone == "DEVICE"
     assert [format_window(window) for window in job.start_windows] == [
         "Mon-Fri 22:00-04:00",
@@ -107,14 +112,14 @@ async def test_create_sets_the_schedule_of_the_options(shell: Shell, operator: O
 async def test_get_shows_the_schedule(shell: Shell) -> None:
     await shell(
         *CREATE,
-        *("--start-at", "2027-01-31T01:00:00Z", "--never-expires", "--priority", "low"),
+        *("--start-at", f"{START:%FT%TZ}", "--never-expires", "--priority", "low"),
         *("--window", "Mon-Fri 22:00-04:00", "--window", "10:00-12:00", "--retry", "NETWORK:5"),
     )
 
     got = await shell("get", "j", "--utc")
 
     facts = dict(line.split(maxsplit=1) for line in got.out.split("\n\n")[0].splitlines())
-    assert facts["start"] == "2027-01-31 01:00:00Z"
+    assert facts["start"] == f"{START:%F %TZ}"
     assert facts["windows"].startswith("Mon-Fri 22:00-04:00; 10:00-12:00 UTC")
     assert facts["retry"] == (
         "NETWORK (FAILED/TIMED_OUT/REJECTED): up to 5 attempts, backoff 5m-24h ×2"
@@ -170,13 +175,13 @@ async def test_create_reads_the_schedule_from_the_file(
 
 @pytest.mark.usefixtures("fleet")
 async def test_list_shows_start_and_priority(shell: Shell) -> None:
-    await shell(*CREATE, "--start-at", "2027-01-31T01:00:00Z", "--never-expires")
+    await shell(*CREATE, "--start-at", f"{START:%FT%TZ}", "--never-expires")
 
     listed = await shell("list", "--columns", "job_id,start_at,priority", "--utc")
     as_json = await shell("list", "--json")
 
-    assert cells(listed.out.splitlines()[1]) == ["j", "2027-01-31 01:00:00Z", "NORMAL"]
-    assert json.loads(as_json.out)["jobs"][0]["start_at"] == "2027-01-31T01:00:00Z"
+    assert cells(listed.out.splitlines()[1]) == ["j", f"{START:%F %TZ}", "NORMAL"]
+    assert json.loads(as_json.out)["jobs"][0]["start_at"] == f"{START:%FT%TZ}"
 
 
 @pytest.mark.parametrize(
