@@ -57,8 +57,8 @@ def add_command(commands: Subparsers) -> None:
     arguments.add_expiry(
         parser,
         arguments.expiry_hours,
-        f"hours until the job expires, {hours} (default: 24, plus the time that the rollout takes "
-        "if every device succeeds at once)",
+        f"hours from the start of the job until it expires, {hours} (default: 24, plus the time "
+        "that the rollout takes if every device succeeds at once)",
     )
     parser.add_argument(
         "--in-progress-timeout",
