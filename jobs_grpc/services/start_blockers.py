@@ -27,7 +27,7 @@ _MESSAGES = {
     "WINDOW_CLOSED": "No start window is open.",
     "BACKOFF": "The attempt before failed, and the retry policy delays this one.",
     "EXPIRES_FIRST": "The job expires before the device can start.",
-    "WAITING_FOR_DEVICE": "The device can start, but has not asked for the execution since.",
+    "WAITING_FOR_DEVICE": "The device can start, but has not asked for the execution yet.",
 }
 
 
