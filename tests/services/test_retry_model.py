@@ -140,7 +140,7 @@ MISTAKES = {
     ),
     "canceled execution is still retrying": ("cancel_execution", "IF v_is_retrying", "IF false"),
     "start of a retry is not counted": (
-        "count_retrying",
+        "change_retrying_counts",
         "retrying_in_progress = p.retrying_in_progress + c.in_progress",
         "retrying_in_progress = p.retrying_in_progress",
     ),
@@ -150,7 +150,7 @@ MISTAKES = {
         "u.execution_number",
     ),
     "backoff does not grow": (
-        "retry_delay",
+        "retry_backoff",
         "p_retries)::double precision",
         "0)::double precision",
     ),

@@ -197,7 +197,7 @@ async def test_backoff_is_random(database: Database) -> None:
         " RETURN pg_catalog.random()",
     ):
         rows = await database.owner.fetch(
-            "SELECT jobs.retry_delay($1, 1) AS delay FROM generate_series(1, 1000)",
+            "SELECT jobs.retry_backoff($1, 1) AS delay FROM generate_series(1, 1000)",
             json.dumps(policy),
         )
 

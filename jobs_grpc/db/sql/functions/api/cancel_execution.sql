@@ -54,7 +54,7 @@ BEGIN
     END IF;
 
     IF v_is_retrying THEN
-        PERFORM jobs.count_retrying(
+        PERFORM jobs.change_retrying_counts(
             p_tenant_id, ARRAY[p_job_id], ARRAY[v_stage], ARRAY[-1],
             ARRAY[-(v_status = 'IN_PROGRESS')::integer]
         );

@@ -170,7 +170,7 @@ BEGIN
     );
 
     IF 1 = ANY (v_ended_retries) THEN
-        PERFORM jobs.count_retrying(
+        PERFORM jobs.change_retrying_counts(
             p_tenant_id, array_agg(u.job_id), array_agg(u.stage), array_agg(-u.retrying),
             array_agg(0)
         )

@@ -45,7 +45,7 @@ AS $$
 DECLARE
     v_now timestamptz := jobs.clock_time();
     v_job record;
-    v_released_at timestamptz;
+    v_release_time timestamptz;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.set_read_time(v_now);
@@ -97,10 +97,10 @@ BEGIN
         kinds := kinds || 'JOB_SCHEDULED'::text;
         untils := untils || v_job.start_at;
     END IF;
-    v_released_at := jobs.release_time(
+    v_release_time := jobs.rank_release_time(
         v_job.rank, v_job.release_end, v_job.release_base, v_job.release_rate, v_job.release_since
     );
-    IF v_released_at IS NULL THEN
+    IF v_release_time IS NULL THEN
         kinds := kinds || 'STAGE_NOT_OPEN'::text;
         untils := array_append(untils, NULL);
         open_stage := v_job.open_stage;
@@ -111,13 +111,13 @@ BEGIN
         INTO open_stage_executions, open_stage_succeeded, open_stage_unfinished, open_stage_required
         FROM jobs.job_stages s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_job.open_stage;
-    ELSIF v_released_at > coalesce(v_job.start_at, '-infinity') AND jobs.is_held_at(
+    ELSIF v_release_time > coalesce(v_job.start_at, '-infinity') AND jobs.is_held_at(
         v_job.rank, v_job.release_end, v_job.release_base, v_job.release_rate, v_job.release_since,
         v_job.paused_at, v_now
     ) THEN
         kinds := kinds || 'NOT_RELEASED'::text;
         -- The release stands still during a pause.
-        untils := array_append(untils, CASE WHEN v_job.paused_at IS NULL THEN v_released_at END);
+        untils := array_append(untils, CASE WHEN v_job.paused_at IS NULL THEN v_release_time END);
     END IF;
     IF jobs.is_waiting_at(NULL, v_job.start_windows, v_job.zone, v_now) THEN
         kinds := kinds || 'WINDOW_CLOSED'::text;
@@ -152,7 +152,7 @@ BEGIN
         untils := '{NULL}';
     ELSIF array_position(untils, NULL) IS NULL THEN
         earliest_start_at := jobs.due_at(
-            v_job.not_before, v_job.start_windows, v_job.zone, greatest(v_now, v_released_at)
+            v_job.not_before, v_job.start_windows, v_job.zone, greatest(v_now, v_release_time)
         );
         IF jobs.is_expired_at(v_job.expires_at, earliest_start_at) THEN
             kinds := kinds || 'EXPIRES_FIRST'::text;

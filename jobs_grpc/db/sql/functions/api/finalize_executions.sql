@@ -123,7 +123,7 @@ BEGIN
         END IF;
     END IF;
 
-    PERFORM jobs.end_waiting_retries(p_tenant_id, p_job_id, v_forced);
+    PERFORM jobs.reset_retrying_counts(p_tenant_id, p_job_id, v_forced);
     UPDATE jobs.jobs j
     SET finalized = true, awaiting_approval = false,
         status = jobs.job_status_at(j.status, j.expires_at, v_in_progress, v_now),

@@ -1,4 +1,4 @@
--- depends on: end_waiting_retries, uncount_failures
+-- depends on: reset_retrying_counts, uncount_failures
 -- Queues the next attempt of every execution that readers see in one of p_statuses and that matches
 -- p_failure_codes and p_device_ids. If there is no such execution, changes nothing, not even the
 -- expiry. Each execution keeps its stage and its rank, so it stays released.
@@ -145,14 +145,14 @@ BEGIN
     END IF;
 
     IF v_expired THEN
-        PERFORM jobs.end_waiting_retries(p_tenant_id, p_job_id, false);
+        PERFORM jobs.reset_retrying_counts(p_tenant_id, p_job_id, false);
     END IF;
 
     IF v_waiting > 0 THEN
         PERFORM jobs.uncount_failures(
             p_tenant_id, p_job_id, v_failed_statuses, v_failed_codes, v_stages, v_failed_ats
         );
-        PERFORM jobs.count_retrying(
+        PERFORM jobs.change_retrying_counts(
             p_tenant_id, array_fill(p_job_id, ARRAY[v_waiting]), v_stages,
             array_fill(-1, ARRAY[v_waiting]), array_fill(0, ARRAY[v_waiting])
         );

@@ -1,4 +1,4 @@
--- depends on: count_retrying, count_stage_changes, due_at, exceeds_retry_budget, is_expired_at, released_at, retry_delay, retry_rule, uncount_failures
+-- depends on: change_retrying_counts, count_stage_changes, due_at, exceeds_retry_budget, is_expired_at, released_at, retry_backoff, retry_rule, uncount_failures
 -- Queues the next attempt of executions that have just failed, if the retry policy of their job says so.
 -- Also keeps one failure per device counted: a device counts as failed from its first failure, and that
 -- of its last attempt replaces the one before, until an attempt succeeds. The caller holds the job
@@ -73,7 +73,7 @@ BEGIN
                 ) e
                 LEFT JOIN LATERAL (
                     SELECT (r.rule -> 'max_attempts')::integer AS max_attempts,
-                           p_now + jobs.retry_delay(r.rule, e.retries) AS not_before
+                           p_now + jobs.retry_backoff(r.rule, e.retries) AS not_before
                     FROM (
                         SELECT jobs.retry_rule(
                             v_job.retry_policy, e.status::text, e.failure_code
@@ -164,7 +164,7 @@ BEGIN
         FROM unnest(v_executions) e
         WHERE e.not_before IS NOT NULL AND e.stage IS NOT NULL
         HAVING count(*) > 0;
-        PERFORM jobs.count_retrying(
+        PERFORM jobs.change_retrying_counts(
             p_tenant_id, array_agg(v_job.job_id), array_agg(e.stage),
             array_agg(
                 (e.not_before IS NOT NULL OR e.failed_at IS NOT NULL AND e.status = 'IN_PROGRESS')::integer

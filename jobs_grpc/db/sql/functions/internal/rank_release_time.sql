@@ -1,6 +1,6 @@
 -- Returns the time at which is_held_at becomes false for a rank if the job is neither paused nor changed:
 -- '-infinity' if it is false at any time. NULL: the stage of the rank is not open.
-CREATE OR REPLACE FUNCTION jobs.release_time(
+CREATE OR REPLACE FUNCTION jobs.rank_release_time(
     rank integer,
     release_end integer,
     release_base integer,

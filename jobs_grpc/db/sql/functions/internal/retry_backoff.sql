@@ -1,7 +1,7 @@
 -- depends on: jitter
 -- Returns the time between a failure and the next attempt: random, and at most the backoff of the rule
 -- ("full jitter"), so that devices that failed together do not return together.
-CREATE OR REPLACE FUNCTION jobs.retry_delay(
+CREATE OR REPLACE FUNCTION jobs.retry_backoff(
     p_rule jsonb,     -- see retry_rule
     p_retries integer -- that the device has needed before
 ) RETURNS interval

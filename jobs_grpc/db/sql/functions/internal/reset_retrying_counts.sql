@@ -1,7 +1,6 @@
--- Corrects the numbers of count_retrying when a cancel or an expiry has ended all QUEUED executions of
--- a job, and with p_forced also those that were IN_PROGRESS. The caller holds the job lock and has set
--- the tenant.
-CREATE OR REPLACE FUNCTION jobs.end_waiting_retries(
+-- Corrects the counts of retrying devices when a cancel or an expiry has ended all QUEUED executions of a job,
+-- and with p_forced also those that were IN_PROGRESS. The caller holds the job lock and has set the tenant.
+CREATE OR REPLACE FUNCTION jobs.reset_retrying_counts(
     p_tenant_id text, p_job_id text, p_forced boolean
 ) RETURNS void
 LANGUAGE plpgsql

@@ -1,6 +1,6 @@
 -- Adds to the numbers of devices whose attempt failed and whose next has not ended, of jobs and their
 -- stages. The arrays are parallel. The caller holds the job locks and has set the tenant.
-CREATE OR REPLACE FUNCTION jobs.count_retrying(
+CREATE OR REPLACE FUNCTION jobs.change_retrying_counts(
     p_tenant_id text,
     p_job_ids text[],
     p_stages smallint[],     -- NULL elements: no rollout
