@@ -3,8 +3,8 @@
 -- (is_queued, queue_order, queued_at, job_id), which the index job_executions_queue_by_priority
 -- delivers.
 --
--- A device sees only those that do not wait: pages and starts leave out is_waiting, watches
--- is_waiting_in_watch.
+-- A device does not see those that wait: pages and starts leave out is_waiting, and watches
+-- is_waiting_in_watch, which adds the opening_delay.
 --
 -- Each job is looked up by its key, whatever the statistics say: DISTINCT ON keeps the planner from
 -- turning the sub-selects into joins. Unlike OFFSET 0, it lets the condition on tenant_id through, and

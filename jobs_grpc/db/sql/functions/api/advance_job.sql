@@ -1,7 +1,7 @@
 -- depends on: job_details
 -- Opens the next stage of a rollout, even if the gate of the open stage is not met, and returns the job.
--- If p_stage is already open or has passed, changes nothing. No stage opens before the job starts. The number of rows that it writes does not
--- depend on the number of devices.
+-- If p_stage is already open or has passed, changes nothing. No stage opens before the job starts. The number
+-- of rows that it writes does not depend on the number of devices.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_ADVANCEABLE (with the status, the open stage and the last
 -- stage), and APPROVAL_REQUIRED (with the stage).

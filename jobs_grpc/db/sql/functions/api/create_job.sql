@@ -30,7 +30,7 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     device_ids text[],
     overlapping_job_ids text[],
     target_digest text,
-    start_at timestamptz,               -- the earliest time at which an execution can be released
+    start_at timestamptz,               -- the start of the job
     minimum_time jsonb                  -- see minimum_rollout_time; NULL: all can start at start_at
 )
 LANGUAGE plpgsql
@@ -46,8 +46,8 @@ DECLARE
     v_queue_order smallint := jobs.queue_order(p_request ->> 'priority');
     v_rollout jsonb := p_request -> 'rollout';
     v_failure_criteria jsonb := p_request -> 'failure_criteria';
-    -- Each execution has the time zone of its device.
-    v_has_zones boolean := coalesce(p_request ->> 'window_time_zone' = 'DEVICE', false);
+    -- Start windows are in the time zone of each device, which its execution stores.
+    v_has_device_zones boolean := coalesce(p_request ->> 'window_time_zone' = 'DEVICE', false);
     v_has_expiry boolean := p_request ? 'expires_in_hours';
     v_expires_in_hours integer :=  -- NULL: never
         CASE WHEN v_has_expiry THEN nullif((p_request -> 'expires_in_hours')::integer, 0)
@@ -126,7 +126,7 @@ BEGIN
     IF v_start_at > v_now + interval '90 days' THEN
         PERFORM jobs.raise_error('START_OUT_OF_RANGE');
     END IF;
-    IF v_start_windows IS NOT NULL AND NOT v_has_zones
+    IF v_start_windows IS NOT NULL AND NOT v_has_device_zones
        AND NOT jobs.is_known_time_zone(p_request ->> 'window_time_zone') THEN
         PERFORM jobs.raise_error('ZONE_NOT_ALLOWED', 'is not known to the database');
     END IF;
@@ -153,7 +153,7 @@ BEGIN
             p_tenant_id, p_job_id, p_request, p_selector_terms, p_target_device_ids, p_max_targets,
             v_now, v_start_at
         ) e;
-    ELSIF v_has_zones THEN
+    ELSIF v_has_device_zones THEN
         execution_count := jobs.create_executions(
             p_tenant_id, p_job_id, p_request, p_selector_terms, p_target_device_ids, p_max_targets,
             v_now

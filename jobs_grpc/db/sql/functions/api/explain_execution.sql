@@ -29,7 +29,7 @@ CREATE OR REPLACE FUNCTION jobs.explain_execution(
     pause_cause text,
     in_progress integer,
     max_in_progress integer,
-    other_job_id text,      -- the execution of this job comes before it in the queue of the device
+    other_job_id text,      -- the job that comes first in the queue of the device
     open_stage smallint,    -- this and the next six: see StageGate
     open_stage_executions integer,
     open_stage_succeeded integer,
@@ -116,7 +116,7 @@ BEGIN
         v_job.paused_at, v_now
     ) THEN
         kinds := kinds || 'NOT_RELEASED'::text;
-        -- The release stands still during a pause.
+        -- A pause stops the release.
         untils := array_append(untils, CASE WHEN v_job.paused_at IS NULL THEN v_release_time END);
     END IF;
     IF jobs.is_waiting_at(NULL, v_job.start_windows, v_job.zone, v_now) THEN
@@ -133,7 +133,7 @@ BEGIN
         in_progress := v_job.in_progress;
         max_in_progress := v_job.max_in_progress;
     END IF;
-    -- As next_execution, which reads the queue in its order.
+    -- The same order as in next_execution.
     SELECT q.job_id INTO other_job_id
     FROM jobs.pending_executions q
     WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id AND q.has_slot

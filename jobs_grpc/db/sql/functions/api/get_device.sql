@@ -1,7 +1,7 @@
 -- depends on: execution_states
 -- Returns a device, and in further rows the first p_limit executions of its queue, in its order: those
--- IN_PROGRESS, then those QUEUED, also those that wait (see is_waiting_at). The first row has no job_id. The
--- others have no columns of the device; their time_zone is that of the execution.
+-- IN_PROGRESS, then those QUEUED, including those that wait (see is_waiting_at). The first row has no job_id.
+-- The others have no columns of the device; their time_zone is that of the execution.
 --
 -- Raises DEVICE_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_device(

@@ -1,6 +1,6 @@
 -- depends on: is_window_open, job_page, next_openings
--- Returns a job and the first page of its executions, both from one snapshot, whether a start window is
--- open, and the next seven openings. The last two are NULL if each execution has its own time zone.
+-- Returns a job, the first page of its executions, whether a start window is open, and the next seven
+-- openings, all from one snapshot. The last two are NULL if the windows are in the time zone of each device.
 --
 -- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_job(

@@ -1,7 +1,7 @@
--- Stores when devices were last seen that have no row in jobs.devices. Devices that do not exist get none.
+-- Inserts when devices without a row in jobs.devices were last seen. Devices that do not exist get no row.
 --
--- Not part of update_last_seen: it can wait for a call that inserts the same rows, and must then hold no
--- lock that this call waits for.
+-- Not part of update_last_seen: this function can wait for a call that inserts the same rows, so it must not
+-- hold row locks, for which that call could wait.
 CREATE OR REPLACE FUNCTION jobs.insert_last_seen(
     p_tenant_id text,
     p_device_ids text[],        -- no duplicates

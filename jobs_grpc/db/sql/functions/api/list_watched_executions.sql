@@ -1,6 +1,6 @@
 -- Returns the first pending executions of several devices, device by device: for each up to its
--- limit, in the order of list_pending_executions, without those that wait for their start. The last row of each device has its fingerprint
--- (see changed_pending_fingerprints) and no job_id.
+-- limit, in the order of list_pending_executions, without those that wait. The last row of each device has its
+-- fingerprint (see changed_pending_fingerprints) and no job_id.
 --
 -- Only the first row of each job has document_params, because devices usually share jobs. After
 -- p_max_bytes of documents, details and rows (256 bytes each), or 200 jobs, it returns no further

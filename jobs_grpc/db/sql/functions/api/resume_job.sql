@@ -1,8 +1,8 @@
 -- depends on: job_details
 -- Ends the pause of a job and returns the job. If the job is not paused, changes nothing. Resets the
 -- counts of the failure criteria to 0. The release of executions and the times of the open stage's gate
--- continue where the pause stopped them; times of a start that is still ahead do not change. The number of rows that it writes does not depend on the
--- number of devices.
+-- continue where the pause stopped them; before the start of the job, they do not change. The number of rows
+-- that it writes does not depend on the number of devices.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_RESUMABLE (with the status), and GATE_NOT_MET (with the
 -- stage).
@@ -33,7 +33,7 @@ BEGIN
 
     IF v_job.paused_at IS NOT NULL THEN
         PERFORM jobs.restart_criteria(p_tenant_id, p_job_id, v_job.locked_at);
-        -- greatest of the times: AdvanceJob can have opened the stage during the pause.
+        -- greatest: AdvanceJob can have opened the stage during the pause.
         SELECT j.open_stage,
                s.active_since
                    + greatest(v_job.locked_at - greatest(s.active_since, j.paused_at), '0'),

@@ -3,8 +3,8 @@
 -- p_failure_codes and p_device_ids. If there is no such execution, changes nothing, not even the
 -- expiry. Each execution keeps its stage and its rank, so it stays released.
 --
--- Also takes executions whose next attempt a retry policy has queued after such a failure: the attempt can
--- start at once. For all executions that it takes, the retry policy starts again with the first attempt.
+-- Also retries executions whose next attempt the retry policy has queued after such a failure: it ends their
+-- backoff. For all these executions, the retry policy counts attempts from 1 again.
 --
 -- Raises JOB_NOT_FOUND, JOB_NOT_RETRYABLE (with the status) if the job is canceled, or expired and
 -- gets no new expiry, and TOO_MANY_ACTIVE_JOBS if the retry would make the job IN_PROGRESS.
@@ -37,7 +37,7 @@ DECLARE
     v_timed_out integer;
     v_rejected integer;
     v_queued integer;
-    v_waiting integer := 0;  -- executions that wait for their next attempt
+    v_queued_retries integer := 0;  -- executions whose next attempt the retry policy has queued
     v_retried integer;
     v_kept_timed_out integer := 0;  -- not retried: stored as TIMED_OUT instead of QUEUED
     v_status jobs.execution_status;
@@ -89,13 +89,13 @@ BEGIN
     IF v_job.retrying > 0 AND NOT v_expired THEN
         SELECT count(*), array_agg(e.device_id), array_agg(e.failed_status), array_agg(e.failed_code),
                array_agg(e.stage), array_agg(e.failed_at)
-        INTO v_waiting, v_device_ids, v_failed_statuses, v_failed_codes, v_stages, v_failed_ats
+        INTO v_queued_retries, v_device_ids, v_failed_statuses, v_failed_codes, v_stages, v_failed_ats
         FROM jobs.job_executions e
         WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = 'QUEUED'
           AND e.failed_at IS NOT NULL AND e.failed_status = ANY (v_stored_statuses)
           AND jobs.matches_retry(e.failed_code, e.device_id, p_failure_codes, p_device_ids);
     END IF;
-    v_retried := v_failed + v_timed_out + v_rejected + v_queued + v_waiting;
+    v_retried := v_failed + v_timed_out + v_rejected + v_queued + v_queued_retries;
     IF v_retried = 0 THEN
         RETURN QUERY SELECT 0, v_job.expires_at, 0;
         RETURN;
@@ -148,15 +148,15 @@ BEGIN
         PERFORM jobs.reset_retrying_counts(p_tenant_id, p_job_id, false);
     END IF;
 
-    IF v_waiting > 0 THEN
+    IF v_queued_retries > 0 THEN
         PERFORM jobs.uncount_failures(
             p_tenant_id, p_job_id, v_failed_statuses, v_failed_codes, v_stages, v_failed_ats
         );
         PERFORM jobs.change_retrying_counts(
-            p_tenant_id, array_fill(p_job_id, ARRAY[v_waiting]), v_stages,
-            array_fill(-1, ARRAY[v_waiting]), array_fill(0, ARRAY[v_waiting])
+            p_tenant_id, array_fill(p_job_id, ARRAY[v_queued_retries]), v_stages,
+            array_fill(-1, ARRAY[v_queued_retries]), array_fill(0, ARRAY[v_queued_retries])
         );
-        v_retried_devices := v_waiting;
+        v_retried_devices := v_queued_retries;
         UPDATE jobs.job_executions e
         SET version = e.version + 1, last_updated_at = v_now, not_before = NULL, retries = 0,
             failed_status = NULL, failed_code = NULL, failed_at = NULL
@@ -184,7 +184,7 @@ BEGIN
             v_status
         ) USING p_tenant_id, p_job_id, v_job.expires_at, v_expired_details, p_failure_codes,
                 p_device_ids;
-        -- Executions whose last attempt was ended by a cancel or an expiry count by the one before.
+        -- If a cancel or an expiry ended the last attempt, the failure of the attempt before counts.
         EXECUTE format(
             $query$
             SELECT array_agg(f.status) FILTER (WHERE f.failed_at IS NOT NULL),
@@ -230,7 +230,7 @@ BEGIN
     END LOOP;
 
     UPDATE jobs.job_progress p
-    SET queued = p.queued - v_queued - v_kept_timed_out + v_retried - v_waiting,
+    SET queued = p.queued - v_queued - v_kept_timed_out + v_retried - v_queued_retries,
         failed = p.failed - v_failed,
         timed_out = p.timed_out - v_timed_out + v_kept_timed_out,
         rejected = p.rejected - v_rejected,

@@ -2,8 +2,7 @@
 -- Times out the devices' IN_PROGRESS executions whose times_out_at has passed. Completes the job if no
 -- execution is pending anymore; otherwise, applies its retry policy and rules. Returns the number of
 -- executions that it timed out: fewer than p_device_ids if a device reported before this function got
--- the job lock. For p_wait_ms see
--- lock_job_with_timeout.
+-- the job lock. For p_wait_ms see lock_job_with_timeout.
 CREATE OR REPLACE FUNCTION jobs.time_out_executions(
     p_tenant_id text, p_job_id text, p_device_ids text[], p_wait_ms integer
 ) RETURNS integer

@@ -20,7 +20,7 @@
 -- job locks are taken before any execution is changed.
 --
 -- If a report ended an attempt and the retry policy has queued the next one, the returned execution is
--- the attempt that ended, also when the report is repeated.
+-- the attempt that ended. A repeated report returns the same.
 --
 -- The returned execution is as of the start of the statement: if its job expired while this call
 -- waited for the lock, the row does not show it.
@@ -58,8 +58,8 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     expires_at timestamptz,
     times_out_at timestamptz,
     failure_code text,
-    -- With EXECUTION_NOT_DUE, the time at which the execution is due. With NONE, the time at which the
-    -- first of the device's waiting executions is (see next_due_at); last_updated_at is the current time.
+    -- With EXECUTION_NOT_DUE, when the execution is due. With NONE, when the first of the device's waiting
+    -- executions is due (see next_due_at); last_updated_at is then the current time.
     due_at timestamptz
 )
 LANGUAGE plpgsql

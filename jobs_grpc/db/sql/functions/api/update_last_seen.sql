@@ -1,7 +1,7 @@
 -- Stores when devices were last seen. Takes ages, because the clocks of servers and database differ.
 --
 -- Keeps the stored time if the new one is not at least p_min_change seconds later. Leaves out rows that
--- other transactions have locked. Returns whether devices have no row: see insert_last_seen.
+-- other transactions have locked. Returns whether some devices have no row: see insert_last_seen.
 CREATE OR REPLACE FUNCTION jobs.update_last_seen(
     p_tenant_id text,
     p_device_ids text[],           -- no duplicates

@@ -8,8 +8,8 @@
 -- three bases, it changes only RELEASED, which grows, and that lowers the percentage.
 --
 -- A retry can raise a percentage of FINISHED above its limit, although no device failed. So executions
--- that succeed trip only criteria whose min_finished they reach. A device that failed before and then
--- succeeds was finished already, unless the criterion does not count its failure anymore.
+-- that succeed trip only criteria whose min_finished they reach. A device that succeeds after a failure was
+-- already counted as finished, unless the criterion no longer counts its failure.
 --
 -- For a criterion with the scope STAGE, reads only the stages in p_stages, because no others changed.
 CREATE OR REPLACE FUNCTION jobs.apply_failure_criteria(

@@ -1,15 +1,15 @@
 -- depends on: change_retrying_counts, count_stage_changes, due_at, exceeds_retry_budget, is_expired_at, released_at, retry_backoff, retry_rule, uncount_failures
--- Queues the next attempt of executions that have just failed, if the retry policy of their job says so.
--- Also keeps one failure per device counted: a device counts as failed from its first failure, and that
--- of its last attempt replaces the one before, until an attempt succeeds. The caller holds the job
--- locks, has set the tenant, and has counted the updates, but has not completed jobs nor applied rules.
+-- Queues the next attempt of executions that have just failed, if the retry policy of their job allows it.
+-- A device counts as failed from its first failure until an attempt succeeds, and only once: when an attempt
+-- ends, this function removes the device's earlier failure from the counts. The caller holds the job locks,
+-- has set the tenant, and has counted the updates, but has neither completed jobs nor applied rules.
 --
--- A separate function, because it is only called for batches with a job that has a policy.
+-- A separate function, so that only batches with a job that has a policy pay for it.
 CREATE OR REPLACE FUNCTION jobs.apply_retry_policies(
     p_tenant_id text,
     p_updates jobs.decided_update[],
     p_now timestamptz
-) RETURNS timestamptz[]  -- by decided_update.n: when the device had failed, if it counted as failed
+) RETURNS timestamptz[]  -- by decided_update.n: failed_at before the update; NULL: it did not count as failed
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -44,7 +44,7 @@ BEGIN
         )::jobs.decided_retry)
         INTO v_executions
         FROM (
-            -- In the order of the batch, each failure sees the devices that have needed a retry so far.
+            -- retried_devices includes the earlier failures of the batch, so the budget holds within it.
             SELECT e.*, e.needs_retry AND e.retries = 0 AS needs_first_retry,
                    p.retried_devices + count(*) FILTER (WHERE e.needs_retry AND e.retries = 0)
                        OVER (ORDER BY e.n ROWS UNBOUNDED PRECEDING) AS retried_devices,

@@ -1,11 +1,11 @@
--- Adds to the numbers of devices whose attempt failed and whose next has not ended, of jobs and their
--- stages. The arrays are parallel. The caller holds the job locks and has set the tenant.
+-- Adds to the counts of retrying devices (see Job.retrying_count) of jobs and their stages. The arrays are
+-- parallel. The caller holds the job locks and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.change_retrying_counts(
     p_tenant_id text,
     p_job_ids text[],
     p_stages smallint[],     -- NULL elements: no rollout
-    p_retrying integer[],    -- what to add
-    p_in_progress integer[]  -- what to add to those of them that are IN_PROGRESS
+    p_retrying integer[],    -- added to the count
+    p_in_progress integer[]  -- added to the count of those that are IN_PROGRESS
 ) RETURNS void
 LANGUAGE plpgsql
 -- settings: lookup, nested loops

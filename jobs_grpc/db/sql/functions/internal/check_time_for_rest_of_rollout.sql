@@ -1,7 +1,7 @@
 -- depends on: check_time_for_rollout, minimum_rollout_time, queued_time_zones, release_progress_at
--- Raises EXPIRY_TOO_EARLY unless the job starts, and its last device can start, before the job expires;
--- assumes that a pause ends now. The job has not expired. The caller holds the job lock and has set the
--- tenant.
+-- Raises EXPIRY_TOO_EARLY unless the last device of a job can start before the job expires. If the job is
+-- paused, assumes that the pause ends now. The job has not expired. The caller holds the job lock and has set
+-- the tenant.
 CREATE OR REPLACE FUNCTION jobs.check_time_for_rest_of_rollout(
     p_tenant_id text, p_job_id text, p_now timestamptz
 ) RETURNS void
@@ -13,7 +13,7 @@ DECLARE
     v_stages jsonb;
     v_sizes integer[];
 BEGIN
-    -- The times of the open stage stand still during a pause, and before the start.
+    -- The times of the open stage do not count during a pause or before the start.
     SELECT j.open_stage, greatest(p_now, j.start_at) AS start_at,
            extract(epoch FROM j.expires_at - greatest(p_now, j.start_at)) AS seconds_left,
            coalesce(j.start_at > p_now, false) AS is_scheduled,

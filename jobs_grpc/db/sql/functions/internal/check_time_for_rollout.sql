@@ -1,10 +1,10 @@
--- Raises EXPIRY_TOO_EARLY unless a rollout can end before the job expires. The facts of the error are
+-- Raises EXPIRY_TOO_EARLY unless the last device can start before the job expires. The facts of the error are
 -- both numbers of seconds, the first five stages that take time, the number of such stages, and
 -- p_is_scheduled.
 CREATE OR REPLACE FUNCTION jobs.check_time_for_rollout(
     p_minimum_time jsonb,    -- see minimum_rollout_time
     p_seconds_left numeric,  -- until the job expires, from now or from its start; NULL: it never does
-    p_is_scheduled boolean   -- the start of the job is ahead
+    p_is_scheduled boolean   -- the job has not started
 ) RETURNS void
 LANGUAGE plpgsql
 AS $$

@@ -1,5 +1,5 @@
--- Counts the tenant's jobs other than p_job_id that readers see as IN_PROGRESS, PAUSED or SCHEDULED. Stops at p_max,
--- which limits the rows that it reads. The caller has set the tenant.
+-- Counts the tenant's active jobs other than p_job_id: those that readers see as IN_PROGRESS, PAUSED or
+-- SCHEDULED. Stops at p_max, which limits the rows that it reads. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.count_active_jobs(
     p_tenant_id text, p_job_id text, p_max integer
 ) RETURNS integer

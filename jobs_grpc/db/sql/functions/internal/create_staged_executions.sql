@@ -27,7 +27,7 @@ DECLARE
         SELECT s ?| '{group_id,selector}' FROM jsonb_array_elements(v_stages) AS s
     );
     v_has_claims boolean := true = ANY (v_claims);
-    v_has_zones boolean := coalesce(p_request ->> 'window_time_zone' = 'DEVICE', false);
+    v_has_device_zones boolean := coalesce(p_request ->> 'window_time_zone' = 'DEVICE', false);
     v_seed bigint := hashtextextended(coalesce(nullif(v_rollout ->> 'seed', ''), p_job_id), 0);
     v_claimed bigint[];  -- for each stage that claims devices: their number; 0 for the others
     v_first_size integer;
@@ -91,8 +91,8 @@ BEGIN
         CASE WHEN v_has_claims
              THEN '(coalesce(t.claim, 101)::bigint << 56) + (hashtextextended(t.device_id, $6) >> 8)'
              ELSE 'hashtextextended(t.device_id, $6)' END,
-        CASE WHEN v_has_zones THEN ', time_zone' END,
-        CASE WHEN v_has_zones THEN 'p.time_zone' ELSE 'NULL' END
+        CASE WHEN v_has_device_zones THEN ', time_zone' END,
+        CASE WHEN v_has_device_zones THEN 'p.time_zone' ELSE 'NULL' END
     ) USING p_tenant_id, p_target_device_ids, p_job_id, p_now, v_stages, v_seed, v_claims,
             jobs.queue_order(p_request ->> 'priority');
     GET DIAGNOSTICS devices = ROW_COUNT;

@@ -2,8 +2,8 @@
 -- Sets the outcome of each update of a batch, and what apply_updates needs: see update_executions. The
 -- caller has taken the job locks of p_locked_job_ids, and its settings apply to the query.
 --
--- If the job has a retry policy, a report of the second or a later attempt must name the attempt:
--- without the number, it could be a late one of an earlier attempt.
+-- If the job has a retry policy, a report of the second or a later attempt must have the execution_number:
+-- without it, it could be a late report of an earlier attempt.
 CREATE OR REPLACE FUNCTION jobs.decide_batch(
     p_tenant_id text,
     p_locked_job_ids text[],
@@ -21,7 +21,7 @@ CREATE OR REPLACE FUNCTION jobs.decide_batch(
     p_extend_timeout_minutes integer[],
     p_failure_codes text[],
     OUT updates jobs.decided_update[],
-    OUT has_retry_policies boolean  -- of the job of an update; NULL: no
+    OUT has_retry_policies boolean  -- true: a job of the batch has one; NULL: none has
 )
 LANGUAGE plpgsql
 AS $$

@@ -1,5 +1,5 @@
 -- depends on: is_window_open, next_openings
--- Returns the first time, not before `at`, at which is_waiting_at is false.
+-- Returns when a QUEUED execution is due: the first time from `at` on at which is_waiting_at is false.
 CREATE OR REPLACE FUNCTION jobs.due_at(
     not_before timestamptz,
     windows integer[],

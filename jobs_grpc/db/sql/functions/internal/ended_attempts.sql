@@ -1,7 +1,7 @@
 -- depends on: update_outcome
--- Returns, by decided_update.n, the number of the attempt that a report ended, if it is not the current
--- attempt anymore: the retry policy has queued the next one, now or after an earlier equal report. The
--- caller holds the job locks and has set the tenant.
+-- Returns the execution_number of the attempt that each report ended, by decided_update.n. NULL: the report
+-- ended no attempt, or that attempt is still the current one, because the retry policy has not queued the
+-- next. A repeated report gets the same number. The caller holds the job locks and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.ended_attempts(
     p_tenant_id text,
     p_updates jobs.decided_update[],
@@ -36,7 +36,7 @@ BEGIN
                   WHEN u.outcome = 'APPLIED'
                       THEN CASE WHEN e.status = 'QUEUED' THEN e.execution_number - 1 END
                   WHEN p_execution_numbers[u.n] IS NOT NULL THEN p_execution_numbers[u.n]
-                  -- A report without a number is of the last attempt, until the next one starts.
+                  -- Until the next attempt starts, a report without a number is about the one before.
                   WHEN e.started_at IS NULL THEN e.execution_number - 1
               END
             OFFSET 0

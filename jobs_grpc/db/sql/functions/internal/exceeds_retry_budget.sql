@@ -1,5 +1,5 @@
--- Returns whether so many devices of a job have needed a retry that its failures are final: more than 20,
--- and more than 10 percent of the released ones.
+-- Returns whether a job has used up its retry budget, so that its failures are final: more than 20 devices and
+-- more than 10 percent of the released ones have needed a retry.
 CREATE OR REPLACE FUNCTION jobs.exceeds_retry_budget(
     retried_devices bigint, released bigint
 ) RETURNS boolean

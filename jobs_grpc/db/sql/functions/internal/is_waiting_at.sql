@@ -1,10 +1,9 @@
 -- depends on: is_window_open
--- Returns whether an execution that is QUEUED can't start at the time `at`, because its backoff has not
--- ended or no start window of its job is open. False without both. With a delay, it also waits for so many
--- seconds after a window opens.
+-- Returns whether a QUEUED execution waits at the time `at`: its backoff has not ended, or no start window of
+-- its job is open. With a delay, it also waits for the first `delay` seconds after a window opens.
 CREATE OR REPLACE FUNCTION jobs.is_waiting_at(
-    not_before timestamptz,
-    windows integer[],
+    not_before timestamptz,  -- NULL: no backoff
+    windows integer[],       -- as in jobs.jobs; NULL: none
     zone text,
     at timestamptz,
     delay double precision DEFAULT 0

@@ -1,7 +1,7 @@
 -- depends on: window_opening
--- Returns whether a start window is open at `at`, and also was `delay` seconds before. A window opens when
--- the local clock first shows its start time or a later one, and stays open for its duration in elapsed
--- time.
+-- Returns whether a start window is open at the time `at`, and was open `delay` seconds earlier. A window
+-- opens when the local clock first shows its start time or a later one, and stays open for its duration in
+-- elapsed time.
 --
 -- A zone that this PostgreSQL does not know counts as UTC: an error would break the calls of all devices.
 CREATE OR REPLACE FUNCTION jobs.is_window_open(
@@ -10,8 +10,8 @@ CREATE OR REPLACE FUNCTION jobs.is_window_open(
     at timestamptz,
     delay double precision DEFAULT 0  -- up to a minute
 ) RETURNS boolean
--- Not PARALLEL SAFE, because of EXCEPTION. It has few statements, because lists and polls call it for each
--- execution of a job with windows.
+-- Not PARALLEL SAFE, because of EXCEPTION. It has few statements, because polls and lists of pending
+-- executions call it for each execution of a job with windows.
 LANGUAGE plpgsql IMMUTABLE STRICT
 AS $$
 DECLARE
@@ -24,7 +24,7 @@ BEGIN
     IF v_local - timezone(zone, at - interval '48 hours') = interval '48 hours' THEN
         v_minute := floor(date_part('epoch', v_local) / 60);
         FOR i IN 1 .. cardinality(windows) BY 3 LOOP
-            -- The minutes since it would last have opened, and whether that was on one of its days.
+            -- Whether its start time was less than its duration ago, and on one of its days.
             IF (v_minute - windows[i + 1]) % 1440 < windows[i + 2]
                AND windows[i] & (1 << ((v_minute - windows[i + 1]) / 1440 + 3) % 7) <> 0 THEN
                 -- Another window can have been open just before this one opened.
@@ -36,8 +36,8 @@ BEGIN
         RETURN false;
     END IF;
 
-    -- The clock was changed, so local time is not elapsed time. They differ by at most the change, so only
-    -- windows that can be open are converted: a conversion takes longer than all else here.
+    -- The clock changed in the last 48 hours, so a difference of local times is not elapsed time. They differ by
+    -- at most the change. window_opening is slow, so it is called only for windows that can be open.
     v_minute := floor(date_part('epoch', v_local) / 60);
     v_change := ceil(abs(date_part(
         'epoch', v_local - timezone(zone, at - interval '48 hours') - interval '48 hours'

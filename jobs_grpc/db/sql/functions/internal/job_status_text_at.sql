@@ -1,12 +1,12 @@
 -- depends on: job_status_at
--- Returns the status of a job as readers see it at the time `at`: that of job_status_at, or PAUSED or
--- SCHEDULED. Text, because these two are never stored.
+-- Returns the status of a job as readers see it at the time `at`. Unlike job_status_at, it can also be PAUSED
+-- or SCHEDULED, which are never stored: so it is text.
 CREATE OR REPLACE FUNCTION jobs.job_status_text_at(
     status jobs.job_status,
     expires_at timestamptz,
     in_progress integer,
     paused_at timestamptz,
-    is_scheduled boolean,  -- the start of the job is ahead
+    is_scheduled boolean,  -- the job has not started
     at timestamptz
 ) RETURNS text
 -- A cast of the enum to text would keep the planner from inlining the function.

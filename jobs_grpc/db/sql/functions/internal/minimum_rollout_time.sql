@@ -2,12 +2,13 @@
 -- Returns how long it takes until all stages are open and all executions have started, if every device
 -- starts as soon as it can and succeeds at once, and every approval is given at once:
 -- {"seconds": 7800, "stages": [{"stage": 0, "seconds": 600, "bake_seconds": 600}, …]}.
--- Stages that take no time are left out. Each has `advance_after`: true, or `bake_seconds`; if it waits for
--- a start window, `window_seconds`; and if it waits for releases, `release_seconds`, `devices` and
--- `releases_per_minute`. Without a rollout, the only element has no `stage`.
+-- Stages that take no time are left out. A stage that advance_after ends has `advance_after`: true. Others
+-- have `bake_seconds`; `window_seconds` if they wait for a start window; and `release_seconds`, `devices` and
+-- `releases_per_minute` if they wait for releases. Without a rollout, the only element has no `stage`.
 --
--- Releases, bake_time and advance_after go on outside start windows; only starts wait. If the windows are
--- in the time zones of the devices, the time is a lower bound: any device can be the next one.
+-- Releases, bake_time and advance_after continue while no start window is open; only starts wait. If the
+-- windows are in the time zones of the devices, the time is a lower bound, because any device can be the next
+-- one.
 --
 -- The last four parameters are the progress of a job; the defaults are those of a new job.
 CREATE OR REPLACE FUNCTION jobs.minimum_rollout_time(
@@ -16,7 +17,7 @@ CREATE OR REPLACE FUNCTION jobs.minimum_rollout_time(
     p_sizes integer[],                   -- of the stages; without a rollout, of the job
     p_from timestamptz,                  -- the start of the job, or now if that is later
     p_start_windows integer[] DEFAULT NULL,  -- NULL: devices can start at any time
-    -- That of the windows, or those of the devices that have not started.
+    -- The time zone of the windows, or those of the devices that have not started.
     p_time_zones text[] DEFAULT NULL,
     p_open_stage integer DEFAULT 0,
     p_released numeric DEFAULT 0,        -- see release_progress_at

@@ -1,6 +1,6 @@
 -- depends on: due_at, opening_delay, pending_executions
--- Returns the time at which the first of a device's waiting executions is due, with its opening_delay.
--- NULL: none waits. The caller has set the tenant.
+-- Returns when the first of a device's waiting executions is due, plus its opening_delay if it has start
+-- windows. NULL: none waits. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.next_due_at(p_tenant_id text, p_device_id text) RETURNS timestamptz
 LANGUAGE plpgsql STABLE
 -- settings: page

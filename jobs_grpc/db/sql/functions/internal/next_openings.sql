@@ -1,5 +1,5 @@
 -- depends on: window_opening
--- Returns the next times after `after` at which start windows open, the earliest first: see is_window_open.
+-- Returns the next openings: the times after `after` at which start windows open, the earliest first.
 CREATE OR REPLACE FUNCTION jobs.next_openings(
     windows integer[],  -- as in jobs.jobs
     zone text,
@@ -14,7 +14,7 @@ DECLARE
     v_openings timestamptz[] := '{}';
 BEGIN
     v_day := date_trunc('day', timezone(zone, after)) - interval '1 day';
-    -- Openings have the order of their local times, so those of a later day are not earlier.
+    -- The windows of a later day never open before those of an earlier day.
     WHILE cardinality(v_openings) < max_openings LOOP
         FOR i IN 1 .. cardinality(windows) BY 3 LOOP
             IF windows[i] & (1 << extract(isodow FROM v_day)::integer - 1) <> 0 THEN

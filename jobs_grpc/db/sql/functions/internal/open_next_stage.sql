@@ -1,8 +1,7 @@
 -- depends on: release_with_rate
 -- Opens the stage after the open one. The executions of earlier stages that are not released yet are
--- released first, at the rate of the new stage. Before the start of the job, the stage opens at the
--- start. The caller holds the job lock, has set the tenant, and
--- has checked that there is a next stage.
+-- released first, at the rate of the new stage. If the job has not started, the stage opens at its start. The
+-- caller holds the job lock, has set the tenant, and has checked that there is a next stage.
 CREATE OR REPLACE FUNCTION jobs.open_next_stage(
     p_tenant_id text, p_job_id text, p_now timestamptz
 ) RETURNS void

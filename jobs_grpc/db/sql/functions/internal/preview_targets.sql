@@ -16,7 +16,7 @@ CREATE OR REPLACE FUNCTION jobs.preview_targets(
     OUT device_ids text[],
     OUT overlapping_job_ids text[],
     OUT target_digest text,
-    OUT time_zones text[]       -- of the devices; NULL: they do not matter
+    OUT time_zones text[]       -- of the devices; NULL: no start windows are in them
 )
 LANGUAGE plpgsql STABLE
 -- settings: index, merge join, no parallel query, no jit

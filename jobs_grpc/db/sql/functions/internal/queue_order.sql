@@ -1,4 +1,4 @@
--- Returns the place of a priority in the queue of a device: the lowest comes first.
+-- Returns the sort key of a priority in the queue of a device: the lowest comes first.
 CREATE OR REPLACE FUNCTION jobs.queue_order(
     priority text  -- of Job.Priority; NULL: NORMAL
 ) RETURNS smallint

@@ -1,6 +1,5 @@
--- Returns the time zones of the start windows of a job's QUEUED executions, for minimum_rollout_time.
--- Reads all executions of a job whose windows are in the time zones of its devices. The caller has set the
--- tenant.
+-- Returns the time zones in which the start windows of a job open for its QUEUED executions: that of the job,
+-- or those of the devices, for which it reads all QUEUED executions. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.queued_time_zones(p_tenant_id text, p_job_id text) RETURNS text[]
 LANGUAGE plpgsql STABLE
 -- settings: index

@@ -1,5 +1,5 @@
--- Returns the time at which is_held_at becomes false for a rank if the job is neither paused nor changed:
--- '-infinity' if it is false at any time. NULL: the stage of the rank is not open.
+-- Returns the time at which the rollout releases a rank if the job is neither paused nor changed: from then
+-- on, is_held_at is false. '-infinity': the rank was never held. NULL: the stage of the rank is not open.
 CREATE OR REPLACE FUNCTION jobs.rank_release_time(
     rank integer,
     release_end integer,

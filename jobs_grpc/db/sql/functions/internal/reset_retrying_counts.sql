@@ -1,5 +1,6 @@
--- Corrects the counts of retrying devices when a cancel or an expiry has ended all QUEUED executions of a job,
--- and with p_forced also those that were IN_PROGRESS. The caller holds the job lock and has set the tenant.
+-- Removes from the counts of retrying devices those whose execution was QUEUED when a cancel or the expiry
+-- ended the job; with p_forced, also those whose execution was IN_PROGRESS. The caller holds the job lock and
+-- has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.reset_retrying_counts(
     p_tenant_id text, p_job_id text, p_forced boolean
 ) RETURNS void

@@ -1,4 +1,4 @@
--- Returns the first rule of a retry policy that matches a failure; NULL: none, so it is not retried.
+-- Returns the first rule of a retry policy that matches a failure. NULL: none, so the failure is final.
 -- Empty statuses or failure_codes match all, but only a rule that names codes matches REJECTED.
 CREATE OR REPLACE FUNCTION jobs.retry_rule(
     p_policy jsonb,  -- [{"statuses", "failure_codes", "max_attempts", …}]

@@ -1,6 +1,6 @@
--- Changes the start of a job that has not started. All times that count from the start move with it: the
--- release of executions, the times of the stages that open at the start, and expires_at. The caller holds
--- the job lock, has set the tenant, and applies the rules of the job afterwards.
+-- Changes the start time of a job that has not started, and the times that count from it: the release of
+-- executions, the times of the stages that open at the start, and expires_at. The caller holds the job lock,
+-- has set the tenant, and applies the rules of the job afterwards.
 CREATE OR REPLACE FUNCTION jobs.set_start_at(
     p_tenant_id text, p_job_id text, p_start_at timestamptz
 ) RETURNS void

@@ -1,8 +1,8 @@
 -- Changes the start windows of a job, or their time zone, or both. The caller has set the tenant and holds
 -- the job lock, so no execution starts in between.
 --
--- Raises ZONE_NOT_ALLOWED for a zone without windows or unknown to PostgreSQL, and for the zones of the
--- devices unless CreateJob has stored them.
+-- Raises ZONE_NOT_ALLOWED for a zone without windows, for one that PostgreSQL does not know, and for DEVICE
+-- unless the job was created with it: otherwise, no time zones of devices are stored.
 CREATE OR REPLACE FUNCTION jobs.set_start_windows(
     p_tenant_id text,
     p_job_id text,
@@ -18,7 +18,7 @@ DECLARE
     v_zone text;
 BEGIN
     SELECT j.start_windows, j.window_time_zone,
-           coalesce(j.request ->> 'window_time_zone' = 'DEVICE', false) AS has_zones_of_devices
+           coalesce(j.request ->> 'window_time_zone' = 'DEVICE', false) AS has_device_zones
     INTO v_job
     FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
@@ -30,7 +30,7 @@ BEGIN
                    ELSE coalesce(v_job.window_time_zone, 'DEVICE') END;
     IF 'window_time_zone' = ANY (p_fields) AND v_windows IS NULL THEN
         PERFORM jobs.raise_error('ZONE_NOT_ALLOWED', 'is allowed only with start_windows');
-    ELSIF v_zone = 'DEVICE' AND NOT v_job.has_zones_of_devices THEN
+    ELSIF v_zone = 'DEVICE' AND NOT v_job.has_device_zones THEN
         PERFORM jobs.raise_error(
             'ZONE_NOT_ALLOWED', 'can be DEVICE only if the job was created with it'
         );

@@ -30,7 +30,7 @@ DECLARE
     v_stage_conditions text;     -- WHEN … THEN … for each stage with a selector
     v_groups text[];             -- that the stages name
     v_has_labels boolean;        -- a condition tests a label
-    v_has_zones boolean := coalesce(p_request ->> 'window_time_zone' = 'DEVICE', false);
+    v_has_device_zones boolean := coalesce(p_request ->> 'window_time_zone' = 'DEVICE', false);
     v_device_id text;
     v_claim text;
     v_joins text := '';
@@ -139,7 +139,7 @@ BEGIN
             ' JOIN public.device_state d ON d.tenant_id = $1 AND d.device_id COLLATE "C" = c.device_id'
         END;
     END IF;
-    IF v_has_labels OR v_has_zones THEN
+    IF v_has_labels OR v_has_device_zones THEN
         v_joins := v_joins || CASE WHEN v_is_small THEN
             $query$
             LEFT JOIN LATERAL (
@@ -211,7 +211,7 @@ BEGIN
         'SELECT c.device_id COLLATE "C" AS device_id, %s AS claim%s FROM (%s) c %s WHERE %s %s',
         v_claim,
         -- A name without a slash can be an abbreviation, which PostgreSQL reads as a fixed offset.
-        CASE WHEN v_has_zones THEN
+        CASE WHEN v_has_device_zones THEN
             ', CASE WHEN l.time_zone LIKE ''%/%'' THEN l.time_zone ELSE ''UTC'' END AS time_zone'
         END,
         v_source, v_joins,

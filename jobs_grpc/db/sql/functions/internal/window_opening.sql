@@ -1,8 +1,7 @@
--- Returns the time at which a clock in the zone first shows the local time or a later one. So a local time
--- that the clock skips is reached at the change of the clock, and one that it shows twice is reached the
--- first time.
+-- Returns the time at which a clock in the zone first shows the local time or a later one. If the clock skips
+-- the local time, that is when the clock changes; if it shows it twice, the first of both.
 CREATE OR REPLACE FUNCTION jobs.window_opening(
-    zone text,  -- PostgreSQL knows it
+    zone text,  -- one that PostgreSQL knows
     local_time timestamp
 ) RETURNS timestamptz
 LANGUAGE plpgsql IMMUTABLE
@@ -15,7 +14,7 @@ DECLARE
     v_middle timestamptz;
 BEGIN
     IF v_shown > local_time THEN
-        -- The change is after v_before, and not after v_at.
+        -- The clock skips the local time. It changes after v_before, and at v_at or before.
         v_before := v_at - (v_shown - local_time);
         WHILE v_at - v_before > interval '1 second' LOOP
             v_middle := v_before + date_trunc('second', (v_at - v_before) / 2);
@@ -26,7 +25,7 @@ BEGIN
             END IF;
         END LOOP;
     ELSE
-        -- If the clock has been set back, by less than a day, before v_at: the same local time before it.
+        -- If the clock was set back (by less than a day) shortly before v_at, it showed the local time before.
         v_before := v_at - (timezone(zone, v_at - interval '48 hours') + interval '48 hours' - v_shown);
         IF v_before < v_at AND timezone(zone, v_before) = local_time THEN
             v_at := v_before;

@@ -1,5 +1,5 @@
--- Counts the executions whose next attempt a retry policy has queued and no device has started, of the
--- p_limit jobs with the most. The caller must see the rows of all tenants.
+-- Counts the retrying executions that have not started the next attempt, of the p_limit jobs with the most
+-- retrying executions. The caller must see the rows of all tenants.
 CREATE OR REPLACE FUNCTION jobs.count_retrying_executions(p_limit integer) RETURNS bigint
 LANGUAGE plpgsql STABLE
 -- Only the index job_progress_by_retrying delivers the order.
