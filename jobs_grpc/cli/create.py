@@ -171,7 +171,7 @@ async def _preview(args: argparse.Namespace, jobs: JobsClient, request: dict[str
 
 
 def _plan_lines(planned: pb.CreateJobResponse, rollout: pb.Rollout | None) -> Iterator[str]:
-    """Yield the devices, the stages and the time that a call with validate_only has returned."""
+    """Yield the devices, the stages and the forecast that validate_only returned."""
     yield from preview_lines(planned.preview, rollout)
     if planned.forecast.stages:
         yield planned.forecast.summary

@@ -29,7 +29,7 @@ _END_CAUSES = {
 
 
 def _status_text(execution: pb.JobExecution) -> str:
-    """Return the status and, unless the device reported it, the cause: REJECTED (JOB_CANCELED)."""
+    """Return the status, and the cause unless it is DEVICE, such as "REJECTED (JOB_CANCELED)"."""
     status = execution_status_name(execution.status)
     if execution.end_cause in (pb.JobExecution.END_CAUSE_UNSPECIFIED, pb.JobExecution.DEVICE):
         return status

@@ -1,4 +1,4 @@
-"""The options of `create` and `update` about when devices start and try again."""
+"""The options of `create` and `update` for start times, start windows, retries and priority."""
 
 import argparse
 import re
@@ -53,7 +53,7 @@ def _day(text: str) -> int:
 
 
 def parse_retry(text: str) -> pb.RetryRule:
-    """Read a retry rule: NAME,…:ATTEMPTS, and possibly :INITIAL or :INITIAL-MAX backoff.
+    """Read a retry rule: NAME,…:ATTEMPTS, optionally with :INITIAL or :INITIAL-MAX backoff.
 
     A name is a failure code, FAILED, TIMED_OUT or REJECTED. "any" is FAILED and TIMED_OUT, and
     stands alone.
@@ -113,14 +113,14 @@ def add_schedule_options(parser: argparse.ArgumentParser, *, updates: bool = Fal
         default=[],
         dest="windows",
         metavar="WINDOW",
-        help="let devices start only in this time of the week, such as 'Mon-Fri 22:00-04:00' or, "
-        "every day, '02:00-05:00'; can be repeated",
+        help="let devices start only in this start window, such as 'Mon-Fri 22:00-04:00', or "
+        "'02:00-05:00' for every day; can be repeated",
     )
     group.add_argument(
         "--zone",
         type=_zone,
         metavar="ZONE",
-        help="time zone of the windows, such as Europe/Berlin, or `device`: that of each device "
+        help="time zone of the windows, such as Europe/Berlin, or `device` for that of each device "
         "(default: UTC)",
     )
     retries = group.add_mutually_exclusive_group()
@@ -132,8 +132,9 @@ def add_schedule_options(parser: argparse.ArgumentParser, *, updates: bool = Fal
         dest="retry_rules",
         metavar="RULE",
         help="retry failures: NETWORK:5 allows up to 5 attempts after the failure code NETWORK, "
-        "any:3:10m-24h up to 3 after any failure, with a backoff from 10m to 24h; can be repeated, "
-        "and the first rule that matches decides",
+        "any:3:10m-24h up to 3 after any failure, with a random backoff of up to 10m before the "
+        "second attempt and up to 24h before later ones; can be repeated, and the first rule that "
+        "matches decides",
     )
     if updates:
         windows.add_argument(
@@ -154,7 +155,7 @@ def _zone(text: str) -> str:
 
 
 def read_schedule(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that are given as parameters of a client, without the priority."""
+    """Return the given options, except the priority, as parameters of a client."""
     fields: dict[str, Any] = {}
     if args.start_at is not None:
         fields["start_at"] = args.start_at

@@ -1,4 +1,4 @@
-"""Formats when devices start and try again, in the words of the options."""
+"""Formats the schedule of a job, as the options of `create` write it."""
 
 from collections.abc import Iterator
 
@@ -8,17 +8,19 @@ from jobs_grpc.cli.formatting import format_device_count, format_moment, format_
 from jobs_grpc.cli.schedule_options import DAY_MINUTES, DAYS
 from jobs_grpc.client import execution_status_name, job_priority_name
 
-# Of the times at which windows open.
+# How many of the next openings `get` shows.
 _SHOWN_OPENINGS = 3
 
 
 def schedule_facts(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
-    """Yield the name and the value of each fact about when the devices of a job start."""
+    """Yield the names and values of the lines about the schedule and priority of a job."""
     if job.HasField("start_at"):
         yield "start", format_moment(job.start_at, utc)
     if job.start_windows:
         windows = "; ".join(map(format_window, job.start_windows))
-        zone = "time of each device" if job.window_time_zone == "DEVICE" else job.window_time_zone
+        zone = job.window_time_zone
+        if zone == "DEVICE":
+            zone = "in the time zone of each device"
         yield "windows", f"{windows} {zone}{_open_now(job)}"
     if job.next_openings:
         first, *others = job.next_openings[:_SHOWN_OPENINGS]
@@ -58,11 +60,14 @@ def _format_days(window: pb.StartWindow) -> str:
 
 
 def format_retry_rule(rule: pb.RetryRule) -> str:
-    """Format a retry rule, such as "NETWORK (FAILED): up to 5 attempts, backoff 5m-24h ×2"."""
+    """Format a retry rule.
+
+    Such as "NETWORK (FAILED): up to 5 attempts, backoff up to 5m, then ×2 up to 24h".
+    """
     statuses = "/".join(map(execution_status_name, rule.statuses))
     codes = ", ".join(code or "no code" for code in rule.failure_codes) or "any failure"
-    backoff = f"{format_span(rule.initial_backoff.seconds)}-{format_span(rule.max_backoff.seconds)}"
+    initial, longest = map(format_span, (rule.initial_backoff.seconds, rule.max_backoff.seconds))
     return (
         f"{codes} ({statuses}): up to {rule.max_attempts} attempts,"
-        f" backoff {backoff} ×{rule.backoff_multiplier}"
+        f" backoff up to {initial}, then ×{rule.backoff_multiplier} up to {longest}"
     )

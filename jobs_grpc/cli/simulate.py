@@ -85,9 +85,9 @@ def add_command(commands: Subparsers) -> None:
     parser.add_argument(
         "--recovering",
         type=arguments.recovering,
-        metavar="RATE:CODE:N",
-        help="share of devices that fail in the first N attempts of each execution, with this "
-        "failure code, such as 0.3:NETWORK:2",
+        metavar="RATE:CODE:ATTEMPTS",
+        help="share of devices that fail with this failure code in the first ATTEMPTS attempts of "
+        "each execution, such as 0.3:NETWORK:2",
     )
     parser.add_argument(
         "--bug-version",

@@ -17,7 +17,7 @@ _ACCEPTED = (
 def parse_time(text: str, now: datetime | None = None) -> datetime:
     """Read a time, and return it in UTC. Raises ValueError with a message for the user.
 
-    Of a local time that the clock shows twice, this is the first.
+    If the clock shows a local time twice, returns the first of both.
     """
     now = now or datetime.now(UTC)
     text = " ".join(text.split())

@@ -122,7 +122,7 @@ async def test_get_shows_the_schedule(shell: Shell) -> None:
     assert facts["start"] == f"{START:%F %TZ}"
     assert facts["windows"].startswith("Mon-Fri 22:00-04:00; 10:00-12:00 UTC")
     assert facts["retry"] == (
-        "NETWORK (FAILED/TIMED_OUT/REJECTED): up to 5 attempts, backoff 5m-24h ×2"
+        "NETWORK (FAILED/TIMED_OUT/REJECTED): up to 5 attempts, backoff up to 5m, then ×2 up to 24h"
     )
     assert facts["priority"] == "LOW"
 

@@ -36,7 +36,7 @@ class Bug:
     version: str | None = None
     """Only executions whose document has this `version`; None: all."""
     attempts: int | None = None
-    """The number of attempts of an execution that fail before one succeeds; None: all."""
+    """The number of attempts that fail before one succeeds; None: all fail."""
 
     def affects(
         self, device_id: str, attempt: int, document_params: Mapping[str, object], seed: int
@@ -69,9 +69,10 @@ class DeviceBehavior:
         attempt: int = 1,
         document_params: Mapping[str, object] | None = None,
     ) -> Plan:
-        """Plan the n-th attempt that a device starts: `attempt` of an execution.
+        """Plan an attempt.
 
-        The same seed gives the same plan.
+        `number` counts the attempts that the device starts, in all jobs; `attempt` those of the
+        execution. The same seed gives the same plan.
         """
         rng = random.Random(f"{self.seed}/{device_id}/{number}")  # noqa: S311 - not for security
         seconds, code = rng.uniform(*self.latency), rng.choice([*_FAILURES])
