@@ -279,7 +279,10 @@ class TargetEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB03
     """No device matches the target."""
 
     def __init__(self, job_id: str, failed_in: str | None, selector: str | None) -> None:
-        """`failed_in`: the job of target_failed_in; None: the target is `selector` (its start)."""
+        """`failed_in`: the job of target_failed_in; None: the target is `selector`.
+
+        `selector` can be cut to its first 200 characters.
+        """
         super().__init__(
             f"No device matches {selector}"
             if failed_in is None
@@ -325,7 +328,7 @@ class ExpiryTooEarly(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="J
         """
         subject, change = "The rollout takes", "shorten the stages"
         if not all("stage" in stage for stage in stages):  # There is no rollout.
-            subject, change = "The start of all devices takes", "change the start windows"
+            subject, change = "Starting all devices takes", "change the start windows"
         elif any("window_seconds" in stage for stage in stages):
             change += " or change the start windows"
         time_left = format_seconds(seconds_left)
@@ -522,7 +525,7 @@ class JobNotAdvanceable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate
 
 
 class JobNotUpdatable(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB023"):
-    """The job is finished; or it is too late for the change of its start or of its expiry."""
+    """The job is finished, its start has passed, or it has expired, so it can't change."""
 
     def __init__(self, job_id: str, status: str, changes_start: bool) -> None:
         if status in FINISHED_STATUSES:
@@ -662,11 +665,11 @@ class LimitExceeded(JobsError, code=StatusCode.RESOURCE_EXHAUSTED):
 
 
 class EvaluationRunning(LimitExceeded, sqlstate="JB037"):
-    """Another call of the tenant evaluates a target in this process."""
+    """Another call of the tenant is evaluating a target in this server process."""
 
     def __init__(self) -> None:
         JobsError.__init__(
-            self, "This server process already evaluates a target of the tenant; retry later"
+            self, "This server process is already evaluating a target of the tenant; retry later"
         )
         self.retry_after = 1
 

@@ -1,4 +1,4 @@
-"""Explains what keeps a device from starting an execution."""
+"""Converts what keeps a device from starting an execution, from explain_execution.sql."""
 
 from fleet.jobs.v1.jobs_pb2 import StartBlocker
 
@@ -25,7 +25,7 @@ _MESSAGES = {
     "JOB_SCHEDULED": "The job has not started yet.",
     "NOT_RELEASED": "The rate of the rollout has not released the device yet.",
     "WINDOW_CLOSED": "No start window is open.",
-    "BACKOFF": "The attempt before failed, and the retry policy delays this one.",
+    "BACKOFF": "The last attempt failed, and the backoff before the next one has not ended.",
     "EXPIRES_FIRST": "The job expires before the device can start.",
     "WAITING_FOR_DEVICE": "The device can start, but has not asked for the execution yet.",
 }

@@ -323,7 +323,7 @@ async def test_windows_that_open_after_the_expiry_are_rejected(
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXPIRY_TOO_EARLY") as failure:
         await operator.create(**request, expires_in_hours=24)
     assert re.match(
-        r"The start of all devices takes at least (2 d 23 h 59 min.*|3 d),"
+        r"Starting all devices takes at least (2 d 23 h 59 min.*|3 d),"
         " but the job expires in 1 d: ",
         failure.message,
     )
