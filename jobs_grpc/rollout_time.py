@@ -1,4 +1,4 @@
-"""Describes for people what a rollout waits for, as minimum_rollout_time.sql computes it."""
+"""Describes in words what takes time in a rollout, as minimum_rollout_time.sql computes it."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def describe_stage_times(stages: Sequence[Mapping[str, Any]], count: int) -> str:
-    """Say why each of the first stages takes time; `count` is the number of all that do."""
+    """Describe the stages that take time: the first ones, of `count` in total."""
     more = count - len(stages)
     return "; ".join(map(_describe_stage, stages)) + (f"; and {more} more" if more else "")
 

@@ -105,11 +105,11 @@ class Sweeper:
         )
         self.finished = {"TIMED_OUT": 0, "REJECTED": 0}
         """Executions that this sweeper has stored as finished, by status."""
+        # The next three are as of the last sweep; None: not read yet.
         self.stopped_rollouts: StoppedRollouts | None = None
         self.scheduled_jobs: int | None = None
-        """As of the last sweep; None: not read yet."""
         self.retrying_executions: int | None = None
-        """Executions whose next attempt waits, as of the last sweep; None: not read yet."""
+        """Retrying executions whose next attempt no device has started."""
 
     async def __aenter__(self) -> "Sweeper":
         # Connects on first use, so the database may be unavailable at the start.

@@ -349,7 +349,7 @@ def _retrying_executions(sweeper: Sweeper | None) -> Iterator[Metric]:
     if sweeper is not None and sweeper.retrying_executions is not None:
         yield _gauge(
             "jobs_executions_retrying",
-            "Executions that failed and whose next attempt waits to start.",
+            "Executions that failed and whose next attempt has not started.",
             sweeper.retrying_executions,
         )
 

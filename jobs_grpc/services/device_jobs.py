@@ -179,7 +179,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
 
 
 def _seconds_until_due(due_at: PgMicros | None, row: Row) -> float | None:
-    """The time until an execution that waits is due, in whole milliseconds; None: none waits.
+    """The seconds until a waiting execution is due, in whole milliseconds; None: none waits.
 
     `row` has the time of the database.
     """

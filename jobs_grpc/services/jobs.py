@@ -51,10 +51,10 @@ from jobs_grpc.services.row_conversions import (
     execution_fields,
     execution_fields_with_job_id,
     job_fields,
-    opening_fields,
     optional_or,
     timestamp_fields,
     to_pg_micros,
+    window_state_fields,
 )
 from jobs_grpc.services.schedule import check_schedule
 from jobs_grpc.services.selectors import ID_KEYS, Selector, check_labels, parse_field
@@ -132,7 +132,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             caller.tenant_id, request, is_preview=request.validate_only
         ) as may_evaluate:
             if not may_evaluate:
-                # Not raised here: a repeated request returns the job that exists.
+                # Not raised here, because a repeated request returns the existing job.
                 error_if_new = error_if_new or EvaluationRunning
             row = await self._store.create_job(
                 caller.tenant_id,
@@ -196,7 +196,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         row = await self._store.get_job(
             current_principal().tenant_id, job_id=request.job_id, executions_limit=limit + 1
         )
-        response = pb.GetJobResponse(job=job_details_fields(row) | opening_fields(row))
+        response = pb.GetJobResponse(job=job_details_fields(row) | window_state_fields(row))
         job = response.job
         if await append_executions(job, row, limit, self._pause, used_bytes=job.ByteSize()):
             job.next_executions_page_token = page_token(

@@ -26,8 +26,8 @@ class PollAfter:
     def next(self, tenant_id: str, due_in: float | None = None) -> Duration:
         """Return the time until the next poll of a device of the tenant.
 
-        `due_in`: the seconds after which an execution that waits is due. If that is sooner, the
-        device polls then.
+        `due_in`: the seconds until a waiting execution is due; None: none waits. The device polls
+        then, if that is sooner.
         """
         excess = max(0.0, self._load(tenant_id) - _NORMAL_LOAD) / (1 - _NORMAL_LOAD)
         factor = 1 + (_MAX_FACTOR - 1) * excess

@@ -97,8 +97,8 @@ def job_fields(row: Row) -> MessageFields:
     return fields
 
 
-def opening_fields(row: Row) -> MessageFields:
-    """The fields of a Job that only GetJob fills, from a row of jobs.job_page."""
+def window_state_fields(row: Row) -> MessageFields:
+    """The fields of a Job that only GetJob sets, from a row of jobs.job_page."""
     return {
         "is_window_open": row["is_window_open"],
         "next_openings": [timestamp_fields(at) for at in row["next_openings"] or ()],

@@ -1,7 +1,7 @@
-"""Checks and converts when a job starts and tries again: start windows and retry policies.
+"""Checks and converts the schedule of a job: its start time, start windows and retry policy.
 
-The database checks start_at, because its clock decides. The stored forms are those of the columns
-of jobs.jobs. Equal schedules have equal forms: a default that is left out is written.
+The database checks start_at against its own clock. The stored forms are those of the columns of
+jobs.jobs. Equal schedules have equal stored forms: fields that are unset get their defaults.
 """
 
 import json
@@ -91,9 +91,10 @@ def start_at_json(start_at: Timestamp) -> str:
 
 
 def start_windows_array(windows: Sequence[pb.StartWindow]) -> list[int]:
-    """Convert valid start windows: for each, a mask of its days, the minute of the day, minutes.
+    """Convert valid start windows to three numbers each, as in jobs.jobs.start_windows.
 
-    Monday is 1 in the mask, Sunday 64. The windows are sorted and distinct.
+    These are a bit mask of the days (Monday: 1, Sunday: 64), the minute of the day at which it
+    opens, and its duration in minutes. The windows are sorted and distinct.
     """
     return [number for window in sorted({*map(_window_numbers, windows)}) for number in window]
 

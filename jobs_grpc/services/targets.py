@@ -23,7 +23,7 @@ _MAX_CODES = rules_of(pb.FailedIn, "failure_codes").repeated.max_items
 MAX_TARGET_BYTES = 4 * selectors.MAX_CHARACTERS + _MAX_CODES * 66 + 200
 """The maximum size of the target of a Job: a character can have four bytes."""
 
-# Several calls may create jobs of lists that have at most so many devices at the same time.
+# CreateJob looks up a list of at most this many devices without counting as an evaluation.
 _SMALL_LIST = 1000
 
 # CreateJobRequest or PreviewTargetRequest: they have the same fields for a target and a rollout.
@@ -105,7 +105,7 @@ class EvaluationLimit:
     def evaluation(
         self, tenant_id: str, request: TargetRequest, *, is_preview: bool
     ) -> Iterator[bool]:
-        """Yield whether the call may evaluate its target, and count it as running if so."""
+        """Yield whether the call may evaluate its target; if so, others of the tenant may not."""
         if not _is_costly(request, is_preview):
             yield True
             return
@@ -120,7 +120,7 @@ class EvaluationLimit:
 
 
 def _is_costly(request: TargetRequest, is_preview: bool) -> bool:
-    """Whether a call reads many devices only to find those of the target."""
+    """Whether the evaluation of the target can read many devices."""
     if request.target_device_id:
         return False
     return (
