@@ -57,11 +57,11 @@ class DeviceJobServiceStub:
     calls in flight exceed half of JOBS_MAX_CALLS, or those of the tenant half of
     JOBS_MAX_TENANT_CALLS. If a call fails with a delay, the device repeats it after that delay.
 
-    An execution waits while no start window of its job is open, or while the backoff of the retry policy
-    has not ended. A waiting execution is QUEUED, but is neither listed nor started, and watches leave it
-    out. A poll_after ends when the first of them is due, if that is sooner. After a window opens, a device
-    polls and its watches are told with a delay of 0 to 60 s, always the same for a device, so that devices
-    do not all start at once. The device can report the end of a waiting execution.
+    A QUEUED execution waits while no start window of its job is open, or until its backoff ends. A waiting
+    execution is neither listed nor started, and watches leave it out. When it no longer waits, it is due.
+    If an execution is due before the next poll, poll_after ends when it is due. After a window opens, the
+    server delays the next poll and the watch responses of a device by 0 to 60 s, always the same time for
+    a device, so that devices do not all start at once. A device can report the end of a waiting execution.
     """
 
     @_typing.overload
@@ -80,8 +80,8 @@ class DeviceJobServiceStub:
     """Starts the next execution of the device: the first QUEUED one, in the order of
     ListPendingExecutions, becomes IN_PROGRESS. If the device has an execution IN_PROGRESS, returns the
     first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a
-    second execution. QUEUED executions of a PAUSED job are skipped, and so are those that wait, and
-    those of a job that has Rollout.max_in_progress executions IN_PROGRESS.
+    second execution. It skips QUEUED executions of a PAUSED job, executions that wait, and executions
+    of a job that has Rollout.max_in_progress executions IN_PROGRESS.
     """
     StartExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.StartExecutionRequest, _device_jobs_pb2.StartExecutionResponse]
     """Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
@@ -118,7 +118,7 @@ class DeviceJobServiceStub:
     which queues the next attempt. A report that may arrive late should set execution_number, so that
     it is not applied to the next attempt. If the job has a retry policy, a report of the second or a
     later attempt without it fails with EXECUTION_CHANGED. If the retry policy queues the next attempt,
-    the response is the attempt that ended, also to a repeated report.
+    the response is the attempt that ended. A repeated report gets the same response.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
       FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
@@ -198,11 +198,11 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     calls in flight exceed half of JOBS_MAX_CALLS, or those of the tenant half of
     JOBS_MAX_TENANT_CALLS. If a call fails with a delay, the device repeats it after that delay.
 
-    An execution waits while no start window of its job is open, or while the backoff of the retry policy
-    has not ended. A waiting execution is QUEUED, but is neither listed nor started, and watches leave it
-    out. A poll_after ends when the first of them is due, if that is sooner. After a window opens, a device
-    polls and its watches are told with a delay of 0 to 60 s, always the same for a device, so that devices
-    do not all start at once. The device can report the end of a waiting execution.
+    A QUEUED execution waits while no start window of its job is open, or until its backoff ends. A waiting
+    execution is neither listed nor started, and watches leave it out. When it no longer waits, it is due.
+    If an execution is due before the next poll, poll_after ends when it is due. After a window opens, the
+    server delays the next poll and the watch responses of a device by 0 to 60 s, always the same time for
+    a device, so that devices do not all start at once. A device can report the end of a waiting execution.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -218,8 +218,8 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     """Starts the next execution of the device: the first QUEUED one, in the order of
     ListPendingExecutions, becomes IN_PROGRESS. If the device has an execution IN_PROGRESS, returns the
     first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a
-    second execution. QUEUED executions of a PAUSED job are skipped, and so are those that wait, and
-    those of a job that has Rollout.max_in_progress executions IN_PROGRESS.
+    second execution. It skips QUEUED executions of a PAUSED job, executions that wait, and executions
+    of a job that has Rollout.max_in_progress executions IN_PROGRESS.
     """
     StartExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.StartExecutionRequest, _device_jobs_pb2.StartExecutionResponse]  # type: ignore[assignment]
     """Starts the execution of one job. If it is IN_PROGRESS, returns it unchanged, so the call is
@@ -256,7 +256,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     which queues the next attempt. A report that may arrive late should set execution_number, so that
     it is not applied to the next attempt. If the job has a retry policy, a report of the second or a
     later attempt without it fails with EXECUTION_CHANGED. If the retry policy queues the next attempt,
-    the response is the attempt that ended, also to a repeated report.
+    the response is the attempt that ended. A repeated report gets the same response.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
       FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
@@ -335,11 +335,11 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     calls in flight exceed half of JOBS_MAX_CALLS, or those of the tenant half of
     JOBS_MAX_TENANT_CALLS. If a call fails with a delay, the device repeats it after that delay.
 
-    An execution waits while no start window of its job is open, or while the backoff of the retry policy
-    has not ended. A waiting execution is QUEUED, but is neither listed nor started, and watches leave it
-    out. A poll_after ends when the first of them is due, if that is sooner. After a window opens, a device
-    polls and its watches are told with a delay of 0 to 60 s, always the same for a device, so that devices
-    do not all start at once. The device can report the end of a waiting execution.
+    A QUEUED execution waits while no start window of its job is open, or until its backoff ends. A waiting
+    execution is neither listed nor started, and watches leave it out. When it no longer waits, it is due.
+    If an execution is due before the next poll, poll_after ends when it is due. After a window opens, the
+    server delays the next poll and the watch responses of a device by 0 to 60 s, always the same time for
+    a device, so that devices do not all start at once. A device can report the end of a waiting execution.
     """
 
     @_abc_1.abstractmethod
@@ -365,8 +365,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Starts the next execution of the device: the first QUEUED one, in the order of
         ListPendingExecutions, becomes IN_PROGRESS. If the device has an execution IN_PROGRESS, returns the
         first of these unchanged, so the call is safe to repeat. A concurrent StartExecution may start a
-        second execution. QUEUED executions of a PAUSED job are skipped, and so are those that wait, and
-        those of a job that has Rollout.max_in_progress executions IN_PROGRESS.
+        second execution. It skips QUEUED executions of a PAUSED job, executions that wait, and executions
+        of a job that has Rollout.max_in_progress executions IN_PROGRESS.
         """
 
     @_abc_1.abstractmethod
@@ -421,7 +421,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         which queues the next attempt. A report that may arrive late should set execution_number, so that
         it is not applied to the next attempt. If the job has a retry policy, a report of the second or a
         later attempt without it fails with EXECUTION_CHANGED. If the retry policy queues the next attempt,
-        the response is the attempt that ended, also to a repeated report.
+        the response is the attempt that ended. A repeated report gets the same response.
 
           NOT_FOUND            EXECUTION_NOT_FOUND
           FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,

@@ -258,10 +258,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     EXPIRY_TOO_EARLY: _ErrorReason.ValueType  # 48
-    """The job expires before its last device can have started, even if every device succeeds at once:
-    its stages take longer, or its start windows do not open in time. The message has the arithmetic;
-    `minSeconds` is the shortest time that the job can take from its start, or from now if it has
-    started. Let the job expire later or never, shorten the stages, or change the start windows.
+    """The job expires before its last device can start, even if every device succeeds at once: its stages
+    take longer, or its start windows do not open in time. The message says what takes how long;
+    `minSeconds` is the shortest time until the last device can start, from the start of the job, or
+    from now if it has started. Let the job expire later or never, shorten the stages, or change the
+    start windows.
 
     Example of an ErrorInfo:
 
@@ -379,7 +380,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     EXECUTION_NOT_DUE: _ErrorReason.ValueType  # 52
-    """No start window of the job is open, or the backoff of the retry policy has not ended. Start the
+    """The execution waits: no start window of the job is open, or its backoff has not ended. Start the
     execution at `earliestStartAt` or later.
 
     Example of an ErrorInfo:
@@ -544,9 +545,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     LIMIT_EXCEEDED: _ErrorReason.ValueType  # 26
     """The call exceeds a limit that a setting of the server defines. `setting` is its name,
-    `value` its value. Neither is set if the server process already evaluates a
-    target of the tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after
-    that delay. If they do not, it fails again.
+    `value` its value. Neither is set if the server process is already evaluating a target of the
+    tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If
+    they do not, it fails again.
 
     Example of an ErrorInfo:
 
@@ -866,10 +867,11 @@ Example of an ErrorInfo:
     }
 """
 EXPIRY_TOO_EARLY: ErrorReason.ValueType  # 48
-"""The job expires before its last device can have started, even if every device succeeds at once:
-its stages take longer, or its start windows do not open in time. The message has the arithmetic;
-`minSeconds` is the shortest time that the job can take from its start, or from now if it has
-started. Let the job expire later or never, shorten the stages, or change the start windows.
+"""The job expires before its last device can start, even if every device succeeds at once: its stages
+take longer, or its start windows do not open in time. The message says what takes how long;
+`minSeconds` is the shortest time until the last device can start, from the start of the job, or
+from now if it has started. Let the job expire later or never, shorten the stages, or change the
+start windows.
 
 Example of an ErrorInfo:
 
@@ -987,7 +989,7 @@ Example of an ErrorInfo:
     }
 """
 EXECUTION_NOT_DUE: ErrorReason.ValueType  # 52
-"""No start window of the job is open, or the backoff of the retry policy has not ended. Start the
+"""The execution waits: no start window of the job is open, or its backoff has not ended. Start the
 execution at `earliestStartAt` or later.
 
 Example of an ErrorInfo:
@@ -1152,9 +1154,9 @@ Example of an ErrorInfo:
 """
 LIMIT_EXCEEDED: ErrorReason.ValueType  # 26
 """The call exceeds a limit that a setting of the server defines. `setting` is its name,
-`value` its value. Neither is set if the server process already evaluates a
-target of the tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after
-that delay. If they do not, it fails again.
+`value` its value. Neither is set if the server process is already evaluating a target of the
+tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If
+they do not, it fails again.
 
 Example of an ErrorInfo:
 

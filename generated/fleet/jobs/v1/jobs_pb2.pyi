@@ -219,12 +219,12 @@ class Job(_message.Message):
     priority: Global___Job.Priority.ValueType
     """The priority."""
     retrying_count: _builtins.int
-    """The number of devices whose attempt failed and whose next attempt, queued by the retry policy, has
-    not ended. They count as QUEUED or IN_PROGRESS in execution_counts, and as failures in the counts
-    of the failure criteria.
+    """The number of devices that are retrying: an attempt failed, and the attempt that the retry policy
+    queued has not ended. They count as QUEUED or IN_PROGRESS in execution_counts, and as failures in the
+    counts of the failure criteria.
     """
     is_retry_budget_exhausted: _builtins.bool
-    """So many devices have needed a retry that the retry policy queues no more. See RetryPolicy."""
+    """The retry budget is exhausted: the retry policy queues no more attempts. See RetryPolicy."""
     is_window_open: _builtins.bool
     """A start window is open. Filled only by GetJob; unset without start windows, and with the
     window_time_zone DEVICE.
@@ -309,8 +309,8 @@ class Job(_message.Message):
 
     @_builtins.property
     def next_openings(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
-        """The next seven times at which a start window opens. Filled only by GetJob; empty without start
-        windows, and with the window_time_zone DEVICE.
+        """The next seven openings: the times at which a start window opens. Filled only by GetJob; empty without
+        start windows, and with the window_time_zone DEVICE.
         """
 
     def __init__(
@@ -389,8 +389,8 @@ Global___Job: _TypeAlias = Job  # noqa: Y015
 @_typing.final
 class StartWindow(_message.Message):
     """A time of the week in which devices can start. It opens when the local clock first shows start_time
-    or later, and stays open for `duration` in elapsed time. So a window whose start_time the clock
-    skips in spring opens right after the skipped hour, and one that the clock shows twice in autumn
+    or later, and stays open for `duration` in elapsed time. If the clock skips start_time in spring, the
+    window opens right after the skipped hour. If the clock shows start_time twice in autumn, the window
     opens once, the first time.
     """
 
@@ -471,16 +471,16 @@ Global___StartWindow: _TypeAlias = StartWindow  # noqa: Y015
 class RetryPolicy(_message.Message):
     """Queues the next attempt of executions that fail. The first rule that matches a failure decides; if
     none matches, the failure is final. REJECTED is retried only by a rule that names its failure code.
-    No attempt is queued if the job is canceled, or if it could start only after the job expires. A
-    PAUSED job queues it. The execution becomes QUEUED with the next execution_number, in the transaction
-    that stores the failure; ListExecutionAttempts returns the attempts that ended. A report of the second
-    or a later attempt must then have execution_number.
+    No attempt is queued if the job is canceled, or if the attempt could start only after the job expires.
+    If the job is PAUSED, the attempt is queued. The execution becomes QUEUED with the next
+    execution_number, in the transaction that stores the failure; ListExecutionAttempts returns the
+    attempts that ended. A report of the second or a later attempt must have execution_number.
 
     A device counts as failed for failure criteria from its first failure until an attempt succeeds or
-    RetryExecutions queues the next attempt. So a bad release trips them at once, not after the retries.
+    RetryExecutions retries it. So a bad release trips a criterion at once, not after the retries.
 
-    When more than 20 devices and more than 10 percent of the released executions have needed a retry,
-    failures are final: Job.is_retry_budget_exhausted.
+    The retry budget: when more than 20 devices and more than 10 percent of the released executions have
+    needed a retry, failures are final, and Job.is_retry_budget_exhausted is true.
 
     At most 4 KiB, encoded as protobuf.
     """
@@ -520,7 +520,7 @@ class RetryRule(_message.Message):
     max_attempts: _builtins.int
     """The maximum number of attempts, including the first, that this rule allows."""
     backoff_multiplier: _builtins.int
-    """The factor by which this time grows with each further attempt. Default: 2."""
+    """The factor by which the maximum backoff grows with each further attempt. Default: 2."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
         """The statuses of the failures: FAILED, TIMED_OUT or REJECTED. TIMED_OUT is the timeout of an
@@ -534,13 +534,13 @@ class RetryRule(_message.Message):
 
     @_builtins.property
     def initial_backoff(self) -> _duration_pb2.Duration:
-        """The longest time before the second attempt, in whole seconds. The time is random, between 0 and
-        this value. Default: 5 minutes.
+        """The maximum backoff before the second attempt, in whole seconds. The backoff is random, between 0
+        and this maximum. Default: 5 minutes.
         """
 
     @_builtins.property
     def max_backoff(self) -> _duration_pb2.Duration:
-        """The maximum of this time, in whole seconds; at least initial_backoff. Default: 24 hours, or
+        """The limit of that growth, in whole seconds; at least initial_backoff. Default: 24 hours, or
         initial_backoff if that is longer.
         """
 
@@ -1364,8 +1364,8 @@ class JobExecution(_message.Message):
     end_cause: Global___JobExecution.EndCause.ValueType
     """What ended the execution. Set if and only if `status` is terminal."""
     time_zone: _builtins.str
-    """The time zone of the device in the job, for its start windows. Empty: the window_time_zone of the
-    job is not DEVICE.
+    """The time zone of the start windows for this device: the one that it had when the job was created.
+    Empty unless the window_time_zone of the job is DEVICE.
     """
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
@@ -1393,8 +1393,8 @@ class JobExecution(_message.Message):
 
     @_builtins.property
     def not_before(self) -> _timestamp_pb2.Timestamp:
-        """The time before which the attempt does not start, because the retry policy queued it. Set only if
-        `status` is QUEUED or HELD.
+        """The end of the backoff, before which the attempt can't start. Set only if the retry policy queued the
+        attempt, and only if `status` is QUEUED or HELD.
         """
 
     def __init__(
@@ -1506,12 +1506,12 @@ class CreateJobRequest(_message.Message):
     """The number of hours until the job expires, when its QUEUED executions become TIMED_OUT.
     Default: 24.
 
-    With a rollout or start windows, the default is the shortest time until the last device can have
-    started, rounded up to hours, plus 24, and at most 720. Each stage takes the number of its devices
-    divided by releases_per_minute, plus the time until a start window opens, plus bake_time; or
-    advance_after if that is shorter. This assumes that every device succeeds at once. If the job
-    expires before that time has passed, the call fails with EXPIRY_TOO_EARLY. With validate_only,
-    CreateJobResponse.forecast has the arithmetic.
+    With a rollout or start windows, the default is the shortest time until the last device can start,
+    rounded up to hours, plus 24, and at most 720. Each stage takes the number of its devices divided by
+    releases_per_minute, plus the time until a start window opens, plus bake_time; or advance_after if
+    that is shorter. This assumes that every device succeeds at once. If the job expires before that
+    time has passed, the call fails with EXPIRY_TOO_EARLY. With validate_only,
+    CreateJobResponse.forecast says how long each stage takes.
     """
     never_expires: _builtins.bool
     """The job never expires. Must not be combined with expires_in_hours."""
@@ -1532,9 +1532,9 @@ class CreateJobRequest(_message.Message):
     exists, except with validate_only. Empty: no check.
     """
     window_time_zone: _builtins.str
-    """The time zone of the start windows: UTC, a name of the IANA time zone database with a "/", such as
-    Europe/Berlin, or DEVICE, the Device.time_zone that each device has now (UTC if it has none).
-    Requires start_windows. Empty: UTC.
+    """The time zone of the start windows: UTC; a name with a "/" in the IANA database, such as
+    Europe/Berlin; or DEVICE, the Device.time_zone that each device has now (UTC if it has none).
+    Allowed only with start_windows. Empty: UTC.
     """
     priority: Global___Job.Priority.ValueType
     """The place of the job in the queues of its devices. It does not interrupt executions that are
@@ -1581,8 +1581,8 @@ class CreateJobRequest(_message.Message):
     @_builtins.property
     def start_at(self) -> _timestamp_pb2.Timestamp:
         """The time at which the job starts, at most 90 days from now. Until then, it is SCHEDULED. The
-        expiry, release rates and the times of gates count from the start. A time that has passed means
-        now. Unset: now.
+        expiry, release rates and the times of gates count from the start. A time in the past means now.
+        Unset: now.
         """
 
     @_builtins.property
@@ -1775,7 +1775,7 @@ class CreateJobResponse(_message.Message):
 
     @_builtins.property
     def forecast(self) -> Global___Forecast:
-        """When its devices can start at the earliest. Set only with validate_only."""
+        """When the last device of the job can start at the earliest. Set only with validate_only."""
 
     def __init__(
         self,
@@ -1797,13 +1797,14 @@ Global___CreateJobResponse: _TypeAlias = CreateJobResponse  # noqa: Y015
 
 @_typing.final
 class Forecast(_message.Message):
-    """When the devices of a job can start at the earliest: each starts as soon as the rollout and the start
-    windows allow it, and succeeds at once; approvals are given at once. EXPIRY_TOO_EARLY uses the same
-    arithmetic.
+    """When the last device of a job can start at the earliest, and what takes time until then. Assumes that
+    each device starts as soon as the rollout and the start windows allow it, and succeeds at once, and
+    that approvals are given at once. CreateJob and UpdateJob fail with EXPIRY_TOO_EARLY if the job expires
+    before this time.
 
-    Releases, bake_time and advance_after go on while no start window is open; only starts wait. If the
-    windows are in the time zones of the devices, later stages can take longer than this, because any
-    device can be the next one.
+    Releases, bake_time and advance_after continue while no start window is open; only starts wait. If
+    window_time_zone is DEVICE, later stages can take longer than this, because any device can be the next
+    one.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1812,7 +1813,7 @@ class Forecast(_message.Message):
     SUMMARY_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     summary: _builtins.str
-    """The same as a sentence, such as "The last device can start at 2026-12-02T21:00:00Z at the earliest,
+    """The forecast as a sentence, such as "The last device can start at 2026-12-02T21:00:00Z at the earliest,
     after 1 d 9 h: stage 0: 20 h for 12,000 devices at 10 per minute + 13 h until a start window opens".
     """
     @_builtins.property
@@ -1821,7 +1822,7 @@ class Forecast(_message.Message):
 
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageForecast]:
-        """The stages that take time. Without a rollout, stage 0 has all devices."""
+        """The stages that take time. Without a rollout, stage 0 stands for all devices."""
 
     def __init__(
         self,
@@ -1840,7 +1841,7 @@ Global___Forecast: _TypeAlias = Forecast  # noqa: Y015
 
 @_typing.final
 class StageForecast(_message.Message):
-    """How long a stage takes at least."""
+    """The minimum time that a stage takes: the sum of release_time, window_time and bake_time, in this order."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1853,22 +1854,26 @@ class StageForecast(_message.Message):
     stage: _builtins.int
     """The index of the stage."""
     ends_with_advance_after: _builtins.bool
-    """The stage ends with advance_after, because its gate can't be met earlier. The parts are unset."""
+    """The stage ends with advance_after, before its gate can be met. The other times but `duration` are
+    unset.
+    """
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """The time from its opening to that of the next stage, or to the last start."""
+        """The time from the opening of the stage until the next stage opens, or until the last device starts."""
 
     @_builtins.property
     def release_time(self) -> _duration_pb2.Duration:
-        """The part of it in which releases_per_minute releases devices."""
+        """The time until releases_per_minute has released the devices that the gate needs, or all devices of
+        the last stage.
+        """
 
     @_builtins.property
     def window_time(self) -> _duration_pb2.Duration:
-        """The part of it after that, until a start window opens."""
+        """The time from then until a start window opens."""
 
     @_builtins.property
     def bake_time(self) -> _duration_pb2.Duration:
-        """The part of it after that, for bake_time."""
+        """The time from then until bake_time has passed."""
 
     def __init__(
         self,
@@ -2355,7 +2360,7 @@ class RetryExecutionsResponse(_message.Message):
     RETRIED_COUNT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     retried_count: _builtins.int
-    """The number of executions that were queued again, and of those whose wait for the next attempt ended."""
+    """The number of executions that were queued again or whose backoff the call ended."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """The time at which the job expires. Unset: never."""
@@ -2418,10 +2423,9 @@ class ExplainExecutionResponse(_message.Message):
 
     @_builtins.property
     def earliest_start_at(self) -> _timestamp_pb2.Timestamp:
-        """The time from which StartExecution starts the execution, and not earlier, if nothing else changes:
-        no operator changes the job, and no device reports. It can be later than each `until`, because a
-        start window that is open now is closed then. Set only if each blocker has `until`, and the job
-        does not expire before.
+        """The earliest time at which StartExecution starts the execution, if no operator changes the job and
+        no device reports. It can be later than each `until`, because a start window that is open now can be
+        closed by then. Set only if each blocker has `until`, and the job does not expire before.
         """
 
     @_builtins.property
@@ -2465,34 +2469,32 @@ class StartBlocker(_message.Message):
         JOB_PAUSED: StartBlocker._Kind.ValueType  # 2
         """The job is PAUSED: `pause` (JOB_PAUSED, or EXECUTION_HELD if the execution is HELD)."""
         JOB_SCHEDULED: StartBlocker._Kind.ValueType  # 3
-        """The job is not started: it starts at `until` (EXECUTION_HELD)."""
+        """The job has not started: it starts at `until` (EXECUTION_HELD)."""
         STAGE_NOT_OPEN: StartBlocker._Kind.ValueType  # 4
         """The stage of the execution is not open: `stage_gate` (EXECUTION_HELD)."""
         NOT_RELEASED: StartBlocker._Kind.ValueType  # 5
-        """The rate of the open stage has not released the execution yet. It does at `until`, unless the
-        job is PAUSED or SCHEDULED: see there (EXECUTION_HELD).
+        """The release rate of the open stage has not released the execution yet. It does so at `until`; unset
+        if the job is PAUSED (EXECUTION_HELD).
         """
         WINDOW_CLOSED: StartBlocker._Kind.ValueType  # 6
         """No start window is open. The next one opens at `until` (EXECUTION_NOT_DUE)."""
         BACKOFF: StartBlocker._Kind.ValueType  # 7
-        """The attempt before failed, and the retry policy delays this one until `until`
-        (EXECUTION_NOT_DUE).
-        """
+        """The last attempt failed, and the backoff before the next one ends at `until` (EXECUTION_NOT_DUE)."""
         JOB_FULL: StartBlocker._Kind.ValueType  # 8
         """The job has Rollout.max_in_progress executions IN_PROGRESS: `job_slots` (JOB_FULL)."""
         OTHER_JOB_FIRST: StartBlocker._Kind.ValueType  # 9
-        """StartNextExecution starts the execution of the job `other_job_id` first, or returns it because
-        it is IN_PROGRESS. StartExecution of this job does not fail.
+        """StartNextExecution returns the execution of the job `other_job_id` first. StartExecution does not
+        fail because of this blocker.
         """
         EXPIRES_FIRST: StartBlocker._Kind.ValueType  # 10
-        """The execution would start only after the job expires, at `until` of the other blockers."""
+        """The job expires before the execution can start."""
         WAITING_FOR_DEVICE: StartBlocker._Kind.ValueType  # 11
-        """The device can start, but has not asked since. The only blocker. See
+        """The device can start the execution, but has not asked for it yet. The only blocker. See
         ExplainExecutionResponse.last_seen_at.
         """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
-        """What keeps it. StartExecution fails with the error in parentheses."""
+        """What keeps the device from starting. StartExecution fails with the reason in parentheses."""
 
     KIND_UNSPECIFIED: StartBlocker.Kind.ValueType  # 0
     """Not a kind."""
@@ -2503,29 +2505,27 @@ class StartBlocker(_message.Message):
     JOB_PAUSED: StartBlocker.Kind.ValueType  # 2
     """The job is PAUSED: `pause` (JOB_PAUSED, or EXECUTION_HELD if the execution is HELD)."""
     JOB_SCHEDULED: StartBlocker.Kind.ValueType  # 3
-    """The job is not started: it starts at `until` (EXECUTION_HELD)."""
+    """The job has not started: it starts at `until` (EXECUTION_HELD)."""
     STAGE_NOT_OPEN: StartBlocker.Kind.ValueType  # 4
     """The stage of the execution is not open: `stage_gate` (EXECUTION_HELD)."""
     NOT_RELEASED: StartBlocker.Kind.ValueType  # 5
-    """The rate of the open stage has not released the execution yet. It does at `until`, unless the
-    job is PAUSED or SCHEDULED: see there (EXECUTION_HELD).
+    """The release rate of the open stage has not released the execution yet. It does so at `until`; unset
+    if the job is PAUSED (EXECUTION_HELD).
     """
     WINDOW_CLOSED: StartBlocker.Kind.ValueType  # 6
     """No start window is open. The next one opens at `until` (EXECUTION_NOT_DUE)."""
     BACKOFF: StartBlocker.Kind.ValueType  # 7
-    """The attempt before failed, and the retry policy delays this one until `until`
-    (EXECUTION_NOT_DUE).
-    """
+    """The last attempt failed, and the backoff before the next one ends at `until` (EXECUTION_NOT_DUE)."""
     JOB_FULL: StartBlocker.Kind.ValueType  # 8
     """The job has Rollout.max_in_progress executions IN_PROGRESS: `job_slots` (JOB_FULL)."""
     OTHER_JOB_FIRST: StartBlocker.Kind.ValueType  # 9
-    """StartNextExecution starts the execution of the job `other_job_id` first, or returns it because
-    it is IN_PROGRESS. StartExecution of this job does not fail.
+    """StartNextExecution returns the execution of the job `other_job_id` first. StartExecution does not
+    fail because of this blocker.
     """
     EXPIRES_FIRST: StartBlocker.Kind.ValueType  # 10
-    """The execution would start only after the job expires, at `until` of the other blockers."""
+    """The job expires before the execution can start."""
     WAITING_FOR_DEVICE: StartBlocker.Kind.ValueType  # 11
-    """The device can start, but has not asked since. The only blocker. See
+    """The device can start the execution, but has not asked for it yet. The only blocker. See
     ExplainExecutionResponse.last_seen_at.
     """
 
@@ -2537,7 +2537,7 @@ class StartBlocker(_message.Message):
     JOB_SLOTS_FIELD_NUMBER: _builtins.int
     OTHER_JOB_ID_FIELD_NUMBER: _builtins.int
     kind: Global___StartBlocker.Kind.ValueType
-    """What keeps the device."""
+    """What keeps the device from starting."""
     message: _builtins.str
     """A sentence for people, without the time of `until`."""
     other_job_id: _builtins.str
@@ -3022,11 +3022,12 @@ class UpdateJobRequest(_message.Message):
           labels                       Replaces all labels.
           description                  Replaces the description.
           start_at                     Only until the job has started; unset: now. Moves expires_at by the
-                                       same time, unless the mask names expires_at.
+                                       same amount, unless the mask names expires_at.
           start_windows                Replaces all windows; none: devices can start at any time. A job
                                        without windows gets the time zone UTC, unless the mask names
                                        window_time_zone.
-          window_time_zone             Needs start windows. DEVICE only if the job was created with it.
+          window_time_zone             Allowed only with start windows. DEVICE only if the job was created
+                                       with it.
           retry_policy                 Replaces all rules; none: no further retries. Attempts that are
                                        QUEUED already stay.
 
@@ -3034,7 +3035,7 @@ class UpdateJobRequest(_message.Message):
         COMPLETED or CANCELED.
 
         With start_at, expires_at, start_windows, window_time_zone or rollout.stages, the call fails with
-        EXPIRY_TOO_EARLY if the job expires before the last device can have started. See
+        EXPIRY_TOO_EARLY if the job expires before the last device can start. See
         CreateJobRequest.expires_in_hours.
         """
 

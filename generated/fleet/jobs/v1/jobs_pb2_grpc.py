@@ -259,10 +259,10 @@ class JobServiceServicer:
 
         With a job_id, the call is safe to repeat: the same request, of any user, returns the
         response of the first call, even if the job or its targets have changed since or a new job
-        would exceed a limit. Requests that state a default or leave it out are the same, except
-        that with a rollout, a start time or start windows, an unset expiry and the same expiry stated
-        are different. A different request with the same job_id returns JOB_ALREADY_EXISTS. So does any
-        request with the job_id of a deleted job that has not been purged yet.
+        would exceed a limit. A field that is unset and one that is set to its default are the same,
+        except the expiry of a job with a rollout, a start time or start windows. A different request
+        with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
+        deleted job that has not been purged yet.
 
         With a rollout, the devices start stage by stage. Executions that are not released yet are
         HELD. With failure_criteria, the job stops by itself when too many devices fail.
@@ -277,10 +277,10 @@ class JobServiceServicer:
         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
         (1,000,000; without a delay), or the tenant has
         JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-        or this server process already evaluates a target of the
-        tenant (with a delay). That limits jobs with a selector, target_failed_in
-        or more than 1,000 target_device_ids, and with validate_only all but
-        those of one device
+        or this server process is already evaluating a target of the
+        tenant (with a delay): only for a job with a selector, target_failed_in
+        or more than 1,000 target_device_ids, and with validate_only for any
+        job without target_device_id
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -345,9 +345,9 @@ class JobServiceServicer:
 
     def RetryExecutions(self, request, context):
         """Queues the next attempt of the executions of a job that are in one of the given statuses and
-        match the other filters: they become QUEUED. Executions whose next attempt the retry policy has
-        queued after such a failure, and that have not started it, can start it at once. For all these
-        executions, the retry policy counts attempts from 1 again. The job can have any status but CANCELED.
+        match the other filters: they become QUEUED. Also ends the backoff of QUEUED executions whose last
+        attempt failed with such a status and that match. For all these executions, the retry policy counts
+        attempts from 1 again. The job can have any status but CANCELED.
         A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
         started. If no execution matches, nothing changes, including expires_at.
         ListExecutionAttempts returns the earlier attempts.
@@ -376,8 +376,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExplainExecution(self, request, context):
-        """Explains why a device does not start its execution of a job now: all that it waits for, the job
-        first. Computed from what StartExecution checks, so the two agree.
+        """Explains why a device does not start its execution of a job now: returns everything that keeps it
+        from starting. Agrees with StartExecution, which checks the same conditions.
 
         NOT_FOUND            EXECUTION_NOT_FOUND
         """
@@ -468,9 +468,9 @@ class JobServiceServicer:
 
     def GetFailureSummary(self, request, context):
         """Counts the failures of a job by status and failure_code. Each device counts as in
-        FailureCriterion, so with a retry policy the counts can exceed those of execution_counts:
-        devices that are retrying are counted here by the attempt that failed. Job.retrying_count is
-        their number.
+        FailureCriterion. With a retry policy, this includes devices that are retrying, by their last failed
+        attempt, so the counts can exceed those of execution_counts. Job.retrying_count is the number of these
+        devices.
 
         NOT_FOUND            JOB_NOT_FOUND
         """

@@ -101,10 +101,10 @@ class JobServiceStub:
 
     With a job_id, the call is safe to repeat: the same request, of any user, returns the
     response of the first call, even if the job or its targets have changed since or a new job
-    would exceed a limit. Requests that state a default or leave it out are the same, except
-    that with a rollout, a start time or start windows, an unset expiry and the same expiry stated
-    are different. A different request with the same job_id returns JOB_ALREADY_EXISTS. So does any
-    request with the job_id of a deleted job that has not been purged yet.
+    would exceed a limit. A field that is unset and one that is set to its default are the same,
+    except the expiry of a job with a rollout, a start time or start windows. A different request
+    with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
+    deleted job that has not been purged yet.
 
     With a rollout, the devices start stage by stage. Executions that are not released yet are
     HELD. With failure_criteria, the job stops by itself when too many devices fail.
@@ -119,10 +119,10 @@ class JobServiceStub:
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-                           or this server process already evaluates a target of the
-                           tenant (with a delay). That limits jobs with a selector, target_failed_in
-                           or more than 1,000 target_device_ids, and with validate_only all but
-                           those of one device
+                           or this server process is already evaluating a target of the
+                           tenant (with a delay): only for a job with a selector, target_failed_in
+                           or more than 1,000 target_device_ids, and with validate_only for any
+                           job without target_device_id
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
     """Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -163,9 +163,9 @@ class JobServiceStub:
     """
     RetryExecutions: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]
     """Queues the next attempt of the executions of a job that are in one of the given statuses and
-    match the other filters: they become QUEUED. Executions whose next attempt the retry policy has
-    queued after such a failure, and that have not started it, can start it at once. For all these
-    executions, the retry policy counts attempts from 1 again. The job can have any status but CANCELED.
+    match the other filters: they become QUEUED. Also ends the backoff of QUEUED executions whose last
+    attempt failed with such a status and that match. For all these executions, the retry policy counts
+    attempts from 1 again. The job can have any status but CANCELED.
     A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
     started. If no execution matches, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
@@ -186,8 +186,8 @@ class JobServiceStub:
       NOT_FOUND            EXECUTION_NOT_FOUND
     """
     ExplainExecution: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ExplainExecutionRequest, _jobs_pb2.ExplainExecutionResponse]
-    """Explains why a device does not start its execution of a job now: all that it waits for, the job
-    first. Computed from what StartExecution checks, so the two agree.
+    """Explains why a device does not start its execution of a job now: returns everything that keeps it
+    from starting. Agrees with StartExecution, which checks the same conditions.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
     """
@@ -250,9 +250,9 @@ class JobServiceStub:
     """
     GetFailureSummary: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetFailureSummaryRequest, _jobs_pb2.GetFailureSummaryResponse]
     """Counts the failures of a job by status and failure_code. Each device counts as in
-    FailureCriterion, so with a retry policy the counts can exceed those of execution_counts:
-    devices that are retrying are counted here by the attempt that failed. Job.retrying_count is
-    their number.
+    FailureCriterion. With a retry policy, this includes devices that are retrying, by their last failed
+    attempt, so the counts can exceed those of execution_counts. Job.retrying_count is the number of these
+    devices.
 
       NOT_FOUND            JOB_NOT_FOUND
     """
@@ -346,10 +346,10 @@ class JobServiceAsyncStub(JobServiceStub):
 
     With a job_id, the call is safe to repeat: the same request, of any user, returns the
     response of the first call, even if the job or its targets have changed since or a new job
-    would exceed a limit. Requests that state a default or leave it out are the same, except
-    that with a rollout, a start time or start windows, an unset expiry and the same expiry stated
-    are different. A different request with the same job_id returns JOB_ALREADY_EXISTS. So does any
-    request with the job_id of a deleted job that has not been purged yet.
+    would exceed a limit. A field that is unset and one that is set to its default are the same,
+    except the expiry of a job with a rollout, a start time or start windows. A different request
+    with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
+    deleted job that has not been purged yet.
 
     With a rollout, the devices start stage by stage. Executions that are not released yet are
     HELD. With failure_criteria, the job stops by itself when too many devices fail.
@@ -364,10 +364,10 @@ class JobServiceAsyncStub(JobServiceStub):
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                            (1,000,000; without a delay), or the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-                           or this server process already evaluates a target of the
-                           tenant (with a delay). That limits jobs with a selector, target_failed_in
-                           or more than 1,000 target_device_ids, and with validate_only all but
-                           those of one device
+                           or this server process is already evaluating a target of the
+                           tenant (with a delay): only for a job with a selector, target_failed_in
+                           or more than 1,000 target_device_ids, and with validate_only for any
+                           job without target_device_id
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists the jobs of the tenant without their executions, newest first: by created_at, then
@@ -408,9 +408,9 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     RetryExecutions: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]  # type: ignore[assignment]
     """Queues the next attempt of the executions of a job that are in one of the given statuses and
-    match the other filters: they become QUEUED. Executions whose next attempt the retry policy has
-    queued after such a failure, and that have not started it, can start it at once. For all these
-    executions, the retry policy counts attempts from 1 again. The job can have any status but CANCELED.
+    match the other filters: they become QUEUED. Also ends the backoff of QUEUED executions whose last
+    attempt failed with such a status and that match. For all these executions, the retry policy counts
+    attempts from 1 again. The job can have any status but CANCELED.
     A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
     started. If no execution matches, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
@@ -431,8 +431,8 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND            EXECUTION_NOT_FOUND
     """
     ExplainExecution: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ExplainExecutionRequest, _jobs_pb2.ExplainExecutionResponse]  # type: ignore[assignment]
-    """Explains why a device does not start its execution of a job now: all that it waits for, the job
-    first. Computed from what StartExecution checks, so the two agree.
+    """Explains why a device does not start its execution of a job now: returns everything that keeps it
+    from starting. Agrees with StartExecution, which checks the same conditions.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
     """
@@ -495,9 +495,9 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     GetFailureSummary: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetFailureSummaryRequest, _jobs_pb2.GetFailureSummaryResponse]  # type: ignore[assignment]
     """Counts the failures of a job by status and failure_code. Each device counts as in
-    FailureCriterion, so with a retry policy the counts can exceed those of execution_counts:
-    devices that are retrying are counted here by the attempt that failed. Job.retrying_count is
-    their number.
+    FailureCriterion. With a retry policy, this includes devices that are retrying, by their last failed
+    attempt, so the counts can exceed those of execution_counts. Job.retrying_count is the number of these
+    devices.
 
       NOT_FOUND            JOB_NOT_FOUND
     """
@@ -594,10 +594,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
         With a job_id, the call is safe to repeat: the same request, of any user, returns the
         response of the first call, even if the job or its targets have changed since or a new job
-        would exceed a limit. Requests that state a default or leave it out are the same, except
-        that with a rollout, a start time or start windows, an unset expiry and the same expiry stated
-        are different. A different request with the same job_id returns JOB_ALREADY_EXISTS. So does any
-        request with the job_id of a deleted job that has not been purged yet.
+        would exceed a limit. A field that is unset and one that is set to its default are the same,
+        except the expiry of a job with a rollout, a start time or start windows. A different request
+        with the same job_id returns JOB_ALREADY_EXISTS. So does any request with the job_id of a
+        deleted job that has not been purged yet.
 
         With a rollout, the devices start stage by stage. Executions that are not released yet are
         HELD. With failure_criteria, the job stops by itself when too many devices fail.
@@ -612,10 +612,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS
                                (1,000,000; without a delay), or the tenant has
                                JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay);
-                               or this server process already evaluates a target of the
-                               tenant (with a delay). That limits jobs with a selector, target_failed_in
-                               or more than 1,000 target_device_ids, and with validate_only all but
-                               those of one device
+                               or this server process is already evaluating a target of the
+                               tenant (with a delay): only for a job with a selector, target_failed_in
+                               or more than 1,000 target_device_ids, and with validate_only for any
+                               job without target_device_id
         """
 
     @_abc_1.abstractmethod
@@ -692,9 +692,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.RetryExecutionsResponse, _abc.Awaitable[_jobs_pb2.RetryExecutionsResponse]]:
         """Queues the next attempt of the executions of a job that are in one of the given statuses and
-        match the other filters: they become QUEUED. Executions whose next attempt the retry policy has
-        queued after such a failure, and that have not started it, can start it at once. For all these
-        executions, the retry policy counts attempts from 1 again. The job can have any status but CANCELED.
+        match the other filters: they become QUEUED. Also ends the backoff of QUEUED executions whose last
+        attempt failed with such a status and that match. For all these executions, the retry policy counts
+        attempts from 1 again. The job can have any status but CANCELED.
         A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
         started. If no execution matches, nothing changes, including expires_at.
         ListExecutionAttempts returns the earlier attempts.
@@ -727,8 +727,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ExplainExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ExplainExecutionResponse, _abc.Awaitable[_jobs_pb2.ExplainExecutionResponse]]:
-        """Explains why a device does not start its execution of a job now: all that it waits for, the job
-        first. Computed from what StartExecution checks, so the two agree.
+        """Explains why a device does not start its execution of a job now: returns everything that keeps it
+        from starting. Agrees with StartExecution, which checks the same conditions.
 
           NOT_FOUND            EXECUTION_NOT_FOUND
         """
@@ -833,9 +833,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.GetFailureSummaryResponse, _abc.Awaitable[_jobs_pb2.GetFailureSummaryResponse]]:
         """Counts the failures of a job by status and failure_code. Each device counts as in
-        FailureCriterion, so with a retry policy the counts can exceed those of execution_counts:
-        devices that are retrying are counted here by the attempt that failed. Job.retrying_count is
-        their number.
+        FailureCriterion. With a retry policy, this includes devices that are retrying, by their last failed
+        attempt, so the counts can exceed those of execution_counts. Job.retrying_count is the number of these
+        devices.
 
           NOT_FOUND            JOB_NOT_FOUND
         """

@@ -235,10 +235,11 @@ const (
 	//	  "metadata": { "stage": "0", "groupId": "nort", "tenantId": "demo" }
 	//	}
 	ErrorReason_STAGE_EMPTY ErrorReason = 47
-	// The job expires before its last device can have started, even if every device succeeds at once:
-	// its stages take longer, or its start windows do not open in time. The message has the arithmetic;
-	// `minSeconds` is the shortest time that the job can take from its start, or from now if it has
-	// started. Let the job expire later or never, shorten the stages, or change the start windows.
+	// The job expires before its last device can start, even if every device succeeds at once: its stages
+	// take longer, or its start windows do not open in time. The message says what takes how long;
+	// `minSeconds` is the shortest time until the last device can start, from the start of the job, or
+	// from now if it has started. Let the job expire later or never, shorten the stages, or change the
+	// start windows.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -346,7 +347,7 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
 	//	}
 	ErrorReason_EXECUTION_HELD ErrorReason = 45
-	// No start window of the job is open, or the backoff of the retry policy has not ended. Start the
+	// The execution waits: no start window of the job is open, or its backoff has not ended. Start the
 	// execution at `earliestStartAt` or later.
 	//
 	// Example of an ErrorInfo:
@@ -494,9 +495,9 @@ const (
 	//	{ "reason": "OVERLOADED", "domain": "jobs-grpc" }
 	ErrorReason_OVERLOADED ErrorReason = 25
 	// The call exceeds a limit that a setting of the server defines. `setting` is its name,
-	// `value` its value. Neither is set if the server process already evaluates a
-	// target of the tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after
-	// that delay. If they do not, it fails again.
+	// `value` its value. Neither is set if the server process is already evaluating a target of the
+	// tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If
+	// they do not, it fails again.
 	//
 	// Example of an ErrorInfo:
 	//

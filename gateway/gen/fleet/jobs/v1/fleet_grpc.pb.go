@@ -77,7 +77,7 @@ type FleetServiceClient interface {
 	//	NOT_FOUND            DEVICE_NOT_FOUND: devices of target_device_ids; up to 20 are named
 	//	                     JOB_NOT_FOUND: the job of target_failed_in
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS (without
-	//	                     a delay), or this server process already evaluates a target of the
+	//	                     a delay), or this server process is already evaluating a target of the
 	//	                     tenant (with a delay)
 	PreviewTarget(ctx context.Context, in *PreviewTargetRequest, opts ...grpc.CallOption) (*PreviewTargetResponse, error)
 }
@@ -200,7 +200,7 @@ type FleetServiceServer interface {
 	//	NOT_FOUND            DEVICE_NOT_FOUND: devices of target_device_ids; up to 20 are named
 	//	                     JOB_NOT_FOUND: the job of target_failed_in
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the target has more devices than JOBS_MAX_TARGETS (without
-	//	                     a delay), or this server process already evaluates a target of the
+	//	                     a delay), or this server process is already evaluating a target of the
 	//	                     tenant (with a delay)
 	PreviewTarget(context.Context, *PreviewTargetRequest) (*PreviewTargetResponse, error)
 	mustEmbedUnimplementedFleetServiceServer()

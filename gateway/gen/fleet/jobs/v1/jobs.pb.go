@@ -653,7 +653,7 @@ func (JobExecution_EndCause) EnumDescriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_jobs_proto_rawDescGZIP(), []int{14, 1}
 }
 
-// What keeps it. StartExecution fails with the error in parentheses.
+// What keeps the device from starting. StartExecution fails with the reason in parentheses.
 type StartBlocker_Kind int32
 
 const (
@@ -664,26 +664,25 @@ const (
 	StartBlocker_FINISHED StartBlocker_Kind = 1
 	// The job is PAUSED: `pause` (JOB_PAUSED, or EXECUTION_HELD if the execution is HELD).
 	StartBlocker_JOB_PAUSED StartBlocker_Kind = 2
-	// The job is not started: it starts at `until` (EXECUTION_HELD).
+	// The job has not started: it starts at `until` (EXECUTION_HELD).
 	StartBlocker_JOB_SCHEDULED StartBlocker_Kind = 3
 	// The stage of the execution is not open: `stage_gate` (EXECUTION_HELD).
 	StartBlocker_STAGE_NOT_OPEN StartBlocker_Kind = 4
-	// The rate of the open stage has not released the execution yet. It does at `until`, unless the
-	// job is PAUSED or SCHEDULED: see there (EXECUTION_HELD).
+	// The release rate of the open stage has not released the execution yet. It does so at `until`; unset
+	// if the job is PAUSED (EXECUTION_HELD).
 	StartBlocker_NOT_RELEASED StartBlocker_Kind = 5
 	// No start window is open. The next one opens at `until` (EXECUTION_NOT_DUE).
 	StartBlocker_WINDOW_CLOSED StartBlocker_Kind = 6
-	// The attempt before failed, and the retry policy delays this one until `until`
-	// (EXECUTION_NOT_DUE).
+	// The last attempt failed, and the backoff before the next one ends at `until` (EXECUTION_NOT_DUE).
 	StartBlocker_BACKOFF StartBlocker_Kind = 7
 	// The job has Rollout.max_in_progress executions IN_PROGRESS: `job_slots` (JOB_FULL).
 	StartBlocker_JOB_FULL StartBlocker_Kind = 8
-	// StartNextExecution starts the execution of the job `other_job_id` first, or returns it because
-	// it is IN_PROGRESS. StartExecution of this job does not fail.
+	// StartNextExecution returns the execution of the job `other_job_id` first. StartExecution does not
+	// fail because of this blocker.
 	StartBlocker_OTHER_JOB_FIRST StartBlocker_Kind = 9
-	// The execution would start only after the job expires, at `until` of the other blockers.
+	// The job expires before the execution can start.
 	StartBlocker_EXPIRES_FIRST StartBlocker_Kind = 10
-	// The device can start, but has not asked since. The only blocker. See
+	// The device can start the execution, but has not asked for it yet. The only blocker. See
 	// ExplainExecutionResponse.last_seen_at.
 	StartBlocker_WAITING_FOR_DEVICE StartBlocker_Kind = 11
 )
@@ -834,17 +833,17 @@ type Job struct {
 	RetryPolicy *RetryPolicy `protobuf:"bytes,38,opt,name=retry_policy,json=retryPolicy,proto3" json:"retry_policy,omitempty"`
 	// The priority.
 	Priority Job_Priority `protobuf:"varint,39,opt,name=priority,proto3,enum=fleet.jobs.v1.Job_Priority" json:"priority,omitempty"`
-	// The number of devices whose attempt failed and whose next attempt, queued by the retry policy, has
-	// not ended. They count as QUEUED or IN_PROGRESS in execution_counts, and as failures in the counts
-	// of the failure criteria.
+	// The number of devices that are retrying: an attempt failed, and the attempt that the retry policy
+	// queued has not ended. They count as QUEUED or IN_PROGRESS in execution_counts, and as failures in the
+	// counts of the failure criteria.
 	RetryingCount int32 `protobuf:"varint,40,opt,name=retrying_count,json=retryingCount,proto3" json:"retrying_count,omitempty"`
-	// So many devices have needed a retry that the retry policy queues no more. See RetryPolicy.
+	// The retry budget is exhausted: the retry policy queues no more attempts. See RetryPolicy.
 	IsRetryBudgetExhausted bool `protobuf:"varint,41,opt,name=is_retry_budget_exhausted,json=isRetryBudgetExhausted,proto3" json:"is_retry_budget_exhausted,omitempty"`
 	// A start window is open. Filled only by GetJob; unset without start windows, and with the
 	// window_time_zone DEVICE.
 	IsWindowOpen *bool `protobuf:"varint,42,opt,name=is_window_open,json=isWindowOpen,proto3,oneof" json:"is_window_open,omitempty"`
-	// The next seven times at which a start window opens. Filled only by GetJob; empty without start
-	// windows, and with the window_time_zone DEVICE.
+	// The next seven openings: the times at which a start window opens. Filled only by GetJob; empty without
+	// start windows, and with the window_time_zone DEVICE.
 	NextOpenings  []*timestamppb.Timestamp `protobuf:"bytes,43,rep,name=next_openings,json=nextOpenings,proto3" json:"next_openings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1240,8 +1239,8 @@ func (*Job_TargetDeviceCount) isJob_Target() {}
 func (*Job_TargetFailedIn) isJob_Target() {}
 
 // A time of the week in which devices can start. It opens when the local clock first shows start_time
-// or later, and stays open for `duration` in elapsed time. So a window whose start_time the clock
-// skips in spring opens right after the skipped hour, and one that the clock shows twice in autumn
+// or later, and stays open for `duration` in elapsed time. If the clock skips start_time in spring, the
+// window opens right after the skipped hour. If the clock shows start_time twice in autumn, the window
 // opens once, the first time.
 type StartWindow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1308,16 +1307,16 @@ func (x *StartWindow) GetDuration() *durationpb.Duration {
 
 // Queues the next attempt of executions that fail. The first rule that matches a failure decides; if
 // none matches, the failure is final. REJECTED is retried only by a rule that names its failure code.
-// No attempt is queued if the job is canceled, or if it could start only after the job expires. A
-// PAUSED job queues it. The execution becomes QUEUED with the next execution_number, in the transaction
-// that stores the failure; ListExecutionAttempts returns the attempts that ended. A report of the second
-// or a later attempt must then have execution_number.
+// No attempt is queued if the job is canceled, or if the attempt could start only after the job expires.
+// If the job is PAUSED, the attempt is queued. The execution becomes QUEUED with the next
+// execution_number, in the transaction that stores the failure; ListExecutionAttempts returns the
+// attempts that ended. A report of the second or a later attempt must have execution_number.
 //
 // A device counts as failed for failure criteria from its first failure until an attempt succeeds or
-// RetryExecutions queues the next attempt. So a bad release trips them at once, not after the retries.
+// RetryExecutions retries it. So a bad release trips a criterion at once, not after the retries.
 //
-// When more than 20 devices and more than 10 percent of the released executions have needed a retry,
-// failures are final: Job.is_retry_budget_exhausted.
+// The retry budget: when more than 20 devices and more than 10 percent of the released executions have
+// needed a retry, failures are final, and Job.is_retry_budget_exhausted is true.
 //
 // At most 4 KiB, encoded as protobuf.
 type RetryPolicy struct {
@@ -1376,12 +1375,12 @@ type RetryRule struct {
 	FailureCodes []string `protobuf:"bytes,2,rep,name=failure_codes,json=failureCodes,proto3" json:"failure_codes,omitempty"`
 	// The maximum number of attempts, including the first, that this rule allows.
 	MaxAttempts int32 `protobuf:"varint,3,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
-	// The longest time before the second attempt, in whole seconds. The time is random, between 0 and
-	// this value. Default: 5 minutes.
+	// The maximum backoff before the second attempt, in whole seconds. The backoff is random, between 0
+	// and this maximum. Default: 5 minutes.
 	InitialBackoff *durationpb.Duration `protobuf:"bytes,4,opt,name=initial_backoff,json=initialBackoff,proto3" json:"initial_backoff,omitempty"`
-	// The factor by which this time grows with each further attempt. Default: 2.
+	// The factor by which the maximum backoff grows with each further attempt. Default: 2.
 	BackoffMultiplier *int32 `protobuf:"varint,5,opt,name=backoff_multiplier,json=backoffMultiplier,proto3,oneof" json:"backoff_multiplier,omitempty"`
-	// The maximum of this time, in whole seconds; at least initial_backoff. Default: 24 hours, or
+	// The limit of that growth, in whole seconds; at least initial_backoff. Default: 24 hours, or
 	// initial_backoff if that is longer.
 	MaxBackoff    *durationpb.Duration `protobuf:"bytes,6,opt,name=max_backoff,json=maxBackoff,proto3" json:"max_backoff,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2523,11 +2522,11 @@ type JobExecution struct {
 	Stage *int32 `protobuf:"varint,12,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
 	// What ended the execution. Set if and only if `status` is terminal.
 	EndCause *JobExecution_EndCause `protobuf:"varint,13,opt,name=end_cause,json=endCause,proto3,enum=fleet.jobs.v1.JobExecution_EndCause,oneof" json:"end_cause,omitempty"`
-	// The time before which the attempt does not start, because the retry policy queued it. Set only if
-	// `status` is QUEUED or HELD.
+	// The end of the backoff, before which the attempt can't start. Set only if the retry policy queued the
+	// attempt, and only if `status` is QUEUED or HELD.
 	NotBefore *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
-	// The time zone of the device in the job, for its start windows. Empty: the window_time_zone of the
-	// job is not DEVICE.
+	// The time zone of the start windows for this device: the one that it had when the job was created.
+	// Empty unless the window_time_zone of the job is DEVICE.
 	TimeZone      string `protobuf:"bytes,15,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2697,12 +2696,12 @@ type CreateJobRequest struct {
 	// The number of hours until the job expires, when its QUEUED executions become TIMED_OUT.
 	// Default: 24.
 	//
-	// With a rollout or start windows, the default is the shortest time until the last device can have
-	// started, rounded up to hours, plus 24, and at most 720. Each stage takes the number of its devices
-	// divided by releases_per_minute, plus the time until a start window opens, plus bake_time; or
-	// advance_after if that is shorter. This assumes that every device succeeds at once. If the job
-	// expires before that time has passed, the call fails with EXPIRY_TOO_EARLY. With validate_only,
-	// CreateJobResponse.forecast has the arithmetic.
+	// With a rollout or start windows, the default is the shortest time until the last device can start,
+	// rounded up to hours, plus 24, and at most 720. Each stage takes the number of its devices divided by
+	// releases_per_minute, plus the time until a start window opens, plus bake_time; or advance_after if
+	// that is shorter. This assumes that every device succeeds at once. If the job expires before that
+	// time has passed, the call fails with EXPIRY_TOO_EARLY. With validate_only,
+	// CreateJobResponse.forecast says how long each stage takes.
 	ExpiresInHours *int32 `protobuf:"varint,7,opt,name=expires_in_hours,json=expiresInHours,proto3,oneof" json:"expires_in_hours,omitempty"`
 	// The job never expires. Must not be combined with expires_in_hours.
 	NeverExpires bool `protobuf:"varint,8,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
@@ -2730,14 +2729,14 @@ type CreateJobRequest struct {
 	// exists, except with validate_only. Empty: no check.
 	ExpectedTargetDigest string `protobuf:"bytes,18,opt,name=expected_target_digest,json=expectedTargetDigest,proto3" json:"expected_target_digest,omitempty"`
 	// The time at which the job starts, at most 90 days from now. Until then, it is SCHEDULED. The
-	// expiry, release rates and the times of gates count from the start. A time that has passed means
-	// now. Unset: now.
+	// expiry, release rates and the times of gates count from the start. A time in the past means now.
+	// Unset: now.
 	StartAt *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
 	// The times in which devices can start. They can report at any time. Empty: at any time.
 	StartWindows []*StartWindow `protobuf:"bytes,20,rep,name=start_windows,json=startWindows,proto3" json:"start_windows,omitempty"`
-	// The time zone of the start windows: UTC, a name of the IANA time zone database with a "/", such as
-	// Europe/Berlin, or DEVICE, the Device.time_zone that each device has now (UTC if it has none).
-	// Requires start_windows. Empty: UTC.
+	// The time zone of the start windows: UTC; a name with a "/" in the IANA database, such as
+	// Europe/Berlin; or DEVICE, the Device.time_zone that each device has now (UTC if it has none).
+	// Allowed only with start_windows. Empty: UTC.
 	WindowTimeZone string `protobuf:"bytes,21,opt,name=window_time_zone,json=windowTimeZone,proto3" json:"window_time_zone,omitempty"`
 	// When to retry executions that fail. Unset: never.
 	RetryPolicy *RetryPolicy `protobuf:"bytes,22,opt,name=retry_policy,json=retryPolicy,proto3" json:"retry_policy,omitempty"`
@@ -3225,7 +3224,7 @@ type CreateJobResponse struct {
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// The devices of the job. Set only with validate_only.
 	Preview *TargetPreview `protobuf:"bytes,6,opt,name=preview,proto3" json:"preview,omitempty"`
-	// When its devices can start at the earliest. Set only with validate_only.
+	// When the last device of the job can start at the earliest. Set only with validate_only.
 	Forecast      *Forecast `protobuf:"bytes,7,opt,name=forecast,proto3" json:"forecast,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3303,21 +3302,22 @@ func (x *CreateJobResponse) GetForecast() *Forecast {
 	return nil
 }
 
-// When the devices of a job can start at the earliest: each starts as soon as the rollout and the start
-// windows allow it, and succeeds at once; approvals are given at once. EXPIRY_TOO_EARLY uses the same
-// arithmetic.
+// When the last device of a job can start at the earliest, and what takes time until then. Assumes that
+// each device starts as soon as the rollout and the start windows allow it, and succeeds at once, and
+// that approvals are given at once. CreateJob and UpdateJob fail with EXPIRY_TOO_EARLY if the job expires
+// before this time.
 //
-// Releases, bake_time and advance_after go on while no start window is open; only starts wait. If the
-// windows are in the time zones of the devices, later stages can take longer than this, because any
-// device can be the next one.
+// Releases, bake_time and advance_after continue while no start window is open; only starts wait. If
+// window_time_zone is DEVICE, later stages can take longer than this, because any device can be the next
+// one.
 type Forecast struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The earliest time at which all stages are open and the last device has started.
 	LastStartAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=last_start_at,json=lastStartAt,proto3" json:"last_start_at,omitempty"`
-	// The same as a sentence, such as "The last device can start at 2026-12-02T21:00:00Z at the earliest,
+	// The forecast as a sentence, such as "The last device can start at 2026-12-02T21:00:00Z at the earliest,
 	// after 1 d 9 h: stage 0: 20 h for 12,000 devices at 10 per minute + 13 h until a start window opens".
 	Summary string `protobuf:"bytes,2,opt,name=summary,proto3" json:"summary,omitempty"`
-	// The stages that take time. Without a rollout, stage 0 has all devices.
+	// The stages that take time. Without a rollout, stage 0 stands for all devices.
 	Stages        []*StageForecast `protobuf:"bytes,3,rep,name=stages,proto3" json:"stages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3374,20 +3374,22 @@ func (x *Forecast) GetStages() []*StageForecast {
 	return nil
 }
 
-// How long a stage takes at least.
+// The minimum time that a stage takes: the sum of release_time, window_time and bake_time, in this order.
 type StageForecast struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The index of the stage.
 	Stage int32 `protobuf:"varint,1,opt,name=stage,proto3" json:"stage,omitempty"`
-	// The time from its opening to that of the next stage, or to the last start.
+	// The time from the opening of the stage until the next stage opens, or until the last device starts.
 	Duration *durationpb.Duration `protobuf:"bytes,2,opt,name=duration,proto3" json:"duration,omitempty"`
-	// The part of it in which releases_per_minute releases devices.
+	// The time until releases_per_minute has released the devices that the gate needs, or all devices of
+	// the last stage.
 	ReleaseTime *durationpb.Duration `protobuf:"bytes,3,opt,name=release_time,json=releaseTime,proto3" json:"release_time,omitempty"`
-	// The part of it after that, until a start window opens.
+	// The time from then until a start window opens.
 	WindowTime *durationpb.Duration `protobuf:"bytes,4,opt,name=window_time,json=windowTime,proto3" json:"window_time,omitempty"`
-	// The part of it after that, for bake_time.
+	// The time from then until bake_time has passed.
 	BakeTime *durationpb.Duration `protobuf:"bytes,5,opt,name=bake_time,json=bakeTime,proto3" json:"bake_time,omitempty"`
-	// The stage ends with advance_after, because its gate can't be met earlier. The parts are unset.
+	// The stage ends with advance_after, before its gate can be met. The other times but `duration` are
+	// unset.
 	EndsWithAdvanceAfter bool `protobuf:"varint,6,opt,name=ends_with_advance_after,json=endsWithAdvanceAfter,proto3" json:"ends_with_advance_after,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
@@ -4360,7 +4362,7 @@ func (x *RetryExecutionsRequest) GetDeviceIds() []string {
 
 type RetryExecutionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The number of executions that were queued again, and of those whose wait for the next attempt ended.
+	// The number of executions that were queued again or whose backoff the call ended.
 	RetriedCount int32 `protobuf:"varint,1,opt,name=retried_count,json=retriedCount,proto3" json:"retried_count,omitempty"`
 	// The time at which the job expires. Unset: never.
 	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
@@ -4473,10 +4475,9 @@ type ExplainExecutionResponse struct {
 	// What keeps the device from starting it, in the order of StartBlocker.Kind. Empty if the execution
 	// is IN_PROGRESS.
 	Blockers []*StartBlocker `protobuf:"bytes,2,rep,name=blockers,proto3" json:"blockers,omitempty"`
-	// The time from which StartExecution starts the execution, and not earlier, if nothing else changes:
-	// no operator changes the job, and no device reports. It can be later than each `until`, because a
-	// start window that is open now is closed then. Set only if each blocker has `until`, and the job
-	// does not expire before.
+	// The earliest time at which StartExecution starts the execution, if no operator changes the job and
+	// no device reports. It can be later than each `until`, because a start window that is open now can be
+	// closed by then. Set only if each blocker has `until`, and the job does not expire before.
 	EarliestStartAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=earliest_start_at,json=earliestStartAt,proto3" json:"earliest_start_at,omitempty"`
 	// The time at which the device was last seen: see Device.last_seen_at. Unset: unknown.
 	LastSeenAt    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
@@ -4545,13 +4546,13 @@ func (x *ExplainExecutionResponse) GetLastSeenAt() *timestamppb.Timestamp {
 // Something that keeps a device from starting an execution.
 type StartBlocker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What keeps the device.
+	// What keeps the device from starting.
 	Kind StartBlocker_Kind `protobuf:"varint,1,opt,name=kind,proto3,enum=fleet.jobs.v1.StartBlocker_Kind" json:"kind,omitempty"`
 	// A sentence for people, without the time of `until`.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// The exact time at which this blocker ends if nothing else changes. Unset: unknown.
 	Until *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
-	// More about the blocker, by its kind. Unset: the other fields say all.
+	// More about the blocker, by its kind. Unset: there is no more.
 	//
 	// Types that are valid to be assigned to Details:
 	//
@@ -5501,11 +5502,12 @@ type UpdateJobRequest struct {
 	//	labels                       Replaces all labels.
 	//	description                  Replaces the description.
 	//	start_at                     Only until the job has started; unset: now. Moves expires_at by the
-	//	                             same time, unless the mask names expires_at.
+	//	                             same amount, unless the mask names expires_at.
 	//	start_windows                Replaces all windows; none: devices can start at any time. A job
 	//	                             without windows gets the time zone UTC, unless the mask names
 	//	                             window_time_zone.
-	//	window_time_zone             Needs start windows. DEVICE only if the job was created with it.
+	//	window_time_zone             Allowed only with start windows. DEVICE only if the job was created
+	//	                             with it.
 	//	retry_policy                 Replaces all rules; none: no further retries. Attempts that are
 	//	                             QUEUED already stay.
 	//
@@ -5513,7 +5515,7 @@ type UpdateJobRequest struct {
 	// COMPLETED or CANCELED.
 	//
 	// With start_at, expires_at, start_windows, window_time_zone or rollout.stages, the call fails with
-	// EXPIRY_TOO_EARLY if the job expires before the last device can have started. See
+	// EXPIRY_TOO_EARLY if the job expires before the last device can start. See
 	// CreateJobRequest.expires_in_hours.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// The Job.etag that the job must have. Empty: any.
