@@ -1,4 +1,4 @@
-"""Measure what start times, windows and retries cost, above all jobs that use none of them.
+"""Measure what start times, windows and retries cost, mostly for jobs that use none of them.
 
 Run by `make bench-schedules`. The commit before these features and this version have a database
 each, on the same PostgreSQL, and take turns. The figures are CPU times of PostgreSQL for the SQL
@@ -50,7 +50,7 @@ _FACTORS = {"µs": 1e6, "ms": 1e3}
 
 @dataclass(frozen=True)
 class Scale:
-    """How large, and how often."""
+    """Sizes and numbers of calls."""
 
     created: int
     """Devices of a created job."""
@@ -170,7 +170,7 @@ def _job(index: int) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A call that the versions take turns with, and how many times the earlier cost is allowed."""
+    """A call that both versions make in turn, and the maximum of its cost, as a factor."""
 
     call: Callable[[Version, int], Awaitable[None]]
     count: int
@@ -286,7 +286,7 @@ async def _measure_use(version: Version, scale: Scale) -> Figures:
 
 
 def _day_in_days(days: int) -> int:
-    """The bit of the day of the week after so many days."""
+    """The bit of the day of the week that is this many days from now."""
     return 1 << (datetime.now(UTC) + timedelta(days=days)).weekday()
 
 
