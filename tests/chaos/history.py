@@ -37,7 +37,7 @@ class History:
     """Acknowledged cancels, with the times at which the clients got the responses."""
     paused: dict[Job, datetime] = field(default_factory=dict)
     """The same for pauses of jobs that no client resumes, cancels or deletes."""
-    shut: dict[Job, datetime] = field(default_factory=dict)
+    closed_windows: dict[Job, datetime] = field(default_factory=dict)
     """The same for jobs whose start windows no client opens again."""
     deleted: set[Job] = field(default_factory=set)
     """Jobs that a client tried to delete, with or without success."""
@@ -129,7 +129,7 @@ class History:
             "jobs": len(self.created),
             "cancels": len(self.canceled),
             "pauses": len(self.paused),
-            "closed windows": len(self.shut),
+            "closed windows": len(self.closed_windows),
             "deletes": len(self.removed),
             "reports": len(self.reported),
         }

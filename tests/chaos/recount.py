@@ -249,7 +249,7 @@ async def _check_reports(owner: asyncpg.Connection, history: History) -> list[Jo
 async def _check_starts(owner: asyncpg.Connection, history: History) -> list[Job]:
     """Check that nothing started after a client had got the response to a pause or a cancel."""
     wrong = []
-    stops = history.paused | history.canceled | history.shut
+    stops = history.paused | history.canceled | history.closed_windows
     for row in await owner.fetch(_LAST_STARTS):
         job = row["tenant_id"], row["job_id"]
         if job in stops and row["started_at"] > stops[job]:

@@ -96,8 +96,8 @@ class Traffic:
             await self._create(server, tenant, rng)
         elif (job_id := rng.choice(jobs)).startswith("keep"):
             await self._pause_permanently(server, tenant, job_id, rng)
-        elif job_id.startswith("shut"):
-            await self._shut(server, tenant, job_id, rng)
+        elif job_id.startswith("closed"):
+            await self._close_windows(server, tenant, job_id, rng)
         else:
             actions = {
                 self._cancel: 3,
@@ -114,12 +114,12 @@ class Traffic:
         await asyncio.sleep(rng.uniform(0, 0.05))
 
     async def _create(self, server: int, tenant: str, rng: random.Random) -> None:
-        # A job named keep-… is paused and never resumed. The start windows of a job named shut-…
+        # A job named keep-… is paused and never resumed. The start windows of a job named closed-…
         # are closed and never opened again.
-        (kind,) = rng.choices(("job", "keep", "shut"), weights=(8, 1, 1))
+        (kind,) = rng.choices(("job", "keep", "closed"), weights=(8, 1, 1))
         job_id = f"{kind}-{next(self._numbers)}"
         request = _random_job(job_id, rng)
-        if kind == "shut":
+        if kind == "closed":
             request.start_windows.append(_OPEN)
             request.never_expires = True
         # Each call has the same id, so a repeated call returns the existing job.
@@ -190,12 +190,14 @@ class Traffic:
         request.update_mask.paths.extend(("start_windows", "expires_at"))
         await self._call(server, request, tenant, job_id, rng)
 
-    async def _shut(self, server: int, tenant: str, job_id: str, rng: random.Random) -> None:
+    async def _close_windows(
+        self, server: int, tenant: str, job_id: str, rng: random.Random
+    ) -> None:
         request = pb.UpdateJobRequest(job_id=job_id, start_windows=[_closed_window()])
         request.update_mask.paths.append("start_windows")
         response, reason = await self._call(server, request, tenant, job_id, rng)
         if response is not None:
-            self._history.add_stop(self._history.shut, tenant, job_id)
+            self._history.add_stop(self._history.closed_windows, tenant, job_id)
             self._history.note(job_id, "start windows closed")
         if response is not None or reason == "JOB_NOT_UPDATABLE":
             self._forget(tenant, job_id)
