@@ -150,7 +150,7 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
 def _times(created: pb.CreateJobResponse, schedule: dict[str, Any], utc: bool) -> str:
     expiry = f"expires: {format_expiry(created, utc)}"
     if created.status != pb.Job.SCHEDULED:
-        return expiry
+        return f"starts: now, {expiry}" if "start_at" in schedule else expiry
     start = Timestamp()
     start.FromDatetime(schedule["start_at"])
     return f"starts: {format_moment(start, utc)}, {expiry}"

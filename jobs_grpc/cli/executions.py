@@ -28,12 +28,20 @@ _END_CAUSES = {
 }
 
 
+# How tables name an end that the status does not tell.
+_END_WORDS = {
+    pb.JobExecution.JOB_EXPIRED: "expired",
+    pb.JobExecution.JOB_CANCELED: "canceled",
+    pb.JobExecution.EXECUTION_CANCELED: "canceled",
+    pb.JobExecution.DEVICE_REMOVED: "removed",
+}
+
+
 def _status_text(execution: pb.JobExecution) -> str:
-    """Return the status, and the cause unless it is DEVICE, such as "REJECTED (JOB_CANCELED)"."""
+    """Return the status and how the execution ended, such as "REJECTED (canceled)"."""
     status = execution_status_name(execution.status)
-    if execution.end_cause in (pb.JobExecution.END_CAUSE_UNSPECIFIED, pb.JobExecution.DEVICE):
-        return status
-    return f"{status} ({end_cause_name(execution.end_cause)})"
+    word = _END_WORDS.get(execution.end_cause)
+    return f"{status} ({word})" if word else status
 
 
 _DEVICE = _Column("device_id", "DEVICE", lambda e: e.device_id)

@@ -22,9 +22,8 @@ def schedule_facts(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         if zone == "DEVICE":
             zone = "in the time zone of each device"
         yield "windows", f"{windows} {zone}{_open_now(job)}"
-    if job.next_openings:
-        first, *others = job.next_openings[:_SHOWN_OPENINGS]
-        yield "opens", ", ".join([format_moment(first, utc), *map(format_time, others)])
+    for number, opening in enumerate(job.next_openings[:_SHOWN_OPENINGS]):
+        yield "opens", format_time(opening) if number else format_moment(opening, utc)
     for rule in job.retry_policy.rules:
         yield "retry", format_retry_rule(rule)
     if job.is_retry_budget_exhausted:
@@ -62,12 +61,12 @@ def _format_days(window: pb.StartWindow) -> str:
 def format_retry_rule(rule: pb.RetryRule) -> str:
     """Format a retry rule.
 
-    Such as "NETWORK (FAILED): up to 5 attempts, backoff up to 5m, then ×2 up to 24h".
+    Such as "NETWORK (FAILED): 5 attempts, backoff up to 5m, then ×2 up to 24h".
     """
     statuses = "/".join(map(execution_status_name, rule.statuses))
     codes = ", ".join(code or "no code" for code in rule.failure_codes) or "any failure"
     initial, longest = map(format_span, (rule.initial_backoff.seconds, rule.max_backoff.seconds))
     return (
-        f"{codes} ({statuses}): up to {rule.max_attempts} attempts,"
+        f"{codes} ({statuses}): {rule.max_attempts} attempts,"
         f" backoff up to {initial}, then ×{rule.backoff_multiplier} up to {longest}"
     )

@@ -39,6 +39,10 @@ def check_update(request: pb.UpdateJobRequest) -> list[Violation]:
         violations += check_labels(request.labels)
     if "rollout.stages" in fields:
         violations += check_rollout(pb.Rollout(stages=request.rollout.stages))
+    if "start_at" in fields and not request.HasField("start_at"):
+        # A forgotten value must not start the job.
+        problem = "start_at is required; with the current time, the job starts now"
+        violations.append(Violation("start_at", problem))
     if "start_windows" in fields:
         violations += check_start_windows(request.start_windows)
     if "window_time_zone" in fields:

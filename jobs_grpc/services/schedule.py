@@ -64,7 +64,10 @@ def check_window_time_zone(name: str, has_windows: bool) -> list[Violation]:
     field = "window_time_zone"
     if name and not has_windows:
         return [Violation(field, f"{field} is allowed only with start_windows")]
-    return [] if name == DEVICE_ZONE else check_time_zone(name, field)
+    if name == DEVICE_ZONE or not check_time_zone(name):
+        return []
+    problem = 'must be UTC, DEVICE, or an IANA time zone with a "/", such as Europe/Berlin'
+    return [Violation(field, f"{field} {problem}")]
 
 
 def check_retry_policy(policy: pb.RetryPolicy) -> list[Violation]:

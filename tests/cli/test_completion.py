@@ -73,7 +73,7 @@ async def complete(line: str, environ: dict[str, str]) -> Sequence[str]:
         ("jobs-grpc who", ["whoami"]),
         ("jobs-grpc list --awa", ["--awaiting-approval"]),
         ("jobs-grpc list -o js", ["json", "jsonl"]),
-        ("jobs-grpc list --columns job,st", ["job,status"]),
+        ("jobs-grpc list --columns job,stat", ["job,status"]),
         ("jobs-grpc get ", ["north-1", "old-1"]),
         ("jobs-grpc cancel ", ["north-1"]),
         ("jobs-grpc delete ", ["old-1"]),

@@ -158,13 +158,13 @@ async def test_get_shows_what_the_failure_criteria_have_counted(
 
 
 @pytest.mark.usefixtures("canceled_job")
-async def test_get_shows_the_end_cause_in_tables_and_keeps_the_status_in_json(shell: Shell) -> None:
+async def test_get_says_canceled_in_tables_and_keeps_the_status_in_json(shell: Shell) -> None:
     table = await shell("get", "j", "--limit", "1")
     wide = await shell("get", "j", "--limit", "1", "-o", "wide")
     csv = await shell("get", "j", "--limit", "1", "-o", "csv", "--columns", "status,end_cause")
     as_json = await shell("get", "j", "--limit", "1", "--json")
 
-    assert "  REJECTED (JOB_CANCELED)  " in table.out
+    assert "  REJECTED (canceled)  " in table.out
     assert "  JOB_CANCELED  " in wide.out
     assert csv.out == "status,end_cause\nREJECTED,JOB_CANCELED\n"
     execution = json.loads(as_json.out)["executions"][0]
@@ -174,11 +174,11 @@ async def test_get_shows_the_end_cause_in_tables_and_keeps_the_status_in_json(sh
 @pytest.mark.parametrize(
     ("command", "shown"),
     [
-        (("attempts", "j", "d"), "TIMED_OUT (JOB_EXPIRED)"),
-        (("device", "d"), "TIMED_OUT (JOB_EXPIRED)"),
-        (("device", "d", "--end-cause", "JOB_EXPIRED"), "TIMED_OUT (JOB_EXPIRED)"),
+        (("attempts", "j", "d"), "TIMED_OUT (expired)"),
+        (("device", "d"), "TIMED_OUT (expired)"),
+        (("device", "d", "--end-cause", "JOB_EXPIRED"), "TIMED_OUT (expired)"),
         (("device", "d", "--end-cause", "TIMEOUT"), "no executions"),
-        (("get", "j", "--end-cause", "JOB_EXPIRED"), "TIMED_OUT (JOB_EXPIRED)"),
+        (("get", "j", "--end-cause", "JOB_EXPIRED"), "TIMED_OUT (expired)"),
         (("get", "j", "--end-cause", "TIMEOUT"), "no executions"),
         (("export", "j", "--end-cause", "JOB_EXPIRED"), ",JOB_EXPIRED,"),
     ],

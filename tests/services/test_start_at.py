@@ -335,15 +335,24 @@ async def test_update_of_the_start_moves_the_expiry_and_the_stages(
     assert (await operator.get("j")).status == pb.Job.SCHEDULED
 
 
-@pytest.mark.parametrize("has_start", [True, False], ids=["past", "unset"])
+async def test_update_without_the_start_that_it_names_is_rejected(
+    database: Database, operator: Operator, pump: Device
+) -> None:
+    await create(database, operator)
+
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await operator.update("j", "start_at")
+
+    assert list(failure.violations) == ["start_at"]
+    assert (await operator.get("j")).status == pb.Job.SCHEDULED
+
+
 async def test_update_to_a_start_that_has_passed_starts_the_job_now(
-    database: Database, operator: Operator, pump: Device, has_start: bool
+    database: Database, operator: Operator, pump: Device
 ) -> None:
     await create(database, operator, expires_in_hours=2)
 
-    job = await operator.update(
-        "j", "start_at", start_at=await time_in(database, -HOUR) if has_start else None
-    )
+    job = await operator.update("j", "start_at", start_at=await time_in(database, -HOUR))
 
     assert job.status == pb.Job.IN_PROGRESS
     assert seconds_between(job.start_at, job.expires_at) == 2 * HOUR

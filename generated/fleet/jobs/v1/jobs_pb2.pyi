@@ -3021,7 +3021,7 @@ class UpdateJobRequest(_message.Message):
                                        allow_self_approval cannot.
           labels                       Replaces all labels.
           description                  Replaces the description.
-          start_at                     Only until the job has started; unset: now. Moves expires_at by the
+          start_at                     Required. Only until the job has started. Moves expires_at by the
                                        same amount, unless the mask names expires_at.
           start_windows                Replaces all windows; none: devices can start at any time. A job
                                        without windows gets the time zone UTC, unless the mask names
