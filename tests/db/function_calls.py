@@ -365,7 +365,7 @@ CASES = {
         "get_jobs", 30, lambda c, p: store_on(c).get_jobs(p.tenant, job_ids=["j1", "overdue1"])
     ),
     **{
-        f"list_jobs: {name}": Case("list_jobs", 80, _list_jobs(**values))
+        f"list_jobs: {name}": Case("list_jobs", 92, _list_jobs(**values))
         for name, values in _LIST_FILTERS.items()
     },
     # The jobs of a label are counted up to 1,000.

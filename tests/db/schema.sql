@@ -134,7 +134,7 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
     j.target_device_id,
     j.target_group_id,
     j.target_all,
-    jobs.job_status_text_at(j.status, j.expires_at, p.in_progress, j.paused_at, ((j.start_at IS NOT NULL) AND (j.start_at > jobs.read_time())), jobs.now()) AS status,
+    jobs.job_status_with_pause_at(j.status, j.expires_at, p.in_progress, j.paused_at, ((j.start_at IS NOT NULL) AND (j.start_at > jobs.read_time())), jobs.now()) AS status,
     j.expires_at,
     j.created_by,
     j.created_at,

@@ -1,4 +1,4 @@
--- depends on: exceeds_retry_budget, held_executions, job_status_at, job_status_text_at, now, queued_status_at, read_time, released_at
+-- depends on: exceeds_retry_budget, held_executions, job_status_at, job_status_with_pause_at, now, queued_status_at, read_time, released_at
 -- Jobs as readers see them, with derived status and counts.
 CREATE OR REPLACE VIEW jobs.job_states WITH (security_invoker = true) AS
 SELECT
@@ -9,7 +9,7 @@ SELECT
     j.target_device_id,
     j.target_group_id,
     j.target_all,
-    jobs.job_status_text_at(
+    jobs.job_status_with_pause_at(
         j.status, j.expires_at, p.in_progress, j.paused_at,
         j.start_at IS NOT NULL AND j.start_at > jobs.read_time(), jobs.now()
     ) AS status,

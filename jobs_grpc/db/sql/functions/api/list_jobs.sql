@@ -188,7 +188,7 @@ BEGIN
               AND (p_target_all IS NULL OR j.target_all = p_target_all)
               AND (p_job_id_prefix IS NULL OR starts_with(j.job_id, p_job_id_prefix))
               AND (p_selector IS NULL OR jobs.matches_selector(j.labels, p_selector))
-              AND (p_statuses IS NULL OR jobs.job_status_text_at(
+              AND (p_statuses IS NULL OR jobs.job_status_with_pause_at(
                       j.status, j.expires_at,
                       (SELECT p.in_progress FROM jobs.job_progress p
                        WHERE p.tenant_id = p_tenant_id AND p.job_id = j.job_id),

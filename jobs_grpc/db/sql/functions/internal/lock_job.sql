@@ -40,7 +40,7 @@ BEGIN
     locked_at := jobs.clock_time();
     -- A separate statement, so that its snapshot is newer than the lock.
     SELECT jobs.job_status_at(j.status, j.expires_at, in_progress, locked_at),
-           jobs.job_status_text_at(
+           jobs.job_status_with_pause_at(
                j.status, j.expires_at, in_progress, j.paused_at, j.start_at > locked_at, locked_at
            ),
            j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.start_at, j.revision

@@ -1,7 +1,7 @@
 -- depends on: job_status_at
 -- Returns the status of a job as readers see it at the time `at`. Unlike job_status_at, it can also be PAUSED
 -- or SCHEDULED, which are never stored: so it is text.
-CREATE OR REPLACE FUNCTION jobs.job_status_text_at(
+CREATE OR REPLACE FUNCTION jobs.job_status_with_pause_at(
     status jobs.job_status,
     expires_at timestamptz,
     in_progress integer,
