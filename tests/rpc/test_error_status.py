@@ -354,7 +354,7 @@ async def execution_held(world: World) -> None:
 async def execution_not_due(world: World) -> None:
     in_two_days = (datetime.now(UTC).weekday() + 2) % 7 + 1
     window = pb.StartWindow(
-        days=[pb.StartWindow.Day.Name(in_two_days)],
+        days=[pb.StartWindow.Day.values()[in_two_days]],
         start_time="12:00",
         duration=Duration(seconds=3600),
     )
