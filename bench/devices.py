@@ -1,4 +1,4 @@
-"""Measure the directory of devices: previews of selectors, pages, groups, and changes of devices.
+"""Measure the directory of devices: previews, pages, groups, changes, and targets of jobs.
 
 Run by `make bench-devices`. The times are of the SQL functions that the calls run, as the request
 role, with the commit. Each device has 8 labels and is in two groups.
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import asyncpg
-from fleet.jobs.v1 import fleet_pb2 as pb
+from fleet.jobs.v1 import fleet_pb2
+from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench.environment import Environment, environment
 from bench.figures import Results
@@ -23,7 +24,7 @@ from bench.page import RESULTS, describe, replace_figures
 from bench.report import format_figure
 from bench.requests import TENANT, InvalidRun
 from jobs_grpc.db.store import Store
-from jobs_grpc.services.job_request import target_request
+from jobs_grpc.services.job_request import job_request, target_request
 from jobs_grpc.services.selectors import parse
 from jobs_grpc.services.targets import selector_terms
 
@@ -46,6 +47,12 @@ class Scale:
 
 FULL = Scale(devices=_GOALS_DEVICES, rounds=11)
 QUICK = Scale(devices=2_000, rounds=1)
+
+# CreateJob is measured in a tenant of its own, because a stock PostgreSQL takes minutes to create
+# several jobs for a million devices.
+_CREATING_TENANT = "creating"
+_MAX_CREATED = 100_000
+_CREATED = {"target_all": {"target_all": True}, "a selector": {"target_selector": "model"}}
 
 # The selector of each case.
 _PREVIEWED = {
@@ -125,7 +132,7 @@ async def _fill(bench: Bench) -> None:
 
 async def _preview(bench: Bench) -> None:
     for case, selector in _PREVIEWED.items():
-        request = pb.PreviewTargetRequest(target_selector=selector)
+        request = fleet_pb2.PreviewTargetRequest(target_selector=selector)
         for _ in range(bench.scale.rounds):
             preview = bench.store.preview_target(
                 TENANT,
@@ -136,6 +143,38 @@ async def _preview(bench: Bench) -> None:
             )
             if not (await bench.add_time("PreviewTarget", case, preview))["execution_count"]:
                 raise InvalidRun(f"no device matches {selector}")
+
+
+async def _create(bench: Bench) -> None:
+    """Create jobs for all devices by target_all and by a selector, in turns."""
+    devices = min(bench.scale.devices, _MAX_CREATED)
+    for table in ("device_state", "jobs.devices"):
+        columns = "device_id" + (", labels" if table == "jobs.devices" else "")
+        await bench.env.service.execute(
+            f"INSERT INTO {table} (tenant_id, {columns})"
+            f" SELECT $1, {columns} FROM {table} WHERE tenant_id = $2 ORDER BY device_id LIMIT $3",
+            _CREATING_TENANT,
+            TENANT,
+            devices,
+        )
+    await bench.env.vacuum()
+    for number in range(bench.scale.rounds):
+        for case, target in _CREATED.items():
+            request = pb.CreateJobRequest(document_type="reboot", **cast("Any", target))
+            created = bench.store.create_job(
+                _CREATING_TENANT,
+                job_id=f"{case}-{number}",
+                request=job_request(request),
+                document_params="{}",
+                created_by=None,
+                max_targets=devices,
+                max_active_jobs=None,
+                default_expires_in_hours=24,
+                selector_terms=selector_terms(request),
+            )
+            row = await bench.add_time(f"CreateJob, {devices:,} devices", case, created)
+            if row["execution_count"] != devices:
+                raise InvalidRun(f"{case} matches {row['execution_count']} devices")
 
 
 async def _list(bench: Bench) -> None:
@@ -243,7 +282,7 @@ async def _measure(scale: Scale) -> tuple[Results, dict[str, str]]:
         connection = await asyncpg.connect(env.service_dsn)
         bench = Bench(env, connection, scale, results)
         await _fill(bench)
-        for part in (_preview, _list, _change):
+        for part in (_preview, _list, _change, _create):
             await part(bench)
         await connection.close()
         return results, await describe_machine(env.service)
