@@ -76,8 +76,11 @@ def stored_jobs(draw: st.DrawFn) -> dict[str, Any]:
     rate = draw(st.sampled_from([1, 7, 60, 1_000_000, None]))
     seconds = draw(st.sampled_from([-5, 0, 1, 10, 11, 61]))
     end = draw(st.just("pending") | st.sampled_from(sorted(JOB_ENDS)))
-    elapsed = max(seconds - 10 if end == "paused" else seconds, 0)
-    released = release_end if rate is None else min(release_end, base + elapsed * rate // 60)
+    elapsed = seconds - 10 if end == "paused" else seconds
+    if rate is None:
+        released = base if elapsed < 0 else release_end  # the job has not started
+    else:
+        released = min(release_end, base + max(elapsed, 0) * rate // 60)
     ranks = range(1, sum(sizes) + 1)
     statuses = [
         draw(st.sampled_from(STATUSES if rank <= released else UNRELEASED_STATUSES))

@@ -137,7 +137,7 @@ async def test_get_returns_the_job_with_its_executions(
         "trip": None,
         "start_windows": [],
         "window_time_zone": "",
-        "is_window_open": False,
+        "is_window_open": None,
         "next_openings": [],
         "retry_policy": None,
         "retrying_count": 0,

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 import threading
@@ -270,7 +271,9 @@ async def test_process_exits_on_sigterm_after_its_calls_finish(
             assert (await call).status == pb.Job.CANCELED
             _, log = await asyncio.wait_for(process.communicate(), TIMEOUT)
         assert process.returncode == 0
-        assert b"stopping: finishing 1 call within 10 s; a second signal stops at once\n" in log
+        # A call that has just ended can still be counted.
+        notice = rb"stopping: finishing [12] calls? within 10 s; a second signal stops at once\n"
+        assert re.search(notice, log), log.decode()
         assert b"Traceback" not in log
     finally:
         if process.returncode is None:

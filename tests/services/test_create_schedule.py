@@ -115,7 +115,7 @@ async def fleet(database: Database, operator: Operator) -> Operator:
             "retry_policy",
         ),
         ({"priority": 4}, "priority"),
-        ({"start_at": _in(days=90, minutes=5)}, "start_at"),
+        ({"start_at": _in(days=91)}, "start_at"),
         ({"start_at": Timestamp(seconds=2**40)}, "start_at"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

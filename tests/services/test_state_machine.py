@@ -281,12 +281,11 @@ class _Machine(RuleBasedStateMachine):
             self._operator.update(job_id, "expires_at", expires_at=expires_at),
         )
 
-    @rule(job_id=jobs, start_in=st.sampled_from([None, 0, 1, 3]))
-    def update_start(self, job_id: str, start_in: int | None) -> None:
-        start_at = None if start_in is None else self._time_in(start_in)
+    @rule(job_id=jobs, start_in=st.sampled_from([0, 1, 3]))
+    def update_start(self, job_id: str, start_in: int) -> None:
         self._run_both(
-            lambda: self._model.update_start(job_id, start_in or 0),
-            self._operator.update(job_id, "start_at", start_at=start_at),
+            lambda: self._model.update_start(job_id, start_in),
+            self._operator.update(job_id, "start_at", start_at=self._time_in(start_in)),
         )
 
     @rule()
