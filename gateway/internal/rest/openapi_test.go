@@ -43,7 +43,7 @@ func TestOpenAPI_DescribesResponsesAsMarshaled(t *testing.T) {
 		case *jobsv1.JobExecution:
 			message.JobId = "a"
 		case *jobsv1.CreateJobResponse:
-			message.Preview = &jobsv1.TargetPreview{}
+			message.Preview, message.Forecast = &jobsv1.TargetPreview{}, &jobsv1.Forecast{}
 		case *jobsv1.Job:
 			message.NextExecutionsPageToken = "a"
 		}
