@@ -2,10 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
-import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,7 +11,7 @@ from grpc import StatusCode
 
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator
-from tests.support.database import Database, job_lock_held
+from tests.support.database import Database, job_lock_held, uncommitted
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 from tests.support.waiting import wait_until
@@ -43,19 +41,6 @@ async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
     """A sweeper of all tenants."""
     async with Sweeper(database.owner_dsn) as sweeper:
         yield sweeper
-
-
-@asynccontextmanager
-async def uncommitted(database: Database, sql: str, *args: object) -> AsyncIterator[None]:
-    """Run a statement as another server would, and commit when the block ends."""
-    session = await asyncpg.connect(database.request_dsn)
-    try:
-        async with session.transaction():
-            await session.execute("SELECT set_config('app.tenant_id', $1, true)", args[0])
-            await session.fetch(sql, *args)
-            yield
-    finally:
-        await session.close()
 
 
 async def update(operator: Operator, **fields: str) -> pb.Job:

@@ -1,16 +1,13 @@
 """PauseJob and ResumeJob, alone and concurrent with starts."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from tests.support.callers import Device, Operator
-from tests.support.database import Database
+from tests.support.database import Database, uncommitted
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 
@@ -265,18 +262,6 @@ async def test_pause_writes_no_execution_rows(database: Database, operator: Oper
     await operator.resume("a")
 
     assert await database.owner.fetchval(versions, operator.tenant) == before
-
-
-@asynccontextmanager
-async def uncommitted(database: Database, statement: str, *args: object) -> AsyncIterator[None]:
-    """Run a statement as another server would, and commit when the block ends."""
-    session = await asyncpg.connect(database.request_dsn)
-    try:
-        async with session.transaction():
-            await session.execute(statement, *args)
-            yield
-    finally:
-        await session.close()
 
 
 PAUSE = "SELECT jobs.pause_job($1, 'j', 'r', NULL, '')"

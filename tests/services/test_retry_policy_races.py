@@ -4,8 +4,7 @@ The first transaction of each test is not committed until the second waits for t
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from typing import Any
 
 import asyncpg
@@ -14,7 +13,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from tests.support.callers import Device, Operator
-from tests.support.database import Database
+from tests.support.database import Database, uncommitted
 from tests.support.failures import expect_failure
 from tests.support.retry_policies import rule
 from tests.support.server import Server
@@ -44,19 +43,6 @@ async def job(database: Database, operator: Operator) -> None:
 def device(server: Server, operator: Operator) -> Device:
     """The first device of the job."""
     return server.device(operator.tenant, "d00001")
-
-
-@asynccontextmanager
-async def uncommitted(database: Database, sql: str, *args: object) -> AsyncIterator[None]:
-    """Run a statement as another server would, and commit when the block ends."""
-    session = await asyncpg.connect(database.request_dsn)
-    try:
-        async with session.transaction():
-            await session.execute("SELECT set_config('app.tenant_id', $1, true)", args[0])
-            await session.fetch(sql, *args)
-            yield
-    finally:
-        await session.close()
 
 
 def uncommitted_report(database: Database, device: Device, status: str, number: int) -> Any:

@@ -250,6 +250,22 @@ async def replaced_function(database: Database, name: str, definition: str) -> A
         await database.owner.execute(original)
 
 
+@asynccontextmanager
+async def uncommitted(database: Database, sql: str, *args: object) -> AsyncIterator[None]:
+    """Run a statement as another server would, and commit when the block ends.
+
+    The first argument is the tenant.
+    """
+    session = await asyncpg.connect(database.request_dsn)
+    try:
+        async with session.transaction():
+            await session.execute("SELECT set_config('app.tenant_id', $1, true)", args[0])
+            await session.fetch(sql, *args)
+            yield
+    finally:
+        await session.close()
+
+
 def cancel_job_runs(database: Database, statement: str) -> AbstractAsyncContextManager[None]:
     """Replace the body of jobs.cancel_job with one statement during the block."""
     return replaced_function(
