@@ -6,6 +6,14 @@ LANGUAGE plpgsql STABLE
 -- settings: page
 AS $$
 BEGIN
+    -- Most devices that poll have an empty queue.
+    IF NOT EXISTS (
+        SELECT FROM jobs.job_executions e
+        WHERE e.tenant_id = p_tenant_id AND e.device_id = p_device_id
+          AND e.status IN ('QUEUED', 'IN_PROGRESS')
+    ) THEN
+        RETURN NULL;
+    END IF;
     RETURN (
         SELECT min(
             jobs.due_at(q.not_before, q.start_windows, q.time_zone, jobs.now())
