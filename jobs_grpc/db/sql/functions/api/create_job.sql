@@ -5,7 +5,8 @@
 --
 -- Raises DEVICE_NOT_FOUND, DEVICES_NOT_FOUND, JOB_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TARGET_EMPTY,
 -- TARGET_CHANGED, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS, STAGE_EMPTY, STAGES_TOO_SMALL, EXPIRY_TOO_EARLY,
--- START_OUT_OF_RANGE, ZONE_NOT_ALLOWED, p_error_if_new, and JOB_ALREADY_EXISTS if a different request created the job.
+-- START_OUT_OF_RANGE, ZONE_NOT_ALLOWED, p_error_if_new, and JOB_ALREADY_EXISTS if a different request created
+-- the job.
 CREATE OR REPLACE FUNCTION jobs.create_job(
     p_tenant_id text,
     p_job_id text,
@@ -84,8 +85,8 @@ BEGIN
              (p_request -> 'target_device_ids' -> 'count')::integer, p_request -> 'target_failed_in',
              p_request -> 'labels', p_request ->> 'description',
              2 - v_queue_order,  -- of Job.Priority
-             translate(p_request ->> 'start_windows', '[]', '{}')::integer[],
-             nullif(p_request ->> 'window_time_zone', 'DEVICE'), p_request -> 'retry_policy')
+             v_start_windows, nullif(p_request ->> 'window_time_zone', 'DEVICE'),
+             p_request -> 'retry_policy')
         ON CONFLICT (tenant_id, job_id) DO NOTHING;
         v_exists := NOT FOUND;
     END IF;

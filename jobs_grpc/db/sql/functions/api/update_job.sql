@@ -142,7 +142,8 @@ BEGIN
         );
     END IF;
     -- After the rules, which may open the next stage.
-    IF p_fields && '{start_at,expires_at,start_windows,window_time_zone,rollout.stages}' AND NOT v_is_expired THEN
+    IF p_fields && '{start_at,expires_at,start_windows,window_time_zone,rollout.stages}'
+       AND NOT v_is_expired THEN
         PERFORM jobs.check_time_for_rest_of_rollout(p_tenant_id, p_job_id, v_job.locked_at);
     END IF;
 

@@ -102,8 +102,9 @@ BEGIN
         ) derived
     ), decided AS (
         SELECT c.n, c.job_id, c.must_be_next, c.device_id, c.status_details, c.failure_code,
-               c.new_status, c.has_rules, c.has_retry_policy, c.row_id, c.stage, c.stored_status, c.current_status,
-               c.times_out_at, CASE WHEN c.is_start THEN c.max_in_progress END AS max_in_progress,
+               c.new_status, c.has_rules, c.has_retry_policy, c.row_id, c.stage, c.stored_status,
+               c.current_status, c.times_out_at,
+               CASE WHEN c.is_start THEN c.max_in_progress END AS max_in_progress,
                CASE
                    WHEN c.is_busy THEN 'BUSY'
                    WHEN c.must_be_next AND c.job_id IS NULL THEN 'NONE'

@@ -21,8 +21,8 @@ DECLARE
     v_opening timestamptz;
 BEGIN
     v_local := timezone(zone, at);  -- not in DECLARE, where EXCEPTION does not apply
+    v_minute := floor(date_part('epoch', v_local) / 60);
     IF v_local - timezone(zone, at - interval '48 hours') = interval '48 hours' THEN
-        v_minute := floor(date_part('epoch', v_local) / 60);
         FOR i IN 1 .. cardinality(windows) BY 3 LOOP
             -- Whether its start time was less than its duration ago, and on one of its days.
             IF (v_minute - windows[i + 1]) % 1440 < windows[i + 2]
@@ -38,7 +38,6 @@ BEGIN
 
     -- The clock changed in the last 48 hours, so a difference of local times is not elapsed time. They differ by
     -- at most the change. window_opening is slow, so it is called only for windows that can be open.
-    v_minute := floor(date_part('epoch', v_local) / 60);
     v_change := ceil(abs(date_part(
         'epoch', v_local - timezone(zone, at - interval '48 hours') - interval '48 hours'
     )) / 60);

@@ -1,8 +1,9 @@
 -- depends on: execution_states, selector_candidates, selector_condition, terms_of_selector
 -- Returns the text of the query for the devices of a target: (device_id, claim), where claim is the number
--- (from 1) of the first stage whose group or selector matches the device; NULL: none does. If each
--- execution has the time zone of its device, the third column is time_zone. Its parameters are the tenant_id ($1) and the device_ids of the target ($2). It returns at most p_max_targets + 1
--- devices of a selector, of a list, or of those that failed. The caller has set the tenant.
+-- (from 1) of the first stage whose group or selector matches the device; NULL: none does. If each execution
+-- has the time zone of its device, the third column is time_zone. Its parameters are the tenant_id ($1) and the
+-- device_ids of the target ($2). It returns at most p_max_targets + 1 devices of a selector, of a list, or of
+-- those that failed. The caller has set the tenant.
 --
 -- A text, because conditions that are part of the statement cost a third, and because it reads only the
 -- tables that the target needs. All values in it are quoted. Needs the settings "merge join": many devices
