@@ -187,6 +187,10 @@ async def test_refused_form_is_found(statement: str, expected: str, catalog: Cat
             "PERFORM FROM jobs.jobs j ORDER BY j.updated_at LIMIT 1 FOR UPDATE",
             forms.LOCK_ACROSS_TENANTS,
         ),
+        (
+            "PERFORM count(*) FROM (SELECT FROM jobs.jobs j ORDER BY j.updated_at LIMIT 1) j",
+            forms.NO_COLUMNS_ACROSS_TENANTS,
+        ),
     ],
 )
 async def test_refused_form_across_tenants_is_found(

@@ -30,6 +30,7 @@ WITHOUT_TENANT = "table without a condition on tenant_id"
 OFFSET_IN_VIEW = "OFFSET in a view over tables"
 LOCK_ACROSS_TENANTS = "FOR UPDATE across tenants"
 SEVERAL_TABLES_ACROSS_TENANTS = "join or LATERAL across tenants"
+NO_COLUMNS_ACROSS_TENANTS = "sub-select without columns in FROM across tenants"
 SELECT_IN_POLICY = "sub-select in a policy"
 TRIGGER = "trigger"
 SEVERAL_CHANGES_WITH_CONSTRAINT = "ALTER TABLE with ADD CONSTRAINT and another change"
@@ -202,6 +203,9 @@ class _Statement:
                 refused.append(SEVERAL_TABLES_ACROSS_TENANTS)
             if _contains(self._statement, ast.LockingClause):
                 refused.append(LOCK_ACROSS_TENANTS)
+            subselects = _nodes(self._statement, ast.RangeSubselect)
+            if any(not subselect.subquery.targetList for subselect in subselects):
+                refused.append(NO_COLUMNS_ACROSS_TENANTS)
         elif self._tables_without_tenant(tables):
             refused.append(WITHOUT_TENANT)
         return refused

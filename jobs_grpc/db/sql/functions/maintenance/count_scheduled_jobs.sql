@@ -8,7 +8,7 @@ BEGIN
     RETURN (
         SELECT count(*)
         FROM (
-            SELECT
+            SELECT j.job_id
             FROM jobs.jobs j
             WHERE j.start_at > jobs.now() AND j.status = 'IN_PROGRESS' AND j.deleted_at IS NULL
               AND j.paused_at IS NULL
