@@ -98,8 +98,8 @@ async def create_role(connection: asyncpg.Connection, name: str, create: str) ->
 async def distribute_tables(connection: asyncpg.Connection) -> list[str]:
     """Distribute the tables by tenant_id, with their rows. Return one line per change.
 
-    Runs in a transaction of the caller. Raises ClusterError if a table of the platform stands in
-    the way.
+    Also create the types on all nodes. Runs in a transaction of the caller. Raises ClusterError if
+    a table of the platform stands in the way.
     """
     # The functions and grants of the same transaction need one connection per node.
     await connection.execute("SET LOCAL citus.multi_shard_modify_mode = 'sequential'")
@@ -126,6 +126,7 @@ async def distribute_tables(connection: asyncpg.Connection) -> list[str]:
             )
             anchor = name if anchor == "default" else anchor
             distributed.append(name)
+    await _distribute_types(connection)
     tables = await _tables(connection)
     _check_colocation(tables)
     for table in tables:
@@ -142,7 +143,7 @@ async def distribute_tables(connection: asyncpg.Connection) -> list[str]:
 async def distribute_functions(connection: asyncpg.Connection) -> None:
     """Let calls run on the node of their tenant. Runs in a transaction of the caller."""
     functions = await connection.fetch(
-        schema.read_sql("citus/functions.sql"), list(schema.entry_functions())
+        schema.read_sql("citus/functions.sql"), list(schema.delegated_functions())
     )
     for function in functions:
         signature = function["signature"]
@@ -219,6 +220,19 @@ async def _require_tenant(connection: asyncpg.Connection) -> None:
             f"ALTER POLICY tenant_isolation ON {policy['name']}"
             " USING (tenant_id = current_setting('app.tenant_id'))"
         )
+
+
+async def _distribute_types(connection: asyncpg.Connection) -> None:
+    """Create the types that are older than the extension on all nodes.
+
+    Citus does so for the types in the signature of a new function.
+    """
+    for row in await connection.fetch(schema.read_sql("citus/types.sql")):
+        name = row["name"]
+        await connection.execute(
+            f"CREATE FUNCTION jobs.distribute_type({name}) RETURNS void LANGUAGE sql AS ''"
+        )
+        await connection.execute(f"DROP FUNCTION jobs.distribute_type({name})")
 
 
 def _check_platform_tables(tables: Sequence[asyncpg.Record]) -> None:

@@ -95,10 +95,14 @@ def code() -> Mapping[str, str]:
 
 
 @cache
-def entry_functions() -> tuple[str, ...]:
-    """Return the names of the functions that calls and maintenance use: one per file of api/."""
+def delegated_functions() -> tuple[str, ...]:
+    """Return the names of the functions that Citus runs on the node of their tenant.
+
+    They are those of api/, except the statements for many tenants.
+    """
     folder = files("jobs_grpc.db").joinpath("sql/functions/api")
-    return tuple(sorted(path.name.removesuffix(".sql") for path in folder.iterdir()))
+    names = sorted(path.name.removesuffix(".sql") for path in folder.iterdir())
+    return tuple(name for name in names if not name.endswith("_of_tenants"))
 
 
 def order_by_dependency(code: Mapping[str, str]) -> list[str]:
