@@ -153,6 +153,18 @@ _UPDATE = f"UPDATE jobs.jobs j SET %s {_CONDITION}"
             forms.SELECT_IN_VALUES,
         ),
         (
+            "INSERT INTO jobs.job_progress AS p (tenant_id, job_id, queued)"
+            " SELECT p_tenant_id, p_job_id, 1 ON CONFLICT (tenant_id, job_id)"
+            " DO UPDATE SET queued = p.queued + v_numbers[1]",
+            forms.VARIABLE_IN_ON_CONFLICT,
+        ),
+        (
+            "IF p_job_id IS NULL THEN INSERT INTO jobs.job_progress (tenant_id, job_id)"
+            " SELECT p_tenant_id, p_job_id ON CONFLICT DO NOTHING;"
+            " GET DIAGNOSTICS v_count = ROW_COUNT; END IF",
+            forms.ROW_COUNT_OF_UPSERT,
+        ),
+        (
             "PERFORM CASE j.status WHEN 'CANCELED' THEN 1 END FROM jobs.jobs j " + _CONDITION,
             forms.CASE_WITH_OPERAND,
         ),
@@ -305,6 +317,7 @@ def _function(statement: str) -> str:
             v_interval interval;
             v_text text;
             v_numbers integer[];
+            v_count bigint;
         BEGIN
             {statement};
         END $f$

@@ -25,6 +25,8 @@ SET_TENANT = "UPDATE of tenant_id"
 INSERT_IN_CTE = "INSERT in a CTE"
 VOLATILE_IN_CTE = "VOLATILE function in a CTE of a write"
 SELECT_IN_VALUES = "sub-select in VALUES of an INSERT"
+VARIABLE_IN_ON_CONFLICT = "variable in ON CONFLICT of an INSERT … SELECT"
+ROW_COUNT_OF_UPSERT = "ROW_COUNT of an INSERT … SELECT … ON CONFLICT"
 CASE_WITH_OPERAND = "CASE operand WHEN over tables"
 WITHOUT_TENANT = "table without a condition on tenant_id"
 OFFSET_IN_VIEW = "OFFSET in a view over tables"
@@ -99,6 +101,8 @@ def refused_in_function(definition: str, catalog: Catalog, *, across_tenants: bo
         refused += refused_in_statement(
             sql, catalog, variables=variables, across_tenants=across_tenants
         )
+    if any(_is_upsert(sql, catalog) for sql in _counted_statements(parsed)):
+        refused.append(ROW_COUNT_OF_UPSERT)
     return refused
 
 
@@ -193,6 +197,8 @@ class _Statement:
             values = getattr(insert.selectStmt, "valuesLists", None)
             if values and _contains(values, ast.SubLink):
                 refused.append(SELECT_IN_VALUES)
+            if not values and self._has_variable(insert.onConflictClause):
+                refused.append(VARIABLE_IN_ON_CONFLICT)
         for write in (*writes, *inserts):
             if self._is_mutable(write.returningClause):
                 refused.append(MUTABLE_IN_RETURNING)
@@ -274,6 +280,9 @@ class _Statement:
         return any(
             _column(column)[0] not in self._variables for column in _nodes(node, ast.ColumnRef)
         )
+
+    def _has_variable(self, node: Any) -> bool:
+        return any(_column(column)[0] in self._variables for column in _nodes(node, ast.ColumnRef))
 
     def _tables_without_tenant(self, tables: Sequence[ast.RangeVar]) -> bool:
         """Whether a table has neither a condition on tenant_id nor one that equals another's."""
@@ -388,6 +397,25 @@ def _statements(parsed: Any) -> Iterator[str]:
         for constant in _nodes(pglast.parse_sql(f"SELECT {query}")[0].stmt, ast.String):
             if re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", constant.sval):
                 yield _filled(constant.sval)
+
+
+def _counted_statements(parsed: Any) -> Iterator[str]:
+    """The statements of a PL/pgSQL function before GET DIAGNOSTICS."""
+    for key in ("body", "then_body", "else_body"):
+        for body in _find(parsed, key):
+            for statement, following in itertools.pairwise(body):
+                if "PLpgSQL_stmt_getdiag" in following and "PLpgSQL_stmt_execsql" in statement:
+                    yield statement["PLpgSQL_stmt_execsql"]["sqlstmt"]["PLpgSQL_expr"]["query"]
+
+
+def _is_upsert(sql: str, catalog: Catalog) -> bool:
+    """Whether a statement is an INSERT … SELECT … ON CONFLICT."""
+    return any(
+        insert.onConflictClause and not insert.selectStmt.valuesLists
+        for raw in pglast.parse_sql(sql)
+        if _tables(raw.stmt, catalog)
+        for insert in _nodes(raw.stmt, ast.InsertStmt)
+    )
 
 
 def _filled(template: str) -> str:

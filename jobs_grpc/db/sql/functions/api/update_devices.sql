@@ -20,6 +20,7 @@ AS $$
 DECLARE
     v_is_own boolean := (SELECT t.is_own FROM jobs.device_tables t);
     v_sets_time_zone boolean := p_time_zones IS NOT NULL;
+    v_device_id text;
     v_locked_ids text[];
     v_missing text[];
     v_index bigint;
@@ -35,12 +36,17 @@ BEGIN
     registered_count := 0;
     IF v_is_own AND p_allow_missing THEN
         -- Changes no row but locks it, also if another call registers the device at the same time.
-        INSERT INTO public.device_state (tenant_id, device_id)
-        SELECT p_tenant_id, u.device_id
-        FROM unnest(p_device_ids) AS u (device_id)
-        ORDER BY u.device_id COLLATE "C"
-        ON CONFLICT (tenant_id, device_id) DO UPDATE SET device_id = excluded.device_id WHERE false;
-        GET DIAGNOSTICS registered_count = ROW_COUNT;
+        -- Counts the rows that it returns: on Citus, ROW_COUNT includes those that existed.
+        FOR v_device_id IN
+            INSERT INTO public.device_state (tenant_id, device_id)
+            SELECT p_tenant_id, u.device_id
+            FROM unnest(p_device_ids) AS u (device_id)
+            ORDER BY u.device_id COLLATE "C"
+            ON CONFLICT (tenant_id, device_id) DO UPDATE SET device_id = excluded.device_id WHERE false
+            RETURNING device_id
+        LOOP
+            registered_count := registered_count + 1;
+        END LOOP;
     ELSE
         IF v_is_own THEN
             v_locked_ids := jobs.lock_devices(p_tenant_id, p_device_ids);
@@ -67,13 +73,29 @@ BEGIN
     updated_count := cardinality(p_device_ids) - registered_count;
 
     IF p_labels IS NOT NULL OR p_time_zones IS NOT NULL OR p_remove_labels <> '{}' THEN
-        INSERT INTO jobs.devices AS d (tenant_id, device_id, labels, time_zone)
+        -- Inserts the missing rows and locks the others, in the order of device_id. Does not change them,
+        -- because Citus refuses variables in ON CONFLICT.
+        INSERT INTO jobs.devices (tenant_id, device_id, labels, time_zone)
         SELECT p_tenant_id, u.device_id, coalesce(u.labels::jsonb, '{}'), nullif(u.time_zone, '')
         FROM unnest(p_device_ids, p_labels, p_time_zones) AS u (device_id, labels, time_zone)
         ORDER BY u.device_id COLLATE "C"
-        ON CONFLICT (tenant_id, device_id) DO UPDATE
-        SET labels = (d.labels || excluded.labels) - p_remove_labels,
-            time_zone = CASE WHEN v_sets_time_zone THEN excluded.time_zone ELSE d.time_zone END;
+        ON CONFLICT (tenant_id, device_id) DO UPDATE SET device_id = excluded.device_id WHERE false;
+        UPDATE jobs.devices d
+        SET labels = changed.labels, time_zone = changed.time_zone
+        FROM (
+            SELECT d.row_id, (d.labels || coalesce(u.labels::jsonb, '{}')) - p_remove_labels AS labels,
+                   CASE WHEN v_sets_time_zone THEN nullif(u.time_zone, '') ELSE d.time_zone END
+                       AS time_zone
+            FROM unnest(p_device_ids, p_labels, p_time_zones) AS u (device_id, labels, time_zone)
+            CROSS JOIN LATERAL (
+                SELECT d.ctid AS row_id, d.labels, d.time_zone
+                FROM jobs.devices d
+                WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
+                OFFSET 0
+            ) d
+        ) changed
+        WHERE d.tenant_id = p_tenant_id AND d.ctid = changed.row_id
+          AND (d.labels, d.time_zone) IS DISTINCT FROM (changed.labels, changed.time_zone);
     END IF;
     IF p_labels IS NOT NULL THEN
         SELECT u.n - 1 INTO v_index
