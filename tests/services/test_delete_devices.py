@@ -231,6 +231,7 @@ async def test_execution_that_starts_first_is_not_ended(
     assert (await operator.get("j")).execution_counts == Counts(in_progress=1, queued=1)
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_device_is_registered_after_a_deletion_that_holds_its_row(
     database: Database, fleet: Fleet
 ) -> None:

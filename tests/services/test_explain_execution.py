@@ -243,9 +243,10 @@ async def test_device_starts_in_the_next_window_when_this_one_closes_before_the_
     opening = (await _now(database)).replace(second=0, microsecond=0)
     await _create_staged(operator, pb.Stage(remainder=True, releases_per_minute=1))
     await database.owner.execute(
-        "UPDATE jobs.jobs SET release_since = release_since + interval '1 hour', expires_at = NULL,"
-        " start_windows = $2, window_time_zone = 'UTC' WHERE tenant_id = $1",
+        "UPDATE jobs.jobs SET release_since = $2, expires_at = NULL, start_windows = $3,"
+        " window_time_zone = 'UTC' WHERE tenant_id = $1",
         operator.tenant,
+        await _now(database) + timedelta(hours=1),
         [127, opening.hour * 60 + opening.minute, 15],
     )
 
@@ -326,9 +327,13 @@ async def test_expiry_comes_first_when_it_is_before_the_release(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     await _create_staged(operator, pb.Stage(remainder=True, releases_per_minute=1))
+    created: datetime = await database.owner.fetchval(
+        "SELECT created_at FROM jobs.jobs WHERE tenant_id = $1", operator.tenant
+    )
     await database.owner.execute(
-        "UPDATE jobs.jobs SET expires_at = created_at + interval '1 minute' WHERE tenant_id = $1",
+        "UPDATE jobs.jobs SET expires_at = $2 WHERE tenant_id = $1",
         operator.tenant,
+        created + timedelta(minutes=1),
     )
     first, _ = await _first_and_last(database)
 

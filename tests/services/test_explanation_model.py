@@ -74,6 +74,7 @@ class _Clock:
 
 
 @pytest.mark.slow
+@pytest.mark.single_node("the time comes from a table of one node")
 async def test_explanations_agree_with_starts_in_random_states(
     database: Database, server: Server
 ) -> None:

@@ -252,6 +252,7 @@ async def test_last_seen_never_moves_back(database: Database, tenant: str) -> No
         assert (await seen(database, tenant))["d1"] > first["d1"]
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_last_seen_keeps_the_later_time_when_two_servers_insert_the_row(
     database: Database, tenant: str
 ) -> None:

@@ -128,10 +128,11 @@ async def test_poll_after_ends_with_a_backoff(
 ) -> None:
     await database.add_devices(operator.tenant, ["fan"])
     await operator.create(job_id="j", target_all=True)
+    now: datetime = await database.owner.fetchval("SELECT jobs.clock_time()")
     await database.owner.execute(
-        "UPDATE jobs.job_executions SET not_before = jobs.clock_time() + interval '20 seconds'"
-        " WHERE tenant_id = $1",
+        "UPDATE jobs.job_executions SET not_before = $2 WHERE tenant_id = $1",
         operator.tenant,
+        now + timedelta(seconds=20),
     )
 
     device = server.device(operator.tenant, "fan")

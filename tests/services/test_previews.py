@@ -144,6 +144,7 @@ async def test_one_preview_of_a_tenant_runs_at_a_time(database: Database, fleet:
     assert (await fleet.preview(target_all=True)).device_count == 30
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_one_call_of_a_tenant_evaluates_a_target_at_a_time(
     database: Database,
     fleet: Fleet,
@@ -241,6 +242,7 @@ async def test_create_fails_when_another_stage_claims_a_device(
         assert failure.metadata["deviceCount"] == failure.metadata["expectedCount"] == "15"
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_create_fails_when_labels_change_while_it_waits(
     database: Database, fleet: Fleet, operator: Operator, session: asyncpg.Connection
 ) -> None:
