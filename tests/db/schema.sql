@@ -605,10 +605,15 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
     j.start_windows,
     COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text) AS time_zone,
     ((e.status = 'QUEUED'::jobs.execution_status) AND jobs.is_waiting_at(e.not_before, j.start_windows, COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text), jobs.now())) AS is_waiting,
-    ((e.status = 'QUEUED'::jobs.execution_status) AND jobs.is_waiting_at(e.not_before, j.start_windows, COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text), jobs.now(), jobs.opening_delay(e.device_id))) AS is_waiting_in_watch
+    ((e.status = 'QUEUED'::jobs.execution_status) AND jobs.is_waiting_at(e.not_before, j.start_windows, COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text), jobs.now(), jobs.opening_delay(e.device_id))) AS is_waiting_in_watch,
+    e.status AS stored_status,
+    e.stage,
+    j.document_params,
+    j.window_time_zone
    FROM ((jobs.job_executions e
      CROSS JOIN LATERAL ( SELECT DISTINCT ON (j_1.tenant_id, j_1.job_id) j_1.tenant_id,
             j_1.document_type,
+            j_1.document_params,
             j_1.canceled_at,
             j_1.force_canceled,
             j_1.expires_at,

@@ -52,13 +52,17 @@ SELECT
     e.status = 'QUEUED' AND jobs.is_waiting_at(
         e.not_before, j.start_windows, coalesce(j.window_time_zone, e.time_zone, 'UTC'), jobs.now(),
         jobs.opening_delay(e.device_id)
-    ) AS is_waiting_in_watch
+    ) AS is_waiting_in_watch,
+    e.status AS stored_status,
+    e.stage,
+    j.document_params,
+    j.window_time_zone
 FROM jobs.job_executions e
 CROSS JOIN LATERAL (
     SELECT DISTINCT ON (j.tenant_id, j.job_id)
-        j.tenant_id, j.document_type, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
-        j.deleted_at, j.max_in_progress, j.release_end, j.release_base, j.release_rate,
-        j.release_since, j.start_windows, j.window_time_zone
+        j.tenant_id, j.document_type, j.document_params, j.canceled_at, j.force_canceled,
+        j.expires_at, j.paused_at, j.deleted_at, j.max_in_progress, j.release_end, j.release_base,
+        j.release_rate, j.release_since, j.start_windows, j.window_time_zone
     FROM jobs.jobs j
     WHERE j.tenant_id = e.tenant_id AND j.job_id = e.job_id
 ) j

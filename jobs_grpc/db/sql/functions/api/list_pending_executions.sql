@@ -1,4 +1,4 @@
--- depends on: execution_states, next_due_at
+-- depends on: execution_states, next_due_at, pending_executions
 -- Returns a page of a device's pending executions: first those IN_PROGRESS, then those QUEUED. Each
 -- group is sorted by (queue_order, queued_at, job_id). Leaves out executions that wait; see
 -- is_waiting_at. Returns at most p_limit executions after the given position.
@@ -23,7 +23,8 @@ DECLARE
     v_after_queued boolean := coalesce(p_after_status = 'QUEUED', false);
     v_after_queued_at timestamptz := coalesce(p_after_queued_at, '-infinity');
     v_after_job_id text := coalesce(p_after_job_id, '');
-    v_after_queue_order smallint := p_after_queue_order;
+    v_after_queue_order smallint :=
+        CASE WHEN p_after_job_id IS NULL THEN -1 ELSE p_after_queue_order END;
     v_executions integer;
     v_due jobs.execution_states;
 BEGIN
@@ -40,23 +41,19 @@ BEGIN
     END IF;
 
     RETURN QUERY
-    SELECT s.*
-    FROM (
-        SELECT q.is_queued, q.queue_order, q.queued_at, q.job_id
-        FROM jobs.pending_executions q
-        WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id AND NOT q.is_waiting
-          AND (q.is_queued, q.queue_order, q.queued_at, q.job_id)
-              > (v_after_queued, v_after_queue_order, v_after_queued_at, v_after_job_id)
-        ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
-        LIMIT p_limit
-    ) page
-    CROSS JOIN LATERAL (
-        SELECT s.*
-        FROM jobs.execution_states s
-        WHERE s.tenant_id = p_tenant_id AND s.job_id = page.job_id AND s.device_id = p_device_id
-        OFFSET 0
-    ) s
-    ORDER BY page.is_queued, page.queue_order, page.queued_at, page.job_id;
+    SELECT q.tenant_id, q.job_id, q.device_id, q.status, q.status_details, q.execution_number,
+           q.queued_at, q.started_at, q.last_updated_at, q.version, q.stored_status,
+           q.document_type, q.document_params, q.expires_at, q.times_out_at, q.failure_code, q.stage,
+           NULL::text AS end_cause, q.queue_order,
+           CASE WHEN q.is_queued THEN q.not_before END AS not_before,
+           CASE WHEN q.start_windows IS NOT NULL AND q.window_time_zone IS NULL
+                THEN q.time_zone END AS time_zone
+    FROM jobs.pending_executions q
+    WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id AND NOT q.is_waiting
+      AND (q.is_queued, q.queue_order, q.queued_at, q.job_id)
+          > (v_after_queued, v_after_queue_order, v_after_queued_at, v_after_job_id)
+    ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
+    LIMIT p_limit;
 
     GET DIAGNOSTICS v_executions = ROW_COUNT;
     IF p_with_due_at AND v_executions < p_limit THEN

@@ -9,5 +9,6 @@ CREATE OR REPLACE FUNCTION jobs.is_waiting_at(
     delay double precision DEFAULT 0
 ) RETURNS boolean
 LANGUAGE sql IMMUTABLE
-RETURN coalesce(not_before > at, false)
+-- Most executions have neither, and IS NOT NULL is cheaper than coalesce().
+RETURN not_before IS NOT NULL AND not_before > at
     OR windows IS NOT NULL AND NOT jobs.is_window_open(windows, zone, at, delay);
