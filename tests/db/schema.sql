@@ -347,6 +347,21 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
          OFFSET 0) derived)
   WHERE (j.deleted_at IS NULL);
 
+CREATE TABLE jobs.execution_attempts (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    device_id text NOT NULL COLLATE pg_catalog."C",
+    execution_number integer NOT NULL,
+    version integer NOT NULL,
+    status jobs.execution_status NOT NULL,
+    queued_at timestamp with time zone NOT NULL,
+    started_at timestamp with time zone,
+    last_updated_at timestamp with time zone NOT NULL,
+    status_details jsonb,
+    failure_code text COLLATE pg_catalog."C",
+    end_cause text
+);
+
 CREATE VIEW jobs.execution_page WITH (security_invoker='true') AS
  SELECT NULL::text[] AS device_ids,
     NULL::text[] AS statuses,
@@ -444,21 +459,6 @@ CREATE TABLE jobs.devices (
     last_seen_at timestamp with time zone
 )
 WITH (fillfactor='90');
-
-CREATE TABLE jobs.execution_attempts (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    job_id text NOT NULL COLLATE pg_catalog."C",
-    device_id text NOT NULL COLLATE pg_catalog."C",
-    execution_number integer NOT NULL,
-    version integer NOT NULL,
-    status jobs.execution_status NOT NULL,
-    queued_at timestamp with time zone NOT NULL,
-    started_at timestamp with time zone,
-    last_updated_at timestamp with time zone NOT NULL,
-    status_details jsonb,
-    failure_code text COLLATE pg_catalog."C",
-    end_cause text
-);
 
 CREATE TABLE jobs.job_criterion_counts (
     tenant_id text NOT NULL COLLATE pg_catalog."C",

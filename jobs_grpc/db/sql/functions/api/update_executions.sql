@@ -1,4 +1,4 @@
--- depends on: apply_retry_policies, apply_updates, count_updates, decide_batch, due_at, ended_attempts, next_due_at
+-- depends on: apply_retry_policies, apply_updates, count_updates, decide_batch, ended_attempts, execution_due_at, next_due_at
 -- Applies the updates (starts and reports) of a tenant's devices as one batch, and completes the
 -- jobs that have no pending execution anymore. The arrays are parallel, with one element per
 -- update; no device may occur twice. Returns one row per update, in order: its outcome, the status
@@ -86,7 +86,7 @@ DECLARE
     );
     v_has_retry_policies boolean;
     v_failed_ats timestamptz[];  -- see apply_retry_policies
-    v_attempts integer[];        -- see ended_attempts
+    v_attempts jobs.execution_attempts[];  -- see ended_attempts
     v_deferred bigint[];  -- the positions of the starts that wait for these reports and rules
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -187,14 +187,8 @@ BEGIN
            CASE WHEN NOT p_with_due_at THEN NULL
                 WHEN u.outcome = 'NONE' THEN jobs.next_due_at(p_tenant_id, u.device_id)
                 -- Not from pending_executions: at the start of the statement, it may have been HELD.
-                WHEN u.outcome = 'EXECUTION_NOT_DUE' THEN (
-                    SELECT jobs.due_at(
-                        s.not_before, j.start_windows,
-                        coalesce(j.window_time_zone, s.time_zone, 'UTC'), v_now
-                    )
-                    FROM jobs.jobs j
-                    WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id
-                ) END
+                WHEN u.outcome = 'EXECUTION_NOT_DUE'
+                    THEN jobs.execution_due_at(p_tenant_id, u.job_id, u.device_id, v_now) END
     FROM unnest(v_updates) u
     LEFT JOIN LATERAL (
         SELECT s.*
@@ -202,13 +196,10 @@ BEGIN
         WHERE s.tenant_id = p_tenant_id AND s.job_id = u.job_id AND s.device_id = u.device_id
         OFFSET 0
     ) s ON true
-    LEFT JOIN LATERAL (
-        SELECT a.*
-        FROM jobs.execution_attempts a
-        WHERE v_attempts IS NOT NULL
-          AND a.tenant_id = p_tenant_id AND a.job_id = u.job_id AND a.device_id = u.device_id
-          AND a.execution_number = v_attempts[u.n]
-        OFFSET 0
-    ) a ON true
+    -- Not a join with execution_attempts: each call would prepare it, and few need it.
+    CROSS JOIN LATERAL (
+        SELECT (v.attempt).*
+        FROM (SELECT v_attempts[u.n] AS attempt OFFSET 0) v
+    ) a
     ORDER BY u.n;
 END $$;

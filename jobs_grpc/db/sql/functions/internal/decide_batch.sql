@@ -63,15 +63,16 @@ BEGIN
                        j.paused_at, p_now
                    ),
                    j.paused_at IS NOT NULL,
-                   derived.status = 'QUEUED' AND coalesce(u.status, 'IN_PROGRESS') = 'IN_PROGRESS'
-                       AND jobs.is_waiting_at(
-                           e.not_before, j.start_windows,
-                           coalesce(j.window_time_zone, e.time_zone, 'UTC'), p_now
-                       ),
+                   jobs.is_waiting_at(
+                       e.not_before, j.start_windows,
+                       coalesce(j.window_time_zone, e.time_zone, 'UTC'), p_now
+                   ),
                    u.status, u.status_details, u.failure_code,
-                   CASE WHEN j.has_retry_policy AND u.status IS NOT NULL AND e.execution_number > 1
-                        THEN coalesce(u.execution_number, e.execution_number - 1)
-                        ELSE u.execution_number END,
+                   coalesce(
+                       u.execution_number,
+                       CASE WHEN j.has_retry_policy AND u.status IS NOT NULL
+                                 AND e.execution_number > 1 THEN e.execution_number - 1 END
+                   ),
                    u.expected_version
                ) AS outcome
         FROM input u

@@ -1,20 +1,20 @@
 -- depends on: update_outcome
--- Returns the execution_number of the attempt that each report ended, by decided_update.n. NULL: the report
--- ended no attempt, or that attempt is still the current one, because the retry policy has not queued the
--- next. A repeated report gets the same number. The caller holds the job locks and has set the tenant.
+-- Returns the attempt that each report ended, by decided_update.n. NULL: the report ended no attempt, or that
+-- attempt is still the current one, because the retry policy has not queued the next. A repeated report gets
+-- the same attempt. The caller holds the job locks and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.ended_attempts(
     p_tenant_id text,
     p_updates jobs.decided_update[],
     p_execution_numbers integer[]  -- as in update_executions
-) RETURNS integer[]
+) RETURNS jobs.execution_attempts[]
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    v_numbers integer[] := '{}';
-    v_attempt record;
+    v_attempts jobs.execution_attempts[] := '{}';
+    v_ended record;
 BEGIN
-    FOR v_attempt IN
-        SELECT u.n, a.execution_number
+    FOR v_ended IN
+        SELECT u.n, a.attempt
         FROM unnest(p_updates) u
         CROSS JOIN LATERAL (
             SELECT j.retry_policy
@@ -29,7 +29,7 @@ BEGIN
             OFFSET 0
         ) e
         CROSS JOIN LATERAL (
-            SELECT a.execution_number, a.status, a.status_details, a.failure_code, a.version
+            SELECT a AS attempt, a.execution_number, a.status, a.status_details, a.failure_code, a.version
             FROM jobs.execution_attempts a
             WHERE a.tenant_id = p_tenant_id AND a.job_id = u.job_id AND a.device_id = u.device_id
               AND a.execution_number = CASE
@@ -49,7 +49,7 @@ BEGIN
                    u.failure_code, NULL, NULL
                ) = 'REPEATED')
     LOOP
-        v_numbers[v_attempt.n] := v_attempt.execution_number;
+        v_attempts[v_ended.n] := v_ended.attempt;
     END LOOP;
-    RETURN v_numbers;
+    RETURN v_attempts;
 END $$;

@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION jobs.update_outcome(
     finished_without_report boolean,       -- the device did not report a terminal current_status
     is_held boolean,                       -- not released; only if current_status is QUEUED
     job_is_paused boolean,
-    is_waiting boolean,                    -- see is_waiting_at; only if the update would start it
+    is_waiting boolean,                    -- see is_waiting_at; matters only if the update would start it
     reported_status jobs.execution_status, -- NULL: the device starts the execution
     reported_details jsonb,                -- NULL: keep current_details
     reported_failure_code text,            -- NULL: none
@@ -32,8 +32,9 @@ RETURN CASE
     WHEN expected_version <> current_version THEN 'EXECUTION_CHANGED'
     WHEN current_status NOT IN ('QUEUED', 'IN_PROGRESS') THEN 'EXECUTION_FINISHED'
     -- A device may end an execution that it never started, but not start it.
-    WHEN job_is_paused AND current_status = 'QUEUED'
-         AND coalesce(reported_status, 'IN_PROGRESS') = 'IN_PROGRESS' THEN 'JOB_PAUSED'
-    WHEN is_waiting THEN 'EXECUTION_NOT_DUE'
+    WHEN current_status = 'QUEUED' AND coalesce(reported_status, 'IN_PROGRESS') = 'IN_PROGRESS'
+         THEN CASE WHEN job_is_paused THEN 'JOB_PAUSED'
+                   WHEN is_waiting THEN 'EXECUTION_NOT_DUE'
+                   ELSE 'APPLIED' END
     ELSE 'APPLIED'
 END;
