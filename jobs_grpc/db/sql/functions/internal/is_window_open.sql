@@ -22,7 +22,7 @@ DECLARE
 BEGIN
     v_local := timezone(zone, at);  -- not in DECLARE, where EXCEPTION does not apply
     v_minute := floor(date_part('epoch', v_local) / 60);
-    IF v_local - timezone(zone, at - interval '48 hours') = interval '48 hours' THEN
+    IF timezone(zone, at - interval '48 hours') + interval '48 hours' = v_local THEN
         FOR i IN 1 .. cardinality(windows) BY 3 LOOP
             -- Whether its start time was less than its duration ago, and on one of its days.
             IF (v_minute - windows[i + 1]) % 1440 < windows[i + 2]
