@@ -79,6 +79,7 @@ DECLARE
     v_not_deferred jobs.decided_update[];
     v_applied record;
     v_job_id text;
+    v_device_id text;
     -- Reports of the batch can change what the rules of its jobs allow to start.
     v_has_final_reports boolean := p_statuses && '{SUCCEEDED, FAILED, REJECTED}';
     v_defers_starts boolean := v_has_final_reports AND (
@@ -100,6 +101,16 @@ BEGIN
         INTO v_job_ids
         FROM unnest(p_job_ids, p_must_be_next, p_device_ids) WITH ORDINALITY
             AS u (job_id, must_be_next, device_id, n);
+    END IF;
+    IF cardinality(array_remove(v_job_ids, NULL)) = 0 THEN
+        -- Most calls of StartNextExecution are from devices that have nothing to do.
+        outcome := 'NONE';
+        last_updated_at := jobs.clock_time();
+        FOREACH v_device_id IN ARRAY p_device_ids LOOP
+            due_at := CASE WHEN p_with_due_at THEN jobs.next_due_at(p_tenant_id, v_device_id) END;
+            RETURN NEXT;
+        END LOOP;
+        RETURN;
     END IF;
 
     v_locked_job_ids := jobs.lock_jobs(p_tenant_id, v_job_ids, p_wait_ms);
