@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from math import floor
 from typing import Any
@@ -67,6 +67,14 @@ async def release(database: Database, operator: Operator) -> tuple[Any, ...]:
     )
     assert row is not None
     return tuple(row)
+
+
+async def paused_since(database: Database, operator: Operator) -> datetime:
+    """When job "j" was paused."""
+    paused_at: datetime = await database.owner.fetchval(
+        "SELECT paused_at FROM jobs.jobs WHERE tenant_id = $1", operator.tenant
+    )
+    return paused_at
 
 
 async def first_device(database: Database, operator: Operator) -> str:
@@ -419,10 +427,13 @@ async def test_rate_of_a_paused_job_starts_at_the_pause(
     slow = pb.Stage(remainder=True, releases_per_minute=1)
     await create(operator, slow)
     await operator.pause("j")
+    pause = await paused_since(database, operator)
     paused_at = await database.owner.fetchval(
-        "UPDATE jobs.jobs SET release_since = paused_at - interval '10 minutes',"
-        " paused_at = paused_at - interval '5 minutes' WHERE tenant_id = $1 RETURNING paused_at",
+        "UPDATE jobs.jobs SET release_since = $2, paused_at = $3 WHERE tenant_id = $1"
+        " RETURNING paused_at",
         operator.tenant,
+        pause - timedelta(minutes=10),
+        pause - timedelta(minutes=5),
     )
 
     await update_stages(operator, changed(slow, releases_per_minute=60))
@@ -469,9 +480,9 @@ async def test_release_keeps_its_fraction_when_the_next_stage_opens(
     )
     await operator.pause("j")
     await database.owner.execute(
-        "UPDATE jobs.jobs SET release_since = paused_at - interval '1.5 seconds'"
-        " WHERE tenant_id = $1",
+        "UPDATE jobs.jobs SET release_since = $2 WHERE tenant_id = $1",
         operator.tenant,
+        await paused_since(database, operator) - timedelta(seconds=1.5),
     )
 
     await operator.advance("j")

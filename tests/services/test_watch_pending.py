@@ -11,6 +11,7 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
+from jobs_grpc.db import citus
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services.execution_watch import ExecutionWatch
@@ -260,7 +261,8 @@ async def test_change_between_the_fingerprint_and_the_list_is_sent(
     """The fingerprint is of the state before the change, the list of the state after it."""
     async with request_session(database) as (connection, _):
         await prepare_connection(connection)
-        store = store_on(cast("Any", OneAtATime(connection)))
+        is_distributed = await citus.is_installed(connection)
+        store = store_on(cast("Any", OneAtATime(connection)), is_distributed=is_distributed)
         changed = asyncio.Event()
         read = store.list_watched_executions
 
@@ -358,10 +360,13 @@ async def test_watch_sends_an_execution_when_its_backoff_ends(
     database: Database, operator: Operator, device: Device
 ) -> None:
     await operator.create(job_id="j", target_all=True)
-    not_before = await database.owner.fetchval(
-        "UPDATE jobs.job_executions SET not_before = jobs.clock_time() + interval '2 seconds'"
-        " WHERE tenant_id = $1 AND device_id = 'pump' RETURNING not_before",
+    now: datetime = await database.owner.fetchval("SELECT jobs.clock_time()")
+    not_before = now + timedelta(seconds=2)
+    await database.owner.execute(
+        "UPDATE jobs.job_executions SET not_before = $2"
+        " WHERE tenant_id = $1 AND device_id = 'pump'",
         operator.tenant,
+        not_before,
     )
     responses = watch(device)
 
