@@ -144,8 +144,11 @@ async def test_create_is_rejected_when_job_id_exists_with_a_different_request(
 _EARLIER = """
     UPDATE jobs.jobs
     SET request = NULL, default_expiry = $2, rollout_request =
-        CASE WHEN request ?| '{rollout, failure_criteria}' THEN jsonb_build_object(
-            'rollout', request -> 'rollout', 'failure_criteria', request -> 'failure_criteria') END
+        CASE WHEN request ?| '{rollout, failure_criteria}' THEN
+            -- Citus refuses jsonb_build_object here.
+            jsonb_set(
+                jsonb_set('{}', '{rollout}', coalesce(request -> 'rollout', 'null')),
+                '{failure_criteria}', coalesce(request -> 'failure_criteria', 'null')) END
     WHERE tenant_id = $1
 """
 _UPDATED = """
