@@ -109,6 +109,7 @@ async def test_job_is_in_progress_one_microsecond_before_it_expires(
     assert statuses == {"job IN_PROGRESS", "QUEUED"}
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_job_is_completed_at_the_moment_it_expires(
     database: Database, operator: Operator
 ) -> None:
@@ -129,6 +130,7 @@ async def test_job_is_completed_at_the_moment_it_expires(
     assert statuses == {"job COMPLETED", "TIMED_OUT"}
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_expired_job_stays_in_progress_while_an_execution_is_in_progress(
     database: Database, operator: Operator
 ) -> None:
@@ -150,6 +152,7 @@ async def test_expired_job_stays_in_progress_while_an_execution_is_in_progress(
     }
 
 
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_canceled_job_is_unchanged_when_its_expiry_passes(
     database: Database, operator: Operator
 ) -> None:
