@@ -251,6 +251,13 @@ class ExecutionNotFound(JobsError, code=StatusCode.NOT_FOUND, sqlstate="JB007"):
         super().__init__(message, jobId=job_id, deviceId=device_id)
 
 
+class WebhookNotFound(JobsError, code=StatusCode.NOT_FOUND, sqlstate="JB041"):
+    """The tenant has no such webhook."""
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(f"Webhook {webhook_id} not found", webhookId=webhook_id)
+
+
 class JobAlreadyExists(JobsError, code=StatusCode.ALREADY_EXISTS, sqlstate="JB004"):
     """The job_id belongs to a job of a different request, or to a deleted job."""
 
@@ -559,6 +566,15 @@ class DevicesReadOnly(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="
         )
 
 
+class WebhooksUnavailable(JobsError, code=StatusCode.FAILED_PRECONDITION):
+    """The server has no keys from which the secrets of webhooks are derived."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This server sends no webhooks; an administrator must set JOBS_WEBHOOK_KEYS_FILE"
+        )
+
+
 class ExecutionChanged(JobsError, code=StatusCode.ABORTED):
     """The execution does not have the expected version or attempt; see `current_execution`."""
 
@@ -604,6 +620,30 @@ class TargetChanged(JobsError, code=StatusCode.ABORTED, sqlstate="JB035"):
             jobId=job_id,
             deviceCount=device_count,
             expectedCount=expected_count,
+        )
+
+
+class EventsPurged(JobsError, code=StatusCode.OUT_OF_RANGE, sqlstate="JB039"):
+    """Events after the position have been purged."""
+
+    def __init__(self, position: int, oldest_position: int) -> None:
+        super().__init__(
+            f"Events after position {position} have been purged; read the jobs again, then continue"
+            f" after position {oldest_position}",
+            position=str(position),
+            oldestPosition=str(oldest_position),
+        )
+
+
+class PositionUnknown(JobsError, code=StatusCode.OUT_OF_RANGE, sqlstate="JB040"):
+    """The position is larger than that of the last event."""
+
+    def __init__(self, position: int, last_position: int) -> None:
+        super().__init__(
+            f"Position {position} is unknown: the last event has position {last_position}; read the"
+            " jobs again, then continue after that position",
+            position=str(position),
+            lastPosition=str(last_position),
         )
 
 

@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference" / "calls.md"
 
 def updated(page: str) -> str:
     """Return the text of the page with current tables: one after each heading of a service."""
-    for service in ("JobService", "FleetService", "DeviceJobService"):
+    for service in ("JobService", "FleetService", "EventService", "DeviceJobService"):
         pattern = rf"(\n## {service}\n.*?\n)\|.*?\n(?=\n)"
         page, count = re.subn(pattern, rf"\1{_table(service)}", page, count=1, flags=re.DOTALL)
         if not count:

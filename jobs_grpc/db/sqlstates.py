@@ -23,6 +23,21 @@ class TooManyActiveJobs(LimitExceeded, sqlstate="JB013"):
         super().__init__(Limit.ACTIVE_JOBS, max_active_jobs, retry_after=60)
 
 
+class TooManyWebhooks(LimitExceeded, sqlstate="JB042"):
+    """The tenant has the maximum number of webhooks."""
+
+    def __init__(self) -> None:
+        JobsError.__init__(self, "The tenant has 16 webhooks, which is the maximum; delete one")
+
+
+class WebhookTestTooSoon(LimitExceeded, sqlstate="JB043"):
+    """The last test of the webhook was less than 10 seconds ago."""
+
+    def __init__(self) -> None:
+        JobsError.__init__(self, "A webhook can be tested every 10 seconds; retry later")
+        self.retry_after = 10
+
+
 class StagesTooSmall(InvalidField, sqlstate="JB017"):
     """The stages have no room for all devices."""
 

@@ -11,6 +11,10 @@ TENANT_TABLES = (
     "jobs.job_criterion_counts",
     "jobs.job_labels",
     "jobs.devices",
+    "jobs.event_queue",
+    "jobs.events",
+    "jobs.event_heads",
+    "jobs.webhooks",
     "public.device_state",
     "public.device_group_members",
 )

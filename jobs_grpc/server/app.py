@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleet.jobs.v1 import (
     device_jobs_pb2_grpc,
+    events_pb2_grpc,
     fleet_pb2_grpc,
     jobs_pb2_grpc,
 )
@@ -42,6 +43,7 @@ from jobs_grpc.server.open_files import raise_open_file_limit
 from jobs_grpc.server.shutdown import cancel_calls, cancel_tasks, drain
 from jobs_grpc.server.worker_metrics import answer_requests
 from jobs_grpc.services.device_jobs import DeviceJobService
+from jobs_grpc.services.events import EventService
 from jobs_grpc.services.fleet import FleetService
 from jobs_grpc.services.jobs import JobService
 from jobs_grpc.services.poll_after import PollAfter
@@ -181,6 +183,8 @@ async def running(
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, methods)
         fleet = FleetService(store, conversion_slots, evaluations, config.limits.max_targets)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(fleet, methods)
+        events = EventService(store)
+        events_pb2_grpc.add_EventServiceServicer_to_server(events, methods)
         device_jobs = DeviceJobService(
             store,
             batcher,

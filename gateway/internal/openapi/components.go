@@ -8,7 +8,7 @@ var info = object{
 		"programs decide by its `reason`. " +
 		"A request has no other fields than those described here; a response may get more fields and a status more " +
 		"values in a later version.\n\n" +
-		"The API consists of the gRPC services fleet.jobs.v1.JobService, FleetService and DeviceJobService.",
+		"The API consists of the gRPC services fleet.jobs.v1.JobService, FleetService, EventService and DeviceJobService.",
 	"contact": object{"name": "jobs-grpc", "url": "https://github.com/jobs-grpc/jobs-grpc"},
 	"license": object{"name": "Apache 2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
 }

@@ -43,7 +43,7 @@ func readContract(path string) *contract {
 	}
 	c := &contract{map[string]map[string][]string{}, map[string]string{}, map[string]string{}}
 	common := map[string][]string{}
-	for _, name := range []string{"JobService", "FleetService", "DeviceJobService"} { // the last adds to the errors of the first
+	for _, name := range []string{"JobService", "FleetService", "EventService", "DeviceJobService"} { // the last adds to the errors of the first
 		c.readService(find(files, name).(protoreflect.ServiceDescriptor), common)
 	}
 	values := find(files, "ErrorReason").(protoreflect.EnumDescriptor).Values()

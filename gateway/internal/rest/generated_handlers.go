@@ -72,6 +72,7 @@ func generatedHandlers(upstream grpc.ClientConnInterface, logger *slog.Logger) (
 	return lookUp, errors.Join(
 		jobsv1.RegisterJobServiceHandlerClient(context.Background(), mux, jobsv1.NewJobServiceClient(upstream)),
 		jobsv1.RegisterFleetServiceHandlerClient(context.Background(), mux, jobsv1.NewFleetServiceClient(upstream)),
+		jobsv1.RegisterEventServiceHandlerClient(context.Background(), mux, jobsv1.NewEventServiceClient(upstream)),
 		jobsv1.RegisterDeviceJobServiceHandlerClient(context.Background(), mux, jobsv1.NewDeviceJobServiceClient(upstream)),
 	)
 }

@@ -12,4 +12,9 @@ GRANT DELETE ON jobs.job_failure_criteria, jobs.job_criterion_counts TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON jobs.devices TO {role};
 GRANT SELECT, INSERT ON jobs.execution_attempts TO {role};
 GRANT SELECT, INSERT, DELETE ON jobs.job_labels TO {role};
+-- Readers of events sequence the queue.
+GRANT SELECT, INSERT, DELETE ON jobs.event_queue TO {role};
+GRANT SELECT, INSERT ON jobs.events TO {role};
+GRANT SELECT, INSERT, UPDATE ON jobs.event_heads TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON jobs.webhooks TO {role};
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA jobs TO {role};

@@ -193,6 +193,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
         }
     """
+    WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 55
+    """The webhook does not exist.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "WEBHOOK_NOT_FOUND",
+          "domain": "jobs-grpc",
+          "metadata": { "webhookId": "wh_4f1c9a", "tenantId": "demo" }
+        }
+    """
     JOB_ALREADY_EXISTS: _ErrorReason.ValueType  # 16
     """Status ALREADY_EXISTS.
 
@@ -483,6 +494,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
         { "reason": "DEVICES_READ_ONLY", "domain": "jobs-grpc" }
     """
+    WEBHOOKS_UNAVAILABLE: _ErrorReason.ValueType  # 56
+    """The server sends no webhooks: an administrator must set JOBS_WEBHOOK_KEYS_FILE.
+
+    Example of an ErrorInfo:
+
+        { "reason": "WEBHOOKS_UNAVAILABLE", "domain": "jobs-grpc" }
+    """
     EXECUTION_CHANGED: _ErrorReason.ValueType  # 24
     """Status ABORTED.
 
@@ -531,6 +549,32 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
             "expectedCount": "120",
             "tenantId": "demo"
           }
+        }
+    """
+    EVENTS_PURGED: _ErrorReason.ValueType  # 53
+    """Status OUT_OF_RANGE.
+
+    Events after the position have been purged: the retention is over. `oldestPosition` is the position to
+    continue after without another error. The events in between are lost: read the jobs again.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "EVENTS_PURGED",
+          "domain": "jobs-grpc",
+          "metadata": { "position": "1764000000000000", "oldestPosition": "1764288000000000", "tenantId": "demo" }
+        }
+    """
+    POSITION_UNKNOWN: _ErrorReason.ValueType  # 54
+    """The position is larger than that of the last event: the database was restored from a backup, or the position is
+    not of this service. `lastPosition` is that of the last event. Read the jobs again, then continue after it.
+
+    Example of an ErrorInfo:
+
+        {
+          "reason": "POSITION_UNKNOWN",
+          "domain": "jobs-grpc",
+          "metadata": { "position": "1764460800000000", "lastPosition": "1764288000000000", "tenantId": "demo" }
         }
     """
     OVERLOADED: _ErrorReason.ValueType  # 25
@@ -800,6 +844,17 @@ Example of an ErrorInfo:
       "reason": "EXECUTION_NOT_FOUND",
       "domain": "jobs-grpc",
       "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
+    }
+"""
+WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 55
+"""The webhook does not exist.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "WEBHOOK_NOT_FOUND",
+      "domain": "jobs-grpc",
+      "metadata": { "webhookId": "wh_4f1c9a", "tenantId": "demo" }
     }
 """
 JOB_ALREADY_EXISTS: ErrorReason.ValueType  # 16
@@ -1092,6 +1147,13 @@ Example of an ErrorInfo:
 
     { "reason": "DEVICES_READ_ONLY", "domain": "jobs-grpc" }
 """
+WEBHOOKS_UNAVAILABLE: ErrorReason.ValueType  # 56
+"""The server sends no webhooks: an administrator must set JOBS_WEBHOOK_KEYS_FILE.
+
+Example of an ErrorInfo:
+
+    { "reason": "WEBHOOKS_UNAVAILABLE", "domain": "jobs-grpc" }
+"""
 EXECUTION_CHANGED: ErrorReason.ValueType  # 24
 """Status ABORTED.
 
@@ -1140,6 +1202,32 @@ Example of an ErrorInfo:
         "expectedCount": "120",
         "tenantId": "demo"
       }
+    }
+"""
+EVENTS_PURGED: ErrorReason.ValueType  # 53
+"""Status OUT_OF_RANGE.
+
+Events after the position have been purged: the retention is over. `oldestPosition` is the position to
+continue after without another error. The events in between are lost: read the jobs again.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "EVENTS_PURGED",
+      "domain": "jobs-grpc",
+      "metadata": { "position": "1764000000000000", "oldestPosition": "1764288000000000", "tenantId": "demo" }
+    }
+"""
+POSITION_UNKNOWN: ErrorReason.ValueType  # 54
+"""The position is larger than that of the last event: the database was restored from a backup, or the position is
+not of this service. `lastPosition` is that of the last event. Read the jobs again, then continue after it.
+
+Example of an ErrorInfo:
+
+    {
+      "reason": "POSITION_UNKNOWN",
+      "domain": "jobs-grpc",
+      "metadata": { "position": "1764460800000000", "lastPosition": "1764288000000000", "tenantId": "demo" }
     }
 """
 OVERLOADED: ErrorReason.ValueType  # 25

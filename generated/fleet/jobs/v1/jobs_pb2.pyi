@@ -167,6 +167,7 @@ class Job(_message.Message):
     IS_RETRY_BUDGET_EXHAUSTED_FIELD_NUMBER: _builtins.int
     IS_WINDOW_OPEN_FIELD_NUMBER: _builtins.int
     NEXT_OPENINGS_FIELD_NUMBER: _builtins.int
+    EXECUTION_EVENTS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job, unique in the tenant."""
     tenant_id: _builtins.str
@@ -229,6 +230,8 @@ class Job(_message.Message):
     """A start window is open. Filled only by GetJob; unset without start windows, and with the
     window_time_zone DEVICE.
     """
+    execution_events: _builtins.bool
+    """The executions that finish add executions.finished events."""
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document."""
@@ -358,10 +361,11 @@ class Job(_message.Message):
         is_retry_budget_exhausted: _builtins.bool = ...,
         is_window_open: _builtins.bool | None = ...,
         next_openings: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
+        execution_events: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "document_params", b"document_params", "execution_counts", b"execution_counts", "expires_at", b"expires_at", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_window_open", b"is_window_open", "pause", b"pause", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "trip", b"trip", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_retry_budget_exhausted", b"is_retry_budget_exhausted", "is_window_open", b"is_window_open", "job_id", b"job_id", "labels", b"labels", "next_executions_page_token", b"next_executions_page_token", "next_openings", b"next_openings", "pause", b"pause", "priority", b"priority", "retry_policy", b"retry_policy", "retrying_count", b"retrying_count", "rollout", b"rollout", "stages", b"stages", "start_at", b"start_at", "start_windows", b"start_windows", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at", "window_time_zone", b"window_time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason", "_created_by", b"_created_by", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "_is_window_open", b"_is_window_open", "cancel_reason", b"cancel_reason", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "criterion_states", b"criterion_states", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "etag", b"etag", "execution_counts", b"execution_counts", "execution_events", b"execution_events", "executions", b"executions", "expires_at", b"expires_at", "failed_count", b"failed_count", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "is_retry_budget_exhausted", b"is_retry_budget_exhausted", "is_window_open", b"is_window_open", "job_id", b"job_id", "labels", b"labels", "next_executions_page_token", b"next_executions_page_token", "next_openings", b"next_openings", "pause", b"pause", "priority", b"priority", "retry_policy", b"retry_policy", "retrying_count", b"retrying_count", "rollout", b"rollout", "stages", b"stages", "start_at", b"start_at", "start_windows", b"start_windows", "status", b"status", "succeeded_count", b"succeeded_count", "target", b"target", "target_all", b"target_all", "target_device_count", b"target_device_count", "target_device_id", b"target_device_id", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "tenant_id", b"tenant_id", "total_executions", b"total_executions", "trip", b"trip", "updated_at", b"updated_at", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cancel_reason: _TypeAlias = _typing.Literal["cancel_reason"]  # noqa: Y015
     _WhichOneofArgType__cancel_reason: _TypeAlias = _typing.Literal["_cancel_reason", b"_cancel_reason"]  # noqa: Y015
@@ -1482,6 +1486,7 @@ class CreateJobRequest(_message.Message):
     WINDOW_TIME_ZONE_FIELD_NUMBER: _builtins.int
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    EXECUTION_EVENTS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job in the tenant. Empty: the server generates a UUID, and the call is not safe
     to repeat.
@@ -1539,6 +1544,10 @@ class CreateJobRequest(_message.Message):
     priority: Global___Job.Priority.ValueType
     """The place of the job in the queues of its devices. It does not interrupt executions that are
     IN_PROGRESS.
+    """
+    execution_events: _builtins.bool
+    """Add executions.finished events when executions finish: see EventService. Otherwise, only changes of the
+    job itself are events.
     """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
@@ -1619,10 +1628,11 @@ class CreateJobRequest(_message.Message):
         window_time_zone: _builtins.str = ...,
         retry_policy: Global___RetryPolicy | None = ...,
         priority: Global___Job.Priority.ValueType = ...,
+        execution_events: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "document_params", b"document_params", "expires_in_hours", b"expires_in_hours", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "expected_target_digest", b"expected_target_digest", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "never_expires", b"never_expires", "priority", b"priority", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "start_windows", b"start_windows", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "validate_only", b"validate_only", "window_time_zone", b"window_time_zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "_in_progress_timeout_minutes", b"_in_progress_timeout_minutes", "description", b"description", "document_params", b"document_params", "document_type", b"document_type", "execution_events", b"execution_events", "expected_target_digest", b"expected_target_digest", "expires_in_hours", b"expires_in_hours", "failure_criteria", b"failure_criteria", "in_progress_timeout_minutes", b"in_progress_timeout_minutes", "job_id", b"job_id", "labels", b"labels", "never_expires", b"never_expires", "priority", b"priority", "retry_policy", b"retry_policy", "rollout", b"rollout", "start_at", b"start_at", "start_windows", b"start_windows", "target", b"target", "target_all", b"target_all", "target_device_id", b"target_device_id", "target_device_ids", b"target_device_ids", "target_failed_in", b"target_failed_in", "target_group_id", b"target_group_id", "target_selector", b"target_selector", "validate_only", b"validate_only", "window_time_zone", b"window_time_zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_in_hours: _TypeAlias = _typing.Literal["expires_in_hours"]  # noqa: Y015
     _WhichOneofArgType__expires_in_hours: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours"]  # noqa: Y015

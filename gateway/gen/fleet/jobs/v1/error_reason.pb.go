@@ -180,6 +180,16 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
 	//	}
 	ErrorReason_EXECUTION_NOT_FOUND ErrorReason = 15
+	// The webhook does not exist.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "WEBHOOK_NOT_FOUND",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "webhookId": "wh_4f1c9a", "tenantId": "demo" }
+	//	}
+	ErrorReason_WEBHOOK_NOT_FOUND ErrorReason = 55
 	// The job_id belongs to a job that a different request created, or to a deleted job that
 	// has not been purged yet. The message states which.
 	//
@@ -442,6 +452,12 @@ const (
 	//
 	//	{ "reason": "DEVICES_READ_ONLY", "domain": "jobs-grpc" }
 	ErrorReason_DEVICES_READ_ONLY ErrorReason = 49
+	// The server sends no webhooks: an administrator must set JOBS_WEBHOOK_KEYS_FILE.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{ "reason": "WEBHOOKS_UNAVAILABLE", "domain": "jobs-grpc" }
+	ErrorReason_WEBHOOKS_UNAVAILABLE ErrorReason = 56
 	// The execution does not have the expected version or execution_number. The details also
 	// carry the current DeviceExecution. Read it and decide again.
 	//
@@ -487,6 +503,28 @@ const (
 	//	  }
 	//	}
 	ErrorReason_TARGET_CHANGED ErrorReason = 51
+	// Events after the position have been purged: the retention is over. `oldestPosition` is the position to
+	// continue after without another error. The events in between are lost: read the jobs again.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "EVENTS_PURGED",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "position": "1764000000000000", "oldestPosition": "1764288000000000", "tenantId": "demo" }
+	//	}
+	ErrorReason_EVENTS_PURGED ErrorReason = 53
+	// The position is larger than that of the last event: the database was restored from a backup, or the position is
+	// not of this service. `lastPosition` is that of the last event. Read the jobs again, then continue after it.
+	//
+	// Example of an ErrorInfo:
+	//
+	//	{
+	//	  "reason": "POSITION_UNKNOWN",
+	//	  "domain": "jobs-grpc",
+	//	  "metadata": { "position": "1764460800000000", "lastPosition": "1764288000000000", "tenantId": "demo" }
+	//	}
+	ErrorReason_POSITION_UNKNOWN ErrorReason = 54
 	// The server has more calls than it can serve in time. Retry after the delay in
 	// google.rpc.RetryInfo.
 	//
@@ -579,6 +617,7 @@ var (
 		13: "JOB_NOT_FOUND",
 		14: "DEVICE_NOT_FOUND",
 		15: "EXECUTION_NOT_FOUND",
+		55: "WEBHOOK_NOT_FOUND",
 		16: "JOB_ALREADY_EXISTS",
 		17: "GROUP_EMPTY",
 		18: "TENANT_EMPTY",
@@ -603,9 +642,12 @@ var (
 		43: "JOB_NOT_UPDATABLE",
 		44: "TIME_GATES_UNAVAILABLE",
 		49: "DEVICES_READ_ONLY",
+		56: "WEBHOOKS_UNAVAILABLE",
 		24: "EXECUTION_CHANGED",
 		34: "JOB_CHANGED",
 		51: "TARGET_CHANGED",
+		53: "EVENTS_PURGED",
+		54: "POSITION_UNKNOWN",
 		25: "OVERLOADED",
 		26: "LIMIT_EXCEEDED",
 		27: "DATABASE_UNAVAILABLE",
@@ -634,6 +676,7 @@ var (
 		"JOB_NOT_FOUND":            13,
 		"DEVICE_NOT_FOUND":         14,
 		"EXECUTION_NOT_FOUND":      15,
+		"WEBHOOK_NOT_FOUND":        55,
 		"JOB_ALREADY_EXISTS":       16,
 		"GROUP_EMPTY":              17,
 		"TENANT_EMPTY":             18,
@@ -658,9 +701,12 @@ var (
 		"JOB_NOT_UPDATABLE":        43,
 		"TIME_GATES_UNAVAILABLE":   44,
 		"DEVICES_READ_ONLY":        49,
+		"WEBHOOKS_UNAVAILABLE":     56,
 		"EXECUTION_CHANGED":        24,
 		"JOB_CHANGED":              34,
 		"TARGET_CHANGED":           51,
+		"EVENTS_PURGED":            53,
+		"POSITION_UNKNOWN":         54,
 		"OVERLOADED":               25,
 		"LIMIT_EXCEEDED":           26,
 		"DATABASE_UNAVAILABLE":     27,
@@ -703,7 +749,7 @@ var File_fleet_jobs_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xfe\b\n" +
+	" fleet/jobs/v1/error_reason.proto\x12\rfleet.jobs.v1*\xd8\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rINVALID_FIELD\x10\x01\x12\x15\n" +
@@ -723,7 +769,8 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\x10SUBJECT_REQUIRED\x10)\x12\x11\n" +
 	"\rJOB_NOT_FOUND\x10\r\x12\x14\n" +
 	"\x10DEVICE_NOT_FOUND\x10\x0e\x12\x17\n" +
-	"\x13EXECUTION_NOT_FOUND\x10\x0f\x12\x16\n" +
+	"\x13EXECUTION_NOT_FOUND\x10\x0f\x12\x15\n" +
+	"\x11WEBHOOK_NOT_FOUND\x107\x12\x16\n" +
 	"\x12JOB_ALREADY_EXISTS\x10\x10\x12\x0f\n" +
 	"\vGROUP_EMPTY\x10\x11\x12\x10\n" +
 	"\fTENANT_EMPTY\x10\x12\x12\x10\n" +
@@ -748,10 +795,13 @@ const file_fleet_jobs_v1_error_reason_proto_rawDesc = "" +
 	"\x13JOB_NOT_ADVANCEABLE\x10*\x12\x15\n" +
 	"\x11JOB_NOT_UPDATABLE\x10+\x12\x1a\n" +
 	"\x16TIME_GATES_UNAVAILABLE\x10,\x12\x15\n" +
-	"\x11DEVICES_READ_ONLY\x101\x12\x15\n" +
+	"\x11DEVICES_READ_ONLY\x101\x12\x18\n" +
+	"\x14WEBHOOKS_UNAVAILABLE\x108\x12\x15\n" +
 	"\x11EXECUTION_CHANGED\x10\x18\x12\x0f\n" +
 	"\vJOB_CHANGED\x10\"\x12\x12\n" +
-	"\x0eTARGET_CHANGED\x103\x12\x0e\n" +
+	"\x0eTARGET_CHANGED\x103\x12\x11\n" +
+	"\rEVENTS_PURGED\x105\x12\x14\n" +
+	"\x10POSITION_UNKNOWN\x106\x12\x0e\n" +
 	"\n" +
 	"OVERLOADED\x10\x19\x12\x12\n" +
 	"\x0eLIMIT_EXCEEDED\x10\x1a\x12\x18\n" +

@@ -844,9 +844,11 @@ type Job struct {
 	IsWindowOpen *bool `protobuf:"varint,42,opt,name=is_window_open,json=isWindowOpen,proto3,oneof" json:"is_window_open,omitempty"`
 	// The next seven openings: the times at which a start window opens. Filled only by GetJob; empty without
 	// start windows, and with the window_time_zone DEVICE.
-	NextOpenings  []*timestamppb.Timestamp `protobuf:"bytes,43,rep,name=next_openings,json=nextOpenings,proto3" json:"next_openings,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	NextOpenings []*timestamppb.Timestamp `protobuf:"bytes,43,rep,name=next_openings,json=nextOpenings,proto3" json:"next_openings,omitempty"`
+	// The executions that finish add executions.finished events.
+	ExecutionEvents bool `protobuf:"varint,44,opt,name=execution_events,json=executionEvents,proto3" json:"execution_events,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
@@ -1190,6 +1192,13 @@ func (x *Job) GetNextOpenings() []*timestamppb.Timestamp {
 		return x.NextOpenings
 	}
 	return nil
+}
+
+func (x *Job) GetExecutionEvents() bool {
+	if x != nil {
+		return x.ExecutionEvents
+	}
+	return false
 }
 
 type isJob_Target interface {
@@ -2742,9 +2751,12 @@ type CreateJobRequest struct {
 	RetryPolicy *RetryPolicy `protobuf:"bytes,22,opt,name=retry_policy,json=retryPolicy,proto3" json:"retry_policy,omitempty"`
 	// The place of the job in the queues of its devices. It does not interrupt executions that are
 	// IN_PROGRESS.
-	Priority      Job_Priority `protobuf:"varint,23,opt,name=priority,proto3,enum=fleet.jobs.v1.Job_Priority" json:"priority,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Priority Job_Priority `protobuf:"varint,23,opt,name=priority,proto3,enum=fleet.jobs.v1.Job_Priority" json:"priority,omitempty"`
+	// Add executions.finished events when executions finish: see EventService. Otherwise, only changes of the
+	// job itself are events.
+	ExecutionEvents bool `protobuf:"varint,24,opt,name=execution_events,json=executionEvents,proto3" json:"execution_events,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CreateJobRequest) Reset() {
@@ -2955,6 +2967,13 @@ func (x *CreateJobRequest) GetPriority() Job_Priority {
 		return x.Priority
 	}
 	return Job_PRIORITY_UNSPECIFIED
+}
+
+func (x *CreateJobRequest) GetExecutionEvents() bool {
+	if x != nil {
+		return x.ExecutionEvents
+	}
+	return false
 }
 
 type isCreateJobRequest_Target interface {
@@ -6125,7 +6144,7 @@ var File_fleet_jobs_v1_jobs_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
-	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x97\x13\n" +
+	"\x18fleet/jobs/v1/jobs.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x13\n" +
 	"\x03Job\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1b\n" +
 	"\ttenant_id\x18\x02 \x01(\tR\btenantId\x12#\n" +
@@ -6176,7 +6195,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x0eretrying_count\x18( \x01(\x05R\rretryingCount\x129\n" +
 	"\x19is_retry_budget_exhausted\x18) \x01(\bR\x16isRetryBudgetExhausted\x12)\n" +
 	"\x0eis_window_open\x18* \x01(\bH\x04R\fisWindowOpen\x88\x01\x01\x12?\n" +
-	"\rnext_openings\x18+ \x03(\v2\x1a.google.protobuf.TimestampR\fnextOpenings\x1a9\n" +
+	"\rnext_openings\x18+ \x03(\v2\x1a.google.protobuf.TimestampR\fnextOpenings\x12)\n" +
+	"\x10execution_events\x18, \x01(\bR\x0fexecutionEvents\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"i\n" +
@@ -6389,7 +6409,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\r_failure_codeB\b\n" +
 	"\x06_stageB\f\n" +
 	"\n" +
-	"_end_cause\"\xea\f\n" +
+	"_end_cause\"\x95\r\n" +
 	"\x10CreateJobRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12K\n" +
 	"\rdocument_type\x18\x02 \x01(\tB&\xbaH#\xc8\x01\x01r\x1e\x10\x01\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\fdocumentType\x12@\n" +
@@ -6419,7 +6439,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\rstart_windows\x18\x14 \x03(\v2\x1a.fleet.jobs.v1.StartWindowB\b\xbaH\x05\x92\x01\x02\x10\x0eR\fstartWindows\x12K\n" +
 	"\x10window_time_zone\x18\x15 \x01(\tB!\xbaH\x1er\x1c\x18@2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\x0ewindowTimeZone\x12=\n" +
 	"\fretry_policy\x18\x16 \x01(\v2\x1a.fleet.jobs.v1.RetryPolicyR\vretryPolicy\x12A\n" +
-	"\bpriority\x18\x17 \x01(\x0e2\x1b.fleet.jobs.v1.Job.PriorityB\b\xbaH\x05\x82\x01\x02\x10\x01R\bpriority\x1a9\n" +
+	"\bpriority\x18\x17 \x01(\x0e2\x1b.fleet.jobs.v1.Job.PriorityB\b\xbaH\x05\x82\x01\x02\x10\x01R\bpriority\x12)\n" +
+	"\x10execution_events\x18\x18 \x01(\bR\x0fexecutionEvents\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x0f\n" +
