@@ -144,7 +144,15 @@ class Store:
         """See list_devices.sql."""
         return await self._read("list_devices", locals())
 
-    async def cancel_job(self, tenant_id: str, *, job_id: str, reason: str, force: bool) -> None:
+    async def cancel_job(
+        self,
+        tenant_id: str,
+        *,
+        job_id: str,
+        reason: str,
+        force: bool,
+        user_id: str | None = None,
+    ) -> None:
         await self._write("cancel_job", locals())
 
     async def pause_job(
@@ -152,7 +160,9 @@ class Store:
     ) -> Row:
         return (await self._write("pause_job", locals()))[0]
 
-    async def resume_job(self, tenant_id: str, *, job_id: str, etag: str) -> Row:
+    async def resume_job(
+        self, tenant_id: str, *, job_id: str, etag: str, user_id: str | None = None
+    ) -> Row:
         return (await self._write("resume_job", locals()))[0]
 
     async def advance_job(

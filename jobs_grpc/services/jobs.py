@@ -268,11 +268,13 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self, request: pb.CancelJobRequest, context: object
     ) -> pb.CancelJobResponse:
         validation.require_valid(request)
+        caller = current_principal()
         await self._store.cancel_job(
-            current_principal().tenant_id,
+            caller.tenant_id,
             job_id=request.job_id,
             reason=request.reason or DEFAULT_CANCEL_REASON,
             force=request.force,
+            user_id=caller.subject,
         )
         return pb.CancelJobResponse(job_id=request.job_id, status=pb.Job.CANCELED)
 
@@ -292,8 +294,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self, request: pb.ResumeJobRequest, context: object
     ) -> pb.ResumeJobResponse:
         validation.require_valid(request)
+        caller = current_principal()
         row = await self._store.resume_job(
-            current_principal().tenant_id, job_id=request.job_id, etag=request.etag
+            caller.tenant_id, job_id=request.job_id, etag=request.etag, user_id=caller.subject
         )
         return pb.ResumeJobResponse(job=job_details_fields(row))
 

@@ -60,6 +60,8 @@ CREATE TABLE jobs.job_progress (
     retried_devices integer DEFAULT 0 NOT NULL,
     retrying integer DEFAULT 0 NOT NULL,
     retrying_in_progress integer DEFAULT 0 NOT NULL,
+    event_count integer DEFAULT 0 NOT NULL,
+    has_expiry_event boolean DEFAULT false NOT NULL,
     CONSTRAINT job_progress_failed_check CHECK ((failed >= 0)),
     CONSTRAINT job_progress_in_progress_check CHECK ((in_progress >= 0)),
     CONSTRAINT job_progress_queued_check CHECK ((queued >= 0)),
@@ -119,6 +121,7 @@ CREATE TABLE jobs.jobs (
     window_time_zone text,
     retry_policy jsonb,
     priority smallint DEFAULT 2 NOT NULL,
+    execution_events boolean DEFAULT false NOT NULL,
     CONSTRAINT jobs_cancel_reason_check CHECK (((canceled_at IS NULL) = (cancel_reason IS NULL))),
     CONSTRAINT jobs_canceled_at_check CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_completed_at_check CHECK (((status = 'COMPLETED'::jobs.job_status) = (completed_at IS NOT NULL))),
@@ -203,7 +206,8 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
             WHEN j.force_canceled THEN 0
             ELSE p.retrying_in_progress
         END AS retrying_count,
-    jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS is_retry_budget_exhausted
+    jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS is_retry_budget_exhausted,
+    j.execution_events
    FROM (((jobs.jobs j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, jobs.now()) AS status,
@@ -271,7 +275,8 @@ CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
     retry_policy,
     priority,
     retrying_count,
-    is_retry_budget_exhausted
+    is_retry_budget_exhausted,
+    execution_events
    FROM jobs.job_states s;
 
 CREATE TABLE jobs.job_executions (
@@ -346,21 +351,6 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
      CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) AS status
          OFFSET 0) derived)
   WHERE (j.deleted_at IS NULL);
-
-CREATE TABLE jobs.execution_attempts (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    job_id text NOT NULL COLLATE pg_catalog."C",
-    device_id text NOT NULL COLLATE pg_catalog."C",
-    execution_number integer NOT NULL,
-    version integer NOT NULL,
-    status jobs.execution_status NOT NULL,
-    queued_at timestamp with time zone NOT NULL,
-    started_at timestamp with time zone,
-    last_updated_at timestamp with time zone NOT NULL,
-    status_details jsonb,
-    failure_code text COLLATE pg_catalog."C",
-    end_cause text
-);
 
 CREATE VIEW jobs.execution_page WITH (security_invoker='true') AS
  SELECT NULL::text[] AS device_ids,
@@ -440,6 +430,7 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     d.priority,
     d.retrying_count,
     d.is_retry_budget_exhausted,
+    d.execution_events,
     NULL::boolean AS is_window_open,
     NULL::timestamp with time zone[] AS next_openings
    FROM (jobs.execution_page p
@@ -459,6 +450,54 @@ CREATE TABLE jobs.devices (
     last_seen_at timestamp with time zone
 )
 WITH (fillfactor='90');
+
+CREATE TABLE jobs.event_heads (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    "position" bigint NOT NULL,
+    purged_position bigint DEFAULT 0 NOT NULL,
+    event_count bigint DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE TABLE jobs.event_queue (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    number integer NOT NULL,
+    type text NOT NULL COLLATE pg_catalog."C",
+    occurred_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    counts integer[] NOT NULL,
+    user_id text,
+    details jsonb
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='1000');
+
+CREATE TABLE jobs.events (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    "position" bigint NOT NULL,
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    type text NOT NULL COLLATE pg_catalog."C",
+    occurred_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    counts integer[] NOT NULL,
+    user_id text,
+    details jsonb
+);
+
+CREATE TABLE jobs.execution_attempts (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    device_id text NOT NULL COLLATE pg_catalog."C",
+    execution_number integer NOT NULL,
+    version integer NOT NULL,
+    status jobs.execution_status NOT NULL,
+    queued_at timestamp with time zone NOT NULL,
+    started_at timestamp with time zone,
+    last_updated_at timestamp with time zone NOT NULL,
+    status_details jsonb,
+    failure_code text COLLATE pg_catalog."C",
+    end_cause text
+);
 
 CREATE TABLE jobs.job_criterion_counts (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
@@ -605,15 +644,10 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
     j.start_windows,
     COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text) AS time_zone,
     ((e.status = 'QUEUED'::jobs.execution_status) AND jobs.is_waiting_at(e.not_before, j.start_windows, COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text), jobs.now())) AS is_waiting,
-    ((e.status = 'QUEUED'::jobs.execution_status) AND jobs.is_waiting_at(e.not_before, j.start_windows, COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text), jobs.now(), jobs.opening_delay(e.device_id))) AS is_waiting_in_watch,
-    e.status AS stored_status,
-    e.stage,
-    j.document_params,
-    j.window_time_zone
+    ((e.status = 'QUEUED'::jobs.execution_status) AND jobs.is_waiting_at(e.not_before, j.start_windows, COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text), jobs.now(), jobs.opening_delay(e.device_id))) AS is_waiting_in_watch
    FROM ((jobs.job_executions e
      CROSS JOIN LATERAL ( SELECT DISTINCT ON (j_1.tenant_id, j_1.job_id) j_1.tenant_id,
             j_1.document_type,
-            j_1.document_params,
             j_1.canceled_at,
             j_1.force_canceled,
             j_1.expires_at,
@@ -644,6 +678,33 @@ CREATE TABLE jobs.schema_code (
     applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
+CREATE TABLE jobs.webhooks (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    webhook_id text NOT NULL COLLATE pg_catalog."C",
+    url text NOT NULL,
+    description text DEFAULT ''::text NOT NULL,
+    types text[],
+    created_at timestamp with time zone NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    disabled_cause text,
+    "position" bigint NOT NULL,
+    purged_position bigint DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone,
+    claim_id uuid,
+    last_attempt_at timestamp with time zone,
+    last_success_at timestamp with time zone,
+    last_status integer DEFAULT 0 NOT NULL,
+    last_error text,
+    failure_count integer DEFAULT 0 NOT NULL,
+    failing_since timestamp with time zone,
+    secret_number integer DEFAULT 1 NOT NULL,
+    key_id text NOT NULL,
+    rotated_at timestamp with time zone,
+    previous_key_id text,
+    last_test_at timestamp with time zone
+)
+WITH (fillfactor='50');
+
 CREATE TABLE public.device_group_members (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     group_id text NOT NULL COLLATE pg_catalog."C",
@@ -660,6 +721,15 @@ ALTER TABLE ONLY jobs.device_tables
 
 ALTER TABLE ONLY jobs.devices
     ADD CONSTRAINT devices_pkey PRIMARY KEY (tenant_id, device_id);
+
+ALTER TABLE ONLY jobs.event_heads
+    ADD CONSTRAINT event_heads_pkey PRIMARY KEY (tenant_id);
+
+ALTER TABLE ONLY jobs.event_queue
+    ADD CONSTRAINT event_queue_pkey PRIMARY KEY (tenant_id, job_id, number);
+
+ALTER TABLE ONLY jobs.events
+    ADD CONSTRAINT events_pkey PRIMARY KEY (tenant_id, "position");
 
 ALTER TABLE ONLY jobs.execution_attempts
     ADD CONSTRAINT execution_attempts_pkey PRIMARY KEY (tenant_id, job_id, device_id, execution_number);
@@ -697,11 +767,18 @@ ALTER TABLE ONLY jobs.migrations
 ALTER TABLE ONLY jobs.schema_code
     ADD CONSTRAINT schema_code_pkey PRIMARY KEY (checksum);
 
+ALTER TABLE ONLY jobs.webhooks
+    ADD CONSTRAINT webhooks_pkey PRIMARY KEY (tenant_id, webhook_id);
+
 ALTER TABLE ONLY public.device_group_members
     ADD CONSTRAINT device_group_members_pkey PRIMARY KEY (tenant_id, group_id, device_id);
 
 ALTER TABLE ONLY public.device_state
     ADD CONSTRAINT device_state_pkey PRIMARY KEY (tenant_id, device_id);
+
+CREATE INDEX created_events_by_job ON jobs.events USING btree (tenant_id, job_id, "position") WHERE (type = 'job.created'::text);
+
+CREATE INDEX events_by_job ON jobs.events USING btree (tenant_id, job_id, "position");
 
 CREATE INDEX job_executions_by_failure_code ON jobs.job_executions USING btree (tenant_id, job_id, failure_code, device_id) WHERE (failure_code IS NOT NULL);
 
@@ -783,9 +860,17 @@ CREATE INDEX jobs_tripped_by_canceled_at ON jobs.jobs USING btree (canceled_at) 
 
 CREATE INDEX jobs_waiting_by_pause_cause ON jobs.jobs USING btree (pause_cause) WHERE ((awaiting_approval OR (pause_cause IS NOT NULL)) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
+CREATE INDEX webhooks_by_due_at ON jobs.webhooks USING btree (due_at) WHERE (due_at IS NOT NULL);
+
 CREATE INDEX device_group_members_by_device ON public.device_group_members USING btree (tenant_id, device_id);
 
 ALTER TABLE jobs.devices ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE jobs.event_heads ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE jobs.event_queue ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE jobs.events ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.execution_attempts ENABLE ROW LEVEL SECURITY;
 
@@ -807,6 +892,12 @@ ALTER TABLE jobs.jobs ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY tenant_isolation ON jobs.devices USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
+CREATE POLICY tenant_isolation ON jobs.event_heads USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
+CREATE POLICY tenant_isolation ON jobs.event_queue USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
+CREATE POLICY tenant_isolation ON jobs.events USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
 CREATE POLICY tenant_isolation ON jobs.execution_attempts USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.job_criterion_counts USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
@@ -824,6 +915,10 @@ CREATE POLICY tenant_isolation ON jobs.job_progress USING ((tenant_id = NULLIF(c
 CREATE POLICY tenant_isolation ON jobs.job_stages USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.jobs USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
+CREATE POLICY tenant_isolation ON jobs.webhooks USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
+
+ALTER TABLE jobs.webhooks ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.device_group_members ENABLE ROW LEVEL SECURITY;
 

@@ -10,7 +10,8 @@ CREATE TABLE jobs.event_queue (
     type        text COLLATE "C" NOT NULL,  -- as in Event.type
     occurred_at timestamptz NOT NULL,
     status      text NOT NULL,           -- of the job after the event, of Job.Status
-    counts      integer[] NOT NULL,      -- see event_counts
+    -- Of ExecutionCounts: queued, held, in_progress, succeeded, failed, timed_out, rejected.
+    counts      integer[] NOT NULL,
     user_id     text,                    -- NULL: unknown
     details     jsonb,                   -- the other fields of Event, with their names; NULL: none
     PRIMARY KEY (tenant_id, job_id, number)

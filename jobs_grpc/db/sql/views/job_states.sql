@@ -62,7 +62,8 @@ SELECT
             ),
             p.queued + p.in_progress + p.succeeded + p.failed + p.timed_out + p.rejected
         )
-    ) AS is_retry_budget_exhausted
+    ) AS is_retry_budget_exhausted,
+    j.execution_events
 FROM jobs.jobs j
 JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
 CROSS JOIN LATERAL (

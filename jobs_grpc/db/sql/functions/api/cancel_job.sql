@@ -2,7 +2,11 @@
 --
 -- Raises JOB_NOT_FOUND and JOB_NOT_CANCELABLE (with the status).
 CREATE OR REPLACE FUNCTION jobs.cancel_job(
-    p_tenant_id text, p_job_id text, p_reason text, p_force boolean DEFAULT false
+    p_tenant_id text,
+    p_job_id text,
+    p_reason text,
+    p_force boolean DEFAULT false,
+    p_user_id text DEFAULT NULL  -- NULL: unknown
 ) RETURNS void
 LANGUAGE plpgsql
 -- settings: index
@@ -17,5 +21,7 @@ BEGIN
         PERFORM jobs.raise_error('JOB_NOT_CANCELABLE', v_job.status::text);
     END IF;
 
-    PERFORM jobs.set_canceled(p_tenant_id, p_job_id, v_job.locked_at, p_reason, p_force);
+    PERFORM jobs.set_canceled(
+        p_tenant_id, p_job_id, v_job.locked_at, 'OPERATOR', p_reason, p_force, p_user_id
+    );
 END $$;

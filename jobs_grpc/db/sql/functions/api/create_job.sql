@@ -73,7 +73,8 @@ BEGIN
              target_all, expires_in_hours, expires_at, in_progress_timeout_minutes, created_by,
              created_at, updated_at, request, has_failure_criteria, max_in_progress, start_at,
              release_since, target_selector, target_device_count, target_failed_in, labels,
-             description, priority, start_windows, window_time_zone, retry_policy)
+             description, priority, start_windows, window_time_zone, retry_policy,
+             execution_events)
         VALUES
             (p_tenant_id, p_job_id, p_request ->> 'document_type', p_document_params,
              v_target_device_id, v_target_group_id, v_target_all, v_expires_in_hours, v_expires_at,
@@ -86,7 +87,7 @@ BEGIN
              p_request -> 'labels', p_request ->> 'description',
              2 - v_queue_order,  -- of Job.Priority
              v_start_windows, nullif(p_request ->> 'window_time_zone', 'DEVICE'),
-             p_request -> 'retry_policy')
+             p_request -> 'retry_policy', p_request ? 'execution_events')
         ON CONFLICT (tenant_id, job_id) DO NOTHING;
         v_exists := NOT FOUND;
     END IF;
@@ -280,6 +281,7 @@ BEGIN
         IF v_failure_criteria IS NOT NULL THEN
             PERFORM jobs.insert_failure_criteria(p_tenant_id, p_job_id, v_failure_criteria);
         END IF;
+        PERFORM jobs.add_event(p_tenant_id, p_job_id, v_now, 'job.created', p_created_by);
         IF v_rollout IS NOT NULL THEN
             -- An empty first stage passes at once.
             PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now);

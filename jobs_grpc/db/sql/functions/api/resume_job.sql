@@ -9,7 +9,8 @@
 CREATE OR REPLACE FUNCTION jobs.resume_job(
     p_tenant_id text,
     p_job_id text,
-    p_etag text  -- '': any
+    p_etag text,                 -- '': any
+    p_user_id text DEFAULT NULL  -- NULL: unknown
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
 -- settings: lookup
@@ -55,6 +56,9 @@ BEGIN
         SET paused_at = NULL, paused_by = NULL, pause_reason = NULL, pause_cause = NULL,
             release_since = v_release_since, revision = j.revision + 1, updated_at = v_job.locked_at
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+        PERFORM jobs.add_event(
+            p_tenant_id, p_job_id, v_job.locked_at, 'job.resumed', p_user_id
+        );
 
         PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_job.locked_at);
         SELECT j.open_stage INTO v_failed_stage

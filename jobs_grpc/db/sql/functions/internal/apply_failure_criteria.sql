@@ -95,13 +95,18 @@ BEGIN
             'basis_count', v_trip.basis_size
         )
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    PERFORM jobs.add_event(
+        p_tenant_id, p_job_id, p_now, 'job.tripped', NULL,
+        jsonb_strip_nulls(jsonb_build_object('reason', v_reason, 'stage', v_trip.stage))
+    );
     IF v_trip.action = 'PAUSE' THEN
         PERFORM jobs.set_paused(
             p_tenant_id, p_job_id, p_now, 'FAILURE_CRITERION', v_reason, NULL
         );
     ELSE
         PERFORM jobs.set_canceled(
-            p_tenant_id, p_job_id, p_now, v_reason, v_trip.action = 'FORCE_CANCEL'
+            p_tenant_id, p_job_id, p_now, 'FAILURE_CRITERION', v_reason,
+            v_trip.action = 'FORCE_CANCEL', NULL
         );
     END IF;
     RETURN true;

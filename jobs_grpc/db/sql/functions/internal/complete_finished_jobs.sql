@@ -2,7 +2,10 @@
 -- is QUEUED or the job has expired. The caller holds the job locks, has just changed an execution
 -- of each job, and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.complete_finished_jobs(
-    p_tenant_id text, p_job_ids text[], p_now timestamptz
+    p_tenant_id text,
+    p_job_ids text[],
+    p_now timestamptz,
+    p_user_id text DEFAULT NULL  -- whose call has finished the executions; NULL: unknown, or none
 ) RETURNS void
 LANGUAGE plpgsql
 -- settings: lookup
@@ -33,5 +36,6 @@ BEGIN
         SET status = 'COMPLETED', completed_at = p_now, updated_at = p_now,
             finalized = v_job.finalized, awaiting_approval = false
         WHERE j.tenant_id = p_tenant_id AND j.job_id = v_job.job_id;
+        PERFORM jobs.add_event(p_tenant_id, v_job.job_id, p_now, 'job.completed', p_user_id);
     END LOOP;
 END $$;

@@ -1,5 +1,6 @@
 -- Takes the job lock and returns the state of the job. Until the transaction ends, no other
--- transaction changes the job, its executions or its counts. The caller has set the tenant.
+-- transaction changes the job, its executions or its counts. Adds the events of an expiry that has none yet.
+-- The caller has set the tenant.
 --
 -- Raises the error p_not_found if the job does not exist or was deleted.
 CREATE OR REPLACE FUNCTION jobs.lock_job(
@@ -26,9 +27,13 @@ LANGUAGE plpgsql
 -- settings: index
 AS $$
 #variable_conflict use_column
+DECLARE
+    v_has_expiry_event boolean;
+    v_is_expired boolean;
 BEGIN
-    SELECT p.queued, p.in_progress, p.failed, p.timed_out, p.rejected, p.retrying
-    INTO queued, in_progress, failed, timed_out, rejected, retrying
+    SELECT p.queued, p.in_progress, p.failed, p.timed_out, p.rejected, p.retrying,
+           p.has_expiry_event
+    INTO queued, in_progress, failed, timed_out, rejected, retrying, v_has_expiry_event
     FROM jobs.job_progress p
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
     FOR UPDATE;
@@ -43,11 +48,16 @@ BEGIN
            jobs.job_status_with_pause_at(
                j.status, j.expires_at, in_progress, j.paused_at, j.start_at > locked_at, locked_at
            ),
-           j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.start_at, j.revision
-    INTO status, status_text, canceled_at, force_canceled, expires_at, paused_at, start_at, revision
+           j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.start_at, j.revision,
+           jobs.is_expired_at(j.expires_at, locked_at)
+    INTO status, status_text, canceled_at, force_canceled, expires_at, paused_at, start_at, revision,
+         v_is_expired
     FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
     IF NOT FOUND THEN
         PERFORM jobs.raise_error(p_not_found);
+    END IF;
+    IF v_is_expired AND NOT v_has_expiry_event THEN
+        PERFORM jobs.add_expiry_events(p_tenant_id, p_job_id, locked_at);
     END IF;
 END $$;

@@ -2,7 +2,13 @@
 -- derive the status of those that are QUEUED and, with p_force, of those that are IN_PROGRESS. The
 -- caller holds the job lock and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.set_canceled(
-    p_tenant_id text, p_job_id text, p_now timestamptz, p_reason text, p_force boolean
+    p_tenant_id text,
+    p_job_id text,
+    p_now timestamptz,
+    p_cause text,       -- as in Event.cause
+    p_reason text,
+    p_force boolean,
+    p_canceled_by text  -- NULL: unknown, or not a user
 ) RETURNS void
 LANGUAGE plpgsql
 -- settings: index
@@ -13,4 +19,8 @@ BEGIN
         force_canceled = p_force, finalized = false, updated_at = p_now,
         awaiting_approval = false, stage_due_at = NULL, revision = j.revision + 1
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    PERFORM jobs.add_event(
+        p_tenant_id, p_job_id, p_now, 'job.canceled', p_canceled_by,
+        jsonb_build_object('cause', p_cause, 'reason', p_reason)
+    );
 END $$;

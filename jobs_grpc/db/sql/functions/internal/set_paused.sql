@@ -16,4 +16,8 @@ BEGIN
     SET paused_at = p_now, paused_by = p_paused_by, pause_reason = p_reason,
         pause_cause = p_cause, revision = j.revision + 1, updated_at = p_now
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    PERFORM jobs.add_event(
+        p_tenant_id, p_job_id, p_now, 'job.paused', p_paused_by,
+        jsonb_build_object('cause', p_cause, 'reason', p_reason)
+    );
 END $$;
