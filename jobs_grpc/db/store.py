@@ -166,7 +166,13 @@ class Store:
         return (await self._write("resume_job", locals()))[0]
 
     async def advance_job(
-        self, tenant_id: str, *, job_id: str, stage: int | None, etag: str
+        self,
+        tenant_id: str,
+        *,
+        job_id: str,
+        stage: int | None,
+        etag: str,
+        user_id: str | None = None,
     ) -> Row:
         return (await self._write("advance_job", locals()))[0]
 
@@ -192,6 +198,7 @@ class Store:
         start_windows: list[int] | None = None,
         window_time_zone: str | None = None,
         retry_policy: str | None = None,
+        user_id: str | None = None,
     ) -> Row:
         """See update_job.sql.
 
@@ -200,7 +207,14 @@ class Store:
         return (await self._write("update_job", locals()))[0]
 
     async def cancel_execution(
-        self, tenant_id: str, *, job_id: str, device_id: str, reason: str, force: bool
+        self,
+        tenant_id: str,
+        *,
+        job_id: str,
+        device_id: str,
+        reason: str,
+        force: bool,
+        user_id: str | None = None,
     ) -> Row:
         return (await self._write("cancel_execution", locals()))[0]
 
@@ -215,6 +229,7 @@ class Store:
         max_active_jobs: int | None,
         failure_codes: list[str] | None = None,
         device_ids: list[str] | None = None,
+        user_id: str | None = None,
     ) -> Row:
         return (await self._write("retry_executions", locals()))[0]
 
@@ -242,7 +257,7 @@ class Store:
     async def explain_execution(self, tenant_id: str, *, job_id: str, device_id: str) -> Row:
         return (await self._read("explain_execution", locals()))[0]
 
-    async def delete_job(self, tenant_id: str, *, job_id: str) -> None:
+    async def delete_job(self, tenant_id: str, *, job_id: str, user_id: str | None = None) -> None:
         await self._write("delete_job", locals())
 
     async def get_jobs(self, tenant_id: str, *, job_ids: list[str]) -> Sequence[Row]:
@@ -328,7 +343,13 @@ class Store:
         return (await self._write("update_devices", locals()))[0]
 
     async def delete_devices(
-        self, tenant_id: str, *, device_ids: list[str], max_executions: int, wait_ms: int
+        self,
+        tenant_id: str,
+        *,
+        device_ids: list[str],
+        max_executions: int,
+        wait_ms: int,
+        user_id: str | None = None,
     ) -> Row:
         """See delete_devices.sql. Raises LockTimeout after `wait_ms`."""
         return (await self._write("delete_devices", locals()))[0]

@@ -122,11 +122,13 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self, request: pb.DeleteDevicesRequest, context: object
     ) -> pb.DeleteDevicesResponse:
         validation.require_valid(request)
+        caller = current_principal()
         row = await self._store.delete_devices(
-            current_principal().tenant_id,
+            caller.tenant_id,
             device_ids=[*dict.fromkeys(request.device_ids)],
             max_executions=_MAX_ENDED,
             wait_ms=_LOCK_WAIT_MS,
+            user_id=caller.subject,
         )
         self.finished["REJECTED"] += row["ended_count"]
         return pb.DeleteDevicesResponse(

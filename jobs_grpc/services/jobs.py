@@ -304,11 +304,13 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self, request: pb.AdvanceJobRequest, context: object
     ) -> pb.AdvanceJobResponse:
         validation.require_valid(request)
+        caller = current_principal()
         row = await self._store.advance_job(
-            current_principal().tenant_id,
+            caller.tenant_id,
             job_id=request.job_id,
             stage=optional_or(request, "stage", None),
             etag=request.etag,
+            user_id=caller.subject,
         )
         return pb.AdvanceJobResponse(job=job_details_fields(row))
 
@@ -336,8 +338,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         has_new_gate = "rollout.stages" in fields and has_time_gate(request.rollout)
         if has_new_gate and not self._has_background_work:
             raise TimeGatesUnavailable
+        caller = current_principal()
         row = await self._store.update_job(
-            current_principal().tenant_id,
+            caller.tenant_id,
             job_id=request.job_id,
             etag=request.etag,
             fields=fields,
@@ -351,6 +354,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             expires_at=to_pg_micros(request, "expires_at") if "expires_at" in fields else None,
             labels=json.dumps(dict(request.labels) if "labels" in fields else {}),
             description=request.description if "description" in fields else "",
+            user_id=caller.subject,
             **changed_schedule(request),
         )
         return pb.UpdateJobResponse(job=job_details_fields(row))
@@ -382,12 +386,14 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self, request: pb.CancelExecutionRequest, context: object
     ) -> pb.CancelExecutionResponse:
         validation.require_valid(request)
+        caller = current_principal()
         row = await self._store.cancel_execution(
-            current_principal().tenant_id,
+            caller.tenant_id,
             job_id=request.job_id,
             device_id=request.device_id,
             reason=request.reason or DEFAULT_CANCEL_REASON,
             force=request.force,
+            user_id=caller.subject,
         )
         self.finished["REJECTED"] += 1
         return pb.CancelExecutionResponse(execution=execution_fields(row))
@@ -396,8 +402,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self, request: pb.RetryExecutionsRequest, context: object
     ) -> pb.RetryExecutionsResponse:
         validation.require_valid(request, validation.check_expiry(request))
+        caller = current_principal()
         row = await self._store.retry_executions(
-            current_principal().tenant_id,
+            caller.tenant_id,
             job_id=request.job_id,
             statuses=_status_names(request.statuses),
             expires_in_hours=optional_or(request, "expires_in_hours", None),
@@ -405,6 +412,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             max_active_jobs=self._max_active_jobs,
             failure_codes=list(request.failure_codes) or None,
             device_ids=list(request.device_ids) or None,
+            user_id=caller.subject,
         )
         self.finished["TIMED_OUT"] += row["timed_out_count"]
         return pb.RetryExecutionsResponse(
@@ -447,7 +455,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self, request: pb.DeleteJobRequest, context: object
     ) -> pb.DeleteJobResponse:
         validation.require_valid(request)
-        await self._store.delete_job(current_principal().tenant_id, job_id=request.job_id)
+        caller = current_principal()
+        await self._store.delete_job(
+            caller.tenant_id, job_id=request.job_id, user_id=caller.subject
+        )
         return pb.DeleteJobResponse()
 
     async def WatchJob(  # type: ignore[override]  # gRPC allows context.write

@@ -9,7 +9,8 @@ CREATE OR REPLACE FUNCTION jobs.advance_job(
     p_tenant_id text,
     p_job_id text,
     p_stage integer,  -- the stage to open; NULL: the one after the open stage
-    p_etag text       -- '': any
+    p_etag text,      -- '': any
+    p_user_id text DEFAULT NULL  -- NULL: unknown
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
 -- settings: lookup
@@ -51,7 +52,9 @@ BEGIN
             PERFORM jobs.raise_error('APPROVAL_REQUIRED', v_open_stage::text);
         END IF;
 
-        PERFORM jobs.open_next_stage(p_tenant_id, p_job_id, v_job.locked_at);
+        PERFORM jobs.open_next_stage(
+            p_tenant_id, p_job_id, v_job.locked_at, 'OPERATOR', p_user_id
+        );
         UPDATE jobs.jobs j
         SET revision = j.revision + 1
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;

@@ -26,5 +26,8 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM jobs.set_job_labels(p_tenant_id, p_job_id, NULL);
+    PERFORM jobs.add_event(
+        p_tenant_id, p_job_id, v_now, 'job.deleted', NULL, '{"cause": "RETENTION"}'
+    );
     RETURN true;
 END $$;

@@ -5,7 +5,12 @@
 -- Raises EXECUTION_NOT_FOUND, EXECUTION_FINISHED (with the status), and, unless p_force,
 -- EXECUTION_IN_PROGRESS.
 CREATE OR REPLACE FUNCTION jobs.cancel_execution(
-    p_tenant_id text, p_job_id text, p_device_id text, p_reason text, p_force boolean
+    p_tenant_id text,
+    p_job_id text,
+    p_device_id text,
+    p_reason text,
+    p_force boolean,
+    p_user_id text DEFAULT NULL  -- NULL: unknown
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
 -- settings: lookup
@@ -60,7 +65,15 @@ BEGIN
         );
     END IF;
 
-    PERFORM jobs.complete_finished_jobs(p_tenant_id, ARRAY[p_job_id], v_job.locked_at);
+    IF v_job.execution_events THEN
+        PERFORM jobs.add_finished_events(
+            p_tenant_id, ARRAY[p_job_id], ARRAY[p_device_id], '{REJECTED}', NULL, v_job.locked_at,
+            p_user_id
+        );
+    END IF;
+    PERFORM jobs.complete_finished_jobs(
+        p_tenant_id, ARRAY[p_job_id], v_job.locked_at, p_user_id
+    );
     PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_job.locked_at);
 
     RETURN QUERY

@@ -11,6 +11,7 @@ CREATE OR REPLACE FUNCTION jobs.delete_devices(
     p_device_ids text[],  -- no duplicates
     p_max_executions integer,
     p_wait_ms integer,
+    p_user_id text DEFAULT NULL,  -- NULL: unknown
     OUT deleted_count integer,
     OUT ended_count integer,
     OUT remaining boolean
@@ -25,8 +26,10 @@ DECLARE
     v_job_ids text[];     -- the executions to end: the first two arrays are parallel
     v_device_ids text[];
     v_ended_job_ids text[];  -- the ended executions: also parallel
+    v_ended_device_ids text[];
     v_ended_stages smallint[];
     v_ended_retries integer[];  -- 1 if it was retrying
+    v_has_execution_events boolean;  -- of one of their jobs
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -118,7 +121,7 @@ BEGIN
             status_details = '{"reason": "device removed"}', version = e.version + 1,
             last_updated_at = v_now
         FROM (
-            SELECT e.row_id
+            SELECT e.row_id, j.execution_events
             FROM unnest(v_job_ids, v_device_ids) AS u (job_id, device_id)
             CROSS JOIN LATERAL (
                 SELECT e.ctid AS row_id, e.status
@@ -127,7 +130,7 @@ BEGIN
                 OFFSET 0
             ) e
             CROSS JOIN LATERAL (
-                SELECT j.canceled_at, j.expires_at, j.deleted_at
+                SELECT j.canceled_at, j.expires_at, j.deleted_at, j.execution_events
                 FROM jobs.jobs j
                 WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id
                 OFFSET 0
@@ -136,11 +139,12 @@ BEGIN
               AND jobs.queued_status_at(j.canceled_at, j.expires_at, v_now) = 'QUEUED'
         ) queued
         WHERE e.tenant_id = p_tenant_id AND e.ctid = queued.row_id
-        RETURNING e.job_id, e.stage, e.failed_at
+        RETURNING e.job_id, e.device_id, e.stage, e.failed_at, queued.execution_events
     )
-    SELECT count(*), array_agg(u.job_id), array_agg(u.stage),
-           array_agg((u.failed_at IS NOT NULL)::integer)
-    INTO ended_count, v_ended_job_ids, v_ended_stages, v_ended_retries
+    SELECT count(*), array_agg(u.job_id), array_agg(u.device_id), array_agg(u.stage),
+           array_agg((u.failed_at IS NOT NULL)::integer), bool_or(u.execution_events)
+    INTO ended_count, v_ended_job_ids, v_ended_device_ids, v_ended_stages, v_ended_retries,
+         v_has_execution_events
     FROM updated u;
     IF ended_count = 0 THEN
         RETURN;
@@ -178,8 +182,14 @@ BEGIN
             AS u (job_id, stage, retrying);
     END IF;
 
+    IF v_has_execution_events THEN
+        PERFORM jobs.add_finished_events(
+            p_tenant_id, v_ended_job_ids, v_ended_device_ids,
+            array_fill('REJECTED'::text, ARRAY[ended_count]), NULL, v_now, p_user_id
+        );
+    END IF;
     v_ended_job_ids := ARRAY(SELECT DISTINCT u.job_id FROM unnest(v_ended_job_ids) AS u (job_id));
-    PERFORM jobs.complete_finished_jobs(p_tenant_id, v_ended_job_ids, v_now);
+    PERFORM jobs.complete_finished_jobs(p_tenant_id, v_ended_job_ids, v_now, p_user_id);
     FOREACH v_job_id IN ARRAY v_ended_job_ids LOOP
         PERFORM jobs.apply_rollout_rules(p_tenant_id, v_job_id, v_now);
     END LOOP;

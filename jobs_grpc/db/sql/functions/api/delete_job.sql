@@ -3,7 +3,11 @@
 --
 -- Raises JOB_NOT_FOUND and, if the job is not finished or one of its executions is
 -- IN_PROGRESS, JOB_NOT_DELETABLE (with the job's status).
-CREATE OR REPLACE FUNCTION jobs.delete_job(p_tenant_id text, p_job_id text) RETURNS void
+CREATE OR REPLACE FUNCTION jobs.delete_job(
+    p_tenant_id text,
+    p_job_id text,
+    p_user_id text DEFAULT NULL  -- NULL: unknown
+) RETURNS void
 LANGUAGE plpgsql
 -- settings: index
 AS $$
@@ -21,4 +25,7 @@ BEGIN
     SET deleted_at = v_job.locked_at
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     PERFORM jobs.set_job_labels(p_tenant_id, p_job_id, NULL);
+    PERFORM jobs.add_event(
+        p_tenant_id, p_job_id, v_job.locked_at, 'job.deleted', p_user_id, '{"cause": "OPERATOR"}'
+    );
 END $$;

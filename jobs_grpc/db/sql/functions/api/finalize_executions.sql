@@ -53,6 +53,8 @@ BEGIN
     IF NOT FOUND OR v_final_status = 'QUEUED' THEN
         RETURN;
     END IF;
+    -- In the first transaction, because a device can report between this one and the last.
+    PERFORM jobs.add_expiry_events(p_tenant_id, p_job_id, v_now);
 
     IF v_queued > 0 OR v_forced THEN
         SELECT e.device_id INTO v_last_device_id

@@ -16,7 +16,8 @@ CREATE OR REPLACE FUNCTION jobs.retry_executions(
     p_never_expires boolean,
     p_max_active_jobs integer,   -- NULL: no limit
     p_failure_codes text[] DEFAULT NULL,  -- NULL: all; '': failures without a code
-    p_device_ids text[] DEFAULT NULL      -- NULL: all
+    p_device_ids text[] DEFAULT NULL,     -- NULL: all
+    p_user_id text DEFAULT NULL           -- NULL: unknown
 ) RETURNS TABLE (
     retried_count integer,
     expires_at timestamptz,
@@ -234,7 +235,8 @@ BEGIN
         failed = p.failed - v_failed,
         timed_out = p.timed_out - v_timed_out + v_kept_timed_out,
         rejected = p.rejected - v_rejected,
-        retried_devices = p.retried_devices - v_retried_devices
+        retried_devices = p.retried_devices - v_retried_devices,
+        has_expiry_event = false
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
 
     UPDATE jobs.jobs j
@@ -242,6 +244,10 @@ BEGIN
         finalized = false, revision = j.revision + 1,
         updated_at = CASE WHEN v_job.status = 'IN_PROGRESS' THEN j.updated_at ELSE v_now END
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    PERFORM jobs.add_event(
+        p_tenant_id, p_job_id, v_now, 'job.retried', p_user_id,
+        jsonb_build_object('count', v_retried)
+    );
 
     PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now);
 

@@ -14,6 +14,8 @@ DECLARE
     v_stages smallint[];  -- of these executions
     v_device_ids text[];  -- parallel to v_stages
     v_has_retry_policy boolean;
+    v_has_execution_events boolean;
+    v_is_expired boolean;
     v_updates jobs.decided_update[];
     v_now timestamptz;
 BEGIN
@@ -25,12 +27,17 @@ BEGIN
     v_now := jobs.clock_time();
 
     -- A forced cancel has ended the executions already; finalize_executions updates their rows.
-    SELECT j.retry_policy IS NOT NULL INTO v_has_retry_policy
+    SELECT j.retry_policy IS NOT NULL, j.execution_events, jobs.is_expired_at(j.expires_at, v_now)
+    INTO v_has_retry_policy, v_has_execution_events, v_is_expired
     FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
       AND NOT j.force_canceled AND j.deleted_at IS NULL;
     IF NOT FOUND THEN
         RETURN 0;
+    END IF;
+
+    IF v_is_expired THEN
+        PERFORM jobs.add_expiry_events(p_tenant_id, p_job_id, v_now);
     END IF;
 
     -- One lookup per device, then an update by ctid, as in update_executions: whatever the statistics
@@ -80,6 +87,12 @@ BEGIN
             INTO v_updates
             FROM unnest(v_device_ids) WITH ORDINALITY AS u (device_id, n);
             PERFORM jobs.apply_retry_policies(p_tenant_id, v_updates, v_now);
+        END IF;
+        IF v_has_execution_events THEN
+            PERFORM jobs.add_finished_events(
+                p_tenant_id, array_fill(p_job_id, ARRAY[v_timed_out]), v_device_ids,
+                array_fill('TIMED_OUT'::text, ARRAY[v_timed_out]), NULL, v_now
+            );
         END IF;
         PERFORM jobs.complete_finished_jobs(p_tenant_id, ARRAY[p_job_id], v_now);
         PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now, NULL, v_stages);

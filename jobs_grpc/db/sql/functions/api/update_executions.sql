@@ -124,12 +124,28 @@ BEGIN
     );
     v_updates := v_decided.updates;
     v_has_retry_policies := coalesce(v_decided.has_retry_policies, false);
+    IF v_decided.expired_job_ids IS NOT NULL THEN
+        FOR v_job_id IN SELECT DISTINCT u.job_id FROM unnest(v_decided.expired_job_ids) AS u (job_id)
+        LOOP
+            PERFORM jobs.add_expiry_events(p_tenant_id, v_job_id, v_now);
+        END LOOP;
+    END IF;
     v_applied := jobs.apply_updates(p_tenant_id, v_updates, v_now);
     IF v_applied.ruled_job_ids IS NOT NULL OR p_statuses && '{FAILED, REJECTED}' THEN
         PERFORM jobs.count_updates(p_tenant_id, v_updates);
     END IF;
     IF v_has_retry_policies THEN
         v_failed_ats := jobs.apply_retry_policies(p_tenant_id, v_updates, v_now);
+    END IF;
+    IF v_has_final_reports AND v_decided.has_execution_events THEN
+        PERFORM jobs.add_finished_events(
+            p_tenant_id, array_agg(u.job_id ORDER BY u.n), array_agg(u.device_id ORDER BY u.n),
+            array_agg(u.new_status::text ORDER BY u.n), array_agg(u.failure_code ORDER BY u.n),
+            v_now
+        )
+        FROM unnest(v_updates) u
+        WHERE u.outcome = 'APPLIED' AND u.new_status IN ('SUCCEEDED', 'FAILED', 'REJECTED')
+        HAVING count(*) > 0;
     END IF;
     IF v_applied.idle_job_ids IS NOT NULL THEN
         PERFORM jobs.complete_finished_jobs(p_tenant_id, v_applied.idle_job_ids, v_now);

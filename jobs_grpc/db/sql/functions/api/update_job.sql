@@ -21,7 +21,8 @@ CREATE OR REPLACE FUNCTION jobs.update_job(
     -- The next three are written by services/schedule.py.
     p_start_windows integer[] DEFAULT NULL,  -- NULL: none
     p_window_time_zone text DEFAULT NULL,    -- 'DEVICE': that of each device
-    p_retry_policy jsonb DEFAULT NULL        -- NULL or []: none
+    p_retry_policy jsonb DEFAULT NULL,       -- NULL or []: none
+    p_user_id text DEFAULT NULL              -- NULL: unknown
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
 -- settings: lookup
@@ -134,6 +135,10 @@ BEGIN
     UPDATE jobs.jobs j
     SET revision = j.revision + 1
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    PERFORM jobs.add_event(
+        p_tenant_id, p_job_id, v_job.locked_at, 'job.updated', p_user_id,
+        jsonb_build_object('fields', p_fields)
+    );
 
     IF v_changes_rules THEN
         PERFORM jobs.apply_rollout_rules(

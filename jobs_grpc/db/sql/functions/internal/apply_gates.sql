@@ -19,7 +19,7 @@ DECLARE
     v_can_open boolean;       -- apart from a missing approval
 BEGIN
     LOOP
-        SELECT j.open_stage, p.queued + p.in_progress AS pending,
+        SELECT j.open_stage, j.awaiting_approval, p.queued + p.in_progress AS pending,
                greatest(p_now, j.start_at) AS evaluated_at
         INTO v_job
         FROM jobs.jobs j
@@ -91,5 +91,11 @@ BEGIN
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
           AND (j.awaiting_approval, j.stage_due_at) IS DISTINCT FROM
               (v_can_open, CASE WHEN NOT v_can_open THEN v_opens_at END);
+        IF v_can_open AND NOT v_job.awaiting_approval THEN
+            PERFORM jobs.add_event(
+                p_tenant_id, p_job_id, p_now, 'job.awaiting_approval', NULL,
+                jsonb_build_object('stage', v_stage.stage)
+            );
+        END IF;
     END IF;
 END $$;

@@ -1,4 +1,4 @@
--- depends on: execution_status_at, is_held_at, is_waiting_at, next_execution, update_outcome
+-- depends on: execution_status_at, is_expired_at, is_held_at, is_waiting_at, next_execution, update_outcome
 -- Sets the outcome of each update of a batch, and what apply_updates needs: see update_executions. The
 -- caller has taken the job locks of p_locked_job_ids, and its settings apply to the query.
 --
@@ -21,7 +21,11 @@ CREATE OR REPLACE FUNCTION jobs.decide_batch(
     p_extend_timeout_minutes integer[],
     p_failure_codes text[],
     OUT updates jobs.decided_update[],
-    OUT has_retry_policies boolean  -- true: a job of the batch has one; NULL: none has
+    -- Of the batch: whether a job has a retry policy, whether one has execution_events, and the expired jobs,
+    -- with duplicates, that have an applied update. NULL: none.
+    OUT has_retry_policies boolean,
+    OUT has_execution_events boolean,
+    OUT expired_job_ids text[]
 )
 LANGUAGE plpgsql
 AS $$
@@ -44,7 +48,8 @@ BEGIN
         SELECT u.n, u.job_id, u.must_be_next, u.device_id, u.status_details, u.failure_code,
                coalesce(u.status, 'IN_PROGRESS') AS new_status,
                j.job_id IS NOT NULL AND j.job_id <> ALL (p_locked_job_ids) AS is_busy,
-               j.has_rules, j.has_retry_policy, j.max_in_progress,
+               j.has_rules, j.has_retry_policy, j.execution_events, j.max_in_progress,
+               jobs.is_expired_at(j.expires_at, p_now) AS is_expired,
                derived.status = 'QUEUED' AND coalesce(u.status, 'IN_PROGRESS') = 'IN_PROGRESS'
                    AS is_start,
                e.ctid AS row_id, e.stage, e.status AS stored_status,
@@ -80,7 +85,7 @@ BEGIN
             SELECT j.job_id, j.canceled_at, j.force_canceled, j.expires_at, j.paused_at,
                    j.in_progress_timeout_minutes, j.max_in_progress,
                    j.open_stage IS NOT NULL OR j.has_failure_criteria AS has_rules,
-                   j.retry_policy IS NOT NULL AS has_retry_policy,
+                   j.retry_policy IS NOT NULL AS has_retry_policy, j.execution_events,
                    j.release_end, j.release_base, j.release_rate, j.release_since,
                    j.start_windows, j.window_time_zone
             FROM jobs.jobs j
@@ -103,8 +108,8 @@ BEGIN
         ) derived
     ), decided AS (
         SELECT c.n, c.job_id, c.must_be_next, c.device_id, c.status_details, c.failure_code,
-               c.new_status, c.has_rules, c.has_retry_policy, c.row_id, c.stage, c.stored_status,
-               c.current_status, c.times_out_at,
+               c.new_status, c.has_rules, c.has_retry_policy, c.execution_events, c.is_expired,
+               c.row_id, c.stage, c.stored_status, c.current_status, c.times_out_at,
                CASE WHEN c.is_start THEN c.max_in_progress END AS max_in_progress,
                CASE
                    WHEN c.is_busy THEN 'BUSY'
@@ -146,7 +151,8 @@ BEGIN
         END,
         d.current_status, d.row_id, d.stored_status, d.new_status, d.status_details, d.failure_code,
         d.times_out_at, d.stage, d.has_rules
-    )::jobs.decided_update), bool_or(d.has_retry_policy)
-    INTO updates, has_retry_policies
+    )::jobs.decided_update), bool_or(d.has_retry_policy), bool_or(d.execution_events),
+           array_agg(d.job_id) FILTER (WHERE d.is_expired AND d.outcome = 'APPLIED')
+    INTO updates, has_retry_policies, has_execution_events, expired_job_ids
     FROM decided d;
 END $$;

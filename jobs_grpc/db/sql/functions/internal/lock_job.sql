@@ -21,7 +21,8 @@ CREATE OR REPLACE FUNCTION jobs.lock_job(
     OUT failed integer,
     OUT timed_out integer,
     OUT rejected integer,
-    OUT retrying integer         -- see job_progress
+    OUT retrying integer,        -- see job_progress
+    OUT execution_events boolean
 )
 LANGUAGE plpgsql
 -- settings: index
@@ -49,9 +50,9 @@ BEGIN
                j.status, j.expires_at, in_progress, j.paused_at, j.start_at > locked_at, locked_at
            ),
            j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.start_at, j.revision,
-           jobs.is_expired_at(j.expires_at, locked_at)
+           j.execution_events, jobs.is_expired_at(j.expires_at, locked_at)
     INTO status, status_text, canceled_at, force_canceled, expires_at, paused_at, start_at, revision,
-         v_is_expired
+         execution_events, v_is_expired
     FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
     IF NOT FOUND THEN

@@ -3,7 +3,11 @@
 -- released first, at the rate of the new stage. If the job has not started, the stage opens at its start. The
 -- caller holds the job lock, has set the tenant, and has checked that there is a next stage.
 CREATE OR REPLACE FUNCTION jobs.open_next_stage(
-    p_tenant_id text, p_job_id text, p_now timestamptz
+    p_tenant_id text,
+    p_job_id text,
+    p_now timestamptz,
+    p_cause text DEFAULT 'GATE',   -- as in Event.cause
+    p_opened_by text DEFAULT NULL  -- NULL: unknown, or not a user
 ) RETURNS void
 LANGUAGE plpgsql
 -- settings: lookup
@@ -32,4 +36,8 @@ BEGIN
         release_rate = v_release_rate, release_since = v_release.release_since, stage_due_at = NULL,
         awaiting_approval = false
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
+    PERFORM jobs.add_event(
+        p_tenant_id, p_job_id, p_now, 'job.stage_opened', p_opened_by,
+        jsonb_build_object('stage', v_stage, 'cause', p_cause)
+    );
 END $$;
