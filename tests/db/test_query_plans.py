@@ -371,7 +371,8 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
             "job_failures_pkey": READ_ROW,
             "job_failure_criteria_pkey": WRITE_ROW,
             "job_criterion_counts_pkey": 8 * 99,
-            "job_executions_finished_unstarted_by_rank": 2 * 100 + READ_ROW,
+            # For job.updated, the rules and the details.
+            "job_executions_finished_unstarted_by_rank": 3 * 100 + READ_ROW,
         },
     ),
     "cancel_job": (

@@ -242,6 +242,8 @@ BEGIN
     UPDATE jobs.jobs j
     SET status = 'IN_PROGRESS', completed_at = NULL, expires_at = v_new_expires_at,
         finalized = false, revision = j.revision + 1,
+        -- As finalize_executions does, which may not have run yet.
+        awaiting_approval = j.awaiting_approval AND NOT v_expired,
         updated_at = CASE WHEN v_job.status = 'IN_PROGRESS' THEN j.updated_at ELSE v_now END
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     PERFORM jobs.add_event(

@@ -1,0 +1,358 @@
+"""executions.finished: which executions it has, and which jobs and calls add it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1.fleet_pb2 import DeleteDevicesRequest
+from grpc import StatusCode
+
+from jobs_grpc.db.store import ExecutionUpdate
+from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.support.callers import Device, Operator
+from tests.support.criteria_model import Criterion
+from tests.support.database import Database, request_session
+from tests.support.events import Event, EventLog, stored_events
+from tests.support.failures import expect_failure
+from tests.support.retry_policies import rule
+from tests.support.server import Server
+from tests.support.staged_jobs import create_staged_job
+
+FINISHED = "executions.finished"
+
+
+@pytest.fixture
+async def pump(database: Database, server: Server, operator: Operator) -> Device:
+    """The device "pump"; the tenant also has "valve"."""
+    await database.add_devices(operator.tenant, ["pump", "valve"])
+    return server.device(operator.tenant, "pump")
+
+
+@pytest.fixture
+def log(database: Database, operator: Operator) -> EventLog:
+    """The events of the job "j"."""
+    return EventLog(database, operator)
+
+
+async def create(operator: Operator, log: EventLog, **fields: Any) -> None:
+    """Create the job "j" with execution events, for all devices."""
+    target = {} if "target_device_id" in fields else {"target_all": True}
+    await operator.create(job_id="j", execution_events=True, **(target | fields))
+    await log.new()
+
+
+def execution(device: str, status: str, **fields: Any) -> dict[str, Any]:
+    """An element of `executions`."""
+    return {
+        "device_id": device,
+        "status": status,
+        "failure_code": "",
+        "execution_number": 1,
+        "will_retry": False,
+    } | fields
+
+
+def executions(event: Event) -> list[dict[str, Any]]:
+    """The executions of an event, which has no other fields."""
+    assert event.type == FINISHED
+    assert event.details.keys() == {"executions"}
+    found: list[dict[str, Any]] = event.details["executions"]
+    return found
+
+
+async def report(database: Database, tenant: str, updates: dict[str, str], **jobs: str) -> None:
+    """Report statuses by device as one batch, for the job "j" or that of a device."""
+    async with request_session(database) as (_, store):
+        rows = await store.update_executions(
+            tenant,
+            [
+                ExecutionUpdate(jobs.get(device, "j"), device, status)
+                for device, status in updates.items()
+            ],
+            wait_ms=1000,
+        )
+    assert {row["outcome"] for row in rows} == {"APPLIED"}
+
+
+async def test_job_has_the_choice(operator: Operator, pump: Device) -> None:
+    await operator.create(job_id="with", target_all=True, execution_events=True)
+    await operator.create(job_id="without", target_all=True, execution_events=False)
+    await operator.create(job_id="without", target_all=True)
+    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
+        await operator.create(job_id="with", target_all=True)
+
+    assert (await operator.get("with")).execution_events
+    assert not (await operator.get("without")).execution_events
+    assert {job.job_id: job.execution_events for job in (await operator.list()).jobs} == {
+        "with": True,
+        "without": False,
+    }
+
+
+async def test_report_precedes_the_completion(
+    operator: Operator, pump: Device, log: EventLog
+) -> None:
+    await create(operator, log, target_device_id="pump")
+
+    await pump.start("j")
+    assert await log.new() == []
+    await pump.update("j", "REJECTED", failure_code="E1")
+
+    finished, completed = await log.new()
+    assert executions(finished) == [execution("pump", "REJECTED", failure_code="E1")]
+    assert (finished.user, finished.status) == (None, "IN_PROGRESS")
+    assert finished.counts == completed.counts == {"rejected": 1}
+    assert completed.type == "job.completed"
+
+
+async def test_repeated_and_rejected_reports_add_no_event(
+    operator: Operator, pump: Device, log: EventLog
+) -> None:
+    await create(operator, log)
+    await pump.update("j", "SUCCEEDED")
+    await log.new()
+
+    await pump.update("j", "SUCCEEDED")
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+        await pump.update("j", "FAILED")
+
+    assert await log.new() == []
+
+
+async def test_job_without_execution_events_adds_none(
+    operator: Operator, pump: Device, log: EventLog
+) -> None:
+    await operator.create(job_id="j", target_all=True)
+    await log.new()
+
+    await pump.update("j", "SUCCEEDED")
+    await operator.cancel_execution("j", "valve")
+
+    assert await log.types() == ["job.completed"]
+
+
+async def test_batch_adds_one_event_for_each_job_that_wants_it(
+    database: Database, operator: Operator, pump: Device, log: EventLog
+) -> None:
+    await database.add_devices(operator.tenant, ["third", "fourth"])
+    await create(operator, log)
+    await operator.create(job_id="other", target_all=True, execution_events=True)
+    await operator.create(job_id="silent", target_all=True)
+    other, silent = (EventLog(database, operator, job_id) for job_id in ("other", "silent"))
+    assert await other.types() == await silent.types() == ["job.created"]
+
+    await report(
+        database,
+        operator.tenant,
+        {"valve": "SUCCEEDED", "pump": "FAILED", "third": "REJECTED", "fourth": "FAILED"},
+        third="other",
+        fourth="silent",
+    )
+
+    assert executions(await log.one()) == [
+        execution("valve", "SUCCEEDED"),
+        execution("pump", "FAILED"),
+    ]
+    assert executions(await other.one()) == [execution("third", "REJECTED")]
+    assert await silent.new() == []
+
+
+async def test_event_has_at_most_100_executions(
+    database: Database, operator: Operator, pump: Device, log: EventLog
+) -> None:
+    await database.add_devices(operator.tenant, 248)
+    await create(operator, log)
+    devices = [f"d{n:05}" for n in range(1, 249)]
+
+    await report(database, operator.tenant, dict.fromkeys(devices, "SUCCEEDED"))
+
+    events = await log.new()
+    assert [len(executions(event)) for event in events] == [100, 100, 48]
+    assert [e["device_id"] for event in events for e in executions(event)] == devices
+    assert all(event.counts == {"queued": 2, "succeeded": 248} for event in events)
+
+
+async def test_attempt_that_is_retried_says_so(
+    operator: Operator, pump: Device, log: EventLog
+) -> None:
+    await create(
+        operator, log, retry_policy=pb.RetryPolicy(rules=[rule(max_attempts=2, initial=1)])
+    )
+
+    await pump.update("j", "FAILED", failure_code="E1")
+
+    event = await log.one()
+    assert executions(event) == [execution("pump", "FAILED", failure_code="E1", will_retry=True)]
+    assert event.counts == {"queued": 2}
+
+
+async def test_last_attempt_has_its_number(
+    database: Database, operator: Operator, pump: Device, log: EventLog
+) -> None:
+    await create(operator, log, retry_policy=pb.RetryPolicy(rules=[rule(max_attempts=2)]))
+    await pump.update("j", "FAILED")
+    await operator.retry("j", "FAILED")  # ends the backoff, and counts from 1 again
+    await pump.start("j")
+    await pump.update("j", "FAILED", execution_number=2)
+    await operator.retry("j", "FAILED")
+    await log.new()
+
+    await pump.start("j")
+    await pump.update("j", "SUCCEEDED", execution_number=3)
+
+    assert executions(await log.one()) == [execution("pump", "SUCCEEDED", execution_number=3)]
+
+
+@pytest.mark.parametrize("retried", [False, True])
+async def test_timeout(
+    database: Database, operator: Operator, pump: Device, log: EventLog, retried: bool
+) -> None:
+    policy = pb.RetryPolicy(rules=[rule(max_attempts=2)]) if retried else None
+    await create(
+        operator, log, target_device_id="pump", in_progress_timeout_minutes=5, retry_policy=policy
+    )
+    await pump.start("j")
+    await database.make_overdue(operator.tenant, "j")
+
+    async with Sweeper(database.owner_dsn) as sweeper:
+        await sweeper.run_once()
+
+    finished, *completed = await log.new()
+    assert executions(finished) == [execution("pump", "TIMED_OUT", will_retry=retried)]
+    assert finished.counts == ({"queued": 1} if retried else {"timed_out": 1})
+    assert [event.type for event in completed] == ([] if retried else ["job.completed"])
+
+
+@pytest.mark.parametrize("started", [False, True])
+async def test_cancel_of_an_execution(
+    operator: Operator, pump: Device, log: EventLog, started: bool
+) -> None:
+    """The retry policy does not apply to it."""
+    policy = pb.RetryPolicy(rules=[rule()])
+    await create(operator, log, target_device_id="pump", retry_policy=policy)
+    if started:
+        await pump.start("j")
+
+    await operator.cancel_execution("j", "pump", force=True)
+
+    finished, completed = await log.new()
+    assert executions(finished) == [execution("pump", "REJECTED")]
+    assert finished.user == completed.user == "olivia"
+    assert completed.type == "job.completed"
+
+
+async def test_deleted_devices(
+    database: Database, server: Server, operator: Operator, pump: Device, log: EventLog
+) -> None:
+    await create(operator, log)
+    await operator.create(job_id="silent", target_all=True)
+    silent = EventLog(database, operator, "silent")
+    await silent.new()
+
+    await server.fleet(operator.tenant).stub.DeleteDevices(
+        DeleteDevicesRequest(device_ids=["pump", "valve"]), metadata=operator.metadata
+    )
+
+    finished, completed = await log.new()
+    assert sorted(executions(finished), key=lambda e: e["device_id"]) == [
+        execution("pump", "REJECTED"),
+        execution("valve", "REJECTED"),
+    ]
+    assert finished.user == completed.user == "olivia"
+    assert await silent.types() == ["job.completed"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_end_of_the_job_adds_no_finished_executions(
+    database: Database, operator: Operator, pump: Device, log: EventLog, force: bool
+) -> None:
+    await create(operator, log)
+    await pump.start("j")
+
+    await operator.cancel("j", force=force)
+    async with Sweeper(database.owner_dsn) as sweeper:
+        await sweeper.run_once()
+    assert await log.types() == ["job.canceled"]
+
+    if not force:
+        await pump.update("j", "SUCCEEDED")
+        assert executions(await log.one()) == [execution("pump", "SUCCEEDED")]
+
+
+async def test_expiry_adds_no_finished_executions(
+    database: Database, operator: Operator, pump: Device, log: EventLog
+) -> None:
+    await create(operator, log)
+    await pump.start("j")
+    await database.expire(operator.tenant, "j")
+
+    await pump.update("j", "SUCCEEDED")
+
+    expired, finished, completed = await log.new()
+    assert (expired.type, expired.status) == ("job.expired", "IN_PROGRESS")
+    assert expired.counts == {"in_progress": 1, "timed_out": 1}
+    assert executions(finished) == [execution("pump", "SUCCEEDED")]
+    assert completed.type == "job.completed"
+    assert completed.counts == {"succeeded": 1, "timed_out": 1}
+    assert expired.time < finished.time == completed.time
+
+
+async def test_finished_executions_precede_what_the_rules_do(
+    database: Database, server: Server, operator: Operator, pump: Device, log: EventLog
+) -> None:
+    staged = await create_staged_job(
+        database,
+        server,
+        operator,
+        {"device_count": 1},
+        {"remainder": True},
+        execution_events=True,
+        failure_criteria=[Criterion(count=1, statuses=("REJECTED",)).message],
+    )
+    await log.new()
+
+    await staged.finish(0, "FAILED")
+    assert await log.types() == [FINISHED, "job.stage_opened"]
+    await operator.retry("j", "FAILED")
+    await log.new()
+    await staged.finish(0, "REJECTED")
+
+    assert await log.types() == [FINISHED, "job.tripped", "job.paused"]
+
+
+async def test_starts_of_the_same_batch_follow_the_reports(
+    database: Database, server: Server, operator: Operator, pump: Device, log: EventLog
+) -> None:
+    """The event has the counts between the two."""
+    staged = await create_staged_job(
+        database, server, operator, {"device_count": 1}, {"remainder": True}, execution_events=True
+    )
+    await log.new()
+    first, second = (staged.device(n).name for n in (0, 1))
+
+    await report(database, operator.tenant, {first: "SUCCEEDED", second: "IN_PROGRESS"})
+
+    events = (await stored_events(database, operator.tenant))[1:]
+    assert [event.type for event in events] == [FINISHED, "job.stage_opened"]
+    assert events[0].counts == {"held": 1, "succeeded": 1}
+    assert events[1].counts == {"queued": 1, "succeeded": 1}
+    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(
+        in_progress=1, succeeded=1
+    )
+
+
+async def test_concurrent_batches_of_a_job_add_events_of_their_own(
+    database: Database, operator: Operator, pump: Device, log: EventLog
+) -> None:
+    await database.add_devices(operator.tenant, 20)
+    await create(operator, log)
+    devices = [f"d{n:05}" for n in range(1, 21)]
+
+    await asyncio.gather(
+        *(report(database, operator.tenant, {device: "SUCCEEDED"}) for device in devices)
+    )
+
+    events = await log.new()
+    assert sorted(executions(event)[0]["device_id"] for event in events) == devices
+    assert [event.counts["succeeded"] for event in events] == list(range(1, 21))
