@@ -117,10 +117,10 @@ async def test_repeated_pause_resume_and_approval_add_no_event(
     stages = ({"device_count": 1} | APPROVAL, REMAINDER)
     await staged(database, server, operator, *stages)
     approver = server.operator(operator.tenant, "anna")
-    for call in (lambda: operator.pause("j"), lambda: operator.resume("j")):
-        await call()
+    for call in (operator.pause, operator.resume):
+        await call("j")
         await log.new()
-        await call()
+        await call("j")
         assert await log.new() == []
     await approver.approve("j", 0)
     await log.new()

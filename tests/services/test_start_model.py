@@ -204,7 +204,7 @@ class _Run:
 
     async def _approve(self, stage: int) -> None:
         await self._run_both(
-            lambda: self._model.approve(self._job_id, stage),
+            lambda: self._model.approve(self._job_id, stage, "anna"),
             "approve_stage($1, $2, $3, 'anna', '')",
             stage,
         )

@@ -28,8 +28,9 @@ from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import all_pending
 from tests.support.criteria_model import Criterion, Trip
 from tests.support.database import Database
+from tests.support.events import stored_events
 from tests.support.failures import Failure
-from tests.support.model import PENDING, RETRYABLE, Job, Model, OperationRejected
+from tests.support.model import PENDING, RETRYABLE, Event, Job, Model, OperationRejected
 from tests.support.rollout_model import Rollout, Stage
 from tests.support.scale import examples
 from tests.support.server import Server, running_server
@@ -103,7 +104,7 @@ class _Machine(RuleBasedStateMachine):
         self._server = server
         self._operator = server.operator(uuid.uuid4().hex, "olivia")
         self._approver = server.operator(self._operator.tenant, "anna")
-        self._model = Model()
+        self._model = Model("olivia")
         self._terminal_statuses: dict[tuple[str, str, int], str] = {}
         self._await(database.add_devices(self._operator.tenant, DEVICES))
 
@@ -140,6 +141,7 @@ class _Machine(RuleBasedStateMachine):
         max_in_progress=st.sampled_from([None, None, 1]),
         priority=st.sampled_from(["LOW", "NORMAL", "HIGH"]),
         start_in=st.sampled_from([None, None, 0, 1, 3]),
+        execution_events=st.booleans(),
     )
     def create(
         self,
@@ -150,6 +152,7 @@ class _Machine(RuleBasedStateMachine):
         max_in_progress: int | None,
         priority: str,
         start_in: int | None,
+        execution_events: bool,
     ) -> str:
         job_id = f"j{len(self._model.jobs)}"
         target = {"target_device_id": device} if device else {"target_all": True}
@@ -168,6 +171,7 @@ class _Machine(RuleBasedStateMachine):
                 failure_criteria=[c.message for c in criteria],
                 priority=pb.Job.Priority.Value(priority),
                 start_at=None if start_in is None else self._time_in(start_in),
+                execution_events=execution_events,
                 **target,
             )
         )
@@ -179,6 +183,7 @@ class _Machine(RuleBasedStateMachine):
             max_in_progress,
             start_in=start_in or 0,
             priority=priority,
+            execution_events=execution_events,
         )
         return job_id
 
@@ -238,7 +243,8 @@ class _Machine(RuleBasedStateMachine):
     @rule(job_id=jobs, stage=st.integers(0, 2))
     def approve(self, job_id: str, stage: int) -> None:
         self._run_both(
-            lambda: self._model.approve(job_id, stage), self._approver.approve(job_id, stage)
+            lambda: self._model.approve(job_id, stage, "anna"),
+            self._approver.approve(job_id, stage),
         )
 
     @rule(job_id=jobs, criteria=st.lists(st.sampled_from(CRITERIA), max_size=3))
@@ -381,6 +387,7 @@ class _Machine(RuleBasedStateMachine):
             self._check_stages(job, expected)
             self._check_counts(job)
             self._check_failures(job_id)
+            self._check_events(job_id, expected)
             self._check_terminal_statuses(job_id, actual)
 
     def _check_counts(self, job: pb.Job) -> None:
@@ -428,6 +435,16 @@ class _Machine(RuleBasedStateMachine):
             assert {status: getattr(stage.execution_counts, status) for status in COUNTS} == {
                 status: statuses.count(status) for status in COUNTS
             }
+
+    def _check_events(self, job_id: str, expected: Job) -> None:
+        """The events of an expiry can be missing at the end: time alone adds none."""
+        actual = self._await(stored_events(self._database, self._operator.tenant, job_id))
+        missing = expected.events[len(actual) :]
+        assert {event.type for event in missing} <= {"job.expired", "job.completed"}
+        for event, prediction in zip(actual, expected.events, strict=False):
+            details = {name: event.details[name] for name in event.details.keys() - {"reason"}}
+            counts = event.counts if prediction.counts is not None else None
+            assert prediction == Event(event.type, event.status, counts, event.user, details)
 
     def _check_failures(self, job_id: str) -> None:
         summary = self._await(self._operator.failures(job_id))

@@ -6,7 +6,7 @@ once. Its time passes only by `Model.wait`.
 
 import copy
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -23,6 +23,18 @@ class OperationRejected(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+@dataclass
+class Event:
+    """An event of a job. `user` and `details` are those of the service, without reasons."""
+
+    type: str
+    status: str
+    counts: Mapping[str, int] | None
+    """None: another event of the same change follows, and only that one is compared."""
+    user: str | None
+    details: Mapping[str, object]
 
 
 @dataclass
@@ -65,6 +77,10 @@ class Job:
     """Whether the start time has passed while the job was not paused."""
     expires_in: int | Fraction | None = None
     """Minutes until the job expires; None: never, or by `Model.expire`."""
+    execution_events: bool = False
+    awaiting_approval: bool = False
+    """The event has been added. An approval, an open stage and an end of the job reset it."""
+    events: list[Event] = field(default_factory=list)
 
     @property
     def paused(self) -> bool:
@@ -125,18 +141,42 @@ class Job:
         """Count the executions with a status."""
         return sum(execution.status == status for execution in self.executions.values())
 
+    def add_event(self, event_type: str, user: str | None = None, **details: object) -> None:
+        """Add an event."""
+        counts = Counter(self.visible_execution_status(d).lower() for d in self.executions)
+        self.events.append(Event(event_type, self.visible_status, dict(counts), user, details))
+
+    def add_finished(self, device: str, status: str, user: str | None = None) -> None:
+        """Add the event of an execution that has finished."""
+        if self.execution_events:
+            execution = {
+                "device_id": device,
+                "status": status,
+                "failure_code": self.executions[device].failure_code or "",
+                "execution_number": self.executions[device].attempt,
+                "will_retry": False,
+            }
+            self.add_event("executions.finished", user, executions=[execution])
+
     def end(self, before: str, after: str, cause: str) -> None:
         """End all executions with one status."""
         for execution in self.executions.values():
             if execution.status == before:
                 execution.status, execution.end_cause = after, cause
 
-    def cancel(self, force: bool) -> None:
+    def pause(self, cause: str, user: str | None = None) -> None:
+        """Pause the job."""
+        self.pause_cause = cause
+        self.add_event("job.paused", user, cause=cause)
+
+    def cancel(self, force: bool, cause: str, user: str | None = None) -> None:
         """Cancel the job."""
         self.end("QUEUED", "REJECTED", "JOB_CANCELED")
         if force:
             self.end("IN_PROGRESS", "REJECTED", "JOB_CANCELED")
         self.status = "CANCELED"
+        self.awaiting_approval = False
+        self.add_event("job.canceled", user, cause=cause)
 
     def start_if_due(self) -> None:
         """Start if the start time has passed. The job is not paused."""
@@ -144,35 +184,62 @@ class Job:
         if self.rollout is not None:
             self.rollout.has_started = self.has_started
 
-    def resume(self, now: int) -> None:
+    def resume(self, now: int, user: str) -> None:
         """End the pause. The criteria count what finishes after `now`."""
         self.pause_cause = None
         self.start_if_due()
         self.criteria = [(criterion, now) for criterion, _ in self.criteria]
         if self.rollout is not None:
             self.rollout.accept_failed_gate(self._statuses())
+        self.add_event("job.resumed", user)
         self.apply_rules()
 
     def _statuses(self) -> dict[str, str]:
         return {device: execution.status for device, execution in self.executions.items()}
 
-    def complete_if_finished(self) -> None:
-        """Complete the job if no execution is pending."""
-        if self.active and not self.count("QUEUED") + self.count("IN_PROGRESS"):
-            self.status = "COMPLETED"
+    def expire(self) -> None:
+        """Expire."""
+        was_active = self.active
+        self.expired = True
+        self.end("QUEUED", "TIMED_OUT", "JOB_EXPIRED")
+        if was_active:
+            self.awaiting_approval = False
+            if not self.count("IN_PROGRESS"):
+                self.status = "COMPLETED"
+            self.add_event("job.expired")
+            if not self.active:
+                self.add_event("job.completed")
 
-    def apply_rules(self, finished: Collection[str] | None = ()) -> None:
+    def apply_rules(self, finished: Collection[str] | None = (), user: str | None = None) -> None:
         """Complete the job, or apply its failure criteria and the gates of its stages.
 
-        `finished` are the devices that have just ended; None: the criteria have changed.
+        `finished` are the devices that have just ended; None: the criteria have changed. `user` has
+        finished executions.
         """
-        self.complete_if_finished()
+        if self.active and not self.count("QUEUED") + self.count("IN_PROGRESS"):
+            self.status = "COMPLETED"
+            self.awaiting_approval = False
+            self.add_event("job.completed", user)
         if not self.active or self.paused:
             return
         if self._apply_criteria(finished) or self.rollout is None or self.expired:
             return
-        if not self.rollout.open_stages(self._statuses()):
-            self.pause_cause = "GATE_NOT_MET"
+        self._apply_gates(self.rollout)
+
+    def _apply_gates(self, rollout: Rollout) -> None:
+        before = rollout.open_stage
+        can_be_met = rollout.open_stages(self._statuses())
+        for stage in range(before + 1, rollout.open_stage + 1):
+            self.awaiting_approval = False
+            self.add_event("job.stage_opened", stage=stage, cause="GATE")
+            if stage < rollout.open_stage:
+                self.events[-1].counts = None
+        if not can_be_met:
+            self.pause("GATE_NOT_MET")
+        elif rollout.awaiting_approval != self.awaiting_approval:
+            self.awaiting_approval = rollout.awaiting_approval
+            if self.awaiting_approval:
+                self.add_event("job.awaiting_approval", stage=rollout.open_stage)
 
     def _apply_criteria(self, finished: Collection[str] | None) -> bool:
         """Pause or cancel the job if a criterion trips; return whether one has."""
@@ -190,11 +257,15 @@ class Job:
         if trip is None:
             return False
         self.trip = trip
+        if trip.stage is None:
+            self.add_event("job.tripped")
+        else:
+            self.add_event("job.tripped", stage=trip.stage)
         action = self.criteria[trip.criterion][0].action
         if action == "PAUSE":
-            self.pause_cause = "FAILURE_CRITERION"
+            self.pause("FAILURE_CRITERION")
         else:
-            self.cancel(force=action == "FORCE_CANCEL")
+            self.cancel(action == "FORCE_CANCEL", "FAILURE_CRITERION")
         return True
 
 
@@ -202,6 +273,8 @@ class Job:
 class Model:
     """All jobs of a tenant."""
 
+    user: str = ""
+    """Who makes the calls of operators, except ApproveStage."""
     jobs: dict[str, Job] = field(default_factory=dict)
     _clock: int = 0
 
@@ -215,6 +288,7 @@ class Model:
         start_in: int | Fraction = 0,
         expires_in: int | Fraction | None = None,
         priority: str = "NORMAL",
+        execution_events: bool = False,
     ) -> None:
         """CreateJob. The job expires `expires_in` minutes after its start."""
         self._clock += 1
@@ -226,19 +300,21 @@ class Model:
             start_in=start_in,
             expires_in=None if expires_in is None else start_in + expires_in,
             priority=priority,
+            execution_events=execution_events,
         )
         self.jobs[job_id].start_if_due()
+        self.jobs[job_id].add_event("job.created", self.user)
         self.jobs[job_id].apply_rules()
 
     def wait(self, minutes: int | Fraction = 1) -> None:
         """Time passes. Rates and gates stand still before the start and during a pause."""
-        for job_id, job in self.jobs.items():
+        for job in self.jobs.values():
             since_start = max(minutes - job.start_in, 0)
             job.start_in = max(job.start_in - minutes, 0)
             if job.expires_in is not None:
                 job.expires_in -= minutes
                 if job.expires_in <= 0 and not job.expired:
-                    self.expire(job_id)
+                    job.expire()
             if not job.paused:
                 job.start_if_due()
                 if job.rollout is not None:
@@ -250,14 +326,15 @@ class Model:
         job = self.jobs[job_id]
         if not job.active:
             raise OperationRejected("JOB_NOT_CANCELABLE")
-        job.cancel(force)
+        job.cancel(force, "OPERATOR", self.user)
 
     def pause(self, job_id: str) -> None:
         """PauseJob."""
         job = self.jobs[job_id]
         if not job.active:
             raise OperationRejected("JOB_NOT_PAUSABLE")
-        job.pause_cause = job.pause_cause or "OPERATOR"
+        if not job.paused:
+            job.pause("OPERATOR", self.user)
 
     def resume(self, job_id: str) -> None:
         """ResumeJob."""
@@ -268,7 +345,7 @@ class Model:
             return
         self._clock += 1
         job = copy.deepcopy(before)
-        job.resume(self._clock)
+        job.resume(self._clock, self.user)
         if job.pause_cause == "GATE_NOT_MET":
             raise OperationRejected("GATE_NOT_MET")
         self.jobs[job_id] = job
@@ -281,9 +358,12 @@ class Model:
         if job.rollout.needs_approval:
             raise OperationRejected("APPROVAL_REQUIRED")
         job.rollout.open_next()
+        job.awaiting_approval = False
+        stage = job.rollout.open_stage
+        job.add_event("job.stage_opened", self.user, stage=stage, cause="OPERATOR")
         job.apply_rules()
 
-    def approve(self, job_id: str, stage: int) -> None:
+    def approve(self, job_id: str, stage: int, user: str) -> None:
         """ApproveStage, by another user than the creator."""
         job = self.jobs[job_id]
         stages = job.rollout.stages if job.rollout else []
@@ -295,6 +375,8 @@ class Model:
         if not job.active or stage != job.rollout.open_stage:
             raise OperationRejected("STAGE_NOT_APPROVABLE")
         stages[stage].approved = True
+        job.awaiting_approval = False
+        job.add_event("job.approved", user, stage=stage)
         job.apply_rules()
 
     def update_criteria(self, job_id: str, criteria: list[Criterion]) -> None:
@@ -304,6 +386,7 @@ class Model:
         updated = CriteriaModel({}, job.criteria, self._clock)
         updated.replace(criteria)
         job.criteria = updated.criteria
+        self._add_updated(job, "failure_criteria")
         job.apply_rules(finished=None)
 
     def update_max_in_progress(self, job_id: str, max_in_progress: int | None) -> None:
@@ -312,6 +395,7 @@ class Model:
         if job.rollout is None:
             raise OperationRejected("INVALID_FIELD")
         job.max_in_progress = max_in_progress
+        self._add_updated(job, "rollout.max_in_progress")
 
     def update_rate(self, job_id: str, rate: int | None) -> None:
         """UpdateJob with rollout.stages: another rate of the stages that have not passed."""
@@ -319,6 +403,7 @@ class Model:
         if job.rollout is None:
             raise OperationRejected("INVALID_FIELD")
         job.rollout.change_rate(rate)
+        self._add_updated(job, "rollout.stages")
         job.apply_rules()
         self._replace_if_expiry_fits(job_id, job)
 
@@ -332,6 +417,7 @@ class Model:
         job.start_in = minutes
         if not job.paused:
             job.start_if_due()
+        self._add_updated(job, "start_at")
         job.apply_rules()
         self._replace_if_expiry_fits(job_id, job)
 
@@ -359,6 +445,7 @@ class Model:
         if job.expired:
             raise OperationRejected("JOB_NOT_UPDATABLE")
         job.expires_in = minutes
+        self._add_updated(job, "expires_at")
         job.apply_rules()
         self._replace_if_expiry_fits(job_id, job)
 
@@ -368,6 +455,9 @@ class Model:
             raise OperationRejected("JOB_NOT_UPDATABLE")
         return job
 
+    def _add_updated(self, job: Job, name: str) -> None:
+        job.add_event("job.updated", self.user, fields=[name])
+
     def failures(self, job_id: str) -> dict[tuple[str, str], int]:
         """GetFailureSummary: the number of failures by status and failure_code."""
         failed = [e for e in self.jobs[job_id].executions.values() if e.failure_code is not None]
@@ -375,15 +465,13 @@ class Model:
 
     def expire(self, job_id: str) -> None:
         """Expire a job."""
-        job = self.jobs[job_id]
-        job.expired = True
-        job.end("QUEUED", "TIMED_OUT", "JOB_EXPIRED")
-        job.complete_if_finished()
+        self.jobs[job_id].expire()
 
     def time_out(self, job_id: str, device: str) -> None:
         """Time out an execution that is IN_PROGRESS."""
         job, execution = self._find(job_id, device)
         self._finish(execution, "TIMED_OUT", "", "TIMEOUT")
+        job.add_finished(device, "TIMED_OUT")
         job.apply_rules([device])
 
     def cancel_execution(self, job_id: str, device: str, force: bool) -> None:
@@ -394,7 +482,8 @@ class Model:
         if execution.status == "IN_PROGRESS" and not force:
             raise OperationRejected("EXECUTION_IN_PROGRESS")
         execution.status, execution.end_cause = "REJECTED", "EXECUTION_CANCELED"
-        job.apply_rules()
+        job.add_finished(device, "REJECTED", self.user)
+        job.apply_rules(user=self.user)
 
     def retry(
         self, job_id: str, statuses: set[str], codes: set[str], devices: set[str], renew: bool
@@ -422,6 +511,7 @@ class Model:
             job.expired = False
             if renew:
                 job.expires_in = None
+            job.add_event("job.retried", self.user, count=len(retried))
             job.apply_rules()
         return len(retried)
 
@@ -476,6 +566,7 @@ class Model:
         failure_code = code if status in ("FAILED", "REJECTED") else None
         self._finish(execution, status, failure_code, "DEVICE")
         execution.reported = True
+        job.add_finished(device, status)
         job.apply_rules([device])
 
     def _finish(
