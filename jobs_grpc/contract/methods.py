@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fleet.jobs.v1 import device_jobs_pb2, fleet_pb2, jobs_pb2, options_pb2
+from fleet.jobs.v1 import device_jobs_pb2, events_pb2, fleet_pb2, jobs_pb2, options_pb2
 from fleet.jobs.v1.options_pb2 import MethodRules
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
@@ -31,7 +31,10 @@ class Method:
 
 SERVICES = tuple(
     service
-    for file in (jobs_pb2.DESCRIPTOR, fleet_pb2.DESCRIPTOR, device_jobs_pb2.DESCRIPTOR)
+    for file in (
+        *(jobs_pb2.DESCRIPTOR, fleet_pb2.DESCRIPTOR, events_pb2.DESCRIPTOR),
+        device_jobs_pb2.DESCRIPTOR,
+    )
     for service in file.services_by_name.values()
 )
 """The services of the contract."""

@@ -23,7 +23,11 @@ _CHARACTERS = {
     r"[^\x00]": " without U+0000",
     r"[^\x00-\x1f\x7f-\x9f]": " without control characters",
     "[A-Za-z0-9._:-]": " of A-Z a-z 0-9 . _ : -",
+    "[A-Za-z0-9_-]": " of A-Z a-z 0-9 _ -",
 }
+
+# Other patterns, and what they describe.
+_FORMS = {r"^[a-z]{1,20}\.[a-z_]{1,30}$": "must be a type of events, such as job.created"}
 
 
 def compile_rules(field: FieldDescriptor, rules: validate.FieldRules) -> Rule | None:
@@ -65,6 +69,8 @@ def _text(field: FieldDescriptor, rules: validate.FieldRules) -> Rule:
     if options.max_len and not (options.min_len or options.pattern):
         any_text = f"must be at most {options.max_len} characters"
         return lambda value, high=options.max_len: len(value) <= high, lambda _: any_text
+    if form := _FORMS.get(options.pattern):
+        return re.compile(options.pattern.replace("$", r"\Z")).match, lambda _: form
     match = _PATTERN.fullmatch(options.pattern)
     if match is None or match[1] not in _CHARACTERS or not (match[3] or options.max_len):
         raise NotImplementedError(f"{field.full_name}: this pattern is not supported")
@@ -77,9 +83,10 @@ def _text(field: FieldDescriptor, rules: validate.FieldRules) -> Rule:
 
 
 def _number(_: FieldDescriptor, rules: validate.FieldRules) -> Rule:
-    low, high, text = rules.int32.gte, 2**31 - 1, f"must be {rules.int32.gte} or more"
-    if rules.int32.HasField("lte"):
-        high = rules.int32.lte
+    limits = rules.int64 if rules.HasField("int64") else rules.int32
+    low, high, text = limits.gte, 2**63 - 1, f"must be {limits.gte} or more"
+    if limits.HasField("lte"):
+        high = limits.lte
         text = f"must be from {low} to {high}"
     return range(low, high + 1).__contains__, lambda _: text
 
@@ -112,6 +119,7 @@ _Compile: TypeAlias = Callable[[FieldDescriptor, validate.FieldRules], Rule]
 _KINDS: dict[str, tuple[Sequence[str], _Compile]] = {
     "string": (("min_len", "max_len", "pattern"), _text),
     "int32": (("gte", "lte"), _number),
+    "int64": (("gte", "lte"), _number),
     "enum": (("in", "not_in", "defined_only"), _choice),
     "duration": (("gte", "lte"), _duration),
     "field_mask": (("in",), _mask),
