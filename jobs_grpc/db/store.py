@@ -367,6 +367,37 @@ class Store:
         device_id: str | None = (await self._read("remove_stale_devices", locals()))[0][0]
         return device_id
 
+    async def list_events(
+        self,
+        tenant_id: str,
+        *,
+        after_position: int | None,
+        from_position: int | None = None,
+        types: list[str] | None = None,
+        job_id: str | None = None,
+        limit: int,
+    ) -> Sequence[Row]:
+        """See list_events.sql."""
+        return await self._read("list_events", locals())
+
+    async def list_job_events(
+        self,
+        tenant_id: str,
+        *,
+        job_id: str,
+        newest_first: bool,
+        last_position: int | None,
+        limit: int,
+    ) -> Sequence[Row]:
+        """See list_job_events.sql."""
+        return await self._read("list_job_events", locals())
+
+    async def changed_event_heads(
+        self, tenant_ids: list[str], *, positions: list[int | None]
+    ) -> list[tuple[int, int]]:
+        """See changed_event_heads.sql; the first number of each pair starts at 0."""
+        return await self._changed_fingerprints("changed_event_heads", locals())
+
     async def _changed_fingerprints(
         self, function: str, parameters: dict[str, Any]
     ) -> list[tuple[int, int]]:

@@ -183,7 +183,7 @@ async def running(
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, methods)
         fleet = FleetService(store, conversion_slots, evaluations, config.limits.max_targets)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(fleet, methods)
-        events = EventService(store)
+        events = EventService(store, conversion_slots)
         events_pb2_grpc.add_EventServiceServicer_to_server(events, methods)
         device_jobs = DeviceJobService(
             store,

@@ -1,13 +1,83 @@
 """Implements EventService: each method validates, calls the store and converts the result."""
 
+from collections.abc import Sequence
+
+from fleet.jobs.v1 import events_pb2 as pb
 from fleet.jobs.v1 import events_pb2_grpc
 
-from jobs_grpc.db.store import Store
+from jobs_grpc.auth.principal import current_principal
+from jobs_grpc.contract.methods import page_size
+from jobs_grpc.db.store import Row, Store
+from jobs_grpc.limits.fair_slots import FairSlots
+from jobs_grpc.services import validation
+from jobs_grpc.services.event_conversions import event_fields
+from jobs_grpc.services.event_start import start_of
+from jobs_grpc.services.page_tokens import (
+    check_history,
+    page_token,
+    parse_position,
+    parse_token,
+)
+from jobs_grpc.services.response_pages import fill_page
 from jobs_grpc.services.webhooks import Webhooks
 
 
 class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
-    """The events of a tenant's jobs, documented in events.proto; Webhooks has the other half."""
+    """The events of a tenant's jobs, documented in events.proto; Webhooks has the other half.
 
-    def __init__(self, store: Store) -> None:
+    Large pages are converted in `slots`, so that other calls run in between.
+    """
+
+    def __init__(self, store: Store, slots: FairSlots) -> None:
         self._store = store
+        self._slots = slots
+
+    async def ListJobEvents(
+        self, request: pb.ListJobEventsRequest, context: object
+    ) -> pb.ListJobEventsResponse:
+        limit = page_size(request)
+        validation.require_valid(request)
+        token_start, last_position = parse_token(request, parse_position, parse_position)
+        *rows, end = await self._store.list_job_events(
+            current_principal().tenant_id,
+            job_id=request.job_id,
+            newest_first=request.newest_first,
+            last_position=last_position,
+            limit=limit + 1,
+        )
+        start = end["position"]
+        check_history(token_start, start)
+        response = pb.ListJobEventsResponse()
+        if await self._fill(response.events, rows, limit):
+            response.next_page_token = page_token(request, start, response.events[-1].position)
+        return response
+
+    async def ListEvents(
+        self, request: pb.ListEventsRequest, context: object
+    ) -> pb.ListEventsResponse:
+        limit = page_size(request)
+        validation.require_valid(request)
+        start = start_of(request)
+        *rows, end = await self._store.list_events(
+            current_principal().tenant_id,
+            after_position=start.after_position or 0,
+            from_position=start.from_position,
+            types=list(request.types) or None,
+            job_id=request.job_id or None,
+            limit=limit + 1,
+        )
+        response = pb.ListEventsResponse(position=end["position"], has_more=end["has_more"])
+        if await self._fill(response.events, rows, limit):
+            response.position = response.events[-1].position
+            response.has_more = True
+        return response
+
+    async def _fill(self, events: Sequence[pb.Event], rows: Sequence[Row], limit: int) -> bool:
+        """Add events to a page; return whether some are left over."""
+        # The database returns no status of the events for which a page has no room.
+        fitting = [row for row in rows if row["status"] is not None]
+        is_full = await fill_page(events, map(event_fields, fitting), limit, self._pause)
+        return is_full or len(fitting) < len(rows)
+
+    async def _pause(self) -> None:
+        await self._slots.pause(current_principal().tenant_id)

@@ -3,7 +3,7 @@
 A page token is URL-safe base64 of a JSON list: a digest of the request's filters, and then the
 sort key of the last item on the page. A token of pending executions also names the device, which
 is not a field of the request. A token of a page of one job also has the time at which the job was
-created, because another job may get its job_id after it is deleted.
+created, or the position of this event, because another job may get its job_id after it is deleted.
 """
 
 import base64
@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.device_jobs_pb2 import ListPendingExecutionsRequest
+from fleet.jobs.v1.events_pb2 import ListJobEventsRequest
 from fleet.jobs.v1.fleet_pb2 import ListDevicesRequest, ListGroupsRequest
 from google.protobuf.message import Message
 
@@ -28,12 +29,15 @@ PagedRequest: TypeAlias = (
     | ListPendingExecutionsRequest
     | ListDevicesRequest
     | ListGroupsRequest
+    | ListJobEventsRequest
 )
 
 # About 2,283 years before and after 2000, well within the range of PostgreSQL's timestamps.
 _MAX_PG_MICROS = 2**56
 
 _MAX_INT32 = 2**31 - 1
+
+_MAX_POSITION = 2**53 - 1
 
 _INVALID = "page_token is invalid; omit it to start from the first page"
 _OTHER_REQUEST = (
@@ -77,6 +81,21 @@ def parse_micros(text: str) -> PgMicros:
 def parse_int32(text: str) -> int:
     """Parse a number of a token. Raises ValueError."""
     return _parse_int(text, _MAX_INT32)
+
+
+def parse_position(text: str) -> int:
+    """Parse a position of a token. Raises ValueError."""
+    return _parse_int(text, _MAX_POSITION)
+
+
+def check_history(token_start: int | None, start: int) -> None:
+    """Raise InvalidPageToken if the token (None: there is none) belongs to an earlier job.
+
+    The numbers are where the histories begin. That of the same job begins earlier, at 0, after its
+    first event was purged.
+    """
+    if token_start is not None and start > token_start:
+        raise InvalidPageToken(_OTHER_JOB)
 
 
 def check_job(token_created_at: PgMicros | None, job_created_at: PgMicros) -> None:

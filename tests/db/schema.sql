@@ -352,6 +352,18 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
          OFFSET 0) derived)
   WHERE (j.deleted_at IS NULL);
 
+CREATE TABLE jobs.events (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    "position" bigint NOT NULL,
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    type text NOT NULL COLLATE pg_catalog."C",
+    occurred_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    counts integer[] NOT NULL,
+    user_id text,
+    details jsonb
+);
+
 CREATE VIEW jobs.execution_page WITH (security_invoker='true') AS
  SELECT NULL::text[] AS device_ids,
     NULL::text[] AS statuses,
@@ -471,18 +483,6 @@ CREATE TABLE jobs.event_queue (
     details jsonb
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='1000');
-
-CREATE TABLE jobs.events (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    "position" bigint NOT NULL,
-    job_id text NOT NULL COLLATE pg_catalog."C",
-    type text NOT NULL COLLATE pg_catalog."C",
-    occurred_at timestamp with time zone NOT NULL,
-    status text NOT NULL,
-    counts integer[] NOT NULL,
-    user_id text,
-    details jsonb
-);
 
 CREATE TABLE jobs.execution_attempts (
     tenant_id text NOT NULL COLLATE pg_catalog."C",

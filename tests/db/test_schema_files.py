@@ -77,7 +77,7 @@ def test_file_raises_only_errors_of_raise_error(name: str) -> None:
 def test_each_sqlstate_becomes_its_exception() -> None:
     """With only the facts that the SQL of each error sends."""
     args = {"tenant_id": "t", "job_id": "j", "device_id": "d", "max_targets": 1}
-    args |= {"max_active_jobs": 1}
+    args |= {"max_active_jobs": 1, "webhook_id": "w"}
     stages = {"status": "CANCELED", "open_stage": 0}
     facts: dict[str, dict[str, object]] = {
         "JB002": {"group_id": "g"},
@@ -98,6 +98,8 @@ def test_each_sqlstate_becomes_its_exception() -> None:
             "stage_count": 0,
             "is_scheduled": False,
         },
+        "JB039": {"position": 1, "oldest_position": 2},
+        "JB040": {"position": 2, "last_position": 1},
     }
 
     assert sorted(BY_SQLSTATE) == [f"JB{number:03}" for number in range(1, len(BY_SQLSTATE) + 1)]

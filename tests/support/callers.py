@@ -1,11 +1,12 @@
-"""Callers of the two services: a method for each unary RPC, and functions that read all pages."""
+"""Callers of the services: a method for each unary RPC, and functions that read all pages."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
-from fleet.jobs.v1 import device_jobs_pb2_grpc, fleet_pb2_grpc, jobs_pb2_grpc
+from fleet.jobs.v1 import device_jobs_pb2_grpc, events_pb2_grpc, fleet_pb2_grpc, jobs_pb2_grpc
+from fleet.jobs.v1 import events_pb2 as events_pb
 from fleet.jobs.v1 import fleet_pb2 as fleet_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -61,6 +62,50 @@ class Fleet:
         """List groups."""
         request = fleet_pb.ListGroupsRequest(**fields)
         return await self.stub.ListGroups(request, metadata=self.metadata, timeout=TIMEOUT)
+
+
+@dataclass(frozen=True)
+class Events:
+    """A caller of EventService in one tenant. Keyword arguments are request fields."""
+
+    stub: "events_pb2_grpc.EventServiceAsyncStub"
+    tenant: str
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Metadata of every call."""
+        return (("x-tenant-id", self.tenant),)
+
+    async def list(self, **fields: Any) -> events_pb.ListEventsResponse:
+        """List a page of events."""
+        request = events_pb.ListEventsRequest(**fields)
+        return await self.stub.ListEvents(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def list_all(self, **fields: Any) -> Sequence[events_pb.Event]:
+        """List the events of all pages, from the oldest or from a start."""
+        page = await self.list(**fields)
+        events = list(page.events)
+        fields.pop("from_time", None)
+        while page.has_more:
+            page = await self.list(**fields | {"after_position": page.position})
+            events += page.events
+        return events
+
+    async def history(self, job_id: str, **fields: Any) -> events_pb.ListJobEventsResponse:
+        """List a page of the events of a job."""
+        request = events_pb.ListJobEventsRequest(job_id=job_id, **fields)
+        return await self.stub.ListJobEvents(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def watch(self, **fields: Any) -> AsyncGenerator[events_pb.WatchEventsResponse, None]:
+        """Open a stream of events and iterate over its responses."""
+        request = events_pb.WatchEventsRequest(**fields)
+        stub: Any = self.stub
+        call = stub.WatchEvents(request, metadata=self.metadata, timeout=TIMEOUT)
+        try:
+            async for response in call:
+                yield response
+        finally:
+            call.cancel()
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import grpc
-from fleet.jobs.v1 import device_jobs_pb2_grpc, fleet_pb2_grpc, jobs_pb2_grpc
+from fleet.jobs.v1 import device_jobs_pb2_grpc, events_pb2_grpc, fleet_pb2_grpc, jobs_pb2_grpc
 
 from jobs_grpc.config import Config
 from jobs_grpc.server import app
-from tests.support.callers import Device, Fleet, Operator
+from tests.support.callers import Device, Events, Fleet, Operator
 from tests.support.failures import Failure
 from tests.support.health import wait_until_healthy
 from tests.support.waiting import TIMEOUT, wait_until
@@ -36,6 +36,10 @@ class Server:
     def fleet(self, tenant: str) -> Fleet:
         """Return a caller of FleetService in a tenant."""
         return Fleet(fleet_pb2_grpc.FleetServiceStub(self.channel), tenant)
+
+    def events(self, tenant: str) -> Events:
+        """Return a caller of EventService in a tenant."""
+        return Events(events_pb2_grpc.EventServiceStub(self.channel), tenant)
 
     def caller(self, *metadata: tuple[str, str]) -> Operator:
         """Return a caller that sends exactly this metadata."""

@@ -1,6 +1,7 @@
 -- Removes rows of a deleted job: those of the next p_limit executions after p_after_device_id ('':
--- from the start) and of their attempts and, when no execution is left, those of the job. Returns
--- the device_id to continue after; NULL: nothing is left. For p_wait_ms see lock_job_with_timeout.
+-- from the start) and of their attempts and, when no execution is left, p_limit of its events
+-- (see purge_job_events) and then those of the job. Returns the device_id to continue after; NULL:
+-- nothing is left. For p_wait_ms see lock_job_with_timeout.
 CREATE OR REPLACE FUNCTION jobs.purge_job(
     p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer, p_wait_ms integer
 ) RETURNS text
@@ -37,6 +38,9 @@ BEGIN
 
     IF v_last_device_id IS NOT NULL THEN
         RETURN v_last_device_id;
+    END IF;
+    IF NOT jobs.purge_job_events(p_tenant_id, p_job_id, p_limit) THEN
+        RETURN p_after_device_id;
     END IF;
 
     DELETE FROM jobs.job_failures f WHERE f.tenant_id = p_tenant_id AND f.job_id = p_job_id;

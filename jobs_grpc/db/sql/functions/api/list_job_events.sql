@@ -1,0 +1,75 @@
+-- depends on: event_page, sequence_events
+-- Returns a page of the events of a job in the order of their positions, or the newest first: those after
+-- p_last_position in this order. They begin at the creation of the job: an earlier job may have had the same
+-- job_id.
+--
+-- The last row has no job_id; its position is where the history begins. Events without a status have no room
+-- in the page.
+--
+-- Raises JOB_NOT_FOUND if the job does not exist and no event of it is left.
+CREATE OR REPLACE FUNCTION jobs.list_job_events(
+    p_tenant_id text,
+    p_job_id text,
+    p_newest_first boolean,
+    p_last_position bigint,  -- of the previous page; NULL: the first page
+    p_limit integer
+) RETURNS TABLE (
+    "position" bigint,
+    job_id text,
+    type text,
+    occurred_at timestamptz,
+    status text,
+    counts integer[],
+    user_id text,
+    details jsonb
+)
+LANGUAGE plpgsql
+-- settings: page
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_max_bytes CONSTANT integer := 8388608;  -- of details
+    v_start bigint;
+    v_after bigint;
+    v_until bigint := 9007199254740991;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+    PERFORM jobs.sequence_events(p_tenant_id);
+
+    SELECT e.position INTO v_start
+    FROM jobs.events e
+    WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.type = 'job.created'
+    ORDER BY e.position DESC
+    LIMIT 1;
+    v_start := coalesce(v_start, 0);
+    v_after := v_start - 1;
+    IF p_newest_first THEN
+        v_until := coalesce(p_last_position - 1, v_until);
+    ELSE
+        v_after := greatest(v_after, p_last_position);
+    END IF;
+
+    RETURN QUERY
+    SELECT e.position, e.job_id, e.type, e.occurred_at,
+           CASE WHEN e.bytes_before < v_max_bytes THEN e.status END, e.counts, e.user_id,
+           CASE WHEN e.bytes_before < v_max_bytes THEN e.details END
+    FROM (
+        SELECT e.*,
+               coalesce(sum(octet_length(e.details::text))
+                   OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+        FROM jobs.event_page(
+            p_tenant_id, p_job_id, v_after, v_until, NULL, p_newest_first, p_limit
+        ) e
+    ) e;
+    IF NOT FOUND AND p_last_position IS NULL THEN
+        PERFORM FROM jobs.jobs j
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
+        IF NOT FOUND THEN
+            PERFORM jobs.raise_error('JOB_NOT_FOUND');
+        END IF;
+    END IF;
+
+    RETURN QUERY
+    SELECT v_start, NULL::text, NULL::text, NULL::timestamptz, NULL::text, NULL::integer[], NULL::text,
+           NULL::jsonb;
+END $$;

@@ -1,0 +1,96 @@
+-- Removes up to p_limit events of a tenant: the oldest ones beyond p_max_events, or those that are older than
+-- p_days. Of the latter, the history of jobs that still exist stays: purge_job removes it. Returns whether
+-- more can be removed.
+--
+-- purged_position moves to the last event that is no longer part of the stream. It is not the time limit, so
+-- that a reader who has read the last event can continue after any time.
+CREATE OR REPLACE FUNCTION jobs.purge_events(
+    p_tenant_id text, p_days integer, p_max_events bigint, p_limit integer
+) RETURNS boolean
+LANGUAGE plpgsql
+-- settings: index, custom plan, no jit
+AS $$
+DECLARE
+    v_until bigint := jobs.event_position(jobs.clock_time() - make_interval(days => p_days));
+    v_purged bigint;
+    v_excess bigint;
+    v_last bigint;
+    v_count integer;
+    v_job_ids text[];
+    v_starts bigint[];
+    v_positions bigint[];
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    -- If another session sequences events or purges, the next run goes on.
+    SELECT h.purged_position, h.event_count - p_max_events INTO v_purged, v_excess
+    FROM jobs.event_heads h
+    WHERE h.tenant_id = p_tenant_id
+    FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+
+    IF v_excess > 0 THEN
+        v_excess := least(v_excess, p_limit);
+        SELECT e.position INTO v_last
+        FROM jobs.events e
+        WHERE e.tenant_id = p_tenant_id
+        ORDER BY e.position
+        LIMIT 1 OFFSET v_excess - 1;
+        DELETE FROM jobs.events e WHERE e.tenant_id = p_tenant_id AND e.position <= v_last;
+        GET DIAGNOSTICS v_count = ROW_COUNT;
+        v_purged := greatest(v_purged, v_last);
+        UPDATE jobs.event_heads h
+        SET purged_position = v_purged, event_count = h.event_count - v_count
+        WHERE h.tenant_id = p_tenant_id;
+        RETURN v_count = v_excess;
+    END IF;
+
+    SELECT max(e.position), count(*) INTO v_last, v_count
+    FROM (
+        SELECT e.position
+        FROM jobs.events e
+        WHERE e.tenant_id = p_tenant_id AND e.position > v_purged AND e.position <= v_until
+        ORDER BY e.position
+        LIMIT p_limit
+    ) e;
+    IF v_last IS NULL THEN
+        RETURN false;
+    END IF;
+
+    -- The positions at which the histories of the jobs begin, larger than any if a job is gone.
+    SELECT array_agg(d.job_id),
+           array_agg(CASE WHEN j.job_id IS NULL THEN 9007199254740992
+                          ELSE coalesce(c.position, 0) END)
+    INTO v_job_ids, v_starts
+    FROM (
+        SELECT DISTINCT e.job_id
+        FROM jobs.events e
+        WHERE e.tenant_id = p_tenant_id AND e.position > v_purged AND e.position <= v_last
+    ) d
+    LEFT JOIN LATERAL (
+        SELECT j.job_id
+        FROM jobs.jobs j
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = d.job_id
+        OFFSET 0
+    ) j ON true
+    LEFT JOIN LATERAL (
+        SELECT e.position
+        FROM jobs.events e
+        WHERE e.tenant_id = p_tenant_id AND e.job_id = d.job_id AND e.type = 'job.created'
+        ORDER BY e.position DESC
+        LIMIT 1
+    ) c ON true;
+
+    SELECT coalesce(array_agg(e.position), '{}') INTO v_positions
+    FROM jobs.events e
+    JOIN unnest(v_job_ids, v_starts) AS k (job_id, start) ON k.job_id = e.job_id
+    WHERE e.tenant_id = p_tenant_id AND e.position > v_purged AND e.position <= v_last
+      AND e.position < k.start;
+    DELETE FROM jobs.events e WHERE e.tenant_id = p_tenant_id AND e.position = ANY (v_positions);
+    UPDATE jobs.event_heads h
+    SET purged_position = v_last, event_count = h.event_count - cardinality(v_positions)
+    WHERE h.tenant_id = p_tenant_id;
+    RETURN v_count = p_limit;
+END $$;

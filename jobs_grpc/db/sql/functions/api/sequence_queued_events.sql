@@ -1,0 +1,15 @@
+-- Sequences the queued events of a tenant, unless another session does: see sequence_events. Returns whether
+-- more are queued.
+CREATE OR REPLACE FUNCTION jobs.sequence_queued_events(p_tenant_id text) RETURNS boolean
+LANGUAGE plpgsql
+-- settings: lookup
+AS $$
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    IF jobs.sequence_events(p_tenant_id, true) IS NULL THEN
+        RETURN false;
+    END IF;
+    PERFORM FROM jobs.event_queue q WHERE q.tenant_id = p_tenant_id LIMIT 1;
+    RETURN FOUND;
+END $$;

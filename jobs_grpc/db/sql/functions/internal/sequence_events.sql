@@ -1,0 +1,95 @@
+-- depends on: event_position, lock_event_head
+-- Gives the queued events of a tenant their positions, and returns the last position of the tenant. The
+-- caller has set the tenant, and takes no job lock afterwards.
+--
+-- Events get positions in the order in which they were committed: those of a job by number, others by time.
+-- Readers see an event only after its position is assigned, under the lock of the tenant's head. So an event
+-- that becomes visible later has a larger position.
+--
+-- A position is the time in microseconds, or the next number if the clock is not ahead of the last one. So
+-- positions grow also after the database is restored or the tenant is moved.
+CREATE OR REPLACE FUNCTION jobs.sequence_events(
+    p_tenant_id text,
+    -- Return NULL if another session holds the lock of the head. It may be sequencing these events.
+    p_skip_locked boolean DEFAULT false
+) RETURNS bigint
+LANGUAGE plpgsql
+-- settings: lookup, nested loops, no jit
+AS $$
+DECLARE
+    v_max_events CONSTANT integer := 10000;  -- that one statement moves
+    v_max_batches CONSTANT integer := 10;
+    v_now timestamptz;
+    v_head bigint;
+    v_job_ids text[];
+    v_numbers integer[];
+    v_count integer;
+BEGIN
+    -- If nothing is queued, nothing is locked. A head that is missing is added, because position 0 would not
+    -- tell a reader later whether events were purged.
+    PERFORM FROM jobs.event_queue q WHERE q.tenant_id = p_tenant_id LIMIT 1;
+    IF NOT FOUND THEN
+        SELECT h.position INTO v_head FROM jobs.event_heads h WHERE h.tenant_id = p_tenant_id;
+        IF FOUND THEN
+            RETURN v_head;
+        END IF;
+    END IF;
+
+    v_head := jobs.lock_event_head(p_tenant_id, p_skip_locked);
+    IF v_head IS NULL THEN
+        RETURN NULL;
+    END IF;
+
+    FOR i IN 1..v_max_batches LOOP
+        -- In the order of the key, so that a batch has no event of a job without the earlier ones.
+        -- last_time is not earlier than that of an earlier event of the job: the clock can go back, and
+        -- job.expired has the time of the expiry.
+        SELECT array_agg(q.job_id ORDER BY q.last_time, q.job_id, q.number),
+               array_agg(q.number ORDER BY q.last_time, q.job_id, q.number)
+        INTO v_job_ids, v_numbers
+        FROM (
+            SELECT q.job_id, q.number,
+                   max(q.occurred_at) OVER (PARTITION BY q.job_id ORDER BY q.number) AS last_time
+            FROM (
+                SELECT q.job_id, q.number, q.occurred_at
+                FROM jobs.event_queue q
+                WHERE q.tenant_id = p_tenant_id
+                ORDER BY q.job_id, q.number
+                LIMIT v_max_events
+            ) q
+        ) q;
+        v_count := cardinality(v_job_ids);
+        IF v_count IS NULL THEN
+            RETURN v_head;
+        END IF;
+
+        v_now := jobs.clock_time();
+        v_head := greatest(v_head, jobs.event_position(v_now) - 1);
+        INSERT INTO jobs.events
+            (tenant_id, position, job_id, type, occurred_at, status, counts, user_id, details)
+        SELECT q.tenant_id, v_head + k.ordinality, q.job_id, q.type, q.occurred_at, q.status, q.counts,
+               q.user_id, q.details
+        FROM unnest(v_job_ids, v_numbers) WITH ORDINALITY AS k (job_id, number, ordinality)
+        CROSS JOIN LATERAL (
+            SELECT q.*
+            FROM jobs.event_queue q
+            WHERE q.tenant_id = p_tenant_id AND q.job_id = k.job_id AND q.number = k.number
+            OFFSET 0
+        ) q;
+        DELETE FROM jobs.event_queue q
+        USING unnest(v_job_ids, v_numbers) AS k (job_id, number)
+        WHERE q.tenant_id = p_tenant_id AND q.job_id = k.job_id AND q.number = k.number;
+
+        v_head := v_head + v_count;
+        UPDATE jobs.event_heads h
+        SET position = v_head, event_count = h.event_count + v_count
+        WHERE h.tenant_id = p_tenant_id;
+        EXIT WHEN v_count < v_max_events;
+    END LOOP;
+
+    -- Wakes the webhooks that wait for events.
+    UPDATE jobs.webhooks w
+    SET due_at = v_now
+    WHERE w.tenant_id = p_tenant_id AND w.enabled AND w.due_at IS NULL;
+    RETURN v_head;
+END $$;

@@ -1,0 +1,122 @@
+"""ListJobEvents: the history of a job."""
+
+import pytest
+from fleet.jobs.v1 import events_pb2 as pb
+from grpc import StatusCode
+
+from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.support.callers import Events, Operator
+from tests.support.database import Database
+from tests.support.event_rows import queue_event
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+
+
+@pytest.fixture
+def events(server: Server, tenant: str) -> Events:
+    return server.events(tenant)
+
+
+def types(page: pb.ListJobEventsResponse) -> list[str]:
+    return [event.type.removeprefix("job.") for event in page.events]
+
+
+async def purge(database: Database) -> None:
+    async with Sweeper(database.owner_dsn) as sweeper:
+        await sweeper.run_cleanup()
+
+
+async def test_history_of_a_job_begins_with_its_creation(
+    database: Database, operator: Operator, events: Events
+) -> None:
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="other", target_all=True)
+    await operator.create(job_id="j", target_all=True)
+    await operator.pause("j")
+    await operator.resume("j")
+
+    oldest_first = await events.history("j")
+    newest_first = await events.history("j", newest_first=True)
+
+    assert types(oldest_first) == ["created", "paused", "resumed"]
+    assert list(newest_first.events) == list(reversed(oldest_first.events))
+    assert (oldest_first.next_page_token, newest_first.next_page_token) == ("", "")
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_pages_have_each_event_once(
+    database: Database, events: Events, tenant: str, newest_first: bool
+) -> None:
+    for n in range(5):
+        await queue_event(database.owner, tenant, "j", f"job.n{n}")
+
+    found = []
+    token = ""
+    for _ in range(3):
+        page = await events.history("j", limit=2, newest_first=newest_first, page_token=token)
+        found += types(page)
+        token = page.next_page_token
+
+    assert sorted(found, reverse=newest_first) == found
+    assert sorted(found) == ["n0", "n1", "n2", "n3", "n4"]
+    assert token == ""
+
+
+async def test_history_of_a_deleted_job_ends_with_its_deletion(
+    database: Database, operator: Operator, events: Events
+) -> None:
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    await operator.cancel("j")
+    await operator.delete("j")
+
+    assert types(await events.history("j"))[:2] == ["created", "canceled"]
+    await purge(database)
+    # What is still part of the stream is also part of the history.
+    assert types(await events.history("j"))[:2] == ["created", "canceled"]
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_job_with_a_reused_id_has_its_own_history(
+    database: Database, operator: Operator, events: Events, newest_first: bool
+) -> None:
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    await operator.cancel("j")
+    page = await events.history("j", limit=1, newest_first=newest_first)
+    await operator.delete("j")
+    # Its events are still queued when the id is used again.
+    await queue_event(database.owner, operator.tenant, "j", "job.last")
+    await purge(database)
+    await operator.create(job_id="j", target_all=True)
+
+    assert types(await events.history("j")) == ["created"]
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
+        await events.history(
+            "j", limit=1, newest_first=newest_first, page_token=page.next_page_token
+        )
+    in_stream = [event.type for event in await events.list_all()]
+    assert in_stream.count("job.created") == 2
+    assert in_stream[-2:] == ["job.last", "job.created"]
+
+
+async def test_job_without_events_has_an_empty_history(
+    database: Database, operator: Operator, events: Events
+) -> None:
+    """Such as one that was created by an earlier version."""
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    await database.owner.execute(
+        "DELETE FROM jobs.event_queue WHERE tenant_id = $1", operator.tenant
+    )
+
+    assert types(await events.history("j")) == []
+
+
+async def test_unknown_job_is_not_found(
+    database: Database, server: Server, events: Events, tenant: str
+) -> None:
+    await queue_event(database.owner, f"{tenant}-2", "j")
+
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await events.history("j")

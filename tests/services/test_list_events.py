@@ -1,0 +1,225 @@
+"""ListEvents: the events of a tenant in one order, from any position."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from fleet.jobs.v1 import events_pb2 as pb
+from fleet.jobs.v1 import jobs_pb2
+from grpc import StatusCode
+
+from tests.support.callers import Events, Operator
+from tests.support.database import Database
+from tests.support.event_rows import queue_event, store_events
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+
+
+@pytest.fixture
+def events(server: Server, tenant: str) -> Events:
+    return server.events(tenant)
+
+
+async def test_events_of_calls_are_listed_in_order(
+    database: Database, operator: Operator, events: Events
+) -> None:
+    await database.add_devices(operator.tenant, ["pump", "valve"])
+    await operator.create(job_id="a", target_all=True)
+    await operator.create(job_id="b", target_all=True)
+    await operator.pause("a", reason="error rate")
+    await operator.resume("a")
+
+    page = await events.list()
+
+    found = [(event.job_id, event.type) for event in page.events]
+    assert found == [
+        ("a", "job.created"),
+        ("b", "job.created"),
+        ("a", "job.paused"),
+        ("a", "job.resumed"),
+    ]
+    paused = page.events[2]
+    assert (paused.status, paused.user, paused.cause, paused.reason) == (
+        jobs_pb2.Job.PAUSED,
+        "olivia",
+        "OPERATOR",
+        "error rate",
+    )
+    assert paused.execution_counts.queued + paused.execution_counts.held == 2
+    assert (page.position, page.has_more) == (page.events[-1].position, False)
+
+
+async def test_position_is_about_the_time_in_microseconds(
+    database: Database, events: Events, tenant: str
+) -> None:
+    before = datetime.now(UTC)
+    await queue_event(database.owner, tenant, "j")
+    await queue_event(database.owner, tenant, "j")
+
+    first, second = (await events.list()).events
+
+    stored_at = datetime.fromtimestamp(first.position / 1_000_000, UTC)
+    assert abs(stored_at - before) < timedelta(minutes=1)
+    assert second.position == first.position + 1
+
+
+async def test_pages_have_each_event_once_while_events_are_added(
+    database: Database, events: Events, tenant: str
+) -> None:
+    for n in range(5):
+        await queue_event(database.owner, tenant, f"j{n}")
+
+    read: list[pb.Event] = []
+    position = 0
+    for n in range(20):
+        page = await events.list(after_position=position, limit=2)
+        read += page.events
+        position = page.position
+        if n < 10:
+            await queue_event(database.owner, tenant, f"later-{n}")
+
+    assert [event.job_id for event in read] == [
+        *(f"j{n}" for n in range(5)),
+        *(f"later-{n}" for n in range(10)),
+    ]
+    assert [event.position for event in read] == sorted({event.position for event in read})
+
+
+async def test_events_of_a_job_keep_their_order_when_the_clock_goes_back(
+    database: Database, events: Events, tenant: str
+) -> None:
+    now = datetime.now(UTC)
+    for job_id, type_, minutes in (
+        ("a", "job.created", 0),
+        ("a", "job.expired", -30),
+        ("b", "job.created", -10),
+        ("a", "job.completed", -30),
+    ):
+        at = now + timedelta(minutes=minutes)
+        await queue_event(database.owner, tenant, job_id, type_, occurred_at=at)
+
+    found = [(event.job_id, event.type) for event in (await events.list()).events]
+
+    assert found == [
+        ("b", "job.created"),
+        ("a", "job.created"),
+        ("a", "job.expired"),
+        ("a", "job.completed"),
+    ]
+
+
+async def test_filters_by_type_and_job(database: Database, events: Events, tenant: str) -> None:
+    for job_id in ("a", "b"):
+        for type_ in ("job.created", "job.paused", "job.canceled"):
+            await queue_event(database.owner, tenant, job_id, type_)
+    last = (await events.list()).position
+
+    by_type = await events.list(types=["job.paused", "job.canceled"])
+    by_job = await events.list(job_id="b", limit=2)
+    by_both = await events.list(job_id="b", types=["job.created"])
+
+    assert [(e.job_id, e.type) for e in by_type.events] == [
+        *(("a", "job.paused"), ("a", "job.canceled")),
+        *(("b", "job.paused"), ("b", "job.canceled")),
+    ]
+    assert (by_type.position, by_type.has_more) == (last, False)
+    assert [(e.job_id, e.type) for e in by_job.events] == [
+        *(("b", "job.created"), ("b", "job.paused")),
+    ]
+    assert (by_job.position, by_job.has_more) == (by_job.events[-1].position, True)
+    assert [(e.job_id, e.type) for e in by_both.events] == [("b", "job.created")]
+
+
+@pytest.mark.parametrize("job_id", ["", "job-0"])
+async def test_call_examines_at_most_5000_events(
+    database: Database, events: Events, tenant: str, job_id: str
+) -> None:
+    await store_events(database, tenant, 12_000, days_ago=1, jobs=1)
+    last = await store_events(database, tenant, 1, type_="job.rare", jobs=1)
+
+    pages = [await events.list(types=["job.rare"], job_id=job_id)]
+    while pages[-1].has_more:
+        pages.append(
+            await events.list(types=["job.rare"], job_id=job_id, after_position=pages[-1].position)
+        )
+
+    assert [len(page.events) for page in pages] == [0, 0, 1]
+    assert pages[-1].position == last
+
+
+async def test_page_ends_before_the_maximum_size_of_a_response(
+    database: Database, events: Events, tenant: str
+) -> None:
+    executions = [
+        {"device_id": f"{n:0200}", "status": "FAILED", "failure_code": "x" * 60} for n in range(100)
+    ]
+    last = await store_events(database, tenant, 400, details={"executions": executions})
+
+    pages = [await events.list(limit=1000)]
+    while pages[-1].has_more:
+        pages.append(await events.list(limit=1000, after_position=pages[-1].position))
+
+    positions = [event.position for page in pages for event in page.events]
+    assert positions == list(range(last - 399, last + 1))
+    assert len(pages) > 1
+    assert pages[0].events[0].executions[99].status == jobs_pb2.JobExecution.FAILED
+
+
+async def test_from_time_begins_at_the_first_event_of_this_time(
+    database: Database, events: Events, tenant: str
+) -> None:
+    await store_events(database, tenant, 3, days_ago=2)
+    last = await store_events(database, tenant, 2, days_ago=1)
+    since = datetime.now(UTC) - timedelta(days=1.5)
+    exactly = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=last)
+
+    assert [e.position for e in (await events.list(from_time=since)).events] == [last - 1, last]
+    assert [e.position for e in (await events.list(from_time=exactly)).events] == [last]
+    assert len((await events.list(from_time=datetime(2000, 1, 1, tzinfo=UTC))).events) == 5
+
+
+async def test_from_time_in_the_future_lists_nothing(
+    database: Database, events: Events, tenant: str
+) -> None:
+    last = await store_events(database, tenant, 3)
+
+    page = await events.list(from_time=datetime.now(UTC) + timedelta(days=1))
+
+    assert (list(page.events), page.position, page.has_more) == ([], last, False)
+
+
+async def test_unknown_position_is_rejected(
+    database: Database, events: Events, tenant: str
+) -> None:
+    last = await store_events(database, tenant, 3)
+
+    with expect_failure(StatusCode.OUT_OF_RANGE, "POSITION_UNKNOWN") as failure:
+        await events.list(after_position=last + 1)
+
+    assert failure.metadata == {"position": str(last + 1), "lastPosition": str(last)}
+
+
+async def test_tenant_without_events_has_a_position(events: Events) -> None:
+    first = await events.list()
+    second = await events.list(after_position=first.position)
+
+    assert first.position > 0
+    assert second == first
+
+
+async def test_events_of_other_tenants_are_not_listed(
+    database: Database, server: Server, events: Events, tenant: str
+) -> None:
+    await queue_event(database.owner, tenant, "j")
+    other = server.events(f"{tenant}-2")
+    await queue_event(database.owner, other.tenant, "j2")
+
+    assert [event.job_id for event in (await events.list()).events] == ["j"]
+    assert [event.job_id for event in (await other.list()).events] == ["j2"]
+    assert (await other.list(job_id="j")).events == []
+
+
+async def test_invalid_fields_are_rejected(events: Events) -> None:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await events.list(after_position=-1, types=["Job Created"], job_id="a b", limit=0)
+
+    assert set(failure.violations) == {"after_position", "types[0]", "job_id", "limit"}
