@@ -42,6 +42,7 @@ class Config:
     tls: TlsConfig
     jwt: JwtConfig
     limits: LimitsConfig
+    events: settings.EventsConfig
     metrics: settings.MetricsConfig
     log: settings.LogConfig
 

@@ -480,6 +480,28 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventsConfig:
+    """The log of events, and the webhooks that deliver it."""
+
+    TITLE: ClassVar = "Events and webhooks"
+
+    event_retention_days: int = setting(
+        "JOBS_EVENT_RETENTION_DAYS",
+        integer(1, 3650),
+        "Days after which events are removed from the stream. A stream or a webhook that falls"
+        " behind further misses events. The history of a job stays until the job is purged.",
+        default=7,
+    )
+    max_tenant_events: int = setting(
+        "JOBS_MAX_TENANT_EVENTS",
+        integer(1000, 1_000_000_000),
+        "Events of a tenant that are stored. The oldest ones beyond that are removed, also from the"
+        " histories of jobs. A million events take about 300 MB.",
+        default=1_000_000,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsConfig:
     """Metrics for Prometheus."""
 

@@ -1,8 +1,9 @@
-"""Runs maintenance as the owner: timeouts, stages, finalization, retention and purge.
+"""Runs maintenance as the owner: timeouts, stages, events, finalization, retention and purge.
 
 Each task finds its jobs across tenants with one probe of a partial index, then calls a SQL
-function per job, which locks the job and checks again. So any number of replicas can sweep at
-the same time, and the next sweep finds what one did not finish.
+function per job, which locks the job and checks again; the tasks of event_tasks.py do so for
+tenants. So any number of replicas can sweep at the same time, and the next sweep finds what one
+did not finish.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from jobs_grpc.db.database import Row
 from jobs_grpc.db.interrupted_statements import fetch_with_repeats
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.db.pg_errors import is_outage, is_retryable
+from jobs_grpc.maintenance.event_tasks import PurgeEvents, SequenceEvents
 from jobs_grpc.maintenance.stale_devices import RemoveStale, StaleDevices
 from jobs_grpc.maintenance.task import JobKey, MaintenanceTask, StatementTimedOut
 
@@ -24,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 # Executions that one statement changes. Limits how long it holds the job lock.
 _EXECUTIONS_PER_STATEMENT = 1000
-# One for timeouts, one for stages, one for the other tasks.
-MAX_CONNECTIONS = 3
+# One for timeouts, one for stages, one to sequence events, one for the other tasks.
+MAX_CONNECTIONS = 4
 # Jobs that one search finds.
 _JOBS_PER_SEARCH = 100
 # Jobs of each kind that are counted for metrics.
@@ -67,6 +69,8 @@ class Sweeper:
         owner_dsn: str,
         *,
         retention_days: int | None = None,
+        event_retention_days: int = 7,
+        max_tenant_events: int = 1_000_000,
         statement_cache_size: int = 100,
         interval: float = 1.0,
         lock_wait: float = 1.0,
@@ -99,7 +103,12 @@ class Sweeper:
                 "jobs_past_retention", limit, self._fetch, self._apply_retention, retention_days
             )
             self._cleanup.insert(1, retention)
-        self.tasks = (self._timeouts, self._stages, *self._cleanup)
+        self._sequence_events = SequenceEvents(self._fetch, on_write)
+        self._purge_events = PurgeEvents(self._fetch, event_retention_days, max_tenant_events)
+        self.tasks: Sequence[MaintenanceTask | SequenceEvents] = (
+            *(self._timeouts, self._stages, self._sequence_events),
+            *self._cleanup,
+        )
         self._stale_devices = (
             StaleDevices(self._fetch, remove_stale_devices) if remove_stale_devices else None
         )
@@ -138,17 +147,19 @@ class Sweeper:
         """
         await self.run_timeouts()
         await self.run_stages()
+        await self.run_events()
         await self.run_cleanup()
 
     async def run(self) -> None:
         """Run all tasks every `interval` seconds, and retry after errors.
 
-        Timeouts and stages have a separate loop and connection each, so that they are on time
-        however long the other work takes.
+        Timeouts, stages and events have a separate loop and connection each, so that they are on
+        time however long the other work takes.
         """
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self._repeat("timeouts", self.run_timeouts))
             loops.create_task(self._repeat("stages", self.run_stages))
+            loops.create_task(self._repeat("events", self.run_events))
             loops.create_task(self._repeat("cleanup", self.run_cleanup))
 
     async def run_timeouts(self) -> None:
@@ -170,10 +181,15 @@ class Sweeper:
         (row,) = await self._fetch("SELECT jobs.count_retrying_executions($1)", _MAX_COUNTED_JOBS)
         self.retrying_executions = row["count_retrying_executions"]
 
+    async def run_events(self) -> None:
+        """Sequence queued events."""
+        await self._sequence_events.run()
+
     async def run_cleanup(self) -> None:
-        """Finalize canceled and expired jobs, apply the retention, and purge what was deleted."""
+        """Finalize canceled and expired jobs, apply the retention, purge jobs and events."""
         for task in self._cleanup:
             await task.run(self._lock_wait)
+        await self._purge_events.step()
         if self._stale_devices:
             await self._stale_devices.step()
 

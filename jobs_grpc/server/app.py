@@ -309,6 +309,8 @@ def _make_sweeper(config: Config, outage: Outage, store: Store) -> Sweeper | Non
     return Sweeper(
         config.maintenance.owner_database_url,
         retention_days=config.maintenance.retention_days,
+        event_retention_days=config.events.event_retention_days,
+        max_tenant_events=config.events.max_tenant_events,
         statement_cache_size=config.database.statement_cache_size,
         outage=outage,
         on_write=store.note_write,

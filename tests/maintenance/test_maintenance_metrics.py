@@ -3,6 +3,7 @@
 import asyncpg
 import pytest
 
+from jobs_grpc.maintenance.event_tasks import SequenceEvents
 from jobs_grpc.maintenance.sweeper import Sweeper
 from jobs_grpc.maintenance.task import MaintenanceTask
 from tests.support.callers import Operator
@@ -14,7 +15,7 @@ from tests.support.waiting import wait_until
 MINUTE, DAY = 60, 86400
 
 
-def task_of(sweeper: Sweeper, name: str) -> MaintenanceTask:
+def task_of(sweeper: Sweeper, name: str) -> MaintenanceTask | SequenceEvents:
     """Return a task of the sweeper."""
     (task,) = (task for task in sweeper.tasks if task.name == name)
     return task

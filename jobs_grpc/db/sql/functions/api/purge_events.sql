@@ -84,10 +84,14 @@ BEGIN
     ) c ON true;
 
     SELECT coalesce(array_agg(e.position), '{}') INTO v_positions
-    FROM jobs.events e
-    JOIN unnest(v_job_ids, v_starts) AS k (job_id, start) ON k.job_id = e.job_id
-    WHERE e.tenant_id = p_tenant_id AND e.position > v_purged AND e.position <= v_last
-      AND e.position < k.start;
+    FROM unnest(v_job_ids, v_starts) AS k (job_id, start)
+    CROSS JOIN LATERAL (
+        SELECT e.position
+        FROM jobs.events e
+        WHERE e.tenant_id = p_tenant_id AND e.job_id = k.job_id AND e.position > v_purged
+          AND e.position <= v_last AND e.position < k.start
+        OFFSET 0
+    ) e;
     DELETE FROM jobs.events e WHERE e.tenant_id = p_tenant_id AND e.position = ANY (v_positions);
     UPDATE jobs.event_heads h
     SET purged_position = v_last, event_count = h.event_count - cardinality(v_positions)

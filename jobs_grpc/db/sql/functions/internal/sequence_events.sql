@@ -14,15 +14,16 @@ CREATE OR REPLACE FUNCTION jobs.sequence_events(
     p_skip_locked boolean DEFAULT false
 ) RETURNS bigint
 LANGUAGE plpgsql
--- settings: lookup, nested loops, no jit
+-- settings: lookup, hash join, no jit
 AS $$
 DECLARE
     v_max_events CONSTANT integer := 10000;  -- that one statement moves
     v_max_batches CONSTANT integer := 10;
     v_now timestamptz;
     v_head bigint;
-    v_job_ids text[];
-    v_numbers integer[];
+    v_first_job_id text := '';
+    v_last_job_id text;
+    v_row_ids tid[];
     v_count integer;
 BEGIN
     -- If nothing is queued, nothing is locked. A head that is missing is added, because position 0 would not
@@ -44,47 +45,50 @@ BEGIN
         -- In the order of the key, so that a batch has no event of a job without the earlier ones.
         -- last_time is not earlier than that of an earlier event of the job: the clock can go back, and
         -- job.expired has the time of the expiry.
-        SELECT array_agg(q.job_id ORDER BY q.last_time, q.job_id, q.number),
-               array_agg(q.number ORDER BY q.last_time, q.job_id, q.number)
-        INTO v_job_ids, v_numbers
+        SELECT array_agg(q.row_id ORDER BY q.last_time, q.job_id, q.number), max(q.job_id)
+        INTO v_row_ids, v_last_job_id
         FROM (
-            SELECT q.job_id, q.number,
+            SELECT q.row_id, q.job_id, q.number,
                    max(q.occurred_at) OVER (PARTITION BY q.job_id ORDER BY q.number) AS last_time
             FROM (
-                SELECT q.job_id, q.number, q.occurred_at
+                SELECT q.ctid AS row_id, q.job_id, q.number, q.occurred_at
                 FROM jobs.event_queue q
-                WHERE q.tenant_id = p_tenant_id
+                WHERE q.tenant_id = p_tenant_id AND q.job_id >= v_first_job_id
                 ORDER BY q.job_id, q.number
                 LIMIT v_max_events
             ) q
         ) q;
-        v_count := cardinality(v_job_ids);
+        v_count := cardinality(v_row_ids);
         IF v_count IS NULL THEN
             RETURN v_head;
         END IF;
 
         v_now := jobs.clock_time();
+        -- By ctid: nobody updates queued rows, and only the holder of the lock removes some.
         v_head := greatest(v_head, jobs.event_position(v_now) - 1);
         INSERT INTO jobs.events
             (tenant_id, position, job_id, type, occurred_at, status, counts, user_id, details)
         SELECT q.tenant_id, v_head + k.ordinality, q.job_id, q.type, q.occurred_at, q.status, q.counts,
                q.user_id, q.details
-        FROM unnest(v_job_ids, v_numbers) WITH ORDINALITY AS k (job_id, number, ordinality)
+        FROM unnest(v_row_ids) WITH ORDINALITY AS k (row_id, ordinality)
         CROSS JOIN LATERAL (
             SELECT q.*
             FROM jobs.event_queue q
-            WHERE q.tenant_id = p_tenant_id AND q.job_id = k.job_id AND q.number = k.number
+            WHERE q.tenant_id = p_tenant_id AND q.ctid = k.row_id
             OFFSET 0
         ) q;
         DELETE FROM jobs.event_queue q
-        USING unnest(v_job_ids, v_numbers) AS k (job_id, number)
-        WHERE q.tenant_id = p_tenant_id AND q.job_id = k.job_id AND q.number = k.number;
+        USING unnest(v_row_ids) AS k (row_id)
+        WHERE q.tenant_id = p_tenant_id AND q.job_id >= v_first_job_id AND q.job_id <= v_last_job_id
+          AND q.ctid = k.row_id;
 
         v_head := v_head + v_count;
         UPDATE jobs.event_heads h
         SET position = v_head, event_count = h.event_count + v_count
         WHERE h.tenant_id = p_tenant_id;
         EXIT WHEN v_count < v_max_events;
+        -- Without the rows that this transaction has deleted, which a scan would examine again.
+        v_first_job_id := v_last_job_id;
     END LOOP;
 
     -- Wakes the webhooks that wait for events.

@@ -1,0 +1,289 @@
+"""The sweeper sequences queued events, and purges old ones."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from grpc import StatusCode
+
+from jobs_grpc.maintenance.event_tasks import PurgeEvents
+from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.support.callers import Events, Operator
+from tests.support.database import Database, replaced_function, rows_locked
+from tests.support.events import queue_event, store_events
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+
+
+@pytest.fixture
+def events(server: Server, tenant: str) -> Events:
+    return server.events(tenant)
+
+
+@pytest.fixture
+async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
+    async with Sweeper(database.owner_dsn) as sweeper:
+        yield sweeper
+
+
+async def rows_of(database: Database, tenant: str, table: str = "jobs.events") -> int:
+    count: int = await database.owner.fetchval(
+        f"SELECT count(*) FROM {table} WHERE tenant_id = $1", tenant
+    )
+    return count
+
+
+async def event_count(database: Database, tenant: str) -> int:
+    count: int = await database.owner.fetchval(
+        "SELECT event_count FROM jobs.event_heads WHERE tenant_id = $1", tenant
+    )
+    return count
+
+
+async def purge(database: Database, tenant: str, max_events: int = 1_000_000) -> None:
+    """Purge with small batches."""
+    while await database.owner.fetchval(
+        "SELECT jobs.purge_events($1, 7, $2, 10)", tenant, max_events
+    ):
+        pass
+
+
+async def test_sweeper_sequences_the_events_of_all_tenants(
+    database: Database, sweeper: Sweeper, tenant: str
+) -> None:
+    tenants = [f"{tenant}-{n}" for n in range(150)]
+    for name in tenants:
+        await queue_event(database.owner, name, "j")
+
+    await sweeper.run_events()
+
+    for name in tenants:
+        assert (await rows_of(database, name), await event_count(database, name)) == (1, 1)
+        assert await rows_of(database, name, "jobs.event_queue") == 0
+
+
+async def test_sweeper_sequences_more_events_than_a_statement_moves(
+    database: Database, sweeper: Sweeper, tenant: str
+) -> None:
+    await database.owner.execute(
+        "INSERT INTO jobs.event_queue"
+        " (tenant_id, job_id, number, type, occurred_at, status, counts)"
+        " SELECT $1, 'j' || n % 100, n, 't', now(), 'IN_PROGRESS', '{0,0,1,0,0,0,0}'"
+        " FROM generate_series(1, 25000) AS n",
+        tenant,
+    )
+
+    await sweeper.run_events()
+
+    assert await event_count(database, tenant) == await rows_of(database, tenant) == 25_000
+
+
+async def test_tenant_whose_events_another_session_sequences_is_skipped(
+    database: Database, sweeper: Sweeper, tenant: str
+) -> None:
+    await queue_event(database.owner, tenant, "j")
+    await sweeper.run_events()
+    await queue_event(database.owner, tenant, "j")
+    other = f"{tenant}-2"
+    await queue_event(database.owner, other, "j")
+
+    async with rows_locked(database, "jobs.event_heads", tenant_id=tenant):
+        await sweeper.run_events()
+        assert await rows_of(database, tenant) == 1
+        assert await rows_of(database, other) == 1
+    await sweeper.run_events()
+
+    assert await rows_of(database, tenant) == 2
+
+
+@pytest.mark.single_node("replaces a function")
+async def test_tenant_that_fails_does_not_stop_the_others(
+    database: Database, sweeper: Sweeper, tenant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (tenant, f"{tenant}-2"):
+        await queue_event(database.owner, name, "j")
+    (task,) = (task for task in sweeper.tasks if task.name == "queued_events")
+
+    definition = (
+        "CREATE OR REPLACE FUNCTION jobs.sequence_queued_events(p_tenant_id text)"
+        " RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF p_tenant_id = '{tenant}' THEN RAISE EXCEPTION 'broken'; END IF;"
+        " PERFORM jobs.sequence_events(p_tenant_id, true); RETURN false; END $$"
+    )
+    async with replaced_function(database, "jobs.sequence_queued_events", definition):
+        await sweeper.run_events()
+        await sweeper.run_events()
+
+    assert await rows_of(database, f"{tenant}-2") == 1
+    assert task.errors == 2
+    assert task.overdue_seconds() > 0
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == [
+        "maintenance of a tenant's events failed; the next runs try again"
+    ]
+    await sweeper.run_events()
+    assert (await rows_of(database, tenant), task.overdue_seconds()) == (1, 0)
+
+
+async def test_sequenced_events_wake_idle_webhooks(
+    database: Database, sweeper: Sweeper, tenant: str
+) -> None:
+    await database.owner.execute(
+        "INSERT INTO jobs.webhooks"
+        " (tenant_id, webhook_id, url, created_at, position, key_id, enabled, due_at)"
+        " VALUES ($1, 'idle', '', now(), 0, 'k', true, NULL),"
+        " ($1, 'disabled', '', now(), 0, 'k', false, NULL),"
+        " ($1, 'retries', '', now(), 0, 'k', true, now() + interval '1 hour')",
+        tenant,
+    )
+    await queue_event(database.owner, tenant, "j")
+
+    await sweeper.run_events()
+
+    due = await database.owner.fetch(
+        "SELECT webhook_id FROM jobs.webhooks WHERE tenant_id = $1 AND due_at <= now()", tenant
+    )
+    assert [row["webhook_id"] for row in due] == ["idle"]
+
+
+async def test_old_events_of_jobs_that_are_gone_are_purged(
+    database: Database, events: Events, tenant: str
+) -> None:
+    await store_events(database, tenant, 25, days_ago=9)
+    old = await store_events(database, tenant, 25, days_ago=8)
+    last = await store_events(database, tenant, 5, days_ago=6)
+
+    await purge(database, tenant)
+
+    assert await rows_of(database, tenant) == await event_count(database, tenant) == 5
+    assert [e.position for e in await events.list_all()] == list(range(last - 4, last + 1))
+    assert len((await events.list(after_position=old)).events) == 5
+    with expect_failure(StatusCode.OUT_OF_RANGE, "EVENTS_PURGED") as failure:
+        await events.list(after_position=old - 1)
+    assert failure.metadata == {"position": str(old - 1), "oldestPosition": str(old)}
+
+
+async def test_reader_who_has_read_all_events_can_continue_after_any_time(
+    database: Database, events: Events, tenant: str
+) -> None:
+    last = await store_events(database, tenant, 25, days_ago=30)
+
+    await purge(database, tenant)
+
+    page = await events.list(after_position=last)
+    assert (list(page.events), page.position) == ([], last)
+
+
+async def test_history_stays_until_the_job_is_purged(
+    database: Database, operator: Operator, events: Events, sweeper: Sweeper
+) -> None:
+    tenant = operator.tenant
+    await database.add_devices(tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    await operator.create(job_id="gone", target_all=True)
+    created = (await events.list()).position
+    await operator.cancel("j")
+    await operator.delete("j")
+    for job_id in ("j", "gone"):
+        await database.owner.execute(
+            "UPDATE jobs.jobs SET deleted_at = NULL WHERE tenant_id = $1 AND job_id = $2",
+            tenant,
+            job_id,
+        )
+    await events.list()
+    await database.owner.execute(
+        "DELETE FROM jobs.jobs WHERE tenant_id = $1 AND job_id = 'gone'", tenant
+    )
+    history = [event.type for event in (await events.history("j")).events]
+    try:
+        await database.pass_time(8 * 86400)
+        await purge(database, tenant)
+
+        assert [event.type for event in (await events.history("j")).events] == history
+        assert await event_count(database, tenant) == len(history)
+        assert await events.list_all() == []
+        with expect_failure(StatusCode.OUT_OF_RANGE, "EVENTS_PURGED"):
+            await events.list(after_position=created)
+        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+            await events.history("gone")
+
+        await database.owner.execute(
+            "UPDATE jobs.jobs SET deleted_at = jobs.now() WHERE tenant_id = $1", tenant
+        )
+        await sweeper.run_cleanup()
+
+        assert await rows_of(database, tenant) == await event_count(database, tenant) == 0
+        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+            await events.history("j")
+    finally:
+        await database.set_time_offset(0)
+
+
+async def test_events_of_a_purged_job_stay_in_the_stream(
+    database: Database, operator: Operator, events: Events, sweeper: Sweeper
+) -> None:
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    await operator.cancel("j")
+    await operator.delete("j")
+
+    await sweeper.run_cleanup()
+
+    found = [event.type for event in await events.list_all()]
+    assert found[:2] == ["job.created", "job.canceled"]
+    assert await rows_of(database, operator.tenant, "jobs.event_queue") == 0
+    assert await rows_of(database, operator.tenant, "jobs.jobs") == 0
+
+
+async def test_oldest_events_beyond_the_maximum_are_purged(
+    database: Database, operator: Operator, events: Events
+) -> None:
+    tenant = operator.tenant
+    await database.add_devices(tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    created = (await events.list()).position
+    last = await store_events(database, tenant, 50)
+
+    await purge(database, tenant, max_events=20)
+
+    assert await rows_of(database, tenant) == await event_count(database, tenant) == 20
+    assert [e.position for e in await events.list_all()] == list(range(last - 19, last + 1))
+    assert (await events.history("j")).events == []
+    with expect_failure(StatusCode.OUT_OF_RANGE, "EVENTS_PURGED"):
+        await events.list(after_position=created)
+
+
+async def test_purge_between_reading_and_the_end_of_a_call_is_noticed(
+    database: Database, server: Server, events: Events, tenant: str
+) -> None:
+    """The call waits for the head, on which a purge has just removed the events."""
+    old = await store_events(database, tenant, 20, days_ago=8)
+    await store_events(database, tenant, 1)
+    await queue_event(database.owner, tenant, "j")
+
+    session = await asyncpg.connect(database.owner_dsn)
+    async with session.transaction():
+        await session.execute("SELECT jobs.purge_events($1, 7, 1000000, 1000)", tenant)
+        reading = asyncio.create_task(events.list(after_position=old - 10))
+        await database.wait_for_blocked_sessions(1)
+    with expect_failure(StatusCode.OUT_OF_RANGE, "EVENTS_PURGED"):
+        await reading
+    await session.close()
+
+
+async def test_purge_goes_over_all_tenants_once_a_minute(database: Database, tenant: str) -> None:
+    for name in (f"{tenant}-1", f"{tenant}-2"):
+        await store_events(database, name, 5, days_ago=8)
+    now = 0.0
+    task = PurgeEvents(database.owner.fetch, 7, 1_000_000, clock=lambda: now)
+
+    await task.step()
+    assert await rows_of(database, f"{tenant}-1") == await rows_of(database, f"{tenant}-2") == 0
+
+    await store_events(database, f"{tenant}-3", 5, days_ago=8)
+    await task.step()
+    assert await rows_of(database, f"{tenant}-3") == 5
+
+    now = 61.0
+    await task.step()
+    assert await rows_of(database, f"{tenant}-3") == 0
