@@ -29,6 +29,7 @@ from jobs_grpc.maintenance.sweeper import Sweeper
 from jobs_grpc.observability.call_metrics import CallMetrics
 from jobs_grpc.observability.histogram import Histogram
 from jobs_grpc.services.device_jobs import DeviceJobService
+from jobs_grpc.services.events import EventService
 from jobs_grpc.services.fleet import FleetService
 from jobs_grpc.services.jobs import JobService
 
@@ -49,6 +50,7 @@ class ServerParts:
     jobs: JobService
     fleet: FleetService
     device_jobs: DeviceJobService
+    events: EventService
     authenticator: Authenticator
     sweeper: Sweeper | None
     event_loop_lag: Histogram
@@ -77,7 +79,7 @@ class ServerCollector(Collector):
         yield from _updates(parts.batcher)
         yield from _last_seen(parts.last_seen)
         yield _finished_executions(parts)
-        yield from _watches(parts.jobs, parts.device_jobs)
+        yield _watches(parts)
         yield from _buffered_bytes(parts.memory)
         yield from _maintenance(parts.sweeper)
         yield from _stopped_rollouts(parts.sweeper)
@@ -266,11 +268,12 @@ def _finished_executions(parts: ServerParts) -> Metric:
     return metric
 
 
-def _watches(jobs: JobService, device_jobs: DeviceJobService) -> Iterator[Metric]:
+def _watches(parts: ServerParts) -> Metric:
     watches = GaugeMetricFamily("jobs_watches", "Open watch streams.", labels=["grpc_method"])
-    watches.add_metric(["WatchJob"], jobs.watch.hub.open_watches)
-    watches.add_metric(["WatchPendingExecutions"], device_jobs.watch.hub.open_watches)
-    yield watches
+    watches.add_metric(["WatchJob"], parts.jobs.watch.hub.open_watches)
+    watches.add_metric(["WatchPendingExecutions"], parts.device_jobs.watch.hub.open_watches)
+    watches.add_metric(["WatchEvents"], parts.events.streams.open_streams)
+    return watches
 
 
 def _buffered_bytes(memory: MemoryLimit) -> Iterator[Metric]:

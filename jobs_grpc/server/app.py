@@ -43,6 +43,7 @@ from jobs_grpc.server.open_files import raise_open_file_limit
 from jobs_grpc.server.shutdown import cancel_calls, cancel_tasks, drain
 from jobs_grpc.server.worker_metrics import answer_requests
 from jobs_grpc.services.device_jobs import DeviceJobService
+from jobs_grpc.services.event_stream import HEARTBEAT_SECONDS
 from jobs_grpc.services.events import EventService
 from jobs_grpc.services.fleet import FleetService
 from jobs_grpc.services.jobs import JobService
@@ -77,6 +78,9 @@ class AppOptions:
 
     metrics_max_age: float = 1.0
     """Seconds for which a response with metrics is sent again."""
+
+    event_heartbeat: float = HEARTBEAT_SECONDS
+    """See EventStreams."""
 
     random: Callable[[], float] = random.random
     """Returns the random numbers of `poll_after`, each at least 0 and less than 1."""
@@ -183,7 +187,7 @@ async def running(
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, methods)
         fleet = FleetService(store, conversion_slots, evaluations, config.limits.max_targets)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(fleet, methods)
-        events = EventService(store, conversion_slots)
+        events = EventService(store, memory, conversion_slots, stopping, options.event_heartbeat)
         events_pb2_grpc.add_EventServiceServicer_to_server(events, methods)
         device_jobs = DeviceJobService(
             store,
@@ -225,6 +229,7 @@ async def running(
                 jobs=jobs,
                 fleet=fleet,
                 device_jobs=device_jobs,
+                events=events,
                 authenticator=authenticator,
                 sweeper=sweeper,
                 event_loop_lag=lag,

@@ -1,17 +1,21 @@
 """Implements EventService: each method validates, calls the store and converts the result."""
 
+import asyncio
 from collections.abc import Sequence
 
 from fleet.jobs.v1 import events_pb2 as pb
 from fleet.jobs.v1 import events_pb2_grpc
+from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.contract.methods import page_size
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.limits.fair_slots import FairSlots
+from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services import validation
 from jobs_grpc.services.event_conversions import event_fields
 from jobs_grpc.services.event_start import start_of
+from jobs_grpc.services.event_stream import HEARTBEAT_SECONDS, EventStreams
 from jobs_grpc.services.page_tokens import (
     check_history,
     page_token,
@@ -25,12 +29,21 @@ from jobs_grpc.services.webhooks import Webhooks
 class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
     """The events of a tenant's jobs, documented in events.proto; Webhooks has the other half.
 
-    Large pages are converted in `slots`, so that other calls run in between.
+    Large pages are converted in `slots`, so that other calls run in between. A stream sends a
+    message at least every `heartbeat` seconds. `stopping` is set when the server begins to stop.
     """
 
-    def __init__(self, store: Store, slots: FairSlots) -> None:
+    def __init__(
+        self,
+        store: Store,
+        memory: MemoryLimit,
+        slots: FairSlots,
+        stopping: asyncio.Event,
+        heartbeat: float = HEARTBEAT_SECONDS,
+    ) -> None:
         self._store = store
         self._slots = slots
+        self.streams = EventStreams(store, memory, stopping, slots.pause, heartbeat=heartbeat)
 
     async def ListJobEvents(
         self, request: pb.ListJobEventsRequest, context: object
@@ -71,6 +84,17 @@ class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
             response.position = response.events[-1].position
             response.has_more = True
         return response
+
+    async def WatchEvents(  # type: ignore[override]  # gRPC allows context.write
+        self,
+        request: pb.WatchEventsRequest,
+        context: ServicerContext[pb.WatchEventsRequest, bytes],
+    ) -> None:
+        validation.require_valid(request)
+        start, types, job_id = start_of(request), frozenset(request.types), request.job_id
+        del request
+        tenant_id = current_principal().tenant_id
+        await self.streams.run(tenant_id, start, types, job_id, context.write)
 
     async def _fill(self, events: Sequence[pb.Event], rows: Sequence[Row], limit: int) -> bool:
         """Add events to a page; return whether some are left over."""

@@ -130,6 +130,7 @@ async def test_server_that_sweeps_serves_metrics_of_each_task(
     assert read.labels("jobs_maintenance_overdue_seconds", "task") == {
         "timed_out_executions",
         "stages_due",
+        "queued_events",
         "jobs_to_finalize",
         "jobs_past_retention",
         "jobs_to_purge",
