@@ -11,7 +11,7 @@ from jobs_grpc.maintenance.event_tasks import PurgeEvents
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Events, Operator
 from tests.support.database import Database, replaced_function, rows_locked
-from tests.support.events import queue_event, store_events
+from tests.support.event_rows import queue_event, store_events
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 

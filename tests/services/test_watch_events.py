@@ -20,7 +20,7 @@ from jobs_grpc.services.event_start import Start
 from jobs_grpc.services.event_stream import EventStreams
 from tests.support.callers import Events, Operator
 from tests.support.database import Database, request_session, uncommitted
-from tests.support.events import queue_event, store_events
+from tests.support.event_rows import queue_event, store_events
 from tests.support.failures import expect_failure
 from tests.support.server import Server, running_server
 from tests.support.waiting import wait_until
