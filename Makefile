@@ -279,7 +279,7 @@ lock: $(READY) ## Update the lock files (UPGRADE=1 takes the newest versions)
 	@$(COMPILE) $(UPGRADED) pyproject.toml --extra dev --output-file requirements/dev.lock
 	@$(COMPILE) $(UPGRADED) pyproject.toml --extra bench \
 	  --constraint requirements/dev.lock --output-file requirements/bench.lock
-	@$(COMPILE) pyproject.toml --extra jwt --extra metrics --extra mtls --extra otel --extra uvloop \
+	@$(COMPILE) pyproject.toml --extra jwt --extra metrics --extra mtls --extra otel --extra uvloop --extra webhooks \
 	  --constraint requirements/dev.lock --output-file requirements/server.lock
 	@echo hatchling | $(COMPILE) - --constraint requirements/dev.lock --output-file requirements/build.lock
 	@$(COMPILE) $(UPGRADED) requirements/deploy.in --output-file requirements/deploy.lock
