@@ -11,6 +11,7 @@ from jobs_grpc.config.settings import (
     DEFAULT_ADDRESS,
     DEV_METRICS_ADDRESS,
     DEV_POLL_AFTER,
+    EventsConfig,
     JwtConfig,
     LimitsConfig,
     TlsConfig,
@@ -22,6 +23,7 @@ __all__ = [
     "DEV_POLL_AFTER",
     "Config",
     "ConfigError",
+    "EventsConfig",
     "JwtConfig",
     "LimitsConfig",
     "TlsConfig",
@@ -42,7 +44,7 @@ class Config:
     tls: TlsConfig
     jwt: JwtConfig
     limits: LimitsConfig
-    events: settings.EventsConfig
+    events: EventsConfig
     metrics: settings.MetricsConfig
     log: settings.LogConfig
 

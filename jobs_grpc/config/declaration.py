@@ -42,7 +42,7 @@ class Setting:
             case None | ():
                 return "unset"
             case tuple() as items:
-                return ",".join(items)
+                return ",".join(map(str, items))
         return "required" if self.required else str(self.default)
 
     def read(self, environ: Mapping[str, str]) -> object:

@@ -5,10 +5,12 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 T_co = TypeVar("T_co", covariant=True)
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,25 @@ def subset(*choices: str, allow_none: bool = False) -> Parser[tuple[str, ...]]:
 
     none = "none or " if allow_none else ""
     return Parser(f"{none}a comma-separated list of {', '.join(choices)}", convert)
+
+
+def _parse_networks(text: str) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(item) for item in _split(text))
+
+
+networks = Parser(
+    "a comma-separated list of networks such as 10.1.0.0/16,fd00:1::/64", _parse_networks
+)
+
+
+def _parse_ports(text: str) -> tuple[int, ...]:
+    items = _split(text)
+    if not all(_is_port(item) and int(item) for item in items):
+        raise ValueError
+    return tuple(int(item) for item in items)
+
+
+ports = Parser("a comma-separated list of ports from 1 to 65535", _parse_ports)
 
 
 def _parse_address(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from jobs_grpc.config.declaration import ConfigError, required_setting, setting
 from jobs_grpc.config.parsers import (
+    Network,
     address,
     boolean,
     choice,
@@ -19,7 +20,9 @@ from jobs_grpc.config.parsers import (
     integer,
     keys_location,
     names,
+    networks,
     path,
+    ports,
     seconds,
     subset,
     tcp_address,
@@ -498,6 +501,33 @@ class EventsConfig:
         "Events of a tenant that are stored. The oldest ones beyond that are removed, also from the"
         " histories of jobs. A million events take about 300 MB.",
         default=1_000_000,
+    )
+    webhook_keys_file: str | None = setting(
+        "JOBS_WEBHOOK_KEYS_FILE",
+        path,
+        "File with the master keys from which the secrets of webhooks are derived: a line with an"
+        " id, a space and 32 or more random bytes in base64 for each. The first one is used for"
+        " new secrets. Read again when it changes. Needs the extra `webhooks`. Unset: no webhooks.",
+        default=None,
+    )
+    webhook_allowed_networks: tuple[Network, ...] = setting(
+        "JOBS_WEBHOOK_ALLOWED_NETWORKS",
+        networks,
+        "Networks that are not public, to which webhooks may be sent as well. Any tenant can then"
+        " reach the allowed ports of their hosts.",
+        default=(),
+    )
+    webhook_allowed_ports: tuple[int, ...] = setting(
+        "JOBS_WEBHOOK_ALLOWED_PORTS",
+        ports,
+        "Ports to which webhooks may be sent.",
+        default=(443,),
+    )
+    webhook_allow_http: bool = setting(
+        "JOBS_WEBHOOK_ALLOW_HTTP",
+        boolean,
+        "Allow URLs of webhooks without TLS. Events then cross the network unencrypted.",
+        default=False,
     )
 
 

@@ -398,6 +398,48 @@ class Store:
         """See changed_event_heads.sql; the first number of each pair starts at 0."""
         return await self._changed_fingerprints("changed_event_heads", locals())
 
+    async def create_webhook(
+        self,
+        tenant_id: str,
+        *,
+        webhook_id: str,
+        url: str,
+        description: str,
+        types: list[str] | None,
+        key_id: str,
+    ) -> Row:
+        return (await self._read("create_webhook", locals()))[0]
+
+    async def list_webhooks(self, tenant_id: str) -> Sequence[Row]:
+        return await self._read("list_webhooks", locals())
+
+    async def get_webhook(self, tenant_id: str, *, webhook_id: str) -> Row:
+        return (await self._read("get_webhook", locals()))[0]
+
+    async def update_webhook(
+        self,
+        tenant_id: str,
+        *,
+        webhook_id: str,
+        fields: list[str],
+        url: str,
+        description: str,
+        types: list[str] | None,
+        enabled: bool,
+        position: int,
+    ) -> Row:
+        return (await self._read("update_webhook", locals()))[0]
+
+    async def delete_webhook(self, tenant_id: str, *, webhook_id: str) -> None:
+        await self._read("delete_webhook", locals())
+
+    async def rotate_webhook_secret(self, tenant_id: str, *, webhook_id: str, key_id: str) -> Row:
+        return (await self._read("rotate_webhook_secret", locals()))[0]
+
+    async def test_webhook(self, tenant_id: str, *, webhook_id: str) -> Row:
+        """See test_webhook.sql."""
+        return (await self._read("test_webhook", locals()))[0]
+
     async def _changed_fingerprints(
         self, function: str, parameters: dict[str, Any]
     ) -> list[tuple[int, int]]:

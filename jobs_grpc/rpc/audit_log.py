@@ -57,8 +57,8 @@ class AuditLog:
         """Log who called what on which job, and the result.
 
         Logs only the ids of the request (of at most 100 devices), and the stage and comment of an
-        approval: no documents, labels, cancel reasons or tokens. `request` is None if the call was
-        rejected before it was read.
+        approval: no documents, labels, cancel reasons, URLs of webhooks or tokens. `request` is
+        None if the call was rejected before it was read.
         """
         action = f"audit {method.rpartition('/')[2]}"
         code = StatusCode.CANCELLED if canceled else error.code if error else StatusCode.OK
@@ -79,6 +79,7 @@ class AuditLog:
                 "peer": context.peer(),
                 "job_id": getattr(response, "job_id", None) or _id(request, "job_id"),
                 "device_id": _id(request, "device_id"),
+                "webhook_id": _webhook_id(request, response),
                 **_devices(request),
                 "stage": _stage(request),
                 "validate_only": getattr(request, "validate_only", False) or None,
@@ -115,6 +116,12 @@ def _devices(request: Any) -> dict[str, Any]:
         return {}
     named = [device_id[:_MAX_ID_LENGTH] for device_id in device_ids[:_MAX_NAMED_DEVICES]]
     return {"device_count": len(device_ids), "device_ids": named}
+
+
+def _webhook_id(request: Any, response: Any) -> str | None:
+    """Return the id of a webhook, also of a new one."""
+    webhook = getattr(response, "webhook", None)
+    return (webhook and webhook.webhook_id) or _id(request, "webhook_id")
 
 
 def _id(request: Any, field: str) -> str | None:

@@ -41,6 +41,7 @@ from jobs_grpc.server.insecure_settings import insecure_settings
 from jobs_grpc.server.metrics_extra import require_metrics_extra
 from jobs_grpc.server.open_files import raise_open_file_limit
 from jobs_grpc.server.shutdown import cancel_calls, cancel_tasks, drain
+from jobs_grpc.server.webhook_delivery import webhook_delivery
 from jobs_grpc.server.worker_metrics import answer_requests
 from jobs_grpc.services.device_jobs import DeviceJobService
 from jobs_grpc.services.event_stream import HEARTBEAT_SECONDS
@@ -49,6 +50,7 @@ from jobs_grpc.services.fleet import FleetService
 from jobs_grpc.services.jobs import JobService
 from jobs_grpc.services.poll_after import PollAfter
 from jobs_grpc.services.targets import EvaluationLimit
+from jobs_grpc.webhooks.sender import Sender
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -84,6 +86,9 @@ class AppOptions:
 
     random: Callable[[], float] = random.random
     """Returns the random numbers of `poll_after`, each at least 0 and less than 1."""
+
+    webhook_sender: Sender | None = None
+    """Sends the deliveries of webhooks; None: over HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +192,18 @@ async def running(
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, methods)
         fleet = FleetService(store, conversion_slots, evaluations, config.limits.max_targets)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(fleet, methods)
-        events = EventService(store, memory, conversion_slots, stopping, options.event_heartbeat)
+        delivery = await shutdown.enter_async_context(
+            webhook_delivery(config.events, options.webhook_sender)
+        )
+        events = EventService(
+            store,
+            memory,
+            conversion_slots,
+            stopping,
+            config.events,
+            delivery,
+            options.event_heartbeat,
+        )
         events_pb2_grpc.add_EventServiceServicer_to_server(events, methods)
         device_jobs = DeviceJobService(
             store,

@@ -1,4 +1,4 @@
-"""Settings that make the server trust its clients or a proxy without verification."""
+"""Settings that make the server trust others without verification, or send data unencrypted."""
 
 from collections.abc import Sequence
 
@@ -18,4 +18,6 @@ def insecure_settings(config: Config) -> Sequence[str]:
             f"JOBS_TLS_TERMINATED_BY_PROXY is set: tokens reach {config.server.listen} unencrypted;"
             " a proxy in front must terminate TLS"
         )
+    if config.events.webhook_allow_http and config.events.webhook_keys_file:
+        problems.append("JOBS_WEBHOOK_ALLOW_HTTP is set: events can cross the network unencrypted")
     return problems

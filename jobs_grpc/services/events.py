@@ -8,6 +8,7 @@ from fleet.jobs.v1 import events_pb2_grpc
 from grpc.aio import ServicerContext
 
 from jobs_grpc.auth.principal import current_principal
+from jobs_grpc.config import EventsConfig
 from jobs_grpc.contract.methods import page_size
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.limits.fair_slots import FairSlots
@@ -23,7 +24,7 @@ from jobs_grpc.services.page_tokens import (
     parse_token,
 )
 from jobs_grpc.services.response_pages import fill_page
-from jobs_grpc.services.webhooks import Webhooks
+from jobs_grpc.services.webhooks import WebhookDelivery, Webhooks
 
 
 class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
@@ -39,8 +40,11 @@ class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
         memory: MemoryLimit,
         slots: FairSlots,
         stopping: asyncio.Event,
+        config: EventsConfig,
+        delivery: WebhookDelivery | None,
         heartbeat: float = HEARTBEAT_SECONDS,
     ) -> None:
+        Webhooks.__init__(self, store, config, delivery)
         self._store = store
         self._slots = slots
         self.streams = EventStreams(store, memory, stopping, slots.pause, heartbeat=heartbeat)

@@ -1,5 +1,223 @@
 """Implements the calls of EventService that manage webhooks."""
 
+import json
+import logging
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fleet.jobs.v1 import events_pb2 as pb
+
+from jobs_grpc.auth.principal import current_principal
+from jobs_grpc.config import EventsConfig
+from jobs_grpc.contract.field_rules import check
+from jobs_grpc.db.store import Row, Store
+from jobs_grpc.errors import Violation, WebhooksUnavailable
+from jobs_grpc.services import validation
+from jobs_grpc.services.row_conversions import MessageFields, timestamp_fields
+from jobs_grpc.webhooks.addresses import AllowedAddresses
+from jobs_grpc.webhooks.secrets import MasterKeysFile, UnknownKey, encoded
+from jobs_grpc.webhooks.sender import Sender
+from jobs_grpc.webhooks.signature import signed_headers
+from jobs_grpc.webhooks.urls import check_url
+
+logger = logging.getLogger(__name__)
+
+# A database of a newer version can have causes and errors that have no number here.
+_DISABLED_CAUSE_NUMBERS = dict(pb.Webhook.DisabledCause.items())
+_ERROR_NUMBERS = dict(pb.Webhook.DeliveryError.items())
+
+_TEST_TYPE = "webhook.test"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookDelivery:
+    """What creating secrets and sending need."""
+
+    keys: MasterKeysFile
+    sender: Sender
+
 
 class Webhooks:
-    """The methods of EventService about webhooks."""
+    """The methods of EventService about webhooks.
+
+    Without `delivery`, calls that need a secret fail with WEBHOOKS_UNAVAILABLE.
+    """
+
+    def __init__(
+        self, store: Store, config: EventsConfig, delivery: WebhookDelivery | None
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._addresses = AllowedAddresses(config.webhook_allowed_networks)
+        self._optional_delivery = delivery
+
+    async def CreateWebhook(
+        self, request: pb.CreateWebhookRequest, context: object
+    ) -> pb.CreateWebhookResponse:
+        violations = check(request)
+        if not violations:
+            violations += self._check_url("url", request.url)
+        validation.raise_for_violations(violations)
+        keys = self._delivery.keys.current()
+        tenant_id = current_principal().tenant_id
+        row = await self._store.create_webhook(
+            tenant_id,
+            webhook_id=f"wh_{secrets.token_hex(16)}",
+            url=request.url,
+            description=request.description,
+            types=_types(request),
+            key_id=keys.newest_id,
+        )
+        secret = keys.secret(tenant_id, row["webhook_id"], row["secret_number"], row["key_id"])
+        return pb.CreateWebhookResponse(webhook=webhook_fields(row), secret=encoded(secret))
+
+    async def ListWebhooks(
+        self, request: pb.ListWebhooksRequest, context: object
+    ) -> pb.ListWebhooksResponse:
+        rows = await self._store.list_webhooks(current_principal().tenant_id)
+        return pb.ListWebhooksResponse(webhooks=map(_webhook, rows))
+
+    async def GetWebhook(
+        self, request: pb.GetWebhookRequest, context: object
+    ) -> pb.GetWebhookResponse:
+        validation.require_valid(request)
+        row = await self._store.get_webhook(
+            current_principal().tenant_id, webhook_id=request.webhook_id
+        )
+        return pb.GetWebhookResponse(webhook=webhook_fields(row))
+
+    async def UpdateWebhook(
+        self, request: pb.UpdateWebhookRequest, context: object
+    ) -> pb.UpdateWebhookResponse:
+        validation.raise_for_violations(self._check_update(request))
+        webhook = request.webhook
+        row = await self._store.update_webhook(
+            current_principal().tenant_id,
+            webhook_id=request.webhook_id,
+            fields=[*request.update_mask.paths],
+            url=webhook.url,
+            description=webhook.description,
+            types=_types(webhook),
+            enabled=webhook.enabled,
+            position=webhook.position,
+        )
+        return pb.UpdateWebhookResponse(webhook=webhook_fields(row))
+
+    async def DeleteWebhook(
+        self, request: pb.DeleteWebhookRequest, context: object
+    ) -> pb.DeleteWebhookResponse:
+        validation.require_valid(request)
+        await self._store.delete_webhook(
+            current_principal().tenant_id, webhook_id=request.webhook_id
+        )
+        return pb.DeleteWebhookResponse()
+
+    async def RotateWebhookSecret(
+        self, request: pb.RotateWebhookSecretRequest, context: object
+    ) -> pb.RotateWebhookSecretResponse:
+        validation.require_valid(request)
+        keys = self._delivery.keys.current()
+        tenant_id = current_principal().tenant_id
+        row = await self._store.rotate_webhook_secret(
+            tenant_id, webhook_id=request.webhook_id, key_id=keys.newest_id
+        )
+        secret = keys.secret(tenant_id, row["webhook_id"], row["secret_number"], row["key_id"])
+        return pb.RotateWebhookSecretResponse(webhook=webhook_fields(row), secret=encoded(secret))
+
+    async def TestWebhook(
+        self, request: pb.TestWebhookRequest, context: object
+    ) -> pb.TestWebhookResponse:
+        validation.require_valid(request)
+        delivery = self._delivery
+        tenant_id, webhook_id = current_principal().tenant_id, request.webhook_id
+        row = await self._store.test_webhook(tenant_id, webhook_id=webhook_id)
+        try:
+            signing = delivery.keys.current().signing_secrets(tenant_id, webhook_id, row)
+        except UnknownKey as e:
+            logger.error("%s", e)
+            raise WebhooksUnavailable from e
+        now = time.time()
+        body = _test_body(webhook_id, now)
+        message_id = f"test_{secrets.token_hex(16)}"
+        headers = signed_headers(message_id, int(now), body, signing)
+        result = await delivery.sender.send(row["url"], headers, body)
+        response = pb.TestWebhookResponse(status=result.status, error=_error_number(result.error))
+        response.duration.FromMicroseconds(round(result.duration * 1_000_000))
+        return response
+
+    @property
+    def _delivery(self) -> WebhookDelivery:
+        if self._optional_delivery is None:
+            raise WebhooksUnavailable
+        return self._optional_delivery
+
+    def _check_update(self, request: pb.UpdateWebhookRequest) -> list[Violation]:
+        """Check the update_mask and the fields that it names; others may have any value."""
+        fields = {*request.update_mask.paths}
+        checked = ("webhook_id", "update_mask", *(f"webhook.{field}" for field in fields))
+        violations = [v for v in check(request) if v.field.startswith(checked)]
+        if not violations and "url" in fields:
+            violations += self._check_url("webhook.url", request.webhook.url)
+        return violations
+
+    def _check_url(self, field: str, url: str) -> list[Violation]:
+        try:
+            check_url(
+                url,
+                ports=self._config.webhook_allowed_ports,
+                allow_http=self._config.webhook_allow_http,
+                is_allowed=self._addresses.allows,
+            )
+        except ValueError as e:
+            return [Violation(field, f"{field} {e}")]
+        return []
+
+
+def webhook_fields(row: Row) -> MessageFields:
+    """The fields of a Webhook, from a row of jobs.webhooks."""
+    # A lease also has a due_at.
+    is_retry = row["failure_count"] > 0 and row["claim_id"] is None
+    return {
+        "webhook_id": row["webhook_id"],
+        "url": row["url"],
+        "description": row["description"],
+        "types": row["types"],
+        "enabled": row["enabled"],
+        "disabled_cause": _DISABLED_CAUSE_NUMBERS.get(row["disabled_cause"] or ""),
+        "position": row["position"],
+        "purged_position": row["purged_position"],
+        "created_at": timestamp_fields(row["created_at"]),
+        "last_success_at": timestamp_fields(row["last_success_at"]),
+        "last_attempt_at": timestamp_fields(row["last_attempt_at"]),
+        "last_status": row["last_status"],
+        "last_error": _error_number(row["last_error"]),
+        "failure_count": row["failure_count"],
+        "next_attempt_at": timestamp_fields(row["due_at"]) if is_retry else None,
+    }
+
+
+def _error_number(name: str | None) -> Any:
+    """The number of a DeliveryError; None if the name is None or unknown."""
+    return _ERROR_NUMBERS.get(name or "")
+
+
+def _webhook(row: Row) -> pb.Webhook:
+    return pb.Webhook(**webhook_fields(row))
+
+
+def _types(message: pb.CreateWebhookRequest | pb.Webhook) -> list[str] | None:
+    """The types to deliver, as update_webhook.sql stores them; None: all."""
+    return sorted({*message.types}) or None
+
+
+def _test_body(webhook_id: str, now: float) -> bytes:
+    timestamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds")
+    payload = {
+        "type": _TEST_TYPE,
+        "timestamp": timestamp.replace("+00:00", "Z"),
+        "data": {"webhook_id": webhook_id},
+    }
+    return json.dumps(payload, separators=(",", ":")).encode()

@@ -206,8 +206,7 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
             WHEN j.force_canceled THEN 0
             ELSE p.retrying_in_progress
         END AS retrying_count,
-    jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS is_retry_budget_exhausted,
-    j.execution_events
+    jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS is_retry_budget_exhausted
    FROM (((jobs.jobs j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, jobs.now()) AS status,
@@ -275,8 +274,7 @@ CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
     retry_policy,
     priority,
     retrying_count,
-    is_retry_budget_exhausted,
-    execution_events
+    is_retry_budget_exhausted
    FROM jobs.job_states s;
 
 CREATE TABLE jobs.job_executions (
@@ -352,17 +350,34 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
          OFFSET 0) derived)
   WHERE (j.deleted_at IS NULL);
 
-CREATE TABLE jobs.events (
+CREATE TABLE jobs.webhooks (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
+    webhook_id text NOT NULL COLLATE pg_catalog."C",
+    url text NOT NULL,
+    description text DEFAULT ''::text NOT NULL,
+    types text[],
+    created_at timestamp with time zone NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    disabled_cause text,
     "position" bigint NOT NULL,
-    job_id text NOT NULL COLLATE pg_catalog."C",
-    type text NOT NULL COLLATE pg_catalog."C",
-    occurred_at timestamp with time zone NOT NULL,
-    status text NOT NULL,
-    counts integer[] NOT NULL,
-    user_id text,
-    details jsonb
-);
+    previous_position bigint NOT NULL,
+    purged_position bigint DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone,
+    claim_id uuid,
+    last_attempt_at timestamp with time zone,
+    last_success_at timestamp with time zone,
+    last_status integer DEFAULT 0 NOT NULL,
+    last_error text,
+    failure_count integer DEFAULT 0 NOT NULL,
+    failing_since timestamp with time zone,
+    is_failing boolean DEFAULT true NOT NULL,
+    secret_number integer DEFAULT 1 NOT NULL,
+    key_id text NOT NULL,
+    rotated_at timestamp with time zone,
+    previous_key_id text,
+    last_test_at timestamp with time zone
+)
+WITH (fillfactor='50');
 
 CREATE VIEW jobs.execution_page WITH (security_invoker='true') AS
  SELECT NULL::text[] AS device_ids,
@@ -442,7 +457,6 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     d.priority,
     d.retrying_count,
     d.is_retry_budget_exhausted,
-    d.execution_events,
     NULL::boolean AS is_window_open,
     NULL::timestamp with time zone[] AS next_openings
    FROM (jobs.execution_page p
@@ -483,6 +497,18 @@ CREATE TABLE jobs.event_queue (
     details jsonb
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='1000');
+
+CREATE TABLE jobs.events (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    "position" bigint NOT NULL,
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    type text NOT NULL COLLATE pg_catalog."C",
+    occurred_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    counts integer[] NOT NULL,
+    user_id text,
+    details jsonb
+);
 
 CREATE TABLE jobs.execution_attempts (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
@@ -678,33 +704,6 @@ CREATE TABLE jobs.schema_code (
     applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
-CREATE TABLE jobs.webhooks (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    webhook_id text NOT NULL COLLATE pg_catalog."C",
-    url text NOT NULL,
-    description text DEFAULT ''::text NOT NULL,
-    types text[],
-    created_at timestamp with time zone NOT NULL,
-    enabled boolean DEFAULT true NOT NULL,
-    disabled_cause text,
-    "position" bigint NOT NULL,
-    purged_position bigint DEFAULT 0 NOT NULL,
-    due_at timestamp with time zone,
-    claim_id uuid,
-    last_attempt_at timestamp with time zone,
-    last_success_at timestamp with time zone,
-    last_status integer DEFAULT 0 NOT NULL,
-    last_error text,
-    failure_count integer DEFAULT 0 NOT NULL,
-    failing_since timestamp with time zone,
-    secret_number integer DEFAULT 1 NOT NULL,
-    key_id text NOT NULL,
-    rotated_at timestamp with time zone,
-    previous_key_id text,
-    last_test_at timestamp with time zone
-)
-WITH (fillfactor='50');
-
 CREATE TABLE public.device_group_members (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     group_id text NOT NULL COLLATE pg_catalog."C",
@@ -860,7 +859,7 @@ CREATE INDEX jobs_tripped_by_canceled_at ON jobs.jobs USING btree (canceled_at) 
 
 CREATE INDEX jobs_waiting_by_pause_cause ON jobs.jobs USING btree (pause_cause) WHERE ((awaiting_approval OR (pause_cause IS NOT NULL)) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
-CREATE INDEX webhooks_by_due_at ON jobs.webhooks USING btree (due_at) WHERE (due_at IS NOT NULL);
+CREATE INDEX webhooks_by_due_at ON jobs.webhooks USING btree (is_failing, due_at) WHERE (due_at IS NOT NULL);
 
 CREATE INDEX device_group_members_by_device ON public.device_group_members USING btree (tenant_id, device_id);
 

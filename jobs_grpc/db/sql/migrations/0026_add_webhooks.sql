@@ -9,6 +9,9 @@ CREATE TABLE jobs.webhooks (
     enabled         boolean NOT NULL DEFAULT true,
     disabled_cause  text,                      -- of Webhook.DisabledCause; NULL: enabled
     position        bigint NOT NULL,           -- the cursor: matching events up to it have been delivered
+    -- The event that was delivered last, which the next delivery names, so that a receiver notices a loss. The cursor
+    -- can't serve: it also moves over events of other types.
+    previous_position bigint NOT NULL,
     purged_position bigint NOT NULL DEFAULT 0, -- events up to it were purged before delivery
     -- NULL: no event is waiting, or disabled. Otherwise, when a dispatcher may claim the webhook: at the retry time,
     -- or at the end of the lease of another dispatcher.
@@ -20,6 +23,8 @@ CREATE TABLE jobs.webhooks (
     last_error      text,                      -- of Webhook.DeliveryError; NULL: none
     failure_count   integer NOT NULL DEFAULT 0,
     failing_since   timestamptz,               -- the first failure after the last success; NULL: not failing
+    -- The last delivery failed, or none has succeeded: it gets one of the few slots for such webhooks.
+    is_failing      boolean NOT NULL DEFAULT true,
     secret_number   integer NOT NULL DEFAULT 1,
     key_id          text NOT NULL,             -- of the master key from which the secret is derived
     rotated_at      timestamptz,               -- of the last RotateWebhookSecret
@@ -28,7 +33,7 @@ CREATE TABLE jobs.webhooks (
     PRIMARY KEY (tenant_id, webhook_id)
 ) WITH (fillfactor = 50);
 -- For webhooks_due, across tenants.
-CREATE INDEX webhooks_by_due_at ON jobs.webhooks (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX webhooks_by_due_at ON jobs.webhooks (is_failing, due_at) WHERE due_at IS NOT NULL;
 ALTER TABLE jobs.webhooks ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant_isolation ON jobs.webhooks
     USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''));

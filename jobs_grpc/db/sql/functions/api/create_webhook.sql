@@ -1,0 +1,38 @@
+-- Creates a webhook, which receives the events that have no position yet, and returns it.
+--
+-- Raises TOO_MANY_WEBHOOKS if the tenant has 16.
+CREATE OR REPLACE FUNCTION jobs.create_webhook(
+    p_tenant_id text,
+    p_webhook_id text,    -- new
+    p_url text,
+    p_description text,
+    p_types text[],       -- NULL: all
+    p_key_id text         -- of the master key
+) RETURNS SETOF jobs.webhooks
+LANGUAGE plpgsql
+-- settings: lookup, lock timeout
+AS $$
+DECLARE
+    v_now timestamptz;
+    v_position bigint;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    -- Events that are committed before the call do not count as new ones.
+    PERFORM jobs.sequence_events(p_tenant_id);
+    -- The lock makes the limit hold for concurrent calls, too.
+    v_position := jobs.lock_event_head(p_tenant_id);
+    IF (SELECT count(*) FROM jobs.webhooks w WHERE w.tenant_id = p_tenant_id) >= 16 THEN
+        PERFORM jobs.raise_error('TOO_MANY_WEBHOOKS');
+    END IF;
+
+    v_now := jobs.clock_time();
+    RETURN QUERY
+    INSERT INTO jobs.webhooks AS w
+        (tenant_id, webhook_id, url, description, types, created_at, position, previous_position,
+         key_id)
+    VALUES
+        (p_tenant_id, p_webhook_id, p_url, p_description, p_types, v_now, v_position, v_position,
+         p_key_id)
+    RETURNING w.*;
+END $$;

@@ -1,0 +1,18 @@
+-- Ends the claim p_claim_id of a webhook without a result; the webhook is due after p_delay_seconds. Returns whether the
+-- claim had not ended.
+CREATE OR REPLACE FUNCTION jobs.release_webhook(
+    p_tenant_id text, p_webhook_id text, p_claim_id uuid, p_delay_seconds double precision
+) RETURNS boolean
+LANGUAGE plpgsql
+-- settings: lookup, lock timeout
+AS $$
+DECLARE
+    v_due_at timestamptz := jobs.clock_time() + make_interval(secs => p_delay_seconds);
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    UPDATE jobs.webhooks w
+    SET claim_id = NULL, due_at = v_due_at
+    WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id AND w.claim_id = p_claim_id;
+    RETURN FOUND;
+END $$;

@@ -1,0 +1,32 @@
+-- Gives a webhook the next secret, derived from the master key p_key_id, and returns the webhook. Ends the claim of a
+-- dispatcher, which would sign with the old secret only.
+--
+-- Raises WEBHOOK_NOT_FOUND.
+CREATE OR REPLACE FUNCTION jobs.rotate_webhook_secret(
+    p_tenant_id text, p_webhook_id text, p_key_id text
+) RETURNS SETOF jobs.webhooks
+LANGUAGE plpgsql
+-- settings: lookup, lock timeout
+AS $$
+DECLARE
+    v_webhook jobs.webhooks;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    v_webhook := jobs.lock_webhook(p_tenant_id, p_webhook_id);
+    v_webhook.rotated_at := jobs.clock_time();
+    v_webhook.secret_number := v_webhook.secret_number + 1;
+    v_webhook.previous_key_id := v_webhook.key_id;
+    v_webhook.key_id := p_key_id;
+    IF v_webhook.claim_id IS NOT NULL THEN
+        v_webhook.claim_id := NULL;
+        v_webhook.due_at := v_webhook.rotated_at;
+    END IF;
+
+    UPDATE jobs.webhooks w
+    SET rotated_at = v_webhook.rotated_at, secret_number = v_webhook.secret_number,
+        previous_key_id = v_webhook.previous_key_id, key_id = v_webhook.key_id,
+        claim_id = v_webhook.claim_id, due_at = v_webhook.due_at
+    WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id;
+    RETURN NEXT v_webhook;
+END $$;

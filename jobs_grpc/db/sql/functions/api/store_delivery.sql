@@ -1,0 +1,82 @@
+-- Stores the result of a delivery. Changes nothing if the claim p_claim_id has ended: another dispatcher has claimed
+-- the webhook, or it was changed or deleted.
+--
+-- A success moves the cursor to the event, and either ends the claim, so that the webhook is due at once, or renews its
+-- lease. A failure ends the claim; the webhook is due after p_retry_seconds, or disabled after five days of failures and
+-- with status 410.
+CREATE OR REPLACE FUNCTION jobs.store_delivery(
+    p_tenant_id text,
+    p_webhook_id text,
+    p_claim_id uuid,
+    p_position bigint,                  -- of the event
+    p_status integer,                   -- of the HTTP response; 0: none
+    p_error text,                       -- of Webhook.DeliveryError; NULL: success
+    p_retry_seconds double precision,   -- used after a failure
+    p_is_last boolean,                  -- whether a success ends the claim
+    OUT stored boolean,                 -- the claim had not ended
+    OUT disabled_cause text             -- why the webhook is now disabled; NULL: it is not
+)
+LANGUAGE plpgsql
+-- settings: lookup, lock timeout
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_webhook jobs.webhooks;
+    v_now timestamptz;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    SELECT w.* INTO v_webhook
+    FROM jobs.webhooks w
+    WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id
+    FOR UPDATE;
+    stored := v_webhook.claim_id IS NOT DISTINCT FROM p_claim_id;
+    IF NOT stored THEN
+        RETURN;
+    END IF;
+    v_now := jobs.clock_time();
+    v_webhook.last_attempt_at := v_now;
+    v_webhook.last_status := p_status;
+    v_webhook.last_error := p_error;
+    v_webhook.is_failing := p_error IS NOT NULL;
+
+    IF p_error IS NULL THEN
+        v_webhook.position := p_position;
+        v_webhook.previous_position := p_position;
+        v_webhook.last_success_at := v_now;
+        v_webhook.failure_count := 0;
+        v_webhook.failing_since := NULL;
+        IF p_is_last THEN
+            v_webhook.claim_id := NULL;
+            v_webhook.due_at := v_now;
+        ELSIF v_webhook.due_at < v_now + interval '20 seconds' THEN
+            -- Not each time: the column is indexed. A delivery takes at most 15 seconds.
+            v_webhook.due_at := v_now + interval '30 seconds';
+        END IF;
+    ELSE
+        v_webhook.failure_count := v_webhook.failure_count + 1;
+        v_webhook.failing_since := coalesce(v_webhook.failing_since, v_now);
+        v_webhook.claim_id := NULL;
+        v_webhook.due_at := v_now + make_interval(secs => p_retry_seconds);
+        IF p_status = 410 THEN
+            v_webhook.disabled_cause := 'GONE';
+        ELSIF v_webhook.failing_since <= v_now - interval '5 days' THEN
+            v_webhook.disabled_cause := 'FAILING';
+        END IF;
+        IF v_webhook.disabled_cause IS NOT NULL THEN
+            v_webhook.enabled := false;
+            v_webhook.due_at := NULL;
+        END IF;
+    END IF;
+
+    UPDATE jobs.webhooks w
+    SET enabled = v_webhook.enabled, disabled_cause = v_webhook.disabled_cause,
+        position = v_webhook.position, previous_position = v_webhook.previous_position,
+        due_at = v_webhook.due_at, claim_id = v_webhook.claim_id,
+        last_attempt_at = v_webhook.last_attempt_at, last_success_at = v_webhook.last_success_at,
+        last_status = v_webhook.last_status, last_error = v_webhook.last_error,
+        failure_count = v_webhook.failure_count, failing_since = v_webhook.failing_since,
+        is_failing = v_webhook.is_failing
+    WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id;
+    disabled_cause := v_webhook.disabled_cause;
+END $$;

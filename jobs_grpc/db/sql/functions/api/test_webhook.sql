@@ -1,0 +1,34 @@
+-- Stores that a webhook is tested now, and returns what the test needs.
+--
+-- Raises WEBHOOK_NOT_FOUND and, within 10 seconds of the last test, WEBHOOK_TEST_TOO_SOON.
+CREATE OR REPLACE FUNCTION jobs.test_webhook(
+    p_tenant_id text,
+    p_webhook_id text,
+    OUT url text,
+    OUT secret_number integer,
+    OUT key_id text,           -- of the secret
+    OUT previous_key_id text   -- of the secret before it; NULL: no longer in use
+)
+LANGUAGE plpgsql
+-- settings: lookup, lock timeout
+AS $$
+DECLARE
+    v_webhook jobs.webhooks;
+    v_now timestamptz;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    v_webhook := jobs.lock_webhook(p_tenant_id, p_webhook_id);
+    v_now := jobs.clock_time();
+    IF v_webhook.last_test_at > v_now - interval '10 seconds' THEN
+        PERFORM jobs.raise_error('WEBHOOK_TEST_TOO_SOON');
+    END IF;
+    UPDATE jobs.webhooks w
+    SET last_test_at = v_now
+    WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id;
+
+    url := v_webhook.url;
+    secret_number := v_webhook.secret_number;
+    key_id := v_webhook.key_id;
+    previous_key_id := jobs.previous_key_id(v_webhook, v_now);
+END $$;

@@ -1,0 +1,90 @@
+-- Changes the fields of a webhook that p_fields names, and returns it. Other parameters may have any value.
+--
+-- A change of the URL, the types or the position, and enabling it, makes the webhook due and ends the claim of a
+-- dispatcher, so that what it is sending changes nothing any more.
+--
+-- Raises WEBHOOK_NOT_FOUND and, for the new position, EVENTS_PURGED and POSITION_UNKNOWN.
+CREATE OR REPLACE FUNCTION jobs.update_webhook(
+    p_tenant_id text,
+    p_webhook_id text,
+    p_fields text[],      -- of Webhook
+    p_url text,
+    p_description text,
+    p_types text[],       -- NULL: all
+    p_enabled boolean,
+    p_position bigint     -- 0: before the oldest event
+) RETURNS SETOF jobs.webhooks
+LANGUAGE plpgsql
+-- settings: lookup, lock timeout
+AS $$
+DECLARE
+    v_head record;
+    v_webhook jobs.webhooks;
+    v_restarts boolean := false;
+BEGIN
+    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+
+    v_webhook := jobs.lock_webhook(p_tenant_id, p_webhook_id);
+    IF 'description' = ANY (p_fields) THEN
+        v_webhook.description := p_description;
+    END IF;
+    IF 'types' = ANY (p_fields) AND v_webhook.types IS DISTINCT FROM p_types THEN
+        v_webhook.types := p_types;
+        v_restarts := true;
+    END IF;
+    IF 'url' = ANY (p_fields) AND v_webhook.url <> p_url THEN
+        -- What is known about deliveries is about the old URL.
+        v_webhook.url := p_url;
+        v_webhook.last_attempt_at := NULL;
+        v_webhook.last_success_at := NULL;
+        v_webhook.last_status := 0;
+        v_webhook.last_error := NULL;
+        v_webhook.is_failing := true;
+        v_restarts := true;
+    END IF;
+    IF 'position' = ANY (p_fields) THEN
+        SELECT h.position, h.purged_position INTO v_head
+        FROM jobs.event_heads h
+        WHERE h.tenant_id = p_tenant_id;
+        IF p_position > coalesce(v_head.position, 0) THEN
+            PERFORM jobs.raise_error(
+                'POSITION_UNKNOWN', '', jsonb_build_object('last_position', v_head.position)
+            );
+        ELSIF p_position > 0 AND p_position < v_head.purged_position THEN
+            PERFORM jobs.raise_error(
+                'EVENTS_PURGED', '',
+                jsonb_build_object('oldest_position', v_head.purged_position)
+            );
+        END IF;
+        -- If events are purged before the next delivery, claim_webhook finds out.
+        v_webhook.position := greatest(p_position, v_head.purged_position);
+        v_webhook.previous_position := v_webhook.position;
+        v_restarts := true;
+    END IF;
+    IF 'enabled' = ANY (p_fields) AND v_webhook.enabled <> p_enabled THEN
+        v_webhook.enabled := p_enabled;
+        v_webhook.disabled_cause := CASE WHEN NOT p_enabled THEN 'OPERATOR' END;
+        v_restarts := true;
+    END IF;
+    IF v_restarts THEN
+        v_webhook.failure_count := 0;
+        v_webhook.failing_since := NULL;
+        v_webhook.claim_id := NULL;
+        v_webhook.due_at := NULL;
+        IF v_webhook.enabled THEN
+            v_webhook.due_at := jobs.clock_time();
+        END IF;
+    END IF;
+
+    UPDATE jobs.webhooks w
+    SET url = v_webhook.url, description = v_webhook.description, types = v_webhook.types,
+        enabled = v_webhook.enabled, disabled_cause = v_webhook.disabled_cause,
+        position = v_webhook.position, previous_position = v_webhook.previous_position,
+        due_at = v_webhook.due_at, claim_id = v_webhook.claim_id,
+        last_attempt_at = v_webhook.last_attempt_at, last_success_at = v_webhook.last_success_at,
+        last_status = v_webhook.last_status, last_error = v_webhook.last_error,
+        failure_count = v_webhook.failure_count, failing_since = v_webhook.failing_since,
+        is_failing = v_webhook.is_failing
+    WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id;
+    RETURN NEXT v_webhook;
+END $$;

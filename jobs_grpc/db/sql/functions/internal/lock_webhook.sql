@@ -1,0 +1,20 @@
+-- Locks a webhook and returns it. Raises WEBHOOK_NOT_FOUND.
+--
+-- No transaction locks the head of the events after a webhook.
+CREATE OR REPLACE FUNCTION jobs.lock_webhook(p_tenant_id text, p_webhook_id text)
+RETURNS jobs.webhooks
+LANGUAGE plpgsql
+-- settings: lookup
+AS $$
+DECLARE
+    v_webhook jobs.webhooks;
+BEGIN
+    SELECT w.* INTO v_webhook
+    FROM jobs.webhooks w
+    WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id
+    FOR UPDATE;
+    IF NOT FOUND THEN
+        PERFORM jobs.raise_error('WEBHOOK_NOT_FOUND');
+    END IF;
+    RETURN v_webhook;
+END $$;

@@ -1,0 +1,40 @@
+"""Opens what the deliveries of webhooks need."""
+
+import importlib.util
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from jobs_grpc.config import ConfigError, EventsConfig
+from jobs_grpc.services.webhooks import WebhookDelivery
+from jobs_grpc.webhooks.secrets import MalformedKeys, MasterKeysFile
+from jobs_grpc.webhooks.sender import Sender
+
+
+@asynccontextmanager
+async def webhook_delivery(
+    config: EventsConfig, sender: Sender | None = None
+) -> AsyncIterator[WebhookDelivery | None]:
+    """Open a sender of deliveries, unless there is a `sender`. Yields None without master keys.
+
+    Raises ConfigError if the keys are not usable or the extra `webhooks` is not installed.
+    """
+    if config.webhook_keys_file is None:
+        yield None
+        return
+    try:
+        keys = MasterKeysFile(Path(config.webhook_keys_file))
+    except (OSError, MalformedKeys) as e:
+        raise ConfigError(f"JOBS_WEBHOOK_KEYS_FILE is not usable: {e}") from None
+    if sender:
+        yield WebhookDelivery(keys, sender)
+        return
+    if importlib.util.find_spec("aiohttp") is None:
+        raise ConfigError(
+            "JOBS_WEBHOOK_KEYS_FILE needs the extra webhooks (aiohttp can't be imported): in a"
+            " clone of jobs-grpc, pip install '.[webhooks]'"
+        )
+    from jobs_grpc.webhooks.delivery import http_sender
+
+    async with http_sender(config) as opened:
+        yield WebhookDelivery(keys, opened)

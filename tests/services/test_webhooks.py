@@ -1,0 +1,500 @@
+"""The calls that manage webhooks."""
+
+import base64
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+from fleet.jobs.v1 import events_pb2 as pb
+from grpc import StatusCode
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from jobs_grpc.webhooks.sender import DeliveryResult
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+from tests.support.webhooks import (
+    URL,
+    Dispatcher,
+    RecordingSender,
+    WebhookCaller,
+    add_events,
+    running_webhook_server,
+    write_keys,
+)
+
+INVALID = StatusCode.INVALID_ARGUMENT
+UNKNOWN_ID = "wh_0"
+
+
+@pytest.fixture(scope="module")
+def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with one master key."""
+    return write_keys(tmp_path_factory.mktemp("keys") / "webhooks.keys", "k1")
+
+
+@pytest.fixture(scope="module")
+def sender() -> RecordingSender:
+    """The sender of the module's server."""
+    return RecordingSender()
+
+
+@pytest.fixture(scope="module")
+async def server(
+    database: Database, keys_file: Path, sender: RecordingSender
+) -> AsyncIterator[Server]:
+    """A server that sends webhooks."""
+    async with running_webhook_server(database, keys_file, sender) as running:
+        yield running
+
+
+@pytest.fixture
+def caller(server: Server, tenant: str, sender: RecordingSender) -> WebhookCaller:
+    """An admin."""
+    sender.sent.clear()
+    sender.result = DeliveryResult(204, None, 0.25)
+    return WebhookCaller.on(server, tenant)
+
+
+@pytest.fixture
+async def dispatcher(database: Database, caller: WebhookCaller) -> Dispatcher:
+    """A dispatcher of a new webhook."""
+    created = await caller.create()
+    return Dispatcher(database.owner, caller.tenant, created.webhook.webhook_id)
+
+
+async def test_create_returns_an_enabled_webhook_and_its_secret(caller: WebhookCaller) -> None:
+    response = await caller.create(description="pager", types=["job.tripped", "job.completed"])
+
+    webhook = response.webhook
+    assert re.fullmatch("wh_[0-9a-f]{32}", webhook.webhook_id)
+    assert (webhook.url, webhook.description, webhook.enabled) == (URL, "pager", True)
+    assert [*webhook.types] == ["job.completed", "job.tripped"]
+    assert abs(webhook.created_at.seconds - time.time()) < 60
+    assert not webhook.HasField("last_attempt_at")
+    assert not webhook.HasField("last_success_at")
+    assert not webhook.HasField("next_attempt_at")
+    assert (webhook.failure_count, webhook.last_status, webhook.purged_position) == (0, 0, 0)
+    assert len(base64.b64decode(response.secret.removeprefix("whsec_"))) == 32
+    assert await caller.get(webhook.webhook_id) == webhook
+
+
+async def test_each_webhook_has_its_own_secret(server: Server, caller: WebhookCaller) -> None:
+    other = WebhookCaller.on(server, f"{caller.tenant}-b")
+
+    responses = [await caller.create(), await caller.create(), await other.create()]
+
+    assert len({response.secret for response in responses}) == 3
+
+
+async def test_new_webhook_skips_earlier_events(database: Database, caller: WebhookCaller) -> None:
+    earlier = await add_events(database, caller.tenant, 2)
+
+    created = await caller.create()
+
+    assert created.webhook.position == earlier[-1]
+    dispatcher = Dispatcher(database.owner, caller.tenant, created.webhook.webhook_id)
+    assert not await dispatcher.is_due()
+    later = await add_events(database, caller.tenant)
+    assert await dispatcher.positions() == later
+
+
+async def test_list_returns_the_webhooks_oldest_first(caller: WebhookCaller) -> None:
+    created = [(await caller.create()).webhook for _ in range(3)]
+
+    assert await caller.list() == created
+
+
+async def test_seventeenth_webhook_is_rejected_until_one_is_deleted(caller: WebhookCaller) -> None:
+    created = [(await caller.create()).webhook.webhook_id for _ in range(16)]
+
+    with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+        await caller.create()
+
+    assert failure.message == "The tenant has 16 webhooks, which is the maximum; delete one"
+    assert failure.retry_after is None
+    await caller.delete(created[0])
+    await caller.create()
+
+
+async def test_calls_do_not_find_the_webhook_of_another_tenant(
+    server: Server, caller: WebhookCaller
+) -> None:
+    webhook = (await caller.create()).webhook
+    stranger = WebhookCaller.on(server, f"{caller.tenant}-b")
+
+    for call in (
+        stranger.get(webhook.webhook_id),
+        stranger.update(webhook.webhook_id, description="mine"),
+        stranger.delete(webhook.webhook_id),
+        stranger.rotate(webhook.webhook_id),
+        stranger.test(webhook.webhook_id),
+    ):
+        with expect_failure(StatusCode.NOT_FOUND, "WEBHOOK_NOT_FOUND") as failure:
+            await call
+        assert failure.metadata == {"webhookId": webhook.webhook_id}
+    assert not await stranger.list()
+    assert await caller.get(webhook.webhook_id) == webhook
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator", "bridge", "device"])
+async def test_only_admins_manage_webhooks(server: Server, tenant: str, role: str) -> None:
+    caller = WebhookCaller.on(server, tenant, ("x-roles", role))
+
+    for call in (
+        caller.create(),
+        caller.list(),
+        caller.get(UNKNOWN_ID),
+        caller.update(UNKNOWN_ID, enabled=True),
+        caller.delete(UNKNOWN_ID),
+        caller.rotate(UNKNOWN_ID),
+        caller.test(UNKNOWN_ID),
+    ):
+        with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
+            await call
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("", "url is required"),
+        ("http://hooks.example/", "url must begin with https://"),
+        ("https://user:hunter2@hooks.example/", "url must not contain a user name or password"),
+        ("https://hooks.example/#part", "url must not contain a fragment"),
+        ("https:///path", "url must contain a host name or an IP address"),
+        ("https://hooks.example:8443/", "url must have an allowed port: 443"),
+        ("https://10.0.0.1/", "url must not contain an address that is not public"),
+        ("https://[::1]/", "url must not contain an address that is not public"),
+    ],
+)
+async def test_url_that_is_not_allowed_is_a_violation(
+    caller: WebhookCaller, url: str, problem: str
+) -> None:
+    with expect_failure(INVALID, "INVALID_FIELD") as failure:
+        await caller.create(url=url)
+
+    assert failure.violations == {"url": problem}
+    assert "hunter2" not in failure.message
+    webhook_id = (await caller.create()).webhook.webhook_id
+    with expect_failure(INVALID, "INVALID_FIELD") as failure:
+        await caller.update(webhook_id, url=url)
+    assert [*failure.violations] == ["webhook.url"]
+
+
+async def test_update_changes_only_the_fields_of_the_mask(caller: WebhookCaller) -> None:
+    created = (await caller.create(description="old", types=["job.paused"])).webhook
+
+    updated = await caller.update(created.webhook_id, description="new")
+
+    created.description = "new"
+    assert updated == created
+    assert await caller.get(created.webhook_id) == created
+
+
+async def test_update_checks_only_the_fields_of_the_mask(
+    server: Server, caller: WebhookCaller
+) -> None:
+    webhook_id = (await caller.create()).webhook.webhook_id
+    request = pb.UpdateWebhookRequest(
+        webhook_id=webhook_id, webhook=pb.Webhook(url="ftp://x", types=["A"], position=-1)
+    )
+    request.update_mask.paths.append("description")
+    await caller.stub.UpdateWebhook(request, metadata=caller.metadata)
+
+    request.update_mask.paths[:] = ["types", "position"]
+    with expect_failure(INVALID, "INVALID_FIELD") as failure:
+        await caller.stub.UpdateWebhook(request, metadata=caller.metadata)
+    assert {*failure.violations} == {"webhook.types[0]", "webhook.position"}
+    request.update_mask.paths[:] = ["failure_count"]
+    with expect_failure(INVALID, "INVALID_FIELD") as failure:
+        await caller.stub.UpdateWebhook(request, metadata=caller.metadata)
+    assert [*failure.violations] == ["update_mask"]
+
+
+async def test_position_sends_events_again_and_skips_some(
+    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
+) -> None:
+    positions = await add_events(database, caller.tenant, 3)
+    assert await dispatcher.positions() == positions
+    assert await dispatcher.succeed(positions[0])
+
+    again = await caller.update(dispatcher.webhook_id, position=positions[0] - 1)
+
+    assert again.position == positions[0] - 1
+    assert await dispatcher.positions() == positions
+    await caller.update(dispatcher.webhook_id, position=positions[1])
+    (row,) = await dispatcher.claim()
+    assert (row["previous_position"], row["position"]) == (positions[1], positions[2])
+    await caller.update(dispatcher.webhook_id, position=0)
+    assert (await dispatcher.positions())[-3:] == positions
+
+
+async def test_unknown_and_purged_positions_are_rejected(
+    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
+) -> None:
+    positions = await add_events(database, caller.tenant, 3)
+
+    with expect_failure(StatusCode.OUT_OF_RANGE, "POSITION_UNKNOWN") as failure:
+        await caller.update(dispatcher.webhook_id, position=positions[2] + 1)
+    assert failure.metadata == {
+        "position": str(positions[2] + 1),
+        "lastPosition": str(positions[2]),
+    }
+
+    await purge(database, caller.tenant, positions[1])
+    with expect_failure(StatusCode.OUT_OF_RANGE, "EVENTS_PURGED") as failure:
+        await caller.update(dispatcher.webhook_id, position=positions[0])
+    assert failure.metadata == {
+        "position": str(positions[0]),
+        "oldestPosition": str(positions[1]),
+    }
+    assert (await caller.update(dispatcher.webhook_id, position=0)).position == positions[1]
+
+
+async def purge(database: Database, tenant: str, position: int) -> None:
+    """Purge the events up to a position."""
+    async with database.owner.transaction():
+        await database.owner.execute(
+            "UPDATE jobs.event_heads SET purged_position = $2 WHERE tenant_id = $1",
+            tenant,
+            position,
+        )
+        await database.owner.execute(
+            "DELETE FROM jobs.events WHERE tenant_id = $1 AND position <= $2", tenant, position
+        )
+
+
+async def test_disabled_webhook_keeps_its_position_and_continues_there(
+    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
+) -> None:
+    disabled = await caller.update(dispatcher.webhook_id, enabled=False)
+    assert (disabled.enabled, disabled.disabled_cause) == (False, pb.Webhook.OPERATOR)
+    positions = await add_events(database, caller.tenant, 2)
+    assert not await dispatcher.is_due()
+    assert await dispatcher.positions() == []
+
+    enabled = await caller.update(dispatcher.webhook_id, enabled=True)
+
+    assert enabled.enabled
+    assert enabled.disabled_cause == pb.Webhook.DISABLED_CAUSE_UNSPECIFIED
+    assert await dispatcher.positions() == positions
+
+
+async def test_failures_are_shown_and_reset_when_webhook_is_enabled_again(
+    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
+) -> None:
+    (position,) = await add_events(database, caller.tenant)
+    await dispatcher.claim()
+    await dispatcher.fail(position, 503, retry_seconds=100)
+
+    failing = await caller.get(dispatcher.webhook_id)
+
+    assert (failing.failure_count, failing.last_status) == (1, 503)
+    assert failing.last_error == pb.Webhook.STATUS
+    assert failing.HasField("last_attempt_at")
+    delay = failing.next_attempt_at.seconds - failing.last_attempt_at.seconds
+    assert 99 <= delay <= 101
+    await caller.update(dispatcher.webhook_id, enabled=False)
+    enabled = await caller.update(dispatcher.webhook_id, enabled=True)
+    assert enabled.failure_count == 0
+    assert not enabled.HasField("next_attempt_at")
+    assert (enabled.last_status, enabled.last_error) == (503, pb.Webhook.STATUS)
+    assert await dispatcher.positions() == [position]
+
+
+async def test_new_url_forgets_the_deliveries_to_the_old_one(
+    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
+) -> None:
+    first, second = await add_events(database, caller.tenant, 2)
+    await dispatcher.claim()
+    await dispatcher.succeed(first)
+    await dispatcher.fail(second, 0, "TIMEOUT")
+
+    updated = await caller.update(dispatcher.webhook_id, url="https://new.example/")
+
+    assert updated.url == "https://new.example/"
+    for field in ("last_success_at", "last_attempt_at", "next_attempt_at"):
+        assert not updated.HasField(field)
+    assert (updated.failure_count, updated.last_error) == (0, 0)
+    assert await dispatcher.positions() == [second]
+
+
+async def test_deleted_webhook_is_gone(caller: WebhookCaller, dispatcher: Dispatcher) -> None:
+    await caller.delete(dispatcher.webhook_id)
+
+    assert not await caller.list()
+    with expect_failure(StatusCode.NOT_FOUND, "WEBHOOK_NOT_FOUND"):
+        await caller.get(dispatcher.webhook_id)
+    with expect_failure(StatusCode.NOT_FOUND, "WEBHOOK_NOT_FOUND"):
+        await caller.delete(dispatcher.webhook_id)
+
+
+def verifies(secret: str, sent: tuple[str, Mapping[str, str], bytes]) -> bool:
+    """Return whether the reference implementation accepts a delivery."""
+    try:
+        Webhook(secret).verify(sent[2], dict(sent[1]))
+    except WebhookVerificationError:
+        return False
+    return True
+
+
+async def test_test_sends_a_signed_event_and_returns_the_result(
+    caller: WebhookCaller, sender: RecordingSender
+) -> None:
+    created = await caller.create()
+    sender.result = DeliveryResult(302, "REDIRECT", 1.5)
+
+    response = await caller.test(created.webhook.webhook_id)
+
+    assert (response.status, response.error) == (302, pb.Webhook.REDIRECT)
+    assert response.duration.ToMilliseconds() == 1500
+    ((url, headers, body),) = sender.sent
+    assert url == URL
+    assert {*headers} == {"webhook-id", "webhook-timestamp", "webhook-signature"}
+    payload = json.loads(body)
+    assert (payload["type"], payload["data"]) == (
+        "webhook.test",
+        {"webhook_id": created.webhook.webhook_id},
+    )
+    assert verifies(created.secret, sender.sent[0])
+    # The state of the deliveries does not change.
+    assert await caller.get(created.webhook.webhook_id) == created.webhook
+
+
+async def test_test_is_rejected_within_ten_seconds_of_the_last_one(
+    database: Database, caller: WebhookCaller, sender: RecordingSender
+) -> None:
+    webhook_id = (await caller.create()).webhook.webhook_id
+    await caller.test(webhook_id)
+
+    with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+        await caller.test(webhook_id)
+
+    assert failure.retry_after == 10
+    assert len(sender.sent) == 1
+    await caller.test((await caller.create()).webhook.webhook_id)
+    await database.pass_time(10)
+    await caller.test(webhook_id)
+
+
+async def test_test_reaches_a_disabled_webhook(
+    caller: WebhookCaller, dispatcher: Dispatcher, sender: RecordingSender
+) -> None:
+    await caller.update(dispatcher.webhook_id, enabled=False)
+
+    assert (await caller.test(dispatcher.webhook_id)).status == 204
+    assert len(sender.sent) == 1
+
+
+async def test_rotation_signs_with_both_secrets_for_a_day(
+    database: Database, caller: WebhookCaller, sender: RecordingSender
+) -> None:
+    created = await caller.create()
+    webhook_id = created.webhook.webhook_id
+
+    rotated = await caller.rotate(webhook_id)
+
+    assert rotated.secret != created.secret
+    assert rotated.webhook == created.webhook
+    await caller.test(webhook_id)
+    assert verifies(rotated.secret, sender.sent[-1])
+    assert verifies(created.secret, sender.sent[-1])
+    twice = await caller.rotate(webhook_id)
+    await database.pass_time(11)
+    await caller.test(webhook_id)
+    assert verifies(twice.secret, sender.sent[-1])
+    assert verifies(rotated.secret, sender.sent[-1])
+    assert not verifies(created.secret, sender.sent[-1])
+    await database.pass_time(86_400)
+    await caller.test(webhook_id)
+    assert verifies(twice.secret, sender.sent[-1])
+    assert not verifies(rotated.secret, sender.sent[-1])
+
+
+async def test_new_master_key_is_used_for_new_secrets_and_old_ones_still_sign(
+    database: Database, tenant: str, tmp_path: Path
+) -> None:
+    sender = RecordingSender()
+    keys = write_keys(tmp_path / "keys", "old")
+    async with running_webhook_server(database, keys, sender) as server:
+        caller = WebhookCaller.on(server, tenant)
+        created = await caller.create()
+        webhook_id = created.webhook.webhook_id
+        replacement = write_keys(tmp_path / "new", "new", "old")
+        replacement.replace(keys)
+
+        await caller.test(webhook_id)
+        assert verifies(created.secret, sender.sent[-1])
+        rotated = await caller.rotate(webhook_id)
+        await database.pass_time(11)
+        await caller.test(webhook_id)
+        assert verifies(created.secret, sender.sent[-1])
+        assert verifies(rotated.secret, sender.sent[-1])
+
+        # Without the old key, the secret that is derived from it no longer signs.
+        write_keys(tmp_path / "new", "new").replace(keys)
+        await database.pass_time(11)
+        await caller.test(webhook_id)
+        assert verifies(rotated.secret, sender.sent[-1])
+        assert not verifies(created.secret, sender.sent[-1])
+
+        write_keys(tmp_path / "new", "third").replace(keys)
+        await database.pass_time(11)
+        with expect_failure(StatusCode.FAILED_PRECONDITION, "WEBHOOKS_UNAVAILABLE"):
+            await caller.test(webhook_id)
+        stored = await database.owner.fetchval(
+            "SELECT key_id FROM jobs.webhooks WHERE webhook_id = $1", webhook_id
+        )
+        assert stored == "new"
+
+
+async def test_webhooks_are_unavailable_without_master_keys(
+    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
+) -> None:
+    async with running_webhook_server(database, None, RecordingSender()) as without:
+        same = WebhookCaller.on(without, caller.tenant)
+
+        for call in (
+            same.create(),
+            same.rotate(dispatcher.webhook_id),
+            same.test(dispatcher.webhook_id),
+        ):
+            with expect_failure(StatusCode.FAILED_PRECONDITION, "WEBHOOKS_UNAVAILABLE"):
+                await call
+        assert len(await same.list()) == 1
+        assert not (await same.update(dispatcher.webhook_id, enabled=False)).enabled
+        await same.delete(dispatcher.webhook_id)
+
+
+async def test_secrets_and_urls_are_not_logged_and_secrets_are_not_stored(
+    database: Database,
+    caller: WebhookCaller,
+    sender: RecordingSender,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG")
+    path = "secret-path"
+    created = await caller.create(url=f"{URL}/{path}")
+    webhook_id = created.webhook.webhook_id
+    rotated = await caller.rotate(webhook_id)
+    await caller.test(webhook_id)
+    with expect_failure(INVALID, "INVALID_FIELD"):
+        await caller.update(webhook_id, url=f"http://hooks.example/{path}")
+    with expect_failure(INVALID, "INVALID_FIELD"):
+        await caller.create(url=f"{URL}/{path}{'x' * 2048}")
+
+    stored = await database.owner.fetch(
+        "SELECT to_jsonb(w)::text FROM jobs.webhooks w WHERE w.webhook_id = $1", webhook_id
+    )
+    texts = [record.getMessage() + str(vars(record)) for record in caplog.records]
+    for secret in (created.secret, rotated.secret):
+        bare = secret.removeprefix("whsec_")
+        for hidden in (bare, base64.b64decode(bare).hex()):
+            assert hidden not in stored[0][0]
+            assert not [text for text in texts if hidden in text]
+    assert not [text for text in texts if path in text]
+    audited = [text for text in texts if "audit CreateWebhook" in text]
+    assert any(webhook_id in text for text in audited)

@@ -1,0 +1,223 @@
+"""Webhooks in tests: their calls, a sender that records, events, and what a dispatcher calls."""
+
+import base64
+import json
+import os
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from fleet.jobs.v1 import events_pb2 as pb
+from fleet.jobs.v1 import events_pb2_grpc
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from jobs_grpc.webhooks.sender import DeliveryResult
+from tests.support.database import Database
+from tests.support.server import DEFAULT_OPTIONS, Server, running_server
+from tests.support.waiting import TIMEOUT
+
+URL = "https://hooks.example/jobs"
+
+_EVENT = """
+    INSERT INTO jobs.event_queue
+        (tenant_id, job_id, number, type, occurred_at, status, counts, details)
+    SELECT $1, $2, coalesce(max(q.number), 0) + 1, $3, now(), 'IN_PROGRESS', '{1,0,0,0,0,0,0}', $4
+    FROM jobs.event_queue q WHERE q.tenant_id = $1 AND q.job_id = $2
+"""
+
+
+def write_keys(path: Path, *key_ids: str) -> Path:
+    """Write a file of master keys, each of which follows from its id."""
+    path.write_text("".join(f"{key_id} {encoded_key(key_id)}\n" for key_id in key_ids))
+    path.chmod(0o600)
+    return path
+
+
+def encoded_key(key_id: str) -> str:
+    """Return a master key as a file has it."""
+    return base64.b64encode(key_id.encode().ljust(32, b".")).decode()
+
+
+@dataclass
+class RecordingSender:
+    """Records deliveries and answers each with `result`."""
+
+    result: DeliveryResult = field(default_factory=lambda: DeliveryResult(204, None, 0.25))
+    sent: list[tuple[str, Mapping[str, str], bytes]] = field(default_factory=list)
+
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> DeliveryResult:
+        """Record a delivery."""
+        self.sent.append((url, headers, body))
+        return self.result
+
+
+@asynccontextmanager
+async def running_webhook_server(
+    database: Database, keys: Path | None, sender: RecordingSender, **variables: str
+) -> AsyncIterator[Server]:
+    """Run the service with master keys and a sender."""
+    options = replace(DEFAULT_OPTIONS, webhook_sender=sender)
+    if keys:
+        variables["JOBS_WEBHOOK_KEYS_FILE"] = os.fspath(keys)
+    async with running_server(database.request_dsn, options, **variables) as server:
+        yield server
+
+
+@dataclass(frozen=True)
+class WebhookCaller:
+    """A caller of EventService that manages webhooks. Keyword arguments are request fields."""
+
+    stub: "events_pb2_grpc.EventServiceAsyncStub"
+    tenant: str
+    more_metadata: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def on(cls, server: Server, tenant: str, *metadata: tuple[str, str]) -> "WebhookCaller":
+        """Return a caller in a tenant."""
+        return cls(events_pb2_grpc.EventServiceStub(server.channel), tenant, metadata)
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Metadata of every call."""
+        return (("x-tenant-id", self.tenant), *self.more_metadata)
+
+    async def create(self, **fields: Any) -> pb.CreateWebhookResponse:
+        """Create a webhook; the URL defaults to URL."""
+        request = pb.CreateWebhookRequest(**({"url": URL} | fields))
+        return await self.stub.CreateWebhook(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def list(self) -> Sequence[pb.Webhook]:
+        """List the webhooks."""
+        request = pb.ListWebhooksRequest()
+        response = await self.stub.ListWebhooks(request, metadata=self.metadata, timeout=TIMEOUT)
+        return response.webhooks
+
+    async def get(self, webhook_id: str) -> pb.Webhook:
+        """Get a webhook."""
+        request = pb.GetWebhookRequest(webhook_id=webhook_id)
+        response = await self.stub.GetWebhook(request, metadata=self.metadata, timeout=TIMEOUT)
+        return response.webhook
+
+    async def update(self, webhook_id: str, **fields: Any) -> pb.Webhook:
+        """Change fields of a webhook."""
+        request = pb.UpdateWebhookRequest(
+            webhook_id=webhook_id,
+            update_mask=FieldMask(paths=fields),
+            webhook=pb.Webhook(**fields),
+        )
+        response = await self.stub.UpdateWebhook(request, metadata=self.metadata, timeout=TIMEOUT)
+        return response.webhook
+
+    async def delete(self, webhook_id: str) -> None:
+        """Delete a webhook."""
+        request = pb.DeleteWebhookRequest(webhook_id=webhook_id)
+        await self.stub.DeleteWebhook(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def rotate(self, webhook_id: str) -> pb.RotateWebhookSecretResponse:
+        """Rotate the secret of a webhook."""
+        request = pb.RotateWebhookSecretRequest(webhook_id=webhook_id)
+        return await self.stub.RotateWebhookSecret(request, metadata=self.metadata, timeout=TIMEOUT)
+
+    async def test(self, webhook_id: str) -> pb.TestWebhookResponse:
+        """Send a test event."""
+        request = pb.TestWebhookRequest(webhook_id=webhook_id)
+        return await self.stub.TestWebhook(request, metadata=self.metadata, timeout=TIMEOUT)
+
+
+@dataclass(frozen=True)
+class Dispatcher:
+    """The statements of a dispatcher for one webhook, on a connection as the owner."""
+
+    connection: asyncpg.Connection
+    tenant: str
+    webhook_id: str
+    claim_id: uuid.UUID = field(default_factory=uuid.uuid4)
+
+    async def claim(self) -> Sequence[asyncpg.Record]:
+        """Claim the webhook."""
+        return await self._fetch("claim_webhook", self.claim_id)
+
+    async def positions(self) -> list[int]:
+        """Claim the webhook, and return the positions of the events to send."""
+        return [row["position"] for row in await self.claim()]
+
+    async def succeed(self, position: int, *, is_last: bool = False) -> bool:
+        """Store a success, and return whether the claim had not ended."""
+        row = await self._store(position, 200, None, 0.0, is_last)
+        stored: bool = row["stored"]
+        return stored
+
+    async def fail(
+        self, position: int, status: int = 500, error: str = "STATUS", retry_seconds: float = 5.0
+    ) -> tuple[bool, str | None]:
+        """Store a failure; return whether the claim had not ended, and the disabled cause."""
+        row = await self._store(position, status, error, retry_seconds, False)
+        return row["stored"], row["disabled_cause"]
+
+    async def release(self, delay_seconds: float = 0.0) -> bool:
+        """End the claim, and return whether it had not ended."""
+        released: bool = (await self._fetch("release_webhook", self.claim_id, delay_seconds))[0][0]
+        return released
+
+    async def _store(self, position: int, *args: object) -> asyncpg.Record:
+        return (await self._fetch("store_delivery", self.claim_id, position, *args))[0]
+
+    async def _fetch(self, function: str, *args: object) -> Sequence[asyncpg.Record]:
+        places = ", ".join(f"${n}" for n in range(1, 3 + len(args)))
+        sql = f"SELECT * FROM jobs.{function}({places})"
+        return await self.connection.fetch(sql, self.tenant, self.webhook_id, *args)
+
+    async def is_due(self) -> bool:
+        """Return whether a search finds the webhook."""
+        rows = [
+            row
+            for is_failing in (False, True)
+            for row in await self.connection.fetch(
+                "SELECT * FROM jobs.webhooks_due($1, 1000, '{}')", is_failing
+            )
+        ]
+        return (self.tenant, self.webhook_id) in [
+            (row["tenant_id"], row["webhook_id"]) for row in rows
+        ]
+
+
+async def queue_event(
+    connection: asyncpg.Connection,
+    tenant: str,
+    job_id: str = "j",
+    event_type: str = "job.paused",
+    **details: Any,
+) -> None:
+    """Add an event that has no position yet."""
+    await connection.execute(
+        _EVENT, tenant, job_id, event_type, json.dumps(details) if details else None
+    )
+
+
+async def sequence(connection: asyncpg.Connection, tenant: str) -> None:
+    """Give the events of a tenant their positions."""
+    async with connection.transaction():
+        await connection.execute("SELECT set_config('app.tenant_id', $1, true)", tenant)
+        await connection.execute("SELECT jobs.sequence_events($1)", tenant)
+
+
+async def add_events(
+    database: Database, tenant: str, count: int = 1, event_type: str = "job.paused", **details: Any
+) -> list[int]:
+    """Add events to the log of a tenant, and return their positions."""
+    before = await database.owner.fetchval(
+        "SELECT max(position) FROM jobs.events WHERE tenant_id = $1", tenant
+    )
+    for _ in range(count):
+        await queue_event(database.owner, tenant, event_type=event_type, **details)
+    await sequence(database.owner, tenant)
+    rows = await database.owner.fetch(
+        "SELECT position FROM jobs.events WHERE tenant_id = $1 AND position > $2 ORDER BY position",
+        tenant,
+        before or 0,
+    )
+    return [row["position"] for row in rows]
