@@ -20,6 +20,8 @@ TEXTS = {
     "JOBS_DATABASE_URL": "postgres://u@h/d",
     "JOBS_OWNER_DATABASE_URL": "postgres://o@h/d",
     "JOBS_JWT_KEYS": "https://login.example/keys",
+    "JOBS_WEBHOOK_ALLOWED_NETWORKS": "10.0.0.0/8,fd00:1::/64",
+    "JOBS_WEBHOOK_ALLOWED_PORTS": "443,8443",
 }
 
 WRONG_VALUES = [
@@ -72,6 +74,13 @@ WRONG_VALUES = [
     ("JOBS_EVENT_LOOP", "uvloop"),
     ("JOBS_LOG_LEVEL", "TRACE"),
     ("JOBS_LOG_FORMAT", "xml"),
+    ("JOBS_WEBHOOK_ALLOWED_NETWORKS", "10.0.0.1/8"),
+    ("JOBS_WEBHOOK_ALLOWED_NETWORKS", "10.0.0.0/8,"),
+    ("JOBS_WEBHOOK_ALLOWED_NETWORKS", "hooks.example"),
+    ("JOBS_WEBHOOK_ALLOWED_PORTS", "0"),
+    ("JOBS_WEBHOOK_ALLOWED_PORTS", "443,https"),
+    ("JOBS_WEBHOOK_ALLOWED_PORTS", "65536"),
+    ("JOBS_WEBHOOK_ALLOW_HTTP", "1"),
 ]
 
 VALID_DSNS = [

@@ -116,9 +116,7 @@ def _parse_networks(text: str) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(item) for item in _split(text))
 
 
-networks = Parser(
-    "a comma-separated list of networks such as 10.1.0.0/16,fd00:1::/64", _parse_networks
-)
+networks = Parser("networks such as 10.1.0.0/16,fd00:1::/64, separated by commas", _parse_networks)
 
 
 def _parse_ports(text: str) -> tuple[int, ...]:
@@ -128,7 +126,7 @@ def _parse_ports(text: str) -> tuple[int, ...]:
     return tuple(int(item) for item in items)
 
 
-ports = Parser("a comma-separated list of ports from 1 to 65535", _parse_ports)
+ports = Parser("ports from 1 to 65535, separated by commas", _parse_ports)
 
 
 def _parse_address(text: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from fleet.jobs.v1 import device_jobs_pb2, fleet_pb2, jobs_pb2
+from fleet.jobs.v1 import device_jobs_pb2, events_pb2, fleet_pb2, jobs_pb2
 from grpc import StatusCode
 
 from jobs_grpc.auth.policy import POLICY, PUBLIC, allowed_roles, is_public
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SERVICES = (
     jobs_pb2.DESCRIPTOR.services_by_name["JobService"],
     fleet_pb2.DESCRIPTOR.services_by_name["FleetService"],
+    events_pb2.DESCRIPTOR.services_by_name["EventService"],
     device_jobs_pb2.DESCRIPTOR.services_by_name["DeviceJobService"],
 )
 METHODS = {
@@ -38,6 +39,7 @@ UNARY = sorted(
 MODULES: dict[str, Any] = {
     "JobService": jobs_pb2,
     "FleetService": fleet_pb2,
+    "EventService": events_pb2,
     "DeviceJobService": device_jobs_pb2,
 }
 

@@ -26,9 +26,18 @@ WITHOUT_RULE = {
     "fleet.jobs.v1.ListPendingExecutionsRequest.page_token",
     "fleet.jobs.v1.ListDevicesRequest.page_token",
     "fleet.jobs.v1.ListGroupsRequest.page_token",
+    "fleet.jobs.v1.ListJobEventsRequest.page_token",
     # They are only compared with the stored numbers.
     "fleet.jobs.v1.UpdateExecutionRequest.expected_version",
     "fleet.jobs.v1.UpdateExecutionRequest.execution_number",
+    # UpdateWebhook ignores the output of a Webhook.
+    *(
+        f"fleet.jobs.v1.Webhook.{output}"
+        for output in (
+            *("webhook_id", "disabled_cause", "purged_position", "last_status", "last_error"),
+            "failure_count",
+        )
+    ),
 }
 
 

@@ -341,6 +341,97 @@ def _update_devices(c: asyncpg.Connection, p: Probe, *device_ids: str) -> Awaita
     )
 
 
+_URL = "https://hooks.example/"
+_CLAIM_ID = "00000000-0000-0000-0000-000000000001"
+
+
+def _update_webhook(*fields: str) -> Call:
+    return lambda c, p: store_on(c).update_webhook(
+        p.tenant,
+        webhook_id="due",
+        fields=[*fields],
+        url=f"{_URL}new",
+        description="new",
+        types=["job.tripped"],
+        enabled=False,
+        position=5,
+    )
+
+
+def _of_dispatcher(call: str) -> Call:
+    return lambda c, p: c.fetch(f"SELECT * FROM jobs.{call}", p.tenant)
+
+
+_WEBHOOK_CASES = {
+    "create_webhook": Case(
+        "create_webhook",
+        30,
+        lambda c, p: store_on(c).create_webhook(
+            p.tenant, webhook_id="new", url=_URL, description="", types=None, key_id="k1"
+        ),
+    ),
+    "list_webhooks": Case("list_webhooks", 10, lambda c, p: store_on(c).list_webhooks(p.tenant)),
+    "get_webhook": Case(
+        "get_webhook", 5, lambda c, p: store_on(c).get_webhook(p.tenant, webhook_id="due")
+    ),
+    "update_webhook": Case("update_webhook", 10, _update_webhook("url", "types", "enabled")),
+    "update_webhook: position": Case("update_webhook", 12, _update_webhook("position")),
+    "delete_webhook": Case(
+        "delete_webhook", 5, lambda c, p: store_on(c).delete_webhook(p.tenant, webhook_id="due")
+    ),
+    "rotate_webhook_secret": Case(
+        "rotate_webhook_secret",
+        10,
+        lambda c, p: store_on(c).rotate_webhook_secret(p.tenant, webhook_id="due", key_id="k2"),
+    ),
+    "test_webhook": Case(
+        "test_webhook", 10, lambda c, p: store_on(c).test_webhook(p.tenant, webhook_id="due")
+    ),
+    # A claim returns at most 100 events, and examines at most 5,000.
+    "claim_webhook": Case(
+        "claim_webhook",
+        250,
+        _of_dispatcher(f"claim_webhook($1, 'due', '{_CLAIM_ID}')"),
+        as_owner=True,
+    ),
+    "claim_webhook: of another type": Case(
+        "claim_webhook",
+        20_100,
+        _of_dispatcher(f"claim_webhook($1, 'rare', '{_CLAIM_ID}')"),
+        as_owner=True,
+    ),
+    "claim_webhook: not due": Case(
+        "claim_webhook",
+        10,
+        _of_dispatcher(f"claim_webhook($1, 'idle', '{_CLAIM_ID}')"),
+        as_owner=True,
+    ),
+    "store_delivery": Case(
+        "store_delivery",
+        10,
+        _of_dispatcher(f"store_delivery($1, 'claimed', '{_CLAIM_ID}', 5, 200, NULL, 0, false)"),
+        as_owner=True,
+    ),
+    "release_webhook": Case(
+        "release_webhook",
+        10,
+        _of_dispatcher(f"release_webhook($1, 'claimed', '{_CLAIM_ID}', 0)"),
+        as_owner=True,
+    ),
+    "webhooks_due: working": Case(
+        "webhooks_due",
+        20,
+        lambda c, p: c.fetch("SELECT * FROM jobs.webhooks_due(false, 100, '{other}')"),
+        as_owner=True,
+    ),
+    "webhooks_due: failing": Case(
+        "webhooks_due",
+        20,
+        lambda c, p: c.fetch("SELECT * FROM jobs.webhooks_due(true, 100, '{other}')"),
+        as_owner=True,
+    ),
+}
+
 CASES = {
     "create_job: one device": Case("create_job", 60, _create_job),
     "preview_target: device_id": Case("preview_target", 200, _preview("device_id")),
@@ -746,6 +837,7 @@ CASES = {
         prepare=_delete,
         as_owner=True,
     ),
+    **_WEBHOOK_CASES,
     # These return up to six rows.
     "timed_out_executions": Case(
         "timed_out_executions", 56, _search("timed_out_executions"), as_owner=True

@@ -27,6 +27,7 @@ TABLES = (
     "jobs.execution_attempts",
     "jobs.job_labels",
     "jobs.devices",
+    "jobs.webhooks",
     "public.device_state",
     "public.device_group_members",
 )
@@ -47,6 +48,8 @@ class Victim:
             "group_id": self.name("group"),
             "created_by": self.name("user"),
             "document_type": self.name("type"),
+            "webhook_id": self.name("webhook"),
+            "url": f"https://{self.mark}.example/",
         }
 
     def name(self, thing: str) -> str:
@@ -73,6 +76,13 @@ async def victim(database: Database, server: Server) -> Victim:
     await operator.cancel(victim.name("canceled"), reason=victim.name("reason"))
     labeled = fleet_pb.Device(device_id=device.name, labels={"secret": victim.name("label")})
     await server.fleet(victim.tenant).update(labeled, mask=["labels"])
+    await database.owner.execute(
+        "SELECT FROM jobs.create_webhook($1, $2, $3, $4, NULL, 'key')",
+        victim.tenant,
+        victim.name("webhook"),
+        f"https://{victim.mark}.example/secret",
+        victim.name("description"),
+    )
     details = {"secret": victim.name("details")}
     await device.update(victim.name("retried"), "FAILED", status_details=details)
     await operator.retry(victim.name("retried"), "FAILED")
@@ -110,12 +120,14 @@ def sample_calls(rpc: Rpc, values: Mapping[str, str]) -> Iterator[tuple[Sequence
 
 
 def revealed(result: CallResult, values: Mapping[str, str]) -> str:
-    """Return the text of a result without the values of the request and without times."""
+    """Return the text of a result without the values of the request, times and positions."""
     text = str(result)
     for field, value in sorted(values.items()):
         text = text.replace(value, f"<{field}>")
     return "\n".join(
-        line for line in text.splitlines() if "seconds:" not in line and "nanos:" not in line
+        line
+        for line in text.splitlines()
+        if not any(name in line for name in ("seconds:", "nanos:", "position:"))
     )
 
 
@@ -144,6 +156,7 @@ async def test_no_rpc_finds_changes_or_reveals_data_of_another_tenant(
     stranger = Stranger(database, server)
     rpcs = await list_rpcs(server.channel)
     unknown = {field: f"nowhere-{field}" for field in victim.names("any")}
+    unknown["url"] = "https://nowhere.example/"
 
     for rpc in rpcs:
         results = []

@@ -40,6 +40,7 @@ from tests.support.server import (
     wait_until_list_succeeds,
 )
 from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.webhooks import WebhookCaller
 
 KEY = new_key()
 
@@ -427,6 +428,28 @@ async def target_changed(world: World) -> None:
 
 
 # A reason without a scenario is a KeyError.
+async def webhook_not_found(world: World) -> None:
+    await WebhookCaller.on(world.server, world.operator.tenant).get("wh_0")
+
+
+async def webhooks_unavailable(world: World) -> None:
+    await WebhookCaller.on(world.server, world.operator.tenant).create()
+
+
+async def events_purged(world: World) -> None:
+    events = world.server.events(world.operator.tenant)
+    await events.list()
+    await world.database.owner.execute(
+        "UPDATE jobs.event_heads SET purged_position = 2 WHERE tenant_id = $1",
+        world.operator.tenant,
+    )
+    await events.list(after_position=1)
+
+
+async def position_unknown(world: World) -> None:
+    await world.server.events(world.operator.tenant).list(after_position=2**53 - 1)
+
+
 SCENARIOS: dict[str, Callable[[World], Awaitable[None]]] = {
     value.name: globals()[value.name.lower()] for value in ErrorReason.DESCRIPTOR.values[1:]
 }

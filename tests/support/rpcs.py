@@ -139,7 +139,11 @@ def sample_requests(rpc: Rpc, values: Mapping[str, str]) -> Iterator[Message]:
 
 
 # For each request with an update_mask, a field that is valid if it is unset.
-_MASKED = {"UpdateJobRequest": "failure_criteria", "UpdateDevicesRequest": "labels"}
+_MASKED = {
+    "UpdateJobRequest": "failure_criteria",
+    "UpdateDevicesRequest": "labels",
+    "UpdateWebhookRequest": "description",
+}
 
 
 def _choices(message: Message) -> Iterator[int]:

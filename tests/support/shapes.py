@@ -12,6 +12,10 @@ TABLES = (
     "jobs.job_failures",
     "jobs.job_labels",
     "jobs.devices",
+    "jobs.event_queue",
+    "jobs.events",
+    "jobs.event_heads",
+    "jobs.webhooks",
     "public.device_state",
     "public.device_group_members",
 )
@@ -179,6 +183,34 @@ _DEVICE_LABELS = """
     ))
     FROM public.device_state WHERE tenant_id = $1::text
 """
+# Events of one type, and five webhooks. Two receive all events: one is due, the other claimed. Two
+# receive another type. The last one is idle. Other tenants have webhooks that are not due.
+_EVENTS = """
+    INSERT INTO jobs.events (tenant_id, position, job_id, type, occurred_at, status, counts)
+    SELECT $1::text, n, 'j' || n % 100, 'job.updated', now(), 'IN_PROGRESS', '{1,0,0,0,0,0,0}'
+    FROM generate_series(1, 20000) n
+"""
+_EVENT_HEAD = """
+    INSERT INTO jobs.event_heads (tenant_id, position, event_count) VALUES ($1::text, 20000, 20000)
+"""
+_WEBHOOKS = """
+    INSERT INTO jobs.webhooks (tenant_id, webhook_id, url, types, created_at, position,
+        previous_position, due_at, claim_id, is_failing, key_id)
+    SELECT $1::text, id, 'https://hooks.example/', types, now(), 1, 1,
+        CASE WHEN id <> 'idle' THEN now() END,
+        CASE WHEN id = 'claimed' THEN '00000000-0000-0000-0000-000000000001'::uuid END,
+        id = 'failing', 'k1'
+    FROM (VALUES ('due', NULL), ('claimed', NULL), ('rare', '{job.tripped}'::text[]),
+                 ('failing', '{job.tripped}'), ('idle', NULL)) w (id, types)
+"""
+_OTHER_WEBHOOKS = """
+    INSERT INTO jobs.webhooks (tenant_id, webhook_id, url, created_at, position,
+        previous_position, due_at, is_failing, key_id)
+    SELECT 'other' || n, 'w', 'https://hooks.example/', now(), 1, 1,
+        CASE WHEN n % 2 = 0 THEN now() + interval '1 day' END, n % 4 = 0, 'k1'
+    FROM generate_series(1, 5000) n
+    ON CONFLICT DO NOTHING
+"""
 _OTHER_DEVICE = "INSERT INTO public.device_state (tenant_id, device_id) VALUES ($1, 'other')"
 _PROGRESS = """
     INSERT INTO jobs.job_progress (tenant_id, job_id, queued, in_progress, succeeded, failed,
@@ -217,9 +249,10 @@ async def fill_due(owner: asyncpg.Connection, shape: Shape) -> None:
             *(_DUE, _DUE_EXECUTIONS, _LABELS, _ATTEMPTS, _FAILURE_COUNTS, _OTHER_DEVICE, _GROUP),
         ):
             await owner.execute(sql, tenant)
-        for sql in (_FLEET, _DEVICE_LABELS):
+        for sql in (_FLEET, _DEVICE_LABELS, _EVENTS, _EVENT_HEAD, _WEBHOOKS):
             await owner.execute(sql, tenant)
     await owner.execute(_PROGRESS)
+    await owner.execute(_OTHER_WEBHOOKS)
 
 
 async def clear(owner: asyncpg.Connection) -> None:
