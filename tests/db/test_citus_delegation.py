@@ -30,6 +30,7 @@ _SEARCHES = {
     "jobs_to_purge": ["jobs_by_deleted_at"],
     "count_retrying_executions": ["job_progress_by_retrying"],
     "count_scheduled_jobs": ["jobs_of_all_tenants_by_start_at"],
+    "webhooks_due": ["webhooks_by_due_at"],
     "stopped_rollouts": ["jobs_waiting_by_pause_cause", "jobs_tripped_by_canceled_at"],
     "next_device_tenant": ["devices_pkey"],
 }
@@ -37,6 +38,7 @@ _SEARCHES = {
 _VALUES = {
     "p_limit": "100",
     "p_after_tenant_id": "'t1'",
+    "p_failing": "false",
     "p_skip_tenant_ids": "ARRAY['t1']",
     "p_skip_job_ids": "ARRAY['j1']",
     "v_until": "now() - interval '1 day'",
@@ -56,6 +58,14 @@ _EXECUTIONS = """
     INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
     SELECT 't' || t, 'j1', 'd' || n, now(), now()
     FROM generate_series(1, 256) t, generate_series(1, 250) n
+"""
+# Half of them are due.
+_WEBHOOKS = """
+    INSERT INTO jobs.webhooks (tenant_id, webhook_id, url, created_at, position,
+                               previous_position, due_at, is_failing, key_id)
+    SELECT 't' || t, 'w' || n, 'https://hooks.example/', now(), 1, 1,
+           CASE WHEN n % 2 = 0 THEN now() - interval '1 minute' END, n % 4 = 0, 'k1'
+    FROM generate_series(1, 1000) t, generate_series(1, 16) n
 """
 
 
@@ -102,8 +112,9 @@ async def test_searches_read_their_partial_index_on_each_node_up_to_the_limit(
     await shapes.disable_autovacuum(fresh.owner)
     await fresh.owner.execute(_JOBS)
     await fresh.owner.execute(_EXECUTIONS)
+    await fresh.owner.execute(_WEBHOOKS)
     if analyzed:
-        await fresh.owner.execute("ANALYZE jobs.jobs, jobs.job_executions")
+        await fresh.owner.execute("ANALYZE jobs.jobs, jobs.job_executions, jobs.webhooks")
     await fresh.owner.execute("SET citus.explain_all_tasks = on")
 
     for name, indexes in _SEARCHES.items():
