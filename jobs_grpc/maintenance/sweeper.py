@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import asyncpg
 
 from jobs_grpc.db.database import Row
-from jobs_grpc.db.interrupted_statements import fetch_with_repeats
 from jobs_grpc.db.outage import Outage
+from jobs_grpc.db.owner_pool import NotTheOwner, OwnerPool, StatementTimedOut
 from jobs_grpc.db.pg_errors import is_outage, is_retryable
 from jobs_grpc.maintenance.event_tasks import PurgeEvents, SequenceEvents
 from jobs_grpc.maintenance.stale_devices import RemoveStale, StaleDevices
-from jobs_grpc.maintenance.task import JobKey, MaintenanceTask, StatementTimedOut
+from jobs_grpc.maintenance.task import JobKey, MaintenanceTask
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +35,6 @@ _MAX_COUNTED_JOBS = 10_000
 
 # The health check notices an outage of the database within this time, and logs it.
 _OUTAGE_GRACE_SECONDS = 5.0
-
-_ACQUIRE_TIMEOUT = 30.0
-_CLOSE_TIMEOUT = 5.0
-
-
-class NotTheOwner(Exception):
-    """The login is subject to row-level security, so searches across tenants find nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +73,16 @@ class Sweeper:
         on_write: Callable[[str], None] = lambda _: None,
         remove_stale_devices: RemoveStale | None = None,
     ) -> None:
-        self._owner_dsn = owner_dsn
+        self._pool = OwnerPool(
+            owner_dsn,
+            max_size=MAX_CONNECTIONS,
+            statement_timeout=statement_timeout,
+            statement_cache_size=statement_cache_size,
+        )
+        self._fetch = self._pool.fetch
         self._retention_days = retention_days
-        self._statement_cache_size = statement_cache_size
         self._interval = interval
         self._lock_wait = lock_wait
-        self._statement_timeout = statement_timeout
         self._outage = outage or Outage()
         self._outage_grace = outage_grace
         self._on_write = on_write
@@ -121,23 +118,11 @@ class Sweeper:
         """Retrying executions whose next attempt no device has started."""
 
     async def __aenter__(self) -> "Sweeper":
-        # Connects on first use, so the database may be unavailable at the start.
-        self._pool = await asyncpg.create_pool(
-            self._owner_dsn,
-            min_size=0,
-            max_size=MAX_CONNECTIONS,
-            command_timeout=self._statement_timeout,
-            statement_cache_size=self._statement_cache_size,
-            init=_check_owner,
-            reset=_no_reset,
-        )
+        await self._pool.__aenter__()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        try:
-            await asyncio.wait_for(self._pool.close(), _CLOSE_TIMEOUT)
-        except TimeoutError:
-            self._pool.terminate()
+    async def __aexit__(self, *error: object) -> None:
+        await self._pool.__aexit__(*error)
 
     async def run_once(self) -> None:
         """Run all tasks.
@@ -265,24 +250,3 @@ class Sweeper:
                 *(*job, after, _EXECUTIONS_PER_STATEMENT, wait_ms),
             )
         return True
-
-    async def _fetch(self, sql: str, *args: object) -> Sequence[Row]:
-        async with self._pool.acquire(timeout=_ACQUIRE_TIMEOUT) as connection:
-            try:
-                return await fetch_with_repeats(connection, self._statement_timeout, sql, *args)
-            except TimeoutError as e:
-                # If the database does not respond to the cancel request either, releasing the
-                # connection raises a TimeoutError in place of this.
-                raise StatementTimedOut(f"no response in {self._statement_timeout:g} s") from e
-
-
-async def _check_owner(connection: asyncpg.Connection) -> None:
-    if await connection.fetchval("SELECT row_security_active('jobs.jobs')"):
-        raise NotTheOwner(
-            "the login of JOBS_OWNER_DATABASE_URL is subject to row-level security; use the owner"
-            " of the tables"
-        )
-
-
-async def _no_reset(connection: object) -> None:
-    """Skip the pool's reset, which costs a round trip. The session has no state to reset."""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import asyncpg
 
 from jobs_grpc.db.database import Row
+from jobs_grpc.db.owner_pool import StatementTimedOut
 from jobs_grpc.db.pg_errors import is_outage, is_retryable
 
 logger = logging.getLogger(__name__)
@@ -32,10 +33,6 @@ _MAX_SKIPPED = 1000
 _MAX_FAILING = 100
 # The part of the lock wait that one job may use.
 _MAX_SHARE = 0.25
-
-
-class StatementTimedOut(Exception):
-    """One statement was too slow and was canceled; database and session are intact."""
 
 
 class MaintenanceTask:
