@@ -1,0 +1,78 @@
+"""Resolves the names of hosts in threads of its own.
+
+The executor of the event loop has few threads, and hosts whose name servers do not answer would
+keep all of them busy. The end of the process would also wait for them.
+"""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+# Further addresses of a host are not tried.
+_MAX_ADDRESSES = 8
+
+
+class ThreadResolver(AbstractResolver):
+    """Calls getaddrinfo, at most `max_lookups` times at once; further lookups wait.
+
+    A lookup that is canceled counts until the system's resolver gives up.
+    """
+
+    def __init__(self, max_lookups: int) -> None:
+        self._slots = asyncio.Semaphore(max_lookups)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Return the addresses of a host. Raises OSError."""
+        await self._slots.acquire()
+        infos = await _in_thread(
+            lambda: socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM),
+            self._slots.release,
+        )
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address[0],
+                port=port,
+                family=found_family,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for found_family, _, protocol, _, address in infos[:_MAX_ADDRESSES]
+        ]
+
+    async def close(self) -> None:
+        """Do nothing: lookups that still run end with the process."""
+
+
+def _in_thread(function: Callable[[], Any], on_end: Callable[[], None]) -> "asyncio.Future[Any]":
+    """Run a function in a daemon thread; `on_end` is called in the event loop."""
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+
+    def finish(result: Any, error: BaseException | None) -> None:
+        on_end()
+        if future.cancelled():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = function()
+        except Exception as e:
+            error = e
+        with suppress(RuntimeError):  # The event loop is closed.
+            loop.call_soon_threadsafe(finish, result, error)
+
+    threading.Thread(target=run, name="webhook-resolver", daemon=True).start()
+    return future
