@@ -1,0 +1,61 @@
+"""The ID and the body of a delivery."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+# The order of event_counts.
+_STATUSES = ("queued", "held", "in_progress", "succeeded", "failed", "timed_out", "rejected")
+
+_HASH_DIGITS = 16
+
+
+def message_id(tenant_id: str, position: int) -> str:
+    """Return the `webhook-id` of an event: the same for each delivery of it."""
+    tenant = hashlib.sha256(tenant_id.encode()).hexdigest()[:_HASH_DIGITS]
+    return f"evt_{tenant}_{position}"
+
+
+def event_body(row: Mapping[str, Any]) -> bytes:
+    """Return the body that delivers an event. `row` is of claim_webhook.sql."""
+    # asyncpg returns jsonb as text.
+    details = json.loads(row["details"]) if row["details"] else {}
+    occurred_at = _timestamp(row["occurred_at"])
+    data = {
+        "position": row["position"],
+        "type": row["type"],
+        "time": occurred_at,
+        "job_id": row["job_id"],
+        "status": row["status"],
+        "execution_counts": dict(zip(_STATUSES, row["counts"], strict=True)),
+        "user": row["user_id"],
+        "cause": details.get("cause", ""),
+        "reason": details.get("reason", ""),
+        "stage": details.get("stage"),
+        "count": details.get("count", 0),
+        "fields": details.get("fields", []),
+        "executions": [_execution(execution) for execution in details.get("executions", [])],
+        "previous_position": row["previous_position"],
+    }
+    return _encode({"type": row["type"], "timestamp": occurred_at, "data": data})
+
+
+def _execution(execution: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "device_id": execution["device_id"],
+        "status": execution["status"],
+        "failure_code": execution.get("failure_code") or "",
+        "execution_number": execution["execution_number"],
+        "will_retry": execution.get("will_retry", False),
+    }
+
+
+def _timestamp(time: datetime) -> str:
+    """Return a time as the REST API writes it."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _encode(payload: Mapping[str, Any]) -> bytes:
+    return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
