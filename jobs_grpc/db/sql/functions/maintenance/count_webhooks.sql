@@ -1,0 +1,18 @@
+-- Counts the webhooks by state: at most p_limit in all. The caller must see the rows of all tenants.
+CREATE OR REPLACE FUNCTION jobs.count_webhooks(
+    p_limit integer,
+    OUT working bigint,   -- enabled; the last delivery succeeded
+    OUT failing bigint,   -- enabled; the last delivery failed, or there was none yet
+    OUT disabled bigint
+)
+LANGUAGE plpgsql STABLE
+-- settings: page
+AS $$
+#variable_conflict use_column
+BEGIN
+    SELECT count(*) FILTER (WHERE w.enabled AND NOT w.is_failing),
+           count(*) FILTER (WHERE w.enabled AND w.is_failing),
+           count(*) FILTER (WHERE NOT w.enabled)
+    INTO working, failing, disabled
+    FROM (SELECT w.enabled, w.is_failing FROM jobs.webhooks w LIMIT p_limit) w;
+END $$;

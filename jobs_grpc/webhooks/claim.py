@@ -1,0 +1,199 @@
+"""Delivers the events of one claim of a webhook."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import asyncpg
+
+from jobs_grpc.db.owner_pool import StatementTimedOut
+from jobs_grpc.db.pg_errors import is_retryable
+from jobs_grpc.observability.histogram import Histogram
+from jobs_grpc.observability.repeated_events import RepeatedEvents
+from jobs_grpc.webhooks.claim_store import ClaimStore, WebhookKey
+from jobs_grpc.webhooks.payload import event_body, message_id
+from jobs_grpc.webhooks.retry_delay import retry_delay
+from jobs_grpc.webhooks.secrets import MasterKeys, UnknownKey
+from jobs_grpc.webhooks.sender import DeliveryResult, Sender
+from jobs_grpc.webhooks.signature import signed_headers
+
+logger = logging.getLogger(__name__)
+
+# claim_webhook leases for 30 s; store_delivery leaves at least 20 s.
+_LEASE_SECONDS = 30.0
+_RENEWED_LEASE_SECONDS = 20.0
+# A delivery takes at most 15 s. Without this much of the lease left, none is sent.
+_NEEDED_LEASE_SECONDS = 17.0
+
+# After this time a claim ends, so that webhooks take turns although some endpoints are slow.
+_MAX_CLAIM_SECONDS = 5.0
+
+_UNKNOWN_KEY_DELAY_SECONDS = 300.0
+_STORE_RETRY_SECONDS = 0.5
+_RELEASE_TIMEOUT_SECONDS = 2.0
+
+_LATENCY_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0, 3600.0)
+
+
+class DeliveryLog:
+    """Counts the results of deliveries, and logs failures. Never logs a URL or a secret."""
+
+    def __init__(self) -> None:
+        self.results: Counter[str] = Counter()
+        """Deliveries by result: SUCCESS or a name of Webhook.DeliveryError."""
+        self.latency_seconds = Histogram(_LATENCY_SECONDS)
+        """Time from an event to its delivery."""
+        self._failures = RepeatedEvents[str](self._log_others)
+
+    def note(self, key: WebhookKey, result: DeliveryResult, failure_count: int) -> None:
+        """Count a delivery. The first failure after a success is logged."""
+        self.results[result.error or "SUCCESS"] += 1
+        if result.error and not failure_count and self._failures.should_log(result.error):
+            self._warn("webhook deliveries fail", key, error=result.error, status=result.status)
+
+    def note_disabled(self, key: WebhookKey, cause: str) -> None:
+        """Log that a webhook was disabled."""
+        self._warn("webhook was disabled", key, cause=cause)
+
+    def note_unknown_key(self, key: WebhookKey, error: UnknownKey) -> None:
+        """Count and log that a delivery can't be signed."""
+        self.results["UNKNOWN_KEY"] += 1
+        if self._failures.should_log(str(error)):
+            self._warn(str(error), key)
+
+    def flush(self) -> None:
+        """Log what is counted and not logged yet."""
+        self._failures.flush()
+
+    def _warn(self, message: str, key: WebhookKey, **fields: object) -> None:
+        extra = {"tenant": key.tenant_id, "webhook": key.webhook_id, **fields}
+        logger.warning("%s", message, extra=extra)
+
+    def _log_others(self, kind: str, others: int) -> None:
+        logger.warning("%d more webhooks fail: %s", others, kind)
+
+
+class Claim:
+    """A claim of a webhook by this process. `deliver` runs it to its end.
+
+    The database fences it by its ID: after another dispatcher has claimed the webhook, nothing is
+    stored.
+    """
+
+    def __init__(
+        self,
+        key: WebhookKey,
+        store: ClaimStore,
+        sender: Sender,
+        keys: Callable[[], MasterKeys],
+        log: DeliveryLog,
+        is_stopping: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._key = key
+        self._store = store
+        self._sender = sender
+        self._keys = keys
+        self._log = log
+        self._is_stopping = is_stopping
+        self._clock = clock
+        self._id = uuid4()
+        self._lease_ends = 0.0
+        self._is_open = False
+        self.event_time: datetime | None = None
+        """The time of the event that is being sent."""
+
+    async def deliver(self) -> bool:
+        """Send the events of the webhook in order, each after the result of the one before it.
+
+        Returns whether more events may follow at once. Raises errors of the database.
+        """
+        self._lease_ends = self._clock() + _LEASE_SECONDS
+        # The statement may be committed although it fails.
+        self._is_open = True
+        try:
+            return await self._deliver()
+        finally:
+            if self._is_open:
+                with suppress(Exception):
+                    await asyncio.wait_for(self._release(0), _RELEASE_TIMEOUT_SECONDS)
+
+    async def _deliver(self) -> bool:
+        ends = self._clock() + _MAX_CLAIM_SECONDS
+        rows = await self._store.claim_webhook(self._key, self._id)
+        if not rows:
+            self._is_open = False
+            return False
+        for number, row in enumerate(rows, start=1):
+            # A process that was frozen must not send what another one may have sent meanwhile.
+            if self._clock() + _NEEDED_LEASE_SECONDS > self._lease_ends:
+                return False
+            result = await self._send(row)
+            if result is None:
+                return False
+            self._log.note(self._key, result, row["failure_count"] if number == 1 else 0)
+            if result.error is None:
+                age = (datetime.now(UTC) - row["occurred_at"]).total_seconds()
+                self._log.latency_seconds.observe(max(0.0, age))
+            is_last = number == len(rows) or self._clock() > ends or self._is_stopping()
+            if not await self._store_result(row, result, is_last=is_last) or result.error:
+                return False
+            if is_last:
+                return True
+        return False
+
+    async def _send(self, row: asyncpg.Record) -> DeliveryResult | None:
+        """Send one event. None: it can't be signed, and the claim has ended."""
+        tenant_id, webhook_id = self._key
+        try:
+            secrets = self._keys().signing_secrets(tenant_id, webhook_id, row)
+        except UnknownKey as e:
+            self._log.note_unknown_key(self._key, e)
+            await self._release(_UNKNOWN_KEY_DELAY_SECONDS)
+            return None
+        body = event_body(dict(row))
+        message = message_id(tenant_id, row["position"])
+        headers = signed_headers(message, int(time.time()), body, secrets)
+        self.event_time = row["occurred_at"]
+        return await self._sender.send(row["url"], headers, body)
+
+    async def _store_result(
+        self, row: asyncpg.Record, result: DeliveryResult, *, is_last: bool
+    ) -> bool:
+        """Store a result, after an outage of the database if necessary.
+
+        Returns False if the claim was lost.
+        """
+        failure_count = row["failure_count"] + 1
+        while True:
+            stored_at = self._clock()
+            try:
+                stored = await self._store.store_delivery(
+                    self._key,
+                    self._id,
+                    row["position"],
+                    result,
+                    retry_seconds=retry_delay(failure_count, result.retry_after),
+                    is_last=is_last,
+                )
+                break
+            except (StatementTimedOut, asyncpg.LockNotAvailableError):
+                pass
+            except Exception as e:
+                if not is_retryable(e):
+                    raise
+            await asyncio.sleep(_STORE_RETRY_SECONDS)
+        self._lease_ends = max(self._lease_ends, stored_at + _RENEWED_LEASE_SECONDS)
+        self._is_open = stored["stored"] and not (is_last or result.error)
+        if cause := stored["disabled_cause"]:
+            self._log.note_disabled(self._key, cause)
+        return bool(stored["stored"])
+
+    async def _release(self, delay_seconds: float) -> None:
+        await self._store.release_webhook(self._key, self._id, delay_seconds)
+        self._is_open = False

@@ -1,0 +1,64 @@
+"""Calls the SQL functions of the dispatcher, as the owner. Each method is one statement."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from jobs_grpc.webhooks.sender import DeliveryResult
+
+Fetch = Callable[..., Awaitable[Sequence[asyncpg.Record]]]
+"""Runs one statement in its own transaction."""
+
+
+class WebhookKey(NamedTuple):
+    """Identifies a webhook."""
+
+    tenant_id: str
+    webhook_id: str
+
+
+class ClaimStore:
+    """Each method has the SQL function of its name, whose file documents it."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+
+    async def webhooks_due(
+        self, failing: bool, limit: int, skip_tenant_ids: Sequence[str]
+    ) -> Sequence[asyncpg.Record]:
+        return await self._fetch(
+            "SELECT * FROM jobs.webhooks_due($1, $2, $3)", failing, limit, skip_tenant_ids
+        )
+
+    async def claim_webhook(self, key: WebhookKey, claim_id: UUID) -> Sequence[asyncpg.Record]:
+        return await self._fetch("SELECT * FROM jobs.claim_webhook($1, $2, $3)", *key, claim_id)
+
+    async def store_delivery(
+        self,
+        key: WebhookKey,
+        claim_id: UUID,
+        position: int,
+        result: DeliveryResult,
+        *,
+        retry_seconds: float,
+        is_last: bool,
+    ) -> asyncpg.Record:
+        (row,) = await self._fetch(
+            "SELECT * FROM jobs.store_delivery($1, $2, $3, $4, $5, $6, $7, $8)",
+            *(*key, claim_id, position, result.status, result.error, retry_seconds, is_last),
+        )
+        return row
+
+    async def release_webhook(self, key: WebhookKey, claim_id: UUID, delay_seconds: float) -> None:
+        await self._fetch(
+            "SELECT jobs.release_webhook($1, $2, $3, $4)", *key, claim_id, delay_seconds
+        )
+
+    async def sequence_events(self, tenant_id: str) -> None:
+        await self._fetch("SELECT jobs.sequence_events($1)", tenant_id)
+
+    async def count_webhooks(self, limit: int) -> asyncpg.Record:
+        (row,) = await self._fetch("SELECT * FROM jobs.count_webhooks($1)", limit)
+        return row

@@ -1,0 +1,260 @@
+"""Finds the webhooks that are due, and delivers their events.
+
+Any number of servers can run a dispatcher on the same database. Each claims webhooks for 30
+seconds at a time; the events of a webhook are in order because only one claim of it is valid.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from jobs_grpc.db.outage import Outage, describe
+from jobs_grpc.db.owner_pool import OwnerPool
+from jobs_grpc.db.pg_errors import is_outage
+from jobs_grpc.webhooks.claim import Claim, DeliveryLog
+from jobs_grpc.webhooks.claim_store import ClaimStore, WebhookKey
+from jobs_grpc.webhooks.secrets import MasterKeys
+from jobs_grpc.webhooks.sender import Sender
+from jobs_grpc.webhooks.slots import Slots
+
+logger = logging.getLogger(__name__)
+
+# Of a dispatcher, in addition to those of the sweeper.
+MAX_CONNECTIONS = 4
+
+# Deliveries at the same time: to webhooks that work, and to those that fail or never succeeded. If
+# they shared slots, endpoints that hang would delay all others.
+WORKING_SLOTS = 64
+WORKING_SLOTS_PER_TENANT = 16
+FAILING_SLOTS = 16
+FAILING_SLOTS_PER_TENANT = 4
+
+_STATEMENT_TIMEOUT = 10.0
+# Between two searches, at least.
+_MIN_INTERVAL = 0.02
+_COUNT_INTERVAL = 10.0
+_MAX_COUNTED = 10_000
+_MAX_CLOSE_SECONDS = 5.0
+
+# Tenants whose events are sequenced when this process has written some. Others wait for the
+# sweeper.
+_MAX_KNOWN_TENANTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookCounts:
+    """Numbers of webhooks of all tenants: see count_webhooks.sql."""
+
+    working: int
+    failing: int
+    disabled: int
+
+
+@dataclass(slots=True)
+class _Lane:
+    failing: bool
+    sender: Sender
+    slots: Slots
+    limit: int
+    oldest_due_at: datetime | None = None
+    claims: set[Claim] = field(default_factory=set)
+
+
+class Dispatcher:
+    """Delivers until it is closed: `run`, inside `async with`.
+
+    `keys` returns the master keys as they are now. Webhooks that work and those that fail have a
+    sender each, so that hosts whose lookup hangs do not delay the others.
+    """
+
+    def __init__(
+        self,
+        owner_dsn: str,
+        keys: Callable[[], MasterKeys],
+        working: Sender,
+        failing: Sender,
+        *,
+        statement_cache_size: int = 100,
+        interval: float = 0.25,
+        outage: Outage | None = None,
+    ) -> None:
+        self._pool = OwnerPool(
+            owner_dsn,
+            max_size=MAX_CONNECTIONS,
+            statement_timeout=_STATEMENT_TIMEOUT,
+            statement_cache_size=statement_cache_size,
+        )
+        self._store = ClaimStore(self._pool.fetch)
+        self._keys = keys
+        self._interval = interval
+        self._outage = outage or Outage()
+        self._lanes = (
+            _Lane(
+                failing=False,
+                sender=working,
+                slots=Slots(WORKING_SLOTS, WORKING_SLOTS_PER_TENANT),
+                limit=2 * WORKING_SLOTS,
+            ),
+            _Lane(
+                failing=True,
+                sender=failing,
+                slots=Slots(FAILING_SLOTS, FAILING_SLOTS_PER_TENANT),
+                limit=2 * FAILING_SLOTS,
+            ),
+        )
+        self.log = DeliveryLog()
+        self.counts: WebhookCounts | None = None
+        """As of the last count; None: not counted yet."""
+        self._running: dict[WebhookKey, asyncio.Task[None]] = {}
+        self._known_tenants: OrderedDict[str, None] = OrderedDict()
+        self._written_tenants: set[str] = set()
+        self._wake = asyncio.Event()
+        self._is_stopping = False
+        self._problem: str | None = None
+        self._next_count = 0.0
+
+    async def __aenter__(self) -> "Dispatcher":
+        await self._pool.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close(0)
+        await self._pool.__aexit__(*error)
+
+    def note_write(self, tenant_id: str) -> None:
+        """Search at once: this process may have added events of a tenant."""
+        if tenant_id in self._known_tenants:
+            self._written_tenants.add(tenant_id)
+            self._wake.set()
+
+    def lag_seconds(self) -> float:
+        """Return the age of the oldest event that is being sent, or of the oldest webhook due.
+
+        Webhooks that fail do not count.
+        """
+        lane = self._lanes[0]
+        times = [claim.event_time for claim in lane.claims if claim.event_time is not None]
+        if lane.oldest_due_at is not None:
+            times.append(lane.oldest_due_at)
+        return max(0.0, (datetime.now(UTC) - min(times)).total_seconds()) if times else 0.0
+
+    async def run(self) -> None:
+        """Search every `interval` seconds, and when events were written. Survives outages."""
+        while not self._is_stopping:
+            next_search = time.monotonic() + _MIN_INTERVAL
+            await self._try(self._search)
+            if time.monotonic() >= self._next_count:
+                self._next_count = time.monotonic() + _COUNT_INTERVAL
+                await self._try(self._count)
+            await self._wait_until_woken()
+            await asyncio.sleep(max(0.0, next_search - time.monotonic()))
+
+    async def close(self, grace: float) -> None:
+        """Start nothing more, and let the deliveries that are being sent finish.
+
+        After `grace` seconds, at most five, they are canceled. Their webhooks are due at once.
+        """
+        self._is_stopping = True
+        self._wake.set()
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=min(grace, _MAX_CLOSE_SECONDS))
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        self.log.flush()
+
+    async def _wait_until_woken(self) -> None:
+        try:
+            async with asyncio.timeout(self._interval):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def _try(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Run an action; log each error once. The health check logs outages."""
+        try:
+            if self._outage.active:
+                return
+            await action()
+            self._problem = None
+        except Exception as e:
+            problem = describe(e)
+            if not is_outage(e) and problem != self._problem:
+                self._problem = problem
+                logger.warning("the dispatcher of webhooks failed; retrying: %s", problem)
+
+    async def _search(self) -> None:
+        written, self._written_tenants = self._written_tenants, set()
+        for tenant_id in written:
+            await self._store.sequence_events(tenant_id)
+        for lane in self._lanes:
+            await self._fill(lane)
+
+    async def _fill(self, lane: _Lane) -> None:
+        """Claim webhooks that are due until all slots are taken."""
+        started = True
+        while started and lane.slots.free and not self._is_stopping:
+            started = False
+            skip = lane.slots.full_tenants()
+            due = await self._store.webhooks_due(lane.failing, lane.limit, skip)
+            lane.oldest_due_at = min((row["due_at"] for row in due), default=None)
+            for row in due:
+                key = WebhookKey(row["tenant_id"], row["webhook_id"])
+                if key not in self._running and lane.slots.try_take(key.tenant_id):
+                    self._start(lane, key)
+                    started = True
+            if len(due) < lane.limit:
+                return
+
+    def _start(self, lane: _Lane, key: WebhookKey) -> None:
+        self._remember(key.tenant_id)
+        task = asyncio.create_task(self._deliver(lane, key))
+        self._running[key] = task
+
+        def end(_: object) -> None:
+            del self._running[key]
+            lane.slots.release(key.tenant_id)
+
+        task.add_done_callback(end)
+
+    async def _deliver(self, lane: _Lane, key: WebhookKey) -> None:
+        """Deliver while events follow and no other webhook needs the slot."""
+        more = True
+        while more and not self._is_stopping:
+            claim = Claim(
+                key, self._store, lane.sender, self._keys, self.log, lambda: self._is_stopping
+            )
+            lane.claims.add(claim)
+            try:
+                more = await claim.deliver()
+            except Exception as e:
+                more = False
+                if not is_outage(e):
+                    self._note_failed_claim(e)
+            finally:
+                lane.claims.discard(claim)
+            if more and (lane.failing or not lane.slots.free):
+                self._wake.set()
+                return
+
+    def _note_failed_claim(self, error: Exception) -> None:
+        problem = describe(error)
+        if problem != self._problem:
+            self._problem = problem
+            logger.error("a claim of a webhook failed", exc_info=error)
+
+    def _remember(self, tenant_id: str) -> None:
+        self._known_tenants[tenant_id] = None
+        self._known_tenants.move_to_end(tenant_id)
+        if len(self._known_tenants) > _MAX_KNOWN_TENANTS:
+            self._known_tenants.popitem(last=False)
+
+    async def _count(self) -> None:
+        row = await self._store.count_webhooks(_MAX_COUNTED)
+        self.counts = WebhookCounts(**row)

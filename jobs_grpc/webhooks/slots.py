@@ -1,0 +1,34 @@
+"""Counts the deliveries that run, in total and per tenant."""
+
+from collections import Counter
+
+
+class Slots:
+    """At most `capacity` deliveries, and at most `per_tenant` of one tenant."""
+
+    def __init__(self, capacity: int, per_tenant: int) -> None:
+        self._capacity = capacity
+        self._per_tenant = per_tenant
+        self._used: Counter[str] = Counter()
+
+    @property
+    def free(self) -> int:
+        """The number of free slots."""
+        return self._capacity - self._used.total()
+
+    def full_tenants(self) -> list[str]:
+        """Return the tenants that may not take a slot."""
+        return sorted(tenant for tenant, used in self._used.items() if used >= self._per_tenant)
+
+    def try_take(self, tenant_id: str) -> bool:
+        """Take a slot, unless none is left for the tenant."""
+        if not self.free or self._used.get(tenant_id, 0) >= self._per_tenant:
+            return False
+        self._used[tenant_id] += 1
+        return True
+
+    def release(self, tenant_id: str) -> None:
+        """Return a slot."""
+        self._used[tenant_id] -= 1
+        if not self._used[tenant_id]:
+            del self._used[tenant_id]

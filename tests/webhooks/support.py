@@ -1,0 +1,82 @@
+"""Dispatchers in this process, and webhooks that no call has created."""
+
+import asyncio
+import ipaddress
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from jobs_grpc.config import EventsConfig
+from jobs_grpc.db.outage import Outage
+from jobs_grpc.webhooks.delivery import http_sender
+from jobs_grpc.webhooks.dispatcher import Dispatcher
+from jobs_grpc.webhooks.secrets import MasterKeys
+from tests.support.database import Database
+from tests.support.endpoints import Endpoint
+
+KEYS = MasterKeys({"k1": b"k" * 32})
+
+
+async def add_webhook(
+    database: Database, tenant: str, url: str, *, works: bool = False, **columns: Any
+) -> str:
+    """Store a webhook that receives the events from now on. `works`: a delivery has succeeded."""
+    webhook_id = f"wh_{uuid.uuid4().hex}"
+    values = {
+        "tenant_id": tenant,
+        "webhook_id": webhook_id,
+        "url": url,
+        "position": 0,
+        "previous_position": 0,
+        "key_id": "k1",
+        "is_failing": not works,
+    } | columns
+    places = ", ".join(f"${n}" for n in range(1, 1 + len(values)))
+    await database.owner.execute(
+        f"INSERT INTO jobs.webhooks (created_at, {', '.join(values)}) VALUES (now(), {places})",
+        *values.values(),
+    )
+    return webhook_id
+
+
+async def webhook_row(database: Database, webhook_id: str) -> asyncpg.Record:
+    """Return the row of a webhook."""
+    (row,) = await database.owner.fetch(
+        "SELECT *, extract(epoch FROM due_at - last_attempt_at)::float AS retry_seconds"
+        " FROM jobs.webhooks WHERE webhook_id = $1",
+        webhook_id,
+    )
+    return row
+
+
+@asynccontextmanager
+async def running_dispatcher(
+    database: Database,
+    *endpoints: Endpoint,
+    keys: MasterKeys = KEYS,
+    grace: float = 5.0,
+    outage: Outage | None = None,
+    owner_dsn: str | None = None,
+) -> AsyncIterator[Dispatcher]:
+    """Run a dispatcher that may send to these endpoints on loopback."""
+    config = EventsConfig(
+        webhook_allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),),
+        webhook_allowed_ports=tuple(endpoint.port for endpoint in endpoints),
+        webhook_allow_http=True,
+    )
+    async with (
+        http_sender(config) as working,
+        http_sender(config, max_connections=16) as failing,
+        Dispatcher(
+            owner_dsn or database.owner_dsn, lambda: keys, working, failing, outage=outage
+        ) as dispatcher,
+    ):
+        running = asyncio.create_task(dispatcher.run())
+        try:
+            yield dispatcher
+        finally:
+            await dispatcher.close(grace)
+            await running

@@ -1,0 +1,431 @@
+"""The dispatcher: order, retries, slots, shutdown and outages, with real endpoints."""
+
+import asyncio
+import base64
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from jobs_grpc.db.outage import Outage
+from jobs_grpc.webhooks.claim import Claim, DeliveryLog
+from jobs_grpc.webhooks.claim_store import ClaimStore, WebhookKey
+from jobs_grpc.webhooks.sender import DeliveryResult
+from tests.support.database import Database, fresh_database
+from tests.support.endpoints import (
+    OK,
+    Endpoint,
+    Request,
+    hang,
+    response,
+    running_endpoint,
+)
+from tests.support.postgres import Postgres
+from tests.support.scale import SCALE
+from tests.support.waiting import wait_until
+from tests.support.webhooks import add_events, queue_event
+from tests.webhooks.support import KEYS, add_webhook, running_dispatcher, webhook_row
+
+DELAYS = [5, 30, 120, 600, 1800, 3600, 7200, 14400, 14400]
+
+
+@pytest.fixture
+async def plain() -> AsyncIterator[Endpoint]:
+    """An endpoint without TLS."""
+    async with running_endpoint(None) as running:
+        yield running
+
+
+async def _make_due(database: Database, webhook_id: str) -> None:
+    await database.owner.execute(
+        "UPDATE jobs.webhooks SET due_at = jobs.clock_time() WHERE webhook_id = $1", webhook_id
+    )
+
+
+async def _wait_until_idle(database: Database, webhook_id: str) -> None:
+    async def idle() -> bool:
+        return (await webhook_row(database, webhook_id))["due_at"] is None
+
+    await wait_until(idle)
+
+
+async def _wait_for_failures(database: Database, webhook_id: str, count: int) -> asyncpg.Record:
+    async def failed() -> bool:
+        row = await webhook_row(database, webhook_id)
+        return bool(row["failure_count"] == count)
+
+    await wait_until(failed)
+    return await webhook_row(database, webhook_id)
+
+
+async def test_events_arrive_once_signed_and_in_order(
+    database: Database, tenant: str, endpoint: Endpoint
+) -> None:
+    webhook_id = await add_webhook(database, tenant, endpoint.url())
+    async with running_dispatcher(database, endpoint):
+        positions = await add_events(database, tenant, 250, reason="a “quoted” reason")
+        await endpoint.received(250)
+        await _wait_until_idle(database, webhook_id)
+
+    assert [request.position for request in endpoint.requests] == positions
+    previous = [request.event["data"]["previous_position"] for request in endpoint.requests]
+    assert previous == [0, *positions[:-1]]
+    assert len({request.headers["webhook-id"] for request in endpoint.requests}) == 250
+    secret = KEYS.secret(tenant, webhook_id, 1, "k1")
+    verifier = Webhook(f"whsec_{base64.b64encode(secret).decode()}")
+    for request in endpoint.requests:
+        assert verifier.verify(request.body, request.headers) == request.event
+    row = await webhook_row(database, webhook_id)
+    assert (row["position"], row["last_status"], row["is_failing"]) == (positions[-1], 204, False)
+    # The connection is used again.
+    assert endpoint.connections <= 2
+
+
+async def test_event_of_this_process_is_sent_at_once(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    await add_webhook(database, tenant, plain.url(), works=True)
+    async with running_dispatcher(database, plain) as dispatcher:
+        await add_events(database, tenant)
+        await plain.received(1)
+        for count in range(2, 12):
+            # Nothing else sequences the event.
+            await queue_event(database.owner, tenant)
+            dispatcher.note_write(tenant)
+            await plain.received(count)
+
+
+async def test_event_that_fails_blocks_those_after_it(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    plain.answer(OK, response(500))
+    webhook_id = await add_webhook(database, tenant, plain.url())
+    first, second, third = await add_events(database, tenant, 3)
+    await _make_due(database, webhook_id)
+    async with running_dispatcher(database, plain):
+        await _wait_for_failures(database, webhook_id, 1)
+        plain.respond = None
+        await _make_due(database, webhook_id)
+        await plain.received(4)
+    assert [request.position for request in plain.requests] == [first, second, second, third]
+
+
+async def test_retries_follow_the_table(
+    cluster: tuple[Postgres, str], tenant: str, plain: Endpoint
+) -> None:
+    plain.answer(response(503))
+    async with fresh_database(cluster) as database, running_dispatcher(database, plain):
+        webhook_id = await add_webhook(database, tenant, plain.url())
+        await add_events(database, tenant)
+        for count, delay in enumerate(DELAYS, start=1):
+            row = await _wait_for_failures(database, webhook_id, count)
+            assert 0.8 * delay <= row["retry_seconds"] <= 1.2 * delay
+            assert (row["last_status"], row["last_error"]) == (503, "STATUS")
+            assert len(plain.requests) == count
+            await database.pass_time(row["retry_seconds"])
+        row = await _wait_for_failures(database, webhook_id, len(DELAYS) + 1)
+        assert row["enabled"]
+        await database.pass_time(5 * 86400)
+        await _wait_for_failures(database, webhook_id, len(DELAYS) + 2)
+        row = await webhook_row(database, webhook_id)
+        assert (row["enabled"], row["disabled_cause"]) == (False, "FAILING")
+        assert row["due_at"] is None
+
+
+async def test_retry_after_replaces_the_delay(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    plain.answer(
+        response(429, "Retry-After: 7200"),
+        response(503, "Retry-After: 0"),
+        response(503, "Retry-After: 99999999"),
+    )
+    webhook_id = await add_webhook(database, tenant, plain.url())
+    async with running_dispatcher(database, plain):
+        await add_events(database, tenant)
+        for count, delay in enumerate([7200, 5, 86400], start=1):
+            row = await _wait_for_failures(database, webhook_id, count)
+            assert row["retry_seconds"] == pytest.approx(delay, abs=0.001)
+            await _make_due(database, webhook_id)
+
+
+async def test_status_410_disables_the_webhook(
+    database: Database, tenant: str, plain: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain.answer(response(410))
+    webhook_id = await add_webhook(database, tenant, plain.url("/secret-path"))
+    async with running_dispatcher(database, plain):
+        await add_events(database, tenant, 3)
+        row = await _wait_for_failures(database, webhook_id, 1)
+    assert (row["enabled"], row["disabled_cause"], row["due_at"]) == (False, "GONE", None)
+    assert len(plain.requests) == 1
+    (record,) = [record for record in caplog.records if "disabled" in record.message]
+    assert record.__dict__["webhook"] == webhook_id
+    assert "secret-path" not in caplog.text + str([record.__dict__ for record in caplog.records])
+
+
+async def test_failures_are_logged_once_without_the_url(
+    database: Database, tenant: str, plain: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain.answer(response(500))
+    webhook_id = await add_webhook(database, tenant, plain.url("/secret-path"))
+    async with running_dispatcher(database, plain):
+        await add_events(database, tenant)
+        for count in range(1, 4):
+            await _wait_for_failures(database, webhook_id, count)
+            await _make_due(database, webhook_id)
+        await _wait_for_failures(database, webhook_id, 4)
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.message == "webhook deliveries fail"
+    fields = record.__dict__
+    assert (fields["webhook"], fields["error"], fields["status"]) == (webhook_id, "STATUS", 500)
+    assert "secret-path" not in str(fields)
+
+
+async def test_webhook_of_an_unknown_key_waits(
+    database: Database, tenant: str, plain: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    webhook_id = await add_webhook(database, tenant, plain.url(), key_id="lost")
+    async with running_dispatcher(database, plain):
+        await add_events(database, tenant)
+
+        async def released() -> bool:
+            due_at = (await webhook_row(database, webhook_id))["due_at"]
+            now = await database.owner.fetchval("SELECT jobs.clock_time()")
+            return due_at is not None and (due_at - now).total_seconds() > 200
+
+        await wait_until(released)
+    assert plain.requests == []
+    assert "lacks the key lost" in caplog.text
+
+
+async def test_rest_of_a_claim_is_dropped_when_the_webhook_changes(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    webhook_id = await add_webhook(database, tenant, plain.url(), works=True)
+    positions = await add_events(database, tenant, 5)
+
+    other = await asyncpg.connect(database.owner_dsn)
+
+    async def skip_to_last(_: Request) -> bytes:
+        plain.respond = None
+        # As update_webhook does.
+        await other.execute(
+            "UPDATE jobs.webhooks SET position = $2, previous_position = $2, claim_id = NULL,"
+            " due_at = jobs.clock_time() WHERE webhook_id = $1",
+            webhook_id,
+            positions[3],
+        )
+        return OK
+
+    plain.respond = skip_to_last
+    await _make_due(database, webhook_id)
+    async with running_dispatcher(database, plain):
+        await plain.received(2)
+        await _wait_until_idle(database, webhook_id)
+    await other.close()
+    assert [request.position for request in plain.requests] == [positions[0], positions[4]]
+
+
+async def test_close_lets_the_delivery_finish_and_stores_it(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    webhook_id = await add_webhook(database, tenant, plain.url(), works=True)
+    release = asyncio.Event()
+
+    async def wait(_: Request) -> bytes:
+        await release.wait()
+        return OK
+
+    plain.respond = wait
+    async with running_dispatcher(database, plain) as dispatcher:
+        first, second = await add_events(database, tenant, 2)
+        await plain.received(1)
+        closing = asyncio.create_task(dispatcher.close(30))
+        await asyncio.sleep(0)
+        release.set()
+        await closing
+        row = await webhook_row(database, webhook_id)
+        assert (row["position"], row["claim_id"]) == (first, None)
+        assert len(plain.requests) == 1
+    async with running_dispatcher(database, plain):
+        await plain.received(2)
+    assert plain.requests[1].position == second
+
+
+async def test_close_cancels_a_delivery_that_hangs(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    plain.respond = hang
+    webhook_id = await add_webhook(database, tenant, plain.url(), works=True)
+    async with running_dispatcher(database, plain, grace=0.1):
+        (position,) = await add_events(database, tenant)
+        await plain.received(1)
+    row = await webhook_row(database, webhook_id)
+    assert (row["position"], row["claim_id"], row["failure_count"]) == (0, None, 0)
+    plain.respond = None
+    # It is due at once, not at the end of the lease.
+    async with running_dispatcher(database, plain):
+        await plain.received(2)
+    assert plain.requests[1].position == position
+
+
+async def test_two_dispatchers_deliver_each_event_once_and_in_order(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    paths = [f"/{n}" for n in range(8)]
+    webhooks = [await add_webhook(database, tenant, plain.url(path), works=True) for path in paths]
+    async with running_dispatcher(database, plain), running_dispatcher(database, plain):
+        positions = []
+        for _ in range(20):
+            positions += await add_events(database, tenant, 5)
+        for webhook_id in webhooks:
+            await _wait_until_idle(database, webhook_id)
+    for path in paths:
+        received = [
+            request.position for request in plain.requests if request.line.split()[1] == path
+        ]
+        assert received == positions
+
+
+async def test_lost_connections_lose_and_repeat_nothing(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    webhook_id = await add_webhook(database, tenant, plain.url(), works=True)
+
+    other = await asyncpg.connect(database.owner_dsn)
+
+    async def terminate(_: Request) -> bytes:
+        if len(plain.requests) % 7 == 0:
+            # Results are stored on new connections.
+            await other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND query ~ 'jobs.*(webhook|delivery)'"
+                " AND pid <> ALL ($1)",
+                [other.get_server_pid(), database.owner.get_server_pid()],
+            )
+        return OK
+
+    plain.respond = terminate
+    async with running_dispatcher(database, plain):
+        positions = await add_events(database, tenant, 60)
+        await _wait_until_idle(database, webhook_id)
+    await other.close()
+    assert [request.position for request in plain.requests] == positions
+
+
+async def test_outage_pauses_the_search(database: Database, tenant: str, plain: Endpoint) -> None:
+    await add_webhook(database, tenant, plain.url(), works=True)
+    outage = Outage()
+    outage.note_failure("a test")
+    async with running_dispatcher(database, plain, outage=outage):
+        await add_events(database, tenant)
+        await asyncio.sleep(0.6)
+        assert plain.requests == []
+        outage.note_response(time.monotonic() + 10)
+        await plain.received(1)
+
+
+async def test_nothing_is_sent_after_the_lease_may_have_ended(
+    database: Database, tenant: str
+) -> None:
+    """A process that was frozen continues where another one may have sent further events."""
+    webhook_id = await add_webhook(database, tenant, "http://127.0.0.1/", works=True)
+    first, _ = await add_events(database, tenant, 2)
+    now = 100.0
+    sent = []
+
+    class Sender:
+        async def send(self, url: str, headers: object, body: bytes) -> DeliveryResult:
+            nonlocal now
+            sent.append(json.loads(body)["data"]["position"])
+            now += 20
+            return DeliveryResult(200, None, 0.1)
+
+    claim = Claim(
+        WebhookKey(tenant, webhook_id),
+        ClaimStore(database.owner.fetch),
+        Sender(),
+        lambda: KEYS,
+        DeliveryLog(),
+        lambda: False,
+        clock=lambda: now,
+    )
+    await _make_due(database, webhook_id)
+    # The freeze of 20 s ends the claim because it was longer than a claim takes.
+    assert await claim.deliver()
+    assert sent == [first]
+
+    sent.clear()
+    clock = iter([100.0, 100.0, 115.0])
+    frozen = Claim(
+        WebhookKey(tenant, webhook_id),
+        ClaimStore(database.owner.fetch),
+        Sender(),
+        lambda: KEYS,
+        DeliveryLog(),
+        lambda: False,
+        clock=lambda: next(clock),
+    )
+    assert not await frozen.deliver()
+    assert sent == []
+    row = await webhook_row(database, webhook_id)
+    assert row["claim_id"] is None
+    assert row["due_at"] <= await database.owner.fetchval("SELECT jobs.clock_time()")
+
+
+@pytest.mark.slow
+async def test_endpoints_that_hang_do_not_delay_those_that_work(
+    database: Database, plain: Endpoint
+) -> None:
+    async with running_endpoint(None) as hanging:
+        hanging.respond = hang
+        for n in range(40 if SCALE == 1 else 200):
+            tenant = f"hanging-{n // 16}"
+            # Half of them have worked before.
+            await add_webhook(database, tenant, hanging.url(f"/{n}"), works=n % 2 == 0)
+        works = [f"working-{n}" for n in range(8)]
+        for tenant in works:
+            await add_webhook(database, tenant, plain.url(f"/{tenant}"), works=True)
+        latencies = []
+        async with running_dispatcher(database, plain, hanging, grace=0) as dispatcher:
+            for tenant in (*(f"hanging-{n}" for n in range(13)), *works):
+                await add_events(database, tenant)
+            await hanging.received(16)
+            await plain.received(len(works))
+            for _ in range(10):
+                for tenant in works:
+                    count = len(plain.requests) + 1
+                    started = time.monotonic()
+                    await queue_event(database.owner, tenant)
+                    dispatcher.note_write(tenant)
+                    await plain.received(count)
+                    latencies.append(time.monotonic() - started)
+        latencies.sort()
+        assert latencies[int(0.95 * len(latencies))] <= 1.0
+        assert len(hanging.requests) >= 16
+
+
+async def test_slots_of_failing_webhooks_are_bounded_per_tenant(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    plain.respond = hang
+    others = [f"{tenant}-{n}" for n in range(6)]
+    for n in range(16):
+        await add_webhook(database, tenant, plain.url(f"/{tenant}/{n}"))
+    for other in others:
+        for n in range(4):
+            await add_webhook(database, other, plain.url(f"/{other}/{n}"))
+    async with running_dispatcher(database, plain, grace=0):
+        await add_events(database, tenant)
+        await plain.received(4)
+        for other in others:
+            await add_events(database, other)
+        await plain.received(16)
+        lines = [request.line.split("/")[1] for request in plain.requests]
+        assert lines.count(tenant) == 4
+        assert len(lines) == 16
