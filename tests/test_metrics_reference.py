@@ -12,6 +12,7 @@ from tests.support.identities import jwks
 from tests.support.metrics import METRICS_ON, scrape
 from tests.support.server import running_server
 from tests.support.waiting import wait_until
+from tests.support.webhooks import write_keys
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "metrics.md"
 
@@ -37,7 +38,9 @@ async def test_page_lists_each_metric_with_its_type_labels_and_help(
 ) -> None:
     keys = tmp_path / "keys.json"
     keys.write_text(jwks(KEY))
+    webhook_keys = write_keys(tmp_path / "webhooks.keys", "k1")
     settings = JWT_SETTINGS | METRICS_ON | {"JOBS_JWT_KEYS": str(keys)}
+    settings["JOBS_WEBHOOK_KEYS_FILE"] = str(webhook_keys)
     async with running_server(
         database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn, **settings
     ) as server:
@@ -46,7 +49,7 @@ async def test_page_lists_each_metric_with_its_type_labels_and_help(
         async def has_swept() -> bool:
             nonlocal families
             families = (await scrape(server.app.metrics_address)).families
-            return "jobs_rollouts_paused" in families
+            return {"jobs_rollouts_paused", "jobs_webhooks"} <= set(families)
 
         await wait_until(has_swept)
     rows = [_row(family) for family in families.values()]

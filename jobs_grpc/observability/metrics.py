@@ -6,7 +6,7 @@ docs/reference/metrics.md lists the metrics. Importing this module needs the ext
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 import grpc
@@ -32,6 +32,7 @@ from jobs_grpc.services.device_jobs import DeviceJobService
 from jobs_grpc.services.events import EventService
 from jobs_grpc.services.fleet import FleetService
 from jobs_grpc.services.jobs import JobService
+from jobs_grpc.webhooks.dispatcher import Dispatcher
 
 _METHOD_LABELS = ("grpc_type", "grpc_service", "grpc_method")
 
@@ -53,6 +54,7 @@ class ServerParts:
     events: EventService
     authenticator: Authenticator
     sweeper: Sweeper | None
+    dispatcher: Dispatcher | None
     event_loop_lag: Histogram
 
 
@@ -85,6 +87,7 @@ class ServerCollector(Collector):
         yield from _stopped_rollouts(parts.sweeper)
         yield from _scheduled_jobs(parts.sweeper)
         yield from _retrying_executions(parts.sweeper)
+        yield from _webhooks(parts.dispatcher)
         yield from _jwks(parts.authenticator)
         yield _histogram(
             "jobs_event_loop_lag_seconds",
@@ -355,6 +358,36 @@ def _retrying_executions(sweeper: Sweeper | None) -> Iterator[Metric]:
             "Executions that failed and whose next attempt has not started.",
             sweeper.retrying_executions,
         )
+
+
+def _webhooks(dispatcher: Dispatcher | None) -> Iterator[Metric]:
+    """Nothing if this process delivers no events to webhooks."""
+    if dispatcher is None:
+        return
+    deliveries = CounterMetricFamily(
+        "jobs_webhook_deliveries",
+        "Events sent to webhooks, by result.",
+        labels=["result"],
+    )
+    for result, count in dispatcher.log.results.items():
+        deliveries.add_metric([result], count)
+    yield deliveries
+    yield _histogram(
+        "jobs_webhook_latency_seconds",
+        "Time from an event to its delivery.",
+        dispatcher.log.latency_seconds,
+    )
+    yield _gauge(
+        "jobs_webhook_lag_seconds",
+        "Age of the oldest event that waits for a webhook that works; 0 if none.",
+        dispatcher.lag_seconds(),
+    )
+    if dispatcher.counts is None:
+        return
+    webhooks = GaugeMetricFamily("jobs_webhooks", "Webhooks by state.", labels=["state"])
+    for state, count in asdict(dispatcher.counts).items():
+        webhooks.add_metric([state], count)
+    yield webhooks
 
 
 def _jwks(authenticator: Authenticator) -> Iterator[Metric]:

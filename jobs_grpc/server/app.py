@@ -41,7 +41,7 @@ from jobs_grpc.server.insecure_settings import insecure_settings
 from jobs_grpc.server.metrics_extra import require_metrics_extra
 from jobs_grpc.server.open_files import raise_open_file_limit
 from jobs_grpc.server.shutdown import cancel_calls, cancel_tasks, drain
-from jobs_grpc.server.webhook_delivery import webhook_delivery
+from jobs_grpc.server.webhook_delivery import webhook_delivery, webhook_dispatcher
 from jobs_grpc.server.worker_metrics import answer_requests
 from jobs_grpc.services.device_jobs import DeviceJobService
 from jobs_grpc.services.event_stream import HEARTBEAT_SECONDS
@@ -227,6 +227,12 @@ async def running(
             grpc_server.bind(server, config.server.listen, make_credentials, reserve=not share_port)
         )
         sweeper = _make_sweeper(config, database.outage, store) if run_maintenance else None
+        dispatcher = None
+        if sweeper and delivery:
+            dispatcher = await shutdown.enter_async_context(
+                webhook_dispatcher(config, delivery.keys, database.outage, options.webhook_sender)
+            )
+            store.on_write(dispatcher.note_write)
         background: set[asyncio.Task[None]] = set()
         metrics_address = None
         if call_metrics:
@@ -248,6 +254,7 @@ async def running(
                 events=events,
                 authenticator=authenticator,
                 sweeper=sweeper,
+                dispatcher=dispatcher,
                 event_loop_lag=lag,
             )
             metrics_address = await shutdown.enter_async_context(
@@ -258,6 +265,8 @@ async def running(
         background.add(health_checks)
         if sweeper:
             background.add(asyncio.create_task(_run_maintenance(sweeper)))
+        if dispatcher:
+            background.add(asyncio.create_task(dispatcher.run()))
         if last_seen.enabled:
             background.add(asyncio.create_task(last_seen.run()))
         logger.info("listening on %s (event loop: %s)", address, event_loop.name())
@@ -268,6 +277,8 @@ async def running(
         shutdown.push_async_callback(batcher.close)
         shutdown.push_async_callback(last_seen.close, config.server.shutdown_grace)
         shutdown.push_async_callback(cancel_tasks, background)
+        if dispatcher:
+            shutdown.push_async_callback(dispatcher.close, config.server.shutdown_grace)
         shutdown.push_async_callback(cancel_calls, server, stopping, in_flight)
         shutdown.push_async_callback(
             drain,
@@ -278,6 +289,8 @@ async def running(
             notice_seconds=options.drain_notice_seconds,
             grace=config.server.shutdown_grace,
         )
+        if dispatcher:
+            shutdown.callback(dispatcher.stop)
         yield App(address, health.serving, stopping, health_checks, metrics_address)
 
 

@@ -1,12 +1,14 @@
-"""Opens what the deliveries of webhooks need."""
+"""Opens what the deliveries of webhooks need, and the dispatcher."""
 
 import importlib.util
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from jobs_grpc.config import ConfigError, EventsConfig
+from jobs_grpc.config import Config, ConfigError, EventsConfig
+from jobs_grpc.db.outage import Outage
 from jobs_grpc.services.webhooks import WebhookDelivery
+from jobs_grpc.webhooks.dispatcher import FAILING_SLOTS, WORKING_SLOTS, Dispatcher
 from jobs_grpc.webhooks.secrets import MalformedKeys, MasterKeysFile
 from jobs_grpc.webhooks.sender import Sender
 
@@ -38,3 +40,30 @@ async def webhook_delivery(
 
     async with http_sender(config) as opened:
         yield WebhookDelivery(keys, opened)
+
+
+@asynccontextmanager
+async def webhook_dispatcher(
+    config: Config, keys: MasterKeysFile, outage: Outage, sender: Sender | None = None
+) -> AsyncIterator[Dispatcher]:
+    """Open the dispatcher, which needs JOBS_OWNER_DATABASE_URL; with a `sender`, it sends all."""
+    async with AsyncExitStack() as stack:
+        if sender:
+            working = failing = sender
+        else:
+            from jobs_grpc.webhooks.delivery import http_sender
+
+            working, failing = [
+                await stack.enter_async_context(http_sender(config.events, max_connections=slots))
+                for slots in (WORKING_SLOTS, FAILING_SLOTS)
+            ]
+        yield await stack.enter_async_context(
+            Dispatcher(
+                config.maintenance.owner_database_url or "",
+                keys.current,
+                working,
+                failing,
+                statement_cache_size=config.database.statement_cache_size,
+                outage=outage,
+            )
+        )

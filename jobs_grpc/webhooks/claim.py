@@ -44,7 +44,7 @@ class DeliveryLog:
     """Counts the results of deliveries, and logs failures. Never logs a URL or a secret."""
 
     def __init__(self) -> None:
-        self.results: Counter[str] = Counter()
+        self.results = Counter({"SUCCESS": 0})
         """Deliveries by result: SUCCESS or a name of Webhook.DeliveryError."""
         self.latency_seconds = Histogram(_LATENCY_SECONDS)
         """Time from an event to its delivery."""

@@ -144,7 +144,10 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Search every `interval` seconds, and when events were written. Survives outages."""
-        while not self._is_stopping:
+        this_task = asyncio.current_task()
+        assert this_task is not None  # noqa: S101 - coroutines run in tasks
+        # asyncpg can replace a CancelledError by another error, caught in _try.
+        while not (self._is_stopping or this_task.cancelling()):
             next_search = time.monotonic() + _MIN_INTERVAL
             await self._try(self._search)
             if time.monotonic() >= self._next_count:
@@ -153,13 +156,17 @@ class Dispatcher:
             await self._wait_until_woken()
             await asyncio.sleep(max(0.0, next_search - time.monotonic()))
 
-    async def close(self, grace: float) -> None:
-        """Start nothing more, and let the deliveries that are being sent finish.
-
-        After `grace` seconds, at most five, they are canceled. Their webhooks are due at once.
-        """
+    def stop(self) -> None:
+        """Start no further delivery. The webhooks are due at once for other dispatchers."""
         self._is_stopping = True
         self._wake.set()
+
+    async def close(self, grace: float) -> None:
+        """Stop, and let the deliveries that are being sent finish.
+
+        After `grace` seconds, at most five, they are canceled.
+        """
+        self.stop()
         if self._running:
             await asyncio.wait(self._running.values(), timeout=min(grace, _MAX_CLOSE_SECONDS))
         running = list(self._running.values())

@@ -1,0 +1,115 @@
+"""A server with keys and the owner's login delivers events; others do not."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fleet.jobs.v1 import events_pb2 as pb
+from standardwebhooks.webhooks import Webhook
+
+from tests.support.database import Database
+from tests.support.endpoints import OK, Endpoint, Request, hang
+from tests.support.metrics import METRICS_ON, scrape
+from tests.support.server import DEFAULT_OPTIONS, Server, running_server
+from tests.support.waiting import wait_until
+from tests.support.webhooks import WebhookCaller, add_events, queue_event, write_keys
+from tests.webhooks.support import webhook_row
+
+
+@asynccontextmanager
+async def running(
+    database: Database, endpoint: Endpoint, folder: Path, **variables: str
+) -> AsyncIterator[Server]:
+    """Run a server that delivers to an endpoint."""
+    settings = {
+        "JOBS_OWNER_DATABASE_URL": database.owner_dsn,
+        "JOBS_WEBHOOK_KEYS_FILE": str(write_keys(folder / "webhooks.keys", "k1")),
+        "JOBS_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+        "JOBS_WEBHOOK_ALLOWED_PORTS": str(endpoint.port),
+        "JOBS_SHUTDOWN_GRACE": "0.2",
+    } | variables
+    options = replace(DEFAULT_OPTIONS, metrics_max_age=0.0)
+    async with running_server(database.request_dsn, options, **settings) as server:
+        yield server
+
+
+async def test_server_delivers_signed_events_to_a_new_webhook(
+    database: Database, tenant: str, endpoint: Endpoint, folder: Path
+) -> None:
+    async with running(database, endpoint, folder, **METRICS_ON) as server:
+        caller = WebhookCaller.on(server, tenant)
+        created = await caller.create(url=endpoint.url())
+        verifier = Webhook(created.secret)
+
+        tested = await caller.test(created.webhook.webhook_id)
+        assert (tested.status, tested.error) == (204, pb.Webhook.DELIVERY_ERROR_UNSPECIFIED)
+        assert tested.duration.ToTimedelta().total_seconds() > 0
+        (test,) = endpoint.requests
+        assert verifier.verify(test.body, test.headers)["type"] == "webhook.test"
+
+        positions = await add_events(database, tenant, 3, reason="maintenance")
+        _, *requests = await endpoint.received(4)
+        assert [request.position for request in requests] == positions
+        for request in requests:
+            event = verifier.verify(request.body, request.headers)
+            assert event["data"]["reason"] == "maintenance"
+
+        async def counted() -> bool:
+            found = await scrape(server.app.metrics_address)
+            return found.value("jobs_webhook_deliveries_total", result="SUCCESS") == 3
+
+        await wait_until(counted)
+        webhook = await caller.get(created.webhook.webhook_id)
+        assert (webhook.position, webhook.last_status) == (positions[-1], 204)
+
+
+async def test_shutdown_leaves_the_webhook_to_the_next_server(
+    database: Database, tenant: str, endpoint: Endpoint, folder: Path
+) -> None:
+    async with running(database, endpoint, folder) as server:
+        webhook_id = (await WebhookCaller.on(server, tenant).create(url=endpoint.url())).webhook
+        endpoint.respond = hang
+        positions = await add_events(database, tenant, 2)
+        await endpoint.received(1)
+    row = await webhook_row(database, webhook_id.webhook_id)
+    assert (row["claim_id"], row["failure_count"]) == (None, 0)
+    endpoint.respond = None
+    async with running(database, endpoint, folder):
+        await endpoint.received(3)
+    assert [request.position for request in endpoint.requests[1:]] == positions
+
+
+async def test_shutdown_stores_the_delivery_that_is_being_sent(
+    database: Database, tenant: str, endpoint: Endpoint, folder: Path
+) -> None:
+    release = asyncio.Event()
+
+    async def wait(_: Request) -> bytes:
+        await release.wait()
+        return OK
+
+    async with running(database, endpoint, folder, JOBS_SHUTDOWN_GRACE="10") as server:
+        webhook = (await WebhookCaller.on(server, tenant).create(url=endpoint.url())).webhook
+        endpoint.respond = wait
+        first, _ = await add_events(database, tenant, 2)
+        await endpoint.received(1)
+        asyncio.get_running_loop().call_later(0.2, release.set)
+    row = await webhook_row(database, webhook.webhook_id)
+    assert (row["position"], row["claim_id"]) == (first, None)
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize("variable", ["JOBS_OWNER_DATABASE_URL", "JOBS_WEBHOOK_KEYS_FILE"])
+async def test_server_without_owner_or_keys_delivers_nothing(
+    database: Database, tenant: str, endpoint: Endpoint, folder: Path, variable: str
+) -> None:
+    async with running(database, endpoint, folder) as server:
+        await WebhookCaller.on(server, tenant).create(url=endpoint.url())
+    async with running(database, endpoint, folder, **METRICS_ON | {variable: ""}) as server:
+        await queue_event(database.owner, tenant)
+        await add_events(database, tenant)
+        assert "jobs_webhook_deliveries" not in (await scrape(server.app.metrics_address)).families
+    assert endpoint.requests == []
