@@ -8,11 +8,11 @@ TIMEOUT = 30.0
 """Seconds after which a wait or a call in a test fails."""
 
 
-async def wait_until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Poll until the condition holds; fail after TIMEOUT seconds."""
-    deadline = time.monotonic() + TIMEOUT
+async def wait_until(condition: Callable[[], Awaitable[bool]], seconds: float = TIMEOUT) -> None:
+    """Poll until the condition holds; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
     while not await condition():
-        assert time.monotonic() < deadline, f"the condition did not hold within {TIMEOUT} s"
+        assert time.monotonic() < deadline, f"the condition did not hold within {seconds} s"
         await asyncio.sleep(0.01)
 
 

@@ -1,0 +1,29 @@
+"""A dispatcher in a process of its own. Arguments: the DSN of the owner, the endpoint's port."""
+
+import asyncio
+import ipaddress
+import sys
+
+from jobs_grpc.config import EventsConfig
+from jobs_grpc.webhooks.delivery import http_sender
+from jobs_grpc.webhooks.dispatcher import Dispatcher
+from tests.webhooks.support import KEYS
+
+
+async def main(owner_dsn: str, port: str) -> None:
+    """Deliver until the process is killed."""
+    config = EventsConfig(
+        webhook_allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),),
+        webhook_allowed_ports=(int(port),),
+        webhook_allow_http=True,
+    )
+    async with (
+        http_sender(config) as working,
+        http_sender(config) as failing,
+        Dispatcher(owner_dsn, lambda: KEYS, working, failing) as dispatcher,
+    ):
+        await dispatcher.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
