@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 
 import asyncpg
 
+from jobs_grpc.db.owner_pool import StatementTimedOut
 from jobs_grpc.db.pg_errors import is_outage, is_retryable
-from jobs_grpc.maintenance.task import Fetch, StatementTimedOut
+from jobs_grpc.maintenance.task import Fetch
 
 logger = logging.getLogger(__name__)
 

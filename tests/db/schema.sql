@@ -206,7 +206,8 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
             WHEN j.force_canceled THEN 0
             ELSE p.retrying_in_progress
         END AS retrying_count,
-    jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS is_retry_budget_exhausted
+    jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS is_retry_budget_exhausted,
+    j.execution_events
    FROM (((jobs.jobs j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, jobs.now()) AS status,
@@ -274,7 +275,8 @@ CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
     retry_policy,
     priority,
     retrying_count,
-    is_retry_budget_exhausted
+    is_retry_budget_exhausted,
+    execution_events
    FROM jobs.job_states s;
 
 CREATE TABLE jobs.job_executions (
@@ -379,6 +381,33 @@ CREATE TABLE jobs.webhooks (
 )
 WITH (fillfactor='50');
 
+CREATE TABLE jobs.execution_attempts (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    device_id text NOT NULL COLLATE pg_catalog."C",
+    execution_number integer NOT NULL,
+    version integer NOT NULL,
+    status jobs.execution_status NOT NULL,
+    queued_at timestamp with time zone NOT NULL,
+    started_at timestamp with time zone,
+    last_updated_at timestamp with time zone NOT NULL,
+    status_details jsonb,
+    failure_code text COLLATE pg_catalog."C",
+    end_cause text
+);
+
+CREATE TABLE jobs.events (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    "position" bigint NOT NULL,
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    type text NOT NULL COLLATE pg_catalog."C",
+    occurred_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    counts integer[] NOT NULL,
+    user_id text,
+    details jsonb
+);
+
 CREATE VIEW jobs.execution_page WITH (security_invoker='true') AS
  SELECT NULL::text[] AS device_ids,
     NULL::text[] AS statuses,
@@ -457,6 +486,7 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     d.priority,
     d.retrying_count,
     d.is_retry_budget_exhausted,
+    d.execution_events,
     NULL::boolean AS is_window_open,
     NULL::timestamp with time zone[] AS next_openings
    FROM (jobs.execution_page p
@@ -497,33 +527,6 @@ CREATE TABLE jobs.event_queue (
     details jsonb
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='1000');
-
-CREATE TABLE jobs.events (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    "position" bigint NOT NULL,
-    job_id text NOT NULL COLLATE pg_catalog."C",
-    type text NOT NULL COLLATE pg_catalog."C",
-    occurred_at timestamp with time zone NOT NULL,
-    status text NOT NULL,
-    counts integer[] NOT NULL,
-    user_id text,
-    details jsonb
-);
-
-CREATE TABLE jobs.execution_attempts (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    job_id text NOT NULL COLLATE pg_catalog."C",
-    device_id text NOT NULL COLLATE pg_catalog."C",
-    execution_number integer NOT NULL,
-    version integer NOT NULL,
-    status jobs.execution_status NOT NULL,
-    queued_at timestamp with time zone NOT NULL,
-    started_at timestamp with time zone,
-    last_updated_at timestamp with time zone NOT NULL,
-    status_details jsonb,
-    failure_code text COLLATE pg_catalog."C",
-    end_cause text
-);
 
 CREATE TABLE jobs.job_criterion_counts (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
@@ -670,10 +673,15 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
     j.start_windows,
     COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text) AS time_zone,
     ((e.status = 'QUEUED'::jobs.execution_status) AND jobs.is_waiting_at(e.not_before, j.start_windows, COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text), jobs.now())) AS is_waiting,
-    ((e.status = 'QUEUED'::jobs.execution_status) AND jobs.is_waiting_at(e.not_before, j.start_windows, COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text), jobs.now(), jobs.opening_delay(e.device_id))) AS is_waiting_in_watch
+    ((e.status = 'QUEUED'::jobs.execution_status) AND jobs.is_waiting_at(e.not_before, j.start_windows, COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text), jobs.now(), jobs.opening_delay(e.device_id))) AS is_waiting_in_watch,
+    e.status AS stored_status,
+    e.stage,
+    j.document_params,
+    j.window_time_zone
    FROM ((jobs.job_executions e
      CROSS JOIN LATERAL ( SELECT DISTINCT ON (j_1.tenant_id, j_1.job_id) j_1.tenant_id,
             j_1.document_type,
+            j_1.document_params,
             j_1.canceled_at,
             j_1.force_canceled,
             j_1.expires_at,
