@@ -51,6 +51,20 @@ def _selector(**values: list[str]) -> str:
     return json.dumps([{"key": key, "op": "in", "values": values[key]} for key in values])
 
 
+# The events also say which of the executions the retry policy queues again.
+_EXECUTION_EVENTS = """
+    UPDATE jobs.jobs
+    SET execution_events = true,
+        retry_policy = '[{"statuses": ["FAILED"], "failure_codes": [], "max_attempts": 2,'
+            ' "initial_backoff_seconds": 60, "backoff_multiplier": 1, "max_backoff_seconds": 60}]'
+    WHERE tenant_id = $1 AND job_id = 'j2'
+"""
+
+
+async def _add_execution_events(c: asyncpg.Connection, p: Probe) -> None:
+    await _execute(c, (_EXECUTION_EVENTS, p.tenant))
+
+
 # Filters of ListJobs. The data has many jobs with the common values, and 15 with the rare ones.
 _LIST_FILTERS: dict[str, dict[str, Any]] = {
     "all": {},
@@ -795,6 +809,13 @@ CASES = {
     ),
     "update_executions: batch of failures with codes of their own": Case(
         "update_executions", 1000, lambda c, p: _update(c, p, *_failures(p))
+    ),
+    "update_executions: batch of failures with execution events": Case(
+        "update_executions",
+        1800,
+        lambda c, p: _update(c, p, *_failures(p)),
+        prepare=_add_execution_events,
+        as_owner=True,
     ),
     # Reads the row of each device three times.
     "insert_last_seen": Case(

@@ -41,6 +41,14 @@ CREATE TYPE jobs.decided_update AS (
 	has_rules boolean
 );
 
+CREATE TYPE jobs.finished_attempt AS (
+	job_id text,
+	device_id text,
+	status jobs.execution_status,
+	failure_code text,
+	execution_number integer
+);
+
 CREATE TYPE jobs.job_status AS ENUM (
     'IN_PROGRESS',
     'COMPLETED',

@@ -54,11 +54,15 @@ def execution(device: str, status: str, **fields: Any) -> dict[str, Any]:
 
 
 def executions(event: Event) -> list[dict[str, Any]]:
-    """The executions of an event, which has no other fields."""
+    """The executions of an event, which has no other fields.
+
+    Those with their default are not stored.
+    """
     assert event.type == FINISHED
     assert event.details.keys() == {"executions"}
-    found: list[dict[str, Any]] = event.details["executions"]
-    return found
+    defaults = {"failure_code": "", "will_retry": False}
+    assert all(defaults.items().isdisjoint(found.items()) for found in event.details["executions"])
+    return [defaults | found for found in event.details["executions"]]
 
 
 async def report(database: Database, tenant: str, updates: dict[str, str], **jobs: str) -> None:

@@ -20,6 +20,7 @@ DECLARE
     v_status jobs.execution_status;
     v_stage smallint;
     v_is_retrying boolean;
+    v_number integer;
     v_details jsonb := jsonb_build_object('reason', p_reason);
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -29,8 +30,8 @@ BEGIN
 
     SELECT jobs.execution_status_at(
         e.status, v_job.canceled_at, v_job.force_canceled, v_job.expires_at, v_job.locked_at
-    ), e.stage, e.failed_at IS NOT NULL
-    INTO v_status, v_stage, v_is_retrying
+    ), e.stage, e.failed_at IS NOT NULL, e.execution_number
+    INTO v_status, v_stage, v_is_retrying, v_number
     FROM jobs.job_executions e
     WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = p_device_id;
     IF NOT FOUND THEN
@@ -67,8 +68,9 @@ BEGIN
 
     IF v_job.execution_events THEN
         PERFORM jobs.add_finished_events(
-            p_tenant_id, ARRAY[p_job_id], ARRAY[p_device_id], '{REJECTED}', NULL, v_job.locked_at,
-            p_user_id
+            p_tenant_id,
+            ARRAY[ROW(p_job_id, p_device_id, 'REJECTED', '', v_number)::jobs.finished_attempt],
+            false, v_job.locked_at, p_user_id
         );
     END IF;
     PERFORM jobs.complete_finished_jobs(

@@ -26,10 +26,9 @@ DECLARE
     v_job_ids text[];     -- the executions to end: the first two arrays are parallel
     v_device_ids text[];
     v_ended_job_ids text[];  -- the ended executions: also parallel
-    v_ended_device_ids text[];
     v_ended_stages smallint[];
     v_ended_retries integer[];  -- 1 if it was retrying
-    v_has_execution_events boolean;  -- of one of their jobs
+    v_attempts jobs.finished_attempt[];  -- of jobs with execution_events; NULL: none
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -139,12 +138,15 @@ BEGIN
               AND jobs.queued_status_at(j.canceled_at, j.expires_at, v_now) = 'QUEUED'
         ) queued
         WHERE e.tenant_id = p_tenant_id AND e.ctid = queued.row_id
-        RETURNING e.job_id, e.device_id, e.stage, e.failed_at, queued.execution_events
+        RETURNING e.job_id, e.device_id, e.execution_number, e.stage, e.failed_at,
+                  queued.execution_events
     )
-    SELECT count(*), array_agg(u.job_id), array_agg(u.device_id), array_agg(u.stage),
-           array_agg((u.failed_at IS NOT NULL)::integer), bool_or(u.execution_events)
-    INTO ended_count, v_ended_job_ids, v_ended_device_ids, v_ended_stages, v_ended_retries,
-         v_has_execution_events
+    SELECT count(*), array_agg(u.job_id), array_agg(u.stage),
+           array_agg((u.failed_at IS NOT NULL)::integer),
+           array_agg(
+               ROW(u.job_id, u.device_id, 'REJECTED', '', u.execution_number)::jobs.finished_attempt
+           ) FILTER (WHERE u.execution_events)
+    INTO ended_count, v_ended_job_ids, v_ended_stages, v_ended_retries, v_attempts
     FROM updated u;
     IF ended_count = 0 THEN
         RETURN;
@@ -182,11 +184,8 @@ BEGIN
             AS u (job_id, stage, retrying);
     END IF;
 
-    IF v_has_execution_events THEN
-        PERFORM jobs.add_finished_events(
-            p_tenant_id, v_ended_job_ids, v_ended_device_ids,
-            array_fill('REJECTED'::text, ARRAY[ended_count]), NULL, v_now, p_user_id
-        );
+    IF v_attempts IS NOT NULL THEN
+        PERFORM jobs.add_finished_events(p_tenant_id, v_attempts, false, v_now, p_user_id);
     END IF;
     v_ended_job_ids := ARRAY(SELECT DISTINCT u.job_id FROM unnest(v_ended_job_ids) AS u (job_id));
     PERFORM jobs.complete_finished_jobs(p_tenant_id, v_ended_job_ids, v_now, p_user_id);

@@ -16,6 +16,7 @@ DECLARE
     v_has_retry_policy boolean;
     v_has_execution_events boolean;
     v_is_expired boolean;
+    v_attempts jobs.finished_attempt[];  -- NULL: without execution_events
     v_updates jobs.decided_update[];
     v_now timestamptz;
 BEGIN
@@ -58,10 +59,13 @@ BEGIN
             WHERE e.status = 'IN_PROGRESS' AND e.times_out_at <= v_now
         ) due
         WHERE e.tenant_id = p_tenant_id AND e.ctid = due.row_id
-        RETURNING e.stage, e.device_id
+        RETURNING e.stage, e.device_id, e.execution_number
     )
-    SELECT count(*), array_agg(u.stage), array_agg(u.device_id)
-    INTO v_timed_out, v_stages, v_device_ids
+    SELECT count(*), array_agg(u.stage), array_agg(u.device_id),
+           array_agg(
+               ROW(p_job_id, u.device_id, 'TIMED_OUT', '', u.execution_number)::jobs.finished_attempt
+           ) FILTER (WHERE v_has_execution_events)
+    INTO v_timed_out, v_stages, v_device_ids, v_attempts
     FROM updated u;
 
     IF v_timed_out > 0 THEN
@@ -88,11 +92,8 @@ BEGIN
             FROM unnest(v_device_ids) WITH ORDINALITY AS u (device_id, n);
             PERFORM jobs.apply_retry_policies(p_tenant_id, v_updates, v_now);
         END IF;
-        IF v_has_execution_events THEN
-            PERFORM jobs.add_finished_events(
-                p_tenant_id, array_fill(p_job_id, ARRAY[v_timed_out]), v_device_ids,
-                array_fill('TIMED_OUT'::text, ARRAY[v_timed_out]), NULL, v_now
-            );
+        IF v_attempts IS NOT NULL THEN
+            PERFORM jobs.add_finished_events(p_tenant_id, v_attempts, v_has_retry_policy, v_now);
         END IF;
         PERFORM jobs.complete_finished_jobs(p_tenant_id, ARRAY[p_job_id], v_now);
         PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now, NULL, v_stages);

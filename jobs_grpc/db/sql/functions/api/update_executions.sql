@@ -137,15 +137,10 @@ BEGIN
     IF v_has_retry_policies THEN
         v_failed_ats := jobs.apply_retry_policies(p_tenant_id, v_updates, v_now);
     END IF;
-    IF v_has_final_reports AND v_decided.has_execution_events THEN
+    IF v_decided.finished_attempts IS NOT NULL THEN
         PERFORM jobs.add_finished_events(
-            p_tenant_id, array_agg(u.job_id ORDER BY u.n), array_agg(u.device_id ORDER BY u.n),
-            array_agg(u.new_status::text ORDER BY u.n), array_agg(u.failure_code ORDER BY u.n),
-            v_now
-        )
-        FROM unnest(v_updates) u
-        WHERE u.outcome = 'APPLIED' AND u.new_status IN ('SUCCEEDED', 'FAILED', 'REJECTED')
-        HAVING count(*) > 0;
+            p_tenant_id, v_decided.finished_attempts, v_has_retry_policies, v_now
+        );
     END IF;
     IF v_applied.idle_job_ids IS NOT NULL THEN
         PERFORM jobs.complete_finished_jobs(p_tenant_id, v_applied.idle_job_ids, v_now);

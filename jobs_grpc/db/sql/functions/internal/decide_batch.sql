@@ -21,11 +21,10 @@ CREATE OR REPLACE FUNCTION jobs.decide_batch(
     p_extend_timeout_minutes integer[],
     p_failure_codes text[],
     OUT updates jobs.decided_update[],
-    -- Of the batch: whether a job has a retry policy, whether one has execution_events, and the expired jobs,
-    -- with duplicates, that have an applied update. NULL: none.
-    OUT has_retry_policies boolean,
-    OUT has_execution_events boolean,
-    OUT expired_job_ids text[]
+    OUT has_retry_policies boolean,  -- true: a job of the batch has one; NULL: none has
+    -- Those that the updates end, of jobs with execution_events; NULL: none.
+    OUT finished_attempts jobs.finished_attempt[],
+    OUT expired_job_ids text[]       -- of applied updates, with duplicates; NULL: none
 )
 LANGUAGE plpgsql
 AS $$
@@ -53,6 +52,7 @@ BEGIN
                derived.status = 'QUEUED' AND coalesce(u.status, 'IN_PROGRESS') = 'IN_PROGRESS'
                    AS is_start,
                e.ctid AS row_id, e.stage, e.status AS stored_status,
+               e.execution_number,
                derived.status AS current_status,
                CASE WHEN u.status <> 'IN_PROGRESS' THEN NULL
                     WHEN u.extended_until IS NOT NULL THEN u.extended_until
@@ -109,7 +109,8 @@ BEGIN
     ), decided AS (
         SELECT c.n, c.job_id, c.must_be_next, c.device_id, c.status_details, c.failure_code,
                c.new_status, c.has_rules, c.has_retry_policy, c.execution_events, c.is_expired,
-               c.row_id, c.stage, c.stored_status, c.current_status, c.times_out_at,
+               c.row_id, c.stage, c.stored_status, c.execution_number, c.current_status,
+               c.times_out_at,
                CASE WHEN c.is_start THEN c.max_in_progress END AS max_in_progress,
                CASE
                    WHEN c.is_busy THEN 'BUSY'
@@ -151,8 +152,15 @@ BEGIN
         END,
         d.current_status, d.row_id, d.stored_status, d.new_status, d.status_details, d.failure_code,
         d.times_out_at, d.stage, d.has_rules
-    )::jobs.decided_update), bool_or(d.has_retry_policy), bool_or(d.execution_events),
+    )::jobs.decided_update), bool_or(d.has_retry_policy),
+           array_agg(
+               ROW(
+                   d.job_id, d.device_id, d.new_status, d.failure_code, d.execution_number
+               )::jobs.finished_attempt
+           ) FILTER (
+               WHERE d.execution_events AND d.outcome = 'APPLIED' AND d.new_status <> 'IN_PROGRESS'
+           ),
            array_agg(d.job_id) FILTER (WHERE d.is_expired AND d.outcome = 'APPLIED')
-    INTO updates, has_retry_policies, has_execution_events, expired_job_ids
+    INTO updates, has_retry_policies, finished_attempts, expired_job_ids
     FROM decided d;
 END $$;
