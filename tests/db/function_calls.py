@@ -376,6 +376,92 @@ def _of_dispatcher(call: str) -> Call:
     return lambda c, p: c.fetch(f"SELECT * FROM jobs.{call}", p.tenant)
 
 
+async def _queue_events(c: asyncpg.Connection, p: Probe) -> None:
+    await c.execute(
+        "INSERT INTO jobs.event_queue"
+        " (tenant_id, job_id, number, type, occurred_at, status, counts)"
+        " SELECT $1, 'j1', n, 'job.updated', now(), 'IN_PROGRESS', '{1,0,0,0,0,0,0}'"
+        " FROM generate_series(1, 5) n",
+        p.tenant,
+    )
+
+
+def _list_events(**values: Any) -> Call:
+    filters: dict[str, Any] = {"from_position": None, "types": None, "job_id": None}
+    filters |= {"after_position": 10_000} | values
+    return lambda c, p: store_on(c).list_events(p.tenant, **filters, limit=11)
+
+
+def _list_job_events(*, newest_first: bool, last_position: int | None = None) -> Call:
+    return lambda c, p: store_on(c).list_job_events(
+        p.tenant, job_id="j1", newest_first=newest_first, last_position=last_position, limit=11
+    )
+
+
+_EVENT_CASES = {
+    "list_events": Case("list_events", 20, _list_events()),
+    "list_events: from the oldest": Case("list_events", 20, _list_events(after_position=0)),
+    "list_events: from a time": Case("list_events", 20, _list_events(from_position=15_000)),
+    "list_events: after the last": Case("list_events", 10, _list_events(after_position=None)),
+    "list_events: of a job": Case("list_events", 20, _list_events(job_id="j1")),
+    "list_events: of a type": Case("list_events", 20, _list_events(types=["job.updated"])),
+    # Reads 5,000 events, twice.
+    "list_events: of another type": Case(
+        "list_events", 10_100, _list_events(types=["job.tripped"])
+    ),
+    "list_events: of another type and a job": Case(
+        "list_events", 450, _list_events(types=["job.tripped"], job_id="j1")
+    ),
+    "list_events: queued": Case(
+        "list_events", 60, _list_events(), prepare=_queue_events, as_owner=True
+    ),
+    "list_job_events": Case("list_job_events", 20, _list_job_events(newest_first=False)),
+    "list_job_events: newest first": Case(
+        "list_job_events", 20, _list_job_events(newest_first=True, last_position=10_000)
+    ),
+    "changed_event_heads": Case(
+        "changed_event_heads",
+        4,
+        lambda c, p: c.fetch("SELECT * FROM jobs.changed_event_heads($1, '{1}')", p.tenant),
+    ),
+    "changed_event_heads_of_tenants": Case(
+        "changed_event_heads_of_tenants",
+        8,
+        lambda c, p: store_on(c).changed_event_heads(["other1", p.tenant], positions=[1, 1]),
+    ),
+    "sequence_queued_events": Case(
+        "sequence_queued_events",
+        60,
+        lambda c, p: c.fetch("SELECT jobs.sequence_queued_events($1)", p.tenant),
+        prepare=_queue_events,
+        as_owner=True,
+    ),
+    "purge_events: old": Case(
+        "purge_events",
+        120,
+        lambda c, p: c.fetch("SELECT jobs.purge_events($1, 7, 1000000, 10)", p.tenant),
+        as_owner=True,
+    ),
+    "purge_events: too many": Case(
+        "purge_events",
+        60,
+        lambda c, p: c.fetch("SELECT jobs.purge_events($1, 7, 1000, 10)", p.tenant),
+        as_owner=True,
+    ),
+    "tenants_with_queued_events": Case(
+        "tenants_with_queued_events",
+        20,
+        lambda c, _: c.fetch("SELECT * FROM jobs.tenants_with_queued_events(10, 'other')"),
+        as_owner=True,
+    ),
+    "tenants_with_events": Case(
+        "tenants_with_events",
+        20,
+        lambda c, _: c.fetch("SELECT * FROM jobs.tenants_with_events(10, 'other', 7, 1000)"),
+        as_owner=True,
+    ),
+}
+
 _WEBHOOK_CASES = {
     "create_webhook": Case(
         "create_webhook",
@@ -858,6 +944,7 @@ CASES = {
         prepare=_delete,
         as_owner=True,
     ),
+    **_EVENT_CASES,
     **_WEBHOOK_CASES,
     # These return up to six rows.
     "timed_out_executions": Case(

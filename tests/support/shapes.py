@@ -211,6 +211,18 @@ _OTHER_WEBHOOKS = """
     FROM generate_series(1, 5000) n
     ON CONFLICT DO NOTHING
 """
+# Other tenants with events, of which a tenth has queued ones.
+_OTHER_HEADS = """
+    INSERT INTO jobs.event_heads (tenant_id, position, event_count)
+    SELECT 'other' || n, 20000, 1 FROM generate_series(1, 5000) n
+    ON CONFLICT DO NOTHING
+"""
+_OTHER_QUEUES = """
+    INSERT INTO jobs.event_queue (tenant_id, job_id, number, type, occurred_at, status, counts)
+    SELECT 'other' || n * 10, 'j' || m, 1, 'job.updated', now(), 'IN_PROGRESS', '{1,0,0,0,0,0,0}'
+    FROM generate_series(1, 500) n, generate_series(1, 20) m
+    ON CONFLICT DO NOTHING
+"""
 _OTHER_DEVICE = "INSERT INTO public.device_state (tenant_id, device_id) VALUES ($1, 'other')"
 _PROGRESS = """
     INSERT INTO jobs.job_progress (tenant_id, job_id, queued, in_progress, succeeded, failed,
@@ -252,7 +264,8 @@ async def fill_due(owner: asyncpg.Connection, shape: Shape) -> None:
         for sql in (_FLEET, _DEVICE_LABELS, _EVENTS, _EVENT_HEAD, _WEBHOOKS):
             await owner.execute(sql, tenant)
     await owner.execute(_PROGRESS)
-    await owner.execute(_OTHER_WEBHOOKS)
+    for sql in (_OTHER_WEBHOOKS, _OTHER_HEADS, _OTHER_QUEUES):
+        await owner.execute(sql)
 
 
 async def clear(owner: asyncpg.Connection) -> None:

@@ -36,6 +36,7 @@ DECLARE
     v_after bigint;
     v_until bigint;
     v_purged bigint;
+    v_count integer;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
     v_head := jobs.sequence_events(p_tenant_id);
@@ -59,7 +60,23 @@ BEGIN
 
     -- Events that are sequenced from now on belong to the next page.
     v_until := v_head;
-    IF p_types IS NOT NULL THEN
+
+    RETURN QUERY
+    SELECT e.position, e.job_id, e.type, e.occurred_at,
+           CASE WHEN e.bytes_before < v_max_bytes THEN e.status END, e.counts, e.user_id,
+           CASE WHEN e.bytes_before < v_max_bytes THEN e.details END, NULL::boolean
+    FROM (
+        SELECT e.*,
+               coalesce(sum(octet_length(e.details::text))
+                   OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+        FROM jobs.event_page(
+            p_tenant_id, p_job_id, v_after, v_head, p_types, v_max_examined, false, p_limit
+        ) e
+    ) e;
+
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    IF p_types IS NOT NULL AND v_count < p_limit THEN
+        -- Where the page stopped to examine events.
         IF p_job_id IS NULL THEN
             SELECT e.position INTO v_until
             FROM jobs.events e
@@ -76,19 +93,6 @@ BEGIN
         END IF;
         v_until := coalesce(v_until, v_head);
     END IF;
-
-    RETURN QUERY
-    SELECT e.position, e.job_id, e.type, e.occurred_at,
-           CASE WHEN e.bytes_before < v_max_bytes THEN e.status END, e.counts, e.user_id,
-           CASE WHEN e.bytes_before < v_max_bytes THEN e.details END, NULL::boolean
-    FROM (
-        SELECT e.*,
-               coalesce(sum(octet_length(e.details::text))
-                   OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
-        FROM jobs.event_page(
-            p_tenant_id, p_job_id, v_after, v_until, p_types, false, p_limit
-        ) e
-    ) e;
 
     -- After the events: a purge that removed some of them has also moved this position.
     SELECT h.purged_position INTO v_purged FROM jobs.event_heads h WHERE h.tenant_id = p_tenant_id;

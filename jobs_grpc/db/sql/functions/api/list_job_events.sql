@@ -58,7 +58,7 @@ BEGIN
                coalesce(sum(octet_length(e.details::text))
                    OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
         FROM jobs.event_page(
-            p_tenant_id, p_job_id, v_after, v_until, NULL, p_newest_first, p_limit
+            p_tenant_id, p_job_id, v_after, v_until, NULL, p_limit, p_newest_first, p_limit
         ) e
     ) e;
     IF NOT FOUND AND p_last_position IS NULL THEN
