@@ -1,6 +1,7 @@
 """Estimates of the size of responses that are not pages."""
 
 import pytest
+from fleet.jobs.v1 import events_pb2 as events_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -25,6 +26,33 @@ def test_estimate_for_a_failure_summary_is_a_close_upper_bound() -> None:
     assert estimate
     size = response_bytes(summary.ByteSize())
     assert size <= estimate(pb.GetFailureSummaryRequest(job_id="j")) < 1.02 * size
+
+
+def test_estimate_for_a_list_of_webhooks_is_a_close_upper_bound() -> None:
+    time = Timestamp(seconds=2**33, nanos=999_999_999)
+    webhook = events_pb.Webhook(
+        webhook_id=f"wh_{'f' * 32}",
+        url="u" * 2048,
+        description="\U0001f600" * 1000,
+        types=[f"{'t' * 20}.{'t' * 30}"] * 20,
+        enabled=True,
+        disabled_cause=events_pb.Webhook.GONE,
+        position=2**53 - 1,
+        purged_position=2**53 - 1,
+        created_at=time,
+        last_success_at=time,
+        last_attempt_at=time,
+        last_status=599,
+        last_error=events_pb.Webhook.TLS_FAILED,
+        failure_count=2**31 - 1,
+        next_attempt_at=time,
+    )
+    webhooks = events_pb.ListWebhooksResponse(webhooks=[webhook] * 16)
+    estimate = page_size_estimator("/fleet.jobs.v1.EventService/ListWebhooks")
+
+    assert estimate
+    size = response_bytes(webhooks.ByteSize())
+    assert size <= estimate(events_pb.ListWebhooksRequest()) < 1.2 * size
 
 
 def _largest_details() -> pb.Job:

@@ -470,7 +470,9 @@ class Webhook(_message.Message):
     disabled_cause: Global___Webhook.DisabledCause.ValueType
     """Output only. Why it does not."""
     position: _builtins.int
-    """All matching events up to this position have been delivered, or were skipped."""
+    """All matching events up to this position have been delivered, or were skipped. In UpdateWebhook, 0: at the
+    oldest event.
+    """
     purged_position: _builtins.int
     """Output only. Events up to this position were purged before they could be delivered. 0: none were."""
     last_status: _builtins.int

@@ -82,6 +82,8 @@ class MethodRules(_message.Message):
         """100 counts of failures, each with the IDs of five devices."""
         DEVICE: MethodRules._Content.ValueType  # 3
         """A device, and the executions in its queue that fit in the largest response."""
+        WEBHOOKS: MethodRules._Content.ValueType  # 4
+        """16 webhooks, each with a URL, a description and 20 types."""
 
     class Content(_Content, metaclass=_ContentEnumTypeWrapper):
         """The largest part of a response, apart from the items of a page. The server reserves memory for it."""
@@ -97,6 +99,8 @@ class MethodRules(_message.Message):
     """100 counts of failures, each with the IDs of five devices."""
     DEVICE: MethodRules.Content.ValueType  # 3
     """A device, and the executions in its queue that fit in the largest response."""
+    WEBHOOKS: MethodRules.Content.ValueType  # 4
+    """16 webhooks, each with a URL, a description and 20 types."""
 
     SUMMARY_FIELD_NUMBER: _builtins.int
     PERMISSION_FIELD_NUMBER: _builtins.int

@@ -884,7 +884,8 @@ type Webhook struct {
 	Enabled bool `protobuf:"varint,5,opt,name=enabled,proto3" json:"enabled,omitempty"`
 	// Output only. Why it does not.
 	DisabledCause Webhook_DisabledCause `protobuf:"varint,6,opt,name=disabled_cause,json=disabledCause,proto3,enum=fleet.jobs.v1.Webhook_DisabledCause" json:"disabled_cause,omitempty"`
-	// All matching events up to this position have been delivered, or were skipped.
+	// All matching events up to this position have been delivered, or were skipped. In UpdateWebhook, 0: at the
+	// oldest event.
 	Position int64 `protobuf:"varint,7,opt,name=position,proto3" json:"position,omitempty"`
 	// Output only. Events up to this position were purged before they could be delivered. 0: none were.
 	PurgedPosition int64 `protobuf:"varint,8,opt,name=purged_position,json=purgedPosition,proto3" json:"purged_position,omitempty"`
@@ -1865,7 +1866,7 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\x13TestWebhookResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\x05R\x06status\x12:\n" +
 	"\x05error\x18\x02 \x01(\x0e2$.fleet.jobs.v1.Webhook.DeliveryErrorR\x05error\x125\n" +
-	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration2\xea\t\n" +
+	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration2\xec\t\n" +
 	"\fEventService\x12\x80\x01\n" +
 	"\rListJobEvents\x12#.fleet.jobs.v1.ListJobEventsRequest\x1a$.fleet.jobs.v1.ListJobEventsResponse\"$\xb2\x89#\x1d\n" +
 	"\x19Read the history of a job\x10\x01\x90\x02\x01\x12y\n" +
@@ -1875,9 +1876,9 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\vWatchEvents\x12!.fleet.jobs.v1.WatchEventsRequest\x1a\".fleet.jobs.v1.WatchEventsResponse\"(\xb2\x89#!\n" +
 	"\x1dStream the events of all jobs\x10\x01\x90\x02\x010\x01\x12t\n" +
 	"\rCreateWebhook\x12#.fleet.jobs.v1.CreateWebhookRequest\x1a$.fleet.jobs.v1.CreateWebhookResponse\"\x18\xb2\x89#\x14\n" +
-	"\x10Create a webhook\x10\x04\x12q\n" +
-	"\fListWebhooks\x12\".fleet.jobs.v1.ListWebhooksRequest\x1a#.fleet.jobs.v1.ListWebhooksResponse\"\x18\xb2\x89#\x11\n" +
-	"\rList webhooks\x10\x04\x90\x02\x01\x12l\n" +
+	"\x10Create a webhook\x10\x04\x12s\n" +
+	"\fListWebhooks\x12\".fleet.jobs.v1.ListWebhooksRequest\x1a#.fleet.jobs.v1.ListWebhooksResponse\"\x1a\xb2\x89#\x13\n" +
+	"\rList webhooks\x10\x04 \x04\x90\x02\x01\x12l\n" +
 	"\n" +
 	"GetWebhook\x12 .fleet.jobs.v1.GetWebhookRequest\x1a!.fleet.jobs.v1.GetWebhookResponse\"\x19\xb2\x89#\x12\n" +
 	"\x0eRead a webhook\x10\x04\x90\x02\x01\x12w\n" +
