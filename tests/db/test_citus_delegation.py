@@ -59,13 +59,13 @@ _EXECUTIONS = """
     SELECT 't' || t, 'j1', 'd' || n, now(), now()
     FROM generate_series(1, 256) t, generate_series(1, 250) n
 """
-# Half of them are due.
+# Few of them are due.
 _WEBHOOKS = """
     INSERT INTO jobs.webhooks (tenant_id, webhook_id, url, created_at, position,
                                previous_position, due_at, is_failing, key_id)
     SELECT 't' || t, 'w' || n, 'https://hooks.example/', now(), 1, 1,
-           CASE WHEN n % 2 = 0 THEN now() - interval '1 minute' END, n % 4 = 0, 'k1'
-    FROM generate_series(1, 1000) t, generate_series(1, 16) n
+           CASE WHEN n = 1 AND t % 20 = 0 THEN now() - interval '1 minute' END, n % 4 = 0, 'k1'
+    FROM generate_series(1, 4000) t, generate_series(1, 16) n
 """
 
 
