@@ -1,7 +1,15 @@
 """Examines what a server needs: its settings, this host, its files and its database."""
 
 from jobs_grpc.config import Config
-from jobs_grpc.doctor import address, authentication, certificates, database, host, maintenance
+from jobs_grpc.doctor import (
+    address,
+    authentication,
+    certificates,
+    database,
+    host,
+    maintenance,
+    webhooks,
+)
 from jobs_grpc.doctor.finding import Finding, Status
 
 __all__ = ["Finding", "Status", "examine"]
@@ -21,5 +29,6 @@ async def examine(config: Config) -> list[Finding]:
         *await authentication.check_keys(config),
         *certificates.check_certificates(config.tls),
         *await database.check_database(config),
+        *await webhooks.check_webhooks(config),
         *await maintenance.check_maintenance(config),
     ]

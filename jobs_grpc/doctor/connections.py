@@ -6,7 +6,8 @@ from jobs_grpc.config import Config
 from jobs_grpc.db import last_seen
 from jobs_grpc.doctor.connection import fetch_one
 from jobs_grpc.doctor.finding import Finding, Status
-from jobs_grpc.maintenance.sweeper import MAX_CONNECTIONS
+from jobs_grpc.maintenance import sweeper
+from jobs_grpc.webhooks import dispatcher
 
 # The readiness check has a connection of its own.
 _CHECK_CONNECTIONS = 1
@@ -25,7 +26,11 @@ async def check_limits(connection: asyncpg.Connection, config: Config) -> list[F
     if config.maintenance.last_seen_interval:
         per_worker += last_seen.CONNECTIONS
     request = workers * per_worker
-    needed = request + (MAX_CONNECTIONS if config.maintenance.owner_database_url else 0)
+    needed = request
+    if config.maintenance.owner_database_url:
+        needed += sweeper.MAX_CONNECTIONS
+        if config.events.webhook_keys_file:
+            needed += dispatcher.MAX_CONNECTIONS
     row = await fetch_one(connection, "connections", request)
     limits = {
         "max_connections of PostgreSQL": (row["server_limit"], needed),

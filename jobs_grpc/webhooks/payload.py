@@ -29,7 +29,7 @@ def event_body(row: Mapping[str, Any]) -> bytes:
         "time": occurred_at,
         "job_id": row["job_id"],
         "status": row["status"],
-        "execution_counts": dict(zip(_STATUSES, row["counts"], strict=True)),
+        "execution_counts": dict(zip(_STATUSES, row["counts"], strict=False)),
         "user": row["user_id"],
         "cause": details.get("cause", ""),
         "reason": details.get("reason", ""),

@@ -43,6 +43,7 @@ class MasterKeys:
         self._keys = dict(keys)
         self.newest_id = next(iter(self._keys))
         """The id of the first key in the file, which new secrets are derived from."""
+        self.ids = tuple(self._keys)
 
     def secret(self, tenant_id: str, webhook_id: str, number: int, key_id: str) -> bytes:
         """Return the secret of a webhook with this number. Raises UnknownKey."""
