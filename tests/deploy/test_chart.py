@@ -1,5 +1,6 @@
 """The Helm chart gives the server and the gateway settings that they accept."""
 
+import ipaddress
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from jobs_grpc.config import Config
+from jobs_grpc.webhooks.addresses import AllowedAddresses
 from tests.gateway.support import build_gateway
 from tools import check_deploy
 from tools.check_deploy import CheckFailed
@@ -74,6 +76,45 @@ def test_gateway_accepts_its_settings(values: Path, gateway_binary: Path) -> Non
 def gateway_binary() -> Path:
     """Build the gateway."""
     return build_gateway()
+
+
+def test_webhooks_have_their_keys_and_an_egress_rule() -> None:
+    objects = render("--values", CHART / "ci" / "trusted-peers-values.yaml")
+
+    config = Config.from_env(environment(objects, "server") or {})
+    assert config.events.webhook_keys_file == "/webhooks/webhooks.keys"
+    assert config.events.webhook_allowed_ports == (443, 8443)
+    (server,) = [
+        item
+        for item in objects
+        if item["kind"] == "Deployment" and item["metadata"]["name"] == "jobs"
+    ]
+    (volume,) = [
+        volume
+        for volume in server["spec"]["template"]["spec"]["volumes"]
+        if volume["name"] == "webhooks"
+    ]
+    # The server refuses a file that every user can read.
+    assert volume["secret"]["defaultMode"] == 0o440
+    (policy,) = [
+        item
+        for item in objects
+        if item["kind"] == "NetworkPolicy" and item["metadata"]["name"] == "jobs"
+    ]
+    (rule,) = [rule for rule in policy["spec"]["egress"] if "to" in rule]
+    assert rule["ports"] == [{"port": 443}, {"port": 8443}]
+    blocks = [peer["ipBlock"] for peer in rule["to"]]
+    assert [block["cidr"] for block in blocks] == [
+        *("0.0.0.0/0", "2000::/3", "10.1.0.0/16", "fd00:1::/64"),
+    ]
+    assert [str(network) for network in config.events.webhook_allowed_networks] == [
+        *("10.1.0.0/16", "fd00:1::/64"),
+    ]
+    addresses = AllowedAddresses()
+    for block in blocks[:2]:
+        for network in map(ipaddress.ip_network, block["except"]):
+            assert not addresses.allows(network[0])
+            assert not addresses.allows(network[-1])
 
 
 def test_secrets_are_only_references() -> None:

@@ -95,6 +95,15 @@ JOBS_TLS_KEY: /tls/tls.key
 {{- if include "jobs.serverClientCA" . }}
 JOBS_TLS_CLIENT_CA: /tls/ca.crt
 {{- end }}
+{{- with .Values.webhooks }}
+{{- if .secretName }}
+JOBS_WEBHOOK_KEYS_FILE: /webhooks/{{ .key }}
+JOBS_WEBHOOK_ALLOWED_PORTS: {{ join "," .ports | quote }}
+{{- with .networks }}
+JOBS_WEBHOOK_ALLOWED_NETWORKS: {{ join "," . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "jobs.serverClientCA" -}}
