@@ -518,6 +518,12 @@ _WEBHOOK_CASES = {
         _of_dispatcher(f"release_webhook($1, 'claimed', '{_CLAIM_ID}', 0)"),
         as_owner=True,
     ),
+    "count_webhooks": Case(
+        "count_webhooks",
+        20,
+        lambda c, p: c.fetch("SELECT * FROM jobs.count_webhooks(10)"),
+        as_owner=True,
+    ),
     "webhooks_due: working": Case(
         "webhooks_due",
         20,

@@ -29,6 +29,7 @@ _SEARCHES = {
     "jobs_past_retention": ["jobs_finished_by_updated_at"],
     "jobs_to_purge": ["jobs_by_deleted_at"],
     "count_retrying_executions": ["job_progress_by_retrying"],
+    "count_webhooks": ["webhooks_pkey"],
     "count_scheduled_jobs": ["jobs_of_all_tenants_by_start_at"],
     "webhooks_due": ["webhooks_by_due_at"],
     "stopped_rollouts": ["jobs_waiting_by_pause_cause", "jobs_tripped_by_canceled_at"],

@@ -6,6 +6,7 @@ CREATE OR REPLACE FUNCTION jobs.count_webhooks(
     OUT disabled bigint
 )
 LANGUAGE plpgsql STABLE
+-- Only the primary key delivers the order.
 -- settings: page
 AS $$
 #variable_conflict use_column
@@ -14,5 +15,10 @@ BEGIN
            count(*) FILTER (WHERE w.enabled AND w.is_failing),
            count(*) FILTER (WHERE NOT w.enabled)
     INTO working, failing, disabled
-    FROM (SELECT w.enabled, w.is_failing FROM jobs.webhooks w LIMIT p_limit) w;
+    FROM (
+        SELECT w.enabled, w.is_failing
+        FROM jobs.webhooks w
+        ORDER BY w.tenant_id, w.webhook_id
+        LIMIT p_limit
+    ) w;
 END $$;
