@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import grpc
-from fleet.jobs.v1 import device_jobs_pb2, jobs_pb2
+from fleet.jobs.v1 import device_jobs_pb2, events_pb2, fleet_pb2, jobs_pb2
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -15,6 +15,12 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
+
+_SERVICES: dict[str, Any] = {
+    name: service
+    for module in (jobs_pb2, fleet_pb2, events_pb2, device_jobs_pb2)
+    for name, service in module.DESCRIPTOR.services_by_name.items()
+}
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,7 @@ class ScriptedServer:
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return the handler of a method, as a generic handler of gRPC does."""
         service, _, name = handler_call_details.method.lstrip("/").partition("/")
-        module = jobs_pb2 if service.endswith(".JobService") else device_jobs_pb2
-        method = module.DESCRIPTOR.services_by_name[service.rpartition(".")[2]].methods_by_name[
-            name
-        ]
+        method = _SERVICES[service.rpartition(".")[2]].methods_by_name[name]
 
         async def next_answer(context: Any) -> Message:
             answers = self.answers[name]

@@ -44,8 +44,16 @@ func New(c codes.Code, reason, detail string, violations ...FieldViolation) *Err
 		Code:            code.Code(c).String(),
 		Reason:          reason,
 		FieldViolations: append([]FieldViolation{}, violations...),
-		HTTPStatus:      runtime.HTTPStatusFromCode(c),
+		HTTPStatus:      HTTPStatus(c),
 	}
+}
+
+// HTTPStatus returns the HTTP status of a gRPC code.
+func HTTPStatus(c codes.Code) int {
+	if c == codes.OutOfRange { // a position whose events are gone
+		return http.StatusGone
+	}
+	return runtime.HTTPStatusFromCode(c)
 }
 
 // WithStatus overrides the HTTP status, for errors that gRPC has no code for.

@@ -37,6 +37,7 @@ type Config struct {
 	MaxRequestsInFlight int64
 	MaxConnections      int64
 	MaxWatches          int64
+	MaxEventStreams     int64
 
 	TLSCert      string
 	TLSKey       string
@@ -74,6 +75,7 @@ func (c *Config) flagSet() *flag.FlagSet {
 	f.Int64Var(&c.MaxRequestsInFlight, "max-requests-in-flight", 2000, "maximum number of requests in flight")
 	f.Int64Var(&c.MaxConnections, "max-connections", 4000, "maximum number of client connections; further ones are closed at once")
 	f.Int64Var(&c.MaxWatches, "max-watches", 800, "maximum number of open watches of jobs; at most half of it for one tenant")
+	f.Int64Var(&c.MaxEventStreams, "max-event-streams", 400, "maximum number of open streams of events; at most half of it for one tenant")
 	f.StringVar(&c.TLSCert, "tls-cert", "", "certificate chain for HTTPS, a PEM `FILE`")
 	f.StringVar(&c.TLSKey, "tls-key", "", "private key of tls-cert, a PEM `FILE`")
 	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "require client certificates issued by these authorities, a PEM `FILE`")
@@ -140,8 +142,8 @@ func (c *Config) validate() error {
 		return errors.New("upstream-cert and upstream-key must be set together")
 	case c.UpstreamServerName != "" && !c.UseUpstreamTLS():
 		return errors.New("upstream-server-name requires upstream-tls or upstream-ca")
-	case c.RequestTimeout <= 0 || c.MaxBodyBytes <= 0 || c.MaxRequestsInFlight <= 0 || c.MaxConnections <= 0 || c.MaxWatches <= 0:
-		return errors.New("request-timeout, max-body-bytes, max-requests-in-flight, max-connections and max-watches must be greater than 0")
+	case c.RequestTimeout <= 0 || c.MaxBodyBytes <= 0 || c.MaxRequestsInFlight <= 0 || c.MaxConnections <= 0 || c.MaxWatches <= 0 || c.MaxEventStreams <= 0:
+		return errors.New("request-timeout, max-body-bytes, max-requests-in-flight, max-connections, max-watches and max-event-streams must be greater than 0")
 	case c.UpstreamConnections < 1 || c.UpstreamConnections > maxUpstreamConnections:
 		return fmt.Errorf("upstream-connections=%d: must be from 1 to %d", c.UpstreamConnections, maxUpstreamConnections)
 	case c.MaxBufferedBytes < minBufferedBytes(c.MaxBodyBytes):

@@ -86,7 +86,8 @@ func ServeStub(tb testing.TB, s *Stub, options ...grpc.ServerOption) (address st
 	return ServeService(tb, s, options...)
 }
 
-// ServeService serves s and the health service on a free port until the test ends.
+// ServeService serves s and the health service on a free port until the test ends. If s is an EventService as well, it
+// also serves that.
 func ServeService(tb testing.TB, s jobsv1.JobServiceServer, options ...grpc.ServerOption) (address string) {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -95,6 +96,9 @@ func ServeService(tb testing.TB, s jobsv1.JobServiceServer, options ...grpc.Serv
 	}
 	server := grpc.NewServer(options...)
 	jobsv1.RegisterJobServiceServer(server, s)
+	if events, ok := s.(jobsv1.EventServiceServer); ok {
+		jobsv1.RegisterEventServiceServer(server, events)
+	}
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	go server.Serve(listener)
 	tb.Cleanup(server.Stop)
@@ -217,7 +221,8 @@ func CheckOverloaded(t *testing.T, response *http.Response, setting string) {
 // UnaryMethods returns the unary methods of all services.
 func UnaryMethods() (all []protoreflect.MethodDescriptor) {
 	for _, file := range []protoreflect.FileDescriptor{
-		jobsv1.File_fleet_jobs_v1_jobs_proto, jobsv1.File_fleet_jobs_v1_fleet_proto, jobsv1.File_fleet_jobs_v1_device_jobs_proto,
+		jobsv1.File_fleet_jobs_v1_jobs_proto, jobsv1.File_fleet_jobs_v1_fleet_proto, jobsv1.File_fleet_jobs_v1_events_proto,
+		jobsv1.File_fleet_jobs_v1_device_jobs_proto,
 	} {
 		methods := file.Services().Get(0).Methods()
 		for i := range methods.Len() {

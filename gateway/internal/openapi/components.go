@@ -17,6 +17,7 @@ var servers = []any{object{"url": "/", "description": "The gateway that serves t
 
 var tags = []any{
 	object{"name": "jobs", "description": "For operators: create jobs, follow and control them."},
+	object{"name": "events", "description": "For operators: read the history of jobs, follow all changes, and receive them by webhooks."},
 	object{"name": "device", "description": "For devices: list executions, start them and report on them."},
 }
 
@@ -72,7 +73,7 @@ var headers = object{
 	"Allow":         stringHeader("The methods that the path allows."),
 	"Authenticate":  stringHeader("`Bearer`."),
 	"Link":          stringHeader("The URL of the next page: `<…>; rel=\"next\"`. Absent on the last page."),
-	"Location":      stringHeader("The path of the job."),
+	"Location":      stringHeader("The path of what was created."),
 	"NextPageToken": stringHeader("The page_token of the next page. Absent on the last page."),
 	"PollAfter": object{
 		"description": "The seconds after which the device should call again. Absent if the device should call again at once.",

@@ -8,9 +8,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc/codes"
+
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
 )
 
 // gatewayError is an error that the gateway returns by itself, or a reason that has another HTTP status
@@ -82,10 +83,11 @@ var statusTitles = map[int]string{
 	400: "The request is not valid, or the state of the job or execution does not allow it.",
 	401: "The caller is unknown.",
 	403: "The caller may not do this.",
-	404: "There is no such job, device, execution or path.",
+	404: "There is no such job, device, execution, webhook or path.",
 	405: "The path does not allow the method.",
 	408: "The body did not arrive in time.",
 	409: "The state differs from what the request expects.",
+	410: "The events are gone: continue with the oldest, or read the jobs again.",
 	413: "The body is too large.",
 	415: "The body is not JSON.",
 	429: "There are too many requests, or a limit of the tenant is reached. With `Retry-After`, the same request can succeed later.",
@@ -143,7 +145,7 @@ func firstSentence(text string) string {
 func (c *contract) errorResponses(rpc string, operation object) object {
 	reasons := map[int][]string{}
 	for name, all := range c.methodErrors[rpc] {
-		status := runtime.HTTPStatusFromCode(codes.Code(code.Code_value[name]))
+		status := apierror.HTTPStatus(codes.Code(code.Code_value[name]))
 		reasons[status] = append(reasons[status], all...)
 	}
 	if hasBody(operation) { // a body that is too large after its conversion to protobuf

@@ -72,6 +72,9 @@ func valueLimits(field protoreflect.FieldDescriptor, rules *validate.FieldRules)
 			limits["maximum"] = number.GetLte()
 		}
 	}
+	if rules.GetInt64() != nil {
+		limits["pattern"] = "^[0-9]{1,16}$" // JSON has a string
+	}
 	if in := rules.GetEnum().GetIn(); len(in) > 0 {
 		var names []any
 		for _, number := range in {

@@ -43,10 +43,9 @@ func convertOperation(path string, operation, schemas object, c *contract) objec
 		operation["summary"] = c.summaries[rpc]
 	}
 	id := operation["operationId"].(string)
-	operation["tags"] = []any{"jobs"}
+	operation["tags"] = []any{tagOf(path)}
 	operation["security"] = operatorSecurity
 	if strings.HasPrefix(path, "/device/") {
-		operation["tags"] = []any{"device"}
 		operation["security"] = deviceSecurity
 	}
 	parameters := []any{}
@@ -61,19 +60,32 @@ func convertOperation(path string, operation, schemas object, c *contract) objec
 	}
 	operation["parameters"] = parameters
 	ok := operation["responses"].(object)["200"].(object)
-	if rpc == "WatchJob" {
-		operation["description"] = watchDescription
+	stream, isStream := streams[rpc]
+	if isStream {
+		operation["description"] = stream.description
 		operation["summary"] = c.summaries[rpc] + " (Server-Sent Events)"
 		operation["parameters"] = append(parameters, lastEventID)
 	}
 	operation["responses"] = c.errorResponses(rpc, operation)
-	if rpc == "WatchJob" {
-		maps.Copy(operation["responses"].(object), watchResponses)
+	if isStream {
+		maps.Copy(operation["responses"].(object), stream.responses)
 		return operation
 	}
-	maps.Copy(operation["responses"].(object), successResponse(id, ok))
+	maps.Copy(operation["responses"].(object), successResponse(rpc, id, ok))
 	return operation
 }
+
+func tagOf(path string) string {
+	switch {
+	case strings.HasPrefix(path, "/device/"):
+		return "device"
+	case eventPath.MatchString(path):
+		return "events"
+	}
+	return "jobs"
+}
+
+var eventPath = regexp.MustCompile(`/events(:watch)?$|^/customer/webhooks`)
 
 func convertBody(id string, parameter, schemas object) object {
 	content := object{"schema": parameter["schema"]}
@@ -115,14 +127,14 @@ func convertParameter(rpc string, parameter object) object {
 }
 
 // successResponse returns the 2xx response of an operation, by its status.
-func successResponse(id string, ok object) object {
+func successResponse(rpc, id string, ok object) object {
 	headers := object{"X-Request-Id": object{"$ref": "#/components/headers/RequestId"}}
 	status := "200"
 	switch {
-	case id == "CreateJob":
+	case id == "CreateJob" || id == "CreateWebhook":
 		status = "201"
 		headers["Location"] = object{"$ref": "#/components/headers/Location"}
-	case id == "GetJob" || strings.HasPrefix(id, "List"):
+	case id == "GetJob" || messageOf(rpc+"Response").Fields().ByName("next_page_token") != nil:
 		headers["X-Next-Page-Token"] = object{"$ref": "#/components/headers/NextPageToken"}
 		headers["Link"] = object{"$ref": "#/components/headers/Link"}
 	}

@@ -11,6 +11,7 @@ var typicalOperations = map[string]string{
 	definitionsPrefix + "Job":             "UpdateJob",
 	definitionsPrefix + "JobExecution":    "CancelExecution",
 	definitionsPrefix + "DeviceExecution": "GetExecution",
+	definitionsPrefix + "Webhook":         "GetWebhook",
 }
 
 // optionalFields are the fields of responses that only some calls fill, by full name.

@@ -33,7 +33,7 @@ func NewRoutes(
 	}
 	for _, r := range table {
 		for method, op := range r.Operations {
-			if op.Handler != nil || op.ID == "WatchJob" || method == http.MethodHead {
+			if op.Handler != nil || op.IsStream() || method == http.MethodHead {
 				continue
 			}
 			if op.Handler = generated(method, r.Template); op.Handler == nil {

@@ -37,6 +37,7 @@ func TestOpenAPI_DescribesResponsesAsMarshaled(t *testing.T) {
 	for _, name := range []string{
 		"Job", "JobExecution", "DeviceExecution", "CreateJobResponse", "CancelJobResponse", "DeleteJobResponse",
 		"RetryExecutionsResponse", "StartNextExecutionResponse", "GetFailureSummaryResponse",
+		"Event", "ListEventsResponse", "Webhook", "CreateWebhookResponse", "RotateWebhookSecretResponse", "TestWebhookResponse",
 	} {
 		message := gatewaytest.NewMessage(routes.MessageDescriptor(name))
 		switch message := message.(type) { // fields that are omitted if they are empty
@@ -74,6 +75,7 @@ func TestOpenAPI_MarksRequestFieldsNullable_UnlessRequired(t *testing.T) {
 		"CreateJobRequest": "CreateJob", "CancelJobBody": "CancelJob", "RetryExecutionsBody": "RetryExecutions",
 		"CancelExecutionBody": "CancelExecution", "StartNextExecutionRequest": "StartNextExecution",
 		"StartExecutionBody": "StartExecution", "UpdateExecutionBody": "UpdateExecution",
+		"CreateWebhookRequest": "CreateWebhook", "UpdateWebhookBody": "UpdateWebhook",
 	} {
 		described := schemas[schema]
 		if len(described.Properties) == 0 {

@@ -89,6 +89,10 @@ func checkValue(name string, s *routes.Schema, value string) *apierror.Error {
 		if _, err := strconv.ParseInt(value, 10, 32); err != nil {
 			return apierror.InvalidField(name, name+" must be a 32-bit integer")
 		}
+	case s.Format == "int64":
+		if _, err := strconv.ParseInt(value, 10, 64); err != nil {
+			return apierror.InvalidField(name, name+" must be a 64-bit integer")
+		}
 	case s.Type == "boolean" && value != "true" && value != "false":
 		return apierror.InvalidField(name, name+" must be true or false")
 	case s.Format == "date-time":

@@ -14,7 +14,7 @@ import (
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/routes"
 )
 
-// setResponseHeaders sets the status 201 and Location for CreateJob, the headers that point to
+// setResponseHeaders sets the status 201 and Location of what was created, the headers that point to
 // the next page of a list, and X-Poll-After for devices. grpc-gateway calls it before it writes
 // the body.
 func setResponseHeaders(ctx context.Context, w http.ResponseWriter, response proto.Message) error {
@@ -28,6 +28,9 @@ func setResponseHeaders(ctx context.Context, w http.ResponseWriter, response pro
 	case *jobsv1.CreateJobResponse:
 		// JoinPath would resolve the IDs "." and "..".
 		w.Header().Set("Location", m.Path()+"/"+routes.EscapeSegment(response.GetJobId()))
+		w.WriteHeader(http.StatusCreated)
+	case *jobsv1.CreateWebhookResponse:
+		w.Header().Set("Location", m.Path()+"/"+response.GetWebhook().GetWebhookId())
 		w.WriteHeader(http.StatusCreated)
 	case interface{ GetNextPageToken() string }: // every list
 		setNextPage(w, m.Path(), m.Query, response.GetNextPageToken())

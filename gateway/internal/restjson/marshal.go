@@ -74,6 +74,10 @@ func Marshal(v any) ([]byte, error) {
 		return appendList(v)
 	case []*jobsv1.Group:
 		return appendList(v)
+	case []*jobsv1.Event:
+		return appendList(v)
+	case []*jobsv1.Webhook:
+		return appendList(v)
 	}
 	return nil, fmt.Errorf("can't marshal %T: add it to marshalJSON", v)
 }
@@ -183,6 +187,8 @@ func appendValue(b []byte, field protoreflect.FieldDescriptor, value protoreflec
 		return strconv.AppendBool(b, value.Bool()), nil
 	case protoreflect.Int32Kind:
 		return strconv.AppendInt(b, value.Int(), 10), nil
+	case protoreflect.Int64Kind:
+		return strconv.AppendQuote(b, strconv.FormatInt(value.Int(), 10)), nil // JavaScript's numbers are doubles
 	case protoreflect.EnumKind:
 		if known := field.Enum().Values().ByNumber(value.Enum()); known != nil {
 			return strconv.AppendQuote(b, string(known.Name())), nil

@@ -58,6 +58,9 @@ func (o *Operation) Parameter(in, name string) *Parameter {
 	return nil
 }
 
+// IsStream reports whether internal/watch serves the operation, as Server-Sent Events.
+func (o *Operation) IsStream() bool { return o.ID == "WatchJob" || o.ID == "WatchEvents" }
+
 // AllowHeader returns the value of the Allow header.
 func (r *Route) AllowHeader() string {
 	return strings.Join(slices.Sorted(maps.Keys(r.Operations)), ", ")

@@ -64,8 +64,12 @@ func newHandler(
 				return
 			}
 		}
-		if m.Operation.ID == "WatchJob" {
-			watches.Serve(client, r.WithContext(unbounded), memory.Identity, m.Variables["job_id"])
+		switch m.Operation.ID {
+		case "WatchJob":
+			watches.ServeJob(client, r.WithContext(unbounded), memory.Identity, m.Variables["job_id"])
+			return
+		case "WatchEvents":
+			watches.ServeEvents(client, r.WithContext(unbounded), memory.Identity, m.Query)
 			return
 		}
 		m.Operation.Handler(w, r, m.Variables)

@@ -64,7 +64,7 @@ func (u *Upstream) Close() {
 	}
 }
 
-// NewStream is not called: watch.Handler serves the only stream.
+// NewStream is not called: watch.Handler serves the streams.
 func (u *Upstream) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	return u.connection().NewStream(ctx, desc, method, opts...)
 }

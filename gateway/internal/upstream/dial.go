@@ -61,8 +61,8 @@ func Dial(config *config.Config, logger *slog.Logger) (*Upstream, error) {
 	for _, connection := range connections {
 		connection.Connect()
 	}
-	// These connect with the first watch.
-	watchConnections, err := dial(int((config.MaxWatches + limits.StreamsPerConnection - 1) / limits.StreamsPerConnection))
+	// These connect with the first stream.
+	watchConnections, err := dial(int((config.MaxWatches + config.MaxEventStreams + limits.StreamsPerConnection - 1) / limits.StreamsPerConnection))
 	if err != nil {
 		return nil, err
 	}

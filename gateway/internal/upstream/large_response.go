@@ -36,7 +36,8 @@ type largeResponse struct {
 var largeResponses = func() map[string]largeResponse {
 	all := map[string]largeResponse{}
 	for _, file := range []protoreflect.FileDescriptor{
-		jobsv1.File_fleet_jobs_v1_jobs_proto, jobsv1.File_fleet_jobs_v1_fleet_proto, jobsv1.File_fleet_jobs_v1_device_jobs_proto,
+		jobsv1.File_fleet_jobs_v1_jobs_proto, jobsv1.File_fleet_jobs_v1_fleet_proto, jobsv1.File_fleet_jobs_v1_events_proto,
+		jobsv1.File_fleet_jobs_v1_device_jobs_proto,
 	} {
 		for i := range file.Services().Len() {
 			methods := file.Services().Get(i).Methods()

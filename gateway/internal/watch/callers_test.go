@@ -47,12 +47,12 @@ func newWatchers(t *testing.T, maximum int) *watchers {
 	t.Cleanup(upstream.Close)
 	callers := upstream.NewCallers(config.TrustedProxies)
 	w.watches = NewHandler(nil, config, upstream, limits.NewMemoryLimits(config.MaxBufferedBytes))
-	w.watches.heartbeat, w.watches.rewatch = time.Millisecond, time.Millisecond
+	w.watches.heartbeat, w.watches.reconnect = time.Millisecond, time.Millisecond
 	gateway := httptest.NewServer(http.HandlerFunc(func(writer http.ResponseWriter, r *http.Request) {
 		if from := r.Header.Get("From-Address"); from != "" {
 			r.RemoteAddr = from + ":1"
 		}
-		w.watches.Serve(writer, r, callers.Identify(r), "a")
+		w.watches.ServeJob(writer, r, callers.Identify(r), "a")
 	}))
 	t.Cleanup(gateway.Close)
 	w.url = gateway.URL
@@ -160,7 +160,7 @@ func TestWatch_HoldsJunkTokensInAQuarter_WhileTheServerIsAway(t *testing.T) {
 		t.Error("a caller that is known is refused")
 	}
 	olivia := limits.Caller{Tenant: "acme", Subject: "user olivia"}
-	if !w.watches.slots.TryAcquire(olivia, 8) || w.watches.slots.TryAcquire(olivia, 1) {
+	if !w.watches.jobSlots.TryAcquire(olivia, 8) || w.watches.jobSlots.TryAcquire(olivia, 1) {
 		t.Error("the known caller does not hold 2 of its 10 slots")
 	}
 }

@@ -1,52 +1,91 @@
 package watch
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strconv"
 	"time"
 
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	jobsv1 "github.com/jobs-grpc/jobs-grpc/gateway/gen/fleet/jobs/v1"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/limits"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/restjson"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/upstream"
 )
 
-// retryHint is how long EventSource waits before it connects again.
-const retryHint = 2 * time.Second
+// extraWait is how much longer than the server's interval an event stream is silent before the gateway sends a heartbeat
+// itself: while the server is away.
+const extraWait = 5 * time.Second
 
-// eventWriter writes events. The client must read each within the timeout.
-type eventWriter struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	timeout time.Duration
-	started bool
-}
-
-func (o *eventWriter) send(event []byte) error {
-	o.limitWrite()
-	if !o.started {
-		o.started = true
-		header := o.w.Header()
-		header.Set("Content-Type", "text/event-stream")
-		header.Set("X-Accel-Buffering", "no") // nginx would buffer the events
-		event = append(fmt.Appendf(nil, "retry: %d\n\n", retryHint.Milliseconds()), event...)
-	}
-	if _, err := o.w.Write(event); err != nil {
-		return err
-	}
-	if err := o.control.Flush(); err != nil {
-		return err
-	}
-	_ = o.control.SetWriteDeadline(time.Time{})
-	return nil
-}
-
-func (o *eventWriter) limitWrite() {
-	_ = o.control.SetWriteDeadline(time.Now().Add(o.timeout)) // fails only in tests
-}
-
-// fail sends an error: as the response, or as an event "failure" if the response has started.
-func (o *eventWriter) fail(e *apierror.Error) {
-	if !o.started {
-		e.Write(o.w)
+// ServeEvents serves WatchEvents: it sends the events of the tenant until the client disconnects.
+//
+// The ID of an event is its position. A client that reconnects with Last-Event-ID gets the events after it, whatever
+// the query says.
+func (h *Handler) ServeEvents(w http.ResponseWriter, r *http.Request, id *limits.Identity, query url.Values) {
+	request := &jobsv1.WatchEventsRequest{}
+	if err := runtime.PopulateQueryParameters(request, query, utilities.NewDoubleArray(nil)); err != nil {
+		apierror.MalformedRequest(apierror.CleanParserMessage(err.Error())).Write(w)
 		return
 	}
-	_ = o.send(fmt.Appendf(nil, "event: failure\ndata: %s\n\n", e.Body(o.w)))
+	events := &tenantEvents{request: request}
+	heartbeat := []byte(": heartbeat\n\n") // the position is not known yet
+	if last := r.Header.Get("Last-Event-ID"); last != "" {
+		position, err := strconv.ParseUint(last, 10, 63)
+		if err != nil {
+			apierror.InvalidField("Last-Event-ID", "Last-Event-ID must be the position of an event").Write(w)
+			return
+		}
+		events.resumeAfter(int64(position))
+		heartbeat = heartbeatAt(int64(position))
+	}
+	h.serve(w, r, id, &h.eventSlots, events, heartbeat, h.heartbeat+extraWait)
+}
+
+type tenantEvents struct {
+	request *jobsv1.WatchEventsRequest
+	resumes bool // the client has all events up to the position in request
+}
+
+func (s *tenantEvents) resumeAfter(position int64) {
+	s.request.Start = &jobsv1.WatchEventsRequest_AfterPosition{AfterPosition: position}
+	s.resumes = true
+}
+
+func (s *tenantEvents) canResume() bool { return s.resumes }
+
+func (s *tenantEvents) open(ctx context.Context, connection *grpc.ClientConn) (grpc.ClientStream, error) {
+	return jobsv1.NewEventServiceClient(connection).WatchEvents(ctx, s.request, grpc.ForceCodecV2(upstream.RawCodec{}))
+}
+
+func (s *tenantEvents) convert(response []byte) (m message, err error) {
+	var decoded jobsv1.WatchEventsResponse
+	if err := proto.Unmarshal(response, &decoded); err != nil {
+		return m, err
+	}
+	for _, event := range decoded.GetEvents() {
+		body, err := restjson.Marshal(event)
+		if err != nil {
+			return m, err
+		}
+		m.text = fmt.Appendf(m.text, "id: %d\ndata: %s\n\n", event.GetPosition(), body)
+	}
+	s.resumeAfter(decoded.GetPosition())
+	m.heartbeat = heartbeatAt(decoded.GetPosition())
+	if len(decoded.GetEvents()) == 0 {
+		m.text = m.heartbeat
+	}
+	return m, nil
+}
+
+// heartbeatAt returns a heartbeat, which moves Last-Event-ID. It has a name and data, because clients ignore a message
+// without data.
+func heartbeatAt(position int64) []byte {
+	return fmt.Appendf(nil, "event: heartbeat\nid: %d\ndata: {}\n\n", position)
 }

@@ -67,6 +67,14 @@ func newWatchGateway(t *testing.T, env map[string]string, calls ...watchCall) *w
 	for _, call := range calls {
 		s.calls <- call
 	}
+	g := newGateway(t, s, env)
+	g.stub = s
+	return g
+}
+
+// newGateway serves a gateway in front of s. Its handler has short intervals.
+func newGateway(t *testing.T, s jobsv1.JobServiceServer, env map[string]string) *watchGateway {
+	t.Helper()
 	variables := map[string]string{"JOBS_GATEWAY_UPSTREAM": gatewaytest.ServeService(t, s)}
 	for name, value := range env {
 		variables[name] = value
@@ -77,10 +85,10 @@ func newWatchGateway(t *testing.T, env map[string]string, calls ...watchCall) *w
 		t.Fatal(err)
 	}
 	t.Cleanup(upstream.Close)
-	g := &watchGateway{client: http.DefaultClient, stopping: make(chan struct{}), stub: s}
+	g := &watchGateway{client: http.DefaultClient, stopping: make(chan struct{})}
 	g.watches = NewHandler(g.stopping, config, upstream, limits.NewMemoryLimits(config.MaxBufferedBytes))
 	g.callers = upstream.NewCallers(nil)
-	g.watches.heartbeat, g.watches.rewatch = time.Millisecond, time.Millisecond
+	g.watches.heartbeat, g.watches.reconnect = time.Millisecond, time.Millisecond
 	server := httptest.NewServer(g)
 	t.Cleanup(server.Close)
 	g.url = server.URL
@@ -88,14 +96,23 @@ func newWatchGateway(t *testing.T, env map[string]string, calls ...watchCall) *w
 }
 
 func (g *watchGateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	g.watches.Serve(w, r, g.callers.Identify(r), "a")
+	if r.URL.Path == "/events" {
+		g.watches.ServeEvents(w, r, g.callers.Identify(r), r.URL.Query())
+		return
+	}
+	g.watches.ServeJob(w, r, g.callers.Identify(r), "a")
 }
 
 func (g *watchGateway) get(t *testing.T, lastID string) *http.Response {
 	t.Helper()
+	return g.getPath(t, "", lastID)
+}
+
+func (g *watchGateway) getPath(t *testing.T, path, lastID string) *http.Response {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
-	request, _ := http.NewRequestWithContext(ctx, http.MethodGet, g.url, nil)
+	request, _ := http.NewRequestWithContext(ctx, http.MethodGet, g.url+path, nil)
 	request.Header.Set("X-Tenant-Id", "acme")
 	if lastID != "" {
 		request.Header.Set("Last-Event-ID", lastID)

@@ -1,0 +1,178 @@
+"""REST routes of events and webhooks, in front of a server with scripted responses."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from fleet.jobs.v1 import events_pb2 as pb
+from fleet.jobs.v1 import jobs_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tests.gateway.support import RestClient, assert_error, running_gateway
+from tests.gateway.test_watch import events
+from tests.support.scripted_server import (
+    Answer,
+    Refusal,
+    ScriptedServer,
+    running_scripted_server,
+)
+from tests.support.waiting import TIMEOUT
+
+POSITION = 1_795_964_737_123_456
+TIME = Timestamp(seconds=1_795_964_737)
+EVENT = pb.Event(position=POSITION, type="job.paused", time=TIME, job_id="a", reason="too hot")
+WEBHOOK = pb.Webhook(webhook_id="wh_1", url="https://hooks.example.com/jobs", position=POSITION)
+CALLER = jobs_pb2.GetCallerResponse(tenant_id="demo")
+
+
+@asynccontextmanager
+async def scripted(
+    gateway_binary: Path, **answers: Answer | list[Answer]
+) -> AsyncIterator[tuple[ScriptedServer, RestClient]]:
+    async with (
+        running_scripted_server(GetCaller=CALLER, **answers) as server,
+        running_gateway(gateway_binary, server.address) as gateway,
+        httpx.AsyncClient(base_url=gateway.url, timeout=TIMEOUT) as http,
+    ):
+        yield server, RestClient(http, "demo")
+
+
+async def test_events_have_positions_as_strings(gateway_binary: Path) -> None:
+    response = pb.ListEventsResponse(events=[EVENT], position=POSITION + 1, has_more=True)
+    async with scripted(gateway_binary, ListEvents=response) as (server, rest):
+        path = "/customer/events?after_position=7&types=job.paused&types=job.resumed&job_id=a"
+        page = (await rest.send("GET", path)).json()
+
+    assert page["position"] == str(POSITION + 1)
+    assert page["has_more"] is True
+    (event,) = page["events"]
+    assert event["position"] == str(POSITION)
+    assert event["time"] == "2026-11-29T15:05:37.000000+00:00"
+    assert event["reason"] == "too hot"
+    assert event["user"] is None
+    assert event["stage"] is None
+    (request,) = server.requests
+    assert request == pb.ListEventsRequest(
+        after_position=7, types=["job.paused", "job.resumed"], job_id="a"
+    )
+
+
+async def test_history_of_a_job_is_an_array_with_the_next_page_in_headers(
+    gateway_binary: Path,
+) -> None:
+    response = pb.ListJobEventsResponse(events=[EVENT], next_page_token="next")
+    async with scripted(gateway_binary, ListJobEvents=response) as (server, rest):
+        page = await rest.send("GET", "/customer/jobs/a/events?newest_first=true&limit=1")
+
+    assert [event["type"] for event in page.json()] == ["job.paused"]
+    assert page.headers["x-next-page-token"] == "next"
+    assert page.headers["link"] == (
+        '</customer/jobs/a/events?limit=1&newest_first=true&page_token=next>; rel="next"'
+    )
+    (request,) = server.requests
+    assert request == pb.ListJobEventsRequest(job_id="a", newest_first=True, limit=1)
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("after_position=x", "after_position must be a 64-bit integer"),
+        ("after_position=9223372036854775808", "after_position must be a 64-bit integer"),
+        (
+            "after_position=1&from_time=2026-11-24T15:05:36Z",
+            "after_position and from_time must not be set together; set at most one of"
+            " after_position, from_time",
+        ),
+        ("since=1", 'unknown parameter "since"'),
+    ],
+)
+@pytest.mark.parametrize("path", ["/customer/events", "/customer/events:watch"])
+async def test_query_of_events_is_checked(
+    rest: RestClient, path: str, query: str, detail: str
+) -> None:
+    response = await rest.send("GET", f"{path}?{query}")
+    assert_error(response, 400, "INVALID_ARGUMENT", "INVALID_FIELD", detail)
+
+
+@pytest.mark.parametrize("reason", ["EVENTS_PURGED", "POSITION_UNKNOWN"])
+async def test_lost_positions_have_status_410(gateway_binary: Path, reason: str) -> None:
+    lost = Refusal(grpc.StatusCode.OUT_OF_RANGE, reason)
+    answers: dict[str, Any] = dict.fromkeys(("ListEvents", "WatchEvents", "UpdateWebhook"), lost)
+    async with scripted(gateway_binary, **answers) as (_, rest):
+        patch = {"update_mask": "position", "webhook": {"position": "1"}}
+        responses = [
+            await rest.send("GET", "/customer/events?after_position=1"),
+            await rest.send("GET", "/customer/events:watch?after_position=1"),
+            await rest.send("PATCH", "/customer/webhooks/wh_1", patch),
+        ]
+    for response in responses:
+        assert_error(response, 410, "OUT_OF_RANGE", reason)
+
+
+async def test_stream_resumes_after_the_last_position(gateway_binary: Path) -> None:
+    broken = Refusal(grpc.StatusCode.UNAVAILABLE, "SERVER_STOPPING")
+    lost = Refusal(grpc.StatusCode.OUT_OF_RANGE, "EVENTS_PURGED")
+    answers: list[Answer] = [
+        pb.WatchEventsResponse(position=5),
+        pb.WatchEventsResponse(events=[EVENT], position=POSITION + 1),
+        broken,
+        lost,
+    ]
+    headers = {"X-Tenant-Id": "demo", "Last-Event-ID": "4"}
+    async with (
+        scripted(gateway_binary, WatchEvents=answers) as (server, rest),
+        rest.http.stream("GET", "/customer/events:watch", headers=headers) as response,
+    ):
+        assert response.headers["content-type"] == "text/event-stream"
+        assert response.headers["cache-control"] == "no-store"
+        received = [event async for event in events(response)]
+
+    assert received[0] == {"event": "heartbeat", "id": "5", "data": {}}
+    assert received[1]["id"] == received[1]["data"]["position"] == str(POSITION)
+    assert (received[2]["event"], received[2]["data"]["reason"]) == ("failure", "EVENTS_PURGED")
+    requests = [r for r in server.requests if isinstance(r, pb.WatchEventsRequest)]
+    assert [request.after_position for request in requests] == [4, POSITION + 1]
+
+
+async def test_webhooks_can_be_managed(gateway_binary: Path) -> None:
+    secret = "whsec_c2VjcmV0"
+    answers: dict[str, Any] = {
+        "CreateWebhook": pb.CreateWebhookResponse(webhook=WEBHOOK, secret=secret),
+        "ListWebhooks": pb.ListWebhooksResponse(webhooks=[WEBHOOK]),
+        "GetWebhook": pb.GetWebhookResponse(webhook=WEBHOOK),
+        "UpdateWebhook": pb.UpdateWebhookResponse(webhook=WEBHOOK),
+        "RotateWebhookSecret": pb.RotateWebhookSecretResponse(webhook=WEBHOOK, secret=secret),
+        "TestWebhook": pb.TestWebhookResponse(status=500, error=pb.Webhook.STATUS),
+        "DeleteWebhook": pb.DeleteWebhookResponse(),
+    }
+    create = {"url": WEBHOOK.url, "types": ["job.completed"]}
+    patch = {"update_mask": "position,enabled", "webhook": {"position": "7", "enabled": True}}
+    one = "/customer/webhooks/wh_1"
+    async with scripted(gateway_binary, **answers) as (server, rest):
+        created = await rest.send("POST", "/customer/webhooks", create)
+        listed = (await rest.send("GET", "/customer/webhooks")).json()
+        read = (await rest.send("GET", one)).json()
+        changed = (await rest.send("PATCH", one, patch)).json()
+        rotated = (await rest.send("POST", f"{one}:rotateSecret", {})).json()
+        tested = (await rest.send("POST", f"{one}:test")).json()
+        deleted = await rest.send("DELETE", one)
+
+    assert created.status_code == 201
+    assert created.headers["location"] == one
+    assert created.json()["secret"] == rotated["secret"] == secret
+    assert listed == [read]
+    assert read == changed == created.json()["webhook"]
+    assert read["position"] == str(POSITION)
+    assert read["last_error"] == "DELIVERY_ERROR_UNSPECIFIED"
+    assert tested == {"status": 500, "error": "STATUS", "duration": None}
+    assert (deleted.status_code, json.loads(deleted.text)) == (200, {})
+    requests = {type(request): request for request in server.requests}
+    assert [*requests[pb.CreateWebhookRequest].types] == ["job.completed"]
+    update = requests[pb.UpdateWebhookRequest]
+    assert [*update.update_mask.paths] == ["position", "enabled"]
+    assert update.webhook == pb.Webhook(position=7, enabled=True)
