@@ -17,6 +17,7 @@ from jobs_grpc.client.enums import (
     job_status_name,
 )
 from jobs_grpc.client.errors import JobsError
+from jobs_grpc.client.events import EventReader, EventsClient
 from jobs_grpc.client.fleet import FleetClient
 from jobs_grpc.client.jobs import JobsClient
 from jobs_grpc.client.pager import Pager
@@ -27,6 +28,8 @@ from jobs_grpc.client.sync_channel import sync_channel
 __all__ = [
     "Connection",
     "DeviceClient",
+    "EventReader",
+    "EventsClient",
     "FleetClient",
     "JobsClient",
     "JobsError",

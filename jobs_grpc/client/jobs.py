@@ -10,7 +10,6 @@ import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
 from jobs_grpc.client.channel import Connection
@@ -19,6 +18,7 @@ from jobs_grpc.client.errors import create_error
 from jobs_grpc.client.pager import Pager
 from jobs_grpc.client.retry import RetryPolicy
 from jobs_grpc.client.targets import target_fields
+from jobs_grpc.client.times import timestamp
 
 JobStatus: TypeAlias = pb.Job.Status.ValueType
 ExecutionStatus: TypeAlias = pb.JobExecution.Status.ValueType
@@ -88,6 +88,7 @@ class JobsClient:
         window_time_zone: str = "",
         retry_policy: pb.RetryPolicy | None = None,
         priority: pb.Job.Priority.ValueType = pb.Job.PRIORITY_UNSPECIFIED,
+        execution_events: bool = False,
     ) -> pb.CreateJobResponse:
         """Create a job for one target. Without a job_id, the client generates one.
 
@@ -114,11 +115,12 @@ class JobsClient:
             labels=labels,
             description=description,
             expected_target_digest=expected_target_digest,
-            start_at=_timestamp(start_at),
+            start_at=timestamp(start_at),
             start_windows=start_windows,
             window_time_zone=window_time_zone,
             retry_policy=retry_policy,
             priority=priority,
+            execution_events=execution_events,
         )
         return await self._calls.unary("CreateJob", request, pb.CreateJobResponse, repeatable=True)
 
@@ -160,8 +162,8 @@ class JobsClient:
                 target_group_id=target_group_id,
                 target_all=target_all,
             ),
-            created_from=_timestamp(created_from),
-            created_until=_timestamp(created_until),
+            created_from=timestamp(created_from),
+            created_until=timestamp(created_until),
             awaiting_approval=awaiting_approval,
             selector=selector,
             job_id_prefix=job_id_prefix,
@@ -305,10 +307,10 @@ class JobsClient:
             in_progress_timeout_minutes=in_progress_timeout_minutes,
             rollout=rollout,
             failure_criteria=failure_criteria,
-            expires_at=_timestamp(expires_at),
+            expires_at=timestamp(expires_at),
             labels=labels,
             description=description,
-            start_at=_timestamp(start_at),
+            start_at=timestamp(start_at),
             start_windows=start_windows,
             window_time_zone=window_time_zone,
             retry_policy=retry_policy,
@@ -372,13 +374,3 @@ class JobsClient:
                 grpc.StatusCode.UNKNOWN, "the watch ended without a state of the job"
             )
         return finished
-
-
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    if time is None:
-        return None
-    if time.tzinfo is None:
-        raise ValueError("a time needs a time zone")
-    result = Timestamp()
-    result.FromDatetime(time)
-    return result

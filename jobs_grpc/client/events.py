@@ -1,0 +1,241 @@
+"""EventsClient: the history of jobs, the events of a tenant, and its webhooks."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from functools import partial
+from typing import Any, Self
+
+from fleet.jobs.v1 import events_pb2 as pb
+from fleet.jobs.v1 import events_pb2_grpc
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
+from jobs_grpc.client.channel import Connection
+from jobs_grpc.client.pager import Pager
+from jobs_grpc.client.retry import RetryPolicy
+from jobs_grpc.client.times import timestamp
+
+
+class EventReader:
+    """Iterates over events with `async for`, and knows up to where it has read."""
+
+    def __init__(self, batches: AsyncGenerator[Any, None], position: int | None) -> None:
+        """Read responses that have `events` and a `position`."""
+        self._events = self._iterate(batches)
+        self.position = position
+        """All matching events up to this position have been returned. To continue later, pass it as
+        `after_position`. It also grows without events. None: nothing has been read yet."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> pb.Event:
+        return await anext(self._events)
+
+    async def _iterate(self, batches: AsyncGenerator[Any, None]) -> AsyncGenerator[pb.Event, None]:
+        async with aclosing(batches):
+            async for batch in batches:
+                for event in batch.events:
+                    self.position = event.position
+                    yield event
+                self.position = batch.position
+
+    async def aclose(self) -> None:
+        """End the stream now, if the loop over its events ended early."""
+        await self._events.aclose()
+
+
+class EventsClient:
+    """Calls EventService for one tenant. Use it with `async with`, in one event loop.
+
+    Parameters that have the name of a field in the contract have its meaning, limits and default.
+    Every call raises JobsError. A call that is safe to repeat is tried again after a transient
+    error; other calls only if the server refused them because of a limit.
+    """
+
+    def __init__(
+        self,
+        server: str | Connection,
+        *,
+        tenant: str | None = None,
+        user: str | None = None,
+        roles: Sequence[str] = (),
+        token: TokenSource | None = None,
+        timeout: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
+    ) -> None:
+        """Call `server`: HOST:PORT, unix:PATH, or a Connection for TLS or several channels.
+
+        `timeout` is in seconds, for each unary call with its retries. `token` is called before
+        each try.
+        """
+        caller = Caller(tenant=tenant, user=user, roles=roles, token=token)
+        self._calls = ServiceCalls(
+            server, events_pb2_grpc.EventServiceStub, caller, timeout=timeout, retry=retry
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._calls.__aenter__()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._calls.__aexit__(*exception)
+
+    def list_job_events(
+        self,
+        job_id: str,
+        *,
+        newest_first: bool = False,
+        page_size: int = 100,
+        page_token: str = "",
+        limit: int | None = None,
+    ) -> Pager[pb.Event]:
+        """List the events of a job: its history.
+
+        `limit` is the maximum number of events of all pages; None: all.
+        """
+        request = pb.ListJobEventsRequest(job_id=job_id, newest_first=newest_first)
+        read = partial(self._calls.unary, "ListJobEvents", request, pb.ListJobEventsResponse)
+        return Pager(read, request, "events", page_size, page_token, limit)
+
+    def list_events(
+        self,
+        *,
+        after_position: int | None = None,
+        from_time: datetime | None = None,
+        types: Iterable[str] = (),
+        job_id: str = "",
+        page_size: int = 100,
+        limit: int | None = None,
+    ) -> EventReader:
+        """List the events after a position or from a time, or from the oldest one, up to now.
+
+        `limit` is the maximum number of events of all pages; None: all. Raises EventsPurged or
+        PositionUnknown if events after the position are lost.
+        """
+        start = _start(after_position, from_time)
+        request = pb.ListEventsRequest(types=types, job_id=job_id, **start)
+        return EventReader(self._pages(request, page_size, limit), after_position)
+
+    async def _pages(
+        self, request: pb.ListEventsRequest, page_size: int, limit: int | None
+    ) -> AsyncGenerator[pb.ListEventsResponse, None]:
+        left = limit
+        while left is None or left > 0:
+            request.limit = page_size if left is None else min(page_size, left)
+            page = await self._calls.unary("ListEvents", request, pb.ListEventsResponse)
+            yield page
+            if not page.has_more:
+                return
+            request.after_position = page.position
+            if left is not None:
+                left -= len(page.events)
+
+    def watch_events(
+        self,
+        *,
+        after_position: int | None = None,
+        from_time: datetime | None = None,
+        types: Iterable[str] = (),
+        job_id: str = "",
+    ) -> EventReader:
+        """Follow the events after a position or from a time, or those from now on, without an end.
+
+        Reconnects when the stream breaks, after a random time, and continues after the last
+        position: no event is missing and none repeats. Raises EventsPurged or PositionUnknown if
+        events after the position are lost: read the jobs again, then continue after the
+        `oldestPosition` or `lastPosition` in the metadata of the error.
+        """
+        start = _start(after_position, from_time)
+        request = pb.WatchEventsRequest(types=types, job_id=job_id, **start)
+        return EventReader(self._responses(request), after_position)
+
+    async def _responses(
+        self, request: pb.WatchEventsRequest
+    ) -> AsyncGenerator[pb.WatchEventsResponse, None]:
+        while True:
+            responses = self._calls.follow("WatchEvents", request, pb.WatchEventsResponse)
+            async for response in responses:
+                request.after_position = response.position  # for the next connection
+                yield response
+            # A proxy may end a stream without an error.
+            spread = random.uniform(0, self._calls.retry.reconnect_within)  # noqa: S311 - not for security
+            await asyncio.sleep(spread)
+
+    async def create_webhook(
+        self, url: str, *, description: str = "", types: Iterable[str] = ()
+    ) -> pb.CreateWebhookResponse:
+        """Create a webhook. The response has its secret, which no later call returns.
+
+        Not repeated, because each call creates a webhook.
+        """
+        request = pb.CreateWebhookRequest(url=url, description=description, types=types)
+        return await self._calls.unary("CreateWebhook", request, pb.CreateWebhookResponse)
+
+    async def list_webhooks(self) -> list[pb.Webhook]:
+        """List the webhooks, the oldest first."""
+        request = pb.ListWebhooksRequest()
+        response = await self._calls.unary("ListWebhooks", request, pb.ListWebhooksResponse)
+        return [*response.webhooks]
+
+    async def get_webhook(self, webhook_id: str) -> pb.Webhook:
+        """Return a webhook with the state of its deliveries."""
+        request = pb.GetWebhookRequest(webhook_id=webhook_id)
+        return (await self._calls.unary("GetWebhook", request, pb.GetWebhookResponse)).webhook
+
+    async def update_webhook(
+        self,
+        webhook_id: str,
+        *,
+        url: str | None = None,
+        description: str | None = None,
+        types: Iterable[str] | None = None,
+        enabled: bool | None = None,
+        position: int | None = None,
+    ) -> pb.Webhook:
+        """Change the fields of a webhook that are not None. Safe to repeat.
+
+        A `position` sends the events after it again, or skips those before it.
+        """
+        fields: dict[str, Any] = {
+            "url": url,
+            "description": description,
+            "types": types,
+            "enabled": enabled,
+            "position": position,
+        }
+        fields = {name: value for name, value in fields.items() if value is not None}
+        request = pb.UpdateWebhookRequest(
+            webhook_id=webhook_id,
+            update_mask=FieldMask(paths=[*fields]),
+            webhook=pb.Webhook(**fields),
+        )
+        return (await self._calls.unary("UpdateWebhook", request, pb.UpdateWebhookResponse)).webhook
+
+    async def delete_webhook(self, webhook_id: str) -> None:
+        """Delete a webhook. Not repeated by the client."""
+        request = pb.DeleteWebhookRequest(webhook_id=webhook_id)
+        await self._calls.unary("DeleteWebhook", request, pb.DeleteWebhookResponse)
+
+    async def rotate_webhook_secret(self, webhook_id: str) -> pb.RotateWebhookSecretResponse:
+        """Give a webhook a new secret, which the response has. Not repeated.
+
+        For a day, deliveries are signed with the old secret as well.
+        """
+        request = pb.RotateWebhookSecretRequest(webhook_id=webhook_id)
+        response_type = pb.RotateWebhookSecretResponse
+        return await self._calls.unary("RotateWebhookSecret", request, response_type)
+
+    async def test_webhook(self, webhook_id: str) -> pb.TestWebhookResponse:
+        """Send a test event to the URL of a webhook, and return the result."""
+        request = pb.TestWebhookRequest(webhook_id=webhook_id)
+        return await self._calls.unary("TestWebhook", request, pb.TestWebhookResponse)
+
+
+def _start(after_position: int | None, from_time: datetime | None) -> dict[str, Any]:
+    if after_position is not None and from_time is not None:
+        raise ValueError("only one of after_position and from_time is allowed")
+    return {"after_position": after_position, "from_time": timestamp(from_time)}

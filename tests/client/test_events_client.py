@@ -1,0 +1,198 @@
+"""EventsClient: reading, following and resuming, and webhook calls, at a scripted server."""
+
+import asyncio
+from contextlib import aclosing
+from datetime import UTC, datetime
+
+import grpc
+import pytest
+from fleet.jobs.v1 import events_pb2 as pb
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from jobs_grpc.client import EventReader, EventsClient, RetryPolicy, errors
+from tests.support.scripted_server import Answer, Refusal, running_scripted_server
+
+UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE)
+TIME = datetime(2030, 1, 31, tzinfo=UTC)
+
+
+def event(position: int) -> pb.Event:
+    return pb.Event(position=position, type="job.paused", job_id="a")
+
+
+def watched(*positions: int, position: int) -> pb.WatchEventsResponse:
+    return pb.WatchEventsResponse(events=map(event, positions), position=position)
+
+
+async def _append(stream: EventReader, received: list[int]) -> None:
+    async for each in stream:
+        assert stream.position == each.position
+        received.append(each.position)
+
+
+async def test_watch_continues_after_the_last_position_when_the_stream_breaks(
+    quick: RetryPolicy,
+) -> None:
+    answers: list[Answer] = [
+        watched(position=10),
+        UNAVAILABLE,
+        watched(11, 12, position=15),
+        Refusal(grpc.StatusCode.INTERNAL),  # how a proxy reports a reset
+        UNAVAILABLE,
+        watched(16, position=16),
+        Refusal(grpc.StatusCode.OUT_OF_RANGE, "EVENTS_PURGED"),
+    ]
+    async with (
+        running_scripted_server(WatchEvents=answers) as server,
+        EventsClient(server.address, tenant="demo", retry=quick) as events,
+    ):
+        stream = events.watch_events(from_time=TIME, types=["job.paused"], job_id="a")
+        received: list[int] = []
+        with pytest.raises(errors.EventsPurged):
+            await _append(stream, received)
+
+    assert received == [11, 12, 16]
+    assert stream.position == 16
+    assert server.requests[0].from_time.ToDatetime(UTC) == TIME
+    assert [r.after_position for r in server.requests[1:]] == [10, 15, 15]
+    assert all((r.types, r.job_id) == (["job.paused"], "a") for r in server.requests)
+
+
+async def test_watch_reports_the_position_of_heartbeats(quick: RetryPolicy) -> None:
+    async with (
+        running_scripted_server(WatchEvents=[watched(position=9), watched(12, position=12)]) as s,
+        EventsClient(s.address, tenant="demo", retry=quick) as events,
+        aclosing(events.watch_events()) as stream,
+    ):
+        assert stream.position is None
+        assert (await anext(stream)).position == 12
+    assert not s.requests[0].HasField("start")
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [("EVENTS_PURGED", errors.EventsPurged), ("POSITION_UNKNOWN", errors.PositionUnknown)],
+)
+async def test_lost_positions_are_errors(reason: str, error: type[errors.JobsError]) -> None:
+    lost = Refusal(grpc.StatusCode.OUT_OF_RANGE, reason)
+    async with (
+        running_scripted_server(WatchEvents=lost, ListEvents=lost) as server,
+        EventsClient(server.address, tenant="demo") as events,
+    ):
+        with pytest.raises(error):
+            await anext(events.watch_events(after_position=1))
+        with pytest.raises(error):
+            await anext(events.list_events(after_position=1))
+    assert server.calls == {"WatchEvents": 1, "ListEvents": 1}
+
+
+async def test_watch_ends_when_its_reader_is_closed(quick: RetryPolicy) -> None:
+    async with (
+        running_scripted_server(WatchEvents=[watched(1, position=1), watched(2, position=2)]) as s,
+        EventsClient(s.address, tenant="demo", retry=quick) as events,
+    ):
+        stream = events.watch_events()
+        await anext(stream)
+        await stream.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+    assert s.calls["WatchEvents"] == 1
+
+
+async def test_list_reads_all_pages_also_empty_ones() -> None:
+    pages: list[Answer] = [
+        pb.ListEventsResponse(events=[event(3)], position=50, has_more=True),
+        pb.ListEventsResponse(position=90, has_more=True),
+        pb.ListEventsResponse(events=[event(91)], position=95),
+    ]
+    async with (
+        running_scripted_server(ListEvents=pages) as server,
+        EventsClient(server.address, tenant="demo") as events,
+    ):
+        reader = events.list_events(after_position=2, page_size=7)
+        assert reader.position == 2
+        assert (await anext(reader)).position == reader.position == 3
+        assert [each.position async for each in reader] == [91]
+
+    assert reader.position == 95
+    assert [(r.after_position, r.limit) for r in server.requests] == [(2, 7), (50, 7), (90, 7)]
+
+
+async def test_list_ends_at_its_limit() -> None:
+    page = pb.ListEventsResponse(events=[event(3), event(4)], position=4, has_more=True)
+    async with (
+        running_scripted_server(ListEvents=page) as server,
+        EventsClient(server.address, tenant="demo") as events,
+    ):
+        reader = events.list_events(from_time=TIME, page_size=3, limit=4)
+        assert len([each async for each in reader]) == 4
+
+    assert [r.limit for r in server.requests] == [3, 2]
+
+
+async def test_start_is_one_of_position_and_time() -> None:
+    async with EventsClient("127.0.0.1:1", tenant="demo") as events:
+        with pytest.raises(ValueError, match="only one of after_position and from_time"):
+            events.list_events(after_position=1, from_time=TIME)
+        with pytest.raises(ValueError, match="needs a time zone"):
+            events.watch_events(from_time=datetime(2030, 1, 31))  # noqa: DTZ001
+
+
+async def test_history_of_a_job_is_read_page_by_page() -> None:
+    pages: list[Answer] = [
+        pb.ListJobEventsResponse(events=[event(9)], next_page_token="next"),
+        pb.ListJobEventsResponse(events=[event(3)]),
+    ]
+    async with (
+        running_scripted_server(ListJobEvents=pages) as server,
+        EventsClient(server.address, tenant="demo") as events,
+    ):
+        history = events.list_job_events("a", newest_first=True)
+        assert [each.position async for each in history] == [9, 3]
+
+    assert [(r.newest_first, r.page_token) for r in server.requests] == [(True, ""), (True, "next")]
+
+
+async def test_webhook_calls(quick: RetryPolicy) -> None:
+    webhook = pb.Webhook(webhook_id="wh_1")
+    async with (
+        running_scripted_server(
+            CreateWebhook=pb.CreateWebhookResponse(webhook=webhook, secret="whsec_a"),
+            ListWebhooks=pb.ListWebhooksResponse(webhooks=[webhook]),
+            GetWebhook=pb.GetWebhookResponse(webhook=webhook),
+            UpdateWebhook=[UNAVAILABLE, pb.UpdateWebhookResponse(webhook=webhook)],
+            RotateWebhookSecret=pb.RotateWebhookSecretResponse(webhook=webhook, secret="whsec_b"),
+            TestWebhook=pb.TestWebhookResponse(status=200),
+            DeleteWebhook=UNAVAILABLE,
+        ) as server,
+        EventsClient(server.address, tenant="demo", retry=quick) as events,
+    ):
+        created = await events.create_webhook("https://example.com", types=["job.created"])
+        assert created.secret == "whsec_a"
+        assert await events.list_webhooks() == [await events.get_webhook("wh_1")]
+        await events.update_webhook("wh_1", enabled=False, types=[], position=0)
+        assert (await events.rotate_webhook_secret("wh_1")).secret == "whsec_b"
+        assert (await events.test_webhook("wh_1")).status == 200
+        with pytest.raises(errors.JobsError):
+            await events.delete_webhook("wh_1")
+
+    # Repeated if it is safe.
+    assert (server.calls["UpdateWebhook"], server.calls["DeleteWebhook"]) == (2, 1)
+    (update, _) = [r for r in server.requests if isinstance(r, pb.UpdateWebhookRequest)]
+    assert update == pb.UpdateWebhookRequest(
+        webhook_id="wh_1",
+        update_mask=FieldMask(paths=["types", "enabled", "position"]),
+        webhook=pb.Webhook(),
+    )
+
+
+async def test_watch_continues_when_a_proxy_ends_the_stream(quick: RetryPolicy) -> None:
+    async with (
+        running_scripted_server(WatchEvents=watched(1, position=1)) as server,
+        EventsClient(server.address, tenant="demo", retry=quick) as events,
+        asyncio.timeout(10),
+        aclosing(events.watch_events()) as stream,
+    ):
+        await anext(stream)
+        await anext(stream)  # Of a second call, because the server answers a call only once.
+    assert [r.after_position for r in server.requests] == [0, 1]
