@@ -23,6 +23,7 @@ from jobs_grpc.cli import (
     dev,
     devices,
     doctor,
+    events,
     executions,
     explain,
     export,
@@ -30,6 +31,7 @@ from jobs_grpc.cli import (
     get,
     groups,
     health,
+    history,
     list_jobs,
     migrate,
     pause,
@@ -39,6 +41,7 @@ from jobs_grpc.cli import (
     simulate,
     update,
     watch,
+    webhooks,
     whoami,
 )
 from jobs_grpc.cli.errors import EXIT_CODES_HELP, CliError, UsageError, to_cli_error
@@ -69,6 +72,9 @@ _COMMANDS = (
     retry,
     delete,
     watch,
+    history,
+    events,
+    webhooks,
     context,
     completion,
     whoami,

@@ -23,7 +23,7 @@ def add_client_command(
 ) -> argparse.ArgumentParser:
     """Add a command that calls a service. `options` are those of add_server_command.
 
-    `client` is the class of the second argument of `run`: JobsClient or FleetClient.
+    `client` is the class of the second argument of `run`: JobsClient, FleetClient or EventsClient.
     """
 
     @wraps(run)

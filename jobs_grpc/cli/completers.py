@@ -9,7 +9,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli.connection import connect
 from jobs_grpc.cli.contexts import load_contexts
-from jobs_grpc.client import FleetClient, JobsClient, RetryPolicy
+from jobs_grpc.client import EventsClient, FleetClient, JobsClient, RetryPolicy
 
 _Find: TypeAlias = Callable[[Any], Awaitable[Iterable[str]]]
 
@@ -102,6 +102,10 @@ def _find(
             return FleetClient, lambda fleet: _list(
                 fleet.groups(group_id_prefix=prefix, page_size=_GROUPS, limit=_GROUPS), "group_id"
             )
+        case "job":
+            return JobsClient, lambda jobs: _list(jobs.list(limit=_JOBS), "job_id")
+        case "webhook_id":
+            return EventsClient, _webhooks
         case "failure_code":
             return JobsClient, lambda jobs: _failure_codes(jobs, args.job_id)
         case name if field := _FIELDS.get(name):
@@ -114,6 +118,10 @@ async def _devices_of_jobs(jobs: JobsClient, job_ids: list[str]) -> Iterable[str
         *(_list(jobs.executions(i, limit=_EXECUTIONS), "device_id") for i in job_ids)
     )
     return [device_id for of_job in found for device_id in of_job]
+
+
+async def _webhooks(events: EventsClient) -> Iterable[str]:
+    return [webhook.webhook_id for webhook in await events.list_webhooks()]
 
 
 async def _failure_codes(jobs: JobsClient, job_id: str) -> Iterable[str]:

@@ -17,10 +17,18 @@ from jobs_grpc.auth.principal import (
 )
 from jobs_grpc.cli.contexts import Values, find_context, load_contexts
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error
-from jobs_grpc.client import Connection, FleetClient, JobsClient, JobsError, RetryPolicy, Tls
+from jobs_grpc.client import (
+    Connection,
+    EventsClient,
+    FleetClient,
+    JobsClient,
+    JobsError,
+    RetryPolicy,
+    Tls,
+)
 from jobs_grpc.config import DEFAULT_ADDRESS, is_local, parsers
 
-Client = TypeVar("Client", JobsClient, FleetClient)
+Client = TypeVar("Client", JobsClient, FleetClient, EventsClient)
 
 # A person waits for the command: it reports after a second or two that the server is unavailable.
 _RETRY = RetryPolicy(max_attempts=3)

@@ -69,6 +69,11 @@ def add_command(commands: Subparsers) -> None:
     arguments.add_labels(parser, "label of the job, such as team=pumps; can be repeated")
     arguments.add_text(parser, "--description", "description of the job")
     parser.add_argument(
+        "--execution-events",
+        action="store_true",
+        help="add events of the executions that finish, not only of the job (see `events`)",
+    )
+    parser.add_argument(
         "--validate-only",
         action="store_true",
         help="check the request and show the devices and the stages, but create nothing",
@@ -117,6 +122,7 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
         "priority": args.priority.upper(),
         "labels": dict(args.labels),
         "description": args.description,
+        "execution_events": args.execution_events,
         "expected_target_digest": args.expected_target_digest,
         **planned,
         **schedule,

@@ -57,6 +57,7 @@ _TEXTS = {
     "STAGE_EMPTY": "Stage {stage} has no devices: no device of the job is in group {groupId}, or"
     " earlier stages claim them all; correct the group, or allow it with --stage"
     " group:{groupId},allow-empty",
+    "WEBHOOK_NOT_FOUND": "webhook {webhookId} not found in tenant {tenantId}",
     "JOB_NOT_CANCELABLE": "cannot cancel job {jobId} in status {status}",
 }
 
@@ -78,6 +79,7 @@ _EXIT_CODES = {
     grpc.StatusCode.ALREADY_EXISTS: ExitCode.WRONG_STATE,
     grpc.StatusCode.FAILED_PRECONDITION: ExitCode.WRONG_STATE,
     grpc.StatusCode.ABORTED: ExitCode.WRONG_STATE,
+    grpc.StatusCode.OUT_OF_RANGE: ExitCode.WRONG_STATE,
     grpc.StatusCode.UNAVAILABLE: ExitCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: ExitCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ExitCode.UNAVAILABLE,

@@ -124,14 +124,17 @@ async def print_listing(
     noun: str,
     parent: Mapping[str, object] | None = None,
     next_page: str = "next_page_token",
+    reverse: bool = False,
 ) -> None:
     """Print the items of a pager, and how to see those that follow.
+
+    With `reverse`, the last item of the pager is printed first.
 
     In JSON, the items are the field `key` of an object with the fields of `parent`, and the token
     of the next page is the field `next_page`.
     """
     count = 0
-    if args.output in ("csv", "jsonl"):
+    if args.output in ("csv", "jsonl") and not reverse:
         writer = RowWriter(args, columns, sys.stdout)
         async for page in pager.pages():
             writer.write(page)
@@ -139,12 +142,14 @@ async def print_listing(
     else:
         items = [item async for item in pager]
         count = len(items)
+        if reverse:
+            items.reverse()
         if args.output == "json":
             rows = [json_row(args, columns, item) for item in items]
             print_json({**(parent or {}), key: rows, next_page: pager.next_page_token})
             return
         print_rows(args, columns, items)
-        if not items:
+        if not items and args.output in ("table", "wide"):
             print_note(f"no {noun}")
     if pager.next_page_token and args.output == "jsonl":
         sys.stdout.flush()

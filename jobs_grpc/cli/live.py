@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
+from fleet.jobs.v1 import events_pb2 as events_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
@@ -13,10 +14,12 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from jobs_grpc.cli.event_text import event_phrase
 from jobs_grpc.cli.formatting import (
     counts_by_status,
     format_duration,
     format_target,
+    format_time,
     format_time_left,
     job_duration,
 )
@@ -95,6 +98,7 @@ class LiveView:
     def __init__(self) -> None:
         self._job: pb.Job | None = None
         self._retry_note = ""
+        self._events: list[events_pb.Event] = []
         self._rate = Rate()
         self._live = Live(get_renderable=self.render, refresh_per_second=4)
         self._live.start()
@@ -102,6 +106,9 @@ class LiveView:
     def show(self, job: pb.Job) -> None:
         self._job, self._retry_note = job, ""
         self._rate.add(job.succeeded_count + job.failed_count)
+
+    def show_events(self, events: list[events_pb.Event]) -> None:
+        self._events = events
 
     def show_retry(self, note: str) -> None:
         self._retry_note = note
@@ -114,6 +121,7 @@ class LiveView:
         lines: list[RenderableType] = []
         if self._job:
             lines += job_lines(self._job, self._rate.per_second())
+            lines += event_lines(self._events)
         if self._retry_note:
             lines.append(_warning(self._retry_note))
         if not lines:
@@ -163,6 +171,19 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
         lines.append(Text(cut, "yellow"))
     lines += [Text(escape_unprintable(step)) for step in next_steps(job)]
     return lines
+
+
+def event_lines(events: list[events_pb.Event]) -> list[RenderableType]:
+    """Render the last events of a job, a line each; what does not fit is cut."""
+    return [
+        Text(
+            escape_unprintable(f"{format_time(event.time)} {event_phrase(event)}"),
+            "bright_black",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+        for event in events
+    ]
 
 
 def stage_bars(job: pb.Job) -> list[RenderableType]:

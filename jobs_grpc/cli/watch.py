@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -13,6 +14,7 @@ from jobs_grpc.cli.command import add_server_command
 from jobs_grpc.cli.connection import connect, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, retry_note
 from jobs_grpc.cli.formatting import counts_by_status, format_summary, format_time, utc_now
+from jobs_grpc.cli.last_events import last_events
 from jobs_grpc.cli.next_steps import describe_wait, next_steps
 from jobs_grpc.cli.output import print_message, print_note
 from jobs_grpc.cli.parser import Subparsers
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from jobs_grpc.cli.live import LiveView
 
 _DESCRIPTION = """\
-Follow a job until it finishes. On a terminal, show a progress bar; otherwise
-print a line for each change. Reconnects while the server is unavailable.
+Follow a job until it finishes. On a terminal, show a progress bar and the last
+events; otherwise print a line for each change. Reconnects while the server is
+unavailable.
 """
 _EXIT_CODES_HELP = """\
 exit codes:
@@ -102,9 +105,14 @@ async def _follow(args: argparse.Namespace) -> None:
         async with (
             asyncio.timeout(args.timeout),
             connect(args, RetryPolicy(on_retry=on_retry)) as jobs,
+            nullcontext()
+            if isinstance(view, LineView)
+            else last_events(args, view.show_events) as read_events,
         ):
             async for last in jobs.watch(args.job_id):
                 view.show(last)
+                if read_events:
+                    read_events()
     except asyncio.CancelledError:
         view.close()
         if last:

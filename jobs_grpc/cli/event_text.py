@@ -1,0 +1,131 @@
+"""Describes events in words."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC
+from typing import TYPE_CHECKING
+
+from fleet.jobs.v1 import events_pb2 as pb
+
+from jobs_grpc.cli.formatting import counts_by_status, format_counts
+from jobs_grpc.client import execution_status_name, job_status_name
+
+if TYPE_CHECKING:
+    import argparse
+
+# How many of the executions that finished together are named.
+_MAX_NAMED = 3
+
+_CAUSES = {
+    "FAILURE_CRITERION": "failure criterion",
+    "GATE": "gate",
+    "GATE_NOT_MET": "gate",
+    "RETENTION": "retention",
+}
+
+
+def event_name(event: pb.Event) -> str:
+    """Return the type without the object that most events are about, such as "paused"."""
+    return event.type.removeprefix("job.")
+
+
+def event_by(event: pb.Event) -> str | None:
+    """Return who or what caused the event, if that is known."""
+    return event.user or _CAUSES.get(event.cause)
+
+
+def event_detail(event: pb.Event) -> str:
+    """Describe what the type of the event does not say."""
+    if describe := _DETAILS.get(event.type):
+        return describe(event)
+    # A type that is newer than this version.
+    facts = [_stage(event), event.reason, ", ".join(event.fields)]
+    return ": ".join(filter(None, facts))
+
+
+def event_line(event: pb.Event) -> str:
+    """Describe the event in one line, for a log."""
+    time = event.time.ToDatetime(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{time} {event.job_id} {event_phrase(event)}"
+
+
+def event_phrase(event: pb.Event) -> str:
+    """Describe the event, such as "paused by olivia: too hot"."""
+    by, detail = event_by(event), event_detail(event)
+    return f"{event_name(event)}{f' by {by}' if by else ''}{f': {detail}' if detail else ''}"
+
+
+def _created(event: pb.Event) -> str:
+    executions = _number(sum(counts_by_status(event.execution_counts).values()), "execution")
+    status = job_status_name(event.status)
+    return executions if status == "IN_PROGRESS" else f"{executions}, {status}"
+
+
+def _stage(event: pb.Event) -> str:
+    return f"stage {event.stage}" if event.HasField("stage") else ""
+
+
+def _stage_and_reason(event: pb.Event) -> str:
+    return ": ".join(filter(None, (_stage(event), event.reason)))
+
+
+def _reason(event: pb.Event) -> str:
+    return event.reason
+
+
+def _finished(event: pb.Event) -> str:
+    executions = event.executions
+    if len(executions) > _MAX_NAMED:
+        by_status: dict[str, int] = {}
+        for execution in executions:
+            name = execution_status_name(execution.status)
+            by_status[name] = by_status.get(name, 0) + 1
+        parts = [f"{count:,} {name}" for name, count in by_status.items()]
+        if retried := sum(execution.will_retry for execution in executions):
+            parts.append(f"{retried:,} will be retried")
+        return ", ".join(parts)
+    return ", ".join(map(_execution, executions))
+
+
+def _execution(execution: pb.FinishedExecution) -> str:
+    code = f" {execution.failure_code}" if execution.failure_code else ""
+    retried = " (will be retried)" if execution.will_retry else ""
+    return f"{execution.device_id} {execution_status_name(execution.status)}{code}{retried}"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+_DETAILS: Mapping[str, Callable[[pb.Event], str]] = {
+    "job.created": _created,
+    "job.stage_opened": _stage,
+    "job.awaiting_approval": _stage,
+    "job.approved": _stage_and_reason,
+    "job.tripped": _reason,
+    "job.paused": _reason,
+    "job.resumed": _reason,
+    "job.updated": lambda event: ", ".join(event.fields),
+    "job.retried": lambda event: f"{_number(event.count, 'execution')} queued again",
+    "job.canceled": _reason,
+    "job.expired": lambda event: format_counts(event.execution_counts),
+    "job.completed": lambda event: format_counts(event.execution_counts),
+    "job.deleted": _reason,
+    "executions.finished": _finished,
+}
+
+EVENT_TYPES = tuple(_DETAILS)
+"""The types of events."""
+
+
+def add_types(parser: "argparse._ActionsContainer", help_text: str) -> None:
+    """Add --type, with one or more types, which can be repeated."""
+    parser.add_argument(
+        "--type",
+        dest="types",
+        type=lambda name: name if "." in name else f"job.{name}",
+        choices=EVENT_TYPES,
+        action="extend",
+        nargs="+",
+        metavar="TYPE",
+        help=f"{help_text}: {', '.join(EVENT_TYPES)}; job. can be omitted",
+    )

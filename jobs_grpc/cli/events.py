@@ -1,0 +1,142 @@
+"""`jobs-grpc events`: prints the events of a tenant, and follows them."""
+
+import argparse
+import asyncio
+import sys
+from typing import Any
+
+from fleet.jobs.v1 import events_pb2 as pb
+
+from jobs_grpc.cli import arguments
+from jobs_grpc.cli.command import add_server_command
+from jobs_grpc.cli.connection import connect, resolve_target
+from jobs_grpc.cli.errors import retry_note
+from jobs_grpc.cli.event_text import add_types, event_line
+from jobs_grpc.cli.output import print_json, print_message, print_note
+from jobs_grpc.cli.parser import Subparsers
+from jobs_grpc.client import EventReader, EventsClient, JobsError, RetryPolicy
+from jobs_grpc.contract.field_rules import rules_of
+from jobs_grpc.text import escape_unprintable
+
+_LIMIT = 1000
+_PAGE_SIZE = rules_of(pb.ListEventsRequest, "limit").int32.lte
+
+
+def add_command(commands: Subparsers) -> None:
+    parser = add_server_command(commands, "events", _events, formats=("text", "jsonl"))
+    parser.epilog = (
+        "A position identifies an event and grows with time; the server keeps events for some days."
+        " To process each event once, store the position after each event, and continue with"
+        " --after."
+    )
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--after",
+        type=arguments.position,
+        metavar="POSITION",
+        help="begin after this position; 0: with the oldest event, which is the default without "
+        "--follow",
+    )
+    start.add_argument(
+        "--since",
+        type=arguments.moment,
+        metavar="TIME",
+        help="begin at this time, such as 2030-01-31T12:00:00Z, or 24h ago (also 30m, 7d)",
+    )
+    end = parser.add_mutually_exclusive_group()
+    end.add_argument(
+        "-f",
+        "--follow",
+        action="store_true",
+        help="wait for more events; without --after and --since, begin with the next one",
+    )
+    end.add_argument(
+        "--limit",
+        type=arguments.row_limit,
+        default=_LIMIT,
+        metavar="N",
+        help=f"maximum number of events (default: {_LIMIT})",
+    )
+    filters = parser.add_argument_group("filters")
+    filters.add_argument(
+        "--job", type=arguments.text, default="", metavar="JOB", help="events of this job"
+    )
+    add_types(filters, "events of these types")
+
+
+def _events(args: argparse.Namespace) -> None:
+    """Print the events of all jobs, one per line, oldest first.
+
+    jobs-grpc events --since 24h --type paused canceled
+    jobs-grpc events --follow --json --after 1795964737123456
+    """
+    asyncio.run(_follow(args) if args.follow else _list(args))
+
+
+async def _list(args: argparse.Namespace) -> None:
+    async with connect(args, client=EventsClient) as events:
+        reader = events.list_events(
+            **_selection(args), page_size=min(_PAGE_SIZE, args.limit), limit=args.limit
+        )
+        count = await _print_all(args, reader)
+    shown = (
+        "no more events;" if count < args.limit else f"{count:,} events shown; raise --limit, or"
+    )
+    _print_position(args, reader, f"{shown} continue")
+
+
+async def _follow(args: argparse.Namespace) -> None:
+    server = resolve_target(args).server
+    is_connected = True
+
+    def on_retry(error: JobsError) -> None:
+        nonlocal is_connected
+        if is_connected:
+            print_note(retry_note(error, server))
+        is_connected = False
+
+    async with connect(args, RetryPolicy(on_retry=on_retry), EventsClient) as events:
+        reader = events.watch_events(**_selection(args))
+        try:
+            async for event in reader:
+                is_connected = True
+                _print(args, event)
+        except (asyncio.CancelledError, JobsError):
+            if reader.position is not None:
+                _print_position(args, reader, "stopped; continue")
+            raise
+
+
+def _selection(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "after_position": args.after,
+        "from_time": args.since,
+        "types": args.types or (),
+        "job_id": args.job,
+    }
+
+
+async def _print_all(args: argparse.Namespace, reader: EventReader) -> int:
+    count = 0
+    async for event in reader:
+        _print(args, event)
+        count += 1
+    return count
+
+
+def _print(args: argparse.Namespace, event: pb.Event) -> None:
+    if args.output == "jsonl":
+        print_message(event, "jsonl")
+    else:
+        print(escape_unprintable(event_line(event)))
+    if args.follow:
+        sys.stdout.flush()
+
+
+def _print_position(args: argparse.Namespace, reader: EventReader, note: str) -> None:
+    """Say on stderr how to continue."""
+    if args.output == "jsonl":
+        sys.stdout.flush()
+        print_json({"position": str(reader.position)}, indent=None, file=sys.stderr)
+    else:
+        print_note(f"{note} with --after {reader.position}")

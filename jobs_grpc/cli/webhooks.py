@@ -1,0 +1,278 @@
+"""`jobs-grpc webhooks`: manages the webhooks of a tenant."""
+
+import argparse
+from collections.abc import Iterator
+
+from fleet.jobs.v1 import events_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobs_grpc.cli import arguments
+from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.event_text import add_types
+from jobs_grpc.cli.formatting import format_moment
+from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, json_row, print_rows
+from jobs_grpc.cli.output import print_json, print_note, print_result
+from jobs_grpc.cli.parser import Subparsers
+from jobs_grpc.cli.questions import ask, can_ask
+from jobs_grpc.client import EventsClient
+
+_STORE_NOTE = (
+    "store the secret now: it is not shown again. The receiver verifies the signature of each"
+    " delivery with it"
+)
+
+_ERRORS = {
+    pb.Webhook.REDIRECT: "the endpoint answered with a redirect, which is not followed",
+    pb.Webhook.TIMEOUT: "no response within 15 seconds",
+    pb.Webhook.HOST_NOT_FOUND: "the name of the host has no address",
+    pb.Webhook.ADDRESS_NOT_ALLOWED: "the server may not send to this address or port",
+    pb.Webhook.CONNECTION_FAILED: "the connection was refused or lost",
+    pb.Webhook.TLS_FAILED: "the certificate is not valid for the host, or TLS failed",
+}
+
+_CAUSES = {
+    pb.Webhook.OPERATOR: "by an operator",
+    pb.Webhook.FAILING: "after five days of failures",
+    pb.Webhook.GONE: "because the endpoint answered with status 410",
+}
+
+
+def _state(webhook: pb.Webhook) -> str:
+    if not webhook.enabled:
+        return "DISABLED"
+    return "FAILING" if webhook.failure_count else "ENABLED"
+
+
+def _last_success(webhook: pb.Webhook) -> Timestamp | None:
+    return webhook.last_success_at if webhook.HasField("last_success_at") else None
+
+
+_COLUMNS: tuple[Column[pb.Webhook], ...] = (
+    Column("webhook_id", "WEBHOOK", lambda webhook: webhook.webhook_id),
+    Column("state", "STATE", _state),
+    Column("url", "URL", lambda webhook: webhook.url, min_width=16),
+    Column("last_success_at", "LAST_SUCCESS", _last_success, 1),
+    Column("failure_count", "FAILURES", lambda webhook: webhook.failure_count, 2, is_number=True),
+    Column("types", "TYPES", lambda webhook: [*webhook.types] or None, 3, min_width=12),
+    Column("description", "DESCRIPTION", lambda webhook: webhook.description or None, 4, wide=True),
+    Column("position", "POSITION", lambda webhook: str(webhook.position), 5, wide=True),
+)
+
+
+def add_command(commands: Subparsers) -> None:
+    parser = commands.add_parser("webhooks", help="manage webhooks, which receive events")
+    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_list(subcommands)
+    _add_get(subcommands)
+    _add_create(subcommands)
+    _add_update(subcommands)
+    _add_delete(subcommands)
+    _add_rotate_secret(subcommands)
+    _add_test(subcommands)
+
+
+def _add_webhook(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "webhook_id", type=arguments.text, metavar="WEBHOOK", help="id of the webhook"
+    )
+
+
+def _add_list(commands: Subparsers) -> None:
+    parser = add_client_command(commands, "list", _list, client=EventsClient, formats=FORMATS)
+    add_listing_options(parser, _COLUMNS)
+
+
+async def _list(args: argparse.Namespace, events: EventsClient) -> None:
+    """List webhooks and whether their deliveries succeed.
+
+    jobs-grpc webhooks list
+    jobs-grpc webhooks list --json
+    """
+    webhooks = await events.list_webhooks()
+    if args.output == "json":
+        print_json({"webhooks": [json_row(args, _COLUMNS, webhook) for webhook in webhooks]})
+        return
+    print_rows(args, _COLUMNS, webhooks)
+    if not webhooks and args.output in ("table", "wide"):
+        print_note("no webhooks")
+
+
+def _add_get(commands: Subparsers) -> None:
+    parser = add_client_command(commands, "get WEBHOOK", _get, client=EventsClient)
+    _add_webhook(parser)
+
+
+async def _get(args: argparse.Namespace, events: EventsClient) -> None:
+    """Show a webhook and the state of its deliveries.
+
+    jobs-grpc webhooks get wh_4f1c9a
+    jobs-grpc webhooks get wh_4f1c9a --json
+    """
+    webhook = await events.get_webhook(args.webhook_id)
+    print_result(args, webhook, *_lines(webhook, args.utc))
+
+
+def _lines(webhook: pb.Webhook, utc: bool) -> Iterator[str]:
+    for name, value in _fields(webhook, utc):
+        yield f"{name:<12} {value}"
+
+
+def _fields(webhook: pb.Webhook, utc: bool) -> Iterator[tuple[str, str]]:
+    yield "webhook", webhook.webhook_id
+    yield "url", webhook.url
+    if webhook.description:
+        yield "description", webhook.description
+    yield "types", " ".join(webhook.types) or "all"
+    cause = _CAUSES.get(webhook.disabled_cause)
+    yield "state", f"{_state(webhook)}{f' {cause}' if cause and not webhook.enabled else ''}"
+    yield "position", str(webhook.position)
+    if webhook.purged_position:
+        yield "lost", f"events up to position {webhook.purged_position} were purged before delivery"
+    yield "created", format_moment(webhook.created_at, utc)
+    success = _last_success(webhook)
+    yield "delivered", format_moment(success, utc) if success else "-"
+    if webhook.last_error:
+        attempt = format_moment(webhook.last_attempt_at, utc)
+        yield "failed", f"{attempt}: {_error(webhook.last_error, webhook.last_status)}"
+        yield "failures", f"{webhook.failure_count:,} since the last success"
+    if webhook.HasField("next_attempt_at"):
+        yield "next attempt", format_moment(webhook.next_attempt_at, utc)
+
+
+def _error(error: pb.Webhook.DeliveryError.ValueType, status: int) -> str:
+    text = _ERRORS.get(error, f"the endpoint answered with status {status}")
+    return f"{text} (status {status})" if status and error in _ERRORS else text
+
+
+def _add_create(commands: Subparsers) -> None:
+    parser = add_client_command(commands, "create URL", _create, client=EventsClient)
+    parser.epilog = (
+        "It receives the events from now on. The secret is printed once; `webhooks rotate-secret` "
+        "creates another one."
+    )
+    parser.add_argument("url", type=arguments.text, metavar="URL", help="endpoint, https://…")
+    add_types(parser, "send events of these types only")
+    arguments.add_text(parser, "--description", "a text for people")
+
+
+async def _create(args: argparse.Namespace, events: EventsClient) -> None:
+    """Create a webhook: the server sends events to its URL.
+
+    jobs-grpc webhooks create https://hooks.example.com/jobs
+    jobs-grpc webhooks create https://hooks.example.com/jobs --type paused
+    """
+    response = await events.create_webhook(
+        args.url, description=args.description, types=args.types or ()
+    )
+    lines = (f"created {response.webhook.webhook_id}", f"secret: {response.secret}")
+    print_result(args, response, *lines)
+    print_note(_STORE_NOTE)
+
+
+def _add_update(commands: Subparsers) -> None:
+    parser = add_client_command(commands, "update WEBHOOK", _update, client=EventsClient)
+    parser.epilog = "A webhook that is enabled again continues at its position."
+    _add_webhook(parser)
+    parser.add_argument("--url", type=arguments.text, metavar="URL", help="endpoint, https://…")
+    parser.add_argument("--description", type=arguments.text, metavar="TEXT", help="text")
+    types = parser.add_mutually_exclusive_group()
+    add_types(types, "send events of these types only")
+    types.add_argument(
+        "--all-types",
+        dest="types",
+        action="store_const",
+        const=[],
+        help="send events of all types",
+    )
+    enabled = parser.add_mutually_exclusive_group()
+    enabled.add_argument(
+        "--enable", dest="enabled", action="store_const", const=True, help="send events"
+    )
+    enabled.add_argument(
+        "--disable", dest="enabled", action="store_const", const=False, help="send no events"
+    )
+    parser.add_argument(
+        "--position",
+        type=arguments.position,
+        metavar="POSITION",
+        help="send the events after this position: an earlier one sends events again, a later one "
+        "skips events",
+    )
+
+
+async def _update(args: argparse.Namespace, events: EventsClient) -> None:
+    """Change a webhook, enable it again, or let it send events again.
+
+    jobs-grpc webhooks update wh_4f1c9a --enable --position 1795964737123456
+    jobs-grpc webhooks update wh_4f1c9a --url https://hooks.example.com/v2
+    """
+    fields = {
+        name: getattr(args, name) for name in ("url", "description", "types", "enabled", "position")
+    }
+    if all(value is None for value in fields.values()):
+        raise CliError("nothing to change; see `jobs-grpc webhooks update --help`", ExitCode.USAGE)
+    webhook = await events.update_webhook(args.webhook_id, **fields)
+    state = f"{_state(webhook)} at position {webhook.position}"
+    print_result(args, webhook, f"updated {webhook.webhook_id}: {state}")
+
+
+def _add_delete(commands: Subparsers) -> None:
+    parser = add_client_command(commands, "delete WEBHOOK", _delete, client=EventsClient)
+    _add_webhook(parser)
+    parser.add_argument(
+        "-y", "--yes", action="store_true", help="do not ask; without it, a terminal asks"
+    )
+
+
+async def _delete(args: argparse.Namespace, events: EventsClient) -> None:
+    """Delete a webhook.
+
+    jobs-grpc webhooks delete wh_4f1c9a
+    jobs-grpc webhooks delete wh_4f1c9a --yes
+    """
+    question = f"delete {args.webhook_id}? Its secret and its position are lost"
+    if not args.yes and can_ask() and not await ask(question):
+        raise CliError("nothing was changed; to delete without this question, add --yes")
+    await events.delete_webhook(args.webhook_id)
+    print_result(args, pb.DeleteWebhookResponse(), f"deleted {args.webhook_id}")
+
+
+def _add_rotate_secret(commands: Subparsers) -> None:
+    parser = add_client_command(
+        commands, "rotate-secret WEBHOOK", _rotate_secret, client=EventsClient
+    )
+    parser.epilog = "For a day, deliveries are signed with the old secret as well."
+    _add_webhook(parser)
+
+
+async def _rotate_secret(args: argparse.Namespace, events: EventsClient) -> None:
+    """Give a webhook a new secret, and print it.
+
+    jobs-grpc webhooks rotate-secret wh_4f1c9a
+    jobs-grpc webhooks rotate-secret wh_4f1c9a --json
+    """
+    response = await events.rotate_webhook_secret(args.webhook_id)
+    print_result(args, response, f"secret: {response.secret}")
+    print_note(f"{_STORE_NOTE}; for a day, the old secret verifies it as well")
+
+
+def _add_test(commands: Subparsers) -> None:
+    parser = add_client_command(commands, "test WEBHOOK", _test, client=EventsClient)
+    parser.epilog = "Exits with 1 if the delivery fails. The position does not change."
+    _add_webhook(parser)
+
+
+async def _test(args: argparse.Namespace, events: EventsClient) -> None:
+    """Send a test event to a webhook, also if it is disabled.
+
+    jobs-grpc webhooks test wh_4f1c9a
+    jobs-grpc webhooks test wh_4f1c9a --json
+    """
+    response = await events.test_webhook(args.webhook_id)
+    seconds = response.duration.ToTimedelta().total_seconds()
+    delivered = f"delivered in {seconds:.2f} s: status {response.status}"
+    if not response.error or args.output != "text":
+        print_result(args, response, delivered)
+    if response.error:
+        raise CliError(f"not delivered: {_error(response.error, response.status)}")

@@ -1,0 +1,193 @@
+"""`jobs-grpc webhooks`, at a scripted server."""
+
+import argparse
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from fleet.jobs.v1 import events_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from jobs_grpc.cli import webhooks
+from jobs_grpc.cli.completers import complete_argument
+from tests.support.cli import Shell, answer_on_terminal, cells
+from tests.support.scripted_server import Answer, Refusal, ScriptedServer, running_scripted_server
+
+ID = "wh_4f1c9a0b7d2e4c518a6f3b9d0c7e1a25"
+URL = "https://hooks.example.com/jobs"
+TIME = Timestamp(seconds=1_795_964_737)
+WEBHOOK = pb.Webhook(
+    webhook_id=ID,
+    url=URL,
+    types=["job.paused", "job.completed"],
+    enabled=True,
+    position=1_795_964_737_000_000,
+    created_at=TIME,
+)
+FAILING = pb.Webhook(
+    webhook_id=ID,
+    url=URL,
+    description="status page",
+    disabled_cause=pb.Webhook.FAILING,
+    position=7,
+    purged_position=7,
+    created_at=TIME,
+    last_success_at=TIME,
+    last_attempt_at=TIME,
+    last_status=503,
+    last_error=pb.Webhook.STATUS,
+    failure_count=41,
+)
+SECRET = "whsec_" + "c2VjcmV0" * 5
+
+
+@pytest.fixture
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ScriptedServer]:
+    """A server with one webhook."""
+    answers: dict[str, Answer] = {
+        "ListWebhooks": pb.ListWebhooksResponse(webhooks=[WEBHOOK, FAILING]),
+        "GetWebhook": pb.GetWebhookResponse(webhook=FAILING),
+        "CreateWebhook": pb.CreateWebhookResponse(webhook=WEBHOOK, secret=SECRET),
+        "UpdateWebhook": pb.UpdateWebhookResponse(webhook=WEBHOOK),
+        "RotateWebhookSecret": pb.RotateWebhookSecretResponse(webhook=WEBHOOK, secret=SECRET),
+        "TestWebhook": pb.TestWebhookResponse(status=204, duration=Duration(nanos=120_000_000)),
+        "DeleteWebhook": pb.DeleteWebhookResponse(),
+    }
+    async with running_scripted_server(**answers) as server:
+        yield server
+
+
+@pytest.fixture
+def shell(
+    server: ScriptedServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Shell:
+    monkeypatch.setenv("JOBS_SERVER", server.address)
+    monkeypatch.setenv("JOBS_TENANT", "demo")
+    return Shell(capsys)
+
+
+async def test_list_shows_the_state_of_each_webhook(shell: Shell) -> None:
+    shown = await shell("webhooks", "list", "--utc")
+    as_json = await shell("webhooks", "list", "--json", "--columns", "webhook,state")
+
+    rows = [cells(line) for line in shown.out.splitlines()]
+    assert rows == [
+        ["WEBHOOK", "STATE", "URL", "LAST_SUCCESS", "FAILURES", "TYPES"],
+        [ID, "ENABLED", URL, "-", "0", "job.paused job.completed"],
+        [ID, "DISABLED", URL, "2026-11-29 15:05:37Z", "41", "-"],
+    ]
+    assert json.loads(as_json.out)["webhooks"][1] == {"webhook_id": ID, "state": "DISABLED"}
+
+
+async def test_get_shows_why_a_webhook_is_disabled_and_what_is_lost(shell: Shell) -> None:
+    shown = await shell("webhooks", "get", ID, "--utc")
+
+    assert shown.out.splitlines() == [
+        f"webhook      {ID}",
+        f"url          {URL}",
+        "description  status page",
+        "types        all",
+        "state        DISABLED after five days of failures",
+        "position     7",
+        "lost         events up to position 7 were purged before delivery",
+        "created      2026-11-29 15:05:37Z",
+        "delivered    2026-11-29 15:05:37Z",
+        "failed       2026-11-29 15:05:37Z: the endpoint answered with status 503",
+        "failures     41 since the last success",
+    ]
+
+
+async def test_create_and_rotate_print_the_secret_and_advice(
+    shell: Shell, server: ScriptedServer
+) -> None:
+    created = await shell("webhooks", "create", URL, "--type", "paused", "--description", "page")
+    as_json = await shell("webhooks", "create", URL, "--json")
+    rotated = await shell("webhooks", "rotate-secret", ID)
+
+    assert created.out.splitlines() == [f"created {ID}", f"secret: {SECRET}"]
+    assert created.err.startswith("store the secret now: it is not shown again. ")
+    assert json.loads(as_json.out)["secret"] == SECRET
+    assert rotated.out == f"secret: {SECRET}\n"
+    assert rotated.err.endswith("; for a day, the old secret verifies it as well\n")
+    assert server.requests[0] == pb.CreateWebhookRequest(
+        url=URL, types=["job.paused"], description="page"
+    )
+
+
+async def test_update_changes_only_the_given_fields(shell: Shell, server: ScriptedServer) -> None:
+    updated = await shell("webhooks", "update", ID, "--enable", "--position", "0", "--all-types")
+    nothing = await shell("webhooks", "update", ID)
+
+    assert updated.out == f"updated {ID}: ENABLED at position {WEBHOOK.position}\n"
+    assert server.requests == [
+        pb.UpdateWebhookRequest(
+            webhook_id=ID,
+            update_mask=FieldMask(paths=["types", "enabled", "position"]),
+            webhook=pb.Webhook(enabled=True),
+        )
+    ]
+    assert nothing.code == 2
+    assert nothing.err.startswith("jobs-grpc: nothing to change; ")
+
+
+async def test_test_shows_the_result_of_the_delivery(shell: Shell, server: ScriptedServer) -> None:
+    delivered = await shell("webhooks", "test", ID)
+    server.answers["TestWebhook"] = [pb.TestWebhookResponse(error=pb.Webhook.ADDRESS_NOT_ALLOWED)]
+    refused = await shell("webhooks", "test", ID)
+    server.answers["TestWebhook"] = [pb.TestWebhookResponse(status=302, error=pb.Webhook.REDIRECT)]
+    redirected = await shell("webhooks", "test", ID, "--json")
+
+    assert (delivered.code, delivered.out) == (0, "delivered in 0.12 s: status 204\n")
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err == (
+        "jobs-grpc: not delivered: the server may not send to this address or port\n"
+    )
+    assert (redirected.code, json.loads(redirected.out)["error"]) == (1, "REDIRECT")
+    assert json.loads(redirected.err)["error"]["message"] == (
+        "not delivered: the endpoint answered with a redirect, which is not followed (status 302)"
+    )
+
+
+async def test_unknown_webhook_is_an_error_in_one_line(
+    shell: Shell, server: ScriptedServer
+) -> None:
+    server.answers["GetWebhook"] = [Refusal(grpc.StatusCode.NOT_FOUND, "WEBHOOK_NOT_FOUND")]
+
+    result = await shell("webhooks", "get", "wh_1")
+
+    assert (result.code, result.err) == (3, "jobs-grpc: NOT_FOUND: scripted\n")
+
+
+async def test_delete_asks_only_on_a_terminal(shell: Shell, server: ScriptedServer) -> None:
+    deleted = await shell("webhooks", "delete", ID)
+    assert (deleted.code, deleted.out) == (0, f"deleted {ID}\n")
+    variables = {"JOBS_SERVER": server.address, "JOBS_TENANT": "demo"}
+
+    code, shown = await answer_on_terminal("[y/N]", "n", "webhooks", "delete", ID, **variables)
+
+    assert code == 1
+    assert "nothing was changed; to delete without this question, add --yes" in shown
+    assert server.calls["DeleteWebhook"] == 1
+
+
+async def test_ids_are_completed(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBS_SERVER", server.address)
+    monkeypatch.setenv("JOBS_TENANT", "demo")
+    action = argparse.Action([], dest="webhook_id")
+    parser = argparse.ArgumentParser(prog="jobs-grpc webhooks get")
+
+    found = await asyncio.to_thread(
+        complete_argument, "wh_", action, parser, argparse.Namespace(timeout=None)
+    )
+
+    assert [*found] == [ID]
+
+
+def test_each_error_and_cause_is_described() -> None:
+    errors = pb.Webhook.DeliveryError.values()
+    assert {*webhooks._ERRORS} | {pb.Webhook.STATUS, 0} == {*errors}
+    assert {*webhooks._CAUSES} | {0} == {*pb.Webhook.DisabledCause.values()}
