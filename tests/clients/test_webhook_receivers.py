@@ -1,0 +1,155 @@
+"""The receivers of examples/ verify signatures, and drop events that they have passed."""
+
+import asyncio
+import base64
+import hmac
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.clients.conftest import ROOT
+from tests.support.server import reserved_address
+from tests.support.waiting import TIMEOUT, wait_until
+
+pytestmark = pytest.mark.slow
+
+KEY, OLD_KEY = b"k" * 32, b"o" * 32
+RECEIVERS = {
+    "python": (sys.executable, ROOT / "examples" / "webhook_receiver.py"),
+    "node": ("node", ROOT / "examples" / "webhook_receiver.mjs"),
+}
+
+
+def signed(
+    body: bytes, *keys: bytes, message_id: str = "evt_1", sent_at: float | None = None
+) -> dict[str, str]:
+    """Return the headers of Standard Webhooks, with a signature by each key."""
+    timestamp = str(int(time.time() if sent_at is None else sent_at))
+    content = f"{message_id}.{timestamp}.".encode() + body
+    signatures = [
+        "v1," + base64.b64encode(hmac.digest(key, content, "sha256")).decode() for key in keys
+    ]
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": " ".join(signatures),
+    }
+
+
+def event(position: int) -> bytes:
+    data = {"position": position, "job_id": f"j{position}"}
+    return json.dumps({"type": "job.paused", "data": data}).encode()
+
+
+class Receiver:
+    """A running receiver."""
+
+    def __init__(self, http: httpx.AsyncClient, process: asyncio.subprocess.Process) -> None:
+        self._http = http
+        self._process = process
+
+    async def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> int:
+        """Deliver a body, signed unless there are headers; return the status."""
+        headers = signed(body, KEY) if headers is None else headers
+        return (await self._http.post("/", content=body, headers=headers)).status_code
+
+    async def stop(self) -> list[str]:
+        """Stop it, and return what it has printed."""
+        self._process.terminate()
+        assert self._process.stdout
+        return (await self._process.stdout.read()).decode().splitlines()
+
+
+@pytest.fixture(params=RECEIVERS)
+def command(request: pytest.FixtureRequest) -> tuple[Any, ...]:
+    command = RECEIVERS[request.param]
+    if not shutil.which(command[0]):
+        pytest.skip(f"{command[0]} is not installed")
+    return command
+
+
+@asynccontextmanager
+async def running(command: tuple[Any, ...], stored: Path) -> AsyncIterator[Receiver]:
+    secret = "whsec_" + base64.b64encode(KEY).decode()
+    async with AsyncExitStack() as stack:
+        address = stack.enter_context(reserved_address())
+        process = await asyncio.create_subprocess_exec(
+            *(*command, address.rpartition(":")[2], stored),
+            env=os.environ | {"WEBHOOK_SECRET": secret},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=f"http://{address}", timeout=TIMEOUT)
+        )
+
+        async def is_listening() -> bool:
+            try:
+                return (await http.get("/")).status_code != 0
+            except httpx.ConnectError:
+                return False
+
+        try:
+            await wait_until(is_listening)
+            yield Receiver(http, process)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+async def test_receiver_handles_each_event_once_also_after_a_restart(
+    command: tuple[Any, ...], tmp_path: Path
+) -> None:
+    stored = tmp_path / "position"
+    async with running(command, stored) as receiver:
+        for position in (5, 5, 6, 4):
+            assert await receiver.post(event(position)) == 204
+        assert await receiver.stop() == ["job.paused j5", "job.paused j6"]
+    async with running(command, stored) as receiver:
+        for position in (6, 9):
+            assert await receiver.post(event(position)) == 204
+        assert await receiver.stop() == ["job.paused j9"]
+
+
+async def test_receiver_accepts_test_events_and_positions_as_strings(
+    command: tuple[Any, ...], tmp_path: Path
+) -> None:
+    test = json.dumps({"type": "webhook.test", "data": {"webhook_id": "wh_1"}}).encode()
+    largest = event(2**53 - 1).replace(str(2**53 - 1).encode(), b'"9007199254740991"', 1)
+    async with running(command, tmp_path / "position") as receiver:
+        assert await receiver.post(test) == 204
+        assert await receiver.post(largest) == 204
+        assert await receiver.stop() == ["job.paused j9007199254740991"]
+    assert (tmp_path / "position").read_text() == str(2**53 - 1)
+
+
+async def test_receiver_rejects_what_is_not_signed_by_the_server(
+    command: tuple[Any, ...], tmp_path: Path
+) -> None:
+    body = event(5)
+    valid = signed(body, KEY)
+    rejected: list[dict[str, str]] = [
+        {},
+        signed(body, OLD_KEY),
+        signed(body + b" ", KEY),
+        signed(body, KEY, sent_at=time.time() - 600),
+        valid | {"webhook-id": "evt_2"},
+        valid | {"webhook-signature": "v1, v2,a \xe9"},
+    ]
+    async with running(command, tmp_path / "position") as receiver:
+        for headers in rejected:
+            latin = {k.encode(): v.encode("latin-1") for k, v in headers.items()}
+            assert await receiver.post(body, latin) == 401  # type: ignore[arg-type]
+        # During a rotation, a delivery has a signature by both keys.
+        assert await receiver.post(body, signed(body, OLD_KEY, KEY)) == 204
+        assert await receiver.stop() == ["job.paused j5"]
