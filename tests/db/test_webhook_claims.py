@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from tests.support.database import Database
-from tests.support.webhooks import Dispatcher, add_events
+from tests.support.webhooks import Dispatcher, add_events, sequence
 
 _CREATE = "SELECT * FROM jobs.create_webhook($1, $2, 'https://hooks.example/', '', $3, 'k1')"
 _STATE = "SELECT * FROM jobs.webhooks WHERE tenant_id = $1 AND webhook_id = $2"
@@ -77,6 +77,24 @@ async def test_webhook_without_matching_events_moves_to_the_head_and_is_idle(
     assert not await dispatcher.is_due()
     webhook = await state(dispatcher)
     assert (webhook["position"], webhook["due_at"], webhook["claim_id"]) == (position, None, None)
+
+
+async def test_idle_webhook_wakes_when_a_full_batch_of_events_is_the_last_one(
+    database: Database, tenant: str
+) -> None:
+    """sequence_events moves 10,000 events at a time."""
+    dispatcher = await create(database, tenant)
+    await database.owner.execute(
+        "INSERT INTO jobs.event_queue"
+        " (tenant_id, job_id, number, type, occurred_at, status, counts)"
+        " SELECT $1, 'many', n, 'job.paused', now(), 'IN_PROGRESS', '{}'"
+        " FROM generate_series(1, 10000) n",
+        tenant,
+    )
+
+    await sequence(database.owner, tenant)
+
+    assert await dispatcher.is_due()
 
 
 @pytest.mark.parametrize(("bytes_each", "expected"), [(0, 100), (100_000, 3), (300_000, 1)])

@@ -59,9 +59,7 @@ BEGIN
             ) q
         ) q;
         v_count := cardinality(v_row_ids);
-        IF v_count IS NULL THEN
-            RETURN v_head;
-        END IF;
+        EXIT WHEN v_count IS NULL;
 
         v_now := jobs.clock_time();
         -- By ctid: nobody updates queued rows, and only the holder of the lock removes some.
@@ -91,9 +89,11 @@ BEGIN
         v_first_job_id := v_last_job_id;
     END LOOP;
 
-    -- Wakes the webhooks that wait for events.
-    UPDATE jobs.webhooks w
-    SET due_at = v_now
-    WHERE w.tenant_id = p_tenant_id AND w.enabled AND w.due_at IS NULL;
+    -- Wakes the webhooks that wait for events, if there are new ones.
+    IF v_now IS NOT NULL THEN
+        UPDATE jobs.webhooks w
+        SET due_at = v_now
+        WHERE w.tenant_id = p_tenant_id AND w.enabled AND w.due_at IS NULL;
+    END IF;
     RETURN v_head;
 END $$;
