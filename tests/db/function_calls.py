@@ -904,7 +904,7 @@ CASES = {
     ),
     "update_executions: batch of failures with execution events": Case(
         "update_executions",
-        1800,
+        2300,
         lambda c, p: _update(c, p, *_failures(p)),
         prepare=_add_execution_events,
         as_owner=True,
