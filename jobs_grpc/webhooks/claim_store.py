@@ -56,8 +56,8 @@ class ClaimStore:
             "SELECT jobs.release_webhook($1, $2, $3, $4)", *key, claim_id, delay_seconds
         )
 
-    async def sequence_events(self, tenant_id: str) -> None:
-        await self._fetch("SELECT jobs.sequence_events($1)", tenant_id)
+    async def sequence_queued_events(self, tenant_id: str) -> None:
+        await self._fetch("SELECT jobs.sequence_queued_events($1)", tenant_id)
 
     async def count_webhooks(self, limit: int) -> asyncpg.Record:
         (row,) = await self._fetch("SELECT * FROM jobs.count_webhooks($1)", limit)

@@ -199,7 +199,7 @@ class Dispatcher:
     async def _search(self) -> None:
         written, self._written_tenants = self._written_tenants, set()
         for tenant_id in written:
-            await self._store.sequence_events(tenant_id)
+            await self._store.sequence_queued_events(tenant_id)
         for lane in self._lanes:
             await self._fill(lane)
 
