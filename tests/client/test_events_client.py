@@ -9,8 +9,11 @@ import pytest
 from fleet.jobs.v1 import events_pb2 as pb
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from jobs_grpc.client import EventReader, EventsClient, RetryPolicy, errors
+from jobs_grpc.client import EventReader, EventsClient, JobsClient, RetryPolicy, errors
+from tests.support.database import Database
 from tests.support.scripted_server import Answer, Refusal, running_scripted_server
+from tests.support.server import reserved_address, running_server
+from tests.support.waiting import TIMEOUT
 
 UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE)
 TIME = datetime(2030, 1, 31, tzinfo=UTC)
@@ -196,3 +199,31 @@ async def test_watch_continues_when_a_proxy_ends_the_stream(quick: RetryPolicy) 
         await anext(stream)
         await anext(stream)  # Of a second call, because the server answers a call only once.
     assert [r.after_position for r in server.requests] == [0, 1]
+
+
+async def test_watch_and_list_have_the_same_events_across_a_restart_of_the_server(
+    database: Database, tenant: str, quick: RetryPolicy
+) -> None:
+    await database.add_devices(tenant, 1)
+    received: list[int] = []
+    with reserved_address() as address:
+        async with (
+            EventsClient(address, tenant=tenant, retry=quick) as events,
+            JobsClient(address, tenant=tenant, user="olivia", retry=quick) as jobs,
+            asyncio.timeout(TIMEOUT),
+            aclosing(events.watch_events(after_position=0)) as stream,
+        ):
+            for number in range(2):
+                async with running_server(database.request_dsn, JOBS_LISTEN=address):
+                    await jobs.create("reboot", target_all=True, job_id=f"j{number}")
+                    await jobs.pause(f"j{number}", reason="why")
+                    while len(received) < 2 * (number + 1):
+                        received.append((await anext(stream)).position)
+                    listed = [event async for event in events.list_events(page_size=1)]
+
+    assert received == [event.position for event in listed]
+    assert [(event.job_id, event.type, event.user) for event in listed] == [
+        (f"j{number}", type_, "olivia")
+        for number in range(2)
+        for type_ in ("job.created", "job.paused")
+    ]

@@ -41,11 +41,12 @@ async def run(*command: str | Path, cwd: Path = GATEWAY) -> str:
 SCHEMATHESIS_CONFIG = """
 [checks.negative_data_rejection]
 expected-statuses = [
-    "400", "401", "403", "404", "405", "406", "409", "413", "415", "422", "428", "429", "431", "5xx"
+    "400", "401", "403", "404", "405", "406", "409", "410", "413", "415", "422", "428", "429",
+    "431", "5xx"
 ]
 
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", "400", "401", "403", "404", "409", "429", "431"]
+expected-statuses = ["2xx", "400", "401", "403", "404", "409", "410", "429", "431"]
 
 # A selector of 4,096 characters can be longer than the 32 KiB that a URL may have, once it is
 # escaped. Go's server answers that itself, with a text.
@@ -137,6 +138,7 @@ async def test_grpcurl_calls_every_rpc_by_reflection(
     metadata = {
         "JobService": ("-H", f"x-tenant-id: {tenant}", "-H", "x-user-id: olivia"),
         "FleetService": ("-H", f"x-tenant-id: {tenant}"),
+        "EventService": ("-H", f"x-tenant-id: {tenant}"),
         "DeviceJobService": ("-H", f"x-tenant-id: {tenant}", "-H", "x-device-id: d00001"),
     }
 

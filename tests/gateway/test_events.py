@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.gateway.support import RestClient, assert_error, running_gateway
 from tests.gateway.test_watch import events
+from tests.support.database import Database
 from tests.support.scripted_server import (
     Answer,
     Refusal,
@@ -176,3 +177,37 @@ async def test_webhooks_can_be_managed(gateway_binary: Path) -> None:
     update = requests[pb.UpdateWebhookRequest]
     assert [*update.update_mask.paths] == ["position", "enabled"]
     assert update.webhook == pb.Webhook(position=7, enabled=True)
+
+
+async def test_stream_of_the_service_has_each_change_once(
+    rest: RestClient, database: Database
+) -> None:
+    await database.add_devices(rest.tenant, 1)
+    await rest.create(job_id="a", target_all=True)
+    headers = {"X-Tenant-Id": rest.tenant}
+    path = "/customer/events:watch?after_position=0&types=job.created&types=job.paused"
+    async with rest.http.stream("GET", path, headers=headers) as response:
+        async for first in events(response):
+            if first.get("event") != "heartbeat":
+                break
+    for verb in ("pause", "resume", "pause"):
+        await rest.send("POST", f"/customer/jobs/a:{verb}", {})
+    headers["Last-Event-ID"] = first["id"]
+    async with rest.http.stream("GET", path, headers=headers) as response:
+        received: list[dict[str, Any]] = []
+        async for event in events(response):
+            if event.get("event") != "heartbeat":
+                received.append(event)
+            if len(received) == 2:
+                break
+
+    history = (await rest.send("GET", "/customer/jobs/a/events")).json()
+    assert first["data"]["type"] == "job.created"
+    assert [event["data"] for event in received] == [
+        event for event in history if event["type"] == "job.paused"
+    ]
+    assert history[1]["user"] == "olivia"
+    page = (await rest.send("GET", "/customer/events?after_position=0")).json()
+    assert page["events"] == history
+    future = await rest.send("GET", f"/customer/events?after_position={2**53 - 1}")
+    assert_error(future, 410, "OUT_OF_RANGE", "POSITION_UNKNOWN")

@@ -7,11 +7,16 @@ Then run `make generate-gateway`.
 import json
 import os
 import re
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from tests.gateway.support import GATEWAY, RestClient
 from tests.support.database import Database
+from tests.support.server import Server
+from tests.support.webhooks import RecordingSender, running_webhook_server, write_keys
 
 FOLDER = GATEWAY / "internal" / "openapi"
 EXAMPLES = FOLDER / "examples.json"
@@ -63,6 +68,8 @@ CALLS: list[tuple[str, str, str, Any]] = [
     ("PauseJob", "POST", f"{JOB}:pause", {"reason": "too many failures"}),
     ("ExplainExecution", "GET", f"{JOB}/executions/{DEVICE}/explanation", None),
     ("ResumeJob", "POST", f"{JOB}:resume", {}),
+    ("ListJobEvents", "GET", f"{JOB}/events?newest_first=true&limit=2", None),
+    ("ListEvents", "GET", "/customer/events?types=job.paused", None),
     ("UpdateJob", "PATCH", JOB, UPDATE),
     ("GetJob", "GET", f"{JOB}?executions_limit=1", None),
     ("ListJobs", "GET", "/customer/jobs", None),
@@ -89,6 +96,34 @@ STAGED_CALLS: list[tuple[str, str, str, Any]] = [
     ("DeleteDevices", "POST", "/customer/fleet/devices:delete", {"device_ids": ["device-0002"]}),
 ]
 
+# The server chooses the ID.
+WEBHOOK = "/customer/webhooks/{webhook_id}"
+CREATE_WEBHOOK = {
+    "url": "https://hooks.example.com/jobs",
+    "types": ["job.paused", "job.completed"],
+    "description": "status page",
+}
+UPDATE_WEBHOOK = {"update_mask": "types,enabled", "webhook": {"types": [], "enabled": True}}
+WEBHOOK_CALLS: list[tuple[str, str, str, Any]] = [
+    ("CreateWebhook", "POST", "/customer/webhooks", CREATE_WEBHOOK),
+    ("ListWebhooks", "GET", "/customer/webhooks", None),
+    ("GetWebhook", "GET", WEBHOOK, None),
+    ("UpdateWebhook", "PATCH", WEBHOOK, UPDATE_WEBHOOK),
+    ("RotateWebhookSecret", "POST", f"{WEBHOOK}:rotateSecret", {}),
+    ("TestWebhook", "POST", f"{WEBHOOK}:test", {}),
+    ("DeleteWebhook", "DELETE", WEBHOOK, None),
+]
+
+
+@pytest.fixture(scope="module")
+async def server(
+    database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Server]:
+    """A server that sends webhooks."""
+    keys = write_keys(tmp_path_factory.mktemp("keys") / "webhooks.keys", "k1")
+    async with running_webhook_server(database, keys, RecordingSender()) as running:
+        yield running
+
 
 def stable(text: str, tenant: str) -> str:
     """Replace what differs in every run: times, tags, tokens, and the tenant of the test."""
@@ -96,20 +131,28 @@ def stable(text: str, tenant: str) -> str:
     text = re.sub(r'"\d{4}-\d\d-\d\dT[^"]*"', '"2026-11-24T15:05:36.757135+00:00"', text)
     text = re.sub(r'("target_digest": )"[^"]+"', r'\1"2-50a3f5ac1d0e37b2-1f4c02be91d3a7f0"', text)
     text = re.sub(r'("etag": )"[^"]+"', r'\1"2.1"', text)
+    text = re.sub(r'("position": )"[1-9]\d+"', r'\1"1795964737123456"', text)
+    text = re.sub(r'("webhook_id": )"[^"]+"', r'\1"wh_4f1c9a0b7d2e4c518a6f3b9d0c7e1a25"', text)
+    secret = "whsec_7Fg0sVYQxX1cV0m3d8rZ0h2bC9kqO1tJv5yPpWnLw3E="
+    text = re.sub(r'("secret": )"[^"]+"', rf'\1"{secret}"', text)
     return re.sub(r'("next_\w*page_token": )"[^"]+"', r'\1"WyJkZXZpY2UtMDAwMSJd"', text)
 
 
 async def test_examples_are_those_of_the_document(database: Database, rest: RestClient) -> None:
     await database.add_devices(rest.tenant, [DEVICE, "device-0002"], group="north")
     recorded: dict[str, Any] = {}
-    for operation, method, path, body in CALLS + STAGED_CALLS:
+    webhook_id = ""
+    for operation, method, path, body in CALLS + STAGED_CALLS + WEBHOOK_CALLS:
         # Another user must approve than the one who created the job.
         user = "amir" if operation == "ApproveStage" else "olivia"
         headers = {"X-Tenant-Id": rest.tenant, "X-User-Id": user}
         if path.startswith("/device/"):
             headers["X-Device-Id"] = DEVICE
+        path = path.format(webhook_id=webhook_id)
         response = await rest.http.request(method, path, json=body, headers=headers)
         assert response.is_success, (operation, response.text)
+        if operation == "CreateWebhook":
+            webhook_id = response.json()["webhook"]["webhook_id"]
         if operation:
             example = {"response": response.json()} | ({"request": body} if body else {})
             recorded[operation] = dict(sorted(example.items()))
