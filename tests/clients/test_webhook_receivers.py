@@ -16,9 +16,12 @@ from typing import Any
 import httpx
 import pytest
 
+from jobs_grpc.client import EventsClient, JobsClient
 from tests.clients.conftest import ROOT
-from tests.support.server import reserved_address
+from tests.support.database import Database
+from tests.support.server import reserved_address, running_server
 from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.webhooks import write_keys
 
 pytestmark = pytest.mark.slow
 
@@ -77,11 +80,15 @@ def command(request: pytest.FixtureRequest) -> tuple[Any, ...]:
     return command
 
 
+SECRET = "whsec_" + base64.b64encode(KEY).decode()
+
+
 @asynccontextmanager
-async def running(command: tuple[Any, ...], stored: Path) -> AsyncIterator[Receiver]:
-    secret = "whsec_" + base64.b64encode(KEY).decode()
+async def running(
+    command: tuple[Any, ...], stored: Path, address: str = "", secret: str = SECRET
+) -> AsyncIterator[Receiver]:
     async with AsyncExitStack() as stack:
-        address = stack.enter_context(reserved_address())
+        address = address or stack.enter_context(reserved_address())
         process = await asyncio.create_subprocess_exec(
             *(*command, address.rpartition(":")[2], stored),
             env=os.environ | {"WEBHOOK_SECRET": secret},
@@ -153,3 +160,38 @@ async def test_receiver_rejects_what_is_not_signed_by_the_server(
         # During a rotation, a delivery has a signature by both keys.
         assert await receiver.post(body, signed(body, OLD_KEY, KEY)) == 204
         assert await receiver.stop() == ["job.paused j5"]
+
+
+async def test_receiver_handles_deliveries_of_the_server(
+    command: tuple[Any, ...], database: Database, tenant: str, tmp_path: Path
+) -> None:
+    await database.add_devices(tenant, 1)
+    with reserved_address() as address:
+        settings = {
+            "JOBS_OWNER_DATABASE_URL": database.owner_dsn,
+            "JOBS_WEBHOOK_KEYS_FILE": str(write_keys(tmp_path / "webhooks.keys", "k1")),
+            "JOBS_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+            "JOBS_WEBHOOK_ALLOWED_PORTS": address.rpartition(":")[2],
+            "JOBS_WEBHOOK_ALLOW_HTTP": "true",
+            "JOBS_SHUTDOWN_GRACE": "0.2",
+        }
+        async with (
+            running_server(database.request_dsn, **settings) as server,
+            EventsClient(server.address, tenant=tenant) as events,
+            JobsClient(server.address, tenant=tenant) as jobs,
+        ):
+            created = await events.create_webhook(f"http://{address}/")
+            webhook_id = created.webhook.webhook_id
+            stored = tmp_path / "position"
+            async with running(command, stored, address, created.secret) as receiver:
+                assert (await events.test_webhook(webhook_id)).status == 204
+                await jobs.create("reboot", target_all=True, job_id="a")
+                await jobs.pause("a")
+                (*_, last) = [event.position async for event in events.list_events()]
+
+                async def is_delivered() -> bool:
+                    return (await events.get_webhook(webhook_id)).position == last
+
+                await wait_until(is_delivered)
+                assert await receiver.stop() == ["job.created a", "job.paused a"]
+            assert stored.read_text() == str(last)
