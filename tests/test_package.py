@@ -39,7 +39,7 @@ def test_package_contains_generated_modules_and_sql(installed: Path) -> None:
 def test_package_contains_the_contract_next_to_its_generated_code(installed: Path) -> None:
     contract = sorted((ROOT / "protos").glob("**/*.proto"))
 
-    assert len(contract) == 6
+    assert len(contract) == 7
     for proto in contract:
         packaged = installed / proto.relative_to(ROOT / "protos")
         assert packaged.read_bytes() == proto.read_bytes()
