@@ -19,12 +19,12 @@ def message_id(tenant_id: str, position: int) -> str:
 
 
 def event_body(row: Mapping[str, Any]) -> bytes:
-    """Return the body that delivers an event. `row` is of claim_webhook.sql."""
+    """Return the body that delivers an event, as in the REST API. `row` is of claim_webhook.sql."""
     # asyncpg returns jsonb as text.
     details = json.loads(row["details"]) if row["details"] else {}
     occurred_at = _timestamp(row["occurred_at"])
     data = {
-        "position": row["position"],
+        "position": str(row["position"]),
         "type": row["type"],
         "time": occurred_at,
         "job_id": row["job_id"],
@@ -37,7 +37,7 @@ def event_body(row: Mapping[str, Any]) -> bytes:
         "count": details.get("count", 0),
         "fields": details.get("fields", []),
         "executions": [_execution(execution) for execution in details.get("executions", [])],
-        "previous_position": row["previous_position"],
+        "previous_position": str(row["previous_position"]),
     }
     return _encode({"type": row["type"], "timestamp": occurred_at, "data": data})
 

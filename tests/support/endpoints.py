@@ -33,8 +33,7 @@ class Request:
     @property
     def position(self) -> int:
         """The position of the event."""
-        position: int = self.event["data"]["position"]
-        return position
+        return int(self.event["data"]["position"])
 
 
 Respond = Callable[[Request], Awaitable[bytes]]

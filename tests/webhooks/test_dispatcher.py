@@ -72,7 +72,7 @@ async def test_events_arrive_once_signed_and_in_order(
         await _wait_until_idle(database, webhook_id)
 
     assert [request.position for request in endpoint.requests] == positions
-    previous = [request.event["data"]["previous_position"] for request in endpoint.requests]
+    previous = [int(request.event["data"]["previous_position"]) for request in endpoint.requests]
     assert previous == [0, *positions[:-1]]
     assert len({request.headers["webhook-id"] for request in endpoint.requests}) == 250
     secret = KEYS.secret(tenant, webhook_id, 1, "k1")
@@ -342,7 +342,7 @@ async def test_nothing_is_sent_after_the_lease_may_have_ended(
     class Sender:
         async def send(self, url: str, headers: object, body: bytes) -> DeliveryResult:
             nonlocal now
-            sent.append(json.loads(body)["data"]["position"])
+            sent.append(int(json.loads(body)["data"]["position"]))
             now += 20
             return DeliveryResult(200, None, 0.1)
 

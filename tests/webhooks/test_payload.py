@@ -32,7 +32,7 @@ def test_event_without_details_has_all_fields() -> None:
         "type": "job.tripped",
         "timestamp": "2026-11-30T12:00:00.000000+00:00",
         "data": {
-            "position": 1_764_460_800_000_001,
+            "position": "1764460800000001",
             "type": "job.tripped",
             "time": "2026-11-30T12:00:00.000000+00:00",
             "job_id": "j",
@@ -53,7 +53,7 @@ def test_event_without_details_has_all_fields() -> None:
             "count": 0,
             "fields": [],
             "executions": [],
-            "previous_position": 1_764_460_800_000_000,
+            "previous_position": "1764460800000000",
         },
     }
 

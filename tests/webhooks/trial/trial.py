@@ -210,7 +210,7 @@ def _recorder(
             outcome.failures += 1
             return response(503)
         of_webhook.positions.append(position)
-        of_webhook.previous[position] = request.event["data"]["previous_position"]
+        of_webhook.previous[position] = int(request.event["data"]["previous_position"])
         return OK
 
     return respond
