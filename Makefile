@@ -227,6 +227,10 @@ bench-devices: $(READY) ## Measure selectors, lists and changes of a million dev
 bench-schedules: $(READY) ## Compare the cost of calls with the commit before start times, windows and retries (8 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.schedules $(ARGS)
 
+.PHONY: bench-events
+bench-events: $(READY) ## Measure the log of events and its streams (5 minutes; ARGS=--page keeps the figures)
+	@PYTHONPATH=generated $(BIN)/python -m bench.events $(ARGS)
+
 .PHONY: bench-scale-out
 bench-scale-out: $(READY) ## Compare calls on running databases, such as PostgreSQL and Citus (half a minute each; ARGS="--owner NAME NAME=URL …")
 	@PYTHONPATH=generated $(BIN)/python -m bench.scale_out $(ARGS)

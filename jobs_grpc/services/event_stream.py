@@ -22,8 +22,8 @@ HEARTBEAT_SECONDS = 15.0
 # The hub watches one key per tenant, however many streams it has.
 _HEAD = 0
 
-# The pause after new events have been sent, per stream: with many streams, several events share a
-# response.
+# Seconds after new events have been sent until the next ones are read, per stream: with many
+# streams, several events share a response.
 _PAUSE_PER_STREAM = 0.001
 _MAX_PAUSE = 1.0
 

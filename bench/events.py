@@ -1,0 +1,249 @@
+"""Measure the log of events and its streams.
+
+Run by `make bench-events`. PostgreSQL and the server are separate processes. Three parts:
+
+- log: what a log of many events takes on disk, and how long a page, a sequenced and a purged event
+  take.
+- one tenant: many streams of one tenant, while its jobs have events: the CPU time of the server,
+  how long after its commit an event arrives, and then how long GetJob of another tenant takes.
+- tenants: the same with one stream per tenant, which are idle except for one.
+"""
+
+import argparse
+import asyncio
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+from fleet.jobs.v1 import events_pb2 as pb
+from fleet.jobs.v1 import events_pb2_grpc
+
+from bench.environment import SETTINGS, Server, wait_until_serving
+from bench.hostile.other_tenant import TENANT
+from bench.machine import describe_machine
+from bench.other_tenant_calls import other_tenant_calls
+from bench.page import RESULTS, describe, format_number, replace_figures
+from bench.postgres import running_postgres
+from bench.process import PythonProcess, postgres_cpu_time
+from jobs_grpc.db.migrate import RequestRole, migrate
+from tests.support.database import store_on
+
+_ROLE = RequestRole()
+_TENANT = "t1"
+# Calls of one connection, of which gRPC allows a limited number.
+_STREAMS_PER_CONNECTION = 250
+_EVENTS_PER_BATCH = 10_000
+
+_QUEUE = """
+    INSERT INTO jobs.event_queue
+        (tenant_id, job_id, number, type, occurred_at, status, counts, user_id, details)
+    SELECT $1, 'reboot-2026-11-' || n % 1000, $2 + n, 'job.paused', now(), 'PAUSED',
+           '{100,0,20,3000,12,1,0}', 'olivia',
+           '{"cause": "OPERATOR", "reason": "the error rate is too high"}'
+    FROM generate_series(1, $3::integer) n
+"""
+_SIZE = "SELECT pg_total_relation_size('jobs.events')"
+
+
+def main() -> None:
+    """Measure and print tables; with --page, keep them."""
+    parser = argparse.ArgumentParser(prog="bench.events", description=__doc__)
+    parser.add_argument("--events", type=int, default=1_000_000, help="events in the log [1000000]")
+    parser.add_argument("--streams", type=int, default=1000, help="open streams [1000]")
+    parser.add_argument("--rate", type=float, default=20, help="events per second [20]")
+    parser.add_argument("--seconds", type=float, default=30, help="seconds per phase [30]")
+    parser.add_argument(
+        "--page", action="store_true", help="write the tables to bench/results/events.md"
+    )
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # Root runs PostgreSQL as another account.
+        with running_postgres(folder / "data", *SETTINGS) as cluster:
+            owner_dsn, request_dsn = cluster.dsn("postgres"), cluster.dsn("postgres", _ROLE.name)
+            asyncio.run(_measure(args, folder, owner_dsn, request_dsn))
+
+
+async def _measure(
+    args: argparse.Namespace, folder: Path, owner_dsn: str, request_dsn: str
+) -> None:
+    await migrate(owner_dsn, _ROLE)
+    owner = await asyncpg.connect(owner_dsn)
+    machine = await describe_machine(owner)
+    rows = [await _measure_log(args, folder, owner, request_dsn)]
+    table = _table(("events", "MB", "ms a page of 100", "µs CPU to sequence", "to purge"), rows)
+    await owner.execute("TRUNCATE jobs.events, jobs.event_heads, jobs.event_queue")
+    await _create_job(owner)
+    rows = []
+    for tenants in (1, args.streams):
+        async with _server(folder, request_dsn) as server:
+            run = Run(args, folder, owner, server, tenants)
+            rows.append(await run.measure())
+    columns = (
+        *("streams", "tenants", "events/s", "server, % of a core", "PostgreSQL, %"),
+        *("lag p50, ms", "p99", "other tenant p99, ms"),
+    )
+    report = "\n\n".join((describe(machine), table, _table(columns, rows)))
+    print(report)
+    if args.page:
+        replace_figures(RESULTS / "events.md", report)
+
+
+async def _create_job(owner: asyncpg.Connection) -> None:
+    """Create the job that the other tenant reads."""
+    await owner.execute("INSERT INTO device_state (tenant_id, device_id) VALUES ($1, 'd')", TENANT)
+    await store_on(owner).create_job(
+        TENANT,
+        job_id="j",
+        request='{"document_type": "bench", "target_all": true}',
+        document_params="{}",
+        created_by=None,
+        max_targets=1,
+        max_active_jobs=None,
+        default_expires_in_hours=24,
+    )
+
+
+async def _measure_log(
+    args: argparse.Namespace, folder: Path, owner: asyncpg.Connection, request_dsn: str
+) -> Sequence[float]:
+    request = await asyncpg.connect(request_dsn)
+    sequencing = 0.0
+    for start in range(0, args.events, _EVENTS_PER_BATCH):
+        await owner.execute(_QUEUE, _TENANT, start, _EVENTS_PER_BATCH)
+        began = postgres_cpu_time(folder)
+        await request.fetchval("SELECT jobs.sequence_queued_events($1)", _TENANT)
+        sequencing += postgres_cpu_time(folder) - began
+        await owner.execute("VACUUM jobs.event_queue")
+    await owner.execute("VACUUM ANALYZE jobs.events")
+    megabytes = await owner.fetchval(_SIZE) / 1e6
+    store = store_on(request)
+    first = await owner.fetchval("SELECT min(position) FROM jobs.events")
+    pages = []
+    for n in range(200):
+        began = time.perf_counter()
+        await store.list_events(_TENANT, after_position=first + n, limit=101)
+        pages.append(time.perf_counter() - began)
+    began = postgres_cpu_time(folder)
+    while await owner.fetchval("SELECT jobs.purge_events($1, 7, 1000, 5000)", _TENANT):
+        pass
+    purging = postgres_cpu_time(folder) - began
+    await request.close()
+    micros = 1e6 / args.events
+    return (
+        *(args.events, megabytes, statistics.median(pages) * 1000),
+        *(sequencing * micros, purging * micros),
+    )
+
+
+@asynccontextmanager
+async def _server(folder: Path, request_dsn: str) -> AsyncIterator[Server]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    async with PythonProcess(
+        *("-m", "jobs_grpc.cli", "serve"),
+        log=folder / "server.log",
+        JOBS_DATABASE_URL=request_dsn,
+        JOBS_LISTEN=address,
+        JOBS_LOG_LEVEL="ERROR",
+    ) as process:
+        await wait_until_serving(address)
+        yield Server(address, process)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A phase: streams of one or of many tenants."""
+
+    args: argparse.Namespace
+    folder: Path
+    owner: asyncpg.Connection
+    server: Server
+    tenants: int
+
+    async def measure(self) -> Sequence[float]:
+        """Return a row of the table."""
+        streams = self.args.streams
+        lags: list[float] = []
+        channels = [
+            grpc.aio.insecure_channel(
+                self.server.address, options=(("grpc.use_local_subchannel_pool", 1),)
+            )
+            for _ in range(-(-streams // _STREAMS_PER_CONNECTION))
+        ]
+        opened = asyncio.Semaphore(0)
+        tasks = []
+        for n in range(streams):
+            stub = events_pb2_grpc.EventServiceStub(channels[n // _STREAMS_PER_CONNECTION])
+            tenant = f"t{n % self.tenants + 1}"
+            tasks.append(asyncio.create_task(_receive(stub, tenant, opened, lags)))
+        for _ in range(streams):
+            await opened.acquire()
+        cpu = self.server.cpu_time()
+        postgres = postgres_cpu_time(self.folder)
+        began = time.perf_counter()
+        number = 0
+        while time.perf_counter() - began < self.args.seconds:
+            await self.owner.execute(_QUEUE, _TENANT, number, 1)
+            number += 1
+            await asyncio.sleep(max(0, began + number / self.args.rate - time.perf_counter()))
+        seconds = time.perf_counter() - began
+        rate = number / seconds
+        cpu = self.server.cpu_time() - cpu
+        postgres = postgres_cpu_time(self.folder) - postgres
+        async with other_tenant_calls(self.server) as calls:
+            for _ in range(round(self.args.seconds * self.args.rate)):
+                await self.owner.execute(_QUEUE, _TENANT, number, 1)
+                number += 1
+                await asyncio.sleep(1 / self.args.rate)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for channel in channels:
+            await channel.close()
+        return (
+            *(streams, self.tenants, rate),
+            *(100 * cpu / seconds, 100 * postgres / seconds),
+            *(
+                _percentile(lags, 50),
+                _percentile(lags, 99),
+                _percentile([call[1] for call in calls], 99),
+            ),
+        )
+
+
+async def _receive(stub: Any, tenant: str, opened: asyncio.Semaphore, lags: list[float]) -> None:
+    """Keep a stream open; append how many seconds after its time each event arrives."""
+    call = stub.WatchEvents(pb.WatchEventsRequest(), metadata=(("x-tenant-id", tenant),))
+    with suppress(asyncio.CancelledError):
+        is_first = True
+        async for response in call:
+            now = time.time()
+            if is_first:
+                is_first = False
+                opened.release()
+            lags += [now - e.time.seconds - e.time.nanos / 1e9 for e in response.events]
+    call.cancel()
+
+
+def _percentile(seconds: Sequence[float], percent: int) -> float:
+    """Return a percentile in milliseconds."""
+    return statistics.quantiles(seconds, n=100)[percent - 1] * 1000
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[float]]) -> str:
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines += [f"| {' | '.join(map(format_number, row))} |" for row in rows]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
