@@ -1,7 +1,7 @@
 """The newest events of a tenant, which all its streams share."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs_grpc.limits.memory_limit import Reservation
@@ -64,7 +64,7 @@ class EventRing:
             self._clear()
 
     @property
-    def streams(self) -> Iterable[Watch[int]]:
+    def streams(self) -> Sequence[Watch[int]]:
         """The streams that wait for pages."""
         return tuple(self._streams)
 

@@ -22,8 +22,8 @@ HEARTBEAT_SECONDS = 15.0
 # The hub watches one key per tenant, however many streams it has.
 _HEAD = 0
 
-# Seconds after new events have been sent until the next ones are read, per stream: with many
-# streams, several events share a response.
+# Seconds per stream over which their messages are spread, so that other calls get through. With
+# many streams, several events share a message.
 _PAUSE_PER_STREAM = 0.001
 _MAX_PAUSE = 1.0
 
@@ -146,7 +146,6 @@ class _TenantStreams:
                     watch.fingerprint = self.ring.end
                     await watch.changed()
                     await self._read()
-                    await self._pause()
         except JobsError:
             # Each stream reads the database itself, and gets an error of its own.
             self._task = None
@@ -170,13 +169,18 @@ class _TenantStreams:
                 reservation.release()
                 raise
             del page
-            for count, stream in enumerate(self.ring.streams, start=1):
-                stream.wake()
-                if count % _STREAMS_PER_ITERATION == 0:
-                    await asyncio.sleep(0)
+            await self._wake_streams(with_pauses=not has_more)
 
-    async def _pause(self) -> None:
-        seconds = min(_MAX_PAUSE, self.count * _PAUSE_PER_STREAM)
+    async def _wake_streams(self, *, with_pauses: bool) -> None:
+        streams = self.ring.streams
+        pause = min(_PAUSE_PER_STREAM, _MAX_PAUSE / max(1, len(streams)))
+        for count, stream in enumerate(streams, start=1):
+            stream.wake()
+            if count % _STREAMS_PER_ITERATION == 0:
+                await self._pause(_STREAMS_PER_ITERATION * pause if with_pauses else 0)
+
+    async def _pause(self, seconds: float) -> None:
+        """Let other tasks run, until the server stops."""
         try:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
