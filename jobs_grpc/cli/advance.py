@@ -31,6 +31,7 @@ def add_command(commands: Subparsers) -> None:
     )
     length = rules_of(pb.ApproveStageRequest, "comment").string.max_len
     arguments.add_text(parser, "--comment", f"comment to store, at most {length} characters")
+    arguments.add_etag(parser)
 
 
 async def _advance(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -56,7 +57,7 @@ async def _approve(args: argparse.Namespace, jobs: JobsClient) -> None:
     jobs-grpc approve update-1 0 --comment 'canary looks good'
     """
     before = await read_before(args, jobs)
-    job = await jobs.approve(args.job_id, args.stage, comment=args.comment)
+    job = await jobs.approve(args.job_id, args.stage, comment=args.comment, etag=args.etag)
     if is_unchanged(job, before):
         _print_stages(
             args, job, f"stage {args.stage} of {job.job_id} was approved before, so nothing changed"

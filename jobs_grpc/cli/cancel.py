@@ -4,6 +4,7 @@ import argparse
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.several_jobs import add_jobs, confirm, for_each_job
@@ -33,12 +34,14 @@ async def _cancel(args: argparse.Namespace, jobs: JobsClient) -> None:
     """
     if args.device is None:
         await confirm(args, jobs, "cancel")
+    elif args.etag:
+        raise CliError("--etag can't be combined with --device", ExitCode.USAGE)
     await for_each_job(args, lambda job_id: _cancel_job(args, jobs, job_id))
 
 
 async def _cancel_job(args: argparse.Namespace, jobs: JobsClient, job_id: str) -> None:
     if args.device is None:
-        canceled = await jobs.cancel(job_id, reason=args.reason, force=args.force)
+        canceled = await jobs.cancel(job_id, reason=args.reason, force=args.force, etag=args.etag)
         print_result(args, canceled, f"canceled {job_id}")
     else:
         execution = await jobs.cancel_execution(

@@ -27,5 +27,5 @@ async def _delete(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 
 async def _delete_job(args: argparse.Namespace, jobs: JobsClient, job_id: str) -> None:
-    await jobs.delete(job_id)
+    await jobs.delete(job_id, etag=args.etag)
     print_result(args, pb.DeleteJobResponse(), f"deleted {job_id}")

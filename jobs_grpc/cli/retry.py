@@ -34,6 +34,7 @@ def add_command(commands: Subparsers) -> None:
     hours = arguments.range_text(pb.RetryExecutionsRequest, "expires_in_hours")
     help_text = f"hours from now until the job expires, {hours} (default: unchanged)"
     arguments.add_expiry(parser, arguments.expiry_hours, help_text)
+    arguments.add_etag(parser)
 
 
 async def _retry(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -50,6 +51,7 @@ async def _retry(args: argparse.Namespace, jobs: JobsClient) -> None:
         device_ids=args.device,
         expires_in_hours=args.expires_in_hours,
         never_expires=args.never_expires,
+        etag=args.etag,
     )
     job_id, count = args.job_id, retried.retried_count
     lines = [f"queued {count:,} execution{'' if count == 1 else 's'} of {job_id} again,"]

@@ -27,13 +27,18 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
         help="do not ask; without it, a terminal asks before jobs of more than "
         f"{_MAX_DEVICES_WITHOUT_QUESTION:,} devices",
     )
+    arguments.add_etag(parser)
 
 
 async def confirm(args: argparse.Namespace, jobs: JobsClient, verb: str) -> None:
     """On a terminal, ask before large jobs are ended by `verb`. Raises CliError after a "no".
 
+    Raises CliError, too, if several jobs must have one etag.
+
     Without a terminal, it does not ask, because scripts cannot answer.
     """
+    if args.etag and len(args.job_ids) > 1:
+        raise CliError("--etag is of one job: name only one", ExitCode.USAGE)
     if args.yes or not can_ask():
         return
     devices = sum([await _count_devices(jobs, job_id) for job_id in args.job_ids])

@@ -239,10 +239,10 @@ class JobsClient:
         return await self._calls.unary("GetFailureSummary", request, pb.GetFailureSummaryResponse)
 
     async def cancel(
-        self, job_id: str, *, reason: str = "", force: bool = False
+        self, job_id: str, *, reason: str = "", force: bool = False, etag: str = ""
     ) -> pb.CancelJobResponse:
         """Cancel a job. Not repeated, because the second try can't tell who canceled."""
-        request = pb.CancelJobRequest(job_id=job_id, reason=reason, force=force)
+        request = pb.CancelJobRequest(job_id=job_id, reason=reason, force=force, etag=etag)
         return await self._calls.unary("CancelJob", request, pb.CancelJobResponse)
 
     async def cancel_execution(
@@ -278,9 +278,11 @@ class JobsClient:
         )
         return response.job
 
-    async def approve(self, job_id: str, stage: int, *, comment: str = "") -> pb.Job:
+    async def approve(
+        self, job_id: str, stage: int, *, comment: str = "", etag: str = ""
+    ) -> pb.Job:
         """Approve the open stage of a rollout. Safe to repeat."""
-        request = pb.ApproveStageRequest(job_id=job_id, stage=stage, comment=comment)
+        request = pb.ApproveStageRequest(job_id=job_id, stage=stage, comment=comment, etag=etag)
         return (await self._calls.unary("ApproveStage", request, pb.ApproveStageResponse)).job
 
     async def update(
@@ -330,6 +332,7 @@ class JobsClient:
         device_ids: Iterable[str] = (),
         expires_in_hours: int | None = None,
         never_expires: bool = False,
+        etag: str = "",
     ) -> pb.RetryExecutionsResponse:
         """Queue the next attempt of the matching executions. Not repeated by the client."""
         request = pb.RetryExecutionsRequest(
@@ -339,12 +342,13 @@ class JobsClient:
             device_ids=device_ids,
             expires_in_hours=expires_in_hours,
             never_expires=never_expires,
+            etag=etag,
         )
         return await self._calls.unary("RetryExecutions", request, pb.RetryExecutionsResponse)
 
-    async def delete(self, job_id: str) -> None:
+    async def delete(self, job_id: str, *, etag: str = "") -> None:
         """Delete a finished job. Not repeated by the client."""
-        request = pb.DeleteJobRequest(job_id=job_id)
+        request = pb.DeleteJobRequest(job_id=job_id, etag=etag)
         await self._calls.unary("DeleteJob", request, pb.DeleteJobResponse)
 
     async def caller(self) -> pb.GetCallerResponse:

@@ -152,6 +152,7 @@ class Store:
         reason: str,
         force: bool,
         user_id: str | None = None,
+        etag: str = "",
     ) -> None:
         await self._write("cancel_job", locals())
 
@@ -177,7 +178,14 @@ class Store:
         return (await self._write("advance_job", locals()))[0]
 
     async def approve_stage(
-        self, tenant_id: str, *, job_id: str, stage: int, approved_by: str, comment: str
+        self,
+        tenant_id: str,
+        *,
+        job_id: str,
+        stage: int,
+        approved_by: str,
+        comment: str,
+        etag: str = "",
     ) -> Row:
         return (await self._write("approve_stage", locals()))[0]
 
@@ -230,6 +238,7 @@ class Store:
         failure_codes: list[str] | None = None,
         device_ids: list[str] | None = None,
         user_id: str | None = None,
+        etag: str = "",
     ) -> Row:
         return (await self._write("retry_executions", locals()))[0]
 
@@ -257,7 +266,9 @@ class Store:
     async def explain_execution(self, tenant_id: str, *, job_id: str, device_id: str) -> Row:
         return (await self._read("explain_execution", locals()))[0]
 
-    async def delete_job(self, tenant_id: str, *, job_id: str, user_id: str | None = None) -> None:
+    async def delete_job(
+        self, tenant_id: str, *, job_id: str, user_id: str | None = None, etag: str = ""
+    ) -> None:
         await self._write("delete_job", locals())
 
     async def get_jobs(self, tenant_id: str, *, job_ids: list[str]) -> Sequence[Row]:

@@ -275,6 +275,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             reason=request.reason or DEFAULT_CANCEL_REASON,
             force=request.force,
             user_id=caller.subject,
+            etag=request.etag,
         )
         return pb.CancelJobResponse(job_id=request.job_id, status=pb.Job.CANCELED)
 
@@ -327,6 +328,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             stage=request.stage,
             approved_by=caller.subject,
             comment=request.comment,
+            etag=request.etag,
         )
         return pb.ApproveStageResponse(job=job_details_fields(row))
 
@@ -413,6 +415,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             failure_codes=list(request.failure_codes) or None,
             device_ids=list(request.device_ids) or None,
             user_id=caller.subject,
+            etag=request.etag,
         )
         self.finished["TIMED_OUT"] += row["timed_out_count"]
         return pb.RetryExecutionsResponse(
@@ -457,7 +460,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         validation.require_valid(request)
         caller = current_principal()
         await self._store.delete_job(
-            caller.tenant_id, job_id=request.job_id, user_id=caller.subject
+            caller.tenant_id, job_id=request.job_id, user_id=caller.subject, etag=request.etag
         )
         return pb.DeleteJobResponse()
 

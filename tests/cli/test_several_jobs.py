@@ -50,6 +50,21 @@ async def test_cancel_of_a_device_takes_several_jobs(
     assert [(await operator.get(j)).execution_counts.rejected for j in jobs] == [1, 1]
 
 
+async def test_etag_is_of_one_job(shell: Shell, operator: Operator, jobs: list[str]) -> None:
+    etag = (await operator.get("a")).etag
+    several = await shell("cancel", *jobs, "--etag", etag)
+    device = await shell("cancel", "a", "--device", "pump", "--etag", etag)
+    old = await shell("cancel", "a", "--etag", "old")
+    canceled = await shell("cancel", "a", "--etag", etag)
+    deleted = await shell("delete", "a", "--etag", (await operator.get("a")).etag)
+
+    assert (several.code, several.out) == (2, "")
+    assert several.err.endswith("--etag is of one job: name only one\n")
+    assert device.err.endswith("--etag can't be combined with --device\n")
+    assert "has changed: its etag is" in old.err
+    assert (canceled.out, deleted.out) == ("canceled a\n", "deleted a\n")
+
+
 async def test_cancel_reports_each_job_that_fails_and_cancels_the_others(
     shell: Shell, operator: Operator, jobs: list[str]
 ) -> None:

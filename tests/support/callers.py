@@ -215,9 +215,9 @@ class Operator:
             request, metadata=self.metadata, timeout=TIMEOUT
         )
 
-    async def delete(self, job_id: str) -> None:
+    async def delete(self, job_id: str, **fields: Any) -> None:
         """Delete a job."""
-        request = pb.DeleteJobRequest(job_id=job_id)
+        request = pb.DeleteJobRequest(job_id=job_id, **fields)
         await self.stub.DeleteJob(request, metadata=self.metadata, timeout=TIMEOUT)
 
 

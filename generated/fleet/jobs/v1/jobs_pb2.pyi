@@ -2210,6 +2210,7 @@ class CancelJobRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job."""
     reason: _builtins.str
@@ -2220,16 +2221,19 @@ class CancelJobRequest(_message.Message):
     """Force the cancel: executions that are IN_PROGRESS become REJECTED. The reports of their
     devices return EXECUTION_FINISHED.
     """
+    etag: _builtins.str
+    """The Job.etag that the job must have. Empty: any."""
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         force: _builtins.bool = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "job_id", b"job_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "job_id", b"job_id", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2323,12 +2327,15 @@ class RetryExecutionsRequest(_message.Message):
     NEVER_EXPIRES_FIELD_NUMBER: _builtins.int
     FAILURE_CODES_FIELD_NUMBER: _builtins.int
     DEVICE_IDS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job."""
     expires_in_hours: _builtins.int
     """The number of hours from now until the job expires. Unset: expires_at does not change."""
     never_expires: _builtins.bool
     """The job never expires. Must not be combined with expires_in_hours."""
+    etag: _builtins.str
+    """The Job.etag that the job must have. Empty: any."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.Status.ValueType]:
         """The statuses of the executions to retry: FAILED, TIMED_OUT or REJECTED."""
@@ -2352,10 +2359,11 @@ class RetryExecutionsRequest(_message.Message):
         never_expires: _builtins.bool = ...,
         failure_codes: _abc.Iterable[_builtins.str] | None = ...,
         device_ids: _abc.Iterable[_builtins.str] | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "expires_in_hours", b"expires_in_hours"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "device_ids", b"device_ids", "expires_in_hours", b"expires_in_hours", "failure_codes", b"failure_codes", "job_id", b"job_id", "never_expires", b"never_expires", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours", "device_ids", b"device_ids", "etag", b"etag", "expires_in_hours", b"expires_in_hours", "failure_codes", b"failure_codes", "job_id", b"job_id", "never_expires", b"never_expires", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expires_in_hours: _TypeAlias = _typing.Literal["expires_in_hours"]  # noqa: Y015
     _WhichOneofArgType__expires_in_hours: _TypeAlias = _typing.Literal["_expires_in_hours", b"_expires_in_hours"]  # noqa: Y015
@@ -2735,16 +2743,20 @@ class DeleteJobRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job."""
+    etag: _builtins.str
+    """The Job.etag that the job must have. Empty: any."""
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "job_id", b"job_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2922,22 +2934,26 @@ class ApproveStageRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job."""
     stage: _builtins.int
     """The stage to approve. The first is 0. It must be open."""
     comment: _builtins.str
     """A comment, stored with the approval."""
+    etag: _builtins.str
+    """The Job.etag that the job must have, unless the stage is approved already. Empty: any."""
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         stage: _builtins.int = ...,
         comment: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "job_id", b"job_id", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comment", b"comment", "etag", b"etag", "job_id", b"job_id", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

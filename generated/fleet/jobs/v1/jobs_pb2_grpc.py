@@ -326,6 +326,7 @@ class JobServiceServicer:
 
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_CANCELABLE
+        ABORTED              JOB_CHANGED
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -357,6 +358,7 @@ class JobServiceServicer:
 
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_RETRYABLE
+        ABORTED              JOB_CHANGED
         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
         JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay)
         """
@@ -392,6 +394,7 @@ class JobServiceServicer:
 
         NOT_FOUND            JOB_NOT_FOUND
         FAILED_PRECONDITION  JOB_NOT_DELETABLE
+        ABORTED              JOB_CHANGED
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -449,6 +452,7 @@ class JobServiceServicer:
         NOT_FOUND            JOB_NOT_FOUND
         PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
         FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+        ABORTED              JOB_CHANGED
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

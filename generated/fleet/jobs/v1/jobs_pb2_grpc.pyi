@@ -152,6 +152,7 @@ class JobServiceStub:
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_CANCELABLE
+      ABORTED              JOB_CHANGED
     """
     CancelExecution: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelExecutionRequest, _jobs_pb2.CancelExecutionResponse]
     """Cancels one execution that is QUEUED. It becomes REJECTED, with the status_details
@@ -175,6 +176,7 @@ class JobServiceStub:
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RETRYABLE
+      ABORTED              JOB_CHANGED
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay)
     """
@@ -198,6 +200,7 @@ class JobServiceStub:
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_DELETABLE
+      ABORTED              JOB_CHANGED
     """
     PauseJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]
     """Pauses a job that is IN_PROGRESS or SCHEDULED: it becomes PAUSED. From then on, no device starts an
@@ -239,6 +242,7 @@ class JobServiceStub:
       NOT_FOUND            JOB_NOT_FOUND
       PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+      ABORTED              JOB_CHANGED
     """
     UpdateJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.UpdateJobResponse]
     """Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
@@ -397,6 +401,7 @@ class JobServiceAsyncStub(JobServiceStub):
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_CANCELABLE
+      ABORTED              JOB_CHANGED
     """
     CancelExecution: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelExecutionRequest, _jobs_pb2.CancelExecutionResponse]  # type: ignore[assignment]
     """Cancels one execution that is QUEUED. It becomes REJECTED, with the status_details
@@ -420,6 +425,7 @@ class JobServiceAsyncStub(JobServiceStub):
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_RETRYABLE
+      ABORTED              JOB_CHANGED
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
                            JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay)
     """
@@ -443,6 +449,7 @@ class JobServiceAsyncStub(JobServiceStub):
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_DELETABLE
+      ABORTED              JOB_CHANGED
     """
     PauseJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PauseJobRequest, _jobs_pb2.PauseJobResponse]  # type: ignore[assignment]
     """Pauses a job that is IN_PROGRESS or SCHEDULED: it becomes PAUSED. From then on, no device starts an
@@ -484,6 +491,7 @@ class JobServiceAsyncStub(JobServiceStub):
       NOT_FOUND            JOB_NOT_FOUND
       PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
       FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+      ABORTED              JOB_CHANGED
     """
     UpdateJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.UpdateJobRequest, _jobs_pb2.UpdateJobResponse]  # type: ignore[assignment]
     """Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
@@ -669,6 +677,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_CANCELABLE
+          ABORTED              JOB_CHANGED
         """
 
     @_abc_1.abstractmethod
@@ -704,6 +713,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_RETRYABLE
+          ABORTED              JOB_CHANGED
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
                                JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay)
         """
@@ -745,6 +755,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_DELETABLE
+          ABORTED              JOB_CHANGED
         """
 
     @_abc_1.abstractmethod
@@ -810,6 +821,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            JOB_NOT_FOUND
           PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
           FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+          ABORTED              JOB_CHANGED
         """
 
     @_abc_1.abstractmethod

@@ -4061,7 +4061,9 @@ type CancelJobRequest struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Force the cancel: executions that are IN_PROGRESS become REJECTED. The reports of their
 	// devices return EXECUTION_FINISHED.
-	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	Force bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	// The Job.etag that the job must have. Empty: any.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4115,6 +4117,13 @@ func (x *CancelJobRequest) GetForce() bool {
 		return x.Force
 	}
 	return false
+}
+
+func (x *CancelJobRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 type CancelJobResponse struct {
@@ -4302,7 +4311,9 @@ type RetryExecutionsRequest struct {
 	// No codes: all executions.
 	FailureCodes []string `protobuf:"bytes,5,rep,name=failure_codes,json=failureCodes,proto3" json:"failure_codes,omitempty"`
 	// Only executions of these devices. No IDs: all executions.
-	DeviceIds     []string `protobuf:"bytes,6,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
+	DeviceIds []string `protobuf:"bytes,6,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
+	// The Job.etag that the job must have. Empty: any.
+	Etag          string `protobuf:"bytes,7,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4377,6 +4388,13 @@ func (x *RetryExecutionsRequest) GetDeviceIds() []string {
 		return x.DeviceIds
 	}
 	return nil
+}
+
+func (x *RetryExecutionsRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 type RetryExecutionsResponse struct {
@@ -4997,7 +5015,9 @@ func (x *ListExecutionAttemptsResponse) GetNextPageToken() string {
 type DeleteJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the job.
-	JobId         string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// The Job.etag that the job must have. Empty: any.
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5035,6 +5055,13 @@ func (*DeleteJobRequest) Descriptor() ([]byte, []int) {
 func (x *DeleteJobRequest) GetJobId() string {
 	if x != nil {
 		return x.JobId
+	}
+	return ""
+}
+
+func (x *DeleteJobRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -5398,7 +5425,9 @@ type ApproveStageRequest struct {
 	// The stage to approve. The first is 0. It must be open.
 	Stage int32 `protobuf:"varint,2,opt,name=stage,proto3" json:"stage,omitempty"`
 	// A comment, stored with the approval.
-	Comment       string `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
+	Comment string `protobuf:"bytes,3,opt,name=comment,proto3" json:"comment,omitempty"`
+	// The Job.etag that the job must have, unless the stage is approved already. Empty: any.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5450,6 +5479,13 @@ func (x *ApproveStageRequest) GetStage() int32 {
 func (x *ApproveStageRequest) GetComment() string {
 	if x != nil {
 		return x.Comment
+	}
+	return ""
+}
+
+func (x *ApproveStageRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -6532,12 +6568,14 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"executions\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.JobExecutionR\n" +
 	"executions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x91\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xba\x01\n" +
 	"\x10CancelJobRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12,\n" +
 	"\x06reason\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\a2\n" +
 	"^[^\\x00]*$R\x06reason\x12\x14\n" +
-	"\x05force\x18\x03 \x01(\bR\x05force\"]\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\x12'\n" +
+	"\x04etag\x18\x04 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
+	"^[^\\x00]*$R\x04etag\"]\n" +
 	"\x11CancelJobResponse\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x121\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\"\xdd\x01\n" +
@@ -6548,7 +6586,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"^[^\\x00]*$R\x06reason\x12\x14\n" +
 	"\x05force\x18\x04 \x01(\bR\x05force\"T\n" +
 	"\x17CancelExecutionResponse\x129\n" +
-	"\texecution\x18\x01 \x01(\v2\x1b.fleet.jobs.v1.JobExecutionR\texecution\"\xb9\x03\n" +
+	"\texecution\x18\x01 \x01(\v2\x1b.fleet.jobs.v1.JobExecutionR\texecution\"\xe2\x03\n" +
 	"\x16RetryExecutionsRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12V\n" +
 	"\bstatuses\x18\x02 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\x16\xbaH\x13\xc8\x01\x01\x92\x01\r\x10\x10\"\t\x82\x01\x06\x18\x04\x18\x05\x18\x06R\bstatuses\x129\n" +
@@ -6557,7 +6595,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\rnever_expires\x18\x04 \x01(\bR\fneverExpires\x12J\n" +
 	"\rfailure_codes\x18\x05 \x03(\tB%\xbaH\"\x92\x01\x1f\x10d\"\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\ffailureCodes\x12K\n" +
 	"\n" +
-	"device_ids\x18\x06 \x03(\tB,\xbaH)\x92\x01&\x10\xe8\a\"!r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\tdeviceIdsB\x13\n" +
+	"device_ids\x18\x06 \x03(\tB,\xbaH)\x92\x01&\x10\xe8\a\"!r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\tdeviceIds\x12'\n" +
+	"\x04etag\x18\a \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
+	"^[^\\x00]*$R\x04etagB\x13\n" +
 	"\x11_expires_in_hours\"y\n" +
 	"\x17RetryExecutionsResponse\x12#\n" +
 	"\rretried_count\x18\x01 \x01(\x05R\fretriedCount\x129\n" +
@@ -6621,9 +6661,11 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06_limit\"\x80\x01\n" +
 	"\x1dListExecutionAttemptsResponse\x127\n" +
 	"\battempts\x18\x01 \x03(\v2\x1b.fleet.jobs.v1.JobExecutionR\battempts\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"M\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"v\n" +
 	"\x10DeleteJobRequest\x129\n" +
-	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\"\x13\n" +
+	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12'\n" +
+	"\x04etag\x18\x02 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
+	"^[^\\x00]*$R\x04etag\"\x13\n" +
 	"\x11DeleteJobResponse\"\xa3\x01\n" +
 	"\x0fPauseJobRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12,\n" +
@@ -6646,12 +6688,14 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"^[^\\x00]*$R\x04etagB\b\n" +
 	"\x06_stage\":\n" +
 	"\x12AdvanceJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xa1\x01\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xca\x01\n" +
 	"\x13ApproveStageRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12\x1f\n" +
 	"\x05stage\x18\x02 \x01(\x05B\t\xbaH\x06\x1a\x04\x18c(\x00R\x05stage\x12.\n" +
 	"\acomment\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xc8\x012\n" +
-	"^[^\\x00]*$R\acomment\"<\n" +
+	"^[^\\x00]*$R\acomment\x12'\n" +
+	"\x04etag\x18\x04 \x01(\tB\x13\xbaH\x10r\x0e\x18@2\n" +
+	"^[^\\x00]*$R\x04etag\"<\n" +
 	"\x14ApproveStageResponse\x12$\n" +
 	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xfd\b\n" +
 	"\x10UpdateJobRequest\x129\n" +

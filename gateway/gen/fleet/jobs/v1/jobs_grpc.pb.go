@@ -158,6 +158,7 @@ type JobServiceClient interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_CANCELABLE
+	//	ABORTED              JOB_CHANGED
 	CancelJob(ctx context.Context, in *CancelJobRequest, opts ...grpc.CallOption) (*CancelJobResponse, error)
 	// Cancels one execution that is QUEUED. It becomes REJECTED, with the status_details
 	// {"reason": "…"}. A forced cancel also ends an execution that is IN_PROGRESS. The job
@@ -179,6 +180,7 @@ type JobServiceClient interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE
+	//	ABORTED              JOB_CHANGED
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
 	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay)
 	RetryExecutions(ctx context.Context, in *RetryExecutionsRequest, opts ...grpc.CallOption) (*RetryExecutionsResponse, error)
@@ -199,6 +201,7 @@ type JobServiceClient interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE
+	//	ABORTED              JOB_CHANGED
 	DeleteJob(ctx context.Context, in *DeleteJobRequest, opts ...grpc.CallOption) (*DeleteJobResponse, error)
 	// Pauses a job that is IN_PROGRESS or SCHEDULED: it becomes PAUSED. From then on, no device starts an
 	// execution of the job. StartExecution returns JOB_PAUSED; StartNextExecution and the lists of
@@ -236,6 +239,7 @@ type JobServiceClient interface {
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+	//	ABORTED              JOB_CHANGED
 	ApproveStage(ctx context.Context, in *ApproveStageRequest, opts ...grpc.CallOption) (*ApproveStageResponse, error)
 	// Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
 	// description, the job can have any status. Takes effect at once.
@@ -583,6 +587,7 @@ type JobServiceServer interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_CANCELABLE
+	//	ABORTED              JOB_CHANGED
 	CancelJob(context.Context, *CancelJobRequest) (*CancelJobResponse, error)
 	// Cancels one execution that is QUEUED. It becomes REJECTED, with the status_details
 	// {"reason": "…"}. A forced cancel also ends an execution that is IN_PROGRESS. The job
@@ -604,6 +609,7 @@ type JobServiceServer interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_RETRYABLE
+	//	ABORTED              JOB_CHANGED
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the job is COMPLETED, and the tenant has
 	//	                     JOBS_MAX_ACTIVE_JOBS (default: no limit) active jobs (with a delay)
 	RetryExecutions(context.Context, *RetryExecutionsRequest) (*RetryExecutionsResponse, error)
@@ -624,6 +630,7 @@ type JobServiceServer interface {
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE
+	//	ABORTED              JOB_CHANGED
 	DeleteJob(context.Context, *DeleteJobRequest) (*DeleteJobResponse, error)
 	// Pauses a job that is IN_PROGRESS or SCHEDULED: it becomes PAUSED. From then on, no device starts an
 	// execution of the job. StartExecution returns JOB_PAUSED; StartNextExecution and the lists of
@@ -661,6 +668,7 @@ type JobServiceServer interface {
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	PERMISSION_DENIED    SUBJECT_REQUIRED, SELF_APPROVAL
 	//	FAILED_PRECONDITION  STAGE_NOT_APPROVABLE
+	//	ABORTED              JOB_CHANGED
 	ApproveStage(context.Context, *ApproveStageRequest) (*ApproveStageResponse, error)
 	// Changes the settings of a job that is IN_PROGRESS, PAUSED or SCHEDULED. If the mask has only labels and
 	// description, the job can have any status. Takes effect at once.

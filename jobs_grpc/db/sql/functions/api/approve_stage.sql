@@ -2,10 +2,15 @@
 -- Approves the open stage of a rollout, which opens the next one if the rest of the gate is met, and
 -- returns the job. If the stage is already approved, changes nothing.
 --
--- Raises JOB_NOT_FOUND, STAGE_NOT_APPROVABLE and SELF_APPROVAL (both with the stage).
+-- Raises JOB_NOT_FOUND, JOB_CHANGED, STAGE_NOT_APPROVABLE and SELF_APPROVAL (both with the stage).
 -- STAGE_NOT_APPROVABLE also has the cause, the status and the open stage.
 CREATE OR REPLACE FUNCTION jobs.approve_stage(
-    p_tenant_id text, p_job_id text, p_stage integer, p_approved_by text, p_comment text
+    p_tenant_id text,
+    p_job_id text,
+    p_stage integer,
+    p_approved_by text,
+    p_comment text,
+    p_etag text DEFAULT ''  -- '': any. Not checked if the stage is approved, so that the call is safe to repeat.
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
 -- settings: lookup
@@ -34,6 +39,7 @@ BEGIN
     ELSIF v_stage.is_self_approval THEN
         PERFORM jobs.raise_error('SELF_APPROVAL', p_stage::text);
     ELSIF v_stage.approved_at IS NULL THEN
+        PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
         SELECT j.open_stage INTO v_open_stage
         FROM jobs.jobs j
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;

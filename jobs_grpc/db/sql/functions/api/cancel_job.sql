@@ -1,12 +1,13 @@
 -- Cancels a job that is IN_PROGRESS or paused: see set_canceled.
 --
--- Raises JOB_NOT_FOUND and JOB_NOT_CANCELABLE (with the status).
+-- Raises JOB_NOT_FOUND, JOB_CHANGED, and JOB_NOT_CANCELABLE (with the status).
 CREATE OR REPLACE FUNCTION jobs.cancel_job(
     p_tenant_id text,
     p_job_id text,
     p_reason text,
     p_force boolean DEFAULT false,
-    p_user_id text DEFAULT NULL  -- NULL: unknown
+    p_user_id text DEFAULT NULL,  -- NULL: unknown
+    p_etag text DEFAULT ''        -- '': any
 ) RETURNS void
 LANGUAGE plpgsql
 -- settings: index
@@ -17,6 +18,7 @@ BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
+    PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
     IF v_job.status <> 'IN_PROGRESS' THEN
         PERFORM jobs.raise_error('JOB_NOT_CANCELABLE', v_job.status::text);
     END IF;

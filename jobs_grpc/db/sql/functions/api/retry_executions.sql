@@ -6,7 +6,7 @@
 -- Also retries executions whose next attempt the retry policy has queued after such a failure: it ends their
 -- backoff. For all these executions, the retry policy counts attempts from 1 again.
 --
--- Raises JOB_NOT_FOUND, JOB_NOT_RETRYABLE (with the status) if the job is canceled, or expired and
+-- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_RETRYABLE (with the status) if the job is canceled, or expired and
 -- gets no new expiry, and TOO_MANY_ACTIVE_JOBS if the retry would make the job IN_PROGRESS.
 CREATE OR REPLACE FUNCTION jobs.retry_executions(
     p_tenant_id text,
@@ -17,7 +17,8 @@ CREATE OR REPLACE FUNCTION jobs.retry_executions(
     p_max_active_jobs integer,   -- NULL: no limit
     p_failure_codes text[] DEFAULT NULL,  -- NULL: all; '': failures without a code
     p_device_ids text[] DEFAULT NULL,     -- NULL: all
-    p_user_id text DEFAULT NULL           -- NULL: unknown
+    p_user_id text DEFAULT NULL,          -- NULL: unknown
+    p_etag text DEFAULT ''                -- '': any
 ) RETURNS TABLE (
     retried_count integer,
     expires_at timestamptz,
@@ -55,6 +56,7 @@ BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
+    PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
     v_now := v_job.locked_at;
     v_expired := jobs.is_expired_at(v_job.expires_at, v_now);
     v_new_expires_at := CASE
