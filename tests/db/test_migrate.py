@@ -580,6 +580,11 @@ async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDa
             for table in ("device_group_members", "device_state", "jobs.devices")
             for privilege in ("DELETE", "INSERT", "UPDATE")
         ),
+        ("jobs.event_heads", "INSERT"),
+        ("jobs.event_heads", "UPDATE"),
+        ("jobs.event_queue", "DELETE"),
+        ("jobs.event_queue", "INSERT"),
+        ("jobs.events", "INSERT"),
         ("jobs.execution_attempts", "INSERT"),
         *(
             (table, privilege)
@@ -588,6 +593,7 @@ async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDa
             if privilege != "DELETE" or table in replaced
             if privilege != "UPDATE" or table != "jobs.job_labels"
         ),
+        *(("jobs.webhooks", privilege) for privilege in ("DELETE", "INSERT", "UPDATE")),
     ]
     creates = "SELECT has_schema_privilege($1, 'jobs', 'CREATE')"
     assert not await empty.owner.fetchval(creates, empty.role.name)

@@ -143,6 +143,7 @@ async def test_get_returns_the_job_with_its_executions(
         "retrying_count": 0,
         "is_retry_budget_exhausted": False,
         "priority": "NORMAL",
+        "execution_events": False,
     }  # fmt: skip
     assert isinstance(job["document_params"]["retries"], int)
     succeeded, queued = job["executions"]

@@ -130,10 +130,11 @@ async def test_sequenced_events_wake_idle_webhooks(
 ) -> None:
     await database.owner.execute(
         "INSERT INTO jobs.webhooks"
-        " (tenant_id, webhook_id, url, created_at, position, key_id, enabled, due_at)"
-        " VALUES ($1, 'idle', '', now(), 0, 'k', true, NULL),"
-        " ($1, 'disabled', '', now(), 0, 'k', false, NULL),"
-        " ($1, 'retries', '', now(), 0, 'k', true, now() + interval '1 hour')",
+        " (tenant_id, webhook_id, url, created_at, position, previous_position, key_id, enabled,"
+        "  due_at)"
+        " VALUES ($1, 'idle', '', now(), 0, 0, 'k', true, NULL),"
+        " ($1, 'disabled', '', now(), 0, 0, 'k', false, NULL),"
+        " ($1, 'retries', '', now(), 0, 0, 'k', true, now() + interval '1 hour')",
         tenant,
     )
     await queue_event(database.owner, tenant, "j")

@@ -212,7 +212,9 @@ async def test_health_list_returns_the_server_and_the_services(server: Server) -
     messages: Any = health_pb2
     response = await stub.List(messages.HealthListRequest())
 
-    services = {f"fleet.jobs.v1.{name}" for name in ("FleetService", "DeviceJobService")}
+    services = {
+        f"fleet.jobs.v1.{name}" for name in ("FleetService", "EventService", "DeviceJobService")
+    }
     assert set(response.statuses) == {"", SERVICE, *services}
     serving = health_pb2.HealthCheckResponse.SERVING
     assert {entry.status for entry in response.statuses.values()} == {serving}

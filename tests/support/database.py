@@ -272,7 +272,8 @@ def cancel_job_runs(database: Database, statement: str) -> AbstractAsyncContextM
         database,
         "jobs.cancel_job",
         "CREATE OR REPLACE FUNCTION jobs.cancel_job(p_tenant_id text, p_job_id text,"
-        " p_reason text, p_force boolean DEFAULT false) RETURNS void LANGUAGE plpgsql"
+        " p_reason text, p_force boolean DEFAULT false, p_user_id text DEFAULT NULL,"
+        " p_etag text DEFAULT '') RETURNS void LANGUAGE plpgsql"
         f" AS $$ BEGIN {statement}; END $$",
     )
 
