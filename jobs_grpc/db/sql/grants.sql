@@ -12,7 +12,7 @@ GRANT DELETE ON jobs.job_failure_criteria, jobs.job_criterion_counts TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON jobs.devices TO {role};
 GRANT SELECT, INSERT ON jobs.execution_attempts TO {role};
 GRANT SELECT, INSERT, DELETE ON jobs.job_labels TO {role};
--- Readers of events sequence the queue.
+-- Calls that read events also sequence queued events.
 GRANT SELECT, INSERT, DELETE ON jobs.event_queue TO {role};
 GRANT SELECT, INSERT ON jobs.events TO {role};
 GRANT SELECT, INSERT, UPDATE ON jobs.event_heads TO {role};

@@ -1,5 +1,5 @@
--- Returns whether a tenant has events after the given position: the last position, or -1 if events are queued
--- that list_events will sequence. A given NULL differs from any position.
+-- Returns the p_positions that differ from the tenant's last position, with that position as `head`. While events
+-- are queued, which list_events will sequence, `head` is -1, and all differ. NULL differs from any position.
 --
 -- The server calls it only on Citus; otherwise it calls changed_event_heads_of_tenants.
 CREATE OR REPLACE FUNCTION jobs.changed_event_heads(

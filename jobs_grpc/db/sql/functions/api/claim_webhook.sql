@@ -1,9 +1,9 @@
 -- Claims a webhook that is due, for 30 seconds, and returns its next events, in order: at most 100, with about 256 KiB
--- of details. Returns no row if there is nothing to send: then the webhook is idle until sequence_events finds an
--- event, is claimed, disabled or deleted, or stays due because many events of other types came first.
+-- of details. Returns no row if the webhook is not due, or if there is nothing to send. In the latter case, the webhook
+-- becomes idle until sequence_events adds an event; it stays due if all 5,000 examined events are of other types.
 --
--- The lock of the head keeps events from being added and purged meanwhile: none is missed when the webhook becomes
--- idle, and none is purged between the check of the cursor and the read.
+-- While the head is locked, no event is added or purged. So no event is missed when the webhook becomes idle, and none
+-- is purged between the check of the cursor and the read.
 CREATE OR REPLACE FUNCTION jobs.claim_webhook(
     p_tenant_id text, p_webhook_id text, p_claim_id uuid
 ) RETURNS TABLE (
@@ -12,7 +12,7 @@ CREATE OR REPLACE FUNCTION jobs.claim_webhook(
     key_id text,              -- of the secret
     previous_key_id text,     -- of the secret before it; NULL: no longer in use
     failure_count integer,
-    previous_position bigint, -- of the event before: what the delivery names as previousPosition
+    previous_position bigint, -- of the event before: previous_position of the delivery
     "position" bigint,        -- of the event, like the rest
     job_id text,
     type text,

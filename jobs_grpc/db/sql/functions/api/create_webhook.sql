@@ -1,4 +1,4 @@
--- Creates a webhook, which receives the events that have no position yet, and returns it.
+-- Creates a webhook for the events that are committed from now on, and returns it.
 --
 -- Raises TOO_MANY_WEBHOOKS if the tenant has 16.
 CREATE OR REPLACE FUNCTION jobs.create_webhook(
@@ -18,9 +18,9 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    -- Events that are committed before the call do not count as new ones.
+    -- So the webhook does not get events that were committed before the call.
     PERFORM jobs.sequence_events(p_tenant_id);
-    -- The lock makes the limit hold for concurrent calls, too.
+    -- The lock also enforces the limit for concurrent calls.
     v_position := jobs.lock_event_head(p_tenant_id);
     IF (SELECT count(*) FROM jobs.webhooks w WHERE w.tenant_id = p_tenant_id) >= 16 THEN
         PERFORM jobs.raise_error('TOO_MANY_WEBHOOKS');

@@ -2,9 +2,9 @@
 -- Returns a page of the events of a tenant, oldest first: those after p_after_position, or from
 -- p_from_position. Examines at most 5,000 events.
 --
--- The last row has no job_id. Its position is the one up to which the page is complete, unless the page has
--- p_limit events or some of them have no status: there was no room for these, and for those after them.
--- has_more tells whether more events follow this position.
+-- Events without a status did not fit in the page, which has at most 8 MiB of details. The last row has no job_id:
+-- its position is the one up to which the page is complete, unless the page has p_limit events or some did not
+-- fit; has_more tells whether more events follow this position.
 --
 -- Raises EVENTS_PURGED and POSITION_UNKNOWN.
 CREATE OR REPLACE FUNCTION jobs.list_events(
@@ -76,7 +76,7 @@ BEGIN
 
     GET DIAGNOSTICS v_count = ROW_COUNT;
     IF p_types IS NOT NULL AND v_count < p_limit THEN
-        -- Where the page stopped to examine events.
+        -- The position of the last examined event.
         IF p_job_id IS NULL THEN
             SELECT e.position INTO v_until
             FROM jobs.events e
@@ -94,7 +94,7 @@ BEGIN
         v_until := coalesce(v_until, v_head);
     END IF;
 
-    -- After the events: a purge that removed some of them has also moved this position.
+    -- Read after the events: a purge that removed some of them has also moved this position.
     SELECT h.purged_position INTO v_purged FROM jobs.event_heads h WHERE h.tenant_id = p_tenant_id;
     IF v_purged > v_after THEN
         PERFORM jobs.raise_error(

@@ -1,12 +1,11 @@
 -- depends on: event_page, sequence_events
--- Returns a page of the events of a job in the order of their positions, or the newest first: those after
--- p_last_position in this order. They begin at the creation of the job: an earlier job may have had the same
--- job_id.
+-- Returns a page of the events of a job, oldest or newest first: those after p_last_position in this order. The
+-- history begins with the creation of the job, because an earlier job may have had the same job_id.
 --
--- The last row has no job_id; its position is where the history begins. Events without a status have no room
--- in the page.
+-- Events without a status did not fit in the page, which has at most 8 MiB of details. The last row has no job_id:
+-- its position is where the history begins.
 --
--- Raises JOB_NOT_FOUND if the job does not exist and no event of it is left.
+-- Raises JOB_NOT_FOUND if the job does not exist and none of its events is left.
 CREATE OR REPLACE FUNCTION jobs.list_job_events(
     p_tenant_id text,
     p_job_id text,

@@ -1,9 +1,9 @@
--- Removes up to p_limit events of a tenant: the oldest ones beyond p_max_events, or those that are older than
--- p_days. Of the latter, the history of jobs that still exist stays: purge_job removes it. Returns whether
--- more can be removed.
+-- Removes up to p_limit events of a tenant: the oldest ones beyond p_max_events, or else those older than p_days.
+-- Of the latter, it keeps the histories of jobs that still exist: purge_job removes them. Returns whether more can
+-- be removed.
 --
--- purged_position moves to the last event that is no longer part of the stream. It is not the time limit, so
--- that a reader who has read the last event can continue after any time.
+-- Moves purged_position to the last event that is no longer part of the stream, not to the time limit: so a
+-- reader that has read all events can continue at any later time.
 CREATE OR REPLACE FUNCTION jobs.purge_events(
     p_tenant_id text, p_days integer, p_max_events bigint, p_limit integer
 ) RETURNS boolean
@@ -22,7 +22,7 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    -- If another session sequences events or purges, the next run goes on.
+    -- If another session sequences or purges, the next run tries again.
     SELECT h.purged_position, h.event_count - p_max_events INTO v_purged, v_excess
     FROM jobs.event_heads h
     WHERE h.tenant_id = p_tenant_id
@@ -59,7 +59,7 @@ BEGIN
         RETURN false;
     END IF;
 
-    -- The positions at which the histories of the jobs begin, larger than any if a job is gone.
+    -- The positions at which the histories of the jobs begin; for a job that does not exist, larger than any.
     SELECT array_agg(d.job_id),
            array_agg(CASE WHEN j.job_id IS NULL THEN 9007199254740992
                           ELSE coalesce(c.position, 0) END)

@@ -1,5 +1,5 @@
--- Ends the claim p_claim_id of a webhook without a result; the webhook is due after p_delay_seconds. Returns whether the
--- claim had not ended.
+-- Ends the claim p_claim_id of a webhook without a result; the webhook is due after p_delay_seconds. Returns false if
+-- the claim has already ended.
 CREATE OR REPLACE FUNCTION jobs.release_webhook(
     p_tenant_id text, p_webhook_id text, p_claim_id uuid, p_delay_seconds double precision
 ) RETURNS boolean

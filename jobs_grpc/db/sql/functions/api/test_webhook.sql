@@ -1,6 +1,6 @@
--- Stores that a webhook is tested now, and returns what the test needs.
+-- Stores the time of a test delivery, and returns the URL and the keys for it.
 --
--- Raises WEBHOOK_NOT_FOUND and, within 10 seconds of the last test, WEBHOOK_TEST_TOO_SOON.
+-- Raises WEBHOOK_NOT_FOUND and, less than 10 seconds after the last test, WEBHOOK_TEST_TOO_SOON.
 CREATE OR REPLACE FUNCTION jobs.test_webhook(
     p_tenant_id text,
     p_webhook_id text,

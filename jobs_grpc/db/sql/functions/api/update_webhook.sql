@@ -1,7 +1,7 @@
--- Changes the fields of a webhook that p_fields names, and returns it. Other parameters may have any value.
+-- Changes the fields of a webhook that p_fields names, and returns it. Ignores the other parameters.
 --
--- A change of the URL, the types or the position, and enabling it, makes the webhook due and ends the claim of a
--- dispatcher, so that what it is sending changes nothing any more.
+-- A change of the URL, the types or the position, enabling and disabling end the claim of a dispatcher: the result of
+-- a delivery in progress is ignored. If the webhook is enabled, it is then due.
 --
 -- Raises WEBHOOK_NOT_FOUND and, for the new position, EVENTS_PURGED and POSITION_UNKNOWN.
 CREATE OR REPLACE FUNCTION jobs.update_webhook(
@@ -33,7 +33,7 @@ BEGIN
         v_restarts := true;
     END IF;
     IF 'url' = ANY (p_fields) AND v_webhook.url <> p_url THEN
-        -- What is known about deliveries is about the old URL.
+        -- The results of deliveries belong to the old URL.
         v_webhook.url := p_url;
         v_webhook.last_attempt_at := NULL;
         v_webhook.last_success_at := NULL;
@@ -56,7 +56,7 @@ BEGIN
                 jsonb_build_object('oldest_position', v_head.purged_position)
             );
         END IF;
-        -- If events are purged before the next delivery, claim_webhook finds out.
+        -- If events are purged before the next claim, claim_webhook detects it.
         v_webhook.position := greatest(p_position, v_head.purged_position);
         v_webhook.previous_position := v_webhook.position;
         v_restarts := true;

@@ -1,9 +1,9 @@
 -- depends on: is_expired_at
 -- Adds job.expired if the job has expired at p_now before it ended, and job.completed if no execution was
--- IN_PROGRESS then. Does nothing if they exist. The caller holds the job lock, has set the tenant, and has not
--- changed the job yet: so the events precede those of its change, and have the counts before it.
+-- IN_PROGRESS then. Does nothing if the events exist. The caller holds the job lock, has set the tenant, and has
+-- not changed the job yet: so these events precede those of its change, and have the counts before it.
 --
--- Time alone adds no events, so the first transaction after the expiry that may change the job calls this.
+-- The first transaction after the expiry that may change the job calls this function.
 CREATE OR REPLACE FUNCTION jobs.add_expiry_events(
     p_tenant_id text, p_job_id text, p_now timestamptz
 ) RETURNS void

@@ -14,7 +14,7 @@ LANGUAGE plpgsql
 -- settings: page
 AS $$
 BEGIN
-    -- A statement for each, because each reads another index, or in another direction.
+    -- Separate statements, because each reads a different index, or the same in another direction.
     IF p_job_id IS NULL THEN
         RETURN QUERY
         SELECT e.*

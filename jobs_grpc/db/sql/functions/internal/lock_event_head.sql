@@ -1,6 +1,6 @@
 -- depends on: event_position
--- Locks the head of a tenant's events, and returns its position. Adds the head if it is missing. The caller
--- takes no job lock afterwards.
+-- Locks the head of a tenant's events, and returns its position. Inserts the head if it is missing. The caller
+-- must not take a job lock afterwards.
 CREATE OR REPLACE FUNCTION jobs.lock_event_head(
     p_tenant_id text,
     p_skip_locked boolean DEFAULT false  -- return NULL if another session holds the lock

@@ -1,6 +1,6 @@
 -- Locks a webhook and returns it. Raises WEBHOOK_NOT_FOUND.
 --
--- No transaction locks the head of the events after a webhook.
+-- To prevent deadlocks, no transaction locks the head of the events after a webhook.
 CREATE OR REPLACE FUNCTION jobs.lock_webhook(p_tenant_id text, p_webhook_id text)
 RETURNS jobs.webhooks
 LANGUAGE plpgsql

@@ -1,4 +1,5 @@
--- Returns the id of the master key of a webhook's previous secret, if deliveries are still signed with it: for a day.
+-- Returns the id of the master key of a webhook's previous secret, or NULL a day after the rotation, when deliveries
+-- are no longer signed with it.
 CREATE OR REPLACE FUNCTION jobs.previous_key_id(p_webhook jobs.webhooks, p_now timestamptz)
 RETURNS text
 LANGUAGE plpgsql

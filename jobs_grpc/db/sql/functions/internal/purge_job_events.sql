@@ -1,6 +1,6 @@
 -- depends on: lock_event_head, sequence_events
--- Removes up to p_limit events of a job that are no longer part of the stream, and returns whether none is
--- left. The later ones stay until purge_events removes them. The caller purges the job, and holds its lock.
+-- Removes up to p_limit events of a job that are no longer part of the stream, and returns whether none of them
+-- is left. purge_events removes the later ones. The caller purges the job, and holds its lock.
 CREATE OR REPLACE FUNCTION jobs.purge_job_events(
     p_tenant_id text, p_job_id text, p_limit integer
 ) RETURNS boolean
@@ -11,7 +11,7 @@ DECLARE
     v_purged bigint;
     v_positions bigint[];
 BEGIN
-    -- Another job with this job_id starts again at number 1.
+    -- The queue must have no events of this job, because a later job with its job_id starts at number 1 again.
     LOOP
         PERFORM FROM jobs.event_queue q
         WHERE q.tenant_id = p_tenant_id AND q.job_id = p_job_id

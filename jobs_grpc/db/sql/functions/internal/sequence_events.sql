@@ -1,13 +1,13 @@
 -- depends on: event_position, lock_event_head
--- Gives the queued events of a tenant their positions, and returns the last position of the tenant. The
--- caller has set the tenant, and takes no job lock afterwards.
+-- Assigns positions to the queued events of a tenant, and returns the last position of the tenant. The caller
+-- has set the tenant, and must not take a job lock afterwards.
 --
 -- Events get positions in the order in which they were committed: those of a job by number, others by time.
 -- Readers see an event only after its position is assigned, under the lock of the tenant's head. So an event
 -- that becomes visible later has a larger position.
 --
 -- A position is the time in microseconds, or the next number if the clock is not ahead of the last one. So
--- positions grow also after the database is restored or the tenant is moved.
+-- positions also grow after the database is restored or the tenant is moved.
 CREATE OR REPLACE FUNCTION jobs.sequence_events(
     p_tenant_id text,
     -- Return NULL if another session holds the lock of the head. It may be sequencing these events.
@@ -26,8 +26,8 @@ DECLARE
     v_row_ids tid[];
     v_count integer;
 BEGIN
-    -- If nothing is queued, nothing is locked. A head that is missing is added, because position 0 would not
-    -- tell a reader later whether events were purged.
+    -- If nothing is queued, nothing is locked. A missing head is inserted: with position 0, a reader could not
+    -- detect later that events were purged.
     PERFORM FROM jobs.event_queue q WHERE q.tenant_id = p_tenant_id LIMIT 1;
     IF NOT FOUND THEN
         SELECT h.position INTO v_head FROM jobs.event_heads h WHERE h.tenant_id = p_tenant_id;
@@ -42,7 +42,7 @@ BEGIN
     END IF;
 
     FOR i IN 1..v_max_batches LOOP
-        -- In the order of the key, so that a batch has no event of a job without the earlier ones.
+        -- Selected in the order of the key, so that a batch has no event of a job without the earlier ones.
         -- last_time is not earlier than that of an earlier event of the job: the clock can go back, and
         -- job.expired has the time of the expiry.
         SELECT array_agg(q.row_id ORDER BY q.last_time, q.job_id, q.number), max(q.job_id)
@@ -85,7 +85,7 @@ BEGIN
         SET position = v_head, event_count = h.event_count + v_count
         WHERE h.tenant_id = p_tenant_id;
         EXIT WHEN v_count < v_max_events;
-        -- Without the rows that this transaction has deleted, which a scan would examine again.
+        -- Skips the rows that this transaction has deleted, which a scan would examine again.
         v_first_job_id := v_last_job_id;
     END LOOP;
 

@@ -1,4 +1,4 @@
--- Counts the webhooks by state: at most p_limit in all. The caller must see the rows of all tenants.
+-- Counts up to p_limit webhooks by state. The caller must see the rows of all tenants.
 CREATE OR REPLACE FUNCTION jobs.count_webhooks(
     p_limit integer,
     OUT working bigint,   -- enabled; the last delivery succeeded

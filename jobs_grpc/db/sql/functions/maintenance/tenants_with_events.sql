@@ -1,5 +1,5 @@
--- Returns the tenants with events, in the order of their tenant_id after p_after_tenant_id: at most p_limit.
--- is_due tells whether purge_events may find something.
+-- Returns up to p_limit tenants with events, in the order of tenant_id, after p_after_tenant_id. is_due tells
+-- whether purge_events may find something to remove.
 CREATE OR REPLACE FUNCTION jobs.tenants_with_events(
     p_limit integer, p_after_tenant_id text, p_days integer, p_max_events bigint
 ) RETURNS TABLE (tenant_id text, is_due boolean)

@@ -1,5 +1,5 @@
--- Finds tenants with queued events, in the order of their tenant_id after p_after_tenant_id: at most p_limit.
--- due_at is the time of one of the events.
+-- Returns up to p_limit tenants with queued events, in the order of tenant_id, after p_after_tenant_id. due_at is
+-- the time of one of these events.
 CREATE OR REPLACE FUNCTION jobs.tenants_with_queued_events(
     p_limit integer, p_after_tenant_id text
 ) RETURNS TABLE (tenant_id text, due_at timestamptz)

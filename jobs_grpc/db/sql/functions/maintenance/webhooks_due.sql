@@ -1,5 +1,5 @@
--- Finds webhooks whose due_at has passed, the oldest first: at most p_limit. p_failing: those whose last delivery failed
--- or that never had one; otherwise the others. Excludes the tenants in p_skip_tenant_ids.
+-- Returns up to p_limit webhooks whose due_at has passed, oldest first: with p_failing, those whose last delivery
+-- failed or that never had one, otherwise the others. Skips the tenants in p_skip_tenant_ids.
 CREATE OR REPLACE FUNCTION jobs.webhooks_due(
     p_failing boolean, p_limit integer, p_skip_tenant_ids text[]
 ) RETURNS TABLE (tenant_id text, webhook_id text, due_at timestamptz)
