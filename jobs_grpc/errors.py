@@ -567,7 +567,7 @@ class DevicesReadOnly(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="
 
 
 class WebhooksUnavailable(JobsError, code=StatusCode.FAILED_PRECONDITION):
-    """The server has no keys from which the secrets of webhooks are derived."""
+    """The server has no key for the secret of the webhook."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -71,7 +71,7 @@ def add_command(commands: Subparsers) -> None:
     parser.add_argument(
         "--execution-events",
         action="store_true",
-        help="add events of the executions that finish, not only of the job (see `events`)",
+        help="also add events of attempts that end, not only of the job (see `events`)",
     )
     parser.add_argument(
         "--validate-only",

@@ -12,7 +12,7 @@ from jobs_grpc.client import execution_status_name, job_status_name
 if TYPE_CHECKING:
     import argparse
 
-# How many of the executions that finished together are named.
+# Executions of an event that are listed one by one. More are counted by status.
 _MAX_NAMED = 3
 
 _CAUSES = {
@@ -24,7 +24,7 @@ _CAUSES = {
 
 
 def event_name(event: pb.Event) -> str:
-    """Return the type without the object that most events are about, such as "paused"."""
+    """Return the type without the prefix "job.", such as "paused"."""
     return event.type.removeprefix("job.")
 
 
@@ -34,7 +34,7 @@ def event_by(event: pb.Event) -> str | None:
 
 
 def event_detail(event: pb.Event) -> str:
-    """Describe what the type of the event does not say."""
+    """Describe the details of the event, without its type."""
     if describe := _DETAILS.get(event.type):
         return describe(event)
     # A type that is newer than this version.

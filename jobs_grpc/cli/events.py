@@ -25,8 +25,8 @@ _PAGE_SIZE = rules_of(pb.ListEventsRequest, "limit").int32.lte
 def add_command(commands: Subparsers) -> None:
     parser = add_server_command(commands, "events", _events, formats=("text", "jsonl"))
     parser.epilog = (
-        "A position identifies an event and grows with time; the server keeps events for some days."
-        " To process each event once, store the position after each event, and continue with"
+        "A position identifies an event; later events have larger positions. The server keeps"
+        " events for some days. To process each event once, store its position, and continue with"
         " --after."
     )
     start = parser.add_mutually_exclusive_group()

@@ -29,8 +29,8 @@ def add_command(commands: Subparsers) -> None:
         commands, "history JOB", _history, client=EventsClient, formats=FORMATS
     )
     parser.epilog = (
-        "The newest events come last. The history begins when the job was created; very old events "
-        "can be gone if the tenant has many."
+        "The newest events come last. The history begins with the creation of the job; if the "
+        "tenant has very many events, the oldest are purged."
     )
     arguments.add_job(parser)
     add_listing_options(parser, _COLUMNS, limit=50, noun="events")

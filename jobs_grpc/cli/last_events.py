@@ -13,7 +13,7 @@ from jobs_grpc.client import EventsClient, JobsError, RetryPolicy
 
 _COUNT = 3
 
-# Seconds. A job can change more often.
+# Minimum seconds between two reads. A job can change more often.
 _INTERVAL = 1.0
 
 # Seconds that the last read may take, when the job is finished.
@@ -24,7 +24,7 @@ _LAST_READ = 2.0
 async def last_events(
     args: argparse.Namespace, show: Callable[[list[pb.Event]], None]
 ) -> AsyncIterator[Callable[[], None]]:
-    """Yield a function that lets `show` get the last events of the job soon, oldest first.
+    """Yield a function that requests a read: `show` soon gets the last events, oldest first.
 
     Errors are ignored, because the watch of the job reports them.
     """

@@ -25,7 +25,7 @@ _STORE_NOTE = (
 _ERRORS = {
     pb.Webhook.REDIRECT: "the endpoint answered with a redirect, which is not followed",
     pb.Webhook.TIMEOUT: "no response within 15 seconds",
-    pb.Webhook.HOST_NOT_FOUND: "the name of the host has no address",
+    pb.Webhook.HOST_NOT_FOUND: "the host name could not be resolved",
     pb.Webhook.ADDRESS_NOT_ALLOWED: "the server may not send to this address or port",
     pb.Webhook.CONNECTION_FAILED: "the connection was refused or lost",
     pb.Webhook.TLS_FAILED: "the certificate is not valid for the host, or TLS failed",
@@ -148,8 +148,8 @@ def _error(error: pb.Webhook.DeliveryError.ValueType, status: int) -> str:
 def _add_create(commands: Subparsers) -> None:
     parser = add_client_command(commands, "create URL", _create, client=EventsClient)
     parser.epilog = (
-        "It receives the events from now on. The secret is printed once; `webhooks rotate-secret` "
-        "creates another one."
+        "The server sends each later event to the URL. The secret is printed once; "
+        "`webhooks rotate-secret` creates another one."
     )
     parser.add_argument("url", type=arguments.text, metavar="URL", help="endpoint, https://…")
     add_types(parser, "send events of these types only")
@@ -172,10 +172,12 @@ async def _create(args: argparse.Namespace, events: EventsClient) -> None:
 
 def _add_update(commands: Subparsers) -> None:
     parser = add_client_command(commands, "update WEBHOOK", _update, client=EventsClient)
-    parser.epilog = "A webhook that is enabled again continues at its position."
+    parser.epilog = "A webhook that is enabled again continues after its position."
     _add_webhook(parser)
     parser.add_argument("--url", type=arguments.text, metavar="URL", help="endpoint, https://…")
-    parser.add_argument("--description", type=arguments.text, metavar="TEXT", help="text")
+    parser.add_argument(
+        "--description", type=arguments.text, metavar="TEXT", help="a text for people"
+    )
     types = parser.add_mutually_exclusive_group()
     add_types(types, "send events of these types only")
     types.add_argument(
@@ -196,13 +198,13 @@ def _add_update(commands: Subparsers) -> None:
         "--position",
         type=arguments.position,
         metavar="POSITION",
-        help="send the events after this position: an earlier one sends events again, a later one "
-        "skips events",
+        help="send the events after this position: an earlier position sends events again, a "
+        "later one skips events",
     )
 
 
 async def _update(args: argparse.Namespace, events: EventsClient) -> None:
-    """Change a webhook, enable it again, or let it send events again.
+    """Change a webhook, enable it again, or send events again.
 
     jobs-grpc webhooks update wh_4f1c9a --enable --position 1795964737123456
     jobs-grpc webhooks update wh_4f1c9a --url https://hooks.example.com/v2
@@ -264,7 +266,7 @@ def _add_test(commands: Subparsers) -> None:
 
 
 async def _test(args: argparse.Namespace, events: EventsClient) -> None:
-    """Send a test event to a webhook, also if it is disabled.
+    """Send a test event to a webhook, even if it is disabled.
 
     jobs-grpc webhooks test wh_4f1c9a
     jobs-grpc webhooks test wh_4f1c9a --json

@@ -20,7 +20,7 @@ from jobs_grpc.client.times import timestamp
 
 
 class EventReader:
-    """Iterates over events with `async for`, and knows up to where it has read."""
+    """Iterates over events with `async for`, and keeps the position up to which it has read."""
 
     def __init__(self, batches: AsyncGenerator[Any, None], position: int | None) -> None:
         """Read responses that have `events` and a `position`."""
@@ -44,7 +44,7 @@ class EventReader:
                 self.position = batch.position
 
     async def aclose(self) -> None:
-        """End the stream now, if the loop over its events ended early."""
+        """End the stream. Needed only if the loop over its events ended early."""
         await self._events.aclose()
 
 
@@ -142,9 +142,9 @@ class EventsClient:
         types: Iterable[str] = (),
         job_id: str = "",
     ) -> EventReader:
-        """Follow the events after a position or from a time, or those from now on, without an end.
+        """Follow the events after a position or from a time, or those from now on. Never ends.
 
-        Reconnects when the stream breaks, after a random time, and continues after the last
+        When the stream breaks, reconnects after a random time and continues after the last
         position: no event is missing and none repeats. Raises EventsPurged or PositionUnknown if
         events after the position are lost: read the jobs again, then continue after the
         `oldestPosition` or `lastPosition` in the metadata of the error.
@@ -170,13 +170,13 @@ class EventsClient:
     ) -> pb.CreateWebhookResponse:
         """Create a webhook. The response has its secret, which no later call returns.
 
-        Not repeated, because each call creates a webhook.
+        The client does not retry the call, because each call creates a webhook.
         """
         request = pb.CreateWebhookRequest(url=url, description=description, types=types)
         return await self._calls.unary("CreateWebhook", request, pb.CreateWebhookResponse)
 
     async def list_webhooks(self) -> list[pb.Webhook]:
-        """List the webhooks, the oldest first."""
+        """List the webhooks, oldest first."""
         request = pb.ListWebhooksRequest()
         response = await self._calls.unary("ListWebhooks", request, pb.ListWebhooksResponse)
         return [*response.webhooks]
@@ -198,7 +198,8 @@ class EventsClient:
     ) -> pb.Webhook:
         """Change the fields of a webhook that are not None. Safe to repeat.
 
-        A `position` sends the events after it again, or skips those before it.
+        With a `position`, the server sends the events after it: an earlier position sends events
+        again, a later one skips events.
         """
         fields: dict[str, Any] = {
             "url": url,
@@ -216,12 +217,12 @@ class EventsClient:
         return (await self._calls.unary("UpdateWebhook", request, pb.UpdateWebhookResponse)).webhook
 
     async def delete_webhook(self, webhook_id: str) -> None:
-        """Delete a webhook. Not repeated by the client."""
+        """Delete a webhook. The client does not retry the call."""
         request = pb.DeleteWebhookRequest(webhook_id=webhook_id)
         await self._calls.unary("DeleteWebhook", request, pb.DeleteWebhookResponse)
 
     async def rotate_webhook_secret(self, webhook_id: str) -> pb.RotateWebhookSecretResponse:
-        """Give a webhook a new secret, which the response has. Not repeated.
+        """Give a webhook a new secret, and return it. The client does not retry the call.
 
         For a day, deliveries are signed with the old secret as well.
         """

@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 
 def timestamp(time: datetime | None) -> Timestamp | None:
-    """Convert a time, which needs a time zone; None stays None, which leaves a field unset."""
+    """Convert a time, which must have a time zone. Returns None, an unset field, for None."""
     if time is None:
         return None
     if time.tzinfo is None:

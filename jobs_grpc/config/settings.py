@@ -491,30 +491,32 @@ class EventsConfig:
     event_retention_days: int = setting(
         "JOBS_EVENT_RETENTION_DAYS",
         integer(1, 3650),
-        "Days after which events are removed from the stream. A stream or a webhook that falls"
-        " behind further misses events. The history of a job stays until the job is purged.",
+        "Days after which events are removed from the stream. A reader or a webhook that falls"
+        " behind by more than this misses events. The history of a job stays until the job is"
+        " purged.",
         default=7,
     )
     max_tenant_events: int = setting(
         "JOBS_MAX_TENANT_EVENTS",
         integer(1000, 1_000_000_000),
-        "Events of a tenant that are stored. The oldest ones beyond that are removed, also from the"
-        " histories of jobs. A million events take about 300 MB.",
+        "Maximum number of stored events of a tenant. Beyond it, the oldest are removed, also from"
+        " the histories of jobs. A million events take about 300 MB.",
         default=1_000_000,
     )
     webhook_keys_file: str | None = setting(
         "JOBS_WEBHOOK_KEYS_FILE",
         path,
-        "File with the master keys from which the secrets of webhooks are derived: a line with an"
-        " id, a space and 32 or more random bytes in base64 for each. The first one is used for"
-        " new secrets. Read again when it changes. Needs the extra `webhooks`. Unset: no webhooks.",
+        "File with the master keys from which the secrets of webhooks are derived. Each line has an"
+        " id, a space, and 32 or more random bytes in base64. New secrets use the first key. Read"
+        " again when it changes. Needs the extra `webhooks`. A server with JOBS_OWNER_DATABASE_URL"
+        " also delivers. Unset: this server creates and sends no webhooks.",
         default=None,
     )
     webhook_allowed_networks: tuple[Network, ...] = setting(
         "JOBS_WEBHOOK_ALLOWED_NETWORKS",
         networks,
-        "Networks that are not public, to which webhooks may be sent as well. Any tenant can then"
-        " reach the allowed ports of their hosts.",
+        "Private networks to which webhooks may be sent, in addition to public addresses. Any"
+        " tenant can then reach the allowed ports of their hosts.",
         default=(),
     )
     webhook_allowed_ports: tuple[int, ...] = setting(

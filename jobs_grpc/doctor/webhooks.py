@@ -36,11 +36,11 @@ async def check_webhooks(config: Config) -> list[Finding]:
             keys = load_master_keys(Path(path))
         except (OSError, MalformedKeys) as e:
             detail = f"JOBS_WEBHOOK_KEYS_FILE is not usable: {e}"
-            return [Finding(_CHECK, Status.ERROR, detail, "correct the file, or its permissions")]
+            return [Finding(_CHECK, Status.ERROR, detail, "correct the file or its permissions")]
     owner_url = config.maintenance.owner_database_url
     if owner_url is None:
         if keys is None:
-            return [Finding(_CHECK, Status.OK, "this server sends none")]
+            return [Finding(_CHECK, Status.OK, "this server sends no webhooks")]
         return [
             Finding(
                 _CHECK,
@@ -79,8 +79,8 @@ def _check_state(row: asyncpg.Record, *, has_keys: bool) -> list[Finding]:
                 _CHECK,
                 Status.ERROR,
                 f"JOBS_WEBHOOK_KEYS_FILE lacks the master key of {row['without_key']} webhooks",
-                "add the key to the file again; to replace a key, rotate the secrets of all"
-                " webhooks first",
+                "add the key to the file again; before you remove a key, rotate the secrets of all"
+                " webhooks",
             )
         ]
     detail = f"enabled: {enabled}, of which failing: {row['failing']}"

@@ -1,7 +1,7 @@
-"""Maintenance of events: sequences those that are queued, and purges those of each tenant.
+"""Maintenance of events: sequences queued events, and purges old ones.
 
-Unlike other tasks, these act on tenants, and one after the other: a tenant whose events another
-session sequences is skipped, and a tenant that fails does not stop the others.
+Unlike the other tasks, these process tenants instead of jobs, one after the other. A tenant whose
+events another session sequences is skipped. If a tenant fails, the others are still processed.
 """
 
 import logging
@@ -22,11 +22,11 @@ _TENANTS_PER_SEARCH = 100
 _HEADS_PER_SEARCH = 1000
 # Events that one statement removes. Limits how long it holds the lock of the tenant's head.
 _EVENTS_PER_PURGE = 5000
-# Statements for one tenant, so that others get their turn.
+# Maximum number of statements for one tenant, so that others get their turn.
 _MAX_STATEMENTS = 100
 # Seconds between two passes over all tenants.
 _PURGE_INTERVAL = 60.0
-# Tenants whose failure was logged.
+# Maximum number of tenants whose failure is logged.
 _MAX_FAILING = 1000
 
 
@@ -96,7 +96,7 @@ class SequenceEvents(_TenantTask):
         self.completed_runs += 1
 
     async def _run(self) -> list[datetime]:
-        """Return since when events of the tenants that failed have been queued."""
+        """Sequence; return the time of a queued event for each tenant that failed."""
         failed: list[datetime] = []
         after = ""
         while True:
@@ -115,7 +115,7 @@ class SequenceEvents(_TenantTask):
 
 
 class PurgeEvents(_TenantTask):
-    """Purges the events of all tenants, one batch of tenants per step; see purge_events.sql."""
+    """Purges old events of all tenants, one batch of tenants per step; see purge_events.sql."""
 
     def __init__(
         self,

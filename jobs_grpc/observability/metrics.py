@@ -366,7 +366,7 @@ def _webhooks(dispatcher: Dispatcher | None) -> Iterator[Metric]:
         return
     deliveries = CounterMetricFamily(
         "jobs_webhook_deliveries",
-        "Events sent to webhooks, by result.",
+        "Deliveries to webhooks, by result.",
         labels=["result"],
     )
     for result, count in dispatcher.log.results.items():

@@ -29,7 +29,7 @@ _MIN_MESSAGE_LENGTH = 40
 # What gRPC sends of a message as it is; it escapes each other byte with three characters.
 _UNESCAPED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
-# Metadata that names an object of the caller's tenant, or a position in its events.
+# Metadata that identifies an object or an event of the caller's tenant.
 _OBJECT_KEYS = frozenset({"jobId", "deviceId", "groupId", "webhookId", "position"})
 
 

@@ -1,4 +1,4 @@
-"""Opens what the deliveries of webhooks need, and the dispatcher."""
+"""Opens the keys, the senders and the dispatcher of webhooks."""
 
 import importlib.util
 from collections.abc import AsyncIterator
@@ -17,9 +17,10 @@ from jobs_grpc.webhooks.sender import Sender
 async def webhook_delivery(
     config: EventsConfig, sender: Sender | None = None
 ) -> AsyncIterator[WebhookDelivery | None]:
-    """Open a sender of deliveries, unless there is a `sender`. Yields None without master keys.
+    """Load the master keys, and open a sender unless `sender` is given.
 
-    Raises ConfigError if the keys are not usable or the extra `webhooks` is not installed.
+    Yields None without JOBS_WEBHOOK_KEYS_FILE. Raises ConfigError if the keys are not usable or the
+    extra `webhooks` is not installed.
     """
     if config.webhook_keys_file is None:
         yield None
@@ -46,7 +47,7 @@ async def webhook_delivery(
 async def webhook_dispatcher(
     config: Config, keys: MasterKeysFile, outage: Outage, sender: Sender | None = None
 ) -> AsyncIterator[Dispatcher]:
-    """Open the dispatcher, which needs JOBS_OWNER_DATABASE_URL; with a `sender`, it sends all."""
+    """Open the dispatcher. Needs JOBS_OWNER_DATABASE_URL. `sender` replaces both HTTP senders."""
     async with AsyncExitStack() as stack:
         if sender:
             working = failing = sender

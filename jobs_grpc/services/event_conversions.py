@@ -14,12 +14,12 @@ from jobs_grpc.services.row_conversions import (
     timestamp_fields,
 )
 
-# The order of the column counts.
+# The order of the column counts of jobs.events.
 _COUNTS = ("queued", "held", "in_progress", "succeeded", "failed", "timed_out", "rejected")
 
 _JOB_STATUS_NUMBERS = dict(Job.Status.items())
 
-# In a database of a newer version, details can have fields that this one does not know.
+# A newer version may have written fields of details that this version does not know.
 _DETAILS = ("cause", "reason", "stage", "count", "fields")
 _EXECUTION_FIELDS = tuple(
     field.name for field in FinishedExecution.DESCRIPTOR.fields if field.name != "status"

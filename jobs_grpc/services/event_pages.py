@@ -16,11 +16,11 @@ from jobs_grpc.services.response_pages import MAX_RESPONSE_BYTES
 from jobs_grpc.services.wire_format import bytes_field
 
 MAX_EVENTS = 100
-"""Events in a page, and in a response."""
+"""Maximum number of events in a page, and in a response."""
 
 
 class EventQuery(NamedTuple):
-    """The next page of a stream."""
+    """Selects the next page of a stream."""
 
     start: Start
     """Without a position: after the last event."""
@@ -48,13 +48,13 @@ class EventPage(NamedTuple):
     has_more: bool
     response: bytes
     error: JobsError | None = None
-    """Raised by the query. Only one stream gets it."""
+    """The error of the query, for the one stream that made it."""
 
 
 async def read_pages(
     store: Store, tenant_id: str, queries: Sequence[EventQuery]
 ) -> Iterator[Encode[EventPage]]:
-    """Read the page of the first query, and of those that follow and are equal.
+    """Read the page of the first query, and return it also for the equal queries that follow.
 
     See batch_reader.Read.
     """

@@ -8,7 +8,8 @@ from jobs_grpc.limits.memory_limit import Reservation
 from jobs_grpc.services.event_pages import EventPage
 from jobs_grpc.services.watch_group import Watch
 
-# Bytes of pages that wait for slow streams. Streams that are slower read the database.
+# Maximum bytes of pages that are kept for slow streams. Streams that fall behind further read the
+# database.
 _MAX_BYTES = 512 * 1024
 
 
@@ -20,9 +21,9 @@ class _Entry:
 
 
 class EventRing:
-    """Has all events after `start` up to `end`, until all streams in it have read them.
+    """Keeps all events after `start` up to `end`, until all its streams have read them.
 
-    Its pages hold their bytes of the memory limit.
+    Each page holds a reservation of its bytes in the memory limit.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class EventRing:
         self._entries: deque[_Entry] = deque()
         self._size = 0
         self._streams: set[Watch[int]] = set()
-        # Those that have not read all pages.
+        # The streams that have not read all pages.
         self._behind: set[Watch[int]] = set()
 
     def begin(self, position: int) -> None:
@@ -49,11 +50,11 @@ class EventRing:
         return self.start is not None and position >= self.start
 
     def enter(self, stream: Watch[int]) -> None:
-        """Let a stream wait for pages."""
+        """Keep pages for a stream until it has read them."""
         self._streams.add(stream)
 
     def leave(self, stream: Watch[int]) -> None:
-        """Do not keep pages for a stream."""
+        """Stop keeping pages for a stream."""
         self._streams.discard(stream)
         self.note_read(stream)
 
@@ -65,11 +66,11 @@ class EventRing:
 
     @property
     def streams(self) -> Sequence[Watch[int]]:
-        """The streams that wait for pages."""
+        """The streams that read from the ring."""
         return tuple(self._streams)
 
     def append(self, page: EventPage, reservation: Reservation) -> None:
-        """Add the page of all events after `end`; it keeps the bytes of the reservation."""
+        """Add the page of all events after `end`, and take over the reservation of its bytes."""
         self._entries.append(_Entry(self.end, page, reservation))
         self._size += len(page.response)
         self.end = page.position
@@ -80,9 +81,9 @@ class EventRing:
             self._drop_oldest()
 
     def page_after(self, position: int) -> tuple[EventPage, bool] | None:
-        """Return the first page with events after a position, and whether it has no other events.
+        """Return the first page with events after a position, and whether all its events are.
 
-        None: the stream has read all events. The ring must have the position.
+        None: the stream has read all events. `has(position)` must be true.
         """
         for entry in self._entries:
             if entry.page.position > position:

@@ -6,14 +6,14 @@ from fleet.jobs.v1.events_pb2 import ListEventsRequest, WatchEventsRequest
 
 
 class Start(NamedTuple):
-    """At most one of them is set."""
+    """The start of a list or stream. At most one field is set."""
 
     after_position: int | None = None
     from_position: int | None = None
 
 
 def start_of(request: ListEventsRequest | WatchEventsRequest) -> Start:
-    """Return the start that the request names."""
+    """Return the start of a request."""
     match request.WhichOneof("start"):
         case "after_position":
             return Start(after_position=request.after_position)

@@ -17,9 +17,9 @@ from jobs_grpc.services.watch_group import Changed, Watch
 from jobs_grpc.services.watch_hub import POLL_INTERVAL, WatchHub
 
 HEARTBEAT_SECONDS = 15.0
-"""After this time without a response, a stream sends its position."""
+"""After this time without a response, a stream sends a heartbeat with its position."""
 
-# The hub watches one key per tenant, however many streams it has.
+# The hub watches one key per tenant, regardless of its number of streams.
 _HEAD = 0
 
 # Seconds per stream over which their messages are spread, so that other calls get through. With
@@ -107,7 +107,7 @@ class EventStreams:
 
 
 class _TenantStreams:
-    """The reader of a tenant's new events, and the ring that it fills for the streams."""
+    """Reads the new events of a tenant into a ring, from which its streams send them."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class _TenantStreams:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, position: int) -> None:
-        """Read new events after a position, unless the reader runs."""
+        """Start reading new events after a position, unless it is already running."""
         if self._task is None:
             self.ring.begin(position)
             # In an empty context, because its log lines must not have the id of this request.
@@ -147,7 +147,7 @@ class _TenantStreams:
                     await watch.changed()
                     await self._read()
         except JobsError:
-            # Each stream reads the database itself, and gets an error of its own.
+            # Each stream then reads the database itself, and gets the error from there.
             self._task = None
             self.ring.reset()
             for stream in self.ring.streams:
@@ -189,7 +189,7 @@ class _TenantStreams:
 
 
 class _Stream:
-    """One stream: where it is, and what it sends."""
+    """One stream: keeps its position, and sends events and heartbeats."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class _Stream:
         self._pages = pages
         self._tenant_id = tenant_id
         self._query = query
-        # The bytes of a response, from before it is encoded until gRPC has sent it.
+        # Holds the bytes of a response, from before it is encoded until gRPC has sent it.
         self._reservation = reservation
         self._write = write
         self._heartbeat = heartbeat
@@ -241,7 +241,7 @@ class _Stream:
             page, is_whole = found
             message = self._filtered(page, is_whole=is_whole)
             if message and not self._reservation.try_hold(response_bytes(len(message))):
-                return False  # A read of the database waits for the bytes.
+                return False  # Reading the database waits for free bytes.
             self._position = page.position
             del found, page
             if message:

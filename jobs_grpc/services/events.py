@@ -28,7 +28,7 @@ from jobs_grpc.services.webhooks import WebhookDelivery, Webhooks
 
 
 class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
-    """The events of a tenant's jobs, documented in events.proto; Webhooks has the other half.
+    """Implements EventService of events.proto; the base class Webhooks has the calls for webhooks.
 
     Large pages are converted in `slots`, so that other calls run in between. A stream sends a
     message at least every `heartbeat` seconds. `stopping` is set when the server begins to stop.
@@ -101,7 +101,7 @@ class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
         await self.streams.run(tenant_id, start, types, job_id, context.write)
 
     async def _fill(self, events: Sequence[pb.Event], rows: Sequence[Row], limit: int) -> bool:
-        """Add events to a page; return whether some are left over."""
+        """Add events to a page; return whether some did not fit."""
         # The database returns no status of the events for which a page has no room.
         fitting = [row for row in rows if row["status"] is not None]
         is_full = await fill_page(events, map(event_fields, fitting), limit, self._pause)

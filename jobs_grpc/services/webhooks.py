@@ -25,7 +25,7 @@ from jobs_grpc.webhooks.urls import check_url
 
 logger = logging.getLogger(__name__)
 
-# A database of a newer version can have causes and errors that have no number here.
+# A newer version may have written causes and errors that this version does not know.
 _DISABLED_CAUSE_NUMBERS = dict(pb.Webhook.DisabledCause.items())
 _ERROR_NUMBERS = dict(pb.Webhook.DeliveryError.items())
 
@@ -34,7 +34,7 @@ _TEST_TYPE = "webhook.test"
 
 @dataclass(frozen=True, slots=True)
 class WebhookDelivery:
-    """What creating secrets and sending need."""
+    """Derives secrets and sends deliveries."""
 
     keys: MasterKeysFile
     sender: Sender
@@ -155,7 +155,7 @@ class Webhooks:
         return self._optional_delivery
 
     def _check_update(self, request: pb.UpdateWebhookRequest) -> list[Violation]:
-        """Check the update_mask and the fields that it names; others may have any value."""
+        """Check the update_mask and the fields that it names; other fields are ignored."""
         fields = {*request.update_mask.paths}
         checked = ("webhook_id", "update_mask", *(f"webhook.{field}" for field in fields))
         violations = [v for v in check(request) if v.field.startswith(checked)]
@@ -178,7 +178,7 @@ class Webhooks:
 
 def webhook_fields(row: Row) -> MessageFields:
     """The fields of a Webhook, from a row of jobs.webhooks."""
-    # A lease also has a due_at.
+    # While the webhook is claimed, due_at is the end of the lease.
     is_retry = row["failure_count"] > 0 and row["claim_id"] is None
     return {
         "webhook_id": row["webhook_id"],

@@ -1,8 +1,7 @@
 """Decides which addresses deliveries may connect to, where the socket is created.
 
-A tenant chooses the URL, so it could name a host that only this server reaches. The address that is
-checked here is the one that is connected: a name that resolves to another address a moment later
-gains nothing.
+Prevents SSRF: a tenant chooses the URL, so it could name a host that only this server can reach.
+The server connects to the address that is checked here, so DNS rebinding does not help.
 """
 
 import ipaddress
@@ -52,8 +51,8 @@ _SPECIAL = _networks(
     "3fff::/20",
 )
 
-# Not even the setting allows these: the unspecified address is this host, and a metadata service
-# has credentials of the machine.
+# JOBS_WEBHOOK_ALLOWED_NETWORKS does not allow these either: the unspecified address is this host,
+# and a metadata service has credentials of the machine.
 _NEVER = _networks(
     "0.0.0.0/32",
     "255.255.255.255/32",
@@ -80,7 +79,7 @@ class AddressNotAllowed(OSError):
 
 
 class AllowedAddresses:
-    """Public addresses, and `networks` of others.
+    """Allows public addresses, and others in `networks`.
 
     For IPv4 hosts behind NAT64, `networks` can contain 64:ff9b::/96. The embedded IPv4 address is
     checked too.

@@ -30,7 +30,7 @@ _RENEWED_LEASE_SECONDS = 20.0
 # A delivery takes at most 15 s. Without this much of the lease left, none is sent.
 _NEEDED_LEASE_SECONDS = 17.0
 
-# After this time a claim ends, so that webhooks take turns although some endpoints are slow.
+# After this time, a claim ends, so that other webhooks get the slot even if the endpoint is slow.
 _MAX_CLAIM_SECONDS = 5.0
 
 _UNKNOWN_KEY_DELAY_SECONDS = 300.0
@@ -67,7 +67,7 @@ class DeliveryLog:
             self._warn(str(error), key)
 
     def flush(self) -> None:
-        """Log what is counted and not logged yet."""
+        """Log the failures that were only counted so far."""
         self._failures.flush()
 
     def _warn(self, message: str, key: WebhookKey, **fields: object) -> None:
@@ -79,10 +79,10 @@ class DeliveryLog:
 
 
 class Claim:
-    """A claim of a webhook by this process. `deliver` runs it to its end.
+    """One claim of a webhook by this process. Call `deliver` once.
 
-    The database fences it by its ID: after another dispatcher has claimed the webhook, nothing is
-    stored.
+    `claim_id` is the fencing token: after another dispatcher has claimed the webhook, the database
+    ignores the results of this claim.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Claim:
         Returns whether more events may follow at once. Raises errors of the database.
         """
         self._lease_ends = self._clock() + _LEASE_SECONDS
-        # The statement may be committed although it fails.
+        # If the statement fails, it may have been committed nevertheless.
         self._is_open = True
         try:
             return await self._deliver()
@@ -130,7 +130,7 @@ class Claim:
             self._is_open = False
             return False
         for number, row in enumerate(rows, start=1):
-            # A process that was frozen must not send what another one may have sent meanwhile.
+            # If this process was frozen, another dispatcher may have sent the event meanwhile.
             if self._clock() + _NEEDED_LEASE_SECONDS > self._lease_ends:
                 return False
             result = await self._send(row)
@@ -148,7 +148,7 @@ class Claim:
         return False
 
     async def _send(self, row: asyncpg.Record) -> DeliveryResult | None:
-        """Send one event. None: it can't be signed, and the claim has ended."""
+        """Send one event. Returns None if it can't be signed; then the claim has ended."""
         tenant_id, webhook_id = self._key
         try:
             secrets = self._keys().signing_secrets(tenant_id, webhook_id, row)

@@ -1,4 +1,4 @@
-"""Calls the SQL functions of the dispatcher, as the owner. Each method is one statement."""
+"""Calls the SQL functions of the dispatcher, as the owner of the tables."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class WebhookKey(NamedTuple):
 
 
 class ClaimStore:
-    """Each method has the SQL function of its name, whose file documents it."""
+    """Each method calls the SQL function of the same name, whose file documents it."""
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch

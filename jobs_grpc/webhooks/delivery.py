@@ -22,12 +22,12 @@ from jobs_grpc.webhooks.sender import DeliveryResult
 TIMEOUT_SECONDS = 15.0
 MAX_RETRY_AFTER_SECONDS = 86400.0
 
-# Of a response. Its body is not read.
+# Limits of a response. Its body is not read.
 _MAX_HEADER_BYTES = 8190
 _MAX_HEADERS = 64
 _READ_BYTES = 4096
 
-# Further attempts of a delivery use a new connection.
+# Reused connections that one delivery tries. After that, it opens a new one.
 _MAX_REUSES = 3
 
 _HEADERS = {
@@ -41,7 +41,7 @@ _HEADERS = {
 async def http_sender(
     config: EventsConfig, *, max_connections: int = 64
 ) -> AsyncIterator["HttpSender"]:
-    """Open a sender with its own connections and lookups of hosts."""
+    """Open a sender with a separate connection pool and resolver."""
     addresses = AllowedAddresses(config.webhook_allowed_networks)
     sockets = SocketFactory(addresses, config.webhook_allowed_ports)
     connector = aiohttp.TCPConnector(
@@ -78,7 +78,7 @@ class HttpSender:
         self._schemes = schemes
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> DeliveryResult:
-        """Send one POST, and return what became of it. Never raises anything but CancelledError."""
+        """Send one POST and return the result. Raises only CancelledError."""
         started = time.monotonic()
         status, error, retry_after = 0, None, None
         try:
@@ -102,7 +102,7 @@ class HttpSender:
             try:
                 return await self._post_once(target, headers, body, connection)
             except (aiohttp.ServerDisconnectedError, ConnectionError):
-                # The endpoint closes idle connections whenever it likes.
+                # The endpoint can close an idle connection at any time.
                 if not connection.is_reused:
                     raise
         return await self._post_once(target, headers, body, SimpleNamespace())
@@ -146,7 +146,7 @@ def _error_of_status(status: int) -> str | None:
 
 
 def _error(error: Exception) -> str:
-    """Return the DeliveryError of an exception. Its text stays here: it can name internal hosts."""
+    """Return the DeliveryError of an exception. Drops its text, which can name internal hosts."""
     match error:
         case TimeoutError():
             return "TIMEOUT"

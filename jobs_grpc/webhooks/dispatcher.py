@@ -24,33 +24,33 @@ from jobs_grpc.webhooks.slots import Slots
 
 logger = logging.getLogger(__name__)
 
-# Of a dispatcher, in addition to those of the sweeper.
+# Connections of a dispatcher to the database, in addition to those of the sweeper.
 MAX_CONNECTIONS = 4
 
-# Deliveries at the same time: to webhooks that work, and to those that fail or never succeeded. If
-# they shared slots, endpoints that hang would delay all others.
+# Maximum number of concurrent claims: of webhooks that work, and of those that fail or never
+# succeeded. If they shared slots, endpoints that hang would delay all others.
 WORKING_SLOTS = 64
 WORKING_SLOTS_PER_TENANT = 16
 FAILING_SLOTS = 16
 FAILING_SLOTS_PER_TENANT = 4
 
 _STATEMENT_TIMEOUT = 10.0
-# Between two searches, at least: a busy tenant wakes the dispatcher with each call.
+# Minimum time between two searches: a busy tenant wakes the dispatcher with each call.
 _MIN_INTERVAL = 0.1
-# Tenants whose events one search sequences. Those of others wait for the sweeper.
+# Tenants whose events one search sequences. The sweeper sequences those of other tenants.
 _MAX_SEQUENCED = 20
 _COUNT_INTERVAL = 10.0
 _MAX_COUNTED = 10_000
 _MAX_CLOSE_SECONDS = 5.0
 
-# Tenants whose events are sequenced when this process has written some. Others wait for the
-# sweeper.
+# Tenants with webhooks whose events are sequenced at once when this process has written some. The
+# sweeper sequences those of other tenants.
 _MAX_KNOWN_TENANTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookCounts:
-    """Numbers of webhooks of all tenants: see count_webhooks.sql."""
+    """The number of webhooks of all tenants by state: see count_webhooks.sql."""
 
     working: int
     failing: int
@@ -68,10 +68,10 @@ class _Lane:
 
 
 class Dispatcher:
-    """Delivers until it is closed: `run`, inside `async with`.
+    """Delivers events until it is closed. Call `run` inside `async with`.
 
-    `keys` returns the master keys as they are now. Webhooks that work and those that fail have a
-    sender each, so that hosts whose lookup hangs do not delay the others.
+    `keys` returns the current master keys. Webhooks that work and those that fail have separate
+    senders, so that hosts whose lookup hangs do not delay the others.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Dispatcher:
         )
         self.log = DeliveryLog()
         self.counts: WebhookCounts | None = None
-        """As of the last count; None: not counted yet."""
+        """The result of the last count; None: not counted yet."""
         self._running: dict[WebhookKey, asyncio.Task[None]] = {}
         self._known_tenants: OrderedDict[str, None] = OrderedDict()
         self._written_tenants: set[str] = set()
@@ -129,15 +129,15 @@ class Dispatcher:
         await self._pool.__aexit__(*error)
 
     def note_write(self, tenant_id: str) -> None:
-        """Search at once: this process may have added events of a tenant."""
+        """Search at once, because this process may have added events of the tenant."""
         if tenant_id in self._known_tenants:
             self._written_tenants.add(tenant_id)
             self._wake.set()
 
     def lag_seconds(self) -> float:
-        """Return the age of the oldest event that is being sent, or of the oldest webhook due.
+        """Return the age of the oldest event that is being sent, or of the oldest `due_at`.
 
-        Webhooks that fail do not count.
+        Ignores webhooks that fail.
         """
         lane = self._lanes[0]
         times = [claim.event_time for claim in lane.claims if claim.event_time is not None]
@@ -160,14 +160,14 @@ class Dispatcher:
             await asyncio.sleep(max(0.0, next_search - time.monotonic()))
 
     def stop(self) -> None:
-        """Start no further delivery. The webhooks are due at once for other dispatchers."""
+        """Start no further deliveries. Other dispatchers can claim the webhooks at once."""
         self._is_stopping = True
         self._wake.set()
 
     async def close(self, grace: float) -> None:
-        """Stop, and let the deliveries that are being sent finish.
+        """Stop, and wait for deliveries in progress: `grace` seconds, at most five.
 
-        After `grace` seconds, at most five, they are canceled.
+        Then cancel those that are left.
         """
         self.stop()
         if self._running:
@@ -197,7 +197,7 @@ class Dispatcher:
             problem = describe(e)
             if not is_outage(e) and problem != self._problem:
                 self._problem = problem
-                logger.warning("the dispatcher of webhooks failed; retrying: %s", problem)
+                logger.warning("webhook dispatcher failed; retrying: %s", problem)
 
     async def _search(self) -> None:
         written, self._written_tenants = self._written_tenants, set()
@@ -257,7 +257,7 @@ class Dispatcher:
         problem = describe(error)
         if problem != self._problem:
             self._problem = problem
-            logger.error("a claim of a webhook failed", exc_info=error)
+            logger.error("webhook delivery failed with an internal error; retrying", exc_info=error)
 
     def _remember(self, tenant_id: str) -> None:
         self._known_tenants[tenant_id] = None

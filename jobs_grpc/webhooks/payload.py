@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-# The order of event_counts.
+# The order of the column counts of jobs.events.
 _STATUSES = ("queued", "held", "in_progress", "succeeded", "failed", "timed_out", "rejected")
 
 _HASH_DIGITS = 16
@@ -19,7 +19,10 @@ def message_id(tenant_id: str, position: int) -> str:
 
 
 def event_body(row: Mapping[str, Any]) -> bytes:
-    """Return the body that delivers an event, as in the REST API. `row` is of claim_webhook.sql."""
+    """Return the body of a delivery, with the event as in the REST API.
+
+    `row` is a row of claim_webhook.sql.
+    """
     # asyncpg returns jsonb as text.
     details = json.loads(row["details"]) if row["details"] else {}
     occurred_at = _timestamp(row["occurred_at"])

@@ -1,7 +1,7 @@
-"""Resolves the names of hosts in threads of its own.
+"""Resolves host names in separate threads.
 
 The executor of the event loop has few threads, and hosts whose name servers do not answer would
-keep all of them busy. The end of the process would also wait for them.
+keep all of them busy. The exit of the process would also wait for them.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ _MAX_ADDRESSES = 8
 class ThreadResolver(AbstractResolver):
     """Calls getaddrinfo, at most `max_lookups` times at once; further lookups wait.
 
-    A lookup that is canceled counts until the system's resolver gives up.
+    A canceled lookup counts until getaddrinfo returns.
     """
 
     def __init__(self, max_lookups: int) -> None:

@@ -1,9 +1,9 @@
-"""When a failed delivery is repeated."""
+"""The delay after which a failed delivery is repeated."""
 
 import random
 from collections.abc import Callable
 
-# After the first failure, the second and so on; then the last one again and again. In seconds.
+# Seconds after the first failure, the second and so on. The last one applies to all later failures.
 _DELAYS = (5, 30, 120, 600, 1800, 3600, 7200, 14400)
 _JITTER = 0.2
 

@@ -1,4 +1,4 @@
-"""The secrets of webhooks, which are derived from master keys and stored nowhere."""
+"""The secrets of webhooks: derived from master keys, never stored."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 _MIN_KEY_BYTES = 32
 _MAX_FILE_BYTES = 65536
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# Another use of a master key must not have the same purpose.
+# Domain separation: any other use of a master key must have another purpose.
 _PURPOSE = "jobs-grpc webhook secret"
 
 
@@ -27,7 +27,9 @@ class UnknownKey(Exception):
     """The file of master keys lacks a key that a webhook uses."""
 
     def __init__(self, key_id: str) -> None:
-        super().__init__(f"JOBS_WEBHOOK_KEYS_FILE lacks the key {key_id}, which webhooks use")
+        super().__init__(
+            f"JOBS_WEBHOOK_KEYS_FILE lacks the key {key_id}, which webhooks use; add it again"
+        )
 
 
 class SecretRow(Protocol):
@@ -42,7 +44,7 @@ class MasterKeys:
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         self._keys = dict(keys)
         self.newest_id = next(iter(self._keys))
-        """The id of the first key in the file, which new secrets are derived from."""
+        """The id of the first key in the file, from which new secrets are derived."""
         self.ids = tuple(self._keys)
 
     def secret(self, tenant_id: str, webhook_id: str, number: int, key_id: str) -> bytes:
@@ -50,7 +52,7 @@ class MasterKeys:
         key = self._keys.get(key_id)
         if key is None:
             raise UnknownKey(key_id)
-        # The lengths make different inputs different messages.
+        # The lengths keep two different inputs from having the same message.
         fields = [field.encode() for field in (_PURPOSE, tenant_id, webhook_id, str(number))]
         message = b"".join(len(field).to_bytes(4) + field for field in fields)
         return hmac.digest(key, message, hashlib.sha256)
@@ -125,7 +127,7 @@ class MasterKeysFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # What the last read found: the version of the file, or the text of an error.
+        # The result of the last read: the version of the file, or the text of the error.
         self._last_result: object = self._version()
         self._keys = load_master_keys(path)
 
@@ -138,7 +140,7 @@ class MasterKeysFile:
                 # If the file changed while it was read, the next call reads it again.
                 if self._version() == version:
                     self._last_result, self._keys = version, keys
-                    logger.info("JOBS_WEBHOOK_KEYS_FILE has changed and was read again")
+                    logger.info("JOBS_WEBHOOK_KEYS_FILE has changed; using the new keys")
         except (OSError, MalformedKeys) as e:
             error = str(e)
             if error != self._last_result:

@@ -1,4 +1,4 @@
-"""What sends a delivery."""
+"""The interface that sends deliveries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult:
-    """What became of a delivery."""
+    """The result of a delivery."""
 
     status: int
     """The HTTP status; 0: there was no response."""
@@ -23,4 +23,4 @@ class Sender(Protocol):
     """Sends deliveries."""
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> DeliveryResult:
-        """Send one POST. Never raises anything but CancelledError."""
+        """Send one POST and return the result. Raises only CancelledError."""

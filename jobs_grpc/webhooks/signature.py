@@ -1,4 +1,4 @@
-"""Signs deliveries as Standard Webhooks 1.0 describe: https://www.standardwebhooks.com."""
+"""Signs deliveries according to Standard Webhooks 1.0: https://www.standardwebhooks.com."""
 
 import base64
 import hmac

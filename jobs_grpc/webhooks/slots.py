@@ -1,10 +1,10 @@
-"""Counts the deliveries that run, in total and per tenant."""
+"""Limits the concurrent claims of a dispatcher, in total and per tenant."""
 
 from collections import Counter
 
 
 class Slots:
-    """At most `capacity` deliveries, and at most `per_tenant` of one tenant."""
+    """At most `capacity` slots are taken, and at most `per_tenant` by one tenant."""
 
     def __init__(self, capacity: int, per_tenant: int) -> None:
         self._capacity = capacity

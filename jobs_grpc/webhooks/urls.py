@@ -21,18 +21,18 @@ def check_url(
     allow_http: bool,
     is_allowed: Callable[[IPAddress], bool],
 ) -> None:
-    """Raise ValueError("is required") or ValueError("must …") for a URL to which nothing is sent.
+    """Raise ValueError("is required") or ValueError("must …") if a webhook may not have the URL.
 
-    The address of a name is checked when it is connected. The message does not contain the URL,
-    which can be a secret.
+    The addresses of a host name are checked later, at each connection. The message does not contain
+    the URL, which can be a secret.
     """
     schemes = ("https", "http") if allow_http else ("https",)
     if not url:
         raise ValueError("is required")
     if not _VISIBLE_ASCII.fullmatch(url):
         raise ValueError(
-            "must be a URL of visible ASCII characters, with others percent-encoded, and a host"
-            " with them in Punycode"
+            "must be a URL of visible ASCII characters: percent-encode others, and write other"
+            " host names in Punycode"
         )
     try:
         parts = urlsplit(url)

@@ -25,7 +25,7 @@ async def test_doctor_accepts_a_server_without_webhooks(doctor: Doctor) -> None:
     [found] = await doctor("webhooks")
     assert (found.status, found.detail) == ("OK", "enabled: 0, of which failing: 0")
     [found] = await doctor("webhooks", JOBS_OWNER_DATABASE_URL="")
-    assert (found.status, found.detail) == ("OK", "this server sends none")
+    assert (found.status, found.detail) == ("OK", "this server sends no webhooks")
 
 
 async def test_doctor_reports_a_file_of_keys_that_is_not_usable(

@@ -92,7 +92,7 @@ def test_changed_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFix
     write_keys(tmp_path / "new", "new", "old").replace(path)
 
     assert file.current().newest_id == "new"
-    assert "was read again" in caplog.text
+    assert "using the new keys" in caplog.text
     assert encoded_key("new") not in caplog.text
 
 
