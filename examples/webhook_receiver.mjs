@@ -2,8 +2,8 @@
 //
 //   WEBHOOK_SECRET=whsec_... node examples/webhook_receiver.mjs 8000 position.txt
 //
-// Put a proxy with TLS in front of it. It drops events up to the stored position: remove the file
-// before you set an earlier position with UpdateWebhook.
+// Put a TLS proxy in front of it. The receiver ignores events up to the stored position: remove the
+// file before you set an earlier position with UpdateWebhook.
 
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
@@ -29,7 +29,7 @@ function receive({ type, data }) {
   writeFileSync(stored, String(position)); // better: in the transaction of your work
 }
 
-// Answers 204 after the event was handled. After another answer, it is sent again.
+// Responds with 204 after the event was handled. After another status, it is sent again.
 createServer(async (request, response) => {
   const body = Buffer.concat(await request.toArray());
   const valid = isValid(request.headers, body);

@@ -2,8 +2,8 @@
 
 WEBHOOK_SECRET=whsec_... python examples/webhook_receiver.py 8000 position.txt
 
-Put a proxy with TLS in front of it. It drops events up to the stored position: remove the file
-before you set an earlier position with UpdateWebhook.
+Put a TLS proxy in front of it. The receiver ignores events up to the stored position: remove the
+file before you set an earlier position with UpdateWebhook.
 """
 
 import base64
@@ -21,7 +21,7 @@ STORED = Path(sys.argv[2])
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Answers 204 after the event was handled. After another answer, it is sent again."""
+    """Responds with 204 after the event was handled. After another status, it is sent again."""
 
     def do_POST(self) -> None:
         """Receive a delivery."""

@@ -50,7 +50,7 @@ func New(c codes.Code, reason, detail string, violations ...FieldViolation) *Err
 
 // HTTPStatus returns the HTTP status of a gRPC code.
 func HTTPStatus(c codes.Code) int {
-	if c == codes.OutOfRange { // a position whose events are gone
+	if c == codes.OutOfRange { // a position after which a stream can't continue
 		return http.StatusGone
 	}
 	return runtime.HTTPStatusFromCode(c)

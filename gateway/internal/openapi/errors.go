@@ -87,7 +87,7 @@ var statusTitles = map[int]string{
 	405: "The path does not allow the method.",
 	408: "The body did not arrive in time.",
 	409: "The state differs from what the request expects.",
-	410: "The events are gone: continue with the oldest, or read the jobs again.",
+	410: "The stream can't continue after the position: read the jobs again, then continue after the position in the error.",
 	413: "The body is too large.",
 	415: "The body is not JSON.",
 	429: "There are too many requests, or a limit of the tenant is reached. With `Retry-After`, the same request can succeed later.",

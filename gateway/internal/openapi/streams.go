@@ -29,11 +29,11 @@ var streams = map[string]stream{
 			"within about a second of its change. The response continues across restarts of the server and of the database.\n\n" +
 			"- An event has an Event as JSON in `data`, and its position as `id`. A client that reconnects sends the last `id` as " +
 			"`Last-Event-ID`, and gets the events after it: none is missing and none repeats. The query only says where the first " +
-			"request begins.\n" +
+			"request starts.\n" +
 			"- An event named `heartbeat` has the position up to which the stream is complete as `id`, and `{}` in `data`. It is sent " +
-			"at once unless there are events, and when there was no event for 15 seconds.\n" +
+			"at once if there are no events yet, and after 15 seconds without an event.\n" +
 			failureEvent +
-			"- A comment, a line that starts with a colon, can be sent while the server is away.",
+			"- A comment, a line that starts with a colon, can be sent while the server is unavailable.",
 		object{"200": streamResponse("The events.", "retry: 2000\n\nevent: heartbeat\nid: 1795964736000000\ndata: {}\n\n"+
 			"id: 1795964737123456\ndata: {\"position\":\"1795964737123456\",\"type\":\"job.paused\",\"job_id\":\"reboot-1\", …}\n\n")},
 	},

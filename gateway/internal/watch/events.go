@@ -20,8 +20,8 @@ import (
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/upstream"
 )
 
-// extraWait is how much longer than the server's interval an event stream is silent before the gateway sends a heartbeat
-// itself: while the server is away.
+// extraWait is the time that the gateway waits longer than the server's heartbeat interval before it sends a heartbeat
+// itself, which happens only while the server is unavailable.
 const extraWait = 5 * time.Second
 
 // ServeEvents serves WatchEvents: it sends the events of the tenant until the client disconnects.

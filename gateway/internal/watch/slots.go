@@ -20,8 +20,7 @@ func newSlots(setting string, maximum int64) slots {
 
 func (s *slots) overloaded() *apierror.Error { return apierror.Overloaded(s.setting, s.maximum) }
 
-// slot is the slot of one stream. It counts for the address of an unknown caller, and for the caller
-// from when it becomes known, also while the server is away.
+// slot is the slot of one stream. It counts for the caller, or for the address of a caller that is not known yet.
 type slot struct {
 	slots    *slots
 	identity *limits.Identity
