@@ -571,7 +571,8 @@ class WebhooksUnavailable(JobsError, code=StatusCode.FAILED_PRECONDITION):
 
     def __init__(self) -> None:
         super().__init__(
-            "This server sends no webhooks; an administrator must set JOBS_WEBHOOK_KEYS_FILE"
+            "This server has no key for the secret of the webhook; an administrator must set"
+            " JOBS_WEBHOOK_KEYS_FILE, or add the key to that file"
         )
 
 
@@ -626,12 +627,12 @@ class TargetChanged(JobsError, code=StatusCode.ABORTED, sqlstate="JB035"):
 class EventsPurged(JobsError, code=StatusCode.OUT_OF_RANGE, sqlstate="JB039"):
     """Events after the position have been purged."""
 
-    def __init__(self, position: int, oldest_position: int) -> None:
+    def __init__(self, position: int, purged_position: int) -> None:
         super().__init__(
             f"Events after position {position} have been purged; read the jobs again, then continue"
-            f" after position {oldest_position}",
+            f" after position {purged_position}",
             position=str(position),
-            oldestPosition=str(oldest_position),
+            purgedPosition=str(purged_position),
         )
 
 

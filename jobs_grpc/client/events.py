@@ -147,7 +147,7 @@ class EventsClient:
         When the stream breaks, reconnects after a random time and continues after the last
         position: no event is missing and none repeats. Raises EventsPurged or PositionUnknown if
         events after the position are lost: read the jobs again, then continue after the
-        `oldestPosition` or `lastPosition` in the metadata of the error.
+        `purgedPosition` or `lastPosition` in the metadata of the error.
         """
         start = _start(after_position, from_time)
         request = pb.WatchEventsRequest(types=types, job_id=job_id, **start)

@@ -1,6 +1,5 @@
 """Implements the calls of EventService that manage webhooks."""
 
-import json
 import logging
 import secrets
 import time
@@ -18,6 +17,7 @@ from jobs_grpc.errors import Violation, WebhooksUnavailable
 from jobs_grpc.services import validation
 from jobs_grpc.services.row_conversions import MessageFields, timestamp_fields
 from jobs_grpc.webhooks.addresses import AllowedAddresses
+from jobs_grpc.webhooks.payload import test_body
 from jobs_grpc.webhooks.secrets import MasterKeysFile, UnknownKey, encoded
 from jobs_grpc.webhooks.sender import Sender
 from jobs_grpc.webhooks.signature import signed_headers
@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 # A newer version may have written causes and errors that this version does not know.
 _DISABLED_CAUSE_NUMBERS = dict(pb.Webhook.DisabledCause.items())
 _ERROR_NUMBERS = dict(pb.Webhook.DeliveryError.items())
-
-_TEST_TYPE = "webhook.test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +138,7 @@ class Webhooks:
             logger.error("%s", e)
             raise WebhooksUnavailable from e
         now = time.time()
-        body = _test_body(webhook_id, now)
+        body = test_body(webhook_id, datetime.fromtimestamp(now, UTC))
         message_id = f"test_{secrets.token_hex(16)}"
         headers = signed_headers(message_id, int(now), body, signing)
         result = await delivery.sender.send(row["url"], headers, body)
@@ -211,13 +209,3 @@ def _webhook(row: Row) -> pb.Webhook:
 def _types(message: pb.CreateWebhookRequest | pb.Webhook) -> list[str] | None:
     """The types to deliver, as update_webhook.sql stores them; None: all."""
     return sorted({*message.types}) or None
-
-
-def _test_body(webhook_id: str, now: float) -> bytes:
-    timestamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds")
-    payload = {
-        "type": _TEST_TYPE,
-        "timestamp": timestamp.replace("+00:00", "Z"),
-        "data": {"webhook_id": webhook_id},
-    }
-    return json.dumps(payload, separators=(",", ":")).encode()

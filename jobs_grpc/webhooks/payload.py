@@ -45,6 +45,12 @@ def event_body(row: Mapping[str, Any]) -> bytes:
     return _encode({"type": row["type"], "timestamp": occurred_at, "data": data})
 
 
+def test_body(webhook_id: str, now: datetime) -> bytes:
+    """Return the body of a test delivery."""
+    data = {"webhook_id": webhook_id}
+    return _encode({"type": "webhook.test", "timestamp": _timestamp(now), "data": data})
+
+
 def _execution(execution: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "device_id": execution["device_id"],

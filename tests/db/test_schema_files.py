@@ -98,7 +98,7 @@ def test_each_sqlstate_becomes_its_exception() -> None:
             "stage_count": 0,
             "is_scheduled": False,
         },
-        "JB039": {"position": 1, "oldest_position": 2},
+        "JB039": {"position": 1, "purged_position": 2},
         "JB040": {"position": 2, "last_position": 1},
     }
 

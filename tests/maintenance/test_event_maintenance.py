@@ -161,7 +161,7 @@ async def test_old_events_of_jobs_that_are_gone_are_purged(
     assert len((await events.list(after_position=old)).events) == 5
     with expect_failure(StatusCode.OUT_OF_RANGE, "EVENTS_PURGED") as failure:
         await events.list(after_position=old - 1)
-    assert failure.metadata == {"position": str(old - 1), "oldestPosition": str(old)}
+    assert failure.metadata == {"position": str(old - 1), "purgedPosition": str(old)}
 
 
 async def test_reader_who_has_read_all_events_can_continue_after_any_time(

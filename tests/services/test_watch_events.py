@@ -230,7 +230,7 @@ async def test_purged_position_is_rejected(database: Database, events: Events, t
     async with aclosing(events.watch(after_position=old)) as responses:
         assert len((await anext(responses)).events) == 5
 
-    assert failure.metadata == {"position": str(old - 1), "oldestPosition": str(old)}
+    assert failure.metadata == {"position": str(old - 1), "purgedPosition": str(old)}
 
 
 async def test_position_of_a_database_that_was_restored_is_unknown(

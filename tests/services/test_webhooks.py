@@ -252,7 +252,7 @@ async def test_unknown_and_purged_positions_are_rejected(
         await caller.update(dispatcher.webhook_id, position=positions[0])
     assert failure.metadata == {
         "position": str(positions[0]),
-        "oldestPosition": str(positions[1]),
+        "purgedPosition": str(positions[1]),
     }
     assert (await caller.update(dispatcher.webhook_id, position=0)).position == positions[1]
 

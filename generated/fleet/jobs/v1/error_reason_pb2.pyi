@@ -495,7 +495,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "DEVICES_READ_ONLY", "domain": "jobs-grpc" }
     """
     WEBHOOKS_UNAVAILABLE: _ErrorReason.ValueType  # 56
-    """The server sends no webhooks: an administrator must set JOBS_WEBHOOK_KEYS_FILE.
+    """The server has no key for the secret of the webhook: an administrator must set JOBS_WEBHOOK_KEYS_FILE, or add
+    the missing key to this file.
 
     Example of an ErrorInfo:
 
@@ -554,20 +555,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     EVENTS_PURGED: _ErrorReason.ValueType  # 53
     """Status OUT_OF_RANGE.
 
-    Events after the position have been purged: the retention is over. `oldestPosition` is the position to
-    continue after without another error. The events in between are lost: read the jobs again.
+    Events after the position have been purged, because of the retention or of the maximum number of events. The
+    events up to `purgedPosition` are lost: read the jobs again, then continue after this position.
 
     Example of an ErrorInfo:
 
         {
           "reason": "EVENTS_PURGED",
           "domain": "jobs-grpc",
-          "metadata": { "position": "1764000000000000", "oldestPosition": "1764288000000000", "tenantId": "demo" }
+          "metadata": { "position": "1764000000000000", "purgedPosition": "1764288000000000", "tenantId": "demo" }
         }
     """
     POSITION_UNKNOWN: _ErrorReason.ValueType  # 54
-    """The position is larger than that of the last event: the database was restored from a backup, or the position is
-    not of this service. `lastPosition` is that of the last event. Read the jobs again, then continue after it.
+    """The position is larger than that of the last event: the database was restored from a backup, or another service
+    or tenant has assigned the position. Read the jobs again, then continue after `lastPosition`, the position of the
+    last event.
 
     Example of an ErrorInfo:
 
@@ -1148,7 +1150,8 @@ Example of an ErrorInfo:
     { "reason": "DEVICES_READ_ONLY", "domain": "jobs-grpc" }
 """
 WEBHOOKS_UNAVAILABLE: ErrorReason.ValueType  # 56
-"""The server sends no webhooks: an administrator must set JOBS_WEBHOOK_KEYS_FILE.
+"""The server has no key for the secret of the webhook: an administrator must set JOBS_WEBHOOK_KEYS_FILE, or add
+the missing key to this file.
 
 Example of an ErrorInfo:
 
@@ -1207,20 +1210,21 @@ Example of an ErrorInfo:
 EVENTS_PURGED: ErrorReason.ValueType  # 53
 """Status OUT_OF_RANGE.
 
-Events after the position have been purged: the retention is over. `oldestPosition` is the position to
-continue after without another error. The events in between are lost: read the jobs again.
+Events after the position have been purged, because of the retention or of the maximum number of events. The
+events up to `purgedPosition` are lost: read the jobs again, then continue after this position.
 
 Example of an ErrorInfo:
 
     {
       "reason": "EVENTS_PURGED",
       "domain": "jobs-grpc",
-      "metadata": { "position": "1764000000000000", "oldestPosition": "1764288000000000", "tenantId": "demo" }
+      "metadata": { "position": "1764000000000000", "purgedPosition": "1764288000000000", "tenantId": "demo" }
     }
 """
 POSITION_UNKNOWN: ErrorReason.ValueType  # 54
-"""The position is larger than that of the last event: the database was restored from a backup, or the position is
-not of this service. `lastPosition` is that of the last event. Read the jobs again, then continue after it.
+"""The position is larger than that of the last event: the database was restored from a backup, or another service
+or tenant has assigned the position. Read the jobs again, then continue after `lastPosition`, the position of the
+last event.
 
 Example of an ErrorInfo:
 

@@ -43,17 +43,17 @@ class Event(_message.Message):
     FIELDS_FIELD_NUMBER: _builtins.int
     EXECUTIONS_FIELD_NUMBER: _builtins.int
     position: _builtins.int
-    """The position: larger than that of each earlier event of the tenant, and less than 2^53. Positions are close to
-    microseconds since 1970, but not times of events.
+    """The position: larger than that of each earlier event of the tenant, and less than 2^53. It is close to the
+    microseconds since 1970, but use `time` for the time of the event.
     """
     type: _builtins.str
-    """What happened. More types can be added; ignore those that you do not know.
+    """What happened. Later versions can add types: ignore unknown ones.
 
       job.created             The job was created. Its first stage is open.
       job.stage_opened        A stage has opened: `stage`, and `cause` OPERATOR or GATE.
-      job.awaiting_approval   The gate of the open stage, `stage`, is met except for its approval.
+      job.awaiting_approval   The gate of the open stage (`stage`) is met except for its approval.
       job.approved            The gate of `stage` was approved: `user`, and the comment as `reason`.
-      job.tripped             A failure criterion has tripped: `reason`, and `stage` if it counts by stage.
+      job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
                               job.paused or job.canceled follows.
       job.paused              The job was paused: `cause` and `reason`.
       job.resumed             The job was resumed.
@@ -63,37 +63,40 @@ class Event(_message.Message):
       job.expired             The job has expired. The time of the event is its expires_at.
       job.completed           The job is COMPLETED.
       job.deleted             The job was deleted: `cause` OPERATOR or RETENTION.
-      executions.finished     `executions` have finished. Only for jobs with execution_events.
+      executions.finished     The attempts in `executions` have ended. Only for jobs with execution_events, and
+                              not for executions that a cancel or the expiry of the job ends.
     """
     job_id: _builtins.str
     """The ID of the job."""
     status: _jobs_pb2.Job.Status.ValueType
     """The status of the job after the event."""
     user: _builtins.str
-    """The user who made the call. Unset: unknown, or not caused by a call of an operator."""
+    """The user whose call caused the event. Unset: the user is unknown, or no call of an operator caused it."""
     cause: _builtins.str
-    """What caused it: OPERATOR, FAILURE_CRITERION, GATE_NOT_MET, GATE or RETENTION. Empty if the type has no cause."""
+    """What caused the event: OPERATOR, FAILURE_CRITERION, GATE_NOT_MET, GATE or RETENTION. Empty: the type has no
+    cause.
+    """
     reason: _builtins.str
-    """The reason, in words."""
+    """The reason, as text. Empty: none."""
     stage: _builtins.int
-    """The number of the stage, from 0."""
+    """The number of the stage, from 0. Unset: the event is not about a stage."""
     count: _builtins.int
-    """The number of executions."""
+    """For job.retried: the number of executions that were queued again."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When it happened."""
+        """The time of the change."""
 
     @_builtins.property
     def execution_counts(self) -> _jobs_pb2.ExecutionCounts:
-        """The number of its executions in each status, after the event."""
+        """The number of executions of the job in each status, after the event."""
 
     @_builtins.property
     def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The fields that changed, as in UpdateJobRequest.update_mask."""
+        """For job.updated: the fields that changed, as in UpdateJobRequest.update_mask."""
 
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FinishedExecution]:
-        """The executions that finished, at most 100."""
+        """For executions.finished: the attempts that ended, at most 100."""
 
     def __init__(
         self,
@@ -141,11 +144,11 @@ class FinishedExecution(_message.Message):
     device_id: _builtins.str
     """The ID of the device."""
     status: _jobs_pb2.JobExecution.Status.ValueType
-    """The status: SUCCEEDED, FAILED, TIMED_OUT or REJECTED."""
+    """The status of the attempt: SUCCEEDED, FAILED, TIMED_OUT or REJECTED."""
     failure_code: _builtins.str
     """The failure code. Empty: none."""
     execution_number: _builtins.int
-    """The number of the attempt."""
+    """The number of the attempt, from 1."""
     will_retry: _builtins.bool
     """The retry policy has queued another attempt."""
     def __init__(
@@ -182,7 +185,7 @@ class ListJobEventsRequest(_message.Message):
     `limit`, must be the same as in the previous request.
     """
     newest_first: _builtins.bool
-    """The newest event first."""
+    """Return the newest events first."""
     def __init__(
         self,
         *,
@@ -237,14 +240,14 @@ class ListEventsRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     after_position: _builtins.int
-    """After this position. 0: at the oldest event."""
+    """After this position. 0: with the oldest event."""
     job_id: _builtins.str
-    """Only events of this job. Empty: of all."""
+    """Only events of this job. Empty: all."""
     limit: _builtins.int
     """The maximum number of events in the response."""
     @_builtins.property
     def from_time(self) -> _timestamp_pb2.Timestamp:
-        """At the first event that was stored at this time or later."""
+        """With the first event that was stored at this time or later."""
 
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -282,9 +285,11 @@ class ListEventsResponse(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     HAS_MORE_FIELD_NUMBER: _builtins.int
     position: _builtins.int
-    """All matching events up to this position are in this or an earlier page: the after_position of the next."""
+    """All matching events up to this position are in this page or an earlier one. Pass it as after_position to
+    read the next page.
+    """
     has_more: _builtins.bool
-    """More events can follow at once."""
+    """More events may match: read the next page now. False: this is the last event so far."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
         """The events."""
@@ -313,12 +318,12 @@ class WatchEventsRequest(_message.Message):
     TYPES_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
     after_position: _builtins.int
-    """After this position. 0: at the oldest event."""
+    """After this position. 0: with the oldest event."""
     job_id: _builtins.str
-    """Only events of this job. Empty: of all."""
+    """Only events of this job. Empty: all."""
     @_builtins.property
     def from_time(self) -> _timestamp_pb2.Timestamp:
-        """At the first event that was stored at this time or later."""
+        """With the first event that was stored at this time or later."""
 
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -385,9 +390,9 @@ class Webhook(_message.Message):
         OPERATOR: Webhook._DisabledCause.ValueType  # 1
         """UpdateWebhook disabled it."""
         FAILING: Webhook._DisabledCause.ValueType  # 2
-        """No delivery succeeded for five days."""
+        """All deliveries failed for five days."""
         GONE: Webhook._DisabledCause.ValueType  # 3
-        """The endpoint answered with status 410."""
+        """The endpoint returned status 410."""
 
     class DisabledCause(_DisabledCause, metaclass=_DisabledCauseEnumTypeWrapper):
         """Why a webhook is disabled."""
@@ -397,9 +402,9 @@ class Webhook(_message.Message):
     OPERATOR: Webhook.DisabledCause.ValueType  # 1
     """UpdateWebhook disabled it."""
     FAILING: Webhook.DisabledCause.ValueType  # 2
-    """No delivery succeeded for five days."""
+    """All deliveries failed for five days."""
     GONE: Webhook.DisabledCause.ValueType  # 3
-    """The endpoint answered with status 410."""
+    """The endpoint returned status 410."""
 
     class _DeliveryError:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -410,15 +415,15 @@ class Webhook(_message.Message):
         DELIVERY_ERROR_UNSPECIFIED: Webhook._DeliveryError.ValueType  # 0
         """It did not fail."""
         STATUS: Webhook._DeliveryError.ValueType  # 1
-        """The endpoint answered with a status that is not 2xx."""
+        """The endpoint returned a status that is neither 2xx nor a redirect."""
         REDIRECT: Webhook._DeliveryError.ValueType  # 2
-        """The endpoint answered with a redirect, which is not followed."""
+        """The endpoint returned a redirect (3xx). The server does not follow redirects."""
         TIMEOUT: Webhook._DeliveryError.ValueType  # 3
         """No response within 15 seconds."""
         HOST_NOT_FOUND: Webhook._DeliveryError.ValueType  # 4
-        """The name of the host has no address."""
+        """The host name could not be resolved."""
         ADDRESS_NOT_ALLOWED: Webhook._DeliveryError.ValueType  # 5
-        """The address of the host is not allowed: it is not public, or the port is not."""
+        """The address of the host is not public, or the port is not allowed."""
         CONNECTION_FAILED: Webhook._DeliveryError.ValueType  # 6
         """The connection was refused or lost."""
         TLS_FAILED: Webhook._DeliveryError.ValueType  # 7
@@ -430,15 +435,15 @@ class Webhook(_message.Message):
     DELIVERY_ERROR_UNSPECIFIED: Webhook.DeliveryError.ValueType  # 0
     """It did not fail."""
     STATUS: Webhook.DeliveryError.ValueType  # 1
-    """The endpoint answered with a status that is not 2xx."""
+    """The endpoint returned a status that is neither 2xx nor a redirect."""
     REDIRECT: Webhook.DeliveryError.ValueType  # 2
-    """The endpoint answered with a redirect, which is not followed."""
+    """The endpoint returned a redirect (3xx). The server does not follow redirects."""
     TIMEOUT: Webhook.DeliveryError.ValueType  # 3
     """No response within 15 seconds."""
     HOST_NOT_FOUND: Webhook.DeliveryError.ValueType  # 4
-    """The name of the host has no address."""
+    """The host name could not be resolved."""
     ADDRESS_NOT_ALLOWED: Webhook.DeliveryError.ValueType  # 5
-    """The address of the host is not allowed: it is not public, or the port is not."""
+    """The address of the host is not public, or the port is not allowed."""
     CONNECTION_FAILED: Webhook.DeliveryError.ValueType  # 6
     """The connection was refused or lost."""
     TLS_FAILED: Webhook.DeliveryError.ValueType  # 7
@@ -460,25 +465,25 @@ class Webhook(_message.Message):
     FAILURE_COUNT_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
     webhook_id: _builtins.str
-    """The ID, which the server has chosen."""
+    """The ID, assigned by the server."""
     url: _builtins.str
-    """The URL: https, on port 443 unless the server allows others."""
+    """The URL of the endpoint: https, on port 443 unless the server allows others."""
     description: _builtins.str
     """A text for people."""
     enabled: _builtins.bool
-    """The webhook receives events."""
+    """The server sends events to the webhook."""
     disabled_cause: Global___Webhook.DisabledCause.ValueType
-    """Output only. Why it does not."""
+    """Output only. Why the webhook is disabled."""
     position: _builtins.int
-    """All matching events up to this position have been delivered, or were skipped. In UpdateWebhook, 0: at the
+    """All matching events up to this position have been delivered, or were skipped. In UpdateWebhook, 0: with the
     oldest event.
     """
     purged_position: _builtins.int
-    """Output only. Events up to this position were purged before they could be delivered. 0: none were."""
+    """Output only. Events up to this position were purged before they were delivered. 0: no event was lost."""
     last_status: _builtins.int
     """Output only. The HTTP status of the last delivery. 0: there was no response."""
     last_error: Global___Webhook.DeliveryError.ValueType
-    """Output only. Why the last delivery failed."""
+    """Output only. Why the last delivery failed. Unspecified: it succeeded."""
     failure_count: _builtins.int
     """Output only. How many deliveries have failed since the last success."""
     @_builtins.property
@@ -491,15 +496,15 @@ class Webhook(_message.Message):
 
     @_builtins.property
     def last_success_at(self) -> _timestamp_pb2.Timestamp:
-        """Output only. The last delivery with a 2xx status. Unset: none yet."""
+        """Output only. The time of the last delivery with a 2xx status. Unset: there was none yet."""
 
     @_builtins.property
     def last_attempt_at(self) -> _timestamp_pb2.Timestamp:
-        """Output only. The last delivery. Unset: none yet."""
+        """Output only. The time of the last delivery. Unset: there was none yet."""
 
     @_builtins.property
     def next_attempt_at(self) -> _timestamp_pb2.Timestamp:
-        """Output only. The time of the next attempt, after a failure. Unset: there is nothing to repeat."""
+        """Output only. When the server repeats the delivery that failed. Unset: no delivery is to be repeated."""
 
     def __init__(
         self,
@@ -565,7 +570,9 @@ class CreateWebhookResponse(_message.Message):
     WEBHOOK_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """The secret, which verifies the signatures: "whsec_" and 32 bytes in base64. No other call returns it."""
+    """The secret with which the receiver verifies signatures: "whsec_" and 32 bytes in base64. No other call
+    returns it.
+    """
     @_builtins.property
     def webhook(self) -> Global___Webhook:
         """The webhook."""
@@ -678,7 +685,7 @@ class UpdateWebhookRequest(_message.Message):
 
     @_builtins.property
     def webhook(self) -> Global___Webhook:
-        """Their values."""
+        """The new values of these fields."""
 
     def __init__(
         self,
@@ -831,7 +838,7 @@ class TestWebhookResponse(_message.Message):
     """Why the delivery failed. Unspecified: it succeeded."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """How long it took."""
+        """The time from the lookup of the host to the response, or to the error."""
 
     def __init__(
         self,

@@ -231,7 +231,7 @@ class Job(_message.Message):
     window_time_zone DEVICE.
     """
     execution_events: _builtins.bool
-    """The executions that finish add executions.finished events."""
+    """Attempts that end add executions.finished events."""
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:
         """The parameters of the document."""
@@ -1546,8 +1546,8 @@ class CreateJobRequest(_message.Message):
     IN_PROGRESS.
     """
     execution_events: _builtins.bool
-    """Add executions.finished events when executions finish: see EventService. Otherwise, only changes of the
-    job itself are events.
+    """Add executions.finished events when attempts of executions end: see EventService. Otherwise, only changes of
+    the job itself add events.
     """
     @_builtins.property
     def document_params(self) -> _struct_pb2.Struct:

@@ -33,9 +33,9 @@ const (
 	Webhook_DISABLED_CAUSE_UNSPECIFIED Webhook_DisabledCause = 0
 	// UpdateWebhook disabled it.
 	Webhook_OPERATOR Webhook_DisabledCause = 1
-	// No delivery succeeded for five days.
+	// All deliveries failed for five days.
 	Webhook_FAILING Webhook_DisabledCause = 2
-	// The endpoint answered with status 410.
+	// The endpoint returned status 410.
 	Webhook_GONE Webhook_DisabledCause = 3
 )
 
@@ -88,15 +88,15 @@ type Webhook_DeliveryError int32
 const (
 	// It did not fail.
 	Webhook_DELIVERY_ERROR_UNSPECIFIED Webhook_DeliveryError = 0
-	// The endpoint answered with a status that is not 2xx.
+	// The endpoint returned a status that is neither 2xx nor a redirect.
 	Webhook_STATUS Webhook_DeliveryError = 1
-	// The endpoint answered with a redirect, which is not followed.
+	// The endpoint returned a redirect (3xx). The server does not follow redirects.
 	Webhook_REDIRECT Webhook_DeliveryError = 2
 	// No response within 15 seconds.
 	Webhook_TIMEOUT Webhook_DeliveryError = 3
-	// The name of the host has no address.
+	// The host name could not be resolved.
 	Webhook_HOST_NOT_FOUND Webhook_DeliveryError = 4
-	// The address of the host is not allowed: it is not public, or the port is not.
+	// The address of the host is not public, or the port is not allowed.
 	Webhook_ADDRESS_NOT_ALLOWED Webhook_DeliveryError = 5
 	// The connection was refused or lost.
 	Webhook_CONNECTION_FAILED Webhook_DeliveryError = 6
@@ -158,16 +158,16 @@ func (Webhook_DeliveryError) EnumDescriptor() ([]byte, []int) {
 // Something that has happened to a job.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The position: larger than that of each earlier event of the tenant, and less than 2^53. Positions are close to
-	// microseconds since 1970, but not times of events.
+	// The position: larger than that of each earlier event of the tenant, and less than 2^53. It is close to the
+	// microseconds since 1970, but use `time` for the time of the event.
 	Position int64 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
-	// What happened. More types can be added; ignore those that you do not know.
+	// What happened. Later versions can add types: ignore unknown ones.
 	//
 	//	job.created             The job was created. Its first stage is open.
 	//	job.stage_opened        A stage has opened: `stage`, and `cause` OPERATOR or GATE.
-	//	job.awaiting_approval   The gate of the open stage, `stage`, is met except for its approval.
+	//	job.awaiting_approval   The gate of the open stage (`stage`) is met except for its approval.
 	//	job.approved            The gate of `stage` was approved: `user`, and the comment as `reason`.
-	//	job.tripped             A failure criterion has tripped: `reason`, and `stage` if it counts by stage.
+	//	job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
 	//	                        job.paused or job.canceled follows.
 	//	job.paused              The job was paused: `cause` and `reason`.
 	//	job.resumed             The job was resumed.
@@ -177,29 +177,31 @@ type Event struct {
 	//	job.expired             The job has expired. The time of the event is its expires_at.
 	//	job.completed           The job is COMPLETED.
 	//	job.deleted             The job was deleted: `cause` OPERATOR or RETENTION.
-	//	executions.finished     `executions` have finished. Only for jobs with execution_events.
+	//	executions.finished     The attempts in `executions` have ended. Only for jobs with execution_events, and
+	//	                        not for executions that a cancel or the expiry of the job ends.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
-	// When it happened.
+	// The time of the change.
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
 	// The ID of the job.
 	JobId string `protobuf:"bytes,4,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// The status of the job after the event.
 	Status Job_Status `protobuf:"varint,5,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
-	// The number of its executions in each status, after the event.
+	// The number of executions of the job in each status, after the event.
 	ExecutionCounts *ExecutionCounts `protobuf:"bytes,6,opt,name=execution_counts,json=executionCounts,proto3" json:"execution_counts,omitempty"`
-	// The user who made the call. Unset: unknown, or not caused by a call of an operator.
+	// The user whose call caused the event. Unset: the user is unknown, or no call of an operator caused it.
 	User *string `protobuf:"bytes,7,opt,name=user,proto3,oneof" json:"user,omitempty"`
-	// What caused it: OPERATOR, FAILURE_CRITERION, GATE_NOT_MET, GATE or RETENTION. Empty if the type has no cause.
+	// What caused the event: OPERATOR, FAILURE_CRITERION, GATE_NOT_MET, GATE or RETENTION. Empty: the type has no
+	// cause.
 	Cause string `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`
-	// The reason, in words.
+	// The reason, as text. Empty: none.
 	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The number of the stage, from 0.
+	// The number of the stage, from 0. Unset: the event is not about a stage.
 	Stage *int32 `protobuf:"varint,10,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
-	// The number of executions.
+	// For job.retried: the number of executions that were queued again.
 	Count int32 `protobuf:"varint,11,opt,name=count,proto3" json:"count,omitempty"`
-	// The fields that changed, as in UpdateJobRequest.update_mask.
+	// For job.updated: the fields that changed, as in UpdateJobRequest.update_mask.
 	Fields []string `protobuf:"bytes,12,rep,name=fields,proto3" json:"fields,omitempty"`
-	// The executions that finished, at most 100.
+	// For executions.finished: the attempts that ended, at most 100.
 	Executions    []*FinishedExecution `protobuf:"bytes,13,rep,name=executions,proto3" json:"executions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -331,11 +333,11 @@ type FinishedExecution struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the device.
 	DeviceId string `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// The status: SUCCEEDED, FAILED, TIMED_OUT or REJECTED.
+	// The status of the attempt: SUCCEEDED, FAILED, TIMED_OUT or REJECTED.
 	Status JobExecution_Status `protobuf:"varint,2,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
 	// The failure code. Empty: none.
 	FailureCode string `protobuf:"bytes,3,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
-	// The number of the attempt.
+	// The number of the attempt, from 1.
 	ExecutionNumber int32 `protobuf:"varint,4,opt,name=execution_number,json=executionNumber,proto3" json:"execution_number,omitempty"`
 	// The retry policy has queued another attempt.
 	WillRetry     bool `protobuf:"varint,5,opt,name=will_retry,json=willRetry,proto3" json:"will_retry,omitempty"`
@@ -417,7 +419,7 @@ type ListJobEventsRequest struct {
 	// The next_page_token of the previous response. Empty: the first page. The other fields, except
 	// `limit`, must be the same as in the previous request.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// The newest event first.
+	// Return the newest events first.
 	NewestFirst   bool `protobuf:"varint,4,opt,name=newest_first,json=newestFirst,proto3" json:"newest_first,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -537,7 +539,7 @@ func (x *ListJobEventsResponse) GetNextPageToken() string {
 
 type ListEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where to begin. Unset: at the oldest event.
+	// Where the list begins. Unset: with the oldest event.
 	//
 	// Types that are valid to be assigned to Start:
 	//
@@ -546,7 +548,7 @@ type ListEventsRequest struct {
 	Start isListEventsRequest_Start `protobuf_oneof:"start"`
 	// Only events of these types. Empty: all.
 	Types []string `protobuf:"bytes,3,rep,name=types,proto3" json:"types,omitempty"`
-	// Only events of this job. Empty: of all.
+	// Only events of this job. Empty: all.
 	JobId string `protobuf:"bytes,4,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// The maximum number of events in the response.
 	Limit         *int32 `protobuf:"varint,5,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
@@ -635,12 +637,12 @@ type isListEventsRequest_Start interface {
 }
 
 type ListEventsRequest_AfterPosition struct {
-	// After this position. 0: at the oldest event.
+	// After this position. 0: with the oldest event.
 	AfterPosition int64 `protobuf:"varint,1,opt,name=after_position,json=afterPosition,proto3,oneof"`
 }
 
 type ListEventsRequest_FromTime struct {
-	// At the first event that was stored at this time or later.
+	// With the first event that was stored at this time or later.
 	FromTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=from_time,json=fromTime,proto3,oneof"`
 }
 
@@ -652,9 +654,10 @@ type ListEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The events.
 	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	// All matching events up to this position are in this or an earlier page: the after_position of the next.
+	// All matching events up to this position are in this page or an earlier one. Pass it as after_position to
+	// read the next page.
 	Position int64 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
-	// More events can follow at once.
+	// More events may match: read the next page now. False: this is the last event so far.
 	HasMore       bool `protobuf:"varint,3,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -713,7 +716,7 @@ func (x *ListEventsResponse) GetHasMore() bool {
 
 type WatchEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where to begin. Unset: at the next event.
+	// Where the stream begins. Unset: with the next event.
 	//
 	// Types that are valid to be assigned to Start:
 	//
@@ -722,7 +725,7 @@ type WatchEventsRequest struct {
 	Start isWatchEventsRequest_Start `protobuf_oneof:"start"`
 	// Only events of these types. Empty: all.
 	Types []string `protobuf:"bytes,3,rep,name=types,proto3" json:"types,omitempty"`
-	// Only events of this job. Empty: of all.
+	// Only events of this job. Empty: all.
 	JobId         string `protobuf:"bytes,4,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -802,12 +805,12 @@ type isWatchEventsRequest_Start interface {
 }
 
 type WatchEventsRequest_AfterPosition struct {
-	// After this position. 0: at the oldest event.
+	// After this position. 0: with the oldest event.
 	AfterPosition int64 `protobuf:"varint,1,opt,name=after_position,json=afterPosition,proto3,oneof"`
 }
 
 type WatchEventsRequest_FromTime struct {
-	// At the first event that was stored at this time or later.
+	// With the first event that was stored at this time or later.
 	FromTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=from_time,json=fromTime,proto3,oneof"`
 }
 
@@ -872,36 +875,36 @@ func (x *WatchEventsResponse) GetPosition() int64 {
 // A subscription of an HTTPS endpoint to the events of the tenant.
 type Webhook struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The ID, which the server has chosen.
+	// The ID, assigned by the server.
 	WebhookId string `protobuf:"bytes,1,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
-	// The URL: https, on port 443 unless the server allows others.
+	// The URL of the endpoint: https, on port 443 unless the server allows others.
 	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
 	// A text for people.
 	Description string `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
 	// Only events of these types are sent. Empty: all.
 	Types []string `protobuf:"bytes,4,rep,name=types,proto3" json:"types,omitempty"`
-	// The webhook receives events.
+	// The server sends events to the webhook.
 	Enabled bool `protobuf:"varint,5,opt,name=enabled,proto3" json:"enabled,omitempty"`
-	// Output only. Why it does not.
+	// Output only. Why the webhook is disabled.
 	DisabledCause Webhook_DisabledCause `protobuf:"varint,6,opt,name=disabled_cause,json=disabledCause,proto3,enum=fleet.jobs.v1.Webhook_DisabledCause" json:"disabled_cause,omitempty"`
-	// All matching events up to this position have been delivered, or were skipped. In UpdateWebhook, 0: at the
+	// All matching events up to this position have been delivered, or were skipped. In UpdateWebhook, 0: with the
 	// oldest event.
 	Position int64 `protobuf:"varint,7,opt,name=position,proto3" json:"position,omitempty"`
-	// Output only. Events up to this position were purged before they could be delivered. 0: none were.
+	// Output only. Events up to this position were purged before they were delivered. 0: no event was lost.
 	PurgedPosition int64 `protobuf:"varint,8,opt,name=purged_position,json=purgedPosition,proto3" json:"purged_position,omitempty"`
 	// Output only. The time of creation.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	// Output only. The last delivery with a 2xx status. Unset: none yet.
+	// Output only. The time of the last delivery with a 2xx status. Unset: there was none yet.
 	LastSuccessAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_success_at,json=lastSuccessAt,proto3" json:"last_success_at,omitempty"`
-	// Output only. The last delivery. Unset: none yet.
+	// Output only. The time of the last delivery. Unset: there was none yet.
 	LastAttemptAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_attempt_at,json=lastAttemptAt,proto3" json:"last_attempt_at,omitempty"`
 	// Output only. The HTTP status of the last delivery. 0: there was no response.
 	LastStatus int32 `protobuf:"varint,12,opt,name=last_status,json=lastStatus,proto3" json:"last_status,omitempty"`
-	// Output only. Why the last delivery failed.
+	// Output only. Why the last delivery failed. Unspecified: it succeeded.
 	LastError Webhook_DeliveryError `protobuf:"varint,13,opt,name=last_error,json=lastError,proto3,enum=fleet.jobs.v1.Webhook_DeliveryError" json:"last_error,omitempty"`
 	// Output only. How many deliveries have failed since the last success.
 	FailureCount int32 `protobuf:"varint,14,opt,name=failure_count,json=failureCount,proto3" json:"failure_count,omitempty"`
-	// Output only. The time of the next attempt, after a failure. Unset: there is nothing to repeat.
+	// Output only. When the server repeats the delivery that failed. Unset: no delivery is to be repeated.
 	NextAttemptAt *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=next_attempt_at,json=nextAttemptAt,proto3" json:"next_attempt_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1109,7 +1112,8 @@ type CreateWebhookResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The webhook.
 	Webhook *Webhook `protobuf:"bytes,1,opt,name=webhook,proto3" json:"webhook,omitempty"`
-	// The secret, which verifies the signatures: "whsec_" and 32 bytes in base64. No other call returns it.
+	// The secret with which the receiver verifies signatures: "whsec_" and 32 bytes in base64. No other call
+	// returns it.
 	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1336,7 +1340,7 @@ type UpdateWebhookRequest struct {
 	WebhookId string `protobuf:"bytes,1,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
 	// Required. The fields to change.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
-	// Their values.
+	// The new values of these fields.
 	Webhook       *Webhook `protobuf:"bytes,3,opt,name=webhook,proto3" json:"webhook,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1669,7 +1673,7 @@ type TestWebhookResponse struct {
 	Status int32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
 	// Why the delivery failed. Unspecified: it succeeded.
 	Error Webhook_DeliveryError `protobuf:"varint,2,opt,name=error,proto3,enum=fleet.jobs.v1.Webhook_DeliveryError" json:"error,omitempty"`
-	// How long it took.
+	// The time from the lookup of the host to the response, or to the error.
 	Duration      *durationpb.Duration `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

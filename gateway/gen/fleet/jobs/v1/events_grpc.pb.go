@@ -35,18 +35,18 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// EventService tells what has happened to the tenant's jobs: as the history of a job, as a stream that
+// EventService reports what has happened to the tenant's jobs: as the history of a job, as a stream that
 // can be resumed, and by webhooks.
 //
-// Every change of a job adds events in the transaction of the change. All readers see the same events in
-// the same order: those of one job in the order of its changes. A position in this order identifies an
-// event of the tenant.
+// A change of a job adds its events in the same transaction. All readers see the events of a tenant in the
+// same order, and those of one job in the order of its changes. The position of an event in this order
+// identifies it in its tenant.
 //
 // The server keeps events for JOBS_EVENT_RETENTION_DAYS (7), and at most JOBS_MAX_TENANT_EVENTS (1,000,000)
-// of a tenant. ListJobEvents returns those of a job until the job is purged, if they are among the last
-// JOBS_MAX_TENANT_EVENTS.
+// of a tenant. ListJobEvents also returns older events, until the job is purged or its events are not among
+// the last JOBS_MAX_TENANT_EVENTS.
 //
-// Metadata, errors and limits of its calls are those of JobService.
+// The calls have the metadata, errors and limits of JobService.
 type EventServiceClient interface {
 	// Lists the events of a job: its history.
 	//
@@ -59,64 +59,67 @@ type EventServiceClient interface {
 	// Lists the events of the tenant after a position or from a time, oldest first.
 	//
 	// To read everything, call again with the `position` of the response as `after_position`. A call examines
-	// at most 5,000 events, so a page can be short or empty although more follow: `has_more` tells.
+	// at most 5,000 events, so a page can be short or empty although more events follow: check `has_more`.
 	//
 	//	OUT_OF_RANGE         EVENTS_PURGED, POSITION_UNKNOWN
 	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
 	// Streams the events of the tenant: those after a position or from a time, and then each event within about a
 	// second of its change.
 	//
-	// Each response carries the position up to which the stream is complete. The first one arrives at once,
-	// and one without events at least every 15 seconds. To resume, pass the last position as `after_position`:
-	// then no event is missing and none repeats.
+	// Each response has the position up to which the stream is complete. The first response arrives at once.
+	// After 15 seconds without a response, the server sends a heartbeat: a response without events. To resume,
+	// pass the last position as `after_position`: then no event is missing and none repeats.
 	//
-	//	OUT_OF_RANGE         EVENTS_PURGED: also if the stream falls behind the retention
+	//	OUT_OF_RANGE         EVENTS_PURGED: also if events are purged before the stream has sent them
 	//	                     POSITION_UNKNOWN
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
-	// Creates a webhook. The server sends each event from now on to its URL, in a POST of its own.
+	// Creates a webhook. The server sends each later event to its URL, one event per POST.
 	//
-	// Deliveries are signed as Standard Webhooks describe. They are strictly in order: the next event follows
-	// after a response with a 2xx status. Other responses, redirects and timeouts (15 seconds) are repeated
-	// after 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, and then every 4 h, ±20 %, or after the Retry-After of
-	// the response, up to a day. After five days without success, or at once with status 410, the webhook is
-	// disabled.
+	// Deliveries are signed according to the Standard Webhooks specification. They are strictly in order: the
+	// server sends the next event after a response with a 2xx status. A delivery fails with any other status,
+	// without a response within 15 seconds, or if the connection fails. The server repeats it after 5 s, 30 s,
+	// 2 min, 10 min, 30 min, 1 h, 2 h, and then every 4 h, ±20 %, or after the Retry-After of the response, at
+	// most a day. The server disables the webhook after five days in which all deliveries failed, or at once
+	// after status 410.
 	//
-	// A delivery can arrive more than once: `webhook-id` identifies its event.
+	// An event can arrive more than once: the header `webhook-id` identifies it.
 	//
 	// The call is not safe to repeat: each call creates a webhook.
 	//
 	//	FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks
 	CreateWebhook(ctx context.Context, in *CreateWebhookRequest, opts ...grpc.CallOption) (*CreateWebhookResponse, error)
-	// Lists the webhooks of the tenant, the oldest first: at most 16.
+	// Lists the webhooks of the tenant, oldest first: at most 16.
 	ListWebhooks(ctx context.Context, in *ListWebhooksRequest, opts ...grpc.CallOption) (*ListWebhooksResponse, error)
 	// Returns a webhook with the state of its deliveries.
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
 	GetWebhook(ctx context.Context, in *GetWebhookRequest, opts ...grpc.CallOption) (*GetWebhookResponse, error)
-	// Changes a webhook. A new `position` sends events again or skips some, for example one that the receiver
-	// never accepts. A webhook that is enabled again continues at its position.
+	// Changes a webhook. With an earlier `position`, the server sends events again; with a later one, it skips
+	// events, for example one that the receiver never accepts. A webhook that is enabled again continues after
+	// its position.
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
-	//	OUT_OF_RANGE         EVENTS_PURGED, POSITION_UNKNOWN: of the new position
+	//	OUT_OF_RANGE         EVENTS_PURGED, POSITION_UNKNOWN: for the new position
 	UpdateWebhook(ctx context.Context, in *UpdateWebhookRequest, opts ...grpc.CallOption) (*UpdateWebhookResponse, error)
-	// Deletes a webhook. A delivery that is being sent can still arrive.
+	// Deletes a webhook. A delivery in progress can still arrive.
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
 	DeleteWebhook(ctx context.Context, in *DeleteWebhookRequest, opts ...grpc.CallOption) (*DeleteWebhookResponse, error)
 	// Gives a webhook a new secret and returns it. For a day, deliveries are signed with the old secret as well.
-	// The call is not safe to repeat: each call creates a secret, and only the last two are in use.
+	//
+	// The call is not safe to repeat: each call creates a secret, and deliveries are signed with the last two only.
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
 	//	FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
 	RotateWebhookSecret(ctx context.Context, in *RotateWebhookSecretRequest, opts ...grpc.CallOption) (*RotateWebhookSecretResponse, error)
-	// Sends a signed event of the type webhook.test to the URL of a webhook, also if it is disabled, and returns
-	// the result. It does not change the position.
+	// Sends a signed event of the type webhook.test to the URL of a webhook, even if the webhook is disabled, and
+	// returns the result. It changes neither the position nor the state of the deliveries.
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
 	//	FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago (with a
-	//	                     delay)
+	//	                     retry delay)
 	TestWebhook(ctx context.Context, in *TestWebhookRequest, opts ...grpc.CallOption) (*TestWebhookResponse, error)
 }
 
@@ -241,18 +244,18 @@ func (c *eventServiceClient) TestWebhook(ctx context.Context, in *TestWebhookReq
 // All implementations must embed UnimplementedEventServiceServer
 // for forward compatibility.
 //
-// EventService tells what has happened to the tenant's jobs: as the history of a job, as a stream that
+// EventService reports what has happened to the tenant's jobs: as the history of a job, as a stream that
 // can be resumed, and by webhooks.
 //
-// Every change of a job adds events in the transaction of the change. All readers see the same events in
-// the same order: those of one job in the order of its changes. A position in this order identifies an
-// event of the tenant.
+// A change of a job adds its events in the same transaction. All readers see the events of a tenant in the
+// same order, and those of one job in the order of its changes. The position of an event in this order
+// identifies it in its tenant.
 //
 // The server keeps events for JOBS_EVENT_RETENTION_DAYS (7), and at most JOBS_MAX_TENANT_EVENTS (1,000,000)
-// of a tenant. ListJobEvents returns those of a job until the job is purged, if they are among the last
-// JOBS_MAX_TENANT_EVENTS.
+// of a tenant. ListJobEvents also returns older events, until the job is purged or its events are not among
+// the last JOBS_MAX_TENANT_EVENTS.
 //
-// Metadata, errors and limits of its calls are those of JobService.
+// The calls have the metadata, errors and limits of JobService.
 type EventServiceServer interface {
 	// Lists the events of a job: its history.
 	//
@@ -265,64 +268,67 @@ type EventServiceServer interface {
 	// Lists the events of the tenant after a position or from a time, oldest first.
 	//
 	// To read everything, call again with the `position` of the response as `after_position`. A call examines
-	// at most 5,000 events, so a page can be short or empty although more follow: `has_more` tells.
+	// at most 5,000 events, so a page can be short or empty although more events follow: check `has_more`.
 	//
 	//	OUT_OF_RANGE         EVENTS_PURGED, POSITION_UNKNOWN
 	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
 	// Streams the events of the tenant: those after a position or from a time, and then each event within about a
 	// second of its change.
 	//
-	// Each response carries the position up to which the stream is complete. The first one arrives at once,
-	// and one without events at least every 15 seconds. To resume, pass the last position as `after_position`:
-	// then no event is missing and none repeats.
+	// Each response has the position up to which the stream is complete. The first response arrives at once.
+	// After 15 seconds without a response, the server sends a heartbeat: a response without events. To resume,
+	// pass the last position as `after_position`: then no event is missing and none repeats.
 	//
-	//	OUT_OF_RANGE         EVENTS_PURGED: also if the stream falls behind the retention
+	//	OUT_OF_RANGE         EVENTS_PURGED: also if events are purged before the stream has sent them
 	//	                     POSITION_UNKNOWN
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
-	// Creates a webhook. The server sends each event from now on to its URL, in a POST of its own.
+	// Creates a webhook. The server sends each later event to its URL, one event per POST.
 	//
-	// Deliveries are signed as Standard Webhooks describe. They are strictly in order: the next event follows
-	// after a response with a 2xx status. Other responses, redirects and timeouts (15 seconds) are repeated
-	// after 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, and then every 4 h, ±20 %, or after the Retry-After of
-	// the response, up to a day. After five days without success, or at once with status 410, the webhook is
-	// disabled.
+	// Deliveries are signed according to the Standard Webhooks specification. They are strictly in order: the
+	// server sends the next event after a response with a 2xx status. A delivery fails with any other status,
+	// without a response within 15 seconds, or if the connection fails. The server repeats it after 5 s, 30 s,
+	// 2 min, 10 min, 30 min, 1 h, 2 h, and then every 4 h, ±20 %, or after the Retry-After of the response, at
+	// most a day. The server disables the webhook after five days in which all deliveries failed, or at once
+	// after status 410.
 	//
-	// A delivery can arrive more than once: `webhook-id` identifies its event.
+	// An event can arrive more than once: the header `webhook-id` identifies it.
 	//
 	// The call is not safe to repeat: each call creates a webhook.
 	//
 	//	FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks
 	CreateWebhook(context.Context, *CreateWebhookRequest) (*CreateWebhookResponse, error)
-	// Lists the webhooks of the tenant, the oldest first: at most 16.
+	// Lists the webhooks of the tenant, oldest first: at most 16.
 	ListWebhooks(context.Context, *ListWebhooksRequest) (*ListWebhooksResponse, error)
 	// Returns a webhook with the state of its deliveries.
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
 	GetWebhook(context.Context, *GetWebhookRequest) (*GetWebhookResponse, error)
-	// Changes a webhook. A new `position` sends events again or skips some, for example one that the receiver
-	// never accepts. A webhook that is enabled again continues at its position.
+	// Changes a webhook. With an earlier `position`, the server sends events again; with a later one, it skips
+	// events, for example one that the receiver never accepts. A webhook that is enabled again continues after
+	// its position.
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
-	//	OUT_OF_RANGE         EVENTS_PURGED, POSITION_UNKNOWN: of the new position
+	//	OUT_OF_RANGE         EVENTS_PURGED, POSITION_UNKNOWN: for the new position
 	UpdateWebhook(context.Context, *UpdateWebhookRequest) (*UpdateWebhookResponse, error)
-	// Deletes a webhook. A delivery that is being sent can still arrive.
+	// Deletes a webhook. A delivery in progress can still arrive.
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
 	DeleteWebhook(context.Context, *DeleteWebhookRequest) (*DeleteWebhookResponse, error)
 	// Gives a webhook a new secret and returns it. For a day, deliveries are signed with the old secret as well.
-	// The call is not safe to repeat: each call creates a secret, and only the last two are in use.
+	//
+	// The call is not safe to repeat: each call creates a secret, and deliveries are signed with the last two only.
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
 	//	FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
 	RotateWebhookSecret(context.Context, *RotateWebhookSecretRequest) (*RotateWebhookSecretResponse, error)
-	// Sends a signed event of the type webhook.test to the URL of a webhook, also if it is disabled, and returns
-	// the result. It does not change the position.
+	// Sends a signed event of the type webhook.test to the URL of a webhook, even if the webhook is disabled, and
+	// returns the result. It changes neither the position nor the state of the deliveries.
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
 	//	FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago (with a
-	//	                     delay)
+	//	                     retry delay)
 	TestWebhook(context.Context, *TestWebhookRequest) (*TestWebhookResponse, error)
 	mustEmbedUnimplementedEventServiceServer()
 }

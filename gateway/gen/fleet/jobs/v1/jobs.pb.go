@@ -845,7 +845,7 @@ type Job struct {
 	// The next seven openings: the times at which a start window opens. Filled only by GetJob; empty without
 	// start windows, and with the window_time_zone DEVICE.
 	NextOpenings []*timestamppb.Timestamp `protobuf:"bytes,43,rep,name=next_openings,json=nextOpenings,proto3" json:"next_openings,omitempty"`
-	// The executions that finish add executions.finished events.
+	// Attempts that end add executions.finished events.
 	ExecutionEvents bool `protobuf:"varint,44,opt,name=execution_events,json=executionEvents,proto3" json:"execution_events,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -2752,8 +2752,8 @@ type CreateJobRequest struct {
 	// The place of the job in the queues of its devices. It does not interrupt executions that are
 	// IN_PROGRESS.
 	Priority Job_Priority `protobuf:"varint,23,opt,name=priority,proto3,enum=fleet.jobs.v1.Job_Priority" json:"priority,omitempty"`
-	// Add executions.finished events when executions finish: see EventService. Otherwise, only changes of the
-	// job itself are events.
+	// Add executions.finished events when attempts of executions end: see EventService. Otherwise, only changes of
+	// the job itself add events.
 	ExecutionEvents bool `protobuf:"varint,24,opt,name=execution_events,json=executionEvents,proto3" json:"execution_events,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache

@@ -99,7 +99,7 @@ BEGIN
     IF v_purged > v_after THEN
         PERFORM jobs.raise_error(
             'EVENTS_PURGED', '',
-            jsonb_build_object('position', v_after, 'oldest_position', v_purged)
+            jsonb_build_object('position', v_after, 'purged_position', v_purged)
         );
     END IF;
 

@@ -53,7 +53,7 @@ BEGIN
         ELSIF p_position > 0 AND p_position < v_head.purged_position THEN
             PERFORM jobs.raise_error(
                 'EVENTS_PURGED', '',
-                jsonb_build_object('oldest_position', v_head.purged_position)
+                jsonb_build_object('purged_position', v_head.purged_position)
             );
         END IF;
         -- If events are purged before the next claim, claim_webhook detects it.
