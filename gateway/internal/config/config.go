@@ -58,7 +58,14 @@ type Config struct {
 	RequireToken         bool
 	TLSTerminatedByProxy bool
 	InsecureMetadata     bool
-	LogLevel             slog.Level
+
+	Console         bool
+	OIDCIssuer      string
+	OIDCTokenOrigin string
+	OIDCClientID    string
+	OIDCScopes      string
+
+	LogLevel slog.Level
 }
 
 // flagSet defines the name, default and help text of every setting.
@@ -92,6 +99,11 @@ func (c *Config) flagSet() *flag.FlagSet {
 	f.BoolVar(&c.RequireToken, "require-token", false, "reject requests without Authorization: Bearer; the upstream must verify the tokens (JOBS_AUTH=jwt)")
 	f.BoolVar(&c.TLSTerminatedByProxy, "tls-terminated-by-proxy", false, "with require-token: allow a listen address beyond loopback without TLS, because a proxy terminates TLS")
 	f.BoolVar(&c.InsecureMetadata, "insecure-metadata", false, "allow a listen address beyond loopback although any client can claim any tenant")
+	f.Var(onOff{&c.Console}, "console", "serve the operator console at /console: `on` or off. Served only with require-token, on a loopback listen address, or with trusted-peers")
+	f.StringVar(&c.OIDCIssuer, "oidc-issuer", "", "`URL` of the OpenID provider that the console signs in with; requires require-token. Empty: the console asks for a token")
+	f.StringVar(&c.OIDCTokenOrigin, "oidc-token-origin", "", "`ORIGIN` of the token endpoint of the provider; empty: that of oidc-issuer")
+	f.StringVar(&c.OIDCClientID, "oidc-client-id", "", "`ID` of the console at the provider, a public client with PKCE")
+	f.StringVar(&c.OIDCScopes, "oidc-scopes", "openid offline_access", "`SCOPES` that the console requests, separated by spaces")
 	f.TextVar(&c.LogLevel, "log-level", slog.LevelInfo, "minimum `LEVEL` to log: DEBUG, INFO, WARN or ERROR")
 	f.Usage = func() {
 		fmt.Fprintf(f.Output(), "jobs-gateway serves the REST API, /customer and /device, in front of a jobs-grpc server.\n\n"+
@@ -110,7 +122,7 @@ func EnvName(flagName string) string {
 // Load reads the settings from the environment and then from args, which override it,
 // and validates them. Each line of the error names a setting by its flag.
 func Load(args []string, lookupEnv func(string) (string, bool)) (*Config, error) {
-	c := &Config{}
+	c := &Config{Console: true}
 	f := c.flagSet()
 	var errs error
 	f.VisitAll(func(setting *flag.Flag) {
@@ -152,6 +164,12 @@ func (c *Config) validate() error {
 	case slices.ContainsFunc(c.CORSOrigins, isInvalidOrigin):
 		return fmt.Errorf("cors-origins=%s: each origin must be a scheme and a host in lower case, such as "+
 			"https://ops.example.com, without a path and without the default port; * is not supported", &c.CORSOrigins)
+	case (c.OIDCIssuer == "") != (c.OIDCClientID == ""):
+		return errors.New("oidc-issuer and oidc-client-id must be set together")
+	case c.OIDCIssuer != "" && !c.RequireToken:
+		return errors.New("oidc-issuer requires require-token")
+	case slices.ContainsFunc(c.OIDCOrigins(), isInvalidOrigin):
+		return errors.New("oidc-issuer and oidc-token-origin must be URLs such as https://login.example.com")
 	case c.RequireToken && !c.TLSTerminatedByProxy && c.TLSCert == "" && !IsLoopback(c.Listen):
 		return fmt.Errorf("listen=%s is not a loopback address, and without TLS tokens are sent in clear text; "+
 			"set tls-cert and tls-key, or set tls-terminated-by-proxy if a proxy terminates TLS", c.Listen)
@@ -171,6 +189,27 @@ func minBufferedBytes(maxBodyBytes int64) int64 {
 
 func (c *Config) UseUpstreamTLS() bool {
 	return c.UpstreamTLS || c.UpstreamCA != "" || c.UpstreamCert != ""
+}
+
+// ServesConsole reports whether the console is served: only where the callers are known, or on this machine alone.
+func (c *Config) ServesConsole() bool {
+	return c.Console && (c.RequireToken || len(c.TrustedPeers) > 0 || IsLoopback(c.Listen))
+}
+
+// OIDCOrigins returns the origins that the console calls to sign in.
+func (c *Config) OIDCOrigins() []string {
+	if c.OIDCIssuer == "" {
+		return nil
+	}
+	issuer, err := url.Parse(c.OIDCIssuer)
+	if err != nil {
+		return []string{c.OIDCIssuer}
+	}
+	origins := []string{issuer.Scheme + "://" + issuer.Host}
+	if c.OIDCTokenOrigin != "" {
+		origins = append(origins, c.OIDCTokenOrigin)
+	}
+	return origins
 }
 
 // isInvalidOrigin reports whether text lacks the form of an Origin header, such as

@@ -31,6 +31,24 @@ func durationVar(f *flag.FlagSet, p *time.Duration, name string, value time.Dura
 	})
 }
 
+// onOff is a setting with the values on and off.
+type onOff struct{ value *bool }
+
+func (o onOff) String() string {
+	if o.value == nil || *o.value {
+		return "on"
+	}
+	return "off"
+}
+
+func (o onOff) Set(text string) error {
+	if text != "on" && text != "off" {
+		return errors.New("must be on or off")
+	}
+	*o.value = text == "on"
+	return nil
+}
+
 const helpHint = "; jobs-gateway --help lists the flags"
 
 // parseFlags parses args. It returns an error of one line, or flag.ErrHelp after it has printed the help.

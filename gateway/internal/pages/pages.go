@@ -5,6 +5,7 @@ import (
 	"embed"
 	"io/fs"
 	"net/http"
+	"regexp"
 	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -30,9 +31,12 @@ var pages = map[string]struct{ name, contentType string }{
 const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
+// consoleLink is the line of index.html that leads to the console.
+var consoleLink = regexp.MustCompile(`(?m)^.*href="/console".*\n`)
+
 // New returns the handlers of the page /, of Swagger UI, of their files and of the OpenAPI document, by path. All are
-// embedded in the binary. Each file has its own route, so that any other path below /docs/ is a regular 404.
-func New(openAPI []byte) map[string]runtime.HandlerFunc {
+// embedded in the binary. The page / leads to the console only if it is served. Each file has its own route, so that any other path below /docs/ is a regular 404.
+func New(openAPI []byte, servesConsole bool) map[string]runtime.HandlerFunc {
 	handlers := map[string]runtime.HandlerFunc{}
 	add := func(path string, serve http.HandlerFunc) {
 		handlers[path] = func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
@@ -47,6 +51,9 @@ func New(openAPI []byte) map[string]runtime.HandlerFunc {
 	}
 	for path, page := range pages {
 		content, _ := fs.ReadFile(pageFiles, "files/"+page.name)
+		if !servesConsole {
+			content = consoleLink.ReplaceAll(content, nil)
+		}
 		add(path, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", page.contentType)
 			_, _ = w.Write(content)

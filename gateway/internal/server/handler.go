@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"sync/atomic"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/config"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/console"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/limits"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/observability"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/pages"
@@ -26,7 +28,9 @@ func newHandler(
 	stopping <-chan struct{}, openAPI []byte, config *config.Config, upstream *upstream.Upstream,
 	metrics *observability.Metrics, tracer *observability.Tracer, logger *slog.Logger,
 ) (http.Handler, error) {
-	table, err := rest.NewRoutes(openAPI, pages.New(openAPI), upstream, logger)
+	further := pages.New(openAPI, config.ServesConsole())
+	maps.Copy(further, console.New(config))
+	table, err := rest.NewRoutes(openAPI, further, upstream, logger)
 	if err != nil {
 		return nil, err
 	}
