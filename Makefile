@@ -84,7 +84,7 @@ mutation: $(READY) ## Find changes of MODULE=FILE that TESTS=FILES do not notice
 	@PYTHONPATH=.:generated $(BIN)/python -m tools.mutation $(ARGS) $(MODULE) $(TESTS)
 
 .PHONY: check
-check: check-python check-generated $(if $(WITH_GATEWAY),check-gateway) ## Check format, lint, types, import directions, contract and generated code
+check: check-python check-generated $(if $(WITH_GATEWAY),check-gateway) $(if $(WITH_NODE),check-console) ## Check format, lint, types, import directions, contract and generated code
 
 .PHONY: check-python
 check-python: $(READY) # Check the Python code, and the contract
@@ -117,6 +117,7 @@ fix: $(READY) ## Format, and fix what the linters can fix
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/buf format --write
 	@$(if $(shell command -v gofmt),gofmt -w gateway examples)
+	@$(if $(wildcard $(CONSOLE)),cd console && npx prettier --write --log-level warn .)
 
 GENERATED := generated
 PROTOC := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=protos
@@ -259,6 +260,31 @@ check-gateway: need-go $(READY) # Check the gateway's format and lint, and that 
 	{ echo 'gateway/gen/ is out of date: run `make generate-gateway`' >&2; exit 1; }
 	@cd gateway && go tool oasdiff breaking --fail-on WARN ../protos/released.openapi.json gen/openapi.json
 
+# The operator console, in console/. The gateway's binary contains its build, so only those who change it need Node.
+CONSOLE := console/node_modules/ready
+WITH_NODE := $(or $(shell command -v npm),$(CI))
+CONSOLE_SCHEMA := ../gateway/gen/openapi.json --output src/api/schema.d.ts
+
+.PHONY: console
+console: $(CONSOLE) ## Serve the console from its source on 127.0.0.1:5173/console, in front of a local gateway (needs Node)
+	@cd console && exec npx vite --host 127.0.0.1
+
+.PHONY: console-build
+console-build: $(CONSOLE) ## Build the console into the gateway, after a change of console/ or of the OpenAPI document (needs Node)
+	@cd console && npx openapi-typescript $(CONSOLE_SCHEMA) && npx tsc && npx vite build --logLevel warn
+
+.PHONY: check-console
+check-console: $(CONSOLE) # Check the console's types, that its build is up to date, and its size
+	@cd console && npx prettier --check --log-level warn . && npx tsc
+	@cd console && npx openapi-typescript $(CONSOLE_SCHEMA) --check >/dev/null || \
+	  { echo 'console/src/api/schema.d.ts is out of date: run `make console-build`' >&2; exit 1; }
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
+	(cd console && npx vite build --logLevel warn --outDir "$$out/build") && \
+	diff -r "$$out/build" gateway/internal/console/build || \
+	{ echo 'the build of the console is out of date: run `make console-build`' >&2; exit 1; }
+	@bytes=$$(cd gateway/internal/console/build/assets && for file in *.js; do gzip --best --stdout "$$file"; done | wc -c) && \
+	  test "$$bytes" -le 92160 || { echo "the scripts of the console have $$bytes bytes after gzip: at most 92160" >&2; exit 1; }
+
 OUT := .
 .PHONY: generate-gateway
 generate-gateway: $(READY) ## Generate the gateway's Go code and OpenAPI document (needs Go)
@@ -271,6 +297,7 @@ generate-gateway: $(READY) ## Generate the gateway's Go code and OpenAPI documen
 audit: $(READY) ## Check the locked dependencies for known vulnerabilities (needs the network)
 	@$(BIN)/uv tool run pip-audit --disable-pip --require-hashes --requirement requirements/dev.lock
 	@$(if $(WITH_GATEWAY),cd gateway && go run golang.org/x/vuln/cmd/govulncheck@latest ./...)
+	@$(if $(WITH_NODE),cd console && npm audit --omit=dev)
 
 # Extras stay in the lock files: without them, pip takes the newest version of a package that is required
 # with an extra, finds no hash for it and fails.

@@ -20,74 +20,70 @@ const Events = lazy(() => import("./pages/events").then((m) => m.Events));
 const Execution = lazy(() => import("./pages/execution").then((m) => m.Execution));
 
 export function App() {
-  const [error, setError] = useState<ApiError | null>(null);
-  useEffect(() => {
-    loadConfig().catch((e: ApiError) => setError(e));
-  }, []);
-  if (error) return <Message error={error} />;
-  if (!config.value) return null;
-  return (
-    <LocationProvider scope="/console">
-      {isSignedIn.value ? <Pages /> : <SignIn />}
-    </LocationProvider>
-  );
+    const [error, setError] = useState<ApiError | null>(null);
+    useEffect(() => {
+        loadConfig().catch((e: ApiError) => setError(e));
+    }, []);
+    if (error) return <Message error={error} />;
+    if (!config.value) return null;
+    return <LocationProvider scope="/console">{isSignedIn.value ? <Pages /> : <SignIn />}</LocationProvider>;
 }
 
 async function loadConfig() {
-  const response = await fetch("/console/config.json").catch(() => null);
-  if (!response?.ok) throw new ApiError("The gateway can't be reached; reload this page", "", 0);
-  const loaded = (await response.json()) as Config;
-  if (loaded.oidc) {
-    const { completeSignIn } = await import("./oidc");
-    await completeSignIn(loaded.oidc);
-  }
-  config.value = loaded;
+    const response = await fetch("/console/config.json").catch(() => null);
+    if (!response?.ok) throw new ApiError("The gateway can't be reached; reload this page", "", 0);
+    const loaded = (await response.json()) as Config;
+    if (loaded.oidc) {
+        const { completeSignIn } = await import("./oidc");
+        await completeSignIn(loaded.oidc);
+    }
+    config.value = loaded;
 }
 
 function Message({ error }: { error: ApiError }) {
-  return (
-    <main class="narrow">
-      <ErrorNotice error={error} />
-    </main>
-  );
+    return (
+        <main class="narrow">
+            <ErrorNotice error={error} />
+        </main>
+    );
 }
 
 function Pages() {
-  const who = `${identity.value.tenant} ${identity.value.user} ${token.value}`;
-  const { data, error } = useLoaded(who, (signal) => body(api.GET("/customer/caller", { signal })));
-  useEffect(() => {
-    caller.value = data ?? null;
-  }, [data]);
-  return (
-    <>
-      <a class="skip" href="#main">
-        Skip to the page
-      </a>
-      <Header />
-      <OutageBanner />
-      <main id="main" tabIndex={-1}>
-        {error ? <ErrorNotice error={error} /> : caller.value && <Routes key={who} />}
-      </main>
-    </>
-  );
+    const who = `${identity.value.tenant} ${identity.value.user} ${token.value}`;
+    const { data, error } = useLoaded(who, (signal) => body(api.GET("/customer/caller", { signal })));
+    useEffect(() => {
+        caller.value = data ?? null;
+    }, [data]);
+    return (
+        <>
+            <a class="skip" href="#main">
+                Skip to the page
+            </a>
+            <Header />
+            <OutageBanner />
+            <main id="main" tabIndex={-1}>
+                {error ? <ErrorNotice error={error} /> : caller.value && <Routes key={who} />}
+            </main>
+        </>
+    );
 }
 
 function Routes() {
-  const { path } = useLocation();
-  // A page begins at its top, with the focus on it.
-  useEffect(() => window.scrollTo(0, 0), [path]);
-  return (
-    <Router>
-      <Route path="/console" component={Jobs} />
-      <Route path="/console/jobs" component={Jobs} />
-      <Route path="/console/new" component={NewJob} />
-      <Route path="/console/jobs/:jobId" component={Job} />
-      <Route path="/console/jobs/:jobId/devices/:deviceId" component={Execution} />
-      <Route path="/console/approvals" component={Approvals} />
-      <Route path="/console/devices" component={Devices} />
-      <Route path="/console/devices/:deviceId" component={Device} />
-      <Route path="/console/events" component={Events} />
-      <Route default component={NotFound} />
-    </Router>
-  );
+    const { path } = useLocation();
+    // A page begins at its top, with the focus on it.
+    useEffect(() => window.scrollTo(0, 0), [path]);
+    return (
+        <Router>
+            <Route path="/console" component={Jobs} />
+            <Route path="/console/jobs" component={Jobs} />
+            <Route path="/console/new" component={NewJob} />
+            <Route path="/console/jobs/:jobId" component={Job} />
+            <Route path="/console/jobs/:jobId/devices/:deviceId" component={Execution} />
+            <Route path="/console/approvals" component={Approvals} />
+            <Route path="/console/devices" component={Devices} />
+            <Route path="/console/devices/:deviceId" component={Device} />
+            <Route path="/console/events" component={Events} />
+            <Route default component={NotFound} />
+        </Router>
+    );
 }

@@ -1,288 +1,352 @@
 /** The form of a new job: its fields, and the request that they make. */
 
-import type { CreateJobRequest, Job } from "./api/client";
+import type { CreateJobRequest, Job, RetryRule, StartWindow } from "./api/client";
 import { counted, span } from "./format";
 
 export type TargetKind = "all" | "group" | "selector" | "device" | "list";
 
 export interface StageDraft {
-  name: string;
-  kind: "percent" | "count" | "group" | "selector" | "rest";
-  value: string;
-  /** What opens the next stage. */
-  succeeded: string;
-  bakeMinutes: string;
-  approval: boolean;
-  perMinute: string;
+    name: string;
+    kind: "percent" | "count" | "group" | "selector" | "rest";
+    value: string;
+    /** What opens the next stage. */
+    succeeded: string;
+    bakeMinutes: string;
+    approval: boolean;
+    perMinute: string;
+}
+
+export interface CriterionDraft {
+    kind: "percent" | "count";
+    value: string;
+    /** Separated by spaces; "": any failure. */
+    codes: string;
+    scope: "JOB" | "STAGE";
+    minFinished: string;
+    action: "PAUSE" | "CANCEL" | "FORCE_CANCEL";
 }
 
 export interface Draft {
-  jobId: string;
-  description: string;
-  labels: string;
-  type: string;
-  document: string;
-  targetKind: TargetKind;
-  target: string;
-  stages: StageDraft[];
-  maxInProgress: string;
-  failPercent: string;
-  failScope: "JOB" | "STAGE";
-  failMinimum: string;
-  failAction: "PAUSE" | "CANCEL";
-  startAt: string;
-  windowDays: string[];
-  windowStart: string;
-  windowHours: string;
-  windowZone: string;
-  retryAttempts: string;
-  retryCodes: string;
-  expiresHours: string;
-  timeoutMinutes: string;
-  priority: "LOW" | "NORMAL" | "HIGH";
+    jobId: string;
+    description: string;
+    labels: string;
+    type: string;
+    document: string;
+    targetKind: TargetKind;
+    target: string;
+    stages: StageDraft[];
+    maxInProgress: string;
+    criteria: CriterionDraft[];
+    startAt: string;
+    windowDays: string[];
+    windowStart: string;
+    windowHours: string;
+    windowZone: string;
+    retryAttempts: string;
+    retryCodes: string;
+    expiresHours: string;
+    timeoutMinutes: string;
+    priority: "LOW" | "NORMAL" | "HIGH";
+    /** What a copied job has besides: the form does not show it. */
+    more: { windows: StartWindow[]; rules: RetryRule[] };
 }
 
 export const emptyStage: StageDraft = {
-  name: "", kind: "percent", value: "1", succeeded: "95", bakeMinutes: "", approval: false, perMinute: "",
+    name: "",
+    kind: "percent",
+    value: "1",
+    succeeded: "95",
+    bakeMinutes: "",
+    approval: false,
+    perMinute: "",
+};
+
+export const emptyCriterion: CriterionDraft = {
+    kind: "percent",
+    value: "5",
+    codes: "",
+    scope: "JOB",
+    minFinished: "20",
+    action: "PAUSE",
 };
 
 // Defaults that do no harm when they are left alone: the brake stops a bad release.
 export const emptyDraft: Draft = {
-  jobId: "", description: "", labels: "", type: "", document: "{}",
-  targetKind: "group", target: "", stages: [], maxInProgress: "",
-  failPercent: "5", failScope: "JOB", failMinimum: "20", failAction: "PAUSE",
-  startAt: "", windowDays: [], windowStart: "", windowHours: "6", windowZone: "UTC",
-  retryAttempts: "", retryCodes: "", expiresHours: "", timeoutMinutes: "", priority: "NORMAL",
+    jobId: "",
+    description: "",
+    labels: "",
+    type: "",
+    document: "{}",
+    targetKind: "group",
+    target: "",
+    stages: [],
+    maxInProgress: "",
+    criteria: [emptyCriterion],
+    startAt: "",
+    windowDays: [],
+    windowStart: "",
+    windowHours: "6",
+    windowZone: "UTC",
+    retryAttempts: "",
+    retryCodes: "",
+    expiresHours: "",
+    timeoutMinutes: "",
+    priority: "NORMAL",
+    more: { windows: [], rules: [] },
 };
 
 /** A field that can't be sent, and why. */
 export class DraftError extends Error {
-  constructor(
-    readonly field: string,
-    message: string,
-  ) {
-    super(message);
-  }
+    constructor(
+        readonly field: string,
+        message: string,
+    ) {
+        super(message);
+    }
 }
 
 type Target = Pick<
-  CreateJobRequest,
-  "target_all" | "target_group_id" | "target_selector" | "target_device_id" | "target_device_ids"
+    CreateJobRequest,
+    "target_all" | "target_group_id" | "target_selector" | "target_device_id" | "target_device_ids"
 >;
 
 function splitList(text: string): string[] {
-  return [...new Set(text.split(/[\s,]+/).filter(Boolean))];
+    return [...new Set(text.split(/[\s,]+/).filter(Boolean))];
 }
 
 /** The target, or null while it is empty. */
 export function draftTarget(draft: Draft): Target | null {
-  const text = draft.target.trim();
-  if (draft.targetKind === "all") return { target_all: true };
-  if (!text) return null;
-  switch (draft.targetKind) {
-    case "group":
-      return { target_group_id: text };
-    case "selector":
-      return { target_selector: text };
-    case "device":
-      return { target_device_id: text };
-    default:
-      return { target_device_ids: { device_ids: splitList(text) } };
-  }
+    const text = draft.target.trim();
+    if (draft.targetKind === "all") return { target_all: true };
+    if (!text) return null;
+    switch (draft.targetKind) {
+        case "group":
+            return { target_group_id: text };
+        case "selector":
+            return { target_selector: text };
+        case "device":
+            return { target_device_id: text };
+        default:
+            return { target_device_ids: { device_ids: splitList(text) } };
+    }
 }
 
 function integer(field: string, text: string, label: string): number | undefined {
-  if (!text.trim()) return undefined;
-  const n = Number(text);
-  if (!Number.isInteger(n) || n < 0) throw new DraftError(field, `${label} must be a whole number`);
-  return n;
+    if (!text.trim()) return undefined;
+    const n = Number(text);
+    if (!Number.isInteger(n) || n < 0) throw new DraftError(field, `${label} must be a whole number`);
+    return n;
 }
 
 export function draftRollout(draft: Draft): CreateJobRequest["rollout"] | undefined {
-  const maxInProgress = integer("maxInProgress", draft.maxInProgress, "Devices at a time");
-  if (!draft.stages.length && !maxInProgress) return undefined;
-  const stages = draft.stages.map((stage, index) => {
-    const isLast = index === draft.stages.length - 1;
-    const number = () => integer("stages", stage.value, `The size of stage ${index}`);
-    const devices = {
-      percent: () => ({ percent: number() }),
-      count: () => ({ device_count: number() }),
-      group: () => ({ group_id: stage.value.trim() }),
-      selector: () => ({ selector: stage.value.trim() }),
-      rest: () => ({ remainder: true }),
-    }[stage.kind]();
-    const bake = integer("stages", stage.bakeMinutes, `The wait after stage ${index}`);
-    const gate = {
-      min_succeeded_percent: integer("stages", stage.succeeded, `The success of stage ${index}`),
-      bake_time: bake ? `${bake * 60}s` : undefined,
-      require_approval: stage.approval || undefined,
-    };
-    return {
-      ...devices,
-      display_name: stage.name.trim() || undefined,
-      releases_per_minute: integer("stages", stage.perMinute, `The rate of stage ${index}`),
-      gate: isLast ? undefined : gate,
-    };
-  });
-  return { stages, max_in_progress: maxInProgress } as CreateJobRequest["rollout"];
+    const maxInProgress = integer("maxInProgress", draft.maxInProgress, "Devices at a time");
+    if (!draft.stages.length && !maxInProgress) return undefined;
+    const stages = draft.stages.map((stage, index) => {
+        const isLast = index === draft.stages.length - 1;
+        const number = () => integer("stages", stage.value, `The size of stage ${index}`);
+        const devices = {
+            percent: () => ({ percent: number() }),
+            count: () => ({ device_count: number() }),
+            group: () => ({ group_id: stage.value.trim() }),
+            selector: () => ({ selector: stage.value.trim() }),
+            rest: () => ({ remainder: true }),
+        }[stage.kind]();
+        const bake = integer("stages", stage.bakeMinutes, `The wait after stage ${index}`);
+        const gate = {
+            min_succeeded_percent: integer("stages", stage.succeeded, `The success of stage ${index}`),
+            bake_time: bake ? `${bake * 60}s` : undefined,
+            require_approval: stage.approval || undefined,
+        };
+        return {
+            ...devices,
+            display_name: stage.name.trim() || undefined,
+            releases_per_minute: integer("stages", stage.perMinute, `The rate of stage ${index}`),
+            gate: isLast ? undefined : gate,
+        };
+    });
+    return { stages, max_in_progress: maxInProgress } as CreateJobRequest["rollout"];
 }
 
 /** The parameters of the document. Throws DraftError with the line of the mistake. */
 export function draftDocument(text: string): Record<string, unknown> {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new DraftError("document", jsonProblem(text, error as SyntaxError));
-  }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new DraftError("document", "The document must be an object: {…}");
-  }
-  return value as Record<string, unknown>;
+    let value: unknown;
+    try {
+        value = JSON.parse(text);
+    } catch (error) {
+        throw new DraftError("document", jsonProblem(text, error as SyntaxError));
+    }
+    if (typeof value !== "object" || value === null || Array.isArray(value)) {
+        throw new DraftError("document", "The document must be an object: {…}");
+    }
+    return value as Record<string, unknown>;
 }
 
 function jsonProblem(text: string, error: SyntaxError): string {
-  // Chromium names the position, Firefox the line.
-  const position = /position (\d+)/.exec(error.message)?.[1];
-  const line = /line (\d+)/.exec(error.message)?.[1];
-  const number = line ?? (position && text.slice(0, Number(position)).split("\n").length);
-  const problem = error.message.replace(/^JSON\.parse: /, "").replace(/ in JSON.*$/, "");
-  return number ? `Line ${number}: ${problem}` : problem;
+    // Chromium names the position, Firefox the line.
+    const position = /position (\d+)/.exec(error.message)?.[1];
+    const line = /line (\d+)/.exec(error.message)?.[1];
+    const number = line ?? (position && text.slice(0, Number(position)).split("\n").length);
+    const problem = error.message.replace(/^JSON\.parse: /, "").replace(/ in JSON.*$/, "");
+    return number ? `Line ${number}: ${problem}` : problem;
 }
 
 function draftLabels(text: string): Record<string, string> | undefined {
-  const entries = splitList(text).map((pair) => {
-    const [key, ...rest] = pair.split("=");
-    if (!key || !rest.length) throw new DraftError("labels", `Labels are written key=value, not ${pair}`);
-    return [key, rest.join("=")] as const;
-  });
-  return entries.length ? Object.fromEntries(entries) : undefined;
+    const entries = splitList(text).map((pair) => {
+        const [key, ...rest] = pair.split("=");
+        if (!key || !rest.length) throw new DraftError("labels", `Labels are written key=value, not ${pair}`);
+        return [key, rest.join("=")] as const;
+    });
+    return entries.length ? Object.fromEntries(entries) : undefined;
+}
+
+function draftCriterion(c: CriterionDraft, index: number) {
+    const value = integer("criteria", c.value, `The limit of criterion ${index + 1}`);
+    if (!value) throw new DraftError("criteria", `Criterion ${index + 1} needs a limit`);
+    const isPercent = c.kind === "percent";
+    return {
+        ...(isPercent ? { percent: value } : { count: value }),
+        failure_codes: splitList(c.codes),
+        scope: c.scope,
+        min_finished: isPercent
+            ? integer("criteria", c.minFinished, "The minimum of finished devices")
+            : undefined,
+        action: c.action,
+    };
 }
 
 /** The request of the form. Throws DraftError. */
 export function draftRequest(draft: Draft): CreateJobRequest {
-  const target = draftTarget(draft);
-  if (!target) throw new DraftError("target", "Choose the devices");
-  if (!draft.type.trim()) throw new DraftError("type", "Name the type of the document, such as reboot");
-  const percent = integer("failPercent", draft.failPercent, "The limit of failures");
-  const hours = integer("windowHours", draft.windowHours, "The length of the window");
-  const attempts = integer("retryAttempts", draft.retryAttempts, "The number of attempts");
-  const request = {
-    ...target,
-    job_id: draft.jobId.trim() || undefined,
-    description: draft.description.trim() || undefined,
-    labels: draftLabels(draft.labels),
-    document_type: draft.type.trim(),
-    document_params: draftDocument(draft.document),
-    rollout: draftRollout(draft),
-    failure_criteria: percent
-      ? [
-          {
-            percent,
-            scope: draft.failScope,
-            min_finished: integer("failMinimum", draft.failMinimum, "The minimum of finished devices"),
-            action: draft.failAction,
-          },
-        ]
-      : undefined,
-    start_at: draft.startAt ? new Date(draft.startAt).toISOString() : undefined,
-    start_windows: draft.windowStart
-      ? [{ days: draft.windowDays, start_time: draft.windowStart, duration: `${(hours ?? 0) * 3600}s` }]
-      : undefined,
-    window_time_zone: draft.windowStart ? draft.windowZone : undefined,
-    retry_policy:
-      attempts && attempts > 1
-        ? { rules: [{ failure_codes: splitList(draft.retryCodes), max_attempts: attempts }] }
-        : undefined,
-    expires_in_hours: integer("expiresHours", draft.expiresHours, "The expiry"),
-    in_progress_timeout_minutes: integer("timeoutMinutes", draft.timeoutMinutes, "The timeout"),
-    priority: draft.priority === "NORMAL" ? undefined : draft.priority,
-  };
-  return request as unknown as CreateJobRequest;
+    const target = draftTarget(draft);
+    if (!target) throw new DraftError("target", "Choose the devices");
+    if (!draft.type.trim()) throw new DraftError("type", "Name the type of the document, such as reboot");
+    const hours = integer("windowHours", draft.windowHours, "The length of the window");
+    const attempts = integer("retryAttempts", draft.retryAttempts, "The number of attempts");
+    const request = {
+        ...target,
+        job_id: draft.jobId.trim() || undefined,
+        description: draft.description.trim() || undefined,
+        labels: draftLabels(draft.labels),
+        document_type: draft.type.trim(),
+        document_params: draftDocument(draft.document),
+        rollout: draftRollout(draft),
+        failure_criteria: draft.criteria.map(draftCriterion),
+        start_at: draft.startAt ? new Date(draft.startAt).toISOString() : undefined,
+        start_windows: draft.windowStart
+            ? [
+                  {
+                      days: draft.windowDays,
+                      start_time: draft.windowStart,
+                      duration: `${(hours ?? 0) * 3600}s`,
+                  },
+                  ...draft.more.windows,
+              ]
+            : undefined,
+        window_time_zone: draft.windowStart ? draft.windowZone : undefined,
+        retry_policy:
+            attempts && attempts > 1
+                ? {
+                      rules: [
+                          { failure_codes: splitList(draft.retryCodes), max_attempts: attempts },
+                          ...draft.more.rules,
+                      ],
+                  }
+                : undefined,
+        expires_in_hours: integer("expiresHours", draft.expiresHours, "The expiry"),
+        in_progress_timeout_minutes: integer("timeoutMinutes", draft.timeoutMinutes, "The timeout"),
+        priority: draft.priority === "NORMAL" ? undefined : draft.priority,
+    };
+    return request as unknown as CreateJobRequest;
 }
 
 /** What the job will do, in one sentence. */
 export function summary(draft: Draft, devices: number, sizes: number[]): string {
-  const parts: string[] = [];
-  if (sizes.length > 1) {
-    const steps = sizes.map((size, index) => {
-      const before = draft.stages[index - 1];
-      if (!before) return `${counted(size, "device")} first`;
-      const gate = [
-        before.succeeded ? `if ${before.succeeded} % succeed` : "when all have finished",
-        Number(before.bakeMinutes) ? `and ${span(Number(before.bakeMinutes) * 60)} have passed` : "",
-        before.approval ? "and someone approves" : "",
-      ];
-      return `then ${size.toLocaleString("en-US")} ${gate.filter(Boolean).join(" ")}`;
-    });
-    parts.push(steps.join(", "));
-  } else {
-    parts.push(`${counted(devices, "device")} ${draft.startAt ? "from the start" : "now"}`);
-  }
-  if (draft.windowStart) parts.push(`only from ${draft.windowStart} for ${draft.windowHours} h`);
-  if (draft.failPercent) {
-    const verb = draft.failAction === "PAUSE" ? "pauses" : "cancels";
-    parts.push(`${verb} at ${draft.failPercent} % failures`);
-  }
-  if (Number(draft.retryAttempts) > 1) parts.push(`tries each device up to ${draft.retryAttempts} times`);
-  return `${parts.join("; ")}.`;
+    const parts: string[] = [];
+    if (sizes.length > 1) {
+        const steps = sizes.map((size, index) => {
+            const before = draft.stages[index - 1];
+            if (!before) return `${counted(size, "device")} first`;
+            const gate = [
+                before.succeeded ? `if ${before.succeeded} % succeed` : "when all have finished",
+                Number(before.bakeMinutes) ? `and ${span(Number(before.bakeMinutes) * 60)} have passed` : "",
+                before.approval ? "and someone approves" : "",
+            ];
+            return `then ${size.toLocaleString("en-US")} ${gate.filter(Boolean).join(" ")}`;
+        });
+        parts.push(steps.join(", "));
+    } else {
+        parts.push(`${counted(devices, "device")} ${draft.startAt ? "from the start" : "now"}`);
+    }
+    if (draft.windowStart) parts.push(`only from ${draft.windowStart} for ${draft.windowHours} h`);
+    for (const c of draft.criteria) {
+        const verb = c.action === "PAUSE" ? "pauses" : "cancels";
+        const codes = c.codes.trim() && ` with ${splitList(c.codes).join(" or ")}`;
+        parts.push(`${verb} at ${c.value}${c.kind === "percent" ? " %" : ""} failures${codes}`);
+    }
+    if (Number(draft.retryAttempts) > 1) parts.push(`tries each device up to ${draft.retryAttempts} times`);
+    return `${parts.join("; ")}.`;
 }
 
 /** The form for another job like this one. */
 export function copyOf(job: Job): Draft {
-  const criterion = job.failure_criteria?.[0];
-  const window = job.start_windows?.[0];
-  const rule = job.retry_policy?.rules?.[0];
-  const [targetKind, target] = copiedTarget(job);
-  return {
-    ...emptyDraft,
-    description: job.description,
-    labels: Object.entries(job.labels).map(([k, v]) => `${k}=${v}`).join(" "),
-    type: job.document_type,
-    document: JSON.stringify(job.document_params, null, 2),
-    targetKind,
-    target,
-    stages: (job.rollout?.stages ?? []).map((stage): StageDraft => {
-      const [kind, value] = copiedSize(stage);
-      const bake = Number((stage.gate?.bake_time ?? "0s").replace("s", "")) / 60;
-      return {
-        name: stage.display_name,
-        kind,
-        value,
-        succeeded: stage.gate?.min_succeeded_percent ? String(stage.gate.min_succeeded_percent) : "",
-        bakeMinutes: bake ? String(bake) : "",
-        approval: stage.gate?.require_approval ?? false,
-        perMinute: stage.releases_per_minute ? String(stage.releases_per_minute) : "",
-      };
-    }),
-    maxInProgress: job.rollout?.max_in_progress ? String(job.rollout.max_in_progress) : "",
-    failPercent: criterion?.percent ? String(criterion.percent) : "",
-    failScope: criterion?.scope ?? "JOB",
-    failMinimum: criterion?.min_finished ? String(criterion.min_finished) : "",
-    failAction: criterion?.action === "CANCEL" ? "CANCEL" : "PAUSE",
-    windowDays: window?.days ?? [],
-    windowStart: window?.start_time ?? "",
-    windowHours: window ? String(Number((window.duration ?? "0s").replace("s", "")) / 3600) : "6",
-    windowZone: job.window_time_zone || "UTC",
-    retryAttempts: rule ? String(rule.max_attempts) : "",
-    retryCodes: rule?.failure_codes.join(" ") ?? "",
-    timeoutMinutes: job.in_progress_timeout_minutes ? String(job.in_progress_timeout_minutes) : "",
-    priority: job.priority ?? "NORMAL",
-  };
+    const [window, ...windows] = job.start_windows ?? [];
+    const [rule, ...rules] = job.retry_policy?.rules ?? [];
+    const [targetKind, target] = copiedTarget(job);
+    return {
+        ...emptyDraft,
+        description: job.description,
+        labels: Object.entries(job.labels)
+            .map(([k, v]) => `${k}=${v}`)
+            .join(" "),
+        type: job.document_type,
+        document: JSON.stringify(job.document_params, null, 2),
+        targetKind,
+        target,
+        stages: (job.rollout?.stages ?? []).map((stage): StageDraft => {
+            const [kind, value] = copiedSize(stage);
+            const bake = Number((stage.gate?.bake_time ?? "0s").replace("s", "")) / 60;
+            return {
+                name: stage.display_name,
+                kind,
+                value,
+                succeeded: stage.gate?.min_succeeded_percent ? String(stage.gate.min_succeeded_percent) : "",
+                bakeMinutes: bake ? String(bake) : "",
+                approval: stage.gate?.require_approval ?? false,
+                perMinute: stage.releases_per_minute ? String(stage.releases_per_minute) : "",
+            };
+        }),
+        maxInProgress: job.rollout?.max_in_progress ? String(job.rollout.max_in_progress) : "",
+        criteria: (job.failure_criteria ?? []).map((c): CriterionDraft => ({
+            kind: c.percent ? "percent" : "count",
+            value: String(c.percent ?? c.count ?? ""),
+            codes: c.failure_codes.join(" "),
+            scope: c.scope,
+            minFinished: c.min_finished ? String(c.min_finished) : "",
+            action: c.action,
+        })),
+        more: { windows, rules },
+        windowDays: window?.days ?? [],
+        windowStart: window?.start_time ?? "",
+        windowHours: window ? String(Number((window.duration ?? "0s").replace("s", "")) / 3600) : "6",
+        windowZone: job.window_time_zone || "UTC",
+        retryAttempts: rule ? String(rule.max_attempts) : "",
+        retryCodes: rule?.failure_codes.join(" ") ?? "",
+        timeoutMinutes: job.in_progress_timeout_minutes ? String(job.in_progress_timeout_minutes) : "",
+        priority: job.priority ?? "NORMAL",
+    };
 }
 
 function copiedTarget(job: Job): [TargetKind, string] {
-  if (job.target_device_id) return ["device", job.target_device_id];
-  if (job.target_group_id) return ["group", job.target_group_id];
-  if (job.target_selector) return ["selector", job.target_selector];
-  if (job.target_all) return ["all", ""];
-  return ["list", ""];
+    if (job.target_device_id) return ["device", job.target_device_id];
+    if (job.target_group_id) return ["group", job.target_group_id];
+    if (job.target_selector) return ["selector", job.target_selector];
+    if (job.target_all) return ["all", ""];
+    return ["list", ""];
 }
 
 function copiedSize(stage: NonNullable<Job["rollout"]>["stages"][number]): [StageDraft["kind"], string] {
-  if (stage.group_id) return ["group", stage.group_id];
-  if (stage.selector) return ["selector", stage.selector];
-  if (stage.percent) return ["percent", String(stage.percent)];
-  if (stage.device_count) return ["count", String(stage.device_count)];
-  return ["rest", ""];
+    if (stage.group_id) return ["group", stage.group_id];
+    if (stage.selector) return ["selector", stage.selector];
+    if (stage.percent) return ["percent", String(stage.percent)];
+    if (stage.device_count) return ["count", String(stage.device_count)];
+    return ["rest", ""];
 }

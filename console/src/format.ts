@@ -3,69 +3,69 @@
 const numbers = new Intl.NumberFormat("en-US");
 
 export function count(n: number): string {
-  return numbers.format(n);
+    return numbers.format(n);
 }
 
 /** A number with its noun: "1 device", "1,000 devices". */
 export function counted(n: number, noun: string): string {
-  return `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
+    return `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 }
 
 /** A percentage with one decimal below 10 %, so that 0.4 % does not read as 0 %. */
 export function percent(part: number, whole: number): string {
-  if (whole === 0) return "0 %";
-  const value = (part / whole) * 100;
-  const rounded = value > 0 && value < 10 ? Math.round(value * 10) / 10 : Math.floor(value);
-  return `${rounded} %`;
+    if (whole === 0) return "0 %";
+    const value = (part / whole) * 100;
+    const rounded = value > 0 && value < 10 ? Math.round(value * 10) / 10 : Math.floor(value);
+    return `${rounded} %`;
 }
 
 const units: [number, string, number][] = [
-  [1, "s", 100],
-  [60, "min", 100],
-  [3600, "h", 48],
-  [86_400, "d", Infinity],
+    [1, "s", 100],
+    [60, "min", 100],
+    [3600, "h", 48],
+    [86_400, "d", Infinity],
 ];
 
 /** A length of time in its largest fitting unit, such as "14 min". */
 export function span(seconds: number): string {
-  for (const [size, unit, limit] of units) {
-    const n = Math.round(seconds / size);
-    if (n < limit) return `${count(n)} ${unit}`;
-  }
-  return "";
+    for (const [size, unit, limit] of units) {
+        const n = Math.round(seconds / size);
+        if (n < limit) return `${count(n)} ${unit}`;
+    }
+    return "";
 }
 
 /** A length of time to the second, for countdowns, such as "3 h 12 min" or "45 s". */
 export function countdown(seconds: number): string {
-  const s = Math.max(0, Math.round(seconds));
-  const [d, h, m] = [Math.floor(s / 86_400), Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60];
-  if (d) return `${d} d ${h} h`;
-  if (h) return `${h} h ${m} min`;
-  return m ? `${m} min ${s % 60} s` : `${s} s`;
+    const s = Math.max(0, Math.round(seconds));
+    const [d, h, m] = [Math.floor(s / 86_400), Math.floor(s / 3600) % 24, Math.floor(s / 60) % 60];
+    if (d) return `${d} d ${h} h`;
+    if (h) return `${h} h ${m} min`;
+    return m ? `${m} min ${s % 60} s` : `${s} s`;
 }
 
 /** A time relative to now, such as "2 h ago" or "in 3 d". Both in milliseconds. */
 export function relative(time: number, now: number): string {
-  const seconds = (now - time) / 1000;
-  if (Math.abs(seconds) < 1) return "now";
-  return seconds > 0 ? `${span(seconds)} ago` : `in ${span(-seconds)}`;
+    const seconds = (now - time) / 1000;
+    if (Math.abs(seconds) < 1) return "now";
+    return seconds > 0 ? `${span(seconds)} ago` : `in ${span(-seconds)}`;
 }
 
 /** A time in the zone of the browser, with the zone: "2026-11-29 14:03:05 GMT+1". */
 export function absolute(time: number): string {
-  const parts = new Intl.DateTimeFormat("sv-SE", {
-    dateStyle: "short",
-    timeStyle: "medium",
-  }).format(time);
-  const zone = new Intl.DateTimeFormat("en-US", { timeZoneName: "short" })
-    .formatToParts(time)
-    .find((part) => part.type === "timeZoneName");
-  return `${parts} ${zone?.value ?? ""}`.trim();
+    const parts = new Intl.DateTimeFormat("sv-SE", {
+        dateStyle: "short",
+        timeStyle: "medium",
+    }).format(time);
+    const zone = new Intl.DateTimeFormat("en-US", { timeZoneName: "short" })
+        .formatToParts(time)
+        .find((part) => part.type === "timeZoneName");
+    return `${parts} ${zone?.value ?? ""}`.trim();
 }
 
 /** The seconds of a duration of the API, such as "5400s". */
 export function seconds(duration: string | null | undefined): number {
-  return duration ? Number(duration.replace(/s$/, "")) : 0;
+    return duration ? Number(duration.replace(/s$/, "")) : 0;
 }
 
 // Control characters, and those that change the direction of text or have no width.
@@ -73,10 +73,10 @@ const unsafe = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u206
 
 /** Stored text as it is shown: characters that are invisible or reorder text appear as escapes. */
 export function shown(text: string): string {
-  return text.replace(unsafe, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+    return text.replace(unsafe, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 /** JSON, indented, with the same escapes. */
 export function json(value: unknown): string {
-  return JSON.stringify(value, null, 2).replace(unsafe, (c) => (c === "\n" ? c : shown(c)));
+    return JSON.stringify(value, null, 2).replace(unsafe, (c) => (c === "\n" ? c : shown(c)));
 }

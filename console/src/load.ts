@@ -8,18 +8,18 @@ import { ApiError } from "./api/client";
 export const outage = signal<{ since: number; message: string } | null>(null);
 
 export function noteOutcome(error: ApiError | null): void {
-  if (error?.isTemporary) {
-    outage.value ??= { since: Date.now(), message: error.message };
-  } else if (outage.value) {
-    outage.value = null;
-  }
+    if (error?.isTemporary) {
+        outage.value ??= { since: Date.now(), message: error.message };
+    } else if (outage.value) {
+        outage.value = null;
+    }
 }
 
 export interface Loaded<T> {
-  data: T | undefined;
-  /** The last load failed for good, such as with JOB_NOT_FOUND. */
-  error: ApiError | undefined;
-  reload: () => void;
+    data: T | undefined;
+    /** The last load failed for good, such as with JOB_NOT_FOUND. */
+    error: ApiError | undefined;
+    reload: () => void;
 }
 
 const MAX_DELAY_MS = 30_000;
@@ -29,60 +29,60 @@ const MAX_DELAY_MS = 30_000;
  * data of the same key while the service is away, and loads again until it answers.
  */
 export function useLoaded<T>(
-  key: string | null,
-  load: (signal: AbortSignal) => Promise<T>,
-  everyMs = 0,
+    key: string | null,
+    load: (signal: AbortSignal) => Promise<T>,
+    everyMs = 0,
 ): Loaded<T> {
-  const [state, setState] = useState<{ key: string | null; data?: T; error?: ApiError }>({ key });
-  const [round, setRound] = useState(0);
-  const latest = useRef(load);
-  latest.current = load;
+    const [state, setState] = useState<{ key: string | null; data?: T; error?: ApiError }>({ key });
+    const [round, setRound] = useState(0);
+    const latest = useRef(load);
+    latest.current = load;
 
-  useEffect(() => {
-    if (key === null) return;
-    const controller = new AbortController();
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    let failures = 0;
-    let due = false;
-    const run = async () => {
-      if (document.hidden) {
-        due = true;
-        return;
-      }
-      due = false;
-      let next = everyMs;
-      try {
-        const data = await latest.current(controller.signal);
-        if (controller.signal.aborted) return;
-        failures = 0;
-        noteOutcome(null);
-        setState({ key, data });
-      } catch (error) {
-        if (controller.signal.aborted) return;
-        const e = error instanceof ApiError ? error : new ApiError(String(error), "", 400);
-        noteOutcome(e);
-        if (e.isTemporary) {
-          failures += 1;
-          next = Math.max(e.retryAfter * 1000, Math.min(1000 * 2 ** failures, MAX_DELAY_MS));
-        } else {
-          setState({ key, error: e });
-        }
-      }
-      if (next) timer = setTimeout(run, next * (0.9 + 0.2 * Math.random()));
-    };
-    const onVisible = () => {
-      if (!document.hidden && due) void run();
-    };
-    document.addEventListener("visibilitychange", onVisible);
-    void run();
-    return () => {
-      controller.abort();
-      clearTimeout(timer);
-      document.removeEventListener("visibilitychange", onVisible);
-    };
-  }, [key, everyMs, round]);
+    useEffect(() => {
+        if (key === null) return;
+        const controller = new AbortController();
+        let timer: ReturnType<typeof setTimeout> | undefined;
+        let failures = 0;
+        let due = false;
+        const run = async () => {
+            if (document.hidden) {
+                due = true;
+                return;
+            }
+            due = false;
+            let next = everyMs;
+            try {
+                const data = await latest.current(controller.signal);
+                if (controller.signal.aborted) return;
+                failures = 0;
+                noteOutcome(null);
+                setState({ key, data });
+            } catch (error) {
+                if (controller.signal.aborted) return;
+                const e = error instanceof ApiError ? error : new ApiError(String(error), "", 400);
+                noteOutcome(e);
+                if (e.isTemporary) {
+                    failures += 1;
+                    next = Math.max(e.retryAfter * 1000, Math.min(1000 * 2 ** failures, MAX_DELAY_MS));
+                } else {
+                    setState({ key, error: e });
+                }
+            }
+            if (next) timer = setTimeout(run, next * (0.9 + 0.2 * Math.random()));
+        };
+        const onVisible = () => {
+            if (!document.hidden && due) void run();
+        };
+        document.addEventListener("visibilitychange", onVisible);
+        void run();
+        return () => {
+            controller.abort();
+            clearTimeout(timer);
+            document.removeEventListener("visibilitychange", onVisible);
+        };
+    }, [key, everyMs, round]);
 
-  const reload = useCallback(() => setRound((n) => n + 1), []);
-  const current = state.key === key;
-  return { data: current ? state.data : undefined, error: current ? state.error : undefined, reload };
+    const reload = useCallback(() => setRound((n) => n + 1), []);
+    const current = state.key === key;
+    return { data: current ? state.data : undefined, error: current ? state.error : undefined, reload };
 }

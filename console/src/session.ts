@@ -5,12 +5,12 @@ import type { Caller } from "./api/client";
 
 /** What the gateway says about itself: /console/config.json. */
 export interface Config {
-  /** Calls need a token. */
-  require_token: boolean;
-  /** Without tokens: the person chooses tenant and user, because no proxy names them. */
-  choose_caller: boolean;
-  /** Sign in with OpenID Connect; null: paste a token. */
-  oidc: { issuer: string; client_id: string; scopes: string } | null;
+    /** Calls need a token. */
+    require_token: boolean;
+    /** Without tokens: the person chooses tenant and user, because no proxy names them. */
+    choose_caller: boolean;
+    /** Sign in with OpenID Connect; null: paste a token. */
+    oidc: { issuer: string; client_id: string; scopes: string } | null;
 }
 
 export const config = signal<Config | null>(null);
@@ -20,58 +20,58 @@ export const token = signal("");
 export const tokenProblem = signal("");
 
 interface Identity {
-  tenant: string;
-  user: string;
+    tenant: string;
+    user: string;
 }
 
 // Not secret: the gateway forwards them only where anyone may choose them.
 const stored = (): Identity => {
-  try {
-    return JSON.parse(localStorage.getItem("caller") ?? "") as Identity;
-  } catch {
-    return { tenant: "demo", user: "" };
-  }
+    try {
+        return JSON.parse(localStorage.getItem("caller") ?? "") as Identity;
+    } catch {
+        return { tenant: "demo", user: "" };
+    }
 };
 export const identity = signal<Identity>(stored());
 
 export function choose(next: Identity): void {
-  localStorage.setItem("caller", JSON.stringify(next));
-  identity.value = next;
+    localStorage.setItem("caller", JSON.stringify(next));
+    identity.value = next;
 }
 
 /** The headers of every request. */
 export function credentials(): Record<string, string> {
-  const c = config.value;
-  if (c?.require_token) return token.value ? { Authorization: `Bearer ${token.value}` } : {};
-  if (!c?.choose_caller) return {};
-  const { tenant, user } = identity.value;
-  return { "X-Tenant-Id": tenant, ...(user ? { "X-User-Id": user } : {}) };
+    const c = config.value;
+    if (c?.require_token) return token.value ? { Authorization: `Bearer ${token.value}` } : {};
+    if (!c?.choose_caller) return {};
+    const { tenant, user } = identity.value;
+    return { "X-Tenant-Id": tenant, ...(user ? { "X-User-Id": user } : {}) };
 }
 
 /** The pages can be shown: a caller is known, or none is needed. */
 export const isSignedIn = computed(() => !config.value?.require_token || token.value !== "");
 
 export function tokenRejected(): void {
-  if (config.value?.require_token && token.value) {
-    token.value = "";
-    tokenProblem.value = "Your session has ended. Sign in again to continue on this page.";
-  }
+    if (config.value?.require_token && token.value) {
+        token.value = "";
+        tokenProblem.value = "Your session has ended. Sign in again to continue on this page.";
+    }
 }
 
 /** Whether the caller's roles allow a method of JobService, or one with its service, such as EventService.ListEvents. */
 export function may(method: string): boolean {
-  const name = method.includes(".") ? method : `JobService.${method}`;
-  return caller.value?.methods.includes(`fleet.jobs.v1.${name}`) ?? false;
+    const name = method.includes(".") ? method : `JobService.${method}`;
+    return caller.value?.methods.includes(`fleet.jobs.v1.${name}`) ?? false;
 }
 
 const signOutListeners: (() => void)[] = [];
 
 export function onSignOut(listener: () => void): void {
-  signOutListeners.push(listener);
+    signOutListeners.push(listener);
 }
 
 export function signOut(): void {
-  for (const listener of signOutListeners) listener();
-  token.value = "";
-  tokenProblem.value = "";
+    for (const listener of signOutListeners) listener();
+    token.value = "";
+    tokenProblem.value = "";
 }

@@ -8,15 +8,15 @@ const POLL_MS = 10_000;
 const MAX_WAITING = 50;
 
 export function useWaiting() {
-  return useLoaded(
-    may("ListJobs") ? "awaiting" : null,
-    (signal) =>
-      page(
-        api.GET("/customer/jobs", {
-          params: { query: { awaiting_approval: true, limit: MAX_WAITING } },
-          signal,
-        }),
-      ),
-    POLL_MS,
-  );
+    return useLoaded(
+        may("ListJobs") ? "awaiting" : null,
+        (signal) =>
+            page(
+                api.GET("/customer/jobs", {
+                    params: { query: { awaiting_approval: true, limit: MAX_WAITING } },
+                    signal,
+                }),
+            ),
+        POLL_MS,
+    );
 }

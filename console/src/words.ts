@@ -6,242 +6,257 @@ import { absolute, count, counted, countdown, percent, seconds, shown, span } fr
 export type Tone = "good" | "busy" | "warn" | "bad" | "quiet";
 
 export interface Status {
-  word: string;
-  tone: Tone;
-  /** The reason, or what it waits for; "" if there is none. */
-  detail: string;
+    word: string;
+    tone: Tone;
+    /** The reason, or what it waits for; "" if there is none. */
+    detail: string;
 }
 
 const failedStatuses = ["failed", "timed_out", "rejected"] as const;
 
 export function failures(counts: Counts): number {
-  return failedStatuses.reduce((sum, name) => sum + counts[name], 0);
+    return failedStatuses.reduce((sum, name) => sum + counts[name], 0);
 }
 
 export function stageName(job: Job, index: number): string {
-  return shown(job.stages?.[index]?.display_name || `stage ${index}`);
+    return shown(job.stages?.[index]?.display_name || `stage ${index}`);
 }
 
 /** The open stage that waits for an approval; -1: none does. */
 export function awaitingApproval(job: Job): number {
-  return job.stages?.findIndex((stage) => stage.awaiting_approval) ?? -1;
+    return job.stages?.findIndex((stage) => stage.awaiting_approval) ?? -1;
 }
 
 export function status(job: Job): Status {
-  switch (job.status) {
-    case "PAUSED":
-      return { word: "Paused", tone: "warn", detail: shown(job.pause?.reason ?? "") };
-    case "CANCELED":
-      return { word: "Canceled", tone: "quiet", detail: shown(job.cancel_reason ?? "") };
-    case "SCHEDULED":
-      return {
-        word: "Scheduled",
-        tone: "quiet",
-        detail: job.start_at ? `starts ${absolute(Date.parse(job.start_at))}` : "",
-      };
-    case "COMPLETED": {
-      const failed = failures(job.execution_counts);
-      if (!failed) return { word: "Completed", tone: "good", detail: "" };
-      return {
-        word: "Completed",
-        tone: "bad",
-        detail: `${counted(failed, "device")} did not succeed`,
-      };
+    switch (job.status) {
+        case "PAUSED":
+            return { word: "Paused", tone: "warn", detail: shown(job.pause?.reason ?? "") };
+        case "CANCELED":
+            return { word: "Canceled", tone: "quiet", detail: shown(job.cancel_reason ?? "") };
+        case "SCHEDULED":
+            return {
+                word: "Scheduled",
+                tone: "quiet",
+                detail: job.start_at ? `starts ${absolute(Date.parse(job.start_at))}` : "",
+            };
+        case "COMPLETED": {
+            const failed = failures(job.execution_counts);
+            if (!failed) return { word: "Completed", tone: "good", detail: "" };
+            return {
+                word: "Completed",
+                tone: "bad",
+                detail: `${counted(failed, "device")} did not succeed`,
+            };
+        }
+        default: {
+            const stage = awaitingApproval(job);
+            if (stage < 0) return { word: "In progress", tone: "busy", detail: "" };
+            return {
+                word: "In progress",
+                tone: "warn",
+                detail: `${stageName(job, stage)} waits for approval`,
+            };
+        }
     }
-    default: {
-      const stage = awaitingApproval(job);
-      if (stage < 0) return { word: "In progress", tone: "busy", detail: "" };
-      return { word: "In progress", tone: "warn", detail: `${stageName(job, stage)} waits for approval` };
-    }
-  }
 }
 
 /** The target of a job, such as "group north" or "all devices". */
 export function target(job: Job): string {
-  if (job.target_device_id) return `device ${shown(job.target_device_id)}`;
-  if (job.target_group_id) return `group ${shown(job.target_group_id)}`;
-  if (job.target_selector) return `devices where ${shown(job.target_selector)}`;
-  if (job.target_device_count) return `a list of ${counted(job.target_device_count, "device")}`;
-  if (job.target_failed_in) return `devices that failed in ${shown(job.target_failed_in.job_id)}`;
-  return "all devices";
+    if (job.target_device_id) return `device ${shown(job.target_device_id)}`;
+    if (job.target_group_id) return `group ${shown(job.target_group_id)}`;
+    if (job.target_selector) return `devices where ${shown(job.target_selector)}`;
+    if (job.target_device_count) return `a list of ${counted(job.target_device_count, "device")}`;
+    if (job.target_failed_in) return `devices that failed in ${shown(job.target_failed_in.job_id)}`;
+    return "all devices";
 }
 
 /** The devices that a stage takes, such as "10 %" or "group lab". */
 export function stageDevices(stage: Stage): string {
-  if (stage.group_id) return `group ${shown(stage.group_id)}`;
-  if (stage.selector) return shown(stage.selector);
-  if (stage.percent) return `${stage.percent} %`;
-  if (stage.device_count) return counted(stage.device_count, "device");
-  return "the rest";
+    if (stage.group_id) return `group ${shown(stage.group_id)}`;
+    if (stage.selector) return shown(stage.selector);
+    if (stage.percent) return `${stage.percent} %`;
+    if (stage.device_count) return counted(stage.device_count, "device");
+    return "the rest";
 }
 
 /** What opens the stage after this one, as configured, such as "95 % succeeded, then 1 h". */
 export function gateRule(stage: Stage): string {
-  const gate = stage.gate;
-  const rules = [
-    gate?.min_succeeded_percent ? `${gate.min_succeeded_percent} % succeeded` : "all finished",
-  ];
-  if (seconds(gate?.bake_time)) rules.push(`then ${span(seconds(gate?.bake_time))}`);
-  if (seconds(gate?.advance_after)) rules.push(`or after ${span(seconds(gate?.advance_after))}`);
-  if (gate?.require_approval) rules.push("and an approval");
-  return rules.join(", ");
+    const gate = stage.gate;
+    const rules = [
+        gate?.min_succeeded_percent ? `${gate.min_succeeded_percent} % succeeded` : "all finished",
+    ];
+    if (seconds(gate?.bake_time)) rules.push(`then ${span(seconds(gate?.bake_time))}`);
+    if (seconds(gate?.advance_after)) rules.push(`or after ${span(seconds(gate?.advance_after))}`);
+    if (gate?.require_approval) rules.push("and an approval");
+    return rules.join(", ");
 }
 
 /** What has opened the stage after this one, or what it waits for now. */
 export function gateState(job: Job, index: number, now: number): string {
-  const state = job.stages?.[index];
-  const config = job.rollout?.stages[index];
-  if (!state || !config) return "";
-  const approval = state.approval
-    ? `approved by ${shown(state.approval.approved_by)}${state.approval.comment ? `: “${shown(state.approval.comment)}”` : ""}`
-    : "";
-  const isLast = index === (job.stages?.length ?? 0) - 1;
-  if (isLast) return state.state === "PENDING" ? "" : releases(config);
-  if (state.state === "PASSED") return approval || gateRule(config);
-  if (state.state === "PENDING") return gateRule(config);
-  if (state.awaiting_approval) return "waits for approval";
-  if (state.next_opens_at) {
-    return `next stage in ${countdown((Date.parse(state.next_opens_at) - now) / 1000)}`;
-  }
-  const required = config.gate?.min_succeeded_percent;
-  const done = state.execution_counts.succeeded;
-  const progress = required
-    ? `waits for ${required} % succeeded; now ${percent(done, state.total_executions)}`
-    : `waits for ${counted(unfinished(state.execution_counts), "device")} to finish`;
-  return [progress, approval].filter(Boolean).join("; ");
+    const state = job.stages?.[index];
+    const config = job.rollout?.stages[index];
+    if (!state || !config) return "";
+    const approval = state.approval
+        ? `approved by ${shown(state.approval.approved_by)}${state.approval.comment ? `: “${shown(state.approval.comment)}”` : ""}`
+        : "";
+    const isLast = index === (job.stages?.length ?? 0) - 1;
+    if (isLast) return state.state === "PENDING" ? "" : releases(config);
+    if (state.state === "PASSED") return approval || gateRule(config);
+    if (state.state === "PENDING") return gateRule(config);
+    if (state.awaiting_approval) return "waits for approval";
+    if (state.next_opens_at) {
+        return `next stage in ${countdown((Date.parse(state.next_opens_at) - now) / 1000)}`;
+    }
+    const required = config.gate?.min_succeeded_percent;
+    const done = state.execution_counts.succeeded;
+    const progress = required
+        ? `waits for ${required} % succeeded; now ${percent(done, state.total_executions)}`
+        : `waits for ${counted(unfinished(state.execution_counts), "device")} to finish`;
+    return [progress, approval].filter(Boolean).join("; ");
 }
 
 function unfinished(counts: Counts): number {
-  return counts.queued + counts.held + counts.in_progress;
+    return counts.queued + counts.held + counts.in_progress;
 }
 
 function releases(stage: Stage): string {
-  return stage.releases_per_minute ? `${count(stage.releases_per_minute)} per minute` : "";
+    return stage.releases_per_minute ? `${count(stage.releases_per_minute)} per minute` : "";
 }
 
 /** A failure criterion as a sentence, such as "Pause at 5 % of a stage, after 20 devices". */
 export function criterion(c: Criterion): string {
-  const action = { PAUSE: "Pause", CANCEL: "Cancel", FORCE_CANCEL: "Cancel with force" }[c.action];
-  const limit = c.percent ? `${c.percent} %` : counted(c.count ?? 0, "failure");
-  const of = c.percent ? ` of the ${c.basis.toLowerCase()} devices` : "";
-  const scope = c.scope === "STAGE" ? " of a stage" : "";
-  const codes = c.failure_codes.length ? ` with ${c.failure_codes.map(shown).join(", ")}` : "";
-  const minimum = c.percent && c.min_finished ? `, after ${counted(c.min_finished, "device")}` : "";
-  return `${action} at ${limit}${of}${scope}${codes}${minimum}`;
+    const action = { PAUSE: "Pause", CANCEL: "Cancel", FORCE_CANCEL: "Cancel with force" }[c.action];
+    const limit = c.percent ? `${c.percent} %` : counted(c.count ?? 0, "failure");
+    const of = c.percent ? ` of the ${c.basis.toLowerCase()} devices` : "";
+    const scope = c.scope === "STAGE" ? " of a stage" : "";
+    const codes = c.failure_codes.length ? ` with ${c.failure_codes.map(shown).join(", ")}` : "";
+    const minimum = c.percent && c.min_finished ? `, after ${counted(c.min_finished, "device")}` : "";
+    return `${action} at ${limit}${of}${scope}${codes}${minimum}`;
 }
 
 const dayNames: Record<string, string> = {
-  MONDAY: "Mon", TUESDAY: "Tue", WEDNESDAY: "Wed", THURSDAY: "Thu", FRIDAY: "Fri", SATURDAY: "Sat", SUNDAY: "Sun",
+    MONDAY: "Mon",
+    TUESDAY: "Tue",
+    WEDNESDAY: "Wed",
+    THURSDAY: "Thu",
+    FRIDAY: "Fri",
+    SATURDAY: "Sat",
+    SUNDAY: "Sun",
 };
 
 /** Start windows, such as "Mon, Tue 22:00 for 6 h in the zone of each device". */
 export function windows(list: StartWindow[], zone: string): string {
-  if (!list.length) return "at any time";
-  const texts = list.map((w) => {
-    const days = w.days.length && w.days.length < 7 ? w.days.map((d) => dayNames[d] ?? d).join(", ") : "daily";
-    return `${days} ${w.start_time} for ${span(seconds(w.duration))}`;
-  });
-  return `${texts.join("; ")} ${zone === "DEVICE" ? "in the zone of each device" : zone || "UTC"}`;
+    if (!list.length) return "at any time";
+    const texts = list.map((w) => {
+        const days =
+            w.days.length && w.days.length < 7 ? w.days.map((d) => dayNames[d] ?? d).join(", ") : "daily";
+        return `${days} ${w.start_time} for ${span(seconds(w.duration))}`;
+    });
+    return `${texts.join("; ")} ${zone === "DEVICE" ? "in the zone of each device" : zone || "UTC"}`;
 }
 
 /** What a job that is stopped needs, and why. null: it continues by itself. */
 export interface Notice {
-  tone: Tone;
-  title: string;
-  text: string;
+    tone: Tone;
+    title: string;
+    text: string;
 }
 
 export function notice(job: Job, ago: (time: string) => string): Notice | null {
-  const counts = job.execution_counts;
-  if (job.status === "PAUSED" && job.pause) {
-    const by = job.pause.paused_by ? ` by ${shown(job.pause.paused_by)}` : "";
-    const running = counts.in_progress
-      ? ` ${counted(counts.in_progress, "device")} that had started ${counts.in_progress === 1 ? "is" : "are"} finishing.`
-      : "";
-    const advice = {
-      OPERATOR: "",
-      FAILURE_CRITERION: " Look at the failures first: resuming forgives those counted so far.",
-      GATE_NOT_MET: " Retry the failures, change the gate, or open the next stage anyway.",
-    }[job.pause.cause];
-    return {
-      tone: "warn",
-      title: `Paused${by}: ${shown(job.pause.reason)}`,
-      text: `${ago(job.pause.paused_at ?? "")}. Nothing starts until the job is resumed.${running}${advice}`,
-    };
-  }
-  const stage = awaitingApproval(job);
-  if (stage >= 0) {
-    return {
-      tone: "warn",
-      title: `${stageName(job, stage)} waits for approval`,
-      text: `Its gate is met. After the approval, ${stageName(job, stage + 1)} opens.`,
-    };
-  }
-  if (job.status === "SCHEDULED" && job.start_at) {
-    return { tone: "quiet", title: `Starts ${ago(job.start_at)}`, text: "Its devices are held until then." };
-  }
-  if (job.status === "CANCELED") {
-    const running = counts.in_progress
-      ? `${counted(counts.in_progress, "device")} that had started can still finish.`
-      : "No device works on it.";
-    return { tone: "quiet", title: `Canceled: ${shown(job.cancel_reason ?? "")}`, text: running };
-  }
-  return null;
+    const counts = job.execution_counts;
+    if (job.status === "PAUSED" && job.pause) {
+        const by = job.pause.paused_by ? ` by ${shown(job.pause.paused_by)}` : "";
+        const running = counts.in_progress
+            ? ` ${counted(counts.in_progress, "device")} that had started ${counts.in_progress === 1 ? "is" : "are"} finishing.`
+            : "";
+        const advice = {
+            OPERATOR: "",
+            FAILURE_CRITERION: " Look at the failures first: resuming forgives those counted so far.",
+            GATE_NOT_MET: " Retry the failures, change the gate, or open the next stage anyway.",
+        }[job.pause.cause];
+        return {
+            tone: "warn",
+            title: `Paused${by}: ${shown(job.pause.reason)}`,
+            text: `${ago(job.pause.paused_at ?? "")}. Nothing starts until the job is resumed.${running}${advice}`,
+        };
+    }
+    const stage = awaitingApproval(job);
+    if (stage >= 0) {
+        return {
+            tone: "warn",
+            title: `${stageName(job, stage)} waits for approval`,
+            text: `Its gate is met. After the approval, ${stageName(job, stage + 1)} opens.`,
+        };
+    }
+    if (job.status === "SCHEDULED" && job.start_at) {
+        return {
+            tone: "quiet",
+            title: `Starts ${ago(job.start_at)}`,
+            text: "Its devices are held until then.",
+        };
+    }
+    if (job.status === "CANCELED") {
+        const running = counts.in_progress
+            ? `${counted(counts.in_progress, "device")} that had started can still finish.`
+            : "No device works on it.";
+        return { tone: "quiet", title: `Canceled: ${shown(job.cancel_reason ?? "")}`, text: running };
+    }
+    return null;
 }
 
 /** An event of a job as a sentence. */
 export function event(e: Event): string {
-  const by = e.user ? ` by ${shown(e.user)}` : "";
-  const reason = e.reason ? `: ${shown(e.reason)}` : "";
-  const stage = e.stage === null || e.stage === undefined ? "" : ` ${e.stage}`;
-  switch (e.type) {
-    case "job.created":
-      return `created${by}`;
-    case "job.stage_opened":
-      return `stage${stage} opened${e.cause === "OPERATOR" ? by : ": the gate is met"}`;
-    case "job.awaiting_approval":
-      return `stage${stage} waits for approval`;
-    case "job.approved":
-      return `stage${stage} approved${by}${reason}`;
-    case "job.tripped":
-      return `brake tripped${reason}`;
-    case "job.paused":
-      return `paused${by}${reason}`;
-    case "job.resumed":
-      return `resumed${by}`;
-    case "job.updated":
-      return `changed${by}: ${e.fields.join(", ")}`;
-    case "job.retried":
-      return `${counted(e.count, "execution")} retried${by}`;
-    case "job.canceled":
-      return `canceled${by}${reason}`;
-    case "job.expired":
-      return "expired";
-    case "job.completed":
-      return "completed";
-    case "job.deleted":
-      return `deleted${by}`;
-    case "executions.finished":
-      return `${counted(e.executions.length, "execution")} finished`;
-    default:
-      return shown(e.type);
-  }
+    const by = e.user ? ` by ${shown(e.user)}` : "";
+    const reason = e.reason ? `: ${shown(e.reason)}` : "";
+    const stage = e.stage === null || e.stage === undefined ? "" : ` ${e.stage}`;
+    switch (e.type) {
+        case "job.created":
+            return `created${by}`;
+        case "job.stage_opened":
+            return `stage${stage} opened${e.cause === "OPERATOR" ? by : ": the gate is met"}`;
+        case "job.awaiting_approval":
+            return `stage${stage} waits for approval`;
+        case "job.approved":
+            return `stage${stage} approved${by}${reason}`;
+        case "job.tripped":
+            return `brake tripped${reason}`;
+        case "job.paused":
+            return `paused${by}${reason}`;
+        case "job.resumed":
+            return `resumed${by}`;
+        case "job.updated":
+            return `changed${by}: ${e.fields.join(", ")}`;
+        case "job.retried":
+            return `${counted(e.count, "execution")} retried${by}`;
+        case "job.canceled":
+            return `canceled${by}${reason}`;
+        case "job.expired":
+            return "expired";
+        case "job.completed":
+            return "completed";
+        case "job.deleted":
+            return `deleted${by}`;
+        case "executions.finished":
+            return `${counted(e.executions.length, "execution")} finished`;
+        default:
+            return shown(e.type);
+    }
 }
 
 export function eventTone(e: Event): Tone {
-  if (e.type === "job.tripped" || e.type === "job.canceled") return "bad";
-  if (e.type === "job.paused" || e.type === "job.awaiting_approval") return "warn";
-  if (e.type === "job.completed") return "good";
-  return "quiet";
+    if (e.type === "job.tripped" || e.type === "job.canceled") return "bad";
+    if (e.type === "job.paused" || e.type === "job.awaiting_approval") return "warn";
+    if (e.type === "job.completed") return "good";
+    return "quiet";
 }
 
 /** The word for an execution's status. */
 export const executionWords: Record<string, { word: string; tone: Tone }> = {
-  QUEUED: { word: "Queued", tone: "quiet" },
-  HELD: { word: "Held", tone: "quiet" },
-  IN_PROGRESS: { word: "In progress", tone: "busy" },
-  SUCCEEDED: { word: "Succeeded", tone: "good" },
-  FAILED: { word: "Failed", tone: "bad" },
-  TIMED_OUT: { word: "Timed out", tone: "bad" },
-  REJECTED: { word: "Rejected", tone: "bad" },
+    QUEUED: { word: "Queued", tone: "quiet" },
+    HELD: { word: "Held", tone: "quiet" },
+    IN_PROGRESS: { word: "In progress", tone: "busy" },
+    SUCCEEDED: { word: "Succeeded", tone: "good" },
+    FAILED: { word: "Failed", tone: "bad" },
+    TIMED_OUT: { word: "Timed out", tone: "bad" },
+    REJECTED: { word: "Rejected", tone: "bad" },
 };

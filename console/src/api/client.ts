@@ -8,25 +8,37 @@ type Schemas = components["schemas"];
 
 /** Messages that can really be absent. The OpenAPI document allows null for each message. */
 type Optional =
-  | "approval" | "forecast" | "gate" | "job_slots" | "pause" | "preview" | "retry_policy" | "rollout"
-  | "stage_gate" | "status_details" | "target_device_ids" | "target_failed_in" | "trip";
+    | "approval"
+    | "forecast"
+    | "gate"
+    | "job_slots"
+    | "pause"
+    | "preview"
+    | "retry_policy"
+    | "rollout"
+    | "stage_gate"
+    | "status_details"
+    | "target_device_ids"
+    | "target_failed_in"
+    | "trip";
 
 /** A message of a response: those that it always contains are not null. */
 type Filled<T> = T extends (infer U)[]
-  ? Filled<NonNullable<U>>[]
-  : T extends object
-    ? {
-        [K in keyof T]: NonNullable<T[K]> extends object
-          ? Filled<NonNullable<T[K]>> | (K extends Optional ? Extract<T[K], null> : never)
-          : T[K];
-      }
-    : T;
+    ? Filled<NonNullable<U>>[]
+    : T extends object
+      ? {
+            [K in keyof T]: NonNullable<T[K]> extends object
+                ? Filled<NonNullable<T[K]>> | (K extends Optional ? Extract<T[K], null> : never)
+                : T[K];
+        }
+      : T;
 type Message<Name extends keyof Schemas> = Filled<NonNullable<Schemas[Name]>>;
 
 export type Job = Message<"Job">;
 export type JobStage = Message<"JobStage">;
 export type Stage = Message<"Stage">;
 export type StartWindow = Message<"StartWindow">;
+export type RetryRule = Message<"RetryRule">;
 export type Counts = Message<"ExecutionCounts">;
 export type Criterion = Message<"FailureCriterion">;
 export type Event = Message<"Event">;
@@ -36,82 +48,87 @@ export type CreateJobRequest = NonNullable<Schemas["CreateJobRequest"]>;
 
 /** An error of the API, or `reason` UNREACHABLE if there was no response. */
 export class ApiError extends Error {
-  constructor(
-    message: string,
-    readonly reason: string,
-    readonly status: number,
-    readonly requestId = "",
-    readonly violations: { field: string; description: string }[] = [],
-    readonly retryAfter = 0,
-  ) {
-    super(message);
-  }
+    constructor(
+        message: string,
+        readonly reason: string,
+        readonly status: number,
+        readonly requestId = "",
+        readonly violations: { field: string; description: string }[] = [],
+        readonly retryAfter = 0,
+    ) {
+        super(message);
+    }
 
-  /** The service is away or busy: the same request can succeed later. */
-  get isTemporary(): boolean {
-    return this.status === 0 || this.status === 429 || this.status >= 500;
-  }
+    /** The service is away or busy: the same request can succeed later. */
+    get isTemporary(): boolean {
+        return this.status === 0 || this.status === 429 || this.status >= 500;
+    }
 }
 
 const authentication: Middleware = {
-  onRequest({ request }) {
-    for (const [name, value] of Object.entries(credentials())) request.headers.set(name, value);
-  },
+    onRequest({ request }) {
+        for (const [name, value] of Object.entries(credentials())) request.headers.set(name, value);
+    },
 };
 
 export const api = createClient<paths>({ baseUrl: "" });
 api.use(authentication);
 
 export interface Page<T> {
-  items: T;
-  next: string;
+    items: T;
+    next: string;
 }
 
 interface Result<T> {
-  data?: T;
-  error?: unknown;
-  response: Response;
+    data?: T;
+    error?: unknown;
+    response: Response;
 }
 
 /** The body of a response. Throws ApiError. */
 export async function body<T>(call: Promise<Result<T>>): Promise<Filled<NonNullable<T>>> {
-  return (await checked(call)).data as Filled<NonNullable<T>>;
+    return (await checked(call)).data as Filled<NonNullable<T>>;
 }
 
 /** A page of a list, and the token of the next one. Throws ApiError. */
 export async function page<T>(call: Promise<Result<T>>): Promise<Page<Filled<NonNullable<T>>>> {
-  const { data, response } = await checked(call);
-  return { items: data as Filled<NonNullable<T>>, next: response.headers.get("X-Next-Page-Token") ?? "" };
+    const { data, response } = await checked(call);
+    return { items: data as Filled<NonNullable<T>>, next: response.headers.get("X-Next-Page-Token") ?? "" };
 }
 
 async function checked<T>(call: Promise<Result<T>>) {
-  let result: Result<T>;
-  try {
-    result = await call;
-  } catch (error) {
-    if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw unreachable();
-  }
-  const { data, error, response } = result;
-  if (!response.ok || data === undefined || data === null) throw toError(response, error);
-  return { data: data as NonNullable<T>, response };
+    let result: Result<T>;
+    try {
+        result = await call;
+    } catch (error) {
+        if (error instanceof DOMException && error.name === "AbortError") throw error;
+        throw unreachable();
+    }
+    const { data, error, response } = result;
+    if (!response.ok || data === undefined || data === null) throw toError(response, error);
+    return { data: data as NonNullable<T>, response };
 }
 
 export function unreachable(): ApiError {
-  return new ApiError("The service can't be reached", "UNREACHABLE", 0);
+    return new ApiError("The service can't be reached", "UNREACHABLE", 0);
 }
 
 /** The error of a response that is not OK; `error` is its decoded body. */
 export function toError(response: Response, error: unknown): ApiError {
-  if (response.status === 401) tokenRejected();
-  const retryAfter = Number(response.headers.get("Retry-After") ?? 0);
-  const requestId = response.headers.get("X-Request-Id") ?? "";
-  if (typeof error === "object" && error !== null && "detail" in error) {
-    const e = error as Message<"ApiError">;
-    return new ApiError(
-      e.detail, e.reason, response.status, e.request_id || requestId, e.field_violations, retryAfter,
-    );
-  }
-  const text = `The service answered with status ${response.status}`;
-  return new ApiError(text, "", response.status, requestId, [], retryAfter);
+    if (response.status === 401) tokenRejected();
+    const retryAfter = Number(response.headers.get("Retry-After") ?? 0);
+    const requestId = response.headers.get("X-Request-Id") ?? "";
+    if (typeof error === "object" && error !== null && "detail" in error) {
+        const e = error as Message<"ApiError">;
+        return new ApiError(
+            e.detail,
+            e.reason,
+            response.status,
+            e.request_id || requestId,
+            e.field_violations,
+            retryAfter,
+        );
+    }
+    const text = `The service answered with status ${response.status}`;
+    return new ApiError(text, "", response.status, requestId, [], retryAfter);
 }

@@ -4,9 +4,9 @@ import { credentials } from "../session";
 import { ApiError, toError, unreachable } from "./client";
 
 export interface StreamEvent {
-  type: string;
-  id: string;
-  data: string;
+    type: string;
+    id: string;
+    data: string;
 }
 
 // No event and no comment within this time: the connection is dead.
@@ -19,93 +19,93 @@ const MAX_DELAY_MS = 15_000;
  * Calls `onState` with null when the stream is open, and with an error when it is interrupted.
  */
 export async function readStream(
-  url: string,
-  signal: AbortSignal,
-  onEvent: (event: StreamEvent) => boolean | void,
-  onState: (error: ApiError | null) => void,
+    url: string,
+    signal: AbortSignal,
+    onEvent: (event: StreamEvent) => boolean | void,
+    onState: (error: ApiError | null) => void,
 ): Promise<void> {
-  let lastId = "";
-  let delay = 500;
-  while (!signal.aborted) {
-    const connection = new AbortController();
-    const abort = () => connection.abort();
-    signal.addEventListener("abort", abort);
-    let silence = setTimeout(abort, SILENCE_MS);
-    try {
-      const headers: Record<string, string> = { ...credentials(), Accept: "text/event-stream" };
-      if (lastId) headers["Last-Event-ID"] = lastId;
-      const response = await fetch(url, { headers, signal: connection.signal, cache: "no-store" });
-      if (response.status === 204) return;
-      if (!response.ok || !response.body) {
-        throw toError(response, await response.json().catch(() => null));
-      }
-      onState(null);
-      delay = 500;
-      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-      let rest = "";
-      for (;;) {
-        const { value, done } = await reader.read();
-        if (done) break;
-        clearTimeout(silence);
-        silence = setTimeout(abort, SILENCE_MS);
-        const blocks = (rest + value).split("\n\n");
-        rest = blocks.pop() ?? "";
-        for (const block of blocks) {
-          const event = parse(block);
-          if (!event) continue;
-          if (event.id) lastId = event.id;
-          if (event.type === "failure") throw failure(event.data);
-          if (onEvent(event) === false) return;
+    let lastId = "";
+    let delay = 500;
+    while (!signal.aborted) {
+        const connection = new AbortController();
+        const abort = () => connection.abort();
+        signal.addEventListener("abort", abort);
+        let silence = setTimeout(abort, SILENCE_MS);
+        try {
+            const headers: Record<string, string> = { ...credentials(), Accept: "text/event-stream" };
+            if (lastId) headers["Last-Event-ID"] = lastId;
+            const response = await fetch(url, { headers, signal: connection.signal, cache: "no-store" });
+            if (response.status === 204) return;
+            if (!response.ok || !response.body) {
+                throw toError(response, await response.json().catch(() => null));
+            }
+            onState(null);
+            delay = 500;
+            const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+            let rest = "";
+            for (;;) {
+                const { value, done } = await reader.read();
+                if (done) break;
+                clearTimeout(silence);
+                silence = setTimeout(abort, SILENCE_MS);
+                const blocks = (rest + value).split("\n\n");
+                rest = blocks.pop() ?? "";
+                for (const block of blocks) {
+                    const event = parse(block);
+                    if (!event) continue;
+                    if (event.id) lastId = event.id;
+                    if (event.type === "failure") throw failure(event.data);
+                    if (onEvent(event) === false) return;
+                }
+            }
+        } catch (error) {
+            if (signal.aborted) return;
+            const e = error instanceof ApiError ? error : unreachable();
+            if (!e.isTemporary) throw e;
+            onState(e);
+        } finally {
+            clearTimeout(silence);
+            signal.removeEventListener("abort", abort);
+            connection.abort();
         }
-      }
-    } catch (error) {
-      if (signal.aborted) return;
-      const e = error instanceof ApiError ? error : unreachable();
-      if (!e.isTemporary) throw e;
-      onState(e);
-    } finally {
-      clearTimeout(silence);
-      signal.removeEventListener("abort", abort);
-      connection.abort();
+        await pause(delay * (0.5 + Math.random()), signal);
+        delay = Math.min(delay * 2, MAX_DELAY_MS);
     }
-    await pause(delay * (0.5 + Math.random()), signal);
-    delay = Math.min(delay * 2, MAX_DELAY_MS);
-  }
 }
 
 function parse(block: string): StreamEvent | null {
-  const event: StreamEvent = { type: "message", id: "", data: "" };
-  let hasField = false;
-  for (const line of block.split("\n")) {
-    const colon = line.indexOf(":");
-    if (colon <= 0) continue; // a comment
-    const value = line.slice(colon + 1).replace(/^ /, "");
-    const name = line.slice(0, colon);
-    if (name === "event") event.type = value;
-    else if (name === "id") event.id = value;
-    else if (name === "data") event.data += (event.data && "\n") + value;
-    else continue;
-    hasField = true;
-  }
-  return hasField ? event : null;
+    const event: StreamEvent = { type: "message", id: "", data: "" };
+    let hasField = false;
+    for (const line of block.split("\n")) {
+        const colon = line.indexOf(":");
+        if (colon <= 0) continue; // a comment
+        const value = line.slice(colon + 1).replace(/^ /, "");
+        const name = line.slice(0, colon);
+        if (name === "event") event.type = value;
+        else if (name === "id") event.id = value;
+        else if (name === "data") event.data += (event.data && "\n") + value;
+        else continue;
+        hasField = true;
+    }
+    return hasField ? event : null;
 }
 
 function failure(data: string): ApiError {
-  const e = JSON.parse(data) as { detail: string; reason: string; code: string; request_id: string };
-  // UNAUTHENTICATED: sign in again. Others are temporary: the stream is opened again, and fails then if not.
-  const status = e.code === "UNAUTHENTICATED" ? 401 : 503;
-  if (status === 401) return toError(new Response(null, { status }), { ...e, field_violations: [] });
-  return new ApiError(e.detail, e.reason, status, e.request_id);
+    const e = JSON.parse(data) as { detail: string; reason: string; code: string; request_id: string };
+    // UNAUTHENTICATED: sign in again. Others are temporary: the stream is opened again, and fails then if not.
+    const status = e.code === "UNAUTHENTICATED" ? 401 : 503;
+    if (status === 401) return toError(new Response(null, { status }), { ...e, field_violations: [] });
+    return new ApiError(e.detail, e.reason, status, e.request_id);
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(done, ms);
-    function done() {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    }
-    signal.addEventListener("abort", done);
-  });
+    return new Promise((resolve) => {
+        const timer = setTimeout(done, ms);
+        function done() {
+            clearTimeout(timer);
+            signal.removeEventListener("abort", done);
+            resolve();
+        }
+        signal.addEventListener("abort", done);
+    });
 }

@@ -17,100 +17,113 @@ import { awaitingApproval, failures, stageName, target } from "../words";
 const POLL_MS = 5000;
 
 export function Approvals() {
-  const { data, error, reload } = useWaiting();
-  const [question, setQuestion] = useState<Question | null>(null);
-  const jobs = data?.items ?? [];
-  return (
-    <>
-      <div class="heading">
-        <h1>Approvals</h1>
-      </div>
-      {error && <ErrorNotice error={error} />}
-      {data && !jobs.length && (
-        <div class="card empty">
-          <p>No stage waits for an approval.</p>
-        </div>
-      )}
-      {jobs.map((job) => (
-        <Waiting key={job.job_id} jobId={job.job_id} ask={setQuestion} done={reload} />
-      ))}
-      {question && <Dialog question={question} close={() => setQuestion(null)} />}
-    </>
-  );
+    const { data, error, reload } = useWaiting();
+    const [question, setQuestion] = useState<Question | null>(null);
+    const jobs = data?.items ?? [];
+    return (
+        <>
+            <div class="heading">
+                <h1>Approvals</h1>
+            </div>
+            {error && <ErrorNotice error={error} />}
+            {data && !jobs.length && (
+                <div class="card empty">
+                    <p>No stage waits for an approval.</p>
+                </div>
+            )}
+            {jobs.map((job) => (
+                <Waiting key={job.job_id} jobId={job.job_id} ask={setQuestion} done={reload} />
+            ))}
+            {question && <Dialog question={question} close={() => setQuestion(null)} />}
+        </>
+    );
 }
 
 /** ListJobs leaves out the stages, so each job is read. */
 function Waiting({ jobId, ask, done }: { jobId: string; ask: (q: Question) => void; done: () => void }) {
-  const { data: job, reload } = useLoaded(
-    jobId,
-    (signal) =>
-      body(
-        api.GET("/customer/jobs/{job_id}", {
-          params: { path: { job_id: jobId }, query: { executions_limit: 0 } },
-          signal,
-        }),
-      ),
-    POLL_MS,
-  );
-  if (!job) return null;
-  const stage = awaitingApproval(job);
-  if (stage < 0) return null;
-  const approved = () => {
-    reload();
-    done();
-  };
-  return <Stage job={job} stage={stage} ask={ask} done={approved} />;
+    const { data: job, reload } = useLoaded(
+        jobId,
+        (signal) =>
+            body(
+                api.GET("/customer/jobs/{job_id}", {
+                    params: { path: { job_id: jobId }, query: { executions_limit: 0 } },
+                    signal,
+                }),
+            ),
+        POLL_MS,
+    );
+    if (!job) return null;
+    const stage = awaitingApproval(job);
+    if (stage < 0) return null;
+    const approved = () => {
+        reload();
+        done();
+    };
+    return <Stage job={job} stage={stage} ask={ask} done={approved} />;
 }
 
 function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; done: () => void }) {
-  const { job, stage, ask, done } = props;
-  const [comment, setComment] = useState("");
-  const state = job.stages?.[stage];
-  const events = useLoaded(`${job.job_id} ${job.etag} ${stage}`, (signal) =>
-    page(
-      api.GET("/customer/jobs/{job_id}/events", {
-        params: { path: { job_id: job.job_id }, query: { newest_first: true, limit: 20 } },
-        signal,
-      }),
-    ),
-  );
-  if (!state) return null;
-  const failed = failures(state.execution_counts);
-  // What happened since the last approval, or since the job was created.
-  const all = events.data?.items ?? [];
-  const last = all.findIndex((e) => e.type === "job.approved");
-  const since = last < 0 ? all : all.slice(0, last);
-  return (
-    <section class="card" aria-label={`${job.job_id}, ${stageName(job, stage)}`}>
-      <h2>
-        <span>
-          <a href={jobPath(job.job_id)}>{shown(job.job_id)}</a> · {stageName(job, stage)}
-        </span>
-        <span class="quiet">{target(job)}</span>
-      </h2>
-      <div class="pad">
-        <p>
-          {counted(state.execution_counts.succeeded, "device")} succeeded (
-          {percent(state.execution_counts.succeeded, state.total_executions)}
-          ), {failed ? `${failed} failed` : "none failed"}. Approving opens {stageName(job, stage + 1)} with{" "}
-          {counted(job.stages?.[stage + 1]?.total_executions ?? 0, "device")}.
-        </p>
-        <Bar counts={state.execution_counts} total={state.total_executions} label={stageName(job, stage)} />
-      </div>
-      {since.length > 0 && <Timeline events={since} />}
-      {may("ApproveStage") && (
-        <div class="fields">
-          <label>
-            Comment
-            <input value={comment} maxLength={1000} onInput={(e) => setComment(e.currentTarget.value)} placeholder="optional" />
-          </label>
-          <div class="buttons end">
-            <button class="primary" onClick={() => ask(actions.approve(job, stage, comment.trim(), done))}>
-              Approve…
-            </button>
-          </div>
-        </div>
-      )}
-    </section>
-  );
+    const { job, stage, ask, done } = props;
+    const [comment, setComment] = useState("");
+    const state = job.stages?.[stage];
+    const events = useLoaded(`${job.job_id} ${job.etag} ${stage}`, (signal) =>
+        page(
+            api.GET("/customer/jobs/{job_id}/events", {
+                params: { path: { job_id: job.job_id }, query: { newest_first: true, limit: 20 } },
+                signal,
+            }),
+        ),
+    );
+    if (!state) return null;
+    const failed = failures(state.execution_counts);
+    // What happened since the last approval, or since the job was created.
+    const all = events.data?.items ?? [];
+    const last = all.findIndex((e) => e.type === "job.approved");
+    const since = last < 0 ? all : all.slice(0, last);
+    return (
+        <section class="card" aria-label={`${job.job_id}, ${stageName(job, stage)}`}>
+            <h2>
+                <span>
+                    <a href={jobPath(job.job_id)}>{shown(job.job_id)}</a> · {stageName(job, stage)}
+                </span>
+                <span class="quiet">{target(job)}</span>
+            </h2>
+            <div class="pad">
+                <p>
+                    {counted(state.execution_counts.succeeded, "device")} succeeded (
+                    {percent(state.execution_counts.succeeded, state.total_executions)}
+                    ), {failed ? `${failed} failed` : "none failed"}. Approving opens{" "}
+                    {stageName(job, stage + 1)} with{" "}
+                    {counted(job.stages?.[stage + 1]?.total_executions ?? 0, "device")}.
+                </p>
+                <Bar
+                    counts={state.execution_counts}
+                    total={state.total_executions}
+                    label={stageName(job, stage)}
+                />
+            </div>
+            {since.length > 0 && <Timeline events={since} />}
+            {may("ApproveStage") && (
+                <div class="fields">
+                    <label>
+                        Comment
+                        <input
+                            value={comment}
+                            maxLength={1000}
+                            onInput={(e) => setComment(e.currentTarget.value)}
+                            placeholder="optional"
+                        />
+                    </label>
+                    <div class="buttons end">
+                        <button
+                            class="primary"
+                            onClick={() => ask(actions.approve(job, stage, comment.trim(), done))}
+                        >
+                            Approve…
+                        </button>
+                    </div>
+                </div>
+            )}
+        </section>
+    );
 }

@@ -17,150 +17,160 @@ const EXPLAINED = 5;
 const PAGE_SIZE = 50;
 
 export function Device({ deviceId }: { deviceId: string }) {
-  const path = { device_id: deviceId };
-  const { data, error } = useLoaded(
-    deviceId,
-    (signal) => body(api.GET("/customer/fleet/devices/{device_id}", { params: { path }, signal })),
-    POLL_MS,
-  );
-  if (error) return <ErrorNotice error={error} />;
-  if (!data) return <p class="quiet loading">Loading {shown(deviceId)} …</p>;
-  const device = data.device;
-  const labels = Object.entries(device?.labels ?? {});
-  const restPath = `/customer/fleet/devices/${encodeURIComponent(deviceId)}`;
-  return (
-    <article>
-      <div class="heading">
-        <div>
-          <h1>{shown(deviceId)}</h1>
-          <p class="quiet">
-            last seen <Time at={device?.last_seen_at} /> · groups {device?.group_ids.map(shown).join(", ") || "none"} ·
-            time zone {shown(device?.time_zone || "unknown")}
-          </p>
-          {labels.length > 0 && (
-            <ul class="labels" aria-label="Labels">
-              {labels.map(([key, value]) => (
-                <li key={key}>
-                  <a href={`/console/devices?where=${encodeURIComponent(`${key}=${value}`)}`}>
-                    {shown(key)}={shown(value)}
-                  </a>
-                </li>
-              ))}
-            </ul>
-          )}
-        </div>
-        <div class="buttons">
-          <a class="button" href={`/console/new?device=${encodeURIComponent(deviceId)}`}>
-            New job for it
-          </a>
-        </div>
-      </div>
-      <section class="card" aria-labelledby="queue">
-        <h2 id="queue">Queue, in order</h2>
-        {!data.executions?.length && <p class="pad quiet">Nothing waits for this device.</p>}
-        <ol class="queue">
-          {(data.executions ?? []).map((e, index) => {
-            const s = executionWords[e.status];
-            return (
-              <li key={e.job_id} class="pad">
-                <a href={executionPath(e.job_id ?? "", deviceId)}>{shown(e.job_id ?? "")}</a>{" "}
-                {s && <Badge word={s.word} tone={s.tone} />}
-                {index < EXPLAINED && e.status !== "IN_PROGRESS" && <Why jobId={e.job_id ?? ""} deviceId={deviceId} />}
-              </li>
-            );
-          })}
-        </ol>
-        <div class="pad">
-          <Terminal command={command(["devices", "get", deviceId], "GET", restPath)} />
-        </div>
-      </section>
-      <Past deviceId={deviceId} />
-    </article>
-  );
+    const path = { device_id: deviceId };
+    const { data, error } = useLoaded(
+        deviceId,
+        (signal) => body(api.GET("/customer/fleet/devices/{device_id}", { params: { path }, signal })),
+        POLL_MS,
+    );
+    if (error) return <ErrorNotice error={error} />;
+    if (!data) return <p class="quiet loading">Loading {shown(deviceId)} …</p>;
+    const device = data.device;
+    const labels = Object.entries(device?.labels ?? {});
+    const restPath = `/customer/fleet/devices/${encodeURIComponent(deviceId)}`;
+    return (
+        <article>
+            <div class="heading">
+                <div>
+                    <h1>{shown(deviceId)}</h1>
+                    <p class="quiet">
+                        last seen <Time at={device?.last_seen_at} /> · groups{" "}
+                        {device?.group_ids.map(shown).join(", ") || "none"} · time zone{" "}
+                        {shown(device?.time_zone || "unknown")}
+                    </p>
+                    {labels.length > 0 && (
+                        <ul class="labels" aria-label="Labels">
+                            {labels.map(([key, value]) => (
+                                <li key={key}>
+                                    <a
+                                        href={`/console/devices?where=${encodeURIComponent(`${key}=${value}`)}`}
+                                    >
+                                        {shown(key)}={shown(value)}
+                                    </a>
+                                </li>
+                            ))}
+                        </ul>
+                    )}
+                </div>
+                <div class="buttons">
+                    <a class="button" href={`/console/new?device=${encodeURIComponent(deviceId)}`}>
+                        New job for it
+                    </a>
+                </div>
+            </div>
+            <section class="card" aria-labelledby="queue">
+                <h2 id="queue">Queue, in order</h2>
+                {!data.executions?.length && <p class="pad quiet">Nothing waits for this device.</p>}
+                <ol class="queue">
+                    {(data.executions ?? []).map((e, index) => {
+                        const s = executionWords[e.status];
+                        return (
+                            <li key={e.job_id} class="pad">
+                                <a href={executionPath(e.job_id ?? "", deviceId)}>{shown(e.job_id ?? "")}</a>{" "}
+                                {s && <Badge word={s.word} tone={s.tone} />}
+                                {index < EXPLAINED && e.status !== "IN_PROGRESS" && (
+                                    <Why jobId={e.job_id ?? ""} deviceId={deviceId} />
+                                )}
+                            </li>
+                        );
+                    })}
+                </ol>
+                <div class="pad">
+                    <Terminal command={command(["devices", "get", deviceId], "GET", restPath)} />
+                </div>
+            </section>
+            <Past deviceId={deviceId} />
+        </article>
+    );
 }
 
 function Why({ jobId, deviceId }: { jobId: string; deviceId: string }) {
-  const { data } = useLoaded(
-    `${jobId} ${deviceId}`,
-    (signal) =>
-      body(
-        api.GET("/customer/jobs/{job_id}/executions/{device_id}/explanation", {
-          params: { path: { job_id: jobId, device_id: deviceId } },
-          signal,
-        }),
-      ),
-    POLL_MS,
-  );
-  if (!data) return null;
-  return (
-    <ul class="reasons quiet">
-      {(data.blockers ?? []).map((b) => (
-        <li key={b.kind}>{shown(b.message)}</li>
-      ))}
-      {data.earliest_start_at && (
-        <li>
-          It can start <Time at={data.earliest_start_at} /> at the earliest.
-        </li>
-      )}
-    </ul>
-  );
+    const { data } = useLoaded(
+        `${jobId} ${deviceId}`,
+        (signal) =>
+            body(
+                api.GET("/customer/jobs/{job_id}/executions/{device_id}/explanation", {
+                    params: { path: { job_id: jobId, device_id: deviceId } },
+                    signal,
+                }),
+            ),
+        POLL_MS,
+    );
+    if (!data) return null;
+    return (
+        <ul class="reasons quiet">
+            {(data.blockers ?? []).map((b) => (
+                <li key={b.kind}>{shown(b.message)}</li>
+            ))}
+            {data.earliest_start_at && (
+                <li>
+                    It can start <Time at={data.earliest_start_at} /> at the earliest.
+                </li>
+            )}
+        </ul>
+    );
 }
 
 function Past({ deviceId }: { deviceId: string }) {
-  const [query, setQuery] = useQuery();
-  const { data, error } = useLoaded(
-    `${deviceId} ${query.page ?? ""}`,
-    (signal) =>
-      page(
-        api.GET("/customer/devices/{device_id}/executions", {
-          params: { path: { device_id: deviceId }, query: { limit: PAGE_SIZE, page_token: query.page || undefined } },
-          signal,
-        }),
-      ),
-    POLL_MS,
-  );
-  return (
-    <section class="card" aria-labelledby="past">
-      <h2 id="past">All its jobs</h2>
-      {error && <ErrorNotice error={error} />}
-      <div class="across">
-        <table>
-          <thead>
-            <tr>
-              <th>Job</th>
-              <th>Status</th>
-              <th>Code</th>
-              <th class="number">Attempt</th>
-              <th>Changed</th>
-            </tr>
-          </thead>
-          <tbody>
-            {(data?.items ?? []).map((e) => {
-              const s = executionWords[e.status];
-              return (
-                <tr key={e.job_id}>
-                  <td>
-                    <a href={executionPath(e.job_id ?? "", deviceId)}>{shown(e.job_id ?? "")}</a>{" "}
-                    <a class="quiet" href={jobPath(e.job_id ?? "")}>
-                      (job)
-                    </a>
-                  </td>
-                  <td>{s && <Badge word={s.word} tone={s.tone} />}</td>
-                  <td>{e.failure_code && <code>{shown(e.failure_code)}</code>}</td>
-                  <td class="number">{e.execution_number}</td>
-                  <td>
-                    <Time at={e.last_updated_at} />
-                  </td>
-                </tr>
-              );
-            })}
-          </tbody>
-        </table>
-      </div>
-      <nav class="pages" aria-label="Pages of jobs">
-        {query.page && <button onClick={() => setQuery({ page: "" })}>First page</button>}
-        {data?.next && <button onClick={() => setQuery({ page: data.next })}>Next page</button>}
-      </nav>
-    </section>
-  );
+    const [query, setQuery] = useQuery();
+    const { data, error } = useLoaded(
+        `${deviceId} ${query.page ?? ""}`,
+        (signal) =>
+            page(
+                api.GET("/customer/devices/{device_id}/executions", {
+                    params: {
+                        path: { device_id: deviceId },
+                        query: { limit: PAGE_SIZE, page_token: query.page || undefined },
+                    },
+                    signal,
+                }),
+            ),
+        POLL_MS,
+    );
+    return (
+        <section class="card" aria-labelledby="past">
+            <h2 id="past">All its jobs</h2>
+            {error && <ErrorNotice error={error} />}
+            <div class="across">
+                <table>
+                    <thead>
+                        <tr>
+                            <th>Job</th>
+                            <th>Status</th>
+                            <th>Code</th>
+                            <th class="number">Attempt</th>
+                            <th>Changed</th>
+                        </tr>
+                    </thead>
+                    <tbody>
+                        {(data?.items ?? []).map((e) => {
+                            const s = executionWords[e.status];
+                            return (
+                                <tr key={e.job_id}>
+                                    <td>
+                                        <a href={executionPath(e.job_id ?? "", deviceId)}>
+                                            {shown(e.job_id ?? "")}
+                                        </a>{" "}
+                                        <a class="quiet" href={jobPath(e.job_id ?? "")}>
+                                            (job)
+                                        </a>
+                                    </td>
+                                    <td>{s && <Badge word={s.word} tone={s.tone} />}</td>
+                                    <td>{e.failure_code && <code>{shown(e.failure_code)}</code>}</td>
+                                    <td class="number">{e.execution_number}</td>
+                                    <td>
+                                        <Time at={e.last_updated_at} />
+                                    </td>
+                                </tr>
+                            );
+                        })}
+                    </tbody>
+                </table>
+            </div>
+            <nav class="pages" aria-label="Pages of jobs">
+                {query.page && <button onClick={() => setQuery({ page: "" })}>First page</button>}
+                {data?.next && <button onClick={() => setQuery({ page: data.next })}>Next page</button>}
+            </nav>
+        </section>
+    );
 }

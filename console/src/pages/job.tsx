@@ -24,279 +24,302 @@ import { awaitingApproval, failures, notice, status, target, windows } from "../
 
 /** The job as the stream last told it. */
 function useJob(jobId: string) {
-  const [job, setJob] = useState<JobState | null>(null);
-  const [error, setError] = useState<ApiError | null>(null);
-  const [round, setRound] = useState(0);
-  useEffect(() => {
-    const controller = new AbortController();
-    setError(null);
-    readStream(
-      `/customer/jobs/${encodeURIComponent(jobId)}:watch`,
-      controller.signal,
-      (event) => setJob(JSON.parse(event.data) as JobState),
-      noteOutcome,
-    ).catch((e: ApiError) => {
-      if (!controller.signal.aborted) setError(e);
-    });
-    return () => controller.abort();
-  }, [jobId, round]);
-  // The stream of a finished job has ended: a retry needs a new one.
-  return { job: job?.job_id === jobId ? job : null, error, reload: () => setRound((n) => n + 1) };
+    const [job, setJob] = useState<JobState | null>(null);
+    const [error, setError] = useState<ApiError | null>(null);
+    const [round, setRound] = useState(0);
+    useEffect(() => {
+        const controller = new AbortController();
+        setError(null);
+        readStream(
+            `/customer/jobs/${encodeURIComponent(jobId)}:watch`,
+            controller.signal,
+            (event) => setJob(JSON.parse(event.data) as JobState),
+            noteOutcome,
+        ).catch((e: ApiError) => {
+            if (!controller.signal.aborted) setError(e);
+        });
+        return () => controller.abort();
+    }, [jobId, round]);
+    // The stream of a finished job has ended: a retry needs a new one.
+    return { job: job?.job_id === jobId ? job : null, error, reload: () => setRound((n) => n + 1) };
 }
 
 export function Job({ jobId }: { jobId: string }) {
-  const { job, error, reload } = useJob(jobId);
-  const [question, setQuestion] = useState<Question | null>(null);
-  useEffect(() => {
-    document.title = `${jobId} · Fleet Jobs`;
-    return () => void (document.title = "Fleet Jobs");
-  }, [jobId]);
-  if (error && !job) return <ErrorNotice error={error} />;
-  if (!job) return <p class="quiet loading">Loading {shown(jobId)} …</p>;
-  const gone = error?.reason === "JOB_NOT_FOUND";
-  return (
-    <article>
-      {error && <ErrorNotice error={error} />}
-      <Heading job={job} ask={gone ? () => {} : setQuestion} done={reload} />
-      <Notice job={job} ask={setQuestion} done={reload} />
-      <Numbers job={job} />
-      <Stages job={job} />
-      <div class="columns">
-        <Failures job={job} ask={setQuestion} done={reload} />
-        <Brake job={job} />
-      </div>
-      <Tabs job={job} />
-      {question && <Dialog question={question} close={() => setQuestion(null)} />}
-    </article>
-  );
+    const { job, error, reload } = useJob(jobId);
+    const [question, setQuestion] = useState<Question | null>(null);
+    useEffect(() => {
+        document.title = `${jobId} · Fleet Jobs`;
+        return () => void (document.title = "Fleet Jobs");
+    }, [jobId]);
+    if (error && !job) return <ErrorNotice error={error} />;
+    if (!job) return <p class="quiet loading">Loading {shown(jobId)} …</p>;
+    const gone = error?.reason === "JOB_NOT_FOUND";
+    return (
+        <article>
+            {error && <ErrorNotice error={error} />}
+            <Heading job={job} ask={gone ? () => {} : setQuestion} done={reload} />
+            <Notice job={job} ask={setQuestion} done={reload} />
+            <Numbers job={job} />
+            <Stages job={job} />
+            <div class="columns">
+                <Failures job={job} ask={setQuestion} done={reload} />
+                <Brake job={job} />
+            </div>
+            <Tabs job={job} />
+            {question && <Dialog question={question} close={() => setQuestion(null)} />}
+        </article>
+    );
 }
 
 interface Ask {
-  job: JobState;
-  ask: (question: Question) => void;
-  done: () => void;
+    job: JobState;
+    ask: (question: Question) => void;
+    done: () => void;
 }
 
 function Heading({ job, ask, done }: Ask) {
-  const s = status(job);
-  return (
-    <div class="heading">
-      <div>
-        <h1>{shown(job.job_id)}</h1>
-        <p class="quiet">
-          <Badge word={s.word} tone={s.tone} /> · {shown(job.document_type)} · {target(job)} (
-          {counted(job.total_executions, "device")}) · created {job.created_by && `by ${shown(job.created_by)} `}
-          <Time at={job.created_at} />
-          {job.expires_at && job.status !== "COMPLETED" && (
-            <>
-              {" "}
-              · expires <Time at={job.expires_at} />
-            </>
-          )}
-        </p>
-        {job.description && <p class="description">{shown(job.description)}</p>}
-        <Labels labels={job.labels} />
-      </div>
-      <div class="buttons">
-        {may("CreateJob") && (
-          <a class="button" href={`/console/new?copy=${encodeURIComponent(job.job_id)}`}>
-            Copy job
-          </a>
-        )}
-        {actions.canPause(job) && <button onClick={() => ask(actions.pause(job, done))}>Pause…</button>}
-        {actions.canCancel(job) && (
-          <button class="danger" onClick={() => ask(actions.cancel(job, done))}>
-            Cancel…
-          </button>
-        )}
-        {actions.canDelete(job) && (
-          <button class="danger" onClick={() => ask(actions.remove(job, () => location.assign("/console/jobs")))}>
-            Delete…
-          </button>
-        )}
-      </div>
-    </div>
-  );
+    const s = status(job);
+    return (
+        <div class="heading">
+            <div>
+                <h1>{shown(job.job_id)}</h1>
+                <p class="quiet">
+                    <Badge word={s.word} tone={s.tone} /> · {shown(job.document_type)} · {target(job)} (
+                    {counted(job.total_executions, "device")}) · created{" "}
+                    {job.created_by && `by ${shown(job.created_by)} `}
+                    <Time at={job.created_at} />
+                    {job.expires_at && job.status !== "COMPLETED" && (
+                        <>
+                            {" "}
+                            · expires <Time at={job.expires_at} />
+                        </>
+                    )}
+                </p>
+                {job.description && <p class="description">{shown(job.description)}</p>}
+                <Labels labels={job.labels} />
+            </div>
+            <div class="buttons">
+                {may("CreateJob") && (
+                    <a class="button" href={`/console/new?copy=${encodeURIComponent(job.job_id)}`}>
+                        Copy job
+                    </a>
+                )}
+                {actions.canPause(job) && (
+                    <button onClick={() => ask(actions.pause(job, done))}>Pause…</button>
+                )}
+                {actions.canCancel(job) && (
+                    <button class="danger" onClick={() => ask(actions.cancel(job, done))}>
+                        Cancel…
+                    </button>
+                )}
+                {actions.canDelete(job) && (
+                    <button
+                        class="danger"
+                        onClick={() => ask(actions.remove(job, () => location.assign("/console/jobs")))}
+                    >
+                        Delete…
+                    </button>
+                )}
+            </div>
+        </div>
+    );
 }
 
 function Labels({ labels }: { labels: Record<string, string> }) {
-  const entries = Object.entries(labels);
-  if (!entries.length) return null;
-  return (
-    <ul class="labels" aria-label="Labels">
-      {entries.map(([key, value]) => (
-        <li key={key}>
-          <a href={`/console/jobs?labels=${encodeURIComponent(`${key}=${value}`)}`}>
-            {shown(key)}={shown(value)}
-          </a>
-        </li>
-      ))}
-    </ul>
-  );
+    const entries = Object.entries(labels);
+    if (!entries.length) return null;
+    return (
+        <ul class="labels" aria-label="Labels">
+            {entries.map(([key, value]) => (
+                <li key={key}>
+                    <a href={`/console/jobs?labels=${encodeURIComponent(`${key}=${value}`)}`}>
+                        {shown(key)}={shown(value)}
+                    </a>
+                </li>
+            ))}
+        </ul>
+    );
 }
 
 function Notice({ job, ask, done }: Ask) {
-  const n = notice(job, ago);
-  const stage = awaitingApproval(job);
-  const [comment, setComment] = useState("");
-  if (!n) return null;
-  const mayApprove = stage >= 0 && may("ApproveStage");
-  return (
-    <section class={`notice ${n.tone}`} aria-label="What to do next">
-      <div>
-        <h2>{n.title}</h2>
-        <p>{n.text}</p>
-        {mayApprove && (
-          <label class="comment">
-            Comment
-            <input value={comment} maxLength={1000} onInput={(e) => setComment(e.currentTarget.value)} placeholder="optional" />
-          </label>
-        )}
-      </div>
-      <div class="buttons">
-        {job.status === "PAUSED" && actions.canRetry(job) && (
-          <button onClick={() => ask(actions.retry(job, null, done))}>
-            Retry {counted(failures(job.execution_counts), "failure")}…
-          </button>
-        )}
-        {job.status === "PAUSED" && job.pause?.cause === "GATE_NOT_MET" && actions.canAdvance(job) && (
-          <button onClick={() => ask(actions.advance(job, done))}>Open next stage…</button>
-        )}
-        {actions.canResume(job) && (
-          <button class="primary" onClick={() => ask(actions.resume(job, done))}>
-            Resume…
-          </button>
-        )}
-        {mayApprove && (
-          <button class="primary" onClick={() => ask(actions.approve(job, stage, comment.trim(), done))}>
-            Approve…
-          </button>
-        )}
-      </div>
-    </section>
-  );
+    const n = notice(job, ago);
+    const stage = awaitingApproval(job);
+    const [comment, setComment] = useState("");
+    if (!n) return null;
+    const mayApprove = stage >= 0 && may("ApproveStage");
+    return (
+        <section class={`notice ${n.tone}`} aria-label="What to do next">
+            <div>
+                <h2>{n.title}</h2>
+                <p>{n.text}</p>
+                {mayApprove && (
+                    <label class="comment">
+                        Comment
+                        <input
+                            value={comment}
+                            maxLength={1000}
+                            onInput={(e) => setComment(e.currentTarget.value)}
+                            placeholder="optional"
+                        />
+                    </label>
+                )}
+            </div>
+            <div class="buttons">
+                {job.status === "PAUSED" && actions.canRetry(job) && (
+                    <button onClick={() => ask(actions.retry(job, null, done))}>
+                        Retry {counted(failures(job.execution_counts), "failure")}…
+                    </button>
+                )}
+                {job.status === "PAUSED" &&
+                    job.pause?.cause === "GATE_NOT_MET" &&
+                    actions.canAdvance(job) && (
+                        <button onClick={() => ask(actions.advance(job, done))}>Open next stage…</button>
+                    )}
+                {actions.canResume(job) && (
+                    <button class="primary" onClick={() => ask(actions.resume(job, done))}>
+                        Resume…
+                    </button>
+                )}
+                {mayApprove && (
+                    <button
+                        class="primary"
+                        onClick={() => ask(actions.approve(job, stage, comment.trim(), done))}
+                    >
+                        Approve…
+                    </button>
+                )}
+            </div>
+        </section>
+    );
 }
 
 function Numbers({ job }: { job: JobState }) {
-  const c = job.execution_counts;
-  const numbers: [string, number][] = [
-    ["Succeeded", c.succeeded],
-    ["In progress", c.in_progress],
-    ["Queued", c.queued],
-    ["Held", c.held],
-    ["Failed", failures(c)],
-  ];
-  return (
-    <section aria-label="Devices by status">
-      <dl class="numbers">
-        {numbers.map(([word, n]) => (
-          <div key={word}>
-            <dt>{word}</dt>
-            <dd>{count(n)}</dd>
-          </div>
-        ))}
-        {job.retrying_count > 0 && (
-          <div>
-            <dt>Of these, retrying</dt>
-            <dd>{count(job.retrying_count)}</dd>
-          </div>
-        )}
-      </dl>
-      <Bar counts={c} total={job.total_executions} label="Devices" />
-    </section>
-  );
+    const c = job.execution_counts;
+    const numbers: [string, number][] = [
+        ["Succeeded", c.succeeded],
+        ["In progress", c.in_progress],
+        ["Queued", c.queued],
+        ["Held", c.held],
+        ["Failed", failures(c)],
+    ];
+    return (
+        <section aria-label="Devices by status">
+            <dl class="numbers">
+                {numbers.map(([word, n]) => (
+                    <div key={word}>
+                        <dt>{word}</dt>
+                        <dd>{count(n)}</dd>
+                    </div>
+                ))}
+                {job.retrying_count > 0 && (
+                    <div>
+                        <dt>Of these, retrying</dt>
+                        <dd>{count(job.retrying_count)}</dd>
+                    </div>
+                )}
+            </dl>
+            <Bar counts={c} total={job.total_executions} label="Devices" />
+        </section>
+    );
 }
 
 const tabs = { executions: "Devices", history: "History", document: "Document" } as const;
 
 function Tabs({ job }: { job: JobState }) {
-  const [query, setQuery] = useQuery();
-  const tab = query.tab && query.tab in tabs ? (query.tab as keyof typeof tabs) : "executions";
-  return (
-    <section class="card">
-      <div class="tabs" role="tablist" aria-label="Details">
-        {Object.entries(tabs).map(([name, title]) => (
-          <button
-            key={name}
-            role="tab"
-            id={`tab-${name}`}
-            aria-selected={name === tab}
-            aria-controls="panel"
-            tabIndex={name === tab ? 0 : -1}
-            onClick={() => setQuery({ tab: name, page: "" })}
-            onKeyDown={(e) => {
-              const names = Object.keys(tabs);
-              const step = e.key === "ArrowRight" ? 1 : e.key === "ArrowLeft" ? -1 : 0;
-              const next = names[(names.indexOf(name) + step + names.length) % names.length];
-              if (step && next) {
-                setQuery({ tab: next, page: "" });
-                document.getElementById(`tab-${next}`)?.focus();
-              }
-            }}
-          >
-            {title}
-          </button>
-        ))}
-      </div>
-      <div role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`}>
-        {tab === "executions" && <Executions job={job} />}
-        {tab === "history" && <History job={job} />}
-        {tab === "document" && <Document job={job} />}
-      </div>
-    </section>
-  );
+    const [query, setQuery] = useQuery();
+    const tab = query.tab && query.tab in tabs ? (query.tab as keyof typeof tabs) : "executions";
+    return (
+        <section class="card">
+            <div class="tabs" role="tablist" aria-label="Details">
+                {Object.entries(tabs).map(([name, title]) => (
+                    <button
+                        key={name}
+                        role="tab"
+                        id={`tab-${name}`}
+                        aria-selected={name === tab}
+                        aria-controls="panel"
+                        tabIndex={name === tab ? 0 : -1}
+                        onClick={() => setQuery({ tab: name, page: "" })}
+                        onKeyDown={(e) => {
+                            const names = Object.keys(tabs);
+                            const step = e.key === "ArrowRight" ? 1 : e.key === "ArrowLeft" ? -1 : 0;
+                            const next = names[(names.indexOf(name) + step + names.length) % names.length];
+                            if (step && next) {
+                                setQuery({ tab: next, page: "" });
+                                document.getElementById(`tab-${next}`)?.focus();
+                            }
+                        }}
+                    >
+                        {title}
+                    </button>
+                ))}
+            </div>
+            <div role="tabpanel" id="panel" aria-labelledby={`tab-${tab}`}>
+                {tab === "executions" && <Executions job={job} />}
+                {tab === "history" && <History job={job} />}
+                {tab === "document" && <Document job={job} />}
+            </div>
+        </section>
+    );
 }
 
 function Document({ job }: { job: JobState }) {
-  const path = `/customer/jobs/${encodeURIComponent(job.job_id)}`;
-  return (
-    <div class="pad">
-      <pre tabIndex={0}>{json(job.document_params)}</pre>
-      <dl class="facts">
-        <dt>Priority</dt>
-        <dd>{job.priority?.toLowerCase()}</dd>
-        <dt>Devices can start</dt>
-        <dd>
-          {windows(job.start_windows ?? [], job.window_time_zone)} <Openings job={job} />
-        </dd>
-        <dt>Timeout of an execution</dt>
-        <dd>{job.in_progress_timeout_minutes ? `${count(job.in_progress_timeout_minutes)} min` : "none"}</dd>
-        {job.retry_policy && (
-          <>
-            <dt>Retries</dt>
-            <dd>
-              {(job.retry_policy.rules ?? [])
-                .map((r) => `${r.statuses.join(", ").toLowerCase() || "any failure"} ${r.failure_codes.map(shown).join(", ")}: ${counted(r.max_attempts, "attempt")}`)
-                .join("; ")}
-            </dd>
-          </>
-        )}
-      </dl>
-      <Terminal command={command(["get", job.job_id], "GET", path)} />
-    </div>
-  );
+    const path = `/customer/jobs/${encodeURIComponent(job.job_id)}`;
+    return (
+        <div class="pad">
+            <pre tabIndex={0}>{json(job.document_params)}</pre>
+            <dl class="facts">
+                <dt>Priority</dt>
+                <dd>{job.priority?.toLowerCase()}</dd>
+                <dt>Devices can start</dt>
+                <dd>
+                    {windows(job.start_windows ?? [], job.window_time_zone)} <Openings job={job} />
+                </dd>
+                <dt>Timeout of an execution</dt>
+                <dd>
+                    {job.in_progress_timeout_minutes
+                        ? `${count(job.in_progress_timeout_minutes)} min`
+                        : "none"}
+                </dd>
+                {job.retry_policy && (
+                    <>
+                        <dt>Retries</dt>
+                        <dd>
+                            {(job.retry_policy.rules ?? [])
+                                .map(
+                                    (r) =>
+                                        `${r.statuses.join(", ").toLowerCase() || "any failure"} ${r.failure_codes.map(shown).join(", ")}: ${counted(r.max_attempts, "attempt")}`,
+                                )
+                                .join("; ")}
+                        </dd>
+                    </>
+                )}
+            </dl>
+            <Terminal command={command(["get", job.job_id], "GET", path)} />
+        </div>
+    );
 }
 
 /** When the windows open next: only GetJob tells. */
 function Openings({ job }: { job: JobState }) {
-  const needed = (job.start_windows ?? []).length > 0 && job.window_time_zone !== "DEVICE";
-  const { data } = useLoaded(
-    needed ? `openings ${job.job_id}` : null,
-    (signal) =>
-      body(
-        api.GET("/customer/jobs/{job_id}", {
-          params: { path: { job_id: job.job_id }, query: { executions_limit: 0 } },
-          signal,
-        }),
-      ),
-    60_000,
-  );
-  if (!data) return null;
-  if (data.is_window_open) return <span>(open now)</span>;
-  const next = data.next_openings?.[0];
-  return next ? (
-    <span>
-      (opens <Time at={next} />)
-    </span>
-  ) : null;
+    const needed = (job.start_windows ?? []).length > 0 && job.window_time_zone !== "DEVICE";
+    const { data } = useLoaded(
+        needed ? `openings ${job.job_id}` : null,
+        (signal) =>
+            body(
+                api.GET("/customer/jobs/{job_id}", {
+                    params: { path: { job_id: job.job_id }, query: { executions_limit: 0 } },
+                    signal,
+                }),
+            ),
+        60_000,
+    );
+    if (!data) return null;
+    if (data.is_window_open) return <span>(open now)</span>;
+    const next = data.next_openings?.[0];
+    return next ? (
+        <span>
+            (opens <Time at={next} />)
+        </span>
+    ) : null;
 }

@@ -21,252 +21,295 @@ const POLL_MS = 3000;
 const statuses = ["IN_PROGRESS", "PAUSED", "SCHEDULED", "COMPLETED", "CANCELED"] as const;
 type JobStatus = (typeof statuses)[number];
 const statusWords: Record<JobStatus, string> = {
-  IN_PROGRESS: "In progress", PAUSED: "Paused", SCHEDULED: "Scheduled", COMPLETED: "Completed", CANCELED: "Canceled",
+    IN_PROGRESS: "In progress",
+    PAUSED: "Paused",
+    SCHEDULED: "Scheduled",
+    COMPLETED: "Completed",
+    CANCELED: "Canceled",
 };
 const ages: Record<string, string> = { "1": "since yesterday", "7": "in 7 days", "30": "in 30 days" };
 
 function listQuery(query: Query) {
-  const days = Number(query.days);
-  // Whole minutes, so that the key of the page does not change with each render.
-  const from = days ? new Date(Math.floor(Date.now() / 60_000) * 60_000 - days * 86_400_000) : null;
-  return {
-    limit: PAGE_SIZE,
-    status: statuses.find((s) => s === query.status),
-    job_id_prefix: query.id || undefined,
-    selector: query.labels || undefined,
-    created_by: query.by || undefined,
-    target_group_id: query.group || undefined,
-    created_from: query.page ? undefined : from?.toISOString(),
-    page_token: query.page || undefined,
-  };
+    const days = Number(query.days);
+    // Whole minutes, so that the key of the page does not change with each render.
+    const from = days ? new Date(Math.floor(Date.now() / 60_000) * 60_000 - days * 86_400_000) : null;
+    return {
+        limit: PAGE_SIZE,
+        status: statuses.find((s) => s === query.status),
+        job_id_prefix: query.id || undefined,
+        selector: query.labels || undefined,
+        created_by: query.by || undefined,
+        target_group_id: query.group || undefined,
+        created_from: query.page ? undefined : from?.toISOString(),
+        page_token: query.page || undefined,
+    };
 }
 
 export function Jobs() {
-  const [query, setQuery] = useQuery();
-  const [selected, setSelected] = useState<Record<string, true>>({});
-  const [question, setQuestion] = useState<Question | null>(null);
-  const { data, error, reload } = useLoaded(
-    JSON.stringify(query),
-    (signal) => page(api.GET("/customer/jobs", { params: { query: listQuery(query) }, signal })),
-    POLL_MS,
-  );
-  const filter = (changes: Query) => {
-    setSelected({});
-    setQuery({ ...changes, page: "" });
-  };
-  const jobs = data?.items ?? [];
-  const chosen = jobs.filter((job) => selected[job.job_id]);
-  const toggle = (id: string) => {
-    const { [id]: was, ...rest } = selected;
-    setSelected(was ? rest : { ...rest, [id]: true });
-  };
-  const done = () => {
-    setSelected({});
-    reload();
-  };
-  const isFiltered = Object.values(query).some(Boolean);
-  return (
-    <>
-      <div class="heading">
-        <h1>Jobs</h1>
-        {may("CreateJob") && (
-          <a class="button primary" href="/console/new">
-            New job
-          </a>
-        )}
-      </div>
-      <Filters query={query} filter={filter} />
-      {chosen.length > 0 && <BulkActions jobs={chosen} ask={setQuestion} done={done} />}
-      {error && <ErrorNotice error={error} />}
-      {data && jobs.length === 0 && <Empty isFiltered={isFiltered} />}
-      {jobs.length > 0 && (
-        <ul class="card jobs" aria-label="Jobs">
-          {jobs.map((job) => (
-            <Row key={job.job_id} job={job} selected={!!selected[job.job_id]} toggle={toggle} />
-          ))}
-        </ul>
-      )}
-      {(data?.next || query.page) && (
-        <nav class="pages" aria-label="Pages of the list">
-          {query.page && <button onClick={() => setQuery({ page: "" })}>First page</button>}
-          {data?.next && <button onClick={() => setQuery({ page: data.next })}>Next page</button>}
-        </nav>
-      )}
-      {question && <Dialog question={question} close={() => setQuestion(null)} />}
-    </>
-  );
+    const [query, setQuery] = useQuery();
+    const [selected, setSelected] = useState<Record<string, true>>({});
+    const [question, setQuestion] = useState<Question | null>(null);
+    const { data, error, reload } = useLoaded(
+        JSON.stringify(query),
+        (signal) => page(api.GET("/customer/jobs", { params: { query: listQuery(query) }, signal })),
+        POLL_MS,
+    );
+    const filter = (changes: Query) => {
+        setSelected({});
+        setQuery({ ...changes, page: "" });
+    };
+    const jobs = data?.items ?? [];
+    const chosen = jobs.filter((job) => selected[job.job_id]);
+    const toggle = (id: string) => {
+        const { [id]: was, ...rest } = selected;
+        setSelected(was ? rest : { ...rest, [id]: true });
+    };
+    const done = () => {
+        setSelected({});
+        reload();
+    };
+    const isFiltered = Object.values(query).some(Boolean);
+    return (
+        <>
+            <div class="heading">
+                <h1>Jobs</h1>
+                {may("CreateJob") && (
+                    <a class="button primary" href="/console/new">
+                        New job
+                    </a>
+                )}
+            </div>
+            <Filters query={query} filter={filter} />
+            {chosen.length > 0 && <BulkActions jobs={chosen} ask={setQuestion} done={done} />}
+            {error && <ErrorNotice error={error} />}
+            {data && jobs.length === 0 && <Empty isFiltered={isFiltered} />}
+            {jobs.length > 0 && (
+                <ul class="card jobs" aria-label="Jobs">
+                    {jobs.map((job) => (
+                        <Row key={job.job_id} job={job} selected={!!selected[job.job_id]} toggle={toggle} />
+                    ))}
+                </ul>
+            )}
+            {(data?.next || query.page) && (
+                <nav class="pages" aria-label="Pages of the list">
+                    {query.page && <button onClick={() => setQuery({ page: "" })}>First page</button>}
+                    {data?.next && <button onClick={() => setQuery({ page: data.next })}>Next page</button>}
+                </nav>
+            )}
+            {question && <Dialog question={question} close={() => setQuestion(null)} />}
+        </>
+    );
 }
 
 function Row({ job, selected, toggle }: { job: Job; selected: boolean; toggle: (id: string) => void }) {
-  const s = status(job);
-  const finished = job.total_executions - job.execution_counts.queued - job.execution_counts.held - job.execution_counts.in_progress;
-  return (
-    <li class="row">
-      <input type="checkbox" checked={selected} onChange={() => toggle(job.job_id)} aria-label={`Select ${shown(job.job_id)}`} />
-      <a class="id" href={jobPath(job.job_id)}>
-        {shown(job.job_id)}
-      </a>
-      <span class="state">
-        <Badge word={s.word} tone={s.tone} /> <span class="quiet">{s.detail}</span>
-      </span>
-      <Bar counts={job.execution_counts} total={job.total_executions} label={shown(job.job_id)} />
-      <span class="number" title={target(job)}>
-        {count(finished)} of {count(job.total_executions)}
-      </span>
-      <span class="quiet by">{shown(job.created_by ?? "")}</span>
-      <span class="quiet age">
-        <Time at={job.created_at} />
-      </span>
-    </li>
-  );
+    const s = status(job);
+    const finished =
+        job.total_executions -
+        job.execution_counts.queued -
+        job.execution_counts.held -
+        job.execution_counts.in_progress;
+    return (
+        <li class="row">
+            <input
+                type="checkbox"
+                checked={selected}
+                onChange={() => toggle(job.job_id)}
+                aria-label={`Select ${shown(job.job_id)}`}
+            />
+            <a class="id" href={jobPath(job.job_id)}>
+                {shown(job.job_id)}
+            </a>
+            <span class="state">
+                <Badge word={s.word} tone={s.tone} /> <span class="quiet">{s.detail}</span>
+            </span>
+            <Bar counts={job.execution_counts} total={job.total_executions} label={shown(job.job_id)} />
+            <span class="number" title={target(job)}>
+                {count(finished)} of {count(job.total_executions)}
+            </span>
+            <span class="quiet by">{shown(job.created_by ?? "")}</span>
+            <span class="quiet age">
+                <Time at={job.created_at} />
+            </span>
+        </li>
+    );
 }
 
 function Empty({ isFiltered }: { isFiltered: boolean }) {
-  return (
-    <div class="card empty">
-      {isFiltered ? (
-        <>
-          <p>No job matches these filters.</p>
-          <a class="button" href="/console/jobs">
-            Show all jobs
-          </a>
-        </>
-      ) : (
-        <p>This tenant has no jobs yet.</p>
-      )}
-    </div>
-  );
+    return (
+        <div class="card empty">
+            {isFiltered ? (
+                <>
+                    <p>No job matches these filters.</p>
+                    <a class="button" href="/console/jobs">
+                        Show all jobs
+                    </a>
+                </>
+            ) : (
+                <p>This tenant has no jobs yet.</p>
+            )}
+        </div>
+    );
 }
 
 function Filters({ query, filter }: { query: Query; filter: (changes: Query) => void }) {
-  const submit = (event: SubmitEvent) => {
-    event.preventDefault();
-    const form = new FormData(event.currentTarget as HTMLFormElement);
-    const text = (name: string) => String(form.get(name) ?? "").trim();
-    filter({ id: text("id"), labels: text("labels"), by: text("by"), group: text("group") });
-  };
-  return (
-    <form class="filters" onSubmit={submit} key={JSON.stringify(query)} role="search">
-      <label>
-        Status
-        <select value={query.status ?? ""} onChange={(e) => filter({ status: e.currentTarget.value })}>
-          <option value="">all</option>
-          {statuses.map((s) => (
-            <option key={s} value={s}>
-              {statusWords[s]}
-            </option>
-          ))}
-        </select>
-      </label>
-      <Field name="id" label="Job starts with" value={query.id} />
-      <Field name="labels" label="Labels" value={query.labels} placeholder="release=2.1" />
-      <Field name="by" label="Created by" value={query.by} />
-      <Field name="group" label="Group" value={query.group} />
-      <label>
-        Created
-        <select value={query.days ?? ""} onChange={(e) => filter({ days: e.currentTarget.value })}>
-          <option value="">at any time</option>
-          {Object.entries(ages).map(([days, text]) => (
-            <option key={days} value={days}>
-              {text}
-            </option>
-          ))}
-        </select>
-      </label>
-      <button>Filter</button>
-    </form>
-  );
+    const submit = (event: SubmitEvent) => {
+        event.preventDefault();
+        const form = new FormData(event.currentTarget as HTMLFormElement);
+        const text = (name: string) => String(form.get(name) ?? "").trim();
+        filter({ id: text("id"), labels: text("labels"), by: text("by"), group: text("group") });
+    };
+    return (
+        <form class="filters" onSubmit={submit} key={JSON.stringify(query)} role="search">
+            <label>
+                Status
+                <select
+                    value={query.status ?? ""}
+                    onChange={(e) => filter({ status: e.currentTarget.value })}
+                >
+                    <option value="">all</option>
+                    {statuses.map((s) => (
+                        <option key={s} value={s}>
+                            {statusWords[s]}
+                        </option>
+                    ))}
+                </select>
+            </label>
+            <Field name="id" label="Job starts with" value={query.id} />
+            <Field name="labels" label="Labels" value={query.labels} placeholder="release=2.1" />
+            <Field name="by" label="Created by" value={query.by} />
+            <Field name="group" label="Group" value={query.group} />
+            <label>
+                Created
+                <select value={query.days ?? ""} onChange={(e) => filter({ days: e.currentTarget.value })}>
+                    <option value="">at any time</option>
+                    {Object.entries(ages).map(([days, text]) => (
+                        <option key={days} value={days}>
+                            {text}
+                        </option>
+                    ))}
+                </select>
+            </label>
+            <button>Filter</button>
+        </form>
+    );
 }
 
 function Field(props: { name: string; label: string; value: string | undefined; placeholder?: string }) {
-  return (
-    <label>
-      {props.label}
-      <input name={props.name} defaultValue={props.value ?? ""} placeholder={props.placeholder} autocomplete="off" spellcheck={false} />
-    </label>
-  );
+    return (
+        <label>
+            {props.label}
+            <input
+                name={props.name}
+                defaultValue={props.value ?? ""}
+                placeholder={props.placeholder}
+                autocomplete="off"
+                spellcheck={false}
+            />
+        </label>
+    );
 }
 
 interface Bulk {
-  label: string;
-  can: (job: Job) => boolean;
-  question: (jobs: Job[]) => Pick<Question, "title" | "children" | "destructive">;
-  devices: (job: Job) => number;
-  cli: string;
-  command: Command;
-  run: (job: Job) => Promise<unknown>;
+    label: string;
+    can: (job: Job) => boolean;
+    question: (jobs: Job[]) => Pick<Question, "title" | "children" | "destructive">;
+    devices: (job: Job) => number;
+    cli: string;
+    command: Command;
+    run: (job: Job) => Promise<unknown>;
 }
 
 const params = (job: Job) => ({ params: { path: { job_id: job.job_id } } });
 
 function bulkActions(jobs: Job[]): Bulk[] {
-  const ids = jobs.map((job) => job.job_id);
-  const first = `/customer/jobs/${encodeURIComponent(ids[0] ?? "")}`;
-  const waiting = (job: Job) => job.execution_counts.queued + job.execution_counts.held;
-  return [
-    {
-      label: "Pause",
-      can: canPause,
-      cli: "pause",
-      devices: waiting,
-      question: (some) => ({ title: `Pause ${counted(some.length, "job")}?`, children: "Their devices will not start until the jobs are resumed: " }),
-      command: command(["pause", ...ids], "POST", `${first}:pause`, {}),
-      run: (job) => body(api.POST("/customer/jobs/{job_id}:pause", { ...params(job), body: { etag: job.etag } })),
-    },
-    {
-      label: "Cancel",
-      can: canCancel,
-      cli: "cancel",
-      devices: (job) => waiting(job) + job.execution_counts.in_progress,
-      question: (some) => ({ title: `Cancel ${counted(some.length, "job")}?`, children: "Their devices will never start: ", destructive: true }),
-      command: command(["cancel", ...ids], "DELETE", first, {}),
-      run: (job) => body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: {} })),
-    },
-    {
-      label: "Delete",
-      can: canDelete,
-      cli: "delete",
-      devices: (job) => job.total_executions,
-      question: (some) => ({ title: `Delete ${counted(some.length, "job")}?`, children: "The results of their devices are removed: ", destructive: true }),
-      command: command(["delete", ...ids], "POST", `${first}:delete`, {}),
-      run: (job) => body(api.POST("/customer/jobs/{job_id}:delete", { ...params(job), body: {} })),
-    },
-  ];
+    const ids = jobs.map((job) => job.job_id);
+    const first = `/customer/jobs/${encodeURIComponent(ids[0] ?? "")}`;
+    const waiting = (job: Job) => job.execution_counts.queued + job.execution_counts.held;
+    return [
+        {
+            label: "Pause",
+            can: canPause,
+            cli: "pause",
+            devices: waiting,
+            question: (some) => ({
+                title: `Pause ${counted(some.length, "job")}?`,
+                children: "Their devices will not start until the jobs are resumed: ",
+            }),
+            command: command(["pause", ...ids], "POST", `${first}:pause`, {}),
+            run: (job) =>
+                body(api.POST("/customer/jobs/{job_id}:pause", { ...params(job), body: { etag: job.etag } })),
+        },
+        {
+            label: "Cancel",
+            can: canCancel,
+            cli: "cancel",
+            devices: (job) => waiting(job) + job.execution_counts.in_progress,
+            question: (some) => ({
+                title: `Cancel ${counted(some.length, "job")}?`,
+                children: "Their devices will never start: ",
+                destructive: true,
+            }),
+            command: command(["cancel", ...ids], "DELETE", first, {}),
+            run: (job) => body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: {} })),
+        },
+        {
+            label: "Delete",
+            can: canDelete,
+            cli: "delete",
+            devices: (job) => job.total_executions,
+            question: (some) => ({
+                title: `Delete ${counted(some.length, "job")}?`,
+                children: "The results of their devices are removed: ",
+                destructive: true,
+            }),
+            command: command(["delete", ...ids], "POST", `${first}:delete`, {}),
+            run: (job) => body(api.POST("/customer/jobs/{job_id}:delete", { ...params(job), body: {} })),
+        },
+    ];
 }
 
-function BulkActions({ jobs, ask, done }: { jobs: Job[]; ask: (question: Question) => void; done: () => void }) {
-  const actions = bulkActions(jobs).map((action) => ({ ...action, jobs: jobs.filter(action.can) }));
-  return (
-    <div class="bulk" role="toolbar" aria-label="Selected jobs">
-      <span>{counted(jobs.length, "job")} selected</span>
-      {actions
-        .filter((action) => action.jobs.length > 0)
-        .map((action) => {
-          const devices = action.jobs.reduce((sum, job) => sum + action.devices(job), 0);
-          const { title, children, destructive } = action.question(action.jobs);
-          return (
-            <button
-              key={action.label}
-              onClick={() =>
-                ask({
-                  title,
-                  children: `${children as string}${counted(devices, "device")}.`,
-                  destructive: destructive ?? false,
-                  devices,
-                  typed: action.label.toLowerCase(),
-                  action: `${action.label} ${counted(action.jobs.length, "job")}`,
-                  command: action.command,
-                  run: async () => {
-                    for (const job of action.jobs) await action.run(job);
-                    done();
-                  },
-                })
-              }
-            >
-              {action.label} {action.jobs.length < jobs.length ? `${action.jobs.length} of them` : ""}…
-            </button>
-          );
-        })}
-    </div>
-  );
+function BulkActions({
+    jobs,
+    ask,
+    done,
+}: {
+    jobs: Job[];
+    ask: (question: Question) => void;
+    done: () => void;
+}) {
+    const actions = bulkActions(jobs).map((action) => ({ ...action, jobs: jobs.filter(action.can) }));
+    return (
+        <div class="bulk" role="toolbar" aria-label="Selected jobs">
+            <span>{counted(jobs.length, "job")} selected</span>
+            {actions
+                .filter((action) => action.jobs.length > 0)
+                .map((action) => {
+                    const devices = action.jobs.reduce((sum, job) => sum + action.devices(job), 0);
+                    const { title, children, destructive } = action.question(action.jobs);
+                    return (
+                        <button
+                            key={action.label}
+                            onClick={() =>
+                                ask({
+                                    title,
+                                    children: `${children as string}${counted(devices, "device")}.`,
+                                    destructive: destructive ?? false,
+                                    devices,
+                                    typed: action.label.toLowerCase(),
+                                    action: `${action.label} ${counted(action.jobs.length, "job")}`,
+                                    command: action.command,
+                                    run: async () => {
+                                        for (const job of action.jobs) await action.run(job);
+                                        done();
+                                    },
+                                })
+                            }
+                        >
+                            {action.label}{" "}
+                            {action.jobs.length < jobs.length ? `${action.jobs.length} of them` : ""}…
+                        </button>
+                    );
+                })}
+        </div>
+    );
 }

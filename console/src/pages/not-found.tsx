@@ -1,10 +1,10 @@
 export function NotFound() {
-  return (
-    <section class="narrow">
-      <h1>No such page</h1>
-      <p>
-        <a href="/console">Show all jobs</a>
-      </p>
-    </section>
-  );
+    return (
+        <section class="narrow">
+            <h1>No such page</h1>
+            <p>
+                <a href="/console">Show all jobs</a>
+            </p>
+        </section>
+    );
 }

@@ -3,10 +3,10 @@
 import type { Tone } from "../words";
 
 export function Badge({ word, tone }: { word: string; tone: Tone }) {
-  return (
-    <span class={`badge ${tone}`}>
-      <span class="dot" aria-hidden="true" />
-      {word}
-    </span>
-  );
+    return (
+        <span class={`badge ${tone}`}>
+            <span class="dot" aria-hidden="true" />
+            {word}
+        </span>
+    );
 }

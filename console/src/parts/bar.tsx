@@ -5,38 +5,44 @@ import { count } from "../format";
 import { failures } from "../words";
 
 export function Bar({ counts, total, label }: { counts: Counts; total: number; label: string }) {
-  const parts: [string, number, string][] = [
-    ["succeeded", counts.succeeded, "succeeded"],
-    ["busy", counts.in_progress, "in progress"],
-    ["failed", failures(counts), "failed"],
-    ["queued", counts.queued, "queued"],
-  ];
-  const text = [...parts, ["held", counts.held, "held"] as const]
-    .filter(([, n]) => n)
-    .map(([, n, word]) => `${count(n)} ${word}`)
-    .join(", ");
-  return (
-    <svg class="bar" role="img" aria-label={`${label}: ${text || "no devices"}`} viewBox="0 0 1000 10" preserveAspectRatio="none">
-      <title>{text}</title>
-      <rect class="held" width="1000" height="10" />
-      {segments(parts, total).map(({ name, x, width }) => (
-        <rect key={name} class={name} x={x} width={width} height="10" />
-      ))}
-    </svg>
-  );
+    const parts: [string, number, string][] = [
+        ["succeeded", counts.succeeded, "succeeded"],
+        ["busy", counts.in_progress, "in progress"],
+        ["failed", failures(counts), "failed"],
+        ["queued", counts.queued, "queued"],
+    ];
+    const text = [...parts, ["held", counts.held, "held"] as const]
+        .filter(([, n]) => n)
+        .map(([, n, word]) => `${count(n)} ${word}`)
+        .join(", ");
+    return (
+        <svg
+            class="bar"
+            role="img"
+            aria-label={`${label}: ${text || "no devices"}`}
+            viewBox="0 0 1000 10"
+            preserveAspectRatio="none"
+        >
+            <title>{text}</title>
+            <rect class="held" width="1000" height="10" />
+            {segments(parts, total).map(({ name, x, width }) => (
+                <rect key={name} class={name} x={x} width={width} height="10" />
+            ))}
+        </svg>
+    );
 }
 
 // A part that exists is at least visible: 3 of 1,000.
 const MIN_WIDTH = 3;
 
 function segments(parts: [string, number, string][], total: number) {
-  let x = 0;
-  return parts
-    .filter(([, n]) => n > 0)
-    .map(([name, n]) => {
-      const width = Math.min(Math.max((n / Math.max(total, 1)) * 1000, MIN_WIDTH), 1000 - x);
-      const segment = { name, x, width };
-      x += width;
-      return segment;
-    });
+    let x = 0;
+    return parts
+        .filter(([, n]) => n > 0)
+        .map(([name, n]) => {
+            const width = Math.min(Math.max((n / Math.max(total, 1)) * 1000, MIN_WIDTH), 1000 - x);
+            const segment = { name, x, width };
+            x += width;
+            return segment;
+        });
 }

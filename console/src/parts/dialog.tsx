@@ -12,64 +12,70 @@ import { Terminal } from "./terminal";
 const TYPE_ABOVE = 1000;
 
 export interface Question {
-  title: string;
-  /** What happens, with the number of devices. */
-  children?: ComponentChildren;
-  /** The label of the button that acts, such as "Cancel job". */
-  action: string;
-  destructive?: boolean;
-  /** How many devices it affects, and the word to type if there are many. */
-  devices?: number;
-  typed?: string;
-  command?: Command;
-  run: () => Promise<void>;
+    title: string;
+    /** What happens, with the number of devices. */
+    children?: ComponentChildren;
+    /** The label of the button that acts, such as "Cancel job". */
+    action: string;
+    destructive?: boolean;
+    /** How many devices it affects, and the word to type if there are many. */
+    devices?: number;
+    typed?: string;
+    command?: Command;
+    run: () => Promise<void>;
 }
 
 export function Dialog({ question, close }: { question: Question; close: () => void }) {
-  const dialog = useRef<HTMLDialogElement>(null);
-  const [typed, setTyped] = useState("");
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<ApiError | null>(null);
-  useEffect(() => dialog.current?.showModal(), []);
+    const dialog = useRef<HTMLDialogElement>(null);
+    const [typed, setTyped] = useState("");
+    const [busy, setBusy] = useState(false);
+    const [error, setError] = useState<ApiError | null>(null);
+    useEffect(() => dialog.current?.showModal(), []);
 
-  const word = question.destructive && (question.devices ?? 0) > TYPE_ABOVE ? question.typed : undefined;
-  const act = async (event: SubmitEvent) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
-    try {
-      await question.run();
-      close();
-    } catch (e) {
-      setError(e instanceof ApiError ? e : new ApiError(String(e), "", 400));
-      setBusy(false);
-    }
-  };
-  return (
-    <dialog ref={dialog} onClose={close} aria-labelledby="dialog-title">
-      <form onSubmit={act}>
-        <h2 id="dialog-title">{question.title}</h2>
-        {question.children}
-        {word && (
-          <label>
-            {count(question.devices ?? 0)} devices are affected. Type <code>{shown(word)}</code> to confirm.
-            <input value={typed} onInput={(e) => setTyped(e.currentTarget.value)} autocomplete="off" autofocus />
-          </label>
-        )}
-        {error && <ErrorNotice error={error} />}
-        {question.command && <Terminal command={question.command} />}
-        <div class="buttons">
-          <button type="button" onClick={close}>
-            Back
-          </button>
-          <button
-            class={question.destructive ? "destructive" : "primary"}
-            disabled={busy || (word !== undefined && typed !== word)}
-          >
-            {question.action}
-          </button>
-        </div>
-      </form>
-    </dialog>
-  );
+    const word = question.destructive && (question.devices ?? 0) > TYPE_ABOVE ? question.typed : undefined;
+    const act = async (event: SubmitEvent) => {
+        event.preventDefault();
+        setBusy(true);
+        setError(null);
+        try {
+            await question.run();
+            close();
+        } catch (e) {
+            setError(e instanceof ApiError ? e : new ApiError(String(e), "", 400));
+            setBusy(false);
+        }
+    };
+    return (
+        <dialog ref={dialog} onClose={close} aria-labelledby="dialog-title">
+            <form onSubmit={act}>
+                <h2 id="dialog-title">{question.title}</h2>
+                {question.children}
+                {word && (
+                    <label>
+                        {count(question.devices ?? 0)} devices are affected. Type <code>{shown(word)}</code>{" "}
+                        to confirm.
+                        <input
+                            value={typed}
+                            onInput={(e) => setTyped(e.currentTarget.value)}
+                            autocomplete="off"
+                            autofocus
+                        />
+                    </label>
+                )}
+                {error && <ErrorNotice error={error} />}
+                {question.command && <Terminal command={question.command} />}
+                <div class="buttons">
+                    <button type="button" onClick={close}>
+                        Back
+                    </button>
+                    <button
+                        class={question.destructive ? "destructive" : "primary"}
+                        disabled={busy || (word !== undefined && typed !== word)}
+                    >
+                        {question.action}
+                    </button>
+                </div>
+            </form>
+        </dialog>
+    );
 }

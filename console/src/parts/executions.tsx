@@ -15,118 +15,136 @@ type Status = keyof typeof executionWords;
 const isActive = (job: Job) => job.status !== "COMPLETED" && job.status !== "CANCELED";
 
 export function Executions({ job }: { job: Job }) {
-  const [query, setQuery] = useQuery();
-  const filters = {
-    status: query.status as "FAILED" | undefined,
-    failure_code: query.code || undefined,
-    stage: query.stage ? Number(query.stage) : undefined,
-    device_id_prefix: query.device || undefined,
-  };
-  const { data, error } = useLoaded(
-    JSON.stringify([job.job_id, filters, query.page]),
-    (signal) =>
-      page(
-        api.GET("/customer/jobs/{job_id}/executions", {
-          params: {
-            path: { job_id: job.job_id },
-            query: { ...filters, status: filters.status || undefined, limit: PAGE_SIZE, page_token: query.page || undefined },
-          },
-          signal,
-        }),
-      ),
-    isActive(job) ? POLL_MS : 0,
-  );
-  const filter = (changes: Query) => setQuery({ tab: "executions", ...changes, page: "" });
-  const rows = data?.items ?? [];
-  return (
-    <>
-      <Filters job={job} query={query} filter={filter} />
-      {error && <ErrorNotice error={error} />}
-      {data && !rows.length && <p class="pad quiet">No device matches.</p>}
-      {rows.length > 0 && (
-        <div class="scroll" tabIndex={0} role="region" aria-label="Devices of the job">
-          <table>
-            <thead>
-              <tr>
-                <th>Device</th>
-                <th>Status</th>
-                <th>Code</th>
-                <th class="number">Attempt</th>
-                {job.stages?.length ? <th class="number">Stage</th> : null}
-                <th>Changed</th>
-              </tr>
-            </thead>
-            <tbody>
-              {rows.map((e) => {
-                const s = executionWords[e.status];
-                return (
-                  <tr key={e.device_id}>
-                    <td>
-                      <a href={executionPath(job.job_id, e.device_id)}>{shown(e.device_id)}</a>
-                    </td>
-                    <td>{s && <Badge word={s.word} tone={s.tone} />}</td>
-                    <td>{e.failure_code && <code>{shown(e.failure_code)}</code>}</td>
-                    <td class="number">{e.execution_number}</td>
-                    {job.stages?.length ? <td class="number">{e.stage}</td> : null}
-                    <td>
-                      <Time at={e.last_updated_at} />
-                    </td>
-                  </tr>
-                );
-              })}
-            </tbody>
-          </table>
-        </div>
-      )}
-      <nav class="pages" aria-label="Pages of devices">
-        {query.page && <button onClick={() => setQuery({ page: "" })}>First page</button>}
-        {data?.next && <button onClick={() => setQuery({ page: data.next })}>Next page</button>}
-      </nav>
-    </>
-  );
+    const [query, setQuery] = useQuery();
+    const filters = {
+        status: query.status as "FAILED" | undefined,
+        failure_code: query.code || undefined,
+        stage: query.stage ? Number(query.stage) : undefined,
+        device_id_prefix: query.device || undefined,
+    };
+    const { data, error } = useLoaded(
+        JSON.stringify([job.job_id, filters, query.page]),
+        (signal) =>
+            page(
+                api.GET("/customer/jobs/{job_id}/executions", {
+                    params: {
+                        path: { job_id: job.job_id },
+                        query: {
+                            ...filters,
+                            status: filters.status || undefined,
+                            limit: PAGE_SIZE,
+                            page_token: query.page || undefined,
+                        },
+                    },
+                    signal,
+                }),
+            ),
+        isActive(job) ? POLL_MS : 0,
+    );
+    const filter = (changes: Query) => setQuery({ tab: "executions", ...changes, page: "" });
+    const rows = data?.items ?? [];
+    return (
+        <>
+            <Filters job={job} query={query} filter={filter} />
+            {error && <ErrorNotice error={error} />}
+            {data && !rows.length && <p class="pad quiet">No device matches.</p>}
+            {rows.length > 0 && (
+                <div class="scroll" tabIndex={0} role="region" aria-label="Devices of the job">
+                    <table>
+                        <thead>
+                            <tr>
+                                <th>Device</th>
+                                <th>Status</th>
+                                <th>Code</th>
+                                <th class="number">Attempt</th>
+                                {job.stages?.length ? <th class="number">Stage</th> : null}
+                                <th>Changed</th>
+                            </tr>
+                        </thead>
+                        <tbody>
+                            {rows.map((e) => {
+                                const s = executionWords[e.status];
+                                return (
+                                    <tr key={e.device_id}>
+                                        <td>
+                                            <a href={executionPath(job.job_id, e.device_id)}>
+                                                {shown(e.device_id)}
+                                            </a>
+                                        </td>
+                                        <td>{s && <Badge word={s.word} tone={s.tone} />}</td>
+                                        <td>{e.failure_code && <code>{shown(e.failure_code)}</code>}</td>
+                                        <td class="number">{e.execution_number}</td>
+                                        {job.stages?.length ? <td class="number">{e.stage}</td> : null}
+                                        <td>
+                                            <Time at={e.last_updated_at} />
+                                        </td>
+                                    </tr>
+                                );
+                            })}
+                        </tbody>
+                    </table>
+                </div>
+            )}
+            <nav class="pages" aria-label="Pages of devices">
+                {query.page && <button onClick={() => setQuery({ page: "" })}>First page</button>}
+                {data?.next && <button onClick={() => setQuery({ page: data.next })}>Next page</button>}
+            </nav>
+        </>
+    );
 }
 
 function Filters({ job, query, filter }: { job: Job; query: Query; filter: (changes: Query) => void }) {
-  const submit = (event: SubmitEvent) => {
-    event.preventDefault();
-    const form = new FormData(event.currentTarget as HTMLFormElement);
-    filter({ device: String(form.get("device")).trim(), code: String(form.get("code")).trim() });
-  };
-  return (
-    <form class="filters pad" onSubmit={submit} key={JSON.stringify(query)}>
-      <label>
-        Status
-        <select value={query.status ?? ""} onChange={(e) => filter({ status: e.currentTarget.value })}>
-          <option value="">all</option>
-          {Object.entries(executionWords).map(([name, { word }]) => (
-            <option key={name} value={name as Status}>
-              {word}
-            </option>
-          ))}
-        </select>
-      </label>
-      {job.stages?.length ? (
-        <label>
-          Stage
-          <select value={query.stage ?? ""} onChange={(e) => filter({ stage: e.currentTarget.value })}>
-            <option value="">all</option>
-            {job.stages.map((_, index) => (
-              <option key={index} value={String(index)}>
-                {stageName(job, index)}
-              </option>
-            ))}
-          </select>
-        </label>
-      ) : null}
-      <label>
-        Device starts with
-        <input name="device" defaultValue={query.device ?? ""} autocomplete="off" spellcheck={false} />
-      </label>
-      <label>
-        Code
-        <input name="code" defaultValue={query.code ?? ""} autocomplete="off" spellcheck={false} />
-      </label>
-      <button>Filter</button>
-    </form>
-  );
+    const submit = (event: SubmitEvent) => {
+        event.preventDefault();
+        const form = new FormData(event.currentTarget as HTMLFormElement);
+        filter({ device: String(form.get("device")).trim(), code: String(form.get("code")).trim() });
+    };
+    return (
+        <form class="filters pad" onSubmit={submit} key={JSON.stringify(query)}>
+            <label>
+                Status
+                <select
+                    value={query.status ?? ""}
+                    onChange={(e) => filter({ status: e.currentTarget.value })}
+                >
+                    <option value="">all</option>
+                    {Object.entries(executionWords).map(([name, { word }]) => (
+                        <option key={name} value={name as Status}>
+                            {word}
+                        </option>
+                    ))}
+                </select>
+            </label>
+            {job.stages?.length ? (
+                <label>
+                    Stage
+                    <select
+                        value={query.stage ?? ""}
+                        onChange={(e) => filter({ stage: e.currentTarget.value })}
+                    >
+                        <option value="">all</option>
+                        {job.stages.map((_, index) => (
+                            <option key={index} value={String(index)}>
+                                {stageName(job, index)}
+                            </option>
+                        ))}
+                    </select>
+                </label>
+            ) : null}
+            <label>
+                Device starts with
+                <input
+                    name="device"
+                    defaultValue={query.device ?? ""}
+                    autocomplete="off"
+                    spellcheck={false}
+                />
+            </label>
+            <label>
+                Code
+                <input name="code" defaultValue={query.code ?? ""} autocomplete="off" spellcheck={false} />
+            </label>
+            <button>Filter</button>
+        </form>
+    );
 }

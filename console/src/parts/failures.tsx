@@ -10,80 +10,95 @@ import type { Question } from "./dialog";
 import { ErrorNotice } from "./notices";
 
 export function Failures(props: { job: Job; ask: (question: Question) => void; done: () => void }) {
-  const { job, ask, done } = props;
-  const c = job.execution_counts;
-  const failed = failures(c);
-  const { data, error } = useLoaded(
-    failed ? `${job.job_id} ${c.failed} ${c.timed_out} ${c.rejected}` : null,
-    (signal) =>
-      body(api.GET("/customer/jobs/{job_id}/failures", { params: { path: { job_id: job.job_id } }, signal })),
-  );
-  if (!failed) return null;
-  return (
-    <section class="card" aria-labelledby="failures">
-      <h2 id="failures">
-        Failures by code
-        <a href={jobPath(job.job_id) + search({ tab: "executions", status: "FAILED" })}>
-          {counted(failed, "device")}
-        </a>
-      </h2>
-      {error && <ErrorNotice error={error} />}
-      <div class="across">
-        <table>
-          <thead>
-            <tr>
-              <th>Code</th>
-              <th class="number">Devices</th>
-              <th>For example</th>
-              <th />
-            </tr>
-          </thead>
-          <tbody>
-            {(data?.failures ?? []).map((f) => (
-              <tr key={`${f.status} ${f.failure_code}`}>
-                <td>
-                  {f.failure_code ? <code>{shown(f.failure_code)}</code> : <span class="quiet">no code</span>}
-                  {f.status !== "FAILED" && <span class="quiet"> {executionWords[f.status]?.word.toLowerCase()}</span>}
-                </td>
-                <td class="number">{count(f.execution_count)}</td>
-                <td>
-                  {f.device_ids.slice(0, 3).map((id, index) => (
-                    <span key={id}>
-                      {index > 0 && ", "}
-                      <a href={executionPath(job.job_id, id)}>{shown(id)}</a>
-                    </span>
-                  ))}
-                </td>
-                <td class="number">
-                  {actions.canRetry(job) && (
-                    <button
-                      class="link"
-                      onClick={() =>
-                        ask(
-                          actions.retry(
-                            job,
-                            {
-                              status: f.status as "FAILED" | "TIMED_OUT" | "REJECTED",
-                              code: f.failure_code,
-                              devices: f.execution_count,
-                            },
-                            done,
-                          ),
-                        )
-                      }
-                    >
-                      Retry these…
-                    </button>
-                  )}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
-      {(data?.other_count ?? 0) > 0 && (
-        <p class="pad quiet">{counted(data?.other_count ?? 0, "failure")} with other codes</p>
-      )}
-    </section>
-  );
+    const { job, ask, done } = props;
+    const c = job.execution_counts;
+    const failed = failures(c);
+    const { data, error } = useLoaded(
+        failed ? `${job.job_id} ${c.failed} ${c.timed_out} ${c.rejected}` : null,
+        (signal) =>
+            body(
+                api.GET("/customer/jobs/{job_id}/failures", {
+                    params: { path: { job_id: job.job_id } },
+                    signal,
+                }),
+            ),
+    );
+    if (!failed) return null;
+    return (
+        <section class="card" aria-labelledby="failures">
+            <h2 id="failures">
+                Failures by code
+                <a href={jobPath(job.job_id) + search({ tab: "executions", status: "FAILED" })}>
+                    {counted(failed, "device")}
+                </a>
+            </h2>
+            {error && <ErrorNotice error={error} />}
+            <div class="across">
+                <table>
+                    <thead>
+                        <tr>
+                            <th>Code</th>
+                            <th class="number">Devices</th>
+                            <th>For example</th>
+                            <th />
+                        </tr>
+                    </thead>
+                    <tbody>
+                        {(data?.failures ?? []).map((f) => (
+                            <tr key={`${f.status} ${f.failure_code}`}>
+                                <td>
+                                    {f.failure_code ? (
+                                        <code>{shown(f.failure_code)}</code>
+                                    ) : (
+                                        <span class="quiet">no code</span>
+                                    )}
+                                    {f.status !== "FAILED" && (
+                                        <span class="quiet">
+                                            {" "}
+                                            {executionWords[f.status]?.word.toLowerCase()}
+                                        </span>
+                                    )}
+                                </td>
+                                <td class="number">{count(f.execution_count)}</td>
+                                <td>
+                                    {f.device_ids.slice(0, 3).map((id, index) => (
+                                        <span key={id}>
+                                            {index > 0 && ", "}
+                                            <a href={executionPath(job.job_id, id)}>{shown(id)}</a>
+                                        </span>
+                                    ))}
+                                </td>
+                                <td class="number">
+                                    {actions.canRetry(job) && (
+                                        <button
+                                            class="link"
+                                            onClick={() =>
+                                                ask(
+                                                    actions.retry(
+                                                        job,
+                                                        {
+                                                            status: f.status as
+                                                                "FAILED" | "TIMED_OUT" | "REJECTED",
+                                                            code: f.failure_code,
+                                                            devices: f.execution_count,
+                                                        },
+                                                        done,
+                                                    ),
+                                                )
+                                            }
+                                        >
+                                            Retry these…
+                                        </button>
+                                    )}
+                                </td>
+                            </tr>
+                        ))}
+                    </tbody>
+                </table>
+            </div>
+            {(data?.other_count ?? 0) > 0 && (
+                <p class="pad quiet">{counted(data?.other_count ?? 0, "failure")} with other codes</p>
+            )}
+        </section>
+    );
 }

@@ -7,87 +7,103 @@ import { useWaiting } from "../waiting";
 import { caller, choose, config, identity, signOut } from "../session";
 
 export function Header() {
-  const { path } = useLocation();
-  const current = (page: string) => (path.startsWith(page) ? "page" : undefined);
-  return (
-    <header class="top">
-      <a class="brand" href="/console">
-        Fleet Jobs
-      </a>
-      <nav aria-label="Pages">
-        <a href="/console/jobs" aria-current={path === "/console" ? "page" : current("/console/jobs")}>
-          Jobs
-        </a>
-        <a href="/console/approvals" aria-current={current("/console/approvals")}>
-          Approvals <Waiting />
-        </a>
-        <a href="/console/devices" aria-current={current("/console/devices")}>
-          Devices
-        </a>
-        <a href="/console/events" aria-current={current("/console/events")}>
-          Events
-        </a>
-        <a href="/docs" target="_blank" rel="noreferrer">
-          API
-        </a>
-      </nav>
-      <Who />
-    </header>
-  );
+    const { path } = useLocation();
+    const current = (page: string) => (path.startsWith(page) ? "page" : undefined);
+    return (
+        <header class="top">
+            <a class="brand" href="/console">
+                Fleet Jobs
+            </a>
+            <nav aria-label="Pages">
+                <a
+                    href="/console/jobs"
+                    aria-current={path === "/console" ? "page" : current("/console/jobs")}
+                >
+                    Jobs
+                </a>
+                <a href="/console/approvals" aria-current={current("/console/approvals")}>
+                    Approvals <Waiting />
+                </a>
+                <a href="/console/devices" aria-current={current("/console/devices")}>
+                    Devices
+                </a>
+                <a href="/console/events" aria-current={current("/console/events")}>
+                    Events
+                </a>
+                <a href="/docs" target="_blank" rel="noreferrer">
+                    API
+                </a>
+            </nav>
+            <Who />
+        </header>
+    );
 }
 
 /** The number of jobs that wait for an approval. */
 function Waiting() {
-  const { data } = useWaiting();
-  const n = data?.items.length ?? 0;
-  return n ? <span class="count">{data?.next ? `${n}+` : n}</span> : null;
+    const { data } = useWaiting();
+    const n = data?.items.length ?? 0;
+    return n ? <span class="count">{data?.next ? `${n}+` : n}</span> : null;
 }
 
 function Who() {
-  const [open, setOpen] = useState(false);
-  const c = caller.value;
-  const text = c ? [`tenant ${c.tenant_id}`, c.user_id, c.roles.join(", ")].filter(Boolean).join(" · ") : "";
-  if (config.value?.require_token) {
+    const [open, setOpen] = useState(false);
+    const c = caller.value;
+    const text = c
+        ? [`tenant ${c.tenant_id}`, c.user_id, c.roles.join(", ")].filter(Boolean).join(" · ")
+        : "";
+    if (config.value?.require_token) {
+        return (
+            <div class="who">
+                <span>{shown(text)}</span>
+                <button class="small" onClick={signOut}>
+                    Sign out
+                </button>
+            </div>
+        );
+    }
+    if (!config.value?.choose_caller) return <div class="who">{shown(text)}</div>;
     return (
-      <div class="who">
-        <span>{shown(text)}</span>
-        <button class="small" onClick={signOut}>
-          Sign out
-        </button>
-      </div>
+        <div class="who">
+            <button class="link" aria-expanded={open} onClick={() => setOpen(!open)}>
+                {shown(text) || `tenant ${shown(identity.value.tenant)}`}
+            </button>
+            {open && <ChooseCaller close={() => setOpen(false)} />}
+        </div>
     );
-  }
-  if (!config.value?.choose_caller) return <div class="who">{shown(text)}</div>;
-  return (
-    <div class="who">
-      <button class="link" aria-expanded={open} onClick={() => setOpen(!open)}>
-        {shown(text) || `tenant ${shown(identity.value.tenant)}`}
-      </button>
-      {open && <ChooseCaller close={() => setOpen(false)} />}
-    </div>
-  );
 }
 
 function ChooseCaller({ close }: { close: () => void }) {
-  const submit = (event: SubmitEvent) => {
-    event.preventDefault();
-    const form = new FormData(event.currentTarget as HTMLFormElement);
-    choose({ tenant: String(form.get("tenant")).trim(), user: String(form.get("user")).trim() });
-    close();
-  };
-  return (
-    <form class="popover" onSubmit={submit}>
-      <label>
-        Tenant
-        <input name="tenant" required maxLength={256} defaultValue={identity.value.tenant} autofocus />
-      </label>
-      <label>
-        User
-        <input name="user" maxLength={256} defaultValue={identity.value.user} placeholder="optional" />
-      </label>
-      <div class="buttons">
-        <button class="primary">Use</button>
-      </div>
-    </form>
-  );
+    const submit = (event: SubmitEvent) => {
+        event.preventDefault();
+        const form = new FormData(event.currentTarget as HTMLFormElement);
+        choose({ tenant: String(form.get("tenant")).trim(), user: String(form.get("user")).trim() });
+        close();
+    };
+    return (
+        <form class="popover" onSubmit={submit}>
+            <label>
+                Tenant
+                <input
+                    name="tenant"
+                    required
+                    maxLength={256}
+                    defaultValue={identity.value.tenant}
+                    autofocus
+                />
+            </label>
+            <label>
+                User
+                <input
+                    name="user"
+                    maxLength={256}
+                    defaultValue={identity.value.user}
+                    placeholder="optional"
+                />
+            </label>
+            <div class="buttons">
+                <button class="primary">Use</button>
+            </div>
+        </form>
+    );
 }

@@ -7,32 +7,32 @@ import { countdown } from "../format";
 import { now } from "./time";
 
 export function ErrorNotice({ error }: { error: ApiError }) {
-  return (
-    <div class="notice bad" role="alert">
-      <p>{shown(error.message)}</p>
-      {error.violations.length > 1 && (
-        <ul>
-          {error.violations.map((v) => (
-            <li key={v.field}>{shown(v.description)}</li>
-          ))}
-        </ul>
-      )}
-      {error.requestId && (
-        <p class="quiet">
-          Request <code>{shown(error.requestId)}</code>
-        </p>
-      )}
-    </div>
-  );
+    return (
+        <div class="notice bad" role="alert">
+            <p>{shown(error.message)}</p>
+            {error.violations.length > 1 && (
+                <ul>
+                    {error.violations.map((v) => (
+                        <li key={v.field}>{shown(v.description)}</li>
+                    ))}
+                </ul>
+            )}
+            {error.requestId && (
+                <p class="quiet">
+                    Request <code>{shown(error.requestId)}</code>
+                </p>
+            )}
+        </div>
+    );
 }
 
 export function OutageBanner() {
-  if (!outage.value) return null;
-  const seconds = (now.value - outage.value.since) / 1000;
-  return (
-    <div class="outage" role="status">
-      {shown(outage.value.message)} since {countdown(seconds)}. This page shows the last known state and continues by
-      itself.
-    </div>
-  );
+    if (!outage.value) return null;
+    const seconds = (now.value - outage.value.since) / 1000;
+    return (
+        <div class="outage" role="status">
+            {shown(outage.value.message)} since {countdown(seconds)}. This page shows the last known state and
+            continues by itself.
+        </div>
+    );
 }

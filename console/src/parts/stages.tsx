@@ -10,44 +10,49 @@ const stateTones = { PENDING: "quiet", OPEN: "busy", PASSED: "good" } as const;
 const stateWords = { PENDING: "waits", OPEN: "open", PASSED: "passed" } as const;
 
 export function Stages({ job }: { job: Job }) {
-  const stages = job.stages ?? [];
-  if (!stages.length) return null;
-  return (
-    <section class="card" aria-labelledby="stages">
-      <h2 id="stages">Stages</h2>
-      <div class="across" tabIndex={0} role="region" aria-labelledby="stages">
-        <table class="stack">
-          <thead>
-            <tr>
-              <th>Stage</th>
-              <th class="wide">Progress</th>
-              <th class="number">Devices</th>
-              <th>Next stage opens when</th>
-            </tr>
-          </thead>
-          <tbody>
-            {stages.map((stage, index) => {
-              const config = job.rollout?.stages[index];
-              const tone = stage.awaiting_approval ? "warn" : stateTones[stage.state];
-              return (
-                <tr key={index}>
-                  <td>
-                    <span class={`dot ${tone}`} aria-hidden="true" /> {stageName(job, index)}{" "}
-                    <span class="quiet">
-                      {config && stageDevices(config)} · {stateWords[stage.state]}
-                    </span>
-                  </td>
-                  <td class="wide">
-                    <Bar counts={stage.execution_counts} total={stage.total_executions} label={stageName(job, index)} />
-                  </td>
-                  <td class="number">{count(stage.total_executions)}</td>
-                  <td>{gateState(job, index, serverNow())}</td>
-                </tr>
-              );
-            })}
-          </tbody>
-        </table>
-      </div>
-    </section>
-  );
+    const stages = job.stages ?? [];
+    if (!stages.length) return null;
+    return (
+        <section class="card" aria-labelledby="stages">
+            <h2 id="stages">Stages</h2>
+            <div class="across" tabIndex={0} role="region" aria-labelledby="stages">
+                <table class="stack">
+                    <thead>
+                        <tr>
+                            <th>Stage</th>
+                            <th class="wide">Progress</th>
+                            <th class="number">Devices</th>
+                            <th>Next stage opens when</th>
+                        </tr>
+                    </thead>
+                    <tbody>
+                        {stages.map((stage, index) => {
+                            const config = job.rollout?.stages[index];
+                            const tone = stage.awaiting_approval ? "warn" : stateTones[stage.state];
+                            return (
+                                <tr key={index}>
+                                    <td>
+                                        <span class={`dot ${tone}`} aria-hidden="true" />{" "}
+                                        {stageName(job, index)}{" "}
+                                        <span class="quiet">
+                                            {config && stageDevices(config)} · {stateWords[stage.state]}
+                                        </span>
+                                    </td>
+                                    <td class="wide">
+                                        <Bar
+                                            counts={stage.execution_counts}
+                                            total={stage.total_executions}
+                                            label={stageName(job, index)}
+                                        />
+                                    </td>
+                                    <td class="number">{count(stage.total_executions)}</td>
+                                    <td>{gateState(job, index, serverNow())}</td>
+                                </tr>
+                            );
+                        })}
+                    </tbody>
+                </table>
+            </div>
+        </section>
+    );
 }

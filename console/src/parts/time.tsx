@@ -6,32 +6,32 @@ import { absolute, relative } from "../format";
 /** The current time in milliseconds, updated each second while the page is visible. */
 export const now = signal(Date.now());
 setInterval(() => {
-  if (!document.hidden) now.value = Date.now();
+    if (!document.hidden) now.value = Date.now();
 }, 1000);
 
 // The clock of the browser can be wrong: times are relative to that of the service, from its responses.
 export const clockOffset = signal(0);
 
 export function noteServerTime(response: Response): void {
-  const date = Date.parse(response.headers.get("Date") ?? "");
-  // A Date header has whole seconds.
-  if (date && Math.abs(date - Date.now()) > 3000) clockOffset.value = date - Date.now();
-  else clockOffset.value = 0;
+    const date = Date.parse(response.headers.get("Date") ?? "");
+    // A Date header has whole seconds.
+    if (date && Math.abs(date - Date.now()) > 3000) clockOffset.value = date - Date.now();
+    else clockOffset.value = 0;
 }
 
 export function serverNow(): number {
-  return now.value + clockOffset.value;
+    return now.value + clockOffset.value;
 }
 
 export function ago(time: string): string {
-  return relative(Date.parse(time), serverNow());
+    return relative(Date.parse(time), serverNow());
 }
 
 export function Time({ at }: { at: string | null | undefined }) {
-  if (!at) return <span>–</span>;
-  return (
-    <time dateTime={at} title={absolute(Date.parse(at))}>
-      {ago(at)}
-    </time>
-  );
+    if (!at) return <span>–</span>;
+    return (
+        <time dateTime={at} title={absolute(Date.parse(at))}>
+            {ago(at)}
+        </time>
+    );
 }
