@@ -181,6 +181,16 @@ export function draftDocument(text: string): Record<string, unknown> {
     return value as Record<string, unknown>;
 }
 
+/** What is wrong with the document, for its editor; "": nothing. */
+export function documentProblem(text: string): string {
+    try {
+        draftDocument(text);
+        return "";
+    } catch (error) {
+        return (error as DraftError).message;
+    }
+}
+
 function jsonProblem(text: string, error: SyntaxError): string {
     // Chromium names the position, Firefox the line.
     const position = /position (\d+)/.exec(error.message)?.[1];

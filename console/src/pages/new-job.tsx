@@ -6,6 +6,7 @@ import { ApiError, api, body, type CreateJobRequest } from "../api/client";
 import { command, quote } from "../commands";
 import {
     copyOf,
+    documentProblem,
     DraftError,
     draftRequest,
     draftRollout,
@@ -139,7 +140,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 <DocumentEditor
                     value={draft.document}
                     set={(document) => set({ document })}
-                    problem={problem?.field === "document" ? problem.message : ""}
+                    problem={documentProblem(draft.document)}
                 />
             </fieldset>
 

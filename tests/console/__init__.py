@@ -1,0 +1,1 @@
+"""Tests of the operator console: a real Chromium, gateway, server and PostgreSQL."""

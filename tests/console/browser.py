@@ -1,0 +1,88 @@
+"""A page of the console in a real Chromium, opened as a person would have it."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Browser, Page, expect
+
+from tests.support.waiting import TIMEOUT
+
+expect.set_options(timeout=TIMEOUT * 1000)
+
+_AXE = Path(__file__).parents[2] / "console/node_modules/axe-core/axe.min.js"
+
+# Reports what the Content-Security-Policy blocks.
+_REPORT_VIOLATIONS = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (e) =>
+  window.violations.push(`${e.violatedDirective} ${e.blockedURI}`));
+"""
+
+
+@dataclass
+class Console:
+    """An open page of the console, and what went wrong in it."""
+
+    page: Page
+    url: str
+    errors: list[str] = field(default_factory=list)
+    """Exceptions of the scripts."""
+
+    async def open(self, path: str = "") -> None:
+        """Open a page below /console."""
+        await self.page.goto(f"{self.url}/console{path}")
+
+    async def violations(self) -> list[str]:
+        """What the policy of the page has blocked."""
+        found: list[str] = await self.page.evaluate("window.violations")
+        return found
+
+    async def findings(self) -> list[str]:
+        """What axe finds on the page: the rule, and the first element."""
+        await self.page.evaluate(_AXE.read_text(encoding="utf-8"))
+        result: dict[str, Any] = await self.page.evaluate("axe.run()")
+        return [
+            f"{finding['id']}: {finding['nodes'][0]['html']}" for finding in result["violations"]
+        ]
+
+
+@asynccontextmanager
+async def open_console(
+    browser: Browser,
+    url: str,
+    *,
+    tenant: str = "",
+    user: str = "ann",
+    width: int = 1280,
+    color_scheme: Any = "light",
+    headers: dict[str, str] | None = None,
+) -> AsyncIterator[Console]:
+    """Open a new window, in which the tenant and the user are chosen. Fails if a script failed."""
+    context = await browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme=color_scheme,
+        extra_http_headers=headers,
+        reduced_motion="reduce",
+    )
+    try:
+        await context.add_init_script(_REPORT_VIOLATIONS)
+        if tenant:
+            chosen = json.dumps(json.dumps({"tenant": tenant, "user": user}))
+            await context.add_init_script(f"localStorage.setItem('caller', {chosen})")
+        page = await context.new_page()
+        console = Console(page, url)
+        page.on("pageerror", lambda error: console.errors.append(str(error)))
+        yield console
+        assert console.errors == []
+        assert await console.violations() == []
+    finally:
+        await context.close()
+
+
+async def texts(page: Page, selector: str) -> Sequence[str]:
+    """Return the texts of the elements that match, in order."""
+    return await page.locator(selector).all_inner_texts()
