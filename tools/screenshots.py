@@ -11,6 +11,8 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 TARGET = Path("docs/reference/images")
@@ -26,18 +28,25 @@ _TIMEOUT = 30.0
 def main() -> int:
     """Write the screenshots; return the exit code."""
     browser = find_browser()
-    address = "127.0.0.1:18080"
     TARGET.mkdir(exist_ok=True)
-    environment = os.environ | {"JOBS_GATEWAY_LISTEN": address}
+    with running_gateway(os.environ.copy()) as url:
+        for name, path, size in PAGES:
+            take(browser, f"{url}{path}", TARGET / f"{name}.png", size)
+    return 0
+
+
+@contextmanager
+def running_gateway(environment: dict[str, str]) -> Iterator[str]:
+    """Run the gateway and yield its URL."""
+    address = "127.0.0.1:18080"
+    environment = environment | {"JOBS_GATEWAY_LISTEN": address}
     gateway = subprocess.Popen([Path("gateway/bin/jobs-gateway")], env=environment)  # noqa: S603
     try:
         _wait_for(f"http://{address}/")
-        for name, path, size in PAGES:
-            take(browser, f"http://{address}{path}", TARGET / f"{name}.png", size)
+        yield f"http://{address}"
     finally:
         gateway.send_signal(signal.SIGTERM)
         gateway.wait()
-    return 0
 
 
 def _wait_for(url: str) -> None:

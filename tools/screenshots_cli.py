@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -21,13 +23,14 @@ from rich.text import Text
 from tools.screenshots import find_browser, take
 
 TARGET = Path("docs/images")
+ADDRESS = "127.0.0.1:18051"
 WIDTHS = (80, 120)
 PREPARE = (
     "create --type reboot --group north --job-id reboot-north",
-    "create --type firmware --all --job-id fw-2.1"
+    'create --type firmware --all --job-id fw-2.1 --params \'{"version": "2.1"}\''
     " --stage 10% --stage 30% --stage rest --pause-at 20%",
     "simulate --devices 1000 --latency 0.1:0.5 --stall-rate 0"
-    " --bug 0.5:FLASH --bug-devices 'device-00*' --poll 1 --seed 7 --for 8",
+    " --bug 0.3:FLASH --bug-version 2.1 --poll 1 --for 40",
     "create --type reboot --device device-0007 --job-id reboot-7",
 )
 SHOWN = ("list", "get fw-2.1 --limit 5", "failures fw-2.1")
@@ -44,34 +47,43 @@ def main() -> int:
     """Write the screenshots; return the exit code."""
     browser = find_browser()
     TARGET.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {
-            "JOBS_DATA_DIR": f"{folder}/data",
-            "JOBS_LISTEN": "127.0.0.1:18051",
-            "JOBS_METRICS_LISTEN": "",
-            "JOBS_SERVER": "127.0.0.1:18051",
-            "JOBS_TENANT": "demo",
-            "JOBS_USER": "olivia",
-            "XDG_CONFIG_HOME": folder,
-            "TERM": "xterm-256color",
-        }
-        Path(folder).chmod(0o711)
-        with subprocess.Popen(  # noqa: S603
-            [_COMMAND, "dev"], env=environment, stdout=subprocess.PIPE, text=True
-        ) as server:
-            try:
-                assert server.stdout  # noqa: S101
-                for line in server.stdout:
-                    if line.startswith("Press Ctrl-C"):
-                        break
-                for command in PREPARE:
-                    arguments = [_COMMAND, *shlex.split(command)]
-                    subprocess.run(arguments, env=environment, check=True)  # noqa: S603
-                for width in WIDTHS:
-                    _take(browser, Path(folder), width, environment)
-            finally:
-                server.send_signal(signal.SIGINT)
+    with tempfile.TemporaryDirectory() as folder, running_demo(folder) as environment:
+        for width in WIDTHS:
+            _take(browser, Path(folder), width, environment)
     return 0
+
+
+@contextmanager
+def running_demo(folder: str) -> Iterator[dict[str, str]]:
+    """Run a server whose demo fleet has carried out a part of two jobs.
+
+    Yields the environment of commands that call it.
+    """
+    environment = os.environ | {
+        "JOBS_DATA_DIR": f"{folder}/data",
+        "JOBS_LISTEN": ADDRESS,
+        "JOBS_METRICS_LISTEN": "",
+        "JOBS_SERVER": ADDRESS,
+        "JOBS_TENANT": "demo",
+        "JOBS_USER": "olivia",
+        "XDG_CONFIG_HOME": folder,
+        "TERM": "xterm-256color",
+    }
+    Path(folder).chmod(0o711)
+    with subprocess.Popen(  # noqa: S603
+        [_COMMAND, "dev"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout  # noqa: S101
+            for line in server.stdout:
+                if line.startswith("Press Ctrl-C"):
+                    break
+            for command in PREPARE:
+                arguments = [_COMMAND, *shlex.split(command)]
+                subprocess.run(arguments, env=environment, check=True)  # noqa: S603
+            yield environment
+        finally:
+            server.send_signal(signal.SIGINT)
 
 
 def _take(browser: str, folder: Path, width: int, environment: dict[str, str]) -> None:

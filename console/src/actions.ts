@@ -5,9 +5,10 @@ import { command } from "./commands";
 import { count, counted } from "./format";
 import type { Question } from "./parts/dialog";
 import { may } from "./session";
-import { failures } from "./words";
+import { failures, isActive } from "./words";
 
-type Done = () => void;
+/** Called after an action; ends when the page shows its result. */
+type Done = () => void | Promise<void>;
 
 const path = (job: Job, verb = "") => `/customer/jobs/${encodeURIComponent(job.job_id)}${verb}`;
 const params = (job: Job) => ({ params: { path: { job_id: job.job_id } } });
@@ -16,8 +17,6 @@ function pending(job: Job): number {
     const c = job.execution_counts;
     return c.queued + c.held + c.in_progress;
 }
-
-const isActive = (job: Job) => job.status !== "COMPLETED" && job.status !== "CANCELED";
 
 export const canPause = (job: Job) =>
     may("PauseJob") && (job.status === "IN_PROGRESS" || job.status === "SCHEDULED");
@@ -35,12 +34,13 @@ export function pause(job: Job, done: Done): Question {
         title: `Pause ${job.job_id}?`,
         children: `${counted(c.queued + c.held, "device")} will not start until you resume it. ${counted(c.in_progress, "device")} that ${c.in_progress === 1 ? "has" : "have"} started will finish.`,
         action: "Pause",
+        jobId: job.job_id,
         command: command(["pause", job.job_id], "POST", path(job, ":pause"), {}),
         run: async () => {
             await body(
                 api.POST("/customer/jobs/{job_id}:pause", { ...params(job), body: { etag: job.etag } }),
             );
-            done();
+            await done();
         },
     };
 }
@@ -55,12 +55,13 @@ export function resume(job: Job, done: Done): Question {
         title: `Resume ${job.job_id}?`,
         children: `${counted(c.queued + c.held, "device")} can start again, as the stages allow.${forgives}`,
         action: "Resume",
+        jobId: job.job_id,
         command: command(["resume", job.job_id], "POST", path(job, ":resume"), {}),
         run: async () => {
             await body(
                 api.POST("/customer/jobs/{job_id}:resume", { ...params(job), body: { etag: job.etag } }),
             );
-            done();
+            await done();
         },
     };
 }
@@ -78,7 +79,7 @@ export function cancel(job: Job, done: Done): Question {
         command: command(["cancel", job.job_id], "DELETE", path(job), {}),
         run: async () => {
             await body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: {} }));
-            done();
+            await done();
         },
     };
 }
@@ -94,7 +95,7 @@ export function remove(job: Job, done: Done): Question {
         command: command(["delete", job.job_id], "POST", path(job, ":delete"), {}),
         run: async () => {
             await body(api.POST("/customer/jobs/{job_id}:delete", { ...params(job), body: {} }));
-            done();
+            await done();
         },
     };
 }
@@ -106,6 +107,7 @@ export function advance(job: Job, done: Done): Question {
         title: `Open stage ${next} of ${job.job_id} now?`,
         children: `Its ${counted(size, "device")} can start, although the gate before it is not met.`,
         action: "Open stage",
+        jobId: job.job_id,
         devices: size,
         command: command(["advance", job.job_id, "--stage", String(next)], "POST", path(job, ":advance"), {
             stage: next,
@@ -117,7 +119,7 @@ export function advance(job: Job, done: Done): Question {
                     body: { stage: next, etag: job.etag },
                 }),
             );
-            done();
+            await done();
         },
     };
 }
@@ -141,7 +143,7 @@ export function approve(job: Job, stage: number, comment: string, done: Done): Q
                     body: { comment },
                 }),
             );
-            done();
+            await done();
         },
     };
 }
@@ -176,7 +178,7 @@ export function retry(
         ),
         run: async () => {
             await body(api.POST("/customer/jobs/{job_id}:retry", { ...params(job), body: request }));
-            done();
+            await done();
         },
     };
 }

@@ -1,7 +1,7 @@
 /** The form of a new job: its fields, and the request that they make. */
 
 import type { CreateJobRequest, Job, RetryRule, StartWindow } from "./api/client";
-import { counted, span } from "./format";
+import { counted, seconds, span } from "./format";
 
 export type TargetKind = "all" | "group" | "selector" | "device" | "list";
 
@@ -229,7 +229,10 @@ export function draftRequest(draft: Draft): CreateJobRequest {
     const target = draftTarget(draft);
     if (!target) throw new DraftError("target", "Choose the devices");
     if (!draft.type.trim()) throw new DraftError("type", "Name the type of the document, such as reboot");
-    const hours = integer("windowHours", draft.windowHours, "The length of the window");
+    const minutes = Math.round(Number(draft.windowHours) * 60);
+    if (draft.windowStart && !(minutes > 0)) {
+        throw new DraftError("windowHours", "The length of the window must be a number of hours");
+    }
     const attempts = integer("retryAttempts", draft.retryAttempts, "The number of attempts");
     const request = {
         ...target,
@@ -246,7 +249,7 @@ export function draftRequest(draft: Draft): CreateJobRequest {
                   {
                       days: draft.windowDays,
                       start_time: draft.windowStart,
-                      duration: `${(hours ?? 0) * 3600}s`,
+                      duration: `${minutes * 60}s`,
                   },
                   ...draft.more.windows,
               ]
@@ -336,7 +339,7 @@ export function copyOf(job: Job): Draft {
         more: { windows, rules },
         windowDays: window?.days ?? [],
         windowStart: window?.start_time ?? "",
-        windowHours: window ? String(Number((window.duration ?? "0s").replace("s", "")) / 3600) : "6",
+        windowHours: window ? String(Math.round(seconds(window.duration) / 36) / 100) : "6",
         windowZone: job.window_time_zone || "UTC",
         retryAttempts: rule ? String(rule.max_attempts) : "",
         retryCodes: rule?.failure_codes.join(" ") ?? "",

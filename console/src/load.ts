@@ -22,16 +22,25 @@ export interface Loaded<T> {
     reload: () => void;
 }
 
+/** How many actions were taken. Each can change what any part of the page shows. */
+const actions = signal(0);
+
+/** Loads all data of the page again, and shows the known data until then. */
+export function reloadAll(): void {
+    actions.value += 1;
+}
+
 const MAX_DELAY_MS = 30_000;
 
 /**
- * Loads data when `key` changes, and then every `everyMs` while the page is visible (0: only once). Keeps the last
- * data of the same key while the service is away, and loads again until it answers.
+ * Loads data when `key` or `version` changes, and then every `everyMs` while the page is visible (0: only once).
+ * Keeps the last data of the same key until others are there, and loads again until the service answers.
  */
 export function useLoaded<T>(
     key: string | null,
     load: (signal: AbortSignal) => Promise<T>,
     everyMs = 0,
+    version = "",
 ): Loaded<T> {
     const [state, setState] = useState<{ key: string | null; data?: T; error?: ApiError }>({ key });
     const [round, setRound] = useState(0);
@@ -80,7 +89,7 @@ export function useLoaded<T>(
             clearTimeout(timer);
             document.removeEventListener("visibilitychange", onVisible);
         };
-    }, [key, everyMs, round]);
+    }, [key, everyMs, round, version, actions.value]);
 
     const reload = useCallback(() => setRound((n) => n + 1), []);
     const current = state.key === key;

@@ -27,8 +27,14 @@ function createManager({ issuer, client_id, scopes }: Settings): UserManager {
         monitorSession: false,
     });
     created.events.addUserLoaded(use);
-    onSignOut(() => void created.removeUser());
+    onSignOut(() => void forget(created));
     return created;
+}
+
+/** Revokes the refresh token if the provider can be reached, and forgets the tokens. */
+async function forget(created: UserManager): Promise<void> {
+    await created.revokeTokens(["refresh_token"]).catch(() => {});
+    await created.removeUser();
 }
 
 function use(user: User): void {

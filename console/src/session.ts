@@ -51,11 +51,14 @@ export function credentials(): Record<string, string> {
 /** The pages can be shown: a caller is known, or none is needed. */
 export const isSignedIn = computed(() => !config.value?.require_token || token.value !== "");
 
-export function tokenRejected(): void {
-    if (config.value?.require_token && token.value) {
-        token.value = "";
-        tokenProblem.value = "Your session has ended. Sign in again to continue on this page.";
-    }
+/** Asks for another token, because the service rejected this one: `detail` says why. */
+export function tokenRejected(detail: string): void {
+    if (!config.value?.require_token || !token.value) return;
+    tokenProblem.value = caller.value
+        ? "Your session has ended. Sign in again to continue on this page."
+        : `The token was not accepted: ${detail}`;
+    token.value = "";
+    caller.value = null;
 }
 
 /** Whether the caller's roles allow a method of JobService, or one with its service, such as EventService.ListEvents. */
@@ -74,4 +77,5 @@ export function signOut(): void {
     for (const listener of signOutListeners) listener();
     token.value = "";
     tokenProblem.value = "";
+    caller.value = null;
 }

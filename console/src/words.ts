@@ -18,6 +18,10 @@ export function failures(counts: Counts): number {
     return failedStatuses.reduce((sum, name) => sum + counts[name], 0);
 }
 
+export function isActive(job: Job): boolean {
+    return job.status !== "COMPLETED" && job.status !== "CANCELED";
+}
+
 export function stageName(job: Job, index: number): string {
     return shown(job.stages?.[index]?.display_name || `stage ${index}`);
 }
@@ -184,7 +188,7 @@ export function notice(job: Job, ago: (time: string) => string): Notice | null {
     if (stage >= 0) {
         return {
             tone: "warn",
-            title: `${stageName(job, stage)} waits for approval`,
+            title: `Waiting for approval of ${stageName(job, stage)}`,
             text: `Its gate is met. After the approval, ${stageName(job, stage + 1)} opens.`,
         };
     }

@@ -62,7 +62,7 @@ async def test_bad_release_pauses_and_completes_after_a_retry(
     await console.open("/jobs/bad")
     async with running_fleet(server, tenant, DEVICES, outcome):
         await expect(page.get_by_role("heading", name="Paused: ")).to_be_visible()
-        await expect(page.get_by_role("row", name="BOOT_LOOP")).to_be_visible()
+        await expect(page.get_by_role("row", name="BOOT_LOOP").first).to_be_visible()
         await page.get_by_role("button", name="Retry these").click()
         fixed = True
         await page.get_by_role("dialog").get_by_role("button", name="Retry").click()
@@ -150,3 +150,30 @@ async def test_filters_are_in_the_url_and_survive_a_reload(
         await expect(other.page.locator(".jobs .id")).to_have_text(["fw-1"])
     await page.go_back()
     await expect(page.get_by_label("Job starts with")).to_have_value("")
+
+
+async def test_conflict_shows_what_has_changed(console: Console, operator: Operator) -> None:
+    page = console.page
+    await operator.create(job_id="shared", document_type="firmware", target_all=True)
+    await console.open("/jobs/shared")
+    await page.get_by_role("button", name="Pause").click()
+    dialog = page.get_by_role("dialog")
+    await operator.update("shared", "description", description="by another")
+    await dialog.get_by_role("button", name="Pause").click()
+    alert = dialog.get_by_role("alert")
+    await expect(alert).to_contain_text("has changed since this page showed it")
+    await expect(alert).to_contain_text("changed by olivia: description")
+    await dialog.get_by_role("button", name="Back").click()
+    await page.get_by_role("button", name="Pause").click()
+    await dialog.get_by_role("button", name="Pause").click()
+    await expect(page.get_by_role("heading", name="Paused by ann")).to_be_visible()
+
+
+async def test_request_id_of_an_error_can_be_copied(console: Console) -> None:
+    page = console.page
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await console.open("/jobs/none")
+    await page.get_by_role("alert").get_by_role("button", name="Copy request ID").click()
+    await expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    request_id = await page.get_by_role("alert").locator("code").inner_text()
+    assert await page.evaluate("navigator.clipboard.readText()") == request_id

@@ -113,9 +113,14 @@ export function unreachable(): ApiError {
     return new ApiError("The service can't be reached", "UNREACHABLE", 0);
 }
 
+function detailOf(error: unknown): string {
+    const hasDetail = typeof error === "object" && error !== null && "detail" in error;
+    return hasDetail ? String(error.detail) : "";
+}
+
 /** The error of a response that is not OK; `error` is its decoded body. */
 export function toError(response: Response, error: unknown): ApiError {
-    if (response.status === 401) tokenRejected();
+    if (response.status === 401) tokenRejected(detailOf(error));
     const retryAfter = Number(response.headers.get("Retry-After") ?? 0);
     const requestId = response.headers.get("X-Request-Id") ?? "";
     if (typeof error === "object" && error !== null && "detail" in error) {

@@ -9,6 +9,7 @@ import { ErrorNotice } from "../parts/notices";
 import { Terminal } from "../parts/terminal";
 import { Time } from "../parts/time";
 import { executionPath, jobPath, useQuery } from "../query";
+import { may } from "../session";
 import { executionWords } from "../words";
 
 const POLL_MS = 5000;
@@ -23,7 +24,15 @@ export function Device({ deviceId }: { deviceId: string }) {
         (signal) => body(api.GET("/customer/fleet/devices/{device_id}", { params: { path }, signal })),
         POLL_MS,
     );
-    if (error) return <ErrorNotice error={error} />;
+    if (error)
+        return (
+            <>
+                <div class="heading">
+                    <h1>{shown(deviceId)}</h1>
+                </div>
+                <ErrorNotice error={error} />
+            </>
+        );
     if (!data) return <p class="quiet loading">Loading {shown(deviceId)} …</p>;
     const device = data.device;
     const labels = Object.entries(device?.labels ?? {});
@@ -52,11 +61,13 @@ export function Device({ deviceId }: { deviceId: string }) {
                         </ul>
                     )}
                 </div>
-                <div class="buttons">
-                    <a class="button" href={`/console/new?device=${encodeURIComponent(deviceId)}`}>
-                        New job for it
-                    </a>
-                </div>
+                {may("CreateJob") && (
+                    <div class="buttons">
+                        <a class="button" href={`/console/new?device=${encodeURIComponent(deviceId)}`}>
+                            New job for it
+                        </a>
+                    </div>
+                )}
             </div>
             <section class="card" aria-labelledby="queue">
                 <h2 id="queue">Queue, in order</h2>

@@ -6,6 +6,7 @@ import { useLoaded } from "../load";
 import { ErrorNotice } from "../parts/notices";
 import { Time } from "../parts/time";
 import { devicePath, useQuery } from "../query";
+import { may } from "../session";
 
 const PAGE_SIZE = 100;
 const POLL_MS = 10_000;
@@ -41,7 +42,7 @@ export function Devices() {
         <>
             <div class="heading">
                 <h1>Devices</h1>
-                {query.where && (
+                {query.where && may("CreateJob") && (
                     <a class="button" href={`/console/new?selector=${encodeURIComponent(query.where)}`}>
                         New job for these
                     </a>

@@ -40,7 +40,15 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
             api.GET("/customer/jobs/{job_id}/executions/{device_id}/attempts", { params: { path }, signal }),
         ),
     );
-    if (error) return <ErrorNotice error={error} />;
+    if (error)
+        return (
+            <>
+                <div class="heading">
+                    <h1>{shown(deviceId)}</h1>
+                </div>
+                <ErrorNotice error={error} />
+            </>
+        );
     if (!data || !e) return <p class="quiet loading">Loading {shown(deviceId)} …</p>;
     const s = executionWords[e.status];
     const restPath = `/customer/jobs/${encodeURIComponent(jobId)}/executions/${encodeURIComponent(deviceId)}`;

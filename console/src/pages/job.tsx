@@ -40,8 +40,14 @@ function useJob(jobId: string) {
         });
         return () => controller.abort();
     }, [jobId, round]);
-    // The stream of a finished job has ended: a retry needs a new one.
-    return { job: job?.job_id === jobId ? job : null, error, reload: () => setRound((n) => n + 1) };
+    // The next action needs the etag of now. The stream of a finished job has ended: a retry needs a new one.
+    const reload = async () => {
+        const path = { job_id: jobId };
+        const call = api.GET("/customer/jobs/{job_id}", { params: { path, query: { executions_limit: 0 } } });
+        await body(call).then(setJob, () => {}); // otherwise, the stream tells
+        setRound((n) => n + 1);
+    };
+    return { job: job?.job_id === jobId ? job : null, error, reload };
 }
 
 export function Job({ jobId }: { jobId: string }) {
@@ -51,7 +57,15 @@ export function Job({ jobId }: { jobId: string }) {
         document.title = `${jobId} · Fleet Jobs`;
         return () => void (document.title = "Fleet Jobs");
     }, [jobId]);
-    if (error && !job) return <ErrorNotice error={error} />;
+    if (error && !job)
+        return (
+            <>
+                <div class="heading">
+                    <h1>{shown(jobId)}</h1>
+                </div>
+                <ErrorNotice error={error} />
+            </>
+        );
     if (!job) return <p class="quiet loading">Loading {shown(jobId)} …</p>;
     const gone = error?.reason === "JOB_NOT_FOUND";
     return (
@@ -74,7 +88,7 @@ export function Job({ jobId }: { jobId: string }) {
 interface Ask {
     job: JobState;
     ask: (question: Question) => void;
-    done: () => void;
+    done: () => Promise<void>;
 }
 
 function Heading({ job, ask, done }: Ask) {
@@ -84,9 +98,11 @@ function Heading({ job, ask, done }: Ask) {
             <div>
                 <h1>{shown(job.job_id)}</h1>
                 <p class="quiet">
-                    <Badge word={s.word} tone={s.tone} /> · {shown(job.document_type)} · {target(job)} (
-                    {counted(job.total_executions, "device")}) · created{" "}
-                    {job.created_by && `by ${shown(job.created_by)} `}
+                    <Badge word={s.word} tone={s.tone} /> · {shown(job.document_type)} · {target(job)}
+                    {!job.target_device_id &&
+                        !job.target_device_count &&
+                        ` (${counted(job.total_executions, "device")})`}{" "}
+                    · created {job.created_by && `by ${shown(job.created_by)} `}
                     <Time at={job.created_at} />
                     {job.expires_at && job.status !== "COMPLETED" && (
                         <>
@@ -200,7 +216,12 @@ function Numbers({ job }: { job: JobState }) {
         ["In progress", c.in_progress],
         ["Queued", c.queued],
         ["Held", c.held],
-        ["Failed", failures(c)],
+        ...(job.status === "CANCELED"
+            ? ([
+                  ["Failed", c.failed + c.timed_out],
+                  ["Canceled or rejected", c.rejected],
+              ] as [string, number][])
+            : ([["Failed", failures(c)]] as [string, number][])),
     ];
     return (
         <section aria-label="Devices by status">
@@ -218,7 +239,12 @@ function Numbers({ job }: { job: JobState }) {
                     </div>
                 )}
             </dl>
-            <Bar counts={c} total={job.total_executions} label="Devices" />
+            <Bar
+                counts={c}
+                total={job.total_executions}
+                canceled={job.status === "CANCELED"}
+                label="Devices"
+            />
         </section>
     );
 }

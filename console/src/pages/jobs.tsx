@@ -101,6 +101,8 @@ export function Jobs() {
     );
 }
 
+const mayActOnJobs = () => may("PauseJob") || may("CancelJob") || may("DeleteJob");
+
 function Row({ job, selected, toggle }: { job: Job; selected: boolean; toggle: (id: string) => void }) {
     const s = status(job);
     const finished =
@@ -110,19 +112,28 @@ function Row({ job, selected, toggle }: { job: Job; selected: boolean; toggle: (
         job.execution_counts.in_progress;
     return (
         <li class="row">
-            <input
-                type="checkbox"
-                checked={selected}
-                onChange={() => toggle(job.job_id)}
-                aria-label={`Select ${shown(job.job_id)}`}
-            />
+            {mayActOnJobs() ? (
+                <input
+                    type="checkbox"
+                    checked={selected}
+                    onChange={() => toggle(job.job_id)}
+                    aria-label={`Select ${shown(job.job_id)}`}
+                />
+            ) : (
+                <span />
+            )}
             <a class="id" href={jobPath(job.job_id)}>
                 {shown(job.job_id)}
             </a>
             <span class="state">
                 <Badge word={s.word} tone={s.tone} /> <span class="quiet">{s.detail}</span>
             </span>
-            <Bar counts={job.execution_counts} total={job.total_executions} label={shown(job.job_id)} />
+            <Bar
+                counts={job.execution_counts}
+                total={job.total_executions}
+                canceled={job.status === "CANCELED"}
+                label={shown(job.job_id)}
+            />
             <span class="number" title={target(job)}>
                 {count(finished)} of {count(job.total_executions)}
             </span>

@@ -52,7 +52,12 @@ export function NewJob() {
             }),
         ),
     );
-    if (!may("CreateJob")) return <p>Your roles do not allow creating jobs.</p>;
+    if (!may("CreateJob"))
+        return (
+            <div class="notice warn" role="alert">
+                <p>Your roles do not allow you to create jobs.</p>
+            </div>
+        );
     if (query.copy && copied.error) return <ErrorNotice error={copied.error} />;
     if (query.copy && !copied.data) return <p class="quiet loading">Loading {shown(query.copy)} …</p>;
     const start = copied.data ? copyOf(copied.data) : { ...emptyDraft, ...fromQuery(query) };

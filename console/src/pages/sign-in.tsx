@@ -1,6 +1,7 @@
 /** Signs in with OpenID Connect, or takes a token. Afterwards, the same URL is shown. */
 
 import { useState } from "preact/hooks";
+import { shown } from "../format";
 import { config, token, tokenProblem } from "../session";
 
 export function SignIn() {
@@ -9,7 +10,7 @@ export function SignIn() {
             <h1>Fleet Jobs</h1>
             {tokenProblem.value && (
                 <p class="notice warn" role="status">
-                    {tokenProblem.value}
+                    {shown(tokenProblem.value)}
                 </p>
             )}
             {config.value?.oidc ? <Provider /> : <Paste />}

@@ -4,11 +4,20 @@ import type { Counts } from "../api/client";
 import { count } from "../format";
 import { failures } from "../words";
 
-export function Bar({ counts, total, label }: { counts: Counts; total: number; label: string }) {
+interface Props {
+    counts: Counts;
+    total: number;
+    /** The job is canceled: what was rejected is no failure of a device. */
+    canceled?: boolean;
+    label: string;
+}
+
+export function Bar({ counts, total, canceled = false, label }: Props) {
     const parts: [string, number, string][] = [
         ["succeeded", counts.succeeded, "succeeded"],
         ["busy", counts.in_progress, "in progress"],
-        ["failed", failures(counts), "failed"],
+        ["failed", failures(counts) - (canceled ? counts.rejected : 0), "failed"],
+        ["queued", canceled ? counts.rejected : 0, "canceled or rejected"],
         ["queued", counts.queued, "queued"],
     ];
     const text = [...parts, ["held", counts.held, "held"] as const]
@@ -26,7 +35,7 @@ export function Bar({ counts, total, label }: { counts: Counts; total: number; l
             <title>{text}</title>
             <rect class="held" width="1000" height="10" />
             {segments(parts, total).map(({ name, x, width }) => (
-                <rect key={name} class={name} x={x} width={width} height="10" />
+                <rect key={`${name} ${x}`} class={name} x={x} width={width} height="10" />
             ))}
         </svg>
     );

@@ -5,6 +5,8 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "../api/client";
 import type { Command } from "../commands";
 import { count, shown } from "../format";
+import { reloadAll } from "../load";
+import { Changes } from "./changes";
 import { ErrorNotice } from "./notices";
 import { Terminal } from "./terminal";
 
@@ -22,6 +24,8 @@ export interface Question {
     devices?: number;
     typed?: string;
     command?: Command;
+    /** The job whose etag is sent. */
+    jobId?: string;
     run: () => Promise<void>;
 }
 
@@ -39,6 +43,7 @@ export function Dialog({ question, close }: { question: Question; close: () => v
         setError(null);
         try {
             await question.run();
+            reloadAll();
             close();
         } catch (e) {
             setError(e instanceof ApiError ? e : new ApiError(String(e), "", 400));
@@ -48,8 +53,12 @@ export function Dialog({ question, close }: { question: Question; close: () => v
     return (
         <dialog ref={dialog} onClose={close} aria-labelledby="dialog-title">
             <form onSubmit={act}>
-                <h2 id="dialog-title">{question.title}</h2>
-                {question.children}
+                <h2 id="dialog-title">{shown(question.title)}</h2>
+                {typeof question.children === "string" ? (
+                    <p>{shown(question.children)}</p>
+                ) : (
+                    question.children
+                )}
                 {word && (
                     <label>
                         {count(question.devices ?? 0)} devices are affected. Type <code>{shown(word)}</code>{" "}
@@ -62,7 +71,12 @@ export function Dialog({ question, close }: { question: Question; close: () => v
                         />
                     </label>
                 )}
-                {error && <ErrorNotice error={error} />}
+                {error &&
+                    (error.reason === "JOB_CHANGED" && question.jobId ? (
+                        <Changes jobId={question.jobId} />
+                    ) : (
+                        <ErrorNotice error={error} />
+                    ))}
                 {question.command && <Terminal command={question.command} />}
                 <div class="buttons">
                     <button type="button" onClick={close}>

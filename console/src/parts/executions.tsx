@@ -4,7 +4,7 @@ import { api, page, type Job } from "../api/client";
 import { shown } from "../format";
 import { useLoaded } from "../load";
 import { executionPath, useQuery, type Query } from "../query";
-import { executionWords, stageName } from "../words";
+import { executionWords, isActive, stageName } from "../words";
 import { Badge } from "./badge";
 import { ErrorNotice } from "./notices";
 import { Time } from "./time";
@@ -12,7 +12,6 @@ import { Time } from "./time";
 const PAGE_SIZE = 100;
 const POLL_MS = 5000;
 type Status = keyof typeof executionWords;
-const isActive = (job: Job) => job.status !== "COMPLETED" && job.status !== "CANCELED";
 
 export function Executions({ job }: { job: Job }) {
     const [query, setQuery] = useQuery();

@@ -5,16 +5,17 @@ import { api, body, type Job } from "../api/client";
 import { count, counted, shown } from "../format";
 import { useLoaded } from "../load";
 import { executionPath, jobPath, search } from "../query";
-import { executionWords, failures } from "../words";
+import { executionWords, failures, isActive } from "../words";
 import type { Question } from "./dialog";
 import { ErrorNotice } from "./notices";
 
-export function Failures(props: { job: Job; ask: (question: Question) => void; done: () => void }) {
+const POLL_MS = 3000;
+
+export function Failures(props: { job: Job; ask: (question: Question) => void; done: () => Promise<void> }) {
     const { job, ask, done } = props;
-    const c = job.execution_counts;
-    const failed = failures(c);
+    const failed = failures(job.execution_counts);
     const { data, error } = useLoaded(
-        failed ? `${job.job_id} ${c.failed} ${c.timed_out} ${c.rejected}` : null,
+        failed ? job.job_id : null,
         (signal) =>
             body(
                 api.GET("/customer/jobs/{job_id}/failures", {
@@ -22,6 +23,7 @@ export function Failures(props: { job: Job; ask: (question: Question) => void; d
                     signal,
                 }),
             ),
+        isActive(job) ? POLL_MS : 0,
     );
     if (!failed) return null;
     return (
@@ -40,7 +42,7 @@ export function Failures(props: { job: Job; ask: (question: Question) => void; d
                             <th>Code</th>
                             <th class="number">Devices</th>
                             <th>For example</th>
-                            <th />
+                            <td />
                         </tr>
                     </thead>
                     <tbody>

@@ -12,7 +12,7 @@ export function History({ job }: { job: Job }) {
     // Each change of the job adds events, and changes its status, etag or stage.
     const opened = (job.stages ?? []).map((stage) => stage.state).join();
     const { data, error } = useLoaded(
-        `${job.job_id} ${job.etag} ${job.status} ${opened} ${job.updated_at}`,
+        job.job_id,
         (signal) =>
             page(
                 api.GET("/customer/jobs/{job_id}/events", {
@@ -21,6 +21,7 @@ export function History({ job }: { job: Job }) {
                 }),
             ),
         10_000,
+        `${job.etag} ${job.status} ${opened} ${job.updated_at}`,
     );
     if (error) return <ErrorNotice error={error} />;
     return <Timeline events={data?.items ?? []} />;

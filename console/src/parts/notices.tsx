@@ -2,8 +2,8 @@
 
 import { outage } from "../load";
 import { ApiError } from "../api/client";
-import { shown } from "../format";
-import { countdown } from "../format";
+import { countdown, shown } from "../format";
+import { Copy } from "./copy";
 import { now } from "./time";
 
 export function ErrorNotice({ error }: { error: ApiError }) {
@@ -19,7 +19,8 @@ export function ErrorNotice({ error }: { error: ApiError }) {
             )}
             {error.requestId && (
                 <p class="quiet">
-                    Request <code>{shown(error.requestId)}</code>
+                    Request <code>{shown(error.requestId)}</code>{" "}
+                    <Copy text={error.requestId} what="request ID" />
                 </p>
             )}
         </div>

@@ -15,7 +15,7 @@ export function Stages({ job }: { job: Job }) {
     return (
         <section class="card" aria-labelledby="stages">
             <h2 id="stages">Stages</h2>
-            <div class="across" tabIndex={0} role="region" aria-labelledby="stages">
+            <div class="across" tabIndex={0} role="group" aria-label="Table of stages">
                 <table class="stack">
                     <thead>
                         <tr>

@@ -1,8 +1,8 @@
 /** The same action in a terminal, to copy. */
 
-import { useState } from "preact/hooks";
 import type { Command } from "../commands";
 import { shown } from "../format";
+import { Copy } from "./copy";
 
 export function Terminal({ command }: { command: Command }) {
     return (
@@ -15,21 +15,10 @@ export function Terminal({ command }: { command: Command }) {
 }
 
 function Line({ text }: { text: string }) {
-    const [copied, setCopied] = useState(false);
-    const copy = async () => {
-        await navigator.clipboard.writeText(text);
-        setCopied(true);
-        setTimeout(() => setCopied(false), 1500);
-    };
     return (
         <div class="line">
             <code tabIndex={0}>{shown(text)}</code>
-            {/* The clipboard exists only on HTTPS and on this machine. */}
-            {navigator.clipboard && (
-                <button type="button" class="small" onClick={copy}>
-                    {copied ? "Copied" : "Copy"}
-                </button>
-            )}
+            <Copy text={text} />
         </div>
     );
 }

@@ -73,7 +73,7 @@ export function Webhooks() {
                                 <th>Endpoint</th>
                                 <th>State</th>
                                 <th>Last delivery</th>
-                                <th />
+                                <td />
                             </tr>
                         </thead>
                         <tbody>

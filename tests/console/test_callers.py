@@ -1,0 +1,102 @@
+"""What callers see by their roles, and what happens when their token ends."""
+
+import time
+from pathlib import Path
+
+from playwright.async_api import Browser, Page, expect
+
+from tests.auth.support import JWT_SETTINGS
+from tests.console.browser import open_console
+from tests.gateway.support import running_gateway
+from tests.support.database import Database
+from tests.support.identities import claims, jwks, new_key, token
+from tests.support.server import running_server
+
+KEY = new_key()
+LIFETIME = 4
+
+
+async def test_viewer_sees_no_button_that_changes_something(
+    browser: Browser, gateway_binary: Path, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["pump-1"])
+    async with (
+        running_server(database.request_dsn, JOBS_DEFAULT_ROLES="viewer") as server,
+        running_gateway(gateway_binary, server.address) as gateway,
+        open_console(browser, gateway.url, tenant=tenant) as console,
+    ):
+        admin = server.caller(
+            ("x-tenant-id", tenant), ("x-user-id", "olivia"), ("x-roles", "admin,bridge")
+        )
+        await admin.create(
+            job_id="careful",
+            target_all=True,
+            rollout={"stages": [{"device_count": 1}, {"remainder": True}]},
+        )
+        page = console.page
+        for path, text in (
+            ("/jobs", "careful"),
+            ("/jobs/careful", "careful"),
+            ("/jobs/careful/devices/pump-1", "pump-1"),
+            ("/approvals", "No stage waits for an approval"),
+            ("/devices", "pump-1"),
+            ("/devices/pump-1", "pump-1"),
+            ("/events", "created by olivia"),
+        ):
+            await console.open(path)
+            await expect(page.locator("main").get_by_text(text).first).to_be_visible()
+            assert await _actions(page) == [], path
+        await console.open("/new")
+        await expect(page.get_by_role("alert")).to_contain_text("do not allow you to create jobs")
+
+
+async def _actions(page: Page) -> list[str]:
+    """Return the buttons and links of the page that change something."""
+    texts = await page.locator("main button, main a.button").all_inner_texts()
+    return [text for text in texts if text and text not in READING]
+
+
+READING = {"Filter", "Devices", "History", "Document", "Copy"}
+
+
+async def test_expired_token_is_asked_for_again_and_the_page_continues(
+    browser: Browser, gateway_binary: Path, database: Database, tenant: str, tmp_path: Path
+) -> None:
+    await database.add_devices(tenant, ["pump-1"])
+    keys = tmp_path / "jwks.json"
+    keys.write_text(jwks(KEY))
+    async with (
+        running_server(
+            database.request_dsn, JOBS_JWT_KEYS=str(keys), JOBS_JWT_LEEWAY="0", **JWT_SETTINGS
+        ) as server,
+        running_gateway(gateway_binary, server.address, REQUIRE_TOKEN="true") as gateway,
+        open_console(browser, gateway.url) as console,
+    ):
+        valid = token(KEY, claims(tenant, "admin", exp=int(time.time()) + 600))
+        operator = server.bearer(valid)
+        await operator.create(job_id="long", target_all=True)
+        page = console.page
+        await console.open("/jobs/long?tab=history")
+        brief = token(KEY, claims(tenant, "admin", exp=int(time.time()) + LIFETIME))
+        await _sign_in(page, brief)
+        await expect(page.get_by_role("heading", name="long")).to_be_visible()
+        await expect(page.get_by_text("Your session has ended")).to_be_visible()
+        assert page.url.endswith("/console/jobs/long?tab=history")
+
+        await _sign_in(page, "not a token")
+        await expect(page.get_by_text("was not accepted")).to_be_visible()
+        await _sign_in(page, valid)
+        await expect(page.locator(".timeline")).to_contain_text("created by olivia")
+        assert page.url.endswith("/console/jobs/long?tab=history")
+
+        stored = await page.evaluate(
+            "JSON.stringify([localStorage, sessionStorage, document.cookie])"
+        )
+        assert stored == '[{},{},""]'
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_label("Access token")).to_have_value("")
+
+
+async def _sign_in(page: Page, text: str) -> None:
+    await page.get_by_label("Access token").fill(text)
+    await page.get_by_role("button", name="Sign in").click()

@@ -1,0 +1,201 @@
+"""Every page in light and dark, on a phone and on a large screen, and with hostile text."""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from fleet.jobs.v1.jobs_pb2 import JobExecution
+from playwright.async_api import Browser, Page, expect
+
+from tests.console.browser import Console, open_console
+from tests.gateway.support import Gateway, running_gateway
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.server import Server
+
+PAGES = {
+    # The path, and a text that shows that the page has been loaded.
+    "jobs": ("/jobs", "a typo"),
+    "job": ("/jobs/paused", "BOOT_LOOP"),
+    "job history": ("/jobs/staged?tab=history", "stage 0 waits for approval"),
+    "job document": ("/jobs/staged?tab=document", "Timeout of an execution"),
+    "execution": ("/jobs/paused/devices/pump-00", "Attempts"),
+    "new job": ("/new?copy=staged", "pump-00, pump-01"),
+    "approvals": ("/approvals", "1 device succeeded"),
+    "devices": ("/devices", "pump-09"),
+    "device": ("/devices/pump-01", "Queue, in order"),
+    "events": ("/events", "paused: 1 execution failed"),
+    "unknown job": ("/jobs/none", "Copy request ID"),
+}
+SCREENS = [(width, scheme) for width in (390, 1600) for scheme in ("light", "dark")]
+DEVICES = [f"pump-{n:02}" for n in range(10)]
+
+
+@pytest.fixture
+async def jobs(server: Server, database: Database, operator: Operator, tenant: str) -> None:
+    """Create a staged job that waits for an approval, a paused job and a canceled one."""
+    await database.add_devices(tenant, DEVICES, group="north")
+    await database.add_labels(tenant, {device: {"model": "x200"} for device in DEVICES})
+    await operator.create(
+        job_id="staged",
+        document_type="firmware",
+        labels={"release": "2.1"},
+        target_group_id="north",
+        rollout={
+            "stages": [
+                {
+                    "device_count": 1,
+                    "gate": {"require_approval": True, "min_succeeded_percent": 95},
+                },
+                {"percent": 50},
+                {"remainder": True},
+            ]
+        },
+        start_windows=[{"start_time": "00:00", "duration": {"seconds": 86_340}}],
+    )
+    for name in DEVICES:
+        device = server.device(tenant, name)
+        if execution := await device.start_next():
+            await device.update(execution.job_id, JobExecution.SUCCEEDED)
+    await operator.create(
+        job_id="paused",
+        target_device_ids={"device_ids": DEVICES[:2]},
+        priority="HIGH",
+        failure_criteria=[{"count": 1}],
+    )
+    device = server.device(tenant, DEVICES[0])
+    await device.start("paused")
+    await device.update("paused", JobExecution.FAILED, failure_code="BOOT_LOOP")
+    await operator.create(job_id="canceled", target_all=True)
+    await operator.cancel("canceled", reason="a typo")
+
+
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+@pytest.mark.usefixtures("jobs")
+async def test_pages_are_accessible_and_fit_the_screen(
+    browser: Browser, gateway: Gateway, tenant: str, width: int, scheme: str
+) -> None:
+    faults: list[str] = []
+    async with open_console(
+        browser, gateway.url, tenant=tenant, width=width, color_scheme=scheme
+    ) as console:
+        for name, (path, text) in PAGES.items():
+            await console.open(path)
+            await expect(console.page.locator("main").get_by_text(text).first).to_be_visible()
+            found = [*await console.findings(), *await overflow(console.page)]
+            faults += [f"{name}: {fault}" for fault in found]
+    assert faults == []
+
+
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+async def test_sign_in_is_accessible_and_fits_the_screen(
+    browser: Browser, gateway_binary: Any, server: Server, width: int, scheme: str
+) -> None:
+    async with (
+        running_gateway(gateway_binary, server.address, REQUIRE_TOKEN="true") as gateway,
+        open_console(browser, gateway.url, width=width, color_scheme=scheme) as console,
+    ):
+        await console.open("/jobs")
+        await expect(console.page.get_by_label("Access token")).to_be_focused()
+        assert await console.findings() == []
+        assert await overflow(console.page) == []
+
+
+async def overflow(page: Page) -> list[str]:
+    """Return how far the page can be scrolled to the side."""
+    wider: int = await page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    return [f"{wider} px wider than the screen"] if wider else []
+
+
+@pytest.mark.usefixtures("jobs")
+async def test_dialogs_are_used_with_the_keyboard(console: Console, operator: Operator) -> None:
+    page = console.page
+    await console.open("/jobs/staged")
+    pause = page.get_by_role("button", name="Pause")
+    await expect(pause).to_be_visible()
+    for _ in range(30):
+        await page.keyboard.press("Tab")
+        if await pause.evaluate("(button) => button === document.activeElement"):
+            break
+    await page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_be_visible()
+    assert await console.findings() == []
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_have_count(0)
+    await expect(pause).to_be_focused()
+
+    await page.keyboard.press("Enter")
+    action = dialog.get_by_role("button", name="Pause")
+    for _ in range(10):
+        await page.keyboard.press("Tab")
+        if await action.evaluate("(button) => button === document.activeElement"):
+            break
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".badge").first).to_have_text("Paused")
+    assert (await operator.get("staged")).pause.paused_by == "ann"
+
+
+IMAGE = "<img src=x onerror=alert(1)>"
+HOSTILE = f"{IMAGE}\u202etxt.exe\u200b'\"&amp;{{}}"
+SHOWN = f"{IMAGE}\\u202etxt.exe\\u200b'\"&amp;{{}}"
+LONG = "W" * (256 - len(HOSTILE)) + HOSTILE
+# A name that metadata of gRPC can have, so that the device can call.
+CALLING = "V" * (256 - len(IMAGE)) + IMAGE
+LONG_SHOWN = LONG.replace("\u202e", "\\u202e").replace("\u200b", "\\u200b")
+
+
+async def test_hostile_text_is_shown_as_text(
+    browser: Browser, gateway: Gateway, server: Server, database: Database, tenant: str
+) -> None:
+    job_id = "j" * (128 - 5) + ".:-_1"
+    operator = server.operator(tenant, "olivia")
+    await database.add_devices(tenant, [LONG, CALLING], group=LONG)
+    await database.add_labels(tenant, {LONG: {"model": "W" * 63}})
+    await operator.create(
+        job_id=job_id,
+        document_type="custom",
+        document_params={"text": f"{HOSTILE}\u0001\x7f", HOSTILE: [HOSTILE]},
+        description=f"{HOSTILE}\n\u0007",
+        labels={"release": "W" * 63},
+        target_group_id=LONG,
+    )
+    device = server.device(tenant, CALLING)
+    await device.start(job_id)
+    await device.update(
+        job_id,
+        JobExecution.FAILED,
+        failure_code="W" * 64,
+        status_details={"output": f"{HOSTILE}\u001b[31m"},
+    )
+    await operator.create(job_id="reason", document_type="reboot", target_group_id=LONG)
+    await operator.pause("reason", reason=f"{HOSTILE}\u0001")
+    expected = {
+        "/jobs": f"{SHOWN}\\u0001",
+        f"/jobs/{job_id}": LONG_SHOWN,
+        f"/jobs/{job_id}?tab=document": SHOWN.replace('"', '\\"') + "\\u0001\\u007f",
+        f"/jobs/{job_id}/devices/{_quoted(LONG)}": LONG_SHOWN,
+        f"/jobs/{job_id}/devices/{_quoted(CALLING)}": f"{SHOWN}\\u001b[31m".replace('"', '\\"'),
+        "/devices": LONG_SHOWN,
+        f"/devices/{_quoted(LONG)}": LONG_SHOWN,
+        "/jobs/reason": f"Paused by olivia: {SHOWN}\\u0001",
+        "/jobs/reason?tab=history": f"paused by olivia: {SHOWN}\\u0001",
+        "/events": f"paused by olivia: {SHOWN}\\u0001",
+    }
+    async with open_console(browser, gateway.url, tenant=tenant, width=390) as console:
+        page = console.page
+        page.on("dialog", lambda dialog: console.errors.append(f"dialog {dialog.message}"))
+        for path, text in expected.items():
+            await console.open(path)
+            await expect(page.get_by_text(text).first).to_be_visible()
+            assert await page.locator("main img").count() == 0, path
+            assert await overflow(page) == [], path
+            raw = await page.evaluate("document.body.textContent")
+            assert not set(raw) & set("\u202e\u200b\u0001\u0007\u001b\x7f"), (path, json.dumps(raw))
+
+
+def _quoted(segment: str) -> str:
+    return quote(segment, safe="")

@@ -1,0 +1,162 @@
+"""Signing in with a real OpenID provider."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Page, Response, expect
+
+from tests.console.browser import Console, open_console
+from tests.gateway.support import running_gateway
+from tests.support.database import Database
+from tests.support.server import reserved_address, running_server
+
+_PROVIDER = Path(__file__).parent / "provider"
+# The console renews a token a minute before it expires.
+RENEWED_AFTER = 3
+LIFETIME = 60 + RENEWED_AFTER
+
+
+@asynccontextmanager
+async def running_provider(redirect_uri: str, tenant: str) -> AsyncIterator[str]:
+    """Run the provider on a free port and yield its URL."""
+    node = shutil.which("node")
+    if node is None or not (_PROVIDER / "node_modules").exists():
+        if os.environ.get("CI"):
+            pytest.fail("`make test-console` installs the OpenID provider, which needs Node")
+        pytest.skip("the OpenID provider is not installed: run `make test-console`")
+    process = await asyncio.create_subprocess_exec(
+        *(node, _PROVIDER / "main.js", redirect_uri, tenant, str(LIFETIME)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stdout
+    try:
+        async for line in process.stdout:
+            if line.startswith(b"http"):
+                yield line.decode().strip()
+                break
+        else:
+            raise AssertionError("the provider ended")
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+@asynccontextmanager
+async def signing_in(
+    browser: Browser, binary: Path, database: Database, tenant: str
+) -> AsyncIterator[Console]:
+    """Open a console that signs in with a provider, in front of a server that trusts it."""
+    with reserved_address() as address:
+        async with (
+            running_provider(f"http://{address}/console/signed-in", tenant) as issuer,
+            running_server(
+                database.request_dsn,
+                JOBS_AUTH="jwt",
+                JOBS_JWT_KEYS=f"{issuer}/jwks",
+                JOBS_JWT_ISSUER=issuer,
+                JOBS_JWT_AUDIENCE="urn:jobs",
+            ) as server,
+            running_gateway(
+                binary,
+                server.address,
+                LISTEN=address,
+                REQUIRE_TOKEN="true",
+                OIDC_ISSUER=issuer,
+                OIDC_CLIENT_ID="console",
+                OIDC_SCOPES="openid",
+            ) as gateway,
+            open_console(browser, gateway.url) as console,
+        ):
+            yield console
+
+
+async def sign_in(page: Page) -> None:
+    """Sign in as olivia, from the page of the console to that of the provider and back."""
+    await page.get_by_role("button", name="Sign in").click()
+    await page.locator("input[name=login]").fill("olivia")
+    await page.locator("input[name=password]").fill("any")
+    await page.get_by_role("button", name="Sign-in").click()
+
+
+async def test_sign_in_returns_to_the_url_and_keeps_tokens_in_memory(
+    browser: Browser, gateway_binary: Path, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["pump-1"])
+    async with signing_in(browser, gateway_binary, database, tenant) as console:
+        page = console.page
+        tokens: list[str] = []
+        grants: list[str] = []
+        page.on("request", lambda r: tokens.append(r.headers.get("authorization", "")))
+        page.on("request", lambda r: grants.append((r.post_data or "") if _is_token(r.url) else ""))
+        cookies: list[str] = []
+
+        def note_cookie(response: Response) -> None:
+            if response.url.startswith(console.url) and "set-cookie" in response.headers:
+                cookies.append(response.url)
+
+        page.on("response", note_cookie)
+        await console.open("/devices?id=pump")
+        await sign_in(page)
+        await expect(page.get_by_role("link", name="pump-1")).to_be_visible()
+        assert page.url == f"{console.url}/console/devices?id=pump"
+        await expect(page.locator(".who")).to_contain_text(f"tenant {tenant} · olivia · admin")
+        (exchange,) = filter(None, grants)
+        assert "grant_type=authorization_code" in exchange
+        assert "code_verifier=" in exchange
+
+        async with page.expect_request(lambda r: _is_token(r.url)) as renewal:
+            pass
+        assert "grant_type=refresh_token" in ((await renewal.value).post_data or "")
+        first = next(filter(None, tokens))
+        async with page.expect_request(
+            lambda r: r.headers.get("authorization", first) != first, timeout=60_000
+        ):
+            pass
+        await expect(page.get_by_role("link", name="pump-1")).to_be_visible()
+        stored = await page.evaluate("JSON.stringify([localStorage, sessionStorage])")
+        assert stored == "[{},{}]"
+        assert cookies == []
+
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+        await expect(page.get_by_role("link", name="pump-1")).to_have_count(0)
+
+
+def _is_token(url: str) -> bool:
+    return url.endswith("/token")
+
+
+async def test_failed_sign_in_says_why(
+    browser: Browser, gateway_binary: Path, database: Database, tenant: str
+) -> None:
+    async with signing_in(browser, gateway_binary, database, tenant) as console:
+        await console.open("/signed-in?error=access_denied&error_description=no&state=x")
+        await expect(console.page.get_by_role("status")).to_contain_text("The sign-in failed")
+        await expect(console.page.get_by_role("button", name="Sign in")).to_be_visible()
+
+
+async def test_console_says_that_the_provider_is_away(
+    browser: Browser, gateway_binary: Path
+) -> None:
+    with reserved_address() as away:
+        async with (
+            running_gateway(
+                gateway_binary,
+                "127.0.0.1:1",
+                REQUIRE_TOKEN="true",
+                OIDC_ISSUER=f"http://{away}",
+                OIDC_CLIENT_ID="console",
+            ) as gateway,
+            open_console(browser, gateway.url) as console,
+        ):
+            await console.open("/jobs")
+            await console.page.get_by_role("button", name="Sign in").click()
+            await expect(console.page.get_by_role("alert")).to_contain_text(
+                f"{away} can't be reached"
+            )
