@@ -1,12 +1,13 @@
 """Build a release into dist/: `make release` runs this.
 
 Checks first that the repository is ready (tools/check_release.py). Then builds the wheel, the
-source distribution, the gateway's programs, SBOMs (CycloneDX) of the wheel and of each program,
-and SHA256SUMS.
+source distribution, the gateway's programs, SBOMs (CycloneDX) of the wheel, of each program and of
+the console that the programs contain, and SHA256SUMS.
 """
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -42,6 +43,7 @@ def main() -> int:
     _describe_wheel(version)
     for platform in args.platform or PLATFORMS:
         _build_gateway(version, *platform.split("/"))
+    _describe_console(version)
     files = sorted(path for path in _DIST.iterdir() if path.is_file())
     sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files]
     (_DIST / "SHA256SUMS").write_text("".join(sums), encoding="utf-8")
@@ -65,6 +67,16 @@ def _describe_wheel(version: str) -> None:
         )
 
 
+def _describe_console(version: str) -> None:
+    """Write the SBOM of the packages in the scripts of the console, from its lock file."""
+    command = ("npm", "sbom", "--sbom-format", "cyclonedx", "--package-lock-only", "--omit", "dev")
+    sbom = json.loads(_output(*command, cwd="console"))
+    # These would differ with each build.
+    del sbom["serialNumber"], sbom["metadata"]["timestamp"]
+    text = json.dumps(sbom, indent=2) + "\n"
+    (_DIST / f"jobs-console-{version}.cdx.json").write_text(text, encoding="utf-8")
+
+
 def _build_gateway(version: str, system: str, machine: str) -> None:
     name = f"jobs-gateway-{version}-{system}-{machine}"
     program = (_DIST / f"{name}{'.exe' if system == 'windows' else ''}").absolute()
@@ -85,8 +97,8 @@ def _run(*command: str | Path, cwd: str | None = None, **environ: str) -> None:
     subprocess.run(command, check=True, cwd=cwd, env=os.environ | environ)  # noqa: S603
 
 
-def _output(*command: str) -> str:
-    return subprocess.check_output(command, text=True)  # noqa: S603
+def _output(*command: str, cwd: str | None = None) -> str:
+    return subprocess.check_output(command, cwd=cwd, text=True)  # noqa: S603
 
 
 if __name__ == "__main__":
