@@ -24,6 +24,7 @@ from jobs_grpc.dev.demo_fleet import (
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
 
 _DATABASE = "jobs"
+_CONSOLE = "Console: http://127.0.0.1:8080/console, after `make gateway` in another terminal"
 
 
 def add_command(commands: Subparsers) -> None:
@@ -105,6 +106,8 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
             f"Data:    {cluster.data_dir}",
             f"SQL:     psql {shlex.quote(cluster.dsn(_DATABASE))}",
             f"Log:     level {config.log.level} and higher (JOBS_LOG_LEVEL=INFO logs each call)",
+            # `make gateway` calls the default address.
+            *([_CONSOLE] if address == DEFAULT_ADDRESS else []),
             *([f"Metrics: http://{metrics}/metrics"] if (metrics := config.metrics.listen) else []),
             "",
             *_example_commands(address, config),
