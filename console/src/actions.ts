@@ -78,7 +78,7 @@ export function cancel(job: Job, done: Done): Question {
         typed: job.job_id,
         command: command(["cancel", job.job_id], "DELETE", path(job), {}),
         run: async () => {
-            await body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: {} }));
+            await body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: { etag: job.etag } }));
             await done();
         },
     };
@@ -94,7 +94,9 @@ export function remove(job: Job, done: Done): Question {
         typed: job.job_id,
         command: command(["delete", job.job_id], "POST", path(job, ":delete"), {}),
         run: async () => {
-            await body(api.POST("/customer/jobs/{job_id}:delete", { ...params(job), body: {} }));
+            await body(
+                api.POST("/customer/jobs/{job_id}:delete", { ...params(job), body: { etag: job.etag } }),
+            );
             await done();
         },
     };
@@ -140,7 +142,7 @@ export function approve(job: Job, stage: number, comment: string, done: Done): Q
             await body(
                 api.POST("/customer/jobs/{job_id}/stages/{stage}:approve", {
                     params: { path: { job_id: job.job_id, stage } },
-                    body: { comment },
+                    body: { comment, etag: job.etag },
                 }),
             );
             await done();
@@ -177,7 +179,12 @@ export function retry(
             request,
         ),
         run: async () => {
-            await body(api.POST("/customer/jobs/{job_id}:retry", { ...params(job), body: request }));
+            await body(
+                api.POST("/customer/jobs/{job_id}:retry", {
+                    ...params(job),
+                    body: { ...request, etag: job.etag },
+                }),
+            );
             await done();
         },
     };

@@ -60,7 +60,7 @@ export interface paths {
          * @description Lists the events of the tenant after a position or from a time, oldest first.
          *
          *     To read everything, call again with the `position` of the response as `after_position`. A call examines
-         *     at most 5,000 events, so a page can be short or empty although more follow: `has_more` tells.
+         *     at most 5,000 events, so a page can be short or empty although more events follow: check `has_more`.
          */
         get: operations["ListEvents"];
         put?: never;
@@ -79,13 +79,13 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Stream the events of all jobs
-         * @description Streams the events of the tenant: those after a position or from a time, and then each event within about a
-         *     second of its change.
+         * Stream the events of all jobs (Server-Sent Events)
+         * @description Sends the events of the tenant as Server-Sent Events: those after a position or from a time, and then each event within about a second of its change. The response continues across restarts of the server and of the database.
          *
-         *     Each response carries the position up to which the stream is complete. The first one arrives at once,
-         *     and one without events at least every 15 seconds. To resume, pass the last position as `after_position`:
-         *     then no event is missing and none repeats.
+         *     - An event has an Event as JSON in `data`, and its position as `id`. A client that reconnects sends the last `id` as `Last-Event-ID`, and gets the events after it: none is missing and none repeats. The query only says where the first request starts.
+         *     - An event named `heartbeat` has the position up to which the stream is complete as `id`, and `{}` in `data`. It is sent at once if there are no events yet, and after 15 seconds without an event.
+         *     - An event named `failure` has an error in `data`, such as INVALID_TOKEN when the token has expired. The response ends after it.
+         *     - A comment, a line that starts with a colon, can be sent while the server is unavailable.
          */
         get: operations["WatchEvents"];
         put?: never;
@@ -608,21 +608,22 @@ export interface paths {
         };
         /**
          * List webhooks
-         * @description Lists the webhooks of the tenant, the oldest first: at most 16.
+         * @description Lists the webhooks of the tenant, oldest first: at most 16.
          */
         get: operations["ListWebhooks"];
         put?: never;
         /**
          * Create a webhook
-         * @description Creates a webhook. The server sends each event from now on to its URL, in a POST of its own.
+         * @description Creates a webhook. The server sends each later event to its URL, one event per POST.
          *
-         *     Deliveries are signed as Standard Webhooks describe. They are strictly in order: the next event follows
-         *     after a response with a 2xx status. Other responses, redirects and timeouts (15 seconds) are repeated
-         *     after 5 s, 30 s, 2 min, 10 min, 30 min, 1 h, 2 h, and then every 4 h, ±20 %, or after the Retry-After of
-         *     the response, up to a day. After five days without success, or at once with status 410, the webhook is
-         *     disabled.
+         *     Deliveries are signed according to the Standard Webhooks specification. They are strictly in order: the
+         *     server sends the next event after a response with a 2xx status. A delivery fails with any other status,
+         *     without a response within 15 seconds, or if the connection fails. The server repeats it after 5 s, 30 s,
+         *     2 min, 10 min, 30 min, 1 h, 2 h, and then every 4 h, ±20 %, or after the Retry-After of the response, at
+         *     most a day. The server disables the webhook after five days in which all deliveries failed, or at once
+         *     after status 410.
          *
-         *     A delivery can arrive more than once: `webhook-id` identifies its event.
+         *     An event can arrive more than once: the header `webhook-id` identifies it.
          *
          *     The call is not safe to repeat: each call creates a webhook.
          */
@@ -649,15 +650,16 @@ export interface paths {
         post?: never;
         /**
          * Delete a webhook
-         * @description Deletes a webhook. A delivery that is being sent can still arrive.
+         * @description Deletes a webhook. A delivery in progress can still arrive.
          */
         delete: operations["DeleteWebhook"];
         options?: never;
         head?: never;
         /**
          * Change a webhook
-         * @description Changes a webhook. A new `position` sends events again or skips some, for example one that the receiver
-         *     never accepts. A webhook that is enabled again continues at its position.
+         * @description Changes a webhook. With an earlier `position`, the server sends events again; with a later one, it skips
+         *     events, for example one that the receiver never accepts. A webhook that is enabled again continues after
+         *     its position.
          */
         patch: operations["UpdateWebhook"];
         trace?: never;
@@ -674,7 +676,8 @@ export interface paths {
         /**
          * Rotate the secret of a webhook
          * @description Gives a webhook a new secret and returns it. For a day, deliveries are signed with the old secret as well.
-         *     The call is not safe to repeat: each call creates a secret, and only the last two are in use.
+         *
+         *     The call is not safe to repeat: each call creates a secret, and deliveries are signed with the last two only.
          */
         post: operations["RotateWebhookSecret"];
         delete?: never;
@@ -694,8 +697,8 @@ export interface paths {
         put?: never;
         /**
          * Send a test event to a webhook
-         * @description Sends a signed event of the type webhook.test to the URL of a webhook, also if it is disabled, and returns
-         *     the result. It does not change the position.
+         * @description Sends a signed event of the type webhook.test to the URL of a webhook, even if the webhook is disabled, and
+         *     returns the result. It changes neither the position nor the state of the deliveries.
          */
         post: operations["TestWebhook"];
         delete?: never;
@@ -847,6 +850,8 @@ export interface components {
         ApproveStageBody: {
             /** @description A comment, stored with the approval. */
             comment?: string | null;
+            /** @description The Job.etag that the job must have, unless the stage is approved already. Empty: any. */
+            etag?: string | null;
         };
         CancelExecutionBody: {
             /** @description Force the cancel, even if the execution is IN_PROGRESS. */
@@ -855,6 +860,8 @@ export interface components {
             reason?: string | null;
         };
         CancelJobBody: {
+            /** @description The Job.etag that the job must have. Empty: any. */
+            etag?: string | null;
             /**
              * @description Force the cancel: executions that are IN_PROGRESS become REJECTED. The reports of their
              *     devices return EXECUTION_FINISHED.
@@ -901,8 +908,8 @@ export interface components {
             /** @description The type of the document, which devices interpret. */
             document_type: string;
             /**
-             * @description Add executions.finished events when executions finish: see EventService. Otherwise, only changes of the
-             *     job itself are events.
+             * @description Add executions.finished events when attempts of executions end: see EventService. Otherwise, only changes of
+             *     the job itself add events.
              */
             execution_events?: boolean | null;
             /**
@@ -1041,7 +1048,10 @@ export interface components {
             url: string;
         };
         CreateWebhookResponse: {
-            /** @description The secret, which verifies the signatures: "whsec_" and 32 bytes in base64. No other call returns it. */
+            /**
+             * @description The secret with which the receiver verifies signatures: "whsec_" and 32 bytes in base64. No other call
+             *     returns it.
+             */
             secret: string;
             /** @description The webhook. */
             webhook: components["schemas"]["Webhook"] | null;
@@ -1097,7 +1107,10 @@ export interface components {
             /** @description Executions remain that are QUEUED or HELD: call again. */
             remaining: boolean;
         };
-        DeleteJobBody: Record<string, never>;
+        DeleteJobBody: {
+            /** @description The Job.etag that the job must have. Empty: any. */
+            etag?: string | null;
+        };
         DeleteJobResponse: Record<string, never>;
         DeleteWebhookResponse: Record<string, never>;
         /** @description A device of the tenant. */
@@ -1219,32 +1232,35 @@ export interface components {
         };
         /** @description Something that has happened to a job. */
         Event: {
-            /** @description What caused it: OPERATOR, FAILURE_CRITERION, GATE_NOT_MET, GATE or RETENTION. Empty if the type has no cause. */
+            /**
+             * @description What caused the event: OPERATOR, FAILURE_CRITERION, GATE_NOT_MET, GATE or RETENTION. Empty: the type has no
+             *     cause.
+             */
             cause: string;
             /**
              * Format: int32
-             * @description The number of executions.
+             * @description For job.retried: the number of executions that were queued again.
              */
             count: number;
-            /** @description The number of its executions in each status, after the event. */
+            /** @description The number of executions of the job in each status, after the event. */
             execution_counts: components["schemas"]["ExecutionCounts"] | null;
-            /** @description The executions that finished, at most 100. */
+            /** @description For executions.finished: the attempts that ended, at most 100. */
             executions: components["schemas"]["FinishedExecution"][];
-            /** @description The fields that changed, as in UpdateJobRequest.update_mask. */
+            /** @description For job.updated: the fields that changed, as in UpdateJobRequest.update_mask. */
             fields: string[];
             /** @description The ID of the job. */
             job_id: string;
             /**
              * Format: int64
-             * @description The position: larger than that of each earlier event of the tenant, and less than 2^53. Positions are close to
-             *     microseconds since 1970, but not times of events.
+             * @description The position: larger than that of each earlier event of the tenant, and less than 2^53. It is close to the
+             *     microseconds since 1970, but use `time` for the time of the event.
              */
             position: string;
-            /** @description The reason, in words. */
+            /** @description The reason, as text. Empty: none. */
             reason: string;
             /**
              * Format: int32
-             * @description The number of the stage, from 0.
+             * @description The number of the stage, from 0. Unset: the event is not about a stage.
              */
             stage: number | null;
             /**
@@ -1263,17 +1279,17 @@ export interface components {
             status: "IN_PROGRESS" | "COMPLETED" | "CANCELED" | "PAUSED" | "SCHEDULED";
             /**
              * Format: date-time
-             * @description When it happened.
+             * @description The time of the change.
              */
             time: string | null;
             /**
-             * @description What happened. More types can be added; ignore those that you do not know.
+             * @description What happened. Later versions can add types: ignore unknown ones.
              *
              *       job.created             The job was created. Its first stage is open.
              *       job.stage_opened        A stage has opened: `stage`, and `cause` OPERATOR or GATE.
-             *       job.awaiting_approval   The gate of the open stage, `stage`, is met except for its approval.
+             *       job.awaiting_approval   The gate of the open stage (`stage`) is met except for its approval.
              *       job.approved            The gate of `stage` was approved: `user`, and the comment as `reason`.
-             *       job.tripped             A failure criterion has tripped: `reason`, and `stage` if it counts by stage.
+             *       job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
              *                               job.paused or job.canceled follows.
              *       job.paused              The job was paused: `cause` and `reason`.
              *       job.resumed             The job was resumed.
@@ -1283,10 +1299,11 @@ export interface components {
              *       job.expired             The job has expired. The time of the event is its expires_at.
              *       job.completed           The job is COMPLETED.
              *       job.deleted             The job was deleted: `cause` OPERATOR or RETENTION.
-             *       executions.finished     `executions` have finished. Only for jobs with execution_events.
+             *       executions.finished     The attempts in `executions` have ended. Only for jobs with execution_events, and
+             *                               not for executions that a cancel or the expiry of the job ends.
              */
             type: string;
-            /** @description The user who made the call. Unset: unknown, or not caused by a call of an operator. */
+            /** @description The user whose call caused the event. Unset: the user is unknown, or no call of an operator caused it. */
             user: string | null;
         };
         /**
@@ -1545,13 +1562,13 @@ export interface components {
             device_id: string;
             /**
              * Format: int32
-             * @description The number of the attempt.
+             * @description The number of the attempt, from 1.
              */
             execution_number: number;
             /** @description The failure code. Empty: none. */
             failure_code: string;
             /**
-             * @description The status: SUCCEEDED, FAILED, TIMED_OUT or REJECTED.
+             * @description The status of the attempt: SUCCEEDED, FAILED, TIMED_OUT or REJECTED.
              *
              *      - QUEUED: The device can start, but has not started yet.
              *      - IN_PROGRESS: The device has started.
@@ -1750,7 +1767,7 @@ export interface components {
             etag: string;
             /** @description The number of executions in each status. */
             execution_counts: components["schemas"]["ExecutionCounts"] | null;
-            /** @description The executions that finish add executions.finished events. */
+            /** @description Attempts that end add executions.finished events. */
             execution_events: boolean;
             /** @description The first executions, by device_id ascending. Filled only by GetJob. */
             executions?: components["schemas"]["JobExecution"][];
@@ -2041,11 +2058,12 @@ export interface components {
         ListEventsResponse: {
             /** @description The events. */
             events: components["schemas"]["Event"][];
-            /** @description More events can follow at once. */
+            /** @description More events may match: read the next page now. False: this is the last event so far. */
             has_more: boolean;
             /**
              * Format: int64
-             * @description All matching events up to this position are in this or an earlier page: the after_position of the next.
+             * @description All matching events up to this position are in this page or an earlier one. Pass it as after_position to
+             *     read the next page.
              */
             position: string;
         };
@@ -2103,6 +2121,8 @@ export interface components {
         RetryExecutionsBody: {
             /** @description Only executions of these devices. No IDs: all executions. */
             device_ids?: string[] | null;
+            /** @description The Job.etag that the job must have. Empty: any. */
+            etag?: string | null;
             /**
              * Format: int32
              * @description The number of hours from now until the job expires. Absent: expires_at does not change. null: never.
@@ -2572,16 +2592,16 @@ export interface components {
         } | null;
         TestWebhookBody: Record<string, never>;
         TestWebhookResponse: {
-            /** @description How long it took. */
+            /** @description The time from the lookup of the host to the response, or to the error. */
             duration: string | null;
             /**
              * @description Why the delivery failed. Unspecified: it succeeded.
              *
-             *      - STATUS: The endpoint answered with a status that is not 2xx.
-             *      - REDIRECT: The endpoint answered with a redirect, which is not followed.
+             *      - STATUS: The endpoint returned a status that is neither 2xx nor a redirect.
+             *      - REDIRECT: The endpoint returned a redirect (3xx). The server does not follow redirects.
              *      - TIMEOUT: No response within 15 seconds.
-             *      - HOST_NOT_FOUND: The name of the host has no address.
-             *      - ADDRESS_NOT_ALLOWED: The address of the host is not allowed: it is not public, or the port is not.
+             *      - HOST_NOT_FOUND: The host name could not be resolved.
+             *      - ADDRESS_NOT_ALLOWED: The address of the host is not public, or the port is not allowed.
              *      - CONNECTION_FAILED: The connection was refused or lost.
              *      - TLS_FAILED: The certificate is not valid for the host, or TLS failed.
              * @enum {string}
@@ -2765,17 +2785,8 @@ export interface components {
         UpdateWebhookBody: {
             /** @description Required. The fields to change. */
             update_mask: string;
-            /** @description Their values. */
+            /** @description The new values of these fields. */
             webhook?: components["schemas"]["WebhookInput"] | null;
-        };
-        WatchEventsResponse: {
-            /** @description The events, oldest first, at most 100. Empty: a heartbeat. */
-            events: components["schemas"]["Event"][];
-            /**
-             * Format: int64
-             * @description The stream is complete up to this position. To resume, pass it as after_position.
-             */
-            position: string;
         };
         /** @description A subscription of an HTTPS endpoint to the events of the tenant. */
         Webhook: {
@@ -2787,15 +2798,15 @@ export interface components {
             /** @description A text for people. */
             description: string;
             /**
-             * @description Output only. Why it does not.
+             * @description Output only. Why the webhook is disabled.
              *
              *      - OPERATOR: UpdateWebhook disabled it.
-             *      - FAILING: No delivery succeeded for five days.
-             *      - GONE: The endpoint answered with status 410.
+             *      - FAILING: All deliveries failed for five days.
+             *      - GONE: The endpoint returned status 410.
              * @enum {string}
              */
             readonly disabled_cause: "OPERATOR" | "FAILING" | "GONE";
-            /** @description The webhook receives events. */
+            /** @description The server sends events to the webhook. */
             enabled: boolean;
             /**
              * Format: int32
@@ -2804,17 +2815,17 @@ export interface components {
             readonly failure_count: number;
             /**
              * Format: date-time
-             * @description Output only. The last delivery. Unset: none yet.
+             * @description Output only. The time of the last delivery. Unset: there was none yet.
              */
             readonly last_attempt_at: string | null;
             /**
-             * @description Output only. Why the last delivery failed.
+             * @description Output only. Why the last delivery failed. Unspecified: it succeeded.
              *
-             *      - STATUS: The endpoint answered with a status that is not 2xx.
-             *      - REDIRECT: The endpoint answered with a redirect, which is not followed.
+             *      - STATUS: The endpoint returned a status that is neither 2xx nor a redirect.
+             *      - REDIRECT: The endpoint returned a redirect (3xx). The server does not follow redirects.
              *      - TIMEOUT: No response within 15 seconds.
-             *      - HOST_NOT_FOUND: The name of the host has no address.
-             *      - ADDRESS_NOT_ALLOWED: The address of the host is not allowed: it is not public, or the port is not.
+             *      - HOST_NOT_FOUND: The host name could not be resolved.
+             *      - ADDRESS_NOT_ALLOWED: The address of the host is not public, or the port is not allowed.
              *      - CONNECTION_FAILED: The connection was refused or lost.
              *      - TLS_FAILED: The certificate is not valid for the host, or TLS failed.
              * @enum {string}
@@ -2827,29 +2838,30 @@ export interface components {
             readonly last_status: number;
             /**
              * Format: date-time
-             * @description Output only. The last delivery with a 2xx status. Unset: none yet.
+             * @description Output only. The time of the last delivery with a 2xx status. Unset: there was none yet.
              */
             readonly last_success_at: string | null;
             /**
              * Format: date-time
-             * @description Output only. The time of the next attempt, after a failure. Unset: there is nothing to repeat.
+             * @description Output only. When the server repeats the delivery that failed. Unset: no delivery is to be repeated.
              */
             readonly next_attempt_at: string | null;
             /**
              * Format: int64
-             * @description All matching events up to this position have been delivered, or were skipped.
+             * @description All matching events up to this position have been delivered, or were skipped. In UpdateWebhook, 0: with the
+             *     oldest event.
              */
             position: string;
             /**
              * Format: int64
-             * @description Output only. Events up to this position were purged before they could be delivered. 0: none were.
+             * @description Output only. Events up to this position were purged before they were delivered. 0: no event was lost.
              */
             readonly purged_position: string;
             /** @description Only events of these types are sent. Empty: all. */
             types: string[];
-            /** @description The URL: https, on port 443 unless the server allows others. */
+            /** @description The URL of the endpoint: https, on port 443 unless the server allows others. */
             url: string;
-            /** @description The ID, which the server has chosen. */
+            /** @description The ID, assigned by the server. */
             webhook_id: string;
         } | null;
         /** @description A subscription of an HTTPS endpoint to the events of the tenant. */
@@ -2862,15 +2874,15 @@ export interface components {
             /** @description A text for people. */
             description?: string | null;
             /**
-             * @description Output only. Why it does not.
+             * @description Output only. Why the webhook is disabled.
              *
              *      - OPERATOR: UpdateWebhook disabled it.
-             *      - FAILING: No delivery succeeded for five days.
-             *      - GONE: The endpoint answered with status 410.
+             *      - FAILING: All deliveries failed for five days.
+             *      - GONE: The endpoint returned status 410.
              * @enum {string|null}
              */
             readonly disabled_cause?: "OPERATOR" | "FAILING" | "GONE" | null;
-            /** @description The webhook receives events. */
+            /** @description The server sends events to the webhook. */
             enabled?: boolean | null;
             /**
              * Format: int32
@@ -2879,17 +2891,17 @@ export interface components {
             readonly failure_count?: number | null;
             /**
              * Format: date-time
-             * @description Output only. The last delivery. Unset: none yet.
+             * @description Output only. The time of the last delivery. Unset: there was none yet.
              */
             readonly last_attempt_at?: string | null;
             /**
-             * @description Output only. Why the last delivery failed.
+             * @description Output only. Why the last delivery failed. Unspecified: it succeeded.
              *
-             *      - STATUS: The endpoint answered with a status that is not 2xx.
-             *      - REDIRECT: The endpoint answered with a redirect, which is not followed.
+             *      - STATUS: The endpoint returned a status that is neither 2xx nor a redirect.
+             *      - REDIRECT: The endpoint returned a redirect (3xx). The server does not follow redirects.
              *      - TIMEOUT: No response within 15 seconds.
-             *      - HOST_NOT_FOUND: The name of the host has no address.
-             *      - ADDRESS_NOT_ALLOWED: The address of the host is not allowed: it is not public, or the port is not.
+             *      - HOST_NOT_FOUND: The host name could not be resolved.
+             *      - ADDRESS_NOT_ALLOWED: The address of the host is not public, or the port is not allowed.
              *      - CONNECTION_FAILED: The connection was refused or lost.
              *      - TLS_FAILED: The certificate is not valid for the host, or TLS failed.
              * @enum {string|null}
@@ -2902,29 +2914,30 @@ export interface components {
             readonly last_status?: number | null;
             /**
              * Format: date-time
-             * @description Output only. The last delivery with a 2xx status. Unset: none yet.
+             * @description Output only. The time of the last delivery with a 2xx status. Unset: there was none yet.
              */
             readonly last_success_at?: string | null;
             /**
              * Format: date-time
-             * @description Output only. The time of the next attempt, after a failure. Unset: there is nothing to repeat.
+             * @description Output only. When the server repeats the delivery that failed. Unset: no delivery is to be repeated.
              */
             readonly next_attempt_at?: string | null;
             /**
              * Format: int64
-             * @description All matching events up to this position have been delivered, or were skipped.
+             * @description All matching events up to this position have been delivered, or were skipped. In UpdateWebhook, 0: with the
+             *     oldest event.
              */
             position?: string | null;
             /**
              * Format: int64
-             * @description Output only. Events up to this position were purged before they could be delivered. 0: none were.
+             * @description Output only. Events up to this position were purged before they were delivered. 0: no event was lost.
              */
             readonly purged_position?: string | null;
             /** @description Only events of these types are sent. Empty: all. */
             types?: string[] | null;
-            /** @description The URL: https, on port 443 unless the server allows others. */
+            /** @description The URL of the endpoint: https, on port 443 unless the server allows others. */
             url?: string | null;
-            /** @description The ID, which the server has chosen. */
+            /** @description The ID, assigned by the server. */
             webhook_id?: string | null;
         } | null;
     };
@@ -3149,7 +3162,7 @@ export interface components {
         Authenticate: string;
         /** @description The URL of the next page: `<…>; rel="next"`. Absent on the last page. */
         Link: string;
-        /** @description The path of the job. */
+        /** @description The path of what was created. */
         Location: string;
         /** @description The page_token of the next page. Absent on the last page. */
         NextPageToken: string;
@@ -3191,6 +3204,16 @@ export interface operations {
                      *         "fleet.jobs.v1.DeviceJobService.StartNextExecution",
                      *         "fleet.jobs.v1.DeviceJobService.UpdateExecution",
                      *         "fleet.jobs.v1.DeviceJobService.WatchPendingExecutions",
+                     *         "fleet.jobs.v1.EventService.CreateWebhook",
+                     *         "fleet.jobs.v1.EventService.DeleteWebhook",
+                     *         "fleet.jobs.v1.EventService.GetWebhook",
+                     *         "fleet.jobs.v1.EventService.ListEvents",
+                     *         "fleet.jobs.v1.EventService.ListJobEvents",
+                     *         "fleet.jobs.v1.EventService.ListWebhooks",
+                     *         "fleet.jobs.v1.EventService.RotateWebhookSecret",
+                     *         "fleet.jobs.v1.EventService.TestWebhook",
+                     *         "fleet.jobs.v1.EventService.UpdateWebhook",
+                     *         "fleet.jobs.v1.EventService.WatchEvents",
                      *         "fleet.jobs.v1.FleetService.DeleteDevices",
                      *         "fleet.jobs.v1.FleetService.GetDevice",
                      *         "fleet.jobs.v1.FleetService.ListDevices",
@@ -3374,7 +3397,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `DEVICE_NOT_FOUND`: The tenant has no such device. If the request has several devices, `deviceIds` has up to 20 of those that are missing, as a JSON array, instead of `deviceId`.
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
@@ -3401,13 +3424,13 @@ export interface operations {
     ListEvents: {
         parameters: {
             query?: {
-                /** @description After this position. 0: at the oldest event. */
+                /** @description After this position. 0: with the oldest event. */
                 after_position?: string;
-                /** @description At the first event that was stored at this time or later. */
+                /** @description With the first event that was stored at this time or later. */
                 from_time?: string;
                 /** @description Only events of these types. Empty: all. */
                 types?: string[];
-                /** @description Only events of this job. Empty: of all. */
+                /** @description Only events of this job. Empty: all. */
                 job_id?: string;
                 /** @description The maximum number of events in the response. */
                 limit?: number;
@@ -3421,22 +3444,49 @@ export interface operations {
             /** @description A successful response. */
             200: {
                 headers: {
-                    Link: components["headers"]["Link"];
-                    "X-Next-Page-Token": components["headers"]["NextPageToken"];
                     "X-Request-Id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "events": [
+                     *         {
+                     *           "cause": "OPERATOR",
+                     *           "count": 0,
+                     *           "execution_counts": {
+                     *             "failed": 0,
+                     *             "held": 0,
+                     *             "in_progress": 0,
+                     *             "queued": 2,
+                     *             "rejected": 0,
+                     *             "succeeded": 0,
+                     *             "timed_out": 0
+                     *           },
+                     *           "executions": [],
+                     *           "fields": [],
+                     *           "job_id": "reboot-1",
+                     *           "position": "1795964737123456",
+                     *           "reason": "too many failures",
+                     *           "stage": null,
+                     *           "status": "PAUSED",
+                     *           "time": "2026-11-24T15:05:36.757135+00:00",
+                     *           "type": "job.paused",
+                     *           "user": "olivia"
+                     *         }
+                     *       ],
+                     *       "has_more": false,
+                     *       "position": "1795964737123456"
+                     *     }
+                     */
                     "application/json": components["schemas"]["ListEventsResponse"];
                 };
             };
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `EVENTS_PURGED`: Events after the position have been purged: the retention is over. `oldestPosition` is the position to continue after without another error. The events in between are lost: read the jobs again.
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
-             *     - `POSITION_UNKNOWN`: The position is larger than that of the last event: the database was restored from a backup, or the position is not of this service. `lastPosition` is that of the last event. Read the jobs again, then continue after it.
              */
             400: {
                 headers: {
@@ -3449,6 +3499,21 @@ export interface operations {
             };
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
+            /**
+             * @description The stream can't continue after the position: read the jobs again, then continue after the position in the error.
+             *
+             *     - `EVENTS_PURGED`: Events after the position have been purged, because of the retention or of the maximum number of events. The events up to `purgedPosition` are lost: read the jobs again, then continue after this position.
+             *     - `POSITION_UNKNOWN`: The position is larger than that of the last event: the database was restored from a backup, or another service or tenant has assigned the position. Read the jobs again, then continue after `lastPosition`, the position of the last event.
+             */
+            410: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
             429: components["responses"]["TooManyRequests"];
             431: components["responses"]["HeadersTooLarge"];
             500: components["responses"]["Internal"];
@@ -3460,40 +3525,49 @@ export interface operations {
     WatchEvents: {
         parameters: {
             query?: {
-                /** @description After this position. 0: at the oldest event. */
+                /** @description After this position. 0: with the oldest event. */
                 after_position?: string;
-                /** @description At the first event that was stored at this time or later. */
+                /** @description With the first event that was stored at this time or later. */
                 from_time?: string;
                 /** @description Only events of these types. Empty: all. */
                 types?: string[];
-                /** @description Only events of this job. Empty: of all. */
+                /** @description Only events of this job. Empty: all. */
                 job_id?: string;
             };
-            header?: never;
+            header?: {
+                /** @description The `id` of the last event that the client received. */
+                "Last-Event-ID"?: string;
+            };
             path?: never;
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description A successful response.(streaming responses) */
+            /** @description The events. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        result?: components["schemas"]["WatchEventsResponse"];
-                    };
+                    /**
+                     * @example retry: 2000
+                     *
+                     *     event: heartbeat
+                     *     id: 1795964736000000
+                     *     data: {}
+                     *
+                     *     id: 1795964737123456
+                     *     data: {"position":"1795964737123456","type":"job.paused","job_id":"reboot-1", …}
+                     */
+                    "text/event-stream": string;
                 };
             };
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `EVENTS_PURGED`: Events after the position have been purged: the retention is over. `oldestPosition` is the position to continue after without another error. The events in between are lost: read the jobs again.
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
-             *     - `POSITION_UNKNOWN`: The position is larger than that of the last event: the database was restored from a backup, or the position is not of this service. `lastPosition` is that of the last event. Read the jobs again, then continue after it.
              */
             400: {
                 headers: {
@@ -3506,6 +3580,21 @@ export interface operations {
             };
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
+            /**
+             * @description The stream can't continue after the position: read the jobs again, then continue after the position in the error.
+             *
+             *     - `EVENTS_PURGED`: Events after the position have been purged, because of the retention or of the maximum number of events. The events up to `purgedPosition` are lost: read the jobs again, then continue after this position.
+             *     - `POSITION_UNKNOWN`: The position is larger than that of the last event: the database was restored from a backup, or another service or tenant has assigned the position. Read the jobs again, then continue after `lastPosition`, the position of the last event.
+             */
+            410: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
             429: components["responses"]["TooManyRequests"];
             431: components["responses"]["HeadersTooLarge"];
             500: components["responses"]["Internal"];
@@ -3664,7 +3753,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `DEVICE_NOT_FOUND`: The tenant has no such device. If the request has several devices, `deviceIds` has up to 20 of those that are missing, as a JSON array, instead of `deviceId`.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -3818,7 +3907,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `DEVICE_NOT_FOUND`: The tenant has no such device. If the request has several devices, `deviceIds` has up to 20 of those that are missing, as a JSON array, instead of `deviceId`.
              */
@@ -3976,7 +4065,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `DEVICE_NOT_FOUND`: The tenant has no such device. If the request has several devices, `deviceIds` has up to 20 of those that are missing, as a JSON array, instead of `deviceId`.
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
@@ -4121,6 +4210,7 @@ export interface operations {
                      *           "succeeded": 0,
                      *           "timed_out": 0
                      *         },
+                     *         "execution_events": false,
                      *         "expires_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "failed_count": 0,
                      *         "in_progress_timeout_minutes": 30,
@@ -4266,7 +4356,7 @@ export interface operations {
                 };
             };
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `DEVICE_NOT_FOUND`: The tenant has no such device. If the request has several devices, `deviceIds` has up to 20 of those that are missing, as a JSON array, instead of `deviceId`.
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
@@ -4352,6 +4442,7 @@ export interface operations {
                      *         "succeeded": 0,
                      *         "timed_out": 0
                      *       },
+                     *       "execution_events": false,
                      *       "executions": [
                      *         {
                      *           "device_id": "device-0001",
@@ -4424,7 +4515,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -4503,7 +4594,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -4519,6 +4610,20 @@ export interface operations {
             };
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["BodyTooSlow"];
+            /**
+             * @description The state differs from what the request expects.
+             *
+             *     - `JOB_CHANGED`: The job does not have the etag of the request. `etag`, `status` and `openStage` (only with a rollout) are those of the job now. Read the job and decide again.
+             */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             429: components["responses"]["TooManyRequests"];
@@ -4581,6 +4686,7 @@ export interface operations {
                      *         "succeeded": 0,
                      *         "timed_out": 0
                      *       },
+                     *       "execution_events": false,
                      *       "expires_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "failed_count": 0,
                      *       "failure_criteria": [],
@@ -4637,7 +4743,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -4687,7 +4793,7 @@ export interface operations {
                  *     `limit`, must be the same as in the previous request.
                  */
                 page_token?: string;
-                /** @description The newest event first. */
+                /** @description Return the newest events first. */
                 newest_first?: boolean;
             };
             header?: never;
@@ -4708,6 +4814,56 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "cause": "",
+                     *         "count": 0,
+                     *         "execution_counts": {
+                     *           "failed": 0,
+                     *           "held": 0,
+                     *           "in_progress": 0,
+                     *           "queued": 2,
+                     *           "rejected": 0,
+                     *           "succeeded": 0,
+                     *           "timed_out": 0
+                     *         },
+                     *         "executions": [],
+                     *         "fields": [],
+                     *         "job_id": "reboot-1",
+                     *         "position": "1795964737123456",
+                     *         "reason": "",
+                     *         "stage": null,
+                     *         "status": "IN_PROGRESS",
+                     *         "time": "2026-11-24T15:05:36.757135+00:00",
+                     *         "type": "job.resumed",
+                     *         "user": "olivia"
+                     *       },
+                     *       {
+                     *         "cause": "OPERATOR",
+                     *         "count": 0,
+                     *         "execution_counts": {
+                     *           "failed": 0,
+                     *           "held": 0,
+                     *           "in_progress": 0,
+                     *           "queued": 2,
+                     *           "rejected": 0,
+                     *           "succeeded": 0,
+                     *           "timed_out": 0
+                     *         },
+                     *         "executions": [],
+                     *         "fields": [],
+                     *         "job_id": "reboot-1",
+                     *         "position": "1795964737123456",
+                     *         "reason": "too many failures",
+                     *         "stage": null,
+                     *         "status": "PAUSED",
+                     *         "time": "2026-11-24T15:05:36.757135+00:00",
+                     *         "type": "job.paused",
+                     *         "user": "olivia"
+                     *       }
+                     *     ]
+                     */
                     "application/json": components["schemas"]["Event"][];
                 };
             };
@@ -4730,7 +4886,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -4889,7 +5045,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `DEVICE_NOT_FOUND`: The tenant has no such device. If the request has several devices, `deviceIds` has up to 20 of those that are missing, as a JSON array, instead of `deviceId`.
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
@@ -4986,7 +5142,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `EXECUTION_NOT_FOUND`: The device has no execution of this job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -5107,7 +5263,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `EXECUTION_NOT_FOUND`: The device has no execution of this job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -5210,7 +5366,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `EXECUTION_NOT_FOUND`: The device has no execution of this job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -5308,7 +5464,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -5381,6 +5537,7 @@ export interface operations {
                      *         "succeeded": 0,
                      *         "timed_out": 0
                      *       },
+                     *       "execution_events": false,
                      *       "expires_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "failed_count": 0,
                      *       "failure_criteria": [],
@@ -5533,7 +5690,7 @@ export interface operations {
                 };
             };
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -5549,6 +5706,20 @@ export interface operations {
             };
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["BodyTooSlow"];
+            /**
+             * @description The state differs from what the request expects.
+             *
+             *     - `JOB_CHANGED`: The job does not have the etag of the request. `etag`, `status` and `openStage` (only with a rollout) are those of the job now. Read the job and decide again.
+             */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             429: components["responses"]["TooManyRequests"];
@@ -5607,6 +5778,7 @@ export interface operations {
                      *         "succeeded": 0,
                      *         "timed_out": 0
                      *       },
+                     *       "execution_events": false,
                      *       "expires_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "failed_count": 0,
                      *       "failure_criteria": [],
@@ -5740,7 +5912,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -5826,7 +5998,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -5842,6 +6014,20 @@ export interface operations {
             };
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["BodyTooSlow"];
+            /**
+             * @description The state differs from what the request expects.
+             *
+             *     - `JOB_CHANGED`: The job does not have the etag of the request. `etag`, `status` and `openStage` (only with a rollout) are those of the job now. Read the job and decide again.
+             */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             429: components["responses"]["TooManyRequests"];
@@ -5902,6 +6088,7 @@ export interface operations {
                      *         "succeeded": 0,
                      *         "timed_out": 0
                      *       },
+                     *       "execution_events": false,
                      *       "expires_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "failed_count": 0,
                      *       "failure_criteria": [],
@@ -5961,7 +6148,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -6046,6 +6233,7 @@ export interface operations {
                      *         "succeeded": 0,
                      *         "timed_out": 0
                      *       },
+                     *       "execution_events": false,
                      *       "expires_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "failed_count": 0,
                      *       "failure_criteria": [],
@@ -6101,7 +6289,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -6200,7 +6388,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -6216,6 +6404,20 @@ export interface operations {
             };
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["BodyTooSlow"];
+            /**
+             * @description The state differs from what the request expects.
+             *
+             *     - `JOB_CHANGED`: The job does not have the etag of the request. `etag`, `status` and `openStage` (only with a rollout) are those of the job now. Read the job and decide again.
+             */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             429: components["responses"]["TooManyRequests"];
@@ -6283,7 +6485,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `JOB_NOT_FOUND`: The tenant has no such job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -6318,12 +6520,34 @@ export interface operations {
             /** @description The webhooks. */
             200: {
                 headers: {
-                    Link: components["headers"]["Link"];
-                    "X-Next-Page-Token": components["headers"]["NextPageToken"];
                     "X-Request-Id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example [
+                     *       {
+                     *         "created_at": "2026-11-24T15:05:36.757135+00:00",
+                     *         "description": "status page",
+                     *         "disabled_cause": "DISABLED_CAUSE_UNSPECIFIED",
+                     *         "enabled": true,
+                     *         "failure_count": 0,
+                     *         "last_attempt_at": null,
+                     *         "last_error": "DELIVERY_ERROR_UNSPECIFIED",
+                     *         "last_status": 0,
+                     *         "last_success_at": null,
+                     *         "next_attempt_at": null,
+                     *         "position": "1795964737123456",
+                     *         "purged_position": "0",
+                     *         "types": [
+                     *           "job.completed",
+                     *           "job.paused"
+                     *         ],
+                     *         "url": "https://hooks.example.com/jobs",
+                     *         "webhook_id": "wh_4f1c9a0b7d2e4c518a6f3b9d0c7e1a25"
+                     *       }
+                     *     ]
+                     */
                     "application/json": components["schemas"]["Webhook"][];
                 };
             };
@@ -6361,17 +6585,53 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "description": "status page",
+                 *       "types": [
+                 *         "job.paused",
+                 *         "job.completed"
+                 *       ],
+                 *       "url": "https://hooks.example.com/jobs"
+                 *     }
+                 */
                 "application/json": components["schemas"]["CreateWebhookRequest"];
             };
         };
         responses: {
             /** @description A successful response. */
-            200: {
+            201: {
                 headers: {
+                    Location: components["headers"]["Location"];
                     "X-Request-Id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "secret": "whsec_7Fg0sVYQxX1cV0m3d8rZ0h2bC9kqO1tJv5yPpWnLw3E=",
+                     *       "webhook": {
+                     *         "created_at": "2026-11-24T15:05:36.757135+00:00",
+                     *         "description": "status page",
+                     *         "disabled_cause": "DISABLED_CAUSE_UNSPECIFIED",
+                     *         "enabled": true,
+                     *         "failure_count": 0,
+                     *         "last_attempt_at": null,
+                     *         "last_error": "DELIVERY_ERROR_UNSPECIFIED",
+                     *         "last_status": 0,
+                     *         "last_success_at": null,
+                     *         "next_attempt_at": null,
+                     *         "position": "1795964737123456",
+                     *         "purged_position": "0",
+                     *         "types": [
+                     *           "job.completed",
+                     *           "job.paused"
+                     *         ],
+                     *         "url": "https://hooks.example.com/jobs",
+                     *         "webhook_id": "wh_4f1c9a0b7d2e4c518a6f3b9d0c7e1a25"
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["CreateWebhookResponse"];
                 };
             };
@@ -6380,7 +6640,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
-             *     - `WEBHOOKS_UNAVAILABLE`: The server sends no webhooks: an administrator must set JOBS_WEBHOOK_KEYS_FILE.
+             *     - `WEBHOOKS_UNAVAILABLE`: The server has no key for the secret of the webhook: an administrator must set JOBS_WEBHOOK_KEYS_FILE, or add the missing key to this file.
              */
             400: {
                 headers: {
@@ -6423,6 +6683,28 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "created_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "description": "status page",
+                     *       "disabled_cause": "DISABLED_CAUSE_UNSPECIFIED",
+                     *       "enabled": true,
+                     *       "failure_count": 0,
+                     *       "last_attempt_at": null,
+                     *       "last_error": "DELIVERY_ERROR_UNSPECIFIED",
+                     *       "last_status": 0,
+                     *       "last_success_at": null,
+                     *       "next_attempt_at": null,
+                     *       "position": "1795964737123456",
+                     *       "purged_position": "0",
+                     *       "types": [
+                     *         "job.completed",
+                     *         "job.paused"
+                     *       ],
+                     *       "url": "https://hooks.example.com/jobs",
+                     *       "webhook_id": "wh_4f1c9a0b7d2e4c518a6f3b9d0c7e1a25"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Webhook"];
                 };
             };
@@ -6444,7 +6726,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
              *     - `WEBHOOK_NOT_FOUND`: The webhook does not exist.
@@ -6486,6 +6768,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /** @example {} */
                     "application/json": components["schemas"]["DeleteWebhookResponse"];
                 };
             };
@@ -6507,7 +6790,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
              *     - `WEBHOOK_NOT_FOUND`: The webhook does not exist.
@@ -6542,6 +6825,15 @@ export interface operations {
         };
         requestBody: {
             content: {
+                /**
+                 * @example {
+                 *       "update_mask": "types,enabled",
+                 *       "webhook": {
+                 *         "enabled": true,
+                 *         "types": []
+                 *       }
+                 *     }
+                 */
                 "application/json": components["schemas"]["UpdateWebhookBody"];
             };
         };
@@ -6553,16 +6845,33 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "created_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "description": "status page",
+                     *       "disabled_cause": "DISABLED_CAUSE_UNSPECIFIED",
+                     *       "enabled": true,
+                     *       "failure_count": 0,
+                     *       "last_attempt_at": null,
+                     *       "last_error": "DELIVERY_ERROR_UNSPECIFIED",
+                     *       "last_status": 0,
+                     *       "last_success_at": null,
+                     *       "next_attempt_at": null,
+                     *       "position": "1795964737123456",
+                     *       "purged_position": "0",
+                     *       "types": [],
+                     *       "url": "https://hooks.example.com/jobs",
+                     *       "webhook_id": "wh_4f1c9a0b7d2e4c518a6f3b9d0c7e1a25"
+                     *     }
+                     */
                     "application/json": components["schemas"]["Webhook"];
                 };
             };
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `EVENTS_PURGED`: Events after the position have been purged: the retention is over. `oldestPosition` is the position to continue after without another error. The events in between are lost: read the jobs again.
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
-             *     - `POSITION_UNKNOWN`: The position is larger than that of the last event: the database was restored from a backup, or the position is not of this service. `lastPosition` is that of the last event. Read the jobs again, then continue after it.
              */
             400: {
                 headers: {
@@ -6576,7 +6885,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
              *     - `WEBHOOK_NOT_FOUND`: The webhook does not exist.
@@ -6592,6 +6901,21 @@ export interface operations {
             };
             405: components["responses"]["MethodNotAllowed"];
             408: components["responses"]["BodyTooSlow"];
+            /**
+             * @description The stream can't continue after the position: read the jobs again, then continue after the position in the error.
+             *
+             *     - `EVENTS_PURGED`: Events after the position have been purged, because of the retention or of the maximum number of events. The events up to `purgedPosition` are lost: read the jobs again, then continue after this position.
+             *     - `POSITION_UNKNOWN`: The position is larger than that of the last event: the database was restored from a backup, or another service or tenant has assigned the position. Read the jobs again, then continue after `lastPosition`, the position of the last event.
+             */
+            410: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ApiError"];
+                };
+            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             429: components["responses"]["TooManyRequests"];
@@ -6625,6 +6949,28 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "secret": "whsec_7Fg0sVYQxX1cV0m3d8rZ0h2bC9kqO1tJv5yPpWnLw3E=",
+                     *       "webhook": {
+                     *         "created_at": "2026-11-24T15:05:36.757135+00:00",
+                     *         "description": "status page",
+                     *         "disabled_cause": "DISABLED_CAUSE_UNSPECIFIED",
+                     *         "enabled": true,
+                     *         "failure_count": 0,
+                     *         "last_attempt_at": null,
+                     *         "last_error": "DELIVERY_ERROR_UNSPECIFIED",
+                     *         "last_status": 0,
+                     *         "last_success_at": null,
+                     *         "next_attempt_at": null,
+                     *         "position": "1795964737123456",
+                     *         "purged_position": "0",
+                     *         "types": [],
+                     *         "url": "https://hooks.example.com/jobs",
+                     *         "webhook_id": "wh_4f1c9a0b7d2e4c518a6f3b9d0c7e1a25"
+                     *       }
+                     *     }
+                     */
                     "application/json": components["schemas"]["RotateWebhookSecretResponse"];
                 };
             };
@@ -6633,7 +6979,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
-             *     - `WEBHOOKS_UNAVAILABLE`: The server sends no webhooks: an administrator must set JOBS_WEBHOOK_KEYS_FILE.
+             *     - `WEBHOOKS_UNAVAILABLE`: The server has no key for the secret of the webhook: an administrator must set JOBS_WEBHOOK_KEYS_FILE, or add the missing key to this file.
              */
             400: {
                 headers: {
@@ -6647,7 +6993,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
              *     - `WEBHOOK_NOT_FOUND`: The webhook does not exist.
@@ -6696,6 +7042,13 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "duration": "0.250s",
+                     *       "error": "DELIVERY_ERROR_UNSPECIFIED",
+                     *       "status": 204
+                     *     }
+                     */
                     "application/json": components["schemas"]["TestWebhookResponse"];
                 };
             };
@@ -6704,7 +7057,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
-             *     - `WEBHOOKS_UNAVAILABLE`: The server sends no webhooks: an administrator must set JOBS_WEBHOOK_KEYS_FILE.
+             *     - `WEBHOOKS_UNAVAILABLE`: The server has no key for the secret of the webhook: an administrator must set JOBS_WEBHOOK_KEYS_FILE, or add the missing key to this file.
              */
             400: {
                 headers: {
@@ -6718,7 +7071,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
              *     - `WEBHOOK_NOT_FOUND`: The webhook does not exist.
@@ -6884,7 +7237,7 @@ export interface operations {
             401: components["responses"]["DeviceUnauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `EXECUTION_NOT_FOUND`: The device has no execution of this job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -6987,7 +7340,7 @@ export interface operations {
             401: components["responses"]["DeviceUnauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `EXECUTION_NOT_FOUND`: The device has no execution of this job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
@@ -7103,7 +7456,7 @@ export interface operations {
             401: components["responses"]["DeviceUnauthenticated"];
             403: components["responses"]["PermissionDenied"];
             /**
-             * @description There is no such job, device, execution or path.
+             * @description There is no such job, device, execution, webhook or path.
              *
              *     - `EXECUTION_NOT_FOUND`: The device has no execution of this job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.

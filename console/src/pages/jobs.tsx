@@ -261,7 +261,8 @@ function bulkActions(jobs: Job[]): Bulk[] {
                 destructive: true,
             }),
             command: command(["cancel", ...ids], "DELETE", first, {}),
-            run: (job) => body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: {} })),
+            run: (job) =>
+                body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: { etag: job.etag } })),
         },
         {
             label: "Delete",
@@ -274,7 +275,10 @@ function bulkActions(jobs: Job[]): Bulk[] {
                 destructive: true,
             }),
             command: command(["delete", ...ids], "POST", `${first}:delete`, {}),
-            run: (job) => body(api.POST("/customer/jobs/{job_id}:delete", { ...params(job), body: {} })),
+            run: (job) =>
+                body(
+                    api.POST("/customer/jobs/{job_id}:delete", { ...params(job), body: { etag: job.etag } }),
+                ),
         },
     ];
 }
