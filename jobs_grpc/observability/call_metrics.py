@@ -30,6 +30,9 @@ _OTHER_SETTINGS = ("JOBS_MAX_CONNECTION_STREAMS", "JOBS_MAX_DOCUMENT_BYTES")
 # Of calls that fail because no connection becomes free in time.
 _POOL_SETTING = "JOBS_POOL_TIMEOUT"
 
+# Of limits that no setting changes.
+_NO_SETTING = ""
+
 
 class CallMetrics:
     """The counts of all methods that a server serves."""
@@ -98,7 +101,7 @@ class MethodMetrics:
         self.handled[code] = self.handled.get(code, 0) + 1
         self.seconds.observe(seconds)
         if isinstance(error, LimitExceeded):
-            setting = error.metadata["setting"]
+            setting = error.metadata.get("setting", _NO_SETTING)
             self._refused[setting] = self._refused.get(setting, 0) + 1
         elif isinstance(error, Overloaded):
             self._refused[_POOL_SETTING] += 1

@@ -35,12 +35,12 @@ async def test_page_loads_only_files_of_the_gateway_and_runs_nothing_inline(
     assert "unsafe-inline" not in policy
 
 
-async def test_first_page_links_the_documentation_the_document_and_the_health(
+async def test_first_page_links_the_console_the_documentation_and_the_health(
     http: httpx.AsyncClient,
 ) -> None:
     page = await http.get("/")
 
     links = re.findall(r'<a href="([^"]+)"', page.text)
-    assert links == ["/docs", "/openapi.json", "/healthz"]
+    assert links == ["/console", "/docs", "/openapi.json", "/healthz"]
     for link in links:
         assert (await http.get(link)).status_code == 200

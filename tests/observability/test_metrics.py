@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import grpc
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
@@ -14,6 +15,8 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.cli import run
+from jobs_grpc.errors import EvaluationRunning
+from jobs_grpc.observability.call_metrics import CallMetrics
 from jobs_grpc.server.sockets import ListenError
 from tests.support.callers import Operator, read_to_end
 from tests.support.database import Database, job_lock_held
@@ -236,6 +239,17 @@ async def test_refused_calls_are_counted_by_the_setting_of_the_limit(
     assert read.value("jobs_database_connection_wait_seconds_count") == 1
     assert read.value("jobs_database_connection_wait_seconds_sum") >= 0.05
     assert read.value("jobs_database_connections_max") == 1
+
+
+def test_refused_call_is_counted_when_no_setting_changes_its_limit() -> None:
+    calls = CallMetrics()
+    handler: Any = grpc.unary_unary_rpc_method_handler(lambda request, context: request)
+
+    calls.add_method("/fleet.jobs.v1.JobService/CreateJob", handler).end(
+        StatusCode.RESOURCE_EXHAUSTED, EvaluationRunning(), 0.1
+    )
+
+    assert calls.refused[""] == 1
 
 
 async def test_labels_name_no_tenant_device_job_or_unknown_method(
