@@ -15,6 +15,7 @@ from jobs_grpc.cli.event_text import add_types, event_line
 from jobs_grpc.cli.output import print_json, print_message, print_note
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import EventReader, EventsClient, JobsError, RetryPolicy
+from jobs_grpc.client.errors import EventsPurged, PositionUnknown
 from jobs_grpc.contract.field_rules import rules_of
 from jobs_grpc.text import escape_unprintable
 
@@ -101,8 +102,10 @@ async def _follow(args: argparse.Namespace) -> None:
             async for event in reader:
                 is_connected = True
                 _print(args, event)
-        except (asyncio.CancelledError, JobsError):
-            if reader.position is not None:
+        except (asyncio.CancelledError, JobsError) as e:
+            # These errors say themselves where to continue.
+            is_lost = isinstance(e, (EventsPurged, PositionUnknown))
+            if reader.position is not None and not is_lost:
                 _print_position(args, reader, "stopped; continue")
             raise
 

@@ -174,7 +174,7 @@ def _calls(calls: CallMetrics) -> Iterator[Metric]:
 
     refused = CounterMetricFamily(
         "jobs_refused_calls",
-        "Calls refused over a limit, by the setting of the limit; empty if no setting changes it.",
+        "Calls refused over a limit, by its setting; empty if it has none.",
         labels=["setting"],
     )
     for setting, count in calls.refused.items():
