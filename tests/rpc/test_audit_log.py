@@ -1,6 +1,7 @@
 """The audit log: who changed which job, and the outcome."""
 
 import asyncio
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from fleet.jobs.v1.fleet_pb2 import Device
+from fleet.jobs.v1.fleet_pb2 import DeleteDevicesRequest, Device
 from grpc import StatusCode
 
 from jobs_grpc.auth.policy import POLICY
@@ -32,6 +33,25 @@ READS_OF_ADMINS = {
     *("/fleet.jobs.v1.EventService/ListWebhooks", "/fleet.jobs.v1.EventService/GetWebhook"),
 }
 SECRET = "hunter2"
+
+# The events of each audited method. Other methods change no job.
+EVENTS = {
+    "CreateJob": "job.created",
+    "UpdateJob": "job.updated",
+    "PauseJob": "job.paused",
+    "ResumeJob": "job.resumed",
+    "ApproveStage": "job.approved",
+    "AdvanceJob": "job.stage_opened",
+    "CancelExecution": "executions.finished",
+    "DeleteDevices": "executions.finished",
+    "RetryExecutions": "job.retried",
+    "CancelJob": "job.canceled",
+    "DeleteJob": "job.deleted",
+}
+WITHOUT_EVENTS = {
+    *("UpdateDevices", "CreateWebhook", "UpdateWebhook", "DeleteWebhook"),
+    *("RotateWebhookSecret", "TestWebhook"),
+}
 
 
 @pytest.fixture
@@ -88,6 +108,49 @@ async def test_each_change_is_one_line(
         assert "reason" not in line
     assert lines[1]["device_id"] == "d"
     assert SECRET not in json.dumps(lines)
+
+
+async def test_successful_calls_agree_with_the_events(
+    database: Database, server: Server, tenant: str, audit_log: Any
+) -> None:
+    """Each of them has an event of its job with the same user, in the order of the lines."""
+    await database.add_devices(tenant, ["d", "e", "f", "g"])
+    users = (f"user-{n}" for n in itertools.count())
+
+    def operator() -> Operator:
+        return server.operator(tenant, next(users))
+
+    stages = [pb.Stage(device_count=n) for n in (1, 1)]
+    stages[0].gate.require_approval = True
+    rollout = pb.Rollout(stages=[*stages, pb.Stage(remainder=True)])
+    await operator().create(job_id="j", target_all=True, rollout=rollout, execution_events=True)
+    await operator().update("j", "description", description="x")
+    await operator().pause("j")
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await operator().pause("k")
+    await operator().resume("j")
+    await operator().approve("j", 0)
+    await operator().advance("j")
+    await operator().cancel_execution("j", "d")
+    await operator().retry("j", pb.JobExecution.REJECTED)
+    await server.fleet(tenant).stub.DeleteDevices(
+        DeleteDevicesRequest(device_ids=["e"]), metadata=operator().metadata
+    )
+    await operator().cancel("j")
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE"):
+        await operator().cancel("j")
+    await operator().delete("j")
+
+    lines = [line for line in audit_log() if line["code"] == "OK"]
+    found = [(e.type, e.user) for e in await server.events(tenant).list_all() if e.HasField("user")]
+    assert found == [
+        (EVENTS[line["message"].removeprefix("audit ")], line["subject"]) for line in lines
+    ]
+    assert {line["job_id"] for line in lines if "device_ids" not in line} == {"j"}
+    assert {line["message"].removeprefix("audit ") for line in lines} == EVENTS.keys()
+    assert EVENTS.keys() | WITHOUT_EVENTS == {
+        name.rpartition("/")[2] for name, method in METHODS.items() if method.audited
+    }
 
 
 async def test_line_says_validate_only_when_the_call_creates_no_job(
