@@ -26,6 +26,22 @@ Attempt = tuple[str, str, str, int]
 
 
 @dataclass
+class OperatorCall:
+    """A call that changes a job. Its user is its own, so that an event names the call."""
+
+    tenant: str
+    job_id: str
+    method: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    """When the client got the response."""
+    accepted: bool | None = None
+    """Whether the call succeeded. None: the client does not know."""
+    changes: bool = True
+    """False: a response that says that nothing has changed."""
+
+
+@dataclass
 class History:
     """Records a trial. A change counts as acknowledged when its client got the response."""
 
@@ -45,11 +61,15 @@ class History:
     """Acknowledged deletes."""
     reported: dict[Attempt, str] = field(default_factory=dict)
     """Acknowledged final reports."""
+    operator_calls: dict[str, OperatorCall] = field(default_factory=dict)
+    """Calls that change a job, by user."""
     calls: Counter[str] = field(default_factory=Counter)
     """The number of calls by interface and status."""
     violations: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """Violated guarantees by kind, with the first examples."""
     violation_counts: Counter[str] = field(default_factory=Counter)
+    event_count: int = 0
+    """The number of events that were checked."""
     draining: int | None = None
     """The number of the server that is being stopped with SIGTERM."""
     skipped: str = ""
@@ -66,6 +86,17 @@ class History:
     def events(self, subject: str) -> list[str]:
         """Return the events of a subject, in order."""
         return [f"{at:8.3f} s  {event}" for at, name, event in self._events if name == subject]
+
+    def begin(self, method: str, tenant: str, job_id: str) -> str:
+        """Record that an operator makes a call. Return the user who makes it."""
+        user = f"user-{len(self.operator_calls) + 1}"
+        self.operator_calls[user] = OperatorCall(tenant, job_id, method, datetime.now(UTC))
+        return user
+
+    def end(self, user: str, accepted: bool, *, changes: bool = True) -> None:
+        """Record the response to an operator."""
+        call = self.operator_calls[user]
+        call.ended_at, call.accepted, call.changes = datetime.now(UTC), accepted, changes
 
     def add_stop(self, stops: dict[Job, datetime], tenant: str, job_id: str) -> None:
         """Record an acknowledged stop of a job. Nothing may start after the first one."""
@@ -132,4 +163,6 @@ class History:
             "closed windows": len(self.closed_windows),
             "deletes": len(self.removed),
             "reports": len(self.reported),
+            "calls of operators": sum(c.accepted is True for c in self.operator_calls.values()),
+            "events": self.event_count,
         }

@@ -7,11 +7,12 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import asyncpg
 import grpc
@@ -251,11 +252,15 @@ class System:
 
 @asynccontextmanager
 async def running_system(
-    folder: Path, gateway_binary: Path, history: History, code: Code = THIS_VERSION
+    folder: Path,
+    gateway_binary: Path,
+    history: History,
+    code: Code = THIS_VERSION,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[System]:
     """Run the system in `folder`, which PostgreSQL's account must be able to reach.
 
-    `code` is that of the servers and of the schema.
+    `code` is that of the servers and of the schema; `variables` are more settings of the servers.
     """
     account = unprivileged_account()
     sockets = folder / "sockets"
@@ -286,6 +291,7 @@ async def running_system(
                     "JOBS_LISTEN": address,
                     "JOBS_LOG_FORMAT": "json",
                     "JOBS_LOG_LEVEL": "WARNING",
+                    **variables,
                 },
                 history,
             )

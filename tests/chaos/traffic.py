@@ -24,9 +24,17 @@ _STREAM_WORKERS = 2  # of each tenant
 _MAX_OPEN_JOBS = 12  # of each operator
 _SHORT_DEADLINE_SHARE = 0.05  # The share of calls that have a very short deadline.
 _FINAL = ("SUCCEEDED", "SUCCEEDED", "SUCCEEDED", "FAILED", "REJECTED")
+_REJECTED = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.ABORTED,
+)
 _STATUS = pb.JobExecution.Status
 _A_DAY = Duration(seconds=24 * 3600)
 _OPEN = pb.StartWindow(start_time="00:00", duration=_A_DAY)
+_CHANGES = {"POST": "CreateJob", "DELETE": "CancelJob"}
 _ACTIONS = (pb.FailureCriterion.PAUSE, pb.FailureCriterion.PAUSE, pb.FailureCriterion.CANCEL)
 
 
@@ -74,18 +82,23 @@ class Traffic:
         """Make a call with a short deadline. Return its response, or None and its reason."""
         method = type(request).__name__.removesuffix("Request")
         stub = self._system.devices(server) if device else self._system.jobs(server)
-        # The creator of a job must not approve its stages.
-        caller = ("x-user-id", "approver" if method == "ApproveStage" else "operator")
-        metadata = [("x-tenant-id", tenant), ("x-device-id", device) if device else caller]
+        user = "" if device else self._history.begin(method, tenant, subject)
+        caller = ("x-device-id", device) if device else ("x-user-id", user)
+        metadata = [("x-tenant-id", tenant), caller]
         timeout = _short_deadline(rng)
         try:
             response = await getattr(stub, method)(request, metadata=metadata, timeout=timeout)
         except grpc.aio.AioRpcError as e:
             error = from_rpc_error(e)
             self._history.failed(server, method, subject, error, e.debug_error_string())
+            if user and error.code in _REJECTED:
+                self._history.end(user, accepted=False)
             await asyncio.sleep(rng.uniform(0, 0.2))
             return None, error.reason or error.code.name
         self._history.answered()
+        if user:
+            changes = method != "RetryExecutions" or response.retried_count > 0
+            self._history.end(user, accepted=True, changes=changes)
         return response, ""
 
     async def _operator(self, tenant: str, rng: random.Random) -> None:
@@ -338,11 +351,14 @@ class Traffic:
     async def _request(
         self, method: str, path: str, tenant: str, job_id: str, rng: random.Random, **options: Any
     ) -> httpx.Response | None:
+        headers, user = {"X-Tenant-Id": tenant}, ""
+        if rpc := _CHANGES.get(method):
+            headers["X-User-Id"] = user = self._history.begin(rpc, tenant, job_id)
         try:
             response = await self._system.http.request(
                 method,
                 f"/customer/jobs{path}",
-                headers={"X-Tenant-Id": tenant},
+                headers=headers,
                 timeout=_short_deadline(rng),
                 **options,
             )
@@ -351,6 +367,8 @@ class Traffic:
             await asyncio.sleep(rng.uniform(0, 0.2))
             return None
         self._history.responded(f"{method} {path}", job_id, response)
+        if user and response.status_code < 500:
+            self._history.end(user, accepted=response.is_success)
         return response
 
 
@@ -400,6 +418,7 @@ def _random_job(job_id: str, rng: random.Random) -> pb.CreateJobRequest:
             initial_backoff=Duration(seconds=1),
             max_backoff=Duration(seconds=2),
         )
+    request.execution_events = rng.random() < 0.4
     request.priority = rng.choice((pb.Job.LOW, pb.Job.NORMAL, pb.Job.HIGH))
     return request
 

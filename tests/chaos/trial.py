@@ -8,11 +8,14 @@ from pathlib import Path
 
 import asyncpg
 
+from tests.chaos.event_checks import check_events, read_log
+from tests.chaos.event_readers import EventReaders
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.history import History, Job
 from tests.chaos.recount import check_limits, check_stored
 from tests.chaos.system import System, running_system
 from tests.chaos.traffic import Traffic
+from tests.chaos.webhook_receiver import running_receiver
 
 _MAX_HISTORIES = 5
 
@@ -37,25 +40,35 @@ async def run_trial(
     history = History()
     rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
     wrong: list[Job] = []
-    async with running_system(folder, gateway_binary, history) as system:
+    async with (
+        running_receiver(folder, history) as webhooks,
+        running_system(folder, gateway_binary, history, variables=webhooks.variables) as system,
+    ):
+        await webhooks.subscribe(system)
         traffic = Traffic(system, history, seed)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(traffic.run())
-            try:
-                for fault in _choose(faults, rng):
-                    if stop and stop.is_set():
-                        break
-                    progress(history.faults, fault.__name__)
-                    history.faults += 1
-                    history.note("faults", fault.__name__)
-                    await fault(system, rng)
-                    await system.wait_until_all_answer(late_after)
-                    wrong += await check_limits(system, history)
-                    await asyncio.sleep(rng.uniform(0.1, 0.6))
-            finally:
-                traffic.stop()
-        progress(history.faults, "recount")
-        wrong += await check_stored(system, history, late_after)
+        readers = EventReaders(system, history, seed)
+        async with readers.running():
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(traffic.run())
+                try:
+                    for fault in _choose(faults, rng):
+                        if stop and stop.is_set():
+                            break
+                        progress(history.faults, fault.__name__)
+                        history.faults += 1
+                        history.note("faults", fault.__name__)
+                        await fault(system, rng)
+                        await system.wait_until_all_answer(late_after)
+                        wrong += await check_limits(system, history)
+                        await asyncio.sleep(rng.uniform(0.1, 0.6))
+                finally:
+                    traffic.stop()
+            progress(history.faults, "recount")
+            wrong += await check_stored(system, history, late_after)
+            log = await read_log(system, history)
+            await readers.check(log)
+        await webhooks.check(log)
+        wrong += await check_events(system, history, log)
         await _describe(system, history, wrong)
     return history
 
@@ -76,6 +89,7 @@ async def _describe(system: System, history: History, jobs: list[Job]) -> None:
                 *await _rows(owner, "jobs.jobs", tenant, job_id),
                 *await _rows(owner, "jobs.job_progress", tenant, job_id),
                 *await _rows(owner, "jobs.job_executions", tenant, job_id),
+                *await _rows(owner, "jobs.events", tenant, job_id),
             ]
             history.violations[f"history of {tenant} {job_id}"] = [*history.events(job_id), *rows]
 

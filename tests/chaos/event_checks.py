@@ -1,0 +1,347 @@
+"""Compares the log of events with what was acknowledged, and with what is stored."""
+
+import asyncio
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.chaos.history import History, Job, OperatorCall
+from tests.chaos.system import System
+
+# The events of the calls: their types, and the causes if a type has several.
+_CAUSED_BY = {
+    ("job.created", None): "CreateJob",
+    ("job.paused", "OPERATOR"): "PauseJob",
+    ("job.resumed", None): "ResumeJob",
+    ("job.updated", None): "UpdateJob",
+    ("job.retried", None): "RetryExecutions",
+    ("job.canceled", "OPERATOR"): "CancelJob",
+    ("job.deleted", "OPERATOR"): "DeleteJob",
+    ("job.approved", None): "ApproveStage",
+    ("job.stage_opened", "OPERATOR"): "AdvanceJob",
+}
+# Events that have the user of CancelExecution, but that other changes add, too.
+_ALSO_BY_CANCEL_EXECUTION = ("executions.finished", "job.completed")
+_IN_PROGRESS = 2  # the index in the counts
+
+_LOG = """
+    SELECT tenant_id AS tenant, position, job_id, type, occurred_at AS time, status, counts,
+           user_id AS user, details
+    FROM jobs.events ORDER BY tenant_id, position
+"""
+_JOBS = """
+    SELECT j.tenant_id, j.job_id, j.status::text, j.created_at, j.canceled_at, j.deleted_at,
+           j.completed_at, j.open_stage, j.execution_events, p.event_count,
+           ARRAY[p.queued, 0, p.in_progress, p.succeeded, p.failed, p.timed_out, p.rejected]
+               AS counts,
+           (SELECT array_agg(s.approved_at) FROM jobs.job_stages s
+            WHERE s.tenant_id = j.tenant_id AND s.job_id = j.job_id
+              AND s.approved_at IS NOT NULL) AS approved_ats
+    FROM jobs.jobs j JOIN jobs.job_progress p USING (tenant_id, job_id)
+"""
+# What the cancel or the expiry of the job ended has no event of its own.
+_FINISHED = """
+    SELECT e.tenant_id, e.job_id, e.device_id, e.execution_number, e.status::text,
+           e.end_cause = 'JOB_CANCELED' OR e.status = 'TIMED_OUT' AND e.failure_code IS NULL
+               AS ended_by_job,
+           e.is_current
+    FROM (
+        SELECT tenant_id, job_id, device_id, execution_number, status, end_cause, failure_code,
+               true AS is_current
+        FROM jobs.job_executions
+        UNION ALL
+        SELECT tenant_id, job_id, device_id, execution_number, status, end_cause, failure_code,
+               false
+        FROM jobs.execution_attempts
+    ) e
+    JOIN jobs.jobs j USING (tenant_id, job_id)
+    WHERE j.execution_events
+"""
+
+
+@dataclass(frozen=True)
+class LoggedEvent:
+    """A row of the log."""
+
+    tenant: str
+    position: int
+    job_id: str
+    type: str
+    time: datetime
+    status: str
+    counts: Sequence[int]
+    user: str | None
+    details: Mapping[str, Any]
+
+    @property
+    def caused_by(self) -> str | None:
+        """The method whose calls add such events. None: no call of an operator does."""
+        return _CAUSED_BY.get((self.type, self.details.get("cause")))
+
+
+async def read_log(system: System, history: History) -> Sequence[LoggedEvent]:
+    """Wait until the servers have given all events a position. Return the log."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    async with system.owner() as owner:
+        while queued := await owner.fetchval("SELECT count(*) FROM jobs.event_queue"):
+            if loop.time() - start > 30:
+                history.add_violation("events without a position", f"{queued} after 30 s")
+                break
+            await asyncio.sleep(0.1)
+        return [
+            LoggedEvent(**{**row, "details": json.loads(row["details"] or "{}")})
+            for row in await owner.fetch(_LOG)
+        ]
+
+
+async def check_events(
+    system: System, history: History, log: Sequence[LoggedEvent]
+) -> Sequence[Job]:
+    """Check that each change has its event and each event its change. Return the wrong jobs."""
+    history.event_count = len(log)
+    events: dict[Job, list[LoggedEvent]] = defaultdict(list)
+    for event in log:
+        events[event.tenant, event.job_id].append(event)
+    calls: dict[Job, dict[str, OperatorCall]] = defaultdict(dict)
+    for user, call in history.operator_calls.items():
+        calls[call.tenant, call.job_id][user] = call
+    async with system.owner() as owner:
+        rows = await owner.fetch(_JOBS)
+        finished: dict[Job, list[Any]] = defaultdict(list)
+        for row in await owner.fetch(_FINISHED):
+            finished[row["tenant_id"], row["job_id"]].append(row)
+    stored = {(row["tenant_id"], row["job_id"]): row for row in rows}
+    wrong = []
+    for job in stored.keys() | events.keys() | calls.keys():
+        reported = {a[2:]: s for a, s in history.reported.items() if a[:2] == job}
+        checks = JobChecks(events[job], calls[job], stored.get(job))
+        found = [*checks.violations(history.created.get(job), finished[job], reported)]
+        for kind, example in found:
+            history.add_violation(kind, f"{job}: {example}")
+        wrong += [job] * bool(found)
+    return wrong
+
+
+@dataclass
+class JobChecks:
+    """Checks the events of one job."""
+
+    events: Sequence[LoggedEvent]
+    calls: Mapping[str, OperatorCall]
+    """By user."""
+    stored: Any
+    """The job. None: it was never created, or it was purged."""
+    by_user: Mapping[str | None, Sequence[LoggedEvent]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        by_user: dict[str | None, list[LoggedEvent]] = defaultdict(list)
+        for event in self.events:
+            by_user[event.user].append(event)
+        self.by_user = by_user
+
+    def violations(
+        self,
+        size: int | None,
+        finished: Sequence[Mapping[str, Any]],
+        reported: Mapping[tuple[str, int], str],
+    ) -> Iterator[tuple[str, str]]:
+        """Yield the violations: a kind and an example.
+
+        `size` is the number of executions, None: unknown; `finished` has the stored attempts, and
+        `reported` the acknowledged reports by device and number of the attempt.
+        """
+        yield from self._calls_without_event()
+        yield from self._events_without_call()
+        yield from self._impossible_orders()
+        yield from self._impossible_transitions()
+        yield from self._differences_from_job()
+        yield from self._wrong_counts(size)
+        yield from self._wrong_executions(finished, reported)
+
+    def _calls_without_event(self) -> Iterator[tuple[str, str]]:
+        for user, call in self.calls.items():
+            own = self.by_user.get(user, ())
+            if call.accepted is False and own:
+                yield "a rejected call has an event", f"{user} {call}: {own}"
+            elif call.accepted and call.changes and not own and self._changed(call):
+                yield "an acknowledged change has no event", f"{user} {call}"
+            elif call.accepted and not call.changes and own:
+                yield "a call that changed nothing has an event", f"{user} {call}: {own}"
+
+    def _changed(self, call: OperatorCall) -> bool:
+        """Whether an accepted call without an event must have changed the job."""
+        match call.method:
+            case "CancelJob" | "UpdateJob" | "DeleteJob" | "RetryExecutions":
+                return True
+            case "CancelExecution":
+                return bool(self.stored and self.stored["execution_events"])
+            case "PauseJob" | "ResumeJob":
+                wanted = call.method == "PauseJob"
+                return not any(
+                    is_paused == wanted and start <= call.ended_at and call.started_at <= end
+                    for is_paused, start, end in self._pauses()
+                    if call.ended_at
+                )
+            case method:
+                # The same change was made before, such as by a repeated call.
+                types = {"CreateJob": "job.created", "ApproveStage": "job.approved"}
+                wanted_type = types.get(method, "job.stage_opened")
+                return not any(
+                    e.type == wanted_type and call.ended_at and e.time <= call.ended_at
+                    for e in self.events
+                )
+
+    def _pauses(self) -> Iterator[tuple[bool, datetime, datetime]]:
+        """Yield the times in which the job was paused, and those in which it was not."""
+        is_paused, start = False, datetime.min.replace(tzinfo=UTC)
+        for event in self.events:
+            if event.type in ("job.paused", "job.resumed"):
+                yield is_paused, start, event.time
+                is_paused, start = event.type == "job.paused", event.time
+        yield is_paused, start, datetime.max.replace(tzinfo=UTC)
+
+    def _events_without_call(self) -> Iterator[tuple[str, str]]:
+        seen: Counter[tuple[str, str]] = Counter()
+        for event in self.events:
+            if event.user is None:
+                if event.caused_by and self.calls:
+                    yield "an event has no change", f"{event}"
+                continue
+            call = self.calls.get(event.user)
+            by_cancel = event.type in _ALSO_BY_CANCEL_EXECUTION
+            method = "CancelExecution" if by_cancel else event.caused_by
+            if call is None or call.method != method:
+                yield "an event has no change", f"{event} of {call}"
+                continue
+            seen[event.user, event.type] += 1
+            if seen[event.user, event.type] > 1:
+                yield "a change has two events", f"{event} of {call}"
+            if event.time < call.started_at or (call.ended_at and event.time > call.ended_at):
+                yield "an event has a wrong time", f"{event} of {call}"
+
+    def _impossible_orders(self) -> Iterator[tuple[str, str]]:
+        """Check the order of the events, and that of calls that began after others had ended."""
+        begun = None
+        for event in self.events:
+            call = self.calls.get(event.user or "")
+            if call is None:
+                continue
+            if begun and call.ended_at and call.ended_at < begun:
+                yield "events are not in the order of their changes", f"{event} of {call}"
+            begun = max(begun or call.started_at, call.started_at)
+
+    def _impossible_transitions(self) -> Iterator[tuple[str, str]]:
+        is_paused, stage, ended = False, 0, Counter[str]()
+        types = [event.type for event in self.events]
+        for n, event in enumerate(self.events):
+            kind = event.type
+            following = types[n + 1] if n + 1 < len(types) else ""
+            if (
+                (kind == "job.created") != (n == 0)
+                or (kind == "job.paused" and is_paused)
+                or (kind == "job.resumed" and not is_paused)
+                or (kind == "job.stage_opened" and event.details["stage"] != stage + 1)
+                or (kind == "job.tripped" and following not in ("job.paused", "job.canceled"))
+                or (kind == "job.deleted" and following)
+                or (kind in ("job.canceled", "job.completed", "job.expired") and ended[kind])
+            ):
+                yield "an event is not possible here", f"{event} in {types}"
+            is_paused = kind == "job.paused" or (is_paused and kind != "job.resumed")
+            stage += kind == "job.stage_opened"
+            ended[kind] += 1
+            if kind == "job.retried":
+                ended.clear()
+
+    def _differences_from_job(self) -> Iterator[tuple[str, str]]:
+        """Check the stored times and numbers of the changes."""
+        if self.stored is None:
+            if self.events and self.events[-1].type != "job.deleted":
+                yield "an event has no job", f"{self.events}"
+            return
+        if not self.events:
+            yield "a job has no event", f"{self.stored}"
+            return
+        job = self.stored
+        if len(self.events) != job["event_count"]:
+            yield "an event of a job is missing", f"{len(self.events)} of {job['event_count']}"
+        times: dict[str, list[datetime]] = defaultdict(list)
+        for event in self.events:
+            times[event.type].append(event.time)
+            if event.type == "job.retried":
+                times["job.completed"].clear()
+        for kind, stored in (
+            ("job.created", job["created_at"]),
+            ("job.canceled", job["canceled_at"]),
+            ("job.deleted", job["deleted_at"]),
+            ("job.completed", job["completed_at"]),
+        ):
+            if times[kind] != [stored] * (stored is not None):
+                yield "an event differs from its job", f"{kind}: {times[kind]}, not {stored}"
+        if sorted(times["job.approved"]) != sorted(job["approved_ats"] or ()):
+            yield "an event differs from its job", f"{times['job.approved']} are approved"
+        if len(times["job.stage_opened"]) != (job["open_stage"] or 0):
+            yield "an event differs from its job", f"stage {job['open_stage']} is open"
+
+    def _wrong_counts(self, size: int | None) -> Iterator[tuple[str, str]]:
+        """Check the counts and the last status. All jobs have ended."""
+        if self.stored is None or not self.events:
+            return
+        for event in self.events:
+            if size is not None and sum(event.counts) != size:
+                yield "an event has wrong counts", f"{event}, not {size}"
+        last, counts = self.events[-1], self.stored["counts"]
+        # After the cancel of a job, executions that are in progress end without an event.
+        left = last.counts[_IN_PROGRESS]
+        changed = [b - a for a, b in zip(last.counts, counts, strict=True)]
+        if (
+            last.status != self.stored["status"]
+            or min([*changed[:2], *changed[3:]]) < 0
+            or sum(changed[3:]) > left
+            or (not left and any(changed))
+        ):
+            example = f"{last}, then {self.stored['status']} {counts}"
+            yield "the last event differs from the job", example
+
+    def _wrong_executions(
+        self, finished: Sequence[Mapping[str, Any]], reported: Mapping[tuple[str, int], str]
+    ) -> Iterator[tuple[str, str]]:
+        """Check that each attempt that ended by itself is in one event."""
+        listed = [
+            execution
+            for event in self.events
+            if event.type == "executions.finished"
+            for execution in event.details["executions"]
+        ]
+        if self.stored is None:
+            return
+        if not self.stored["execution_events"]:
+            if listed:
+                yield "an execution has an event that nobody asked for", f"{listed}"
+            return
+        statuses = {(e["device_id"], e["execution_number"]): e["status"] for e in listed}
+        if len(statuses) != len(listed):
+            yield "an attempt is in two events", f"{listed}"
+        numbers = {e["device_id"]: e["execution_number"] for e in finished if e["is_current"]}
+        for attempt, status in reported.items():
+            if statuses.get(attempt) != status:
+                yield "a report has no event", f"{attempt}: {statuses.get(attempt)}, not {status}"
+        stored = {
+            (e["device_id"], e["execution_number"]): None if e["ended_by_job"] else e["status"]
+            for e in finished
+            if e["status"] not in ("QUEUED", "IN_PROGRESS")
+        }
+        for attempt in statuses.keys() | stored.keys():
+            # A retry by an operator overwrites the attempt before.
+            if attempt not in stored and attempt[1] < numbers[attempt[0]]:
+                continue
+            if statuses.get(attempt) != stored.get(attempt):
+                example = f"{attempt}: {statuses.get(attempt)}, not {stored.get(attempt)}"
+                yield "an attempt differs from its event", example
+        for execution in listed:
+            device = execution["device_id"]
+            if execution.get("will_retry") and execution["execution_number"] >= numbers[device]:
+                yield "a retry that an event names is missing", f"{execution}"
