@@ -185,6 +185,7 @@ test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check
 	@$(MAKE) --no-print-directory bench-rollouts ARGS=--quick
 	@$(MAKE) --no-print-directory bench-devices ARGS=--quick
 	@$(MAKE) --no-print-directory bench-schedules ARGS=--quick
+	@$(MAKE) --no-print-directory bench-events ARGS=--quick
 	@$(MAKE) --no-print-directory bench-soak ARGS=--quick
 	@$(MAKE) --no-print-directory bench-herd ARGS=--quick
 	@$(MAKE) --no-print-directory bench-tenants ARGS=--quick
@@ -239,7 +240,7 @@ bench-schedules: $(READY) ## Compare the cost of calls with the commit before st
 	@PYTHONPATH=generated $(BIN)/python -m bench.schedules $(ARGS)
 
 .PHONY: bench-events
-bench-events: $(READY) ## Measure the log of events and its streams (5 minutes; ARGS=--page keeps the figures)
+bench-events: $(READY) ## Measure what events cost calls, the log and its streams (5 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.events $(ARGS)
 
 .PHONY: bench-scale-out

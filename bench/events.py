@@ -1,7 +1,9 @@
 """Measure the log of events and its streams.
 
-Run by `make bench-events`. PostgreSQL and the server are separate processes. Three parts:
+Run by `make bench-events`. PostgreSQL and the server are separate processes. Four parts:
 
+- writes: what events cost the calls that add them; see bench.event_writes. Needs Linux and the
+  history.
 - log: what a log of many events takes on disk, and how long a page, a sequenced and a purged event
   take.
 - one tenant: many streams of one tenant, while its jobs have events: the CPU time of the server,
@@ -27,6 +29,7 @@ from fleet.jobs.v1 import events_pb2 as pb
 from fleet.jobs.v1 import events_pb2_grpc
 
 from bench.environment import SETTINGS, Server, wait_until_serving
+from bench.event_writes import COLUMNS, COMMIT_BEFORE, measure_writes
 from bench.hostile.other_tenant import TENANT
 from bench.machine import describe_machine
 from bench.other_tenant_calls import other_tenant_calls
@@ -34,7 +37,9 @@ from bench.page import RESULTS, describe, format_number, replace_figures
 from bench.postgres import running_postgres
 from bench.process import PythonProcess, postgres_cpu_time
 from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.dev.embedded_postgres import Cluster
 from tests.support.database import store_on
+from tests.upgrade.earlier_version import NoHistoryError
 
 _ROLE = RequestRole()
 _TENANT = "t1"
@@ -42,13 +47,30 @@ _TENANT = "t1"
 _STREAMS_PER_CONNECTION = 250
 _EVENTS_PER_BATCH = 10_000
 
+# The events of jobs without `execution_events`: type, status, whether it has a user, and details.
+# Every 20 events are these.
+_MIX: tuple[tuple[str, str, bool, str | None], ...] = (
+    *[("job.created", "IN_PROGRESS", True, None)] * 5,
+    *[("job.stage_opened", "IN_PROGRESS", False, '{"stage": 1, "cause": "GATE"}')] * 3,
+    ("job.awaiting_approval", "IN_PROGRESS", False, '{"stage": 0}'),
+    ("job.approved", "IN_PROGRESS", True, '{"stage": 0, "reason": "no new failures"}'),
+    ("job.paused", "PAUSED", True, '{"cause": "OPERATOR", "reason": "the error rate is too high"}'),
+    ("job.resumed", "IN_PROGRESS", True, None),
+    ("job.updated", "IN_PROGRESS", True, '{"fields": ["rollout.max_in_progress"]}'),
+    ("job.retried", "IN_PROGRESS", True, '{"count": 12}'),
+    ("job.canceled", "CANCELED", True, '{"cause": "OPERATOR", "reason": "superseded"}'),
+    *[("job.completed", "COMPLETED", False, None)] * 4,
+    ("job.deleted", "COMPLETED", False, '{"cause": "RETENTION"}'),
+)
 _QUEUE = """
     INSERT INTO jobs.event_queue
         (tenant_id, job_id, number, type, occurred_at, status, counts, user_id, details)
-    SELECT $1, 'reboot-2026-11-' || n % 1000, $2 + n, 'job.paused', now(), 'PAUSED',
-           '{100,0,20,3000,12,1,0}', 'olivia',
-           '{"cause": "OPERATOR", "reason": "the error rate is too high"}'
+    SELECT $1, 'reboot-2026-11-' || n % 1000, $2 + n, m.type, now(), m.status,
+           '{100,0,20,3000,12,1,0}', CASE WHEN m.has_user THEN 'olivia' END, m.details
     FROM generate_series(1, $3::integer) n
+    JOIN unnest($4::text[], $5::text[], $6::boolean[], $7::jsonb[])
+        WITH ORDINALITY AS m (type, status, has_user, details, number)
+        ON m.number = 1 + ($2 + n) % cardinality($4)
 """
 _SIZE = "SELECT pg_total_relation_size('jobs.events')"
 
@@ -57,27 +79,35 @@ def main() -> None:
     """Measure and print tables; with --page, keep them."""
     parser = argparse.ArgumentParser(prog="bench.events", description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000, help="events in the log [1000000]")
+    parser.add_argument("--calls", type=int, default=1000, help="calls of a kind [1000]")
     parser.add_argument("--streams", type=int, default=1000, help="open streams [1000]")
     parser.add_argument("--rate", type=float, default=20, help="events per second [20]")
     parser.add_argument("--seconds", type=float, default=30, help="seconds per phase [30]")
     parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
+    )
+    parser.add_argument(
         "--page", action="store_true", help="write the tables to bench/results/events.md"
     )
     args = parser.parse_args()
+    if args.quick:
+        args.events, args.calls, args.streams, args.seconds = 20_000, 20, 20, 2
     with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o711)  # Root runs PostgreSQL as another account.
         with running_postgres(folder / "data", *SETTINGS) as cluster:
-            owner_dsn, request_dsn = cluster.dsn("postgres"), cluster.dsn("postgres", _ROLE.name)
-            asyncio.run(_measure(args, folder, owner_dsn, request_dsn))
+            asyncio.run(_measure(args, folder, cluster))
 
 
-async def _measure(
-    args: argparse.Namespace, folder: Path, owner_dsn: str, request_dsn: str
-) -> None:
+async def _measure(args: argparse.Namespace, folder: Path, cluster: Cluster) -> None:
+    owner_dsn, request_dsn = cluster.dsn("postgres"), cluster.dsn("postgres", _ROLE.name)
     await migrate(owner_dsn, _ROLE)
     owner = await asyncpg.connect(owner_dsn)
     machine = await describe_machine(owner)
+    try:
+        writes = _table(COLUMNS, await measure_writes(cluster, folder, args.calls))
+    except NoHistoryError as e:
+        writes = f"Commit {COMMIT_BEFORE} is not in this copy of the project: {e}"
     rows = [await _measure_log(args, folder, owner, request_dsn)]
     table = _table(("events", "MB", "ms a page of 100", "µs CPU to sequence", "to purge"), rows)
     await owner.execute("TRUNCATE jobs.events, jobs.event_heads, jobs.event_queue")
@@ -91,7 +121,7 @@ async def _measure(
         *("streams", "tenants", "events/s", "server, % of a core", "PostgreSQL, %"),
         *("lag p50, ms", "p99", "other tenant p99, ms"),
     )
-    report = "\n\n".join((describe(machine), table, _table(columns, rows)))
+    report = "\n\n".join((describe(machine), writes, table, _table(columns, rows)))
     print(report)
     if args.page:
         replace_figures(RESULTS / "events.md", report)
@@ -118,7 +148,7 @@ async def _measure_log(
     request = await asyncpg.connect(request_dsn)
     sequencing = 0.0
     for start in range(0, args.events, _EVENTS_PER_BATCH):
-        await owner.execute(_QUEUE, _TENANT, start, _EVENTS_PER_BATCH)
+        await _queue(owner, start, _EVENTS_PER_BATCH)
         began = postgres_cpu_time(folder)
         await request.fetchval("SELECT jobs.sequence_queued_events($1)", _TENANT)
         sequencing += postgres_cpu_time(folder) - began
@@ -142,6 +172,11 @@ async def _measure_log(
         *(args.events, megabytes, statistics.median(pages) * 1000),
         *(sequencing * micros, purging * micros),
     )
+
+
+async def _queue(owner: asyncpg.Connection, start: int, count: int) -> None:
+    """Add events that have no position yet."""
+    await owner.execute(_QUEUE, _TENANT, start, count, *(list(c) for c in zip(*_MIX, strict=True)))
 
 
 @asynccontextmanager
@@ -192,7 +227,7 @@ class Run:
         began = time.perf_counter()
         number = 0
         while time.perf_counter() - began < self.args.seconds:
-            await self.owner.execute(_QUEUE, _TENANT, number, 1)
+            await _queue(self.owner, number, 1)
             number += 1
             await asyncio.sleep(max(0, began + number / self.args.rate - time.perf_counter()))
         seconds = time.perf_counter() - began
@@ -201,7 +236,7 @@ class Run:
         postgres = postgres_cpu_time(self.folder) - postgres
         async with other_tenant_calls(self.server) as calls:
             for _ in range(round(self.args.seconds * self.args.rate)):
-                await self.owner.execute(_QUEUE, _TENANT, number, 1)
+                await _queue(self.owner, number, 1)
                 number += 1
                 await asyncio.sleep(1 / self.args.rate)
         for task in tasks:
@@ -239,10 +274,14 @@ def _percentile(seconds: Sequence[float], percent: int) -> float:
     return statistics.quantiles(seconds, n=100)[percent - 1] * 1000
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[float]]) -> str:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[float | str]]) -> str:
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    lines += [f"| {' | '.join(map(format_number, row))} |" for row in rows]
+    lines += [f"| {' | '.join(map(_format, row))} |" for row in rows]
     return "\n".join(lines)
+
+
+def _format(cell: float | str) -> str:
+    return cell if isinstance(cell, str) else format_number(cell)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+"""Versions of the service that are compared: a database each, and their CPU times."""
+
+import importlib.util
+import json
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import asyncpg
+
+from bench.requests import TENANT, InvalidRun
+from jobs_grpc.db.migrate import RequestRole
+from jobs_grpc.db.store import ExecutionUpdate, Store
+from jobs_grpc.dev.embedded_postgres import Cluster
+from tests.chaos.system import Code
+from tests.support.database import store_on
+
+BEFORE, NOW = "before", "now"
+"""The names of the versions and of their databases."""
+
+Figures: TypeAlias = dict[str, dict[str, list[float]]]
+"""The CPU seconds of each call, by what was called and by version."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A database with the schema of a version, and the statements of that version."""
+
+    name: str
+    owner: asyncpg.Connection
+    connection: asyncpg.Connection
+    """As the request role."""
+    store: Store
+    devices: int
+
+    async def cpu_time(self, call: Awaitable[object]) -> float:
+        """Await a call and return the CPU seconds that its process of PostgreSQL used."""
+        pid = self.connection.get_server_pid()
+        before = _cpu_seconds(pid)
+        await call
+        return _cpu_seconds(pid) - before
+
+    async def create(self, job_id: str, *, tenant: str = TENANT, **fields: Any) -> None:
+        """Create a job for all devices of a tenant."""
+        request = {"document_type": "bench", "target_all": True, "expires_in_hours": 24} | fields
+        await self.store.create_job(
+            tenant,
+            job_id=job_id,
+            request=json.dumps(request),
+            document_params="{}",
+            created_by="operator",
+            max_targets=1_000_000,
+            max_active_jobs=None,
+            default_expires_in_hours=24,
+        )
+
+    async def update(self, updates: Sequence[ExecutionUpdate]) -> None:
+        """Start executions or report on them, in one batch."""
+        rows = await self.store.update_executions(TENANT, updates, wait_ms=1000)
+        if any(cast("Any", row)["outcome"] != "APPLIED" for row in rows):
+            raise InvalidRun(f"{self.name}: an update returned {rows[0]}")
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds that a process has used so far, to a microsecond."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+@asynccontextmanager
+async def open_version(
+    cluster: Cluster, name: str, code: Code, devices: int
+) -> AsyncIterator[Version]:
+    """Create a database with the schema of a version."""
+    role = RequestRole().name
+    admin = await asyncpg.connect(cluster.dsn("postgres"))
+    await admin.execute(f"CREATE DATABASE {name}")
+    await admin.close()
+    await code.migrate(cluster.dsn(name), cluster.dsn(name, role))
+    owner = await asyncpg.connect(cluster.dsn(name))
+    for table in ("jobs", "job_executions", "job_progress"):
+        await owner.execute(f"ALTER TABLE jobs.{table} SET (autovacuum_enabled = false)")
+    connection = await asyncpg.connect(cluster.dsn(name, role))
+    # Its statements pass the arguments that a server of the version passes.
+    store = store_on(connection, store_class=_store_class(code))
+    try:
+        yield Version(name, owner, connection, store, devices)
+    finally:
+        await connection.close()
+        await owner.close()
+
+
+def _store_class(code: Code) -> type[Store]:
+    """Load the store of a version, with everything else of this version."""
+    spec = importlib.util.spec_from_file_location(
+        "store_of_version", code.folder / "jobs_grpc/db/store.py"
+    )
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    store: type[Store] = module.Store
+    return store
