@@ -103,6 +103,7 @@ async def check_events(
 ) -> Sequence[Job]:
     """Check that each change has its event and each event its change. Return the wrong jobs."""
     history.event_count = len(log)
+    history.calls.update(f"event {event.type}" for event in log)
     events: dict[Job, list[LoggedEvent]] = defaultdict(list)
     for event in log:
         events[event.tenant, event.job_id].append(event)

@@ -114,8 +114,8 @@ class Traffic:
         else:
             actions = {
                 self._cancel: 3,
-                self._pause: 2,
-                self._open_stage: 2,
+                self._pause: 3,
+                self._open_stage: 3,
                 self._update: 1,
                 self._change_windows: 3,
                 self._retry: 3,
@@ -161,12 +161,11 @@ class Traffic:
             self._forget(tenant, job_id)
 
     async def _pause(self, server: int, tenant: str, job_id: str, rng: random.Random) -> None:
-        if rng.random() < 0.5:
-            request = pb.PauseJobRequest(job_id=job_id)
-            await self._call(server, request, tenant, job_id, rng)
-        else:
-            resume = pb.ResumeJobRequest(job_id=job_id)
-            await self._call(server, resume, tenant, job_id, rng)
+        """Pause a job, resume it, or both."""
+        if rng.random() < 0.7:
+            await self._call(server, pb.PauseJobRequest(job_id=job_id), tenant, job_id, rng)
+        if rng.random() < 0.7:
+            await self._call(server, pb.ResumeJobRequest(job_id=job_id), tenant, job_id, rng)
 
     async def _pause_permanently(
         self, server: int, tenant: str, job_id: str, rng: random.Random
@@ -180,10 +179,10 @@ class Traffic:
             self._forget(tenant, job_id)
 
     async def _open_stage(self, server: int, tenant: str, job_id: str, rng: random.Random) -> None:
-        if rng.random() < 0.5:
-            approve = pb.ApproveStageRequest(job_id=job_id)
-            await self._call(server, approve, tenant, job_id, rng)
-        else:
+        """Approve a stage, open the next one, or both."""
+        if rng.random() < 0.7:
+            await self._call(server, pb.ApproveStageRequest(job_id=job_id), tenant, job_id, rng)
+        if rng.random() < 0.7:
             advance = pb.AdvanceJobRequest(job_id=job_id, stage=1)
             await self._call(server, advance, tenant, job_id, rng)
 
