@@ -140,7 +140,7 @@ class EventServiceServicer:
 
     def WatchEvents(self, request, context):
         """Streams the events of the tenant: those after a position or from a time, and then each event within about a
-        second of its change.
+        second of its change. With 1,000 streams of a tenant, it takes up to three seconds.
 
         Each response has the position up to which the stream is complete. The first response arrives at once.
         After 15 seconds without a response, the server sends a heartbeat: a response without events. To resume,
