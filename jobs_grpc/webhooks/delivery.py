@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from types import SimpleNamespace
 
 import aiohttp
 from yarl import URL
@@ -16,6 +15,7 @@ from yarl import URL
 from jobs_grpc.config.settings import EventsConfig
 from jobs_grpc.webhooks.addresses import AddressNotAllowed, AllowedAddresses, SocketFactory
 from jobs_grpc.webhooks.resolver import ThreadResolver
+from jobs_grpc.webhooks.response_limit import limit_responses
 from jobs_grpc.webhooks.sender import DeliveryResult
 
 # For the whole delivery: from the lookup of the host to the headers of the response.
@@ -26,9 +26,6 @@ MAX_RETRY_AFTER_SECONDS = 86400.0
 _MAX_HEADER_BYTES = 8190
 _MAX_HEADERS = 64
 _READ_BYTES = 4096
-
-# Reused connections that one delivery tries. After that, it opens a new one.
-_MAX_REUSES = 3
 
 _HEADERS = {
     "content-type": "application/json",
@@ -41,7 +38,7 @@ _HEADERS = {
 async def http_sender(
     config: EventsConfig, *, max_connections: int = 64
 ) -> AsyncIterator["HttpSender"]:
-    """Open a sender with a separate connection pool and resolver."""
+    """Open a sender with separate connections and a separate resolver."""
     addresses = AllowedAddresses(config.webhook_allowed_networks)
     sockets = SocketFactory(addresses, config.webhook_allowed_ports)
     connector = aiohttp.TCPConnector(
@@ -51,9 +48,10 @@ async def http_sender(
         ssl=ssl.create_default_context(),
         limit=max_connections,
         use_dns_cache=False,
+        # aiohttp parses without limit what an endpoint sends on an idle connection.
+        force_close=True,
     )
-    reuse = aiohttp.TraceConfig()
-    reuse.on_connection_reuseconn.append(_note_reuse)
+    limit_responses(connector)
     async with aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
@@ -64,7 +62,6 @@ async def http_sender(
         max_line_size=_MAX_HEADER_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
         max_headers=_MAX_HEADERS,
-        trace_configs=[reuse],
     ) as session:
         schemes = {"https", "http"} if config.webhook_allow_http else {"https"}
         yield HttpSender(session, frozenset(schemes))
@@ -97,29 +94,11 @@ class HttpSender:
         target = URL(url)
         if target.scheme not in self._schemes or target.user or target.password:
             raise AddressNotAllowed
-        for _ in range(_MAX_REUSES):
-            connection = SimpleNamespace(is_reused=False)
-            try:
-                return await self._post_once(target, headers, body, connection)
-            except (aiohttp.ServerDisconnectedError, ConnectionError):
-                # The endpoint can close an idle connection at any time.
-                if not connection.is_reused:
-                    raise
-        return await self._post_once(target, headers, body, SimpleNamespace())
-
-    async def _post_once(
-        self, url: URL, headers: Mapping[str, str], body: bytes, connection: SimpleNamespace
-    ) -> tuple[int, str]:
         response = await self._session.post(
-            url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=connection
+            target, data=body, headers=headers, allow_redirects=False
         )
-        # Closes the connection if the body has not arrived with the headers.
-        response.release()
+        response.close()
         return response.status, response.headers.get("retry-after", "")
-
-
-async def _note_reuse(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-    context.trace_request_ctx.is_reused = True
 
 
 def retry_after_seconds(header: str) -> float | None:

@@ -12,18 +12,19 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
 from jobs_grpc.config.settings import EventsConfig
 from jobs_grpc.webhooks import delivery
+from jobs_grpc.webhooks.addresses import AddrInfo, SocketFactory
 from jobs_grpc.webhooks.delivery import HttpSender, http_sender, retry_after_seconds
 from jobs_grpc.webhooks.sender import DeliveryResult
 from tests.support.endpoints import (
     OK,
     Endpoint,
-    Request,
     hang,
     response,
     running_endpoint,
@@ -69,7 +70,7 @@ async def test_post_has_body_headers_and_no_others_of_the_process(
     assert request.body == b'{"a":1}'
     assert set(request.headers) == {
         *("host", "accept", "accept-encoding", "content-type", "content-length", "user-agent"),
-        "webhook-id",
+        *("connection", "webhook-id"),
     }
     assert request.headers["content-type"] == "application/json"
     assert request.headers["user-agent"].startswith("jobs-grpc/")
@@ -129,35 +130,123 @@ async def test_retry_after_is_read_from_failures_only(endpoint: Endpoint) -> Non
     assert (await _send(endpoint)).retry_after is None
 
 
-async def test_connection_and_cookies(endpoint: Endpoint) -> None:
+async def test_each_post_has_a_new_connection_and_no_cookies(endpoint: Endpoint) -> None:
     endpoint.answer(response(200, "Set-Cookie: a=b"))
     async with opened(endpoint.port) as sender:
         for _ in range(5):
             assert (await sender.send(endpoint.url(), HEADERS, b"{}")).error is None
-    assert endpoint.connections == 1
+    assert endpoint.connections == 5
     assert not any("cookie" in request.headers for request in endpoint.requests)
 
 
-async def test_post_is_repeated_when_the_endpoint_has_closed_the_idle_connection(
+async def test_post_is_not_repeated_when_the_endpoint_closes_the_connection(
     endpoint: Endpoint,
 ) -> None:
-    answers = [OK, b"", OK]
-
-    async def respond(_: Request) -> bytes:
-        return answers.pop(0)
-
-    endpoint.respond = respond
-    async with opened(endpoint.port) as sender:
-        for _ in range(2):
-            assert (await sender.send(endpoint.url(), HEADERS, b"{}")).error is None
-    assert (len(endpoint.requests), endpoint.connections) == (3, 2)
-
-
-async def test_post_is_not_repeated_on_a_new_connection(endpoint: Endpoint) -> None:
     endpoint.answer(b"")
     result = await _send(endpoint)
     assert (result.status, result.error) == (0, "CONNECTION_FAILED")
     assert len(endpoint.requests) == 1
+
+
+@asynccontextmanager
+async def _flood(first: bytes, again: bytes) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """Run an endpoint that sends `first`, and then `again` until the connection is closed.
+
+    Yields its port, and an event that is set then.
+    """
+    closed = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        try:
+            writer.write(first)
+            while True:
+                writer.write(again)
+                await writer.drain()
+        except OSError:
+            closed.set()
+
+    async with serving(serve) as port:
+        yield port, closed
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The responses that aiohttp has parsed."""
+    responses = []
+    feed_data = ResponseHandler.feed_data
+
+    def record(self: ResponseHandler, data: Any, size: int = 0) -> None:
+        responses.append(data)
+        feed_data(self, data, size)
+
+    monkeypatch.setattr(ResponseHandler, "feed_data", record)
+    return responses
+
+
+@pytest.mark.parametrize(
+    "response_head",
+    [
+        b"HTTP/1.1 103 Early Hints\r\n\r\n",
+        b"HTTP/1.1 100 a\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n" + b"X: " + b"x" * 8000 + b"\r\n\r\n",
+    ],
+)
+async def test_flood_of_informational_responses_is_a_failure(
+    parsed: list[Any], response_head: bytes
+) -> None:
+    async with (
+        _flood(b"", response_head * 1000) as (port, closed),
+        opened(port, allow_http=True) as sender,
+    ):
+        result = await sender.send(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
+        await closed.wait()
+    assert (result.status, result.error) == (0, "CONNECTION_FAILED")
+    assert len(parsed) <= 17
+
+
+async def test_informational_responses_precede_the_response(endpoint: Endpoint) -> None:
+    endpoint.answer(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3 + OK)
+    result = await _send(endpoint)
+    assert (result.status, result.error) == (204, None)
+
+
+async def test_responses_after_the_first_are_not_parsed(parsed: list[Any]) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    async with (
+        _flood(head, head * 1000) as (port, closed),
+        opened(port, allow_http=True) as sender,
+    ):
+        result = await sender.send(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
+        await closed.wait()
+    assert (result.status, result.error) == (200, None)
+    assert len(parsed) == 1
+
+
+async def test_socket_is_closed_when_the_endpoint_does_not_read_the_body(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    created: list[socket.socket] = []
+
+    class RecordingFactory(SocketFactory):
+        def __call__(self, addr_info: AddrInfo) -> socket.socket:
+            created.append(super().__call__(addr_info))
+            created[-1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            return created[-1]
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        cast("asyncio.Transport", writer.transport).pause_reading()
+        writer.write(OK)
+        await asyncio.Event().wait()
+
+    async def is_closed() -> bool:
+        return created[0].fileno() == -1
+
+    monkeypatch.setattr(delivery, "SocketFactory", RecordingFactory)
+    async with serving(serve) as port, opened(port, allow_http=True) as sender:
+        result = await sender.send(f"http://127.0.0.1:{port}/", HEADERS, b"x" * 1_000_000)
+        assert (result.status, result.error) == (204, None)
+        await wait_until(is_closed)
 
 
 async def test_body_of_response_is_not_read() -> None:
@@ -192,8 +281,12 @@ async def test_body_of_response_is_not_read() -> None:
         b"not HTTP\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
         b"\x00" * 100_000,
+        b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: " % n + b"y" * 8000 + b"\r\n" for n in range(9)),
     ],
-    ids=["long-header", "many-headers", "long-status", "no-http", "two-lengths", "zeros"],
+    ids=[
+        *("long-header", "many-headers", "long-status", "no-http", "two-lengths", "zeros"),
+        "many-long-headers",
+    ],
 )
 async def test_malformed_or_large_response_is_a_failure(endpoint: Endpoint, head: bytes) -> None:
     endpoint.answer(head)

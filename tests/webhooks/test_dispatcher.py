@@ -81,8 +81,6 @@ async def test_events_arrive_once_signed_and_in_order(
         assert verifier.verify(request.body, request.headers) == request.event
     row = await webhook_row(database, webhook_id)
     assert (row["position"], row["last_status"], row["is_failing"]) == (positions[-1], 204, False)
-    # The connection is used again.
-    assert endpoint.connections <= 2
 
 
 async def test_event_of_this_process_is_sent_at_once(
