@@ -52,19 +52,20 @@ _SPECIAL = _networks(
 )
 
 # JOBS_WEBHOOK_ALLOWED_NETWORKS does not allow these either: the unspecified address is this host,
-# and a metadata service has credentials of the machine.
+# and a metadata service has credentials of the machine. AWS, Azure, Google, Oracle and Tencent use
+# several link-local addresses, AWS also some in fd00:ec2::/32.
 _NEVER = _networks(
     "0.0.0.0/32",
     "255.255.255.255/32",
     "224.0.0.0/4",
     "100.100.100.200/32",
     "168.63.129.16/32",  # Azure, a public address
-    "169.254.169.254/32",
-    "169.254.170.2/32",
+    "169.254.0.0/16",
     "192.0.0.192/32",
     "::/128",
+    "fe80::/10",
     "ff00::/8",
-    "fd00:ec2::254/128",
+    "fd00:ec2::/32",
     "fd20:ce::254/128",
 )
 
