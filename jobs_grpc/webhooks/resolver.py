@@ -74,5 +74,9 @@ def _in_thread(function: Callable[[], Any], on_end: Callable[[], None]) -> "asyn
         with suppress(RuntimeError):  # The event loop is closed.
             loop.call_soon_threadsafe(finish, result, error)
 
-    threading.Thread(target=run, name="webhook-resolver", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="webhook-resolver", daemon=True).start()
+    except RuntimeError:  # The process has too many threads.
+        on_end()
+        raise
     return future

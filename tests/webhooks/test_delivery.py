@@ -514,6 +514,28 @@ async def test_lookups_that_hang_are_bounded_and_do_not_delay_the_end(
     await wait_until(all_ended)
 
 
+async def test_lookup_that_gets_no_thread_fails_and_takes_no_slot(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    url = endpoint.url(host="localhost")
+    config = EventsConfig(
+        webhook_allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),),
+        webhook_allowed_ports=(endpoint.port,),
+        webhook_allow_http=False,
+    )
+    async with http_sender(config, max_connections=1) as sender:
+        with monkeypatch.context() as patched:
+            patched.setattr("jobs_grpc.webhooks.resolver.threading.Thread", Refused)
+            for _ in range(2):
+                result = await sender.send(url, HEADERS, b"{}")
+                assert (result.status, result.error) == (0, "CONNECTION_FAILED")
+        assert (await sender.send(url, HEADERS, b"{}")).status == 204
+
+
 async def test_canceled_delivery_closes_its_connection(endpoint: Endpoint) -> None:
     endpoint.respond = hang
     async with opened(endpoint.port) as sender:
