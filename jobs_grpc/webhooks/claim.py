@@ -15,7 +15,7 @@ from jobs_grpc.db.owner_pool import StatementTimedOut
 from jobs_grpc.db.pg_errors import is_retryable
 from jobs_grpc.observability.histogram import Histogram
 from jobs_grpc.observability.repeated_events import RepeatedEvents
-from jobs_grpc.webhooks.claim_store import ClaimStore, WebhookKey
+from jobs_grpc.webhooks.claim_store import ClaimStore, HeadLocked, WebhookKey
 from jobs_grpc.webhooks.payload import event_body, message_id
 from jobs_grpc.webhooks.retry_delay import retry_delay
 from jobs_grpc.webhooks.secrets import MasterKeys, UnknownKey
@@ -111,7 +111,8 @@ class Claim:
     async def deliver(self) -> bool:
         """Send the events of the webhook in order, each after the result of the one before it.
 
-        Returns whether more events may follow at once. Raises errors of the database.
+        Returns whether more events may follow at once. Raises HeadLocked and errors of the
+        database.
         """
         self._lease_ends = self._clock() + _LEASE_SECONDS
         # If the statement fails, it may have been committed nevertheless.
@@ -125,7 +126,11 @@ class Claim:
 
     async def _deliver(self) -> bool:
         ends = self._clock() + _MAX_CLAIM_SECONDS
-        rows = await self._store.claim_webhook(self._key, self._id)
+        try:
+            rows = await self._store.claim_webhook(self._key, self._id)
+        except HeadLocked:
+            self._is_open = False
+            raise
         if not rows:
             self._is_open = False
             return False

@@ -19,6 +19,10 @@ class WebhookKey(NamedTuple):
     webhook_id: str
 
 
+class HeadLocked(Exception):
+    """Another session holds the lock of the head of the tenant's events."""
+
+
 class ClaimStore:
     """Each method calls the SQL function of the same name, whose file documents it."""
 
@@ -33,7 +37,11 @@ class ClaimStore:
         )
 
     async def claim_webhook(self, key: WebhookKey, claim_id: UUID) -> Sequence[asyncpg.Record]:
-        return await self._fetch("SELECT * FROM jobs.claim_webhook($1, $2, $3)", *key, claim_id)
+        """Raises HeadLocked."""
+        rows = await self._fetch("SELECT * FROM jobs.claim_webhook($1, $2, $3)", *key, claim_id)
+        if rows and rows[0]["position"] is None:
+            raise HeadLocked
+        return rows
 
     async def store_delivery(
         self,

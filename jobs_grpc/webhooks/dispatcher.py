@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 
+import asyncpg
+
 from jobs_grpc.db.outage import Outage, describe
 from jobs_grpc.db.owner_pool import OwnerPool
 from jobs_grpc.db.pg_errors import is_outage
 from jobs_grpc.webhooks.claim import Claim, DeliveryLog
-from jobs_grpc.webhooks.claim_store import ClaimStore, WebhookKey
+from jobs_grpc.webhooks.claim_store import ClaimStore, HeadLocked, WebhookKey
 from jobs_grpc.webhooks.secrets import MasterKeys
 from jobs_grpc.webhooks.sender import Sender
 from jobs_grpc.webhooks.slots import Slots
@@ -42,6 +44,8 @@ _MAX_SEQUENCED = 20
 _COUNT_INTERVAL = 10.0
 _MAX_COUNTED = 10_000
 _MAX_CLOSE_SECONDS = 5.0
+# For so long, the webhooks of a tenant are not claimed after its head was locked.
+_LOCKED_SECONDS = 1.0
 
 # Tenants with webhooks whose events are sequenced at once when this process has written some. The
 # sweeper sequences those of other tenants.
@@ -63,7 +67,6 @@ class _Lane:
     sender: Sender
     slots: Slots
     limit: int
-    oldest_due_at: datetime | None = None
     claims: set[Claim] = field(default_factory=set)
 
 
@@ -115,6 +118,10 @@ class Dispatcher:
         self._running: dict[WebhookKey, asyncio.Task[None]] = {}
         self._known_tenants: OrderedDict[str, None] = OrderedDict()
         self._written_tenants: set[str] = set()
+        # Until when no webhook of the tenant is claimed.
+        self._locked_tenants: dict[str, float] = {}
+        # Of the webhooks that work, at the last search.
+        self._oldest_due_at: datetime | None = None
         self._wake = asyncio.Event()
         self._is_stopping = False
         self._problem: str | None = None
@@ -141,8 +148,8 @@ class Dispatcher:
         """
         lane = self._lanes[0]
         times = [claim.event_time for claim in lane.claims if claim.event_time is not None]
-        if lane.oldest_due_at is not None:
-            times.append(lane.oldest_due_at)
+        if self._oldest_due_at is not None:
+            times.append(self._oldest_due_at)
         return max(0.0, (datetime.now(UTC) - min(times)).total_seconds()) if times else 0.0
 
     async def run(self) -> None:
@@ -203,6 +210,11 @@ class Dispatcher:
         written, self._written_tenants = self._written_tenants, set()
         for tenant_id in islice(written, _MAX_SEQUENCED):
             await self._store.sequence_queued_events(tenant_id)
+        now = time.monotonic()
+        self._locked_tenants = {t: end for t, end in self._locked_tenants.items() if end > now}
+        # Before slots are filled, and also while none is free.
+        oldest = await self._store.webhooks_due(False, 1, ())
+        self._oldest_due_at = oldest[0]["due_at"] if oldest else None
         for lane in self._lanes:
             await self._fill(lane)
 
@@ -211,9 +223,8 @@ class Dispatcher:
         started = True
         while started and lane.slots.free and not self._is_stopping:
             started = False
-            skip = lane.slots.full_tenants()
+            skip = [*lane.slots.full_tenants(), *self._locked_tenants]
             due = await self._store.webhooks_due(lane.failing, lane.limit, skip)
-            lane.oldest_due_at = min((row["due_at"] for row in due), default=None)
             for row in due:
                 key = WebhookKey(row["tenant_id"], row["webhook_id"])
                 if key not in self._running and lane.slots.try_take(key.tenant_id):
@@ -243,6 +254,9 @@ class Dispatcher:
             lane.claims.add(claim)
             try:
                 more = await claim.deliver()
+            except (HeadLocked, asyncpg.LockNotAvailableError):
+                more = False
+                self._locked_tenants[key.tenant_id] = time.monotonic() + _LOCKED_SECONDS
             except Exception as e:
                 more = False
                 if not is_outage(e):

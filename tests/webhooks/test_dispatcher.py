@@ -15,7 +15,7 @@ from jobs_grpc.db.outage import Outage
 from jobs_grpc.webhooks.claim import Claim, DeliveryLog
 from jobs_grpc.webhooks.claim_store import ClaimStore, WebhookKey
 from jobs_grpc.webhooks.sender import DeliveryResult
-from tests.support.database import Database, fresh_database
+from tests.support.database import Database, fresh_database, rows_locked
 from tests.support.endpoints import (
     OK,
     Endpoint,
@@ -38,6 +38,12 @@ async def plain() -> AsyncIterator[Endpoint]:
     """An endpoint without TLS."""
     async with running_endpoint(None) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+async def _no_webhooks_of_other_tests(database: Database) -> None:
+    """A dispatcher delivers to all webhooks of the database."""
+    await database.owner.execute("DELETE FROM jobs.webhooks")
 
 
 async def _make_due(database: Database, webhook_id: str) -> None:
@@ -427,3 +433,87 @@ async def test_slots_of_failing_webhooks_are_bounded_per_tenant(
         lines = [request.line.split("/")[1] for request in plain.requests]
         assert lines.count(tenant) == 4
         assert len(lines) == 16
+
+
+async def test_locked_head_of_a_tenant_delays_no_other_tenant(
+    database: Database, tenant: str, plain: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = f"{tenant}-other"
+    for n in range(16):
+        await add_webhook(database, tenant, plain.url(f"/{tenant}/{n}"), works=True)
+    await add_webhook(database, other, plain.url(f"/{other}/0"), works=True)
+    await add_events(database, other)
+    await add_events(database, tenant)
+    async with rows_locked(database, "jobs.event_heads", tenant_id=tenant):
+        async with running_dispatcher(database, plain) as dispatcher:
+            await plain.received(1)
+            for count in range(2, 12):
+                await queue_event(database.owner, other)
+                started = time.monotonic()
+                dispatcher.note_write(other)
+                await plain.received(count)
+                # The lock timeout is one second.
+                assert time.monotonic() - started < 0.9
+        assert all(request.line.split("/")[1] == other for request in plain.requests)
+        rows = await database.owner.fetch(
+            "SELECT claim_id, due_at <= jobs.clock_time() AS is_due FROM jobs.webhooks"
+            " WHERE tenant_id = $1",
+            tenant,
+        )
+        assert {(row["claim_id"], row["is_due"]) for row in rows} == {(None, True)}
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    async with running_dispatcher(database, plain):
+        await plain.received(11 + 16)
+
+
+async def test_locked_tenant_is_claimed_again_after_a_second(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    await add_webhook(database, tenant, plain.url(), works=True)
+    await add_events(database, tenant)
+    async with running_dispatcher(database, plain) as dispatcher:
+        await plain.received(1)
+        async with rows_locked(database, "jobs.event_heads", tenant_id=tenant):
+            await database.owner.execute(
+                "UPDATE jobs.webhooks SET due_at = jobs.clock_time() WHERE tenant_id = $1", tenant
+            )
+
+            async def is_left_out() -> bool:
+                return tenant in dispatcher._locked_tenants
+
+            await wait_until(is_left_out)
+        await queue_event(database.owner, tenant)
+        dispatcher.note_write(tenant)
+        await plain.received(2)
+
+
+async def test_lag_counts_webhooks_that_wait_for_a_slot(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    plain.respond = hang
+    for n in range(17):
+        await add_webhook(database, tenant, plain.url(f"/{n}"), works=True)
+    async with running_dispatcher(database, plain, grace=0) as dispatcher:
+        await add_events(database, tenant)
+        await plain.received(16)
+        await database.owner.execute(
+            "UPDATE jobs.webhooks SET due_at = due_at - interval '1 hour'"
+            " WHERE tenant_id = $1 AND claim_id IS NULL",
+            tenant,
+        )
+
+        async def is_late() -> bool:
+            return dispatcher.lag_seconds() >= 3600
+
+        # The first deliveries end after 15 seconds.
+        async with asyncio.timeout(10):
+            await wait_until(is_late)
+        await database.owner.execute(
+            "UPDATE jobs.webhooks SET due_at = NULL WHERE tenant_id = $1 AND claim_id IS NULL",
+            tenant,
+        )
+
+        async def is_on_time() -> bool:
+            return dispatcher.lag_seconds() < 3600
+
+        await wait_until(is_on_time)

@@ -2,6 +2,9 @@
 -- of details. Returns no row if the webhook is not due, or if there is nothing to send. In the latter case, the webhook
 -- becomes idle until sequence_events adds an event; it stays due if all 5,000 examined events are of other types.
 --
+-- If another session holds the lock of the head, returns one row of NULLs and changes nothing, so that a tenant does not
+-- keep a connection of the dispatcher busy.
+--
 -- While the head is locked, no event is added or purged. So no event is missed when the webhook becomes idle, and none
 -- is purged between the check of the cursor and the read.
 CREATE OR REPLACE FUNCTION jobs.claim_webhook(
@@ -39,7 +42,14 @@ BEGIN
     SELECT h.position, h.purged_position INTO v_head
     FROM jobs.event_heads h
     WHERE h.tenant_id = p_tenant_id
-    FOR SHARE;
+    FOR SHARE SKIP LOCKED;
+    IF NOT FOUND THEN
+        PERFORM FROM jobs.event_heads h WHERE h.tenant_id = p_tenant_id;
+        IF FOUND THEN
+            RETURN NEXT;
+            RETURN;
+        END IF;
+    END IF;
     SELECT w.* INTO v_webhook
     FROM jobs.webhooks w
     WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id
