@@ -82,13 +82,13 @@ async def test_webhook_without_matching_events_moves_to_the_head_and_is_idle(
 async def test_idle_webhook_wakes_when_a_full_batch_of_events_is_the_last_one(
     database: Database, tenant: str
 ) -> None:
-    """sequence_events moves 10,000 events at a time."""
+    """sequence_events moves 2,000 events at a time."""
     dispatcher = await create(database, tenant)
     await database.owner.execute(
         "INSERT INTO jobs.event_queue"
         " (tenant_id, job_id, number, type, occurred_at, status, counts)"
         " SELECT $1, 'many', n, 'job.paused', now(), 'IN_PROGRESS', '{}'"
-        " FROM generate_series(1, 10000) n",
+        " FROM generate_series(1, 2000) n",
         tenant,
     )
 
@@ -120,6 +120,7 @@ async def test_claim_examines_a_bounded_number_of_events_of_other_types(
         " FROM generate_series(1, 5500) n",
         tenant,
     )
+    await sequence(database.owner, tenant)
     *_, position = await add_events(database, tenant, event_type="job.tripped")
 
     assert not await dispatcher.claim()

@@ -1,6 +1,8 @@
 """The sweeper sequences queued events, and purges old ones."""
 
 import asyncio
+import json
+import os
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -77,6 +79,67 @@ async def test_sweeper_sequences_more_events_than_a_statement_moves(
     await sweeper.run_events()
 
     assert await event_count(database, tenant) == await rows_of(database, tenant) == 25_000
+
+
+@pytest.mark.parametrize(
+    ("queued", "detail_bytes", "least", "most"), [(4500, 0, 2000, 2000), (400, 30_000, 10, 100)]
+)
+async def test_statement_sequences_a_bounded_number_of_events_and_bytes(
+    database: Database,
+    tenant: str,
+    *,
+    queued: int,
+    detail_bytes: int,
+    least: int,
+    most: int,
+) -> None:
+    """Repeated as long as it returns true, it sequences all, those of each job in order."""
+    await database.owner.executemany(
+        "INSERT INTO jobs.event_queue"
+        " (tenant_id, job_id, number, type, occurred_at, status, counts, details)"
+        " VALUES ($1, $2, $3, 'job.updated', now(), 'IN_PROGRESS', '{}', $4)",
+        [
+            (tenant, f"j{n % 7}", n, json.dumps({"count": n, "x": os.urandom(detail_bytes).hex()}))
+            for n in range(queued)
+        ],
+    )
+    moved = [0]
+    more = True
+
+    while more:
+        more = await database.owner.fetchval("SELECT jobs.sequence_queued_events($1)", tenant)
+        moved.append(await event_count(database, tenant))
+        assert moved[-1] - moved[-2] <= most
+
+    assert moved[1] >= least
+    assert moved[-1] == await rows_of(database, tenant) == queued
+    rows = await database.owner.fetch(
+        "SELECT job_id, (details->'count')::integer AS number FROM jobs.events"
+        " WHERE tenant_id = $1 ORDER BY position",
+        tenant,
+    )
+    for job in range(7):
+        numbers = [row["number"] for row in rows if row["job_id"] == f"j{job}"]
+        assert numbers == list(range(job, queued, 7))
+
+
+async def test_list_tells_that_more_events_are_queued_than_it_sequences(
+    database: Database, events: Events, tenant: str
+) -> None:
+    await database.owner.execute(
+        "INSERT INTO jobs.event_queue"
+        " (tenant_id, job_id, number, type, occurred_at, status, counts)"
+        " SELECT $1, 'j', n, 'job.paused', now(), 'IN_PROGRESS', '{}'"
+        " FROM generate_series(1, 12000) AS n",
+        tenant,
+    )
+
+    page = await events.list(types=["job.tripped"])
+    assert page.has_more
+    while page.has_more:
+        page = await events.list(types=["job.tripped"], after_position=page.position)
+
+    assert await rows_of(database, tenant) == 12_000
 
 
 async def test_tenant_whose_events_another_session_sequences_is_skipped(

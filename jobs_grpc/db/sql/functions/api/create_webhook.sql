@@ -18,7 +18,7 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    -- So the webhook does not get events that were committed before the call.
+    -- So the webhook does not get events that were committed before the call, unless very many are queued.
     PERFORM jobs.sequence_events(p_tenant_id);
     -- The lock also enforces the limit for concurrent calls.
     v_position := jobs.lock_event_head(p_tenant_id);

@@ -37,6 +37,7 @@ DECLARE
     v_until bigint;
     v_purged bigint;
     v_count integer;
+    v_is_queued boolean;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
     v_head := jobs.sequence_events(p_tenant_id);
@@ -103,7 +104,10 @@ BEGIN
         );
     END IF;
 
+    -- The next call sequences these.
+    PERFORM FROM jobs.event_queue q WHERE q.tenant_id = p_tenant_id LIMIT 1;
+    v_is_queued := FOUND;
     RETURN QUERY
     SELECT v_until, NULL::text, NULL::text, NULL::timestamptz, NULL::text, NULL::integer[], NULL::text,
-           NULL::jsonb, v_until < v_head;
+           NULL::jsonb, v_until < v_head OR v_is_queued;
 END $$;

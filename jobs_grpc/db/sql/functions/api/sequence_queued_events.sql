@@ -1,5 +1,5 @@
--- Sequences the queued events of a tenant, unless another session is doing so: see sequence_events. Returns
--- whether more are queued.
+-- Sequences a batch of the queued events of a tenant, unless another session is doing so: see sequence_events.
+-- Returns whether more are queued; then the caller repeats the call.
 CREATE OR REPLACE FUNCTION jobs.sequence_queued_events(p_tenant_id text) RETURNS boolean
 LANGUAGE plpgsql
 -- settings: lookup

@@ -1,6 +1,6 @@
 -- depends on: lock_event_head, sequence_events
 -- Removes up to p_limit events of a job that are no longer part of the stream, and returns whether none of them
--- is left. purge_events removes the later ones. The caller purges the job, and holds its lock.
+-- is left, nor in the queue. purge_events removes the later ones. The caller purges the job, and holds its lock.
 CREATE OR REPLACE FUNCTION jobs.purge_job_events(
     p_tenant_id text, p_job_id text, p_limit integer
 ) RETURNS boolean
@@ -12,13 +12,18 @@ DECLARE
     v_positions bigint[];
 BEGIN
     -- The queue must have no events of this job, because a later job with its job_id starts at number 1 again.
-    LOOP
+    PERFORM FROM jobs.event_queue q
+    WHERE q.tenant_id = p_tenant_id AND q.job_id = p_job_id
+    LIMIT 1;
+    IF FOUND THEN
+        PERFORM jobs.sequence_events(p_tenant_id);
         PERFORM FROM jobs.event_queue q
         WHERE q.tenant_id = p_tenant_id AND q.job_id = p_job_id
         LIMIT 1;
-        EXIT WHEN NOT FOUND;
-        PERFORM jobs.sequence_events(p_tenant_id);
-    END LOOP;
+        IF FOUND THEN
+            RETURN false;
+        END IF;
+    END IF;
 
     PERFORM jobs.lock_event_head(p_tenant_id);
     SELECT h.purged_position INTO v_purged FROM jobs.event_heads h WHERE h.tenant_id = p_tenant_id;

@@ -1,8 +1,9 @@
 -- depends on: event_position, lock_event_head
--- Assigns positions to the queued events of a tenant, and returns the last position of the tenant. The caller
--- has set the tenant, and must not take a job lock afterwards.
+-- Assigns positions to queued events of a tenant, and returns the last position of the tenant. Moves a bounded
+-- number of events, so more may be left. The caller has set the tenant, and must not take a job lock afterwards.
 --
--- Events get positions in the order in which they were committed: those of a job by number, others by time.
+-- The events of a job get positions in the order of their numbers. Those of different jobs are ordered by time
+-- in each batch.
 -- Readers see an event only after its position is assigned, under the lock of the tenant's head. So an event
 -- that becomes visible later has a larger position.
 --
@@ -10,20 +11,23 @@
 -- positions also grow after the database is restored or the tenant is moved.
 CREATE OR REPLACE FUNCTION jobs.sequence_events(
     p_tenant_id text,
-    -- Return NULL if another session holds the lock of the head. It may be sequencing these events.
+    -- For background work: moves one batch only. Returns NULL if another session holds the lock of the head. It
+    -- may be sequencing these events.
     p_skip_locked boolean DEFAULT false
 ) RETURNS bigint
 LANGUAGE plpgsql
 -- settings: lookup, hash join, no jit
 AS $$
 DECLARE
-    v_max_events CONSTANT integer := 10000;  -- that one statement moves
-    v_max_batches CONSTANT integer := 10;
+    v_max_events CONSTANT integer := 2000;    -- of a batch
+    v_max_bytes CONSTANT integer := 1048576;  -- of details of a batch, as they are stored
+    v_max_batches integer := CASE WHEN p_skip_locked THEN 1 ELSE 5 END;
     v_now timestamptz;
     v_head bigint;
     v_first_job_id text := '';
     v_last_job_id text;
     v_row_ids tid[];
+    v_examined integer;
     v_count integer;
 BEGIN
     -- If nothing is queued, nothing is locked. A missing head is inserted: with position 0, a reader could not
@@ -45,13 +49,18 @@ BEGIN
         -- Selected in the order of the key, so that a batch has no event of a job without the earlier ones.
         -- last_time is not earlier than that of an earlier event of the job: the clock can go back, and
         -- job.expired has the time of the expiry.
-        SELECT array_agg(q.row_id ORDER BY q.last_time, q.job_id, q.number), max(q.job_id)
-        INTO v_row_ids, v_last_job_id
+        SELECT array_agg(q.row_id ORDER BY q.last_time, q.job_id, q.number)
+                   FILTER (WHERE q.bytes_before < v_max_bytes),
+               max(q.job_id) FILTER (WHERE q.bytes_before < v_max_bytes), count(*)
+        INTO v_row_ids, v_last_job_id, v_examined
         FROM (
             SELECT q.row_id, q.job_id, q.number,
-                   max(q.occurred_at) OVER (PARTITION BY q.job_id ORDER BY q.number) AS last_time
+                   max(q.occurred_at) OVER (PARTITION BY q.job_id ORDER BY q.number) AS last_time,
+                   sum(q.bytes) OVER (ORDER BY q.job_id, q.number) - q.bytes AS bytes_before
             FROM (
-                SELECT q.ctid AS row_id, q.job_id, q.number, q.occurred_at
+                -- pg_column_size does not read the values that are stored out of line.
+                SELECT q.ctid AS row_id, q.job_id, q.number, q.occurred_at,
+                       coalesce(pg_column_size(q.details), 0) AS bytes
                 FROM jobs.event_queue q
                 WHERE q.tenant_id = p_tenant_id AND q.job_id >= v_first_job_id
                 ORDER BY q.job_id, q.number
@@ -84,7 +93,7 @@ BEGIN
         UPDATE jobs.event_heads h
         SET position = v_head, event_count = h.event_count + v_count
         WHERE h.tenant_id = p_tenant_id;
-        EXIT WHEN v_count < v_max_events;
+        EXIT WHEN v_examined < v_max_events AND v_count = v_examined;
         -- Skips the rows that this transaction has deleted, which a scan would examine again.
         v_first_job_id := v_last_job_id;
     END LOOP;
