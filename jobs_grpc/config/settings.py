@@ -500,7 +500,8 @@ class EventsConfig:
         "JOBS_MAX_TENANT_EVENTS",
         integer(1000, 1_000_000_000),
         "Maximum number of stored events of a tenant. Beyond it, the oldest are removed, also from"
-        " the histories of jobs. A million events take about 300 MB.",
+        " the histories of jobs, but those of executions first. A million events of jobs take about"
+        " 300 MB; an event of executions can take up to 16 KiB.",
         default=1_000_000,
     )
     webhook_keys_file: str | None = setting(

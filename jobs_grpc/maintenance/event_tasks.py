@@ -6,6 +6,7 @@ events another session sequences is skipped. If a tenant fails, the others are s
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -22,10 +23,12 @@ _TENANTS_PER_SEARCH = 100
 _HEADS_PER_SEARCH = 1000
 # Events that one statement removes. Limits how long it holds the lock of the tenant's head.
 _EVENTS_PER_PURGE = 5000
-# Maximum number of statements for one tenant, so that others get their turn.
+# Maximum number of statements that sequence events of one tenant, so that others get their turn.
 _MAX_STATEMENTS = 100
 # Seconds between two passes over all tenants.
 _PURGE_INTERVAL = 60.0
+# Seconds that one step may take, because other tasks of the sweeper wait for it.
+_PURGE_STEP = 0.5
 # Maximum number of tenants whose failure is logged.
 _MAX_FAILING = 1000
 
@@ -41,13 +44,10 @@ class _TenantTask:
         self._fetch = fetch
         self._failing: set[str] = set()
 
-    async def _repeat(self, tenant_id: str, sql: str, *args: object) -> bool:
-        """Repeat a statement as long as it returns true; return whether it did not fail."""
+    async def _run_for(self, tenant_id: str, sql: str, *args: object) -> bool | None:
+        """Run a statement and return its result; None: it failed."""
         try:
-            for _ in range(_MAX_STATEMENTS):
-                ((more,),) = await self._fetch(sql, tenant_id, *args)
-                if not more:
-                    break
+            ((result,),) = await self._fetch(sql, tenant_id, *args)
         except Exception as e:
             if is_outage(e):
                 raise
@@ -63,9 +63,9 @@ class _TenantTask:
                     exc_info=None if transient else e,
                     extra={"task": self.name, "tenant": tenant_id, "error": str(e)},
                 )
-            return False
+            return None
         self._failing.discard(tenant_id)
-        return True
+        return bool(result)
 
 
 class SequenceEvents(_TenantTask):
@@ -104,8 +104,7 @@ class SequenceEvents(_TenantTask):
                 "SELECT * FROM jobs.tenants_with_queued_events($1, $2)", _TENANTS_PER_SEARCH, after
             )
             for tenant_id, due_at in found:
-                sql = "SELECT jobs.sequence_queued_events($1)"
-                if await self._repeat(tenant_id, sql):
+                if await self._sequence(tenant_id):
                     self._on_write(tenant_id)
                 else:
                     failed.append(due_at)
@@ -113,9 +112,17 @@ class SequenceEvents(_TenantTask):
                 return failed
             after = found[-1]["tenant_id"]
 
+    async def _sequence(self, tenant_id: str) -> bool:
+        """Sequence the queued events of a tenant; return whether no statement failed."""
+        for _ in range(_MAX_STATEMENTS):
+            more = await self._run_for(tenant_id, "SELECT jobs.sequence_queued_events($1)")
+            if not more:
+                return more is not None
+        return True
+
 
 class PurgeEvents(_TenantTask):
-    """Purges old events of all tenants, one batch of tenants per step; see purge_events.sql."""
+    """Purges old events of all tenants, half a second per step; see purge_events.sql."""
 
     def __init__(
         self,
@@ -128,26 +135,45 @@ class PurgeEvents(_TenantTask):
         self._days = days
         self._max_events = max_events
         self._clock = clock
+        # The tenants that the last search found, and where the next one begins. None: the pass ends
+        # when these tenants are done.
+        self._due: deque[str] = deque()
         self._after: str | None = None
         self._next_pass = 0.0
 
     async def step(self) -> None:
-        """Purge the events of the next tenants, if a pass is due."""
-        if self._after is None:
-            if self._clock() < self._next_pass:
+        """Purge events until the time is used up or the pass ends, if a pass is due.
+
+        The next step continues. Tenants take turns.
+        """
+        now = self._clock()
+        if not self._due and self._after is None:
+            if now < self._next_pass:
                 return
             self._after = ""
+        deadline = now + _PURGE_STEP
+        while self._clock() < deadline:
+            if not self._due:
+                if self._after is None:
+                    break
+                self._after = await self._find_due(self._after)
+                continue
+            tenant_id = self._due.popleft()
+            more = await self._run_for(
+                tenant_id,
+                "SELECT jobs.purge_events($1, $2, $3, $4)",
+                *(self._days, self._max_events, _EVENTS_PER_PURGE),
+            )
+            if more:
+                self._due.append(tenant_id)
+        if not self._due and self._after is None:
+            self._next_pass = self._clock() + _PURGE_INTERVAL
+
+    async def _find_due(self, after: str) -> str | None:
+        """Find the next tenants; return where the next search begins, or None after the last."""
         found = await self._fetch(
             "SELECT * FROM jobs.tenants_with_events($1, $2, $3, $4)",
-            *(_HEADS_PER_SEARCH, self._after, self._days, self._max_events),
+            *(_HEADS_PER_SEARCH, after, self._days, self._max_events),
         )
-        for tenant_id, is_due in found:
-            if is_due:
-                await self._repeat(
-                    tenant_id,
-                    "SELECT jobs.purge_events($1, $2, $3, $4)",
-                    *(self._days, self._max_events, _EVENTS_PER_PURGE),
-                )
-        self._after = found[-1]["tenant_id"] if len(found) == _HEADS_PER_SEARCH else None
-        if self._after is None:
-            self._next_pass = self._clock() + _PURGE_INTERVAL
+        self._due.extend(tenant_id for tenant_id, is_due in found if is_due)
+        return found[-1]["tenant_id"] if len(found) == _HEADS_PER_SEARCH else None

@@ -442,9 +442,10 @@ _EVENT_CASES = {
         lambda c, p: c.fetch("SELECT jobs.purge_events($1, 7, 1000000, 10)", p.tenant),
         as_owner=True,
     ),
+    # Examines 100 events.
     "purge_events: too many": Case(
         "purge_events",
-        60,
+        150,
         lambda c, p: c.fetch("SELECT jobs.purge_events($1, 7, 1000, 10)", p.tenant),
         as_owner=True,
     ),

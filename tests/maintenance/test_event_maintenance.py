@@ -3,7 +3,8 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import asyncpg
 import pytest
@@ -134,11 +135,12 @@ async def test_list_tells_that_more_events_are_queued_than_it_sequences(
         tenant,
     )
 
-    page = await events.list(types=["job.tripped"])
-    assert page.has_more
-    while page.has_more:
-        page = await events.list(types=["job.tripped"], after_position=page.position)
+    pages = [await events.list(types=["job.tripped"])]
+    while pages[-1].has_more:
+        position = pages[-1].position
+        pages.append(await events.list(types=["job.tripped"], after_position=position))
 
+    assert len(pages) > 1
     assert await rows_of(database, tenant) == 12_000
 
 
@@ -317,6 +319,67 @@ async def test_oldest_events_beyond_the_maximum_are_purged(
         await events.list(after_position=created)
 
 
+async def test_events_of_executions_beyond_the_maximum_are_purged_first(
+    database: Database, operator: Operator, events: Events
+) -> None:
+    tenant = operator.tenant
+    await database.add_devices(tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    history = [event.type for event in (await events.history("j")).events]
+    await store_events(database, tenant, 3, type_="job.paused", job_id="gone-")
+    last = await store_events(database, tenant, 100, type_="executions.finished", job_id="fleet-")
+
+    await purge(database, tenant, max_events=40)
+
+    assert await rows_of(database, tenant) == await event_count(database, tenant) == 40
+    kept = 40 - len(history)
+    assert [e.position for e in await events.list_all()] == list(range(last - kept + 1, last + 1))
+    assert [event.type for event in (await events.history("j")).events] == history
+    with expect_failure(StatusCode.OUT_OF_RANGE, "EVENTS_PURGED"):
+        await events.list(after_position=last - kept - 1)
+    assert len((await events.list(after_position=last - kept)).events) == kept
+
+
+async def test_events_of_executions_that_left_the_stream_are_purged_before_others(
+    database: Database, operator: Operator, events: Events
+) -> None:
+    tenant = operator.tenant
+    await database.add_devices(tenant, ["pump"])
+    await operator.create(job_id="j0", target_all=True)
+    await events.list()
+    await store_events(database, tenant, 30, type_="executions.finished", job_id="j", jobs=1)
+    last = await store_events(database, tenant, 5, job_id="j", jobs=1)
+    left = await database.owner.fetchval(
+        "UPDATE jobs.event_heads SET purged_position = position WHERE tenant_id = $1"
+        " RETURNING event_count",
+        tenant,
+    )
+    assert left > 35
+
+    await purge(database, tenant, max_events=left - 25)
+
+    types = [event.type for event in (await events.history("j0")).events]
+    assert types.count("executions.finished") == 5
+    assert types.count("job.updated") == 5
+    assert (await events.list(after_position=last)).events == []
+
+
+async def test_histories_leave_half_of_the_maximum_to_the_stream(
+    database: Database, operator: Operator, events: Events
+) -> None:
+    tenant = operator.tenant
+    await database.add_devices(tenant, ["pump"])
+    await operator.create(job_id="j0", target_all=True)
+    await events.list()
+    await store_events(database, tenant, 60, job_id="j", jobs=1)
+    await store_events(database, tenant, 10, type_="executions.finished")
+
+    await purge(database, tenant, max_events=40)
+
+    types = [event.type for event in await events.list_all()]
+    assert types == ["job.updated"] * 30 + ["executions.finished"] * 10
+
+
 async def test_purge_between_reading_and_the_end_of_a_call_is_noticed(
     database: Database, server: Server, events: Events, tenant: str
 ) -> None:
@@ -333,6 +396,33 @@ async def test_purge_between_reading_and_the_end_of_a_call_is_noticed(
     with expect_failure(StatusCode.OUT_OF_RANGE, "EVENTS_PURGED"):
         await reading
     await session.close()
+
+
+async def test_purge_continues_in_the_next_sweep_when_its_time_is_used_up() -> None:
+    """The tenants take turns, so that one with many events does not delay the others."""
+    now = 0.0
+    left = {"a": 4, "b": 2, "c": 1}
+    purged: list[str] = []
+
+    async def fetch(sql: str, *args: Any) -> Sequence[Any]:
+        nonlocal now
+        if "tenants_with_events" in sql:
+            return [(name, True) for name in left]
+        tenant = args[0]
+        purged.append(tenant)
+        left[tenant] -= 1
+        now += 0.3
+        return [(left[tenant] > 0,)]
+
+    task = PurgeEvents(fetch, 7, 1_000_000, clock=lambda: now)
+    steps: list[int] = []
+    while any(left.values()):
+        before = len(purged)
+        await task.step()
+        steps.append(len(purged) - before)
+
+    assert purged == ["a", "b", "c", "a", "b", "a", "a"]
+    assert steps == [2, 2, 2, 1]
 
 
 async def test_purge_goes_over_all_tenants_once_a_minute(database: Database, tenant: str) -> None:

@@ -1,6 +1,7 @@
 """executions.finished: which executions it has, and which jobs and calls add it."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -77,6 +78,23 @@ async def report(database: Database, tenant: str, updates: dict[str, str], **job
             wait_ms=1000,
         )
     assert {row["outcome"] for row in rows} == {"APPLIED"}
+
+
+async def test_event_has_at_most_16_kib_of_executions(
+    database: Database, operator: Operator, log: EventLog
+) -> None:
+    devices = [f"{n:02}" + "é" * 254 for n in range(60)]
+    await database.add_devices(operator.tenant, devices)
+    await create(operator, log)
+
+    await report(database, operator.tenant, dict.fromkeys(devices, "SUCCEEDED"))
+
+    finished = [event for event in await log.new() if event.type == FINISHED]
+    found = [found["device_id"] for event in finished for found in executions(event)]
+    assert sorted(found) == devices
+    sizes = [len(json.dumps(event.details, ensure_ascii=False).encode()) for event in finished]
+    assert len(sizes) > 1
+    assert max(sizes) <= 16 * 1024
 
 
 async def test_job_has_the_choice(operator: Operator, pump: Device) -> None:

@@ -1,6 +1,11 @@
--- Removes up to p_limit events of a tenant: the oldest ones beyond p_max_events, or else those older than p_days.
--- Of the latter, it keeps the histories of jobs that still exist: purge_job removes them. Returns whether more can
--- be removed.
+-- depends on: event_page
+-- Removes events of a tenant, about p_limit: the oldest ones beyond p_max_events, or else those older than p_days.
+-- Returns whether more can be removed.
+--
+-- Events that leave the stream stay for the histories of jobs that still exist: purge_job removes them. Beyond
+-- p_max_events, executions.finished events are removed, also from histories; other events of existing jobs only if
+-- the oldest events, 10 × p_limit or half of p_max_events, have no executions.finished. So a job with many of these
+-- does not evict the histories of the others, and histories leave room for the stream.
 --
 -- Moves purged_position to the last event that is no longer part of the stream, not to the time limit: so a
 -- reader that has read all events can continue at any later time.
@@ -14,8 +19,10 @@ DECLARE
     v_until bigint := jobs.event_position(jobs.clock_time() - make_interval(days => p_days));
     v_purged bigint;
     v_excess bigint;
+    v_finished bigint[] := '{}';  -- executions.finished events to remove
     v_last bigint;
     v_count integer;
+    v_removed integer;
     v_job_ids text[];
     v_starts bigint[];
     v_positions bigint[];
@@ -33,20 +40,27 @@ BEGIN
 
     IF v_excess > 0 THEN
         v_excess := least(v_excess, p_limit);
-        SELECT e.position INTO v_last
-        FROM jobs.events e
-        WHERE e.tenant_id = p_tenant_id
-        ORDER BY e.position
-        LIMIT 1 OFFSET v_excess - 1;
-        DELETE FROM jobs.events e WHERE e.tenant_id = p_tenant_id AND e.position <= v_last;
-        GET DIAGNOSTICS v_count = ROW_COUNT;
-        v_purged := greatest(v_purged, v_last);
-        UPDATE jobs.event_heads h
-        SET purged_position = v_purged, event_count = h.event_count - v_count
-        WHERE h.tenant_id = p_tenant_id;
-        RETURN v_count = v_excess;
+        SELECT coalesce(array_agg(e.position), '{}'), max(e.position) INTO v_finished, v_until
+        FROM jobs.event_page(
+            p_tenant_id, NULL, -1, 9007199254740991, '{executions.finished}',
+            least(10 * p_limit, p_max_events / 2)::integer, false, v_excess::integer
+        ) e;
+        IF v_finished = '{}' THEN
+            SELECT e.position INTO v_last
+            FROM jobs.events e
+            WHERE e.tenant_id = p_tenant_id
+            ORDER BY e.position
+            LIMIT 1 OFFSET v_excess - 1;
+            DELETE FROM jobs.events e WHERE e.tenant_id = p_tenant_id AND e.position <= v_last;
+            GET DIAGNOSTICS v_count = ROW_COUNT;
+            UPDATE jobs.event_heads h
+            SET purged_position = greatest(v_purged, v_last), event_count = h.event_count - v_count
+            WHERE h.tenant_id = p_tenant_id;
+            RETURN v_count = v_excess;
+        END IF;
     END IF;
 
+    -- The next events that leave the stream.
     SELECT max(e.position), count(*) INTO v_last, v_count
     FROM (
         SELECT e.position
@@ -55,9 +69,10 @@ BEGIN
         ORDER BY e.position
         LIMIT p_limit
     ) e;
-    IF v_last IS NULL THEN
+    IF v_last IS NULL AND v_finished = '{}' THEN
         RETURN false;
     END IF;
+    v_last := coalesce(v_last, v_purged);
 
     -- The positions at which the histories of the jobs begin; for a job that does not exist, larger than any.
     SELECT array_agg(d.job_id),
@@ -92,9 +107,11 @@ BEGIN
           AND e.position <= v_last AND e.position < k.start
         OFFSET 0
     ) e;
+    v_positions := v_positions || ARRAY(SELECT f FROM unnest(v_finished) AS f WHERE f <= v_last);
     DELETE FROM jobs.events e WHERE e.tenant_id = p_tenant_id AND e.position = ANY (v_positions);
+    GET DIAGNOSTICS v_removed = ROW_COUNT;
     UPDATE jobs.event_heads h
-    SET purged_position = v_last, event_count = h.event_count - cardinality(v_positions)
+    SET purged_position = v_last, event_count = h.event_count - v_removed
     WHERE h.tenant_id = p_tenant_id;
-    RETURN v_count = p_limit;
+    RETURN v_excess > 0 OR v_count = p_limit;
 END $$;
