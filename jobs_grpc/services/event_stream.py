@@ -212,8 +212,6 @@ class _Stream:
         self._silent_until = self._clock() + heartbeat
         # The stream is complete up to this position. None: it has not begun.
         self._position: int | None = None
-        # With a from_time in the future, later than the position.
-        self._from_position = query.start.from_position or 0
 
     async def run(self, streams: _TenantStreams, watch: Watch[int]) -> None:
         """Send events until the stream is canceled, or an error ends it."""
@@ -255,10 +253,7 @@ class _Stream:
         """Send the next page of the database. Return whether another one follows."""
         query = self._query
         if self._position is not None:
-            start = Start(after_position=self._position)
-            if self._from_position > self._position:
-                start = Start(from_position=self._from_position)
-            query = query._replace(start=start)
+            query = query._replace(start=Start(after_position=self._position))
         try:
             async with asyncio.timeout_at(self._silent_until) as timeout:
                 page = await self._pages.read(self._tenant_id, query, self._reservation)
@@ -284,13 +279,12 @@ class _Stream:
         _, types, job_id = self._query
         if not page.events:
             return b""
-        if is_whole and not (types or job_id or page.events[0].position < self._from_position):
+        if is_whole and not (types or job_id):
             return page.response
         events = [
             event
             for event in page.events
             if event.position > (self._position or 0)
-            and event.position >= self._from_position
             and (not types or event.type in types)
             and (not job_id or event.job_id == job_id)
         ]

@@ -15,7 +15,7 @@ from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services import validation
 from jobs_grpc.services.event_conversions import event_fields
-from jobs_grpc.services.event_start import start_of
+from jobs_grpc.services.event_start import check_from_time, start_of
 from jobs_grpc.services.event_stream import HEARTBEAT_SECONDS, EventStreams
 from jobs_grpc.services.page_tokens import (
     check_history,
@@ -73,7 +73,7 @@ class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
         self, request: pb.ListEventsRequest, context: object
     ) -> pb.ListEventsResponse:
         limit = page_size(request)
-        validation.require_valid(request)
+        validation.require_valid(request, check_from_time(request))
         start = start_of(request)
         *rows, end = await self._store.list_events(
             current_principal().tenant_id,
@@ -94,7 +94,7 @@ class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
         request: pb.WatchEventsRequest,
         context: ServicerContext[pb.WatchEventsRequest, bytes],
     ) -> None:
-        validation.require_valid(request)
+        validation.require_valid(request, check_from_time(request))
         start, types, job_id = start_of(request), frozenset(request.types), request.job_id
         del request
         tenant_id = current_principal().tenant_id

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -17,6 +18,8 @@ from tests.support.database import Database, replaced_function, rows_locked
 from tests.support.event_rows import queue_event, store_events
 from tests.support.failures import expect_failure
 from tests.support.server import Server
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -441,3 +444,26 @@ async def test_purge_goes_over_all_tenants_once_a_minute(database: Database, ten
     now = 61.0
     await task.step()
     assert await rows_of(database, f"{tenant}-3") == 0
+
+
+async def test_positions_before_a_restore_are_purged_by_the_documented_statement(
+    database: Database, operator: Operator, events: Events
+) -> None:
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    restored = (await events.list()).position
+    history = await events.history("j")
+    lost = restored + 1000
+    section = (ROOT / "docs" / "operations.md").read_text().split("## Backups")[1]
+    statement = section.split("```sql\n")[1].split("```")[0]
+
+    await database.owner.execute(
+        statement.strip().removesuffix(";") + f" WHERE tenant_id = '{operator.tenant}'"
+    )
+
+    await operator.cancel("j")
+    for position in (restored, lost):
+        with expect_failure(StatusCode.OUT_OF_RANGE, "EVENTS_PURGED"):
+            await events.list(after_position=position)
+    assert "job.canceled" in [event.type for event in (await events.list()).events]
+    assert (await events.history("j")).events[: len(history.events)] == history.events

@@ -1,5 +1,6 @@
 """ListEvents: the events of a tenant in one order, from any position."""
 
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -177,14 +178,25 @@ async def test_from_time_begins_at_the_first_event_of_this_time(
     assert len((await events.list(from_time=datetime(2000, 1, 1, tzinfo=UTC))).events) == 5
 
 
-async def test_from_time_in_the_future_lists_nothing(
+async def test_from_time_that_is_now_lists_nothing(
     database: Database, events: Events, tenant: str
 ) -> None:
-    last = await store_events(database, tenant, 3)
+    last = await store_events(database, tenant, 3, days_ago=1)
 
-    page = await events.list(from_time=datetime.now(UTC) + timedelta(days=1))
+    page = await events.list(from_time=datetime.now(UTC) + timedelta(seconds=2))
 
     assert (list(page.events), page.position, page.has_more) == ([], last, False)
+
+
+async def test_from_time_in_the_future_is_rejected(events: Events) -> None:
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await events.list(from_time=later)
+    assert failure.violations == {"from_time": "from_time must not be later than now"}
+
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
+        async with aclosing(events.watch(from_time=later)) as responses:
+            await anext(responses)
 
 
 async def test_unknown_position_is_rejected(

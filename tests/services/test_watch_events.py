@@ -115,29 +115,6 @@ async def test_stream_from_a_time_begins_there(
     assert [event.position for event in first.events] == [last - 1, last]
 
 
-async def test_stream_from_a_time_in_the_future_waits(
-    database: Database, events: Events, tenant: str
-) -> None:
-    since = datetime.now(UTC) + timedelta(hours=1)
-    async with (
-        aclosing(events.watch(from_time=since)) as responses,
-        aclosing(events.watch()) as others,
-    ):
-        first = await anext(responses)
-        await anext(others)
-        await queue_event(database.owner, tenant, "early")
-        assert await job_ids(others, 1) == ["early"]
-        try:
-            await database.set_time_offset(7200)
-            await queue_event(database.owner, tenant, "late")
-            second = await anext(responses)
-        finally:
-            await database.set_time_offset(0)
-
-    assert list(first.events) == []
-    assert [event.job_id for event in second.events] == ["late"]
-
-
 async def test_streams_send_only_what_their_filters_include(
     database: Database, events: Events, tenant: str
 ) -> None:

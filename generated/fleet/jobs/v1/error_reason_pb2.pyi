@@ -567,9 +567,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     POSITION_UNKNOWN: _ErrorReason.ValueType  # 54
-    """The position is larger than that of the last event: the database was restored from a backup, or another service
-    or tenant has assigned the position. Read the jobs again, then continue after `lastPosition`, the position of the
-    last event.
+    """The position is larger than that of the last event: another service or tenant has assigned the position, or the
+    database was restored from a backup and the tenant has had no event since. Read the jobs again, then continue after
+    `lastPosition`, the position of the last event.
 
     Example of an ErrorInfo:
 
@@ -1222,9 +1222,9 @@ Example of an ErrorInfo:
     }
 """
 POSITION_UNKNOWN: ErrorReason.ValueType  # 54
-"""The position is larger than that of the last event: the database was restored from a backup, or another service
-or tenant has assigned the position. Read the jobs again, then continue after `lastPosition`, the position of the
-last event.
+"""The position is larger than that of the last event: another service or tenant has assigned the position, or the
+database was restored from a backup and the tenant has had no event since. Read the jobs again, then continue after
+`lastPosition`, the position of the last event.
 
 Example of an ErrorInfo:
 

@@ -247,7 +247,7 @@ class ListEventsRequest(_message.Message):
     """The maximum number of events in the response."""
     @_builtins.property
     def from_time(self) -> _timestamp_pb2.Timestamp:
-        """With the first event that was stored at this time or later."""
+        """With the first event that was stored at this time or later. Must not be in the future."""
 
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -323,7 +323,7 @@ class WatchEventsRequest(_message.Message):
     """Only events of this job. Empty: all."""
     @_builtins.property
     def from_time(self) -> _timestamp_pb2.Timestamp:
-        """With the first event that was stored at this time or later."""
+        """With the first event that was stored at this time or later. Must not be in the future."""
 
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

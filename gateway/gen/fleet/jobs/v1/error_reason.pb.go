@@ -515,9 +515,9 @@ const (
 	//	  "metadata": { "position": "1764000000000000", "purgedPosition": "1764288000000000", "tenantId": "demo" }
 	//	}
 	ErrorReason_EVENTS_PURGED ErrorReason = 53
-	// The position is larger than that of the last event: the database was restored from a backup, or another service
-	// or tenant has assigned the position. Read the jobs again, then continue after `lastPosition`, the position of the
-	// last event.
+	// The position is larger than that of the last event: another service or tenant has assigned the position, or the
+	// database was restored from a backup and the tenant has had no event since. Read the jobs again, then continue after
+	// `lastPosition`, the position of the last event.
 	//
 	// Example of an ErrorInfo:
 	//

@@ -642,7 +642,7 @@ type ListEventsRequest_AfterPosition struct {
 }
 
 type ListEventsRequest_FromTime struct {
-	// With the first event that was stored at this time or later.
+	// With the first event that was stored at this time or later. Must not be in the future.
 	FromTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=from_time,json=fromTime,proto3,oneof"`
 }
 
@@ -810,7 +810,7 @@ type WatchEventsRequest_AfterPosition struct {
 }
 
 type WatchEventsRequest_FromTime struct {
-	// With the first event that was stored at this time or later.
+	// With the first event that was stored at this time or later. Must not be in the future.
 	FromTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=from_time,json=fromTime,proto3,oneof"`
 }
 

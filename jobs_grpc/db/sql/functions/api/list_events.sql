@@ -10,7 +10,7 @@
 CREATE OR REPLACE FUNCTION jobs.list_events(
     p_tenant_id text,
     p_after_position bigint,  -- 0: from the oldest event; NULL: after the last one
-    p_from_position bigint,   -- NULL: see p_after_position; may be larger than the last position
+    p_from_position bigint,   -- NULL: see p_after_position; of a time that has passed
     p_types text[],           -- NULL: all
     p_job_id text,            -- NULL: all
     p_limit integer
