@@ -117,6 +117,26 @@ def test_webhooks_have_their_keys_and_an_egress_rule() -> None:
             assert not addresses.allows(network[-1])
 
 
+@pytest.mark.parametrize("networks", [[], ["10.2.0.0/16"]])
+def test_token_keys_do_not_allow_webhooks_to_private_addresses(networks: list[str]) -> None:
+    options = [f"auth.jwksNetworks={{{','.join(networks)}}}"] if networks else []
+    objects = render(
+        *("--values", CHART / "ci" / "jwt-values.yaml", "--set", "webhooks.secretName=hooks"),
+        *(text for option in options for text in ("--set", option)),
+    )
+
+    (policy,) = [
+        item
+        for item in objects
+        if item["kind"] == "NetworkPolicy" and item["metadata"]["name"] == "jobs"
+    ]
+    keys, webhooks = (rule for rule in policy["spec"]["egress"] if {"port": 443} in rule["ports"])
+    public = [peer["ipBlock"] for peer in webhooks["to"]]
+    expected = [{"cidr": network} for network in networks] or public
+    assert [peer["ipBlock"] for peer in keys["to"]] == expected
+    assert "10.0.0.0/8" in public[0]["except"]
+
+
 def test_secrets_are_only_references() -> None:
     for values in EXAMPLES:
         for item in render("--values", values):

@@ -175,3 +175,24 @@ exec: {command: [/jobs-gateway, health]}
 httpGet: {path: /healthz, port: http, scheme: {{ if .Values.gateway.tls.secretName }}HTTPS{{ else }}HTTP{{ end }}}
 {{- end }}
 {{- end }}
+
+{{/* Peers of a NetworkPolicy: public addresses, as in jobs_grpc/webhooks/addresses.py. */}}
+{{- define "jobs.publicAddresses" -}}
+- ipBlock:
+    cidr: 0.0.0.0/0
+    except:
+      - 0.0.0.0/8
+      - 10.0.0.0/8
+      - 100.64.0.0/10
+      - 127.0.0.0/8
+      - 168.63.129.16/32
+      - 169.254.0.0/16
+      - 172.16.0.0/12
+      - 192.0.0.0/24
+      - 192.168.0.0/16
+      - 198.18.0.0/15
+      - 224.0.0.0/3
+- ipBlock:
+    cidr: 2000::/3
+    except: [2001::/23, 2002::/16]
+{{- end }}
