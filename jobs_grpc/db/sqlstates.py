@@ -31,10 +31,14 @@ class TooManyWebhooks(LimitExceeded, sqlstate="JB042"):
 
 
 class WebhookTestTooSoon(LimitExceeded, sqlstate="JB043"):
-    """The last test of the webhook was less than 10 seconds ago."""
+    """The webhook was tested less than 10 seconds ago, or the tenant makes too many tests."""
 
     def __init__(self) -> None:
-        JobsError.__init__(self, "A webhook can be tested every 10 seconds; retry later")
+        JobsError.__init__(
+            self,
+            "A webhook can be tested every 10 seconds, and a tenant can make 16 tests in that time,"
+            " 4 at once; retry later",
+        )
         self.retry_after = 10
 
 

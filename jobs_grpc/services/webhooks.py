@@ -12,6 +12,7 @@ from fleet.jobs.v1 import events_pb2 as pb
 from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.config import EventsConfig
 from jobs_grpc.contract.field_rules import check
+from jobs_grpc.db.sqlstates import WebhookTestTooSoon
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import Violation, WebhooksUnavailable
 from jobs_grpc.services import validation
@@ -19,11 +20,16 @@ from jobs_grpc.services.row_conversions import MessageFields, timestamp_fields
 from jobs_grpc.webhooks.addresses import AllowedAddresses
 from jobs_grpc.webhooks.payload import test_body
 from jobs_grpc.webhooks.secrets import MasterKeysFile, UnknownKey, encoded
-from jobs_grpc.webhooks.sender import Sender
+from jobs_grpc.webhooks.sender import DeliveryResult, Sender
 from jobs_grpc.webhooks.signature import signed_headers
+from jobs_grpc.webhooks.slots import Slots
 from jobs_grpc.webhooks.urls import check_url
 
 logger = logging.getLogger(__name__)
+
+# Maximum number of concurrent tests.
+_TEST_SLOTS = 64
+_TEST_SLOTS_PER_TENANT = 4
 
 # A newer version may have written causes and errors that this version does not know.
 _DISABLED_CAUSE_NUMBERS = dict(pb.Webhook.DisabledCause.items())
@@ -51,6 +57,7 @@ class Webhooks:
         self._config = config
         self._addresses = AllowedAddresses(config.webhook_allowed_networks)
         self._optional_delivery = delivery
+        self._tests = Slots(_TEST_SLOTS, _TEST_SLOTS_PER_TENANT)
 
     async def CreateWebhook(
         self, request: pb.CreateWebhookRequest, context: object
@@ -130,7 +137,20 @@ class Webhooks:
     ) -> pb.TestWebhookResponse:
         validation.require_valid(request)
         delivery = self._delivery
-        tenant_id, webhook_id = current_principal().tenant_id, request.webhook_id
+        tenant_id = current_principal().tenant_id
+        if not self._tests.try_take(tenant_id):
+            raise WebhookTestTooSoon
+        try:
+            result = await self._test(delivery, tenant_id, request.webhook_id)
+        finally:
+            self._tests.release(tenant_id)
+        response = pb.TestWebhookResponse(status=result.status, error=_error_number(result.error))
+        response.duration.FromMicroseconds(round(result.duration * 1_000_000))
+        return response
+
+    async def _test(
+        self, delivery: WebhookDelivery, tenant_id: str, webhook_id: str
+    ) -> DeliveryResult:
         row = await self._store.test_webhook(tenant_id, webhook_id=webhook_id)
         try:
             signing = delivery.keys.current().signing_secrets(tenant_id, webhook_id, row)
@@ -141,10 +161,7 @@ class Webhooks:
         body = test_body(webhook_id, datetime.fromtimestamp(now, UTC))
         message_id = f"test_{secrets.token_hex(16)}"
         headers = signed_headers(message_id, int(now), body, signing)
-        result = await delivery.sender.send(row["url"], headers, body)
-        response = pb.TestWebhookResponse(status=result.status, error=_error_number(result.error))
-        response.duration.FromMicroseconds(round(result.duration * 1_000_000))
-        return response
+        return await delivery.sender.send(row["url"], headers, body)
 
     @property
     def _delivery(self) -> WebhookDelivery:

@@ -1,4 +1,4 @@
-"""Limits the concurrent claims of a dispatcher, in total and per tenant."""
+"""Limits concurrent claims and tests, in total and per tenant."""
 
 from collections import Counter
 

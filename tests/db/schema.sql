@@ -519,7 +519,8 @@ CREATE TABLE jobs.event_heads (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     "position" bigint NOT NULL,
     purged_position bigint DEFAULT 0 NOT NULL,
-    event_count bigint DEFAULT 0 NOT NULL
+    event_count bigint DEFAULT 0 NOT NULL,
+    tests_until timestamp with time zone
 )
 WITH (fillfactor='50');
 

@@ -1,5 +1,6 @@
 """The calls that manage webhooks."""
 
+import asyncio
 import base64
 import json
 import re
@@ -381,6 +382,54 @@ async def test_test_is_rejected_within_ten_seconds_of_the_last_one(
     await caller.test((await caller.create()).webhook.webhook_id)
     await database.pass_time(10)
     await caller.test(webhook_id)
+
+
+async def test_recreated_webhooks_do_not_avoid_the_limit_of_tests(
+    database: Database, caller: WebhookCaller, sender: RecordingSender
+) -> None:
+    for _ in range(16):
+        webhook_id = (await caller.create()).webhook.webhook_id
+        await caller.test(webhook_id)
+        await caller.delete(webhook_id)
+
+    webhook_id = (await caller.create()).webhook.webhook_id
+    # The limit leaks 1.6 tests per second.
+    with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+        for _ in range(16):
+            await caller.test(webhook_id)
+            await caller.delete(webhook_id)
+            webhook_id = (await caller.create()).webhook.webhook_id
+
+    assert failure.retry_after == 10
+    await database.pass_time(10)
+    await caller.test(webhook_id)
+
+
+async def test_four_tests_of_a_tenant_run_at_once(
+    caller: WebhookCaller, server: Server, sender: RecordingSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, release = asyncio.Semaphore(0), asyncio.Event()
+
+    async def wait(*_: object) -> DeliveryResult:
+        started.release()
+        await release.wait()
+        return DeliveryResult(204, None, 0.25)
+
+    monkeypatch.setattr(sender, "send", wait)
+    webhook_ids = [(await caller.create()).webhook.webhook_id for _ in range(5)]
+    tests = [asyncio.create_task(caller.test(webhook_id)) for webhook_id in webhook_ids[:4]]
+    for _ in tests:
+        await started.acquire()
+
+    with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
+        await caller.test(webhook_ids[4])
+
+    other = WebhookCaller.on(server, f"{caller.tenant}-other")
+    tests.append(asyncio.create_task(other.test((await other.create()).webhook.webhook_id)))
+    await started.acquire()
+    release.set()
+    assert [test.status for test in await asyncio.gather(*tests)] == [204] * 5
+    assert (await caller.test(webhook_ids[4])).status == 204
 
 
 async def test_test_reaches_a_disabled_webhook(

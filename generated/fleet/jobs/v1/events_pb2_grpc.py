@@ -229,8 +229,8 @@ class EventServiceServicer:
 
         NOT_FOUND            WEBHOOK_NOT_FOUND
         FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
-        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago (with a
-        retry delay)
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago, or the
+        tenant made 16 tests in that time, or 4 are running (with a retry delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -124,8 +124,8 @@ class EventServiceStub:
 
       NOT_FOUND            WEBHOOK_NOT_FOUND
       FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
-      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago (with a
-                           retry delay)
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago, or the
+                           tenant made 16 tests in that time, or 4 are running (with a retry delay)
     """
 
 @_typing.type_check_only
@@ -224,8 +224,8 @@ class EventServiceAsyncStub(EventServiceStub):
 
       NOT_FOUND            WEBHOOK_NOT_FOUND
       FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
-      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago (with a
-                           retry delay)
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago, or the
+                           tenant made 16 tests in that time, or 4 are running (with a retry delay)
     """
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -381,8 +381,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
 
           NOT_FOUND            WEBHOOK_NOT_FOUND
           FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
-          RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago (with a
-                               retry delay)
+          RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago, or the
+                               tenant made 16 tests in that time, or 4 are running (with a retry delay)
         """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -118,8 +118,8 @@ type EventServiceClient interface {
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
 	//	FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
-	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago (with a
-	//	                     retry delay)
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago, or the
+	//	                     tenant made 16 tests in that time, or 4 are running (with a retry delay)
 	TestWebhook(ctx context.Context, in *TestWebhookRequest, opts ...grpc.CallOption) (*TestWebhookResponse, error)
 }
 
@@ -327,8 +327,8 @@ type EventServiceServer interface {
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
 	//	FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
-	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago (with a
-	//	                     retry delay)
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago, or the
+	//	                     tenant made 16 tests in that time, or 4 are running (with a retry delay)
 	TestWebhook(context.Context, *TestWebhookRequest) (*TestWebhookResponse, error)
 	mustEmbedUnimplementedEventServiceServer()
 }

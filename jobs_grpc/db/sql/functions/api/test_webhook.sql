@@ -1,6 +1,7 @@
 -- Stores the time of a test delivery, and returns the URL and the keys for it.
 --
--- Raises WEBHOOK_NOT_FOUND and, less than 10 seconds after the last test, WEBHOOK_TEST_TOO_SOON.
+-- Raises WEBHOOK_NOT_FOUND and, less than 10 seconds after the last test, WEBHOOK_TEST_TOO_SOON. The latter also if the
+-- tenant makes more tests than 16 every 10 seconds: otherwise, new webhooks would avoid the limit of each.
 CREATE OR REPLACE FUNCTION jobs.test_webhook(
     p_tenant_id text,
     p_webhook_id text,
@@ -13,16 +14,29 @@ LANGUAGE plpgsql
 -- settings: lookup, lock timeout
 AS $$
 DECLARE
+    v_window CONSTANT interval := '10 seconds';
+    v_max_tests CONSTANT integer := 16;  -- in a window, by a tenant
+    v_tests_until timestamptz;
     v_webhook jobs.webhooks;
     v_now timestamptz;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
+    -- Before the webhook: see lock_webhook.
+    SELECT h.tests_until INTO v_tests_until
+    FROM jobs.event_heads h
+    WHERE h.tenant_id = p_tenant_id
+    FOR UPDATE;
     v_webhook := jobs.lock_webhook(p_tenant_id, p_webhook_id);
     v_now := jobs.clock_time();
-    IF v_webhook.last_test_at > v_now - interval '10 seconds' THEN
+    -- A leaky bucket: each test moves tests_until, which may be at most one window ahead.
+    v_tests_until := greatest(v_tests_until, v_now) + v_window / v_max_tests;
+    IF v_webhook.last_test_at > v_now - v_window OR v_tests_until > v_now + v_window THEN
         PERFORM jobs.raise_error('WEBHOOK_TEST_TOO_SOON');
     END IF;
+    UPDATE jobs.event_heads h
+    SET tests_until = v_tests_until
+    WHERE h.tenant_id = p_tenant_id;
     UPDATE jobs.webhooks w
     SET last_test_at = v_now
     WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id;
