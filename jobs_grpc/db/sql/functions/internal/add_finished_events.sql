@@ -1,7 +1,7 @@
 -- depends on: add_event
 -- Adds executions.finished events for attempts that have just ended, of jobs with execution_events: one event
--- for each job, or several for more than 100 attempts or about 16 KiB of details. The caller holds the job locks, has set the tenant, has
--- changed and counted the executions, and has applied the retry policies.
+-- for each job, or several for more than 100 attempts or about 16 KiB of details. The caller holds the job locks,
+-- has set the tenant, has changed and counted the executions, and has applied the retry policies.
 CREATE OR REPLACE FUNCTION jobs.add_finished_events(
     p_tenant_id text,
     p_attempts jobs.finished_attempt[],

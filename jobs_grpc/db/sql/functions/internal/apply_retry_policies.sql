@@ -128,7 +128,9 @@ BEGIN
             not_before = failed.not_before, failed_status = failed.status,
             failed_code = failed.failure_code, failed_at = p_now
         FROM unnest(v_executions) failed
-        WHERE failed.not_before IS NOT NULL
+        -- The condition on status is always true. It keeps the estimated number of rows low: otherwise the
+        -- planner may read all executions of the tenant instead of looking each up by its ctid.
+        WHERE failed.not_before IS NOT NULL AND failed.status IN ('FAILED', 'TIMED_OUT', 'REJECTED')
           AND e.tenant_id = p_tenant_id AND e.ctid = failed.row_id;
 
         -- The row of a finished execution has its failure in status and failure_code.
