@@ -902,11 +902,11 @@ CASES = {
         lambda c, p: _update(c, p, ExecutionUpdate("j1", "d1", "FAILED", failure_code="E1")),
     ),
     "update_executions: batch of failures with codes of their own": Case(
-        "update_executions", 1000, lambda c, p: _update(c, p, *_failures(p))
+        "update_executions", 1100, lambda c, p: _update(c, p, *_failures(p))
     ),
     "update_executions: batch of failures with execution events": Case(
         "update_executions",
-        2300,
+        2900,
         lambda c, p: _update(c, p, *_failures(p)),
         prepare=_add_execution_events,
     ),

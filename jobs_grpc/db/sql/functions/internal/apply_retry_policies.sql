@@ -121,17 +121,21 @@ BEGIN
             OFFSET 0
         ) e
         WHERE failed.not_before IS NOT NULL;
-        UPDATE jobs.job_executions e
-        SET status = 'QUEUED', execution_number = e.execution_number + 1, version = e.version + 1,
-            queued_at = p_now, started_at = NULL, times_out_at = NULL, last_updated_at = p_now,
-            status_details = NULL, failure_code = NULL, retries = e.retries + 1,
-            not_before = failed.not_before, failed_status = failed.status,
-            failed_code = failed.failure_code, failed_at = p_now
-        FROM unnest(v_executions) failed
-        -- The condition on status is always true. It keeps the estimated number of rows low: otherwise the
-        -- planner may read all executions of the tenant instead of looking each up by its ctid.
-        WHERE failed.not_before IS NOT NULL AND failed.status IN ('FAILED', 'TIMED_OUT', 'REJECTED')
-          AND e.tenant_id = p_tenant_id AND e.ctid = failed.row_id;
+        -- One by one: with a join, the planner may read all executions of the tenant instead of looking each up by
+        -- its ctid.
+        FOREACH v_execution IN ARRAY coalesce(v_executions, '{}') LOOP
+            v_failed_ats[v_execution.n] := v_execution.failed_at;
+            IF v_execution.not_before IS NOT NULL THEN
+                UPDATE jobs.job_executions e
+                SET status = 'QUEUED', execution_number = e.execution_number + 1,
+                    version = e.version + 1, queued_at = p_now, started_at = NULL,
+                    times_out_at = NULL, last_updated_at = p_now, status_details = NULL,
+                    failure_code = NULL, retries = e.retries + 1,
+                    not_before = v_execution.not_before, failed_status = v_execution.status,
+                    failed_code = v_execution.failure_code, failed_at = p_now
+                WHERE e.tenant_id = p_tenant_id AND e.ctid = v_execution.row_id;
+            END IF;
+        END LOOP;
 
         -- The row of a finished execution has its failure in status and failure_code.
         UPDATE jobs.job_executions e
@@ -179,10 +183,6 @@ BEGIN
         FROM unnest(v_executions) e
         WHERE e.not_before IS NOT NULL OR e.failed_at IS NOT NULL
         HAVING count(*) > 0;
-
-        FOREACH v_execution IN ARRAY coalesce(v_executions, '{}') LOOP
-            v_failed_ats[v_execution.n] := v_execution.failed_at;
-        END LOOP;
     END LOOP;
     RETURN v_failed_ats;
 END $$;
