@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,6 +15,7 @@ from tests.doctor.conftest import PASSWORD, Doctor
 from tests.support.database import Database
 from tests.support.postgres import Postgres
 from tests.support.proxy import running_proxy
+from tests.support.webhooks import write_keys
 
 pytestmark = pytest.mark.slow
 
@@ -317,7 +319,7 @@ async def test_doctor_reports_limits_of_connections_that_are_too_low(
 
     found = await doctor("connections")
 
-    # Ten of the pool, one of the readiness check, one of last seen, and three of maintenance.
+    # Ten of the pool, one of the readiness check, one of last seen, and four of maintenance.
     assert [(finding.status, finding.detail) for finding in found] == [
         (
             "ERROR",
@@ -326,7 +328,7 @@ async def test_doctor_reports_limits_of_connections_that_are_too_low(
         ),
         (
             "ERROR",
-            "this server opens up to 15 connections; the CONNECTION LIMIT of the database allows"
+            "this server opens up to 16 connections; the CONNECTION LIMIT of the database allows"
             " 14",
         ),
     ]
@@ -340,7 +342,7 @@ async def test_doctor_compares_all_workers_with_max_connections(
 
     [found] = await doctor("connections", JOBS_WORKERS="100")
 
-    needed = 100 * 12 + 3
+    needed = 100 * 12 + 4
     assert (found.status, found.detail) == (
         "ERROR",
         f"this server opens up to {needed} connections; the max_connections of PostgreSQL allows"
@@ -348,11 +350,22 @@ async def test_doctor_compares_all_workers_with_max_connections(
     )
 
 
+async def test_doctor_counts_the_connections_that_send_webhooks(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    keys = str(write_keys(tmp_path / "webhooks.keys", "k1"))
+
+    [found] = await doctor("connections", JOBS_WEBHOOK_KEYS_FILE=keys)
+
+    # In addition to those without webhooks, four of the dispatcher.
+    assert found.detail.startswith("this server opens up to 20 connections; ")
+
+
 async def test_doctor_warns_when_other_connections_leave_too_few(
     doctor: Doctor, fresh: Database
 ) -> None:
-    # With one of the readiness check, one of last seen and three of maintenance, exactly the limit.
-    pool_size = await _server_limit(fresh.owner) - 5
+    # With one of the readiness check, one of last seen and four of maintenance, exactly the limit.
+    pool_size = await _server_limit(fresh.owner) - 6
 
     # The owner's connection of this test is one too many.
     [found] = await doctor("connections", JOBS_POOL_MAX_SIZE=f"{pool_size}")
