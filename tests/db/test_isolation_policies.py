@@ -112,8 +112,8 @@ async def test_check_fails_when_a_policy_may_show_other_tenants(
         "SELECT jobs.create_job('shared', 'j', '{\"document_type\": \"x\", \"target_all\": true}',"
         " '{}', NULL, 10, NULL, 24)"
     )
-    # Two devices, two memberships, a job, its progress and two executions.
-    assert await _visible_rows(fresh, "shared") == 8
+    # Two devices, two memberships, a job, its progress, its event and two executions.
+    assert await _visible_rows(fresh, "shared") == 9
     assert await _visible_rows(fresh, "acme") == 0
     assert await _visible_rows(fresh, "") == 0
     assert await _visible_rows(fresh, None) == 0
