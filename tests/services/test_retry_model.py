@@ -146,8 +146,8 @@ MISTAKES = {
     ),
     "report without a number counts for a later attempt": (
         "decide_batch",
-        "coalesce(u.execution_number, e.execution_number - 1)",
-        "u.execution_number",
+        "AND e.execution_number > 1 THEN e.execution_number - 1 END",
+        "AND e.execution_number > 1 THEN e.execution_number END",
     ),
     "backoff does not grow": (
         "retry_backoff",
