@@ -12,6 +12,7 @@ from tests.support.waiting import wait_until
 
 _BENCHMARK = """
 import asyncio
+import signal
 from bench.environment import environment
 
 async def main():
@@ -19,15 +20,28 @@ async def main():
         print(next(env.folder.rglob("postmaster.pid")).read_text().split()[0], flush=True)
         await asyncio.Event().wait()
 
+signal.signal(signal.SIGINT, {on_sigint})
 asyncio.run(main())
 """
+_FOREGROUND = "signal.default_int_handler"
+# A shell script starts background programs with SIGINT ignored, and so may start these tests.
+_BACKGROUND = "signal.SIG_IGN"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_interrupted_benchmark_stops_its_postgresql(number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "on_sigint"),
+    [
+        (signal.SIGTERM, _FOREGROUND),
+        (signal.SIGTERM, _BACKGROUND),
+        (signal.SIGINT, _FOREGROUND),
+    ],
+)
+async def test_interrupted_benchmark_stops_its_postgresql(
+    number: signal.Signals, on_sigint: str
+) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _BENCHMARK),
+        *(sys.executable, "-c", _BENCHMARK.format(on_sigint=on_sigint)),
         cwd=Path(__file__).parents[2],
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
