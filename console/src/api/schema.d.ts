@@ -3426,7 +3426,7 @@ export interface operations {
             query?: {
                 /** @description After this position. 0: with the oldest event. */
                 after_position?: string;
-                /** @description With the first event that was stored at this time or later. */
+                /** @description With the first event that was stored at this time or later. Must not be in the future. */
                 from_time?: string;
                 /** @description Only events of these types. Empty: all. */
                 types?: string[];
@@ -3503,7 +3503,7 @@ export interface operations {
              * @description The stream can't continue after the position: read the jobs again, then continue after the position in the error.
              *
              *     - `EVENTS_PURGED`: Events after the position have been purged, because of the retention or of the maximum number of events. The events up to `purgedPosition` are lost: read the jobs again, then continue after this position.
-             *     - `POSITION_UNKNOWN`: The position is larger than that of the last event: the database was restored from a backup, or another service or tenant has assigned the position. Read the jobs again, then continue after `lastPosition`, the position of the last event.
+             *     - `POSITION_UNKNOWN`: The position is larger than that of the last event: another service or tenant has assigned the position, or the database was restored from a backup and the tenant has had no event since. Read the jobs again, then continue after `lastPosition`, the position of the last event.
              */
             410: {
                 headers: {
@@ -3527,7 +3527,7 @@ export interface operations {
             query?: {
                 /** @description After this position. 0: with the oldest event. */
                 after_position?: string;
-                /** @description With the first event that was stored at this time or later. */
+                /** @description With the first event that was stored at this time or later. Must not be in the future. */
                 from_time?: string;
                 /** @description Only events of these types. Empty: all. */
                 types?: string[];
@@ -3584,7 +3584,7 @@ export interface operations {
              * @description The stream can't continue after the position: read the jobs again, then continue after the position in the error.
              *
              *     - `EVENTS_PURGED`: Events after the position have been purged, because of the retention or of the maximum number of events. The events up to `purgedPosition` are lost: read the jobs again, then continue after this position.
-             *     - `POSITION_UNKNOWN`: The position is larger than that of the last event: the database was restored from a backup, or another service or tenant has assigned the position. Read the jobs again, then continue after `lastPosition`, the position of the last event.
+             *     - `POSITION_UNKNOWN`: The position is larger than that of the last event: another service or tenant has assigned the position, or the database was restored from a backup and the tenant has had no event since. Read the jobs again, then continue after `lastPosition`, the position of the last event.
              */
             410: {
                 headers: {
@@ -6905,7 +6905,7 @@ export interface operations {
              * @description The stream can't continue after the position: read the jobs again, then continue after the position in the error.
              *
              *     - `EVENTS_PURGED`: Events after the position have been purged, because of the retention or of the maximum number of events. The events up to `purgedPosition` are lost: read the jobs again, then continue after this position.
-             *     - `POSITION_UNKNOWN`: The position is larger than that of the last event: the database was restored from a backup, or another service or tenant has assigned the position. Read the jobs again, then continue after `lastPosition`, the position of the last event.
+             *     - `POSITION_UNKNOWN`: The position is larger than that of the last event: another service or tenant has assigned the position, or the database was restored from a backup and the tenant has had no event since. Read the jobs again, then continue after `lastPosition`, the position of the last event.
              */
             410: {
                 headers: {
