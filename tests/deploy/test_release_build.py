@@ -82,6 +82,7 @@ def test_release_builds_only_when_everything_agrees(tmp_path: Path) -> None:
         "jobs_grpc-9.8.7-py3-none-any.whl",
         "jobs_grpc-9.8.7.tar.gz",
         "jobs_grpc-9.8.7.cdx.json",
+        "jobs-console-9.8.7.cdx.json",
     }
     names |= {gateway, f"{gateway}.cdx.json"}
     assert {path.name for path in dist.iterdir()} == names | {"SHA256SUMS"}
@@ -91,6 +92,7 @@ def test_release_builds_only_when_everything_agrees(tmp_path: Path) -> None:
     subprocess.run([dist / gateway, "--help"], check=True, capture_output=True)  # noqa: S603
     assert {"grpcio", "asyncpg", "cryptography"} <= components(dist / "jobs_grpc-9.8.7.cdx.json")
     assert "google.golang.org/grpc" in components(dist / f"{gateway}.cdx.json")
+    assert "preact" in (dist / "jobs-console-9.8.7.cdx.json").read_text()
 
 
 def components(sbom: Path) -> set[str]:
