@@ -2604,9 +2604,9 @@ export interface components {
              *      - ADDRESS_NOT_ALLOWED: The address of the host is not public, or the port is not allowed.
              *      - CONNECTION_FAILED: The connection was refused or lost.
              *      - TLS_FAILED: The certificate is not valid for the host, or TLS failed.
-             * @enum {string}
+             * @enum {string|null}
              */
-            error: "STATUS" | "REDIRECT" | "TIMEOUT" | "HOST_NOT_FOUND" | "ADDRESS_NOT_ALLOWED" | "CONNECTION_FAILED" | "TLS_FAILED";
+            error: "STATUS" | "REDIRECT" | "TIMEOUT" | "HOST_NOT_FOUND" | "ADDRESS_NOT_ALLOWED" | "CONNECTION_FAILED" | "TLS_FAILED" | null;
             /**
              * Format: int32
              * @description The HTTP status. 0: there was no response.
@@ -2803,9 +2803,9 @@ export interface components {
              *      - OPERATOR: UpdateWebhook disabled it.
              *      - FAILING: All deliveries failed for five days.
              *      - GONE: The endpoint returned status 410.
-             * @enum {string}
+             * @enum {string|null}
              */
-            readonly disabled_cause: "OPERATOR" | "FAILING" | "GONE";
+            readonly disabled_cause: "OPERATOR" | "FAILING" | "GONE" | null;
             /** @description The server sends events to the webhook. */
             enabled: boolean;
             /**
@@ -2828,9 +2828,9 @@ export interface components {
              *      - ADDRESS_NOT_ALLOWED: The address of the host is not public, or the port is not allowed.
              *      - CONNECTION_FAILED: The connection was refused or lost.
              *      - TLS_FAILED: The certificate is not valid for the host, or TLS failed.
-             * @enum {string}
+             * @enum {string|null}
              */
-            readonly last_error: "STATUS" | "REDIRECT" | "TIMEOUT" | "HOST_NOT_FOUND" | "ADDRESS_NOT_ALLOWED" | "CONNECTION_FAILED" | "TLS_FAILED";
+            readonly last_error: "STATUS" | "REDIRECT" | "TIMEOUT" | "HOST_NOT_FOUND" | "ADDRESS_NOT_ALLOWED" | "CONNECTION_FAILED" | "TLS_FAILED" | null;
             /**
              * Format: int32
              * @description Output only. The HTTP status of the last delivery. 0: there was no response.
@@ -6529,11 +6529,11 @@ export interface operations {
                      *       {
                      *         "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "description": "status page",
-                     *         "disabled_cause": "DISABLED_CAUSE_UNSPECIFIED",
+                     *         "disabled_cause": null,
                      *         "enabled": true,
                      *         "failure_count": 0,
                      *         "last_attempt_at": null,
-                     *         "last_error": "DELIVERY_ERROR_UNSPECIFIED",
+                     *         "last_error": null,
                      *         "last_status": 0,
                      *         "last_success_at": null,
                      *         "next_attempt_at": null,
@@ -6613,11 +6613,11 @@ export interface operations {
                      *       "webhook": {
                      *         "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "description": "status page",
-                     *         "disabled_cause": "DISABLED_CAUSE_UNSPECIFIED",
+                     *         "disabled_cause": null,
                      *         "enabled": true,
                      *         "failure_count": 0,
                      *         "last_attempt_at": null,
-                     *         "last_error": "DELIVERY_ERROR_UNSPECIFIED",
+                     *         "last_error": null,
                      *         "last_status": 0,
                      *         "last_success_at": null,
                      *         "next_attempt_at": null,
@@ -6687,11 +6687,11 @@ export interface operations {
                      * @example {
                      *       "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "description": "status page",
-                     *       "disabled_cause": "DISABLED_CAUSE_UNSPECIFIED",
+                     *       "disabled_cause": null,
                      *       "enabled": true,
                      *       "failure_count": 0,
                      *       "last_attempt_at": null,
-                     *       "last_error": "DELIVERY_ERROR_UNSPECIFIED",
+                     *       "last_error": null,
                      *       "last_status": 0,
                      *       "last_success_at": null,
                      *       "next_attempt_at": null,
@@ -6849,11 +6849,11 @@ export interface operations {
                      * @example {
                      *       "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "description": "status page",
-                     *       "disabled_cause": "DISABLED_CAUSE_UNSPECIFIED",
+                     *       "disabled_cause": null,
                      *       "enabled": true,
                      *       "failure_count": 0,
                      *       "last_attempt_at": null,
-                     *       "last_error": "DELIVERY_ERROR_UNSPECIFIED",
+                     *       "last_error": null,
                      *       "last_status": 0,
                      *       "last_success_at": null,
                      *       "next_attempt_at": null,
@@ -6955,11 +6955,11 @@ export interface operations {
                      *       "webhook": {
                      *         "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "description": "status page",
-                     *         "disabled_cause": "DISABLED_CAUSE_UNSPECIFIED",
+                     *         "disabled_cause": null,
                      *         "enabled": true,
                      *         "failure_count": 0,
                      *         "last_attempt_at": null,
-                     *         "last_error": "DELIVERY_ERROR_UNSPECIFIED",
+                     *         "last_error": null,
                      *         "last_status": 0,
                      *         "last_success_at": null,
                      *         "next_attempt_at": null,
@@ -7045,7 +7045,7 @@ export interface operations {
                     /**
                      * @example {
                      *       "duration": "0.250s",
-                     *       "error": "DELIVERY_ERROR_UNSPECIFIED",
+                     *       "error": null,
                      *       "status": 204
                      *     }
                      */

@@ -514,22 +514,29 @@ class Webhook(_message.Message):
         description: _builtins.str = ...,
         types: _abc.Iterable[_builtins.str] | None = ...,
         enabled: _builtins.bool = ...,
-        disabled_cause: Global___Webhook.DisabledCause.ValueType = ...,
+        disabled_cause: Global___Webhook.DisabledCause.ValueType | None = ...,
         position: _builtins.int = ...,
         purged_position: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         last_success_at: _timestamp_pb2.Timestamp | None = ...,
         last_attempt_at: _timestamp_pb2.Timestamp | None = ...,
         last_status: _builtins.int = ...,
-        last_error: Global___Webhook.DeliveryError.ValueType = ...,
+        last_error: Global___Webhook.DeliveryError.ValueType | None = ...,
         failure_count: _builtins.int = ...,
         next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "last_attempt_at", b"last_attempt_at", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause", "_last_error", b"_last_error", "created_at", b"created_at", "disabled_cause", b"disabled_cause", "last_attempt_at", b"last_attempt_at", "last_error", b"last_error", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "description", b"description", "disabled_cause", b"disabled_cause", "enabled", b"enabled", "failure_count", b"failure_count", "last_attempt_at", b"last_attempt_at", "last_error", b"last_error", "last_status", b"last_status", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at", "position", b"position", "purged_position", b"purged_position", "types", b"types", "url", b"url", "webhook_id", b"webhook_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause", "_last_error", b"_last_error", "created_at", b"created_at", "description", b"description", "disabled_cause", b"disabled_cause", "enabled", b"enabled", "failure_count", b"failure_count", "last_attempt_at", b"last_attempt_at", "last_error", b"last_error", "last_status", b"last_status", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at", "position", b"position", "purged_position", b"purged_position", "types", b"types", "url", b"url", "webhook_id", b"webhook_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__disabled_cause: _TypeAlias = _typing.Literal["disabled_cause"]  # noqa: Y015
+    _WhichOneofArgType__disabled_cause: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause"]  # noqa: Y015
+    _WhichOneofReturnType__last_error: _TypeAlias = _typing.Literal["last_error"]  # noqa: Y015
+    _WhichOneofArgType__last_error: _TypeAlias = _typing.Literal["_last_error", b"_last_error"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__disabled_cause) -> _WhichOneofReturnType__disabled_cause | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__last_error) -> _WhichOneofReturnType__last_error | None: ...
 
 Global___Webhook: _TypeAlias = Webhook  # noqa: Y015
 
@@ -844,13 +851,15 @@ class TestWebhookResponse(_message.Message):
         self,
         *,
         status: _builtins.int = ...,
-        error: Global___Webhook.DeliveryError.ValueType = ...,
+        error: Global___Webhook.DeliveryError.ValueType | None = ...,
         duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "duration", b"duration", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "error", b"error", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "duration", b"duration", "error", b"error", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
+    _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
 
 Global___TestWebhookResponse: _TypeAlias = TestWebhookResponse  # noqa: Y015

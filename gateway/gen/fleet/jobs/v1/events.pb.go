@@ -886,7 +886,7 @@ type Webhook struct {
 	// The server sends events to the webhook.
 	Enabled bool `protobuf:"varint,5,opt,name=enabled,proto3" json:"enabled,omitempty"`
 	// Output only. Why the webhook is disabled.
-	DisabledCause Webhook_DisabledCause `protobuf:"varint,6,opt,name=disabled_cause,json=disabledCause,proto3,enum=fleet.jobs.v1.Webhook_DisabledCause" json:"disabled_cause,omitempty"`
+	DisabledCause *Webhook_DisabledCause `protobuf:"varint,6,opt,name=disabled_cause,json=disabledCause,proto3,enum=fleet.jobs.v1.Webhook_DisabledCause,oneof" json:"disabled_cause,omitempty"`
 	// All matching events up to this position have been delivered, or were skipped. In UpdateWebhook, 0: with the
 	// oldest event.
 	Position int64 `protobuf:"varint,7,opt,name=position,proto3" json:"position,omitempty"`
@@ -901,7 +901,7 @@ type Webhook struct {
 	// Output only. The HTTP status of the last delivery. 0: there was no response.
 	LastStatus int32 `protobuf:"varint,12,opt,name=last_status,json=lastStatus,proto3" json:"last_status,omitempty"`
 	// Output only. Why the last delivery failed. Unspecified: it succeeded.
-	LastError Webhook_DeliveryError `protobuf:"varint,13,opt,name=last_error,json=lastError,proto3,enum=fleet.jobs.v1.Webhook_DeliveryError" json:"last_error,omitempty"`
+	LastError *Webhook_DeliveryError `protobuf:"varint,13,opt,name=last_error,json=lastError,proto3,enum=fleet.jobs.v1.Webhook_DeliveryError,oneof" json:"last_error,omitempty"`
 	// Output only. How many deliveries have failed since the last success.
 	FailureCount int32 `protobuf:"varint,14,opt,name=failure_count,json=failureCount,proto3" json:"failure_count,omitempty"`
 	// Output only. When the server repeats the delivery that failed. Unset: no delivery is to be repeated.
@@ -976,8 +976,8 @@ func (x *Webhook) GetEnabled() bool {
 }
 
 func (x *Webhook) GetDisabledCause() Webhook_DisabledCause {
-	if x != nil {
-		return x.DisabledCause
+	if x != nil && x.DisabledCause != nil {
+		return *x.DisabledCause
 	}
 	return Webhook_DISABLED_CAUSE_UNSPECIFIED
 }
@@ -1025,8 +1025,8 @@ func (x *Webhook) GetLastStatus() int32 {
 }
 
 func (x *Webhook) GetLastError() Webhook_DeliveryError {
-	if x != nil {
-		return x.LastError
+	if x != nil && x.LastError != nil {
+		return *x.LastError
 	}
 	return Webhook_DELIVERY_ERROR_UNSPECIFIED
 }
@@ -1672,7 +1672,7 @@ type TestWebhookResponse struct {
 	// The HTTP status. 0: there was no response.
 	Status int32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
 	// Why the delivery failed. Unspecified: it succeeded.
-	Error Webhook_DeliveryError `protobuf:"varint,2,opt,name=error,proto3,enum=fleet.jobs.v1.Webhook_DeliveryError" json:"error,omitempty"`
+	Error *Webhook_DeliveryError `protobuf:"varint,2,opt,name=error,proto3,enum=fleet.jobs.v1.Webhook_DeliveryError,oneof" json:"error,omitempty"`
 	// The time from the lookup of the host to the response, or to the error.
 	Duration      *durationpb.Duration `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1717,8 +1717,8 @@ func (x *TestWebhookResponse) GetStatus() int32 {
 }
 
 func (x *TestWebhookResponse) GetError() Webhook_DeliveryError {
-	if x != nil {
-		return x.Error
+	if x != nil && x.Error != nil {
+		return *x.Error
 	}
 	return Webhook_DELIVERY_ERROR_UNSPECIFIED
 }
@@ -1791,7 +1791,7 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\x05start\"_\n" +
 	"\x13WatchEventsResponse\x12,\n" +
 	"\x06events\x18\x01 \x03(\v2\x14.fleet.jobs.v1.EventR\x06events\x12\x1a\n" +
-	"\bposition\x18\x02 \x01(\x03R\bposition\"\x90\b\n" +
+	"\bposition\x18\x02 \x01(\x03R\bposition\"\xbc\b\n" +
 	"\aWebhook\x12\x1d\n" +
 	"\n" +
 	"webhook_id\x18\x01 \x01(\tR\twebhookId\x12\x1a\n" +
@@ -1799,8 +1799,8 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\vdescription\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\a2\n" +
 	"^[^\\x00]*$R\vdescription\x12?\n" +
 	"\x05types\x18\x04 \x03(\tB)\xbaH&\x92\x01#\x10\x14\"\x1fr\x1d2\x1b^[a-z]{1,20}\\.[a-z_]{1,30}$R\x05types\x12\x18\n" +
-	"\aenabled\x18\x05 \x01(\bR\aenabled\x12K\n" +
-	"\x0edisabled_cause\x18\x06 \x01(\x0e2$.fleet.jobs.v1.Webhook.DisabledCauseR\rdisabledCause\x12,\n" +
+	"\aenabled\x18\x05 \x01(\bR\aenabled\x12P\n" +
+	"\x0edisabled_cause\x18\x06 \x01(\x0e2$.fleet.jobs.v1.Webhook.DisabledCauseH\x00R\rdisabledCause\x88\x01\x01\x12,\n" +
 	"\bposition\x18\a \x01(\x03B\x10\xbaH\r\"\v\x18\xff\xff\xff\xff\xff\xff\xff\x0f(\x00R\bposition\x12'\n" +
 	"\x0fpurged_position\x18\b \x01(\x03R\x0epurgedPosition\x129\n" +
 	"\n" +
@@ -1809,9 +1809,9 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\rlastSuccessAt\x12B\n" +
 	"\x0flast_attempt_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\rlastAttemptAt\x12\x1f\n" +
 	"\vlast_status\x18\f \x01(\x05R\n" +
-	"lastStatus\x12C\n" +
+	"lastStatus\x12H\n" +
 	"\n" +
-	"last_error\x18\r \x01(\x0e2$.fleet.jobs.v1.Webhook.DeliveryErrorR\tlastError\x12#\n" +
+	"last_error\x18\r \x01(\x0e2$.fleet.jobs.v1.Webhook.DeliveryErrorH\x01R\tlastError\x88\x01\x01\x12#\n" +
 	"\rfailure_count\x18\x0e \x01(\x05R\ffailureCount\x12B\n" +
 	"\x0fnext_attempt_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\"T\n" +
 	"\rDisabledCause\x12\x1e\n" +
@@ -1829,7 +1829,9 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\x13ADDRESS_NOT_ALLOWED\x10\x05\x12\x15\n" +
 	"\x11CONNECTION_FAILED\x10\x06\x12\x0e\n" +
 	"\n" +
-	"TLS_FAILED\x10\a\"\xae\x01\n" +
+	"TLS_FAILED\x10\aB\x11\n" +
+	"\x0f_disabled_causeB\r\n" +
+	"\v_last_error\"\xae\x01\n" +
 	"\x14CreateWebhookRequest\x12\x1d\n" +
 	"\x03url\x18\x01 \x01(\tB\v\xbaH\b\xc8\x01\x01r\x03\x18\x80\x10R\x03url\x126\n" +
 	"\vdescription\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x18\xe8\a2\n" +
@@ -1866,11 +1868,12 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\"T\n" +
 	"\x12TestWebhookRequest\x12>\n" +
 	"\n" +
-	"webhook_id\x18\x01 \x01(\tB\x1f\xbaH\x1c\xc8\x01\x01r\x172\x15^[A-Za-z0-9_-]{1,64}$R\twebhookId\"\xa0\x01\n" +
+	"webhook_id\x18\x01 \x01(\tB\x1f\xbaH\x1c\xc8\x01\x01r\x172\x15^[A-Za-z0-9_-]{1,64}$R\twebhookId\"\xaf\x01\n" +
 	"\x13TestWebhookResponse\x12\x16\n" +
-	"\x06status\x18\x01 \x01(\x05R\x06status\x12:\n" +
-	"\x05error\x18\x02 \x01(\x0e2$.fleet.jobs.v1.Webhook.DeliveryErrorR\x05error\x125\n" +
-	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration2\xec\t\n" +
+	"\x06status\x18\x01 \x01(\x05R\x06status\x12?\n" +
+	"\x05error\x18\x02 \x01(\x0e2$.fleet.jobs.v1.Webhook.DeliveryErrorH\x00R\x05error\x88\x01\x01\x125\n" +
+	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bdurationB\b\n" +
+	"\x06_error2\xec\t\n" +
 	"\fEventService\x12\x80\x01\n" +
 	"\rListJobEvents\x12#.fleet.jobs.v1.ListJobEventsRequest\x1a$.fleet.jobs.v1.ListJobEventsResponse\"$\xb2\x89#\x1d\n" +
 	"\x19Read the history of a job\x10\x01\x90\x02\x01\x12y\n" +
@@ -2013,6 +2016,8 @@ func file_fleet_jobs_v1_events_proto_init() {
 		(*WatchEventsRequest_AfterPosition)(nil),
 		(*WatchEventsRequest_FromTime)(nil),
 	}
+	file_fleet_jobs_v1_events_proto_msgTypes[8].OneofWrappers = []any{}
+	file_fleet_jobs_v1_events_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
