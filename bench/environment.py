@@ -65,7 +65,8 @@ class Environment:
     async def clear(self) -> None:
         """Delete all devices and jobs."""
         await self.service.execute(
-            "TRUNCATE device_state, jobs.jobs, jobs.job_progress, jobs.job_executions"
+            "TRUNCATE device_state, jobs.jobs, jobs.job_progress, jobs.job_executions,"
+            " jobs.event_queue"
         )
         await self.fastapi.execute("TRUNCATE device_state, jobs, job_executions")
 

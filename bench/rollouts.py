@@ -121,7 +121,8 @@ class Bench:
         """Delete all jobs."""
         await self.env.service.execute(
             "TRUNCATE jobs.jobs, jobs.job_progress, jobs.job_executions, jobs.job_stages,"
-            " jobs.job_failures, jobs.job_failure_criteria, jobs.job_criterion_counts"
+            " jobs.job_failures, jobs.job_failure_criteria, jobs.job_criterion_counts,"
+            " jobs.event_queue"
         )
 
     async def create(

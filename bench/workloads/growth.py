@@ -151,5 +151,7 @@ async def _check_created(env: Environment, size: int) -> None:
 
 
 async def _delete_jobs(env: Environment) -> None:
-    await env.service.execute("TRUNCATE jobs.jobs, jobs.job_progress, jobs.job_executions")
+    await env.service.execute(
+        "TRUNCATE jobs.jobs, jobs.job_progress, jobs.job_executions, jobs.event_queue"
+    )
     await env.fastapi.execute("TRUNCATE jobs, job_executions")
