@@ -97,6 +97,8 @@ class Job:
         """The status that operators see."""
         if not self.active:
             return self.status
+        if self.expired and not self.count("IN_PROGRESS"):
+            return "COMPLETED"
         if self.paused:
             return "PAUSED"
         return "SCHEDULED" if self.start_in else "IN_PROGRESS"
@@ -198,7 +200,9 @@ class Job:
         return {device: execution.status for device, execution in self.executions.items()}
 
     def expire(self) -> None:
-        """Expire."""
+        """Expire, unless it has."""
+        if self.expired:
+            return
         was_active = self.active
         self.expired = True
         self.end("QUEUED", "TIMED_OUT", "JOB_EXPIRED")
