@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
@@ -12,10 +12,8 @@ from fleet.jobs.v1 import events_pb2 as pb
 from fleet.jobs.v1 import events_pb2_grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
-from jobs_grpc.client.channel import Connection
+from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.retry import RetryPolicy
 from jobs_grpc.client.times import timestamp
 
 
@@ -48,7 +46,7 @@ class EventReader:
         await self._events.aclose()
 
 
-class EventsClient:
+class EventsClient(OperatorClient):
     """Calls EventService for one tenant. Use it with `async with`, in one event loop.
 
     Parameters that have the name of a field in the contract have its meaning, limits and default.
@@ -56,33 +54,7 @@ class EventsClient:
     error; other calls only if the server refused them because of a limit.
     """
 
-    def __init__(
-        self,
-        server: str | Connection,
-        *,
-        tenant: str | None = None,
-        user: str | None = None,
-        roles: Sequence[str] = (),
-        token: TokenSource | None = None,
-        timeout: float = 30.0,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
-    ) -> None:
-        """Call `server`: HOST:PORT, unix:PATH, or a Connection for TLS or several channels.
-
-        `timeout` is in seconds, for each unary call with its retries. `token` is called before
-        each try.
-        """
-        caller = Caller(tenant=tenant, user=user, roles=roles, token=token)
-        self._calls = ServiceCalls(
-            server, events_pb2_grpc.EventServiceStub, caller, timeout=timeout, retry=retry
-        )
-
-    async def __aenter__(self) -> Self:
-        await self._calls.__aenter__()
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self._calls.__aexit__(*exception)
+    _stub = events_pb2_grpc.EventServiceStub
 
     def list_job_events(
         self,

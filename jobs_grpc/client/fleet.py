@@ -1,18 +1,15 @@
 """FleetClient: the operators' API for devices."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Self
 
 from fleet.jobs.v1 import fleet_pb2 as pb
 from fleet.jobs.v1 import fleet_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as jobs_pb
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
-from jobs_grpc.client.channel import Connection
+from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.retry import RetryPolicy
 from jobs_grpc.client.targets import target_fields
 from jobs_grpc.contract.field_rules import rules_of
 
@@ -20,7 +17,7 @@ from jobs_grpc.contract.field_rules import rules_of
 _MAX_DELETED = rules_of(pb.DeleteDevicesRequest, "device_ids").repeated.max_items
 
 
-class FleetClient:
+class FleetClient(OperatorClient):
     """Calls FleetService for one tenant. Use it with `async with`, in one event loop.
 
     Parameters that have the name of a field in the contract have its meaning, limits and default.
@@ -28,32 +25,7 @@ class FleetClient:
     error; other calls only if the server refused them because of a limit.
     """
 
-    def __init__(
-        self,
-        server: str | Connection,
-        *,
-        tenant: str | None = None,
-        user: str | None = None,
-        roles: Sequence[str] = (),
-        token: TokenSource | None = None,
-        timeout: float = 30.0,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
-    ) -> None:
-        """Call `server`: HOST:PORT, unix:PATH, or a Connection for TLS or several channels.
-
-        `timeout` is in seconds, for each call with its retries. `token` is called before each try.
-        """
-        caller = Caller(tenant=tenant, user=user, roles=roles, token=token)
-        self._calls = ServiceCalls(
-            server, fleet_pb2_grpc.FleetServiceStub, caller, timeout=timeout, retry=retry
-        )
-
-    async def __aenter__(self) -> Self:
-        await self._calls.__aenter__()
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self._calls.__aexit__(*exception)
+    _stub = fleet_pb2_grpc.FleetServiceStub
 
     def devices(
         self,

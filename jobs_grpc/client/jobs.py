@@ -1,22 +1,20 @@
 """JobsClient: the operators' API."""
 
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
-from jobs_grpc.client.channel import Connection
 from jobs_grpc.client.documents import struct
 from jobs_grpc.client.errors import create_error
+from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.retry import RetryPolicy
 from jobs_grpc.client.targets import target_fields
 from jobs_grpc.client.times import timestamp
 
@@ -25,7 +23,7 @@ ExecutionStatus: TypeAlias = pb.JobExecution.Status.ValueType
 EndCause: TypeAlias = pb.JobExecution.EndCause.ValueType
 
 
-class JobsClient:
+class JobsClient(OperatorClient):
     """Calls JobService for one tenant. Use it with `async with`, in one event loop.
 
     Parameters that have the name of a field in the contract have its meaning, limits and default.
@@ -34,33 +32,7 @@ class JobsClient:
     is safe to repeat: if the first try took effect, the second one raises JobChanged.
     """
 
-    def __init__(
-        self,
-        server: str | Connection,
-        *,
-        tenant: str | None = None,
-        user: str | None = None,
-        roles: Sequence[str] = (),
-        token: TokenSource | None = None,
-        timeout: float = 30.0,
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
-    ) -> None:
-        """Call `server`: HOST:PORT, unix:PATH, or a Connection for TLS or several channels.
-
-        `timeout` is in seconds, for each unary call with its retries. `token` is called before
-        each try.
-        """
-        caller = Caller(tenant=tenant, user=user, roles=roles, token=token)
-        self._calls = ServiceCalls(
-            server, jobs_pb2_grpc.JobServiceStub, caller, timeout=timeout, retry=retry
-        )
-
-    async def __aenter__(self) -> Self:
-        await self._calls.__aenter__()
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self._calls.__aexit__(*exception)
+    _stub = jobs_pb2_grpc.JobServiceStub
 
     async def create(
         self,
