@@ -13,6 +13,16 @@ type Done = () => void | Promise<void>;
 const path = (job: Job, verb = "") => `/customer/jobs/${encodeURIComponent(job.job_id)}${verb}`;
 const params = (job: Job) => ({ params: { path: { job_id: job.job_id } } });
 
+/** Makes a call with the etag of the job, so that it fails if the job has changed. */
+export const calls = {
+    pause: (job: Job) =>
+        body(api.POST("/customer/jobs/{job_id}:pause", { ...params(job), body: { etag: job.etag } })),
+    cancel: (job: Job) =>
+        body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: { etag: job.etag } })),
+    remove: (job: Job) =>
+        body(api.POST("/customer/jobs/{job_id}:delete", { ...params(job), body: { etag: job.etag } })),
+};
+
 function pending(job: Job): number {
     const c = job.execution_counts;
     return c.queued + c.held + c.in_progress;
@@ -37,9 +47,7 @@ export function pause(job: Job, done: Done): Question {
         jobId: job.job_id,
         command: command(["pause", job.job_id], "POST", path(job, ":pause"), {}),
         run: async () => {
-            await body(
-                api.POST("/customer/jobs/{job_id}:pause", { ...params(job), body: { etag: job.etag } }),
-            );
+            await calls.pause(job);
             await done();
         },
     };
@@ -78,7 +86,7 @@ export function cancel(job: Job, done: Done): Question {
         typed: job.job_id,
         command: command(["cancel", job.job_id], "DELETE", path(job), {}),
         run: async () => {
-            await body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: { etag: job.etag } }));
+            await calls.cancel(job);
             await done();
         },
     };
@@ -94,9 +102,7 @@ export function remove(job: Job, done: Done): Question {
         typed: job.job_id,
         command: command(["delete", job.job_id], "POST", path(job, ":delete"), {}),
         run: async () => {
-            await body(
-                api.POST("/customer/jobs/{job_id}:delete", { ...params(job), body: { etag: job.etag } }),
-            );
+            await calls.remove(job);
             await done();
         },
     };

@@ -2,10 +2,12 @@
 
 import { useState } from "preact/hooks";
 import * as actions from "../actions";
-import { api, body, page, type Job } from "../api/client";
+import { type Job } from "../api/client";
+import { readJob, readNewestEvents } from "../api/reads";
 import { counted, percent, shown } from "../format";
 import { useLoaded } from "../load";
 import { Bar } from "../parts/bar";
+import { Comment } from "../parts/comment";
 import { Dialog, type Question } from "../parts/dialog";
 import { Timeline } from "../parts/history";
 import { ErrorNotice } from "../parts/notices";
@@ -41,17 +43,7 @@ export function Approvals() {
 
 /** ListJobs leaves out the stages, so each job is read. */
 function Waiting({ jobId, ask, done }: { jobId: string; ask: (q: Question) => void; done: () => void }) {
-    const { data: job, reload } = useLoaded(
-        jobId,
-        (signal) =>
-            body(
-                api.GET("/customer/jobs/{job_id}", {
-                    params: { path: { job_id: jobId }, query: { executions_limit: 0 } },
-                    signal,
-                }),
-            ),
-        POLL_MS,
-    );
+    const { data: job, reload } = useLoaded(jobId, (signal) => readJob(jobId, signal), POLL_MS);
     if (!job) return null;
     const stage = awaitingApproval(job);
     if (stage < 0) return null;
@@ -67,12 +59,7 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
     const [comment, setComment] = useState("");
     const state = job.stages?.[stage];
     const events = useLoaded(`${job.job_id} ${job.etag} ${stage}`, (signal) =>
-        page(
-            api.GET("/customer/jobs/{job_id}/events", {
-                params: { path: { job_id: job.job_id }, query: { newest_first: true, limit: 20 } },
-                signal,
-            }),
-        ),
+        readNewestEvents(job.job_id, 20, signal),
     );
     if (!state) return null;
     const failed = failures(state.execution_counts);
@@ -105,15 +92,7 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
             {since.length > 0 && <Timeline events={since} />}
             {may("ApproveStage") && (
                 <div class="fields">
-                    <label>
-                        Comment
-                        <input
-                            value={comment}
-                            maxLength={1000}
-                            onInput={(e) => setComment(e.currentTarget.value)}
-                            placeholder="optional"
-                        />
-                    </label>
+                    <Comment value={comment} set={setComment} />
                     <div class="buttons end">
                         <button
                             class="primary"

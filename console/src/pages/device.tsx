@@ -1,11 +1,14 @@
 /** One device: its queue in order, why it does not start, and its history. */
 
 import { api, body, page } from "../api/client";
+import { readExplanation } from "../api/reads";
 import { command } from "../commands";
 import { shown } from "../format";
 import { useLoaded } from "../load";
 import { Badge } from "../parts/badge";
+import { Labels } from "../parts/labels";
 import { ErrorNotice } from "../parts/notices";
+import { Pager } from "../parts/pager";
 import { Terminal } from "../parts/terminal";
 import { Time } from "../parts/time";
 import { executionPath, jobPath, useQuery } from "../query";
@@ -35,7 +38,6 @@ export function Device({ deviceId }: { deviceId: string }) {
         );
     if (!data) return <p class="quiet loading">Loading {shown(deviceId)} …</p>;
     const device = data.device;
-    const labels = Object.entries(device?.labels ?? {});
     const restPath = `/customer/fleet/devices/${encodeURIComponent(deviceId)}`;
     return (
         <article>
@@ -47,19 +49,10 @@ export function Device({ deviceId }: { deviceId: string }) {
                         {device?.group_ids.map(shown).join(", ") || "none"} · time zone{" "}
                         {shown(device?.time_zone || "unknown")}
                     </p>
-                    {labels.length > 0 && (
-                        <ul class="labels" aria-label="Labels">
-                            {labels.map(([key, value]) => (
-                                <li key={key}>
-                                    <a
-                                        href={`/console/devices?where=${encodeURIComponent(`${key}=${value}`)}`}
-                                    >
-                                        {shown(key)}={shown(value)}
-                                    </a>
-                                </li>
-                            ))}
-                        </ul>
-                    )}
+                    <Labels
+                        labels={device?.labels ?? {}}
+                        href={(label) => `/console/devices?where=${label}`}
+                    />
                 </div>
                 {may("CreateJob") && (
                     <div class="buttons">
@@ -98,13 +91,7 @@ export function Device({ deviceId }: { deviceId: string }) {
 function Why({ jobId, deviceId }: { jobId: string; deviceId: string }) {
     const { data } = useLoaded(
         `${jobId} ${deviceId}`,
-        (signal) =>
-            body(
-                api.GET("/customer/jobs/{job_id}/executions/{device_id}/explanation", {
-                    params: { path: { job_id: jobId, device_id: deviceId } },
-                    signal,
-                }),
-            ),
+        (signal) => readExplanation(jobId, deviceId, signal),
         POLL_MS,
     );
     if (!data) return null;
@@ -123,7 +110,7 @@ function Why({ jobId, deviceId }: { jobId: string; deviceId: string }) {
 }
 
 function Past({ deviceId }: { deviceId: string }) {
-    const [query, setQuery] = useQuery();
+    const [query] = useQuery();
     const { data, error } = useLoaded(
         `${deviceId} ${query.page ?? ""}`,
         (signal) =>
@@ -178,10 +165,7 @@ function Past({ deviceId }: { deviceId: string }) {
                     </tbody>
                 </table>
             </div>
-            <nav class="pages" aria-label="Pages of jobs">
-                {query.page && <button onClick={() => setQuery({ page: "" })}>First page</button>}
-                {data?.next && <button onClick={() => setQuery({ page: data.next })}>Next page</button>}
-            </nav>
+            <Pager next={data?.next} label="Pages of jobs" />
         </section>
     );
 }

@@ -4,6 +4,7 @@ import { api, page } from "../api/client";
 import { counted, shown } from "../format";
 import { useLoaded } from "../load";
 import { ErrorNotice } from "../parts/notices";
+import { Pager } from "../parts/pager";
 import { Time } from "../parts/time";
 import { devicePath, useQuery } from "../query";
 import { may } from "../session";
@@ -108,10 +109,7 @@ export function Devices() {
                     </div>
                 </section>
             )}
-            <nav class="pages" aria-label="Pages of devices">
-                {query.page && <button onClick={() => setQuery({ page: "" })}>First page</button>}
-                {data?.next && <button onClick={() => setQuery({ page: data.next })}>Next page</button>}
-            </nav>
+            <Pager next={data?.next} label="Pages of devices" />
         </>
     );
 }

@@ -2,6 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { api, body, page } from "../api/client";
+import { readExplanation } from "../api/reads";
 import { command } from "../commands";
 import { json, shown } from "../format";
 import { useLoaded } from "../load";
@@ -22,17 +23,7 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
     const [question, setQuestion] = useState<Question | null>(null);
     const path = { job_id: jobId, device_id: deviceId };
     const key = `${jobId} ${deviceId}`;
-    const explanation = useLoaded(
-        key,
-        (signal) =>
-            body(
-                api.GET("/customer/jobs/{job_id}/executions/{device_id}/explanation", {
-                    params: { path },
-                    signal,
-                }),
-            ),
-        POLL_MS,
-    );
+    const explanation = useLoaded(key, (signal) => readExplanation(jobId, deviceId, signal), POLL_MS);
     const { data, error, reload } = explanation;
     const e = data?.execution;
     const attempts = useLoaded(e ? `${key} ${e.execution_number} ${e.version}` : null, (signal) =>

@@ -2,7 +2,8 @@
 
 import { useEffect, useState } from "preact/hooks";
 import * as actions from "../actions";
-import { ApiError, api, body, type Job as JobState } from "../api/client";
+import { ApiError, type Job as JobState } from "../api/client";
+import { readJob } from "../api/reads";
 import { readStream } from "../api/stream";
 import { command } from "../commands";
 import { count, counted, json, shown } from "../format";
@@ -10,10 +11,12 @@ import { noteOutcome, useLoaded } from "../load";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
 import { Brake } from "../parts/brake";
+import { Comment } from "../parts/comment";
 import { Dialog, type Question } from "../parts/dialog";
 import { Executions } from "../parts/executions";
 import { Failures } from "../parts/failures";
 import { History } from "../parts/history";
+import { Labels } from "../parts/labels";
 import { ErrorNotice } from "../parts/notices";
 import { Stages } from "../parts/stages";
 import { Terminal } from "../parts/terminal";
@@ -42,9 +45,7 @@ function useJob(jobId: string) {
     }, [jobId, round]);
     // The next action needs the etag of now. The stream of a finished job has ended: a retry needs a new one.
     const reload = async () => {
-        const path = { job_id: jobId };
-        const call = api.GET("/customer/jobs/{job_id}", { params: { path, query: { executions_limit: 0 } } });
-        await body(call).then(setJob, () => {}); // otherwise, the stream tells
+        await readJob(jobId).then(setJob, () => {}); // otherwise, the stream tells
         setRound((n) => n + 1);
     };
     return { job: job?.job_id === jobId ? job : null, error, reload };
@@ -112,7 +113,7 @@ function Heading({ job, ask, done }: Ask) {
                     )}
                 </p>
                 {job.description && <p class="description">{shown(job.description)}</p>}
-                <Labels labels={job.labels} />
+                <Labels labels={job.labels} href={(label) => `/console/jobs?labels=${label}`} />
             </div>
             <div class="buttons">
                 {may("CreateJob") && (
@@ -141,22 +142,6 @@ function Heading({ job, ask, done }: Ask) {
     );
 }
 
-function Labels({ labels }: { labels: Record<string, string> }) {
-    const entries = Object.entries(labels);
-    if (!entries.length) return null;
-    return (
-        <ul class="labels" aria-label="Labels">
-            {entries.map(([key, value]) => (
-                <li key={key}>
-                    <a href={`/console/jobs?labels=${encodeURIComponent(`${key}=${value}`)}`}>
-                        {shown(key)}={shown(value)}
-                    </a>
-                </li>
-            ))}
-        </ul>
-    );
-}
-
 function Notice({ job, ask, done }: Ask) {
     const n = notice(job, ago);
     const stage = awaitingApproval(job);
@@ -168,17 +153,7 @@ function Notice({ job, ask, done }: Ask) {
             <div>
                 <h2>{n.title}</h2>
                 <p>{n.text}</p>
-                {mayApprove && (
-                    <label class="comment">
-                        Comment
-                        <input
-                            value={comment}
-                            maxLength={1000}
-                            onInput={(e) => setComment(e.currentTarget.value)}
-                            placeholder="optional"
-                        />
-                    </label>
-                )}
+                {mayApprove && <Comment class="comment" value={comment} set={setComment} />}
             </div>
             <div class="buttons">
                 {job.status === "PAUSED" && actions.canRetry(job) && (
@@ -331,13 +306,7 @@ function Openings({ job }: { job: JobState }) {
     const needed = (job.start_windows ?? []).length > 0 && job.window_time_zone !== "DEVICE";
     const { data } = useLoaded(
         needed ? `openings ${job.job_id}` : null,
-        (signal) =>
-            body(
-                api.GET("/customer/jobs/{job_id}", {
-                    params: { path: { job_id: job.job_id }, query: { executions_limit: 0 } },
-                    signal,
-                }),
-            ),
+        (signal) => readJob(job.job_id, signal),
         60_000,
     );
     if (!data) return null;

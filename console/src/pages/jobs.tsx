@@ -1,8 +1,8 @@
 /** The list of jobs: filters in the URL, live bars, actions on several. */
 
 import { useState } from "preact/hooks";
-import { canCancel, canDelete, canPause } from "../actions";
-import { api, body, page, type Job } from "../api/client";
+import { calls, canCancel, canDelete, canPause } from "../actions";
+import { api, page, type Job } from "../api/client";
 import { command, type Command } from "../commands";
 import { count, counted, shown } from "../format";
 import { useLoaded } from "../load";
@@ -10,6 +10,7 @@ import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
 import { Dialog, type Question } from "../parts/dialog";
 import { ErrorNotice } from "../parts/notices";
+import { Pager } from "../parts/pager";
 import { Time } from "../parts/time";
 import { jobPath, useQuery, type Query } from "../query";
 import { may } from "../session";
@@ -90,12 +91,7 @@ export function Jobs() {
                     ))}
                 </ul>
             )}
-            {(data?.next || query.page) && (
-                <nav class="pages" aria-label="Pages of the list">
-                    {query.page && <button onClick={() => setQuery({ page: "" })}>First page</button>}
-                    {data?.next && <button onClick={() => setQuery({ page: data.next })}>Next page</button>}
-                </nav>
-            )}
+            <Pager next={data?.next} label="Pages of the list" />
             {question && <Dialog question={question} close={() => setQuestion(null)} />}
         </>
     );
@@ -225,12 +221,9 @@ interface Bulk {
     can: (job: Job) => boolean;
     question: (jobs: Job[]) => Pick<Question, "title" | "children" | "destructive">;
     devices: (job: Job) => number;
-    cli: string;
     command: Command;
     run: (job: Job) => Promise<unknown>;
 }
-
-const params = (job: Job) => ({ params: { path: { job_id: job.job_id } } });
 
 function bulkActions(jobs: Job[]): Bulk[] {
     const ids = jobs.map((job) => job.job_id);
@@ -240,20 +233,17 @@ function bulkActions(jobs: Job[]): Bulk[] {
         {
             label: "Pause",
             can: canPause,
-            cli: "pause",
             devices: waiting,
             question: (some) => ({
                 title: `Pause ${counted(some.length, "job")}?`,
                 children: "Their devices will not start until the jobs are resumed: ",
             }),
             command: command(["pause", ...ids], "POST", `${first}:pause`, {}),
-            run: (job) =>
-                body(api.POST("/customer/jobs/{job_id}:pause", { ...params(job), body: { etag: job.etag } })),
+            run: calls.pause,
         },
         {
             label: "Cancel",
             can: canCancel,
-            cli: "cancel",
             devices: (job) => waiting(job) + job.execution_counts.in_progress,
             question: (some) => ({
                 title: `Cancel ${counted(some.length, "job")}?`,
@@ -261,13 +251,11 @@ function bulkActions(jobs: Job[]): Bulk[] {
                 destructive: true,
             }),
             command: command(["cancel", ...ids], "DELETE", first, {}),
-            run: (job) =>
-                body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: { etag: job.etag } })),
+            run: calls.cancel,
         },
         {
             label: "Delete",
             can: canDelete,
-            cli: "delete",
             devices: (job) => job.total_executions,
             question: (some) => ({
                 title: `Delete ${counted(some.length, "job")}?`,
@@ -275,10 +263,7 @@ function bulkActions(jobs: Job[]): Bulk[] {
                 destructive: true,
             }),
             command: command(["delete", ...ids], "POST", `${first}:delete`, {}),
-            run: (job) =>
-                body(
-                    api.POST("/customer/jobs/{job_id}:delete", { ...params(job), body: { etag: job.etag } }),
-                ),
+            run: calls.remove,
         },
     ];
 }

@@ -3,6 +3,7 @@
 import { useLocation } from "preact-iso";
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, api, body, type CreateJobRequest } from "../api/client";
+import { readJob } from "../api/reads";
 import { command, quote } from "../commands";
 import {
     copyOf,
@@ -44,14 +45,7 @@ function useRested<T>(value: T): T {
 
 export function NewJob() {
     const [query] = useQuery();
-    const copied = useLoaded(query.copy ?? null, (signal) =>
-        body(
-            api.GET("/customer/jobs/{job_id}", {
-                params: { path: { job_id: query.copy ?? "" }, query: { executions_limit: 0 } },
-                signal,
-            }),
-        ),
-    );
+    const copied = useLoaded(query.copy ?? null, (signal) => readJob(query.copy ?? "", signal));
     if (!may("CreateJob"))
         return (
             <div class="notice warn" role="alert">

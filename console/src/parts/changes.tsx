@@ -1,20 +1,13 @@
 /** The last changes of a job, for a person whose view of it was out of date. */
 
-import { api, page } from "../api/client";
+import { readNewestEvents } from "../api/reads";
 import { useLoaded } from "../load";
 import { Timeline } from "./history";
 
 const SHOWN = 3;
 
 export function Changes({ jobId }: { jobId: string }) {
-    const { data } = useLoaded(`changes of ${jobId}`, (signal) =>
-        page(
-            api.GET("/customer/jobs/{job_id}/events", {
-                params: { path: { job_id: jobId }, query: { newest_first: true, limit: SHOWN } },
-                signal,
-            }),
-        ),
-    );
+    const { data } = useLoaded(`changes of ${jobId}`, (signal) => readNewestEvents(jobId, SHOWN, signal));
     return (
         <div class="notice warn" role="alert">
             <p>The job has changed since this page showed it. Go back, look at it and decide again.</p>

@@ -7,6 +7,7 @@ import { executionPath, useQuery, type Query } from "../query";
 import { executionWords, isActive, stageName } from "../words";
 import { Badge } from "./badge";
 import { ErrorNotice } from "./notices";
+import { Pager } from "./pager";
 import { Time } from "./time";
 
 const PAGE_SIZE = 100;
@@ -84,10 +85,7 @@ export function Executions({ job }: { job: Job }) {
                     </table>
                 </div>
             )}
-            <nav class="pages" aria-label="Pages of devices">
-                {query.page && <button onClick={() => setQuery({ page: "" })}>First page</button>}
-                {data?.next && <button onClick={() => setQuery({ page: data.next })}>Next page</button>}
-            </nav>
+            <Pager next={data?.next} label="Pages of devices" />
         </>
     );
 }

@@ -1,6 +1,7 @@
 /** The events of a job, newest first. */
 
-import { api, page, type Event, type Job } from "../api/client";
+import { type Event, type Job } from "../api/client";
+import { readNewestEvents } from "../api/reads";
 import { useLoaded } from "../load";
 import { event, eventTone } from "../words";
 import { ErrorNotice } from "./notices";
@@ -13,13 +14,7 @@ export function History({ job }: { job: Job }) {
     const opened = (job.stages ?? []).map((stage) => stage.state).join();
     const { data, error } = useLoaded(
         job.job_id,
-        (signal) =>
-            page(
-                api.GET("/customer/jobs/{job_id}/events", {
-                    params: { path: { job_id: job.job_id }, query: { newest_first: true, limit: SHOWN } },
-                    signal,
-                }),
-            ),
+        (signal) => readNewestEvents(job.job_id, SHOWN, signal),
         10_000,
         `${job.etag} ${job.status} ${opened} ${job.updated_at}`,
     );
