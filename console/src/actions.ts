@@ -13,16 +13,6 @@ type Done = () => void | Promise<void>;
 const path = (job: Job, verb = "") => `/customer/jobs/${encodeURIComponent(job.job_id)}${verb}`;
 const params = (job: Job) => ({ params: { path: { job_id: job.job_id } } });
 
-/** Makes a call with the etag of the job, so that it fails if the job has changed. */
-export const calls = {
-    pause: (job: Job) =>
-        body(api.POST("/customer/jobs/{job_id}:pause", { ...params(job), body: { etag: job.etag } })),
-    cancel: (job: Job) =>
-        body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: { etag: job.etag } })),
-    remove: (job: Job) =>
-        body(api.POST("/customer/jobs/{job_id}:delete", { ...params(job), body: { etag: job.etag } })),
-};
-
 function pending(job: Job): number {
     const c = job.execution_counts;
     return c.queued + c.held + c.in_progress;
@@ -47,7 +37,9 @@ export function pause(job: Job, done: Done): Question {
         jobId: job.job_id,
         command: command(["pause", job.job_id], "POST", path(job, ":pause"), {}),
         run: async () => {
-            await calls.pause(job);
+            await body(
+                api.POST("/customer/jobs/{job_id}:pause", { ...params(job), body: { etag: job.etag } }),
+            );
             await done();
         },
     };
@@ -86,7 +78,7 @@ export function cancel(job: Job, done: Done): Question {
         typed: job.job_id,
         command: command(["cancel", job.job_id], "DELETE", path(job), {}),
         run: async () => {
-            await calls.cancel(job);
+            await body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: { etag: job.etag } }));
             await done();
         },
     };
@@ -102,7 +94,9 @@ export function remove(job: Job, done: Done): Question {
         typed: job.job_id,
         command: command(["delete", job.job_id], "POST", path(job, ":delete"), {}),
         run: async () => {
-            await calls.remove(job);
+            await body(
+                api.POST("/customer/jobs/{job_id}:delete", { ...params(job), body: { etag: job.etag } }),
+            );
             await done();
         },
     };

@@ -1,9 +1,8 @@
 /** The list of jobs: filters in the URL, live bars, actions on several. */
 
 import { useState } from "preact/hooks";
-import { calls, canCancel, canDelete, canPause } from "../actions";
+import * as actions from "../actions";
 import { api, page, type Job } from "../api/client";
-import { command, type Command } from "../commands";
 import { count, counted, shown } from "../format";
 import { useLoaded } from "../load";
 import { Badge } from "../parts/badge";
@@ -216,56 +215,56 @@ function Field(props: { name: string; label: string; value: string | undefined; 
     );
 }
 
-interface Bulk {
-    label: string;
-    can: (job: Job) => boolean;
-    question: (jobs: Job[]) => Pick<Question, "title" | "children" | "destructive">;
-    devices: (job: Job) => number;
-    command: Command;
-    run: (job: Job) => Promise<unknown>;
-}
+const waiting = (job: Job) => job.execution_counts.queued + job.execution_counts.held;
 
-function bulkActions(jobs: Job[]): Bulk[] {
-    const ids = jobs.map((job) => job.job_id);
-    const first = `/customer/jobs/${encodeURIComponent(ids[0] ?? "")}`;
-    const waiting = (job: Job) => job.execution_counts.queued + job.execution_counts.held;
-    return [
-        {
-            label: "Pause",
-            can: canPause,
-            devices: waiting,
-            question: (some) => ({
-                title: `Pause ${counted(some.length, "job")}?`,
-                children: "Their devices will not start until the jobs are resumed: ",
-            }),
-            command: command(["pause", ...ids], "POST", `${first}:pause`, {}),
-            run: calls.pause,
+const bulkActions = [
+    {
+        verb: "Pause",
+        of: actions.pause,
+        can: actions.canPause,
+        devices: waiting,
+        effect: "Their devices will not start until the jobs are resumed",
+        destructive: false,
+    },
+    {
+        verb: "Cancel",
+        of: actions.cancel,
+        can: actions.canCancel,
+        devices: (job: Job) => waiting(job) + job.execution_counts.in_progress,
+        effect: "Their devices will never start",
+        destructive: true,
+    },
+    {
+        verb: "Delete",
+        of: actions.remove,
+        can: actions.canDelete,
+        devices: (job: Job) => job.total_executions,
+        effect: "The results of their devices are removed",
+        destructive: true,
+    },
+];
+
+/** One question for several jobs; it does to each what the question about this job would do. */
+function bulkQuestion(action: (typeof bulkActions)[number], jobs: Job[], done: () => void): Question {
+    const { verb, effect, destructive } = action;
+    const each = jobs.map((job) => action.of(job, () => {}));
+    const devices = jobs.reduce((sum, job) => sum + action.devices(job), 0);
+    return {
+        title: `${verb} ${counted(jobs.length, "job")}?`,
+        children: `${effect}: ${counted(devices, "device")}.`,
+        destructive,
+        devices,
+        typed: verb.toLowerCase(),
+        action: `${verb} ${counted(jobs.length, "job")}`,
+        command: {
+            cli: each.map((one) => one.command?.cli).join(" && "),
+            curl: each.map((one) => one.command?.curl).join(" && "),
         },
-        {
-            label: "Cancel",
-            can: canCancel,
-            devices: (job) => waiting(job) + job.execution_counts.in_progress,
-            question: (some) => ({
-                title: `Cancel ${counted(some.length, "job")}?`,
-                children: "Their devices will never start: ",
-                destructive: true,
-            }),
-            command: command(["cancel", ...ids], "DELETE", first, {}),
-            run: calls.cancel,
+        run: async () => {
+            for (const one of each) await one.run();
+            done();
         },
-        {
-            label: "Delete",
-            can: canDelete,
-            devices: (job) => job.total_executions,
-            question: (some) => ({
-                title: `Delete ${counted(some.length, "job")}?`,
-                children: "The results of their devices are removed: ",
-                destructive: true,
-            }),
-            command: command(["delete", ...ids], "POST", `${first}:delete`, {}),
-            run: calls.remove,
-        },
-    ];
+    };
 }
 
 function BulkActions({
@@ -277,39 +276,18 @@ function BulkActions({
     ask: (question: Question) => void;
     done: () => void;
 }) {
-    const actions = bulkActions(jobs).map((action) => ({ ...action, jobs: jobs.filter(action.can) }));
     return (
         <div class="bulk" role="toolbar" aria-label="Selected jobs">
             <span>{counted(jobs.length, "job")} selected</span>
-            {actions
-                .filter((action) => action.jobs.length > 0)
-                .map((action) => {
-                    const devices = action.jobs.reduce((sum, job) => sum + action.devices(job), 0);
-                    const { title, children, destructive } = action.question(action.jobs);
-                    return (
-                        <button
-                            key={action.label}
-                            onClick={() =>
-                                ask({
-                                    title,
-                                    children: `${children as string}${counted(devices, "device")}.`,
-                                    destructive: destructive ?? false,
-                                    devices,
-                                    typed: action.label.toLowerCase(),
-                                    action: `${action.label} ${counted(action.jobs.length, "job")}`,
-                                    command: action.command,
-                                    run: async () => {
-                                        for (const job of action.jobs) await action.run(job);
-                                        done();
-                                    },
-                                })
-                            }
-                        >
-                            {action.label}{" "}
-                            {action.jobs.length < jobs.length ? `${action.jobs.length} of them` : ""}…
-                        </button>
-                    );
-                })}
+            {bulkActions.map((action) => {
+                const some = jobs.filter(action.can);
+                if (!some.length) return null;
+                return (
+                    <button key={action.verb} onClick={() => ask(bulkQuestion(action, some, done))}>
+                        {action.verb} {some.length < jobs.length ? `${some.length} of them` : ""}…
+                    </button>
+                );
+            })}
         </div>
     );
 }
