@@ -1,21 +1,18 @@
 """Converts rows of jobs.events to the fields of an Event."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from fleet.jobs.v1.events_pb2 import Event, FinishedExecution
 from fleet.jobs.v1.jobs_pb2 import Job
 
+from jobs_grpc.db.event_rows import event_details, execution_counts
 from jobs_grpc.db.store import Row
 from jobs_grpc.services.row_conversions import (
     EXECUTION_STATUS_NUMBERS,
     MessageFields,
     timestamp_fields,
 )
-
-# The order of the column counts of jobs.events.
-_COUNTS = ("queued", "held", "in_progress", "succeeded", "failed", "timed_out", "rejected")
 
 _JOB_STATUS_NUMBERS = dict(Job.Status.items())
 
@@ -34,11 +31,10 @@ def event_fields(row: Row) -> MessageFields:
         "time": timestamp_fields(row["occurred_at"]),
         "job_id": row["job_id"],
         "status": _JOB_STATUS_NUMBERS.get(row["status"]),
-        "execution_counts": dict(zip(_COUNTS, row["counts"], strict=False)),
+        "execution_counts": execution_counts(row["counts"]),
         "user": row["user_id"],
     }
-    if row["details"] is not None:
-        details = json.loads(row["details"])
+    if details := event_details(row["details"]):
         fields |= {name: details[name] for name in _DETAILS if name in details}
         fields["executions"] = _execution_fields(details.get("executions", ()))
     return fields

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-# The order of the column counts of jobs.events.
-_STATUSES = ("queued", "held", "in_progress", "succeeded", "failed", "timed_out", "rejected")
+from jobs_grpc.db.event_rows import event_details, execution_counts
 
 _HASH_DIGITS = 16
 
@@ -23,8 +22,7 @@ def event_body(row: Mapping[str, Any]) -> bytes:
 
     `row` is a row of claim_webhook.sql.
     """
-    # asyncpg returns jsonb as text.
-    details = json.loads(row["details"]) if row["details"] else {}
+    details = event_details(row["details"])
     occurred_at = _timestamp(row["occurred_at"])
     data = {
         "position": str(row["position"]),
@@ -32,7 +30,7 @@ def event_body(row: Mapping[str, Any]) -> bytes:
         "time": occurred_at,
         "job_id": row["job_id"],
         "status": row["status"],
-        "execution_counts": dict(zip(_STATUSES, row["counts"], strict=False)),
+        "execution_counts": execution_counts(row["counts"]),
         "user": row["user_id"],
         "cause": details.get("cause", ""),
         "reason": details.get("reason", ""),

@@ -177,3 +177,30 @@ async def test_request_id_of_an_error_can_be_copied(console: Console) -> None:
     await expect(page.get_by_role("button", name="Copied")).to_be_visible()
     request_id = await page.get_by_role("alert").locator("code").inner_text()
     assert await page.evaluate("navigator.clipboard.readText()") == request_id
+
+
+async def test_several_jobs_are_paused_and_canceled_together(
+    console: Console, operator: Operator
+) -> None:
+    page = console.page
+    for job_id in ("a", "b", "c"):
+        await operator.create(job_id=job_id, document_type="reboot", target_all=True)
+    await operator.cancel("c")
+    await console.open()
+    for job_id in ("a", "b", "c"):
+        await page.get_by_label(f"Select {job_id}").check()
+    await page.get_by_role("button", name="Pause 2 of them").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("Pause 2 jobs?")
+    await expect(dialog).to_contain_text("80 devices")
+    await dialog.get_by_text("Same in a terminal").click()
+    commands = "jobs-grpc pause b && jobs-grpc pause a"
+    await expect(dialog.get_by_text(commands, exact=True)).to_be_visible()
+    await dialog.get_by_role("button", name="Pause 2 jobs").click()
+    await expect(page.get_by_text("Paused", exact=True)).to_have_count(3)  # and the filter
+
+    for job_id in ("a", "b"):
+        await page.get_by_label(f"Select {job_id}").check()
+    await page.get_by_role("button", name="Cancel").click()
+    await dialog.get_by_role("button", name="Cancel 2 jobs").click()
+    await expect(page.locator(".jobs .badge", has_text="Canceled")).to_have_count(3)
