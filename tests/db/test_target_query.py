@@ -59,6 +59,29 @@ async def test_query_fails_when_the_terms_of_a_selector_are_missing(database: Da
             )
 
 
+@pytest.mark.single_node("EXPLAIN of one node")
+async def test_query_of_a_selector_returns_its_order_without_another_sort(
+    database: Database,
+) -> None:
+    for selector in ("label", "others"):
+        query = await database.owner.fetchval(
+            "SELECT jobs.target_query('t', $1, $2, 10)",
+            json.dumps({"target_selector": selector}),
+            json.dumps(TERMS),
+        )
+        async with database.owner.transaction():
+            # As in create_executions.
+            for name in ("enable_seqscan", "enable_hashjoin", "enable_nestloop"):
+                await database.owner.execute(f"SET LOCAL {name} = off")
+            plan = await database.owner.fetchval(
+                f"EXPLAIN (FORMAT json) SELECT FROM ({query}) t ORDER BY t.device_id".replace(
+                    "$1", "'t'"
+                )
+            )
+
+        assert json.loads(plan)[0]["Plan"]["Node Type"] == "Subquery Scan", plan
+
+
 @pytest.mark.slow
 async def test_large_groups_are_targeted_as_small_ones(
     database: Database, operator: Operator
