@@ -229,9 +229,9 @@ export function event(e: Event): string {
         case "job.resumed":
             return `resumed${by}`;
         case "job.updated":
-            return `changed${by}: ${e.fields.join(", ")}`;
+            return `changed${by}: ${e.updated_fields.join(", ")}`;
         case "job.retried":
-            return `${counted(e.count, "execution")} retried${by}`;
+            return `${counted(e.retried_count, "execution")} retried${by}`;
         case "job.canceled":
             return `canceled${by}${reason}`;
         case "job.expired":
@@ -241,7 +241,7 @@ export function event(e: Event): string {
         case "job.deleted":
             return `deleted${by}`;
         case "executions.finished":
-            return `${counted(e.executions.length, "execution")} finished`;
+            return `${counted(e.attempts.length, "attempt")} finished`;
         default:
             return shown(e.type);
     }

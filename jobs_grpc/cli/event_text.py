@@ -12,7 +12,7 @@ from jobs_grpc.client import execution_status_name, job_status_name
 if TYPE_CHECKING:
     import argparse
 
-# Executions of an event that are listed one by one. More are counted by status.
+# Attempts of an event that are listed one by one. More are counted by status.
 _MAX_NAMED = 3
 
 _CAUSES = {
@@ -38,7 +38,7 @@ def event_detail(event: pb.Event) -> str:
     if describe := _DETAILS.get(event.type):
         return describe(event)
     # A type that is newer than this version.
-    facts = [_stage(event), event.reason, ", ".join(event.fields)]
+    facts = [_stage(event), event.reason, ", ".join(event.updated_fields)]
     return ": ".join(filter(None, facts))
 
 
@@ -73,23 +73,23 @@ def _reason(event: pb.Event) -> str:
 
 
 def _finished(event: pb.Event) -> str:
-    executions = event.executions
-    if len(executions) > _MAX_NAMED:
+    attempts = event.attempts
+    if len(attempts) > _MAX_NAMED:
         by_status: dict[str, int] = {}
-        for execution in executions:
-            name = execution_status_name(execution.status)
+        for attempt in attempts:
+            name = execution_status_name(attempt.status)
             by_status[name] = by_status.get(name, 0) + 1
         parts = [f"{count:,} {name}" for name, count in by_status.items()]
-        if retried := sum(execution.will_retry for execution in executions):
+        if retried := sum(attempt.will_retry for attempt in attempts):
             parts.append(f"{retried:,} will be retried")
         return ", ".join(parts)
-    return ", ".join(map(_execution, executions))
+    return ", ".join(map(_attempt, attempts))
 
 
-def _execution(execution: pb.FinishedExecution) -> str:
-    code = f" {execution.failure_code}" if execution.failure_code else ""
-    retried = " (will be retried)" if execution.will_retry else ""
-    return f"{execution.device_id} {execution_status_name(execution.status)}{code}{retried}"
+def _attempt(attempt: pb.FinishedAttempt) -> str:
+    code = f" {attempt.failure_code}" if attempt.failure_code else ""
+    retried = " (will be retried)" if attempt.will_retry else ""
+    return f"{attempt.device_id} {execution_status_name(attempt.status)}{code}{retried}"
 
 
 def _number(count: int, noun: str) -> str:
@@ -104,8 +104,8 @@ _DETAILS: Mapping[str, Callable[[pb.Event], str]] = {
     "job.tripped": _reason,
     "job.paused": _reason,
     "job.resumed": _reason,
-    "job.updated": lambda event: ", ".join(event.fields),
-    "job.retried": lambda event: f"{_number(event.count, 'execution')} queued again",
+    "job.updated": lambda event: ", ".join(event.updated_fields),
+    "job.retried": lambda event: f"{_number(event.retried_count, 'execution')} queued again",
     "job.canceled": _reason,
     "job.expired": lambda event: format_counts(event.execution_counts),
     "job.completed": lambda event: format_counts(event.execution_counts),

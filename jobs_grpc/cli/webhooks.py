@@ -33,7 +33,7 @@ _ERRORS = {
 
 _CAUSES = {
     pb.Webhook.OPERATOR: "by an operator",
-    pb.Webhook.FAILING: "after five days of failures",
+    pb.Webhook.RETRIES_EXHAUSTED: "after five days of failures",
     pb.Webhook.GONE: "because the endpoint answered with status 410",
 }
 
@@ -41,7 +41,7 @@ _CAUSES = {
 def _state(webhook: pb.Webhook) -> str:
     if not webhook.enabled:
         return "DISABLED"
-    return "FAILING" if webhook.failure_count else "ENABLED"
+    return "RETRYING" if webhook.failure_count else "ENABLED"
 
 
 def _last_success(webhook: pb.Webhook) -> Timestamp | None:
@@ -134,7 +134,7 @@ def _fields(webhook: pb.Webhook, utc: bool) -> Iterator[tuple[str, str]]:
     yield "delivered", format_moment(success, utc) if success else "-"
     if webhook.last_error:
         attempt = format_moment(webhook.last_attempt_at, utc)
-        yield "failed", f"{attempt}: {_error(webhook.last_error, webhook.last_status)}"
+        yield "failed", f"{attempt}: {_error(webhook.last_error, webhook.last_http_status)}"
         yield "failures", f"{webhook.failure_count:,} since the last success"
     if webhook.HasField("next_attempt_at"):
         yield "next attempt", format_moment(webhook.next_attempt_at, utc)
@@ -273,8 +273,8 @@ async def _test(args: argparse.Namespace, events: EventsClient) -> None:
     """
     response = await events.test_webhook(args.webhook_id)
     seconds = response.duration.ToTimedelta().total_seconds()
-    delivered = f"delivered in {seconds:.2f} s: status {response.status}"
+    delivered = f"delivered in {seconds:.2f} s: status {response.http_status}"
     if not response.error or args.output != "text":
         print_result(args, response, delivered)
     if response.error:
-        raise CliError(f"not delivered: {_error(response.error, response.status)}")
+        raise CliError(f"not delivered: {_error(response.error, response.http_status)}")

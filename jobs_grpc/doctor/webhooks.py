@@ -83,10 +83,10 @@ def _check_state(row: asyncpg.Record, *, has_keys: bool) -> list[Finding]:
                 " webhooks",
             )
         ]
-    detail = f"enabled: {enabled}, of which failing: {row['failing']}"
+    detail = f"enabled: {enabled}, of which retrying: {row['retrying']}"
     if row["disabled"]:
         detail += f"; disabled after failures: {row['disabled']}"
-    if row["failing"] and row["unreachable"] == enabled:
+    if row["retrying"] and row["unreachable"] == enabled:
         return [
             Finding(
                 _CHECK,
@@ -96,6 +96,6 @@ def _check_state(row: asyncpg.Record, *, has_keys: bool) -> list[Finding]:
                 " to resolve names: see its firewall, NetworkPolicy and name servers",
             )
         ]
-    if row["failing"] or row["disabled"]:
+    if row["retrying"] or row["disabled"]:
         return [Finding(_CHECK, Status.WARNING, detail, _STATE_REMEDY)]
     return [Finding(_CHECK, Status.OK, detail)]

@@ -373,13 +373,13 @@ def _webhooks(dispatcher: Dispatcher | None) -> Iterator[Metric]:
         deliveries.add_metric([result], count)
     yield deliveries
     yield _histogram(
-        "jobs_webhook_latency_seconds",
-        "Time from an event to its delivery.",
-        dispatcher.log.latency_seconds,
+        "jobs_webhook_delivery_lag_seconds",
+        "Age of the events at their delivery.",
+        dispatcher.log.lag_seconds,
     )
     yield _gauge(
         "jobs_webhook_lag_seconds",
-        "Age of the oldest event that waits for a webhook that works; 0 if none.",
+        "Age of the oldest event that waits for a proven webhook; 0 if none.",
         dispatcher.lag_seconds(),
     )
     if dispatcher.counts is None:

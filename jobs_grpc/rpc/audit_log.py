@@ -13,7 +13,7 @@ from grpc import StatusCode
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.errors import JobsError
 from jobs_grpc.observability import logs
-from jobs_grpc.observability.repeated_events import RepeatedEvents
+from jobs_grpc.observability.log_throttle import LogThrottle
 
 logger = logging.getLogger("jobs_grpc.audit")
 
@@ -41,7 +41,7 @@ class AuditLog:
     """
 
     def __init__(self) -> None:
-        self.unknown_callers = RepeatedEvents(_log_others)
+        self.unknown_callers = LogThrottle(_log_others)
 
     def write(
         self,

@@ -8,7 +8,7 @@ from grpc import StatusCode
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.errors import JobsError
 from jobs_grpc.observability import logs
-from jobs_grpc.observability.repeated_events import RepeatedEvents
+from jobs_grpc.observability.log_throttle import LogThrottle
 
 logger = logging.getLogger("jobs_grpc.calls")
 
@@ -34,7 +34,7 @@ class _Kind:
     reason: str
 
 
-class RepeatedRefusals(RepeatedEvents[_Kind]):
+class RepeatedRefusals(LogThrottle[_Kind]):
     """Lets the first refusal of a kind be logged, and then logs one line per second.
 
     That line has the number of refusals of the kind since the previous line (`others`).

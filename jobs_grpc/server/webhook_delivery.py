@@ -8,7 +8,7 @@ from pathlib import Path
 from jobs_grpc.config import Config, ConfigError, EventsConfig
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.services.webhooks import WebhookDelivery
-from jobs_grpc.webhooks.dispatcher import FAILING_SLOTS, WORKING_SLOTS, Dispatcher
+from jobs_grpc.webhooks.dispatcher import PROVEN_SLOTS, UNPROVEN_SLOTS, Dispatcher
 from jobs_grpc.webhooks.secrets import MalformedKeys, MasterKeysFile
 from jobs_grpc.webhooks.sender import Sender
 
@@ -50,20 +50,20 @@ async def webhook_dispatcher(
     """Open the dispatcher. Needs JOBS_OWNER_DATABASE_URL. `sender` replaces both HTTP senders."""
     async with AsyncExitStack() as stack:
         if sender:
-            working = failing = sender
+            proven = unproven = sender
         else:
             from jobs_grpc.webhooks.delivery import http_sender
 
-            working, failing = [
+            proven, unproven = [
                 await stack.enter_async_context(http_sender(config.events, max_connections=slots))
-                for slots in (WORKING_SLOTS, FAILING_SLOTS)
+                for slots in (PROVEN_SLOTS, UNPROVEN_SLOTS)
             ]
         yield await stack.enter_async_context(
             Dispatcher(
                 config.maintenance.owner_database_url or "",
                 keys.current,
-                working,
-                failing,
+                proven,
+                unproven,
                 statement_cache_size=config.database.statement_cache_size,
                 outage=outage,
             )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fleet.jobs.v1.events_pb2 import Event, FinishedExecution
+from fleet.jobs.v1.events_pb2 import Event, FinishedAttempt
 from fleet.jobs.v1.jobs_pb2 import Job
 
 from jobs_grpc.db.event_rows import event_details, execution_counts
@@ -17,9 +17,9 @@ from jobs_grpc.services.row_conversions import (
 _JOB_STATUS_NUMBERS = dict(Job.Status.items())
 
 # A newer version may have written fields of details that this version does not know.
-_DETAILS = ("cause", "reason", "stage", "count", "fields")
-_EXECUTION_FIELDS = tuple(
-    field.name for field in FinishedExecution.DESCRIPTOR.fields if field.name != "status"
+_DETAILS = ("cause", "reason", "stage", "retried_count", "updated_fields")
+_ATTEMPT_FIELDS = tuple(
+    field.name for field in FinishedAttempt.DESCRIPTOR.fields if field.name != "status"
 )
 
 
@@ -36,7 +36,7 @@ def event_fields(row: Row) -> MessageFields:
     }
     if details := event_details(row["details"]):
         fields |= {name: details[name] for name in _DETAILS if name in details}
-        fields["executions"] = _execution_fields(details.get("executions", ()))
+        fields["attempts"] = _attempt_fields(details.get("attempts", ()))
     return fields
 
 
@@ -45,9 +45,9 @@ def encode_event(row: Row) -> bytes:
     return Event(**event_fields(row)).SerializeToString()
 
 
-def _execution_fields(executions: Sequence[dict[str, Any]]) -> list[MessageFields]:
+def _attempt_fields(attempts: Sequence[dict[str, Any]]) -> list[MessageFields]:
     return [
-        {name: execution[name] for name in _EXECUTION_FIELDS if name in execution}
-        | {"status": EXECUTION_STATUS_NUMBERS.get(execution["status"])}
-        for execution in executions
+        {name: attempt[name] for name in _ATTEMPT_FIELDS if name in attempt}
+        | {"status": EXECUTION_STATUS_NUMBERS.get(attempt["status"])}
+        for attempt in attempts
     ]

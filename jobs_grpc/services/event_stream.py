@@ -11,8 +11,8 @@ from jobs_grpc.errors import JobsError
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation, response_bytes
 from jobs_grpc.services.batch_reader import BatchReader
 from jobs_grpc.services.event_pages import EventPage, EventQuery, read_pages, response
-from jobs_grpc.services.event_ring import EventRing
 from jobs_grpc.services.event_start import Start
+from jobs_grpc.services.recent_events import RecentEvents
 from jobs_grpc.services.watch_group import Changed, Watch
 from jobs_grpc.services.watch_hub import POLL_INTERVAL, WatchHub
 
@@ -78,7 +78,7 @@ class EventStreams:
             try:
                 await stream.run(streams, watch)
             finally:
-                streams.ring.leave(watch)
+                streams.recent.leave(watch)
                 reservation.release()
 
     @contextmanager
@@ -107,7 +107,7 @@ class EventStreams:
 
 
 class _TenantStreams:
-    """Reads the new events of a tenant into a ring, from which its streams send them."""
+    """Reads the new events of a tenant once for all its streams."""
 
     def __init__(
         self,
@@ -122,14 +122,14 @@ class _TenantStreams:
         self._pages = pages
         self._memory = memory
         self._stopping = stopping
-        self.ring = EventRing()
+        self.recent = RecentEvents()
         self.count = 0
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, position: int) -> None:
         """Start reading new events after a position, unless it is already running."""
         if self._task is None:
-            self.ring.begin(position)
+            self.recent.begin(position)
             # In an empty context, because its log lines must not have the id of this request.
             self._task = asyncio.create_task(self._run(), context=contextvars.Context())
 
@@ -137,20 +137,20 @@ class _TenantStreams:
         """Stop reading."""
         if self._task is not None:
             self._task.cancel()
-        self.ring.reset()
+        self.recent.reset()
 
     async def _run(self) -> None:
         try:
             with self._hub.watch(self._tenant_id, _HEAD) as watch:
                 while True:
-                    watch.fingerprint = self.ring.end
+                    watch.fingerprint = self.recent.end
                     await watch.changed()
                     await self._read()
         except JobsError:
             # Each stream then reads the database itself, and gets the error from there.
             self._task = None
-            self.ring.reset()
-            for stream in self.ring.streams:
+            self.recent.reset()
+            for stream in self.recent.streams:
                 stream.wake()
 
     async def _read(self) -> None:
@@ -158,13 +158,13 @@ class _TenantStreams:
         has_more = True
         while has_more:
             reservation = Reservation(self._memory, self._tenant_id)
-            query = EventQuery(Start(after_position=self.ring.end))
+            query = EventQuery(Start(after_position=self.recent.end))
             try:
                 page = await self._pages.read(self._tenant_id, query, reservation)
                 if page.error:
                     raise page.error
                 has_more = page.has_more
-                self.ring.append(page, reservation)
+                self.recent.append(page, reservation)
             except BaseException:
                 reservation.release()
                 raise
@@ -172,7 +172,7 @@ class _TenantStreams:
             await self._wake_streams(with_pauses=not has_more)
 
     async def _wake_streams(self, *, with_pauses: bool) -> None:
-        streams = self.ring.streams
+        streams = self.recent.streams
         pause = min(_PAUSE_PER_STREAM, _MAX_PAUSE / max(1, len(streams)))
         for count, stream in enumerate(streams, start=1):
             stream.wake()
@@ -215,13 +215,13 @@ class _Stream:
 
     async def run(self, streams: _TenantStreams, watch: Watch[int]) -> None:
         """Send events until the stream is canceled, or an error ends it."""
-        ring = streams.ring
+        recent = streams.recent
         while True:
-            while not await self._send_from_ring(ring, watch):
-                ring.leave(watch)
+            while not await self._send_recent(recent, watch):
+                recent.leave(watch)
                 if not await self._send_from_database():
                     streams.begin(self._position or 0)
-            ring.note_read(watch)
+            recent.note_read(watch)
             try:
                 async with asyncio.timeout_at(self._silent_until) as timeout:
                     await watch.changed()
@@ -230,12 +230,12 @@ class _Stream:
                     raise
                 await self._send_heartbeat()
 
-    async def _send_from_ring(self, ring: EventRing, watch: Watch[int]) -> bool:
-        """Send all events of the ring. Return False if the stream must read the database."""
-        if self._position is None or not ring.has(self._position):
+    async def _send_recent(self, recent: RecentEvents, watch: Watch[int]) -> bool:
+        """Send all recent events. Return False if the stream must read the database."""
+        if self._position is None or not recent.has(self._position):
             return False
-        ring.enter(watch)
-        while found := ring.page_after(self._position):
+        recent.enter(watch)
+        while found := recent.page_after(self._position):
             page, is_whole = found
             message = self._filtered(page, is_whole=is_whole)
             if message and not self._reservation.try_hold(response_bytes(len(message))):
@@ -245,7 +245,7 @@ class _Stream:
             if message:
                 await self._send(message)
                 self._reservation.release()
-                if not ring.has(self._position):
+                if not recent.has(self._position):
                     return False
         return True
 

@@ -13,7 +13,7 @@ from jobs_grpc.errors import (
     SchemaNotCurrent,
     ServerStopping,
 )
-from jobs_grpc.observability.repeated_events import RepeatedEvents
+from jobs_grpc.observability.log_throttle import LogThrottle
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class WatchGroup(Generic[K]):
         self,
         fetch: Fetch[K],
         interval: float,
-        failures: RepeatedEvents[str],
+        failures: LogThrottle[str],
         isolate: Callable[[str], None],
         *,
         shared: bool,

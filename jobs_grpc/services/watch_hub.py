@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from jobs_grpc.observability.repeated_events import RepeatedEvents
+from jobs_grpc.observability.log_throttle import LogThrottle
 from jobs_grpc.services.watch_group import KEYS_PER_STATEMENT, Fetch, Watch, WatchGroup
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class WatchHub(Generic[K]):
         self._tasks: set[asyncio.Task[None]] = set()
         self.open_watches = 0
         # Per message, for all groups together: the polls of each can fail every second.
-        self._failures = RepeatedEvents[str](_log_others)
+        self._failures = LogThrottle[str](_log_others)
 
     @contextmanager
     def watch(self, tenant_id: str, key: K) -> Iterator[Watch[K]]:

@@ -144,7 +144,9 @@ class Webhooks:
             result = await self._test(delivery, tenant_id, request.webhook_id)
         finally:
             self._tests.release(tenant_id)
-        response = pb.TestWebhookResponse(status=result.status, error=_error_number(result.error))
+        response = pb.TestWebhookResponse(
+            http_status=result.status, error=_error_number(result.error)
+        )
         response.duration.FromMicroseconds(round(result.duration * 1_000_000))
         return response
 
@@ -207,7 +209,7 @@ def webhook_fields(row: Row) -> MessageFields:
         "created_at": timestamp_fields(row["created_at"]),
         "last_success_at": timestamp_fields(row["last_success_at"]),
         "last_attempt_at": timestamp_fields(row["last_attempt_at"]),
-        "last_status": row["last_status"],
+        "last_http_status": row["last_http_status"],
         "last_error": _error_number(row["last_error"]),
         "failure_count": row["failure_count"],
         "next_attempt_at": timestamp_fields(row["due_at"]) if is_retry else None,

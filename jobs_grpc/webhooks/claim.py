@@ -14,7 +14,7 @@ import asyncpg
 from jobs_grpc.db.owner_pool import StatementTimedOut
 from jobs_grpc.db.pg_errors import is_retryable
 from jobs_grpc.observability.histogram import Histogram
-from jobs_grpc.observability.repeated_events import RepeatedEvents
+from jobs_grpc.observability.log_throttle import LogThrottle
 from jobs_grpc.webhooks.claim_store import ClaimStore, HeadLocked, WebhookKey
 from jobs_grpc.webhooks.payload import event_body, message_id
 from jobs_grpc.webhooks.retry_delay import retry_delay
@@ -37,7 +37,7 @@ _UNKNOWN_KEY_DELAY_SECONDS = 300.0
 _STORE_RETRY_SECONDS = 0.5
 _RELEASE_TIMEOUT_SECONDS = 2.0
 
-_LATENCY_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0, 3600.0)
+_LAG_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 600.0, 3600.0)
 
 
 class DeliveryLog:
@@ -46,9 +46,9 @@ class DeliveryLog:
     def __init__(self) -> None:
         self.results = Counter({"SUCCESS": 0})
         """Deliveries by result: SUCCESS or a name of Webhook.DeliveryError."""
-        self.latency_seconds = Histogram(_LATENCY_SECONDS)
-        """Time from an event to its delivery."""
-        self._failures = RepeatedEvents[str](self._log_others)
+        self.lag_seconds = Histogram(_LAG_SECONDS)
+        """The age of events at their delivery."""
+        self._failures = LogThrottle[str](self._log_others)
 
     def note(self, key: WebhookKey, result: DeliveryResult, failure_count: int) -> None:
         """Count a delivery. The first failure after a success is logged."""
@@ -144,7 +144,7 @@ class Claim:
             self._log.note(self._key, result, row["failure_count"] if number == 1 else 0)
             if result.error is None:
                 age = (datetime.now(UTC) - row["occurred_at"]).total_seconds()
-                self._log.latency_seconds.observe(max(0.0, age))
+                self._log.lag_seconds.observe(max(0.0, age))
             is_last = number == len(rows) or self._clock() > ends or self._is_stopping()
             if not await self._store_result(row, result, is_last=is_last) or result.error:
                 return False

@@ -30,10 +30,10 @@ class ClaimStore:
         self._fetch = fetch
 
     async def webhooks_due(
-        self, failing: bool, limit: int, skip_tenant_ids: Sequence[str]
+        self, unproven: bool, limit: int, skip_tenant_ids: Sequence[str]
     ) -> Sequence[asyncpg.Record]:
         return await self._fetch(
-            "SELECT * FROM jobs.webhooks_due($1, $2, $3)", failing, limit, skip_tenant_ids
+            "SELECT * FROM jobs.webhooks_due($1, $2, $3)", unproven, limit, skip_tenant_ids
         )
 
     async def claim_webhook(self, key: WebhookKey, claim_id: UUID) -> Sequence[asyncpg.Record]:

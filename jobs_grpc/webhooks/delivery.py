@@ -121,7 +121,7 @@ def _until(http_date: str) -> float:
 def _error_of_status(status: int) -> str | None:
     if 200 <= status < 300:
         return None
-    return "REDIRECT" if 300 <= status < 400 else "STATUS"
+    return "REDIRECT" if 300 <= status < 400 else "HTTP_STATUS"
 
 
 def _error(error: Exception) -> str:

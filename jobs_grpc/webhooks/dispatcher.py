@@ -29,12 +29,12 @@ logger = logging.getLogger(__name__)
 # Connections of a dispatcher to the database, in addition to those of the sweeper.
 MAX_CONNECTIONS = 4
 
-# Maximum number of concurrent claims: of webhooks that work, and of those that fail or never
-# succeeded. If they shared slots, endpoints that hang would delay all others.
-WORKING_SLOTS = 64
-WORKING_SLOTS_PER_TENANT = 16
-FAILING_SLOTS = 16
-FAILING_SLOTS_PER_TENANT = 4
+# Maximum number of concurrent claims: of proven webhooks, whose last delivery succeeded, and of the
+# others. If they shared slots, endpoints that hang would delay all others.
+PROVEN_SLOTS = 64
+PROVEN_SLOTS_PER_TENANT = 16
+UNPROVEN_SLOTS = 16
+UNPROVEN_SLOTS_PER_TENANT = 4
 
 _STATEMENT_TIMEOUT = 10.0
 # Minimum time between two searches: a busy tenant wakes the dispatcher with each call.
@@ -56,14 +56,14 @@ _MAX_KNOWN_TENANTS = 10_000
 class WebhookCounts:
     """The number of webhooks of all tenants by state: see count_webhooks.sql."""
 
-    working: int
-    failing: int
+    enabled: int
+    retrying: int
     disabled: int
 
 
 @dataclass(slots=True)
 class _Lane:
-    failing: bool
+    unproven: bool
     sender: Sender
     slots: Slots
     limit: int
@@ -73,7 +73,7 @@ class _Lane:
 class Dispatcher:
     """Delivers events until it is closed. Call `run` inside `async with`.
 
-    `keys` returns the current master keys. Webhooks that work and those that fail have separate
+    `keys` returns the current master keys. Proven and unproven webhooks have separate
     senders, so that hosts whose lookup hangs do not delay the others.
     """
 
@@ -81,8 +81,8 @@ class Dispatcher:
         self,
         owner_dsn: str,
         keys: Callable[[], MasterKeys],
-        working: Sender,
-        failing: Sender,
+        proven: Sender,
+        unproven: Sender,
         *,
         statement_cache_size: int = 100,
         interval: float = 0.25,
@@ -100,16 +100,16 @@ class Dispatcher:
         self._outage = outage or Outage()
         self._lanes = (
             _Lane(
-                failing=False,
-                sender=working,
-                slots=Slots(WORKING_SLOTS, WORKING_SLOTS_PER_TENANT),
-                limit=2 * WORKING_SLOTS,
+                unproven=False,
+                sender=proven,
+                slots=Slots(PROVEN_SLOTS, PROVEN_SLOTS_PER_TENANT),
+                limit=2 * PROVEN_SLOTS,
             ),
             _Lane(
-                failing=True,
-                sender=failing,
-                slots=Slots(FAILING_SLOTS, FAILING_SLOTS_PER_TENANT),
-                limit=2 * FAILING_SLOTS,
+                unproven=True,
+                sender=unproven,
+                slots=Slots(UNPROVEN_SLOTS, UNPROVEN_SLOTS_PER_TENANT),
+                limit=2 * UNPROVEN_SLOTS,
             ),
         )
         self.log = DeliveryLog()
@@ -120,7 +120,7 @@ class Dispatcher:
         self._written_tenants: set[str] = set()
         # Until when no webhook of the tenant is claimed.
         self._locked_tenants: dict[str, float] = {}
-        # Of the webhooks that work, at the last search.
+        # Of the proven webhooks, at the last search.
         self._oldest_due_at: datetime | None = None
         self._wake = asyncio.Event()
         self._is_stopping = False
@@ -144,7 +144,7 @@ class Dispatcher:
     def lag_seconds(self) -> float:
         """Return the age of the oldest event that is being sent, or of the oldest `due_at`.
 
-        Ignores webhooks that fail.
+        Ignores unproven webhooks.
         """
         lane = self._lanes[0]
         times = [claim.event_time for claim in lane.claims if claim.event_time is not None]
@@ -224,7 +224,7 @@ class Dispatcher:
         while started and lane.slots.free and not self._is_stopping:
             started = False
             skip = [*lane.slots.full_tenants(), *self._locked_tenants]
-            due = await self._store.webhooks_due(lane.failing, lane.limit, skip)
+            due = await self._store.webhooks_due(lane.unproven, lane.limit, skip)
             for row in due:
                 key = WebhookKey(row["tenant_id"], row["webhook_id"])
                 if key not in self._running and lane.slots.try_take(key.tenant_id):
@@ -263,7 +263,7 @@ class Dispatcher:
                     self._note_failed_claim(e)
             finally:
                 lane.claims.discard(claim)
-            if more and (lane.failing or not lane.slots.free):
+            if more and (lane.unproven or not lane.slots.free):
                 self._wake.set()
                 return
 

@@ -35,9 +35,9 @@ def event_body(row: Mapping[str, Any]) -> bytes:
         "cause": details.get("cause", ""),
         "reason": details.get("reason", ""),
         "stage": details.get("stage"),
-        "count": details.get("count", 0),
-        "fields": details.get("fields", []),
-        "executions": [_execution(execution) for execution in details.get("executions", [])],
+        "retried_count": details.get("retried_count", 0),
+        "updated_fields": details.get("updated_fields", []),
+        "attempts": [_attempt(attempt) for attempt in details.get("attempts", [])],
         "previous_position": str(row["previous_position"]),
     }
     return _encode({"type": row["type"], "timestamp": occurred_at, "data": data})
@@ -49,13 +49,13 @@ def test_body(webhook_id: str, now: datetime) -> bytes:
     return _encode({"type": "webhook.test", "timestamp": _timestamp(now), "data": data})
 
 
-def _execution(execution: Mapping[str, Any]) -> dict[str, Any]:
+def _attempt(attempt: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "device_id": execution["device_id"],
-        "status": execution["status"],
-        "failure_code": execution.get("failure_code") or "",
-        "execution_number": execution["execution_number"],
-        "will_retry": execution.get("will_retry", False),
+        "device_id": attempt["device_id"],
+        "status": attempt["status"],
+        "failure_code": attempt.get("failure_code") or "",
+        "execution_number": attempt["execution_number"],
+        "will_retry": attempt.get("will_retry", False),
     }
 
 

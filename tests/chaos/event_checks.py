@@ -315,7 +315,7 @@ class JobChecks:
             execution
             for event in self.events
             if event.type == "executions.finished"
-            for execution in event.details["executions"]
+            for execution in event.details["attempts"]
         ]
         if self.stored is None:
             return

@@ -38,9 +38,9 @@ PAUSED = event(
 CREATED = event("job.created", 5, user="olivia", status=jobs_pb2.Job.IN_PROGRESS)
 
 
-def finished(device: str, status: str, **fields: Any) -> pb.FinishedExecution:
+def finished(device: str, status: str, **fields: Any) -> pb.FinishedAttempt:
     number = jobs_pb2.JobExecution.Status.Value(status)
-    return pb.FinishedExecution(device_id=device, status=number, **fields)
+    return pb.FinishedAttempt(device_id=device, status=number, **fields)
 
 
 @pytest.mark.parametrize(
@@ -52,14 +52,14 @@ def finished(device: str, status: str, **fields: Any) -> pb.FinishedExecution:
         (event("job.approved", stage=1, user="amir", reason="fine"), "amir", "stage 1: fine"),
         (PAUSED, "failure criterion", "2 executions failed (pause at 2)"),
         (event("job.resumed", user="amir"), "amir", ""),
-        (event("job.updated", fields=["labels", "start_at"]), None, "labels, start_at"),
-        (event("job.retried", count=1), None, "1 execution queued again"),
+        (event("job.updated", updated_fields=["labels", "start_at"]), None, "labels, start_at"),
+        (event("job.retried", retried_count=1), None, "1 execution queued again"),
         (event("job.completed"), None, "998 QUEUED, 2 FAILED"),
         (event("job.deleted", cause="RETENTION"), "retention", ""),
         (
             event(
                 "executions.finished",
-                executions=[
+                attempts=[
                     finished("a", "FAILED", failure_code="E1", will_retry=True),
                     finished("b", "SUCCEEDED"),
                 ],
@@ -70,7 +70,7 @@ def finished(device: str, status: str, **fields: Any) -> pb.FinishedExecution:
         (
             event(
                 "executions.finished",
-                executions=[finished("a", "FAILED", will_retry=True)] * 3
+                attempts=[finished("a", "FAILED", will_retry=True)] * 3
                 + [finished("b", "SUCCEEDED")] * 2,
             ),
             None,

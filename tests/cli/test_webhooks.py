@@ -32,14 +32,14 @@ FAILING = pb.Webhook(
     webhook_id=ID,
     url=URL,
     description="status page",
-    disabled_cause=pb.Webhook.FAILING,
+    disabled_cause=pb.Webhook.RETRIES_EXHAUSTED,
     position=7,
     purged_position=7,
     created_at=TIME,
     last_success_at=TIME,
     last_attempt_at=TIME,
-    last_status=503,
-    last_error=pb.Webhook.STATUS,
+    last_http_status=503,
+    last_error=pb.Webhook.HTTP_STATUS,
     failure_count=41,
 )
 SECRET = "whsec_" + "c2VjcmV0" * 5
@@ -54,7 +54,9 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ScriptedServe
         "CreateWebhook": pb.CreateWebhookResponse(webhook=WEBHOOK, secret=SECRET),
         "UpdateWebhook": pb.UpdateWebhookResponse(webhook=WEBHOOK),
         "RotateWebhookSecret": pb.RotateWebhookSecretResponse(webhook=WEBHOOK, secret=SECRET),
-        "TestWebhook": pb.TestWebhookResponse(status=204, duration=Duration(nanos=120_000_000)),
+        "TestWebhook": pb.TestWebhookResponse(
+            http_status=204, duration=Duration(nanos=120_000_000)
+        ),
         "DeleteWebhook": pb.DeleteWebhookResponse(),
     }
     async with running_scripted_server(**answers) as server:
@@ -138,7 +140,9 @@ async def test_test_shows_the_result_of_the_delivery(shell: Shell, server: Scrip
     delivered = await shell("webhooks", "test", ID)
     server.answers["TestWebhook"] = [pb.TestWebhookResponse(error=pb.Webhook.ADDRESS_NOT_ALLOWED)]
     refused = await shell("webhooks", "test", ID)
-    server.answers["TestWebhook"] = [pb.TestWebhookResponse(status=302, error=pb.Webhook.REDIRECT)]
+    server.answers["TestWebhook"] = [
+        pb.TestWebhookResponse(http_status=302, error=pb.Webhook.REDIRECT)
+    ]
     redirected = await shell("webhooks", "test", ID, "--json")
 
     assert (delivered.code, delivered.out) == (0, "delivered in 0.12 s: status 204\n")
@@ -189,5 +193,5 @@ async def test_ids_are_completed(server: ScriptedServer, monkeypatch: pytest.Mon
 
 def test_each_error_and_cause_is_described() -> None:
     errors = pb.Webhook.DeliveryError.values()
-    assert {*webhooks._ERRORS} | {pb.Webhook.STATUS, 0} == {*errors}
+    assert {*webhooks._ERRORS} | {pb.Webhook.HTTP_STATUS, 0} == {*errors}
     assert {*webhooks._CAUSES} | {0} == {*pb.Webhook.DisabledCause.values()}

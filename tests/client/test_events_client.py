@@ -165,7 +165,7 @@ async def test_webhook_calls(quick: RetryPolicy) -> None:
             GetWebhook=pb.GetWebhookResponse(webhook=webhook),
             UpdateWebhook=[UNAVAILABLE, pb.UpdateWebhookResponse(webhook=webhook)],
             RotateWebhookSecret=pb.RotateWebhookSecretResponse(webhook=webhook, secret="whsec_b"),
-            TestWebhook=pb.TestWebhookResponse(status=200),
+            TestWebhook=pb.TestWebhookResponse(http_status=200),
             DeleteWebhook=UNAVAILABLE,
         ) as server,
         EventsClient(server.address, tenant="demo", retry=quick) as events,
@@ -175,7 +175,7 @@ async def test_webhook_calls(quick: RetryPolicy) -> None:
         assert await events.list_webhooks() == [await events.get_webhook("wh_1")]
         await events.update_webhook("wh_1", enabled=False, types=[], position=0)
         assert (await events.rotate_webhook_secret("wh_1")).secret == "whsec_b"
-        assert (await events.test_webhook("wh_1")).status == 200
+        assert (await events.test_webhook("wh_1")).http_status == 200
         with pytest.raises(errors.JobsError):
             await events.delete_webhook("wh_1")
 

@@ -184,7 +184,7 @@ async def test_receiver_handles_deliveries_of_the_server(
             webhook_id = created.webhook.webhook_id
             stored = tmp_path / "position"
             async with running(command, stored, address, created.secret) as receiver:
-                assert (await events.test_webhook(webhook_id)).status == 204
+                assert (await events.test_webhook(webhook_id)).http_status == 204
                 await jobs.create("reboot", target_all=True, job_id="a")
                 await jobs.pause("a")
                 (*_, last) = [event.position async for event in events.list_events()]

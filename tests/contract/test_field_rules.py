@@ -34,7 +34,7 @@ WITHOUT_RULE = {
     *(
         f"fleet.jobs.v1.Webhook.{output}"
         for output in (
-            *("webhook_id", "disabled_cause", "purged_position", "last_status", "last_error"),
+            *("webhook_id", "disabled_cause", "purged_position", "last_http_status", "last_error"),
             "failure_count",
         )
     ),

@@ -526,13 +526,13 @@ _WEBHOOK_CASES = {
         lambda c, p: c.fetch("SELECT * FROM jobs.count_webhooks(10)"),
         as_owner=True,
     ),
-    "webhooks_due: working": Case(
+    "webhooks_due: proven": Case(
         "webhooks_due",
         20,
         lambda c, p: c.fetch("SELECT * FROM jobs.webhooks_due(false, 100, '{other}')"),
         as_owner=True,
     ),
-    "webhooks_due: failing": Case(
+    "webhooks_due: unproven": Case(
         "webhooks_due",
         20,
         lambda c, p: c.fetch("SELECT * FROM jobs.webhooks_due(true, 100, '{other}')"),

@@ -376,11 +376,11 @@ CREATE TABLE jobs.webhooks (
     claim_id uuid,
     last_attempt_at timestamp with time zone,
     last_success_at timestamp with time zone,
-    last_status integer DEFAULT 0 NOT NULL,
+    last_http_status integer DEFAULT 0 CONSTRAINT webhooks_last_status_not_null NOT NULL,
     last_error text,
     failure_count integer DEFAULT 0 NOT NULL,
-    failing_since timestamp with time zone,
-    is_failing boolean DEFAULT true NOT NULL,
+    first_failure_at timestamp with time zone,
+    is_unproven boolean DEFAULT true CONSTRAINT webhooks_is_failing_not_null NOT NULL,
     secret_number integer DEFAULT 1 NOT NULL,
     key_id text NOT NULL,
     rotated_at timestamp with time zone,
@@ -876,7 +876,7 @@ CREATE INDEX jobs_tripped_by_canceled_at ON jobs.jobs USING btree (canceled_at) 
 
 CREATE INDEX jobs_waiting_by_pause_cause ON jobs.jobs USING btree (pause_cause) WHERE ((awaiting_approval OR (pause_cause IS NOT NULL)) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
-CREATE INDEX webhooks_by_due_at ON jobs.webhooks USING btree (is_failing, due_at) WHERE (due_at IS NOT NULL);
+CREATE INDEX webhooks_by_due_at ON jobs.webhooks USING btree (is_unproven, due_at) WHERE (due_at IS NOT NULL);
 
 CREATE INDEX device_group_members_by_device ON public.device_group_members USING btree (tenant_id, device_id);
 

@@ -63,7 +63,7 @@ _EXECUTIONS = """
 # Few of them are due.
 _WEBHOOKS = """
     INSERT INTO jobs.webhooks (tenant_id, webhook_id, url, created_at, position,
-                               previous_position, due_at, is_failing, key_id)
+                               previous_position, due_at, is_unproven, key_id)
     SELECT 't' || t, 'w' || n, 'https://hooks.example/', now(), 1, 1,
            CASE WHEN n = 1 AND t % 20 = 0 THEN now() - interval '1 minute' END, n % 4 = 0, 'k1'
     FROM generate_series(1, 4000) t, generate_series(1, 16) n

@@ -164,7 +164,7 @@ async def test_success_moves_the_cursor_and_renews_the_lease(
 
     webhook = await state(dispatcher)
     assert (webhook["position"], webhook["previous_position"]) == (first, first)
-    assert (webhook["last_status"], webhook["is_failing"]) == (200, False)
+    assert (webhook["last_http_status"], webhook["is_unproven"]) == (200, False)
     assert await dispatcher.succeed(second, is_last=True)
     assert await dispatcher.is_due()
     assert not await dispatcher.succeed(second)
@@ -186,7 +186,7 @@ async def test_failed_delivery_is_due_at_the_retry_time(database: Database, tena
     assert (row["position"], row["failure_count"]) == (position, 1)
     await dispatcher.succeed(position)
     webhook = await state(dispatcher)
-    assert (webhook["failure_count"], webhook["failing_since"], webhook["last_error"]) == (
+    assert (webhook["failure_count"], webhook["first_failure_at"], webhook["last_error"]) == (
         0,
         None,
         None,
@@ -206,10 +206,10 @@ async def test_webhook_that_fails_for_five_days_is_disabled(
     await database.pass_time(60)
     await dispatcher.claim()
 
-    assert await dispatcher.fail(position, retry_seconds=5) == (True, "FAILING")
+    assert await dispatcher.fail(position, retry_seconds=5) == (True, "RETRIES_EXHAUSTED")
 
     webhook = await state(dispatcher)
-    assert (webhook["enabled"], webhook["disabled_cause"]) == (False, "FAILING")
+    assert (webhook["enabled"], webhook["disabled_cause"]) == (False, "RETRIES_EXHAUSTED")
     await add_events(database, tenant)
     assert not await dispatcher.is_due()
     assert not await dispatcher.claim()
@@ -243,20 +243,20 @@ async def test_released_webhook_is_due_after_the_delay(database: Database, tenan
 async def test_search_separates_webhooks_that_fail_and_skips_tenants(
     database: Database, tenant: str
 ) -> None:
-    working, failing, new = [await create(database, tenant) for _ in range(3)]
+    proven, failing, new = [await create(database, tenant) for _ in range(3)]
     first, second = await add_events(database, tenant, 2)
-    for dispatcher in (working, failing):
+    for dispatcher in (proven, failing):
         await dispatcher.claim()
         await dispatcher.succeed(first)
     await failing.fail(second, retry_seconds=0)
-    await working.release()
+    await proven.release()
 
-    async def found(is_failing: bool, *skipped: str) -> set[str]:
+    async def found(is_unproven: bool, *skipped: str) -> set[str]:
         rows = await database.owner.fetch(
-            "SELECT * FROM jobs.webhooks_due($1, 1000, $2)", is_failing, list(skipped)
+            "SELECT * FROM jobs.webhooks_due($1, 1000, $2)", is_unproven, list(skipped)
         )
         return {row["webhook_id"] for row in rows if row["tenant_id"] == tenant}
 
-    assert await found(False) == {working.webhook_id}
+    assert await found(False) == {proven.webhook_id}
     assert await found(True) == {failing.webhook_id, new.webhook_id}
     assert await found(False, tenant) == set()

@@ -148,7 +148,7 @@ async def test_webhooks_can_be_managed(gateway_binary: Path) -> None:
         "GetWebhook": pb.GetWebhookResponse(webhook=WEBHOOK),
         "UpdateWebhook": pb.UpdateWebhookResponse(webhook=WEBHOOK),
         "RotateWebhookSecret": pb.RotateWebhookSecretResponse(webhook=WEBHOOK, secret=secret),
-        "TestWebhook": pb.TestWebhookResponse(status=500, error=pb.Webhook.STATUS),
+        "TestWebhook": pb.TestWebhookResponse(http_status=500, error=pb.Webhook.HTTP_STATUS),
         "DeleteWebhook": pb.DeleteWebhookResponse(),
     }
     create = {"url": WEBHOOK.url, "types": ["job.completed"]}

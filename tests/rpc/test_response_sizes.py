@@ -42,7 +42,7 @@ def test_estimate_for_a_list_of_webhooks_is_a_close_upper_bound() -> None:
         created_at=time,
         last_success_at=time,
         last_attempt_at=time,
-        last_status=599,
+        last_http_status=599,
         last_error=events_pb.Webhook.TLS_FAILED,
         failure_count=2**31 - 1,
         next_attempt_at=time,

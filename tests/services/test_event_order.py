@@ -25,7 +25,7 @@ COMMITS_PER_KILL = 20
 # The event has its number in the job as `count`.
 _ADD_EVENT = """
     SELECT jobs.add_event($1, $2, jobs.clock_time(), 'job.updated', NULL,
-                          jsonb_build_object('count', $3::integer))
+                          jsonb_build_object('retried_count', $3::integer))
 """
 
 
@@ -125,7 +125,7 @@ def numbers_by_job(events: Sequence[pb.Event]) -> dict[str, list[int]]:
     """Return the numbers of each job's events, in the order of the events."""
     numbers: dict[str, list[int]] = defaultdict(list)
     for event in events:
-        numbers[event.job_id].append(event.count or 1)  # job.created is the first
+        numbers[event.job_id].append(event.retried_count or 1)  # job.created is the first
     return numbers
 
 

@@ -60,10 +60,10 @@ def executions(event: Event) -> list[dict[str, Any]]:
     Those with their default are not stored.
     """
     assert event.type == FINISHED
-    assert event.details.keys() == {"executions"}
+    assert event.details.keys() == {"attempts"}
     defaults = {"failure_code": "", "will_retry": False}
-    assert all(defaults.items().isdisjoint(found.items()) for found in event.details["executions"])
-    return [defaults | found for found in event.details["executions"]]
+    assert all(defaults.items().isdisjoint(found.items()) for found in event.details["attempts"])
+    return [defaults | found for found in event.details["attempts"]]
 
 
 async def report(database: Database, tenant: str, updates: dict[str, str], **jobs: str) -> None:

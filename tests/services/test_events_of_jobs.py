@@ -167,7 +167,7 @@ async def test_update_names_the_fields(job: Operator, log: EventLog) -> None:
 
     event = await log.one()
     assert (event.type, event.user) == ("job.updated", USER)
-    assert event.details == {"fields": ["description", "labels"]}
+    assert event.details == {"updated_fields": ["description", "labels"]}
 
 
 async def test_update_of_a_finished_job_has_its_status(job: Operator, log: EventLog) -> None:
@@ -215,7 +215,7 @@ async def test_retry_has_the_number_of_executions(
     await job.retry("j", "FAILED")
     event = await log.one()
     assert (event.type, event.user, event.status) == ("job.retried", USER, "IN_PROGRESS")
-    assert (event.counts, event.details) == ({"queued": 1, "succeeded": 1}, {"count": 1})
+    assert (event.counts, event.details) == ({"queued": 1, "succeeded": 1}, {"retried_count": 1})
 
     await job.retry("j", "FAILED")
     assert await log.new() == []

@@ -150,10 +150,10 @@ async def test_call_examines_at_most_5000_events(
 async def test_page_ends_before_the_maximum_size_of_a_response(
     database: Database, events: Events, tenant: str
 ) -> None:
-    executions = [
+    attempts = [
         {"device_id": f"{n:0200}", "status": "FAILED", "failure_code": "x" * 60} for n in range(100)
     ]
-    last = await store_events(database, tenant, 400, details={"executions": executions})
+    last = await store_events(database, tenant, 400, details={"attempts": attempts})
 
     pages = [await events.list(limit=1000)]
     while pages[-1].has_more:
@@ -162,7 +162,7 @@ async def test_page_ends_before_the_maximum_size_of_a_response(
     positions = [event.position for page in pages for event in page.events]
     assert positions == list(range(last - 399, last + 1))
     assert len(pages) > 1
-    assert pages[0].events[0].executions[99].status == jobs_pb2.JobExecution.FAILED
+    assert pages[0].events[0].attempts[99].status == jobs_pb2.JobExecution.FAILED
 
 
 async def test_from_time_begins_at_the_first_event_of_this_time(

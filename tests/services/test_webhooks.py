@@ -81,7 +81,7 @@ async def test_create_returns_an_enabled_webhook_and_its_secret(
     assert not webhook.HasField("last_attempt_at")
     assert not webhook.HasField("last_success_at")
     assert not webhook.HasField("next_attempt_at")
-    assert (webhook.failure_count, webhook.last_status, webhook.purged_position) == (0, 0, 0)
+    assert (webhook.failure_count, webhook.last_http_status, webhook.purged_position) == (0, 0, 0)
     assert len(base64.b64decode(response.secret.removeprefix("whsec_"))) == 32
     assert await caller.get(webhook.webhook_id) == webhook
 
@@ -296,8 +296,8 @@ async def test_failures_are_shown_and_reset_when_webhook_is_enabled_again(
 
     failing = await caller.get(dispatcher.webhook_id)
 
-    assert (failing.failure_count, failing.last_status) == (1, 503)
-    assert failing.last_error == pb.Webhook.STATUS
+    assert (failing.failure_count, failing.last_http_status) == (1, 503)
+    assert failing.last_error == pb.Webhook.HTTP_STATUS
     assert failing.HasField("last_attempt_at")
     delay = failing.next_attempt_at.seconds - failing.last_attempt_at.seconds
     assert 99 <= delay <= 101
@@ -305,7 +305,7 @@ async def test_failures_are_shown_and_reset_when_webhook_is_enabled_again(
     enabled = await caller.update(dispatcher.webhook_id, enabled=True)
     assert enabled.failure_count == 0
     assert not enabled.HasField("next_attempt_at")
-    assert (enabled.last_status, enabled.last_error) == (503, pb.Webhook.STATUS)
+    assert (enabled.last_http_status, enabled.last_error) == (503, pb.Webhook.HTTP_STATUS)
     assert await dispatcher.positions() == [position]
 
 
@@ -353,7 +353,7 @@ async def test_test_sends_a_signed_event_and_returns_the_result(
 
     response = await caller.test(created.webhook.webhook_id)
 
-    assert (response.status, response.error) == (302, pb.Webhook.REDIRECT)
+    assert (response.http_status, response.error) == (302, pb.Webhook.REDIRECT)
     assert response.duration.ToMilliseconds() == 1500
     ((url, headers, body),) = sender.sent
     assert url == URL
@@ -428,8 +428,8 @@ async def test_four_tests_of_a_tenant_run_at_once(
     tests.append(asyncio.create_task(other.test((await other.create()).webhook.webhook_id)))
     await started.acquire()
     release.set()
-    assert [test.status for test in await asyncio.gather(*tests)] == [204] * 5
-    assert (await caller.test(webhook_ids[4])).status == 204
+    assert [test.http_status for test in await asyncio.gather(*tests)] == [204] * 5
+    assert (await caller.test(webhook_ids[4])).http_status == 204
 
 
 async def test_test_reaches_a_disabled_webhook(
@@ -437,7 +437,7 @@ async def test_test_reaches_a_disabled_webhook(
 ) -> None:
     await caller.update(dispatcher.webhook_id, enabled=False)
 
-    assert (await caller.test(dispatcher.webhook_id)).status == 204
+    assert (await caller.test(dispatcher.webhook_id)).http_status == 204
     assert len(sender.sent) == 1
 
 

@@ -195,7 +195,7 @@ _EVENT_HEAD = """
 """
 _WEBHOOKS = """
     INSERT INTO jobs.webhooks (tenant_id, webhook_id, url, types, created_at, position,
-        previous_position, due_at, claim_id, is_failing, key_id)
+        previous_position, due_at, claim_id, is_unproven, key_id)
     SELECT $1::text, id, 'https://hooks.example/', types, now(), 1, 1,
         CASE WHEN id <> 'idle' THEN now() END,
         CASE WHEN id = 'claimed' THEN '00000000-0000-0000-0000-000000000001'::uuid END,
@@ -205,7 +205,7 @@ _WEBHOOKS = """
 """
 _OTHER_WEBHOOKS = """
     INSERT INTO jobs.webhooks (tenant_id, webhook_id, url, created_at, position,
-        previous_position, due_at, is_failing, key_id)
+        previous_position, due_at, is_unproven, key_id)
     SELECT 'other' || n, 'w', 'https://hooks.example/', now(), 1, 1,
         CASE WHEN n % 2 = 0 THEN now() + interval '1 day' END, n % 4 = 0, 'k1'
     FROM generate_series(1, 5000) n

@@ -152,7 +152,11 @@ class Dispatcher:
         return stored
 
     async def fail(
-        self, position: int, status: int = 500, error: str = "STATUS", retry_seconds: float = 5.0
+        self,
+        position: int,
+        status: int = 500,
+        error: str = "HTTP_STATUS",
+        retry_seconds: float = 5.0,
     ) -> tuple[bool, str | None]:
         """Store a failure; return whether the claim had not ended, and the disabled cause."""
         row = await self._store(position, status, error, retry_seconds, False)
@@ -175,9 +179,9 @@ class Dispatcher:
         """Return whether a search finds the webhook."""
         rows = [
             row
-            for is_failing in (False, True)
+            for is_unproven in (False, True)
             for row in await self.connection.fetch(
-                "SELECT * FROM jobs.webhooks_due($1, 1000, '{}')", is_failing
+                "SELECT * FROM jobs.webhooks_due($1, 1000, '{}')", is_unproven
             )
         ]
         return (self.tenant, self.webhook_id) in [

@@ -32,7 +32,7 @@ async def add_webhook(
         "position": 0,
         "previous_position": 0,
         "key_id": "k1",
-        "is_failing": not works,
+        "is_unproven": not works,
     } | columns
     places = ", ".join(f"${n}" for n in range(1, 1 + len(values)))
     await database.owner.execute(
@@ -68,10 +68,10 @@ async def running_dispatcher(
         webhook_allow_http=True,
     )
     async with (
-        http_sender(config) as working,
-        http_sender(config, max_connections=16) as failing,
+        http_sender(config) as proven,
+        http_sender(config, max_connections=16) as unproven,
         Dispatcher(
-            owner_dsn or database.owner_dsn, lambda: keys, working, failing, outage=outage
+            owner_dsn or database.owner_dsn, lambda: keys, proven, unproven, outage=outage
         ) as dispatcher,
     ):
         running = asyncio.create_task(dispatcher.run())

@@ -81,8 +81,14 @@ async def test_post_has_body_headers_and_no_others_of_the_process(
     [
         *((200, None), (201, None), (204, None), (299, None)),
         *((300, "REDIRECT"), (301, "REDIRECT"), (304, "REDIRECT"), (307, "REDIRECT")),
-        *((400, "STATUS"), (404, "STATUS"), (410, "STATUS"), (429, "STATUS"), (500, "STATUS")),
-        *((599, "STATUS"), (999, "STATUS")),
+        *(
+            (400, "HTTP_STATUS"),
+            (404, "HTTP_STATUS"),
+            (410, "HTTP_STATUS"),
+            (429, "HTTP_STATUS"),
+            (500, "HTTP_STATUS"),
+        ),
+        *((599, "HTTP_STATUS"), (999, "HTTP_STATUS")),
     ],
 )
 async def test_result_is_that_of_the_status(

@@ -86,7 +86,11 @@ async def test_events_arrive_once_signed_and_in_order(
     for request in endpoint.requests:
         assert verifier.verify(request.body, request.headers) == request.event
     row = await webhook_row(database, webhook_id)
-    assert (row["position"], row["last_status"], row["is_failing"]) == (positions[-1], 204, False)
+    assert (row["position"], row["last_http_status"], row["is_unproven"]) == (
+        positions[-1],
+        204,
+        False,
+    )
 
 
 async def test_event_of_this_process_is_sent_at_once(
@@ -128,7 +132,7 @@ async def test_retries_follow_the_table(
         for count, delay in enumerate(DELAYS, start=1):
             row = await _wait_for_failures(database, webhook_id, count)
             assert 0.8 * delay <= row["retry_seconds"] <= 1.2 * delay
-            assert (row["last_status"], row["last_error"]) == (503, "STATUS")
+            assert (row["last_http_status"], row["last_error"]) == (503, "HTTP_STATUS")
             assert len(plain.requests) == count
             await database.pass_time(row["retry_seconds"])
         row = await _wait_for_failures(database, webhook_id, len(DELAYS) + 1)
@@ -136,7 +140,7 @@ async def test_retries_follow_the_table(
         await database.pass_time(5 * 86400)
         await _wait_for_failures(database, webhook_id, len(DELAYS) + 2)
         row = await webhook_row(database, webhook_id)
-        assert (row["enabled"], row["disabled_cause"]) == (False, "FAILING")
+        assert (row["enabled"], row["disabled_cause"]) == (False, "RETRIES_EXHAUSTED")
         assert row["due_at"] is None
 
 
@@ -186,7 +190,11 @@ async def test_failures_are_logged_once_without_the_url(
     (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert record.message == "webhook deliveries fail"
     fields = record.__dict__
-    assert (fields["webhook"], fields["error"], fields["status"]) == (webhook_id, "STATUS", 500)
+    assert (fields["webhook"], fields["error"], fields["status"]) == (
+        webhook_id,
+        "HTTP_STATUS",
+        500,
+    )
     assert "secret-path" not in str(fields)
 
 

@@ -50,24 +50,24 @@ def test_event_without_details_has_all_fields() -> None:
             "cause": "",
             "reason": "",
             "stage": None,
-            "count": 0,
-            "fields": [],
-            "executions": [],
+            "retried_count": 0,
+            "updated_fields": [],
+            "attempts": [],
             "previous_position": "1764460800000000",
         },
     }
 
 
 def test_fields_are_those_of_the_messages() -> None:
-    executions = [{"device_id": "d", "status": "FAILED", "execution_number": 1}]
-    data = _body(details=json.dumps({"executions": executions}))["data"]
+    attempts = [{"device_id": "d", "status": "FAILED", "execution_number": 1}]
+    data = _body(details=json.dumps({"attempts": attempts}))["data"]
     names = [field.name for field in pb.Event.DESCRIPTOR.fields]
     assert list(data) == [*names, "previous_position"]
     counts = {field.name for field in jobs_pb2.ExecutionCounts.DESCRIPTOR.fields}
     assert set(data["execution_counts"]) == counts
-    (execution,) = data["executions"]
-    assert list(execution) == [field.name for field in pb.FinishedExecution.DESCRIPTOR.fields]
-    assert execution == {
+    (attempt,) = data["attempts"]
+    assert list(attempt) == [field.name for field in pb.FinishedAttempt.DESCRIPTOR.fields]
+    assert attempt == {
         "device_id": "d",
         "status": "FAILED",
         "failure_code": "",
@@ -81,8 +81,8 @@ def test_details_are_fields_of_the_event() -> None:
         "cause": "OPERATOR",
         "reason": "a “reason”\n",
         "stage": 0,
-        "count": 7,
-        "fields": ["priority"],
+        "retried_count": 7,
+        "updated_fields": ["priority"],
     }
     data = _body(details=json.dumps(details), user_id="olivia")["data"]
     assert data["user"] == "olivia"

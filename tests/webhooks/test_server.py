@@ -45,7 +45,7 @@ async def test_server_delivers_signed_events_to_a_new_webhook(
         verifier = Webhook(created.secret)
 
         tested = await caller.test(created.webhook.webhook_id)
-        assert (tested.status, tested.error) == (204, pb.Webhook.DELIVERY_ERROR_UNSPECIFIED)
+        assert (tested.http_status, tested.error) == (204, pb.Webhook.DELIVERY_ERROR_UNSPECIFIED)
         assert tested.duration.ToTimedelta().total_seconds() > 0
         (test,) = endpoint.requests
         assert verifier.verify(test.body, test.headers)["type"] == "webhook.test"
@@ -63,7 +63,7 @@ async def test_server_delivers_signed_events_to_a_new_webhook(
 
         await wait_until(counted)
         webhook = await caller.get(created.webhook.webhook_id)
-        assert (webhook.position, webhook.last_status) == (positions[-1], 204)
+        assert (webhook.position, webhook.last_http_status) == (positions[-1], 204)
 
 
 async def test_shutdown_leaves_the_webhook_to_the_next_server(

@@ -1232,22 +1232,12 @@ export interface components {
         };
         /** @description Something that has happened to a job. */
         Event: {
-            /**
-             * @description What caused the event: OPERATOR, FAILURE_CRITERION, GATE_NOT_MET, GATE or RETENTION. Empty: the type has no
-             *     cause.
-             */
+            /** @description The attempts that have ended, at most 100. */
+            attempts: components["schemas"]["FinishedAttempt"][];
+            /** @description What caused the event: see `type`. Empty: the type has no cause. */
             cause: string;
-            /**
-             * Format: int32
-             * @description For job.retried: the number of executions that were queued again.
-             */
-            count: number;
             /** @description The number of executions of the job in each status, after the event. */
             execution_counts: components["schemas"]["ExecutionCounts"] | null;
-            /** @description For executions.finished: the attempts that ended, at most 100. */
-            executions: components["schemas"]["FinishedExecution"][];
-            /** @description For job.updated: the fields that changed, as in UpdateJobRequest.update_mask. */
-            fields: string[];
             /** @description The ID of the job. */
             job_id: string;
             /**
@@ -1256,8 +1246,13 @@ export interface components {
              *     microseconds since 1970, but use `time` for the time of the event.
              */
             position: string;
-            /** @description The reason, as text. Empty: none. */
+            /** @description The reason, a text for people. Empty: none. */
             reason: string;
+            /**
+             * Format: int32
+             * @description How many executions RetryExecutions has queued again.
+             */
+            retried_count: number;
             /**
              * Format: int32
              * @description The number of the stage, from 0. Unset: the event is not about a stage.
@@ -1283,26 +1278,33 @@ export interface components {
              */
             time: string | null;
             /**
-             * @description What happened. Later versions can add types: ignore unknown ones.
+             * @description What happened, with the fields that are set besides those of all events (`position` to `user`). Later versions
+             *     can add types: ignore unknown ones.
              *
              *       job.created             The job was created. Its first stage is open.
-             *       job.stage_opened        A stage has opened: `stage`, and `cause` OPERATOR or GATE.
-             *       job.awaiting_approval   The gate of the open stage (`stage`) is met except for its approval.
-             *       job.approved            The gate of `stage` was approved: `user`, and the comment as `reason`.
+             *       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
+             *                               stage before it (GATE).
+             *       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
+             *       job.approved            An operator has approved the gate of `stage`. `reason` is the comment.
              *       job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
              *                               job.paused or job.canceled follows.
-             *       job.paused              The job was paused: `cause` and `reason`.
+             *       job.paused              The job was paused: `cause` OPERATOR, FAILURE_CRITERION or GATE_NOT_MET, and `reason`.
              *       job.resumed             The job was resumed.
-             *       job.updated             UpdateJob changed the `fields`.
-             *       job.retried             RetryExecutions queued `count` executions again.
+             *       job.updated             UpdateJob has changed the fields `updated_fields`.
+             *       job.retried             RetryExecutions has queued `retried_count` executions again. Automatic retries add no
+             *                               event.
              *       job.canceled            The job was canceled: `cause` OPERATOR or FAILURE_CRITERION, and `reason`.
              *       job.expired             The job has expired. The time of the event is its expires_at.
              *       job.completed           The job is COMPLETED.
-             *       job.deleted             The job was deleted: `cause` OPERATOR or RETENTION.
-             *       executions.finished     The attempts in `executions` have ended. Only for jobs with execution_events, and
-             *                               not for executions that a cancel or the expiry of the job ends.
+             *       job.deleted             The job was deleted: by an operator (`cause` OPERATOR), or because the retention has
+             *                               passed (RETENTION).
+             *       executions.finished     The attempts in `attempts` have ended. Only for jobs with execution_events, and not
+             *                               for attempts that a cancel or the expiry of the job ends. An attempt with will_retry
+             *                               does not finish its execution: the retry policy has queued the next attempt.
              */
             type: string;
+            /** @description The fields that UpdateJob has changed, as in UpdateJobRequest.update_mask. */
+            updated_fields: string[];
             /** @description The user whose call caused the event. Unset: the user is unknown, or no call of an operator caused it. */
             user: string | null;
         };
@@ -1556,8 +1558,8 @@ export interface components {
             /** @description The path of the field in the request. */
             field: string;
         };
-        /** @description An attempt that has ended. */
-        FinishedExecution: {
+        /** @description An attempt that has ended. `will_retry` says whether this also finishes the execution. */
+        FinishedAttempt: {
             /** @description The ID of the device. */
             device_id: string;
             /**
@@ -1582,7 +1584,7 @@ export interface components {
              * @enum {string}
              */
             status: "QUEUED" | "IN_PROGRESS" | "SUCCEEDED" | "FAILED" | "TIMED_OUT" | "REJECTED" | "HELD";
-            /** @description The retry policy has queued another attempt. */
+            /** @description The retry policy has queued the next attempt of the execution. */
             will_retry: boolean;
         };
         /**
@@ -2597,7 +2599,7 @@ export interface components {
             /**
              * @description Why the delivery failed. Unspecified: it succeeded.
              *
-             *      - STATUS: The endpoint returned a status that is neither 2xx nor a redirect.
+             *      - HTTP_STATUS: The endpoint returned an HTTP status that is neither 2xx nor a redirect.
              *      - REDIRECT: The endpoint returned a redirect (3xx). The server does not follow redirects.
              *      - TIMEOUT: No response within 15 seconds.
              *      - HOST_NOT_FOUND: The host name could not be resolved.
@@ -2606,12 +2608,12 @@ export interface components {
              *      - TLS_FAILED: The certificate is not valid for the host, or TLS failed.
              * @enum {string|null}
              */
-            error: "STATUS" | "REDIRECT" | "TIMEOUT" | "HOST_NOT_FOUND" | "ADDRESS_NOT_ALLOWED" | "CONNECTION_FAILED" | "TLS_FAILED" | null;
+            error: "HTTP_STATUS" | "REDIRECT" | "TIMEOUT" | "HOST_NOT_FOUND" | "ADDRESS_NOT_ALLOWED" | "CONNECTION_FAILED" | "TLS_FAILED" | null;
             /**
              * Format: int32
              * @description The HTTP status. 0: there was no response.
              */
-            status: number;
+            http_status: number;
         };
         /** @description The failures that tripped a failure criterion. */
         Trip: {
@@ -2801,11 +2803,11 @@ export interface components {
              * @description Output only. Why the webhook is disabled.
              *
              *      - OPERATOR: UpdateWebhook disabled it.
-             *      - FAILING: All deliveries failed for five days.
+             *      - RETRIES_EXHAUSTED: All deliveries failed for five days.
              *      - GONE: The endpoint returned status 410.
              * @enum {string|null}
              */
-            readonly disabled_cause: "OPERATOR" | "FAILING" | "GONE" | null;
+            readonly disabled_cause: "OPERATOR" | "RETRIES_EXHAUSTED" | "GONE" | null;
             /** @description The server sends events to the webhook. */
             enabled: boolean;
             /**
@@ -2815,13 +2817,13 @@ export interface components {
             readonly failure_count: number;
             /**
              * Format: date-time
-             * @description Output only. The time of the last delivery. Unset: there was none yet.
+             * @description Output only. When the last delivery ended, with or without success. Unset: there was none yet.
              */
             readonly last_attempt_at: string | null;
             /**
              * @description Output only. Why the last delivery failed. Unspecified: it succeeded.
              *
-             *      - STATUS: The endpoint returned a status that is neither 2xx nor a redirect.
+             *      - HTTP_STATUS: The endpoint returned an HTTP status that is neither 2xx nor a redirect.
              *      - REDIRECT: The endpoint returned a redirect (3xx). The server does not follow redirects.
              *      - TIMEOUT: No response within 15 seconds.
              *      - HOST_NOT_FOUND: The host name could not be resolved.
@@ -2830,15 +2832,15 @@ export interface components {
              *      - TLS_FAILED: The certificate is not valid for the host, or TLS failed.
              * @enum {string|null}
              */
-            readonly last_error: "STATUS" | "REDIRECT" | "TIMEOUT" | "HOST_NOT_FOUND" | "ADDRESS_NOT_ALLOWED" | "CONNECTION_FAILED" | "TLS_FAILED" | null;
+            readonly last_error: "HTTP_STATUS" | "REDIRECT" | "TIMEOUT" | "HOST_NOT_FOUND" | "ADDRESS_NOT_ALLOWED" | "CONNECTION_FAILED" | "TLS_FAILED" | null;
             /**
              * Format: int32
              * @description Output only. The HTTP status of the last delivery. 0: there was no response.
              */
-            readonly last_status: number;
+            readonly last_http_status: number;
             /**
              * Format: date-time
-             * @description Output only. The time of the last delivery with a 2xx status. Unset: there was none yet.
+             * @description Output only. When the last delivery succeeded. Unset: none has succeeded yet.
              */
             readonly last_success_at: string | null;
             /**
@@ -2848,13 +2850,13 @@ export interface components {
             readonly next_attempt_at: string | null;
             /**
              * Format: int64
-             * @description All matching events up to this position have been delivered, or were skipped. In UpdateWebhook, 0: with the
-             *     oldest event.
+             * @description The server sends the matching events after this position. A success moves it to the event. In UpdateWebhook, 0:
+             *     before the oldest event.
              */
             position: string;
             /**
              * Format: int64
-             * @description Output only. Events up to this position were purged before they were delivered. 0: no event was lost.
+             * @description Output only. Events up to this position were purged before the server could send them. 0: this never happened.
              */
             readonly purged_position: string;
             /** @description Only events of these types are sent. Empty: all. */
@@ -2877,11 +2879,11 @@ export interface components {
              * @description Output only. Why the webhook is disabled.
              *
              *      - OPERATOR: UpdateWebhook disabled it.
-             *      - FAILING: All deliveries failed for five days.
+             *      - RETRIES_EXHAUSTED: All deliveries failed for five days.
              *      - GONE: The endpoint returned status 410.
              * @enum {string|null}
              */
-            readonly disabled_cause?: "OPERATOR" | "FAILING" | "GONE" | null;
+            readonly disabled_cause?: "OPERATOR" | "RETRIES_EXHAUSTED" | "GONE" | null;
             /** @description The server sends events to the webhook. */
             enabled?: boolean | null;
             /**
@@ -2891,13 +2893,13 @@ export interface components {
             readonly failure_count?: number | null;
             /**
              * Format: date-time
-             * @description Output only. The time of the last delivery. Unset: there was none yet.
+             * @description Output only. When the last delivery ended, with or without success. Unset: there was none yet.
              */
             readonly last_attempt_at?: string | null;
             /**
              * @description Output only. Why the last delivery failed. Unspecified: it succeeded.
              *
-             *      - STATUS: The endpoint returned a status that is neither 2xx nor a redirect.
+             *      - HTTP_STATUS: The endpoint returned an HTTP status that is neither 2xx nor a redirect.
              *      - REDIRECT: The endpoint returned a redirect (3xx). The server does not follow redirects.
              *      - TIMEOUT: No response within 15 seconds.
              *      - HOST_NOT_FOUND: The host name could not be resolved.
@@ -2906,15 +2908,15 @@ export interface components {
              *      - TLS_FAILED: The certificate is not valid for the host, or TLS failed.
              * @enum {string|null}
              */
-            readonly last_error?: "STATUS" | "REDIRECT" | "TIMEOUT" | "HOST_NOT_FOUND" | "ADDRESS_NOT_ALLOWED" | "CONNECTION_FAILED" | "TLS_FAILED" | null;
+            readonly last_error?: "HTTP_STATUS" | "REDIRECT" | "TIMEOUT" | "HOST_NOT_FOUND" | "ADDRESS_NOT_ALLOWED" | "CONNECTION_FAILED" | "TLS_FAILED" | null;
             /**
              * Format: int32
              * @description Output only. The HTTP status of the last delivery. 0: there was no response.
              */
-            readonly last_status?: number | null;
+            readonly last_http_status?: number | null;
             /**
              * Format: date-time
-             * @description Output only. The time of the last delivery with a 2xx status. Unset: there was none yet.
+             * @description Output only. When the last delivery succeeded. Unset: none has succeeded yet.
              */
             readonly last_success_at?: string | null;
             /**
@@ -2924,13 +2926,13 @@ export interface components {
             readonly next_attempt_at?: string | null;
             /**
              * Format: int64
-             * @description All matching events up to this position have been delivered, or were skipped. In UpdateWebhook, 0: with the
-             *     oldest event.
+             * @description The server sends the matching events after this position. A success moves it to the event. In UpdateWebhook, 0:
+             *     before the oldest event.
              */
             position?: string | null;
             /**
              * Format: int64
-             * @description Output only. Events up to this position were purged before they were delivered. 0: no event was lost.
+             * @description Output only. Events up to this position were purged before the server could send them. 0: this never happened.
              */
             readonly purged_position?: string | null;
             /** @description Only events of these types are sent. Empty: all. */
@@ -3452,8 +3454,8 @@ export interface operations {
                      * @example {
                      *       "events": [
                      *         {
+                     *           "attempts": [],
                      *           "cause": "OPERATOR",
-                     *           "count": 0,
                      *           "execution_counts": {
                      *             "failed": 0,
                      *             "held": 0,
@@ -3463,15 +3465,15 @@ export interface operations {
                      *             "succeeded": 0,
                      *             "timed_out": 0
                      *           },
-                     *           "executions": [],
-                     *           "fields": [],
                      *           "job_id": "reboot-1",
                      *           "position": "1795964737123456",
                      *           "reason": "too many failures",
+                     *           "retried_count": 0,
                      *           "stage": null,
                      *           "status": "PAUSED",
                      *           "time": "2026-11-24T15:05:36.757135+00:00",
                      *           "type": "job.paused",
+                     *           "updated_fields": [],
                      *           "user": "olivia"
                      *         }
                      *       ],
@@ -4817,8 +4819,8 @@ export interface operations {
                     /**
                      * @example [
                      *       {
+                     *         "attempts": [],
                      *         "cause": "",
-                     *         "count": 0,
                      *         "execution_counts": {
                      *           "failed": 0,
                      *           "held": 0,
@@ -4828,20 +4830,20 @@ export interface operations {
                      *           "succeeded": 0,
                      *           "timed_out": 0
                      *         },
-                     *         "executions": [],
-                     *         "fields": [],
                      *         "job_id": "reboot-1",
                      *         "position": "1795964737123456",
                      *         "reason": "",
+                     *         "retried_count": 0,
                      *         "stage": null,
                      *         "status": "IN_PROGRESS",
                      *         "time": "2026-11-24T15:05:36.757135+00:00",
                      *         "type": "job.resumed",
+                     *         "updated_fields": [],
                      *         "user": "olivia"
                      *       },
                      *       {
+                     *         "attempts": [],
                      *         "cause": "OPERATOR",
-                     *         "count": 0,
                      *         "execution_counts": {
                      *           "failed": 0,
                      *           "held": 0,
@@ -4851,15 +4853,15 @@ export interface operations {
                      *           "succeeded": 0,
                      *           "timed_out": 0
                      *         },
-                     *         "executions": [],
-                     *         "fields": [],
                      *         "job_id": "reboot-1",
                      *         "position": "1795964737123456",
                      *         "reason": "too many failures",
+                     *         "retried_count": 0,
                      *         "stage": null,
                      *         "status": "PAUSED",
                      *         "time": "2026-11-24T15:05:36.757135+00:00",
                      *         "type": "job.paused",
+                     *         "updated_fields": [],
                      *         "user": "olivia"
                      *       }
                      *     ]
@@ -6534,7 +6536,7 @@ export interface operations {
                      *         "failure_count": 0,
                      *         "last_attempt_at": null,
                      *         "last_error": null,
-                     *         "last_status": 0,
+                     *         "last_http_status": 0,
                      *         "last_success_at": null,
                      *         "next_attempt_at": null,
                      *         "position": "1795964737123456",
@@ -6618,7 +6620,7 @@ export interface operations {
                      *         "failure_count": 0,
                      *         "last_attempt_at": null,
                      *         "last_error": null,
-                     *         "last_status": 0,
+                     *         "last_http_status": 0,
                      *         "last_success_at": null,
                      *         "next_attempt_at": null,
                      *         "position": "1795964737123456",
@@ -6692,7 +6694,7 @@ export interface operations {
                      *       "failure_count": 0,
                      *       "last_attempt_at": null,
                      *       "last_error": null,
-                     *       "last_status": 0,
+                     *       "last_http_status": 0,
                      *       "last_success_at": null,
                      *       "next_attempt_at": null,
                      *       "position": "1795964737123456",
@@ -6854,7 +6856,7 @@ export interface operations {
                      *       "failure_count": 0,
                      *       "last_attempt_at": null,
                      *       "last_error": null,
-                     *       "last_status": 0,
+                     *       "last_http_status": 0,
                      *       "last_success_at": null,
                      *       "next_attempt_at": null,
                      *       "position": "1795964737123456",
@@ -6960,7 +6962,7 @@ export interface operations {
                      *         "failure_count": 0,
                      *         "last_attempt_at": null,
                      *         "last_error": null,
-                     *         "last_status": 0,
+                     *         "last_http_status": 0,
                      *         "last_success_at": null,
                      *         "next_attempt_at": null,
                      *         "position": "1795964737123456",
@@ -7046,7 +7048,7 @@ export interface operations {
                      * @example {
                      *       "duration": "0.250s",
                      *       "error": null,
-                     *       "status": 204
+                     *       "http_status": 204
                      *     }
                      */
                     "application/json": components["schemas"]["TestWebhookResponse"];

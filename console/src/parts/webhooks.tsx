@@ -13,7 +13,7 @@ import { Time } from "./time";
 const POLL_MS = 5000;
 
 const errors: Record<string, string> = {
-    STATUS: "answered",
+    HTTP_STATUS: "answered",
     REDIRECT: "answered with a redirect",
     TIMEOUT: "no answer within 15 s",
     HOST_NOT_FOUND: "host not found",
@@ -23,12 +23,12 @@ const errors: Record<string, string> = {
 };
 
 function state(w: Webhook) {
-    if (w.disabled_cause === "FAILING")
-        return { word: "Disabled: failing for five days", tone: "bad" as const };
+    if (w.disabled_cause === "RETRIES_EXHAUSTED")
+        return { word: "Disabled: no delivery succeeded for five days", tone: "bad" as const };
     if (w.disabled_cause === "GONE") return { word: "Disabled: the endpoint is gone", tone: "bad" as const };
     if (!w.enabled) return { word: "Disabled", tone: "quiet" as const };
     if (w.failure_count)
-        return { word: `Failing: ${counted(w.failure_count, "attempt")}`, tone: "warn" as const };
+        return { word: `Retrying: ${counted(w.failure_count, "failure")}`, tone: "warn" as const };
     return { word: "Enabled", tone: "good" as const };
 }
 
@@ -50,7 +50,9 @@ export function Webhooks() {
                 }),
             );
             const problem = sent.error ? `${errors[sent.error] ?? sent.error}` : "accepted";
-            setResult(`Test of ${w.webhook_id}: ${problem}${sent.status ? ` (${sent.status})` : ""}`);
+            setResult(
+                `Test of ${w.webhook_id}: ${problem}${sent.http_status ? ` (${sent.http_status})` : ""}`,
+            );
         } catch (e) {
             setResult(e instanceof ApiError ? e.message : String(e));
         }
@@ -91,7 +93,8 @@ export function Webhooks() {
                                     <td>
                                         <Time at={w.last_attempt_at} />{" "}
                                         <span class="quiet">
-                                            {w.last_error ? errors[w.last_error] : ""} {w.last_status || ""}
+                                            {w.last_error ? errors[w.last_error] : ""}{" "}
+                                            {w.last_http_status || ""}
                                         </span>
                                     </td>
                                     <td class="number">

@@ -231,7 +231,7 @@ func TestWatchEvents_HaveSlotsOfTheirOwn(t *testing.T) {
 func TestWatchEvents_HoldsNoMemory_AfterItWasSent(t *testing.T) {
 	large := eventsAt(1)
 	for n := range 100 {
-		large.Events[0].Executions = append(large.Events[0].Executions, &jobsv1.FinishedExecution{DeviceId: fmt.Sprintf("d%0500d", n)})
+		large.Events[0].Attempts = append(large.Events[0].Attempts, &jobsv1.FinishedAttempt{DeviceId: fmt.Sprintf("d%0500d", n)})
 	}
 	g, _ := newEventGateway(t, nil, eventCall{[]*jobsv1.WatchEventsResponse{large, heartbeat(2)}, nil})
 	patient(g)

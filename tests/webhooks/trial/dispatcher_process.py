@@ -18,9 +18,9 @@ async def main(owner_dsn: str, port: str) -> None:
         webhook_allow_http=True,
     )
     async with (
-        http_sender(config) as working,
-        http_sender(config) as failing,
-        Dispatcher(owner_dsn, lambda: KEYS, working, failing) as dispatcher,
+        http_sender(config) as proven,
+        http_sender(config) as unproven,
+        Dispatcher(owner_dsn, lambda: KEYS, proven, unproven) as dispatcher,
     ):
         await dispatcher.run()
 

@@ -39,32 +39,37 @@ class Event(_message.Message):
     CAUSE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
-    COUNT_FIELD_NUMBER: _builtins.int
-    FIELDS_FIELD_NUMBER: _builtins.int
-    EXECUTIONS_FIELD_NUMBER: _builtins.int
+    RETRIED_COUNT_FIELD_NUMBER: _builtins.int
+    UPDATED_FIELDS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """The position: larger than that of each earlier event of the tenant, and less than 2^53. It is close to the
     microseconds since 1970, but use `time` for the time of the event.
     """
     type: _builtins.str
-    """What happened. Later versions can add types: ignore unknown ones.
+    """What happened, with the fields that are set besides those of all events (`position` to `user`). Later versions
+    can add types: ignore unknown ones.
 
       job.created             The job was created. Its first stage is open.
-      job.stage_opened        A stage has opened: `stage`, and `cause` OPERATOR or GATE.
-      job.awaiting_approval   The gate of the open stage (`stage`) is met except for its approval.
-      job.approved            The gate of `stage` was approved: `user`, and the comment as `reason`.
+      job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
+                              stage before it (GATE).
+      job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
+      job.approved            An operator has approved the gate of `stage`. `reason` is the comment.
       job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
                               job.paused or job.canceled follows.
-      job.paused              The job was paused: `cause` and `reason`.
+      job.paused              The job was paused: `cause` OPERATOR, FAILURE_CRITERION or GATE_NOT_MET, and `reason`.
       job.resumed             The job was resumed.
-      job.updated             UpdateJob changed the `fields`.
-      job.retried             RetryExecutions queued `count` executions again.
+      job.updated             UpdateJob has changed the fields `updated_fields`.
+      job.retried             RetryExecutions has queued `retried_count` executions again. Automatic retries add no
+                              event.
       job.canceled            The job was canceled: `cause` OPERATOR or FAILURE_CRITERION, and `reason`.
       job.expired             The job has expired. The time of the event is its expires_at.
       job.completed           The job is COMPLETED.
-      job.deleted             The job was deleted: `cause` OPERATOR or RETENTION.
-      executions.finished     The attempts in `executions` have ended. Only for jobs with execution_events, and
-                              not for executions that a cancel or the expiry of the job ends.
+      job.deleted             The job was deleted: by an operator (`cause` OPERATOR), or because the retention has
+                              passed (RETENTION).
+      executions.finished     The attempts in `attempts` have ended. Only for jobs with execution_events, and not
+                              for attempts that a cancel or the expiry of the job ends. An attempt with will_retry
+                              does not finish its execution: the retry policy has queued the next attempt.
     """
     job_id: _builtins.str
     """The ID of the job."""
@@ -73,15 +78,13 @@ class Event(_message.Message):
     user: _builtins.str
     """The user whose call caused the event. Unset: the user is unknown, or no call of an operator caused it."""
     cause: _builtins.str
-    """What caused the event: OPERATOR, FAILURE_CRITERION, GATE_NOT_MET, GATE or RETENTION. Empty: the type has no
-    cause.
-    """
+    """What caused the event: see `type`. Empty: the type has no cause."""
     reason: _builtins.str
-    """The reason, as text. Empty: none."""
+    """The reason, a text for people. Empty: none."""
     stage: _builtins.int
     """The number of the stage, from 0. Unset: the event is not about a stage."""
-    count: _builtins.int
-    """For job.retried: the number of executions that were queued again."""
+    retried_count: _builtins.int
+    """How many executions RetryExecutions has queued again."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """The time of the change."""
@@ -91,12 +94,12 @@ class Event(_message.Message):
         """The number of executions of the job in each status, after the event."""
 
     @_builtins.property
-    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """For job.updated: the fields that changed, as in UpdateJobRequest.update_mask."""
+    def updated_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The fields that UpdateJob has changed, as in UpdateJobRequest.update_mask."""
 
     @_builtins.property
-    def executions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FinishedExecution]:
-        """For executions.finished: the attempts that ended, at most 100."""
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FinishedAttempt]:
+        """The attempts that have ended, at most 100."""
 
     def __init__(
         self,
@@ -111,13 +114,13 @@ class Event(_message.Message):
         cause: _builtins.str = ...,
         reason: _builtins.str = ...,
         stage: _builtins.int | None = ...,
-        count: _builtins.int = ...,
-        fields: _abc.Iterable[_builtins.str] | None = ...,
-        executions: _abc.Iterable[Global___FinishedExecution] | None = ...,
+        retried_count: _builtins.int = ...,
+        updated_fields: _abc.Iterable[_builtins.str] | None = ...,
+        attempts: _abc.Iterable[Global___FinishedAttempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "execution_counts", b"execution_counts", "stage", b"stage", "time", b"time", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "cause", b"cause", "count", b"count", "execution_counts", b"execution_counts", "executions", b"executions", "fields", b"fields", "job_id", b"job_id", "position", b"position", "reason", b"reason", "stage", b"stage", "status", b"status", "time", b"time", "type", b"type", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stage", b"_stage", "_user", b"_user", "attempts", b"attempts", "cause", b"cause", "execution_counts", b"execution_counts", "job_id", b"job_id", "position", b"position", "reason", b"reason", "retried_count", b"retried_count", "stage", b"stage", "status", b"status", "time", b"time", "type", b"type", "updated_fields", b"updated_fields", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
     _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
@@ -131,8 +134,8 @@ class Event(_message.Message):
 Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
-class FinishedExecution(_message.Message):
-    """An attempt that has ended."""
+class FinishedAttempt(_message.Message):
+    """An attempt that has ended. `will_retry` says whether this also finishes the execution."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -150,7 +153,7 @@ class FinishedExecution(_message.Message):
     execution_number: _builtins.int
     """The number of the attempt, from 1."""
     will_retry: _builtins.bool
-    """The retry policy has queued another attempt."""
+    """The retry policy has queued the next attempt of the execution."""
     def __init__(
         self,
         *,
@@ -166,7 +169,7 @@ class FinishedExecution(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___FinishedExecution: _TypeAlias = FinishedExecution  # noqa: Y015
+Global___FinishedAttempt: _TypeAlias = FinishedAttempt  # noqa: Y015
 
 @_typing.final
 class ListJobEventsRequest(_message.Message):
@@ -389,7 +392,7 @@ class Webhook(_message.Message):
         """The webhook is enabled."""
         OPERATOR: Webhook._DisabledCause.ValueType  # 1
         """UpdateWebhook disabled it."""
-        FAILING: Webhook._DisabledCause.ValueType  # 2
+        RETRIES_EXHAUSTED: Webhook._DisabledCause.ValueType  # 2
         """All deliveries failed for five days."""
         GONE: Webhook._DisabledCause.ValueType  # 3
         """The endpoint returned status 410."""
@@ -401,7 +404,7 @@ class Webhook(_message.Message):
     """The webhook is enabled."""
     OPERATOR: Webhook.DisabledCause.ValueType  # 1
     """UpdateWebhook disabled it."""
-    FAILING: Webhook.DisabledCause.ValueType  # 2
+    RETRIES_EXHAUSTED: Webhook.DisabledCause.ValueType  # 2
     """All deliveries failed for five days."""
     GONE: Webhook.DisabledCause.ValueType  # 3
     """The endpoint returned status 410."""
@@ -414,8 +417,8 @@ class Webhook(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         DELIVERY_ERROR_UNSPECIFIED: Webhook._DeliveryError.ValueType  # 0
         """It did not fail."""
-        STATUS: Webhook._DeliveryError.ValueType  # 1
-        """The endpoint returned a status that is neither 2xx nor a redirect."""
+        HTTP_STATUS: Webhook._DeliveryError.ValueType  # 1
+        """The endpoint returned an HTTP status that is neither 2xx nor a redirect."""
         REDIRECT: Webhook._DeliveryError.ValueType  # 2
         """The endpoint returned a redirect (3xx). The server does not follow redirects."""
         TIMEOUT: Webhook._DeliveryError.ValueType  # 3
@@ -434,8 +437,8 @@ class Webhook(_message.Message):
 
     DELIVERY_ERROR_UNSPECIFIED: Webhook.DeliveryError.ValueType  # 0
     """It did not fail."""
-    STATUS: Webhook.DeliveryError.ValueType  # 1
-    """The endpoint returned a status that is neither 2xx nor a redirect."""
+    HTTP_STATUS: Webhook.DeliveryError.ValueType  # 1
+    """The endpoint returned an HTTP status that is neither 2xx nor a redirect."""
     REDIRECT: Webhook.DeliveryError.ValueType  # 2
     """The endpoint returned a redirect (3xx). The server does not follow redirects."""
     TIMEOUT: Webhook.DeliveryError.ValueType  # 3
@@ -460,7 +463,7 @@ class Webhook(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     LAST_SUCCESS_AT_FIELD_NUMBER: _builtins.int
     LAST_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
-    LAST_STATUS_FIELD_NUMBER: _builtins.int
+    LAST_HTTP_STATUS_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     FAILURE_COUNT_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
@@ -475,12 +478,12 @@ class Webhook(_message.Message):
     disabled_cause: Global___Webhook.DisabledCause.ValueType
     """Output only. Why the webhook is disabled."""
     position: _builtins.int
-    """All matching events up to this position have been delivered, or were skipped. In UpdateWebhook, 0: with the
-    oldest event.
+    """The server sends the matching events after this position. A success moves it to the event. In UpdateWebhook, 0:
+    before the oldest event.
     """
     purged_position: _builtins.int
-    """Output only. Events up to this position were purged before they were delivered. 0: no event was lost."""
-    last_status: _builtins.int
+    """Output only. Events up to this position were purged before the server could send them. 0: this never happened."""
+    last_http_status: _builtins.int
     """Output only. The HTTP status of the last delivery. 0: there was no response."""
     last_error: Global___Webhook.DeliveryError.ValueType
     """Output only. Why the last delivery failed. Unspecified: it succeeded."""
@@ -496,11 +499,11 @@ class Webhook(_message.Message):
 
     @_builtins.property
     def last_success_at(self) -> _timestamp_pb2.Timestamp:
-        """Output only. The time of the last delivery with a 2xx status. Unset: there was none yet."""
+        """Output only. When the last delivery succeeded. Unset: none has succeeded yet."""
 
     @_builtins.property
     def last_attempt_at(self) -> _timestamp_pb2.Timestamp:
-        """Output only. The time of the last delivery. Unset: there was none yet."""
+        """Output only. When the last delivery ended, with or without success. Unset: there was none yet."""
 
     @_builtins.property
     def next_attempt_at(self) -> _timestamp_pb2.Timestamp:
@@ -520,14 +523,14 @@ class Webhook(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         last_success_at: _timestamp_pb2.Timestamp | None = ...,
         last_attempt_at: _timestamp_pb2.Timestamp | None = ...,
-        last_status: _builtins.int = ...,
+        last_http_status: _builtins.int = ...,
         last_error: Global___Webhook.DeliveryError.ValueType | None = ...,
         failure_count: _builtins.int = ...,
         next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause", "_last_error", b"_last_error", "created_at", b"created_at", "disabled_cause", b"disabled_cause", "last_attempt_at", b"last_attempt_at", "last_error", b"last_error", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause", "_last_error", b"_last_error", "created_at", b"created_at", "description", b"description", "disabled_cause", b"disabled_cause", "enabled", b"enabled", "failure_count", b"failure_count", "last_attempt_at", b"last_attempt_at", "last_error", b"last_error", "last_status", b"last_status", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at", "position", b"position", "purged_position", b"purged_position", "types", b"types", "url", b"url", "webhook_id", b"webhook_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause", "_last_error", b"_last_error", "created_at", b"created_at", "description", b"description", "disabled_cause", b"disabled_cause", "enabled", b"enabled", "failure_count", b"failure_count", "last_attempt_at", b"last_attempt_at", "last_error", b"last_error", "last_http_status", b"last_http_status", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at", "position", b"position", "purged_position", b"purged_position", "types", b"types", "url", b"url", "webhook_id", b"webhook_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disabled_cause: _TypeAlias = _typing.Literal["disabled_cause"]  # noqa: Y015
     _WhichOneofArgType__disabled_cause: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause"]  # noqa: Y015
@@ -836,10 +839,10 @@ Global___TestWebhookRequest: _TypeAlias = TestWebhookRequest  # noqa: Y015
 class TestWebhookResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    STATUS_FIELD_NUMBER: _builtins.int
+    HTTP_STATUS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
-    status: _builtins.int
+    http_status: _builtins.int
     """The HTTP status. 0: there was no response."""
     error: Global___Webhook.DeliveryError.ValueType
     """Why the delivery failed. Unspecified: it succeeded."""
@@ -850,13 +853,13 @@ class TestWebhookResponse(_message.Message):
     def __init__(
         self,
         *,
-        status: _builtins.int = ...,
+        http_status: _builtins.int = ...,
         error: Global___Webhook.DeliveryError.ValueType | None = ...,
         duration: _duration_pb2.Duration | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "duration", b"duration", "error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "duration", b"duration", "error", b"error", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error", b"_error", "duration", b"duration", "error", b"error", "http_status", b"http_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015

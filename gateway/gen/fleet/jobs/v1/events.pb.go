@@ -34,7 +34,7 @@ const (
 	// UpdateWebhook disabled it.
 	Webhook_OPERATOR Webhook_DisabledCause = 1
 	// All deliveries failed for five days.
-	Webhook_FAILING Webhook_DisabledCause = 2
+	Webhook_RETRIES_EXHAUSTED Webhook_DisabledCause = 2
 	// The endpoint returned status 410.
 	Webhook_GONE Webhook_DisabledCause = 3
 )
@@ -44,13 +44,13 @@ var (
 	Webhook_DisabledCause_name = map[int32]string{
 		0: "DISABLED_CAUSE_UNSPECIFIED",
 		1: "OPERATOR",
-		2: "FAILING",
+		2: "RETRIES_EXHAUSTED",
 		3: "GONE",
 	}
 	Webhook_DisabledCause_value = map[string]int32{
 		"DISABLED_CAUSE_UNSPECIFIED": 0,
 		"OPERATOR":                   1,
-		"FAILING":                    2,
+		"RETRIES_EXHAUSTED":          2,
 		"GONE":                       3,
 	}
 )
@@ -88,8 +88,8 @@ type Webhook_DeliveryError int32
 const (
 	// It did not fail.
 	Webhook_DELIVERY_ERROR_UNSPECIFIED Webhook_DeliveryError = 0
-	// The endpoint returned a status that is neither 2xx nor a redirect.
-	Webhook_STATUS Webhook_DeliveryError = 1
+	// The endpoint returned an HTTP status that is neither 2xx nor a redirect.
+	Webhook_HTTP_STATUS Webhook_DeliveryError = 1
 	// The endpoint returned a redirect (3xx). The server does not follow redirects.
 	Webhook_REDIRECT Webhook_DeliveryError = 2
 	// No response within 15 seconds.
@@ -108,7 +108,7 @@ const (
 var (
 	Webhook_DeliveryError_name = map[int32]string{
 		0: "DELIVERY_ERROR_UNSPECIFIED",
-		1: "STATUS",
+		1: "HTTP_STATUS",
 		2: "REDIRECT",
 		3: "TIMEOUT",
 		4: "HOST_NOT_FOUND",
@@ -118,7 +118,7 @@ var (
 	}
 	Webhook_DeliveryError_value = map[string]int32{
 		"DELIVERY_ERROR_UNSPECIFIED": 0,
-		"STATUS":                     1,
+		"HTTP_STATUS":                1,
 		"REDIRECT":                   2,
 		"TIMEOUT":                    3,
 		"HOST_NOT_FOUND":             4,
@@ -161,24 +161,29 @@ type Event struct {
 	// The position: larger than that of each earlier event of the tenant, and less than 2^53. It is close to the
 	// microseconds since 1970, but use `time` for the time of the event.
 	Position int64 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
-	// What happened. Later versions can add types: ignore unknown ones.
+	// What happened, with the fields that are set besides those of all events (`position` to `user`). Later versions
+	// can add types: ignore unknown ones.
 	//
 	//	job.created             The job was created. Its first stage is open.
-	//	job.stage_opened        A stage has opened: `stage`, and `cause` OPERATOR or GATE.
-	//	job.awaiting_approval   The gate of the open stage (`stage`) is met except for its approval.
-	//	job.approved            The gate of `stage` was approved: `user`, and the comment as `reason`.
+	//	job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
+	//	                        stage before it (GATE).
+	//	job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
+	//	job.approved            An operator has approved the gate of `stage`. `reason` is the comment.
 	//	job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
 	//	                        job.paused or job.canceled follows.
-	//	job.paused              The job was paused: `cause` and `reason`.
+	//	job.paused              The job was paused: `cause` OPERATOR, FAILURE_CRITERION or GATE_NOT_MET, and `reason`.
 	//	job.resumed             The job was resumed.
-	//	job.updated             UpdateJob changed the `fields`.
-	//	job.retried             RetryExecutions queued `count` executions again.
+	//	job.updated             UpdateJob has changed the fields `updated_fields`.
+	//	job.retried             RetryExecutions has queued `retried_count` executions again. Automatic retries add no
+	//	                        event.
 	//	job.canceled            The job was canceled: `cause` OPERATOR or FAILURE_CRITERION, and `reason`.
 	//	job.expired             The job has expired. The time of the event is its expires_at.
 	//	job.completed           The job is COMPLETED.
-	//	job.deleted             The job was deleted: `cause` OPERATOR or RETENTION.
-	//	executions.finished     The attempts in `executions` have ended. Only for jobs with execution_events, and
-	//	                        not for executions that a cancel or the expiry of the job ends.
+	//	job.deleted             The job was deleted: by an operator (`cause` OPERATOR), or because the retention has
+	//	                        passed (RETENTION).
+	//	executions.finished     The attempts in `attempts` have ended. Only for jobs with execution_events, and not
+	//	                        for attempts that a cancel or the expiry of the job ends. An attempt with will_retry
+	//	                        does not finish its execution: the retry policy has queued the next attempt.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// The time of the change.
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
@@ -190,19 +195,18 @@ type Event struct {
 	ExecutionCounts *ExecutionCounts `protobuf:"bytes,6,opt,name=execution_counts,json=executionCounts,proto3" json:"execution_counts,omitempty"`
 	// The user whose call caused the event. Unset: the user is unknown, or no call of an operator caused it.
 	User *string `protobuf:"bytes,7,opt,name=user,proto3,oneof" json:"user,omitempty"`
-	// What caused the event: OPERATOR, FAILURE_CRITERION, GATE_NOT_MET, GATE or RETENTION. Empty: the type has no
-	// cause.
+	// What caused the event: see `type`. Empty: the type has no cause.
 	Cause string `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`
-	// The reason, as text. Empty: none.
+	// The reason, a text for people. Empty: none.
 	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The number of the stage, from 0. Unset: the event is not about a stage.
 	Stage *int32 `protobuf:"varint,10,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
-	// For job.retried: the number of executions that were queued again.
-	Count int32 `protobuf:"varint,11,opt,name=count,proto3" json:"count,omitempty"`
-	// For job.updated: the fields that changed, as in UpdateJobRequest.update_mask.
-	Fields []string `protobuf:"bytes,12,rep,name=fields,proto3" json:"fields,omitempty"`
-	// For executions.finished: the attempts that ended, at most 100.
-	Executions    []*FinishedExecution `protobuf:"bytes,13,rep,name=executions,proto3" json:"executions,omitempty"`
+	// How many executions RetryExecutions has queued again.
+	RetriedCount int32 `protobuf:"varint,11,opt,name=retried_count,json=retriedCount,proto3" json:"retried_count,omitempty"`
+	// The fields that UpdateJob has changed, as in UpdateJobRequest.update_mask.
+	UpdatedFields []string `protobuf:"bytes,12,rep,name=updated_fields,json=updatedFields,proto3" json:"updated_fields,omitempty"`
+	// The attempts that have ended, at most 100.
+	Attempts      []*FinishedAttempt `protobuf:"bytes,13,rep,name=attempts,proto3" json:"attempts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,29 +311,29 @@ func (x *Event) GetStage() int32 {
 	return 0
 }
 
-func (x *Event) GetCount() int32 {
+func (x *Event) GetRetriedCount() int32 {
 	if x != nil {
-		return x.Count
+		return x.RetriedCount
 	}
 	return 0
 }
 
-func (x *Event) GetFields() []string {
+func (x *Event) GetUpdatedFields() []string {
 	if x != nil {
-		return x.Fields
+		return x.UpdatedFields
 	}
 	return nil
 }
 
-func (x *Event) GetExecutions() []*FinishedExecution {
+func (x *Event) GetAttempts() []*FinishedAttempt {
 	if x != nil {
-		return x.Executions
+		return x.Attempts
 	}
 	return nil
 }
 
-// An attempt that has ended.
-type FinishedExecution struct {
+// An attempt that has ended. `will_retry` says whether this also finishes the execution.
+type FinishedAttempt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the device.
 	DeviceId string `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
@@ -339,26 +343,26 @@ type FinishedExecution struct {
 	FailureCode string `protobuf:"bytes,3,opt,name=failure_code,json=failureCode,proto3" json:"failure_code,omitempty"`
 	// The number of the attempt, from 1.
 	ExecutionNumber int32 `protobuf:"varint,4,opt,name=execution_number,json=executionNumber,proto3" json:"execution_number,omitempty"`
-	// The retry policy has queued another attempt.
+	// The retry policy has queued the next attempt of the execution.
 	WillRetry     bool `protobuf:"varint,5,opt,name=will_retry,json=willRetry,proto3" json:"will_retry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *FinishedExecution) Reset() {
-	*x = FinishedExecution{}
+func (x *FinishedAttempt) Reset() {
+	*x = FinishedAttempt{}
 	mi := &file_fleet_jobs_v1_events_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *FinishedExecution) String() string {
+func (x *FinishedAttempt) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*FinishedExecution) ProtoMessage() {}
+func (*FinishedAttempt) ProtoMessage() {}
 
-func (x *FinishedExecution) ProtoReflect() protoreflect.Message {
+func (x *FinishedAttempt) ProtoReflect() protoreflect.Message {
 	mi := &file_fleet_jobs_v1_events_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -370,40 +374,40 @@ func (x *FinishedExecution) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use FinishedExecution.ProtoReflect.Descriptor instead.
-func (*FinishedExecution) Descriptor() ([]byte, []int) {
+// Deprecated: Use FinishedAttempt.ProtoReflect.Descriptor instead.
+func (*FinishedAttempt) Descriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_events_proto_rawDescGZIP(), []int{1}
 }
 
-func (x *FinishedExecution) GetDeviceId() string {
+func (x *FinishedAttempt) GetDeviceId() string {
 	if x != nil {
 		return x.DeviceId
 	}
 	return ""
 }
 
-func (x *FinishedExecution) GetStatus() JobExecution_Status {
+func (x *FinishedAttempt) GetStatus() JobExecution_Status {
 	if x != nil {
 		return x.Status
 	}
 	return JobExecution_STATUS_UNSPECIFIED
 }
 
-func (x *FinishedExecution) GetFailureCode() string {
+func (x *FinishedAttempt) GetFailureCode() string {
 	if x != nil {
 		return x.FailureCode
 	}
 	return ""
 }
 
-func (x *FinishedExecution) GetExecutionNumber() int32 {
+func (x *FinishedAttempt) GetExecutionNumber() int32 {
 	if x != nil {
 		return x.ExecutionNumber
 	}
 	return 0
 }
 
-func (x *FinishedExecution) GetWillRetry() bool {
+func (x *FinishedAttempt) GetWillRetry() bool {
 	if x != nil {
 		return x.WillRetry
 	}
@@ -887,19 +891,19 @@ type Webhook struct {
 	Enabled bool `protobuf:"varint,5,opt,name=enabled,proto3" json:"enabled,omitempty"`
 	// Output only. Why the webhook is disabled.
 	DisabledCause *Webhook_DisabledCause `protobuf:"varint,6,opt,name=disabled_cause,json=disabledCause,proto3,enum=fleet.jobs.v1.Webhook_DisabledCause,oneof" json:"disabled_cause,omitempty"`
-	// All matching events up to this position have been delivered, or were skipped. In UpdateWebhook, 0: with the
-	// oldest event.
+	// The server sends the matching events after this position. A success moves it to the event. In UpdateWebhook, 0:
+	// before the oldest event.
 	Position int64 `protobuf:"varint,7,opt,name=position,proto3" json:"position,omitempty"`
-	// Output only. Events up to this position were purged before they were delivered. 0: no event was lost.
+	// Output only. Events up to this position were purged before the server could send them. 0: this never happened.
 	PurgedPosition int64 `protobuf:"varint,8,opt,name=purged_position,json=purgedPosition,proto3" json:"purged_position,omitempty"`
 	// Output only. The time of creation.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	// Output only. The time of the last delivery with a 2xx status. Unset: there was none yet.
+	// Output only. When the last delivery succeeded. Unset: none has succeeded yet.
 	LastSuccessAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_success_at,json=lastSuccessAt,proto3" json:"last_success_at,omitempty"`
-	// Output only. The time of the last delivery. Unset: there was none yet.
+	// Output only. When the last delivery ended, with or without success. Unset: there was none yet.
 	LastAttemptAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_attempt_at,json=lastAttemptAt,proto3" json:"last_attempt_at,omitempty"`
 	// Output only. The HTTP status of the last delivery. 0: there was no response.
-	LastStatus int32 `protobuf:"varint,12,opt,name=last_status,json=lastStatus,proto3" json:"last_status,omitempty"`
+	LastHttpStatus int32 `protobuf:"varint,12,opt,name=last_http_status,json=lastHttpStatus,proto3" json:"last_http_status,omitempty"`
 	// Output only. Why the last delivery failed. Unspecified: it succeeded.
 	LastError *Webhook_DeliveryError `protobuf:"varint,13,opt,name=last_error,json=lastError,proto3,enum=fleet.jobs.v1.Webhook_DeliveryError,oneof" json:"last_error,omitempty"`
 	// Output only. How many deliveries have failed since the last success.
@@ -1017,9 +1021,9 @@ func (x *Webhook) GetLastAttemptAt() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *Webhook) GetLastStatus() int32 {
+func (x *Webhook) GetLastHttpStatus() int32 {
 	if x != nil {
-		return x.LastStatus
+		return x.LastHttpStatus
 	}
 	return 0
 }
@@ -1670,7 +1674,7 @@ func (x *TestWebhookRequest) GetWebhookId() string {
 type TestWebhookResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The HTTP status. 0: there was no response.
-	Status int32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
+	HttpStatus int32 `protobuf:"varint,1,opt,name=http_status,json=httpStatus,proto3" json:"http_status,omitempty"`
 	// Why the delivery failed. Unspecified: it succeeded.
 	Error *Webhook_DeliveryError `protobuf:"varint,2,opt,name=error,proto3,enum=fleet.jobs.v1.Webhook_DeliveryError,oneof" json:"error,omitempty"`
 	// The time from the lookup of the host to the response, or to the error.
@@ -1709,9 +1713,9 @@ func (*TestWebhookResponse) Descriptor() ([]byte, []int) {
 	return file_fleet_jobs_v1_events_proto_rawDescGZIP(), []int{22}
 }
 
-func (x *TestWebhookResponse) GetStatus() int32 {
+func (x *TestWebhookResponse) GetHttpStatus() int32 {
 	if x != nil {
-		return x.Status
+		return x.HttpStatus
 	}
 	return 0
 }
@@ -1734,7 +1738,7 @@ var File_fleet_jobs_v1_events_proto protoreflect.FileDescriptor
 
 const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\n" +
-	"\x1afleet/jobs/v1/events.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\x03\n" +
+	"\x1afleet/jobs/v1/events.proto\x12\rfleet.jobs.v1\x1a\x1bbuf/validate/validate.proto\x1a\x18fleet/jobs/v1/jobs.proto\x1a\x1bfleet/jobs/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x03\n" +
 	"\x05Event\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x03R\bposition\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12.\n" +
@@ -1746,15 +1750,13 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\x05cause\x18\b \x01(\tR\x05cause\x12\x16\n" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12\x19\n" +
 	"\x05stage\x18\n" +
-	" \x01(\x05H\x01R\x05stage\x88\x01\x01\x12\x14\n" +
-	"\x05count\x18\v \x01(\x05R\x05count\x12\x16\n" +
-	"\x06fields\x18\f \x03(\tR\x06fields\x12@\n" +
-	"\n" +
-	"executions\x18\r \x03(\v2 .fleet.jobs.v1.FinishedExecutionR\n" +
-	"executionsB\a\n" +
+	" \x01(\x05H\x01R\x05stage\x88\x01\x01\x12#\n" +
+	"\rretried_count\x18\v \x01(\x05R\fretriedCount\x12%\n" +
+	"\x0eupdated_fields\x18\f \x03(\tR\rupdatedFields\x12:\n" +
+	"\battempts\x18\r \x03(\v2\x1e.fleet.jobs.v1.FinishedAttemptR\battemptsB\a\n" +
 	"\x05_userB\b\n" +
-	"\x06_stage\"\xd9\x01\n" +
-	"\x11FinishedExecution\x12\x1b\n" +
+	"\x06_stage\"\xd7\x01\n" +
+	"\x0fFinishedAttempt\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12:\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12!\n" +
 	"\ffailure_code\x18\x03 \x01(\tR\vfailureCode\x12)\n" +
@@ -1791,7 +1793,7 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\x05start\"_\n" +
 	"\x13WatchEventsResponse\x12,\n" +
 	"\x06events\x18\x01 \x03(\v2\x14.fleet.jobs.v1.EventR\x06events\x12\x1a\n" +
-	"\bposition\x18\x02 \x01(\x03R\bposition\"\xbc\b\n" +
+	"\bposition\x18\x02 \x01(\x03R\bposition\"\xd4\b\n" +
 	"\aWebhook\x12\x1d\n" +
 	"\n" +
 	"webhook_id\x18\x01 \x01(\tR\twebhookId\x12\x1a\n" +
@@ -1807,22 +1809,20 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"created_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12B\n" +
 	"\x0flast_success_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\rlastSuccessAt\x12B\n" +
-	"\x0flast_attempt_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\rlastAttemptAt\x12\x1f\n" +
-	"\vlast_status\x18\f \x01(\x05R\n" +
-	"lastStatus\x12H\n" +
+	"\x0flast_attempt_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\rlastAttemptAt\x12(\n" +
+	"\x10last_http_status\x18\f \x01(\x05R\x0elastHttpStatus\x12H\n" +
 	"\n" +
 	"last_error\x18\r \x01(\x0e2$.fleet.jobs.v1.Webhook.DeliveryErrorH\x01R\tlastError\x88\x01\x01\x12#\n" +
 	"\rfailure_count\x18\x0e \x01(\x05R\ffailureCount\x12B\n" +
-	"\x0fnext_attempt_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\"T\n" +
+	"\x0fnext_attempt_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\"^\n" +
 	"\rDisabledCause\x12\x1e\n" +
 	"\x1aDISABLED_CAUSE_UNSPECIFIED\x10\x00\x12\f\n" +
-	"\bOPERATOR\x10\x01\x12\v\n" +
-	"\aFAILING\x10\x02\x12\b\n" +
-	"\x04GONE\x10\x03\"\xaa\x01\n" +
+	"\bOPERATOR\x10\x01\x12\x15\n" +
+	"\x11RETRIES_EXHAUSTED\x10\x02\x12\b\n" +
+	"\x04GONE\x10\x03\"\xaf\x01\n" +
 	"\rDeliveryError\x12\x1e\n" +
-	"\x1aDELIVERY_ERROR_UNSPECIFIED\x10\x00\x12\n" +
-	"\n" +
-	"\x06STATUS\x10\x01\x12\f\n" +
+	"\x1aDELIVERY_ERROR_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vHTTP_STATUS\x10\x01\x12\f\n" +
 	"\bREDIRECT\x10\x02\x12\v\n" +
 	"\aTIMEOUT\x10\x03\x12\x12\n" +
 	"\x0eHOST_NOT_FOUND\x10\x04\x12\x17\n" +
@@ -1868,9 +1868,10 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\"T\n" +
 	"\x12TestWebhookRequest\x12>\n" +
 	"\n" +
-	"webhook_id\x18\x01 \x01(\tB\x1f\xbaH\x1c\xc8\x01\x01r\x172\x15^[A-Za-z0-9_-]{1,64}$R\twebhookId\"\xaf\x01\n" +
-	"\x13TestWebhookResponse\x12\x16\n" +
-	"\x06status\x18\x01 \x01(\x05R\x06status\x12?\n" +
+	"webhook_id\x18\x01 \x01(\tB\x1f\xbaH\x1c\xc8\x01\x01r\x172\x15^[A-Za-z0-9_-]{1,64}$R\twebhookId\"\xb8\x01\n" +
+	"\x13TestWebhookResponse\x12\x1f\n" +
+	"\vhttp_status\x18\x01 \x01(\x05R\n" +
+	"httpStatus\x12?\n" +
 	"\x05error\x18\x02 \x01(\x0e2$.fleet.jobs.v1.Webhook.DeliveryErrorH\x00R\x05error\x88\x01\x01\x125\n" +
 	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bdurationB\b\n" +
 	"\x06_error2\xec\t\n" +
@@ -1917,7 +1918,7 @@ var file_fleet_jobs_v1_events_proto_goTypes = []any{
 	(Webhook_DisabledCause)(0),          // 0: fleet.jobs.v1.Webhook.DisabledCause
 	(Webhook_DeliveryError)(0),          // 1: fleet.jobs.v1.Webhook.DeliveryError
 	(*Event)(nil),                       // 2: fleet.jobs.v1.Event
-	(*FinishedExecution)(nil),           // 3: fleet.jobs.v1.FinishedExecution
+	(*FinishedAttempt)(nil),             // 3: fleet.jobs.v1.FinishedAttempt
 	(*ListJobEventsRequest)(nil),        // 4: fleet.jobs.v1.ListJobEventsRequest
 	(*ListJobEventsResponse)(nil),       // 5: fleet.jobs.v1.ListJobEventsResponse
 	(*ListEventsRequest)(nil),           // 6: fleet.jobs.v1.ListEventsRequest
@@ -1950,8 +1951,8 @@ var file_fleet_jobs_v1_events_proto_depIdxs = []int32{
 	25, // 0: fleet.jobs.v1.Event.time:type_name -> google.protobuf.Timestamp
 	26, // 1: fleet.jobs.v1.Event.status:type_name -> fleet.jobs.v1.Job.Status
 	27, // 2: fleet.jobs.v1.Event.execution_counts:type_name -> fleet.jobs.v1.ExecutionCounts
-	3,  // 3: fleet.jobs.v1.Event.executions:type_name -> fleet.jobs.v1.FinishedExecution
-	28, // 4: fleet.jobs.v1.FinishedExecution.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	3,  // 3: fleet.jobs.v1.Event.attempts:type_name -> fleet.jobs.v1.FinishedAttempt
+	28, // 4: fleet.jobs.v1.FinishedAttempt.status:type_name -> fleet.jobs.v1.JobExecution.Status
 	2,  // 5: fleet.jobs.v1.ListJobEventsResponse.events:type_name -> fleet.jobs.v1.Event
 	25, // 6: fleet.jobs.v1.ListEventsRequest.from_time:type_name -> google.protobuf.Timestamp
 	2,  // 7: fleet.jobs.v1.ListEventsResponse.events:type_name -> fleet.jobs.v1.Event

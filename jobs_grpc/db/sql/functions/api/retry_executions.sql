@@ -250,7 +250,7 @@ BEGIN
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     PERFORM jobs.add_event(
         p_tenant_id, p_job_id, v_now, 'job.retried', p_user_id,
-        jsonb_build_object('count', v_retried)
+        jsonb_build_object('retried_count', v_retried)
     );
 
     PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now);

@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION jobs.store_delivery(
     p_webhook_id text,
     p_claim_id uuid,
     p_position bigint,                  -- of the event
-    p_status integer,                   -- of the HTTP response; 0: none
+    p_http_status integer,                   -- of the HTTP response; 0: none
     p_error text,                       -- of Webhook.DeliveryError; NULL: success
     p_retry_seconds double precision,   -- used after a failure
     p_is_last boolean,                  -- whether a success ends the claim
@@ -36,16 +36,16 @@ BEGIN
     END IF;
     v_now := jobs.clock_time();
     v_webhook.last_attempt_at := v_now;
-    v_webhook.last_status := p_status;
+    v_webhook.last_http_status := p_http_status;
     v_webhook.last_error := p_error;
-    v_webhook.is_failing := p_error IS NOT NULL;
+    v_webhook.is_unproven := p_error IS NOT NULL;
 
     IF p_error IS NULL THEN
         v_webhook.position := p_position;
         v_webhook.previous_position := p_position;
         v_webhook.last_success_at := v_now;
         v_webhook.failure_count := 0;
-        v_webhook.failing_since := NULL;
+        v_webhook.first_failure_at := NULL;
         IF p_is_last THEN
             v_webhook.claim_id := NULL;
             v_webhook.due_at := v_now;
@@ -55,13 +55,13 @@ BEGIN
         END IF;
     ELSE
         v_webhook.failure_count := v_webhook.failure_count + 1;
-        v_webhook.failing_since := coalesce(v_webhook.failing_since, v_now);
+        v_webhook.first_failure_at := coalesce(v_webhook.first_failure_at, v_now);
         v_webhook.claim_id := NULL;
         v_webhook.due_at := v_now + make_interval(secs => p_retry_seconds);
-        IF p_status = 410 THEN
+        IF p_http_status = 410 THEN
             v_webhook.disabled_cause := 'GONE';
-        ELSIF v_webhook.failing_since <= v_now - interval '5 days' THEN
-            v_webhook.disabled_cause := 'FAILING';
+        ELSIF v_webhook.first_failure_at <= v_now - interval '5 days' THEN
+            v_webhook.disabled_cause := 'RETRIES_EXHAUSTED';
         END IF;
         IF v_webhook.disabled_cause IS NOT NULL THEN
             v_webhook.enabled := false;
@@ -74,9 +74,9 @@ BEGIN
         position = v_webhook.position, previous_position = v_webhook.previous_position,
         due_at = v_webhook.due_at, claim_id = v_webhook.claim_id,
         last_attempt_at = v_webhook.last_attempt_at, last_success_at = v_webhook.last_success_at,
-        last_status = v_webhook.last_status, last_error = v_webhook.last_error,
-        failure_count = v_webhook.failure_count, failing_since = v_webhook.failing_since,
-        is_failing = v_webhook.is_failing
+        last_http_status = v_webhook.last_http_status, last_error = v_webhook.last_error,
+        failure_count = v_webhook.failure_count, first_failure_at = v_webhook.first_failure_at,
+        is_unproven = v_webhook.is_unproven
     WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id;
     disabled_cause := v_webhook.disabled_cause;
 END $$;

@@ -137,7 +137,7 @@ BEGIN
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     PERFORM jobs.add_event(
         p_tenant_id, p_job_id, v_job.locked_at, 'job.updated', p_user_id,
-        jsonb_build_object('fields', p_fields)
+        jsonb_build_object('updated_fields', p_fields)
     );
 
     IF v_changes_rules THEN

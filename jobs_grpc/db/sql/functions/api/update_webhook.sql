@@ -37,9 +37,9 @@ BEGIN
         v_webhook.url := p_url;
         v_webhook.last_attempt_at := NULL;
         v_webhook.last_success_at := NULL;
-        v_webhook.last_status := 0;
+        v_webhook.last_http_status := 0;
         v_webhook.last_error := NULL;
-        v_webhook.is_failing := true;
+        v_webhook.is_unproven := true;
         v_restarts := true;
     END IF;
     IF 'position' = ANY (p_fields) THEN
@@ -68,7 +68,7 @@ BEGIN
     END IF;
     IF v_restarts THEN
         v_webhook.failure_count := 0;
-        v_webhook.failing_since := NULL;
+        v_webhook.first_failure_at := NULL;
         v_webhook.claim_id := NULL;
         v_webhook.due_at := NULL;
         IF v_webhook.enabled THEN
@@ -82,9 +82,9 @@ BEGIN
         position = v_webhook.position, previous_position = v_webhook.previous_position,
         due_at = v_webhook.due_at, claim_id = v_webhook.claim_id,
         last_attempt_at = v_webhook.last_attempt_at, last_success_at = v_webhook.last_success_at,
-        last_status = v_webhook.last_status, last_error = v_webhook.last_error,
-        failure_count = v_webhook.failure_count, failing_since = v_webhook.failing_since,
-        is_failing = v_webhook.is_failing
+        last_http_status = v_webhook.last_http_status, last_error = v_webhook.last_error,
+        failure_count = v_webhook.failure_count, first_failure_at = v_webhook.first_failure_at,
+        is_unproven = v_webhook.is_unproven
     WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id;
     RETURN NEXT v_webhook;
 END $$;

@@ -35,7 +35,7 @@ BEGIN
     -- The JSON is written as text: jsonb_build_object takes twice as long. Fields with their default are left out.
     FOR v_event IN
         SELECT a.job_id,
-               format('{"executions": [%s]}', string_agg(a.attempt, ', ' ORDER BY a.n))::jsonb AS details
+               format('{"attempts": [%s]}', string_agg(a.attempt, ', ' ORDER BY a.n))::jsonb AS details
         FROM (
             SELECT a.job_id, a.n, a.attempt,
                    -- At most 100 attempts: none counts less than 150 bytes. At most 16 KiB: none has more

@@ -1,8 +1,8 @@
 -- Counts up to p_limit webhooks by state. The caller must see the rows of all tenants.
 CREATE OR REPLACE FUNCTION jobs.count_webhooks(
     p_limit integer,
-    OUT working bigint,   -- enabled; the last delivery succeeded
-    OUT failing bigint,   -- enabled; the last delivery failed, or there was none yet
+    OUT enabled bigint,   -- without those that are retrying
+    OUT retrying bigint,  -- enabled; the last delivery failed, and is to be repeated
     OUT disabled bigint
 )
 LANGUAGE plpgsql STABLE
@@ -11,12 +11,12 @@ LANGUAGE plpgsql STABLE
 AS $$
 #variable_conflict use_column
 BEGIN
-    SELECT count(*) FILTER (WHERE w.enabled AND NOT w.is_failing),
-           count(*) FILTER (WHERE w.enabled AND w.is_failing),
+    SELECT count(*) FILTER (WHERE w.enabled AND w.failure_count = 0),
+           count(*) FILTER (WHERE w.enabled AND w.failure_count > 0),
            count(*) FILTER (WHERE NOT w.enabled)
-    INTO working, failing, disabled
+    INTO enabled, retrying, disabled
     FROM (
-        SELECT w.enabled, w.is_failing
+        SELECT w.enabled, w.failure_count
         FROM jobs.webhooks w
         ORDER BY w.tenant_id, w.webhook_id
         LIMIT p_limit

@@ -20,7 +20,7 @@ class _Entry:
     reservation: Reservation
 
 
-class EventRing:
+class RecentEvents:
     """Keeps all events after `start` up to `end`, until all its streams have read them.
 
     Each page holds a reservation of its bytes in the memory limit.
@@ -28,7 +28,7 @@ class EventRing:
 
     def __init__(self) -> None:
         self.start: int | None = None
-        """None: the ring is not in use."""
+        """None: not in use."""
         self.end = 0
         self._entries: deque[_Entry] = deque()
         self._size = 0
@@ -37,16 +37,16 @@ class EventRing:
         self._behind: set[Watch[int]] = set()
 
     def begin(self, position: int) -> None:
-        """Use the ring from a position on."""
+        """Keep the events after a position."""
         self.start = self.end = position
 
     def reset(self) -> None:
-        """Stop using the ring: its streams read the database."""
+        """Stop keeping events: the streams read the database."""
         self._clear()
         self.start = None
 
     def has(self, position: int) -> bool:
-        """Return whether the ring has the events after a position, if there are any."""
+        """Return whether all events after a position are here."""
         return self.start is not None and position >= self.start
 
     def enter(self, stream: Watch[int]) -> None:
@@ -66,7 +66,7 @@ class EventRing:
 
     @property
     def streams(self) -> Sequence[Watch[int]]:
-        """The streams that read from the ring."""
+        """The streams that read from here."""
         return tuple(self._streams)
 
     def append(self, page: EventPage, reservation: Reservation) -> None:

@@ -1,4 +1,4 @@
-"""Limits how often a repeated event is logged."""
+"""Limits how often what happens again and again is logged."""
 
 import asyncio
 import contextvars
@@ -9,21 +9,22 @@ K = TypeVar("K", bound=Hashable)
 
 _SECONDS = 1.0
 
-# Kinds that are counted at the same time. Events of further kinds are all logged.
+# Kinds that are counted at the same time. Those of further kinds are all logged.
 _MAX_KINDS = 1000
 
 
-class RepeatedEvents(Generic[K]):
-    """Limits the log to the first event of a kind, and then one line per second with a count.
+class LogThrottle(Generic[K]):
+    """Limits the log to the first line of a kind, and then one line per second with a count.
 
-    `log_others(kind, others)` logs that line: `others` is the number of events since the previous
-    line, at least 1. It is called in an empty context, because the line belongs to no request.
+    `log_others(kind, others)` logs that line: `others` is the number of occurrences since the
+    previous line, at least 1. It is called in an empty context, because the line belongs to no
+    request.
     """
 
     def __init__(self, log_others: Callable[[K, int], None]) -> None:
         self._log_others = log_others
-        # For each kind, the number of events that are not logged yet. A kind without further events
-        # is dropped after one second.
+        # For each kind, the number of occurrences that are not logged yet. A kind without further
+        # ones is dropped after one second.
         self._others: dict[K, int] = {}
 
     def __len__(self) -> int:
@@ -31,7 +32,7 @@ class RepeatedEvents(Generic[K]):
         return len(self._others)
 
     def should_log(self, kind: K) -> bool:
-        """Return whether to log an event now; if not, count it."""
+        """Return whether to log an occurrence now; if not, count it."""
         others = self._others.get(kind)
         if others is not None:
             self._others[kind] = others + 1
@@ -41,7 +42,7 @@ class RepeatedEvents(Generic[K]):
         return True
 
     def flush(self) -> None:
-        """Log the numbers of events that are counted and not logged yet."""
+        """Log the numbers of occurrences that are counted and not logged yet."""
         counted = {kind: others for kind, others in self._others.items() if others}
         self._others.clear()
         for kind, others in counted.items():
