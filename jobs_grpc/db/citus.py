@@ -1,6 +1,6 @@
 """Distributes the tables and functions over the nodes of a Citus cluster.
 
-A tenant's rows are on one node, and calls of the tenant run there. docs/operations/scale-out.md
+A tenant's rows are on one node, and calls of the tenant run there. docs/operations/citus.md
 explains it.
 """
 

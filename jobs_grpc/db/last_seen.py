@@ -153,6 +153,8 @@ class LastSeen:
         marks = self._marks[tenant_id]
         device_ids = list(marks)
         for start in range(0, len(device_ids), _DEVICES_PER_STATEMENT):
+            # Sorted within a batch, to read the rows of a page one after another. Not across
+            # batches: so a transaction changes few rows of each page, and updates stay HOT.
             batch = sorted(device_ids[start : start + _DEVICES_PER_STATEMENT])
             times = [marks[device_id] for device_id in batch]
             await self._store_batch(tenant_id, batch, times)

@@ -1,6 +1,6 @@
 """Parses selectors: conditions on the labels, groups and ids of devices.
 
-docs/devices.md describes the grammar. All terms of a selector must be true. The canonical text has
+docs/targets.md describes the grammar. All terms of a selector must be true. The canonical text has
 sorted terms and values without duplicates, so equal selectors have the same text.
 """
 

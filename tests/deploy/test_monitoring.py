@@ -11,7 +11,7 @@ from tools.check_deploy import dashboard_queries
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+RUNBOOK = (ROOT / "docs" / "operations" / "alerts.md").read_text(encoding="utf-8")
 DASHBOARD = ROOT / "deploy" / "grafana" / "jobs-grpc.json"
 
 # Of Prometheus itself, and of the gateway.
@@ -45,13 +45,13 @@ def test_queries_name_metrics_that_exist(query: str) -> None:
 def test_alert_links_to_its_remedy(rule: dict[str, Any]) -> None:
     page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
 
-    assert page.endswith("/docs/operations.md")
+    assert page.endswith("/docs/operations/alerts.md")
     assert anchor == rule["alert"].lower()
-    (remedy,) = re.findall(rf"^#### {rule['alert']}\n\n(.+)", OPERATIONS, re.MULTILINE)
+    (remedy,) = re.findall(rf"^#### {rule['alert']}\n\n(.+)", RUNBOOK, re.MULTILINE)
     assert len(remedy) > 40
 
 
-def test_operations_page_describes_no_other_alert() -> None:
-    described = re.findall(r"^#### (Jobs\w+)$", OPERATIONS, re.MULTILINE)
+def test_runbook_describes_no_other_alert() -> None:
+    described = re.findall(r"^#### (Jobs\w+)$", RUNBOOK, re.MULTILINE)
 
     assert described == [rule["alert"] for rule in rules()]

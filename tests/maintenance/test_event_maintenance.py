@@ -454,7 +454,7 @@ async def test_positions_before_a_restore_are_purged_by_the_documented_statement
     restored = (await events.list()).position
     history = await events.history("j")
     lost = restored + 1000
-    section = (ROOT / "docs" / "operations.md").read_text().split("## Backups")[1]
+    section = (ROOT / "docs" / "operations" / "upgrades.md").read_text().split("## Backups")[1]
     statement = section.split("```sql\n")[1].split("```")[0]
 
     await database.owner.execute(
