@@ -1,11 +1,17 @@
 """The package that `pip install .` installs."""
 
+import itertools
 import os
+import re
+import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests.support.postgres import new_data_dir
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,6 +58,42 @@ def test_installed_command_prints_its_version(installed: Path) -> None:
     output = subprocess.check_output(command, env=environ, cwd=installed, text=True)  # noqa: S603
 
     assert output == "0.1.0\n"
+
+
+@pytest.mark.slow
+def test_installed_command_runs_the_demo_fleet(installed: Path) -> None:
+    program = str(installed / "bin" / "jobs-grpc")
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("JOBS_")}
+    environ |= {"PYTHONPATH": str(installed), "PATH": f"{installed / 'bin'}:{environ['PATH']}"}
+    listen = {"JOBS_LISTEN": "127.0.0.1:0", "JOBS_METRICS_LISTEN": ""}
+    with (
+        new_data_dir() as data_dir,
+        subprocess.Popen(  # noqa: S603
+            [sys.executable, program, "dev"],
+            env=environ | listen | {"JOBS_DATA_DIR": str(data_dir)},
+            cwd=installed,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as dev,
+    ):
+        try:
+            assert dev.stdout
+            lines = itertools.takewhile(lambda line: "Press Ctrl-C" not in line, dev.stdout)
+            (create,) = re.findall(r"^  jobs-grpc (create .*)$", "".join(lines), re.MULTILINE)
+            command = [sys.executable, program, *create.split()]
+            output = subprocess.check_output(command, env=environ, cwd=installed, text=True)  # noqa: S603
+        finally:
+            dev.send_signal(signal.SIGTERM)
+    assert output.startswith("created try-1 for 1,000 devices")
+    assert dev.returncode == 0
+
+
+def test_readme_installs_the_wheel_of_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    readme = (ROOT / "README.md").read_text()
+
+    assert f"pip install 'jobs_grpc-{project['version']}-py3-none-any.whl[cli,embedded]'" in readme
+    assert f"jobs-gateway-{project['version']}-linux-amd64" in readme
 
 
 def test_package_is_typed_and_installs_nothing_else(installed: Path) -> None:

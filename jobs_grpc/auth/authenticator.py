@@ -55,7 +55,7 @@ async def _open_jwt_authenticator(config: JwtConfig) -> "tuple[JwksCache, Authen
         package = (e.name or "").partition(".")[0]
         raise ConfigError(
             f"JOBS_AUTH=jwt needs the extra jwt ({package} can't be imported): "
-            "in a clone of jobs-grpc, pip install '.[jwt]'"
+            'pip install "jobs-grpc[jwt]"'
         ) from None
     keys = JwksCache(config.keys or "", config.refresh_interval)
     try:

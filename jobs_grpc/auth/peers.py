@@ -29,7 +29,7 @@ class TrustedPeers:
             package = (e.name or "").partition(".")[0]
             raise ConfigError(
                 f"JOBS_TRUSTED_PEERS needs the extra mtls ({package} can't be imported): "
-                "in a clone of jobs-grpc, pip install '.[mtls]'"
+                'pip install "jobs-grpc[mtls]"'
             ) from None
         self._certificates = certificates
         self._spiffe_ids = {entry for entry in entries if entry.startswith(_SPIFFE_SCHEME)}

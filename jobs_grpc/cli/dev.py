@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from jobs_grpc.dev.demo_fleet import (
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
 
 _DATABASE = "jobs"
-_CONSOLE = "Console: http://127.0.0.1:8080/console, after `make gateway` in another terminal"
+_CONSOLE = "Console: http://127.0.0.1:8080/console, while the gateway runs (jobs-gateway)"
+# The wheel does not contain the pages.
+_DOCS = "https://github.com/jobs-grpc/jobs-grpc/blob/main/docs"
 
 
 def add_command(commands: Subparsers) -> None:
@@ -106,7 +109,7 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
             f"Data:    {cluster.data_dir}",
             f"SQL:     psql {shlex.quote(cluster.dsn(_DATABASE))}",
             f"Log:     level {config.log.level} and higher (JOBS_LOG_LEVEL=INFO logs each call)",
-            # `make gateway` calls the default address.
+            # The gateway calls the default address.
             *([_CONSOLE] if address == DEFAULT_ADDRESS else []),
             *([f"Metrics: http://{metrics}/metrics"] if (metrics := config.metrics.listen) else []),
             "",
@@ -121,8 +124,8 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
 def _example_commands(address: str, config: Config) -> list[str]:
     if config.auth.mode != "metadata" or config.tls.cert:
         # The commands would need the user's tokens and certificates.
-        return ["Calls need a token or TLS: see docs/authentication.md for examples."]
-    command = shlex.quote(sys.argv[0])
+        return ["Calls need a token or TLS, as in", f"{_DOCS}/authentication.md"]
+    command = _command()
     options = f"--tenant {DEMO_TENANT}"
     if address != DEFAULT_ADDRESS:
         options += f" --server {address}"
@@ -134,5 +137,16 @@ def _example_commands(address: str, config: Config) -> list[str]:
         f"  {command} watch {options} try-1",
         f"  {command} simulate {options} --devices {DEMO_DEVICE_COUNT}",
         "",
-        "docs/tour.md continues from here; docs/reference/calls.md has grpcurl commands.",
+        "These pages continue from here, and have grpcurl commands:",
+        f"  {_DOCS}/tour.md",
+        f"  {_DOCS}/reference/calls.md",
     ]
+
+
+def _command() -> str:
+    """Return what a shell needs to run this program: its name, if it is on the path."""
+    program = Path(sys.argv[0])
+    found = shutil.which(program.name)
+    if found and program.exists() and program.samefile(found):
+        return program.name
+    return shlex.quote(sys.argv[0])

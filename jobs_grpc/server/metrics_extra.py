@@ -10,5 +10,5 @@ def require_metrics_extra() -> None:
     if importlib.util.find_spec("prometheus_client") is None:
         raise ConfigError(
             "JOBS_METRICS_LISTEN needs the extra metrics (prometheus_client can't be imported): "
-            "in a clone of jobs-grpc, pip install '.[metrics]'"
+            'pip install "jobs-grpc[metrics]"'
         )

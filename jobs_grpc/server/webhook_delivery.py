@@ -34,8 +34,8 @@ async def webhook_delivery(
         return
     if importlib.util.find_spec("aiohttp") is None:
         raise ConfigError(
-            "JOBS_WEBHOOK_KEYS_FILE needs the extra webhooks (aiohttp can't be imported): in a"
-            " clone of jobs-grpc, pip install '.[webhooks]'"
+            "JOBS_WEBHOOK_KEYS_FILE needs the extra webhooks (aiohttp can't be imported): "
+            'pip install "jobs-grpc[webhooks]"'
         )
     from jobs_grpc.webhooks.delivery import http_sender
 

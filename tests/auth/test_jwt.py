@@ -229,5 +229,5 @@ async def test_serve_fails_with_one_line_when_the_jwt_extra_is_missing() -> None
     assert process.returncode == 2
     assert err.decode() == (
         "jobs-grpc: JOBS_AUTH=jwt needs the extra jwt (joserfc can't be imported):"
-        " in a clone of jobs-grpc, pip install '.[jwt]'\n"
+        ' pip install "jobs-grpc[jwt]"\n'
     )

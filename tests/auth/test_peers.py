@@ -101,7 +101,7 @@ async def test_serve_fails_with_one_line_when_the_mtls_extra_is_missing(tmp_path
     assert process.returncode == 2
     assert err.decode() == (
         "jobs-grpc: JOBS_TRUSTED_PEERS needs the extra mtls (cryptography can't be imported):"
-        " in a clone of jobs-grpc, pip install '.[mtls]'\n"
+        ' pip install "jobs-grpc[mtls]"\n'
     )
 
 

