@@ -1,12 +1,15 @@
 """Generated requests, raw bytes and HTTP/2 garbage cause no internal error and no leak."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fleet.jobs.v1 import device_jobs_pb2, events_pb2, fleet_pb2, jobs_pb2
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -14,7 +17,6 @@ from grpc import StatusCode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.http2 import (
@@ -28,10 +30,19 @@ from tests.support.http2 import (
     frame,
     message,
 )
-from tests.support.rpcs import STRUCT, Rpc, list_rpcs, sample_requests
+from tests.support.rpcs import FIELD_MASK, STRUCT, Rpc, list_rpcs, sample_requests
 from tests.support.scale import examples
-from tests.support.server import Server, running_server
+from tests.support.server import Server
 from tests.support.waiting import wait_until
+from tests.support.webhooks import (
+    RecordingSender,
+    WebhookCaller,
+    running_webhook_server,
+    write_keys,
+)
+
+DURATION = "google.protobuf.Duration"
+TIMESTAMP = "google.protobuf.Timestamp"
 
 UNEXPECTED_CODES = {
     StatusCode.INTERNAL,
@@ -41,7 +52,17 @@ UNEXPECTED_CODES = {
 }
 
 # Often the names of existing objects, so that requests get past the validation.
-TEXT = st.sampled_from(["j", "d", "g", ""]) | st.text(max_size=20)
+TEXT = st.sampled_from(["j", "r", "d", "g", "w", ""]) | st.text(max_size=20)
+
+# Values of fields whose names end so, besides TEXT.
+TEXTS_OF_FIELDS = {
+    "selector": ["group=g", "device_id in (d,e),!model", "model!=x", 'site="a b"', "model=x,"],
+    "time_zone": ["Europe/Berlin", "America/St_Johns", "Nowhere"],
+    "start_time": ["00:00", "22:30", "24:00"],
+    "url": ["https://hooks.example/jobs", "https://127.0.0.1/", "http://hooks.example"],
+    "types": ["job.created", "executions.finished", "job.unknown"],
+    "labels": ["model", "x", "group"],
+}
 
 INT32 = st.integers(-3, 5) | st.integers(-(2**31), 2**31 - 1)
 
@@ -50,7 +71,7 @@ VALUES: dict[int, st.SearchStrategy[Any]] = {
     FieldDescriptor.TYPE_BOOL: st.booleans(),
     FieldDescriptor.TYPE_INT32: INT32,
     FieldDescriptor.TYPE_ENUM: INT32,
-    FieldDescriptor.TYPE_INT64: st.integers(-(2**63), 2**63 - 1),
+    FieldDescriptor.TYPE_INT64: st.integers(-3, 5) | st.integers(-(2**63), 2**63 - 1),
 }
 
 STRUCTS = st.dictionaries(
@@ -64,76 +85,159 @@ STRUCTS = st.dictionaries(
 )
 
 
+def values_of(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+    """Values of a field that holds no message."""
+    for name, texts in TEXTS_OF_FIELDS.items():
+        if field.type == FieldDescriptor.TYPE_STRING and field.name.endswith(name):
+            return st.sampled_from(texts) | TEXT
+    return VALUES[field.type]
+
+
 @st.composite
-def messages(draw: st.DrawFn, template: Message) -> Message:
-    """The template message, with some of its fields set to arbitrary values."""
-    fields: Any = template.DESCRIPTOR.fields
-    for field in fields:
-        if not draw(st.booleans()):
-            continue
-        if field.message_type is not None and field.message_type.full_name == STRUCT:
-            getattr(template, field.name).update(draw(STRUCTS))
-        elif field.message_type is not None and field.message_type.GetOptions().map_entry:
-            texts = VALUES[field.message_type.fields_by_name["value"].type]
-            getattr(template, field.name).update(draw(st.dictionaries(texts, texts, max_size=3)))
-        elif field.message_type is not None and field.is_repeated:
-            for _ in range(draw(st.integers(1, 3))):
-                draw(messages(getattr(template, field.name).add()))
-        elif field.message_type is not None:
-            child = getattr(template, field.name)
-            child.SetInParent()
-            draw(messages(child))
-        elif field.is_repeated:
-            getattr(template, field.name).extend(draw(st.lists(VALUES[field.type], max_size=3)))
+def changed(draw: st.DrawFn, message: Message, masked: Message | None = None) -> Message:
+    """The message, with some of its fields set to arbitrary values, often to valid ones.
+
+    `masked` is the request with the fields that a mask can name.
+    """
+    fields: Any = message.DESCRIPTOR.fields
+    kind = message.DESCRIPTOR.full_name
+    if kind == STRUCT:
+        message.update(draw(STRUCTS))  # type: ignore[attr-defined]
+    elif kind == FIELD_MASK:
+        paths = st.sampled_from(list(mask_paths(masked or message))) | TEXT
+        message.paths.extend(draw(st.lists(paths, max_size=3)))  # type: ignore[attr-defined]
+    elif kind in (DURATION, TIMESTAMP) and draw(st.booleans()):
+        now = int(time.time()) if kind == TIMESTAMP else 0
+        offset = st.sampled_from([0, 1, 60, 3600]) | st.integers(-10, 90 * 86_400)
+        message.seconds = now + draw(offset)  # type: ignore[attr-defined]
+    else:
+        few = st.lists(st.integers(0, max(len(fields) - 1, 0)), max_size=3, unique=True)
+        chosen = draw(few) if fields else []
+        for number, field in enumerate(fields):
+            if number in chosen:
+                draw(changed_field(message, field))
+    return message
+
+
+@st.composite
+def changed_field(draw: st.DrawFn, message: Message, field: Any) -> None:
+    """Set one field."""
+    if field.message_type is None:
+        if field.is_repeated:
+            getattr(message, field.name).extend(draw(st.lists(values_of(field), max_size=3)))
         else:
-            setattr(template, field.name, draw(VALUES[field.type]))
-    return template
+            setattr(message, field.name, draw(values_of(field)))
+    elif field.message_type.GetOptions().map_entry:
+        texts = st.sampled_from(TEXTS_OF_FIELDS["labels"]) | TEXT
+        getattr(message, field.name).update(draw(st.dictionaries(texts, texts, max_size=3)))
+    elif field.is_repeated:
+        for _ in range(draw(st.integers(1, 3))):
+            draw(changed(getattr(message, field.name).add()))
+    else:
+        child = getattr(message, field.name)
+        child.SetInParent()
+        draw(changed(child, message))
+
+
+def mask_paths(request: Message) -> Iterator[str]:
+    """The names of the fields of a request, and of those of its messages."""
+    for field in request.DESCRIPTOR.fields:
+        yield field.name
+        if field.message_type is not None:
+            for child in field.message_type.fields:
+                yield from (child.name, f"{field.name}.{child.name}")
 
 
 @pytest.fixture(scope="module")
-async def server(database: Database) -> AsyncIterator[Server]:
-    """A server that accepts all the streams of these tests from one device."""
-    async with running_server(database.request_dsn, JOBS_MAX_DEVICE_STREAMS="1000") as server:
+async def server(
+    database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Server]:
+    """A server that accepts all the streams of these tests from one device, and webhooks."""
+    keys = write_keys(tmp_path_factory.mktemp("keys") / "webhooks.keys", "k1")
+    async with running_webhook_server(
+        database, keys, RecordingSender(), JOBS_MAX_DEVICE_STREAMS="1000"
+    ) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
-async def fuzzed(database: Database, server: Server) -> Operator:
-    """An operator with the device "d" in the group "g", and the job "j"."""
-    operator = server.operator("fuzzed")
-    await database.add_devices(operator.tenant, ["d"], group="g")
-    await operator.create(job_id="j", target_all=True)
-    return operator
+NAMES = {
+    "job_id": "j",
+    "device_id": "d",
+    "group_id": "g",
+    "webhook_id": "w",
+    "document_type": "x",
+    "selector": "group=g",
+    "url": "https://hooks.example/jobs",
+}
+
+
+async def new_tenant(database: Database, server: Server) -> str:
+    """Create a tenant with the device "d" in the group "g", jobs, events and a webhook."""
+    operator = server.operator(uuid.uuid4().hex, "olivia")
+    await database.add_devices(operator.tenant, ["d", "e"], group="g")
+    await operator.create(job_id="j", target_all=True, labels={"model": "x"})
+    gate = pb.Gate(require_approval=True)
+    stages = [pb.Stage(selector="device_id=d", gate=gate), pb.Stage(remainder=True)]
+    retry = pb.RetryPolicy(rules=[pb.RetryRule(max_attempts=2)])
+    await operator.create(
+        job_id="r", target_all=True, rollout=pb.Rollout(stages=stages), retry_policy=retry
+    )
+    await WebhookCaller.on(server, operator.tenant).create()
+    await database.owner.execute(
+        "UPDATE jobs.webhooks SET webhook_id = 'w' WHERE tenant_id = $1", operator.tenant
+    )
+    return operator.tenant
+
+
+async def test_fuzzed_calls_are_those_of_the_contract(server: Server) -> None:
+    """The calls come from the reflection of the server, so a new one is fuzzed, too."""
+    listed = {rpc.path for rpc in await list_rpcs(server.channel)}
+
+    assert listed == {
+        f"/{service.full_name}/{method.name}"
+        for module in (jobs_pb2, fleet_pb2, events_pb2, device_jobs_pb2)
+        for service in module.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
 
 
 @pytest.mark.slow
-@examples(150)
+@examples(40)
 @given(data=st.data())
 async def test_generated_requests_cause_no_internal_error(
-    server: Server, fuzzed: Operator, data: st.DataObject
+    server: Server, database: Database, data: st.DataObject
 ) -> None:
-    rpc: Rpc = data.draw(st.sampled_from(await list_rpcs(server.channel)), "rpc")
-    request = data.draw(messages(rpc.new_request()), "request")
+    tenant = await new_tenant(database, server)
+    rpcs = await list_rpcs(server.channel)
+    for _ in range(data.draw(st.integers(1, 10), "calls")):
+        rpc: Rpc = data.draw(st.sampled_from(rpcs), "rpc")
+        bases = [rpc.new_request(), *sample_requests(rpc, NAMES)]
+        request = data.draw(changed(data.draw(st.sampled_from(bases), "base")), "request")
 
-    result = await rpc.call(server.channel, request, tenant=fuzzed.tenant, device="d")
+        result = await rpc.call(server.channel, request, tenant=tenant, device="d", user="u")
 
-    assert result.code not in UNEXPECTED_CODES, str(result)
+        assert result.code not in UNEXPECTED_CODES, str(result)
+
+
+@pytest.fixture(scope="module")
+async def fuzzed(database: Database, server: Server) -> str:
+    """A tenant for many calls."""
+    return await new_tenant(database, server)
 
 
 @examples(150)
 @given(data=st.data())
 async def test_random_and_mutated_bytes_cause_no_internal_error(
-    server: Server, fuzzed: Operator, data: st.DataObject
+    server: Server, fuzzed: str, data: st.DataObject
 ) -> None:
     """Random bytes, and valid requests with some bytes changed, removed or added."""
     rpc: Rpc = data.draw(st.sampled_from(await list_rpcs(server.channel)), "rpc")
-    names = {"job_id": "j", "device_id": "d", "group_id": "g", "document_type": "x"}
-    valid = data.draw(st.sampled_from(list(sample_requests(rpc, names)))).SerializeToString()
+    valid = data.draw(st.sampled_from(list(sample_requests(rpc, NAMES)))).SerializeToString()
     at = data.draw(st.integers(0, len(valid)))
     mutated = valid[:at] + data.draw(st.binary(max_size=3)) + valid[at + data.draw(INT32) % 3 :]
     raw = data.draw(st.binary(max_size=60) | st.just(mutated), "bytes")
 
-    result = await rpc.call(server.channel, raw, tenant=fuzzed.tenant, device="d")
+    result = await rpc.call(server.channel, raw, tenant=fuzzed, device="d")
 
     assert result.code not in UNEXPECTED_CODES, str(result)
 

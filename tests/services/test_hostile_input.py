@@ -12,8 +12,9 @@ from grpc import StatusCode
 
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.rpcs import STRUCT, Rpc, is_contract_message, list_rpcs, sample_requests
-from tests.support.server import Server, running_server
+from tests.support.rpcs import FIELD_MASK, STRUCT, Rpc, list_rpcs, sample_requests
+from tests.support.server import Server
+from tests.support.webhooks import RecordingSender, running_webhook_server, write_keys
 
 INJECTIONS = (
     "'; DROP TABLE jobs.jobs; --",
@@ -71,35 +72,58 @@ def text_fields(fields: Any, parents: tuple[str, ...] = ()) -> Iterator[tuple[st
     """The path of each field of a request that can contain text, and a function to set it."""
     for field in fields:
         path = (*parents, field.name)
-        if field.message_type is not None and field.message_type.full_name == STRUCT:
-            yield ".".join(path), _setter(path, lambda struct, t: struct.update({t: {"k": [t]}}))
-        elif is_contract_message(field):
+        if field.type == FieldDescriptor.TYPE_STRING:
+            yield ".".join(path), _setter(path, _set_or_append)
+        elif field.message_type is None:
+            continue
+        elif field.message_type.full_name == STRUCT:
+            yield ".".join(path), _setter(path, lambda m, f, t: getattr(m, f).update({t: [t]}))
+        elif field.message_type.full_name == FIELD_MASK:
+            yield ".".join(path), _setter(path, lambda m, f, t: getattr(m, f).paths.append(t))
+        elif field.message_type.GetOptions().map_entry:
+            yield f"{'.'.join(path)} (key)", _setter(path, lambda m, f, t: _put(m, f, t, "x"))
+            yield f"{'.'.join(path)} (value)", _setter(path, lambda m, f, t: _put(m, f, "x", t))
+        elif field.message_type.full_name.startswith("fleet."):
             yield from text_fields(field.message_type.fields, path)
-        elif field.type == FieldDescriptor.TYPE_STRING and field.is_repeated:
-            yield ".".join(path), _setter(path, lambda texts, text: texts.append(text))
-        elif field.type == FieldDescriptor.TYPE_STRING:
-            yield ".".join(path), _setter(path, None)
 
 
-def _setter(path: tuple[str, ...], update: Callable[[Any, str], None] | None) -> SetText:
-    """A function that sets the field at `path`, or updates its value with `update`."""
+def _setter(path: tuple[str, ...], update: Callable[[Any, str, str], None]) -> SetText:
+    """A function that calls `update` with the message that has the field at `path`.
+
+    Of a list, it is the first message, which is added if there is none.
+    """
 
     def set_text(request: Message, text: str) -> None:
         message: Any = request
         for name in path[:-1]:
             message = getattr(message, name)
-        if update is None:
-            setattr(message, path[-1], text)
-        else:
-            update(getattr(message, path[-1]), text)
+            if not isinstance(message, Message):
+                message = message[0] if message else message.add()
+        update(message, path[-1], text)
 
     return set_text
 
 
+def _set_or_append(message: Any, field: str, text: str) -> None:
+    if isinstance(getattr(message, field), str):
+        setattr(message, field, text)
+    else:
+        getattr(message, field).append(text)
+
+
+def _put(message: Any, field: str, key: str, value: str) -> None:
+    getattr(message, field)[key] = value
+
+
 @pytest.fixture(scope="module")
-async def server(database: Database) -> AsyncIterator[Server]:
-    """A server that accepts all the concurrent streams of these tests from one device."""
-    async with running_server(database.request_dsn, JOBS_MAX_DEVICE_STREAMS="1000") as server:
+async def server(
+    database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Server]:
+    """A server that accepts all the streams of these tests from one device, and webhooks."""
+    keys = write_keys(tmp_path_factory.mktemp("keys") / "webhooks.keys", "k1")
+    async with running_webhook_server(
+        database, keys, RecordingSender(), JOBS_MAX_DEVICE_STREAMS="1000"
+    ) as server:
         yield server
 
 
@@ -119,7 +143,13 @@ async def test_hostile_text_in_any_field_has_no_effect(
 ) -> None:
     await database.add_devices(operator.tenant, ["d"], group="g")
     await operator.create(job_id="j", target_all=True)
-    valid_values = {"job_id": "j", "device_id": "d", "group_id": "g", "document_type": "x"}
+    valid_values = {
+        "job_id": "j",
+        "device_id": "d",
+        "group_id": "g",
+        "document_type": "x",
+        "url": "https://hooks.example/jobs",
+    }
     field_count = 0
 
     async def send(rpc: Rpc, request: Message, description: str) -> None:
@@ -138,7 +168,7 @@ async def test_hostile_text_in_any_field_has_no_effect(
                 calls.append(send(rpc, request, f"{path} = {text!r}"))
             await asyncio.gather(*calls)
 
-    assert field_count >= 25
+    assert field_count >= 130
     assert (await bystander.get("j")).execution_counts.queued == 1
 
 
