@@ -136,8 +136,7 @@ async def test_job_that_ended_before_does_not_expire(
     await operator.cancel("canceled")
     for job_id in ("j", "canceled"):
         await database.owner.execute(
-            "UPDATE jobs.jobs SET expires_at = jobs.clock_time()"
-            " WHERE tenant_id = $1 AND job_id = $2",
+            "UPDATE jobs.jobs SET expires_at = now() WHERE tenant_id = $1 AND job_id = $2",
             operator.tenant,
             job_id,
         )
@@ -338,7 +337,7 @@ async def test_job_that_expires_while_a_call_waits_for_its_lock(
         pausing = asyncio.create_task(operator.pause("j"))
         await database.wait_for_blocked_sessions(1)
         await database.owner.execute(
-            "UPDATE jobs.jobs SET expires_at = jobs.clock_time() WHERE tenant_id = $1",
+            "UPDATE jobs.jobs SET expires_at = now() WHERE tenant_id = $1",
             operator.tenant,
         )
     await pausing

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 from fleet.jobs.v1 import events_pb2 as pb
 from grpc import StatusCode
@@ -19,7 +20,7 @@ from jobs_grpc.services import watch_hub
 from jobs_grpc.services.event_start import Start
 from jobs_grpc.services.event_stream import EventStreams
 from tests.support.callers import Events, Operator
-from tests.support.database import Database, request_session, uncommitted
+from tests.support.database import Database, request_session
 from tests.support.event_rows import queue_event, store_events
 from tests.support.failures import expect_failure
 from tests.support.server import Server, running_server
@@ -169,15 +170,12 @@ async def test_event_of_the_same_server_is_sent_before_the_next_poll(
 async def test_open_change_of_another_job_delays_no_events(
     database: Database, events: Events, tenant: str
 ) -> None:
-    async with aclosing(events.watch()) as responses:
+    changing = await asyncpg.connect(database.owner_dsn)
+    async with aclosing(events.watch()) as responses, AsyncExitStack() as stack:
+        stack.push_async_callback(changing.close)
         await anext(responses)
-        insert = (
-            "INSERT INTO jobs.event_queue"
-            " (tenant_id, job_id, number, type, occurred_at, status, counts)"
-            " VALUES ($1, 'open', 1, 'job.paused', now() - interval '1 hour', 'PAUSED',"
-            " '{0,0,0,0,0,0,0}')"
-        )
-        async with uncommitted(database, insert, tenant):
+        async with changing.transaction():
+            await queue_event(changing, tenant, "open")
             await queue_event(database.owner, tenant, "other")
             assert await job_ids(responses, 1) == ["other"]
         assert await job_ids(responses, 1) == ["open"]
