@@ -32,7 +32,7 @@ _LOG = """
            user_id AS user, details
     FROM jobs.events ORDER BY tenant_id, position
 """
-_JOBS = """
+STORED_JOBS = """
     SELECT j.tenant_id, j.job_id, j.status::text, j.created_at, j.canceled_at, j.deleted_at,
            j.completed_at, j.open_stage, j.execution_events, p.event_count,
            ARRAY[p.queued, 0, p.in_progress, p.succeeded, p.failed, p.timed_out, p.rejected]
@@ -43,7 +43,7 @@ _JOBS = """
     FROM jobs.jobs j JOIN jobs.job_progress p USING (tenant_id, job_id)
 """
 # What the cancel or the expiry of the job ended has no event of its own.
-_FINISHED = """
+FINISHED_ATTEMPTS = """
     SELECT e.tenant_id, e.job_id, e.device_id, e.execution_number, e.status::text,
            e.end_cause = 'JOB_CANCELED' OR e.status = 'TIMED_OUT' AND e.failure_code IS NULL
                AS ended_by_job,
@@ -111,9 +111,9 @@ async def check_events(
     for user, call in history.operator_calls.items():
         calls[call.tenant, call.job_id][user] = call
     async with system.owner() as owner:
-        rows = await owner.fetch(_JOBS)
+        rows = await owner.fetch(STORED_JOBS)
         finished: dict[Job, list[Any]] = defaultdict(list)
-        for row in await owner.fetch(_FINISHED):
+        for row in await owner.fetch(FINISHED_ATTEMPTS):
             finished[row["tenant_id"], row["job_id"]].append(row)
     stored = {(row["tenant_id"], row["job_id"]): row for row in rows}
     wrong = []
