@@ -187,6 +187,7 @@ test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check
 	@$(MAKE) --no-print-directory bench-schedules ARGS=--quick
 	@$(MAKE) --no-print-directory bench-events ARGS=--quick
 	@$(MAKE) --no-print-directory bench-soak ARGS=--quick
+	@$(MAKE) --no-print-directory bench-year ARGS=--quick
 	@$(MAKE) --no-print-directory bench-herd ARGS=--quick
 	@$(MAKE) --no-print-directory bench-tenants ARGS=--quick
 	@$(if $(wildcard /proc/self/status),$(MAKE) --no-print-directory bench-hostile ARGS='--seconds 1 --only no-attack unread-pages gateway-unread-responses gateway-watches-with-junk-tokens')
@@ -251,6 +252,10 @@ MINUTES ?= 12
 .PHONY: bench-soak
 bench-soak: $(READY) ## Measure speed, memory and table sizes under steady churn for MINUTES=12 (ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.soak --minutes $(MINUTES) $(ARGS)
+
+.PHONY: bench-year
+bench-year: $(READY) ## Let a year of 200,000 devices pass, and compare what is stored with what was acknowledged (an hour; ARGS=--page keeps the figures)
+	@PYTHONPATH=generated $(BIN)/python -m bench.year $(ARGS)
 
 .PHONY: bench-hostile
 bench-hostile: $(READY) ## Measure memory and another tenant's latency during attacks (5 minutes; ARGS=--list lists them)

@@ -1,0 +1,1 @@
+"""A year of a fleet in an hour: `make bench-year`."""

@@ -1,0 +1,171 @@
+"""The devices: a bridge starts and reports for most of them; the others make their own calls."""
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from fleet.jobs.v1 import device_jobs_pb2 as pb
+from fleet.jobs.v1 import error_reason_pb2
+from fleet.jobs.v1.jobs_pb2 import JobExecution
+
+from bench.year import fleet
+from bench.year.calls import Calls
+from bench.year.ledger import PRIORITIES, LedgerJob
+
+_BATCH = 100
+_STATUS = JobExecution.Status
+# A release that trips stops devices that were about to start.
+_STOPPED = ("JOB_PAUSED", "EXECUTION_FINISHED")
+_MAX_STARTS = 8
+
+Work = tuple[LedgerJob, str]
+"""A job, and a device that carries it out."""
+
+
+async def act(calls: Calls, tenant: str, at: datetime) -> None:
+    """Let all devices of a tenant act that may start an execution."""
+    bridged: list[Work] = []
+    calling: set[str] = set()
+    for job in calls.ledger.open_jobs(tenant):
+        for device_id in sorted(job.ready(at)):
+            if job.devices[device_id].calls_itself:
+                calling.add(device_id)
+            elif _result(job, device_id)[0] == fleet.STAYS_OFFLINE:
+                job.offline.add(device_id)
+            else:
+                bridged.append((job, device_id))
+    if bridged:
+        await _act_by_bridge(calls, tenant, bridged)
+    removed = calls.ledger.directories[tenant].removed
+    for device_id in sorted(calling - removed):
+        await _act_alone(calls, tenant, device_id, at)
+
+
+def _result(job: LedgerJob, device_id: str) -> tuple[str, str]:
+    return fleet.result(
+        job.kind, job.job_id, job.devices[device_id], len(job.attempts[device_id]), bad=job.is_bad
+    )
+
+
+async def _act_by_bridge(calls: Calls, tenant: str, work: Sequence[Work]) -> None:
+    stream = calls.devices.ReportExecutions(metadata=(("x-tenant-id", tenant),))
+    for first in range(0, len(work), _BATCH):
+        batch = work[first : first + _BATCH]
+        starts = [_report(job, device_id, "IN_PROGRESS", "") for job, device_id in batch]
+        started: list[tuple[Work, tuple[str, str]]] = []
+        for (job, device_id), answer in zip(batch, await _send(calls, stream, starts), strict=True):
+            if _is_accepted(calls, job, device_id, answer, "IN_PROGRESS"):
+                job.start(device_id, calls.clock.now())
+                if (result := _result(job, device_id))[0] != fleet.HANGS:
+                    started.append(((job, device_id), result))
+        if not started:
+            continue
+        ends = [_report(*each, *result) for each, result in started]
+        for ((job, device_id), result), answer in zip(
+            started, await _send(calls, stream, ends), strict=True
+        ):
+            if _is_accepted(calls, job, device_id, answer, result[0]):
+                job.report(device_id, *result, calls.clock.now())
+    await stream.done_writing()
+    calls.ledger.done["executions by a bridge"] += len(work)
+
+
+def _report(job: LedgerJob, device_id: str, status: str, code: str) -> pb.ExecutionReport:
+    report = pb.UpdateExecutionRequest(
+        job_id=job.job_id,
+        status=_STATUS.Value(status),
+        execution_number=len(job.attempts[device_id]),
+        failure_code=code,
+    )
+    return pb.ExecutionReport(device_id=device_id, report=report)
+
+
+async def _send(calls: Calls, stream: Any, reports: Sequence[pb.ExecutionReport]) -> Sequence[Any]:
+    started = time.perf_counter()
+    await stream.write(pb.ReportExecutionsRequest(reports=reports))
+    response = await stream.read()
+    calls.add_latency("ReportExecutions", time.perf_counter() - started)
+    return response.results  # type: ignore[no-any-return]
+
+
+def _is_accepted(calls: Calls, job: LedgerJob, device_id: str, answer: Any, status: str) -> bool:
+    if answer.WhichOneof("result") == "error":
+        reason = error_reason_pb2.ErrorReason.Name(answer.error.reason)
+        _check_refusal(calls, job, device_id, status, reason)
+        return False
+    _check_answer(calls, job, device_id, answer.execution, status)
+    return True
+
+
+def _check_answer(
+    calls: Calls, job: LedgerJob, device_id: str, execution: pb.DeviceExecution, status: str
+) -> None:
+    expected = len(job.attempts[device_id]), status
+    found = execution.execution_number, _STATUS.Name(execution.status)
+    if found != expected:
+        calls.ledger.problem(
+            "a response has another attempt", f"{job.job_id} {device_id}: {found}, not {expected}"
+        )
+
+
+def _check_refusal(calls: Calls, job: LedgerJob, device_id: str, status: str, reason: str) -> None:
+    calls.ledger.done[f"refused with {reason}"] += 1
+    if not (job.is_bad and status == "IN_PROGRESS" and reason in _STOPPED):
+        calls.ledger.problem(
+            f"a device is refused {status} with {reason}",
+            f"{job.tenant} {job.job_id} {device_id} at {calls.clock.now()}",
+        )
+
+
+async def _act_alone(calls: Calls, tenant: str, device_id: str, at: datetime) -> None:
+    """Start one execution after the other, until there is none."""
+    for _ in range(_MAX_STARTS):
+        expected = _queue(calls, tenant, device_id, at)
+        response, reason = await calls.device(tenant, device_id, pb.StartNextExecutionRequest())
+        if response is None:
+            calls.ledger.problem(f"StartNextExecution fails with {reason}", device_id)
+            return
+        job_id = response.execution.job_id
+        job = calls.ledger.jobs.get((tenant, job_id))
+        is_next = job_id == (expected[0].job_id if expected else "")
+        # A bad release may have tripped since the last look, and a backoff may have ended.
+        is_possible = expected[0].is_bad if expected and job is None else False
+        if job is not None:
+            is_possible = _has_just_failed(job, device_id, at)
+        if not is_next and not is_possible:
+            calls.ledger.problem(
+                "StartNextExecution starts another job",
+                f"{tenant} {device_id}: {job_id or 'none'}, not {[j.job_id for j in expected]}",
+            )
+        if job is None:
+            return
+        calls.ledger.done["executions by devices that call"] += 1
+        _check_answer(calls, job, device_id, response.execution, "IN_PROGRESS")
+        job.start(device_id, calls.clock.now())
+        status, code = _result(job, device_id)
+        update = _report(job, device_id, status, code).report
+        answer, reason = await calls.device(tenant, device_id, update)
+        if answer is None:
+            _check_refusal(calls, job, device_id, status, reason)
+            return
+        _check_answer(calls, job, device_id, answer.execution, status)
+        job.report(device_id, status, code, calls.clock.now())
+
+
+def _queue(calls: Calls, tenant: str, device_id: str, at: datetime) -> list[LedgerJob]:
+    """Return the jobs that the device may start now, in order, as far as the ledger knows."""
+    found = [
+        job
+        for job in calls.ledger.open_jobs(tenant)
+        if job.may_start(device_id, at) and not _has_just_failed(job, device_id, at)
+    ]
+    return sorted(
+        found,
+        key=lambda job: (PRIORITIES.index(job.priority), job.queued_at(device_id), job.job_id),
+    )
+
+
+def _has_just_failed(job: LedgerJob, device_id: str, at: datetime) -> bool:
+    """Whether the next attempt was queued in this step. Its backoff is random."""
+    return job.queued_at(device_id) >= at and len(job.attempts[device_id]) > 1

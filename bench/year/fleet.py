@@ -1,0 +1,145 @@
+"""The devices: their labels, their time zones, and what they do with an execution."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache
+from zlib import crc32
+from zoneinfo import ZoneInfo
+
+from bench.year.scale import YEAR
+from tests.support.window_model import Window, Zone
+
+ZONES = (
+    *("UTC", "Europe/Berlin", "America/New_York", "America/Los_Angeles"),
+    *("Asia/Tokyo", "Asia/Kolkata", "Australia/Sydney", "America/Sao_Paulo"),
+)
+RINGS = ("canary", "early", "late")
+MODELS = ("m1", "m2")
+
+_SITES = 50
+
+# What a device does instead of a report of its end.
+HANGS = "hangs"
+"""It starts the execution and never reports on it."""
+STAYS_OFFLINE = "stays offline"
+"""It does not start the execution."""
+
+BAD_RELEASE = "BRICKED"
+"""The failure code of a bad release."""
+RETRIED = "NETWORK"
+"""The failure code that the retry policies name."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device. Everything follows from its number."""
+
+    device_id: str
+    slot: int
+    site: int
+    model: int
+    ring: int
+    """The index of its ring, and its stage in a rollout."""
+    zone: str
+    calls_itself: bool
+    """Whether it makes calls of its own. A bridge starts and reports for the others, in batches."""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels in the directory."""
+        return {
+            "slot": str(self.slot),
+            "site": str(self.site),
+            "ring": RINGS[self.ring],
+            "model": MODELS[self.model],
+        }
+
+
+@cache
+def devices(count: int, slots: int) -> Sequence[Device]:
+    """Return the devices of each tenant."""
+    return [_device(number, slots) for number in range(count)]
+
+
+def _device(number: int, slots: int) -> Device:
+    part = number % 20
+    return Device(
+        f"d{number:05}",
+        number % slots,
+        number % _SITES,
+        number // 3 % len(MODELS),
+        0 if part == 0 else 1 if part < 7 else 2,
+        # Each slot has devices of all zones.
+        ZONES[number // slots % len(ZONES)],
+        number // 7 % 10 == 3,
+    )
+
+
+class Directory:
+    """The devices of a tenant that are registered now."""
+
+    def __init__(self, all_devices: Iterable[Device]) -> None:
+        self.by_id = {device.device_id: device for device in all_devices}
+        self.removed: set[str] = set()
+        self._by_label: dict[tuple[str, int], list[Device]] = defaultdict(list)
+        for device in self.by_id.values():
+            self._by_label["slot", device.slot].append(device)
+            self._by_label["site", device.site].append(device)
+            self._by_label["model", device.model].append(device)
+
+    def matching(self, label: str, value: int) -> list[Device]:
+        """Return the devices with a value of `slot` or `site`, or with a model."""
+        found = self._by_label[label, value]
+        return [device for device in found if device.device_id not in self.removed]
+
+
+def result(kind: str, job_id: str, device: Device, number: int, *, bad: bool) -> tuple[str, str]:
+    """Return what the device does in an attempt: a status and a failure code, or HANGS …
+
+    `bad` says that the release is bad. A repeated run has the same results.
+    """
+    draw = crc32(f"{job_id}/{device.device_id}/{number}".encode()) % 1000
+    # A device that calls itself would get this execution again instead of the next one.
+    can_be_stuck = not device.calls_itself
+    if kind == "firmware":
+        return _install(draw, device, number, can_be_stuck=can_be_stuck, bad=bad)
+    if draw < 10 and can_be_stuck:
+        return HANGS, ""
+    if draw < 20 and can_be_stuck and kind == "config":
+        return STAYS_OFFLINE, ""
+    if draw < 40:
+        return "FAILED", RETRIED if number == 1 else "INVALID"
+    return "SUCCEEDED", ""
+
+
+def _install(
+    draw: int, device: Device, number: int, *, can_be_stuck: bool, bad: bool
+) -> tuple[str, str]:
+    if bad and device.ring == 0 and draw < 500:
+        return "FAILED", BAD_RELEASE
+    if number > 1:
+        return ("FAILED", RETRIED) if draw < 300 else ("SUCCEEDED", "")
+    if draw < 10 and can_be_stuck:
+        return (STAYS_OFFLINE if draw < 5 else HANGS), ""
+    if draw < 20:
+        return "FAILED", "FLASH"
+    if draw < 25:
+        return "REJECTED", "LOW_BATTERY"
+    if draw < 60:
+        return "FAILED", RETRIED
+    return "SUCCEEDED", ""
+
+
+@cache
+def zone(name: str) -> Zone:
+    """Return a time zone, of which the model of the tests computes start windows."""
+    first = datetime(YEAR, 1, 1, tzinfo=UTC).replace(tzinfo=None) - timedelta(days=10)
+    return Zone(ZoneInfo(name), first, first + timedelta(days=400))
+
+
+@lru_cache(maxsize=1000)
+def is_window_open(window: Window, zone_name: str, at: datetime) -> bool:
+    """Return whether a start window is open in a time zone."""
+    return zone(zone_name).is_open([window], at.astimezone(UTC).replace(tzinfo=None))

@@ -1,0 +1,419 @@
+"""The operators of a tenant: they create jobs, watch them, and change them."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import events_pb2, fleet_pb2
+from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+
+from bench.year.calls import Calls
+from bench.year.fleet import BAD_RELEASE, MODELS, RETRIED, RINGS, Device
+from bench.year.ledger import LONGEST_BACKOFF, MAX_ATTEMPTS, LedgerJob
+from bench.year.scale import Scale, Step
+from tests.chaos.history import OperatorCall
+from tests.support.window_model import Window
+
+# The steps of a day at which operators act.
+_CREATE, _EMERGENCY, _RELEASE, _CANCEL, _READ, _DELETE = 2, 3, 4, 5, 6, 7
+_REGISTER = 1
+
+# Days of a month. All are part of each month, so that months can be compared.
+_RELEASE_DAYS = (2, 4, 6, 8, 10)
+_EMERGENCY_DAYS = (5, 9, 19)
+_REMOVAL_DAYS = (3, 15, 25)
+
+# Kinds of a rollout, by the last digit of the number of the tenant plus the month.
+_ADVANCED, _FORCE_CANCELED, _CANCELED_BY_TRIP, _FIXED, _CANCELED, _PAUSED = 9, 7, 1, 4, 8, 6
+
+_NIGHT = Window(127, 22 * 60, 6 * 60)
+_EARLY = Window(127, 2 * 60, 3 * 60)
+# Of daily jobs.
+_SCHEDULED, _WINDOWED, _RETRIED = 1, 2, 3
+_REMOVED = 5
+_STATUS = pb.JobExecution.Status
+
+
+class Operators:
+    """The operators of one tenant."""
+
+    def __init__(self, calls: Calls, tenant: str, scale: Scale) -> None:
+        self._calls = calls
+        self._ledger = calls.ledger
+        self._tenant = tenant
+        self._number = int(tenant[1:])
+        self._scale = scale
+        self._directory = calls.ledger.directories[tenant]
+
+    async def prepare(self, step: Step) -> None:
+        """Act before the devices do."""
+        at = step.at
+        for job in self._ledger.open_jobs(self._tenant):
+            if job.kind == "firmware":
+                await self._operate_rollout(job, at)
+        match step.number:
+            case 1:
+                await self._register_again()
+            case 2:
+                await self._create_daily(step)
+                if at.day in _REMOVAL_DAYS:
+                    await self._remove_devices(at)
+            case 3:
+                if at.day in _EMERGENCY_DAYS:
+                    await self._create_emergency(at)
+                await self._cancel_scheduled(step)
+            case 4:
+                if at.day == _RELEASE_DAYS[self._number % len(_RELEASE_DAYS)]:
+                    await self._create_rollout(at)
+            case 5:
+                await self._cancel_executions()
+            case 6:
+                await self._read(at)
+            case 7:
+                await self._delete(step)
+
+    async def watch(self, at: datetime) -> None:
+        """Look at the rollouts and at closed windows after the devices have acted."""
+        for job in self._ledger.open_jobs(self._tenant):
+            if job.kind == "firmware":
+                await self._look(job, at)
+            if device_id := job.closed_device(at):
+                await self._ask_closed_device(job, device_id, at)
+
+    # Creation
+
+    async def _create_daily(self, step: Step) -> None:
+        slot = step.day % self._scale.slots
+        variant = self._number % 5
+        request = pb.CreateJobRequest(
+            job_id=f"config-{step.at:%m%d}",
+            document_type="config",
+            target_selector=f"slot={slot},model in (m1,m2),site!=closed",
+            expires_in_hours=25,
+            in_progress_timeout_minutes=60,
+            labels={"kind": "config"},
+            execution_events=variant == 0,
+        )
+        if variant == _SCHEDULED:
+            request.start_at.FromDatetime(step.at + timedelta(hours=5))
+        elif variant == _WINDOWED:
+            request.start_windows.append(_start_window(_EARLY))
+            request.window_time_zone = "DEVICE"
+            request.expires_in_hours = 49
+        elif variant == _RETRIED:
+            request.retry_policy.CopyFrom(_retry_policy())
+        devices = self._directory.matching("slot", slot)
+        if self._number % 2 == 0:
+            preview = await self._calls.read(
+                self._tenant,
+                fleet_pb2.PreviewTargetRequest(target_selector=request.target_selector),
+            )
+            if preview is not None:
+                request.expected_target_digest = preview.preview.target_digest
+        await self._create(request, devices, "config", variant=variant)
+
+    async def _create_emergency(self, at: datetime) -> None:
+        site = (at.day + at.month + self._number) % 50
+        request = pb.CreateJobRequest(
+            job_id=f"emergency-{at:%m%d}",
+            document_type="lockdown",
+            target_selector=f"site={site}",
+            priority=pb.Job.HIGH,
+            expires_in_hours=49,
+            in_progress_timeout_minutes=30,
+            execution_events=True,
+        )
+        await self._create(request, self._directory.matching("site", site), "emergency")
+
+    async def _create_rollout(self, at: datetime) -> None:
+        variant = (self._number + at.month) % 10
+        model = at.month % len(MODELS)
+        is_bad = variant in (_FORCE_CANCELED, _CANCELED_BY_TRIP, _FIXED)
+        gate = pb.Gate(
+            min_succeeded_percent=50,
+            bake_time=_duration(timedelta(hours=6)),
+            advance_after=_duration(timedelta(hours=36)),
+        )
+        first = pb.Gate(require_approval=variant % 2 == 0)
+        first.MergeFrom(gate)
+        request = pb.CreateJobRequest(
+            job_id=f"firmware-{at:%m}",
+            document_type="firmware",
+            target_selector=f"model={MODELS[model]}",
+            priority=pb.Job.LOW,
+            expires_in_hours=145,
+            in_progress_timeout_minutes=120,
+            start_windows=[_start_window(_NIGHT)],
+            window_time_zone="DEVICE",
+            retry_policy=_retry_policy(),
+            rollout=pb.Rollout(
+                stages=[
+                    pb.Stage(selector=f"ring={RINGS[0]}", gate=first),
+                    pb.Stage(selector=f"ring={RINGS[1]}", gate=gate),
+                    pb.Stage(remainder=True),
+                ]
+            ),
+            execution_events=variant == 0,
+        )
+        request.failure_criteria.add(
+            failure_codes=[BAD_RELEASE],
+            percent=20,
+            min_finished=3,
+            action=(
+                pb.FailureCriterion.CANCEL
+                if variant == _CANCELED_BY_TRIP
+                else pb.FailureCriterion.PAUSE
+            ),
+        )
+        job = await self._create(
+            request, self._directory.matching("model", model), "firmware", variant=variant
+        )
+        if job:
+            job.is_bad = is_bad
+
+    async def _create(
+        self, request: pb.CreateJobRequest, devices: list[Device], kind: str, *, variant: int = 0
+    ) -> LedgerJob | None:
+        if not devices:
+            return None
+        response, _, call, user = await self._calls.change(self._tenant, request)
+        if response is None:
+            return None
+        if response.execution_count != len(devices):
+            self._ledger.problem(
+                "a job has other devices",
+                f"{self._tenant} {request.job_id}: {response.execution_count}, not {len(devices)}",
+            )
+            return None
+        priority = pb.Job.Priority.Name(request.priority or pb.Job.NORMAL)
+        job = LedgerJob(
+            self._tenant,
+            request.job_id,
+            kind,
+            priority,
+            timedelta(minutes=request.in_progress_timeout_minutes),
+            {device.device_id: device for device in devices},
+            self._calls.clock.now(),
+            response.expires_at.ToDatetime(UTC),
+            request.start_at.ToDatetime(UTC) if request.HasField("start_at") else None,
+            {"firmware": _NIGHT}.get(kind, _EARLY) if request.start_windows else None,
+            retries=request.HasField("retry_policy"),
+            has_stages=request.HasField("rollout"),
+            execution_events=request.execution_events,
+            variant=variant,
+        )
+        job.calls[user] = call
+        self._ledger.add(job)
+        return job
+
+    # Rollouts
+
+    async def _operate_rollout(self, job: LedgerJob, at: datetime) -> None:
+        found = await self._look(job, at)
+        if found is None or job.canceled_at:
+            return
+        if any(stage.awaiting_approval for stage in found.stages):
+            await self._change(job, pb.ApproveStageRequest(job_id=job.job_id, comment="looks good"))
+        age = at - job.created_at
+        if job.is_bad and job.was_tripped and job.is_paused:
+            if job.variant == _FIXED:
+                await self._fix(job)
+            else:
+                await self._cancel(job, force=True)
+        elif job.variant == _CANCELED and age > timedelta(hours=30):
+            await self._cancel(job, force=False)
+        elif job.variant == _ADVANCED and found.stages[0].state == pb.JobStage.OPEN:
+            if age > timedelta(hours=14):
+                await self._change(job, pb.AdvanceJobRequest(job_id=job.job_id, stage=1))
+        elif job.variant == _PAUSED and job.is_paused:
+            await self._change(job, pb.ResumeJobRequest(job_id=job.job_id))
+            job.is_paused = False
+        elif job.variant == _PAUSED and timedelta(hours=26) < age < timedelta(hours=28):
+            await self._change(job, pb.PauseJobRequest(job_id=job.job_id, reason="holiday"))
+            job.is_paused = True
+        await self._look(job, at)
+
+    async def _look(self, job: LedgerJob, at: datetime) -> pb.Job | None:
+        """Read a rollout: which stages are open, and whether it has tripped."""
+        request = pb.GetJobRequest(job_id=job.job_id, executions_limit=0)
+        response = await self._calls.read(self._tenant, request)
+        if response is None:
+            return None
+        found: pb.Job = response.job
+        states = [stage.state for stage in found.stages]
+        job.open_stage = sum(state != pb.JobStage.PENDING for state in states) - 1
+        if found.HasField("trip") and not job.was_tripped:
+            job.was_tripped = True
+            self._ledger.done["rollouts that tripped"] += 1
+            if not job.is_bad:
+                self._ledger.problem("a good release trips", f"{self._tenant} {found}")
+            if found.status == pb.Job.CANCELED:
+                job.cancel(self._calls.clock.now(), force=False)
+            else:
+                job.is_paused = True
+        if (found.status == pb.Job.PAUSED) != job.is_paused and not job.is_finished:
+            self._ledger.problem(
+                "a pause is lost or invented", f"{self._tenant} {job.job_id}: {found.status}"
+            )
+        counts = found.execution_counts
+        expected = [job.counts[name] for name in ("SUCCEEDED", "FAILED", "REJECTED")]
+        if [counts.succeeded, counts.failed, counts.rejected] != expected:
+            self._ledger.problem(
+                "GetJob shows other counts",
+                f"{self._tenant} {job.job_id}: {counts}, not {expected}",
+            )
+        return found
+
+    async def _fix(self, job: LedgerJob) -> None:
+        request = pb.RetryExecutionsRequest(
+            job_id=job.job_id, statuses=[pb.JobExecution.FAILED], failure_codes=[BAD_RELEASE]
+        )
+        failed = [
+            device_id
+            for device_id in job.devices
+            if job.current(device_id).status == "FAILED"
+            and job.current(device_id).code == BAD_RELEASE
+        ]
+        response = await self._change(job, request)
+        if response is None:
+            return
+        if response.retried_count != len(failed):
+            self._ledger.problem(
+                "RetryExecutions retries others", f"{job.job_id}: {response}, not {len(failed)}"
+            )
+        job.is_bad = False
+        for device_id in failed:
+            job.retry(device_id, self._calls.clock.now())
+        await self._change(job, pb.ResumeJobRequest(job_id=job.job_id))
+        job.is_paused = False
+
+    async def _cancel(self, job: LedgerJob, *, force: bool) -> None:
+        request = pb.CancelJobRequest(job_id=job.job_id, reason="superseded", force=force)
+        if await self._change(job, request) is not None:
+            job.cancel(self._calls.clock.now(), force=force)
+            job.is_paused = False
+
+    async def _ask_closed_device(self, job: LedgerJob, device_id: str, at: datetime) -> None:
+        """Let a device try to start outside its window, and ask why it does not start."""
+        request = device_pb.StartExecutionRequest(job_id=job.job_id)
+        _, reason = await self._calls.device(self._tenant, device_id, request)
+        explain = pb.ExplainExecutionRequest(job_id=job.job_id, device_id=device_id)
+        answer = await self._calls.read(self._tenant, explain)
+        kinds = [blocker.kind for blocker in answer.blockers] if answer else []
+        self._ledger.done["starts outside a window"] += 1
+        if reason != "EXECUTION_NOT_DUE" or pb.StartBlocker.WINDOW_CLOSED not in kinds:
+            self._ledger.problem(
+                "a device starts outside its window",
+                f"{job.job_id} {job.devices[device_id]} at {at}: {reason or 'started'}, {answer}",
+            )
+
+    # Other changes
+
+    async def _cancel_scheduled(self, step: Step) -> None:
+        """Cancel some daily jobs before they start."""
+        job = self._ledger.jobs.get((self._tenant, f"config-{step.at:%m%d}"))
+        if not job or job.is_finished:
+            return
+        if job.variant == _SCHEDULED and (step.day + self._number) % 10 == 0:
+            await self._cancel(job, force=False)
+
+    async def _cancel_executions(self) -> None:
+        """Cancel the execution of one device of each job in which devices wait."""
+        for job in self._ledger.open_jobs(self._tenant):
+            waiting = job.waiting_devices(held=False)
+            if not waiting or job.is_paused or not job.is_active(self._calls.clock.now()):
+                continue
+            request = pb.CancelExecutionRequest(job_id=job.job_id, device_id=waiting[0])
+            if await self._change(job, request) is not None:
+                job.end(waiting[0])
+
+    async def _remove_devices(self, at: datetime) -> None:
+        """Remove devices of today's job, and their executions."""
+        job = self._ledger.jobs.get((self._tenant, f"config-{at:%m%d}"))
+        chosen = sorted(job.devices)[:_REMOVED] if job else []
+        if not chosen:
+            return
+        ended = [
+            (other, device_id)
+            for other in self._ledger.open_jobs(self._tenant)
+            for device_id in chosen
+            if device_id in other.devices and other.current(device_id).status == "QUEUED"
+        ]
+        request = fleet_pb2.DeleteDevicesRequest(device_ids=chosen)
+        response, _, call, user = await self._calls.change(self._tenant, request)
+        if response is None:
+            return
+        found = response.deleted_count, response.ended_execution_count
+        if found != (len(chosen), len(ended)):
+            self._ledger.problem(
+                "DeleteDevices ends others", f"{self._tenant} {at}: {found}, not {len(ended)}"
+            )
+        for other, device_id in ended:
+            other.end(device_id)
+            # Its events are those of a CancelExecution.
+            other.calls[user] = OperatorCall(
+                *(call.tenant, other.job_id, "CancelExecution", call.started_at, call.ended_at),
+                accepted=True,
+            )
+        self._directory.removed.update(chosen)
+        self._ledger.done["removed devices"] += len(chosen)
+
+    async def _register_again(self) -> None:
+        """Register the removed devices again."""
+        request = fleet_pb2.UpdateDevicesRequest(allow_missing=True)
+        request.update_mask.paths.extend(("labels", "time_zone"))
+        for device_id in sorted(self._directory.removed):
+            device = self._directory.by_id[device_id]
+            request.devices.add(device_id=device_id, labels=device.labels, time_zone=device.zone)
+        if request.devices and await self._calls.read(self._tenant, request) is not None:
+            self._directory.removed.clear()
+
+    async def _delete(self, step: Step) -> None:
+        """Delete a daily job that has finished, once a week."""
+        day = step.at - timedelta(days=5)
+        job = self._ledger.jobs.get((self._tenant, f"config-{day:%m%d}"))
+        if (step.day + self._number) % 7 or not job or not job.finished_at or job.deleted_at:
+            return
+        request = pb.DeleteJobRequest(job_id=job.job_id)
+        if await self._change(job, request) is not None:
+            job.deleted_at = self._calls.clock.now()
+
+    async def _read(self, at: datetime) -> None:
+        job_id = f"config-{at:%m%d}"
+        for request in (
+            pb.ListJobsRequest(),
+            pb.ListJobsRequest(selector="kind=config", limit=10),
+            pb.GetJobRequest(job_id=job_id),
+            pb.ListJobExecutionsRequest(job_id=job_id),
+            pb.GetFailureSummaryRequest(job_id=job_id),
+            events_pb2.ListJobEventsRequest(job_id=job_id),
+            fleet_pb2.ListDevicesRequest(selector="ring=canary"),
+        ):
+            await self._calls.read(self._tenant, request)
+
+    async def _change(self, job: LedgerJob, request: Any) -> Any:
+        """Make a call that changes a job."""
+        response, _, call, user = await self._calls.change(self._tenant, request)
+        job.calls[user] = call
+        return response
+
+
+def _duration(value: timedelta) -> Duration:
+    return Duration(seconds=int(value.total_seconds()))
+
+
+def _start_window(window: Window) -> pb.StartWindow:
+    start = f"{window.minute // 60:02}:{window.minute % 60:02}"
+    return pb.StartWindow(start_time=start, duration=_duration(window.duration))
+
+
+def _retry_policy() -> pb.RetryPolicy:
+    rule = pb.RetryRule(
+        statuses=[pb.JobExecution.FAILED],
+        failure_codes=[RETRIED],
+        max_attempts=MAX_ATTEMPTS,
+        initial_backoff=_duration(timedelta(minutes=5)),
+        max_backoff=_duration(LONGEST_BACKOFF),
+    )
+    return pb.RetryPolicy(rules=[rule])

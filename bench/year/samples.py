@@ -1,0 +1,106 @@
+"""The sizes of tables, the rows that calls read, and the latencies of a month."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from jobs_grpc.db.store import ExecutionUpdate, Store
+from tests.support.database import Database, request_session
+from tests.support.rows_read import rows_read
+
+# The tables and their indexes.
+_SIZES = """
+    SELECT c.relname AS table, pg_table_size(c.oid) AS bytes, pg_indexes_size(c.oid) AS index_bytes
+    FROM pg_class c
+    WHERE c.relkind = 'r' AND c.relnamespace = ANY ('{jobs,public}'::regnamespace[])
+    ORDER BY c.relname
+"""
+# The searches of maintenance, which return nothing when everything is done.
+_SEARCHES = {
+    "stages_due": "SELECT * FROM jobs.stages_due(100, '{}', '{}')",
+    "timed_out_executions": "SELECT * FROM jobs.timed_out_executions(1000, '{}', '{}')",
+    "jobs_to_finalize": "SELECT * FROM jobs.jobs_to_finalize(100, '{}', '{}')",
+    "jobs_past_retention": "SELECT * FROM jobs.jobs_past_retention(100, '{}', '{}', 21)",
+    "jobs_to_purge": "SELECT * FROM jobs.jobs_to_purge(100, '{}', '{}')",
+    "stopped_rollouts": "SELECT * FROM jobs.stopped_rollouts(10000)",
+}
+_LIST_FILTERS = (
+    *("statuses", "document_type", "created_by", "target_device_id", "target_group_id"),
+    *("target_all", "created_from", "created_until", "before_created_at", "before_job_id"),
+)
+
+Read = Callable[[Store, str, str, str], Awaitable[object]]
+"""Makes a call: of a tenant, a daily job and a device."""
+
+_READS: Mapping[str, Read] = {
+    "StartNextExecution": lambda s, t, j, d: s.update_executions(
+        t, [ExecutionUpdate(None, d, None, must_be_next=True)], wait_ms=1000
+    ),
+    "ListPendingExecutions": lambda s, t, j, d: s.list_pending_executions(t, device_id=d, limit=11),
+    "ListDeviceExecutions": lambda s, t, j, d: s.list_device_executions(
+        t,
+        device_id=d,
+        job_id=None,
+        status=None,
+        before_queued_at=None,
+        before_job_id=None,
+        limit=11,
+    ),
+    "GetJob": lambda s, t, j, d: s.get_job(t, job_id=j, executions_limit=11),
+    "ListJobs": lambda s, t, j, d: s.list_jobs(
+        t, **dict.fromkeys(_LIST_FILTERS), limit=51, offset=0
+    ),
+    "ListJobExecutions": lambda s, t, j, d: s.list_job_executions(
+        t, job_id=j, status=None, after_device_id="", limit=101
+    ),
+    "ListEvents": lambda s, t, j, d: s.list_events(t, after_position=0, limit=21),
+    "ListJobEvents": lambda s, t, j, d: s.list_job_events(
+        t, job_id=j, newest_first=False, last_position=None, limit=101
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The figures of a month."""
+
+    month: int
+    executions: int
+    """Those that its jobs had."""
+    seconds: float
+    """How long it took."""
+    tables: Mapping[str, tuple[int, int]]
+    """The bytes of tables and of their indexes."""
+    rows: Mapping[str, int]
+    """The rows that a call reads."""
+    latencies: Mapping[str, Sequence[float]]
+    """The seconds of each call, by method."""
+
+
+async def table_sizes(owner: asyncpg.Connection) -> dict[str, tuple[int, int]]:
+    """Return the bytes of the tables, and of their indexes."""
+    rows = await owner.fetch(_SIZES)
+    return {row["table"]: (row["bytes"], row["index_bytes"]) for row in rows}
+
+
+async def rows_of_calls(
+    database: Database, tenant: str, job_id: str, device: str
+) -> dict[str, int]:
+    """Return the rows that each call reads, as the request role or, for searches, as the owner."""
+    rows = {}
+    async with request_session(database) as (connection, store):
+        for name, read in _READS.items():
+            rows[name] = await rows_read(connection, read(store, tenant, job_id, device))
+    for name, search in _SEARCHES.items():
+        rows[name] = await rows_read(database.owner, database.owner.fetch(search))
+    return rows
+
+
+async def is_maintained(owner: asyncpg.Connection, *, only_soon: bool) -> bool:
+    """Return whether maintenance has nothing to do; `only_soon`: not counting what can wait."""
+    soon = ("stages_due", "timed_out_executions")
+    for name in soon if only_soon else _SEARCHES:
+        if name != "stopped_rollouts" and await owner.fetchrow(_SEARCHES[name]):
+            return False
+    return only_soon or not await owner.fetchval("SELECT EXISTS (SELECT FROM jobs.event_queue)")
