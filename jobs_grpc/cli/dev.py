@@ -6,11 +6,12 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import asyncpg
 
-from jobs_grpc.cli.errors import CliError
+from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.serve import serve
 from jobs_grpc.config import DEFAULT_ADDRESS, DEV_METRICS_ADDRESS, DEV_POLL_AFTER, Config
@@ -22,6 +23,7 @@ from jobs_grpc.dev.demo_fleet import (
     DEMO_TENANT,
     load_demo_fleet,
 )
+from jobs_grpc.dev.simulated_fleet import start_simulated_fleet
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
 
 _DATABASE = "jobs"
@@ -40,8 +42,15 @@ def add_command(commands: Subparsers) -> None:
         "settings of `serve` apply, except JOBS_DATABASE_URL and JOBS_OWNER_DATABASE_URL.",
         examples=(
             "jobs-grpc dev",
+            "jobs-grpc dev --simulate",
             "JOBS_DATA_DIR=/tmp/jobs JOBS_LISTEN=127.0.0.1:50052 jobs-grpc dev",
         ),
+    )
+    parser.add_argument(
+        "--simulate",
+        action="store_true",
+        help="also run simulated devices that carry out the jobs of the tenant 'demo', and create "
+        "three jobs for them if it has none",
     )
     parser.set_defaults(run=_dev)
 
@@ -53,7 +62,13 @@ def _dev(args: argparse.Namespace) -> None:
     ).absolute()
     # Reject invalid settings before PostgreSQL starts; the real URLs are only known afterwards.
     placeholders = {"JOBS_DATABASE_URL": "postgresql://", "JOBS_OWNER_DATABASE_URL": ""}
-    Config.from_env(_defaults() | os.environ | placeholders)
+    config = Config.from_env(_defaults() | os.environ | placeholders)
+    if args.simulate and not _accepts_plain_calls(config):
+        raise CliError(
+            "--simulate can't call a server with JOBS_AUTH=jwt or JOBS_TLS_CERT; use"
+            " `jobs-grpc simulate` with a token or a certificate",
+            ExitCode.USAGE,
+        )
     print(f"Starting PostgreSQL in {data_dir} …", file=sys.stderr)
     with interrupt_on_stop_signals(), embedded_postgres.running(data_dir) as cluster:
         try:
@@ -67,10 +82,14 @@ def _dev(args: argparse.Namespace) -> None:
             "JOBS_OWNER_DATABASE_URL": cluster.dsn(_DATABASE),
         }
         config = Config.from_env(_defaults() | os.environ | urls)
-        serve(
-            config,
-            on_serving=lambda address: print(_greeting(address, cluster, config), flush=True),
-        )
+        with ExitStack() as stack:
+
+            def on_serving(address: str) -> None:
+                print(_greeting(address, cluster, config, args.simulate), flush=True)
+                if args.simulate:
+                    stack.enter_context(start_simulated_fleet(address))
+
+            serve(config, on_serving)
     print("PostgreSQL has stopped; its data is kept.", file=sys.stderr)
 
 
@@ -100,12 +119,20 @@ async def _prepare_database(cluster: embedded_postgres.Cluster, role: RequestRol
     await load_demo_fleet(cluster.dsn(_DATABASE))
 
 
-def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) -> str:
+def _accepts_plain_calls(config: Config) -> bool:
+    """Return whether calls need neither a token nor TLS."""
+    return config.auth.mode == "metadata" and not config.tls.cert
+
+
+def _greeting(
+    address: str, cluster: embedded_postgres.Cluster, config: Config, simulate: bool
+) -> str:
     return "\n".join(
         [
             "",
             f"Serving on {address}; the tenant {DEMO_TENANT} has {DEMO_DEVICE_COUNT:,} devices.",
             f"Groups:  {', '.join(DEMO_GROUPS)}",
+            *(["Fleet:   simulated devices carry out the jobs"] if simulate else []),
             f"Data:    {cluster.data_dir}",
             f"SQL:     psql {shlex.quote(cluster.dsn(_DATABASE))}",
             f"Log:     level {config.log.level} and higher (JOBS_LOG_LEVEL=INFO logs each call)",
@@ -113,7 +140,7 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
             *([_CONSOLE] if address == DEFAULT_ADDRESS else []),
             *([f"Metrics: http://{metrics}/metrics"] if (metrics := config.metrics.listen) else []),
             "",
-            *_example_commands(address, config),
+            *_example_commands(address, config, simulate),
             "",
             "Press Ctrl-C to stop.",
             "",
@@ -121,21 +148,24 @@ def _greeting(address: str, cluster: embedded_postgres.Cluster, config: Config) 
     )
 
 
-def _example_commands(address: str, config: Config) -> list[str]:
-    if config.auth.mode != "metadata" or config.tls.cert:
+def _example_commands(address: str, config: Config, simulate: bool) -> list[str]:
+    if not _accepts_plain_calls(config):
         # The commands would need the user's tokens and certificates.
         return ["Calls need a token or TLS, as in", f"{_DOCS}/authentication.md"]
     command = _command()
     options = f"--tenant {DEMO_TENANT}"
     if address != DEFAULT_ADDRESS:
         options += f" --server {address}"
+    run_fleet = f"  {command} simulate {options} --devices {DEMO_DEVICE_COUNT}"
     return [
-        "Try in another terminal, and run the simulated fleet in a third one:",
+        "Try in another terminal:"
+        if simulate
+        else "Try in another terminal, and run the simulated fleet in a third one:",
         "",
         f"  {command} create {options} --type reboot --all --job-id try-1",
         f"  {command} list {options}",
         f"  {command} watch {options} try-1",
-        f"  {command} simulate {options} --devices {DEMO_DEVICE_COUNT}",
+        *([] if simulate else [run_fleet]),
         "",
         "These pages continue from here, and have grpcurl commands:",
         f"  {_DOCS}/tour.md",

@@ -42,9 +42,10 @@ def data_dir() -> Iterator[Path]:
         yield folder
 
 
-async def _spawn_dev(data_dir: Path, **settings: str) -> asyncio.subprocess.Process:
+async def _spawn_dev(data_dir: Path, *options: str, **settings: str) -> asyncio.subprocess.Process:
     listen = {"JOBS_LISTEN": "127.0.0.1:0", "JOBS_METRICS_LISTEN": ""}
-    return await spawn("dev", stdin=None, JOBS_DATA_DIR=str(data_dir), **(listen | settings))
+    variables = {"JOBS_DATA_DIR": str(data_dir)} | listen | settings
+    return await spawn("dev", *options, stdin=None, **variables)
 
 
 async def _read_greeting(process: asyncio.subprocess.Process) -> tuple[str, str]:
@@ -70,9 +71,11 @@ async def _wait_for_output(process: asyncio.subprocess.Process) -> tuple[int | N
 
 
 @asynccontextmanager
-async def _running_dev(data_dir: Path, **settings: str) -> AsyncIterator[tuple[str, str]]:
+async def _running_dev(
+    data_dir: Path, *options: str, **settings: str
+) -> AsyncIterator[tuple[str, str]]:
     """Run `jobs-grpc dev`, yield its address and greeting, and stop it with Ctrl-C."""
-    process = await _spawn_dev(data_dir, **settings)
+    process = await _spawn_dev(data_dir, *options, **settings)
     try:
         yield await _read_greeting(process)
     finally:
@@ -133,6 +136,36 @@ async def test_dev_prints_commands_that_work(
     commands = [f"  .venv/bin/jobs-grpc {line.split(maxsplit=1)[1]}" for line in short]
     others = [line for line in greeting.splitlines() if "SQL: " not in line and line not in lines]
     assert max(map(len, commands + others)) <= 80
+
+
+async def test_dev_runs_devices_and_jobs_until_ctrl_c_when_it_simulates(data_dir: Path) -> None:
+    async with (
+        _running_dev(data_dir, "--simulate") as (address, greeting),
+        open_channel(address) as channel,
+    ):
+        operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo")
+
+        async def devices_succeed() -> bool:
+            jobs = (await operator.list()).jobs
+            return len(jobs) == 3 and any(job.execution_counts.succeeded for job in jobs)
+
+        await wait_until(devices_succeed)
+
+    # The end of the block has read the output to its end: no device is left that could write to it.
+    assert "Fleet:   simulated devices carry out the jobs" in greeting.splitlines()
+    assert " simulate --tenant" not in greeting
+    assert " watch --tenant" in greeting
+
+
+async def test_dev_does_not_simulate_when_calls_need_tls(data_dir: Path) -> None:
+    process = await _spawn_dev(
+        data_dir, "--simulate", JOBS_TLS_CERT="cert.pem", JOBS_TLS_KEY="key.pem"
+    )
+    code, errors = await _wait_for_exit(process)
+
+    assert code == 2
+    assert errors.startswith("jobs-grpc: --simulate can't call a server with JOBS_AUTH=jwt or")
+    assert not data_dir.joinpath("pgdata").exists()
 
 
 async def test_dev_prints_the_url_of_its_metrics(data_dir: Path) -> None:
