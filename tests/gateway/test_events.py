@@ -170,7 +170,7 @@ async def test_webhooks_can_be_managed(gateway_binary: Path) -> None:
     assert read == changed == created.json()["webhook"]
     assert read["position"] == str(POSITION)
     assert read["last_error"] is None
-    assert tested == {"status": 500, "error": "STATUS", "duration": None}
+    assert tested == {"http_status": 500, "error": "HTTP_STATUS", "duration": None}
     assert (deleted.status_code, json.loads(deleted.text)) == (200, {})
     requests = {type(request): request for request in server.requests}
     assert [*requests[pb.CreateWebhookRequest].types] == ["job.completed"]
