@@ -109,9 +109,5 @@ BEGIN
             v_webhook.due_at := NULL;
         END IF;
     END IF;
-    UPDATE jobs.webhooks w
-    SET position = v_webhook.position, previous_position = v_webhook.previous_position,
-        purged_position = v_webhook.purged_position, claim_id = v_webhook.claim_id,
-        due_at = v_webhook.due_at
-    WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id;
+    PERFORM jobs.store_webhook(v_webhook);
 END $$;

@@ -23,10 +23,6 @@ BEGIN
         v_webhook.due_at := v_webhook.rotated_at;
     END IF;
 
-    UPDATE jobs.webhooks w
-    SET rotated_at = v_webhook.rotated_at, secret_number = v_webhook.secret_number,
-        previous_key_id = v_webhook.previous_key_id, key_id = v_webhook.key_id,
-        claim_id = v_webhook.claim_id, due_at = v_webhook.due_at
-    WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id;
+    PERFORM jobs.store_webhook(v_webhook);
     RETURN NEXT v_webhook;
 END $$;

@@ -69,14 +69,6 @@ BEGIN
         END IF;
     END IF;
 
-    UPDATE jobs.webhooks w
-    SET enabled = v_webhook.enabled, disabled_cause = v_webhook.disabled_cause,
-        position = v_webhook.position, previous_position = v_webhook.previous_position,
-        due_at = v_webhook.due_at, claim_id = v_webhook.claim_id,
-        last_attempt_at = v_webhook.last_attempt_at, last_success_at = v_webhook.last_success_at,
-        last_http_status = v_webhook.last_http_status, last_error = v_webhook.last_error,
-        failure_count = v_webhook.failure_count, first_failure_at = v_webhook.first_failure_at,
-        is_unproven = v_webhook.is_unproven
-    WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id;
+    PERFORM jobs.store_webhook(v_webhook);
     disabled_cause := v_webhook.disabled_cause;
 END $$;

@@ -37,9 +37,8 @@ BEGIN
     UPDATE jobs.event_heads h
     SET tests_until = v_tests_until
     WHERE h.tenant_id = p_tenant_id;
-    UPDATE jobs.webhooks w
-    SET last_test_at = v_now
-    WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id;
+    v_webhook.last_test_at := v_now;
+    PERFORM jobs.store_webhook(v_webhook);
 
     url := v_webhook.url;
     secret_number := v_webhook.secret_number;
