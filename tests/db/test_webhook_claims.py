@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from tests.support.database import Database
-from tests.support.webhooks import Dispatcher, add_events, sequence
+from tests.support.webhooks import Dispatcher, add_events, queue_event, sequence
 
 _CREATE = "SELECT * FROM jobs.create_webhook($1, $2, 'https://hooks.example/', '', $3, 'k1')"
 _STATE = "SELECT * FROM jobs.webhooks WHERE tenant_id = $1 AND webhook_id = $2"
@@ -69,27 +69,54 @@ async def test_webhook_without_matching_events_moves_to_the_head_and_is_idle(
     database: Database, tenant: str
 ) -> None:
     dispatcher = await create(database, tenant, ["job.tripped"])
-    (position,) = await add_events(database, tenant)
+    (position,) = await add_events(database, tenant, event_type="job.tripped")
+    await dispatcher.claim()
+    (other,) = await add_events(database, tenant)
+    await dispatcher.succeed(position, is_last=True)
     assert await dispatcher.is_due()
 
     assert not await dispatcher.claim()
 
     assert not await dispatcher.is_due()
     webhook = await state(dispatcher)
-    assert (webhook["position"], webhook["due_at"], webhook["claim_id"]) == (position, None, None)
+    assert (webhook["position"], webhook["due_at"], webhook["claim_id"]) == (other, None, None)
 
 
-async def test_idle_webhook_wakes_when_a_full_batch_of_events_is_the_last_one(
+async def test_events_of_other_types_do_not_wake_an_idle_webhook(
     database: Database, tenant: str
 ) -> None:
-    """sequence_events moves 2,000 events at a time."""
-    dispatcher = await create(database, tenant)
+    dispatcher = await create(database, tenant, ["job.tripped", "job.approved"])
+    start = (await state(dispatcher))["position"]
+    _, last = await add_events(database, tenant, 2)
+    assert not await dispatcher.is_due()
+    assert (await state(dispatcher))["position"] == last
+    # A purge of what the webhook does not receive is no loss.
+    await database.owner.execute(
+        "UPDATE jobs.event_heads SET purged_position = position WHERE tenant_id = $1", tenant
+    )
+    await queue_event(database.owner, tenant)
+    await add_events(database, tenant, event_type="job.approved")
+
+    rows = await dispatcher.claim()
+
+    assert [(row["type"], row["previous_position"]) for row in rows] == [("job.approved", start)]
+    assert (await state(dispatcher))["purged_position"] == 0
+
+
+@pytest.mark.parametrize("count", [2000, 2500])
+async def test_idle_webhook_wakes_when_its_event_is_in_the_first_of_several_batches(
+    database: Database, tenant: str, count: int
+) -> None:
+    """sequence_events moves 2,000 events at a time; a full batch can be the last one."""
+    dispatcher = await create(database, tenant, ["job.tripped"])
     await database.owner.execute(
         "INSERT INTO jobs.event_queue"
         " (tenant_id, job_id, number, type, occurred_at, status, counts)"
-        " SELECT $1, 'many', n, 'job.paused', now(), 'IN_PROGRESS', '{}'"
-        " FROM generate_series(1, 2000) n",
+        " SELECT $1, 'many', n, CASE WHEN n = 1 THEN 'job.tripped' ELSE 'job.paused' END, now(),"
+        " 'IN_PROGRESS', '{}'"
+        " FROM generate_series(1, $2::integer) n",
         tenant,
+        count,
     )
 
     await sequence(database.owner, tenant)
@@ -113,6 +140,8 @@ async def test_claim_examines_a_bounded_number_of_events_of_other_types(
     database: Database, tenant: str
 ) -> None:
     dispatcher = await create(database, tenant, ["job.tripped"])
+    (first,) = await add_events(database, tenant, event_type="job.tripped")
+    await dispatcher.claim()
     await database.owner.execute(
         "INSERT INTO jobs.event_queue"
         " (tenant_id, job_id, number, type, occurred_at, status, counts)"
@@ -121,6 +150,7 @@ async def test_claim_examines_a_bounded_number_of_events_of_other_types(
         tenant,
     )
     await sequence(database.owner, tenant)
+    await dispatcher.succeed(first, is_last=True)
     *_, position = await add_events(database, tenant, event_type="job.tripped")
 
     assert not await dispatcher.claim()

@@ -1,6 +1,7 @@
 -- Claims a webhook that is due, for 30 seconds, and returns its next events, in order: at most 100, with about 256 KiB
 -- of details. Returns no row if the webhook is not due, or if there is nothing to send. In the latter case, the webhook
--- becomes idle until sequence_events adds an event; it stays due if all 5,000 examined events are of other types.
+-- becomes idle until sequence_events adds an event of its types; it stays due if all 5,000 examined events are of other
+-- types.
 --
 -- If another session holds the lock of the head, returns one row of NULLs and changes nothing, so that a tenant does not
 -- keep a connection of the dispatcher busy.

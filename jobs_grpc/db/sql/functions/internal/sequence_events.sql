@@ -27,6 +27,8 @@ DECLARE
     v_first_job_id text := '';
     v_last_job_id text;
     v_row_ids tid[];
+    v_batch_types text[];
+    v_types text[] := '{}';  -- of the events that got positions
     v_examined integer;
     v_count integer;
 BEGIN
@@ -51,15 +53,16 @@ BEGIN
         -- job.expired has the time of the expiry.
         SELECT array_agg(q.row_id ORDER BY q.last_time, q.job_id, q.number)
                    FILTER (WHERE q.bytes_before < v_max_bytes),
-               max(q.job_id) FILTER (WHERE q.bytes_before < v_max_bytes), count(*)
-        INTO v_row_ids, v_last_job_id, v_examined
+               max(q.job_id) FILTER (WHERE q.bytes_before < v_max_bytes),
+               array_agg(DISTINCT q.type) FILTER (WHERE q.bytes_before < v_max_bytes), count(*)
+        INTO v_row_ids, v_last_job_id, v_batch_types, v_examined
         FROM (
-            SELECT q.row_id, q.job_id, q.number,
+            SELECT q.row_id, q.job_id, q.number, q.type,
                    max(q.occurred_at) OVER (PARTITION BY q.job_id ORDER BY q.number) AS last_time,
                    sum(q.bytes) OVER (ORDER BY q.job_id, q.number) - q.bytes AS bytes_before
             FROM (
                 -- pg_column_size does not read the values that are stored out of line.
-                SELECT q.ctid AS row_id, q.job_id, q.number, q.occurred_at,
+                SELECT q.ctid AS row_id, q.job_id, q.number, q.type, q.occurred_at,
                        coalesce(pg_column_size(q.details), 0) AS bytes
                 FROM jobs.event_queue q
                 WHERE q.tenant_id = p_tenant_id AND q.job_id >= v_first_job_id
@@ -69,6 +72,7 @@ BEGIN
         ) q;
         v_count := cardinality(v_row_ids);
         EXIT WHEN v_count IS NULL;
+        v_types := v_types || v_batch_types;
 
         v_now := jobs.clock_time();
         -- By ctid: nobody updates queued rows, and only the holder of the lock removes some.
@@ -98,10 +102,14 @@ BEGIN
         v_first_job_id := v_last_job_id;
     END LOOP;
 
-    -- Wakes the webhooks that wait for events, if there are new ones.
+    -- Wakes the webhooks that wait for such events. Those that wait for others have nothing to send up to the new head.
     IF v_now IS NOT NULL THEN
         UPDATE jobs.webhooks w
         SET due_at = v_now
+        WHERE w.tenant_id = p_tenant_id AND w.enabled AND w.due_at IS NULL
+          AND (w.types IS NULL OR w.types && v_types);
+        UPDATE jobs.webhooks w
+        SET position = v_head
         WHERE w.tenant_id = p_tenant_id AND w.enabled AND w.due_at IS NULL;
     END IF;
     RETURN v_head;
