@@ -8,6 +8,7 @@ from tests.support.database import Database
 from tests.support.webhooks import Dispatcher, add_events, queue_event, sequence
 
 _CREATE = "SELECT * FROM jobs.create_webhook($1, $2, 'https://hooks.example/', '', $3, 'k1')"
+_TABLES = ["jobs.events", "jobs.event_heads", "jobs.webhooks"]
 _STATE = "SELECT * FROM jobs.webhooks WHERE tenant_id = $1 AND webhook_id = $2"
 
 
@@ -174,6 +175,45 @@ async def test_webhook_behind_the_purge_moves_up_and_says_so(
     # The receiver has not got this position, so it knows that events are missing.
     assert (row["previous_position"], row["position"]) == (positions[1], positions[2])
     assert (await state(dispatcher))["purged_position"] == positions[1]
+
+
+@pytest.mark.parametrize("tables", [_TABLES, _TABLES[:2]], ids=["database", "events only"])
+async def test_restore_does_not_stop_a_webhook(
+    database: Database, tenant: str, tables: list[str]
+) -> None:
+    """Positions follow the time: later ones are also larger than those that a restore removed.
+
+    So a cursor that is then larger than the last position of the tenant does no harm.
+    """
+    dispatcher = await create(database, tenant)
+    (first,) = await add_events(database, tenant)
+    await dispatcher.claim()
+    await dispatcher.succeed(first, is_last=True)
+    assert not await dispatcher.claim()
+    backup = {
+        table: [
+            tuple(row)
+            for row in await database.owner.fetch(
+                f"SELECT * FROM {table} WHERE tenant_id = $1", tenant
+            )
+        ]
+        for table in tables
+    }
+    *_, lost = await add_events(database, tenant, 2)
+    await dispatcher.claim()
+    await dispatcher.succeed(lost, is_last=True)
+    assert not await dispatcher.claim()
+    for table, rows in backup.items():
+        schema, name = table.split(".")
+        await database.owner.execute(f"DELETE FROM {table} WHERE tenant_id = $1", tenant)
+        await database.owner.copy_records_to_table(name, schema_name=schema, records=rows)
+
+    (position,) = await add_events(database, tenant)
+
+    (row,) = await dispatcher.claim()
+    assert row["position"] == position > lost
+    # If the cursor was restored, the receiver sees that events were sent that are gone now.
+    assert row["previous_position"] == (first if "jobs.webhooks" in tables else lost)
 
 
 async def test_success_moves_the_cursor_and_renews_the_lease(
