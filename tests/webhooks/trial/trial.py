@@ -30,9 +30,10 @@ _WEBHOOKS_PER_TENANT = 3
 _EVENT_INTERVAL = 0.05
 # The endpoint fails for this part of the requests.
 _FAILURES = 0.002
-# The lease of a killed process, the longest retries and the rest of the events.
+# The rest of the events, and retries.
 _DRAIN_SECONDS = 120.0
 _LEASE_SECONDS = 30.0
+_FREEZE_SECONDS = 2 * _LEASE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,16 @@ class _System:
         await process.wait()
         self.dispatchers[number] = await self.start_dispatcher()
 
+    async def end_leases(self) -> None:
+        """Kill all dispatchers, and start others after the leases."""
+        for process in self.dispatchers:
+            process.kill()
+            await process.wait()
+        owner = await asyncpg.connect(self.owner_dsn)
+        await Database(self.owner_dsn, "", owner).pass_time(_LEASE_SECONDS)
+        await owner.close()
+        self.dispatchers = [await self.start_dispatcher() for _ in self.dispatchers]
+
     async def close(self) -> None:
         for process in self.dispatchers:
             process.kill()
@@ -180,6 +191,7 @@ async def run_trial(
         stop.set()
         await writing
         progress("waiting for the rest")
+        await system.end_leases()
         await _wait_until_delivered(system, webhooks)
         await _compare(system, webhooks, received, outcome)
     outcome.seconds = time.monotonic() - started
@@ -257,7 +269,7 @@ async def _inject(system: _System, kind: str, rng: random.Random) -> None:
         case "freeze":
             process = system.dispatchers[number]
             process.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(_LEASE_SECONDS + rng.uniform(1, 5))
+            await asyncio.sleep(_FREEZE_SECONDS)
             process.send_signal(signal.SIGCONT)
         case "restart":
             await system.crash_postgres()
