@@ -8,7 +8,12 @@ from pathlib import Path
 from jobs_grpc.config import Config, ConfigError, EventsConfig
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.services.webhooks import WebhookDelivery
-from jobs_grpc.webhooks.dispatcher import PROVEN_SLOTS, UNPROVEN_SLOTS, Dispatcher
+from jobs_grpc.webhooks.dispatcher import (
+    PROVEN_SLOTS,
+    SLOW_SLOTS,
+    UNPROVEN_SLOTS,
+    Dispatcher,
+)
 from jobs_grpc.webhooks.secrets import MalformedKeys, MasterKeysFile
 from jobs_grpc.webhooks.sender import Sender
 
@@ -56,7 +61,7 @@ async def webhook_dispatcher(
 
             proven, unproven = [
                 await stack.enter_async_context(http_sender(config.events, max_connections=slots))
-                for slots in (PROVEN_SLOTS, UNPROVEN_SLOTS)
+                for slots in (PROVEN_SLOTS + SLOW_SLOTS, UNPROVEN_SLOTS)
             ]
         yield await stack.enter_async_context(
             Dispatcher(

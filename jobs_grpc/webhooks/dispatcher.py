@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -21,8 +21,8 @@ from jobs_grpc.db.pg_errors import is_outage
 from jobs_grpc.webhooks.claim import Claim, DeliveryLog
 from jobs_grpc.webhooks.claim_store import ClaimStore, HeadLocked, WebhookKey
 from jobs_grpc.webhooks.secrets import MasterKeys
-from jobs_grpc.webhooks.sender import Sender
-from jobs_grpc.webhooks.slots import Slots
+from jobs_grpc.webhooks.sender import DeliveryResult, Sender
+from jobs_grpc.webhooks.slots import Slot, Slots
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,11 @@ PROVEN_SLOTS = 64
 PROVEN_SLOTS_PER_TENANT = 16
 UNPROVEN_SLOTS = 16
 UNPROVEN_SLOTS_PER_TENANT = 4
+# A claim of a proven webhook moves to one of these when its endpoint does not respond: if many
+# endpoints start to hang at once, the others do not wait for their timeouts.
+SLOW_SLOTS = 192
+SLOW_SLOTS_PER_TENANT = 16
+_SLOW_SECONDS = 0.5
 
 _STATEMENT_TIMEOUT = 10.0
 # Minimum time between two searches: a busy tenant wakes the dispatcher with each call.
@@ -68,6 +73,21 @@ class _Lane:
     slots: Slots
     limit: int
     claims: set[Claim] = field(default_factory=set)
+
+
+class _NotingSender:
+    """Calls `on_slow` when an endpoint has not responded for `_SLOW_SECONDS`."""
+
+    def __init__(self, sender: Sender, on_slow: Callable[[], None]) -> None:
+        self._sender = sender
+        self._on_slow = on_slow
+
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> DeliveryResult:
+        timer = asyncio.get_running_loop().call_later(_SLOW_SECONDS, self._on_slow)
+        try:
+            return await self._sender.send(url, headers, body)
+        finally:
+            timer.cancel()
 
 
 class Dispatcher:
@@ -112,6 +132,7 @@ class Dispatcher:
                 limit=2 * UNPROVEN_SLOTS,
             ),
         )
+        self._slow_slots = Slots(SLOW_SLOTS, SLOW_SLOTS_PER_TENANT)
         self.log = DeliveryLog()
         self.counts: WebhookCounts | None = None
         """The result of the last count; None: not counted yet."""
@@ -235,22 +256,27 @@ class Dispatcher:
 
     def _start(self, lane: _Lane, key: WebhookKey) -> None:
         self._remember(key.tenant_id)
-        task = asyncio.create_task(self._deliver(lane, key))
+        slot = Slot(lane.slots, key.tenant_id)
+        task = asyncio.create_task(self._deliver(lane, key, slot))
         self._running[key] = task
 
         def end(_: object) -> None:
             del self._running[key]
-            lane.slots.release(key.tenant_id)
+            slot.release()
 
         task.add_done_callback(end)
 
-    async def _deliver(self, lane: _Lane, key: WebhookKey) -> None:
+    async def _deliver(self, lane: _Lane, key: WebhookKey, slot: Slot) -> None:
         """Deliver while events follow and no other webhook needs the slot."""
+
+        def move() -> None:
+            if slot.slots is lane.slots and slot.move(self._slow_slots):
+                self._wake.set()
+
+        sender = lane.sender if lane.unproven else _NotingSender(lane.sender, move)
         more = True
         while more and not self._is_stopping:
-            claim = Claim(
-                key, self._store, lane.sender, self._keys, self.log, lambda: self._is_stopping
-            )
+            claim = Claim(key, self._store, sender, self._keys, self.log, lambda: self._is_stopping)
             lane.claims.add(claim)
             try:
                 more = await claim.deliver()
@@ -263,7 +289,7 @@ class Dispatcher:
                     self._note_failed_claim(e)
             finally:
                 lane.claims.discard(claim)
-            if more and (lane.unproven or not lane.slots.free):
+            if more and (lane.unproven or slot.slots is not lane.slots or not lane.slots.free):
                 self._wake.set()
                 return
 

@@ -32,3 +32,23 @@ class Slots:
         self._used[tenant_id] -= 1
         if not self._used[tenant_id]:
             del self._used[tenant_id]
+
+
+class Slot:
+    """A slot that a tenant has taken."""
+
+    def __init__(self, slots: Slots, tenant_id: str) -> None:
+        self.slots = slots
+        self._tenant_id = tenant_id
+
+    def move(self, slots: Slots) -> bool:
+        """Take one of other slots instead, unless none is left for the tenant."""
+        if not slots.try_take(self._tenant_id):
+            return False
+        self.release()
+        self.slots = slots
+        return True
+
+    def release(self) -> None:
+        """Return the slot."""
+        self.slots.release(self._tenant_id)

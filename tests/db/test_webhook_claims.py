@@ -125,7 +125,7 @@ async def test_idle_webhook_wakes_when_its_event_is_in_the_first_of_several_batc
     assert await dispatcher.is_due()
 
 
-@pytest.mark.parametrize(("bytes_each", "expected"), [(0, 100), (100_000, 3), (300_000, 1)])
+@pytest.mark.parametrize(("bytes_each", "expected"), [(0, 100), (30_000, 3), (100_000, 1)])
 async def test_claim_returns_a_bounded_number_of_events(
     database: Database, tenant: str, bytes_each: int, expected: int
 ) -> None:

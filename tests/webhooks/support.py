@@ -12,7 +12,7 @@ import asyncpg
 from jobs_grpc.config import EventsConfig
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.webhooks.delivery import http_sender
-from jobs_grpc.webhooks.dispatcher import Dispatcher
+from jobs_grpc.webhooks.dispatcher import PROVEN_SLOTS, SLOW_SLOTS, UNPROVEN_SLOTS, Dispatcher
 from jobs_grpc.webhooks.secrets import MasterKeys
 from tests.support.database import Database
 from tests.support.endpoints import Endpoint
@@ -68,8 +68,8 @@ async def running_dispatcher(
         webhook_allow_http=True,
     )
     async with (
-        http_sender(config) as proven,
-        http_sender(config, max_connections=16) as unproven,
+        http_sender(config, max_connections=PROVEN_SLOTS + SLOW_SLOTS) as proven,
+        http_sender(config, max_connections=UNPROVEN_SLOTS) as unproven,
         Dispatcher(
             owner_dsn or database.owner_dsn, lambda: keys, proven, unproven, outage=outage
         ) as dispatcher,

@@ -422,6 +422,27 @@ async def test_endpoints_that_hang_do_not_delay_those_that_work(
         assert len(hanging.requests) >= 16
 
 
+@pytest.mark.slow
+async def test_endpoints_that_start_to_hang_delay_the_others_only_shortly(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    """They get slots of their own before their deliveries time out, after 15 seconds."""
+    async with running_endpoint(None) as hanging:
+        hanging.respond = hang
+        tenants = [f"{tenant}-{n}" for n in range(5)]
+        for hangs in tenants:
+            for n in range(16):
+                await add_webhook(database, hangs, hanging.url(f"/{hangs}/{n}"), works=True)
+            await add_events(database, hangs)
+        await add_webhook(database, tenant, plain.url(), works=True)
+        async with running_dispatcher(database, plain, hanging, grace=0):
+            await hanging.received(64)
+            await add_events(database, tenant)
+            async with asyncio.timeout(10):
+                await plain.received(1)
+                await hanging.received(80)
+
+
 async def test_slots_of_failing_webhooks_are_bounded_per_tenant(
     database: Database, tenant: str, plain: Endpoint
 ) -> None:

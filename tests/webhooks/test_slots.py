@@ -1,6 +1,6 @@
 """Slots of deliveries, in total and per tenant."""
 
-from jobs_grpc.webhooks.slots import Slots
+from jobs_grpc.webhooks.slots import Slot, Slots
 
 
 def test_tenant_gets_at_most_its_share() -> None:
@@ -19,3 +19,13 @@ def test_all_tenants_together_get_the_capacity() -> None:
     assert slots.free == 0
     slots.release("b")
     assert slots.try_take("c")
+
+
+def test_slot_moves_only_to_a_free_one() -> None:
+    first, second = Slots(2, 2), Slots(1, 1)
+    slots = [Slot(first, "a") for _ in range(2) if first.try_take("a")]
+    assert [slot.move(second) for slot in slots] == [True, False]
+    assert (first.free, second.free) == (1, 0)
+    for slot in slots:
+        slot.release()
+    assert (first.free, second.free) == (2, 1)

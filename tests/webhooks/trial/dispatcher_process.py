@@ -6,7 +6,7 @@ import sys
 
 from jobs_grpc.config import EventsConfig
 from jobs_grpc.webhooks.delivery import http_sender
-from jobs_grpc.webhooks.dispatcher import Dispatcher
+from jobs_grpc.webhooks.dispatcher import PROVEN_SLOTS, SLOW_SLOTS, UNPROVEN_SLOTS, Dispatcher
 from tests.webhooks.support import KEYS
 
 
@@ -18,8 +18,8 @@ async def main(owner_dsn: str, port: str) -> None:
         webhook_allow_http=True,
     )
     async with (
-        http_sender(config) as proven,
-        http_sender(config) as unproven,
+        http_sender(config, max_connections=PROVEN_SLOTS + SLOW_SLOTS) as proven,
+        http_sender(config, max_connections=UNPROVEN_SLOTS) as unproven,
         Dispatcher(owner_dsn, lambda: KEYS, proven, unproven) as dispatcher,
     ):
         await dispatcher.run()

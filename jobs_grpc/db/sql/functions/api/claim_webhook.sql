@@ -1,4 +1,4 @@
--- Claims a webhook that is due, for 30 seconds, and returns its next events, in order: at most 100, with about 256 KiB
+-- Claims a webhook that is due, for 30 seconds, and returns its next events, in order: at most 100, with about 64 KiB
 -- of details. Returns no row if the webhook is not due, or if there is nothing to send. In the latter case, the webhook
 -- becomes idle until sequence_events adds an event of its types; it stays due if all 5,000 examined events are of other
 -- types.
@@ -88,7 +88,7 @@ BEGIN
         ORDER BY e.position
         LIMIT 100
     ) m
-    WHERE m.bytes_before < 262144
+    WHERE m.bytes_before < 65536
     ORDER BY m.position;
 
     IF FOUND THEN
