@@ -3,14 +3,17 @@
 import asyncio
 import copy
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from fractions import Fraction
 from typing import Any, TypeVar
 
 import grpc
 import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1.error_reason_pb2 import ErrorReason
+from fleet.jobs.v1.fleet_pb2 import Device
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import settings
@@ -18,22 +21,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
+    consumes,
     invariant,
+    multiple,
     precondition,
     rule,
     run_state_machine_as_test,
 )
 
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support.callers import all_pending
+from tests.support.callers import Operator, all_executions, all_jobs, all_pending
 from tests.support.criteria_model import Criterion, Trip
 from tests.support.database import Database
 from tests.support.events import stored_events
 from tests.support.failures import Failure
 from tests.support.model import PENDING, RETRYABLE, Event, Job, Model, OperationRejected
+from tests.support.report_streams import reporting
 from tests.support.rollout_model import Rollout, Stage
 from tests.support.scale import examples
 from tests.support.server import Server, running_server
+from tests.support.waiting import TIMEOUT
 
 DEVICES = ["a", "b", "c"]
 CODES = ["", "E1", "E2"]
@@ -62,6 +69,8 @@ STAGE_CRITERIA = [
     Criterion(count=1, scope="STAGE", statuses=("REJECTED",)),
     Criterion(percent=50, min_finished=1, scope="STAGE", codes=("", "E2")),
 ]
+
+LABELS: list[dict[str, str]] = [{}, {"team": "a"}, {"team": "b"}]
 
 T = TypeVar("T")
 
@@ -104,8 +113,14 @@ class _Machine(RuleBasedStateMachine):
         self._server = server
         self._operator = server.operator(uuid.uuid4().hex, "olivia")
         self._approver = server.operator(self._operator.tenant, "anna")
-        self._model = Model("olivia")
+        self._fleet = server.fleet(self._operator.tenant)
+        self._events = server.events(self._operator.tenant)
+        self._model = Model("olivia", devices={device: {} for device in DEVICES})
         self._terminal_statuses: dict[tuple[str, str, int], str] = {}
+        self._created = 0
+        self._position = 0
+        self._listed: dict[str, list[str]] = {}
+        """The types of the events that ListEvents has returned, by job."""
         self._await(database.add_devices(self._operator.tenant, DEVICES))
 
     def _await(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -125,6 +140,8 @@ class _Machine(RuleBasedStateMachine):
             expected_reason = e.reason
         try:
             response = self._await(call)
+        except OperationRejected as e:  # an error of a report on a stream
+            reason = e.reason
         except grpc.aio.AioRpcError as e:
             failure = Failure(e.code())
             failure.read(e)
@@ -134,7 +151,8 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(
         target=jobs,
-        device=st.none() | st.sampled_from(DEVICES),
+        target_kind=st.sampled_from(["all", "all", "device", "devices", "selector", "failed"]),
+        device=st.sampled_from(DEVICES),
         stages=st.none() | st.sampled_from(ROLLOUTS),
         criteria=st.lists(st.sampled_from(CRITERIA), max_size=2),
         stage_criteria=st.lists(st.sampled_from(STAGE_CRITERIA), max_size=1),
@@ -142,10 +160,12 @@ class _Machine(RuleBasedStateMachine):
         priority=st.sampled_from(["LOW", "NORMAL", "HIGH"]),
         start_in=st.sampled_from([None, None, 0, 1, 3]),
         execution_events=st.booleans(),
+        labels=st.sampled_from(LABELS),
     )
     def create(
         self,
-        device: str | None,
+        target_kind: str,
+        device: str,
         stages: list[Stage] | None,
         criteria: list[Criterion],
         stage_criteria: list[Criterion],
@@ -153,10 +173,14 @@ class _Machine(RuleBasedStateMachine):
         priority: str,
         start_in: int | None,
         execution_events: bool,
-    ) -> str:
-        job_id = f"j{len(self._model.jobs)}"
-        target = {"target_device_id": device} if device else {"target_all": True}
-        devices = [device] if device else DEVICES
+        labels: dict[str, str],
+    ) -> Any:
+        self._created += 1
+        job_id = f"j{self._created}"
+        target, devices, reason = self._target(target_kind, device)
+        if not reason:
+            preview = self._await(self._fleet.preview(**target))
+            assert preview.device_count == len(devices)
         rollout = None
         if stages is None:
             max_in_progress = None
@@ -164,17 +188,20 @@ class _Machine(RuleBasedStateMachine):
             rollout = Rollout(copy.deepcopy(stages), SEED)
             rollout.fill(self._await(self._database.order_of_release(devices, SEED)))
             criteria = criteria + stage_criteria
-        self._await(
-            self._operator.create(
-                job_id=job_id,
-                rollout=_rollout(rollout, max_in_progress) if rollout else None,
-                failure_criteria=[c.message for c in criteria],
-                priority=pb.Job.Priority.Value(priority),
-                start_at=None if start_in is None else self._time_in(start_in),
-                execution_events=execution_events,
-                **target,
-            )
+        create = self._operator.create(
+            job_id=job_id,
+            rollout=_rollout(rollout, max_in_progress) if rollout else None,
+            failure_criteria=[c.message for c in criteria],
+            priority=pb.Job.Priority.Value(priority),
+            start_at=None if start_in is None else self._time_in(start_in),
+            execution_events=execution_events,
+            labels=labels,
+            **target,
         )
+        if reason:
+            self._run_both(_rejects(reason), create)
+            return multiple()
+        self._await(create)
         self._model.create(
             job_id,
             devices,
@@ -184,8 +211,152 @@ class _Machine(RuleBasedStateMachine):
             start_in=start_in or 0,
             priority=priority,
             execution_events=execution_events,
+            labels=labels,
         )
         return job_id
+
+    def _target(self, kind: str, device: str) -> tuple[dict[str, Any], list[str], str]:
+        """Return the target of a request, its devices, and the reason if it fails."""
+        registered = sorted(self._model.devices)
+        if kind == "device":
+            found = [device] if device in registered else []
+            return {"target_device_id": device}, found, "" if found else "DEVICE_NOT_FOUND"
+        if kind == "devices":
+            listed = pb.DeviceIds(device_ids=[device, "c"])
+            missing = "" if device in registered else "DEVICE_NOT_FOUND"
+            return {"target_device_ids": listed}, [] if missing else sorted({device, "c"}), missing
+        if kind == "selector":
+            found = [name for name in registered if self._model.devices[name] == {"ring": "x"}]
+            return {"target_selector": "ring=x"}, found, "" if found else "TARGET_EMPTY"
+        if kind == "failed" and self._model.jobs:
+            job_id = max(self._model.jobs)
+            executions = self._model.jobs[job_id].executions
+            found = [d for d in registered if d in executions and executions[d].status in RETRYABLE]
+            failed_in = pb.FailedIn(job_id=job_id)
+            return {"target_failed_in": failed_in}, found, "" if found else "TARGET_EMPTY"
+        return {"target_all": True}, registered, ""
+
+    @rule(device=st.sampled_from(DEVICES), labels=st.sampled_from([{"ring": "x"}, {"ring": "y"}]))
+    def register(self, device: str, labels: dict[str, str]) -> None:
+        """Register a device, or change its labels. Jobs that exist keep their devices."""
+        changed = Device(device_id=device, labels=labels)
+        self._await(self._fleet.update(changed, mask=["labels"], allow_missing=True))
+        self._model.devices[device] = labels
+
+    @rule(device=st.sampled_from(DEVICES[:2]))
+    def delete_device(self, device: str) -> None:
+        """At least one device stays."""
+        deleted = int(device in self._model.devices)
+        ended = self._model.delete_device(device)
+        response = self._await(self._fleet.delete(device))
+        assert (response.deleted_count, response.ended_execution_count) == (deleted, ended)
+
+    @rule(selector=st.sampled_from(["", "ring=x", "ring!=x"]))
+    def list_devices(self, selector: str) -> None:
+        expected = {
+            name: labels
+            for name, labels in self._model.devices.items()
+            if not selector or (labels.get("ring") == "x") == (selector == "ring=x")
+        }
+        devices = self._await(self._fleet.list(selector=selector)).devices
+        assert {device.device_id: dict(device.labels) for device in devices} == expected
+
+    @rule(target=jobs, job_id=consumes(jobs))
+    def delete(self, job_id: str) -> Any:
+        self._run_both(lambda: self._model.delete(job_id), self._operator.delete(job_id))
+        if job_id in self._model.jobs:
+            return job_id
+        self._run_both(_rejects("JOB_NOT_FOUND"), self._operator.get(job_id))
+        return multiple()
+
+    @rule(labels=st.sampled_from(LABELS[1:]))
+    def list_jobs(self, labels: dict[str, str]) -> None:
+        selector = ",".join(f"{key}={value}" for key, value in labels.items())
+        expected = {name for name, job in self._model.jobs.items() if job.labels == labels}
+        assert {
+            job.job_id for job in self._await(all_jobs(self._operator, selector=selector, limit=2))
+        } == expected
+
+    @rule(job_id=jobs, labels=st.sampled_from(LABELS))
+    def update_labels(self, job_id: str, labels: dict[str, str]) -> None:
+        self._run_both(
+            lambda: self._model.update_labels(job_id, labels),
+            self._operator.update(job_id, "labels", labels=labels),
+        )
+
+    @rule(job_id=jobs)
+    def update_retry_policy(self, job_id: str) -> None:
+        """Automatic retries have a model of their own: test_retry_model.py."""
+        policy = pb.RetryPolicy(rules=[pb.RetryRule(failure_codes=["never"], max_attempts=2)])
+        self._run_both(
+            lambda: self._model.update_retry_policy(job_id),
+            self._operator.update(job_id, "retry_policy", retry_policy=policy),
+        )
+
+    @rule(job_id=jobs, is_closed=st.booleans())
+    def update_windows(self, job_id: str, is_closed: bool) -> None:
+        """The window of a closed job opens in three days, and that of another one is open."""
+        windows = []
+        if is_closed:
+            day = self._time_in(0).ToDatetime() + timedelta(days=3)
+            days = [pb.StartWindow.Day.values()[day.isoweekday()]]
+            windows = [
+                pb.StartWindow(days=days, start_time="12:00", duration=Duration(seconds=3600))
+            ]
+        self._run_both(
+            lambda: self._model.update_windows(job_id, is_closed=is_closed),
+            self._operator.update(job_id, "start_windows", "expires_at", start_windows=windows),
+        )
+
+    @rule(job_id=jobs, device=st.sampled_from(DEVICES))
+    def explain(self, job_id: str, device: str) -> None:
+        job = self._model.jobs[job_id]
+        if device not in job.executions:
+            explain = self._operator.explain(job_id, device)
+            self._run_both(_rejects("EXECUTION_NOT_FOUND"), explain)
+            return
+        explanation = self._await(self._operator.explain(job_id, device))
+        kinds = {pb.StartBlocker.Kind.Name(blocker.kind) for blocker in explanation.blockers}
+        status = job.visible_execution_status(device)
+        assert pb.JobExecution.Status.Name(explanation.execution.status) == status
+        assert ("FINISHED" in kinds) == (status not in PENDING | {"HELD"})
+        assert ("JOB_PAUSED" in kinds) == (job.paused and status in ("QUEUED", "HELD"))
+        if status == "QUEUED":
+            assert ("WINDOW_CLOSED" in kinds) == job.is_window_closed
+            may_start = kinds <= {"WAITING_FOR_DEVICE", "OTHER_JOB_FIRST"}
+            assert may_start == job.can_start(device)
+
+    @rule(job_id=jobs, limit=st.integers(1, 3))
+    def list_executions(self, job_id: str, limit: int) -> None:
+        executions = self._await(all_executions(self._operator, job_id, limit=limit))
+        job = self._model.jobs[job_id]
+        assert {e.device_id: pb.JobExecution.Status.Name(e.status) for e in executions} == {
+            device: job.visible_execution_status(device) for device in job.executions
+        }
+
+    @rule(job_id=jobs)
+    def watch(self, job_id: str) -> None:
+        job = self._await(_first_state(self._operator, job_id))
+        assert pb.Job.Status.Name(job.status) == self._model.jobs[job_id].visible_status
+
+    @rule()
+    def list_events(self) -> None:
+        """ListEvents returns each event once, in the order of its job; so does the history."""
+        stored = {job_id: self._stored_types(job_id) for job_id in self._model.jobs}
+        events = self._await(self._events.list_all(after_position=self._position, limit=7))
+        self._position = events[-1].position if events else self._position
+        for event in events:
+            self._listed.setdefault(event.job_id, []).append(event.type)
+        # The server adds events meanwhile, of gates with a time.
+        for job_id, types in stored.items():
+            listed = self._listed[job_id]
+            assert listed[: len(types)] == types
+            history = self._await(self._events.history(job_id, limit=200)).events
+            assert [event.type for event in history][: len(listed)] == listed
+
+    def _stored_types(self, job_id: str) -> list[str]:
+        stored = self._await(stored_events(self._database, self._operator.tenant, job_id))
+        return [event.type for event in stored]
 
     @rule(job_id=jobs, force=st.booleans())
     def cancel(self, job_id: str, force: bool) -> None:
@@ -277,6 +448,8 @@ class _Machine(RuleBasedStateMachine):
     @rule(job_id=jobs, expiry=st.sampled_from(["never", "late", "early"]))
     def update_expiry(self, job_id: str, expiry: str) -> None:
         """`early` is a minute before the rollout can end, and `late` an hour after it."""
+        if self._model.jobs[job_id].is_window_closed:
+            return  # The forecast has a model of its own.
         minimum = self._model.jobs[job_id].start_in + self._model.minimum_minutes(job_id)
         minutes = None if expiry == "never" else minimum + 60
         if expiry == "early" and minimum >= 2:
@@ -345,24 +518,39 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(device=st.sampled_from(DEVICES), limit=st.integers(1, 3))
     def list_pending(self, device: str, limit: int) -> None:
-        expected = self._model.queue(device)
-        assert self._await(all_pending(self._device(device), limit=limit)) == expected
-        fleet = self._server.fleet(self._operator.tenant)
-        queue = self._await(fleet.get(device)).executions
-        assert [execution.job_id for execution in queue] == expected
+        queue = self._model.queue(device)
+        pending = [job for job in queue if not self._model.jobs[job].is_waiting(device)]
+        assert self._await(all_pending(self._device(device), limit=limit)) == pending
+        if device in self._model.devices:
+            executions = self._await(self._fleet.get(device)).executions
+            assert [execution.job_id for execution in executions] == queue
+        else:
+            self._run_both(_rejects("DEVICE_NOT_FOUND"), self._fleet.get(device))
 
     @rule(
         job_id=jobs,
         device=st.sampled_from(DEVICES),
         status=st.sampled_from(["IN_PROGRESS", "SUCCEEDED", "FAILED", "REJECTED"]),
         code=st.sampled_from(CODES),
+        streamed=st.booleans(),
     )
-    def report(self, job_id: str, device: str, status: str, code: str) -> None:
+    def report(self, job_id: str, device: str, status: str, code: str, streamed: bool) -> None:
         code = code if status in ("FAILED", "REJECTED") else ""
-        self._run_both(
-            lambda: self._model.report(job_id, device, status, code),
-            self._device(device).update(job_id, status, failure_code=code),
+        if streamed:
+            call: Coroutine[Any, Any, Any] = self._report_on_stream(job_id, device, status, code)
+        else:
+            call = self._device(device).update(job_id, status, failure_code=code)
+        self._run_both(lambda: self._model.report(job_id, device, status, code), call)
+
+    async def _report_on_stream(self, job_id: str, device: str, status: str, code: str) -> None:
+        report = device_pb.UpdateExecutionRequest(
+            job_id=job_id, status=pb.JobExecution.Status.Value(status), failure_code=code
         )
+        async with reporting(self._server, self._operator.tenant) as stream:
+            await stream.write(device_pb.ReportExecutionsRequest(device_id=device, report=report))
+            response: Any = await stream.read()
+        if response.HasField("error"):
+            raise OperationRejected(ErrorReason.Name(response.error.reason))
 
     @invariant()
     def service_equals_model(self) -> None:
@@ -379,6 +567,7 @@ class _Machine(RuleBasedStateMachine):
                 device: execution.end_cause for device, execution in expected.executions.items()
             }
             assert pb.Job.Status.Name(job.status) == expected.visible_status
+            assert dict(job.labels) == expected.labels
             assert actual == {
                 device: (expected.visible_execution_status(device), execution.attempt)
                 for device, execution in expected.executions.items()
@@ -473,6 +662,26 @@ class _Machine(RuleBasedStateMachine):
 
     def _device(self, name: str) -> Any:
         return self._server.device(self._operator.tenant, name)
+
+
+def _rejects(reason: str) -> Callable[[], None]:
+    """An operation of the model that fails."""
+
+    def operation() -> None:
+        raise OperationRejected(reason)
+
+    return operation
+
+
+async def _first_state(operator: Operator, job_id: str) -> pb.Job:
+    """Open a watch and read the current state of the job."""
+    stub: Any = operator.stub
+    request = pb.WatchJobRequest(job_id=job_id)
+    call = stub.WatchJob(request, metadata=operator.metadata, timeout=TIMEOUT)
+    response = await call.read()
+    call.cancel()
+    job: pb.Job = response.job
+    return job
 
 
 def _end_cause(execution: pb.JobExecution) -> str | None:

@@ -78,6 +78,9 @@ class Job:
     expires_in: int | Fraction | None = None
     """Minutes until the job expires; None: never, or by `Model.expire`."""
     execution_events: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    is_window_closed: bool = False
+    """No start window is open for days."""
     awaiting_approval: bool = False
     """The event has been added. An approval, an open stage and an end of the job reset it."""
     events: list[Event] = field(default_factory=list)
@@ -129,15 +132,20 @@ class Job:
         )
 
     def is_pending(self, device: str) -> bool:
-        """Whether a device sees its execution as pending."""
+        """Whether an execution is in the queue of its device."""
         if self.executions[device].status == "QUEUED":
             return not (self.paused or self.is_held(device))
         return self.executions[device].status == "IN_PROGRESS"
 
+    def is_waiting(self, device: str) -> bool:
+        """Whether a QUEUED execution waits for a start window. Its device does not see it."""
+        return self.is_window_closed and self.executions[device].status == "QUEUED"
+
     def can_start(self, device: str) -> bool:
         """Whether a device can start its execution, or has started it."""
         is_started = self.executions[device].status == "IN_PROGRESS"
-        return self.is_pending(device) and (is_started or not self.is_full)
+        may_start = not (self.is_full or self.is_waiting(device))
+        return self.is_pending(device) and (is_started or may_start)
 
     def count(self, status: str) -> int:
         """Count the executions with a status."""
@@ -280,6 +288,8 @@ class Model:
     user: str = ""
     """Who makes the calls of operators, except ApproveStage."""
     jobs: dict[str, Job] = field(default_factory=dict)
+    devices: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """The registered devices, with their labels."""
     _clock: int = 0
 
     def create(
@@ -293,6 +303,7 @@ class Model:
         expires_in: int | Fraction | None = None,
         priority: str = "NORMAL",
         execution_events: bool = False,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         """CreateJob. The job expires `expires_in` minutes after its start."""
         self._clock += 1
@@ -305,6 +316,7 @@ class Model:
             expires_in=None if expires_in is None else start_in + expires_in,
             priority=priority,
             execution_events=execution_events,
+            labels=labels or {},
         )
         self.jobs[job_id].start_if_due()
         self.jobs[job_id].add_event("job.created", self.user)
@@ -453,14 +465,56 @@ class Model:
         job.apply_rules()
         self._replace_if_expiry_fits(job_id, job)
 
+    def update_windows(self, job_id: str, *, is_closed: bool) -> None:
+        """UpdateJob with start_windows, and without an expiry, which a closed window can miss."""
+        job = copy.deepcopy(self._updatable(job_id))
+        if job.expired:
+            raise OperationRejected("JOB_NOT_UPDATABLE")
+        job.is_window_closed, job.expires_in = is_closed, None
+        self._add_updated(job, "expires_at", "start_windows")
+        job.apply_rules()
+        self.jobs[job_id] = job
+
+    def update_retry_policy(self, job_id: str) -> None:
+        """UpdateJob with a retry policy that no failure matches."""
+        job = self._updatable(job_id)
+        self._add_updated(job, "retry_policy")
+        job.apply_rules()
+
+    def update_labels(self, job_id: str, labels: Mapping[str, str]) -> None:
+        """UpdateJob with labels, in any status."""
+        job = self.jobs[job_id]
+        job.labels = labels
+        self._add_updated(job, "labels")
+
+    def delete(self, job_id: str) -> None:
+        """DeleteJob."""
+        job = self.jobs[job_id]
+        if job.active or job.count("IN_PROGRESS"):
+            raise OperationRejected("JOB_NOT_DELETABLE")
+        del self.jobs[job_id]
+
+    def delete_device(self, device: str) -> int:
+        """DeleteDevices, by a caller without a user. Returns how many executions it has ended."""
+        self.devices.pop(device, None)
+        ended = 0
+        for job in self.jobs.values():
+            execution = job.executions.get(device)
+            if execution is not None and execution.status == "QUEUED":
+                execution.status, execution.end_cause = "REJECTED", "DEVICE_REMOVED"
+                job.add_finished(device, "REJECTED")
+                job.apply_rules()
+                ended += 1
+        return ended
+
     def _updatable(self, job_id: str) -> Job:
         job = self.jobs[job_id]
         if not job.active:
             raise OperationRejected("JOB_NOT_UPDATABLE")
         return job
 
-    def _add_updated(self, job: Job, name: str) -> None:
-        job.add_event("job.updated", self.user, fields=[name])
+    def _add_updated(self, job: Job, *names: str) -> None:
+        job.add_event("job.updated", self.user, fields=list(names))
 
     def failures(self, job_id: str) -> dict[tuple[str, str], int]:
         """GetFailureSummary: the number of failures by status and failure_code."""
@@ -528,6 +582,8 @@ class Model:
             raise OperationRejected("EXECUTION_FINISHED")
         if execution.status == "QUEUED" and job.paused:
             raise OperationRejected("JOB_PAUSED")
+        if job.is_waiting(device):
+            raise OperationRejected("EXECUTION_NOT_DUE")
         if execution.status == "QUEUED" and job.is_full:
             raise OperationRejected("JOB_FULL")
         execution.status = "IN_PROGRESS"
@@ -541,7 +597,7 @@ class Model:
         return None
 
     def queue(self, device: str) -> list[str]:
-        """ListPendingExecutions: the job of each, also of full jobs."""
+        """The queue of GetDevice: the job of each, also of full jobs and of waiting executions."""
         pending = [
             (
                 job.executions[device].status == "QUEUED",
