@@ -2,10 +2,12 @@
 
 import asyncio
 import copy
+import json
 import uuid
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -39,8 +41,14 @@ from tests.support.model import PENDING, RETRYABLE, Event, Job, Model, Operation
 from tests.support.report_streams import reporting
 from tests.support.rollout_model import Rollout, Stage
 from tests.support.scale import examples
-from tests.support.server import Server, running_server
+from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
+from tests.support.webhooks import (
+    RecordingSender,
+    WebhookCaller,
+    running_webhook_server,
+    write_keys,
+)
 
 DEVICES = ["a", "b", "c"]
 CODES = ["", "E1", "E2"]
@@ -76,18 +84,26 @@ T = TypeVar("T")
 
 
 @pytest.mark.slow
-async def test_service_equals_the_model_after_random_operations(database: Database) -> None:
+async def test_service_equals_the_model_after_random_operations(
+    database: Database, tmp_path: Path
+) -> None:
     loop = asyncio.get_running_loop()
 
+    sender = RecordingSender()
     run_settings = settings(examples(15), stateful_step_count=25)
     async with (
         # Gates with a time need a server that does background work.
-        running_server(database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn) as server,
+        running_webhook_server(
+            database,
+            write_keys(tmp_path / "webhooks.keys", "k1"),
+            sender,
+            JOBS_OWNER_DATABASE_URL=database.owner_dsn,
+        ) as server,
         Sweeper(database.owner_dsn) as sweeper,
     ):
 
         def machine() -> RuleBasedStateMachine:
-            return _Machine(database, server, sweeper, loop)
+            return _Machine(database, server, sweeper, sender, loop)
 
         # The annotation asks for a class, but hypothesis accepts a function that makes one.
         run: Any = run_state_machine_as_test
@@ -98,23 +114,29 @@ class _Machine(RuleBasedStateMachine):
     """Runs in a separate thread; its calls run in the event loop of the test."""
 
     jobs = Bundle("jobs")
+    webhooks = Bundle("webhooks")
 
     def __init__(
         self,
         database: Database,
         server: Server,
         sweeper: Sweeper,
+        sender: RecordingSender,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__()
         self._database = database
         self._sweeper = sweeper
+        self._sender = sender
         self._loop = loop
         self._server = server
         self._operator = server.operator(uuid.uuid4().hex, "olivia")
         self._approver = server.operator(self._operator.tenant, "anna")
         self._fleet = server.fleet(self._operator.tenant)
         self._events = server.events(self._operator.tenant)
+        self._webhook_caller = WebhookCaller.on(server, self._operator.tenant)
+        self._webhooks: dict[str, bool] = {}
+        """Whether each webhook is enabled."""
         self._model = Model("olivia", devices={device: {} for device in DEVICES})
         self._terminal_statuses: dict[tuple[str, str, int], str] = {}
         self._created = 0
@@ -330,9 +352,15 @@ class _Machine(RuleBasedStateMachine):
     def list_executions(self, job_id: str, limit: int) -> None:
         executions = self._await(all_executions(self._operator, job_id, limit=limit))
         job = self._model.jobs[job_id]
-        assert {e.device_id: pb.JobExecution.Status.Name(e.status) for e in executions} == {
-            device: job.visible_execution_status(device) for device in job.executions
-        }
+        statuses = {device: job.visible_execution_status(device) for device in job.executions}
+        assert statuses == {e.device_id: pb.JobExecution.Status.Name(e.status) for e in executions}
+        for device, status in statuses.items():
+            if status == "HELD":
+                held = self._device(device).get(job_id)
+                self._run_both(_rejects("EXECUTION_NOT_FOUND"), held)
+            else:
+                execution = self._await(self._device(device).get(job_id))
+                assert pb.JobExecution.Status.Name(execution.status) == status
 
     @rule(job_id=jobs)
     def watch(self, job_id: str) -> None:
@@ -353,6 +381,42 @@ class _Machine(RuleBasedStateMachine):
             assert listed[: len(types)] == types
             history = self._await(self._events.history(job_id, limit=200)).events
             assert [event.type for event in history][: len(listed)] == listed
+
+    @rule(target=webhooks)
+    def create_webhook(self) -> str:
+        url = f"https://hooks.example/{self._operator.tenant}/{len(self._webhooks)}"
+        webhook = self._await(self._webhook_caller.create(url=url)).webhook
+        self._webhooks[webhook.webhook_id] = True
+        return webhook.webhook_id
+
+    @rule(webhook_id=webhooks, enabled=st.booleans())
+    def update_webhook(self, webhook_id: str, enabled: bool) -> None:
+        self._await(self._webhook_caller.update(webhook_id, enabled=enabled))
+        self._webhooks[webhook_id] = enabled
+
+    @rule(webhook_id=webhooks)
+    def rotate_secret(self, webhook_id: str) -> None:
+        assert self._await(self._webhook_caller.rotate(webhook_id)).secret
+
+    @rule(webhook_id=consumes(webhooks))
+    def delete_webhook(self, webhook_id: str) -> None:
+        self._await(self._webhook_caller.delete(webhook_id))
+        del self._webhooks[webhook_id]
+        get = self._webhook_caller.get(webhook_id)
+        self._run_both(_rejects("WEBHOOK_NOT_FOUND"), get)
+
+    @rule()
+    def list_webhooks(self) -> None:
+        """Each webhook has got events in their order, and an event again at most until the next."""
+        listed = self._await(self._webhook_caller.list())
+        assert {webhook.webhook_id: webhook.enabled for webhook in listed} == self._webhooks
+        for webhook in listed:
+            positions = [
+                int(json.loads(body)["data"]["position"])
+                for url, _, body in list(self._sender.sent)
+                if url == webhook.url
+            ]
+            assert positions == sorted(positions)
 
     def _stored_types(self, job_id: str) -> list[str]:
         stored = self._await(stored_events(self._database, self._operator.tenant, job_id))
