@@ -25,11 +25,13 @@ from bench import page
 from bench.figures import Results
 from bench.hostile import report, tokens
 from bench.hostile.attacks import ATTACKS, Attack
+from bench.hostile.fleet_attacks import FLEET_TENANT, HOOK_PORT
 from bench.hostile.grpc_attacks import LARGE_JOB_TENANTS
 from bench.hostile.other_tenant import TENANT
 from bench.hostile.processes import Installation, ProcessFailed, client, free_address, peak_mib
 from bench.machine import describe_commit, describe_machine
 from bench.postgres import running_postgres
+from tests.support.webhooks import write_keys
 
 _ROOT = Path(__file__).parents[2]
 
@@ -48,6 +50,13 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="list the attacks")
     parser.add_argument("--seconds", type=float, default=6, help="seconds per attack [6]")
     parser.add_argument(
+        "--fleet",
+        type=int,
+        default=1_000_000,
+        metavar="DEVICES",
+        help="devices of the tenant that selectors read [1,000,000]",
+    )
+    parser.add_argument(
         "--checkout",
         type=Path,
         default=_ROOT,
@@ -61,7 +70,9 @@ def main() -> None:
         return
     checkout = args.checkout.resolve()
     try:
-        results, machine = asyncio.run(_run(checkout, args.only or list(ATTACKS), args.seconds))
+        results, machine = asyncio.run(
+            _run(checkout, args.only or list(ATTACKS), args.seconds, args.fleet)
+        )
     except ProcessFailed as e:
         sys.exit(str(e))
     except KeyboardInterrupt:
@@ -73,12 +84,14 @@ def main() -> None:
 
 
 async def _run(
-    checkout: Path, names: Sequence[str], seconds: float
+    checkout: Path, names: Sequence[str], seconds: float, fleet: int
 ) -> tuple[Results, dict[str, str]]:
     results = Results()
     async with _targets(
         checkout, with_gateway=any(ATTACKS[n].on_gateway for n in names)
     ) as targets:
+        if any(ATTACKS[name].with_fleet for name in names):
+            await _create_fleet(targets, fleet)
         for number, name in enumerate(names, 1):
             attack = ATTACKS[name]
             if attack.on_gateway and targets.gateway is None:
@@ -143,9 +156,29 @@ async def _create_jobs(targets: _Targets) -> None:
             await stub.CreateJob(request, metadata=(("x-tenant-id", tenant),))
 
 
+async def _create_fleet(targets: _Targets, devices: int) -> None:
+    """Create the tenant with the large fleet."""
+    owner = await asyncpg.connect(targets.owner_dsn)
+    await owner.execute(
+        "INSERT INTO device_state (tenant_id, device_id)"
+        " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
+        FLEET_TENANT,
+        devices,
+    )
+    await owner.execute(
+        "INSERT INTO jobs.devices (tenant_id, device_id, labels)"
+        " SELECT d.tenant_id, d.device_id, jsonb_build_object('key-0', 'a', 'key-1', 'b',"
+        " 'key-2', 'c', 'key-3', right(d.device_id, 2)) FROM device_state d WHERE d.tenant_id = $1",
+        FLEET_TENANT,
+    )
+    await owner.close()
+
+
 async def _measure(targets: _Targets, attack: Attack, seconds: float, results: Results) -> None:
     installation, name = targets.installation, attack.name
     variables = tokens.server_variables(installation.folder) if attack.with_tokens else {}
+    if attack.with_webhooks:
+        variables |= _webhook_variables(targets)
     address = free_address()
 
     def serve() -> AbstractAsyncContextManager[tuple[str, int]]:
@@ -181,6 +214,18 @@ async def _measure(targets: _Targets, attack: Attack, seconds: float, results: R
             results.add(report.WORKLOAD, name, "gateway", "MiB", peak_mib(gateway_pid))
         results.add(report.WORKLOAD, name, "server", "MiB", peak_mib(server_pid))
     report.add_calls(results, name, [call for call in calls if call[0] >= started])
+
+
+def _webhook_variables(targets: _Targets) -> dict[str, str]:
+    """Return the variables of a server that sends webhooks to the attacker."""
+    keys = write_keys(targets.installation.folder / "webhooks.keys", "k1")
+    return {
+        "JOBS_OWNER_DATABASE_URL": targets.owner_dsn,
+        "JOBS_WEBHOOK_KEYS_FILE": str(keys),
+        "JOBS_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+        "JOBS_WEBHOOK_ALLOWED_PORTS": str(HOOK_PORT),
+        "JOBS_WEBHOOK_ALLOW_HTTP": "true",
+    }
 
 
 def _options(attack: Attack) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.hostile import gateway_attacks, grpc_attacks
+from bench.hostile import fleet_attacks, gateway_attacks, grpc_attacks
 
 
 async def no_attack(address: str) -> None:
@@ -22,6 +22,10 @@ class Attack:
     """The soft limit of open files that the server starts with."""
     with_tokens: bool = False
     """Whether the server verifies tokens, and the other tenant sends one."""
+    with_fleet: bool = False
+    """Whether it needs the tenant with the large fleet."""
+    with_webhooks: bool = False
+    """Whether the server sends webhooks, also to the attacker."""
     other_tenant: Literal["reads", "posts", "watches"] = "reads"
     """What the other tenant does: read a job, post a large body, or open a watch."""
     server_away: bool = False
@@ -61,6 +65,13 @@ _ATTACKS = (
     Attack(grpc_attacks.watches_of_tenants),
     Attack(grpc_attacks.watches_of_large_jobs),
     Attack(grpc_attacks.idle_connections, open_files=300),
+    Attack(fleet_attacks.selectors, with_fleet=True),
+    Attack(fleet_attacks.selectors_without_matches, with_fleet=True),
+    Attack(fleet_attacks.previews, with_fleet=True),
+    Attack(fleet_attacks.unread_events),
+    Attack(fleet_attacks.event_pages),
+    Attack(fleet_attacks.webhooks_that_hang, with_webhooks=True),
+    Attack(fleet_attacks.webhooks_with_endless_responses, with_webhooks=True),
     Attack(no_attack, on_gateway=True),
     Attack(gateway_attacks.bodies_with_junk_token, on_gateway=True),
     Attack(gateway_attacks.nested_bodies, on_gateway=True),
@@ -70,6 +81,7 @@ _ATTACKS = (
     Attack(gateway_attacks.slow_headers, on_gateway=True),
     Attack(gateway_attacks.slow_bodies, on_gateway=True),
     Attack(gateway_attacks.large_headers, on_gateway=True),
+    Attack(gateway_attacks.event_streams, on_gateway=True),
     Attack(
         gateway_attacks.bodies_under_ten_spellings,
         on_gateway=True,

@@ -134,6 +134,17 @@ async def _watch(address: str, *callers: tuple[str, ...]) -> None:
     await _on_connections(address, 1000, attack, pause=1)
 
 
+async def event_streams(address: str) -> None:
+    """Open 1,000 streams of events and read nothing after the headers."""
+
+    async def attack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(_request("GET /customer/events:watch?after_position=0", _TENANT))
+        await reader.readline()
+        await writer.wait_closed()
+
+    await _on_connections(address, 1000, attack, pause=1)
+
+
 def _token(subject: str, role: str) -> str:
     return tokens.make_token("attacker", subject, role)
 

@@ -75,7 +75,7 @@ async def _on_connections(
     await asyncio.gather(*(repeat() for _ in range(connections)))
 
 
-async def _keep_calling(
+async def keep_calling(
     address: str,
     method: str,
     data: bytes,
@@ -113,17 +113,17 @@ async def _keep_calling(
 async def unread_pages(address: str) -> None:
     """Request pages of 5,000 executions and grant no window for the responses."""
     request = http2.message(pb.GetJobRequest(job_id="j", executions_limit=5000))
-    await _keep_calling(address, _GET_JOB, request, window=0)
+    await keep_calling(address, _GET_JOB, request, window=0)
 
 
 async def large_health_names(address: str) -> None:
     """Watch the health of services with names of 4 MiB, without credentials."""
-    await _keep_calling(address, _HEALTH_WATCH, _text_of_4_mib(1), metadata={}, streams=4)
+    await keep_calling(address, _HEALTH_WATCH, _text_of_4_mib(1), metadata={}, streams=4)
 
 
 async def large_reflection_names(address: str) -> None:
     """Ask reflection for files with names of 4 MiB, without credentials."""
-    await _keep_calling(
+    await keep_calling(
         address, _REFLECTION, _text_of_4_mib(3), metadata={}, streams=4, end=False, window=0
     )
 
@@ -202,7 +202,7 @@ async def _send_reports(
     connections: int = CONNECTIONS,
     streams: int = STREAMS,
 ) -> None:
-    await _keep_calling(
+    await keep_calling(
         address,
         f"{_DEVICE_JOBS}/ReportExecutions",
         http2.message(request),
@@ -241,12 +241,12 @@ def _statuses(count: int) -> bytes:
 
 async def half_sent_requests(address: str) -> None:
     """Send 4 MiB except the last byte on 100 streams of one tenant."""
-    await _keep_calling(address, _CREATE_JOB, _most_of_4_mib(), end=False, streams=4)
+    await keep_calling(address, _CREATE_JOB, _most_of_4_mib(), end=False, streams=4)
 
 
 async def half_sent_requests_without_credentials(address: str) -> None:
     """Send 4 MiB except the last byte on 1,500 streams without credentials."""
-    await _keep_calling(address, _CREATE_JOB, _most_of_4_mib(), end=False, metadata={})
+    await keep_calling(address, _CREATE_JOB, _most_of_4_mib(), end=False, metadata={})
 
 
 def _most_of_4_mib() -> bytes:
@@ -257,14 +257,14 @@ async def large_documents(address: str) -> None:
     """Create jobs with documents of 200 KiB, which exceed the limit, on 1,500 streams."""
     request = pb.CreateJobRequest(document_type="x", target_all=True)
     request.document_params["text"] = "x" * 200_000
-    await _keep_calling(address, _CREATE_JOB, http2.message(request))
+    await keep_calling(address, _CREATE_JOB, http2.message(request))
 
 
 async def nested_documents(address: str) -> None:
     """Create jobs with documents of 50,000 empty lists, more than fit, on 1,500 streams."""
     request = pb.CreateJobRequest(document_type="x", target_all=True)
     request.document_params.update({"lists": [[]] * 50_000})
-    await _keep_calling(address, _CREATE_JOB, http2.message(request))
+    await keep_calling(address, _CREATE_JOB, http2.message(request))
 
 
 async def idle_connections(address: str) -> None:
@@ -279,7 +279,7 @@ async def idle_connections(address: str) -> None:
 async def large_metadata(address: str) -> None:
     """Open 1,500 calls with 7 kB of metadata and without a message."""
     metadata = TENANT | {f"x-text-{n}": "x" * 100 for n in range(_METADATA_BYTES // 140)}
-    await _keep_calling(address, _GET_JOB, b"", metadata=metadata, end=False)
+    await keep_calling(address, _GET_JOB, b"", metadata=metadata, end=False)
 
 
 async def continuation_frames(address: str) -> None:
@@ -388,4 +388,4 @@ async def _keep_watching(opened: Callable[[], Any]) -> None:
 async def unread_watches(address: str) -> None:
     """Watch a job on 1,500 streams and grant no window for the responses."""
     request = http2.message(pb.WatchJobRequest(job_id="j"))
-    await _keep_calling(address, f"{_JOBS}/WatchJob", request, window=0)
+    await keep_calling(address, f"{_JOBS}/WatchJob", request, window=0)

@@ -1,0 +1,140 @@
+"""Attacks with selectors, previews, events and webhooks. Each runs until it is canceled."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from fleet.jobs.v1 import events_pb2 as events_pb
+from fleet.jobs.v1 import events_pb2_grpc, jobs_pb2_grpc
+from fleet.jobs.v1 import fleet_pb2 as fleet_pb
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from bench.hostile.grpc_attacks import TENANT, forever, keep_calling
+from tests.support import http2
+
+FLEET_TENANT = "attacker-fleet"
+"""A tenant with the labels `key-0` to `key-3` on each of its devices."""
+
+HOOK_PORT = 47_391
+"""Where the attacker receives webhooks, on loopback."""
+
+_FLEET = {"x-tenant-id": FLEET_TENANT}
+_SERVICE = "/fleet.jobs.v1.FleetService"
+_WEBHOOKS = 16  # as many as a tenant may have
+
+
+def _long_selector(length: int, terms: int) -> str:
+    """Return a selector of about this length that matches each device of the fleet."""
+    chosen = [f"key-{number % 4}!=value-{number}" for number in range(terms - 1)]
+    room = length - len(",".join(chosen)) - len(",key-0 notin ()")
+    values = [f"no-value-{number:04}-{'x' * 25}" for number in range(room // 40)]
+    return ",".join([*chosen, f"key-0 notin ({','.join(values)})"])
+
+
+async def selectors(address: str) -> None:
+    """List devices by 32 terms of almost 4,096 characters in all, on 1,500 streams."""
+    request = fleet_pb.ListDevicesRequest(selector=_long_selector(4_096, 32), limit=1000)
+    await keep_calling(
+        address, f"{_SERVICE}/ListDevices", http2.message(request), metadata=_FLEET, window=0
+    )
+
+
+async def selectors_without_matches(address: str) -> None:
+    """List devices by 32 terms that no device matches, on 1,500 streams."""
+    selector = _long_selector(4_000, 31) + ",key-0=nowhere"
+    request = fleet_pb.ListDevicesRequest(selector=selector)
+    await keep_calling(address, f"{_SERVICE}/ListDevices", http2.message(request), metadata=_FLEET)
+
+
+async def previews(address: str) -> None:
+    """Preview a selector and ten stages with selectors, over the large fleet, on 1,500 streams."""
+    stages = [
+        pb.Stage(selector=_long_selector(500, 8) + f",key-1=stage-{number}", allow_empty=True)
+        for number in range(10)
+    ]
+    request = fleet_pb.PreviewTargetRequest(
+        target_selector=_long_selector(4_096, 32),
+        rollout=pb.Rollout(stages=[*stages, pb.Stage(remainder=True)]),
+    )
+    await keep_calling(
+        address, f"{_SERVICE}/PreviewTarget", http2.message(request), metadata=_FLEET
+    )
+
+
+async def unread_events(address: str) -> None:
+    """Watch events on 1,500 streams, grant no window, and cause events all the time."""
+    request = http2.message(events_pb.WatchEventsRequest(after_position=0))
+    watch = keep_calling(address, "/fleet.jobs.v1.EventService/WatchEvents", request, window=0)
+    await asyncio.gather(watch, _cause_events(address))
+
+
+async def event_pages(address: str) -> None:
+    """Request pages of 1,000 events on 1,500 streams, grant no window, and cause events."""
+    request = http2.message(events_pb.ListEventsRequest(after_position=0, limit=1000))
+    pages = keep_calling(address, "/fleet.jobs.v1.EventService/ListEvents", request, window=0)
+    await asyncio.gather(pages, _cause_events(address))
+
+
+async def webhooks_that_hang(address: str) -> None:
+    """Send events to 16 webhooks of a tenant, whose endpoints accept connections and hang."""
+    await _receive_webhooks(address, lambda reader, writer: forever())
+
+
+async def webhooks_with_endless_responses(address: str) -> None:
+    """Send events to 16 webhooks of a tenant, whose endpoints respond with endless headers."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        while not writer.is_closing():
+            writer.write(b"X-Text: " + b"x" * 4_000 + b"\r\n")
+            await writer.drain()
+
+    await _receive_webhooks(address, respond)
+
+
+async def _receive_webhooks(
+    address: str, respond: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+) -> None:
+    metadata = tuple(TENANT.items())
+    async with (
+        await asyncio.start_server(_ignoring_errors(respond), "127.0.0.1", HOOK_PORT),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub: Any = events_pb2_grpc.EventServiceStub(channel)
+        for webhook in (
+            await stub.ListWebhooks(events_pb.ListWebhooksRequest(), metadata=metadata)
+        ).webhooks:
+            request = events_pb.DeleteWebhookRequest(webhook_id=webhook.webhook_id)
+            await stub.DeleteWebhook(request, metadata=metadata)
+        for number in range(_WEBHOOKS):
+            url = f"http://127.0.0.1:{HOOK_PORT}/{number}"
+            await stub.CreateWebhook(events_pb.CreateWebhookRequest(url=url), metadata=metadata)
+        await _cause_events(address)
+
+
+def _ignoring_errors(
+    respond: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await respond(reader, writer)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    return handle
+
+
+async def _cause_events(address: str) -> None:
+    """Pause and resume a job as fast as the server responds."""
+    metadata = tuple(TENANT.items())
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub: Any = jobs_pb2_grpc.JobServiceStub(channel)
+        while True:
+            try:
+                await stub.PauseJob(pb.PauseJobRequest(job_id="j"), metadata=metadata)
+                await stub.ResumeJob(pb.ResumeJobRequest(job_id="j"), metadata=metadata)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.1)
