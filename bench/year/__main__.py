@@ -19,7 +19,7 @@ from bench.page import RESULTS, replace_figures
 from bench.postgres import running_postgres
 from bench.year.calls import Calls, Clock
 from bench.year.consumers import running_consumers
-from bench.year.environment import SETTINGS, move_time, unexpected_log, year_database, year_server
+from bench.year.environment import SETTINGS, logged_errors, move_time, year_database, year_server
 from bench.year.fleet import Directory, devices
 from bench.year.ledger import Ledger
 from bench.year.report import missed_goals, render
@@ -54,11 +54,11 @@ def main() -> None:
         folder.chmod(0o711)  # Root runs PostgreSQL as another account.
         with running_postgres(folder / "data", *SETTINGS) as cluster:
             year, machine = asyncio.run(_run(scale, ledger, folder, cluster))
-        log = unexpected_log(folder)
+        errors = logged_errors(folder)
     text = render(year.samples, ledger, machine, scale)
     print(f"\n{text}")
-    if log:
-        sys.exit("\n".join(["the server has logged:", *log[:20]]))
+    if errors:
+        sys.exit("\n".join(["the server has logged:", *errors[:20]]))
     if ledger.problems:
         sys.exit("a recount differs, or a call failed: see above")
     if args.page:

@@ -95,13 +95,13 @@ class LedgerJob:
             device.ring if self.has_stages else 0, device.zone, at
         )
 
-    def waiting_devices(self, *, held: bool) -> list[str]:
-        """Return the QUEUED devices of the stages that are open, or of those that are not."""
+    def waiting_devices(self) -> list[str]:
+        """Return the QUEUED devices of the stages that are open."""
         return sorted(
             device_id
             for (stage, _), waiting in self._waiting.items()
             for device_id in waiting
-            if self._is_released(stage) != held
+            if self._is_released(stage)
         )
 
     def closed_device(self, at: datetime) -> str | None:
@@ -171,8 +171,10 @@ class LedgerJob:
 
     @property
     def status(self) -> str:
-        """The status of a job that is finished."""
-        return "CANCELED" if self.canceled_at else "COMPLETED"
+        """The stored status of the job."""
+        if self.canceled_at:
+            return "CANCELED"
+        return "COMPLETED" if self.is_finished else "IN_PROGRESS"
 
     def _is_released(self, stage: int) -> bool:
         return not self.has_stages or stage <= self.open_stage
@@ -233,9 +235,8 @@ class Ledger:
         self.done["executions"] += len(job.devices)
 
     def open_jobs(self, tenant: str) -> list[LedgerJob]:
-        """Return the jobs of a tenant that are not finished, in the order of queues."""
-        found = self._open[tenant].values()
-        return sorted(found, key=lambda job: (PRIORITIES.index(job.priority), job.created_at))
+        """Return the jobs of a tenant that are not finished."""
+        return list(self._open[tenant].values())
 
     def pass_time(self, at: datetime) -> None:
         """Let timeouts and expiries pass."""

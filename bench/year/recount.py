@@ -27,8 +27,10 @@ _ATTEMPTS = """
     FROM jobs.execution_attempts WHERE tenant_id = $1
 """
 _COUNTS = """
-    SELECT job_id, ARRAY[queued, in_progress, succeeded, failed, timed_out, rejected] AS counts
-    FROM jobs.job_progress WHERE tenant_id = $1
+    SELECT p.job_id, j.status::text,
+           ARRAY[p.queued, p.in_progress, p.succeeded, p.failed, p.timed_out, p.rejected] AS counts
+    FROM jobs.job_progress p LEFT JOIN jobs.jobs j USING (tenant_id, job_id)
+    WHERE p.tenant_id = $1
 """
 _STAGES = """
     SELECT job_id, stage,
@@ -57,10 +59,10 @@ class Recount:
 
     async def _compare_executions(self, tenant: str, at: datetime) -> None:
         jobs = {job.job_id: job for key, job in self._ledger.jobs.items() if key[0] == tenant}
-        counts = {r["job_id"]: r["counts"] for r in await self._owner.fetch(_COUNTS, tenant)}
+        stored = {row["job_id"]: row for row in await self._owner.fetch(_COUNTS, tenant)}
         for job_id, job in jobs.items():
-            self._compare_job(job, counts.pop(job_id, None), at)
-        for job_id in counts:
+            self._compare_job(job, stored.pop(job_id, None), at)
+        for job_id in stored:
             self._ledger.problem("a job is stored that should be purged", f"{tenant} {job_id}")
         kept = {
             job_id: job for job_id, job in jobs.items() if (tenant, job_id) in self._ledger.jobs
@@ -95,9 +97,9 @@ class Recount:
         self._ledger.done["executions compared"] += len(current)
         self._ledger.done["earlier attempts compared"] += len(earlier)
 
-    def _compare_job(self, job: LedgerJob, counts: list[int] | None, at: datetime) -> None:
+    def _compare_job(self, job: LedgerJob, stored: asyncpg.Record | None, at: datetime) -> None:
         purged_at = job.finished_at + RETENTION if job.finished_at else None
-        if counts is None:
+        if stored is None:
             if not job.deleted_at and (purged_at is None or at < purged_at - _TOLERANCE):
                 self._ledger.problem("a job is lost", f"{job.tenant} {job.job_id}")
             del self._ledger.jobs[job.tenant, job.job_id]
@@ -108,10 +110,16 @@ class Recount:
             self._ledger.problem(
                 "a job is not purged", f"{job.tenant} {job.job_id}, finished {job.finished_at}"
             )
-        expected = [job.counts[status] for status in _STATUSES]
-        if list(counts) != expected:
+        counts = [job.counts[status] for status in _STATUSES]
+        if list(stored["counts"]) != counts:
             self._ledger.problem(
-                "counts of a job differ", f"{job.tenant} {job.job_id}: {counts}, not {expected}"
+                "counts of a job differ",
+                f"{job.tenant} {job.job_id}: {stored['counts']}, not {counts}",
+            )
+        if stored["status"] != job.status:
+            self._ledger.problem(
+                "the status of a job differs",
+                f"{job.tenant} {job.job_id}: {stored['status']}, not {job.status}",
             )
 
     def _compare_attempt(

@@ -141,6 +141,7 @@ async def test_recount_accepts_what_was_acknowledged(
 DELETED = "DELETE FROM jobs.job_executions WHERE device_id = 'd00000' AND"
 REPORTED = "UPDATE jobs.job_executions SET status = 'SUCCEEDED' WHERE device_id = 'd00000' AND"
 COUNTED = "UPDATE jobs.job_progress SET queued = 3, succeeded = 1 WHERE"
+ENDED = "UPDATE jobs.jobs SET status = 'COMPLETED', completed_at = created_at WHERE"
 LOST = "DELETE FROM jobs.job_progress WHERE"
 
 
@@ -150,6 +151,7 @@ LOST = "DELETE FROM jobs.job_progress WHERE"
         (DELETED, "executions or attempts are missing, or left over"),
         (REPORTED, "an attempt differs"),
         (COUNTED, "counts of a job differ"),
+        (ENDED, "the status of a job differs"),
         (LOST, "a job is lost"),
     ],
 )
