@@ -91,9 +91,7 @@ class LedgerJob:
         device = self.devices.get(device_id)
         if device is None or self.current(device_id).status != "QUEUED":
             return False
-        return device_id not in self.offline and self._is_open(
-            device.ring if self.has_stages else 0, device.zone, at
-        )
+        return device_id not in self.offline and self._is_open(self._stage(device), device.zone, at)
 
     def waiting_devices(self) -> list[str]:
         """Return the QUEUED devices of the stages that are open."""
@@ -103,6 +101,10 @@ class LedgerJob:
             for device_id in waiting
             if self._is_released(stage)
         )
+
+    def is_released(self, device_id: str) -> bool:
+        """Return whether the stage of a device is open."""
+        return self._is_released(self._stage(self.devices[device_id]))
 
     def closed_device(self, at: datetime) -> str | None:
         """Return a device that may not start now because its start window is closed, if any.
@@ -211,7 +213,10 @@ class LedgerJob:
 
     def _bucket(self, device_id: str) -> set[str]:
         device = self.devices[device_id]
-        return self._waiting[device.ring if self.has_stages else 0, device.zone]
+        return self._waiting[self._stage(device), device.zone]
+
+    def _stage(self, device: Device) -> int:
+        return device.ring if self.has_stages else 0
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The report of a year."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -39,7 +40,7 @@ def missed_goals(samples: Sequence[Sample]) -> list[str]:
     if months is None:
         return []
     return [
-        f"{name}: {after / before:.2f} times month {months[0].month}"
+        f"{name}: {_times(before, after):.2f} times month {months[0].month}"
         for name, before, after, goal in _comparisons(*months)
         if after > before * goal
     ]
@@ -47,9 +48,9 @@ def missed_goals(samples: Sequence[Sample]) -> list[str]:
 
 def _comparisons(first: Sample, last: Sample) -> Iterator[tuple[str, float, float, float]]:
     """Yield the name of a figure, its value in both months, and how often it may be the first."""
-    for number, kind in enumerate(("table", "indexes of")):
+    for number, (all_of_them, kind) in enumerate((("tables", "table"), ("indexes", "indexes of"))):
         totals = [sum(sizes[number] for sizes in each.tables.values()) for each in (first, last)]
-        yield f"{kind}s, MiB" if not number else "indexes, MiB", *_in_mib(totals), MAX_GROWTH
+        yield f"{all_of_them}, MiB", *_in_mib(totals), MAX_GROWTH
         for name, sizes in first.tables.items():
             before, after = sizes[number], last.tables[name][number]
             if max(before, after) >= _MIN_BYTES:
@@ -60,6 +61,10 @@ def _comparisons(first: Sample, last: Sample) -> Iterator[tuple[str, float, floa
     for name, seconds in first.latencies.items():
         if min(len(seconds), len(last.latencies.get(name, ()))) >= _MIN_CALLS:
             yield f"p99 of {name}, ms", p99(seconds), p99(last.latencies[name]), MAX_SLOWER
+
+
+def _times(before: float, after: float) -> float:
+    return after / before if before else math.inf if after else 1.0
 
 
 def _in_mib(values: Sequence[float]) -> tuple[float, float]:
@@ -111,7 +116,7 @@ def _render(
         yield f"| figure | month {both[0].month} | month {both[1].month} | times | goal |"
         yield "|---|---|---|---|---|"
         for name, before, after, goal in _comparisons(*both):
-            times = after / before if before else 1.0
+            times = _times(before, after)
             missed = " missed" if times > goal else ""
             yield (
                 f"| {name} | {format_number(before)} | {format_number(after)} | {times:.2f}"
