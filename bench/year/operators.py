@@ -15,10 +15,6 @@ from bench.year.scale import Scale, Step
 from tests.chaos.history import OperatorCall
 from tests.support.window_model import Window
 
-# The steps of a day at which operators act.
-_CREATE, _EMERGENCY, _RELEASE, _CANCEL, _READ, _DELETE = 2, 3, 4, 5, 6, 7
-_REGISTER = 1
-
 # Days of a month. All are part of each month, so that months can be compared.
 _RELEASE_DAYS = (2, 4, 6, 8, 10)
 _EMERGENCY_DAYS = (5, 9, 19)
@@ -32,7 +28,6 @@ _EARLY = Window(127, 2 * 60, 3 * 60)
 # Of daily jobs.
 _SCHEDULED, _WINDOWED, _RETRIED = 1, 2, 3
 _REMOVED = 5
-_STATUS = pb.JobExecution.Status
 
 
 class Operators:
@@ -52,26 +47,11 @@ class Operators:
         for job in self._ledger.open_jobs(self._tenant):
             if job.kind == "firmware":
                 await self._operate_rollout(job, at)
-        match step.number:
-            case 1:
-                await self._register_again()
-            case 2:
-                await self._create_daily(step)
-                if at.day in _REMOVAL_DAYS:
-                    await self._remove_devices(at)
-            case 3:
-                if at.day in _EMERGENCY_DAYS:
-                    await self._create_emergency(at)
-                await self._cancel_scheduled(step)
-            case 4:
-                if at.day == _RELEASE_DAYS[self._number % len(_RELEASE_DAYS)]:
-                    await self._create_rollout(at)
-            case 5:
-                await self._cancel_executions()
-            case 6:
-                await self._read(at)
-            case 7:
-                await self._delete(step)
+        actions = (
+            *(self._rest, self._register_again, self._create_daily, self._create_emergency),
+            *(self._create_rollout, self._cancel_executions, self._read, self._delete),
+        )
+        await actions[step.number](step)
 
     async def watch(self, at: datetime) -> None:
         """Look at the rollouts and at closed windows after the devices have acted."""
@@ -80,6 +60,9 @@ class Operators:
                 await self._look(job)
             if device_id := job.closed_device(at):
                 await self._ask_closed_device(job, device_id, at)
+
+    async def _rest(self, step: Step) -> None:
+        """Do nothing at night."""
 
     # Creation
 
@@ -111,9 +94,15 @@ class Operators:
             )
             if preview is not None:
                 request.expected_target_digest = preview.preview.target_digest
-        await self._create(request, devices, "config", variant=variant)
+        job = await self._create(request, devices, "config", variant=variant)
+        if job and step.at.day in _REMOVAL_DAYS:
+            await self._remove_devices(job)
 
-    async def _create_emergency(self, at: datetime) -> None:
+    async def _create_emergency(self, step: Step) -> None:
+        await self._cancel_scheduled(step)
+        at = step.at
+        if at.day not in _EMERGENCY_DAYS:
+            return
         site = (at.day + at.month + self._number) % 50
         request = pb.CreateJobRequest(
             job_id=f"emergency-{at:%m%d}",
@@ -126,7 +115,10 @@ class Operators:
         )
         await self._create(request, self._directory.matching("site", site), "emergency")
 
-    async def _create_rollout(self, at: datetime) -> None:
+    async def _create_rollout(self, step: Step) -> None:
+        at = step.at
+        if at.day != _RELEASE_DAYS[self._number % len(_RELEASE_DAYS)]:
+            return
         variant = (self._number + at.month) % 10
         model = at.month % len(MODELS)
         is_bad = variant in (_FORCE_CANCELED, _CANCELED_BY_TRIP, _FIXED)
@@ -325,22 +317,19 @@ class Operators:
         if job.variant == _SCHEDULED and (step.day + self._number) % 10 == 0:
             await self._cancel(job, force=False)
 
-    async def _cancel_executions(self) -> None:
+    async def _cancel_executions(self, step: Step) -> None:
         """Cancel the execution of one device of each job in which devices wait."""
         for job in self._ledger.open_jobs(self._tenant):
             waiting = job.waiting_devices()
-            if not waiting or job.is_paused or not job.is_active(self._calls.clock.now()):
+            if not waiting or job.is_paused or not job.is_active(step.at):
                 continue
             request = pb.CancelExecutionRequest(job_id=job.job_id, device_id=waiting[0])
             if await self._change(job, request) is not None:
                 job.end(waiting[0])
 
-    async def _remove_devices(self, at: datetime) -> None:
-        """Remove devices of today's job, and their executions."""
-        job = self._ledger.jobs.get((self._tenant, f"config-{at:%m%d}"))
-        chosen = sorted(job.devices)[:_REMOVED] if job else []
-        if not chosen:
-            return
+    async def _remove_devices(self, job: LedgerJob) -> None:
+        """Remove devices of a job, and their executions of all jobs."""
+        chosen = sorted(job.devices)[:_REMOVED]
         ended = [
             (other, device_id)
             for other in self._ledger.open_jobs(self._tenant)
@@ -354,7 +343,7 @@ class Operators:
         found = response.deleted_count, response.ended_execution_count
         if found != (len(chosen), len(ended)):
             self._ledger.problem(
-                "DeleteDevices ends others", f"{self._tenant} {at}: {found}, not {len(ended)}"
+                "DeleteDevices ends others", f"{self._tenant} {chosen}: {found}, not {len(ended)}"
             )
         for other, device_id in ended:
             other.end(device_id)
@@ -366,7 +355,7 @@ class Operators:
         self._directory.removed.update(chosen)
         self._ledger.done["removed devices"] += len(chosen)
 
-    async def _register_again(self) -> None:
+    async def _register_again(self, step: Step) -> None:
         """Register the removed devices again."""
         request = fleet_pb2.UpdateDevicesRequest(allow_missing=True)
         request.update_mask.paths.extend(("labels", "time_zone"))
@@ -388,8 +377,8 @@ class Operators:
         if await self._change(job, request) is not None:
             job.deleted_at = self._calls.clock.now()
 
-    async def _read(self, at: datetime) -> None:
-        job_id = f"config-{at:%m%d}"
+    async def _read(self, step: Step) -> None:
+        job_id = f"config-{step.at:%m%d}"
         for request in (
             pb.ListJobsRequest(),
             pb.ListJobsRequest(selector="kind=config", limit=10),
