@@ -1,7 +1,7 @@
 /** Signs in, then shows the header and the page of the URL. */
 
 import { LocationProvider, Route, Router, lazy, useLocation } from "preact-iso";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 import { ApiError, api, body } from "./api/client";
 import { useLoaded } from "./load";
 import { ErrorNotice, OutageBanner } from "./parts/notices";
@@ -19,10 +19,13 @@ const Device = lazy(() => import("./pages/device").then((m) => m.Device));
 const Events = lazy(() => import("./pages/events").then((m) => m.Events));
 const Execution = lazy(() => import("./pages/execution").then((m) => m.Execution));
 
+// Before the first frame.
+const loading = loadConfig();
+
 export function App() {
     const [error, setError] = useState<ApiError | null>(null);
-    useEffect(() => {
-        loadConfig().catch((e: ApiError) => setError(e));
+    useLayoutEffect(() => {
+        loading.catch((e: ApiError) => setError(e));
     }, []);
     if (error) return <Message error={error} />;
     if (!config.value) return null;

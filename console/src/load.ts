@@ -1,7 +1,7 @@
 /** Loads data for a page: once, again while it is visible, and again after an outage. */
 
 import { signal } from "@preact/signals";
-import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { useCallback, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "./api/client";
 
 /** Since when the service is away, and what it said. null: it answers. */
@@ -47,7 +47,8 @@ export function useLoaded<T>(
     const latest = useRef(load);
     latest.current = load;
 
-    useEffect(() => {
+    // An effect after the next frame would let the person wait for that frame.
+    useLayoutEffect(() => {
         if (key === null) return;
         const controller = new AbortController();
         let timer: ReturnType<typeof setTimeout> | undefined;
