@@ -1,9 +1,10 @@
 /** What operators do with jobs: the questions that the console asks, and the calls that it makes. */
 
 import { api, body, type Job } from "./api/client";
-import { command } from "./commands";
+import { command, option, withInput } from "./commands";
 import { count, counted } from "./format";
 import type { Question } from "./parts/dialog";
+import { serverNow } from "./parts/time";
 import { may } from "./session";
 import { failures, isActive } from "./words";
 
@@ -26,7 +27,9 @@ export const canDelete = (job: Job) =>
     may("DeleteJob") && !isActive(job) && job.execution_counts.in_progress === 0;
 export const canAdvance = (job: Job) =>
     may("AdvanceJob") && isActive(job) && (job.stages ?? []).some((stage) => stage.state === "PENDING");
-export const canRetry = (job: Job) => may("RetryExecutions") && failures(job.execution_counts) > 0;
+export const canChange = () => may("UpdateJob");
+export const canRetry = (job: Job) =>
+    may("RetryExecutions") && job.status !== "CANCELED" && failures(job.execution_counts) > 0;
 
 export function pause(job: Job, done: Done): Question {
     const c = job.execution_counts;
@@ -132,8 +135,9 @@ export function approve(job: Job, stage: number, comment: string, done: Done): Q
         title: `Approve stage ${stage} of ${job.job_id}?`,
         children: `Stage ${stage + 1} with ${counted(next?.total_executions ?? 0, "device")} opens.`,
         action: "Approve",
+        jobId: job.job_id,
         command: command(
-            ["approve", job.job_id, String(stage), comment && "--comment", comment],
+            ["approve", job.job_id, String(stage), ...option("--comment", comment)],
             "POST",
             path(job, `/stages/${stage}:approve`),
             { comment },
@@ -150,29 +154,55 @@ export function approve(job: Job, stage: number, comment: string, done: Done): Q
     };
 }
 
-export function retry(
-    job: Job,
-    failure: { status: "FAILED" | "TIMED_OUT" | "REJECTED"; code: string; devices: number } | null,
-    done: Done,
-): Question {
+/** Failures that can be retried: of one status and code ("": without one), or of one device. */
+export interface Failure {
+    status: FailureStatus;
+    code?: string;
+    deviceId?: string;
+    devices: number;
+}
+type FailureStatus = "FAILED" | "TIMED_OUT" | "REJECTED";
+const failureStatuses: FailureStatus[] = ["FAILED", "TIMED_OUT", "REJECTED"];
+
+export const isFailure = (status: string): status is FailureStatus =>
+    failureStatuses.some((name) => name === status);
+
+// A job that has expired gets this time for the retry.
+const HOURS_AFTER_EXPIRY = 24;
+
+/** Asks about the retry of some failures, or of all (null). */
+export function retry(job: Job, failure: Failure | null, done: Done): Question {
     const devices = failure ? failure.devices : failures(job.execution_counts);
-    const statuses: ("FAILED" | "TIMED_OUT" | "REJECTED")[] = failure
-        ? [failure.status]
-        : ["FAILED", "TIMED_OUT", "REJECTED"];
-    const request = { statuses, ...(failure?.code ? { failure_codes: [failure.code] } : {}) };
-    const which = failure?.code ? ` that failed with ${failure.code}` : " that failed";
-    const later = job.status === "PAUSED" ? " They start when the job is resumed." : "";
+    const statuses = failure ? [failure.status] : failureStatuses;
+    const { code, deviceId } = failure ?? {};
+    const isExpired = job.expires_at !== null && Date.parse(job.expires_at) <= serverNow();
+    const request = {
+        statuses,
+        failure_codes: code === undefined ? undefined : [code],
+        device_ids: deviceId === undefined ? undefined : [deviceId],
+        expires_in_hours: isExpired ? HOURS_AFTER_EXPIRY : undefined,
+    };
+    const which =
+        code === undefined ? " that failed" : ` that failed ${code ? `with ${code}` : "without a code"}`;
+    const who = deviceId === undefined ? counted(devices, "device") + which : deviceId;
+    const later = [
+        job.status === "PAUSED" ? " Nothing starts before the job is resumed." : "",
+        isExpired ? ` The job has expired: it gets ${HOURS_AFTER_EXPIRY} more hours.` : "",
+    ].join("");
     return {
-        title: `Retry ${count(devices)} in ${job.job_id}?`,
-        children: `${counted(devices, "device")}${which} will get another attempt.${later}`,
+        title: deviceId === undefined ? `Retry ${count(devices)} in ${job.job_id}?` : `Retry ${deviceId}?`,
+        children: `${who} will get another attempt.${later}`,
         action: `Retry ${count(devices)}`,
+        jobId: job.job_id,
         command: command(
             [
                 "retry",
                 job.job_id,
                 "--status",
                 ...statuses,
-                ...(failure?.code ? ["--failure-code", failure.code] : []),
+                ...(code === undefined ? [] : ["--failure-code", code]),
+                ...option("--device", deviceId),
+                ...option("--expires-in-hours", request.expires_in_hours),
             ],
             "POST",
             path(job, ":retry"),
@@ -183,6 +213,77 @@ export function retry(
                 api.POST("/customer/jobs/{job_id}:retry", {
                     ...params(job),
                     body: { ...request, etag: job.etag },
+                }),
+            );
+            await done();
+        },
+    };
+}
+
+/** Fields of a job that differ, as UpdateJob names them, and their values. */
+export interface Changes {
+    mask: string[];
+    fields: {
+        description?: string;
+        labels?: Record<string, string>;
+        expires_at?: string;
+        start_at?: string;
+        in_progress_timeout_minutes?: number;
+        rollout?: { stages?: unknown; max_in_progress?: number };
+        failure_criteria?: unknown;
+        start_windows?: unknown;
+        window_time_zone?: string;
+        retry_policy?: unknown;
+    };
+}
+
+const settingWords: Record<string, string> = {
+    description: "the description",
+    labels: "the labels",
+    expires_at: "the expiry",
+    start_at: "the start",
+    in_progress_timeout_minutes: "the timeout",
+    "rollout.stages": "the stages",
+    "rollout.max_in_progress": "the devices at a time",
+    failure_criteria: "the failure criteria",
+    start_windows: "the start windows",
+    window_time_zone: "the time zone of the windows",
+    retry_policy: "the retries",
+};
+
+export function changeSettings(job: Job, changes: Changes, done: Done): Question {
+    const { mask, fields } = changes;
+    const request = { update_mask: mask.join(), ...fields };
+    const { failure_criteria, start_windows, window_time_zone, retry_policy } = fields;
+    const { stages, max_in_progress } = fields.rollout ?? {};
+    const labels = Object.entries(fields.labels ?? {}).flatMap(([key, value]) => [
+        "--label",
+        `${key}=${value}`,
+    ]);
+    const args = [
+        "update",
+        job.job_id,
+        ...(mask.includes("description") ? ["--description", fields.description ?? ""] : []),
+        ...(mask.includes("labels") ? (labels.length ? labels : ["--no-labels"]) : []),
+        ...option("--expires-at", fields.expires_at),
+        ...option("--start-at", fields.start_at),
+        ...option("--in-progress-timeout", fields.in_progress_timeout_minutes),
+        ...option("--max-in-progress", max_in_progress),
+    ];
+    const rollout = stages === undefined ? undefined : { stages };
+    const file = { rollout, failure_criteria, start_windows, window_time_zone, retry_policy };
+    const input = withInput(args, "--rollout", file);
+    return {
+        title: `Change ${job.job_id}?`,
+        children: `This changes ${mask.map((path) => settingWords[path] ?? path).join(", ")}.`,
+        action: "Save changes",
+        jobId: job.job_id,
+        command: command(input.args, "PATCH", path(job), request, input.text),
+        run: async () => {
+            await body(
+                api.PATCH("/customer/jobs/{job_id}", {
+                    ...params(job),
+                    body: { ...request, etag: job.etag } as never,
                 }),
             );
             await done();

@@ -1,11 +1,12 @@
 /** Signs in, then shows the header and the page of the URL. */
 
 import { LocationProvider, Route, Router, lazy, useLocation } from "preact-iso";
-import { useEffect, useLayoutEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ApiError, api, body } from "./api/client";
 import { useLoaded } from "./load";
 import { ErrorNotice, OutageBanner } from "./parts/notices";
 import { Header } from "./parts/header";
+import { Footer } from "./parts/time";
 import { Jobs } from "./pages/jobs";
 import { SignIn } from "./pages/sign-in";
 import { NotFound } from "./pages/not-found";
@@ -67,14 +68,21 @@ function Pages() {
             <main id="main" tabIndex={-1}>
                 {error ? <ErrorNotice error={error} /> : caller.value && <Routes key={who} />}
             </main>
+            <Footer />
         </>
     );
 }
 
 function Routes() {
     const { path } = useLocation();
-    // A page begins at its top, with the focus on it.
-    useEffect(() => window.scrollTo(0, 0), [path]);
+    const shownPath = useRef(path);
+    // A page begins at its top, and the keyboard and a screen reader continue there.
+    useEffect(() => {
+        if (shownPath.current === path) return;
+        shownPath.current = path;
+        window.scrollTo(0, 0);
+        document.getElementById("main")?.focus({ preventScroll: true });
+    }, [path]);
     return (
         <Router>
             <Route path="/console" component={Jobs} />

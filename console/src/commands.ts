@@ -10,19 +10,26 @@ export interface Command {
 // A word that no shell changes.
 const plain = /^[A-Za-z0-9_./:=@%+,-]+$/;
 
-export function quote(word: string): string {
+function quote(word: string): string {
     return plain.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
 /** A command from the arguments of jobs-grpc, and from the method, path and body of the request. */
-export function command(
-    args: (string | false | null | undefined)[],
-    method: string,
-    path: string,
-    body?: unknown,
-): Command {
-    const words = args.filter((word): word is string => typeof word === "string" && word !== "");
-    return { cli: ["jobs-grpc", ...words.map(quote)].join(" "), curl: curl(method, path, body) };
+export function command(args: string[], method: string, path: string, body?: unknown, input = ""): Command {
+    const cli = ["jobs-grpc", ...args.map(quote)].join(" ");
+    return { cli: input ? `${cli} <<< ${quote(input)}` : cli, curl: curl(method, path, body) };
+}
+
+/** Arguments with an option that reads a file from stdin, and the text of the file; without fields, neither. */
+export function withInput(args: string[], option: string, file: Record<string, unknown>) {
+    const text = JSON.stringify(file);
+    return text === "{}" ? { args, text: "" } : { args: [...args, option, "/dev/stdin"], text };
+}
+
+/** An option and its values, or nothing if there are none. */
+export function option(name: string, ...values: (string | number | null | undefined)[]): string[] {
+    const given = values.filter((value) => value !== undefined && value !== null && value !== "");
+    return given.length ? [name, ...given.map(String)] : [];
 }
 
 function curl(method: string, path: string, body: unknown): string {

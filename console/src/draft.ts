@@ -1,6 +1,6 @@
 /** The form of a new job: its fields, and the request that they make. */
 
-import type { CreateJobRequest, Job, RetryRule, StartWindow } from "./api/client";
+import type { CreateJobRequest, Criterion, Job, RetryRule, StartWindow } from "./api/client";
 import { counted, seconds, span } from "./format";
 
 export type TargetKind = "all" | "group" | "selector" | "device" | "list";
@@ -12,8 +12,12 @@ export interface StageDraft {
     /** What opens the next stage. */
     succeeded: string;
     bakeMinutes: string;
+    /** The next stage opens after this time even if the rest is not met. */
+    latestHours: string;
     approval: boolean;
     perMinute: string;
+    /** What a copied stage has besides: the form does not show it. */
+    more?: { allow_empty?: boolean; allow_self_approval?: boolean };
 }
 
 export interface CriterionDraft {
@@ -24,6 +28,7 @@ export interface CriterionDraft {
     scope: "JOB" | "STAGE";
     minFinished: string;
     action: "PAUSE" | "CANCEL" | "FORCE_CANCEL";
+    more?: Pick<Criterion, "statuses" | "basis">;
 }
 
 export interface Draft {
@@ -48,7 +53,14 @@ export interface Draft {
     timeoutMinutes: string;
     priority: "LOW" | "NORMAL" | "HIGH";
     /** What a copied job has besides: the form does not show it. */
-    more: { windows: StartWindow[]; rules: RetryRule[] };
+    more: {
+        windows: StartWindow[];
+        /** The rest of the first retry rule, and the other rules. */
+        rule?: Partial<RetryRule>;
+        rules: RetryRule[];
+        seed?: string;
+        execution_events?: boolean;
+    };
 }
 
 export const emptyStage: StageDraft = {
@@ -57,6 +69,7 @@ export const emptyStage: StageDraft = {
     value: "1",
     succeeded: "95",
     bakeMinutes: "",
+    latestHours: "",
     approval: false,
     perMinute: "",
 };
@@ -138,6 +151,14 @@ function integer(field: string, text: string, label: string): number | undefined
     return n;
 }
 
+/** A length of time in minutes or hours, as the API has it. */
+function duration(field: string, text: string, unit: number, label: string): string | undefined {
+    if (!text.trim()) return undefined;
+    const length = Math.round(Number(text) * unit);
+    if (!(length >= 0)) throw new DraftError(field, `${label} must be a number`);
+    return length ? `${length}s` : undefined;
+}
+
 export function draftRollout(draft: Draft): CreateJobRequest["rollout"] | undefined {
     const maxInProgress = integer("maxInProgress", draft.maxInProgress, "Devices at a time");
     if (!draft.stages.length && !maxInProgress) return undefined;
@@ -151,20 +172,23 @@ export function draftRollout(draft: Draft): CreateJobRequest["rollout"] | undefi
             selector: () => ({ selector: stage.value.trim() }),
             rest: () => ({ remainder: true }),
         }[stage.kind]();
-        const bake = integer("stages", stage.bakeMinutes, `The wait after stage ${index}`);
         const gate = {
             min_succeeded_percent: integer("stages", stage.succeeded, `The success of stage ${index}`),
-            bake_time: bake ? `${bake * 60}s` : undefined,
+            bake_time: duration("stages", stage.bakeMinutes, 60, `The wait after stage ${index}`),
+            advance_after: duration("stages", stage.latestHours, 3600, `The latest end of stage ${index}`),
             require_approval: stage.approval || undefined,
+            allow_self_approval: (stage.approval && stage.more?.allow_self_approval) || undefined,
         };
         return {
             ...devices,
             display_name: stage.name.trim() || undefined,
             releases_per_minute: integer("stages", stage.perMinute, `The rate of stage ${index}`),
             gate: isLast ? undefined : gate,
+            allow_empty: stage.more?.allow_empty || undefined,
         };
     });
-    return { stages, max_in_progress: maxInProgress } as CreateJobRequest["rollout"];
+    const { seed } = draft.more;
+    return { stages, max_in_progress: maxInProgress, seed } as CreateJobRequest["rollout"];
 }
 
 /** The parameters of the document. Throws DraftError with the line of the mistake. */
@@ -216,6 +240,7 @@ function draftCriterion(c: CriterionDraft, index: number) {
     return {
         ...(isPercent ? { percent: value } : { count: value }),
         failure_codes: splitList(c.codes),
+        ...c.more,
         scope: c.scope,
         min_finished: isPercent
             ? integer("criteria", c.minFinished, "The minimum of finished devices")
@@ -224,23 +249,16 @@ function draftCriterion(c: CriterionDraft, index: number) {
     };
 }
 
-/** The request of the form. Throws DraftError. */
-export function draftRequest(draft: Draft): CreateJobRequest {
-    const target = draftTarget(draft);
-    if (!target) throw new DraftError("target", "Choose the devices");
-    if (!draft.type.trim()) throw new DraftError("type", "Name the type of the document, such as reboot");
+/** The settings of the form, which can be changed later. Throws DraftError. */
+export function draftSettings(draft: Draft) {
     const minutes = Math.round(Number(draft.windowHours) * 60);
     if (draft.windowStart && !(minutes > 0)) {
         throw new DraftError("windowHours", "The length of the window must be a number of hours");
     }
     const attempts = integer("retryAttempts", draft.retryAttempts, "The number of attempts");
-    const request = {
-        ...target,
-        job_id: draft.jobId.trim() || undefined,
+    return {
         description: draft.description.trim() || undefined,
         labels: draftLabels(draft.labels),
-        document_type: draft.type.trim(),
-        document_params: draftDocument(draft.document),
         rollout: draftRollout(draft),
         failure_criteria: draft.criteria.map(draftCriterion),
         start_at: draft.startAt ? new Date(draft.startAt).toISOString() : undefined,
@@ -259,14 +277,33 @@ export function draftRequest(draft: Draft): CreateJobRequest {
             attempts && attempts > 1
                 ? {
                       rules: [
-                          { failure_codes: splitList(draft.retryCodes), max_attempts: attempts },
+                          {
+                              ...draft.more.rule,
+                              failure_codes: splitList(draft.retryCodes),
+                              max_attempts: attempts,
+                          },
                           ...draft.more.rules,
                       ],
                   }
                 : undefined,
-        expires_in_hours: integer("expiresHours", draft.expiresHours, "The expiry"),
         in_progress_timeout_minutes: integer("timeoutMinutes", draft.timeoutMinutes, "The timeout"),
+    };
+}
+
+/** The request of the form. Throws DraftError. */
+export function draftRequest(draft: Draft): CreateJobRequest {
+    const target = draftTarget(draft);
+    if (!target) throw new DraftError("target", "Choose the devices");
+    if (!draft.type.trim()) throw new DraftError("type", "Name the type of the document, such as reboot");
+    const request = {
+        ...target,
+        job_id: draft.jobId.trim() || undefined,
+        document_type: draft.type.trim(),
+        document_params: draftDocument(draft.document),
+        ...draftSettings(draft),
+        expires_in_hours: integer("expiresHours", draft.expiresHours, "The expiry"),
         priority: draft.priority === "NORMAL" ? undefined : draft.priority,
+        execution_events: draft.more.execution_events || undefined,
     };
     return request as unknown as CreateJobRequest;
 }
@@ -282,6 +319,7 @@ export function summary(draft: Draft, devices: number, sizes: number[]): string 
                 before.succeeded ? `if ${before.succeeded} % succeed` : "when all have finished",
                 Number(before.bakeMinutes) ? `and ${span(Number(before.bakeMinutes) * 60)} have passed` : "",
                 before.approval ? "and someone approves" : "",
+                Number(before.latestHours) ? `or after ${span(Number(before.latestHours) * 3600)}` : "",
             ];
             return `then ${size.toLocaleString("en-US")} ${gate.filter(Boolean).join(" ")}`;
         });
@@ -299,11 +337,11 @@ export function summary(draft: Draft, devices: number, sizes: number[]): string 
     return `${parts.join("; ")}.`;
 }
 
-/** The form for another job like this one. */
-export function copyOf(job: Job): Draft {
+/** The form for another job like this one; `devices`: those of a list. */
+export function copyOf(job: Job, devices: string[] = []): Draft {
     const [window, ...windows] = job.start_windows ?? [];
     const [rule, ...rules] = job.retry_policy?.rules ?? [];
-    const [targetKind, target] = copiedTarget(job);
+    const [targetKind, target] = copiedTarget(job, devices);
     return {
         ...emptyDraft,
         description: job.description,
@@ -316,15 +354,19 @@ export function copyOf(job: Job): Draft {
         target,
         stages: (job.rollout?.stages ?? []).map((stage): StageDraft => {
             const [kind, value] = copiedSize(stage);
-            const bake = Number((stage.gate?.bake_time ?? "0s").replace("s", "")) / 60;
+            const bake = seconds(stage.gate?.bake_time) / 60;
+            const latest = seconds(stage.gate?.advance_after) / 3600;
+            const { allow_empty } = stage;
             return {
                 name: stage.display_name,
                 kind,
                 value,
                 succeeded: stage.gate?.min_succeeded_percent ? String(stage.gate.min_succeeded_percent) : "",
                 bakeMinutes: bake ? String(bake) : "",
+                latestHours: latest ? String(latest) : "",
                 approval: stage.gate?.require_approval ?? false,
                 perMinute: stage.releases_per_minute ? String(stage.releases_per_minute) : "",
+                more: { allow_empty, allow_self_approval: stage.gate?.allow_self_approval },
             };
         }),
         maxInProgress: job.rollout?.max_in_progress ? String(job.rollout.max_in_progress) : "",
@@ -335,8 +377,15 @@ export function copyOf(job: Job): Draft {
             scope: c.scope,
             minFinished: c.min_finished ? String(c.min_finished) : "",
             action: c.action,
+            more: { statuses: c.statuses, basis: c.basis },
         })),
-        more: { windows, rules },
+        more: {
+            windows,
+            rule,
+            rules,
+            seed: job.rollout?.seed || undefined,
+            execution_events: job.execution_events,
+        },
         windowDays: window?.days ?? [],
         windowStart: window?.start_time ?? "",
         windowHours: window ? String(Math.round(seconds(window.duration) / 36) / 100) : "6",
@@ -348,12 +397,16 @@ export function copyOf(job: Job): Draft {
     };
 }
 
-function copiedTarget(job: Job): [TargetKind, string] {
+/** Its devices are a list that only its executions tell. */
+export const hasListedDevices = (job: Job) =>
+    !job.target_device_id && !job.target_group_id && !job.target_selector && !job.target_all;
+
+function copiedTarget(job: Job, devices: string[]): [TargetKind, string] {
     if (job.target_device_id) return ["device", job.target_device_id];
     if (job.target_group_id) return ["group", job.target_group_id];
     if (job.target_selector) return ["selector", job.target_selector];
     if (job.target_all) return ["all", ""];
-    return ["list", ""];
+    return ["list", devices.join("\n")];
 }
 
 function copiedSize(stage: NonNullable<Job["rollout"]>["stages"][number]): [StageDraft["kind"], string] {

@@ -70,7 +70,8 @@ export function useLoaded<T>(
             } catch (error) {
                 if (controller.signal.aborted) return;
                 const e = error instanceof ApiError ? error : new ApiError(String(error), "", 400);
-                noteOutcome(e);
+                // A call that is limited once succeeds soon; the person need not know.
+                if (e.status !== 429 || failures) noteOutcome(e);
                 if (e.isTemporary) {
                     failures += 1;
                     next = Math.max(e.retryAfter * 1000, Math.min(1000 * 2 ** failures, MAX_DELAY_MS));

@@ -1,14 +1,20 @@
-/** The jobs that wait for an approval, for the page and the count in the navigation. */
+/** The jobs that wait for an approval: the header reads them, and pages show them. */
 
-import { api, page } from "./api/client";
+import { signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { api, page, type Job, type Page } from "./api/client";
 import { useLoaded } from "./load";
 import { may } from "./session";
 
 const POLL_MS = 10_000;
 const MAX_WAITING = 50;
 
+/** The jobs, without their stages. null: not read yet. */
+export const waiting = signal<Page<Job[]> | null>(null);
+
+/** Keeps `waiting` up to date. */
 export function useWaiting() {
-    return useLoaded(
+    const { data } = useLoaded(
         may("ListJobs") ? "awaiting" : null,
         (signal) =>
             page(
@@ -19,4 +25,7 @@ export function useWaiting() {
             ),
         POLL_MS,
     );
+    useEffect(() => {
+        waiting.value = data ?? null;
+    }, [data]);
 }

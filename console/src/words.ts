@@ -1,6 +1,6 @@
 /** Says in an operator's words what the API reports: statuses, targets, gates, criteria, events. */
 
-import type { Counts, Criterion, Event, Job, Stage, StartWindow } from "./api/client";
+import type { Counts, Criterion, Event, Job, JobStage, Stage, StartWindow } from "./api/client";
 import { absolute, count, counted, countdown, percent, seconds, shown, span } from "./format";
 
 export type Tone = "good" | "busy" | "warn" | "bad" | "quiet";
@@ -31,7 +31,8 @@ export function awaitingApproval(job: Job): number {
     return job.stages?.findIndex((stage) => stage.awaiting_approval) ?? -1;
 }
 
-export function status(job: Job): Status {
+/** The status of a job; `awaits`: a stage waits for an approval, if the stages are not known. */
+export function status(job: Job, awaits = false): Status {
     switch (job.status) {
         case "PAUSED":
             return { word: "Paused", tone: "warn", detail: shown(job.pause?.reason ?? "") };
@@ -54,12 +55,9 @@ export function status(job: Job): Status {
         }
         default: {
             const stage = awaitingApproval(job);
-            if (stage < 0) return { word: "In progress", tone: "busy", detail: "" };
-            return {
-                word: "In progress",
-                tone: "warn",
-                detail: `${stageName(job, stage)} waits for approval`,
-            };
+            if (stage < 0 && !awaits) return { word: "In progress", tone: "busy", detail: "" };
+            const name = stage < 0 ? "a stage" : stageName(job, stage);
+            return { word: "In progress", tone: "warn", detail: `${name} waits for approval` };
         }
     }
 }
@@ -100,30 +98,41 @@ export function gateState(job: Job, index: number, now: number): string {
     const state = job.stages?.[index];
     const config = job.rollout?.stages[index];
     if (!state || !config) return "";
+    if (index === (job.stages?.length ?? 0) - 1) return "the last stage";
+    if (state.state === "PENDING") return gateRule(config);
     const approval = state.approval
         ? `approved by ${shown(state.approval.approved_by)}${state.approval.comment ? `: “${shown(state.approval.comment)}”` : ""}`
         : "";
-    const isLast = index === (job.stages?.length ?? 0) - 1;
-    if (isLast) return state.state === "PENDING" ? "" : releases(config);
-    if (state.state === "PASSED") return approval || gateRule(config);
-    if (state.state === "PENDING") return gateRule(config);
-    if (state.awaiting_approval) return "waits for approval";
-    if (state.next_opens_at) {
-        return `next stage in ${countdown((Date.parse(state.next_opens_at) - now) / 1000)}`;
-    }
+    const succeeded = `${percent(state.execution_counts.succeeded, state.total_executions)} succeeded`;
+    if (state.state === "PASSED") return [succeeded, approval].filter(Boolean).join(", ");
+    if (state.awaiting_approval) return `${succeeded}; waits for approval`;
+    const left = state.next_opens_at && (Date.parse(state.next_opens_at) - now) / 1000;
+    const opening = left ? `in ${countdown(left)}` : "";
+    const missing = missingForGate(state, config);
+    if (!missing)
+        return [succeeded, opening || "waits until the job is resumed", approval].filter(Boolean).join("; ");
+    const later = config.gate?.require_approval && !approval ? "then an approval" : approval;
+    return [missing, opening && `or ${opening}`, later].filter(Boolean).join("; ");
+}
+
+/** What the open stage lacks for its gate; "": it has met it. */
+function missingForGate(state: JobStage, config: Stage): string {
+    const { succeeded } = state.execution_counts;
     const required = config.gate?.min_succeeded_percent;
-    const done = state.execution_counts.succeeded;
-    const progress = required
-        ? `waits for ${required} % succeeded; now ${percent(done, state.total_executions)}`
-        : `waits for ${counted(unfinished(state.execution_counts), "device")} to finish`;
-    return [progress, approval].filter(Boolean).join("; ");
+    if (required) {
+        if (succeeded * 100 >= required * state.total_executions) return "";
+        return `waits for ${required} % succeeded; now ${percent(succeeded, state.total_executions)}`;
+    }
+    const left = unfinished(state.execution_counts);
+    return left === 0 ? "" : `waits for ${counted(left, "device")} to finish`;
 }
 
 function unfinished(counts: Counts): number {
     return counts.queued + counts.held + counts.in_progress;
 }
 
-function releases(stage: Stage): string {
+/** How fast devices start, such as "400 per minute"; "": at once. */
+export function rate(stage: Stage): string {
     return stage.releases_per_minute ? `${count(stage.releases_per_minute)} per minute` : "";
 }
 
@@ -138,7 +147,7 @@ export function criterion(c: Criterion): string {
     return `${action} at ${limit}${of}${scope}${codes}${minimum}`;
 }
 
-const dayNames: Record<string, string> = {
+export const dayNames: Record<string, string> = {
     MONDAY: "Mon",
     TUESDAY: "Tue",
     WEDNESDAY: "Wed",
@@ -156,7 +165,7 @@ export function windows(list: StartWindow[], zone: string): string {
             w.days.length && w.days.length < 7 ? w.days.map((d) => dayNames[d] ?? d).join(", ") : "daily";
         return `${days} ${w.start_time} for ${span(seconds(w.duration))}`;
     });
-    return `${texts.join("; ")} ${zone === "DEVICE" ? "in the zone of each device" : zone || "UTC"}`;
+    return `${texts.join("; ")} (${zone === "DEVICE" ? "in the zone of each device" : zone || "UTC"})`;
 }
 
 /** What a job that is stopped needs, and why. null: it continues by itself. */
@@ -166,7 +175,8 @@ export interface Notice {
     text: string;
 }
 
-export function notice(job: Job, ago: (time: string) => string): Notice | null {
+/** The notice of a job; `opening`: when a start window opens, if none is open now. */
+export function notice(job: Job, ago: (time: string) => string, opening: string | null): Notice | null {
     const counts = job.execution_counts;
     if (job.status === "PAUSED" && job.pause) {
         const by = job.pause.paused_by ? ` by ${shown(job.pause.paused_by)}` : "";
@@ -196,7 +206,14 @@ export function notice(job: Job, ago: (time: string) => string): Notice | null {
         return {
             tone: "quiet",
             title: `Starts ${ago(job.start_at)}`,
-            text: "Its devices are held until then.",
+            text: `Its devices are held until ${absolute(Date.parse(job.start_at))}.`,
+        };
+    }
+    if (job.status === "COMPLETED" && failures(counts)) {
+        return {
+            tone: "bad",
+            title: `${counted(failures(counts), "device")} did not succeed`,
+            text: "Look at the failures by code. A retry gives these devices another attempt.",
         };
     }
     if (job.status === "CANCELED") {
@@ -205,8 +222,40 @@ export function notice(job: Job, ago: (time: string) => string): Notice | null {
             : "No device works on it.";
         return { tone: "quiet", title: `Canceled: ${shown(job.cancel_reason ?? "")}`, text: running };
     }
+    if (job.status === "IN_PROGRESS" && job.is_retry_budget_exhausted) {
+        return {
+            tone: "warn",
+            title: "Devices are no longer retried automatically",
+            text: "More than 10 % of the devices needed a retry. Look at the failures: further ones are final.",
+        };
+    }
+    if (job.status === "IN_PROGRESS" && opening) {
+        return {
+            tone: "quiet",
+            title: `No start window is open; the next one opens ${ago(opening)}`,
+            text: `Devices can start ${windows(job.start_windows ?? [], job.window_time_zone)}. Those that have started can finish.`,
+        };
+    }
     return null;
 }
+
+/** The types of events that the console knows. */
+export const eventTypes = [
+    "job.created",
+    "job.stage_opened",
+    "job.awaiting_approval",
+    "job.approved",
+    "job.tripped",
+    "job.paused",
+    "job.resumed",
+    "job.updated",
+    "job.retried",
+    "job.canceled",
+    "job.expired",
+    "job.completed",
+    "job.deleted",
+    "executions.finished",
+];
 
 /** An event of a job as a sentence. */
 export function event(e: Event): string {
@@ -254,7 +303,24 @@ export function eventTone(e: Event): Tone {
     return "quiet";
 }
 
-/** The word for an execution's status. */
+/** The words for an execution's status. What the service ended is not the fault of the device. */
+export function executionState(e: { status: string; end_cause: string | null }): {
+    word: string;
+    tone: Tone;
+} {
+    const known = executionWords[e.status] ?? { word: shown(e.status), tone: "quiet" };
+    const cause = e.end_cause && endCauses[e.end_cause];
+    return cause ? { word: `${known.word}: ${cause}`, tone: "quiet" } : known;
+}
+
+const endCauses: Record<string, string> = {
+    JOB_CANCELED: "job canceled",
+    EXECUTION_CANCELED: "canceled",
+    DEVICE_REMOVED: "device removed",
+    JOB_EXPIRED: "job expired",
+};
+
+/** The words for the statuses of executions. */
 export const executionWords: Record<string, { word: string; tone: Tone }> = {
     QUEUED: { word: "Queued", tone: "quiet" },
     HELD: { word: "Held", tone: "quiet" },

@@ -2,6 +2,7 @@
 
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1.jobs_pb2 import JobExecution
 from playwright.async_api import Browser, expect
 
 from tests.console.browser import Console, open_console
@@ -34,7 +35,9 @@ async def test_operator_creates_a_staged_job_and_watches_it_finish(
     await page.get_by_label("Group", exact=True).fill("north")
     await expect(page.get_by_text("pump-00, pump-01")).to_be_visible()
     await page.get_by_role("button", name="Add stage").click()
-    await page.get_by_role("group", name="Stage 0").get_by_label("Value").fill("10")
+    await (
+        page.get_by_role("group", name="Stage 0").get_by_role("textbox", name="Percent").fill("10")
+    )
     await expect(page.get_by_text("4 devices first, then 36 if 95 % succeed")).to_be_visible()
     await page.get_by_role("button", name="Create job for 40 devices").click()
 
@@ -107,7 +110,7 @@ async def test_stage_is_approved_by_another_user(
             await other.page.get_by_role("dialog").get_by_role("button", name="Approve").click()
             await expect(other.page.get_by_text("No stage waits for an approval")).to_be_visible()
             await other.open("/jobs/careful?tab=history")
-            await expect(other.page.locator(".timeline")).to_contain_text("approved by bob")
+            await expect(other.page.locator("#panel .timeline")).to_contain_text("approved by bob")
             await expect(other.page.locator(".badge").first).to_have_text("Completed")
 
 
@@ -188,7 +191,7 @@ async def test_several_jobs_are_paused_and_canceled_together(
     await operator.cancel("c")
     await console.open()
     for job_id in ("a", "b", "c"):
-        await page.get_by_label(f"Select {job_id}").check()
+        await page.get_by_label(f"Select {job_id}", exact=True).check()
     await page.get_by_role("button", name="Pause 2 of them").click()
     dialog = page.get_by_role("dialog")
     await expect(dialog).to_contain_text("Pause 2 jobs?")
@@ -200,7 +203,141 @@ async def test_several_jobs_are_paused_and_canceled_together(
     await expect(page.get_by_text("Paused", exact=True)).to_have_count(3)  # and the filter
 
     for job_id in ("a", "b"):
-        await page.get_by_label(f"Select {job_id}").check()
+        await page.get_by_label(f"Select {job_id}", exact=True).check()
     await page.get_by_role("button", name="Cancel").click()
     await dialog.get_by_role("button", name="Cancel 2 jobs").click()
     await expect(page.locator(".jobs .badge", has_text="Canceled")).to_have_count(3)
+
+
+async def test_problem_of_one_job_does_not_hide_what_happened_to_the_others(
+    console: Console, operator: Operator
+) -> None:
+    page = console.page
+    for job_id in ("a", "b"):
+        await operator.create(job_id=job_id, document_type="reboot", target_all=True)
+    await console.open()
+    await page.get_by_label("Select all on this page").check()
+    await page.get_by_role("button", name="Pause").click()
+    await operator.update("b", "description", description="by another")
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_role("button", name="Pause 2 jobs").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("1 of 2 jobs done. b: ")
+    assert (await operator.get("a")).pause.paused_by == "ann"
+    assert not (await operator.get("b")).HasField("pause")
+
+
+async def test_failures_without_a_code_are_retried_alone(
+    console: Console, server: Server, operator: Operator, tenant: str
+) -> None:
+    await operator.create(job_id="mixed", document_type="reboot", target_all=True)
+    for name, code in (("pump-00", ""), ("pump-01", "DISK_FULL")):
+        device = server.device(tenant, name)
+        await device.start("mixed")
+        await device.update("mixed", JobExecution.FAILED, failure_code=code)
+    page = console.page
+    await console.open("/jobs/mixed")
+    row = page.get_by_role("row", name="no code")
+    await row.get_by_role("button", name="Retry these").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("1 device that failed without a code")
+    await dialog.get_by_role("button", name="Retry 1").click()
+    await expect(row).to_have_count(0)
+    await page.get_by_role("link", name="1 device with DISK_FULL").click()
+    await expect(page.get_by_role("combobox", name="Status")).to_have_value("FAILED")
+    devices = page.get_by_role("region", name="Devices of the job").locator("tbody a")
+    await expect(devices).to_have_text(["pump-01"])
+
+    await devices.first.click()
+    await page.get_by_role("button", name="Retry").click()
+    await dialog.get_by_role("button", name="Retry 1").click()
+    await expect(page.get_by_text("attempt 2")).to_be_visible()
+
+
+async def test_copy_of_a_job_keeps_what_the_form_does_not_show(
+    console: Console, operator: Operator
+) -> None:
+    settings = {
+        "document_type": "firmware",
+        "target_device_ids": {"device_ids": DEVICES[:3]},
+        "rollout": {
+            "stages": [
+                {
+                    "device_count": 1,
+                    "gate": {"require_approval": True, "allow_self_approval": True},
+                },
+                {"remainder": True},
+            ],
+            "seed": "same order",
+        },
+        "failure_criteria": [{"percent": 5, "basis": "TARGETED", "statuses": ["FAILED"]}],
+        "retry_policy": {
+            "rules": [{"max_attempts": 3, "initial_backoff": {"seconds": 90}}],
+        },
+    }
+    await operator.create(job_id="first", **settings)
+    page = console.page
+    await console.open("/jobs/first")
+    await page.get_by_role("link", name="Copy job").click()
+    await page.get_by_label("Job ID").fill("second")
+    await page.get_by_role("button", name="Create job for 3 devices").click()
+    await expect(page.get_by_role("heading", name="second")).to_be_visible()
+    first, second = await operator.get("first"), await operator.get("second")
+    for field in ("rollout", "failure_criteria", "retry_policy", "target_device_count"):
+        assert getattr(first, field) == getattr(second, field), field
+
+
+async def test_settings_of_a_job_are_changed(console: Console, operator: Operator) -> None:
+    await operator.create(
+        job_id="slow",
+        document_type="firmware",
+        target_all=True,
+        rollout={
+            "stages": [{"percent": 10, "releases_per_minute": 1}, {"remainder": True}],
+            "max_in_progress": 2,
+        },
+        failure_criteria=[{"percent": 5}],
+    )
+    page = console.page
+    await console.open("/jobs/slow?tab=settings")
+    save = page.get_by_role("button", name="Save changes")
+    await expect(save).to_be_disabled()
+    await page.get_by_label("Devices at a time").fill("20")
+    stage = page.get_by_role("group", name="Stage 0")
+    await stage.get_by_label("Starts per minute").fill("60")
+    await stage.get_by_label("Next if succeeded, %").fill("80")
+    await save.click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("changes the stages, the devices at a time.")
+    await dialog.get_by_text("Same in a terminal").click()
+    await expect(dialog).to_contain_text("jobs-grpc update slow --max-in-progress 20 --rollout")
+    await dialog.get_by_role("button", name="Save changes").click()
+    await expect(dialog).to_have_count(0)
+    await expect(page.get_by_text("at most 20 devices at a time")).to_be_visible()
+    rollout = (await operator.get("slow")).rollout
+    assert (rollout.max_in_progress, rollout.stages[0].releases_per_minute) == (20, 60)
+    assert rollout.stages[0].gate.min_succeeded_percent == 80
+
+    # Another person changes the job while the form is open.
+    await operator.update("slow", "description", description="by another")
+    await page.get_by_label("Devices at a time").fill("30")
+    await expect(page.get_by_text("has changed since this form was opened")).to_be_visible()
+    await save.click()
+    await dialog.get_by_role("button", name="Save changes").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("changed by olivia: description")
+    await dialog.get_by_role("button", name="Back").click()
+    await page.get_by_role("button", name="Load the settings again").click()
+    await expect(page.get_by_label("Description")).to_have_value("by another")
+
+
+async def test_deleted_job_leads_to_the_list_without_a_reload(
+    console: Console, operator: Operator
+) -> None:
+    await operator.create(job_id="over", document_type="reboot", target_all=True)
+    await operator.cancel("over")
+    page = console.page
+    await console.open("/jobs/over")
+    await page.evaluate("window.isSamePage = true")
+    await page.get_by_role("button", name="Delete").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete job").click()
+    await expect(page.get_by_text("This tenant has no jobs yet.")).to_be_visible()
+    assert await page.evaluate("window.isSamePage")

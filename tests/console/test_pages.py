@@ -20,6 +20,7 @@ PAGES = {
     "job": ("/jobs/paused", "BOOT_LOOP"),
     "job history": ("/jobs/staged?tab=history", "stage 0 waits for approval"),
     "job document": ("/jobs/staged?tab=document", "Timeout of an execution"),
+    "job settings": ("/jobs/staged?tab=settings", "Stages that have not passed"),
     "execution": ("/jobs/paused/devices/pump-00", "Attempts"),
     "new job": ("/new?copy=staged", "pump-00, pump-01"),
     "approvals": ("/approvals", "1 device succeeded"),
@@ -137,6 +138,36 @@ async def test_dialogs_are_used_with_the_keyboard(console: Console, operator: Op
     await page.keyboard.press("Enter")
     await expect(page.locator(".badge").first).to_have_text("Paused")
     assert (await operator.get("staged")).pause.paused_by == "ann"
+    # The button is gone: the keyboard continues at the page.
+    await expect(page.locator("#main")).to_be_focused()
+
+
+@pytest.mark.usefixtures("jobs")
+async def test_focus_stays_where_the_person_works(console: Console) -> None:
+    page = console.page
+    await console.open()
+    status = page.get_by_label("Status")
+    await status.focus()
+    await status.select_option("Canceled")
+    await expect(page.locator(".jobs .id")).to_have_text(["canceled"])
+    await expect(status).to_be_focused()
+    prefix = page.get_by_label("Job starts with")
+    await prefix.fill("x")
+    await prefix.press("Enter")
+    await expect(page.get_by_text("No job matches")).to_be_visible()
+    await expect(prefix).to_be_focused()
+
+    # A page that is reached by a link begins at its top.
+    await page.get_by_role("link", name="Devices").press("Enter")
+    await expect(page.locator("#main")).to_be_focused()
+    await expect(page).to_have_title("Devices · Fleet Jobs")
+
+    who = page.locator(".who button")
+    await who.press("Enter")
+    await expect(page.get_by_label("Tenant")).to_be_focused()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_label("Tenant")).to_have_count(0)
+    await expect(who).to_be_focused()
 
 
 IMAGE = "<img src=x onerror=alert(1)>"

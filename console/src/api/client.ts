@@ -43,6 +43,9 @@ export type Counts = Message<"ExecutionCounts">;
 export type Criterion = Message<"FailureCriterion">;
 export type Event = Message<"Event">;
 export type Webhook = Message<"Webhook">;
+export type Explanation = Message<"ExplainExecutionResponse">;
+export type Execution = Message<"JobExecution">;
+export type TargetPreview = Message<"TargetPreview">;
 export type Caller = Message<"GetCallerResponse">;
 export type CreateJobRequest = NonNullable<Schemas["CreateJobRequest"]>;
 

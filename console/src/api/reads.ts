@@ -13,10 +13,13 @@ export function readJob(jobId: string, signal?: AbortSignal) {
 }
 
 /** The newest events of a job, the last one first. */
-export function readNewestEvents(jobId: string, limit: number, signal: AbortSignal) {
+export function readNewestEvents(jobId: string, limit: number, signal: AbortSignal, pageToken = "") {
     return page(
         api.GET("/customer/jobs/{job_id}/events", {
-            params: { path: { job_id: jobId }, query: { newest_first: true, limit } },
+            params: {
+                path: { job_id: jobId },
+                query: { newest_first: true, limit, page_token: pageToken || undefined },
+            },
             signal,
         }),
     );

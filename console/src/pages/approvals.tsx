@@ -10,31 +10,34 @@ import { Bar } from "../parts/bar";
 import { Comment } from "../parts/comment";
 import { Dialog, type Question } from "../parts/dialog";
 import { Timeline } from "../parts/history";
-import { ErrorNotice } from "../parts/notices";
 import { jobPath } from "../query";
 import { may } from "../session";
-import { useWaiting } from "../waiting";
+import { useTitle } from "../title";
+import { waiting } from "../waiting";
 import { awaitingApproval, failures, stageName, target } from "../words";
 
 const POLL_MS = 5000;
 
 export function Approvals() {
-    const { data, error, reload } = useWaiting();
+    useTitle("Approvals");
     const [question, setQuestion] = useState<Question | null>(null);
-    const jobs = data?.items ?? [];
+    const jobs = waiting.value?.items ?? [];
     return (
         <>
             <div class="heading">
                 <h1>Approvals</h1>
             </div>
-            {error && <ErrorNotice error={error} />}
-            {data && !jobs.length && (
+            {waiting.value && !jobs.length && (
                 <div class="card empty">
                     <p>No stage waits for an approval.</p>
+                    <p class="quiet">
+                        A stage whose gate requires an approval is listed here when the rest of its gate is
+                        met.
+                    </p>
                 </div>
             )}
             {jobs.map((job) => (
-                <Waiting key={job.job_id} jobId={job.job_id} ask={setQuestion} done={reload} />
+                <Waiting key={job.job_id} jobId={job.job_id} ask={setQuestion} />
             ))}
             {question && <Dialog question={question} close={() => setQuestion(null)} />}
         </>
@@ -42,16 +45,12 @@ export function Approvals() {
 }
 
 /** ListJobs leaves out the stages, so each job is read. */
-function Waiting({ jobId, ask, done }: { jobId: string; ask: (q: Question) => void; done: () => void }) {
+function Waiting({ jobId, ask }: { jobId: string; ask: (q: Question) => void }) {
     const { data: job, reload } = useLoaded(jobId, (signal) => readJob(jobId, signal), POLL_MS);
     if (!job) return null;
     const stage = awaitingApproval(job);
     if (stage < 0) return null;
-    const approved = () => {
-        reload();
-        done();
-    };
-    return <Stage job={job} stage={stage} ask={ask} done={approved} />;
+    return <Stage job={job} stage={stage} ask={ask} done={reload} />;
 }
 
 function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; done: () => void }) {
@@ -91,16 +90,14 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
             </div>
             {since.length > 0 && <Timeline events={since} />}
             {may("ApproveStage") && (
-                <div class="fields">
+                <div class="approve pad">
                     <Comment value={comment} set={setComment} />
-                    <div class="buttons end">
-                        <button
-                            class="primary"
-                            onClick={() => ask(actions.approve(job, stage, comment.trim(), done))}
-                        >
-                            Approve…
-                        </button>
-                    </div>
+                    <button
+                        class="primary"
+                        onClick={() => ask(actions.approve(job, stage, comment.trim(), done))}
+                    >
+                        Approve…
+                    </button>
                 </div>
             )}
         </section>

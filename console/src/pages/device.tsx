@@ -1,6 +1,7 @@
 /** One device: its queue in order, why it does not start, and its history. */
 
-import { api, body, page } from "../api/client";
+import { useState } from "preact/hooks";
+import { api, body, page, type Execution } from "../api/client";
 import { readExplanation } from "../api/reads";
 import { command } from "../commands";
 import { shown } from "../format";
@@ -9,24 +10,31 @@ import { Badge } from "../parts/badge";
 import { Labels } from "../parts/labels";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
+import { Reasons } from "../parts/reasons";
 import { Terminal } from "../parts/terminal";
 import { Time } from "../parts/time";
-import { executionPath, jobPath, useQuery } from "../query";
+import { executionPath, useQuery } from "../query";
 import { may } from "../session";
-import { executionWords } from "../words";
+import { useTitle } from "../title";
+import { executionState } from "../words";
 
 const POLL_MS = 5000;
 // Each explanation is a call.
 const EXPLAINED = 5;
+const WHY_POLL_MS = 10_000;
+const HELD_SHOWN = 50;
 const PAGE_SIZE = 50;
 
 export function Device({ deviceId }: { deviceId: string }) {
+    useTitle(deviceId);
     const path = { device_id: deviceId };
     const { data, error } = useLoaded(
         deviceId,
         (signal) => body(api.GET("/customer/fleet/devices/{device_id}", { params: { path }, signal })),
         POLL_MS,
     );
+    const queue = data?.executions ?? [];
+    const held = useHeld(deviceId, queue);
     if (error)
         return (
             <>
@@ -45,8 +53,14 @@ export function Device({ deviceId }: { deviceId: string }) {
                 <div>
                     <h1>{shown(deviceId)}</h1>
                     <p class="quiet">
-                        last seen <Time at={device?.last_seen_at} /> · groups{" "}
-                        {device?.group_ids.map(shown).join(", ") || "none"} · time zone{" "}
+                        {device?.last_seen_at ? (
+                            <>
+                                last seen <Time at={device.last_seen_at} />
+                            </>
+                        ) : (
+                            "never seen"
+                        )}{" "}
+                        · groups {device?.group_ids.map(shown).join(", ") || "none"} · time zone{" "}
                         {shown(device?.time_zone || "unknown")}
                     </p>
                     <Labels
@@ -64,21 +78,17 @@ export function Device({ deviceId }: { deviceId: string }) {
             </div>
             <section class="card" aria-labelledby="queue">
                 <h2 id="queue">Queue, in order</h2>
-                {!data.executions?.length && <p class="pad quiet">Nothing waits for this device.</p>}
-                <ol class="queue">
-                    {(data.executions ?? []).map((e, index) => {
-                        const s = executionWords[e.status];
-                        return (
-                            <li key={e.job_id} class="pad">
-                                <a href={executionPath(e.job_id ?? "", deviceId)}>{shown(e.job_id ?? "")}</a>{" "}
-                                {s && <Badge word={s.word} tone={s.tone} />}
-                                {index < EXPLAINED && e.status !== "IN_PROGRESS" && (
-                                    <Why jobId={e.job_id ?? ""} deviceId={deviceId} />
-                                )}
-                            </li>
-                        );
-                    })}
-                </ol>
+                <Pending
+                    deviceId={deviceId}
+                    executions={queue}
+                    empty={held.length ? "No job in its queue." : "Nothing waits for this device."}
+                />
+                {held.length > 0 && (
+                    <>
+                        <h3 class="pad">Not in its queue yet</h3>
+                        <Pending deviceId={deviceId} executions={held} empty="" />
+                    </>
+                )}
                 <div class="pad">
                     <Terminal command={command(["devices", "get", deviceId], "GET", restPath)} />
                 </div>
@@ -88,25 +98,66 @@ export function Device({ deviceId }: { deviceId: string }) {
     );
 }
 
-function Why({ jobId, deviceId }: { jobId: string; deviceId: string }) {
+/** Executions that have not ended, each with the reasons why it does not start. */
+function Pending(props: { deviceId: string; executions: Execution[]; empty: string }) {
+    const { deviceId, executions, empty } = props;
+    if (!executions.length) return <p class="pad quiet">{empty}</p>;
+    return (
+        <ol class="queue">
+            {executions.map((e, index) => {
+                const jobId = e.job_id ?? "";
+                return (
+                    <li key={jobId} class="pad">
+                        <a href={executionPath(jobId, deviceId)}>{shown(jobId)}</a>{" "}
+                        <Badge {...executionState(e)} />
+                        {e.status !== "IN_PROGRESS" && (
+                            <Why jobId={jobId} deviceId={deviceId} atOnce={index < EXPLAINED} />
+                        )}
+                    </li>
+                );
+            })}
+        </ol>
+    );
+}
+
+function Why({ jobId, deviceId, atOnce }: { jobId: string; deviceId: string; atOnce: boolean }) {
+    const [asked, setAsked] = useState(atOnce);
     const { data } = useLoaded(
-        `${jobId} ${deviceId}`,
+        asked ? `${jobId} ${deviceId}` : null,
         (signal) => readExplanation(jobId, deviceId, signal),
+        WHY_POLL_MS,
+    );
+    if (!asked)
+        return (
+            <button class="small" onClick={() => setAsked(true)} aria-label={`Why does ${jobId} not start?`}>
+                Why?
+            </button>
+        );
+    return data ? <Reasons explanation={data} /> : null;
+}
+
+/**
+ * The executions that the queue leaves out: HELD ones, and QUEUED ones of paused jobs. The device gets them
+ * when their job lets it.
+ */
+function useHeld(deviceId: string, queue: Execution[]): Execution[] {
+    const { data } = useLoaded(
+        deviceId,
+        (signal) =>
+            Promise.all(
+                (["HELD", "QUEUED"] as const).map((status) =>
+                    page(
+                        api.GET("/customer/devices/{device_id}/executions", {
+                            params: { path: { device_id: deviceId }, query: { status, limit: HELD_SHOWN } },
+                            signal,
+                        }),
+                    ),
+                ),
+            ),
         POLL_MS,
     );
-    if (!data) return null;
-    return (
-        <ul class="reasons quiet">
-            {(data.blockers ?? []).map((b) => (
-                <li key={b.kind}>{shown(b.message)}</li>
-            ))}
-            {data.earliest_start_at && (
-                <li>
-                    It can start <Time at={data.earliest_start_at} /> at the earliest.
-                </li>
-            )}
-        </ul>
-    );
+    const inQueue = new Set(queue.map((e) => e.job_id));
+    return (data ?? []).flatMap((list) => list.items).filter((e) => !inQueue.has(e.job_id));
 }
 
 function Past({ deviceId }: { deviceId: string }) {
@@ -130,7 +181,7 @@ function Past({ deviceId }: { deviceId: string }) {
             <h2 id="past">All its jobs</h2>
             {error && <ErrorNotice error={error} />}
             <div class="across">
-                <table>
+                <table class="stack">
                     <thead>
                         <tr>
                             <th>Job</th>
@@ -142,21 +193,19 @@ function Past({ deviceId }: { deviceId: string }) {
                     </thead>
                     <tbody>
                         {(data?.items ?? []).map((e) => {
-                            const s = executionWords[e.status];
                             return (
                                 <tr key={e.job_id}>
                                     <td>
                                         <a href={executionPath(e.job_id ?? "", deviceId)}>
                                             {shown(e.job_id ?? "")}
-                                        </a>{" "}
-                                        <a class="quiet" href={jobPath(e.job_id ?? "")}>
-                                            (job)
                                         </a>
                                     </td>
-                                    <td>{s && <Badge word={s.word} tone={s.tone} />}</td>
-                                    <td>{e.failure_code && <code>{shown(e.failure_code)}</code>}</td>
-                                    <td class="number">{e.execution_number}</td>
                                     <td>
+                                        <Badge {...executionState(e)} />
+                                    </td>
+                                    <td>{e.failure_code && <code>{shown(e.failure_code)}</code>}</td>
+                                    <td class="number extra">{e.execution_number}</td>
+                                    <td class="quiet">
                                         <Time at={e.last_updated_at} />
                                     </td>
                                 </tr>

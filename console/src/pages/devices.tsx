@@ -2,17 +2,21 @@
 
 import { api, page } from "../api/client";
 import { counted, shown } from "../format";
+import { useGroups } from "../groups";
 import { useLoaded } from "../load";
+import { FilterField, submitted } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
 import { Time } from "../parts/time";
 import { devicePath, useQuery } from "../query";
 import { may } from "../session";
+import { useTitle } from "../title";
 
 const PAGE_SIZE = 100;
 const POLL_MS = 10_000;
 
 export function Devices() {
+    useTitle("Devices");
     const [query, setQuery] = useQuery();
     const { data, error } = useLoaded(
         JSON.stringify(query),
@@ -33,10 +37,8 @@ export function Devices() {
         POLL_MS,
     );
     const submit = (event: SubmitEvent) => {
-        event.preventDefault();
-        const form = new FormData(event.currentTarget as HTMLFormElement);
-        const text = (name: string) => String(form.get(name) ?? "").trim();
-        setQuery({ id: text("id"), where: text("where"), page: "" });
+        const { id = "", where = "" } = submitted(event);
+        setQuery({ id, where, page: "" });
     };
     const devices = data?.items ?? [];
     return (
@@ -49,21 +51,15 @@ export function Devices() {
                     </a>
                 )}
             </div>
-            <form class="filters" onSubmit={submit} key={JSON.stringify(query)} role="search">
-                <label>
-                    Device starts with
-                    <input name="id" defaultValue={query.id ?? ""} autocomplete="off" spellcheck={false} />
-                </label>
-                <label class="selector">
-                    Groups and labels
-                    <input
-                        name="where"
-                        defaultValue={query.where ?? ""}
-                        placeholder="group in (north,south),model=x200,!quarantined"
-                        autocomplete="off"
-                        spellcheck={false}
-                    />
-                </label>
+            <form class="filters" onSubmit={submit} role="search">
+                <FilterField name="id" label="Device starts with" value={query.id} />
+                <FilterField
+                    class="selector"
+                    name="where"
+                    label="Groups and labels"
+                    value={query.where}
+                    placeholder="group in (north,south),model=x200,!quarantined"
+                />
                 <button>Filter</button>
             </form>
             <Groups onChoose={(group) => setQuery({ where: `group=${group}`, page: "" })} />
@@ -76,7 +72,7 @@ export function Devices() {
             {devices.length > 0 && (
                 <section class="card">
                     <div class="scroll" tabIndex={0} role="region" aria-label="Devices">
-                        <table>
+                        <table class="stack">
                             <thead>
                                 <tr>
                                     <th>Device</th>
@@ -98,8 +94,8 @@ export function Devices() {
                                                 .map(([key, value]) => `${shown(key)}=${shown(value)}`)
                                                 .join(" ")}
                                         </td>
-                                        <td>{shown(d.time_zone)}</td>
-                                        <td>
+                                        <td class="extra">{shown(d.time_zone)}</td>
+                                        <td class="quiet">
                                             <Time at={d.last_seen_at} />
                                         </td>
                                     </tr>
@@ -116,11 +112,8 @@ export function Devices() {
 
 /** The first groups, to choose from. */
 function Groups({ onChoose }: { onChoose: (group: string) => void }) {
-    const { data } = useLoaded("groups", (signal) =>
-        page(api.GET("/customer/fleet/groups", { params: { query: { limit: 20 } }, signal })),
-    );
     // A value of a selector with other characters needs quotes; then it is typed.
-    const groups = (data?.items ?? []).filter((g) => /^[A-Za-z0-9._/-]+$/.test(g.group_id));
+    const groups = useGroups(20).filter((g) => /^[A-Za-z0-9._/-]+$/.test(g.group_id));
     if (!groups.length) return null;
     return (
         <p class="quiet groups">

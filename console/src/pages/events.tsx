@@ -5,72 +5,72 @@ import { ApiError, type Event } from "../api/client";
 import { readStream } from "../api/stream";
 import { shown } from "../format";
 import { noteOutcome } from "../load";
+import { FilterField, Select, submitted } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { Webhooks } from "../parts/webhooks";
 import { Time } from "../parts/time";
 import { jobPath, search, useQuery } from "../query";
 import { may } from "../session";
-import { event, eventTone } from "../words";
+import { useTitle } from "../title";
+import { event, eventTone, eventTypes } from "../words";
 
 // The newest that the page keeps.
 const KEPT = 500;
-const DAY_MS = 86_400_000;
+const HOUR_MS = 3_600_000;
+// Past events arrive in a burst: they are painted together.
+const PAINT_MS = 100;
 
-export const eventTypes = [
-    "job.created",
-    "job.stage_opened",
-    "job.awaiting_approval",
-    "job.approved",
-    "job.tripped",
-    "job.paused",
-    "job.resumed",
-    "job.updated",
-    "job.retried",
-    "job.canceled",
-    "job.expired",
-    "job.completed",
-    "job.deleted",
-    "executions.finished",
-];
+const ages = { "1": "the last hour", "24": "the last day", "168": "the last week" };
+type Hours = keyof typeof ages;
 
-function useFeed(type: string, jobId: string) {
-    const [events, setEvents] = useState<Event[]>([]);
+function useFeed(type: string, jobId: string, hours: Hours) {
+    const [events, setEvents] = useState<Event[] | null>(null);
     const [error, setError] = useState<ApiError | null>(null);
     useEffect(() => {
         const controller = new AbortController();
-        setEvents([]);
+        setEvents(null);
         setError(null);
-        const from = new Date(Date.now() - DAY_MS).toISOString();
+        let newest: Event[] = [];
+        let timer: ReturnType<typeof setTimeout> | undefined;
+        const paint = () => {
+            timer = undefined;
+            setEvents(newest);
+        };
+        const from = new Date(Date.now() - Number(hours) * HOUR_MS).toISOString();
         readStream(
             `/customer/events:watch${search({ from_time: from, types: type, job_id: jobId })}`,
             controller.signal,
             ({ type: name, data }) => {
-                if (name === "heartbeat") return;
-                const e = JSON.parse(data) as Event;
-                setEvents((known) => [e, ...known].slice(0, KEPT));
+                if (name !== "heartbeat") newest = [JSON.parse(data) as Event, ...newest].slice(0, KEPT);
+                timer ??= setTimeout(paint, PAINT_MS);
             },
             noteOutcome,
         ).catch((e: ApiError) => {
             if (!controller.signal.aborted) setError(e);
         });
-        return () => controller.abort();
-    }, [type, jobId]);
+        return () => {
+            controller.abort();
+            clearTimeout(timer);
+        };
+    }, [type, jobId, hours]);
     return { events, error };
 }
 
 export function Events() {
+    useTitle("Events");
     const [query, setQuery] = useQuery();
-    const { events, error } = useFeed(query.type ?? "", query.job ?? "");
+    const hours = query.hours && query.hours in ages ? (query.hours as Hours) : "24";
+    const { events, error } = useFeed(query.type ?? "", query.job ?? "", hours);
     const submit = (e: SubmitEvent) => {
-        e.preventDefault();
-        setQuery({ job: String(new FormData(e.currentTarget as HTMLFormElement).get("job")).trim() });
+        const { job = "" } = submitted(e);
+        setQuery({ job });
     };
     return (
         <>
             <div class="heading">
                 <h1>Events</h1>
             </div>
-            <form class="filters" onSubmit={submit} key={JSON.stringify(query)} role="search">
+            <form class="filters" onSubmit={submit} role="search">
                 <label>
                     Type
                     <select
@@ -83,17 +83,22 @@ export function Events() {
                         ))}
                     </select>
                 </label>
-                <label>
-                    Job
-                    <input name="job" defaultValue={query.job ?? ""} autocomplete="off" spellcheck={false} />
-                </label>
+                <Select
+                    label="Since"
+                    value={hours}
+                    set={(value) => setQuery({ hours: value })}
+                    options={ages}
+                />
+                <FilterField name="job" label="Job" value={query.job} />
                 <button>Filter</button>
             </form>
             {error && <ErrorNotice error={error} />}
-            <section class="card" aria-label="Events of the last day and new ones">
-                {!events.length && <p class="pad quiet">No events in the last day. New ones appear here.</p>}
+            <section class="card" aria-label="Past events and new ones">
+                {events?.length === 0 && (
+                    <p class="pad quiet">No such events in {ages[hours]}. New ones appear here.</p>
+                )}
                 <ol class="timeline pad">
-                    {events.map((e) => (
+                    {events?.map((e) => (
                         <li key={e.position}>
                             <span class={`dot ${eventTone(e)}`} aria-hidden="true" />
                             <span class="quiet">
@@ -103,6 +108,9 @@ export function Events() {
                         </li>
                     ))}
                 </ol>
+                {events?.length === KEPT && (
+                    <p class="pad quiet">Only the newest {KEPT} are shown. A filter shows older ones.</p>
+                )}
             </section>
             {may("EventService.ListWebhooks") && <Webhooks />}
         </>

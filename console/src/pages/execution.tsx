@@ -1,31 +1,43 @@
 /** One device in one job: why it has not started, its attempts, and what it reported. */
 
 import { useState } from "preact/hooks";
+import * as actions from "../actions";
 import { api, body, page } from "../api/client";
-import { readExplanation } from "../api/reads";
+import { readExplanation, readJob } from "../api/reads";
 import { command } from "../commands";
 import { json, shown } from "../format";
 import { useLoaded } from "../load";
 import { Badge } from "../parts/badge";
 import { Dialog, type Question } from "../parts/dialog";
 import { ErrorNotice } from "../parts/notices";
+import { Reasons } from "../parts/reasons";
 import { Terminal } from "../parts/terminal";
 import { Time } from "../parts/time";
-import { jobPath } from "../query";
+import { devicePath, jobPath } from "../query";
 import { may } from "../session";
-import { executionWords } from "../words";
+import { useTitle } from "../title";
+import { executionState, status } from "../words";
 
 const POLL_MS = 3000;
+const JOB_POLL_MS = 10_000;
+
+const failureOf = (e: { device_id: string; status: string }): actions.Failure => ({
+    status: e.status as actions.Failure["status"],
+    deviceId: e.device_id,
+    devices: 1,
+});
 
 const isPending = (status: string) => ["QUEUED", "HELD", "IN_PROGRESS"].includes(status);
 
 export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string }) {
+    useTitle(`${deviceId} in ${jobId}`);
     const [question, setQuestion] = useState<Question | null>(null);
     const path = { job_id: jobId, device_id: deviceId };
     const key = `${jobId} ${deviceId}`;
     const explanation = useLoaded(key, (signal) => readExplanation(jobId, deviceId, signal), POLL_MS);
     const { data, error, reload } = explanation;
     const e = data?.execution;
+    const job = useLoaded(jobId, (signal) => readJob(jobId, signal), JOB_POLL_MS).data;
     const attempts = useLoaded(e ? `${key} ${e.execution_number} ${e.version}` : null, (signal) =>
         page(
             api.GET("/customer/jobs/{job_id}/executions/{device_id}/attempts", { params: { path }, signal }),
@@ -41,7 +53,6 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
             </>
         );
     if (!data || !e) return <p class="quiet loading">Loading {shown(deviceId)} …</p>;
-    const s = executionWords[e.status];
     const restPath = `/customer/jobs/${encodeURIComponent(jobId)}/executions/${encodeURIComponent(deviceId)}`;
     const pending = isPending(e.status);
     const force = e.status === "IN_PROGRESS";
@@ -52,9 +63,14 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
             : "The device will never start it. This can't be undone.",
         action: "Cancel execution",
         destructive: true,
-        command: command(["cancel", jobId, "--device", deviceId, force && "--force"], "DELETE", restPath, {
-            force,
-        }),
+        command: command(
+            ["cancel", jobId, "--device", deviceId, ...(force ? ["--force"] : [])],
+            "DELETE",
+            restPath,
+            {
+                force,
+            },
+        ),
         run: async () => {
             await body(
                 api.DELETE("/customer/jobs/{job_id}/executions/{device_id}", {
@@ -68,52 +84,41 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
     return (
         <article>
             <p>
-                <a href={jobPath(jobId)}>← {shown(jobId)}</a>
+                <a href={jobPath(jobId)}>← {shown(jobId)}</a>{" "}
+                {job && <Badge word={status(job).word} tone={status(job).tone} />}
             </p>
             <div class="heading">
                 <div>
                     <h1>{shown(deviceId)}</h1>
                     <p class="quiet">
-                        {s && <Badge word={s.word} tone={s.tone} />} · attempt {e.execution_number} · changed{" "}
+                        <Badge {...executionState(e)} /> · attempt {e.execution_number} · changed{" "}
                         <Time at={e.last_updated_at} />
                         {data.last_seen_at && (
                             <>
                                 {" "}
                                 · last seen <Time at={data.last_seen_at} />
                             </>
-                        )}
+                        )}{" "}
+                        · <a href={devicePath(deviceId)}>all jobs of the device</a>
                     </p>
                 </div>
-                {pending && may("CancelExecution") && (
-                    <div class="buttons">
+                <div class="buttons">
+                    {job && actions.isFailure(e.status) && actions.canRetry(job) && (
+                        <button onClick={() => setQuestion(actions.retry(job, failureOf(e), reload))}>
+                            Retry…
+                        </button>
+                    )}
+                    {pending && may("CancelExecution") && (
                         <button class="danger" onClick={() => setQuestion(cancel)}>
                             Cancel…
                         </button>
-                    </div>
-                )}
+                    )}
+                </div>
             </div>
             <section class="card" aria-labelledby="why">
                 <h2 id="why">{pending && !force ? "Why it has not started" : "State"}</h2>
                 <div class="pad">
-                    {data.earliest_start_at && (
-                        <p>
-                            It can start <Time at={data.earliest_start_at} /> at the earliest.
-                        </p>
-                    )}
-                    <ul class="reasons">
-                        {(data.blockers ?? []).map((b) => (
-                            <li key={b.kind}>
-                                {shown(b.message)}
-                                {b.other_job_id && (
-                                    <>
-                                        {" "}
-                                        <a href={jobPath(b.other_job_id)}>{shown(b.other_job_id)}</a>
-                                    </>
-                                )}
-                            </li>
-                        ))}
-                    </ul>
-                    {!data.blockers?.length && <p class="quiet">Nothing holds it.</p>}
+                    <Reasons explanation={data} />
                     <Terminal
                         command={command(["explain", jobId, deviceId], "GET", `${restPath}/explanation`)}
                     />
@@ -125,7 +130,7 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
                     <table>
                         <thead>
                             <tr>
-                                <th class="number">Attempt</th>
+                                <th>Attempt</th>
                                 <th>Status</th>
                                 <th>Code</th>
                                 <th>Started</th>
@@ -134,11 +139,12 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
                         </thead>
                         <tbody>
                             {(attempts.data?.items ?? []).map((a) => {
-                                const word = executionWords[a.status];
                                 return (
                                     <tr key={a.execution_number}>
-                                        <td class="number">{a.execution_number}</td>
-                                        <td>{word && <Badge word={word.word} tone={word.tone} />}</td>
+                                        <td>{a.execution_number}</td>
+                                        <td>
+                                            <Badge {...executionState(a)} />
+                                        </td>
                                         <td>{a.failure_code && <code>{shown(a.failure_code)}</code>}</td>
                                         <td>
                                             <Time at={a.started_at} />

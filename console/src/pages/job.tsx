@@ -1,5 +1,6 @@
 /** One job, live: what happens, why, and what to do next. */
 
+import { useLocation } from "preact-iso";
 import { useEffect, useState } from "preact/hooks";
 import * as actions from "../actions";
 import { ApiError, type Job as JobState } from "../api/client";
@@ -7,7 +8,7 @@ import { readJob } from "../api/reads";
 import { readStream } from "../api/stream";
 import { command } from "../commands";
 import { count, counted, json, shown } from "../format";
-import { noteOutcome, useLoaded } from "../load";
+import { noteOutcome } from "../load";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
 import { Brake } from "../parts/brake";
@@ -15,14 +16,17 @@ import { Comment } from "../parts/comment";
 import { Dialog, type Question } from "../parts/dialog";
 import { Executions } from "../parts/executions";
 import { Failures } from "../parts/failures";
-import { History } from "../parts/history";
+import { History, LastEvents } from "../parts/history";
 import { Labels } from "../parts/labels";
 import { ErrorNotice } from "../parts/notices";
+import { Settings } from "../parts/settings";
 import { Stages } from "../parts/stages";
 import { Terminal } from "../parts/terminal";
 import { Time, ago } from "../parts/time";
+import { useOpenings } from "../openings";
 import { useQuery } from "../query";
 import { may } from "../session";
+import { useTitle } from "../title";
 import { awaitingApproval, failures, notice, status, target, windows } from "../words";
 
 /** The job as the stream last told it. */
@@ -54,10 +58,7 @@ function useJob(jobId: string) {
 export function Job({ jobId }: { jobId: string }) {
     const { job, error, reload } = useJob(jobId);
     const [question, setQuestion] = useState<Question | null>(null);
-    useEffect(() => {
-        document.title = `${jobId} · Fleet Jobs`;
-        return () => void (document.title = "Fleet Jobs");
-    }, [jobId]);
+    useTitle(job ? `${jobId}: ${status(job).word}` : jobId);
     if (error && !job)
         return (
             <>
@@ -80,7 +81,8 @@ export function Job({ jobId }: { jobId: string }) {
                 <Failures job={job} ask={setQuestion} done={reload} />
                 <Brake job={job} />
             </div>
-            <Tabs job={job} />
+            <LastEvents job={job} />
+            <Tabs job={job} ask={setQuestion} done={reload} />
             {question && <Dialog question={question} close={() => setQuestion(null)} />}
         </article>
     );
@@ -94,6 +96,7 @@ interface Ask {
 
 function Heading({ job, ask, done }: Ask) {
     const s = status(job);
+    const { route } = useLocation();
     return (
         <div class="heading">
             <div>
@@ -105,6 +108,8 @@ function Heading({ job, ask, done }: Ask) {
                         ` (${counted(job.total_executions, "device")})`}{" "}
                     · created {job.created_by && `by ${shown(job.created_by)} `}
                     <Time at={job.created_at} />
+                    {(job.start_windows ?? []).length > 0 &&
+                        ` · starts ${windows(job.start_windows, job.window_time_zone)}`}
                     {job.expires_at && job.status !== "COMPLETED" && (
                         <>
                             {" "}
@@ -132,7 +137,7 @@ function Heading({ job, ask, done }: Ask) {
                 {actions.canDelete(job) && (
                     <button
                         class="danger"
-                        onClick={() => ask(actions.remove(job, () => location.assign("/console/jobs")))}
+                        onClick={() => ask(actions.remove(job, () => route("/console/jobs")))}
                     >
                         Delete…
                     </button>
@@ -143,7 +148,8 @@ function Heading({ job, ask, done }: Ask) {
 }
 
 function Notice({ job, ask, done }: Ask) {
-    const n = notice(job, ago);
+    const openings = useOpenings(job);
+    const n = notice(job, ago, openings && !openings.isOpen ? openings.next : null);
     const stage = awaitingApproval(job);
     const [comment, setComment] = useState("");
     if (!n) return null;
@@ -156,7 +162,7 @@ function Notice({ job, ask, done }: Ask) {
                 {mayApprove && <Comment class="comment" value={comment} set={setComment} />}
             </div>
             <div class="buttons">
-                {job.status === "PAUSED" && actions.canRetry(job) && (
+                {(job.status === "PAUSED" || job.status === "COMPLETED") && actions.canRetry(job) && (
                     <button onClick={() => ask(actions.retry(job, null, done))}>
                         Retry {counted(failures(job.execution_counts), "failure")}…
                     </button>
@@ -224,13 +230,27 @@ function Numbers({ job }: { job: JobState }) {
     );
 }
 
-const tabs = { executions: "Devices", history: "History", document: "Document" } as const;
+const allTabs = {
+    executions: "Devices",
+    history: "History",
+    document: "Document",
+    settings: "Settings",
+} as const;
+type Tab = keyof typeof allTabs;
 
-function Tabs({ job }: { job: JobState }) {
+function Tabs({ job, ask, done }: Ask) {
     const [query, setQuery] = useQuery();
-    const tab = query.tab && query.tab in tabs ? (query.tab as keyof typeof tabs) : "executions";
+    // After a change, the form of the settings starts from the changed job.
+    const [saves, setSaves] = useState(0);
+    const saved = async () => {
+        await done();
+        setSaves((n) => n + 1);
+    };
+    const { settings, ...reading } = allTabs;
+    const tabs: Partial<Record<Tab, string>> = actions.canChange() ? allTabs : reading;
+    const tab = query.tab && query.tab in tabs ? (query.tab as Tab) : "executions";
     return (
-        <section class="card">
+        <section class="card" id="details">
             <div class="tabs" role="tablist" aria-label="Details">
                 {Object.entries(tabs).map(([name, title]) => (
                     <button
@@ -259,6 +279,7 @@ function Tabs({ job }: { job: JobState }) {
                 {tab === "executions" && <Executions job={job} />}
                 {tab === "history" && <History job={job} />}
                 {tab === "document" && <Document job={job} />}
+                {tab === "settings" && <Settings key={saves} job={job} ask={ask} done={saved} />}
             </div>
         </section>
     );
@@ -301,20 +322,14 @@ function Document({ job }: { job: JobState }) {
     );
 }
 
-/** When the windows open next: only GetJob tells. */
+/** When the windows open next. */
 function Openings({ job }: { job: JobState }) {
-    const needed = (job.start_windows ?? []).length > 0 && job.window_time_zone !== "DEVICE";
-    const { data } = useLoaded(
-        needed ? `openings ${job.job_id}` : null,
-        (signal) => readJob(job.job_id, signal),
-        60_000,
-    );
-    if (!data) return null;
-    if (data.is_window_open) return <span>(open now)</span>;
-    const next = data.next_openings?.[0];
-    return next ? (
+    const openings = useOpenings(job);
+    if (!openings) return null;
+    if (openings.isOpen) return <span>(open now)</span>;
+    return openings.next ? (
         <span>
-            (opens <Time at={next} />)
+            (opens <Time at={openings.next} />)
         </span>
     ) : null;
 }

@@ -2,17 +2,20 @@
 
 import { useState } from "preact/hooks";
 import * as actions from "../actions";
-import { api, page, type Job } from "../api/client";
+import { ApiError, api, page, type Job } from "../api/client";
 import { count, counted, shown } from "../format";
-import { useLoaded } from "../load";
+import { reloadAll, useLoaded } from "../load";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
 import { Dialog, type Question } from "../parts/dialog";
+import { Check, FilterField, submitted } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
 import { Time } from "../parts/time";
 import { jobPath, useQuery, type Query } from "../query";
 import { may } from "../session";
+import { useTitle } from "../title";
+import { waiting } from "../waiting";
 import { status, target } from "../words";
 
 const PAGE_SIZE = 50;
@@ -46,6 +49,7 @@ function listQuery(query: Query) {
 }
 
 export function Jobs() {
+    useTitle("Jobs");
     const [query, setQuery] = useQuery();
     const [selected, setSelected] = useState<Record<string, true>>({});
     const [question, setQuestion] = useState<Question | null>(null);
@@ -64,6 +68,8 @@ export function Jobs() {
         const { [id]: was, ...rest } = selected;
         setSelected(was ? rest : { ...rest, [id]: true });
     };
+    const select = (some: Job[]) =>
+        setSelected(Object.fromEntries(some.map((job) => [job.job_id, true as const])));
     const done = () => {
         setSelected({});
         reload();
@@ -80,9 +86,11 @@ export function Jobs() {
                 )}
             </div>
             <Filters query={query} filter={filter} />
-            {chosen.length > 0 && <BulkActions jobs={chosen} ask={setQuestion} done={done} />}
             {error && <ErrorNotice error={error} />}
             {data && jobs.length === 0 && <Empty isFiltered={isFiltered} />}
+            {jobs.length > 0 && mayActOnJobs() && (
+                <Selection jobs={jobs} chosen={chosen} select={select} ask={setQuestion} done={done} />
+            )}
             {jobs.length > 0 && (
                 <ul class="card jobs" aria-label="Jobs">
                     {jobs.map((job) => (
@@ -99,7 +107,8 @@ export function Jobs() {
 const mayActOnJobs = () => may("PauseJob") || may("CancelJob") || may("DeleteJob");
 
 function Row({ job, selected, toggle }: { job: Job; selected: boolean; toggle: (id: string) => void }) {
-    const s = status(job);
+    const awaits = waiting.value?.items.some((w) => w.job_id === job.job_id) ?? false;
+    const s = status(job, awaits);
     const finished =
         job.total_executions -
         job.execution_counts.queued -
@@ -151,7 +160,14 @@ function Empty({ isFiltered }: { isFiltered: boolean }) {
                     </a>
                 </>
             ) : (
-                <p>This tenant has no jobs yet.</p>
+                <>
+                    <p>This tenant has no jobs yet.</p>
+                    {may("CreateJob") && (
+                        <a class="button primary" href="/console/new">
+                            Create the first job
+                        </a>
+                    )}
+                </>
             )}
         </div>
     );
@@ -159,13 +175,11 @@ function Empty({ isFiltered }: { isFiltered: boolean }) {
 
 function Filters({ query, filter }: { query: Query; filter: (changes: Query) => void }) {
     const submit = (event: SubmitEvent) => {
-        event.preventDefault();
-        const form = new FormData(event.currentTarget as HTMLFormElement);
-        const text = (name: string) => String(form.get(name) ?? "").trim();
-        filter({ id: text("id"), labels: text("labels"), by: text("by"), group: text("group") });
+        const { id = "", labels = "", by = "", group = "" } = submitted(event);
+        filter({ id, labels, by, group });
     };
     return (
-        <form class="filters" onSubmit={submit} key={JSON.stringify(query)} role="search">
+        <form class="filters" onSubmit={submit} role="search">
             <label>
                 Status
                 <select
@@ -180,10 +194,10 @@ function Filters({ query, filter }: { query: Query; filter: (changes: Query) => 
                     ))}
                 </select>
             </label>
-            <Field name="id" label="Job starts with" value={query.id} />
-            <Field name="labels" label="Labels" value={query.labels} placeholder="release=2.1" />
-            <Field name="by" label="Created by" value={query.by} />
-            <Field name="group" label="Group" value={query.group} />
+            <FilterField name="id" label="Job starts with" value={query.id} />
+            <FilterField name="labels" label="Labels" value={query.labels} placeholder="release=2.1" />
+            <FilterField name="by" label="Created by" value={query.by} />
+            <FilterField name="group" label="Group" value={query.group} />
             <label>
                 Created
                 <select value={query.days ?? ""} onChange={(e) => filter({ days: e.currentTarget.value })}>
@@ -200,29 +214,14 @@ function Filters({ query, filter }: { query: Query; filter: (changes: Query) => 
     );
 }
 
-function Field(props: { name: string; label: string; value: string | undefined; placeholder?: string }) {
-    return (
-        <label>
-            {props.label}
-            <input
-                name={props.name}
-                defaultValue={props.value ?? ""}
-                placeholder={props.placeholder}
-                autocomplete="off"
-                spellcheck={false}
-            />
-        </label>
-    );
-}
-
-const waiting = (job: Job) => job.execution_counts.queued + job.execution_counts.held;
+const unstarted = (job: Job) => job.execution_counts.queued + job.execution_counts.held;
 
 const bulkActions = [
     {
         verb: "Pause",
         of: actions.pause,
         can: actions.canPause,
-        devices: waiting,
+        devices: unstarted,
         effect: "Their devices will not start until the jobs are resumed",
         destructive: false,
     },
@@ -230,7 +229,7 @@ const bulkActions = [
         verb: "Cancel",
         of: actions.cancel,
         can: actions.canCancel,
-        devices: (job: Job) => waiting(job) + job.execution_counts.in_progress,
+        devices: (job: Job) => unstarted(job) + job.execution_counts.in_progress,
         effect: "Their devices will never start",
         destructive: true,
     },
@@ -247,7 +246,8 @@ const bulkActions = [
 /** One question for several jobs; it does to each what the question about this job would do. */
 function bulkQuestion(action: (typeof bulkActions)[number], jobs: Job[], done: () => void): Question {
     const { verb, effect, destructive } = action;
-    const each = jobs.map((job) => action.of(job, () => {}));
+    let left = jobs.map((job) => ({ job, question: action.of(job, () => {}) }));
+    const commands = left.map(({ question }) => question.command);
     const devices = jobs.reduce((sum, job) => sum + action.devices(job), 0);
     return {
         title: `${verb} ${counted(jobs.length, "job")}?`,
@@ -257,34 +257,66 @@ function bulkQuestion(action: (typeof bulkActions)[number], jobs: Job[], done: (
         typed: verb.toLowerCase(),
         action: `${verb} ${counted(jobs.length, "job")}`,
         command: {
-            cli: each.map((one) => one.command?.cli).join(" && "),
-            curl: each.map((one) => one.command?.curl).join(" && "),
+            cli: commands.map((one) => one?.cli).join(" && "),
+            curl: commands.map((one) => one?.curl).join(" && "),
         },
         run: async () => {
-            for (const one of each) await one.run();
-            done();
+            const failed: { job: Job; question: Question; error: ApiError }[] = [];
+            for (const one of left) {
+                try {
+                    await one.question.run();
+                } catch (error) {
+                    if (!(error instanceof ApiError)) throw error;
+                    failed.push({ ...one, error });
+                }
+            }
+            // Another attempt is about those that are left.
+            left = failed;
+            const [first] = failed;
+            if (!first) return done();
+            reloadAll();
+            const problems = failed.map(({ job, error }) => `${job.job_id}: ${error.message}`);
+            throw new ApiError(
+                `${jobs.length - failed.length} of ${counted(jobs.length, "job")} done. ${problems.join(". ")}`,
+                "",
+                first.error.status,
+                first.error.requestId,
+            );
         },
     };
 }
 
-function BulkActions({
-    jobs,
-    ask,
-    done,
-}: {
+/** Selects jobs of this page, and asks about those that are selected. */
+function Selection(props: {
     jobs: Job[];
+    chosen: Job[];
+    select: (jobs: Job[]) => void;
     ask: (question: Question) => void;
     done: () => void;
 }) {
+    const { jobs, chosen, select, ask, done } = props;
+    const all = chosen.length === jobs.length;
     return (
-        <div class="bulk" role="toolbar" aria-label="Selected jobs">
-            <span>{counted(jobs.length, "job")} selected</span>
+        <div class={chosen.length ? "bulk active" : "bulk"} role="toolbar" aria-label="Selected jobs">
+            <Check
+                label={
+                    chosen.length ? `${counted(chosen.length, "job")} selected` : "Select all on this page"
+                }
+                checked={all}
+                set={() => select(all ? [] : jobs)}
+            />
             {bulkActions.map((action) => {
-                const some = jobs.filter(action.can);
+                const some = chosen.filter(action.can);
                 if (!some.length) return null;
+                const which = some.length < chosen.length ? ` ${count(some.length)} of them` : "";
                 return (
-                    <button key={action.verb} onClick={() => ask(bulkQuestion(action, some, done))}>
-                        {action.verb} {some.length < jobs.length ? `${some.length} of them` : ""}…
+                    <button
+                        key={action.verb}
+                        class={action.destructive ? "danger" : ""}
+                        onClick={() => ask(bulkQuestion(action, some, done))}
+                    >
+                        {action.verb}
+                        {which}…
                     </button>
                 );
             })}

@@ -2,9 +2,9 @@
 
 import { useLocation } from "preact-iso";
 import { useEffect, useState } from "preact/hooks";
-import { ApiError, api, body, type CreateJobRequest } from "../api/client";
+import { ApiError, api, body, page, type CreateJobRequest, type TargetPreview } from "../api/client";
 import { readJob } from "../api/reads";
-import { command, quote } from "../commands";
+import { command, option, withInput } from "../commands";
 import {
     copyOf,
     documentProblem,
@@ -12,23 +12,27 @@ import {
     draftRequest,
     draftRollout,
     draftTarget,
-    emptyCriterion,
     emptyDraft,
-    emptyStage,
+    hasListedDevices,
     summary,
-    type CriterionDraft,
     type Draft,
-    type StageDraft,
     type TargetKind,
 } from "../draft";
 import { counted, shown } from "../format";
+import { useGroups } from "../groups";
 import { useLoaded } from "../load";
+import { CriterionFields } from "../parts/criterion-fields";
+import { Select, Text } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
+import { StageFields } from "../parts/stage-fields";
 import { Terminal } from "../parts/terminal";
 import { Time } from "../parts/time";
+import { TimingFields } from "../parts/timing-fields";
 import { jobPath, useQuery } from "../query";
 import { may } from "../session";
+import { useTitle } from "../title";
 
+const MAX_SUGGESTED = 100;
 // How long a field must rest before the service is asked.
 const REST_MS = 400;
 
@@ -44,8 +48,9 @@ function useRested<T>(value: T): T {
 }
 
 export function NewJob() {
+    useTitle("New job");
     const [query] = useQuery();
-    const copied = useLoaded(query.copy ?? null, (signal) => readJob(query.copy ?? "", signal));
+    const copied = useLoaded(query.copy ?? null, (signal) => readCopy(query.copy ?? "", signal));
     if (!may("CreateJob"))
         return (
             <div class="notice warn" role="alert">
@@ -54,8 +59,23 @@ export function NewJob() {
         );
     if (query.copy && copied.error) return <ErrorNotice error={copied.error} />;
     if (query.copy && !copied.data) return <p class="quiet loading">Loading {shown(query.copy)} …</p>;
-    const start = copied.data ? copyOf(copied.data) : { ...emptyDraft, ...fromQuery(query) };
+    const start = copied.data ?? { ...emptyDraft, ...fromQuery(query) };
     return <Form key={query.copy ?? ""} start={start} copied={query.copy} />;
+}
+
+// More are not copied.
+const MAX_LISTED = 5000;
+
+/** The form of another job like this one. */
+async function readCopy(jobId: string, signal: AbortSignal): Promise<Draft> {
+    const job = await readJob(jobId, signal);
+    if (!hasListedDevices(job) || job.total_executions > MAX_LISTED) return copyOf(job);
+    const params = { path: { job_id: jobId }, query: { limit: MAX_LISTED } };
+    const { items } = await page(api.GET("/customer/jobs/{job_id}/executions", { params, signal }));
+    return copyOf(
+        job,
+        items.map((e) => e.device_id),
+    );
 }
 
 function fromQuery(query: Record<string, string>): Partial<Draft> {
@@ -84,7 +104,8 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
     );
     const isChecked =
         request !== null && check.data !== undefined && JSON.stringify(rested) === JSON.stringify(request);
-    const preview = usePreview(draft);
+    // The check also counts the devices, and the service evaluates one target of a tenant at a time.
+    const preview = usePreview(draft, request === null || check.error !== undefined);
     const submit = async (event: SubmitEvent) => {
         event.preventDefault();
         if (!request || !isChecked) return;
@@ -102,8 +123,11 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
             check.reload();
         }
     };
-    const devices = check.data?.execution_count ?? preview.data?.device_count;
-    const sizes = check.data?.preview?.stage_sizes ?? preview.data?.stage_sizes ?? [];
+    const found = check.data?.preview ?? preview.data;
+    const devices = check.data?.execution_count ?? found?.device_count;
+    const sizes = found?.stage_sizes ?? [];
+    const groups = useGroups(MAX_SUGGESTED).map((g) => g.group_id);
+    const hasTarget = draftTarget(draft) !== null;
     return (
         <form class="new" onSubmit={submit}>
             <h1>{copied ? `New job like ${shown(copied)}` : "New job"}</h1>
@@ -121,14 +145,14 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                         label="Document type"
                         value={draft.type}
                         set={(type) => set({ type })}
-                        placeholder="reboot"
+                        placeholder="such as reboot"
                         required
                     />
                     <Text
                         label="Labels"
                         value={draft.labels}
                         set={(labels) => set({ labels })}
-                        placeholder="release=2.1 team=pumps"
+                        placeholder="such as release=2.1"
                     />
                     <Text
                         label="Description"
@@ -145,13 +169,18 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
 
             <fieldset class="card">
                 <legend>Which devices</legend>
-                <TargetFields draft={draft} set={set} />
-                <Preview preview={preview} />
+                <TargetFields draft={draft} set={set} groups={groups} />
+                <Preview found={found} error={preview.error} hasTarget={hasTarget} />
             </fieldset>
 
             <fieldset class="card">
                 <legend>In which stages</legend>
-                <StageFields stages={draft.stages} sizes={sizes} set={(stages) => set({ stages })} />
+                <StageFields
+                    stages={draft.stages}
+                    sizes={sizes}
+                    set={(stages) => set({ stages })}
+                    groups={groups}
+                />
                 <div class="fields">
                     <Text
                         label="Devices at a time"
@@ -170,54 +199,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
 
             <details class="card">
                 <summary>When to start, retries, timeouts</summary>
-                <div class="fields">
-                    <label>
-                        Start at (time of this browser)
-                        <input
-                            type="datetime-local"
-                            value={draft.startAt}
-                            onInput={(e) => set({ startAt: e.currentTarget.value })}
-                        />
-                    </label>
-                    <label>
-                        Devices start only from
-                        <input
-                            type="time"
-                            value={draft.windowStart}
-                            onInput={(e) => set({ windowStart: e.currentTarget.value })}
-                        />
-                    </label>
-                    <Text
-                        label="For, in hours"
-                        value={draft.windowHours}
-                        set={(windowHours) => set({ windowHours })}
-                        numeric
-                    />
-                    <Text
-                        label="Time zone (DEVICE: of each device)"
-                        value={draft.windowZone}
-                        set={(windowZone) => set({ windowZone })}
-                    />
-                    <Text
-                        label="Attempts of a device"
-                        value={draft.retryAttempts}
-                        set={(retryAttempts) => set({ retryAttempts })}
-                        placeholder="1"
-                        numeric
-                    />
-                    <Text
-                        label="Retry only these codes"
-                        value={draft.retryCodes}
-                        set={(retryCodes) => set({ retryCodes })}
-                        placeholder="any failure"
-                    />
-                    <Text
-                        label="Timeout of an execution, in minutes"
-                        value={draft.timeoutMinutes}
-                        set={(timeoutMinutes) => set({ timeoutMinutes })}
-                        placeholder="none"
-                        numeric
-                    />
+                <TimingFields draft={draft} set={set}>
                     <Text
                         label="Expires after, in hours"
                         value={draft.expiresHours}
@@ -231,21 +213,15 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                         set={(priority) => set({ priority })}
                         options={{ LOW: "low", NORMAL: "normal", HIGH: "high" }}
                     />
-                </div>
-                {draft.more.windows.length + draft.more.rules.length > 0 && (
-                    <p class="pad quiet">
-                        Also copied: {counted(draft.more.windows.length, "more window")},{" "}
-                        {counted(draft.more.rules.length, "more retry rule")}.
-                    </p>
-                )}
+                </TimingFields>
             </details>
 
             <section class="card create" aria-live="polite">
                 {devices !== undefined && <p class="summary">{summary(draft, devices, sizes)}</p>}
-                {check.data?.forecast?.summary && (
-                    <p class="quiet">
-                        {shown(check.data.forecast.summary)}; the last device can start{" "}
-                        <Time at={check.data.forecast.last_start_at} /> at the earliest.
+                {check.data?.forecast?.last_start_at && (
+                    <p class="quiet" title={shown(check.data.forecast.summary)}>
+                        The last device can start <Time at={check.data.forecast.last_start_at} /> at the
+                        earliest.
                     </p>
                 )}
                 {problem && <p class="quiet">{problem.message}</p>}
@@ -265,7 +241,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
 /** The options of `jobs-grpc create`. It reads stages, criteria, windows and retries from a file: here, from stdin. */
 function terminalCommand(draft: Draft, request: CreateJobRequest) {
     const target = draft.target.trim();
-    const option = {
+    const targetOption = {
         all: ["--all"],
         group: ["--group", target],
         selector: ["--where", target],
@@ -273,31 +249,25 @@ function terminalCommand(draft: Draft, request: CreateJobRequest) {
         list: ["--device", ...(request.target_device_ids?.device_ids ?? [])],
     }[draft.targetKind];
     const { rollout, failure_criteria, start_windows, window_time_zone, retry_policy } = request;
-    const file = JSON.stringify({ rollout, failure_criteria, start_windows, window_time_zone, retry_policy });
-    const hasFile = file !== "{}";
-    const optional = (name: string, value: string | number | undefined | null) =>
-        value ? [name, String(value)] : [];
     const args = [
         "create",
-        "--type",
-        request.document_type,
-        ...option,
-        "--params",
-        JSON.stringify(request.document_params),
-        ...optional("--job-id", request.job_id),
-        ...optional("--description", request.description),
+        ...option("--type", request.document_type),
+        ...targetOption,
+        ...option("--params", JSON.stringify(request.document_params)),
+        ...option("--job-id", request.job_id),
+        ...option("--description", request.description),
         ...Object.entries(request.labels ?? {}).flatMap(([key, value]) => ["--label", `${key}=${value}`]),
-        ...optional("--start-at", request.start_at),
-        ...optional("--expires-in-hours", request.expires_in_hours),
-        ...optional("--in-progress-timeout", request.in_progress_timeout_minutes),
-        ...optional("--priority", request.priority?.toLowerCase()),
-        ...(hasFile ? ["--rollout", "/dev/stdin"] : []),
+        ...option("--start-at", request.start_at),
+        ...option("--expires-in-hours", request.expires_in_hours),
+        ...option("--in-progress-timeout", request.in_progress_timeout_minutes),
+        ...option("--priority", request.priority?.toLowerCase()),
     ];
-    const { cli, curl } = command(args, "POST", "/customer/jobs", request);
-    return { cli: hasFile ? `${cli} <<< ${quote(file)}` : cli, curl };
+    const file = { rollout, failure_criteria, start_windows, window_time_zone, retry_policy };
+    const input = withInput(args, "--rollout", file);
+    return command(input.args, "POST", "/customer/jobs", request, input.text);
 }
 
-function usePreview(draft: Draft) {
+function usePreview(draft: Draft, needed: boolean) {
     const target = draftTarget(draft);
     let rollout: CreateJobRequest["rollout"];
     try {
@@ -306,17 +276,22 @@ function usePreview(draft: Draft) {
         rollout = undefined;
     }
     const rested = useRested(target && { ...target, rollout });
-    return useLoaded(rested ? JSON.stringify(rested) : null, (signal) =>
+    return useLoaded(rested && needed ? JSON.stringify(rested) : null, (signal) =>
         body(api.POST("/customer/fleet:previewTarget", { body: rested!, signal })),
     );
 }
 
-function Preview({ preview }: { preview: ReturnType<typeof usePreview> }) {
-    const { data, error } = preview;
+function Preview(props: {
+    found: TargetPreview | null | undefined;
+    error: ApiError | undefined;
+    hasTarget: boolean;
+}) {
+    const { found: data, error, hasTarget } = props;
+    if (!hasTarget) return <p class="pad quiet">Choose the devices to see how many they are.</p>;
     if (error) return <ErrorNotice error={error} />;
-    if (!data) return <p class="pad quiet">Choose the devices to see how many they are.</p>;
-    const samples = data.device_ids ?? [];
-    const overlaps = data.overlapping_job_ids ?? [];
+    if (!data) return <p class="pad quiet">Counting the devices …</p>;
+    const samples = data.device_ids;
+    const overlaps = data.overlapping_job_ids;
     return (
         <div class="pad" aria-live="polite">
             <p>
@@ -352,7 +327,8 @@ const targetKinds: Record<TargetKind, string> = {
     all: "All devices",
 };
 
-function TargetFields({ draft, set }: { draft: Draft; set: (changes: Partial<Draft>) => void }) {
+function TargetFields(props: { draft: Draft; set: (changes: Partial<Draft>) => void; groups: string[] }) {
+    const { draft, set, groups } = props;
     return (
         <>
             <div class="choices pad" role="radiogroup" aria-label="Kind of target">
@@ -374,7 +350,8 @@ function TargetFields({ draft, set }: { draft: Draft; set: (changes: Partial<Dra
                         label="Group"
                         value={draft.target}
                         set={(target) => set({ target })}
-                        placeholder="north"
+                        placeholder="such as north"
+                        suggestions={groups}
                     />
                 )}
                 {draft.targetKind === "selector" && (
@@ -382,7 +359,7 @@ function TargetFields({ draft, set }: { draft: Draft; set: (changes: Partial<Dra
                         label="Selector"
                         value={draft.target}
                         set={(target) => set({ target })}
-                        placeholder="group in (north,south),model=x200,!quarantined"
+                        placeholder="such as model=x200,!quarantined"
                     />
                 )}
                 {draft.targetKind === "device" && (
@@ -390,7 +367,7 @@ function TargetFields({ draft, set }: { draft: Draft; set: (changes: Partial<Dra
                         label="Device"
                         value={draft.target}
                         set={(target) => set({ target })}
-                        placeholder="pump-17"
+                        placeholder="such as pump-17"
                     />
                 )}
                 {draft.targetKind === "list" && (
@@ -405,153 +382,6 @@ function TargetFields({ draft, set }: { draft: Draft; set: (changes: Partial<Dra
                         />
                     </label>
                 )}
-            </div>
-        </>
-    );
-}
-
-function StageFields(props: { stages: StageDraft[]; sizes: number[]; set: (stages: StageDraft[]) => void }) {
-    const { stages, sizes, set } = props;
-    const change = (index: number, changes: Partial<StageDraft>) =>
-        set(stages.map((stage, i) => (i === index ? { ...stage, ...changes } : stage)));
-    const add = () => {
-        const rest: StageDraft = { ...emptyStage, kind: "rest", value: "" };
-        set(
-            stages.length
-                ? [...stages.slice(0, -1), { ...emptyStage, value: "10" }, stages[stages.length - 1] ?? rest]
-                : [emptyStage, rest],
-        );
-    };
-    return (
-        <>
-            {!stages.length && <p class="pad quiet">All devices can start at once.</p>}
-            {stages.map((stage, index) => (
-                <div class="stage" key={index} role="group" aria-label={`Stage ${index}`}>
-                    <span class="stage-number">
-                        {index}
-                        {sizes[index] !== undefined && (
-                            <span class="quiet"> {counted(sizes[index], "device")}</span>
-                        )}
-                    </span>
-                    <Select
-                        label="Devices"
-                        value={stage.kind}
-                        set={(kind) => change(index, { kind, value: "" })}
-                        options={{
-                            percent: "percent",
-                            count: "number",
-                            group: "group",
-                            selector: "selector",
-                            rest: "the rest",
-                        }}
-                    />
-                    {stage.kind !== "rest" && (
-                        <Text label="Value" value={stage.value} set={(value) => change(index, { value })} />
-                    )}
-                    {index < stages.length - 1 && (
-                        <>
-                            <Text
-                                label="Next if succeeded, %"
-                                value={stage.succeeded}
-                                set={(succeeded) => change(index, { succeeded })}
-                                numeric
-                            />
-                            <Text
-                                label="and after, min"
-                                value={stage.bakeMinutes}
-                                set={(bakeMinutes) => change(index, { bakeMinutes })}
-                                numeric
-                            />
-                            <label class="check">
-                                <input
-                                    type="checkbox"
-                                    checked={stage.approval}
-                                    onChange={(e) => change(index, { approval: e.currentTarget.checked })}
-                                />
-                                and an approval
-                            </label>
-                        </>
-                    )}
-                    <button
-                        type="button"
-                        class="small"
-                        aria-label={`Remove stage ${index}`}
-                        onClick={() => set(stages.filter((_, i) => i !== index))}
-                    >
-                        Remove
-                    </button>
-                </div>
-            ))}
-            <div class="pad">
-                <button type="button" onClick={add}>
-                    Add stage
-                </button>
-            </div>
-        </>
-    );
-}
-
-function CriterionFields(props: { criteria: CriterionDraft[]; set: (criteria: CriterionDraft[]) => void }) {
-    const { criteria, set } = props;
-    const change = (index: number, changes: Partial<CriterionDraft>) =>
-        set(criteria.map((c, i) => (i === index ? { ...c, ...changes } : c)));
-    return (
-        <>
-            {!criteria.length && <p class="pad quiet">Failures do not stop the job.</p>}
-            {criteria.map((c, index) => (
-                <div class="stage" key={index} role="group" aria-label={`Criterion ${index + 1}`}>
-                    <Text
-                        label="Failures"
-                        value={c.value}
-                        set={(value) => change(index, { value })}
-                        numeric
-                    />
-                    <Select
-                        label="Unit"
-                        value={c.kind}
-                        set={(kind) => change(index, { kind })}
-                        options={{ percent: "percent", count: "devices" }}
-                    />
-                    <Select
-                        label="Of"
-                        value={c.scope}
-                        set={(scope) => change(index, { scope })}
-                        options={{ JOB: "the whole job", STAGE: "a stage" }}
-                    />
-                    <Text
-                        label="Only these codes"
-                        value={c.codes}
-                        set={(codes) => change(index, { codes })}
-                        placeholder="any failure"
-                    />
-                    {c.kind === "percent" && (
-                        <Text
-                            label="After so many devices"
-                            value={c.minFinished}
-                            set={(minFinished) => change(index, { minFinished })}
-                            numeric
-                        />
-                    )}
-                    <Select
-                        label="Then"
-                        value={c.action}
-                        set={(action) => change(index, { action })}
-                        options={{ PAUSE: "pause", CANCEL: "cancel", FORCE_CANCEL: "cancel with force" }}
-                    />
-                    <button
-                        type="button"
-                        class="small"
-                        aria-label={`Remove criterion ${index + 1}`}
-                        onClick={() => set(criteria.filter((_, i) => i !== index))}
-                    >
-                        Remove
-                    </button>
-                </div>
-            ))}
-            <div class="pad">
-                <button type="button" onClick={() => set([...criteria, emptyCriterion])}>
-                    Add criterion
-                </button>
             </div>
         </>
     );
@@ -581,50 +411,6 @@ function DocumentEditor({
             <span id="document-problem" class="problem" role="status">
                 {problem}
             </span>
-        </label>
-    );
-}
-
-function Text(props: {
-    label: string;
-    value: string;
-    set: (value: string) => void;
-    placeholder?: string;
-    required?: boolean;
-    numeric?: boolean;
-}) {
-    return (
-        <label>
-            {props.label}
-            <input
-                value={props.value}
-                onInput={(e) => props.set(e.currentTarget.value)}
-                placeholder={props.placeholder}
-                required={props.required}
-                inputMode={props.numeric ? "numeric" : "text"}
-                autocomplete="off"
-                spellcheck={false}
-            />
-        </label>
-    );
-}
-
-function Select<K extends string>(props: {
-    label: string;
-    value: K;
-    set: (value: K) => void;
-    options: Record<K, string>;
-}) {
-    return (
-        <label>
-            {props.label}
-            <select value={props.value} onChange={(e) => props.set(e.currentTarget.value as K)}>
-                {(Object.entries(props.options) as [K, string][]).map(([value, text]) => (
-                    <option key={value} value={value}>
-                        {text}
-                    </option>
-                ))}
-            </select>
         </label>
     );
 }

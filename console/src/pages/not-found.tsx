@@ -1,4 +1,7 @@
+import { useTitle } from "../title";
+
 export function NotFound() {
+    useTitle("No such page");
     return (
         <section class="narrow">
             <h1>No such page</h1>

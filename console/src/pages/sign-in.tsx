@@ -3,8 +3,10 @@
 import { useState } from "preact/hooks";
 import { shown } from "../format";
 import { config, token, tokenProblem } from "../session";
+import { useTitle } from "../title";
 
 export function SignIn() {
+    useTitle("Sign in");
     return (
         <main class="narrow" id="main">
             <h1>Fleet Jobs</h1>

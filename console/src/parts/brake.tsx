@@ -20,7 +20,11 @@ export function Brake({ job }: { job: Job }) {
                             <p>{criterion(c)}</p>
                             {state && (
                                 <>
-                                    <Gauge value={nearness(state)} label={criterion(c)} />
+                                    <Gauge
+                                        value={state.failure_count}
+                                        limit={state.threshold}
+                                        label={criterion(c)}
+                                    />
                                     <p class="quiet">
                                         {counted(state.failure_count, "failure")}
                                         {c.percent
@@ -43,18 +47,21 @@ function nearness(state: { failure_count: number; threshold: number }): number {
     return state.failure_count / Math.max(state.threshold, 1);
 }
 
-function Gauge({ value, label }: { value: number; label: string }) {
-    const shownValue = Math.min(value, 1);
+/** The failures so far, and a tick at the limit. */
+function Gauge({ value, limit, label }: { value: number; limit: number; label: string }) {
+    const full = Math.max(value, (limit * 4) / 3, 1);
+    const at = (n: number) => (n / full) * 1000;
     return (
         <svg
-            class={`gauge ${value >= 1 ? "tripped" : ""}`}
+            class={`gauge ${limit && value >= limit ? "tripped" : ""}`}
             role="img"
-            aria-label={`${label}: ${Math.round(value * 100)} % of the limit`}
+            aria-label={`${label}: ${count(value)} of ${count(limit)}`}
             viewBox="0 0 1000 10"
             preserveAspectRatio="none"
         >
-            <rect class="held" width="1000" height="10" />
-            <rect class="failed" width={shownValue * 1000} height="10" />
+            <rect class="held" y="2" width="1000" height="6" />
+            <rect class="failed" y="2" width={at(value)} height="6" />
+            {limit > 0 && <rect class="limit" x={at(limit) - 2} width="4" height="10" />}
         </svg>
     );
 }

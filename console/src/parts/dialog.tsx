@@ -20,6 +20,8 @@ export interface Question {
     /** The label of the button that acts, such as "Cancel job". */
     action: string;
     destructive?: boolean;
+    /** The fields of `children` are not complete: it can't act yet. */
+    incomplete?: boolean;
     /** How many devices it affects, and the word to type if there are many. */
     devices?: number;
     typed?: string;
@@ -34,9 +36,18 @@ export function Dialog({ question, close }: { question: Question; close: () => v
     const [typed, setTyped] = useState("");
     const [busy, setBusy] = useState(false);
     const [error, setError] = useState<ApiError | null>(null);
-    useEffect(() => dialog.current?.showModal(), []);
+    useEffect(() => {
+        const opener = document.activeElement;
+        dialog.current?.showModal();
+        return () => {
+            // The action can have removed the button that asked for it.
+            const next = opener?.isConnected ? opener : document.getElementById("main");
+            (next as HTMLElement | null)?.focus({ preventScroll: true });
+        };
+    }, []);
 
     const word = question.destructive && (question.devices ?? 0) > TYPE_ABOVE ? question.typed : undefined;
+    const hasChanged = error?.reason === "JOB_CHANGED" && question.jobId;
     const act = async (event: SubmitEvent) => {
         event.preventDefault();
         setBusy(true);
@@ -71,20 +82,22 @@ export function Dialog({ question, close }: { question: Question; close: () => v
                         />
                     </label>
                 )}
-                {error &&
-                    (error.reason === "JOB_CHANGED" && question.jobId ? (
-                        <Changes jobId={question.jobId} />
-                    ) : (
-                        <ErrorNotice error={error} />
-                    ))}
+                {hasChanged && <Changes jobId={hasChanged} />}
+                {error && !hasChanged && <ErrorNotice error={error} />}
                 {question.command && <Terminal command={question.command} />}
                 <div class="buttons">
-                    <button type="button" onClick={close}>
+                    <button type="button" onClick={close} autofocus={question.destructive}>
                         Back
                     </button>
                     <button
                         class={question.destructive ? "destructive" : "primary"}
-                        disabled={busy || (word !== undefined && typed !== word)}
+                        disabled={
+                            busy ||
+                            question.incomplete ||
+                            !!hasChanged ||
+                            (word !== undefined && typed !== word)
+                        }
+                        autofocus={!question.destructive}
                     >
                         {question.action}
                     </button>

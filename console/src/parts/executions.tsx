@@ -4,8 +4,9 @@ import { api, page, type Job } from "../api/client";
 import { shown } from "../format";
 import { useLoaded } from "../load";
 import { executionPath, useQuery, type Query } from "../query";
-import { executionWords, isActive, stageName } from "../words";
+import { executionState, executionWords, isActive, stageName } from "../words";
 import { Badge } from "./badge";
+import { FilterField, submitted } from "./fields";
 import { ErrorNotice } from "./notices";
 import { Pager } from "./pager";
 import { Time } from "./time";
@@ -50,7 +51,7 @@ export function Executions({ job }: { job: Job }) {
             {data && !rows.length && <p class="pad quiet">No device matches.</p>}
             {rows.length > 0 && (
                 <div class="scroll" tabIndex={0} role="region" aria-label="Devices of the job">
-                    <table>
+                    <table class="stack">
                         <thead>
                             <tr>
                                 <th>Device</th>
@@ -63,7 +64,6 @@ export function Executions({ job }: { job: Job }) {
                         </thead>
                         <tbody>
                             {rows.map((e) => {
-                                const s = executionWords[e.status];
                                 return (
                                     <tr key={e.device_id}>
                                         <td>
@@ -71,11 +71,13 @@ export function Executions({ job }: { job: Job }) {
                                                 {shown(e.device_id)}
                                             </a>
                                         </td>
-                                        <td>{s && <Badge word={s.word} tone={s.tone} />}</td>
-                                        <td>{e.failure_code && <code>{shown(e.failure_code)}</code>}</td>
-                                        <td class="number">{e.execution_number}</td>
-                                        {job.stages?.length ? <td class="number">{e.stage}</td> : null}
                                         <td>
+                                            <Badge {...executionState(e)} />
+                                        </td>
+                                        <td>{e.failure_code && <code>{shown(e.failure_code)}</code>}</td>
+                                        <td class="number extra">{e.execution_number}</td>
+                                        {job.stages?.length ? <td class="number extra">{e.stage}</td> : null}
+                                        <td class="quiet">
                                             <Time at={e.last_updated_at} />
                                         </td>
                                     </tr>
@@ -92,12 +94,11 @@ export function Executions({ job }: { job: Job }) {
 
 function Filters({ job, query, filter }: { job: Job; query: Query; filter: (changes: Query) => void }) {
     const submit = (event: SubmitEvent) => {
-        event.preventDefault();
-        const form = new FormData(event.currentTarget as HTMLFormElement);
-        filter({ device: String(form.get("device")).trim(), code: String(form.get("code")).trim() });
+        const { device = "", code = "" } = submitted(event);
+        filter({ device, code });
     };
     return (
-        <form class="filters pad" onSubmit={submit} key={JSON.stringify(query)}>
+        <form class="filters pad" onSubmit={submit}>
             <label>
                 Status
                 <select
@@ -128,19 +129,8 @@ function Filters({ job, query, filter }: { job: Job; query: Query; filter: (chan
                     </select>
                 </label>
             ) : null}
-            <label>
-                Device starts with
-                <input
-                    name="device"
-                    defaultValue={query.device ?? ""}
-                    autocomplete="off"
-                    spellcheck={false}
-                />
-            </label>
-            <label>
-                Code
-                <input name="code" defaultValue={query.code ?? ""} autocomplete="off" spellcheck={false} />
-            </label>
+            <FilterField name="device" label="Device starts with" value={query.device} />
+            <FilterField name="code" label="Code" value={query.code} />
             <button>Filter</button>
         </form>
     );

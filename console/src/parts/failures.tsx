@@ -6,10 +6,16 @@ import { count, counted, shown } from "../format";
 import { useLoaded } from "../load";
 import { executionPath, jobPath, search } from "../query";
 import { executionWords, failures, isActive } from "../words";
+import { showDetails } from "./details";
 import type { Question } from "./dialog";
 import { ErrorNotice } from "./notices";
 
 const POLL_MS = 3000;
+
+function devicesOf(job: Job, failure: { status: string; failure_code: string }): string {
+    const { status, failure_code: code } = failure;
+    return jobPath(job.job_id) + search({ tab: "executions", status, code });
+}
 
 export function Failures(props: { job: Job; ask: (question: Question) => void; done: () => Promise<void> }) {
     const { job, ask, done } = props;
@@ -28,15 +34,13 @@ export function Failures(props: { job: Job; ask: (question: Question) => void; d
     if (!failed) return null;
     return (
         <section class="card" aria-labelledby="failures">
-            <h2 id="failures">
-                Failures by code
-                <a href={jobPath(job.job_id) + search({ tab: "executions", status: "FAILED" })}>
-                    {counted(failed, "device")}
-                </a>
+            <h2>
+                <span id="failures">Failures by code</span>
+                <span class="quiet">{counted(failed, "device")}</span>
             </h2>
             {error && <ErrorNotice error={error} />}
             <div class="across">
-                <table>
+                <table class="stack">
                     <thead>
                         <tr>
                             <th>Code</th>
@@ -61,7 +65,15 @@ export function Failures(props: { job: Job; ask: (question: Question) => void; d
                                         </span>
                                     )}
                                 </td>
-                                <td class="number">{count(f.execution_count)}</td>
+                                <td class="number">
+                                    <a
+                                        href={devicesOf(job, f)}
+                                        onClick={showDetails}
+                                        aria-label={`${counted(f.execution_count, "device")} with ${f.failure_code || "no code"}`}
+                                    >
+                                        {count(f.execution_count)}
+                                    </a>
+                                </td>
                                 <td>
                                     {f.device_ids.slice(0, 3).map((id, index) => (
                                         <span key={id}>
@@ -79,8 +91,7 @@ export function Failures(props: { job: Job; ask: (question: Question) => void; d
                                                     actions.retry(
                                                         job,
                                                         {
-                                                            status: f.status as
-                                                                "FAILED" | "TIMED_OUT" | "REJECTED",
+                                                            status: f.status as actions.Failure["status"],
                                                             code: f.failure_code,
                                                             devices: f.execution_count,
                                                         },

@@ -1,10 +1,11 @@
 /** The navigation, and who is signed in. */
 
 import { useLocation } from "preact-iso";
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { shown } from "../format";
-import { useWaiting } from "../waiting";
+import { useWaiting, waiting } from "../waiting";
 import { caller, choose, config, identity, signOut } from "../session";
+import { submitted } from "./fields";
 
 export function Header() {
     const { path } = useLocation();
@@ -41,13 +42,18 @@ export function Header() {
 
 /** The number of jobs that wait for an approval. */
 function Waiting() {
-    const { data } = useWaiting();
-    const n = data?.items.length ?? 0;
-    return n ? <span class="count">{data?.next ? `${n}+` : n}</span> : null;
+    useWaiting();
+    const n = waiting.value?.items.length ?? 0;
+    return n ? <span class="count">{waiting.value?.next ? `${n}+` : n}</span> : null;
 }
 
 function Who() {
     const [open, setOpen] = useState(false);
+    const button = useRef<HTMLButtonElement>(null);
+    const close = () => {
+        setOpen(false);
+        button.current?.focus();
+    };
     const c = caller.value;
     const text = c
         ? [`tenant ${c.tenant_id}`, c.user_id, c.roles.join(", ")].filter(Boolean).join(" · ")
@@ -64,20 +70,21 @@ function Who() {
     }
     if (!config.value?.choose_caller) return <div class="who">{shown(text)}</div>;
     return (
-        <div class="who">
-            <button class="link" aria-expanded={open} onClick={() => setOpen(!open)}>
+        <div class="who" onKeyDown={(e) => open && e.key === "Escape" && close()}>
+            <button ref={button} class="link" aria-expanded={open} onClick={() => setOpen(!open)}>
                 {shown(text) || `tenant ${shown(identity.value.tenant)}`}
             </button>
-            {open && <ChooseCaller close={() => setOpen(false)} />}
+            {open && <ChooseCaller close={close} />}
         </div>
     );
 }
 
 function ChooseCaller({ close }: { close: () => void }) {
+    const first = useRef<HTMLInputElement>(null);
+    useEffect(() => first.current?.focus(), []);
     const submit = (event: SubmitEvent) => {
-        event.preventDefault();
-        const form = new FormData(event.currentTarget as HTMLFormElement);
-        choose({ tenant: String(form.get("tenant")).trim(), user: String(form.get("user")).trim() });
+        const { tenant = "", user = "" } = submitted(event);
+        choose({ tenant, user });
         close();
     };
     return (
@@ -85,11 +92,11 @@ function ChooseCaller({ close }: { close: () => void }) {
             <label>
                 Tenant
                 <input
+                    ref={first}
                     name="tenant"
                     required
                     maxLength={256}
                     defaultValue={identity.value.tenant}
-                    autofocus
                 />
             </label>
             <label>

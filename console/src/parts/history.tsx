@@ -3,23 +3,60 @@
 import { type Event, type Job } from "../api/client";
 import { readNewestEvents } from "../api/reads";
 import { useLoaded } from "../load";
+import { jobPath, search, useQuery } from "../query";
 import { event, eventTone } from "../words";
+import { showDetails } from "./details";
 import { ErrorNotice } from "./notices";
+import { Pager } from "./pager";
 import { Time } from "./time";
 
-const SHOWN = 100;
+const PAGE_SIZE = 100;
+const POLL_MS = 10_000;
+const LAST = 5;
+
+/** Each change of the job adds events, and changes its status, etag or a stage. */
+function version(job: Job): string {
+    const opened = (job.stages ?? []).map((stage) => `${stage.state} ${stage.awaiting_approval}`).join();
+    return `${job.etag} ${job.status} ${opened} ${job.updated_at}`;
+}
 
 export function History({ job }: { job: Job }) {
-    // Each change of the job adds events, and changes its status, etag or stage.
-    const opened = (job.stages ?? []).map((stage) => stage.state).join();
+    const [query] = useQuery();
     const { data, error } = useLoaded(
-        job.job_id,
-        (signal) => readNewestEvents(job.job_id, SHOWN, signal),
-        10_000,
-        `${job.etag} ${job.status} ${opened} ${job.updated_at}`,
+        `${job.job_id} ${query.page ?? ""}`,
+        (signal) => readNewestEvents(job.job_id, PAGE_SIZE, signal, query.page),
+        query.page ? 0 : POLL_MS,
+        query.page ? "" : version(job),
     );
     if (error) return <ErrorNotice error={error} />;
-    return <Timeline events={data?.items ?? []} />;
+    return (
+        <>
+            <Timeline events={data?.items ?? []} />
+            <Pager next={data?.next} label="Pages of the history" />
+        </>
+    );
+}
+
+/** What happened last, beside the numbers that it explains. */
+export function LastEvents({ job }: { job: Job }) {
+    const { data } = useLoaded(
+        `last events of ${job.job_id}`,
+        (signal) => readNewestEvents(job.job_id, LAST, signal),
+        0,
+        version(job),
+    );
+    if (!data?.items.length) return null;
+    return (
+        <section class="card" aria-labelledby="last-events">
+            <h2>
+                <span id="last-events">Last events</span>
+                <a href={jobPath(job.job_id) + search({ tab: "history" })} onClick={showDetails}>
+                    Whole history
+                </a>
+            </h2>
+            <Timeline events={data.items} />
+        </section>
+    );
 }
 
 export function Timeline({ events }: { events: Event[] }) {

@@ -1,8 +1,8 @@
 /** The stages of a rollout: size, state, progress, and what opens the next one. */
 
 import type { Job } from "../api/client";
-import { count } from "../format";
-import { gateState, stageDevices, stageName } from "../words";
+import { count, counted } from "../format";
+import { gateState, rate, stageDevices, stageName } from "../words";
 import { Bar } from "./bar";
 import { serverNow } from "./time";
 
@@ -14,7 +14,14 @@ export function Stages({ job }: { job: Job }) {
     if (!stages.length) return null;
     return (
         <section class="card" aria-labelledby="stages">
-            <h2 id="stages">Stages</h2>
+            <h2>
+                <span id="stages">Stages</span>
+                {job.rollout?.max_in_progress && (
+                    <span class="quiet">
+                        at most {counted(job.rollout.max_in_progress, "device")} at a time
+                    </span>
+                )}
+            </h2>
             <div class="across" tabIndex={0} role="group" aria-label="Table of stages">
                 <table class="stack">
                     <thead>
@@ -28,15 +35,18 @@ export function Stages({ job }: { job: Job }) {
                     <tbody>
                         {stages.map((stage, index) => {
                             const config = job.rollout?.stages[index];
+                            const notes = [
+                                config && stageDevices(config),
+                                stateWords[stage.state],
+                                config && rate(config),
+                            ];
                             const tone = stage.awaiting_approval ? "warn" : stateTones[stage.state];
                             return (
                                 <tr key={index}>
                                     <td>
                                         <span class={`dot ${tone}`} aria-hidden="true" />{" "}
                                         {stageName(job, index)}{" "}
-                                        <span class="quiet">
-                                            {config && stageDevices(config)} · {stateWords[stage.state]}
-                                        </span>
+                                        <span class="quiet">{notes.filter(Boolean).join(" · ")}</span>
                                     </td>
                                     <td class="wide">
                                         <Bar
@@ -46,7 +56,7 @@ export function Stages({ job }: { job: Job }) {
                                         />
                                     </td>
                                     <td class="number">{count(stage.total_executions)}</td>
-                                    <td>{gateState(job, index, serverNow())}</td>
+                                    <td class="gate">{gateState(job, index, serverNow())}</td>
                                 </tr>
                             );
                         })}

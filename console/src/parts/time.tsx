@@ -23,8 +23,12 @@ export function serverNow(): number {
     return now.value + clockOffset.value;
 }
 
+/** Whether times are absolute: the person can switch, because a phone has no hover. */
+export const exact = signal(false);
+
+/** A time as the person wants to read it. */
 export function ago(time: string): string {
-    return relative(Date.parse(time), serverNow());
+    return exact.value ? absolute(Date.parse(time)) : relative(Date.parse(time), serverNow());
 }
 
 export function Time({ at }: { at: string | null | undefined }) {
@@ -33,5 +37,18 @@ export function Time({ at }: { at: string | null | undefined }) {
         <time dateTime={at} title={absolute(Date.parse(at))}>
             {ago(at)}
         </time>
+    );
+}
+
+/** Names the zone, and switches between relative and absolute times. */
+export function Footer() {
+    const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    return (
+        <footer class="quiet">
+            Times in {zone}{" "}
+            <button class="link" aria-pressed={exact.value} onClick={() => (exact.value = !exact.value)}>
+                Show exact times
+            </button>
+        </footer>
     );
 }

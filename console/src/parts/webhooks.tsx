@@ -1,153 +1,237 @@
-/** The webhooks of the tenant: their state, the last delivery, test and replay. For admins. */
+/** The webhooks of the tenant: their state, the last delivery, and what admins do with them. */
 
+import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
-import { ApiError, api, body, page, type Webhook } from "../api/client";
-import { command } from "../commands";
-import { counted, shown } from "../format";
+import { api, page, type Webhook } from "../api/client";
+import { shown } from "../format";
 import { useLoaded } from "../load";
+import { may } from "../session";
+import * as actions from "../webhooks";
+import { emptyWebhook, outcome, state, type WebhookDraft } from "../webhooks";
+import { eventTypes } from "../words";
 import { Badge } from "./badge";
+import { Copy } from "./copy";
 import { Dialog, type Question } from "./dialog";
+import { Check, Select, Text } from "./fields";
 import { ErrorNotice } from "./notices";
 import { Time } from "./time";
 
 const POLL_MS = 5000;
 
-const errors: Record<string, string> = {
-    HTTP_STATUS: "answered",
-    REDIRECT: "answered with a redirect",
-    TIMEOUT: "no answer within 15 s",
-    HOST_NOT_FOUND: "host not found",
-    ADDRESS_NOT_ALLOWED: "address not allowed",
-    CONNECTION_FAILED: "connection failed",
-    TLS_FAILED: "TLS failed",
-};
-
-function state(w: Webhook) {
-    if (w.disabled_cause === "RETRIES_EXHAUSTED")
-        return { word: "Disabled: no delivery succeeded for five days", tone: "bad" as const };
-    if (w.disabled_cause === "GONE") return { word: "Disabled: the endpoint is gone", tone: "bad" as const };
-    if (!w.enabled) return { word: "Disabled", tone: "quiet" as const };
-    if (w.failure_count)
-        return { word: `Retrying: ${counted(w.failure_count, "failure")}`, tone: "warn" as const };
-    return { word: "Enabled", tone: "good" as const };
+interface Secret {
+    webhook: Webhook;
+    secret: string;
 }
 
 export function Webhooks() {
-    const [question, setQuestion] = useState<Question | null>(null);
-    const [result, setResult] = useState("");
+    const [dialog, setDialog] = useState<ComponentChildren>(null);
+    const [secret, setSecret] = useState<Secret | null>(null);
+    const [tests, setTests] = useState<Record<string, string>>({});
     const { data, error, reload } = useLoaded(
         "webhooks",
         (signal) => page(api.GET("/customer/webhooks", { signal })),
         POLL_MS,
     );
-    const test = async (w: Webhook) => {
-        setResult("Sending …");
-        try {
-            const sent = await body(
-                api.POST("/customer/webhooks/{webhook_id}:test", {
-                    params: { path: { webhook_id: w.webhook_id } },
-                    body: {},
-                }),
-            );
-            const problem = sent.error ? `${errors[sent.error] ?? sent.error}` : "accepted";
-            setResult(
-                `Test of ${w.webhook_id}: ${problem}${sent.http_status ? ` (${sent.http_status})` : ""}`,
-            );
-        } catch (e) {
-            setResult(e instanceof ApiError ? e.message : String(e));
-        }
+    const close = () => setDialog(null);
+    const ask = (question: Question) => setDialog(<Dialog question={question} close={close} />);
+    const showSecret = (webhook: Webhook, text: string) => {
+        setSecret({ webhook, secret: text });
+        reload();
     };
     const webhooks = data?.items ?? [];
     return (
         <section class="card" aria-labelledby="webhooks">
-            <h2 id="webhooks">Webhooks</h2>
+            <h2>
+                <span id="webhooks">Webhooks</span>
+                {may("EventService.CreateWebhook") && (
+                    <button
+                        class="small"
+                        onClick={() => setDialog(<Create close={close} done={showSecret} />)}
+                    >
+                        New webhook…
+                    </button>
+                )}
+            </h2>
             {error && <ErrorNotice error={error} />}
+            {secret && <SecretNotice {...secret} close={() => setSecret(null)} />}
             {data && !webhooks.length && (
                 <p class="pad quiet">
-                    There are none. Create one with <code>jobs-grpc webhooks create URL</code>.
+                    There are none. A webhook sends events to an HTTPS endpoint, one per POST, signed.
                 </p>
             )}
-            {webhooks.length > 0 && (
-                <div class="across">
-                    <table>
-                        <thead>
-                            <tr>
-                                <th>Endpoint</th>
-                                <th>State</th>
-                                <th>Last delivery</th>
-                                <td />
-                            </tr>
-                        </thead>
-                        <tbody>
-                            {webhooks.map((w) => (
-                                <tr key={w.webhook_id}>
-                                    <td>
-                                        {shown(w.url)}{" "}
-                                        <div class="quiet">
-                                            {shown(w.description || w.types.join(", ") || "all events")}
-                                        </div>
-                                    </td>
-                                    <td>
-                                        <Badge {...state(w)} />
-                                    </td>
-                                    <td>
-                                        <Time at={w.last_attempt_at} />{" "}
-                                        <span class="quiet">
-                                            {w.last_error ? errors[w.last_error] : ""}{" "}
-                                            {w.last_http_status || ""}
-                                        </span>
-                                    </td>
-                                    <td class="number">
-                                        <div class="buttons end">
-                                            <button class="small" onClick={() => void test(w)}>
-                                                Test
-                                            </button>
-                                            <button
-                                                class="small"
-                                                onClick={() => setQuestion(replay(w, reload))}
-                                            >
-                                                Replay…
-                                            </button>
-                                        </div>
-                                    </td>
-                                </tr>
-                            ))}
-                        </tbody>
-                    </table>
-                </div>
-            )}
-            <p class="pad quiet" role="status">
-                {shown(result)}
-            </p>
-            {question && <Dialog question={question} close={() => setQuestion(null)} />}
+            <ul class="webhooks">
+                {webhooks.map((w) => (
+                    <li key={w.webhook_id} class="pad" aria-label={shown(w.url)}>
+                        <Facts webhook={w} tested={tests[w.webhook_id]} />
+                        <div class="buttons">
+                            <button
+                                class="small"
+                                onClick={() =>
+                                    ask(
+                                        actions.test(w, (text) =>
+                                            setTests({ ...tests, [w.webhook_id]: text }),
+                                        ),
+                                    )
+                                }
+                            >
+                                Test…
+                            </button>
+                            <button
+                                class="small"
+                                onClick={() => setDialog(<Replay webhook={w} close={close} done={reload} />)}
+                            >
+                                Replay…
+                            </button>
+                            <button
+                                class="small"
+                                onClick={() => setDialog(<Change webhook={w} close={close} done={reload} />)}
+                            >
+                                Change…
+                            </button>
+                            <button class="small" onClick={() => ask(actions.rotate(w, showSecret))}>
+                                New secret…
+                            </button>
+                            <button class="small danger" onClick={() => ask(actions.remove(w, reload))}>
+                                Delete…
+                            </button>
+                        </div>
+                    </li>
+                ))}
+            </ul>
+            {dialog}
         </section>
     );
 }
 
-const HOURS = 24;
+function Facts({ webhook: w, tested }: { webhook: Webhook; tested: string | undefined }) {
+    return (
+        <div class="facts-of">
+            <p>
+                <strong>{shown(w.url)}</strong> <Badge {...state(w)} />
+            </p>
+            {w.description && <p>{shown(w.description)}</p>}
+            <p class="quiet">{w.types.length ? w.types.map(shown).join(", ") : "all events"}</p>
+            <p class="quiet">
+                {w.last_attempt_at ? (
+                    <>
+                        Last delivery <Time at={w.last_attempt_at} />:{" "}
+                        {outcome(w.last_error, w.last_http_status)}
+                    </>
+                ) : (
+                    "No delivery yet"
+                )}
+                {w.next_attempt_at && (
+                    <>
+                        ; the next attempt <Time at={w.next_attempt_at} />
+                    </>
+                )}
+                {w.failure_count > 0 && w.last_success_at && (
+                    <>
+                        ; the last success <Time at={w.last_success_at} />
+                    </>
+                )}
+            </p>
+            {w.purged_position !== "0" && (
+                <p class="problem">Events were purged before they could be delivered.</p>
+            )}
+            {tested && <p role="status">Test event: {tested}</p>}
+        </div>
+    );
+}
 
-/** Sends the events of the last day again. Positions are microseconds since 1970. */
-function replay(w: Webhook, done: () => void): Question {
-    const position = String((Date.now() - HOURS * 3_600_000) * 1000);
-    const request = { update_mask: "position,enabled", webhook: { position, enabled: true } };
-    return {
-        title: "Send the events of the last 24 hours again?",
-        children: `${w.url} gets each of them once more, in order, and is enabled.`,
-        action: "Send again",
-        command: command(
-            ["webhooks", "update", w.webhook_id, "--position", position, "--enable"],
-            "PATCH",
-            `/customer/webhooks/${w.webhook_id}`,
-            request,
-        ),
-        run: async () => {
-            await body(
-                api.PATCH("/customer/webhooks/{webhook_id}", {
-                    params: { path: { webhook_id: w.webhook_id } },
-                    body: request as never,
-                }),
-            );
-            done();
-        },
-    };
+/** The only time that the secret is shown. It stays until the person closes it. */
+function SecretNotice({ webhook, secret, close }: Secret & { close: () => void }) {
+    return (
+        <div class="notice warn" role="status">
+            <div>
+                <p>
+                    The secret of {shown(webhook.url)}. Store it now: it is not shown again. The receiver
+                    verifies the signature of each delivery with it.
+                </p>
+                <p>
+                    <code>{secret}</code>
+                </p>
+            </div>
+            <div class="buttons">
+                <Copy text={secret} what="secret" />
+                <button class="small" onClick={close}>
+                    I have stored it
+                </button>
+            </div>
+        </div>
+    );
+}
+
+function Create(props: { close: () => void; done: (webhook: Webhook, secret: string) => void }) {
+    const [draft, setDraft] = useState(emptyWebhook);
+    const question = actions.create(draft, props.done);
+    return <Dialog question={{ ...question, children: fields(draft, setDraft) }} close={props.close} />;
+}
+
+function Change(props: { webhook: Webhook; close: () => void; done: () => void }) {
+    const { url, description, types, enabled } = props.webhook;
+    const [draft, setDraft] = useState<WebhookDraft>({ url, description, types, enabled });
+    const question = actions.change(props.webhook, draft, props.done);
+    const children = (
+        <>
+            {fields(draft, setDraft)}
+            <Check
+                label="Enabled: the service sends events"
+                checked={draft.enabled}
+                set={(value) => setDraft({ ...draft, enabled: value })}
+            />
+        </>
+    );
+    return <Dialog question={{ ...question, children }} close={props.close} />;
+}
+
+function fields(draft: WebhookDraft, setDraft: (draft: WebhookDraft) => void) {
+    const toggle = (type: string, on: boolean) =>
+        setDraft({ ...draft, types: eventTypes.filter((t) => (t === type ? on : draft.types.includes(t))) });
+    return (
+        <>
+            <Text
+                label="URL of the endpoint"
+                value={draft.url}
+                set={(url) => setDraft({ ...draft, url })}
+                placeholder="https://hooks.example.com/jobs"
+                maxLength={2048}
+                autofocus
+            />
+            <Text
+                label="Description"
+                value={draft.description}
+                set={(description) => setDraft({ ...draft, description })}
+                placeholder="optional"
+                maxLength={1000}
+            />
+            <fieldset>
+                <legend>Events ({draft.types.length ? draft.types.length : "all"})</legend>
+                <div class="types">
+                    {eventTypes.map((type) => (
+                        <Check
+                            key={type}
+                            label={type}
+                            checked={draft.types.includes(type)}
+                            set={(on) => toggle(type, on)}
+                        />
+                    ))}
+                </div>
+            </fieldset>
+        </>
+    );
+}
+
+const ages = { "1": "of the last hour", "24": "of the last 24 hours", "72": "of the last 3 days" };
+
+function Replay(props: { webhook: Webhook; close: () => void; done: () => void }) {
+    const [hours, setHours] = useState<keyof typeof ages>("24");
+    const question = actions.replay(props.webhook, Number(hours), props.done);
+    const children = (
+        <>
+            <p>{shown(props.webhook.url)} gets them in order, and is enabled.</p>
+            <Select label="Which events" value={hours} set={setHours} options={ages} />
+        </>
+    );
+    return <Dialog question={{ ...question, children }} close={props.close} />;
 }

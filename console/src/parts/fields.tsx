@@ -1,0 +1,111 @@
+/** The fields of forms. */
+
+import { useEffect, useRef } from "preact/hooks";
+
+export function Text(props: {
+    label: string;
+    value: string;
+    set: (value: string) => void;
+    placeholder?: string;
+    required?: boolean;
+    numeric?: boolean;
+    type?: "text" | "url" | "time" | "datetime-local";
+    class?: string;
+    maxLength?: number;
+    autofocus?: boolean;
+    /** Values to choose from. */
+    suggestions?: string[];
+}) {
+    const list = props.suggestions?.length ? `${props.label} suggestions`.replaceAll(" ", "-") : undefined;
+    return (
+        <label class={props.class}>
+            {props.label}
+            <input
+                value={props.value}
+                onInput={(e) => props.set(e.currentTarget.value)}
+                placeholder={props.placeholder}
+                required={props.required}
+                type={props.type ?? "text"}
+                inputMode={props.numeric ? "numeric" : undefined}
+                maxLength={props.maxLength}
+                autofocus={props.autofocus}
+                autocomplete="off"
+                spellcheck={false}
+                list={list}
+            />
+            {list && (
+                <datalist id={list}>
+                    {props.suggestions?.map((value) => (
+                        <option key={value} value={value} />
+                    ))}
+                </datalist>
+            )}
+        </label>
+    );
+}
+
+export function Select<K extends string>(props: {
+    label: string;
+    value: K;
+    set: (value: K) => void;
+    options: Record<K, string>;
+}) {
+    return (
+        <label>
+            {props.label}
+            <select value={props.value} onChange={(e) => props.set(e.currentTarget.value as K)}>
+                {(Object.entries(props.options) as [K, string][]).map(([value, text]) => (
+                    <option key={value} value={value}>
+                        {text}
+                    </option>
+                ))}
+            </select>
+        </label>
+    );
+}
+
+export function Check(props: { label: string; checked: boolean; set: (checked: boolean) => void }) {
+    return (
+        <label class="check">
+            <input
+                type="checkbox"
+                checked={props.checked}
+                onChange={(e) => props.set(e.currentTarget.checked)}
+            />
+            {props.label}
+        </label>
+    );
+}
+
+/** A text of a form of filters. It is read when the form is submitted, and follows the URL until then. */
+export function FilterField(props: {
+    name: string;
+    label: string;
+    value: string | undefined;
+    placeholder?: string;
+    class?: string;
+}) {
+    const input = useRef<HTMLInputElement>(null);
+    useEffect(() => {
+        if (input.current) input.current.value = props.value ?? "";
+    }, [props.value]);
+    return (
+        <label class={props.class}>
+            {props.label}
+            <input
+                ref={input}
+                name={props.name}
+                placeholder={props.placeholder}
+                autocomplete="off"
+                spellcheck={false}
+            />
+        </label>
+    );
+}
+
+/** The texts of a submitted form by name, without spaces around them. */
+export function submitted(event: SubmitEvent): Record<string, string> {
+    event.preventDefault();
+    const entries = [...new FormData(event.currentTarget as HTMLFormElement)];
+    return Object.fromEntries(entries.map(([name, value]) => [name, String(value).trim()]));
+}

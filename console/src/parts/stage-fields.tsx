@@ -1,0 +1,145 @@
+/** The stages of a job that is created or changed. */
+
+import { emptyStage, type StageDraft } from "../draft";
+import { counted } from "../format";
+import { Check, Select, Text } from "./fields";
+
+const kinds: Record<StageDraft["kind"], string> = {
+    percent: "percent",
+    count: "number",
+    group: "group",
+    selector: "selector",
+    rest: "the rest",
+};
+const valueLabels = { percent: "Percent", count: "Number", group: "Group", selector: "Selector" };
+
+interface Props {
+    stages: StageDraft[];
+    sizes: number[];
+    set: (stages: StageDraft[]) => void;
+    groups?: string[];
+    /** How many stages have passed, if the job exists: then sizes and approvals stay as they are. */
+    passed?: number;
+}
+
+export function StageFields({ stages, sizes, set, groups, passed }: Props) {
+    const isNew = passed === undefined;
+    const change = (index: number, changes: Partial<StageDraft>) =>
+        set(stages.map((stage, i) => (i === index ? { ...stage, ...changes } : stage)));
+    const add = () => {
+        const rest: StageDraft = { ...emptyStage, kind: "rest", value: "" };
+        set(
+            stages.length
+                ? [...stages.slice(0, -1), { ...emptyStage, value: "10" }, stages[stages.length - 1] ?? rest]
+                : [emptyStage, rest],
+        );
+    };
+    return (
+        <>
+            {!stages.length && <p class="pad quiet">All devices can start at once.</p>}
+            {stages.map((stage, index) => {
+                const update = (changes: Partial<StageDraft>) => change(index, changes);
+                if (index < (passed ?? 0)) return null;
+                return (
+                    <div class="stage" key={index} role="group" aria-label={`Stage ${index}`}>
+                        <span class="stage-number">
+                            {stage.name || index}
+                            {sizes[index] !== undefined && (
+                                <span class="quiet"> {counted(sizes[index], "device")}</span>
+                            )}
+                        </span>
+                        {isNew && <Size stage={stage} update={update} groups={groups} />}
+                        <Text
+                            label="Starts per minute"
+                            value={stage.perMinute}
+                            set={(perMinute) => update({ perMinute })}
+                            placeholder="all at once"
+                            numeric
+                        />
+                        {index < stages.length - 1 && <Gate stage={stage} update={update} isNew={isNew} />}
+                        {isNew && (
+                            <button
+                                type="button"
+                                class="small"
+                                aria-label={`Remove stage ${index}`}
+                                onClick={() => set(stages.filter((_, i) => i !== index))}
+                            >
+                                Remove
+                            </button>
+                        )}
+                    </div>
+                );
+            })}
+            {isNew && (
+                <div class="pad">
+                    <button type="button" onClick={add}>
+                        Add stage
+                    </button>
+                </div>
+            )}
+        </>
+    );
+}
+
+interface One {
+    stage: StageDraft;
+    update: (changes: Partial<StageDraft>) => void;
+}
+
+function Size({ stage, update, groups }: One & { groups: string[] | undefined }) {
+    return (
+        <>
+            <Select
+                label="Devices"
+                value={stage.kind}
+                set={(kind) => update({ kind, value: "" })}
+                options={kinds}
+            />
+            {stage.kind !== "rest" && (
+                <Text
+                    label={valueLabels[stage.kind]}
+                    value={stage.value}
+                    set={(value) => update({ value })}
+                    numeric={stage.kind === "percent" || stage.kind === "count"}
+                    suggestions={stage.kind === "group" ? groups : undefined}
+                />
+            )}
+        </>
+    );
+}
+
+/** What opens the next stage. */
+function Gate({ stage, update, isNew }: One & { isNew: boolean }) {
+    return (
+        <>
+            <Text
+                label="Next if succeeded, %"
+                value={stage.succeeded}
+                set={(succeeded) => update({ succeeded })}
+                placeholder="all finished"
+                numeric
+            />
+            <Text
+                label="and after, min"
+                value={stage.bakeMinutes}
+                set={(bakeMinutes) => update({ bakeMinutes })}
+                placeholder="at once"
+                numeric
+            />
+            <Text
+                label="or anyway after, h"
+                value={stage.latestHours}
+                set={(latestHours) => update({ latestHours })}
+                placeholder="never"
+                numeric
+            />
+            {isNew && (
+                <Check
+                    label="and an approval"
+                    checked={stage.approval}
+                    set={(approval) => update({ approval })}
+                />
+            )}
+        </>
+    );
+}

@@ -1,0 +1,96 @@
+/** When devices start, how often they try, and for how long. */
+
+import type { ComponentChildren } from "preact";
+import type { Draft } from "../draft";
+import { counted } from "../format";
+import { dayNames } from "../words";
+import { Check, Text } from "./fields";
+
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+
+/** The days after one was switched. None means every day. */
+function daysWith(days: string[], day: string, on: boolean): string[] {
+    const all = Object.keys(dayNames);
+    const chosen = new Set(days.length ? days : all);
+    if (on) chosen.add(day);
+    else chosen.delete(day);
+    return chosen.size === all.length ? [] : all.filter((name) => chosen.has(name));
+}
+
+export function TimingFields(props: {
+    draft: Draft;
+    set: (changes: Partial<Draft>) => void;
+    children?: ComponentChildren;
+}) {
+    const { draft, set, children } = props;
+    return (
+        <>
+            <div class="fields">
+                <Text
+                    label={`Start at (${zone})`}
+                    value={draft.startAt}
+                    set={(startAt) => set({ startAt })}
+                    type="datetime-local"
+                />
+                <Text
+                    label="Devices start only from"
+                    value={draft.windowStart}
+                    set={(windowStart) => set({ windowStart })}
+                    type="time"
+                />
+                <Text
+                    label="For, in hours"
+                    value={draft.windowHours}
+                    set={(windowHours) => set({ windowHours })}
+                    numeric
+                />
+                <Text
+                    label="Time zone (DEVICE: of each device)"
+                    value={draft.windowZone}
+                    set={(windowZone) => set({ windowZone })}
+                    suggestions={["UTC", "DEVICE", ...(zone === "UTC" ? [] : [zone])]}
+                />
+                <fieldset class="long">
+                    <legend>On these days</legend>
+                    <div class="choices">
+                        {Object.entries(dayNames).map(([day, name]) => (
+                            <Check
+                                key={day}
+                                label={name}
+                                checked={!draft.windowDays.length || draft.windowDays.includes(day)}
+                                set={(on) => set({ windowDays: daysWith(draft.windowDays, day, on) })}
+                            />
+                        ))}
+                    </div>
+                </fieldset>
+                <Text
+                    label="Attempts of a device"
+                    value={draft.retryAttempts}
+                    set={(retryAttempts) => set({ retryAttempts })}
+                    placeholder="1"
+                    numeric
+                />
+                <Text
+                    label="Retry only these codes"
+                    value={draft.retryCodes}
+                    set={(retryCodes) => set({ retryCodes })}
+                    placeholder="any failure"
+                />
+                <Text
+                    label="Timeout of an execution, in minutes"
+                    value={draft.timeoutMinutes}
+                    set={(timeoutMinutes) => set({ timeoutMinutes })}
+                    placeholder="none"
+                    numeric
+                />
+                {children}
+            </div>
+            {draft.more.windows.length + draft.more.rules.length > 0 && (
+                <p class="pad quiet">
+                    Also copied: {counted(draft.more.windows.length, "more window")},{" "}
+                    {counted(draft.more.rules.length, "more retry rule")}.
+                </p>
+            )}
+        </>
+    );
+}

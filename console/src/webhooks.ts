@@ -1,0 +1,180 @@
+/** What admins do with webhooks: the words for their state, and the questions about them. */
+
+import { api, body, type Webhook } from "./api/client";
+import { command, option } from "./commands";
+import { counted } from "./format";
+import type { Question } from "./parts/dialog";
+import type { Tone } from "./words";
+
+export interface WebhookDraft {
+    url: string;
+    description: string;
+    /** Empty: all. */
+    types: string[];
+    enabled: boolean;
+}
+
+export const emptyWebhook: WebhookDraft = { url: "", description: "", types: [], enabled: true };
+
+type DeliveryError = NonNullable<Webhook["last_error"]>;
+
+const deliveryErrors: Record<DeliveryError, string> = {
+    HTTP_STATUS: "the endpoint did not accept it",
+    REDIRECT: "the endpoint answered with a redirect, which is not followed",
+    TIMEOUT: "no response within 15 seconds",
+    HOST_NOT_FOUND: "the host name could not be resolved",
+    ADDRESS_NOT_ALLOWED: "the service may not send to this address or port",
+    CONNECTION_FAILED: "the connection was refused or lost",
+    TLS_FAILED: "the certificate is not valid for the host, or TLS failed",
+};
+
+/** What came of a delivery, such as "accepted (status 204)". */
+export function outcome(error: DeliveryError | null | undefined, httpStatus: number): string {
+    const text = error ? (deliveryErrors[error] ?? error) : "accepted";
+    return httpStatus ? `${text} (status ${httpStatus})` : text;
+}
+
+export function state(w: Webhook): { word: string; tone: Tone } {
+    if (w.disabled_cause === "RETRIES_EXHAUSTED")
+        return { word: "Disabled: no delivery succeeded for five days", tone: "bad" };
+    if (w.disabled_cause === "GONE") return { word: "Disabled: the endpoint is gone", tone: "bad" };
+    if (!w.enabled) return { word: "Disabled", tone: "quiet" };
+    if (w.failure_count) return { word: `Retrying: ${counted(w.failure_count, "failure")}`, tone: "warn" };
+    return { word: "Enabled", tone: "good" };
+}
+
+const path = (w: Webhook, verb = "") => `/customer/webhooks/${encodeURIComponent(w.webhook_id)}${verb}`;
+const params = (w: Webhook) => ({ params: { path: { webhook_id: w.webhook_id } } });
+
+/** `done` gets the secret, which no other call returns. */
+export function create(draft: WebhookDraft, done: (w: Webhook, secret: string) => void): Question {
+    const { description, types } = draft;
+    const url = draft.url.trim();
+    const request = { url, description, types };
+    return {
+        title: "New webhook",
+        action: "Create webhook",
+        incomplete: !url,
+        command: command(
+            [
+                "webhooks",
+                "create",
+                url || "URL",
+                ...option("--type", ...types),
+                ...option("--description", description),
+            ],
+            "POST",
+            "/customer/webhooks",
+            request,
+        ),
+        run: async () => {
+            const { webhook, secret } = await body(api.POST("/customer/webhooks", { body: request }));
+            done(webhook, secret);
+        },
+    };
+}
+
+type Changes = Partial<WebhookDraft> & { position?: string };
+
+function update(w: Webhook, changes: Changes) {
+    return body(
+        api.PATCH("/customer/webhooks/{webhook_id}", {
+            ...params(w),
+            body: { update_mask: Object.keys(changes).join(), webhook: changes },
+        }),
+    );
+}
+
+function updateCommand(w: Webhook, changes: Changes) {
+    const { url, description, types, enabled, position } = changes;
+    const args = [
+        ...option("--url", url),
+        ...(description === undefined ? [] : ["--description", description]),
+        ...(types === undefined ? [] : types.length ? ["--type", ...types] : ["--all-types"]),
+        ...(enabled === undefined ? [] : [enabled ? "--enable" : "--disable"]),
+        ...option("--position", position),
+    ];
+    const request = { update_mask: Object.keys(changes).join(), webhook: changes };
+    return command(["webhooks", "update", w.webhook_id, ...args], "PATCH", path(w), request);
+}
+
+const sorted = (types: string[]) => [...types].sort().join();
+
+/** Changes the fields of the draft that differ. */
+export function change(w: Webhook, draft: WebhookDraft, done: () => void): Question {
+    const changes: Changes = {};
+    const url = draft.url.trim();
+    if (url !== w.url) changes.url = url;
+    if (draft.description !== w.description) changes.description = draft.description;
+    if (sorted(draft.types) !== sorted(w.types)) changes.types = draft.types;
+    if (draft.enabled !== w.enabled) changes.enabled = draft.enabled;
+    const hasChanges = Object.keys(changes).length > 0;
+    return {
+        title: "Change the webhook",
+        action: "Save",
+        incomplete: !hasChanges || !url,
+        command: hasChanges ? updateCommand(w, changes) : undefined,
+        run: async () => {
+            await update(w, changes);
+            done();
+        },
+    };
+}
+
+/** Sends the events of the last hours again. */
+export function replay(w: Webhook, hours: number, done: () => void): Question {
+    // Positions are microseconds since 1970.
+    const position = String((Date.now() - hours * 3_600_000) * 1000);
+    const changes: Changes = { position, enabled: true };
+    return {
+        title: "Send events again",
+        action: "Send again",
+        command: updateCommand(w, changes),
+        run: async () => {
+            await update(w, changes);
+            done();
+        },
+    };
+}
+
+export function rotate(w: Webhook, done: (w: Webhook, secret: string) => void): Question {
+    return {
+        title: "Give the webhook a new secret?",
+        children: `For a day, deliveries to ${w.url} are signed with the old secret as well. Then the old one is not valid.`,
+        action: "Create secret",
+        command: command(["webhooks", "rotate-secret", w.webhook_id], "POST", path(w, ":rotateSecret"), {}),
+        run: async () => {
+            const call = api.POST("/customer/webhooks/{webhook_id}:rotateSecret", { ...params(w), body: {} });
+            done(w, (await body(call)).secret);
+        },
+    };
+}
+
+export function remove(w: Webhook, done: () => void): Question {
+    return {
+        title: "Delete the webhook?",
+        children: `${w.url} gets no more events. Its secret and its position are lost. This can't be undone.`,
+        action: "Delete webhook",
+        destructive: true,
+        command: command(["webhooks", "delete", w.webhook_id], "DELETE", path(w)),
+        run: async () => {
+            await body(api.DELETE("/customer/webhooks/{webhook_id}", params(w)));
+            done();
+        },
+    };
+}
+
+/** `done` gets the outcome as a text. */
+export function test(w: Webhook, done: (outcome: string) => void): Question {
+    return {
+        title: "Send a test event?",
+        children: `${w.url} gets one event of the type webhook.test. Other deliveries are not affected.`,
+        action: "Send test event",
+        command: command(["webhooks", "test", w.webhook_id], "POST", path(w, ":test"), {}),
+        run: async () => {
+            const call = api.POST("/customer/webhooks/{webhook_id}:test", { ...params(w), body: {} });
+            const { error, http_status } = await body(call);
+            done(outcome(error, http_status));
+        },
+    };
+}

@@ -1,0 +1,62 @@
+"""Why a device does not start: its queue, and the jobs that hold it back."""
+
+from datetime import UTC, datetime, timedelta
+
+from playwright.async_api import expect
+
+from tests.console.browser import Console
+from tests.support.callers import Operator
+from tests.support.database import Database
+
+
+async def test_device_page_says_why_each_pending_execution_does_not_start(
+    console: Console, database: Database, operator: Operator, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["pump-1", "pump-2"])
+    fields = {"document_type": "reboot", "target_device_ids": {"device_ids": ["pump-1", "pump-2"]}}
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    await operator.create(job_id="due", **fields)
+    await operator.create(job_id="later", **fields, start_at=tomorrow)
+    await operator.create(job_id="paused", **fields)
+    await operator.pause("paused", reason="the plant is busy")
+    staged = await operator.create(
+        job_id="staged",
+        **fields,
+        rollout={"stages": [{"device_count": 1}, {"remainder": True}]},
+    )
+    assert staged.job_id == "staged"
+    executions = (await operator.executions("staged")).executions
+    held = next(e.device_id for e in executions if e.stage == 1)
+
+    page = console.page
+    await console.open(f"/devices/{held}")
+    queue = page.get_by_role("region", name="Queue, in order")
+    item = queue.get_by_role("listitem")
+    due = item.filter(has=page.get_by_role("link", name="due", exact=True)).first
+    await expect(due).to_contain_text(
+        "has not asked for the execution yet. It has never been seen."
+    )
+    for job_id, reason in {
+        "later": "The job has not started yet. It starts in 24 h.",
+        "paused": "olivia paused the job: the plant is busy",
+        "staged": "Stage 1 is not open. In stage 0, 1 of 1 executions are not finished.",
+    }.items():
+        link = page.get_by_role("link", name=job_id, exact=True)
+        await expect(item.filter(has=link).first).to_contain_text(reason)
+    await expect(page.get_by_role("heading", name="Not in its queue yet")).to_be_visible()
+    assert await console.findings() == []
+
+
+async def test_times_are_shown_exactly_with_their_zone(
+    console: Console, database: Database, operator: Operator, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["pump-1"])
+    await operator.create(job_id="dated", document_type="reboot", target_all=True)
+    page = console.page
+    await console.open("/jobs/dated")
+    created = page.locator(".heading time").first
+    await expect(created).to_contain_text("ago")
+    title = await created.get_attribute("title")
+    await page.get_by_role("button", name="Show exact times").click()
+    await expect(created).to_have_text(title or "")
+    assert str(datetime.now(UTC).year) in (title or "")

@@ -1,0 +1,130 @@
+"""Webhooks: an admin creates, changes, tests, moves and deletes them."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from jobs_grpc.webhooks.sender import DeliveryResult
+from tests.console.browser import Console, open_console
+from tests.gateway.support import running_gateway
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.webhooks import (
+    RecordingSender,
+    WebhookCaller,
+    running_webhook_server,
+    write_keys,
+)
+
+URL = "https://hooks.example.com/jobs"
+
+
+@dataclass
+class Stack:
+    """An open page of events, and what the server sends."""
+
+    console: Console
+    webhooks: WebhookCaller
+    sender: RecordingSender
+    operator: Operator
+
+
+@pytest.fixture
+async def stack(
+    browser: Browser, gateway_binary: Path, database: Database, tenant: str, tmp_path: Path
+) -> AsyncIterator[Stack]:
+    """Run a server that can send webhooks, and open the page of events."""
+    await database.add_devices(tenant, ["pump-1"])
+    sender = RecordingSender()
+    keys = write_keys(tmp_path / "keys", "first")
+    async with (
+        running_webhook_server(database, keys, sender) as server,
+        running_gateway(gateway_binary, server.address) as gateway,
+        open_console(browser, gateway.url, tenant=tenant) as console,
+    ):
+        await console.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        await console.open("/events")
+        yield Stack(
+            console, WebhookCaller.on(server, tenant), sender, server.operator(tenant, "olivia")
+        )
+
+
+async def test_webhook_is_created_and_its_secret_is_shown_once(stack: Stack) -> None:
+    page = stack.console.page
+    await page.get_by_role("button", name="New webhook").click()
+    dialog = page.get_by_role("dialog")
+    create = dialog.get_by_role("button", name="Create webhook")
+    await expect(create).to_be_disabled()
+    url = dialog.get_by_label("URL of the endpoint")
+    await expect(url).to_be_focused()
+    await url.fill("http://hooks.example.com/jobs")
+    await create.click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("https")
+    assert await stack.console.findings() == []
+    await url.fill(URL)
+    await dialog.get_by_role("checkbox", name="job.paused").check()
+    await dialog.get_by_role("checkbox", name="job.tripped").check()
+    await dialog.get_by_text("Same in a terminal").click()
+    await expect(dialog).to_contain_text(
+        f"jobs-grpc webhooks create {URL} --type job.tripped job.paused"
+    )
+    await create.click()
+    await expect(dialog).to_have_count(0)
+    (webhook,) = await stack.webhooks.list()
+    assert (webhook.url, [*webhook.types]) == (URL, ["job.paused", "job.tripped"])
+
+    secret = page.locator(".notice code")
+    await expect(secret).to_contain_text("whsec_")
+    text = await secret.inner_text()
+    await page.get_by_role("button", name="Copy secret").click()
+    await expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert await page.evaluate("navigator.clipboard.readText()") == text
+    assert await stack.console.findings() == []
+    await page.get_by_role("button", name="I have stored it").click()
+    await expect(page.get_by_text(text)).to_have_count(0)
+
+    await page.get_by_role("button", name="New secret").click()
+    await dialog.get_by_role("button", name="Create secret").click()
+    await expect(secret).to_contain_text("whsec_")
+    assert await secret.inner_text() != text
+    await page.reload()
+    await expect(page.get_by_text(URL)).to_be_visible()
+    await expect(secret).to_have_count(0)
+
+
+async def test_webhook_is_changed_tested_moved_and_deleted(stack: Stack) -> None:
+    await stack.operator.create(job_id="past", document_type="reboot", target_all=True)
+    created = (await stack.webhooks.create(url=URL, types=["job.paused"])).webhook
+    page = stack.console.page
+    dialog = page.get_by_role("dialog")
+    item = page.get_by_role("listitem", name=URL)
+
+    await item.get_by_role("button", name="Change").click()
+    save = dialog.get_by_role("button", name="Save")
+    await expect(save).to_be_disabled()
+    await dialog.get_by_role("checkbox", name="job.paused").uncheck()
+    await dialog.get_by_role("checkbox", name="Enabled").uncheck()
+    await dialog.get_by_text("Same in a terminal").click()
+    await expect(dialog).to_contain_text("--all-types --disable")
+    await save.click()
+    await expect(item).to_contain_text("Disabled")
+    await expect(item).to_contain_text("all events")
+
+    await item.get_by_role("button", name="Test").click()
+    stack.sender.result = DeliveryResult(500, "HTTP_STATUS", 0.1)
+    await dialog.get_by_role("button", name="Send test event").click()
+    await expect(item.get_by_role("status")).to_contain_text("did not accept it (status 500)")
+
+    await item.get_by_role("button", name="Replay").click()
+    await dialog.get_by_label("Which events").select_option("of the last hour")
+    await dialog.get_by_role("button", name="Send again").click()
+    await expect(item).to_contain_text("Enabled")
+    assert (await stack.webhooks.get(created.webhook_id)).position < created.position
+
+    await item.get_by_role("button", name="Delete").click()
+    await dialog.get_by_role("button", name="Delete webhook").click()
+    await expect(item).to_have_count(0)
+    assert not await stack.webhooks.list()
