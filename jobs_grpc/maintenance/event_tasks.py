@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 # Tenants that one search finds. A search for queued events has a statement for each of them.
 _TENANTS_PER_SEARCH = 100
 _HEADS_PER_SEARCH = 1000
-# Events that one statement removes. Limits how long it holds the lock of the tenant's head.
-_EVENTS_PER_PURGE = 5000
+EVENTS_PER_PURGE = 10_000
+"""Events that one statement removes. Limits how long it holds the lock of the tenant's head."""
+
 # Maximum number of statements that sequence events of one tenant, so that others get their turn.
 _MAX_STATEMENTS = 100
 # Seconds between two passes over all tenants.
@@ -44,7 +45,7 @@ class _TenantTask:
         self._fetch = fetch
         self._failing: set[str] = set()
 
-    async def _run_for(self, tenant_id: str, sql: str, *args: object) -> bool | None:
+    async def _run_for(self, tenant_id: str, sql: str, *args: object) -> int | None:
         """Run a statement and return its result; None: it failed."""
         try:
             ((result,),) = await self._fetch(sql, tenant_id, *args)
@@ -65,7 +66,7 @@ class _TenantTask:
                 )
             return None
         self._failing.discard(tenant_id)
-        return bool(result)
+        return result  # type: ignore[no-any-return]
 
 
 class SequenceEvents(_TenantTask):
@@ -135,9 +136,9 @@ class PurgeEvents(_TenantTask):
         self._days = days
         self._max_events = max_events
         self._clock = clock
-        # The tenants that the last search found, and where the next one begins. None: the pass ends
-        # when these tenants are done.
-        self._due: deque[str] = deque()
+        # The tenants that the last search found, with the position to continue after, and where the
+        # next search begins. None: the pass ends when these tenants are done.
+        self._due: deque[tuple[str, int]] = deque()
         self._after: str | None = None
         self._next_pass = 0.0
 
@@ -158,14 +159,14 @@ class PurgeEvents(_TenantTask):
                     break
                 self._after = await self._find_due(self._after)
                 continue
-            tenant_id = self._due.popleft()
-            more = await self._run_for(
+            tenant_id, position = self._due.popleft()
+            last_position = await self._run_for(
                 tenant_id,
-                "SELECT jobs.purge_events($1, $2, $3, $4)",
-                *(self._days, self._max_events, _EVENTS_PER_PURGE),
+                "SELECT jobs.purge_events($1, $2, $3, $4, $5)",
+                *(self._days, self._max_events, EVENTS_PER_PURGE, position),
             )
-            if more:
-                self._due.append(tenant_id)
+            if last_position is not None:
+                self._due.append((tenant_id, last_position))
         if not self._due and self._after is None:
             self._next_pass = self._clock() + _PURGE_INTERVAL
 
@@ -175,5 +176,5 @@ class PurgeEvents(_TenantTask):
             "SELECT * FROM jobs.tenants_with_events($1, $2, $3, $4)",
             *(_HEADS_PER_SEARCH, after, self._days, self._max_events),
         )
-        self._due.extend(tenant_id for tenant_id, is_due in found if is_due)
+        self._due.extend((tenant_id, 0) for tenant_id, is_due in found if is_due)
         return found[-1]["tenant_id"] if len(found) == _HEADS_PER_SEARCH else None

@@ -49,10 +49,11 @@ async def event_count(database: Database, tenant: str) -> int:
 
 async def purge(database: Database, tenant: str, max_events: int = 1_000_000) -> None:
     """Purge with small batches."""
-    while await database.owner.fetchval(
-        "SELECT jobs.purge_events($1, 7, $2, 10)", tenant, max_events
-    ):
-        pass
+    position: int | None = 0
+    while position is not None:
+        position = await database.owner.fetchval(
+            "SELECT jobs.purge_events($1, 7, $2, 10, $3)", tenant, max_events, position
+        )
 
 
 async def test_sweeper_sequences_the_events_of_all_tenants(
@@ -415,7 +416,7 @@ async def test_purge_continues_in_the_next_sweep_when_its_time_is_used_up() -> N
         purged.append(tenant)
         left[tenant] -= 1
         now += 0.3
-        return [(left[tenant] > 0,)]
+        return [(left[tenant] or None,)]
 
     task = PurgeEvents(fetch, 7, 1_000_000, clock=lambda: now)
     steps: list[int] = []
