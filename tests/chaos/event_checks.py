@@ -93,7 +93,13 @@ async def read_log(system: System, history: History) -> Sequence[LoggedEvent]:
                 break
             await asyncio.sleep(0.1)
         return [
-            LoggedEvent(**{**row, "details": json.loads(row["details"] or "{}")})
+            LoggedEvent(
+                **{
+                    **row,
+                    "counts": json.loads(row["counts"]),
+                    "details": json.loads(row["details"] or "{}"),
+                }
+            )
             for row in await owner.fetch(_LOG)
         ]
 

@@ -411,7 +411,7 @@ CREATE TABLE jobs.events (
     type text NOT NULL COLLATE pg_catalog."C",
     occurred_at timestamp with time zone NOT NULL,
     status text NOT NULL,
-    counts integer[] NOT NULL,
+    counts json NOT NULL,
     user_id text,
     details jsonb
 );

@@ -45,7 +45,7 @@ async def test_claim_returns_the_events_in_order_with_the_position_before_each(
         "k1",
     )
     assert (first["job_id"], first["type"], first["status"]) == ("j", "job.paused", "IN_PROGRESS")
-    assert (first["counts"], first["details"]) == ([1, 0, 0, 0, 0, 0, 0], '{"reason": "slow"}')
+    assert (first["counts"], first["details"]) == ("[1,0,0,0,0,0,0]", '{"reason": "slow"}')
 
 
 async def test_previous_position_is_that_of_the_event_which_was_delivered_last(

@@ -22,7 +22,7 @@ _STORE = """
     INSERT INTO jobs.events
         (tenant_id, position, job_id, type, occurred_at, status, counts, details)
     SELECT $1, $2::bigint + n, $3 || n % $6::integer, $4, jobs.clock_time(), 'IN_PROGRESS',
-           '{0,0,1,0,0,0,0}', $7::jsonb
+           '[0,0,1,0,0,0,0]', $7::jsonb
     FROM generate_series(1, $5::integer) AS n
 """
 _SET_HEAD = """

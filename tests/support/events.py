@@ -21,7 +21,8 @@ _EVENTS = """
                e.details
         FROM jobs.events e WHERE e.tenant_id = $1 AND e.job_id = $2
         UNION ALL
-        SELECT NULL, q.number, q.type, q.occurred_at, q.status, q.counts, q.user_id, q.details
+        SELECT NULL, q.number, q.type, q.occurred_at, q.status, to_json(q.counts), q.user_id,
+               q.details
         FROM jobs.event_queue q WHERE q.tenant_id = $1 AND q.job_id = $2
     ) e
     ORDER BY e.position NULLS LAST, e.number
@@ -55,7 +56,11 @@ async def stored_events(database: Database, tenant: str, job_id: str = "j") -> l
             row["occurred_at"],
             row["status"],
             row["user_id"],
-            {name: count for name, count in zip(COUNTS, row["counts"], strict=True) if count},
+            {
+                name: count
+                for name, count in zip(COUNTS, json.loads(row["counts"]), strict=True)
+                if count
+            },
             json.loads(row["details"] or "{}"),
         )
         for row in await database.owner.fetch(_EVENTS, tenant, job_id)

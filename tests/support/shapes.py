@@ -187,7 +187,7 @@ _DEVICE_LABELS = """
 # receive another type. The last one is idle. Other tenants have webhooks that are not due.
 _EVENTS = """
     INSERT INTO jobs.events (tenant_id, position, job_id, type, occurred_at, status, counts)
-    SELECT $1::text, n, 'j' || n % 100, 'job.updated', now(), 'IN_PROGRESS', '{1,0,0,0,0,0,0}'
+    SELECT $1::text, n, 'j' || n % 100, 'job.updated', now(), 'IN_PROGRESS', '[1,0,0,0,0,0,0]'
     FROM generate_series(1, 20000) n
 """
 _EVENT_HEAD = """

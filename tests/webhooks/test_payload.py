@@ -16,7 +16,7 @@ ROW: dict[str, Any] = {
     "occurred_at": datetime(2026, 11, 30, 12, 0, tzinfo=UTC),
     "job_id": "j",
     "status": "IN_PROGRESS",
-    "counts": [1, 2, 3, 4, 5, 6, 7],
+    "counts": "[1,2,3,4,5,6,7]",
     "user_id": None,
     "details": None,
 }

@@ -22,7 +22,7 @@ CREATE OR REPLACE FUNCTION jobs.claim_webhook(
     type text,
     occurred_at timestamptz,
     status text,
-    counts integer[],
+    counts json,
     user_id text,
     details jsonb
 )

@@ -20,7 +20,7 @@ CREATE OR REPLACE FUNCTION jobs.list_events(
     type text,
     occurred_at timestamptz,
     status text,
-    counts integer[],
+    counts json,
     user_id text,
     details jsonb,
     has_more boolean
@@ -108,6 +108,6 @@ BEGIN
     PERFORM FROM jobs.event_queue q WHERE q.tenant_id = p_tenant_id LIMIT 1;
     v_is_queued := FOUND;
     RETURN QUERY
-    SELECT v_until, NULL::text, NULL::text, NULL::timestamptz, NULL::text, NULL::integer[], NULL::text,
+    SELECT v_until, NULL::text, NULL::text, NULL::timestamptz, NULL::text, NULL::json, NULL::text,
            NULL::jsonb, v_until < v_head OR v_is_queued;
 END $$;

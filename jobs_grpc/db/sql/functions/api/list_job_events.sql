@@ -18,7 +18,7 @@ CREATE OR REPLACE FUNCTION jobs.list_job_events(
     type text,
     occurred_at timestamptz,
     status text,
-    counts integer[],
+    counts json,
     user_id text,
     details jsonb
 )
@@ -69,6 +69,6 @@ BEGIN
     END IF;
 
     RETURN QUERY
-    SELECT v_start, NULL::text, NULL::text, NULL::timestamptz, NULL::text, NULL::integer[], NULL::text,
+    SELECT v_start, NULL::text, NULL::text, NULL::timestamptz, NULL::text, NULL::json, NULL::text,
            NULL::jsonb;
 END $$;

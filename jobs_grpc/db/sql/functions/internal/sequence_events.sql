@@ -79,8 +79,8 @@ BEGIN
         v_head := greatest(v_head, jobs.event_position(v_now) - 1);
         INSERT INTO jobs.events
             (tenant_id, position, job_id, type, occurred_at, status, counts, user_id, details)
-        SELECT q.tenant_id, v_head + k.ordinality, q.job_id, q.type, q.occurred_at, q.status, q.counts,
-               q.user_id, q.details
+        SELECT q.tenant_id, v_head + k.ordinality, q.job_id, q.type, q.occurred_at, q.status,
+               to_json(q.counts), q.user_id, q.details
         FROM unnest(v_row_ids) WITH ORDINALITY AS k (row_id, ordinality)
         CROSS JOIN LATERAL (
             SELECT q.*
