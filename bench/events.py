@@ -1,11 +1,12 @@
 """Measure the log of events and its streams.
 
-Run by `make bench-events`. PostgreSQL and the server are separate processes. Four parts:
+Run by `make bench-events`. PostgreSQL and the server are separate processes. Five parts:
 
 - writes: what events cost the calls that add them; see bench.event_writes. Needs Linux and the
   history.
 - log: what a log of many events takes on disk, and how long a page, a sequenced and a purged event
   take.
+- lag: how long after its commit ListEvents returns an event; see bench.event_lag.
 - one tenant: many streams of one tenant, while its jobs have events: the CPU time of the server,
   how long after its commit an event arrives, and then how long GetJob of another tenant takes.
 - tenants: the same with one stream per tenant, which are idle except for one.
@@ -29,6 +30,7 @@ from fleet.jobs.v1 import events_pb2 as pb
 from fleet.jobs.v1 import events_pb2_grpc
 
 from bench.environment import SETTINGS, Server, wait_until_serving
+from bench.event_lag import LAG_COLUMNS, measure_lag
 from bench.event_writes import COLUMNS, COMMIT_BEFORE, measure_writes
 from bench.hostile.other_tenant import TENANT
 from bench.machine import describe_machine
@@ -36,8 +38,10 @@ from bench.other_tenant_calls import other_tenant_calls
 from bench.page import RESULTS, describe, format_number, replace_figures
 from bench.postgres import running_postgres
 from bench.process import PythonProcess, postgres_cpu_time
+from bench.requests import InvalidRun
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev.embedded_postgres import Cluster
+from jobs_grpc.maintenance.event_tasks import EVENTS_PER_PURGE
 from tests.support.database import store_on
 from tests.upgrade.earlier_version import NoHistoryError
 
@@ -48,7 +52,7 @@ _STREAMS_PER_CONNECTION = 250
 _EVENTS_PER_BATCH = 10_000
 
 # The events of jobs without `execution_events`: type, status, whether it has a user, and details.
-# Every 20 events are these.
+# Every 20 events are these, and those of five jobs.
 _MIX: tuple[tuple[str, str, bool, str | None], ...] = (
     *[("job.created", "IN_PROGRESS", True, None)] * 5,
     *[("job.stage_opened", "IN_PROGRESS", False, '{"stage": 1, "cause": "GATE"}')] * 3,
@@ -65,14 +69,18 @@ _MIX: tuple[tuple[str, str, bool, str | None], ...] = (
 _QUEUE = """
     INSERT INTO jobs.event_queue
         (tenant_id, job_id, number, type, occurred_at, status, counts, user_id, details)
-    SELECT $1, 'reboot-2026-11-' || n % 1000, $2 + n, m.type, now(), m.status,
+    SELECT $1, 'reboot-' || left(md5((n / 20 * 5 + n % 5)::text), 11), n, m.type, now(), m.status,
            '{100,0,20,3000,12,1,0}', CASE WHEN m.has_user THEN 'olivia' END, m.details
-    FROM generate_series(1, $3::integer) n
+    FROM generate_series($2, $2::integer + $3::integer - 1) n
     JOIN unnest($4::text[], $5::text[], $6::boolean[], $7::jsonb[])
         WITH ORDINALITY AS m (type, status, has_user, details, number)
-        ON m.number = 1 + ($2 + n) % cardinality($4)
+        ON m.number = 1 + n % cardinality($4)
 """
 _SIZE = "SELECT pg_total_relation_size('jobs.events')"
+_LOG_COLUMNS = (
+    *("events", "MB", "ms a page of 100", "µs CPU to sequence"),
+    *("to purge one of too many", "one that is too old"),
+)
 
 
 def main() -> None:
@@ -109,9 +117,13 @@ async def _measure(args: argparse.Namespace, folder: Path, cluster: Cluster) -> 
     except NoHistoryError as e:
         writes = f"Commit {COMMIT_BEFORE} is not in this copy of the project: {e}"
     rows = [await _measure_log(args, folder, owner, request_dsn)]
-    table = _table(("events", "MB", "ms a page of 100", "µs CPU to sequence", "to purge"), rows)
+    log = _table(_LOG_COLUMNS, rows)
     await owner.execute("TRUNCATE jobs.events, jobs.event_heads, jobs.event_queue")
     await _create_job(owner)
+    async with _server(folder, request_dsn) as server:
+        lag = _table(
+            LAG_COLUMNS, [await measure_lag(owner, request_dsn, server.address, args.events // 200)]
+        )
     rows = []
     for tenants in (1, args.streams):
         async with _server(folder, request_dsn) as server:
@@ -121,7 +133,7 @@ async def _measure(args: argparse.Namespace, folder: Path, cluster: Cluster) -> 
         *("streams", "tenants", "events/s", "server, % of a core", "PostgreSQL, %"),
         *("lag p50, ms", "p99", "other tenant p99, ms"),
     )
-    report = "\n\n".join((describe(machine), writes, table, _table(columns, rows)))
+    report = "\n\n".join((describe(machine), writes, log, lag, _table(columns, rows)))
     print(report)
     if args.page:
         replace_figures(RESULTS / "events.md", report)
@@ -150,10 +162,13 @@ async def _measure_log(
     for start in range(0, args.events, _EVENTS_PER_BATCH):
         await _queue(owner, start, _EVENTS_PER_BATCH)
         began = postgres_cpu_time(folder)
-        await request.fetchval("SELECT jobs.sequence_queued_events($1)", _TENANT)
+        while await request.fetchval("SELECT jobs.sequence_queued_events($1)", _TENANT):
+            pass
         sequencing += postgres_cpu_time(folder) - began
         await owner.execute("VACUUM jobs.event_queue")
     await owner.execute("VACUUM ANALYZE jobs.events")
+    if await owner.fetchval("SELECT count(*) FROM jobs.events") != args.events:
+        raise InvalidRun("not all events are in the log")
     megabytes = await owner.fetchval(_SIZE) / 1e6
     store = store_on(request)
     first = await owner.fetchval("SELECT min(position) FROM jobs.events")
@@ -162,16 +177,26 @@ async def _measure_log(
         began = time.perf_counter()
         await store.list_events(_TENANT, after_position=first + n, limit=101)
         pages.append(time.perf_counter() - began)
-    began = postgres_cpu_time(folder)
-    while await owner.fetchval("SELECT jobs.purge_events($1, 7, 1000, 5000)", _TENANT):
-        pass
-    purging = postgres_cpu_time(folder) - began
+    too_many = await _purge(folder, owner, 7, args.events // 2)
+    too_old = await _purge(folder, owner, 0, args.events)
     await request.close()
     micros = 1e6 / args.events
     return (
         *(args.events, megabytes, statistics.median(pages) * 1000),
-        *(sequencing * micros, purging * micros),
+        *(sequencing * micros, 2 * too_many * micros, 2 * too_old * micros),
     )
+
+
+async def _purge(folder: Path, owner: asyncpg.Connection, days: int, max_events: int) -> float:
+    """Purge events as the sweeper does, and return the CPU seconds of PostgreSQL."""
+    began = postgres_cpu_time(folder)
+    position: int | None = 0
+    while position is not None:
+        position = await owner.fetchval(
+            "SELECT jobs.purge_events($1, $2, $3, $4, $5)",
+            *(_TENANT, days, max_events, EVENTS_PER_PURGE, position),
+        )
+    return postgres_cpu_time(folder) - began
 
 
 async def _queue(owner: asyncpg.Connection, start: int, count: int) -> None:
