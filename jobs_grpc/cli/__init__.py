@@ -1,151 +1,16 @@
-"""The command `jobs-grpc`."""
+"""The command `jobs-grpc`; program.py lists its commands."""
 
-import argparse
-import os
-import sys
-from importlib.metadata import version
-from io import TextIOWrapper
+import signal
 from typing import NoReturn
-
-# gRPC reads these when it is imported, so they are set before the imports below. Starting
-# PostgreSQL forks, and gRPC's fork handlers would only log that they are disabled. The commands
-# report failed calls themselves.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
-from jobs_grpc.cli import (
-    advance,
-    cancel,
-    completion,
-    context,
-    create,
-    delete,
-    dev,
-    devices,
-    doctor,
-    events,
-    executions,
-    explain,
-    export,
-    failures,
-    get,
-    groups,
-    health,
-    history,
-    list_jobs,
-    migrate,
-    pause,
-    preview,
-    retry,
-    serve,
-    simulate,
-    update,
-    watch,
-    webhooks,
-    whoami,
-)
-from jobs_grpc.cli.errors import EXIT_CODES_HELP, CliError, UsageError, to_cli_error
-from jobs_grpc.cli.output import print_json, wants_json
-from jobs_grpc.cli.parser import Parser
-from jobs_grpc.text import escape_unprintable
-
-__all__ = ["main", "run"]
-
-_COMMANDS = (
-    dev,
-    serve,
-    migrate,
-    devices,
-    groups,
-    preview,
-    create,
-    list_jobs,
-    get,
-    export,
-    executions,
-    explain,
-    pause,
-    advance,
-    update,
-    cancel,
-    failures,
-    retry,
-    delete,
-    watch,
-    history,
-    events,
-    webhooks,
-    context,
-    completion,
-    whoami,
-    health,
-    doctor,
-    simulate,
-)
 
 
 def main() -> NoReturn:
     """Run the console script."""
-    if "_ARGCOMPLETE" in os.environ:
-        completion.complete(_parser())
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            # Escape characters that the locale's encoding does not have.
-            stream.reconfigure(errors="backslashreplace")
-    sys.exit(run(sys.argv[1:]))
+    # The imports take up to a second. Until run() handles Ctrl-C, it ends the process at once,
+    # without a traceback. A process that ignores SIGINT, as shells start it in the background,
+    # continues to do so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from jobs_grpc.cli import program
 
-
-def run(argv: list[str]) -> int:
-    """Run one command and return its exit code."""
-    try:
-        args = _parser().parse_args(argv)
-        if sys.stdout is None:
-            # The next file that is opened would get descriptor 1, and our output would go there.
-            raise CliError("standard output is closed; redirect it to /dev/null instead")
-        args.run(args)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader closed the pipe, as `head` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as e:
-        # A command for several jobs reports each that failed.
-        errors = e.exceptions if isinstance(e, ExceptionGroup) else [e]
-        exit_codes = []
-        for error in map(to_cli_error, errors):
-            if error is None:
-                raise
-            exit_codes.append(error.exit_code)
-            if sys.stderr is not None:
-                _print_error(error, as_json=wants_json(argv))
-        return exit_codes[0]
-    return 0
-
-
-def _print_error(error: CliError, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"error": error.as_dict()}, indent=None, file=sys.stderr)
-        return
-    name = "jobs-grpc"
-    if isinstance(error, UsageError):
-        print(error.usage, end="", file=sys.stderr)
-        name = f"{error.program}: error"
-    lines = f"{name}: {error}".split("\n")
-    print("\n".join(map(escape_unprintable, lines)), file=sys.stderr)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        prog="jobs-grpc",
-        description="Multi-tenant jobs for device fleets.\n"
-        "Use `jobs-grpc COMMAND --help` for the options of a command.",
-        epilog=EXIT_CODES_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=version("jobs-grpc"))
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in _COMMANDS:
-        module.add_command(commands)
-    return parser
+    program.main()

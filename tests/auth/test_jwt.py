@@ -218,7 +218,7 @@ async def test_documents_and_tokens_are_never_logged(
 async def test_serve_fails_with_one_line_when_the_jwt_extra_is_missing() -> None:
     script = (
         "import sys; sys.modules['joserfc'] = None\n"
-        "from jobs_grpc.cli import run; sys.exit(run(['serve']))"
+        "from jobs_grpc.cli.program import run; sys.exit(run(['serve']))"
     )
     environ = JWT_SETTINGS | {"JOBS_DATABASE_URL": "postgresql://h/d", "JOBS_JWT_KEYS": "keys.pem"}
     process = await asyncio.create_subprocess_exec(

@@ -86,7 +86,7 @@ async def test_call_is_rejected_when_the_names_of_its_certificate_contain_nul(
 async def test_serve_fails_with_one_line_when_the_mtls_extra_is_missing(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['cryptography'] = None\n"
-        "from jobs_grpc.cli import run; sys.exit(run(['serve']))"
+        "from jobs_grpc.cli.program import run; sys.exit(run(['serve']))"
     )
     environ = _mutual_tls(tmp_path) | {
         "JOBS_TRUSTED_PEERS": "gateway.internal",

@@ -21,7 +21,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.fleet_pb2 import Device
 from google.protobuf import json_format
 
-from jobs_grpc.cli import _parser
+from jobs_grpc.cli.program import _parser
 from jobs_grpc.dev import embedded_postgres
 from tests.support.callers import Fleet, Operator
 from tests.support.cli import Shell, spawn

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs_grpc.cli import _parser
 from jobs_grpc.cli.parser import Parser
+from jobs_grpc.cli.program import _parser
 from tests.support.cli import Shell
 
 

@@ -14,7 +14,7 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from jobs_grpc.cli import run
+from jobs_grpc.cli.program import run
 from jobs_grpc.errors import EvaluationRunning
 from jobs_grpc.observability.call_metrics import CallMetrics
 from jobs_grpc.server.sockets import ListenError

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from jobs_grpc.cli import run
+from jobs_grpc.cli.program import run
 from tests.support.waiting import TIMEOUT
 
 # Restores the default handler of SIGINT. A process that is started in the background, as the tests
