@@ -108,6 +108,15 @@ def add_target_options(
             "user to act as", "user", default="; default: the user in the token, or the login name"
         ),
     )
+    group.add_argument(
+        "--roles",
+        metavar="ROLE,…",
+        help=help_text(
+            "roles to act with, if the server does not use tokens",
+            "roles",
+            default="; default: those that the server gives to all",
+        ),
+    )
     security = parser.add_argument_group(SECURITY)
     security.add_argument(
         "--token-file",

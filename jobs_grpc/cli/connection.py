@@ -15,7 +15,8 @@ from jobs_grpc.auth.principal import (
     is_identifier,
     is_tenant_id,
 )
-from jobs_grpc.cli.contexts import Values, find_context, load_contexts
+from jobs_grpc.auth.roles import Role
+from jobs_grpc.cli.contexts import ROLES_RULE, Values, find_context, load_contexts
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error
 from jobs_grpc.client import (
     Connection,
@@ -38,6 +39,7 @@ VARIABLES: Mapping[str, str] = {
     "server": "JOBS_SERVER",
     "tenant": "JOBS_TENANT",
     "user": "JOBS_USER",
+    "roles": "JOBS_ROLES",
     "ca": "JOBS_CA",
     "cert": "JOBS_CLIENT_CERT",
     "key": "JOBS_CLIENT_KEY",
@@ -69,6 +71,11 @@ class Target:
     def user(self) -> str | None:
         # The token names the user, and the server rejects a different x-user-id.
         return self._text("user") or (None if self.read_token() else _login_name())
+
+    @property
+    def roles(self) -> list[str]:
+        """The roles to send. With a token, the server ignores them."""
+        return [name.strip() for name in (self._text("roles") or "").split(",") if name.strip()]
 
     def read_token(self) -> str:
         """Read the token; empty if there is none.
@@ -111,6 +118,8 @@ class Target:
             raise CliError(f"--tenant {TENANT_RULE}", ExitCode.USAGE)
         if self.user and not is_identifier(self.user):
             raise CliError(f"--user {IDENTIFIER_RULE}", ExitCode.USAGE)
+        if {*self.roles} - {*Role}:
+            raise CliError(f"--roles {ROLES_RULE}", ExitCode.USAGE)
         if token and self.tls() is None and not is_local(self.server):
             raise CliError("a token is only sent over TLS: add --tls or --ca", ExitCode.USAGE)
 
@@ -162,7 +171,7 @@ def _environment() -> Values:
 
 def target_options(args: argparse.Namespace) -> Values:
     """Return the options of `command.add_target_options` that are given."""
-    names = ("server", "tenant", "user", "token_file", "tls", "ca", "cert", "key")
+    names = ("server", "tenant", "user", "roles", "token_file", "tls", "ca", "cert", "key")
     given = {name: getattr(args, name, None) for name in (*names, "tls_server_name")}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -183,6 +192,7 @@ async def connect(
                 connection,
                 tenant=target.tenant,
                 user=target.user,
+                roles=target.roles,
                 # Read the file before each try, because its token may have been renewed.
                 token=target.read_token if target.read_token() else None,
                 timeout=getattr(args, "timeout", None) or 90.0,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from jobs_grpc.auth.principal import IDENTIFIER_RULE, TENANT_RULE, is_identifier, is_tenant_id
+from jobs_grpc.auth.roles import Role
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.files import replacing_file, reporting_write_errors
 from jobs_grpc.config import parsers
@@ -17,17 +18,20 @@ Values: TypeAlias = dict[str, str | bool]
 
 NAME_RULE = "1–64 characters of A-Z a-z 0-9 . _ -"
 
+ROLES_RULE = f"must be names of {', '.join(sorted(Role))}, separated by commas"
+
 # Functions that return why the value of a field is invalid, or "".
 _CHECKS: Mapping[str, Callable[[str], str]] = {
     "server": lambda value: _check_address(value),
     "tenant": lambda value: "" if is_tenant_id(value) else TENANT_RULE.removeprefix("must be "),
     "user": lambda value: "" if is_identifier(value) else IDENTIFIER_RULE.removeprefix("must be "),
+    "roles": lambda value: _check_roles(value),
     "token_env": lambda value: _check_variable(value),
 }
 
 FIELDS = (
-    *("server", "tenant", "user", "ca", "cert", "key", "tls_server_name", "token_file"),
-    *("token_env", "tls"),
+    *("server", "tenant", "user", "roles", "ca", "cert", "key", "tls_server_name"),
+    *("token_file", "token_env", "tls"),
 )
 
 
@@ -115,6 +119,11 @@ def _check_address(value: str) -> str:
     except ValueError as e:
         return str(e).removeprefix("must be ")
     return ""
+
+
+def _check_roles(value: str) -> str:
+    known = {name.strip() for name in value.split(",")} <= {*Role}
+    return "" if known else ROLES_RULE.removeprefix("must be ")
 
 
 def _check_variable(value: str) -> str:

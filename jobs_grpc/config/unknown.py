@@ -13,6 +13,7 @@ OTHER_VARIABLES = (
         "JOBS_SERVER",
         "JOBS_TENANT",
         "JOBS_USER",
+        "JOBS_ROLES",
         "JOBS_TOKEN",
         "JOBS_TOKEN_FILE",
     ),

@@ -32,6 +32,22 @@ async def test_whoami_shows_caller_and_its_calls(
     assert max(map(len, lines)) <= 60
 
 
+async def test_roles_are_sent_to_a_server_without_tokens(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer = await shell("whoami", "--roles", "viewer")
+    refused = await shell("webhooks", "list", "--roles", "viewer,operator")
+    monkeypatch.setenv("JOBS_ROLES", "viewer, admin")
+    listed = await shell("webhooks", "list")
+    unknown = await shell("whoami", "--roles", "chef")
+
+    assert viewer.out.splitlines()[2] == "roles            viewer"
+    assert (refused.code, listed.code) == (6, 0)
+    assert "PERMISSION_DENIED: This call needs the role admin" in refused.err
+    assert unknown.code == 2
+    assert unknown.err.startswith("jobs-grpc: --roles must be names of admin, approver, bridge,")
+
+
 async def test_whoami_prints_the_response_as_json(shell: Shell, tenant: str) -> None:
     result = await shell("whoami", "-o", "json")
 
