@@ -180,15 +180,15 @@ def _logged(tenant: str, event: pb.Event) -> LoggedEvent:
         details["cause"] = event.cause
     if event.HasField("stage"):
         details["stage"] = event.stage
-    if event.executions:
-        details["executions"] = [
+    if event.attempts:
+        details["attempts"] = [
             {
                 "device_id": e.device_id,
                 "execution_number": e.execution_number,
                 "status": JobExecution.Status.Name(e.status),
                 "will_retry": e.will_retry,
             }
-            for e in event.executions
+            for e in event.attempts
         ]
     return LoggedEvent(
         tenant,

@@ -56,7 +56,7 @@ _READS: Mapping[str, Read] = {
     ),
     "ListEvents": lambda s, t, j, d: s.list_events(t, after_position=0, limit=21),
     "ListJobEvents": lambda s, t, j, d: s.list_job_events(
-        t, job_id=j, newest_first=False, last_position=None, limit=101
+        t, job_id=j, newest_first=False, last_position=None, limit=101, types=None
     ),
 }
 

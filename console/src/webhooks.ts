@@ -34,11 +34,16 @@ export function outcome(error: DeliveryError | null | undefined, httpStatus: num
     return httpStatus ? `${text} (status ${httpStatus})` : text;
 }
 
+// A server begins a delivery within a second or so after it is due.
+const MAX_DUE_MS = 60_000;
+
 export function state(w: Webhook): { word: string; tone: Tone } {
     if (w.disabled_cause === "RETRIES_EXHAUSTED")
         return { word: "Disabled: no delivery succeeded for five days", tone: "bad" };
     if (w.disabled_cause === "GONE") return { word: "Disabled: the endpoint is gone", tone: "bad" };
     if (!w.enabled) return { word: "Disabled", tone: "quiet" };
+    if (w.due_since && Date.now() - Date.parse(w.due_since) > MAX_DUE_MS)
+        return { word: "Waiting: no server sends events", tone: "bad" };
     if (w.failure_count) return { word: `Retrying: ${counted(w.failure_count, "failure")}`, tone: "warn" };
     return { word: "Enabled", tone: "good" };
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fleet.jobs.v1 import events_pb2 as pb
 
@@ -119,7 +119,7 @@ EVENT_TYPES = tuple(_DETAILS)
 
 def add_types(parser: "argparse._ActionsContainer", help_text: str) -> None:
     """Add --type, with one or more types, which can be repeated."""
-    parser.add_argument(
+    option: Any = parser.add_argument(
         "--type",
         dest="types",
         type=lambda name: name if "." in name else f"job.{name}",
@@ -129,3 +129,13 @@ def add_types(parser: "argparse._ActionsContainer", help_text: str) -> None:
         metavar="TYPE",
         help=f"{help_text}: {', '.join(EVENT_TYPES)}; job. can be omitted",
     )
+    option.completer = _complete_type
+
+
+def _complete_type(prefix: str, **_: object) -> list[str]:
+    """Complete a type, and one without "job." after its first letter.
+
+    Shells drop a completion that does not begin with what was typed.
+    """
+    short = [name.removeprefix("job.") for name in EVENT_TYPES]
+    return [name for name in (*EVENT_TYPES, *(short if prefix else ())) if name.startswith(prefix)]

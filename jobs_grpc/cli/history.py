@@ -6,7 +6,7 @@ from fleet.jobs.v1 import events_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.event_text import event_by, event_detail, event_name
+from jobs_grpc.cli.event_text import add_types, event_by, event_detail, event_name
 from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, print_listing
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import EventsClient, job_status_name
@@ -33,18 +33,20 @@ def add_command(commands: Subparsers) -> None:
         "tenant has very many events, the oldest are purged."
     )
     arguments.add_job(parser)
+    add_types(parser.add_argument_group("filters"), "events of these types")
     add_listing_options(parser, _COLUMNS, limit=50, noun="events")
 
 
 async def _history(args: argparse.Namespace, events: EventsClient) -> None:
     """Show what has happened to a job, who did it and why.
 
-    jobs-grpc history update-1
+    jobs-grpc history update-1 --type paused resumed
     jobs-grpc history update-1 --limit 1000 --utc -o csv
     """
     pager = events.list_job_events(
         args.job_id,
         newest_first=True,
+        types=args.types or (),
         page_size=_PAGE_SIZE,
         page_token=args.page_token,
         limit=args.limit,

@@ -1,6 +1,7 @@
 """`jobs-grpc webhooks`: manages the webhooks of a tenant."""
 
 import argparse
+import time
 from collections.abc import Iterator
 
 from fleet.jobs.v1 import events_pb2 as pb
@@ -38,23 +39,45 @@ _CAUSES = {
 }
 
 
+# Servers begin a delivery within a second or so after it is due.
+_MAX_DUE_SECONDS = 60
+
+_WAITING_NOTE = (
+    "WAITING: deliveries are due, but no server begins them. Run `jobs-grpc doctor` where the"
+    " server runs: it needs JOBS_WEBHOOK_KEYS_FILE and JOBS_OWNER_DATABASE_URL"
+)
+
+
 def _state(webhook: pb.Webhook) -> str:
     if not webhook.enabled:
         return "DISABLED"
+    if _is_waiting(webhook):
+        return "WAITING"
     return "RETRYING" if webhook.failure_count else "ENABLED"
+
+
+def _is_waiting(webhook: pb.Webhook) -> bool:
+    due_since = webhook.due_since.seconds
+    return webhook.HasField("due_since") and due_since < time.time() - _MAX_DUE_SECONDS
 
 
 def _last_success(webhook: pb.Webhook) -> Timestamp | None:
     return webhook.last_success_at if webhook.HasField("last_success_at") else None
 
 
+def _types(webhook: pb.Webhook) -> str:
+    return " ".join(webhook.types) or "all"
+
+
 _COLUMNS: tuple[Column[pb.Webhook], ...] = (
     Column("webhook_id", "WEBHOOK", lambda webhook: webhook.webhook_id),
     Column("state", "STATE", _state),
-    Column("url", "URL", lambda webhook: webhook.url, min_width=16),
+    Column("url", "URL", lambda webhook: webhook.url, min_width=32),
     Column("last_success_at", "LAST_SUCCESS", _last_success, 1),
     Column("failure_count", "FAILURES", lambda webhook: webhook.failure_count, 2, is_number=True),
-    Column("types", "TYPES", lambda webhook: [*webhook.types] or None, 3, min_width=12),
+    Column(
+        "types", "TYPES", lambda webhook: [*webhook.types] or None, 3, text=_types, min_width=12
+    ),
     Column("description", "DESCRIPTION", lambda webhook: webhook.description or None, 4, wide=True),
     Column("position", "POSITION", lambda webhook: str(webhook.position), 5, wide=True),
 )
@@ -94,8 +117,11 @@ async def _list(args: argparse.Namespace, events: EventsClient) -> None:
         print_json({"webhooks": [json_row(args, _COLUMNS, webhook) for webhook in webhooks]})
         return
     print_rows(args, _COLUMNS, webhooks)
-    if not webhooks and args.output in ("table", "wide"):
-        print_note("no webhooks")
+    if args.output in ("table", "wide"):
+        if not webhooks:
+            print_note("no webhooks")
+        if any(map(_is_waiting, webhooks)):
+            print_note(_WAITING_NOTE)
 
 
 def _add_get(commands: Subparsers) -> None:
@@ -111,6 +137,8 @@ async def _get(args: argparse.Namespace, events: EventsClient) -> None:
     """
     webhook = await events.get_webhook(args.webhook_id)
     print_result(args, webhook, *_lines(webhook, args.utc))
+    if args.output == "text" and _is_waiting(webhook):
+        print_note(_WAITING_NOTE)
 
 
 def _lines(webhook: pb.Webhook, utc: bool) -> Iterator[str]:
@@ -123,7 +151,7 @@ def _fields(webhook: pb.Webhook, utc: bool) -> Iterator[tuple[str, str]]:
     yield "url", webhook.url
     if webhook.description:
         yield "description", webhook.description
-    yield "types", " ".join(webhook.types) or "all"
+    yield "types", _types(webhook)
     cause = _CAUSES.get(webhook.disabled_cause)
     yield "state", f"{_state(webhook)}{f' {cause}' if cause and not webhook.enabled else ''}"
     yield "position", str(webhook.position)
@@ -136,7 +164,9 @@ def _fields(webhook: pb.Webhook, utc: bool) -> Iterator[tuple[str, str]]:
         attempt = format_moment(webhook.last_attempt_at, utc)
         yield "failed", f"{attempt}: {_error(webhook.last_error, webhook.last_http_status)}"
         yield "failures", f"{webhook.failure_count:,} since the last success"
-    if webhook.HasField("next_attempt_at"):
+    if _is_waiting(webhook):
+        yield "due since", format_moment(webhook.due_since, utc)
+    elif webhook.HasField("next_attempt_at"):
         yield "next attempt", format_moment(webhook.next_attempt_at, utc)
 
 

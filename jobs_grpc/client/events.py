@@ -61,6 +61,7 @@ class EventsClient(OperatorClient):
         job_id: str,
         *,
         newest_first: bool = False,
+        types: Iterable[str] = (),
         page_size: int = 100,
         page_token: str = "",
         limit: int | None = None,
@@ -69,7 +70,7 @@ class EventsClient(OperatorClient):
 
         `limit` is the maximum number of events of all pages; None: all.
         """
-        request = pb.ListJobEventsRequest(job_id=job_id, newest_first=newest_first)
+        request = pb.ListJobEventsRequest(job_id=job_id, newest_first=newest_first, types=types)
         read = partial(self._calls.unary, "ListJobEvents", request, pb.ListJobEventsResponse)
         return Pager(read, request, "events", page_size, page_token, limit)
 

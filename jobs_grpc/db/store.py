@@ -399,6 +399,7 @@ class Store:
         newest_first: bool,
         last_position: int | None,
         limit: int,
+        types: list[str] | None,
     ) -> Sequence[Row]:
         """See list_job_events.sql."""
         return await self._read("list_job_events", locals())

@@ -61,12 +61,15 @@ class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
             newest_first=request.newest_first,
             last_position=last_position,
             limit=limit + 1,
+            types=list(request.types) or None,
         )
-        start = end["position"]
+        start, last = end["position"], end["last_examined"]
         check_history(token_start, start)
         response = pb.ListJobEventsResponse()
         if await self._fill(response.events, rows, limit):
-            response.next_page_token = page_token(request, start, response.events[-1].position)
+            last = response.events[-1].position
+        if last is not None:
+            response.next_page_token = page_token(request, start, last)
         return response
 
     async def ListEvents(

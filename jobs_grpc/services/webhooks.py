@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 _TEST_SLOTS = 64
 _TEST_SLOTS_PER_TENANT = 4
 
+# Of the random part of an ID. IDs are unique in a tenant, and short enough for tables.
+_ID_BYTES = 8
+
 # A newer version may have written causes and errors that this version does not know.
 _DISABLED_CAUSE_NUMBERS = dict(pb.Webhook.DisabledCause.items())
 _ERROR_NUMBERS = dict(pb.Webhook.DeliveryError.items())
@@ -70,7 +73,7 @@ class Webhooks:
         tenant_id = current_principal().tenant_id
         row = await self._store.create_webhook(
             tenant_id,
-            webhook_id=f"wh_{secrets.token_hex(16)}",
+            webhook_id=f"wh_{secrets.token_hex(_ID_BYTES)}",
             url=request.url,
             description=request.description,
             types=_types(request),
@@ -213,7 +216,14 @@ def webhook_fields(row: Row) -> MessageFields:
         "last_error": _error_number(row["last_error"]),
         "failure_count": row["failure_count"],
         "next_attempt_at": timestamp_fields(row["due_at"]) if is_retry else None,
+        "due_since": _due_since(row),
     }
+
+
+def _due_since(row: Row) -> Any:
+    # If the time has not come, it is that of the next attempt, or the end of a lease.
+    due_at = timestamp_fields(row["due_at"])
+    return due_at if due_at and due_at["seconds"] < time.time() else None
 
 
 def _error_number(name: str | None) -> Any:

@@ -3,6 +3,8 @@
 import argparse
 import asyncio
 import json
+import re
+import time
 from collections.abc import AsyncIterator
 
 import grpc
@@ -14,10 +16,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.cli import webhooks
 from jobs_grpc.cli.completers import complete_argument
-from tests.support.cli import Shell, answer_on_terminal, cells
+from tests.support.cli import Shell, answer_on_terminal, cells, run_on_terminal
 from tests.support.scripted_server import Answer, Refusal, ScriptedServer, running_scripted_server
 
-ID = "wh_4f1c9a0b7d2e4c518a6f3b9d0c7e1a25"
+ID = "wh_4f1c9a0b7d2e4c51"
 URL = "https://hooks.example.com/jobs"
 TIME = Timestamp(seconds=1_795_964_737)
 WEBHOOK = pb.Webhook(
@@ -80,9 +82,44 @@ async def test_list_shows_the_state_of_each_webhook(shell: Shell) -> None:
     assert rows == [
         ["WEBHOOK", "STATE", "URL", "LAST_SUCCESS", "FAILURES", "TYPES"],
         [ID, "ENABLED", URL, "-", "0", "job.paused job.completed"],
-        [ID, "DISABLED", URL, "2026-11-29 15:05:37Z", "41", "-"],
+        [ID, "DISABLED", URL, "2026-11-29 15:05:37Z", "41", "all"],
     ]
     assert json.loads(as_json.out)["webhooks"][1] == {"webhook_id": ID, "state": "DISABLED"}
+
+
+async def test_webhook_whose_deliveries_no_server_begins_is_waiting(
+    shell: Shell, server: ScriptedServer
+) -> None:
+    late = pb.Webhook()
+    late.CopyFrom(WEBHOOK)
+    late.due_since.FromSeconds(int(time.time()) - 90)
+    server.answers["GetWebhook"] = [pb.GetWebhookResponse(webhook=late)]
+    server.answers["ListWebhooks"] = [pb.ListWebhooksResponse(webhooks=[late])]
+
+    shown = await shell("webhooks", "get", ID)
+    listed = await shell("webhooks", "list")
+    late.due_since.FromSeconds(int(time.time()))
+    server.answers["GetWebhook"] = [pb.GetWebhookResponse(webhook=late)]
+    soon = await shell("webhooks", "get", ID)
+
+    assert "state        WAITING" in shown.out
+    assert re.search(r"^due since    .* \(9\ds ago\)$", shown.out, re.MULTILINE)
+    assert cells(listed.out.splitlines()[1])[1] == "WAITING"
+    assert shown.err == listed.err
+    assert "it needs JOBS_WEBHOOK_KEYS_FILE" in shown.err
+    assert ("state        ENABLED" in soon.out, soon.err) == (True, "")
+
+
+@pytest.mark.slow
+async def test_list_fits_a_terminal_of_80_columns(server: ScriptedServer) -> None:
+    code, shown = await run_on_terminal(
+        "webhooks", "list", JOBS_SERVER=server.address, JOBS_TENANT="demo"
+    )
+
+    header, enabled, *_ = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    assert code == 0
+    assert header.split() == ["WEBHOOK", "STATE", "URL", "LAST_SUCCESS"]
+    assert cells(enabled) == [ID, "ENABLED", URL, "-"]
 
 
 async def test_get_shows_why_a_webhook_is_disabled_and_what_is_lost(shell: Shell) -> None:

@@ -393,9 +393,10 @@ def _list_events(**values: Any) -> Call:
     return lambda c, p: store_on(c).list_events(p.tenant, **filters, limit=11)
 
 
-def _list_job_events(*, newest_first: bool, last_position: int | None = None) -> Call:
+def _list_job_events(*, newest_first: bool, **values: Any) -> Call:
+    options: dict[str, Any] = {"last_position": None, "types": None} | values
     return lambda c, p: store_on(c).list_job_events(
-        p.tenant, job_id="j1", newest_first=newest_first, last_position=last_position, limit=11
+        p.tenant, job_id="j1", newest_first=newest_first, limit=11, **options
     )
 
 
@@ -419,6 +420,13 @@ _EVENT_CASES = {
     "list_job_events": Case("list_job_events", 20, _list_job_events(newest_first=False)),
     "list_job_events: newest first": Case(
         "list_job_events", 20, _list_job_events(newest_first=True, last_position=10_000)
+    ),
+    # Reads the 200 events of the job, twice.
+    "list_job_events: of another type": Case(
+        "list_job_events", 450, _list_job_events(newest_first=False, types=["job.tripped"])
+    ),
+    "list_job_events: of another type, newest first": Case(
+        "list_job_events", 450, _list_job_events(newest_first=True, types=["job.tripped"])
     ),
     "changed_event_heads": Case(
         "changed_event_heads",

@@ -132,7 +132,7 @@ def stable(text: str, tenant: str) -> str:
     text = re.sub(r'("target_digest": )"[^"]+"', r'\1"2-50a3f5ac1d0e37b2-1f4c02be91d3a7f0"', text)
     text = re.sub(r'("etag": )"[^"]+"', r'\1"2.1"', text)
     text = re.sub(r'("position": )"[1-9]\d+"', r'\1"1795964737123456"', text)
-    text = re.sub(r'("webhook_id": )"[^"]+"', r'\1"wh_4f1c9a0b7d2e4c518a6f3b9d0c7e1a25"', text)
+    text = re.sub(r'("webhook_id": )"[^"]+"', r'\1"wh_4f1c9a0b7d2e4c51"', text)
     secret = "whsec_7Fg0sVYQxX1cV0m3d8rZ0h2bC9kqO1tJv5yPpWnLw3E="
     text = re.sub(r'("secret": )"[^"]+"', rf'\1"{secret}"', text)
     return re.sub(r'("next_\w*page_token": )"[^"]+"', r'\1"WyJkZXZpY2UtMDAwMSJd"', text)

@@ -31,7 +31,7 @@ def test_estimate_for_a_failure_summary_is_a_close_upper_bound() -> None:
 def test_estimate_for_a_list_of_webhooks_is_a_close_upper_bound() -> None:
     time = Timestamp(seconds=2**33, nanos=999_999_999)
     webhook = events_pb.Webhook(
-        webhook_id=f"wh_{'f' * 32}",
+        webhook_id=f"wh_{'f' * 16}",
         url="u" * 2048,
         description="\U0001f600" * 1000,
         types=[f"{'t' * 20}.{'t' * 30}"] * 20,
@@ -46,6 +46,7 @@ def test_estimate_for_a_list_of_webhooks_is_a_close_upper_bound() -> None:
         last_error=events_pb.Webhook.TLS_FAILED,
         failure_count=2**31 - 1,
         next_attempt_at=time,
+        due_since=time,
     )
     webhooks = events_pb.ListWebhooksResponse(webhooks=[webhook] * 16)
     estimate = page_size_estimator("/fleet.jobs.v1.EventService/ListWebhooks")

@@ -7,7 +7,7 @@ from grpc import StatusCode
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Events, Operator
 from tests.support.database import Database
-from tests.support.event_rows import queue_event
+from tests.support.event_rows import queue_event, store_events
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 
@@ -62,6 +62,33 @@ async def test_pages_have_each_event_once(
     assert token == ""
 
 
+@pytest.mark.parametrize("newest_first", [False, True])
+async def test_types_are_found_beyond_the_events_that_a_page_examines(
+    database: Database, events: Events, tenant: str, newest_first: bool
+) -> None:
+    for name in ("first", "second"):
+        await queue_event(database.owner, tenant, "job-0", f"job.{name}")
+    await events.history("job-0")  # moves them to the log
+    await store_events(database, tenant, 5000, jobs=1)
+    await queue_event(database.owner, tenant, "job-0", "job.last")
+    wanted = ["job.first", "job.second", "job.last"]
+
+    pages = []
+    token = None
+    while token != "":
+        page = await events.history(
+            "job-0", types=wanted, newest_first=newest_first, limit=2, page_token=token or ""
+        )
+        pages.append(types(page))
+        token = page.next_page_token
+
+    expected = [["last"], ["second", "first"]] if newest_first else [["first", "second"], ["last"]]
+    assert [found for found in pages if found] == expected
+    assert len(pages) <= 3
+    other = await events.history("job-0", types=["job.none"], newest_first=newest_first)
+    assert (types(other), bool(other.next_page_token)) == ([], True)
+
+
 async def test_history_of_a_deleted_job_ends_with_its_deletion(
     database: Database, operator: Operator, events: Events
 ) -> None:
@@ -71,6 +98,8 @@ async def test_history_of_a_deleted_job_ends_with_its_deletion(
     await operator.delete("j")
 
     assert types(await events.history("j"))[:2] == ["created", "canceled"]
+    assert types(await events.history("j", types=["job.canceled"])) == ["canceled"]
+    assert types(await events.history("j", types=["job.paused"])) == []
     await purge(database)
     # What is still part of the stream is also part of the history.
     assert types(await events.history("j"))[:2] == ["created", "canceled"]

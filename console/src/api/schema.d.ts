@@ -311,7 +311,8 @@ export interface paths {
          * @description Lists the events of a job: its history.
          *
          *     The history begins at the creation of this job, even if an earlier job had the same job_id. It ends with
-         *     job.deleted until the job is purged.
+         *     job.deleted until the job is purged. With `types`, a call examines at most 5,000 events, so a page can be short
+         *     or empty although more events follow.
          */
         get: operations["ListJobEvents"];
         put?: never;
@@ -2808,7 +2809,14 @@ export interface components {
              * @enum {string|null}
              */
             readonly disabled_cause: "OPERATOR" | "RETRIES_EXHAUSTED" | "GONE" | null;
-            /** @description The server sends events to the webhook. */
+            /**
+             * Format: date-time
+             * @description Output only. Since when a delivery has been due that no server has begun. Unset: none is. Usually, a server begins
+             *     within a second. After more than a minute, no server has webhook keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's
+             *     connection, or all are too busy.
+             */
+            readonly due_since: string | null;
+            /** @description Events are to be sent to the webhook. Whether a server sends them is not known here: see `due_since`. */
             enabled: boolean;
             /**
              * Format: int32
@@ -2884,7 +2892,14 @@ export interface components {
              * @enum {string|null}
              */
             readonly disabled_cause?: "OPERATOR" | "RETRIES_EXHAUSTED" | "GONE" | null;
-            /** @description The server sends events to the webhook. */
+            /**
+             * Format: date-time
+             * @description Output only. Since when a delivery has been due that no server has begun. Unset: none is. Usually, a server begins
+             *     within a second. After more than a minute, no server has webhook keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's
+             *     connection, or all are too busy.
+             */
+            readonly due_since?: string | null;
+            /** @description Events are to be sent to the webhook. Whether a server sends them is not known here: see `due_since`. */
             enabled?: boolean | null;
             /**
              * Format: int32
@@ -4797,6 +4812,8 @@ export interface operations {
                 page_token?: string;
                 /** @description Return the newest events first. */
                 newest_first?: boolean;
+                /** @description Only events of these types. Empty: all. */
+                types?: string[];
             };
             header?: never;
             path: {
@@ -6532,6 +6549,7 @@ export interface operations {
                      *         "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "description": "status page",
                      *         "disabled_cause": null,
+                     *         "due_since": null,
                      *         "enabled": true,
                      *         "failure_count": 0,
                      *         "last_attempt_at": null,
@@ -6546,7 +6564,7 @@ export interface operations {
                      *           "job.paused"
                      *         ],
                      *         "url": "https://hooks.example.com/jobs",
-                     *         "webhook_id": "wh_4f1c9a0b7d2e4c518a6f3b9d0c7e1a25"
+                     *         "webhook_id": "wh_4f1c9a0b7d2e4c51"
                      *       }
                      *     ]
                      */
@@ -6616,6 +6634,7 @@ export interface operations {
                      *         "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "description": "status page",
                      *         "disabled_cause": null,
+                     *         "due_since": null,
                      *         "enabled": true,
                      *         "failure_count": 0,
                      *         "last_attempt_at": null,
@@ -6630,7 +6649,7 @@ export interface operations {
                      *           "job.paused"
                      *         ],
                      *         "url": "https://hooks.example.com/jobs",
-                     *         "webhook_id": "wh_4f1c9a0b7d2e4c518a6f3b9d0c7e1a25"
+                     *         "webhook_id": "wh_4f1c9a0b7d2e4c51"
                      *       }
                      *     }
                      */
@@ -6690,6 +6709,7 @@ export interface operations {
                      *       "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "description": "status page",
                      *       "disabled_cause": null,
+                     *       "due_since": null,
                      *       "enabled": true,
                      *       "failure_count": 0,
                      *       "last_attempt_at": null,
@@ -6704,7 +6724,7 @@ export interface operations {
                      *         "job.paused"
                      *       ],
                      *       "url": "https://hooks.example.com/jobs",
-                     *       "webhook_id": "wh_4f1c9a0b7d2e4c518a6f3b9d0c7e1a25"
+                     *       "webhook_id": "wh_4f1c9a0b7d2e4c51"
                      *     }
                      */
                     "application/json": components["schemas"]["Webhook"];
@@ -6852,6 +6872,7 @@ export interface operations {
                      *       "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "description": "status page",
                      *       "disabled_cause": null,
+                     *       "due_since": "2026-11-24T15:05:36.757135+00:00",
                      *       "enabled": true,
                      *       "failure_count": 0,
                      *       "last_attempt_at": null,
@@ -6863,7 +6884,7 @@ export interface operations {
                      *       "purged_position": "0",
                      *       "types": [],
                      *       "url": "https://hooks.example.com/jobs",
-                     *       "webhook_id": "wh_4f1c9a0b7d2e4c518a6f3b9d0c7e1a25"
+                     *       "webhook_id": "wh_4f1c9a0b7d2e4c51"
                      *     }
                      */
                     "application/json": components["schemas"]["Webhook"];
@@ -6958,6 +6979,7 @@ export interface operations {
                      *         "created_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "description": "status page",
                      *         "disabled_cause": null,
+                     *         "due_since": "2026-11-24T15:05:36.757135+00:00",
                      *         "enabled": true,
                      *         "failure_count": 0,
                      *         "last_attempt_at": null,
@@ -6969,7 +6991,7 @@ export interface operations {
                      *         "purged_position": "0",
                      *         "types": [],
                      *         "url": "https://hooks.example.com/jobs",
-                     *         "webhook_id": "wh_4f1c9a0b7d2e4c518a6f3b9d0c7e1a25"
+                     *         "webhook_id": "wh_4f1c9a0b7d2e4c51"
                      *       }
                      *     }
                      */

@@ -179,6 +179,7 @@ class ListJobEventsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NEWEST_FIRST_FIELD_NUMBER: _builtins.int
+    TYPES_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The ID of the job."""
     limit: _builtins.int
@@ -189,6 +190,10 @@ class ListJobEventsRequest(_message.Message):
     """
     newest_first: _builtins.bool
     """Return the newest events first."""
+    @_builtins.property
+    def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only events of these types. Empty: all."""
+
     def __init__(
         self,
         *,
@@ -196,10 +201,11 @@ class ListJobEventsRequest(_message.Message):
         limit: _builtins.int | None = ...,
         page_token: _builtins.str = ...,
         newest_first: _builtins.bool = ...,
+        types: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "job_id", b"job_id", "limit", b"limit", "newest_first", b"newest_first", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "job_id", b"job_id", "limit", b"limit", "newest_first", b"newest_first", "page_token", b"page_token", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
@@ -467,6 +473,7 @@ class Webhook(_message.Message):
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     FAILURE_COUNT_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
+    DUE_SINCE_FIELD_NUMBER: _builtins.int
     webhook_id: _builtins.str
     """The ID, assigned by the server."""
     url: _builtins.str
@@ -474,7 +481,7 @@ class Webhook(_message.Message):
     description: _builtins.str
     """A text for people."""
     enabled: _builtins.bool
-    """The server sends events to the webhook."""
+    """Events are to be sent to the webhook. Whether a server sends them is not known here: see `due_since`."""
     disabled_cause: Global___Webhook.DisabledCause.ValueType
     """Output only. Why the webhook is disabled."""
     position: _builtins.int
@@ -509,6 +516,13 @@ class Webhook(_message.Message):
     def next_attempt_at(self) -> _timestamp_pb2.Timestamp:
         """Output only. When the server repeats the delivery that failed. Unset: no delivery is to be repeated."""
 
+    @_builtins.property
+    def due_since(self) -> _timestamp_pb2.Timestamp:
+        """Output only. Since when a delivery has been due that no server has begun. Unset: none is. Usually, a server begins
+        within a second. After more than a minute, no server has webhook keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's
+        connection, or all are too busy.
+        """
+
     def __init__(
         self,
         *,
@@ -527,10 +541,11 @@ class Webhook(_message.Message):
         last_error: Global___Webhook.DeliveryError.ValueType | None = ...,
         failure_count: _builtins.int = ...,
         next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
+        due_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause", "_last_error", b"_last_error", "created_at", b"created_at", "disabled_cause", b"disabled_cause", "last_attempt_at", b"last_attempt_at", "last_error", b"last_error", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause", "_last_error", b"_last_error", "created_at", b"created_at", "disabled_cause", b"disabled_cause", "due_since", b"due_since", "last_attempt_at", b"last_attempt_at", "last_error", b"last_error", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause", "_last_error", b"_last_error", "created_at", b"created_at", "description", b"description", "disabled_cause", b"disabled_cause", "enabled", b"enabled", "failure_count", b"failure_count", "last_attempt_at", b"last_attempt_at", "last_error", b"last_error", "last_http_status", b"last_http_status", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at", "position", b"position", "purged_position", b"purged_position", "types", b"types", "url", b"url", "webhook_id", b"webhook_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause", "_last_error", b"_last_error", "created_at", b"created_at", "description", b"description", "disabled_cause", b"disabled_cause", "due_since", b"due_since", "enabled", b"enabled", "failure_count", b"failure_count", "last_attempt_at", b"last_attempt_at", "last_error", b"last_error", "last_http_status", b"last_http_status", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at", "position", b"position", "purged_position", b"purged_position", "types", b"types", "url", b"url", "webhook_id", b"webhook_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disabled_cause: _TypeAlias = _typing.Literal["disabled_cause"]  # noqa: Y015
     _WhichOneofArgType__disabled_cause: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause"]  # noqa: Y015

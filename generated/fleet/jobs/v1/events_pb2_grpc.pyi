@@ -49,7 +49,8 @@ class EventServiceStub:
     """Lists the events of a job: its history.
 
     The history begins at the creation of this job, even if an earlier job had the same job_id. It ends with
-    job.deleted until the job is purged.
+    job.deleted until the job is purged. With `types`, a call examines at most 5,000 events, so a page can be short
+    or empty although more events follow.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
       NOT_FOUND            JOB_NOT_FOUND
@@ -149,7 +150,8 @@ class EventServiceAsyncStub(EventServiceStub):
     """Lists the events of a job: its history.
 
     The history begins at the creation of this job, even if an earlier job had the same job_id. It ends with
-    job.deleted until the job is purged.
+    job.deleted until the job is purged. With `types`, a call examines at most 5,000 events, so a page can be short
+    or empty although more events follow.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
       NOT_FOUND            JOB_NOT_FOUND
@@ -252,7 +254,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the events of a job: its history.
 
         The history begins at the creation of this job, even if an earlier job had the same job_id. It ends with
-        job.deleted until the job is purged.
+        job.deleted until the job is purged. With `types`, a call examines at most 5,000 events, so a page can be short
+        or empty although more events follow.
 
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN
           NOT_FOUND            JOB_NOT_FOUND

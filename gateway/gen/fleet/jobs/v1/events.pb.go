@@ -424,7 +424,9 @@ type ListJobEventsRequest struct {
 	// `limit`, must be the same as in the previous request.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Return the newest events first.
-	NewestFirst   bool `protobuf:"varint,4,opt,name=newest_first,json=newestFirst,proto3" json:"newest_first,omitempty"`
+	NewestFirst bool `protobuf:"varint,4,opt,name=newest_first,json=newestFirst,proto3" json:"newest_first,omitempty"`
+	// Only events of these types. Empty: all.
+	Types         []string `protobuf:"bytes,5,rep,name=types,proto3" json:"types,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -485,6 +487,13 @@ func (x *ListJobEventsRequest) GetNewestFirst() bool {
 		return x.NewestFirst
 	}
 	return false
+}
+
+func (x *ListJobEventsRequest) GetTypes() []string {
+	if x != nil {
+		return x.Types
+	}
+	return nil
 }
 
 type ListJobEventsResponse struct {
@@ -887,7 +896,7 @@ type Webhook struct {
 	Description string `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
 	// Only events of these types are sent. Empty: all.
 	Types []string `protobuf:"bytes,4,rep,name=types,proto3" json:"types,omitempty"`
-	// The server sends events to the webhook.
+	// Events are to be sent to the webhook. Whether a server sends them is not known here: see `due_since`.
 	Enabled bool `protobuf:"varint,5,opt,name=enabled,proto3" json:"enabled,omitempty"`
 	// Output only. Why the webhook is disabled.
 	DisabledCause *Webhook_DisabledCause `protobuf:"varint,6,opt,name=disabled_cause,json=disabledCause,proto3,enum=fleet.jobs.v1.Webhook_DisabledCause,oneof" json:"disabled_cause,omitempty"`
@@ -910,6 +919,10 @@ type Webhook struct {
 	FailureCount int32 `protobuf:"varint,14,opt,name=failure_count,json=failureCount,proto3" json:"failure_count,omitempty"`
 	// Output only. When the server repeats the delivery that failed. Unset: no delivery is to be repeated.
 	NextAttemptAt *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=next_attempt_at,json=nextAttemptAt,proto3" json:"next_attempt_at,omitempty"`
+	// Output only. Since when a delivery has been due that no server has begun. Unset: none is. Usually, a server begins
+	// within a second. After more than a minute, no server has webhook keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's
+	// connection, or all are too busy.
+	DueSince      *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=due_since,json=dueSince,proto3" json:"due_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1045,6 +1058,13 @@ func (x *Webhook) GetFailureCount() int32 {
 func (x *Webhook) GetNextAttemptAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.NextAttemptAt
+	}
+	return nil
+}
+
+func (x *Webhook) GetDueSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DueSince
 	}
 	return nil
 }
@@ -1762,13 +1782,14 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\ffailure_code\x18\x03 \x01(\tR\vfailureCode\x12)\n" +
 	"\x10execution_number\x18\x04 \x01(\x05R\x0fexecutionNumber\x12\x1d\n" +
 	"\n" +
-	"will_retry\x18\x05 \x01(\bR\twillRetry\"\xc8\x01\n" +
+	"will_retry\x18\x05 \x01(\bR\twillRetry\"\x89\x02\n" +
 	"\x14ListJobEventsRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12)\n" +
 	"\x05limit\x18\x02 \x01(\x05B\x0e\xbaH\a\x1a\x05\x18\xe8\a(\x01\xb8\x89#dH\x00R\x05limit\x88\x01\x01\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\x12!\n" +
-	"\fnewest_first\x18\x04 \x01(\bR\vnewestFirstB\b\n" +
+	"\fnewest_first\x18\x04 \x01(\bR\vnewestFirst\x12?\n" +
+	"\x05types\x18\x05 \x03(\tB)\xbaH&\x92\x01#\x10\x14\"\x1fr\x1d2\x1b^[a-z]{1,20}\\.[a-z_]{1,30}$R\x05typesB\b\n" +
 	"\x06_limit\"m\n" +
 	"\x15ListJobEventsResponse\x12,\n" +
 	"\x06events\x18\x01 \x03(\v2\x14.fleet.jobs.v1.EventR\x06events\x12&\n" +
@@ -1793,7 +1814,7 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\x05start\"_\n" +
 	"\x13WatchEventsResponse\x12,\n" +
 	"\x06events\x18\x01 \x03(\v2\x14.fleet.jobs.v1.EventR\x06events\x12\x1a\n" +
-	"\bposition\x18\x02 \x01(\x03R\bposition\"\xd4\b\n" +
+	"\bposition\x18\x02 \x01(\x03R\bposition\"\x8d\t\n" +
 	"\aWebhook\x12\x1d\n" +
 	"\n" +
 	"webhook_id\x18\x01 \x01(\tR\twebhookId\x12\x1a\n" +
@@ -1814,7 +1835,8 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\n" +
 	"last_error\x18\r \x01(\x0e2$.fleet.jobs.v1.Webhook.DeliveryErrorH\x01R\tlastError\x88\x01\x01\x12#\n" +
 	"\rfailure_count\x18\x0e \x01(\x05R\ffailureCount\x12B\n" +
-	"\x0fnext_attempt_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\"^\n" +
+	"\x0fnext_attempt_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\x127\n" +
+	"\tdue_since\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\bdueSince\"^\n" +
 	"\rDisabledCause\x12\x1e\n" +
 	"\x1aDISABLED_CAUSE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bOPERATOR\x10\x01\x12\x15\n" +
@@ -1964,40 +1986,41 @@ var file_fleet_jobs_v1_events_proto_depIdxs = []int32{
 	25, // 13: fleet.jobs.v1.Webhook.last_attempt_at:type_name -> google.protobuf.Timestamp
 	1,  // 14: fleet.jobs.v1.Webhook.last_error:type_name -> fleet.jobs.v1.Webhook.DeliveryError
 	25, // 15: fleet.jobs.v1.Webhook.next_attempt_at:type_name -> google.protobuf.Timestamp
-	10, // 16: fleet.jobs.v1.CreateWebhookResponse.webhook:type_name -> fleet.jobs.v1.Webhook
-	10, // 17: fleet.jobs.v1.ListWebhooksResponse.webhooks:type_name -> fleet.jobs.v1.Webhook
-	10, // 18: fleet.jobs.v1.GetWebhookResponse.webhook:type_name -> fleet.jobs.v1.Webhook
-	29, // 19: fleet.jobs.v1.UpdateWebhookRequest.update_mask:type_name -> google.protobuf.FieldMask
-	10, // 20: fleet.jobs.v1.UpdateWebhookRequest.webhook:type_name -> fleet.jobs.v1.Webhook
-	10, // 21: fleet.jobs.v1.UpdateWebhookResponse.webhook:type_name -> fleet.jobs.v1.Webhook
-	10, // 22: fleet.jobs.v1.RotateWebhookSecretResponse.webhook:type_name -> fleet.jobs.v1.Webhook
-	1,  // 23: fleet.jobs.v1.TestWebhookResponse.error:type_name -> fleet.jobs.v1.Webhook.DeliveryError
-	30, // 24: fleet.jobs.v1.TestWebhookResponse.duration:type_name -> google.protobuf.Duration
-	4,  // 25: fleet.jobs.v1.EventService.ListJobEvents:input_type -> fleet.jobs.v1.ListJobEventsRequest
-	6,  // 26: fleet.jobs.v1.EventService.ListEvents:input_type -> fleet.jobs.v1.ListEventsRequest
-	8,  // 27: fleet.jobs.v1.EventService.WatchEvents:input_type -> fleet.jobs.v1.WatchEventsRequest
-	11, // 28: fleet.jobs.v1.EventService.CreateWebhook:input_type -> fleet.jobs.v1.CreateWebhookRequest
-	13, // 29: fleet.jobs.v1.EventService.ListWebhooks:input_type -> fleet.jobs.v1.ListWebhooksRequest
-	15, // 30: fleet.jobs.v1.EventService.GetWebhook:input_type -> fleet.jobs.v1.GetWebhookRequest
-	17, // 31: fleet.jobs.v1.EventService.UpdateWebhook:input_type -> fleet.jobs.v1.UpdateWebhookRequest
-	19, // 32: fleet.jobs.v1.EventService.DeleteWebhook:input_type -> fleet.jobs.v1.DeleteWebhookRequest
-	21, // 33: fleet.jobs.v1.EventService.RotateWebhookSecret:input_type -> fleet.jobs.v1.RotateWebhookSecretRequest
-	23, // 34: fleet.jobs.v1.EventService.TestWebhook:input_type -> fleet.jobs.v1.TestWebhookRequest
-	5,  // 35: fleet.jobs.v1.EventService.ListJobEvents:output_type -> fleet.jobs.v1.ListJobEventsResponse
-	7,  // 36: fleet.jobs.v1.EventService.ListEvents:output_type -> fleet.jobs.v1.ListEventsResponse
-	9,  // 37: fleet.jobs.v1.EventService.WatchEvents:output_type -> fleet.jobs.v1.WatchEventsResponse
-	12, // 38: fleet.jobs.v1.EventService.CreateWebhook:output_type -> fleet.jobs.v1.CreateWebhookResponse
-	14, // 39: fleet.jobs.v1.EventService.ListWebhooks:output_type -> fleet.jobs.v1.ListWebhooksResponse
-	16, // 40: fleet.jobs.v1.EventService.GetWebhook:output_type -> fleet.jobs.v1.GetWebhookResponse
-	18, // 41: fleet.jobs.v1.EventService.UpdateWebhook:output_type -> fleet.jobs.v1.UpdateWebhookResponse
-	20, // 42: fleet.jobs.v1.EventService.DeleteWebhook:output_type -> fleet.jobs.v1.DeleteWebhookResponse
-	22, // 43: fleet.jobs.v1.EventService.RotateWebhookSecret:output_type -> fleet.jobs.v1.RotateWebhookSecretResponse
-	24, // 44: fleet.jobs.v1.EventService.TestWebhook:output_type -> fleet.jobs.v1.TestWebhookResponse
-	35, // [35:45] is the sub-list for method output_type
-	25, // [25:35] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	25, // 16: fleet.jobs.v1.Webhook.due_since:type_name -> google.protobuf.Timestamp
+	10, // 17: fleet.jobs.v1.CreateWebhookResponse.webhook:type_name -> fleet.jobs.v1.Webhook
+	10, // 18: fleet.jobs.v1.ListWebhooksResponse.webhooks:type_name -> fleet.jobs.v1.Webhook
+	10, // 19: fleet.jobs.v1.GetWebhookResponse.webhook:type_name -> fleet.jobs.v1.Webhook
+	29, // 20: fleet.jobs.v1.UpdateWebhookRequest.update_mask:type_name -> google.protobuf.FieldMask
+	10, // 21: fleet.jobs.v1.UpdateWebhookRequest.webhook:type_name -> fleet.jobs.v1.Webhook
+	10, // 22: fleet.jobs.v1.UpdateWebhookResponse.webhook:type_name -> fleet.jobs.v1.Webhook
+	10, // 23: fleet.jobs.v1.RotateWebhookSecretResponse.webhook:type_name -> fleet.jobs.v1.Webhook
+	1,  // 24: fleet.jobs.v1.TestWebhookResponse.error:type_name -> fleet.jobs.v1.Webhook.DeliveryError
+	30, // 25: fleet.jobs.v1.TestWebhookResponse.duration:type_name -> google.protobuf.Duration
+	4,  // 26: fleet.jobs.v1.EventService.ListJobEvents:input_type -> fleet.jobs.v1.ListJobEventsRequest
+	6,  // 27: fleet.jobs.v1.EventService.ListEvents:input_type -> fleet.jobs.v1.ListEventsRequest
+	8,  // 28: fleet.jobs.v1.EventService.WatchEvents:input_type -> fleet.jobs.v1.WatchEventsRequest
+	11, // 29: fleet.jobs.v1.EventService.CreateWebhook:input_type -> fleet.jobs.v1.CreateWebhookRequest
+	13, // 30: fleet.jobs.v1.EventService.ListWebhooks:input_type -> fleet.jobs.v1.ListWebhooksRequest
+	15, // 31: fleet.jobs.v1.EventService.GetWebhook:input_type -> fleet.jobs.v1.GetWebhookRequest
+	17, // 32: fleet.jobs.v1.EventService.UpdateWebhook:input_type -> fleet.jobs.v1.UpdateWebhookRequest
+	19, // 33: fleet.jobs.v1.EventService.DeleteWebhook:input_type -> fleet.jobs.v1.DeleteWebhookRequest
+	21, // 34: fleet.jobs.v1.EventService.RotateWebhookSecret:input_type -> fleet.jobs.v1.RotateWebhookSecretRequest
+	23, // 35: fleet.jobs.v1.EventService.TestWebhook:input_type -> fleet.jobs.v1.TestWebhookRequest
+	5,  // 36: fleet.jobs.v1.EventService.ListJobEvents:output_type -> fleet.jobs.v1.ListJobEventsResponse
+	7,  // 37: fleet.jobs.v1.EventService.ListEvents:output_type -> fleet.jobs.v1.ListEventsResponse
+	9,  // 38: fleet.jobs.v1.EventService.WatchEvents:output_type -> fleet.jobs.v1.WatchEventsResponse
+	12, // 39: fleet.jobs.v1.EventService.CreateWebhook:output_type -> fleet.jobs.v1.CreateWebhookResponse
+	14, // 40: fleet.jobs.v1.EventService.ListWebhooks:output_type -> fleet.jobs.v1.ListWebhooksResponse
+	16, // 41: fleet.jobs.v1.EventService.GetWebhook:output_type -> fleet.jobs.v1.GetWebhookResponse
+	18, // 42: fleet.jobs.v1.EventService.UpdateWebhook:output_type -> fleet.jobs.v1.UpdateWebhookResponse
+	20, // 43: fleet.jobs.v1.EventService.DeleteWebhook:output_type -> fleet.jobs.v1.DeleteWebhookResponse
+	22, // 44: fleet.jobs.v1.EventService.RotateWebhookSecret:output_type -> fleet.jobs.v1.RotateWebhookSecretResponse
+	24, // 45: fleet.jobs.v1.EventService.TestWebhook:output_type -> fleet.jobs.v1.TestWebhookResponse
+	36, // [36:46] is the sub-list for method output_type
+	26, // [26:36] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_events_proto_init() }

@@ -1,5 +1,5 @@
 -- Returns the first p_limit events of a tenant, or of a job, with positions in a range: oldest first, or
--- newest first. Examines at most the first p_max_examined ones. The caller has set the tenant.
+-- newest first. Oldest first, examines at most the first p_max_examined ones. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.event_page(
     p_tenant_id text,
     p_job_id text,    -- NULL: all
@@ -32,7 +32,7 @@ BEGIN
         SELECT e.*
         FROM jobs.events e
         WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.position > p_after
-          AND e.position <= p_until
+          AND e.position <= p_until AND (p_types IS NULL OR e.type = ANY (p_types))
         ORDER BY e.position DESC
         LIMIT p_limit;
     ELSE
