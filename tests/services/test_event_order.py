@@ -88,7 +88,7 @@ async def read_log(events: Events, sessions: Sessions, lags: list[float]) -> Seq
     position = 0
     while True:
         done = sessions.done.is_set()
-        page = await events.list(after_position=position, limit=50)
+        page = await events.list(after_position=position, limit=500)
         found += page.events
         now = time.monotonic()
         # An event can arrive before its commit is acknowledged.
@@ -123,6 +123,7 @@ def numbers_by_job(events: Sequence[pb.Event]) -> dict[str, list[int]]:
     return numbers
 
 
+@pytest.mark.slow
 @pytest.mark.single_node("terminates sessions of one node")
 @pytest.mark.timeout(120 + 30 * SCALE)
 async def test_readers_see_each_event_once_and_in_order_while_sessions_are_killed(
