@@ -158,13 +158,17 @@ class LedgerJob:
 
     def pass_time(self, at: datetime) -> None:
         """Let timeouts and the expiry pass."""
+        ends = []
         for device_id, since in list(self.running.items()):
             if since + self.timeout <= at:
                 self._change(device_id, "TIMED_OUT")
+                ends.append(since + self.timeout)
         if at >= self.expires_at and self.canceled_at is None and self.counts["QUEUED"]:
             self._end_all(("QUEUED",), "TIMED_OUT")
+            ends.append(self.expires_at)
         if self.finished_at is None and self.is_finished:
-            self.finished_at = at
+            # The time may have jumped over the end.
+            self.finished_at = max(ends, default=at)
 
     @property
     def is_finished(self) -> bool:
