@@ -34,6 +34,8 @@ _SETS = {
     "no parallel query": "SET max_parallel_workers_per_gather = 0",
     # The plan knows the limit and the range of keys.
     "custom plan": "SET plan_cache_mode = force_custom_plan",
+    # A limited query must not read all rows to sort them, but read in the order of an index.
+    "no sort": "SET enable_sort = off",
     # The rows that a tenant may see must not be reused for another.
     "no memoize": "SET enable_memoize = off",
     "no jit": "SET jit = off",

@@ -447,14 +447,14 @@ _EVENT_CASES = {
     ),
     "purge_events: old": Case(
         "purge_events",
-        120,
+        80,
         lambda c, p: c.fetch("SELECT jobs.purge_events($1, 7, 1000000, 10)", p.tenant),
         as_owner=True,
     ),
-    # Examines 100 events.
+    # Examines 50 events.
     "purge_events: too many": Case(
         "purge_events",
-        150,
+        100,
         lambda c, p: c.fetch("SELECT jobs.purge_events($1, 7, 1000, 10)", p.tenant),
         as_owner=True,
     ),
