@@ -207,6 +207,9 @@ class Operators:
             return
         if any(stage.awaiting_approval for stage in found.stages):
             await self._change(job, pb.ApproveStageRequest(job_id=job.job_id, comment="looks good"))
+        if found.pause.cause == pb.Pause.GATE_NOT_MET:
+            await self._cancel(job, force=False)
+            return
         age = at - job.created_at
         if job.is_bad and job.was_tripped and job.is_paused:
             if job.variant == _FIXED:
@@ -242,6 +245,10 @@ class Operators:
                 job.cancel(self._calls.clock.now(), force=False)
             else:
                 job.is_paused = True
+        # Only in small fleets, whose canaries are a few devices.
+        if found.pause.cause == pb.Pause.GATE_NOT_MET and not job.is_paused:
+            self._ledger.done["rollouts whose gate was not met"] += 1
+            job.is_paused = True
         if (found.status == pb.Job.PAUSED) != job.is_paused and not job.is_finished:
             self._ledger.problem(
                 "a pause is lost or invented", f"{self._tenant} {job.job_id}: {found.status}"
