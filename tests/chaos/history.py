@@ -21,6 +21,8 @@ _MAX_EXAMPLES = 5
 
 Job = tuple[str, str]
 """The tenant and the id of a job."""
+Device = tuple[str, str]
+"""The tenant and the id of a device."""
 Attempt = tuple[str, str, str, int]
 """The tenant, the job, the device and the number of the execution."""
 
@@ -59,6 +61,10 @@ class History:
     """Jobs that a client tried to delete, with or without success."""
     removed: set[Job] = field(default_factory=set)
     """Acknowledged deletes."""
+    rings: dict[Device, str | None] = field(default_factory=dict)
+    """The label `ring` of the last acknowledged change of each device. None: the device is gone."""
+    possible_rings: dict[Device, set[str | None]] = field(default_factory=lambda: defaultdict(set))
+    """The same for changes that failed, and that may be stored."""
     reported: dict[Attempt, str] = field(default_factory=dict)
     """Acknowledged final reports."""
     operator_calls: dict[str, OperatorCall] = field(default_factory=dict)
@@ -162,6 +168,7 @@ class History:
             "pauses": len(self.paused),
             "closed windows": len(self.closed_windows),
             "deletes": len(self.removed),
+            "devices changed": len(self.rings),
             "reports": len(self.reported),
             "calls of operators": sum(c.accepted is True for c in self.operator_calls.values()),
             "events": self.event_count,

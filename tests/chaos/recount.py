@@ -4,6 +4,7 @@ import asyncio
 
 import asyncpg
 
+from tests.chaos.directory import check_directory
 from tests.chaos.history import History, Job
 from tests.chaos.system import System
 
@@ -148,6 +149,7 @@ async def check_stored(system: System, history: History, late_after: float) -> l
         wrong += await _check_reports(owner, history)
         wrong += await _check_starts(owner, history)
         wrong += await check_limits(system, history)
+        await check_directory(owner, history)
         await _check_deadlines(owner, history, late_after, "expired jobs", _EXPIRE)
         for sql in (_WRONG_JOB_COUNTS, _WRONG_STAGE_COUNTS, _WRONG_RETRYING):
             for row in await owner.fetch(sql):

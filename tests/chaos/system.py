@@ -17,7 +17,7 @@ from types import MappingProxyType
 import asyncpg
 import grpc
 import httpx
-from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
+from fleet.jobs.v1 import device_jobs_pb2_grpc, fleet_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
@@ -170,6 +170,10 @@ class System:
     def devices(self, server: int) -> "device_jobs_pb2_grpc.DeviceJobServiceAsyncStub":
         """Return the devices' service of a server."""
         return device_jobs_pb2_grpc.DeviceJobServiceStub(self.channels[server])
+
+    def fleet(self, server: int) -> "fleet_pb2_grpc.FleetServiceAsyncStub":
+        """Return the directory of devices of a server."""
+        return fleet_pb2_grpc.FleetServiceStub(self.channels[server])
 
     @asynccontextmanager
     async def owner(self) -> AsyncIterator[asyncpg.Connection]:

@@ -10,11 +10,13 @@ from typing import Any
 import grpc
 import httpx
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
+from fleet.jobs.v1 import fleet_pb2 as fleet_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
 from jobs_grpc.client import DeviceClient, JobsError, RetryPolicy
 from jobs_grpc.client.errors import from_rpc_error
+from tests.chaos.directory import RINGS, TEMPORARY, change_directory
 from tests.chaos.history import History
 from tests.chaos.system import DEVICES_PER_TENANT, GROUPS, TENANTS, System, device_names
 
@@ -34,6 +36,15 @@ _REJECTED = (
 _STATUS = pb.JobExecution.Status
 _A_DAY = Duration(seconds=24 * 3600)
 _OPEN = pb.StartWindow(start_time="00:00", duration=_A_DAY)
+_DEVICES = [*device_names(), *TEMPORARY]
+_LISTED = 10
+_SELECTORS = (*(f"ring={ring}" for ring in RINGS), "ring!=a,group=south", "group in (north,south)")
+# The numbers of executions of targets that no change of the directory changes.
+_SIZES = {
+    "target_device_id": 1,
+    "target_device_ids": _LISTED,
+    "target_group_id": DEVICES_PER_TENANT // len(GROUPS),
+}
 _CHANGES = {"POST": "CreateJob", "DELETE": "CancelJob"}
 _ACTIONS = (pb.FailureCriterion.PAUSE, pb.FailureCriterion.PAUSE, pb.FailureCriterion.CANCEL)
 
@@ -60,6 +71,7 @@ class Traffic:
                     *[self._device] * _DEVICE_WORKERS,
                     *[self._stream_device] * _STREAM_WORKERS,
                     self._rest_client,
+                    self._directory,
                 ]
                 for worker in workers:
                     rng = random.Random(next(numbers))  # noqa: S311 - repeatable on purpose
@@ -135,21 +147,39 @@ class Traffic:
         if kind == "closed":
             request.start_windows.append(_OPEN)
             request.never_expires = True
+        size = _SIZES.get(request.WhichOneof("target") or "")
+        if request.HasField("target_selector") and rng.random() < 0.5:
+            preview = await self._preview(server, request, tenant, rng)
+            if preview:
+                request.expected_target_digest, size = preview.target_digest, preview.device_count
         # Each call has the same id, so a repeated call returns the existing job.
         for _ in range(20):
             response, reason = await self._call(server, request, tenant, job_id, rng)
-            if response is not None or reason == "JOB_ALREADY_EXISTS":
-                size = DEVICES_PER_TENANT
-                if request.HasField("target_device_id"):
-                    size = 1
-                elif request.HasField("target_group_id"):
-                    size = DEVICES_PER_TENANT // len(GROUPS)
-                self._history.created[tenant, job_id] = size
+            if response is not None:
+                self._history.created[tenant, job_id] = size or response.execution_count
                 self._history.note(job_id, "created")
                 self._jobs[tenant].append(job_id)
                 return
-            if self._stopping.is_set():
+            # The directory changes all the time.
+            if reason in ("TARGET_EMPTY", "TARGET_CHANGED") or self._stopping.is_set():
                 return
+
+    async def _preview(
+        self, server: int, job: pb.CreateJobRequest, tenant: str, rng: random.Random
+    ) -> pb.TargetPreview | None:
+        request = fleet_pb.PreviewTargetRequest(target_selector=job.target_selector)
+        if job.HasField("rollout"):
+            request.rollout.CopyFrom(job.rollout)
+        call = self._system.fleet(server).PreviewTarget
+        metadata = [("x-tenant-id", tenant)]
+        try:
+            response = await call(request, metadata=metadata, timeout=_short_deadline(rng))
+        except grpc.aio.AioRpcError as e:
+            error = from_rpc_error(e)
+            self._history.failed(server, "PreviewTarget", "previews", error, e.debug_error_string())
+            return None
+        self._history.answered()
+        return response.preview
 
     async def _cancel(self, server: int, tenant: str, job_id: str, rng: random.Random) -> None:
         request = pb.CancelJobRequest(job_id=job_id, force=rng.random() < 0.4)
@@ -181,9 +211,10 @@ class Traffic:
     async def _open_stage(self, server: int, tenant: str, job_id: str, rng: random.Random) -> None:
         """Approve a stage, open the next one, or both."""
         if rng.random() < 0.7:
-            await self._call(server, pb.ApproveStageRequest(job_id=job_id), tenant, job_id, rng)
+            approve = pb.ApproveStageRequest(job_id=job_id, stage=rng.randrange(2))
+            await self._call(server, approve, tenant, job_id, rng)
         if rng.random() < 0.7:
-            advance = pb.AdvanceJobRequest(job_id=job_id, stage=1)
+            advance = pb.AdvanceJobRequest(job_id=job_id, stage=rng.randint(1, 2))
             await self._call(server, advance, tenant, job_id, rng)
 
     async def _update(self, server: int, tenant: str, job_id: str, rng: random.Random) -> None:
@@ -224,7 +255,7 @@ class Traffic:
         self, server: int, tenant: str, job_id: str, rng: random.Random
     ) -> None:
         request = pb.CancelExecutionRequest(
-            job_id=job_id, device_id=rng.choice(device_names()), force=rng.random() < 0.5
+            job_id=job_id, device_id=rng.choice(_DEVICES), force=rng.random() < 0.5
         )
         await self._call(server, request, tenant, job_id, rng)
 
@@ -242,9 +273,14 @@ class Traffic:
         if job_id in self._jobs[tenant]:
             self._jobs[tenant].remove(job_id)
 
+    async def _directory(self, tenant: str, rng: random.Random) -> None:
+        deadline = _short_deadline(rng)
+        await change_directory(self._system, self._history, tenant, rng, deadline)
+        await asyncio.sleep(rng.uniform(0.02, 0.2))
+
     async def _device(self, tenant: str, rng: random.Random) -> None:
         """Work on the next execution of a random device."""
-        device = rng.choice(device_names())
+        device = rng.choice(_DEVICES)
         server = rng.randrange(2)
         response, _ = await self._call(
             server,
@@ -306,7 +342,7 @@ class Traffic:
                     for _ in range(20):
                         if self._stopping.is_set():
                             return
-                        device = rng.choice(device_names())
+                        device = rng.choice(_DEVICES)
                         response, _ = await self._call(
                             server,
                             device_pb.StartNextExecutionRequest(),
@@ -389,13 +425,19 @@ async def _repeat(
 def _random_job(job_id: str, rng: random.Random) -> pb.CreateJobRequest:
     request = pb.CreateJobRequest(job_id=job_id, document_type="reboot")
     kind = rng.random()
-    if kind < 0.2:
+    if kind < 0.15:
         request.target_device_id = rng.choice(device_names())
-    elif kind < 0.6:
+    elif kind < 0.4:
         request.target_group_id = rng.choice(GROUPS)
+    elif kind < 0.5:
+        request.target_device_ids.device_ids.extend(rng.sample(device_names(), _LISTED))
+    elif kind < 0.75:
+        request.target_selector = rng.choice(_SELECTORS)
     else:
         request.target_all = True
     if kind > 0.3 and rng.random() < 0.5:
+        if rng.random() < 0.3:
+            request.rollout.stages.add(selector=f"ring={rng.choice(RINGS)}", allow_empty=True)
         stage = request.rollout.stages.add(percent=20)
         if rng.random() < 0.5:
             stage.gate.min_succeeded_percent = rng.randint(20, 60)
@@ -404,7 +446,7 @@ def _random_job(job_id: str, rng: random.Random) -> pb.CreateJobRequest:
         request.rollout.stages.add(remainder=True)
         request.rollout.max_in_progress = rng.randint(3, 20)
         if rng.random() < 0.5:
-            request.rollout.stages[1].releases_per_minute = 600
+            request.rollout.stages[-1].releases_per_minute = 600
     if rng.random() < 0.4:
         action = rng.choice(_ACTIONS)
         request.failure_criteria.add(percent=rng.randint(20, 60), min_finished=5, action=action)

@@ -50,6 +50,7 @@ class Server:
             "listen_addresses=",
             *settings,
         ]
+        logged = log.stat().st_size if log.exists() else 0
         try:
             self._run(
                 "pg_ctl",
@@ -60,7 +61,7 @@ class Server:
                 "--options=" + " ".join(f"-c '{option}'" for option in options),
             )
         except EmbeddedPostgresError as e:
-            cause = _last_fatal_error(log) or e
+            cause = _last_fatal_error(log, logged) or e
             raise EmbeddedPostgresError(f"PostgreSQL did not start: {cause}; see {log}") from None
 
     def stop(self) -> None:
@@ -118,9 +119,10 @@ class Server:
                 raise EmbeddedPostgresError(f"{program}: {lines[-1] if lines else 'failed'}")
 
 
-def _last_fatal_error(log: Path) -> str | None:
+def _last_fatal_error(log: Path, start: int) -> str | None:
+    """Return the last fatal error after the first `start` bytes, which are of earlier runs."""
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        lines = log.read_bytes()[start:].decode(errors="replace").splitlines()
     except OSError:
         return None
     errors = [line.partition("FATAL:")[2].strip() for line in lines if "FATAL:" in line]
