@@ -43,7 +43,7 @@ _LOG = [
         "executions.finished",
         "IN_PROGRESS",
         None,
-        executions=[{"device_id": "pump", "status": "SUCCEEDED", "execution_number": 1}],
+        attempts=[{"device_id": "pump", "status": "SUCCEEDED", "execution_number": 1}],
     ),
     _event(40, "job.completed", "COMPLETED", None),
     _event(50, "job.updated", "COMPLETED", "u5", fields=["labels"]),

@@ -696,10 +696,10 @@ class _Machine(RuleBasedStateMachine):
         assert {event.type for event in missing} <= {"job.expired", "job.completed"}
         for event, prediction in zip(actual, expected.events, strict=False):
             details = {name: event.details[name] for name in event.details.keys() - {"reason"}}
-            if "executions" in details:
+            if "attempts" in details:
                 # Fields with their default are left out.
                 defaults = {"failure_code": "", "will_retry": False}
-                details["executions"] = [defaults | each for each in details["executions"]]
+                details["attempts"] = [defaults | each for each in details["attempts"]]
             counts = event.counts if prediction.counts is not None else None
             assert prediction == Event(event.type, event.status, counts, event.user, details)
 

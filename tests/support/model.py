@@ -166,7 +166,7 @@ class Job:
                 "execution_number": self.executions[device].attempt,
                 "will_retry": False,
             }
-            self.add_event("executions.finished", user, executions=[execution])
+            self.add_event("executions.finished", user, attempts=[execution])
 
     def end(self, before: str, after: str, cause: str) -> None:
         """End all executions with one status."""
@@ -514,7 +514,7 @@ class Model:
         return job
 
     def _add_updated(self, job: Job, *names: str) -> None:
-        job.add_event("job.updated", self.user, fields=list(names))
+        job.add_event("job.updated", self.user, updated_fields=list(names))
 
     def failures(self, job_id: str) -> dict[tuple[str, str], int]:
         """GetFailureSummary: the number of failures by status and failure_code."""
@@ -569,7 +569,7 @@ class Model:
             job.expired = False
             if renew:
                 job.expires_in = None
-            job.add_event("job.retried", self.user, count=len(retried))
+            job.add_event("job.retried", self.user, retried_count=len(retried))
             job.apply_rules()
         return len(retried)
 
