@@ -1,0 +1,43 @@
+-- Returns the updates of a batch with another outcome of the starts that exceed the max_in_progress of their
+-- job: JOB_FULL, or AGAIN if the execution had to be the next one of its device. The caller has taken the job
+-- locks, and its settings apply to the query.
+--
+-- A separate function, so that only batches with a start of a job with a limit pay for it.
+CREATE OR REPLACE FUNCTION jobs.limit_starts(
+    p_tenant_id text,
+    p_updates jobs.decided_update[],
+    p_must_be_next boolean[]  -- of update_executions
+) RETURNS jobs.decided_update[]
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_start record;
+BEGIN
+    FOR v_start IN
+        SELECT start.n, start.index
+        FROM (
+            SELECT u.n, u.ordinality AS index, u.job_id,
+                   row_number() OVER (PARTITION BY u.job_id ORDER BY u.n) AS number
+            FROM unnest(p_updates) WITH ORDINALITY AS u
+            WHERE u.outcome = 'APPLIED' AND u.stored_status = 'QUEUED'
+              AND u.new_status = 'IN_PROGRESS'
+        ) start
+        CROSS JOIN LATERAL (
+            SELECT j.max_in_progress
+            FROM jobs.jobs j
+            WHERE j.tenant_id = p_tenant_id AND j.job_id = start.job_id
+            OFFSET 0
+        ) j
+        CROSS JOIN LATERAL (
+            SELECT p.in_progress
+            FROM jobs.job_progress p
+            WHERE p.tenant_id = p_tenant_id AND p.job_id = start.job_id
+            OFFSET 0
+        ) p
+        WHERE start.number > j.max_in_progress - p.in_progress
+    LOOP
+        p_updates[v_start.index].outcome :=
+            CASE WHEN p_must_be_next[v_start.n] THEN 'AGAIN' ELSE 'JOB_FULL' END;
+    END LOOP;
+    RETURN p_updates;
+END $$;
