@@ -240,7 +240,8 @@ function draftCriterion(c: CriterionDraft, index: number) {
     return {
         ...(isPercent ? { percent: value } : { count: value }),
         failure_codes: splitList(c.codes),
-        ...c.more,
+        statuses: c.more?.statuses,
+        basis: isPercent ? c.more?.basis : undefined,
         scope: c.scope,
         min_finished: isPercent
             ? integer("criteria", c.minFinished, "The minimum of finished devices")

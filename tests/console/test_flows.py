@@ -269,7 +269,10 @@ async def test_copy_of_a_job_keeps_what_the_form_does_not_show(
             ],
             "seed": "same order",
         },
-        "failure_criteria": [{"percent": 5, "basis": "TARGETED", "statuses": ["FAILED"]}],
+        "failure_criteria": [
+            {"percent": 5, "basis": "TARGETED", "statuses": ["FAILED"]},
+            {"count": 3, "failure_codes": ["BOOT_LOOP"]},
+        ],
         "retry_policy": {
             "rules": [{"max_attempts": 3, "initial_backoff": {"seconds": 90}}],
         },
@@ -304,7 +307,7 @@ async def test_settings_of_a_job_are_changed(console: Console, operator: Operato
     await page.get_by_label("Devices at a time").fill("20")
     stage = page.get_by_role("group", name="Stage 0")
     await stage.get_by_label("Starts per minute").fill("60")
-    await stage.get_by_label("Next if succeeded, %").fill("80")
+    await stage.get_by_label("Next if % succeed").fill("80")
     await save.click()
     dialog = page.get_by_role("dialog")
     await expect(dialog).to_contain_text("changes the stages, the devices at a time.")

@@ -113,7 +113,7 @@ function Gate({ stage, update, isNew }: One & { isNew: boolean }) {
     return (
         <>
             <Text
-                label="Next if succeeded, %"
+                label="Next if % succeed"
                 value={stage.succeeded}
                 set={(succeeded) => update({ succeeded })}
                 placeholder="all finished"
