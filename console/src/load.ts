@@ -31,9 +31,15 @@ export function reloadAll(): void {
 }
 
 const MAX_DELAY_MS = 30_000;
+// What does not change is loaded more rarely, so that consoles that are left open cost little.
+const REST_FACTOR = 1.5;
+const MAX_REST_MS = 15_000;
+// A version that changes with each report of a device must not load more often.
+const MIN_VERSION_MS = 5000;
 
 /**
- * Loads data when `key` or `version` changes, and then every `everyMs` while the page is visible (0: only once).
+ * Loads data when `key` changes, and then every `everyMs` while the page is visible (0: only once), or more rarely
+ * while the data stays the same. Loads soon when `version` changes: it tells that there are other data.
  * Keeps the last data of the same key until others are there, and loads again until the service answers.
  */
 export function useLoaded<T>(
@@ -44,42 +50,71 @@ export function useLoaded<T>(
 ): Loaded<T> {
     const [state, setState] = useState<{ key: string | null; data?: T; error?: ApiError }>({ key });
     const [round, setRound] = useState(0);
-    const latest = useRef(load);
-    latest.current = load;
+    const latest = useRef({ load, version, loadSoon: () => {} });
+    latest.current.load = load;
 
     // An effect after the next frame would let the person wait for that frame.
     useLayoutEffect(() => {
+        latest.current.version = version;
         if (key === null) return;
         const controller = new AbortController();
         let timer: ReturnType<typeof setTimeout> | undefined;
         let failures = 0;
         let due = false;
+        let isLoading = false;
+        let isOutdated = false;
+        let startedAt = 0;
+        let delay = everyMs;
+        let known = "";
+        const soon = () => Math.max(1, startedAt + Math.min(everyMs, MIN_VERSION_MS) - Date.now());
         const run = async () => {
             if (document.hidden) {
                 due = true;
                 return;
             }
             due = false;
-            let next = everyMs;
+            isLoading = true;
+            isOutdated = false;
+            startedAt = Date.now();
+            let next: number;
             try {
-                const data = await latest.current(controller.signal);
+                const data = await latest.current.load(controller.signal);
                 if (controller.signal.aborted) return;
                 failures = 0;
                 noteOutcome(null);
-                setState({ key, data });
+                const text = JSON.stringify(data);
+                if (text === known) {
+                    delay = Math.max(everyMs, Math.min(delay * REST_FACTOR, MAX_REST_MS));
+                } else {
+                    delay = everyMs;
+                    known = text;
+                    setState({ key, data });
+                }
+                next = delay;
             } catch (error) {
                 if (controller.signal.aborted) return;
                 const e = error instanceof ApiError ? error : new ApiError(String(error), "", 400);
                 // A call that is limited once succeeds soon; the person need not know.
                 if (e.status !== 429 || failures) noteOutcome(e);
+                next = everyMs;
                 if (e.isTemporary) {
                     failures += 1;
                     next = Math.max(e.retryAfter * 1000, Math.min(1000 * 2 ** failures, MAX_DELAY_MS));
                 } else {
+                    known = "";
                     setState({ key, error: e });
                 }
             }
-            if (next) timer = setTimeout(run, next * (0.9 + 0.2 * Math.random()));
+            isLoading = false;
+            next *= 0.9 + 0.2 * Math.random();
+            if (isOutdated && !failures) next = soon();
+            if (next) timer = setTimeout(run, next);
+        };
+        latest.current.loadSoon = () => {
+            isOutdated = true;
+            if (isLoading || due || failures) return;
+            clearTimeout(timer);
+            timer = setTimeout(run, soon());
         };
         const onVisible = () => {
             if (!document.hidden && due) void run();
@@ -89,9 +124,16 @@ export function useLoaded<T>(
         return () => {
             controller.abort();
             clearTimeout(timer);
+            latest.current.loadSoon = () => {};
             document.removeEventListener("visibilitychange", onVisible);
         };
-    }, [key, everyMs, round, version, actions.value]);
+    }, [key, everyMs, round, actions.value]);
+
+    useLayoutEffect(() => {
+        if (latest.current.version === version) return;
+        latest.current.version = version;
+        latest.current.loadSoon();
+    }, [version]);
 
     const reload = useCallback(() => setRound((n) => n + 1), []);
     const current = state.key === key;

@@ -41,6 +41,7 @@ export function Executions({ job }: { job: Job }) {
                 }),
             ),
         isActive(job) ? POLL_MS : 0,
+        JSON.stringify(job.execution_counts),
     );
     const filter = (changes: Query) => setQuery({ tab: "executions", ...changes, page: "" });
     const rows = data?.items ?? [];

@@ -30,6 +30,7 @@ export function Failures(props: { job: Job; ask: (question: Question) => void; d
                 }),
             ),
         isActive(job) ? POLL_MS : 0,
+        JSON.stringify(job.execution_counts),
     );
     if (!failed) return null;
     return (

@@ -1,0 +1,97 @@
+"""How often pages are loaded again: soon while something changes, rarely while nothing does."""
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import pytest
+from fleet.jobs.v1.jobs_pb2 import JobExecution
+from playwright.async_api import Page, Request, expect
+
+from tests.console.browser import Console
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.server import Server
+
+# More than the longest delay, and less than the shortest one, with their random tenth.
+AT_REST, WITHIN_REST = 16_600, 13_000
+POLL = 3_400
+
+
+def _is_list(request: Request) -> bool:
+    return urlsplit(request.url).query == "limit=50"
+
+
+async def _count(page: Page, condition: Callable[[Request], bool], milliseconds: int) -> int:
+    """Let time pass. Return how many requests are sent that fulfill the condition."""
+    sent: list[Request] = []
+
+    def note(request: Request) -> None:
+        if condition(request):
+            sent.append(request)
+
+    page.on("request", note)
+    await page.clock.run_for(milliseconds)
+    # The requests of the timers have been reported before this answer.
+    await page.evaluate("fetch('/console/config.json')")
+    page.remove_listener("request", note)
+    for request in sent:
+        response = await request.response()
+        assert response
+        await response.finished()
+    return len(sent)
+
+
+@pytest.fixture
+async def job(database: Database, operator: Operator, tenant: str) -> str:
+    """A job for two devices."""
+    await database.add_devices(tenant, 2)
+    await operator.create(job_id="first", target_all=True)
+    return "first"
+
+
+@pytest.mark.usefixtures("job")
+async def test_list_is_loaded_rarely_until_it_changes(console: Console, operator: Operator) -> None:
+    page = console.page
+    await page.clock.install()
+    await console.open("/jobs")
+    await expect(page.get_by_role("link", name="first")).to_be_visible()
+
+    assert await _count(page, _is_list, POLL) == 1
+    for _ in range(5):
+        assert await _count(page, _is_list, AT_REST) == 1
+    assert await _count(page, _is_list, WITHIN_REST) == 0
+
+    await operator.create(job_id="second", target_all=True)
+    assert await _count(page, _is_list, AT_REST - WITHIN_REST) == 1
+    await expect(page.get_by_role("link", name="second")).to_be_visible()
+    assert await _count(page, _is_list, POLL) == 1
+
+
+@pytest.mark.usefixtures("job")
+async def test_approvals_are_loaded_once_for_the_page_and_the_navigation(console: Console) -> None:
+    sent: list[str] = []
+    console.page.on("request", lambda request: sent.append(request.url))
+    await console.open("/approvals")
+    await expect(console.page.get_by_text("No stage waits for an approval")).to_be_visible()
+
+    assert len([url for url in sent if "awaiting_approval=true" in url]) == 1
+
+
+async def test_devices_of_a_job_at_rest_are_loaded_when_its_counts_change(
+    server: Server, console: Console, job: str, tenant: str
+) -> None:
+    page = console.page
+    await page.clock.install()
+    await console.open(f"/jobs/{job}")
+    table = page.get_by_role("region", name="Devices of the job")
+    await expect(table.get_by_text("queued")).to_have_count(2)
+    for _ in range(6):
+        await page.clock.run_for(AT_REST)
+        await page.evaluate("fetch('/console/config.json')")
+
+    device = server.device(tenant, "d00001")
+    await device.start(job)
+    await device.update(job, JobExecution.SUCCEEDED)
+    await expect(page.locator(".numbers")).to_contain_text("Succeeded1")
+    await page.clock.run_for(5_000)
+    await expect(table.get_by_text("succeeded")).to_have_count(1)
