@@ -16,6 +16,9 @@ CONSOLE := console/node_modules/ready
 WITH_NODE := $(or $(shell command -v npm),$(CI))
 # Benchmarks need h2load: without it, test-bench and nightly leave them out, except in CI.
 WITH_H2LOAD := $(or $(shell command -v h2load),$(CI))
+# That of the console needs Chromium.
+BROWSERS := chromium-headless-shell chromium chromium-browser google-chrome
+WITH_BROWSER := $(or $(shell for each in $(BROWSERS); do command -v $$each && break; done),$(CI))
 
 .PHONY: help
 help: ## List the targets
@@ -186,6 +189,7 @@ test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check
 	@$(MAKE) --no-print-directory bench-devices ARGS=--quick
 	@$(MAKE) --no-print-directory bench-schedules ARGS=--quick
 	@$(MAKE) --no-print-directory bench-events ARGS=--quick
+	@$(if $(and $(WITH_GATEWAY),$(WITH_BROWSER)),$(MAKE) --no-print-directory bench-console ARGS=--quick)
 	@$(MAKE) --no-print-directory bench-soak ARGS=--quick
 	@$(MAKE) --no-print-directory bench-year ARGS=--quick
 	@$(MAKE) --no-print-directory bench-herd ARGS=--quick
@@ -243,6 +247,10 @@ bench-schedules: $(READY) ## Compare the cost of calls with the commit before st
 .PHONY: bench-events
 bench-events: $(READY) ## Measure what events cost calls, the log and its streams (5 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.events $(ARGS)
+
+.PHONY: bench-console
+bench-console: $(READY) need-go ## Measure how soon the console shows a million devices, its memory and its cost at rest (8 minutes; needs Go and Chromium)
+	@PYTHONPATH=generated $(BIN)/python -m bench.console $(ARGS)
 
 .PHONY: bench-scale-out
 bench-scale-out: $(READY) ## Compare calls on running databases, such as PostgreSQL and Citus (half a minute each; ARGS="--owner NAME NAME=URL …")

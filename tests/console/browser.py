@@ -22,6 +22,19 @@ document.addEventListener("securitypolicyviolation", (e) =>
   window.violations.push(`${e.violatedDirective} ${e.blockedURI}`));
 """
 
+# Notes when enough elements are painted: when the frame after the one that shows them begins.
+_NOTE_PAINT = """
+window.painted = new Promise((resolve) => {
+  const [selector, count] = ARGUMENTS;
+  const observer = new MutationObserver(() => {
+    if (document.querySelectorAll(selector).length < count) return;
+    observer.disconnect();
+    requestAnimationFrame(() => requestAnimationFrame(resolve));
+  });
+  observer.observe(document, { childList: true, subtree: true });
+});
+"""
+
 
 @dataclass
 class Console:
@@ -35,6 +48,16 @@ class Console:
     async def open(self, path: str = "") -> None:
         """Open a page below /console."""
         await self.page.goto(f"{self.url}/console{path}")
+
+    async def await_elements(self, selector: str, count: int) -> None:
+        """Let the next page note when it has painted that many elements."""
+        arguments = json.dumps([selector, count])
+        await self.page.add_init_script(_NOTE_PAINT.replace("ARGUMENTS", arguments))
+
+    async def painted_at(self) -> float:
+        """Wait for the elements. Return when they were painted, in ms since the navigation."""
+        at: float = await self.page.evaluate("window.painted")
+        return at
 
     async def violations(self) -> list[str]:
         """What the policy of the page has blocked."""
@@ -81,6 +104,21 @@ async def open_console(
         assert await console.violations() == []
     finally:
         await context.close()
+
+
+async def renderer_memory(browser: Browser) -> int:
+    """Return the bytes of the renderer process that has worked most, which is that of the tab.
+
+    These are its private pages, and its part of those that it shares with other processes (Linux).
+    """
+    session = await browser.new_browser_cdp_session()
+    processes = (await session.send("SystemInfo.getProcessInfo"))["processInfo"]
+    await session.detach()
+    renderers = [process for process in processes if process["type"] == "renderer"]
+    tab = max(renderers, key=lambda process: float(process["cpuTime"]))
+    lines = Path(f"/proc/{tab['id']}/smaps_rollup").read_text(encoding="ascii").splitlines()  # noqa: ASYNC240
+    (kibibytes,) = [line.split()[1] for line in lines if line.startswith("Pss:")]
+    return int(kibibytes) * 1024
 
 
 async def texts(page: Page, selector: str) -> Sequence[str]:

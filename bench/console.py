@@ -1,0 +1,315 @@
+"""Measure the operator console: how soon it shows a list and a large job, its memory, and its cost.
+
+Run by `make bench-console`. A headless Chromium opens the pages, each time in a new window without
+a cache. For the cost at rest, the requests of an open page are recorded, and clients repeat them:
+fifty windows of a browser would use the cores that are measured. Nothing changes meanwhile.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import asyncpg
+import psutil
+from fleet.jobs.v1 import jobs_pb2 as pb
+from playwright.async_api import Browser, async_playwright
+
+from bench.console_clients import Recording, record, replaying
+from bench.environment import Environment, Server, environment
+from bench.figures import SERVICE, Results
+from bench.machine import describe_machine
+from bench.page import RESULTS, describe, format_number, replace_figures
+from bench.process import postgres_cpu_time
+from bench.requests import TENANT, InvalidRun
+from jobs_grpc.db.store import ExecutionUpdate, Store
+from jobs_grpc.services.job_request import job_request
+from tests.console.browser import open_console, renderer_memory
+from tests.console.large_job import open_job, read_pages
+from tests.gateway.browser import find_browser
+from tests.gateway.support import Gateway, build_gateway, running_gateway
+
+_LIST, _LARGE_JOB, _AT_REST = "the list of 50 jobs", "a large job", "consoles at rest"
+_LARGE = "large"
+# Each has devices in all states, and 50 of its devices have failed.
+_JOBS = [f"job-{number:02}" for number in range(60)]
+_JOB_DEVICES = 1_000
+_UPDATED = 100
+_PAGES = 20
+
+_FIRST_PAINT = """
+new Promise((resolve) => new PerformanceObserver((list) => {
+  for (const entry of list.getEntriesByName("first-contentful-paint")) resolve(entry.startTime);
+}).observe({ type: "paint", buffered: true }))
+"""
+
+_COST = "server, gateway and PostgreSQL, beyond those without consoles"
+
+# The largest figures that are good enough.
+_GOALS = {
+    "from the navigation to the painted rows": 300.0,
+    "from the response with the rows to the painted rows": 1000.0,
+    f"memory of the tab after {_PAGES} pages": 150.0,
+    _COST: 5.0,
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large, how often, and how long."""
+
+    devices: int
+    rounds: int
+    consoles: int
+    settle: float
+    """Seconds after which a page that is at rest polls as rarely as it will."""
+    recorded: float
+    """Seconds of the recording that clients repeat."""
+    seconds: float
+    """Seconds for which the cost is measured."""
+
+
+FULL = Scale(devices=1_000_000, rounds=10, consoles=50, settle=45, recorded=60, seconds=60)
+QUICK = Scale(devices=2_500, rounds=1, consoles=4, settle=1, recorded=5, seconds=1)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What runs, and the figures."""
+
+    env: Environment
+    server: Server
+    gateway: Gateway
+    browser: Browser
+    scale: Scale
+    results: Results
+
+    def add(self, work: str, case: str, unit: str, value: float) -> None:
+        """Add a figure."""
+        self.results.add(work, case, SERVICE, unit, value)
+
+    def cpu_times(self) -> dict[str, float]:
+        """Return the CPU seconds that each part has used so far."""
+        return {
+            "server": self.server.cpu_time(),
+            "gateway": sum(psutil.Process(self.gateway.process.pid).cpu_times()[:2]),
+            "PostgreSQL": postgres_cpu_time(self.env.folder),
+        }
+
+
+async def _fill(env: Environment, devices: int) -> None:
+    """Insert the devices, a job for all of them, and the jobs of the list."""
+    await env.service.execute(
+        "INSERT INTO device_state (tenant_id, device_id)"
+        " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
+        TENANT,
+        devices,
+    )
+    await env.service.execute(
+        "INSERT INTO device_group_members (tenant_id, group_id, device_id)"
+        " SELECT tenant_id, 'some', device_id FROM device_state ORDER BY device_id LIMIT $1",
+        _JOB_DEVICES,
+    )
+    connection = await asyncpg.connect(env.service_dsn)
+    store = Store(cast("Any", connection))
+    stages = [pb.Stage(percent=1), pb.Stage(percent=10), pb.Stage(remainder=True)]
+    requests = [
+        pb.CreateJobRequest(job_id=_LARGE, target_all=True, rollout=pb.Rollout(stages=stages)),
+        *(pb.CreateJobRequest(job_id=job_id, target_group_id="some") for job_id in _JOBS),
+    ]
+    for request in requests:
+        request.document_type, job_id = "firmware", request.job_id
+        await store.create_job(
+            TENANT,
+            job_id=job_id,
+            request=job_request(request),
+            document_params='{"version": "2.1"}',
+            created_by="ann",
+            max_targets=devices,
+            max_active_jobs=None,
+            default_expires_in_hours=24,
+        )
+        rows = await env.service.fetch(
+            "SELECT device_id FROM jobs.job_executions WHERE tenant_id = $1 AND job_id = $2"
+            " AND coalesce(stage, 0) = 0 ORDER BY device_id LIMIT $3",
+            TENANT,
+            job_id,
+            _UPDATED,
+        )
+        names = [row["device_id"] for row in rows]
+        for updates in (
+            [ExecutionUpdate(job_id, name, None) for name in names],
+            [
+                ExecutionUpdate(job_id, name, "FAILED", failure_code=f"CODE_{number % 3}")
+                for number, name in enumerate(names[: len(names) // 2])
+            ],
+        ):
+            for row in await store.update_executions(TENANT, updates, wait_ms=60_000):
+                if row["outcome"] != "APPLIED":
+                    raise InvalidRun(f"an update of {job_id} was not applied")
+    await connection.close()
+    await env.vacuum()
+
+
+async def _measure_list(bench: Bench) -> None:
+    for _ in range(bench.scale.rounds):
+        async with open_console(bench.browser, bench.gateway.url, tenant=TENANT) as console:
+            await console.await_elements("ul.jobs li", 50)
+            await console.open("/jobs")
+            painted = await console.painted_at()
+            bench.add(
+                "first contentful paint", _LIST, "ms", await console.page.evaluate(_FIRST_PAINT)
+            )
+            bench.add("from the navigation to the painted rows", _LIST, "ms", painted)
+
+
+async def _measure_large_job(bench: Bench) -> None:
+    case = f"{_LARGE_JOB}: {bench.scale.devices:,} devices"
+    for number in range(bench.scale.rounds):
+        async with open_console(bench.browser, bench.gateway.url, tenant=TENANT) as console:
+            response, painted = await open_job(console, _LARGE)
+            bench.add("from the navigation to the usable page", case, "ms", painted)
+            bench.add(
+                "from the response with the rows to the painted rows",
+                case,
+                "ms",
+                painted - response,
+            )
+            if number == 0:
+                await read_pages(console.page, _PAGES)
+                memory = await renderer_memory(bench.browser)
+                bench.add(f"memory of the tab after {_PAGES} pages", case, "MiB", memory / 2**20)
+                heap: int = await console.page.evaluate("performance.memory.usedJSHeapSize")
+                bench.add("of this, the heap of the scripts", case, "MiB", heap / 2**20)
+
+
+async def _measure_rest(bench: Bench) -> None:
+    scale = bench.scale
+    pages = {"lists": "/jobs", "job pages": f"/jobs/{_JOBS[0]}"}
+    recorded = await asyncio.gather(
+        *(
+            record(bench.browser, bench.gateway.url, TENANT, path, scale.settle, scale.recorded)
+            for path in pages.values()
+        )
+    )
+    lists, jobs = recorded
+    for name, recording in zip(pages, recorded, strict=True):
+        for path, count in recording.counts().items():
+            bench.add(f"{name}: {path}", _AT_REST, "per minute", 60 * count / recording.seconds)
+        if not recording.requests:
+            raise InvalidRun(f"the page {name} does not poll")
+    half = scale.consoles // 2
+    none = await _measure_cpu(bench, [])
+    for part, percent in none.items():
+        bench.add(f"{part}, without consoles", _AT_REST, "%", percent)
+    for case, consoles in (
+        (f"{scale.consoles} lists", [lists] * scale.consoles),
+        (f"{scale.consoles} job pages", [jobs] * scale.consoles),
+        (f"{half} lists and {half} job pages", [lists] * half + [jobs] * half),
+    ):
+        cpu = await _measure_cpu(bench, consoles)
+        for part, percent in cpu.items():
+            bench.add(f"{part}, beyond that without consoles", case, "%", percent - none[part])
+        bench.add(_COST, case, "%", sum(cpu.values()) - sum(none.values()))
+
+
+async def _measure_cpu(bench: Bench, recordings: list[Recording]) -> dict[str, float]:
+    """Return the percentage of a core that each part uses while consoles are open."""
+    # Each console shows a job of its own.
+    consoles = [
+        recording.with_path(_JOBS[0], _JOBS[number % len(_JOBS)])
+        for number, recording in enumerate(recordings)
+    ]
+    async with replaying(bench.gateway.url, consoles):
+        await asyncio.sleep(bench.scale.settle / 4)
+        loop = asyncio.get_running_loop()
+        started, before = loop.time(), bench.cpu_times()
+        await asyncio.sleep(bench.scale.seconds)
+        share = 100 / (loop.time() - started)
+        return {part: (after - before[part]) * share for part, after in bench.cpu_times().items()}
+
+
+@asynccontextmanager
+async def _running(env: Environment, scale: Scale, results: Results) -> AsyncIterator[Bench]:
+    executable = find_browser()
+    if executable is None:
+        raise InvalidRun("Chromium is not installed")
+    async with (
+        env.service_server() as server,
+        running_gateway(build_gateway(), server.address) as gateway,
+        async_playwright() as playwright,
+    ):
+        browser = await playwright.chromium.launch(
+            executable_path=executable,
+            # The figures of performance.memory are rounded otherwise.
+            args=["--no-sandbox", "--enable-precise-memory-info"],
+        )
+        yield Bench(env, server, gateway, browser, scale, results)
+        await browser.close()
+
+
+async def _measure(scale: Scale, results: Results) -> dict[str, str]:
+    async with environment() as env:
+        machine = await describe_machine(env.service)
+        await _fill(env, scale.devices)
+        async with _running(env, scale, results) as bench:
+            machine["chromium"] = bench.browser.version
+            # The first calls of a server prepare statements.
+            async with open_console(bench.browser, bench.gateway.url, tenant=TENANT) as console:
+                await console.await_elements("ul.jobs li", 50)
+                await console.open("/jobs")
+                await console.painted_at()
+            machine["load before"] = f"{os.getloadavg()[0]:.1f}"
+            await _measure_list(bench)
+            await _measure_large_job(bench)
+            await _measure_rest(bench)
+    return machine
+
+
+def report(results: Results, machine: Mapping[str, str]) -> str:
+    """Return the machine and the tables as Markdown."""
+    lines = [describe(machine)]
+    for case in dict.fromkeys(figure.case for figure in results):
+        lines += ["", f"| {case} | | goal |", "|---|---|---|"]
+        for figure in results:
+            if figure.case != case:
+                continue
+            value, goal = figure.median, _GOALS.get(figure.workload)
+            text = f"{format_number(value)} {figure.unit}"
+            if len(figure.values) > 1:
+                low, high = min(figure.values), max(figure.values)
+                text += f" ({format_number(low)}–{format_number(high)})"
+            met = "" if goal is None else f"≤ {goal:g} {figure.unit}"
+            if goal is not None and value > goal:
+                met += " missed"
+            lines.append(f"| {figure.workload} | {text} | {met} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print the tables; with --page, keep them."""
+    parser = argparse.ArgumentParser(prog="bench.console", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
+    )
+    parser.add_argument(
+        "--page", action="store_true", help="write the tables to bench/results/console.md"
+    )
+    args = parser.parse_args()
+    results = Results()
+    try:
+        machine = asyncio.run(_measure(QUICK if args.quick else FULL, results))
+    except InvalidRun as e:
+        sys.exit(f"invalid run: {e}")
+    text = report(results, machine)
+    print(f"\n{text}")
+    if args.page:
+        replace_figures(RESULTS / "console.md", text)
+
+
+if __name__ == "__main__":
+    main()
