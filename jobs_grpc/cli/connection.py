@@ -74,8 +74,12 @@ class Target:
 
     @property
     def roles(self) -> list[str]:
-        """The roles to send. With a token, the server ignores them."""
-        return [name.strip() for name in (self._text("roles") or "").split(",") if name.strip()]
+        """The roles to send. With a token, the server ignores them.
+
+        An empty name is kept, and refused: no role at all would give the server's default roles.
+        """
+        text = self._text("roles")
+        return [name.strip() for name in text.split(",")] if text else []
 
     def read_token(self) -> str:
         """Read the token; empty if there is none.

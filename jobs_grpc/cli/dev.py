@@ -41,7 +41,6 @@ def add_command(commands: Subparsers) -> None:
         "JOBS_DATA_DIR (default: a folder in the user's home, or in /var/lib for root). The "
         "settings of `serve` apply, except JOBS_DATABASE_URL and JOBS_OWNER_DATABASE_URL.",
         examples=(
-            "jobs-grpc dev",
             "jobs-grpc dev --simulate",
             "JOBS_DATA_DIR=/tmp/jobs JOBS_LISTEN=127.0.0.1:50052 jobs-grpc dev",
         ),

@@ -17,8 +17,9 @@ def start_simulated_fleet(address: str) -> subprocess.Popen[bytes]:
 
     So they end with this process, however it ends. The context manager of the result closes stdin.
     """
-    # Ctrl-C of a terminal would end the devices before the calls that the server still answers.
-    command = [sys.executable, "-m", __name__, address]
+    # A session of its own: Ctrl-C of a terminal would end the devices before the calls that the
+    # server still answers. -P: modules in the current directory have no effect, as in this process.
+    command = [sys.executable, "-P", "-m", __name__, address]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
 
 

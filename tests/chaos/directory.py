@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 
 import asyncpg
 import grpc
@@ -18,6 +19,8 @@ TEMPORARY = [f"t{number}" for number in range(8)]
 """Devices of each tenant that are registered and deleted all the time. They are in no group."""
 
 _DEVICES_PER_CALL = 5
+# By then, a call that failed for its client, such as one of a frozen server, has ended.
+_MAX_RUNNING_SECONDS = 60
 _STORED = """
     SELECT s.tenant_id, s.device_id, d.labels ->> 'ring' AS ring
     FROM public.device_state s LEFT JOIN jobs.devices d USING (tenant_id, device_id)
@@ -44,6 +47,7 @@ async def change_directory(
         )
     method = type(request).__name__.removesuffix("Request")
     call = getattr(system.fleet(server), method)
+    started = time.monotonic()
     try:
         # Without a user, whom the events of ended executions would name.
         await call(request, metadata=[("x-tenant-id", tenant)], timeout=deadline)
@@ -51,12 +55,17 @@ async def change_directory(
         error = from_rpc_error(e)
         history.failed(server, method, "directory", error, e.debug_error_string())
         for name in names:
-            history.possible_rings[tenant, name].add(ring)
+            history.possible_rings[tenant, name][ring] = time.monotonic()
         await asyncio.sleep(rng.uniform(0, 0.2))
         return
     history.answered()
     for name in names:
         history.rings[tenant, name] = ring
+        history.possible_rings[tenant, name] = {
+            possible: failed
+            for possible, failed in history.possible_rings[tenant, name].items()
+            if failed > started - _MAX_RUNNING_SECONDS
+        }
 
 
 async def check_directory(owner: asyncpg.Connection, history: History) -> None:

@@ -63,8 +63,10 @@ class History:
     """Acknowledged deletes."""
     rings: dict[Device, str | None] = field(default_factory=dict)
     """The label `ring` of the last acknowledged change of each device. None: the device is gone."""
-    possible_rings: dict[Device, set[str | None]] = field(default_factory=lambda: defaultdict(set))
-    """The same for changes that failed, and that may be stored."""
+    possible_rings: dict[Device, dict[str | None, float]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
+    """The same for changes that failed, but may be stored, with the time of the last failure."""
     reported: dict[Attempt, str] = field(default_factory=dict)
     """Acknowledged final reports."""
     operator_calls: dict[str, OperatorCall] = field(default_factory=dict)

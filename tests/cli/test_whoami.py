@@ -40,11 +40,13 @@ async def test_roles_are_sent_to_a_server_without_tokens(
     monkeypatch.setenv("JOBS_ROLES", "viewer, admin")
     listed = await shell("webhooks", "list")
     unknown = await shell("whoami", "--roles", "chef")
+    empty = await shell("whoami", "--roles", ",")
 
     assert viewer.out.splitlines()[2] == "roles            viewer"
     assert (refused.code, listed.code) == (6, 0)
     assert "PERMISSION_DENIED: This call needs the role admin" in refused.err
     assert unknown.code == 2
+    assert empty.err == unknown.err
     assert unknown.err.startswith("jobs-grpc: --roles must be names of admin, approver, bridge,")
 
 

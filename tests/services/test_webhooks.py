@@ -72,7 +72,7 @@ async def test_create_returns_an_enabled_webhook_and_its_secret(
     response = await caller.create(description="pager", types=["job.tripped", "job.completed"])
 
     webhook = response.webhook
-    assert re.fullmatch("wh_[0-9a-f]{32}", webhook.webhook_id)
+    assert re.fullmatch("wh_[0-9a-f]{16}", webhook.webhook_id)
     assert (webhook.url, webhook.description, webhook.enabled) == (URL, "pager", True)
     assert [*webhook.types] == ["job.completed", "job.tripped"]
     # Other tests move the time of the database.

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import logging
-import statistics
 import time
 from collections.abc import AsyncIterator
 
@@ -484,8 +483,8 @@ async def test_locked_head_of_a_tenant_delays_no_other_tenant(
                 dispatcher.note_write(other)
                 await plain.received(count)
                 latencies.append(time.monotonic() - started)
-        # The lock timeout is one second.
-        assert statistics.median(latencies) < 0.9
+        # The lock timeout is one second. One delivery of the ten may be late for another reason.
+        assert sorted(latencies)[-2] < 0.9
         assert all(request.line.split("/")[1] == other for request in plain.requests)
         rows = await database.owner.fetch(
             "SELECT claim_id, due_at <= jobs.clock_time() AS is_due FROM jobs.webhooks"
