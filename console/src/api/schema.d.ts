@@ -1279,8 +1279,8 @@ export interface components {
              */
             time: string | null;
             /**
-             * @description What happened, with the fields that are set besides those of all events (`position` to `user`). Later versions
-             *     can add types: ignore unknown ones.
+             * @description What happened, and the additional fields that each type sets. All types have the fields `position` to `user`.
+             *     Later versions can add types: ignore unknown ones.
              *
              *       job.created             The job was created. Its first stage is open.
              *       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
@@ -2811,12 +2811,12 @@ export interface components {
             readonly disabled_cause: "OPERATOR" | "RETRIES_EXHAUSTED" | "GONE" | null;
             /**
              * Format: date-time
-             * @description Output only. Since when a delivery has been due that no server has begun. Unset: none is. Usually, a server begins
-             *     within a second. After more than a minute, no server has webhook keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's
-             *     connection, or all are too busy.
+             * @description Output only. The time since which a delivery has been due without a server beginning it. Unset: no delivery is
+             *     due. Usually, a server begins within a second. If it is over a minute ago, either no server has both the webhook
+             *     keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's connection, or all of them are too busy.
              */
             readonly due_since: string | null;
-            /** @description Events are to be sent to the webhook. Whether a server sends them is not known here: see `due_since`. */
+            /** @description Whether the webhook is enabled. `due_since` shows whether a server actually delivers. */
             enabled: boolean;
             /**
              * Format: int32
@@ -2858,8 +2858,8 @@ export interface components {
             readonly next_attempt_at: string | null;
             /**
              * Format: int64
-             * @description The server sends the matching events after this position. A success moves it to the event. In UpdateWebhook, 0:
-             *     before the oldest event.
+             * @description The server sends the matching events after this position. A successful delivery moves it to the position of the
+             *     event. In UpdateWebhook, 0: before the oldest event.
              */
             position: string;
             /**
@@ -2894,12 +2894,12 @@ export interface components {
             readonly disabled_cause?: "OPERATOR" | "RETRIES_EXHAUSTED" | "GONE" | null;
             /**
              * Format: date-time
-             * @description Output only. Since when a delivery has been due that no server has begun. Unset: none is. Usually, a server begins
-             *     within a second. After more than a minute, no server has webhook keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's
-             *     connection, or all are too busy.
+             * @description Output only. The time since which a delivery has been due without a server beginning it. Unset: no delivery is
+             *     due. Usually, a server begins within a second. If it is over a minute ago, either no server has both the webhook
+             *     keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's connection, or all of them are too busy.
              */
             readonly due_since?: string | null;
-            /** @description Events are to be sent to the webhook. Whether a server sends them is not known here: see `due_since`. */
+            /** @description Whether the webhook is enabled. `due_since` shows whether a server actually delivers. */
             enabled?: boolean | null;
             /**
              * Format: int32
@@ -2941,8 +2941,8 @@ export interface components {
             readonly next_attempt_at?: string | null;
             /**
              * Format: int64
-             * @description The server sends the matching events after this position. A success moves it to the event. In UpdateWebhook, 0:
-             *     before the oldest event.
+             * @description The server sends the matching events after this position. A successful delivery moves it to the position of the
+             *     event. In UpdateWebhook, 0: before the oldest event.
              */
             position?: string | null;
             /**

@@ -47,8 +47,8 @@ class Event(_message.Message):
     microseconds since 1970, but use `time` for the time of the event.
     """
     type: _builtins.str
-    """What happened, with the fields that are set besides those of all events (`position` to `user`). Later versions
-    can add types: ignore unknown ones.
+    """What happened, and the additional fields that each type sets. All types have the fields `position` to `user`.
+    Later versions can add types: ignore unknown ones.
 
       job.created             The job was created. Its first stage is open.
       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
@@ -481,12 +481,12 @@ class Webhook(_message.Message):
     description: _builtins.str
     """A text for people."""
     enabled: _builtins.bool
-    """Events are to be sent to the webhook. Whether a server sends them is not known here: see `due_since`."""
+    """Whether the webhook is enabled. `due_since` shows whether a server actually delivers."""
     disabled_cause: Global___Webhook.DisabledCause.ValueType
     """Output only. Why the webhook is disabled."""
     position: _builtins.int
-    """The server sends the matching events after this position. A success moves it to the event. In UpdateWebhook, 0:
-    before the oldest event.
+    """The server sends the matching events after this position. A successful delivery moves it to the position of the
+    event. In UpdateWebhook, 0: before the oldest event.
     """
     purged_position: _builtins.int
     """Output only. Events up to this position were purged before the server could send them. 0: this never happened."""
@@ -518,9 +518,9 @@ class Webhook(_message.Message):
 
     @_builtins.property
     def due_since(self) -> _timestamp_pb2.Timestamp:
-        """Output only. Since when a delivery has been due that no server has begun. Unset: none is. Usually, a server begins
-        within a second. After more than a minute, no server has webhook keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's
-        connection, or all are too busy.
+        """Output only. The time since which a delivery has been due without a server beginning it. Unset: no delivery is
+        due. Usually, a server begins within a second. If it is over a minute ago, either no server has both the webhook
+        keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's connection, or all of them are too busy.
         """
 
     def __init__(

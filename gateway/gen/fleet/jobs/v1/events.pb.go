@@ -161,8 +161,8 @@ type Event struct {
 	// The position: larger than that of each earlier event of the tenant, and less than 2^53. It is close to the
 	// microseconds since 1970, but use `time` for the time of the event.
 	Position int64 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
-	// What happened, with the fields that are set besides those of all events (`position` to `user`). Later versions
-	// can add types: ignore unknown ones.
+	// What happened, and the additional fields that each type sets. All types have the fields `position` to `user`.
+	// Later versions can add types: ignore unknown ones.
 	//
 	//	job.created             The job was created. Its first stage is open.
 	//	job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
@@ -896,12 +896,12 @@ type Webhook struct {
 	Description string `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
 	// Only events of these types are sent. Empty: all.
 	Types []string `protobuf:"bytes,4,rep,name=types,proto3" json:"types,omitempty"`
-	// Events are to be sent to the webhook. Whether a server sends them is not known here: see `due_since`.
+	// Whether the webhook is enabled. `due_since` shows whether a server actually delivers.
 	Enabled bool `protobuf:"varint,5,opt,name=enabled,proto3" json:"enabled,omitempty"`
 	// Output only. Why the webhook is disabled.
 	DisabledCause *Webhook_DisabledCause `protobuf:"varint,6,opt,name=disabled_cause,json=disabledCause,proto3,enum=fleet.jobs.v1.Webhook_DisabledCause,oneof" json:"disabled_cause,omitempty"`
-	// The server sends the matching events after this position. A success moves it to the event. In UpdateWebhook, 0:
-	// before the oldest event.
+	// The server sends the matching events after this position. A successful delivery moves it to the position of the
+	// event. In UpdateWebhook, 0: before the oldest event.
 	Position int64 `protobuf:"varint,7,opt,name=position,proto3" json:"position,omitempty"`
 	// Output only. Events up to this position were purged before the server could send them. 0: this never happened.
 	PurgedPosition int64 `protobuf:"varint,8,opt,name=purged_position,json=purgedPosition,proto3" json:"purged_position,omitempty"`
@@ -919,9 +919,9 @@ type Webhook struct {
 	FailureCount int32 `protobuf:"varint,14,opt,name=failure_count,json=failureCount,proto3" json:"failure_count,omitempty"`
 	// Output only. When the server repeats the delivery that failed. Unset: no delivery is to be repeated.
 	NextAttemptAt *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=next_attempt_at,json=nextAttemptAt,proto3" json:"next_attempt_at,omitempty"`
-	// Output only. Since when a delivery has been due that no server has begun. Unset: none is. Usually, a server begins
-	// within a second. After more than a minute, no server has webhook keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's
-	// connection, or all are too busy.
+	// Output only. The time since which a delivery has been due without a server beginning it. Unset: no delivery is
+	// due. Usually, a server begins within a second. If it is over a minute ago, either no server has both the webhook
+	// keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's connection, or all of them are too busy.
 	DueSince      *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=due_since,json=dueSince,proto3" json:"due_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -3,9 +3,9 @@
 -- Returns the position to continue after; NULL: nothing is left to remove.
 --
 -- Events that leave the stream stay for the histories of jobs that still exist: purge_job removes them. Beyond
--- p_max_events, executions.finished events are removed, also from histories; other events of existing jobs only if
--- the oldest events, 5 × p_limit or half of p_max_events, have no executions.finished. So a job with many of these
--- does not evict the histories of the others, and histories leave room for the stream.
+-- p_max_events, it first removes executions.finished events among the oldest 5 × p_limit (at most half of
+-- p_max_events), also from histories. Other events of existing jobs are removed only if there are none of these.
+-- So a job with many of these does not evict the histories of the others, and histories leave room for the stream.
 --
 -- Moves purged_position to the last event that is no longer part of the stream, not to the time limit: so a
 -- reader that has read all events can continue at any later time.

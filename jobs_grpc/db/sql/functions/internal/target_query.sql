@@ -217,7 +217,7 @@ BEGIN
         END,
         v_source, v_joins,
         jobs.selector_condition(v_terms, v_device_id, 'l.labels', v_is_small),
-        -- Of the other targets, the caller has counted the devices. A merge returns them in this order, but
+        -- For the other targets, the caller has already counted the devices. A merge returns them in this order, but
         -- its caller knows the order of a query with a LIMIT only if the query asks for it.
         CASE WHEN p_request ?| '{target_selector,target_device_ids,target_failed_in}'
              THEN format('ORDER BY device_id LIMIT %s', p_max_targets + 1) END
