@@ -47,7 +47,7 @@ new Promise((resolve) => new PerformanceObserver((list) => {
 }).observe({ type: "paint", buffered: true }))
 """
 
-_COST = "server, gateway and PostgreSQL, beyond those without consoles"
+_COST = "server, gateway and PostgreSQL, added by the consoles"
 
 # The largest figures that are good enough.
 _GOALS = {
@@ -184,7 +184,7 @@ async def _measure_large_job(bench: Bench) -> None:
                 memory = await renderer_memory(bench.browser)
                 bench.add(f"memory of the tab after {_PAGES} pages", case, "MiB", memory / 2**20)
                 heap: int = await console.page.evaluate("performance.memory.usedJSHeapSize")
-                bench.add("of this, the heap of the scripts", case, "MiB", heap / 2**20)
+                bench.add("JavaScript heap, part of this memory", case, "MiB", heap / 2**20)
 
 
 async def _measure_rest(bench: Bench) -> None:
@@ -213,7 +213,7 @@ async def _measure_rest(bench: Bench) -> None:
     ):
         cpu = await _measure_cpu(bench, consoles)
         for part, percent in cpu.items():
-            bench.add(f"{part}, beyond that without consoles", case, "%", percent - none[part])
+            bench.add(f"{part}, added by the consoles", case, "%", percent - none[part])
         bench.add(_COST, case, "%", sum(cpu.values()) - sum(none.values()))
 
 

@@ -47,7 +47,7 @@ def main() -> None:
     if args.months:
         scale = replace(scale, months=tuple(map(int, args.months.split(","))))
     ledger = Ledger(
-        {tenant: Directory(devices(scale.devices, scale.slots)) for tenant in scale.tenant_ids}
+        {tenant: Directory(devices(scale.devices, scale.cohorts)) for tenant in scale.tenant_ids}
     )
     with tempfile.TemporaryDirectory(prefix="jobs-year-", dir="/tmp") as name:
         folder = Path(name)

@@ -60,7 +60,7 @@ class Calls:
         self._latencies[method].append(seconds)
 
     async def read(self, tenant: str, request: Any) -> Any:
-        """Make a call of an operator that changes no job. Returns None if it fails."""
+        """Make a call of an operator that changes no job. Return None if it fails."""
         response, _ = await self._call(tenant, request, "operator", ())
         return response
 

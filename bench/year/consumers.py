@@ -30,16 +30,16 @@ class Received:
     """What both consumers of a tenant have received."""
 
     events: dict[str, list[LoggedEvent]] = field(default_factory=lambda: defaultdict(list))
-    """Those of the stream, by job. A check takes them away."""
+    """Events that the stream received, by job. A check removes them."""
     positions: list[int] = field(default_factory=list)
-    """Those of the stream."""
+    """Positions that the stream received."""
     delivered: list[int] = field(default_factory=list)
-    """Those of the webhook."""
+    """Positions that the webhook received."""
     known: set[int] = field(default_factory=set)
-    """Those of the events that were compared."""
+    """Positions of the events that were compared."""
     delivered_again: int = 0
     previous: int = 0
-    """The last position that was delivered."""
+    """The last position that the webhook received."""
     resume_after: int = 0
     secret: bytes = b""
 

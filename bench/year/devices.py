@@ -15,7 +15,7 @@ from bench.year.ledger import PRIORITIES, LedgerJob
 
 _BATCH = 100
 _STATUS = JobExecution.Status
-# A release that trips stops devices that were about to start.
+# A failure criterion that trips stops devices that were about to start.
 _STOPPED = ("JOB_PAUSED", "EXECUTION_FINISHED")
 _MAX_STARTS = 8
 
@@ -167,5 +167,5 @@ def _queue(calls: Calls, tenant: str, device_id: str, at: datetime) -> list[Ledg
 
 
 def _has_just_failed(job: LedgerJob, device_id: str, at: datetime) -> bool:
-    """Whether the next attempt was queued in this step. Its backoff is random."""
+    """Return whether the next attempt was queued in this step. Its backoff is random."""
     return job.queued_at(device_id) >= at and len(job.attempts[device_id]) > 1

@@ -51,7 +51,7 @@ async def year_database(cluster: Cluster, scale: Scale) -> AsyncIterator[Databas
     owner = await asyncpg.connect(dsn)
     try:
         await _let_time_move(owner)
-        fleet = devices(scale.devices, scale.slots)
+        fleet = devices(scale.devices, scale.cohorts)
         labels = [json.dumps(device.labels) for device in fleet]
         for tenant in scale.tenant_ids:
             await owner.execute(

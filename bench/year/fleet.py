@@ -22,13 +22,13 @@ _SITES = 50
 
 # What a device does instead of a report of its end.
 HANGS = "hangs"
-"""It starts the execution and never reports on it."""
+"""The device starts the execution and never reports on it."""
 STAYS_OFFLINE = "stays offline"
-"""It does not start the execution."""
+"""The device does not start the execution."""
 
-BAD_RELEASE = "BRICKED"
+BRICKED_CODE = "BRICKED"
 """The failure code of a bad release."""
-RETRIED = "NETWORK"
+RETRIED_CODE = "NETWORK"
 """The failure code that the retry policies name."""
 
 
@@ -37,20 +37,20 @@ class Device:
     """A device. Everything follows from its number."""
 
     device_id: str
-    slot: int
+    cohort: int
     site: int
     model: int
     ring: int
-    """The index of its ring, and its stage in a rollout."""
+    """Index of the ring of the device, which is its stage in a rollout."""
     zone: str
     calls_itself: bool
-    """Whether it makes calls of its own. A bridge starts and reports for the others, in batches."""
+    """Whether the device makes its own calls. A bridge calls for the others, in batches."""
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels in the directory."""
+        """The labels of the device in the directory."""
         return {
-            "slot": str(self.slot),
+            "cohort": str(self.cohort),
             "site": str(self.site),
             "ring": RINGS[self.ring],
             "model": MODELS[self.model],
@@ -58,21 +58,21 @@ class Device:
 
 
 @cache
-def devices(count: int, slots: int) -> Sequence[Device]:
+def devices(count: int, cohorts: int) -> Sequence[Device]:
     """Return the devices of each tenant."""
-    return [_device(number, slots) for number in range(count)]
+    return [_device(number, cohorts) for number in range(count)]
 
 
-def _device(number: int, slots: int) -> Device:
+def _device(number: int, cohorts: int) -> Device:
     part = number % 20
     return Device(
         f"d{number:05}",
-        number % slots,
+        number % cohorts,
         number % _SITES,
         number // 3 % len(MODELS),
         0 if part == 0 else 1 if part < 7 else 2,
-        # Each slot has devices of all zones.
-        ZONES[number // slots % len(ZONES)],
+        # Each cohort has devices of all zones.
+        ZONES[number // cohorts % len(ZONES)],
         number // 7 % 10 == 3,
     )
 
@@ -85,12 +85,12 @@ class Directory:
         self.removed: set[str] = set()
         self._by_label: dict[tuple[str, int], list[Device]] = defaultdict(list)
         for device in self.by_id.values():
-            self._by_label["slot", device.slot].append(device)
+            self._by_label["cohort", device.cohort].append(device)
             self._by_label["site", device.site].append(device)
             self._by_label["model", device.model].append(device)
 
     def matching(self, label: str, value: int) -> list[Device]:
-        """Return the devices with a value of `slot` or `site`, or with a model."""
+        """Return the devices with a value of `cohort` or `site`, or with a model."""
         found = self._by_label[label, value]
         return [device for device in found if device.device_id not in self.removed]
 
@@ -110,7 +110,7 @@ def result(kind: str, job_id: str, device: Device, number: int, *, bad: bool) ->
     if draw < 20 and can_be_stuck and kind == "config":
         return STAYS_OFFLINE, ""
     if draw < 40:
-        return "FAILED", RETRIED if number == 1 else "INVALID"
+        return "FAILED", RETRIED_CODE if number == 1 else "INVALID"
     return "SUCCEEDED", ""
 
 
@@ -118,9 +118,9 @@ def _install(
     draw: int, device: Device, number: int, *, can_be_stuck: bool, bad: bool
 ) -> tuple[str, str]:
     if bad and device.ring == 0 and draw < 500:
-        return "FAILED", BAD_RELEASE
+        return "FAILED", BRICKED_CODE
     if number > 1:
-        return ("FAILED", RETRIED) if draw < 300 else ("SUCCEEDED", "")
+        return ("FAILED", RETRIED_CODE) if draw < 300 else ("SUCCEEDED", "")
     if draw < 10 and can_be_stuck:
         return (STAYS_OFFLINE if draw < 5 else HANGS), ""
     if draw < 20:
@@ -128,7 +128,7 @@ def _install(
     if draw < 25:
         return "REJECTED", "LOW_BATTERY"
     if draw < 60:
-        return "FAILED", RETRIED
+        return "FAILED", RETRIED_CODE
     return "SUCCEEDED", ""
 
 

@@ -5,15 +5,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from bench.year.fleet import RETRIED, Device, Directory, is_window_open
+from bench.year.fleet import RETRIED_CODE, Device, Directory, is_window_open
 from tests.chaos.history import OperatorCall
 from tests.support.window_model import Window
 
 PENDING = ("QUEUED", "IN_PROGRESS")
 MAX_ATTEMPTS = 3
-"""Of the retry policies."""
+"""Maximum attempts of the retry policies."""
 LONGEST_BACKOFF = timedelta(minutes=20)
-"""Of the retry policies: shorter than a step."""
+"""The longest backoff of the retry policies. It is shorter than a step."""
 PRIORITIES = ("HIGH", "NORMAL", "LOW")
 
 
@@ -25,8 +25,8 @@ class Attempt:
     code: str = ""
     by_device: bool = False
     """Whether the device reported the status."""
-    retries: int = 0
-    """How often the retry policy has queued the device since an operator did."""
+    automatic_retries: int = 0
+    """How often the retry policy has queued the execution since an operator last did."""
 
 
 @dataclass
@@ -43,34 +43,34 @@ class LedgerJob:
     expires_at: datetime
     start_at: datetime | None = None
     window: Window | None = None
-    """In the time zone of each device."""
-    retries: bool = False
-    """Whether a retry policy queues the failure code RETRIED again."""
+    """The start window, in the time zone of each device."""
+    has_retry_policy: bool = False
+    """Whether it has a retry policy, which retries failures with RETRIED_CODE."""
     has_stages: bool = False
     execution_events: bool = False
     is_bad: bool = False
-    """Whether it is a bad release."""
+    """Whether the job is a rollout of a bad release."""
     variant: int = 0
     calls: dict[str, OperatorCall] = field(default_factory=dict)
-    """The calls that change it, by user."""
+    """The calls that changed the job, by user."""
 
     open_stage: int = 0
     is_paused: bool = False
-    was_tripped: bool = False
+    criterion_tripped: bool = False
     canceled_at: datetime | None = None
     deleted_at: datetime | None = None
     finished_at: datetime | None = None
     attempts: dict[str, list[Attempt]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
-    """Of the current attempts, by status."""
+    """The number of current attempts by status."""
     running: dict[str, datetime] = field(default_factory=dict)
-    """The devices that are IN_PROGRESS, and since when."""
+    """The start time of each IN_PROGRESS execution, by device."""
     retried_at: dict[str, datetime] = field(default_factory=dict)
-    """When the current attempts were queued, if they are not the first ones."""
+    """When the current attempt was queued, for devices that are past their first attempt."""
     offline: set[str] = field(default_factory=set)
-    """The devices that do not start their execution."""
+    """The devices that stay offline, and do not start their execution."""
     _waiting: dict[tuple[int, str], set[str]] = field(default_factory=lambda: defaultdict(set))
-    """The QUEUED devices, by stage and time zone."""
+    """The devices with a QUEUED execution, by stage and time zone."""
 
     def __post_init__(self) -> None:
         for device_id in self.devices:
@@ -136,8 +136,13 @@ class LedgerJob:
     def report(self, device_id: str, status: str, code: str, at: datetime) -> None:
         """Record an acknowledged report of an end."""
         self._change(device_id, status, code, by_device=True)
-        retries = self.current(device_id).retries + 1
-        if self.retries and code == RETRIED and retries < MAX_ATTEMPTS and self.is_active(at):
+        retries = self.current(device_id).automatic_retries + 1
+        if (
+            self.has_retry_policy
+            and code == RETRIED_CODE
+            and retries < MAX_ATTEMPTS
+            and self.is_active(at)
+        ):
             self.retry(device_id, at, retries)
 
     def retry(self, device_id: str, at: datetime, retries: int = 0) -> None:
@@ -172,7 +177,7 @@ class LedgerJob:
 
     @property
     def is_finished(self) -> bool:
-        """Whether no device can change it any more."""
+        """Whether no device can change the job any more."""
         return not any(self.counts[status] for status in PENDING)
 
     @property
@@ -200,7 +205,7 @@ class LedgerJob:
                 self._change(device_id, end)
 
     def _queue(self, device_id: str, retries: int = 0) -> None:
-        self.attempts.setdefault(device_id, []).append(Attempt(retries=retries))
+        self.attempts.setdefault(device_id, []).append(Attempt(automatic_retries=retries))
         self.counts["QUEUED"] += 1
         self._bucket(device_id).add(device_id)
 
@@ -225,13 +230,13 @@ class LedgerJob:
 
 @dataclass
 class Ledger:
-    """The jobs and devices of all tenants, and what was wrong."""
+    """The jobs and devices of all tenants, and the problems found."""
 
     directories: dict[str, Directory]
     jobs: dict[tuple[str, str], LedgerJob] = field(default_factory=dict)
-    """Those that are not known to be purged."""
+    """The jobs that are not known to be purged, by tenant and ID."""
     done: Counter[str] = field(default_factory=Counter)
-    """What was done, by its name."""
+    """The number of things done, by name."""
     problems: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     """The first example of each problem."""

@@ -9,7 +9,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
 from bench.year.calls import Calls
-from bench.year.fleet import BAD_RELEASE, MODELS, RETRIED, RINGS, Device
+from bench.year.fleet import BRICKED_CODE, MODELS, RETRIED_CODE, RINGS, Device
 from bench.year.ledger import LONGEST_BACKOFF, MAX_ATTEMPTS, LedgerJob
 from bench.year.scale import Scale, Step
 from tests.chaos.history import OperatorCall
@@ -25,8 +25,8 @@ _ADVANCED, _FORCE_CANCELED, _CANCELED_BY_TRIP, _FIXED, _CANCELED, _PAUSED = 9, 7
 
 _NIGHT = Window(127, 22 * 60, 6 * 60)
 _EARLY = Window(127, 2 * 60, 3 * 60)
-# Of daily jobs.
-_SCHEDULED, _WINDOWED, _RETRIED = 1, 2, 3
+# Kinds of a daily job.
+_SCHEDULED, _WINDOWED, _WITH_RETRIES = 1, 2, 3
 _REMOVED = 5
 
 
@@ -67,12 +67,12 @@ class Operators:
     # Creation
 
     async def _create_daily(self, step: Step) -> None:
-        slot = step.day % self._scale.slots
+        cohort = step.day % self._scale.cohorts
         variant = self._number % 5
         request = pb.CreateJobRequest(
             job_id=f"config-{step.at:%m%d}",
             document_type="config",
-            target_selector=f"slot={slot},model in (m1,m2),site!=closed",
+            target_selector=f"cohort={cohort},model in (m1,m2),site!=closed",
             expires_in_hours=25,
             in_progress_timeout_minutes=60,
             labels={"kind": "config"},
@@ -84,9 +84,9 @@ class Operators:
             request.start_windows.append(_start_window(_EARLY))
             request.window_time_zone = "DEVICE"
             request.expires_in_hours = 49
-        elif variant == _RETRIED:
+        elif variant == _WITH_RETRIES:
             request.retry_policy.CopyFrom(_retry_policy())
-        devices = self._directory.matching("slot", slot)
+        devices = self._directory.matching("cohort", cohort)
         if self._number % 2 == 0:
             preview = await self._calls.read(
                 self._tenant,
@@ -149,7 +149,7 @@ class Operators:
             execution_events=variant == 0,
         )
         request.failure_criteria.add(
-            failure_codes=[BAD_RELEASE],
+            failure_codes=[BRICKED_CODE],
             percent=20,
             min_finished=3,
             action=(
@@ -190,7 +190,7 @@ class Operators:
             response.expires_at.ToDatetime(UTC),
             request.start_at.ToDatetime(UTC) if request.HasField("start_at") else None,
             {"firmware": _NIGHT}.get(kind, _EARLY) if request.start_windows else None,
-            retries=request.HasField("retry_policy"),
+            has_retry_policy=request.HasField("retry_policy"),
             has_stages=request.HasField("rollout"),
             execution_events=request.execution_events,
             variant=variant,
@@ -211,7 +211,7 @@ class Operators:
             await self._cancel(job, force=False)
             return
         age = at - job.created_at
-        if job.is_bad and job.was_tripped and job.is_paused:
+        if job.is_bad and job.criterion_tripped and job.is_paused:
             if job.variant == _FIXED:
                 await self._fix(job)
             else:
@@ -230,17 +230,19 @@ class Operators:
         await self._look(job)
 
     async def _look(self, job: LedgerJob) -> pb.Job | None:
-        """Read a rollout: which stages are open, and whether it has tripped."""
+        """Read a rollout: which stages are open, and whether a failure criterion has tripped."""
         found = await self._get(job)
         if found is None:
             return None
         states = [stage.state for stage in found.stages]
         job.open_stage = sum(state != pb.JobStage.PENDING for state in states) - 1
-        if found.HasField("trip") and not job.was_tripped:
-            job.was_tripped = True
-            self._ledger.done["rollouts that tripped"] += 1
+        if found.HasField("trip") and not job.criterion_tripped:
+            job.criterion_tripped = True
+            self._ledger.done["rollouts whose criterion tripped"] += 1
             if not job.is_bad:
-                self._ledger.problem("a good release trips", f"{self._tenant} {found}")
+                self._ledger.problem(
+                    "a failure criterion of a good release trips", f"{self._tenant} {found}"
+                )
             if found.status == pb.Job.CANCELED:
                 job.cancel(self._calls.clock.now(), force=False)
             else:
@@ -273,13 +275,13 @@ class Operators:
 
     async def _fix(self, job: LedgerJob) -> None:
         request = pb.RetryExecutionsRequest(
-            job_id=job.job_id, statuses=[pb.JobExecution.FAILED], failure_codes=[BAD_RELEASE]
+            job_id=job.job_id, statuses=[pb.JobExecution.FAILED], failure_codes=[BRICKED_CODE]
         )
         failed = [
             device_id
             for device_id in job.devices
             if job.current(device_id).status == "FAILED"
-            and job.current(device_id).code == BAD_RELEASE
+            and job.current(device_id).code == BRICKED_CODE
         ]
         response = await self._change(job, request)
         if response is None:
@@ -307,7 +309,7 @@ class Operators:
         explain = pb.ExplainExecutionRequest(job_id=job.job_id, device_id=device_id)
         answer = await self._calls.read(self._tenant, explain)
         kinds = [blocker.kind for blocker in answer.blockers] if answer else []
-        self._ledger.done["starts outside a window"] += 1
+        self._ledger.done["starts tried outside a window (all must be refused)"] += 1
         if reason != "EXECUTION_NOT_DUE" or pb.StartBlocker.WINDOW_CLOSED not in kinds:
             self._ledger.problem(
                 "a device starts outside its window",
@@ -416,7 +418,7 @@ def _start_window(window: Window) -> pb.StartWindow:
 def _retry_policy() -> pb.RetryPolicy:
     rule = pb.RetryRule(
         statuses=[pb.JobExecution.FAILED],
-        failure_codes=[RETRIED],
+        failure_codes=[RETRIED_CODE],
         max_attempts=MAX_ATTEMPTS,
         initial_backoff=_duration(timedelta(minutes=5)),
         max_backoff=_duration(LONGEST_BACKOFF),

@@ -12,9 +12,9 @@ from bench.year.scale import STEP_HOURS, Scale
 _MIB = 1 << 20
 
 MAX_GROWTH = 1.10
-"""Of sizes and of rows read."""
+"""Maximum growth of sizes and of rows read."""
 MAX_SLOWER = 1.5
-"""Of the p99 of a call."""
+"""Maximum growth of the p99 of a call."""
 # Smaller tables grow by a large part with one page.
 _MIN_BYTES = _MIB
 _FEW_ROWS = 20
@@ -47,7 +47,7 @@ def missed_goals(samples: Sequence[Sample]) -> list[str]:
 
 
 def _comparisons(first: Sample, last: Sample) -> Iterator[tuple[str, float, float, float]]:
-    """Yield the name of a figure, its value in both months, and how often it may be the first."""
+    """Yield the name of a figure, its value in both months, and the maximum ratio of these."""
     for number, (all_of_them, kind) in enumerate((("tables", "table"), ("indexes", "indexes of"))):
         totals = [sum(sizes[number] for sizes in each.tables.values()) for each in (first, last)]
         yield f"{all_of_them}, MiB", *_in_mib(totals), MAX_GROWTH
@@ -113,7 +113,7 @@ def _render(
         yield f"| {' | '.join(cells)} |"
     yield ""
     if both := compared_months(samples):
-        yield f"| figure | month {both[0].month} | month {both[1].month} | times | goal |"
+        yield f"| figure | month {both[0].month} | month {both[1].month} | ratio | goal |"
         yield "|---|---|---|---|---|"
         for name, before, after, goal in _comparisons(*both):
             times = _times(before, after)
@@ -123,7 +123,7 @@ def _render(
                 f" | ≤ {goal:.2f}{missed} |"
             )
         yield ""
-    yield "| what was done | times |"
+    yield "| what happened | count |"
     yield "|---|---|"
     for name, count in sorted(ledger.done.items()):
         yield f"| {name} | {count:,} |"

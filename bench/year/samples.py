@@ -31,7 +31,7 @@ _LIST_FILTERS = (
 )
 
 Read = Callable[[Store, str, str, str], Awaitable[object]]
-"""Makes a call: of a tenant, a daily job and a device."""
+"""Makes the request of a call from a tenant, a daily job and a device."""
 
 _READS: Mapping[str, Read] = {
     "StartNextExecution": lambda s, t, j, d: s.update_executions(
@@ -67,13 +67,13 @@ class Sample:
 
     month: int
     executions: int
-    """Those that its jobs had."""
+    """Executions of the jobs created in the month."""
     seconds: float
-    """How long it took."""
+    """Wall-clock time of the month."""
     tables: Mapping[str, tuple[int, int]]
-    """The bytes of tables and of their indexes."""
+    """Bytes of each table, and of its indexes."""
     rows: Mapping[str, int]
-    """The rows that a call reads."""
+    """Rows that each call reads."""
     latencies: Mapping[str, Sequence[float]]
     """The seconds of each call, by method."""
 

@@ -18,17 +18,17 @@ class Scale:
 
     tenants: int
     devices: int
-    """Of each tenant."""
-    slots: int = 100
-    """A daily job is for one of these parts of the devices."""
+    """Devices per tenant."""
+    cohorts: int = 100
+    """Number of cohorts into which the devices are divided. A daily job is for one of them."""
     months: tuple[int, ...] = tuple(range(1, 13))
-    """The time jumps over the others."""
+    """Months that pass. The time jumps over the others."""
     last_day: int = 31
     """The last day of a month that passes."""
 
     @property
     def tenant_ids(self) -> list[str]:
-        """The tenants."""
+        """The IDs of the tenants."""
         return [f"t{number:02}" for number in range(self.tenants)]
 
     def steps(self) -> Iterator["Step"]:
@@ -41,7 +41,7 @@ class Scale:
 
 
 FULL = Scale(tenants=50, devices=4000)
-QUICK = Scale(tenants=2, devices=240, slots=10, months=(3,), last_day=8)
+QUICK = Scale(tenants=2, devices=240, cohorts=10, months=(3,), last_day=8)
 
 
 @dataclass(frozen=True)

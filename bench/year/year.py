@@ -26,7 +26,7 @@ _SAMPLE_DAY = 28
 _CUT_SHARE = 0.02
 """The share of the steps in which a consumer is cut."""
 _LONGEST_CUT = 4
-"""In steps. None begins in the last steps before a recount."""
+"""Maximum length of a cut, in steps. No cut begins in the last steps before a recount."""
 
 
 class Year:

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from bench.year.consumers import Consumers, Received
-from bench.year.fleet import RETRIED, RINGS, Directory, devices
+from bench.year.fleet import RETRIED_CODE, RINGS, Directory, devices
 from bench.year.ledger import Ledger, LedgerJob
 from bench.year.recount import Recount
 from bench.year.report import missed_goals, render
@@ -69,12 +69,12 @@ def test_devices_wait_for_their_stage_and_their_window() -> None:
 
 
 def test_policy_retries_until_the_last_attempt_and_again_after_a_retry_by_an_operator() -> None:
-    retried = job(count=1, retries=True)
+    retried = job(count=1, has_retry_policy=True)
     (device_id,) = retried.devices
 
     def fail() -> None:
         retried.start(device_id, START)
-        retried.report(device_id, "FAILED", RETRIED, START)
+        retried.report(device_id, "FAILED", RETRIED_CODE, START)
 
     for _ in range(3):
         fail()
