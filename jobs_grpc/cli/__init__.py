@@ -7,8 +7,7 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the console script."""
     # The imports take up to a second. Until run() handles Ctrl-C, it ends the process at once,
-    # without a traceback. A process that ignores SIGINT, as shells start it in the background,
-    # continues to do so.
+    # without a traceback. Shells start background processes with SIGINT ignored; keep it ignored.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from jobs_grpc.cli import program

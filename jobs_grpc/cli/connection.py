@@ -127,6 +127,10 @@ class Target:
         if token and self.tls() is None and not is_local(self.server):
             raise CliError("a token is only sent over TLS: add --tls or --ca", ExitCode.USAGE)
 
+    def call_error(self, error: JobsError) -> CliError:
+        """Return the error of a call of this caller that failed."""
+        return call_error(error, self.server, has_token=bool(self.read_token()))
+
     def connection(self) -> Connection:
         """Return a connection to the server. It opens with `async with`."""
         return Connection(self.server, tls=self.tls())
@@ -205,7 +209,7 @@ async def connect(
         ):
             yield opened
     except JobsError as e:
-        raise call_error(e, target.server) from None
+        raise target.call_error(e) from None
 
 
 def read_token_file(path: str, source: str) -> bytes:
@@ -234,7 +238,7 @@ def _read_file(path: str | None) -> bytes | None:
 
 
 def _login_name() -> str | None:
-    """Return the login name, or None if the account has none that is a valid user id."""
+    """Return the login name, or None if the account has none that is a valid user ID."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError, ImportError):

@@ -18,7 +18,7 @@ Values: TypeAlias = dict[str, str | bool]
 
 NAME_RULE = "1–64 characters of A-Z a-z 0-9 . _ -"
 
-ROLES_RULE = f"must be names of {', '.join(sorted(Role))}, separated by commas"
+ROLES_RULE = f"must be one or more of {', '.join(sorted(Role))}, separated by commas"
 
 # Functions that return why the value of a field is invalid, or "".
 _CHECKS: Mapping[str, Callable[[str], str]] = {

@@ -47,19 +47,23 @@ def add_command(commands: Subparsers) -> None:
         ),
     )
     parser.add_argument("file", metavar="FILE", help="CSV file; - reads standard input")
-    parser.add_argument("--tenant", required=True, metavar="ID", help="tenant of the devices")
+    parser.add_argument("--tenant", metavar="ID", help="tenant of the devices ($JOBS_TENANT)")
     parser.set_defaults(run=_import_devices)
 
 
 def _import_devices(args: argparse.Namespace) -> None:
     owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
-    if not is_tenant_id(args.tenant):
+    # A context names a server, and the import connects to a database: only the variable counts.
+    tenant = os.environ.get("JOBS_TENANT") or None if args.tenant is None else args.tenant
+    if tenant is None:
+        raise CliError("--tenant or JOBS_TENANT is required", ExitCode.USAGE)
+    if not is_tenant_id(tenant):
         raise CliError(f"--tenant {TENANT_RULE}", ExitCode.USAGE)
     with interrupt_on_stop_signals(), _open_file(args.file) as file:
         rows = _CsvRows(args.file, file)
         try:
             with progress_line() as rows.show_progress:
-                imported = run_until_stop_signal(import_devices(owner_dsn, args.tenant, rows))
+                imported = run_until_stop_signal(import_devices(owner_dsn, tenant, rows))
         except TooManyLabels as e:
             raise CliError(f"nothing was imported: {e}", ExitCode.USAGE) from None
     changed = f", devices with new labels or time zone: {imported.changed}"

@@ -20,7 +20,7 @@ exit codes:
   1    any other error
   2    invalid arguments, settings or request
   3    job or device not found
-  4    the current state does not allow the call, e.g. the job id is in use
+  4    the current state does not allow the call, e.g. the job ID is in use
   5    server or database unavailable, overloaded or too slow, or a limit is
        exceeded
   6    not authenticated or not permitted
@@ -115,7 +115,7 @@ class UsageError(CliError):
         self.usage = usage
 
 
-def call_error(error: JobsError, server: str) -> CliError:
+def call_error(error: JobsError, server: str, *, has_token: bool = True) -> CliError:
     """Return the error of a call that failed at the server with this address."""
     details = {
         "code": error.code.name,
@@ -126,9 +126,10 @@ def call_error(error: JobsError, server: str) -> CliError:
         "request_id": error.request_id,
     }
     given = {name: value for name, value in details.items() if value}
-    return CliError(
-        call_error_text(error, server), _EXIT_CODES.get(error.code, ExitCode.ERROR), given
-    )
+    text = call_error_text(error, server)
+    if error.reason == "ROLE_REQUIRED" and not has_token:
+        text += " (set the roles with --roles or JOBS_ROLES)"
+    return CliError(text, _EXIT_CODES.get(error.code, ExitCode.ERROR), given)
 
 
 def call_error_text(error: JobsError, server: str) -> str:

@@ -7,7 +7,7 @@ import grpc
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import resolve_target
-from jobs_grpc.cli.errors import CliError, ExitCode, call_error
+from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.questions import ask, can_ask
 from jobs_grpc.client import JobsClient, JobsError
 
@@ -69,7 +69,7 @@ async def for_each_job(args: argparse.Namespace, call: Callable[[str], Awaitable
         try:
             await call(job_id)
         except JobsError as e:
-            error = call_error(e, resolve_target(args).server)
+            error = resolve_target(args).call_error(e)
             if len(args.job_ids) > 1 and job_id not in str(error):
                 error.args = (f"{job_id}: {error}",)
             errors.append(error)

@@ -10,7 +10,7 @@ from datetime import timedelta
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_server_command
 from jobs_grpc.cli.connection import Target, connect, resolve_target
-from jobs_grpc.cli.errors import CliError, ExitCode, call_error, call_error_text, retry_note
+from jobs_grpc.cli.errors import CliError, ExitCode, call_error_text, retry_note
 from jobs_grpc.cli.formatting import format_duration, utc_now
 from jobs_grpc.cli.output import print_note
 from jobs_grpc.cli.parser import Subparsers
@@ -48,7 +48,7 @@ def add_command(commands: Subparsers) -> None:
         type=arguments.device_format,
         default="device-{:04}",
         metavar="FORMAT",
-        help="Python format of a device id, given its number (default: device-{:04})",
+        help="Python format of a device ID, given its number (default: device-{:04})",
     )
     parser.add_argument(
         "--latency",
@@ -130,10 +130,10 @@ def _simulate(args: argparse.Namespace) -> None:
     try:
         asyncio.run(_run(args, _make_fleet(args, target), totals))
     except JobsError as e:
-        raise call_error(e, target.server) from None
+        raise target.call_error(e) from None
     if totals.called and not totals.responded:
         if totals.retrying:
-            raise call_error(totals.retrying, target.server)
+            raise target.call_error(totals.retrying)
         raise CliError(
             f"can't reach the server at {target.server}: no response", ExitCode.UNAVAILABLE
         )

@@ -161,13 +161,13 @@ def _fields(webhook: pb.Webhook, utc: bool) -> Iterator[tuple[str, str]]:
     success = _last_success(webhook)
     yield "delivered", format_moment(success, utc) if success else "-"
     if webhook.last_error:
-        attempt = format_moment(webhook.last_attempt_at, utc)
-        yield "failed", f"{attempt}: {_error(webhook.last_error, webhook.last_http_status)}"
+        failed_at = format_moment(webhook.last_attempt_at, utc)
+        yield "failed", f"{failed_at}: {_error(webhook.last_error, webhook.last_http_status)}"
         yield "failures", f"{webhook.failure_count:,} since the last success"
     if _is_waiting(webhook):
         yield "due since", format_moment(webhook.due_since, utc)
     elif webhook.HasField("next_attempt_at"):
-        yield "next attempt", format_moment(webhook.next_attempt_at, utc)
+        yield "next delivery", format_moment(webhook.next_attempt_at, utc)
 
 
 def _error(error: pb.Webhook.DeliveryError.ValueType, status: int) -> str:

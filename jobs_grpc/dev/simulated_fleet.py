@@ -15,10 +15,11 @@ from jobs_grpc.dev.simulator.totals import Totals
 def start_simulated_fleet(address: str) -> subprocess.Popen[bytes]:
     """Start the devices of the demo fleet, which carry out its jobs until their stdin is closed.
 
-    So they end with this process, however it ends. The context manager of the result closes stdin.
+    The context manager of the result closes stdin, and so does the exit of this process, even if it
+    is killed.
     """
-    # A session of its own: Ctrl-C of a terminal would end the devices before the calls that the
-    # server still answers. -P: modules in the current directory have no effect, as in this process.
+    # A session of its own, so that Ctrl-C does not end the devices while the server still drains
+    # their calls. -P: modules in the current directory have no effect, as in this process.
     command = [sys.executable, "-P", "-m", __name__, address]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
 

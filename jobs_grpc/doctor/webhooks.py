@@ -83,7 +83,7 @@ def _check_state(row: asyncpg.Record, *, has_keys: bool) -> list[Finding]:
                 " webhooks",
             )
         ]
-    detail = f"enabled: {enabled}, of which retrying: {row['retrying']}"
+    detail = f"enabled: {enabled - row['retrying']}; retrying: {row['retrying']}"
     if row["disabled"]:
         detail += f"; disabled after failures: {row['disabled']}"
     if row["retrying"] and row["unreachable"] == enabled:

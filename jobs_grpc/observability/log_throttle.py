@@ -1,4 +1,4 @@
-"""Limits how often what happens again and again is logged."""
+"""Limits how often a repeated log line is written."""
 
 import asyncio
 import contextvars
@@ -9,7 +9,7 @@ K = TypeVar("K", bound=Hashable)
 
 _SECONDS = 1.0
 
-# Kinds that are counted at the same time. Those of further kinds are all logged.
+# Maximum number of kinds that are counted. Further kinds are not throttled.
 _MAX_KINDS = 1000
 
 

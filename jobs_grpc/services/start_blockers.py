@@ -57,13 +57,13 @@ def _blocker_fields(row: Row, kind: str, until: MessageFields) -> MessageFields:
         case "JOB_FULL":
             slots = {name: row[name] for name in ("in_progress", "max_in_progress")}
             message = (
-                f"{slots['in_progress']:,} executions of the job are IN_PROGRESS, of at most"
-                f" {slots['max_in_progress']:,}."
+                f"The job is full: {slots['in_progress']:,} of at most {slots['max_in_progress']:,}"
+                " executions are IN_PROGRESS."
             )
             fields |= {"job_slots": slots, "message": message}
         case "OTHER_JOB_FIRST":
             job_id = row["other_job_id"]
-            message = f"The device first gets the execution of the job {job_id}."
+            message = f"The execution of job {job_id} is ahead in the queue of the device."
             fields |= {"other_job_id": job_id, "message": message}
         case _:
             fields["message"] = _MESSAGES[kind]
@@ -100,8 +100,8 @@ def _gate_message(row: Row) -> str:
         wait = f"Stage {stage} waits for an approval."
     elif required is not None and row["open_stage_succeeded"] < required:
         wait = (
-            f"In stage {stage}, {row['open_stage_succeeded']:,} executions are SUCCEEDED, and"
-            f" {required:,} must be."
+            f"The gate of stage {stage} requires {required:,} SUCCEEDED executions; so far, it"
+            f" has {row['open_stage_succeeded']:,}."
         )
     elif required is None and row["open_stage_unfinished"]:
         wait = (

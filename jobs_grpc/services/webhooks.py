@@ -22,7 +22,7 @@ from jobs_grpc.webhooks.payload import test_body
 from jobs_grpc.webhooks.secrets import MasterKeysFile, UnknownKey, encoded
 from jobs_grpc.webhooks.sender import DeliveryResult, Sender
 from jobs_grpc.webhooks.signature import signed_headers
-from jobs_grpc.webhooks.slots import Slots
+from jobs_grpc.webhooks.slots import SlotPool
 from jobs_grpc.webhooks.urls import check_url
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Webhooks:
         self._config = config
         self._addresses = AllowedAddresses(config.webhook_allowed_networks)
         self._optional_delivery = delivery
-        self._tests = Slots(_TEST_SLOTS, _TEST_SLOTS_PER_TENANT)
+        self._tests = SlotPool(_TEST_SLOTS, _TEST_SLOTS_PER_TENANT)
 
     async def CreateWebhook(
         self, request: pb.CreateWebhookRequest, context: object

@@ -22,7 +22,7 @@ from jobs_grpc.webhooks.claim import Claim, DeliveryLog
 from jobs_grpc.webhooks.claim_store import ClaimStore, HeadLocked, WebhookKey
 from jobs_grpc.webhooks.secrets import MasterKeys
 from jobs_grpc.webhooks.sender import DeliveryResult, Sender
-from jobs_grpc.webhooks.slots import Slot, Slots
+from jobs_grpc.webhooks.slots import Slot, SlotPool
 
 logger = logging.getLogger(__name__)
 
@@ -67,15 +67,15 @@ class WebhookCounts:
 
 
 @dataclass(slots=True)
-class _Lane:
+class _DeliveryPool:
     unproven: bool
     sender: Sender
-    slots: Slots
+    slots: SlotPool
     limit: int
     claims: set[Claim] = field(default_factory=set)
 
 
-class _NotingSender:
+class _SlowDetectingSender:
     """Calls `on_slow` when an endpoint has not responded for `_SLOW_SECONDS`."""
 
     def __init__(self, sender: Sender, on_slow: Callable[[], None]) -> None:
@@ -118,21 +118,21 @@ class Dispatcher:
         self._keys = keys
         self._interval = interval
         self._outage = outage or Outage()
-        self._lanes = (
-            _Lane(
+        self._delivery_pools = (
+            _DeliveryPool(
                 unproven=False,
                 sender=proven,
-                slots=Slots(PROVEN_SLOTS, PROVEN_SLOTS_PER_TENANT),
+                slots=SlotPool(PROVEN_SLOTS, PROVEN_SLOTS_PER_TENANT),
                 limit=2 * PROVEN_SLOTS,
             ),
-            _Lane(
+            _DeliveryPool(
                 unproven=True,
                 sender=unproven,
-                slots=Slots(UNPROVEN_SLOTS, UNPROVEN_SLOTS_PER_TENANT),
+                slots=SlotPool(UNPROVEN_SLOTS, UNPROVEN_SLOTS_PER_TENANT),
                 limit=2 * UNPROVEN_SLOTS,
             ),
         )
-        self._slow_slots = Slots(SLOW_SLOTS, SLOW_SLOTS_PER_TENANT)
+        self._slow_slots = SlotPool(SLOW_SLOTS, SLOW_SLOTS_PER_TENANT)
         self.log = DeliveryLog()
         self.counts: WebhookCounts | None = None
         """The result of the last count; None: not counted yet."""
@@ -167,8 +167,8 @@ class Dispatcher:
 
         Ignores unproven webhooks.
         """
-        lane = self._lanes[0]
-        times = [claim.event_time for claim in lane.claims if claim.event_time is not None]
+        pool = self._delivery_pools[0]
+        times = [claim.event_time for claim in pool.claims if claim.event_time is not None]
         if self._oldest_due_at is not None:
             times.append(self._oldest_due_at)
         return max(0.0, (datetime.now(UTC) - min(times)).total_seconds()) if times else 0.0
@@ -236,28 +236,28 @@ class Dispatcher:
         # Before slots are filled, and also while none is free.
         oldest = await self._store.webhooks_due(False, 1, ())
         self._oldest_due_at = oldest[0]["due_at"] if oldest else None
-        for lane in self._lanes:
-            await self._fill(lane)
+        for pool in self._delivery_pools:
+            await self._fill(pool)
 
-    async def _fill(self, lane: _Lane) -> None:
+    async def _fill(self, pool: _DeliveryPool) -> None:
         """Claim webhooks that are due until all slots are taken."""
         started = True
-        while started and lane.slots.free and not self._is_stopping:
+        while started and pool.slots.free and not self._is_stopping:
             started = False
-            skip = [*lane.slots.full_tenants(), *self._locked_tenants]
-            due = await self._store.webhooks_due(lane.unproven, lane.limit, skip)
+            skip = [*pool.slots.full_tenants(), *self._locked_tenants]
+            due = await self._store.webhooks_due(pool.unproven, pool.limit, skip)
             for row in due:
                 key = WebhookKey(row["tenant_id"], row["webhook_id"])
-                if key not in self._running and lane.slots.try_take(key.tenant_id):
-                    self._start(lane, key)
+                if key not in self._running and pool.slots.try_take(key.tenant_id):
+                    self._start(pool, key)
                     started = True
-            if len(due) < lane.limit:
+            if len(due) < pool.limit:
                 return
 
-    def _start(self, lane: _Lane, key: WebhookKey) -> None:
+    def _start(self, pool: _DeliveryPool, key: WebhookKey) -> None:
         self._remember(key.tenant_id)
-        slot = Slot(lane.slots, key.tenant_id)
-        task = asyncio.create_task(self._deliver(lane, key, slot))
+        slot = Slot(pool.slots, key.tenant_id)
+        task = asyncio.create_task(self._deliver(pool, key, slot))
         self._running[key] = task
 
         def end(_: object) -> None:
@@ -266,18 +266,18 @@ class Dispatcher:
 
         task.add_done_callback(end)
 
-    async def _deliver(self, lane: _Lane, key: WebhookKey, slot: Slot) -> None:
+    async def _deliver(self, pool: _DeliveryPool, key: WebhookKey, slot: Slot) -> None:
         """Deliver while events follow and no other webhook needs the slot."""
 
         def move() -> None:
-            if slot.slots is lane.slots and slot.move(self._slow_slots):
+            if slot.pool is pool.slots and slot.move(self._slow_slots):
                 self._wake.set()
 
-        sender = lane.sender if lane.unproven else _NotingSender(lane.sender, move)
+        sender = pool.sender if pool.unproven else _SlowDetectingSender(pool.sender, move)
         more = True
         while more and not self._is_stopping:
             claim = Claim(key, self._store, sender, self._keys, self.log, lambda: self._is_stopping)
-            lane.claims.add(claim)
+            pool.claims.add(claim)
             try:
                 more = await claim.deliver()
             except (HeadLocked, asyncpg.LockNotAvailableError):
@@ -288,8 +288,8 @@ class Dispatcher:
                 if not is_outage(e):
                     self._note_failed_claim(e)
             finally:
-                lane.claims.discard(claim)
-            if more and (lane.unproven or slot.slots is not lane.slots or not lane.slots.free):
+                pool.claims.discard(claim)
+            if more and (pool.unproven or slot.pool is not pool.slots or not pool.slots.free):
                 self._wake.set()
                 return
 

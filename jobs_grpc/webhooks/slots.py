@@ -3,7 +3,7 @@
 from collections import Counter
 
 
-class Slots:
+class SlotPool:
     """At most `capacity` slots are taken, and at most `per_tenant` by one tenant."""
 
     def __init__(self, capacity: int, per_tenant: int) -> None:
@@ -37,18 +37,18 @@ class Slots:
 class Slot:
     """A slot that a tenant has taken."""
 
-    def __init__(self, slots: Slots, tenant_id: str) -> None:
-        self.slots = slots
+    def __init__(self, pool: SlotPool, tenant_id: str) -> None:
+        self.pool = pool
         self._tenant_id = tenant_id
 
-    def move(self, slots: Slots) -> bool:
-        """Take one of other slots instead, unless none is left for the tenant."""
-        if not slots.try_take(self._tenant_id):
+    def move(self, pool: SlotPool) -> bool:
+        """Move to a slot of another pool. Return False if the tenant can take none there."""
+        if not pool.try_take(self._tenant_id):
             return False
         self.release()
-        self.slots = slots
+        self.pool = pool
         return True
 
     def release(self) -> None:
         """Return the slot."""
-        self.slots.release(self._tenant_id)
+        self.pool.release(self._tenant_id)

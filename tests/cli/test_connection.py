@@ -91,7 +91,7 @@ async def test_token_alone_identifies_caller(
     assert json.loads(got.out)["created_by"] == "olivia"
     rejected = await shell("delete", job_id)
     assert (rejected.code, rejected.out) == (6, "")
-    assert "PERMISSION_DENIED: This call needs the role admin" in rejected.err
+    assert rejected.err.endswith("PERMISSION_DENIED: This call needs the role admin\n")
     other = await shell("list", "--tenant", "other")
     assert (other.code, "x-tenant-id differs from the token" in other.err) == (6, True)
 

@@ -274,6 +274,20 @@ async def test_import_fails_when_standard_input_is_unusable(
     assert (result.code, result.out, result.err) == (2, "", f"jobs-grpc: {message}\n")
 
 
+async def test_import_takes_the_tenant_from_the_environment(
+    shell: Shell, database: Database, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fleet.csv").write_text("device_id\na\n")
+    monkeypatch.delenv("JOBS_TENANT", raising=False)
+    missing = await shell("devices", "import", str(tmp_path / "fleet.csv"))
+    monkeypatch.setenv("JOBS_TENANT", tenant)
+    imported = await shell("devices", "import", str(tmp_path / "fleet.csv"))
+
+    assert missing == Result(2, "", "jobs-grpc: --tenant or JOBS_TENANT is required\n")
+    assert imported.code == 0, imported.err
+    assert await _devices(database, tenant) == ["a"]
+
+
 async def test_import_reads_a_pipe(shell: Shell, database: Database, tenant: str) -> None:
     reader, writer = os.pipe()
     os.write(writer, b"device_id\na\n")

@@ -35,7 +35,7 @@ async def test_explain_prints_the_execution_and_what_it_waits_for(
         "last seen -",
         "1. olivia paused the job: the pumps of the north leak, so we wait until they are",
         "   sealed",
-        "2. The device first gets the execution of the job older.",
+        "2. The execution of job older is ahead in the queue of the device.",
     ]
 
 
@@ -74,8 +74,8 @@ async def test_explain_prints_the_time_at_which_the_stage_opens(
     out = (await shell("explain", "j", device, "--utc")).out
 
     assert out.splitlines()[3:] == [
-        "1. Stage 1 is not open. In stage 0, 0 executions are SUCCEEDED, and 1 must be.",
-        "   Stage 1 opens at 2035-01-01 00:00:00Z, or before.",
+        "1. Stage 1 is not open. The gate of stage 0 requires 1 SUCCEEDED executions; so",
+        "   far, it has 0. Stage 1 opens at 2035-01-01 00:00:00Z, or before.",
     ]
 
 

@@ -44,10 +44,15 @@ async def test_roles_are_sent_to_a_server_without_tokens(
 
     assert viewer.out.splitlines()[2] == "roles            viewer"
     assert (refused.code, listed.code) == (6, 0)
-    assert "PERMISSION_DENIED: This call needs the role admin" in refused.err
+    assert refused.err.endswith(
+        "PERMISSION_DENIED: This call needs the role admin"
+        " (set the roles with --roles or JOBS_ROLES)\n"
+    )
     assert unknown.code == 2
     assert empty.err == unknown.err
-    assert unknown.err.startswith("jobs-grpc: --roles must be names of admin, approver, bridge,")
+    assert unknown.err.startswith(
+        "jobs-grpc: --roles must be one or more of admin, approver, bridge,"
+    )
 
 
 async def test_whoami_prints_the_response_as_json(shell: Shell, tenant: str) -> None:

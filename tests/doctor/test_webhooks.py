@@ -23,7 +23,7 @@ def keys(folder: Path) -> dict[str, str]:
 
 async def test_doctor_accepts_a_server_without_webhooks(doctor: Doctor) -> None:
     [found] = await doctor("webhooks")
-    assert (found.status, found.detail) == ("OK", "enabled: 0, of which retrying: 0")
+    assert (found.status, found.detail) == ("OK", "enabled: 0; retrying: 0")
     [found] = await doctor("webhooks", JOBS_OWNER_DATABASE_URL="")
     assert (found.status, found.detail) == ("OK", "this server sends no webhooks")
 
@@ -48,7 +48,7 @@ async def test_doctor_reports_webhooks_without_their_key(
     assert found.status == "ERROR"
     assert found.detail == "JOBS_WEBHOOK_KEYS_FILE is not set, and 1 webhooks are enabled"
     [found] = await doctor("webhooks", **keys)
-    assert (found.status, found.detail) == ("OK", "enabled: 1, of which retrying: 0")
+    assert (found.status, found.detail) == ("OK", "enabled: 1; retrying: 0")
     await add_webhook(fresh, "acme", URL, works=True, key_id="old")
     [found] = await doctor("webhooks", **keys)
     assert found.status == "ERROR"
@@ -70,11 +70,11 @@ async def test_doctor_reports_webhooks_that_fail(
     await fresh.owner.execute("UPDATE jobs.webhooks SET failure_count = 1, last_error = 'TIMEOUT'")
     [found] = await doctor("webhooks", **keys)
     assert found.status == "ERROR"
-    assert found.detail == "enabled: 1, of which retrying: 1; no endpoint can be reached"
+    assert found.detail == "enabled: 0; retrying: 1; no endpoint can be reached"
 
     await add_webhook(fresh, "acme", URL, works=True)
     [found] = await doctor("webhooks", **keys)
-    assert (found.status, found.detail) == ("WARNING", "enabled: 2, of which retrying: 1")
+    assert (found.status, found.detail) == ("WARNING", "enabled: 1; retrying: 1")
 
     await fresh.owner.execute(
         "UPDATE jobs.webhooks SET enabled = false, disabled_cause = 'RETRIES_EXHAUSTED'"
@@ -83,5 +83,5 @@ async def test_doctor_reports_webhooks_that_fail(
     )
     [found] = await doctor("webhooks", **keys)
     assert found.status == "WARNING"
-    assert found.detail == "enabled: 1, of which retrying: 0; disabled after failures: 1"
+    assert found.detail == "enabled: 1; retrying: 0; disabled after failures: 1"
     assert "secret-path" not in f"{found}"

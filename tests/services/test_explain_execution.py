@@ -148,7 +148,7 @@ async def test_pause_names_the_failure_criterion_that_paused(
         (pb.Gate(), "In stage 0, 1 of 1 executions are not finished."),
         (
             pb.Gate(min_succeeded_percent=50),
-            "In stage 0, 0 executions are SUCCEEDED, and 1 must be.",
+            "The gate of stage 0 requires 1 SUCCEEDED executions; so far, it has 0.",
         ),
     ],
 )
@@ -289,7 +289,7 @@ async def test_full_job_blocks_with_its_slots(
     explanation = await operator.explain("j", "pump")
 
     assert kinds(explanation) == ["JOB_FULL"]
-    assert messages(explanation) == ["1 executions of the job are IN_PROGRESS, of at most 1."]
+    assert messages(explanation) == ["The job is full: 1 of at most 1 executions are IN_PROGRESS."]
     assert explanation.blockers[0].job_slots == pb.JobSlots(in_progress=1, max_in_progress=1)
 
 
