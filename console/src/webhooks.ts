@@ -4,6 +4,7 @@ import { api, body, type Webhook } from "./api/client";
 import { command, option } from "./commands";
 import { counted } from "./format";
 import type { Question } from "./parts/dialog";
+import { serverNow } from "./parts/time";
 import type { Tone } from "./words";
 
 export interface WebhookDraft {
@@ -126,10 +127,11 @@ export function change(w: Webhook, draft: WebhookDraft, done: () => void): Quest
     };
 }
 
-/** Sends the events of the last hours again. */
+/** Sends the events of the last hours again, and those that were not delivered yet. */
 export function replay(w: Webhook, hours: number, done: () => void): Question {
-    // Positions are microseconds since 1970.
-    const position = String((Date.now() - hours * 3_600_000) * 1000);
+    // Positions are microseconds since 1970. A later position than the webhook's would skip events.
+    const start = (serverNow() - hours * 3_600_000) * 1000;
+    const position = String(Math.min(start, Number(w.position)));
     const changes: Changes = { position, enabled: true };
     return {
         title: "Send events again",

@@ -128,3 +128,21 @@ async def test_webhook_is_changed_tested_moved_and_deleted(stack: Stack) -> None
     await dialog.get_by_role("button", name="Delete webhook").click()
     await expect(item).to_have_count(0)
     assert not await stack.webhooks.list()
+
+
+@pytest.mark.parametrize("has_events", [False, True])
+async def test_replay_never_moves_the_position_forward(stack: Stack, has_events: bool) -> None:
+    created = (await stack.webhooks.create(url=URL)).webhook
+    if has_events:
+        await stack.operator.create(job_id="missed", document_type="reboot", target_all=True)
+    stopped = await stack.webhooks.update(created.webhook_id, enabled=False, position=0)
+    page = stack.console.page
+    dialog = page.get_by_role("dialog")
+    item = page.get_by_role("listitem", name=URL)
+    await expect(item).to_contain_text("Disabled")
+
+    await item.get_by_role("button", name="Replay").click()
+    await dialog.get_by_label("Which events").select_option("of the last hour")
+    await dialog.get_by_role("button", name="Send again").click()
+    await expect(item).to_contain_text("Enabled")
+    assert (await stack.webhooks.get(created.webhook_id)).position == stopped.position

@@ -1,7 +1,7 @@
 /** The webhooks of the tenant: their state, the last delivery, and what admins do with them. */
 
 import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { api, page, type Webhook } from "../api/client";
 import { shown } from "../format";
 import { useLoaded } from "../load";
@@ -226,7 +226,8 @@ const ages = { "1": "of the last hour", "24": "of the last 24 hours", "72": "of 
 
 function Replay(props: { webhook: Webhook; close: () => void; done: () => void }) {
     const [hours, setHours] = useState<keyof typeof ages>("24");
-    const question = actions.replay(props.webhook, Number(hours), props.done);
+    // The position stays the same while the person copies the command.
+    const question = useMemo(() => actions.replay(props.webhook, Number(hours), props.done), [hours]);
     const children = (
         <>
             <p>{shown(props.webhook.url)} gets them in order, and is enabled.</p>
