@@ -34,6 +34,7 @@ export interface CriterionDraft {
 export interface Draft {
     jobId: string;
     description: string;
+    /** One key=value per line: a value can contain spaces and commas. */
     labels: string;
     type: string;
     document: string;
@@ -225,10 +226,12 @@ function jsonProblem(text: string, error: SyntaxError): string {
 }
 
 function draftLabels(text: string): Record<string, string> | undefined {
-    const entries = splitList(text).map((pair) => {
-        const [key, ...rest] = pair.split("=");
-        if (!key || !rest.length) throw new DraftError("labels", `Labels are written key=value, not ${pair}`);
-        return [key, rest.join("=")] as const;
+    const lines = text.split("\n").filter((line) => line.trim());
+    const entries = lines.map((line) => {
+        const [key = "", ...rest] = line.split("=");
+        if (!key.trim() || !rest.length)
+            throw new DraftError("labels", `Labels are written key=value, not ${line}`);
+        return [key.trim(), rest.join("=")] as const;
     });
     return entries.length ? Object.fromEntries(entries) : undefined;
 }
@@ -348,7 +351,7 @@ export function copyOf(job: Job, devices: string[] = []): Draft {
         description: job.description,
         labels: Object.entries(job.labels)
             .map(([k, v]) => `${k}=${v}`)
-            .join(" "),
+            .join("\n"),
         type: job.document_type,
         document: JSON.stringify(job.document_params, null, 2),
         targetKind,

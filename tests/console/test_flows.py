@@ -332,6 +332,27 @@ async def test_settings_of_a_job_are_changed(console: Console, operator: Operato
     await expect(page.get_by_label("Description")).to_have_value("by another")
 
 
+async def test_labels_with_spaces_and_commas_are_kept(console: Console, operator: Operator) -> None:
+    await operator.create(
+        job_id="labeled",
+        document_type="reboot",
+        target_all=True,
+        labels={"note": "two words, and=more", "release": "2.1"},
+    )
+    page = console.page
+    await console.open("/jobs/labeled?tab=settings")
+    labels = page.get_by_label("Labels, one per line")
+    assert (await labels.input_value()).splitlines() == ["note=two words, and=more", "release=2.1"]
+    await labels.fill("note=two words, and=more\nrelease=2.2\n")
+    await page.get_by_role("button", name="Save changes").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("This changes the labels.")
+    await dialog.get_by_role("button", name="Save changes").click()
+    await expect(dialog).to_have_count(0)
+    changed = await operator.get("labeled")
+    assert changed.labels == {"note": "two words, and=more", "release": "2.2"}
+
+
 async def test_deleted_job_leads_to_the_list_without_a_reload(
     console: Console, operator: Operator
 ) -> None:

@@ -22,7 +22,7 @@ import { counted, shown } from "../format";
 import { useGroups } from "../groups";
 import { useLoaded } from "../load";
 import { CriterionFields } from "../parts/criterion-fields";
-import { Select, Text } from "../parts/fields";
+import { Lines, Select, Text } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { StageFields } from "../parts/stage-fields";
 import { Terminal } from "../parts/terminal";
@@ -148,8 +148,8 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                         placeholder="such as reboot"
                         required
                     />
-                    <Text
-                        label="Labels"
+                    <Lines
+                        label="Labels, one per line"
                         value={draft.labels}
                         set={(labels) => set({ labels })}
                         placeholder="such as release=2.1"

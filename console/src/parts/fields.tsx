@@ -44,6 +44,27 @@ export function Text(props: {
     );
 }
 
+/** A text of several lines. It grows with them. */
+export function Lines(props: {
+    label: string;
+    value: string;
+    set: (value: string) => void;
+    placeholder?: string;
+}) {
+    return (
+        <label>
+            {props.label}
+            <textarea
+                rows={Math.min(8, props.value.split("\n").length)}
+                value={props.value}
+                onInput={(e) => props.set(e.currentTarget.value)}
+                placeholder={props.placeholder}
+                spellcheck={false}
+            />
+        </label>
+    );
+}
+
 export function Select<K extends string>(props: {
     label: string;
     value: K;

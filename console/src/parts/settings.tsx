@@ -7,7 +7,7 @@ import { copyOf, DraftError, draftSettings, type Draft } from "../draft";
 import { isActive } from "../words";
 import { CriterionFields } from "./criterion-fields";
 import type { Question } from "./dialog";
-import { Text } from "./fields";
+import { Lines, Text } from "./fields";
 import { StageFields } from "./stage-fields";
 import { TimingFields } from "./timing-fields";
 
@@ -50,8 +50,8 @@ export function Settings({ job, ask, done }: Props) {
                     set={(description) => set({ description })}
                     maxLength={1000}
                 />
-                <Text
-                    label="Labels"
+                <Lines
+                    label="Labels, one per line"
                     value={draft.labels}
                     set={(labels) => set({ labels })}
                     placeholder="such as release=2.1"
