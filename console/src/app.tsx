@@ -55,9 +55,12 @@ function Message({ error }: { error: ApiError }) {
 function Pages() {
     const who = `${identity.value.tenant} ${identity.value.user} ${token.value}`;
     const { data, error } = useLoaded(who, (signal) => body(api.GET("/customer/caller", { signal })));
+    // Until the answer, the last caller stays: a page that is removed loses what the person types.
     useEffect(() => {
-        caller.value = data ?? null;
+        if (data) caller.value = data;
     }, [data]);
+    const c = caller.value;
+    const page = c && JSON.stringify([c.tenant_id, c.user_id, c.roles]);
     return (
         <>
             <a class="skip" href="#main">
@@ -66,7 +69,7 @@ function Pages() {
             <Header />
             <OutageBanner />
             <main id="main" tabIndex={-1}>
-                {error ? <ErrorNotice error={error} /> : caller.value && <Routes key={who} />}
+                {error ? <ErrorNotice error={error} /> : page && <Routes key={page} />}
             </main>
             <Footer />
         </>

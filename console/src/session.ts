@@ -36,7 +36,11 @@ export const identity = signal<Identity>(stored());
 
 export function choose(next: Identity): void {
     localStorage.setItem("caller", JSON.stringify(next));
+    const { tenant, user } = identity.value;
+    if (next.tenant === tenant && next.user === user) return;
     identity.value = next;
+    // The page of the last caller must not call as the next one.
+    caller.value = null;
 }
 
 /** The headers of every request. */

@@ -1,6 +1,7 @@
 """Signing in with a real OpenID provider."""
 
 import asyncio
+import json
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -8,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, Response, expect
+from playwright.async_api import Browser, Page, Request, Response, Route, expect
 
 from tests.console.browser import Console, open_console
 from tests.gateway.support import running_gateway
@@ -106,6 +107,7 @@ async def test_sign_in_returns_to_the_url_and_keeps_tokens_in_memory(
         await expect(page.get_by_role("link", name="pump-1")).to_be_visible()
         assert page.url == f"{console.url}/console/devices?id=pump"
         await expect(page.locator(".who")).to_contain_text(f"tenant {tenant} · olivia · admin")
+        typed = page.get_by_role("search").get_by_role("textbox").first
         (exchange,) = filter(None, grants)
         assert "grant_type=authorization_code" in exchange
         assert "code_verifier=" in exchange
@@ -114,10 +116,17 @@ async def test_sign_in_returns_to_the_url_and_keeps_tokens_in_memory(
             pass
         assert "grant_type=refresh_token" in ((await renewal.value).post_data or "")
         first = next(filter(None, tokens))
-        async with page.expect_request(
-            lambda r: r.headers.get("authorization", first) != first, timeout=60_000
-        ):
+        await typed.fill("pump-1 is typed")
+        async with page.expect_response(
+            lambda r: (
+                r.url.endswith("/customer/caller")
+                and r.request.headers.get("authorization", first) != first
+            ),
+            timeout=60_000,
+        ) as answer:
             pass
+        await (await answer.value).finished()
+        await expect(typed).to_have_value("pump-1 is typed")
         await expect(page.get_by_role("link", name="pump-1")).to_be_visible()
         stored = await page.evaluate("JSON.stringify([localStorage, sessionStorage])")
         assert stored == "[{},{}]"
@@ -126,6 +135,40 @@ async def test_sign_in_returns_to_the_url_and_keeps_tokens_in_memory(
         await page.get_by_role("button", name="Sign out").click()
         await expect(page.get_by_role("button", name="Sign in")).to_be_visible()
         await expect(page.get_by_role("link", name="pump-1")).to_have_count(0)
+
+
+async def test_stream_is_opened_again_when_only_its_token_has_ended(
+    browser: Browser, gateway_binary: Path, database: Database, tenant: str
+) -> None:
+    ended = {"code": "UNAUTHENTICATED", "detail": "it has expired", "reason": "", "request_id": ""}
+    async with signing_in(browser, gateway_binary, database, tenant) as console:
+        page = console.page
+        opened: list[str] = []
+        renewed = asyncio.Event()
+
+        async def end_first_stream(route: Route) -> None:
+            opened.append(route.request.headers["authorization"])
+            if len(opened) > 1:
+                await route.continue_()
+                return
+            await renewed.wait()
+            await route.fulfill(
+                content_type="text/event-stream",
+                body=f"event: failure\ndata: {json.dumps(ended)}\n\n",
+            )
+
+        def note_renewal(request: Request) -> None:
+            if opened and request.headers.get("authorization", opened[0]) != opened[0]:
+                renewed.set()
+
+        page.on("request", note_renewal)
+        await page.route("**/customer/events:watch*", end_first_stream)
+        await console.open("/events")
+        await sign_in(page)
+        await expect(page.get_by_text("No such events in the last day")).to_be_visible()
+        first, second = opened
+        assert first != second
+        await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
 
 
 def _is_token(url: str) -> bool:

@@ -1,6 +1,6 @@
 /** Reads Server-Sent Events with fetch, because an EventSource can't send a token. */
 
-import { credentials } from "../session";
+import { credentials, token } from "../session";
 import { ApiError, toError, unreachable } from "./client";
 
 export interface StreamEvent {
@@ -32,6 +32,7 @@ export async function readStream(
         signal.addEventListener("abort", abort);
         let silence = setTimeout(abort, SILENCE_MS);
         try {
+            const openedWith = token.value;
             const headers: Record<string, string> = { ...credentials(), Accept: "text/event-stream" };
             if (lastId) headers["Last-Event-ID"] = lastId;
             const response = await fetch(url, { headers, signal: connection.signal, cache: "no-store" });
@@ -43,7 +44,7 @@ export async function readStream(
             delay = 500;
             const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
             let rest = "";
-            for (;;) {
+            reading: for (;;) {
                 const { value, done } = await reader.read();
                 if (done) break;
                 clearTimeout(silence);
@@ -54,7 +55,11 @@ export async function readStream(
                     const event = parse(block);
                     if (!event) continue;
                     if (event.id) lastId = event.id;
-                    if (event.type === "failure") throw failure(event.data);
+                    if (event.type === "failure") {
+                        const error = failure(event.data, openedWith);
+                        if (!error) break reading;
+                        throw error;
+                    }
                     if (onEvent(event) === false) return;
                 }
             }
@@ -90,10 +95,12 @@ function parse(block: string): StreamEvent | null {
     return hasField ? event : null;
 }
 
-function failure(data: string): ApiError {
+/** The error of a stream, or null if only its token has ended, which was renewed since. */
+function failure(data: string, openedWith: string): ApiError | null {
     const e = JSON.parse(data) as { detail: string; reason: string; code: string; request_id: string };
     // UNAUTHENTICATED: sign in again. Others are temporary: the stream is opened again, and fails then if not.
     const status = e.code === "UNAUTHENTICATED" ? 401 : 503;
+    if (status === 401 && token.value !== openedWith) return null;
     if (status === 401) return toError(new Response(null, { status }), { ...e, field_violations: [] });
     return new ApiError(e.detail, e.reason, status, e.request_id);
 }
