@@ -25,7 +25,7 @@ interface Secret {
 
 export function Webhooks() {
     const [dialog, setDialog] = useState<ComponentChildren>(null);
-    const [secret, setSecret] = useState<Secret | null>(null);
+    const [secrets, setSecrets] = useState<Secret[]>([]);
     const [tests, setTests] = useState<Record<string, string>>({});
     const { data, error, reload } = useLoaded(
         "webhooks",
@@ -35,9 +35,10 @@ export function Webhooks() {
     const close = () => setDialog(null);
     const ask = (question: Question) => setDialog(<Dialog question={question} close={close} />);
     const showSecret = (webhook: Webhook, text: string) => {
-        setSecret({ webhook, secret: text });
+        setSecrets((list) => [...list, { webhook, secret: text }]);
         reload();
     };
+    const hideSecret = (text: string) => setSecrets((list) => list.filter((s) => s.secret !== text));
     const webhooks = data?.items ?? [];
     return (
         <section class="card" aria-labelledby="webhooks">
@@ -53,7 +54,9 @@ export function Webhooks() {
                 )}
             </h2>
             {error && <ErrorNotice error={error} />}
-            {secret && <SecretNotice {...secret} close={() => setSecret(null)} />}
+            {secrets.map((s) => (
+                <SecretNotice key={s.secret} {...s} close={() => hideSecret(s.secret)} />
+            ))}
             {data && !webhooks.length && (
                 <p class="pad quiet">
                     There are none. A webhook sends events to an HTTPS endpoint, one per POST, signed.
@@ -139,7 +142,7 @@ function Facts({ webhook: w, tested }: { webhook: Webhook; tested: string | unde
     );
 }
 
-/** The only time that the secret is shown. It stays until the person closes it. */
+/** The only time that a secret is shown: until the person closes it or leaves the page. */
 function SecretNotice({ webhook, secret, close }: Secret & { close: () => void }) {
     return (
         <div class="notice warn" role="status">
