@@ -43,9 +43,9 @@ export function state(w: Webhook): { word: string; tone: Tone } {
         return { word: "Disabled: no delivery succeeded for five days", tone: "bad" };
     if (w.disabled_cause === "GONE") return { word: "Disabled: the endpoint is gone", tone: "bad" };
     if (!w.enabled) return { word: "Disabled", tone: "quiet" };
-    if (w.due_since && Date.now() - Date.parse(w.due_since) > MAX_DUE_MS)
-        return { word: "Waiting: no server sends events", tone: "bad" };
     if (w.failure_count) return { word: `Retrying: ${counted(w.failure_count, "failure")}`, tone: "warn" };
+    if (w.due_since && serverNow() - Date.parse(w.due_since) > MAX_DUE_MS)
+        return { word: "Waiting: no server begins deliveries, or all are busy", tone: "bad" };
     return { word: "Enabled", tone: "good" };
 }
 

@@ -43,22 +43,24 @@ _CAUSES = {
 _MAX_DUE_SECONDS = 60
 
 _WAITING_NOTE = (
-    "WAITING: deliveries are due, but no server begins them. Run `jobs-grpc doctor` where the"
-    " server runs: it needs JOBS_WEBHOOK_KEYS_FILE and JOBS_OWNER_DATABASE_URL"
+    "WAITING: deliveries are due, but no server begins them, or all are busy. Run"
+    " `jobs-grpc doctor` where the server runs: it needs JOBS_WEBHOOK_KEYS_FILE and"
+    " JOBS_OWNER_DATABASE_URL"
 )
 
 
 def _state(webhook: pb.Webhook) -> str:
     if not webhook.enabled:
         return "DISABLED"
-    if _is_waiting(webhook):
-        return "WAITING"
-    return "RETRYING" if webhook.failure_count else "ENABLED"
+    if webhook.failure_count:
+        return "RETRYING"
+    return "WAITING" if _is_waiting(webhook) else "ENABLED"
 
 
 def _is_waiting(webhook: pb.Webhook) -> bool:
-    due_since = webhook.due_since.seconds
-    return webhook.HasField("due_since") and due_since < time.time() - _MAX_DUE_SECONDS
+    if webhook.failure_count or not webhook.HasField("due_since"):
+        return False
+    return webhook.due_since.seconds < time.time() - _MAX_DUE_SECONDS
 
 
 def _last_success(webhook: pb.Webhook) -> Timestamp | None:

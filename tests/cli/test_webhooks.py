@@ -101,6 +101,10 @@ async def test_webhook_whose_deliveries_no_server_begins_is_waiting(
     late.due_since.FromSeconds(int(time.time()))
     server.answers["GetWebhook"] = [pb.GetWebhookResponse(webhook=late)]
     soon = await shell("webhooks", "get", ID)
+    late.due_since.FromSeconds(int(time.time()) - 90)
+    late.failure_count = 1
+    server.answers["GetWebhook"] = [pb.GetWebhookResponse(webhook=late)]
+    retried = await shell("webhooks", "get", ID)
 
     assert "state        WAITING" in shown.out
     assert re.search(r"^due since    .* \(9\ds ago\)$", shown.out, re.MULTILINE)
@@ -108,6 +112,7 @@ async def test_webhook_whose_deliveries_no_server_begins_is_waiting(
     assert shown.err == listed.err
     assert "it needs JOBS_WEBHOOK_KEYS_FILE" in shown.err
     assert ("state        ENABLED" in soon.out, soon.err) == (True, "")
+    assert ("state        RETRYING" in retried.out, retried.err) == (True, "")
 
 
 @pytest.mark.slow
