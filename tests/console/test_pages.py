@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 from fleet.jobs.v1.jobs_pb2 import JobExecution
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from tests.console.browser import Console, open_console
 from tests.gateway.support import Gateway, running_gateway
@@ -230,3 +230,19 @@ async def test_hostile_text_is_shown_as_text(
 
 def _quoted(segment: str) -> str:
     return quote(segment, safe="")
+
+
+async def test_events_begin_with_the_oldest_if_earlier_ones_were_purged(
+    console: Console, database: Database, operator: Operator, tenant: str
+) -> None:
+    await database.add_devices(tenant, DEVICES)
+    await operator.create(job_id="kept", document_type="reboot", target_all=True)
+
+    async def refuse(route: Route) -> None:
+        problem = {"detail": "purged", "reason": "EVENTS_PURGED", "field_violations": []}
+        await route.fulfill(status=410, json=problem)
+
+    await console.page.route("**/customer/events:watch?from_time=*", refuse)
+    await console.open("/events")
+    await expect(console.page.get_by_role("link", name="kept").first).to_be_visible()
+    await expect(console.page.get_by_role("alert")).to_have_count(0)

@@ -8,8 +8,8 @@ import { noteOutcome } from "../load";
 import { FilterField, Select, submitted } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { Webhooks } from "../parts/webhooks";
-import { Time } from "../parts/time";
-import { jobPath, search, useQuery } from "../query";
+import { serverNow, Time } from "../parts/time";
+import { jobPath, search, useQuery, type Query } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
 import { event, eventTone, eventTypes } from "../words";
@@ -36,18 +36,28 @@ function useFeed(type: string, jobId: string, hours: Hours) {
             timer = undefined;
             setEvents(newest);
         };
-        const from = new Date(Date.now() - Number(hours) * HOUR_MS).toISOString();
-        readStream(
-            `/customer/events:watch${search({ from_time: from, types: type, job_id: jobId })}`,
-            controller.signal,
-            ({ type: name, data }) => {
-                if (name !== "heartbeat") newest = [JSON.parse(data) as Event, ...newest].slice(0, KEPT);
-                timer ??= setTimeout(paint, PAINT_MS);
-            },
-            noteOutcome,
-        ).catch((e: ApiError) => {
-            if (!controller.signal.aborted) setError(e);
-        });
+        const read = (start: Query) => {
+            newest = [];
+            return readStream(
+                `/customer/events:watch${search({ ...start, types: type, job_id: jobId })}`,
+                controller.signal,
+                ({ type: name, data }) => {
+                    if (name !== "heartbeat") newest = [JSON.parse(data) as Event, ...newest].slice(0, KEPT);
+                    timer ??= setTimeout(paint, PAINT_MS);
+                },
+                noteOutcome,
+            );
+        };
+        const from = new Date(serverNow() - Number(hours) * HOUR_MS).toISOString();
+        read({ from_time: from })
+            .catch((e: ApiError) => {
+                // Those of the whole time are no longer stored: begin with the oldest event.
+                if (e.reason !== "EVENTS_PURGED") throw e;
+                return read({ after_position: "0" });
+            })
+            .catch((e: ApiError) => {
+                if (!controller.signal.aborted) setError(e);
+            });
         return () => {
             controller.abort();
             clearTimeout(timer);
