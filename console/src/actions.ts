@@ -273,12 +273,22 @@ export function changeSettings(job: Job, changes: Changes, done: Done): Question
     const rollout = stages === undefined ? undefined : { stages };
     const file = { rollout, failure_criteria, start_windows, window_time_zone, retry_policy };
     const input = withInput(args, "--rollout", file);
+    const same = command(input.args, "PATCH", path(job), request, input.text);
+    // No option of jobs-grpc clears these.
+    const values: Record<string, unknown> = {
+        ...fields,
+        "rollout.stages": stages,
+        "rollout.max_in_progress": max_in_progress,
+    };
+    const clears = mask.some(
+        (name) => values[name] === undefined && name !== "description" && name !== "labels",
+    );
     return {
         title: `Change ${job.job_id}?`,
         children: `This changes ${mask.map((path) => settingWords[path] ?? path).join(", ")}.`,
         action: "Save changes",
         jobId: job.job_id,
-        command: command(input.args, "PATCH", path(job), request, input.text),
+        command: clears ? { curl: same.curl } : same,
         run: async () => {
             await body(
                 api.PATCH("/customer/jobs/{job_id}", {

@@ -3,7 +3,8 @@
 import { config, identity } from "./session";
 
 export interface Command {
-    cli: string;
+    /** Absent: jobs-grpc has no option for it. */
+    cli?: string;
     curl: string;
 }
 

@@ -8,7 +8,7 @@ export function Terminal({ command }: { command: Command }) {
     return (
         <details class="terminal">
             <summary>Same in a terminal</summary>
-            <Line text={command.cli} />
+            {command.cli && <Line text={command.cli} />}
             <Line text={command.curl} />
         </details>
     );
