@@ -66,7 +66,8 @@ export function useLoaded<T>(
         let startedAt = 0;
         let delay = everyMs;
         let known = "";
-        const soon = () => Math.max(1, startedAt + Math.min(everyMs, MIN_VERSION_MS) - Date.now());
+        const pause = everyMs ? Math.min(everyMs, MIN_VERSION_MS) : MIN_VERSION_MS;
+        const soon = () => Math.max(1, startedAt + pause - Date.now());
         const run = async () => {
             if (document.hidden) {
                 due = true;
