@@ -14,7 +14,7 @@ const PAGE_SIZE = 100;
 const POLL_MS = 10_000;
 const LAST = 5;
 
-/** Each change of the job adds events, and changes its status, etag or a stage. */
+/** Changes with most events of the job. Those of attempts that end come with the next poll. */
 function version(job: Job): string {
     const opened = (job.stages ?? []).map((stage) => `${stage.state} ${stage.awaiting_approval}`).join();
     return `${job.etag} ${job.status} ${opened} ${job.updated_at}`;
@@ -42,7 +42,7 @@ export function LastEvents({ job }: { job: Job }) {
     const { data } = useLoaded(
         `last events of ${job.job_id}`,
         (signal) => readNewestEvents(job.job_id, LAST, signal),
-        0,
+        POLL_MS,
         version(job),
     );
     if (!data?.items.length) return null;
