@@ -237,6 +237,7 @@ async def test_failures_without_a_code_are_retried_alone(
     page = console.page
     await console.open("/jobs/mixed")
     row = page.get_by_role("row", name="no code")
+    await expect(row.get_by_role("link")).to_have_text(["pump-00"])
     await row.get_by_role("button", name="Retry these").click()
     dialog = page.get_by_role("dialog")
     await expect(dialog).to_contain_text("1 device that failed without a code")
@@ -330,6 +331,13 @@ async def test_settings_of_a_job_are_changed(console: Console, operator: Operato
     await dialog.get_by_role("button", name="Back").click()
     await page.get_by_role("button", name="Load the settings again").click()
     await expect(page.get_by_label("Description")).to_have_value("by another")
+
+    # The command line can't remove a limit.
+    await page.get_by_label("Devices at a time").fill("")
+    await save.click()
+    await dialog.get_by_text("Same in a terminal").click()
+    await expect(dialog).to_contain_text("curl")
+    await expect(dialog).not_to_contain_text("jobs-grpc")
 
 
 async def test_labels_with_spaces_and_commas_are_kept(console: Console, operator: Operator) -> None:

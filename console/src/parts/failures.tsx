@@ -67,13 +67,18 @@ export function Failures(props: { job: Job; ask: (question: Question) => void; d
                                     )}
                                 </td>
                                 <td class="number">
-                                    <a
-                                        href={devicesOf(job, f)}
-                                        onClick={showDetails}
-                                        aria-label={`${counted(f.execution_count, "device")} with ${f.failure_code || "no code"}`}
-                                    >
-                                        {count(f.execution_count)}
-                                    </a>
+                                    {f.failure_code ? (
+                                        <a
+                                            href={devicesOf(job, f)}
+                                            onClick={showDetails}
+                                            aria-label={`${counted(f.execution_count, "device")} with ${f.failure_code}`}
+                                        >
+                                            {count(f.execution_count)}
+                                        </a>
+                                    ) : (
+                                        // REST has no filter for an empty code.
+                                        count(f.execution_count)
+                                    )}
                                 </td>
                                 <td>
                                     {f.device_ids.slice(0, 3).map((id, index) => (
