@@ -6,7 +6,7 @@ import { count, counted } from "./format";
 import type { Question } from "./parts/dialog";
 import { serverNow } from "./parts/time";
 import { may } from "./session";
-import { failures, isActive } from "./words";
+import { failures, isActive, isStoppedByGate } from "./words";
 
 /** Called after an action; ends when the page shows its result. */
 type Done = () => void | Promise<void>;
@@ -21,7 +21,7 @@ function pending(job: Job): number {
 
 export const canPause = (job: Job) =>
     may("PauseJob") && (job.status === "IN_PROGRESS" || job.status === "SCHEDULED");
-export const canResume = (job: Job) => may("ResumeJob") && job.status === "PAUSED";
+export const canResume = (job: Job) => may("ResumeJob") && job.status === "PAUSED" && !isStoppedByGate(job);
 export const canCancel = (job: Job) => may("CancelJob") && isActive(job);
 export const canDelete = (job: Job) =>
     may("DeleteJob") && !isActive(job) && job.execution_counts.in_progress === 0;

@@ -127,6 +127,16 @@ function missingForGate(state: JobStage, config: Stage): string {
     return left === 0 ? "" : `waits for ${counted(left, "device")} to finish`;
 }
 
+/** The job is paused by a gate that would pause it again at once: the service refuses to resume it. */
+export function isStoppedByGate(job: Job): boolean {
+    const open = job.stages?.findIndex((stage) => stage.state === "OPEN") ?? -1;
+    const state = job.stages?.[open];
+    const config = job.rollout?.stages[open];
+    if (job.pause?.cause !== "GATE_NOT_MET" || !state || !config) return false;
+    const isFinished = unfinished(state.execution_counts) === 0;
+    return isFinished && missingForGate(state, config) !== "" && !seconds(config.gate?.advance_after);
+}
+
 function unfinished(counts: Counts): number {
     return counts.queued + counts.held + counts.in_progress;
 }

@@ -27,7 +27,7 @@ import { useOpenings } from "../openings";
 import { useQuery } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
-import { awaitingApproval, failures, notice, status, target, windows } from "../words";
+import { awaitingApproval, failures, isStoppedByGate, notice, status, target, windows } from "../words";
 
 /** The job as the stream last told it. */
 function useJob(jobId: string) {
@@ -154,6 +154,18 @@ function Notice({ job, ask, done }: Ask) {
     const [comment, setComment] = useState("");
     if (!n) return null;
     const mayApprove = stage >= 0 && may("ApproveStage");
+    const mayRetry = (job.status === "PAUSED" || job.status === "COMPLETED") && actions.canRetry(job);
+    const mayOpen = job.pause?.cause === "GATE_NOT_MET" && actions.canAdvance(job);
+    // The action that lets the job continue stands last.
+    const isStopped = isStoppedByGate(job);
+    const open = mayOpen && (
+        <button
+            class={isStopped && !mayRetry ? "primary" : ""}
+            onClick={() => ask(actions.advance(job, done))}
+        >
+            Open next stage…
+        </button>
+    );
     return (
         <section class={`notice ${n.tone}`} aria-label="What to do next">
             <div>
@@ -162,16 +174,16 @@ function Notice({ job, ask, done }: Ask) {
                 {mayApprove && <Comment class="comment" value={comment} set={setComment} />}
             </div>
             <div class="buttons">
-                {(job.status === "PAUSED" || job.status === "COMPLETED") && actions.canRetry(job) && (
-                    <button onClick={() => ask(actions.retry(job, null, done))}>
+                {isStopped && open}
+                {mayRetry && (
+                    <button
+                        class={isStopped ? "primary" : ""}
+                        onClick={() => ask(actions.retry(job, null, done))}
+                    >
                         Retry {counted(failures(job.execution_counts), "failure")}…
                     </button>
                 )}
-                {job.status === "PAUSED" &&
-                    job.pause?.cause === "GATE_NOT_MET" &&
-                    actions.canAdvance(job) && (
-                        <button onClick={() => ask(actions.advance(job, done))}>Open next stage…</button>
-                    )}
+                {!isStopped && open}
                 {actions.canResume(job) && (
                     <button class="primary" onClick={() => ask(actions.resume(job, done))}>
                         Resume…
