@@ -41,6 +41,7 @@ export type StartWindow = Message<"StartWindow">;
 export type RetryRule = Message<"RetryRule">;
 export type Counts = Message<"ExecutionCounts">;
 export type Criterion = Message<"FailureCriterion">;
+export type CriterionState = Message<"CriterionState">;
 export type Event = Message<"Event">;
 export type Webhook = Message<"Webhook">;
 export type Explanation = Message<"ExplainExecutionResponse">;
