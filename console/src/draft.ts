@@ -335,10 +335,37 @@ export function summary(draft: Draft, devices: number, sizes: number[]): string 
     for (const c of draft.criteria) {
         const verb = c.action === "PAUSE" ? "pauses" : "cancels";
         const codes = c.codes.trim() && ` with ${splitList(c.codes).join(" or ")}`;
-        parts.push(`${verb} at ${c.value}${c.kind === "percent" ? " %" : ""} failures${codes}`);
+        const limit = `${c.value}${c.kind === "percent" ? " %" : ""} failures${codes}`;
+        const minimum = minimumOf(c);
+        const from = minimum ? ` from ${counted(minimum, "finished device")} on` : "";
+        parts.push(`${verb} at ${limit}${from}`);
     }
     if (Number(draft.retryAttempts) > 1) parts.push(`tries each device up to ${draft.retryAttempts} times`);
     return `${parts.join("; ")}.`;
+}
+
+function minimumOf(c: CriterionDraft): number {
+    return (c.kind === "percent" && Number(c.minFinished)) || 0;
+}
+
+/** The failure criteria that can't act in the first stage or at all, because their minimum is too high. */
+export function lateCriteria(draft: Draft, devices: number, sizes: number[]): string[] {
+    const stages = sizes.length ? sizes : [devices];
+    return draft.criteria.flatMap((c, index) => {
+        const minimum = minimumOf(c);
+        const most = c.scope === "STAGE" ? Math.max(...stages) : devices;
+        const first = stages[0] ?? devices;
+        const name = `Criterion ${index + 1} counts from ${counted(minimum, "finished device")} on`;
+        if (minimum > most) {
+            const size = counted(most, "device");
+            return [
+                `${name}: it can never act, because ${c.scope === "STAGE" ? "no stage has more than" : "the job has"} ${size}.`,
+            ];
+        }
+        return minimum > first
+            ? [`${name}: it can't act in the first stage, which has ${counted(first, "device")}.`]
+            : [];
+    });
 }
 
 /** The form for another job like this one; `devices`: those of a list. */

@@ -14,6 +14,7 @@ import {
     draftTarget,
     emptyDraft,
     hasListedDevices,
+    lateCriteria,
     summary,
     type Draft,
     type TargetKind,
@@ -218,6 +219,12 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
 
             <section class="card create" aria-live="polite">
                 {devices !== undefined && <p class="summary">{summary(draft, devices, sizes)}</p>}
+                {devices !== undefined &&
+                    lateCriteria(draft, devices, sizes).map((text) => (
+                        <p key={text} class="caution">
+                            {text}
+                        </p>
+                    ))}
                 {check.data?.forecast?.last_start_at && (
                     <p class="quiet" title={shown(check.data.forecast.summary)}>
                         The last device can start <Time at={check.data.forecast.last_start_at} /> at the
