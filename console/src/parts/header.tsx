@@ -55,9 +55,10 @@ function Who() {
         button.current?.focus();
     };
     const c = caller.value;
-    const text = c
-        ? [`tenant ${c.tenant_id}`, c.user_id, c.roles.join(", ")].filter(Boolean).join(" · ")
-        : "";
+    const mayChoose = config.value?.choose_caller && !config.value.require_token;
+    const user = c?.user_id || (mayChoose ? "no user name: set" : "");
+    const roles = c?.roles.length ? `roles ${c.roles.join(", ")}` : "";
+    const text = c ? [`tenant ${c.tenant_id}`, user, roles].filter(Boolean).join(" · ") : "";
     if (config.value?.require_token) {
         return (
             <div class="who">
@@ -68,11 +69,11 @@ function Who() {
             </div>
         );
     }
-    if (!config.value?.choose_caller) return <div class="who">{shown(text)}</div>;
+    if (!mayChoose) return <div class="who">{shown(text)}</div>;
     return (
         <div class="who" onKeyDown={(e) => open && e.key === "Escape" && close()}>
             <button ref={button} class="link" aria-expanded={open} onClick={() => setOpen(!open)}>
-                {shown(text) || `tenant ${shown(identity.value.tenant)}`}
+                {text ? shown(text) : `tenant ${shown(identity.value.tenant)}`}
             </button>
             {open && <ChooseCaller close={close} />}
         </div>
@@ -100,7 +101,7 @@ function ChooseCaller({ close }: { close: () => void }) {
                 />
             </label>
             <label>
-                User
+                User name
                 <input
                     name="user"
                     maxLength={256}
@@ -108,6 +109,7 @@ function ChooseCaller({ close }: { close: () => void }) {
                     placeholder="optional"
                 />
             </label>
+            <p class="quiet">Without a user name, your actions are recorded without one.</p>
             <div class="buttons">
                 <button class="primary">Use</button>
             </div>
