@@ -1,7 +1,7 @@
 /** The executions of a job, page by page: a job of a million devices is never read at once. */
 
-import { api, page, type Job } from "../api/client";
-import { shown } from "../format";
+import { api, page, type Counts, type Job } from "../api/client";
+import { counted, shown } from "../format";
 import { useLoaded } from "../load";
 import { executionPath, useQuery, type Query } from "../query";
 import { executionState, executionWords, isActive, stageName } from "../words";
@@ -45,9 +45,11 @@ export function Executions({ job }: { job: Job }) {
     );
     const filter = (changes: Query) => setQuery({ tab: "executions", ...changes, page: "" });
     const rows = data?.items ?? [];
+    const size = query.device || query.code || query.page ? null : matching(job, query);
     return (
         <>
             <Filters job={job} query={query} filter={filter} />
+            {size !== null && <p class="pad quiet">{counted(size, "device")}</p>}
             {error && <ErrorNotice error={error} />}
             {data && !rows.length && <p class="pad quiet">No device matches.</p>}
             {rows.length > 0 && (
@@ -91,6 +93,16 @@ export function Executions({ job }: { job: Job }) {
             <Pager next={data?.next} label="Pages of devices" />
         </>
     );
+}
+
+/** How many executions have the status and the stage of the filter; null: there is none. */
+function matching(job: Job, { status, stage }: Query): number | null {
+    if (!status && !stage) return null;
+    const part = stage ? job.stages?.[Number(stage)] : undefined;
+    if (stage && !part) return null;
+    const counts = part?.execution_counts ?? job.execution_counts;
+    if (!status) return part?.total_executions ?? null;
+    return counts[status.toLowerCase() as keyof Counts] ?? null;
 }
 
 function Filters({ job, query, filter }: { job: Job; query: Query; filter: (changes: Query) => void }) {

@@ -2,8 +2,10 @@
 
 import type { Job } from "../api/client";
 import { count, counted } from "../format";
-import { gateState, rate, stageDevices, stageName } from "../words";
+import { failures, gateState, rate, stageDevices, stageName } from "../words";
+import { jobPath, search } from "../query";
 import { Bar } from "./bar";
+import { showDetails } from "./details";
 import { serverNow } from "./time";
 
 const stateTones = { PENDING: "quiet", OPEN: "busy", PASSED: "good" } as const;
@@ -29,6 +31,7 @@ export function Stages({ job }: { job: Job }) {
                             <th>Stage</th>
                             <th class="wide">Progress</th>
                             <th class="number">Devices</th>
+                            <th class="number">Failed</th>
                             <th>Next stage opens when</th>
                         </tr>
                     </thead>
@@ -56,6 +59,11 @@ export function Stages({ job }: { job: Job }) {
                                         />
                                     </td>
                                     <td class="number">{count(stage.total_executions)}</td>
+                                    <td
+                                        class={`number ${failures(stage.execution_counts) ? "failed" : "extra"}`}
+                                    >
+                                        <Failed job={job} stage={index} />
+                                    </td>
                                     <td class="gate">{gateState(job, index, serverNow())}</td>
                                 </tr>
                             );
@@ -64,5 +72,25 @@ export function Stages({ job }: { job: Job }) {
                 </table>
             </div>
         </section>
+    );
+}
+
+/** The failures of a stage, which lead to its devices. */
+function Failed({ job, stage }: { job: Job; stage: number }) {
+    const counts = job.stages?.[stage]?.execution_counts;
+    if (!counts) return null;
+    const failed = failures(counts);
+    if (!failed) return <>0</>;
+    // The devices are listed by one status: without it, if the failures have several.
+    const statuses = (["failed", "timed_out", "rejected"] as const).filter((name) => counts[name]);
+    const status = statuses.length === 1 ? (statuses[0] ?? "").toUpperCase() : "";
+    return (
+        <a
+            href={jobPath(job.job_id) + search({ tab: "executions", stage: String(stage), status })}
+            onClick={showDetails}
+            aria-label={`${counted(failed, "failure")} in ${stageName(job, stage)}`}
+        >
+            {count(failed)}
+        </a>
     );
 }
