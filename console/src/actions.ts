@@ -6,7 +6,7 @@ import { count, counted } from "./format";
 import type { Question } from "./parts/dialog";
 import { serverNow } from "./parts/time";
 import { may } from "./session";
-import { failures, isActive, isStoppedByGate } from "./words";
+import { failures, isActive, isStoppedByGate, stageName } from "./words";
 
 /** Called after an action; ends when the page shows its result. */
 type Done = () => void | Promise<void>;
@@ -135,6 +135,7 @@ export function approve(job: Job, stage: number, comment: string, done: Done): Q
         title: `Approve stage ${stage} of ${job.job_id}?`,
         children: `Stage ${stage + 1} with ${counted(next?.total_executions ?? 0, "device")} opens.`,
         action: "Approve",
+        outcome: `Approved: ${stageName(job, stage + 1)} opens (${counted(next?.total_executions ?? 0, "device")}).`,
         jobId: job.job_id,
         command: command(
             ["approve", job.job_id, String(stage), ...option("--comment", comment)],
@@ -193,6 +194,7 @@ export function retry(job: Job, failure: Failure | null, done: Done): Question {
         title: deviceId === undefined ? `Retry ${count(devices)} in ${job.job_id}?` : `Retry ${deviceId}?`,
         children: `${who} will get another attempt.${later}`,
         action: `Retry ${count(devices)}`,
+        outcome: `${who} will get another attempt${job.status === "PAUSED" ? ", after the job is resumed" : ""}.`,
         jobId: job.job_id,
         command: command(
             [

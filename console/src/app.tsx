@@ -4,6 +4,7 @@ import { LocationProvider, Route, Router, lazy, useLocation } from "preact-iso";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ApiError, api, body } from "./api/client";
 import { useLoaded } from "./load";
+import { Confirmation, confirmation } from "./parts/confirmation";
 import { ErrorNotice, OutageBanner } from "./parts/notices";
 import { Header } from "./parts/header";
 import { Footer } from "./parts/time";
@@ -69,6 +70,7 @@ function Pages() {
             <Header />
             <OutageBanner />
             <main id="main" tabIndex={-1}>
+                <Confirmation />
                 {error ? <ErrorNotice error={error} /> : page && <Routes key={page} />}
             </main>
             <Footer />
@@ -83,6 +85,7 @@ function Routes() {
     useEffect(() => {
         if (shownPath.current === path) return;
         shownPath.current = path;
+        confirmation.value = null;
         window.scrollTo(0, 0);
         document.getElementById("main")?.focus({ preventScroll: true });
     }, [path]);

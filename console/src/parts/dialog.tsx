@@ -7,6 +7,7 @@ import type { Command } from "../commands";
 import { count, shown } from "../format";
 import { reloadAll } from "../load";
 import { Changes } from "./changes";
+import { confirmation } from "./confirmation";
 import { ErrorNotice } from "./notices";
 import { Terminal } from "./terminal";
 
@@ -28,6 +29,8 @@ export interface Question {
     command?: Command;
     /** The job whose etag is sent. */
     jobId?: string;
+    /** What to say after it, if the page does not show it. */
+    outcome?: string;
     run: () => Promise<void>;
 }
 
@@ -54,6 +57,8 @@ export function Dialog({ question, close }: { question: Question; close: () => v
         setError(null);
         try {
             await question.run();
+            confirmation.value =
+                question.outcome && question.jobId ? { text: question.outcome, jobId: question.jobId } : null;
             reloadAll();
             close();
         } catch (e) {

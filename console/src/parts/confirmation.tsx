@@ -1,0 +1,35 @@
+/** Says what the last action has done, until the person goes to another page or acts again. */
+
+import { signal } from "@preact/signals";
+import { useLocation } from "preact-iso";
+import { shown } from "../format";
+import { jobPath } from "../query";
+
+export interface Outcome {
+    /** What was done, such as "Approved: Rest opens (300 devices)". */
+    text: string;
+    jobId: string;
+}
+
+export const confirmation = signal<Outcome | null>(null);
+
+export function Confirmation() {
+    const { path } = useLocation();
+    const outcome = confirmation.value;
+    const page = outcome ? jobPath(outcome.jobId) : "";
+    return (
+        // Present before its text changes: a screen reader reads only changes.
+        <div role="status">
+            {outcome && (
+                <p class="notice good">
+                    <span>
+                        {shown(outcome.text)} {path !== page && <a href={page}>{shown(outcome.jobId)}</a>}
+                    </span>
+                    <button class="small" onClick={() => (confirmation.value = null)}>
+                        Close
+                    </button>
+                </p>
+            )}
+        </div>
+    );
+}
