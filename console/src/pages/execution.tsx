@@ -13,10 +13,10 @@ import { ErrorNotice } from "../parts/notices";
 import { Reasons } from "../parts/reasons";
 import { Terminal } from "../parts/terminal";
 import { Time } from "../parts/time";
-import { devicePath, jobPath } from "../query";
+import { devicePath, jobPath, search, useQuery } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
-import { executionState, status } from "../words";
+import { executionState, stageName, status } from "../words";
 
 const POLL_MS = 3000;
 const JOB_POLL_MS = 10_000;
@@ -31,6 +31,8 @@ const isPending = (status: string) => ["QUEUED", "HELD", "IN_PROGRESS"].includes
 
 export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string }) {
     useTitle(`${deviceId} in ${jobId}`);
+    // The filter of the list that led here: the way back keeps it.
+    const [query] = useQuery();
     const [question, setQuestion] = useState<Question | null>(null);
     const path = { job_id: jobId, device_id: deviceId };
     const key = `${jobId} ${deviceId}`;
@@ -84,14 +86,15 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
     return (
         <article>
             <p>
-                <a href={jobPath(jobId)}>← {shown(jobId)}</a>{" "}
+                <a href={jobPath(jobId) + search(query)}>← {shown(jobId)}</a>{" "}
                 {job && <Badge word={status(job).word} tone={status(job).tone} />}
             </p>
             <div class="heading">
                 <div>
                     <h1>{shown(deviceId)}</h1>
                     <p class="quiet">
-                        <Badge {...executionState(e)} /> · attempt {e.execution_number} · changed{" "}
+                        <Badge {...executionState(e)} /> · attempt {e.execution_number}
+                        {job && e.stage !== null && ` · ${stageName(job, e.stage)}`} · changed{" "}
                         <Time at={e.last_updated_at} />
                         {data.last_seen_at && (
                             <>

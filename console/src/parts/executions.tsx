@@ -3,7 +3,7 @@
 import { api, page, type Counts, type Job } from "../api/client";
 import { counted, shown } from "../format";
 import { useLoaded } from "../load";
-import { executionPath, useQuery, type Query } from "../query";
+import { executionPath, search, useQuery, type Query } from "../query";
 import { executionState, executionWords, isActive, stageName } from "../words";
 import { Badge } from "./badge";
 import { FilterField, submitted } from "./fields";
@@ -70,7 +70,7 @@ export function Executions({ job }: { job: Job }) {
                                 return (
                                     <tr key={e.device_id}>
                                         <td>
-                                            <a href={executionPath(job.job_id, e.device_id)}>
+                                            <a href={executionPath(job.job_id, e.device_id) + search(query)}>
                                                 {shown(e.device_id)}
                                             </a>
                                         </td>
