@@ -49,7 +49,7 @@ export function status(job: Job, awaits = false): Status {
             if (!failed) return { word: "Completed", tone: "good", detail: "" };
             return {
                 word: "Completed",
-                tone: "bad",
+                tone: "warn",
                 detail: `${counted(failed, "device")} did not succeed`,
             };
         }
@@ -190,6 +190,10 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
     const counts = job.execution_counts;
     if (job.status === "PAUSED" && job.pause) {
         const by = job.pause.paused_by ? ` by ${shown(job.pause.paused_by)}` : "";
+        const waits =
+            counts.queued + counts.held
+                ? "Nothing starts until the job is resumed."
+                : "All devices have already started: nothing is held back.";
         const running = counts.in_progress
             ? ` ${counted(counts.in_progress, "device")} that had started ${counts.in_progress === 1 ? "is" : "are"} finishing.`
             : "";
@@ -201,7 +205,7 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
         return {
             tone: "warn",
             title: `Paused${by}: ${shown(job.pause.reason)}`,
-            text: `${ago(job.pause.paused_at ?? "")}. Nothing starts until the job is resumed.${running}${advice}`,
+            text: `${ago(job.pause.paused_at ?? "")}. ${waits}${running}${advice}`,
         };
     }
     const stage = awaitingApproval(job);
