@@ -7,13 +7,13 @@ import { command } from "../commands";
 import { shown } from "../format";
 import { useLoaded } from "../load";
 import { Badge } from "../parts/badge";
-import { Labels } from "../parts/labels";
+import { Labels, term } from "../parts/labels";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
 import { Reasons } from "../parts/reasons";
 import { Terminal } from "../parts/terminal";
 import { Time } from "../parts/time";
-import { executionPath, useQuery } from "../query";
+import { executionPath, search, useQuery } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
 import { executionState } from "../words";
@@ -65,7 +65,7 @@ export function Device({ deviceId }: { deviceId: string }) {
                     </p>
                     <Labels
                         labels={device?.labels ?? {}}
-                        href={(label) => `/console/devices?where=${label}`}
+                        href={(key, value) => `/console/devices${search({ where: term(key, value) })}`}
                     />
                 </div>
                 {may("CreateJob") && (

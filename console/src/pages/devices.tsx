@@ -5,10 +5,11 @@ import { counted, shown } from "../format";
 import { useGroups } from "../groups";
 import { useLoaded } from "../load";
 import { FilterField, submitted } from "../parts/fields";
+import { Labels, term } from "../parts/labels";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
 import { Time } from "../parts/time";
-import { devicePath, useQuery } from "../query";
+import { devicePath, search, useQuery } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
 
@@ -41,6 +42,13 @@ export function Devices() {
         setQuery({ id, where, page: "" });
     };
     const devices = data?.items ?? [];
+    // A label narrows the list that is shown.
+    const narrowed = (key: string, value: string) => {
+        const terms = query.where?.split(",") ?? [];
+        const label = term(key, value);
+        const where = (terms.includes(label) ? terms : [...terms, label]).join();
+        return `/console/devices${search({ ...query, where, page: "" })}`;
+    };
     return (
         <>
             <div class="heading">
@@ -89,10 +97,8 @@ export function Devices() {
                                             <a href={devicePath(d.device_id)}>{shown(d.device_id)}</a>
                                         </td>
                                         <td>{d.group_ids.map(shown).join(", ")}</td>
-                                        <td class="quiet">
-                                            {Object.entries(d.labels)
-                                                .map(([key, value]) => `${shown(key)}=${shown(value)}`)
-                                                .join(" ")}
+                                        <td>
+                                            <Labels labels={d.labels} href={narrowed} />
                                         </td>
                                         <td class="extra">{shown(d.time_zone)}</td>
                                         <td class="quiet">

@@ -24,7 +24,7 @@ import { Stages } from "../parts/stages";
 import { Terminal } from "../parts/terminal";
 import { Time, ago } from "../parts/time";
 import { useOpenings } from "../openings";
-import { useQuery } from "../query";
+import { search, useQuery } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
 import { awaitingApproval, failures, isStoppedByGate, notice, status, target, windows } from "../words";
@@ -118,7 +118,10 @@ function Heading({ job, ask, done }: Ask) {
                     )}
                 </p>
                 {job.description && <p class="description">{shown(job.description)}</p>}
-                <Labels labels={job.labels} href={(label) => `/console/jobs?labels=${label}`} />
+                <Labels
+                    labels={job.labels}
+                    href={(key, value) => `/console/jobs${search({ labels: `${key}=${value}` })}`}
+                />
             </div>
             <div class="buttons">
                 {may("CreateJob") && (

@@ -2,14 +2,24 @@
 
 import { shown } from "../format";
 
-export function Labels(props: { labels: Record<string, string>; href: (label: string) => string }) {
+interface Props {
+    labels: Record<string, string>;
+    href: (key: string, value: string) => string;
+}
+
+/** A label as a term of a selector, which needs quotes around some characters. */
+export function term(key: string, value: string): string {
+    return `${key}=${/^[A-Za-z0-9._:/-]+$/.test(value) ? value : JSON.stringify(value)}`;
+}
+
+export function Labels(props: Props) {
     const entries = Object.entries(props.labels);
     if (!entries.length) return null;
     return (
         <ul class="labels" aria-label="Labels">
             {entries.map(([key, value]) => (
                 <li key={key}>
-                    <a href={props.href(encodeURIComponent(`${key}=${value}`))}>
+                    <a href={props.href(key, value)}>
                         {shown(key)}={shown(value)}
                     </a>
                 </li>
