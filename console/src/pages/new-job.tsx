@@ -27,7 +27,7 @@ import { Lines, Select, Text } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { StageFields } from "../parts/stage-fields";
 import { Terminal } from "../parts/terminal";
-import { Time } from "../parts/time";
+import { serverNow, Time } from "../parts/time";
 import { TimingFields } from "../parts/timing-fields";
 import { jobPath, useQuery } from "../query";
 import { may } from "../session";
@@ -36,6 +36,8 @@ import { useTitle } from "../title";
 const MAX_SUGGESTED = 100;
 // How long a field must rest before the service is asked.
 const REST_MS = 400;
+// A last start that is not later needs no forecast: all devices can start at once.
+const AT_ONCE_MS = 5000;
 
 /** The value, after it has not changed for a while. */
 function useRested<T>(value: T): T {
@@ -127,6 +129,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
     const found = check.data?.preview ?? preview.data;
     const devices = check.data?.execution_count ?? found?.device_count;
     const sizes = found?.stage_sizes ?? [];
+    const forecast = check.data?.forecast;
     const groups = useGroups(MAX_SUGGESTED).map((g) => g.group_id);
     const hasTarget = draftTarget(draft) !== null;
     return (
@@ -225,13 +228,13 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                             {text}
                         </p>
                     ))}
-                {check.data?.forecast?.last_start_at && (
-                    <p class="quiet" title={shown(check.data.forecast.summary)}>
-                        The last device can start <Time at={check.data.forecast.last_start_at} /> at the
-                        earliest.
+                {forecast?.last_start_at && Date.parse(forecast.last_start_at) > serverNow() + AT_ONCE_MS && (
+                    <p class="quiet" title={shown(forecast.summary)}>
+                        The last device can start <Time at={forecast.last_start_at} /> at the earliest.
                     </p>
                 )}
                 {problem && <p class="quiet">{problem.message}</p>}
+                {!problem && !check.error && !isChecked && <p class="quiet">The service checks the job …</p>}
                 {!problem && check.error && <ErrorNotice error={check.error} />}
                 {error && <ErrorNotice error={error} />}
                 <div class="buttons">
@@ -367,6 +370,7 @@ function TargetFields(props: { draft: Draft; set: (changes: Partial<Draft>) => v
                         value={draft.target}
                         set={(target) => set({ target })}
                         placeholder="such as model=x200,!quarantined"
+                        class="long"
                     />
                 )}
                 {draft.targetKind === "device" && (
