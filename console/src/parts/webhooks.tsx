@@ -188,6 +188,12 @@ function Change(props: { webhook: Webhook; close: () => void; done: () => void }
     return <Dialog question={{ ...question, children }} close={props.close} />;
 }
 
+/** The text is a URL, or the start of one. */
+function isUrl(text: string): boolean {
+    const url = text.trim();
+    return /^https?:\/\//.test(url) || "https://".startsWith(url) || "http://".startsWith(url);
+}
+
 function fields(draft: WebhookDraft, setDraft: (draft: WebhookDraft) => void) {
     const toggle = (type: string, on: boolean) =>
         setDraft({ ...draft, types: eventTypes.filter((t) => (t === type ? on : draft.types.includes(t))) });
@@ -201,6 +207,7 @@ function fields(draft: WebhookDraft, setDraft: (draft: WebhookDraft) => void) {
                 maxLength={2048}
                 autofocus
             />
+            {!isUrl(draft.url) && <p class="problem">The URL must begin with https://.</p>}
             <Text
                 label="Description"
                 value={draft.description}
@@ -209,7 +216,7 @@ function fields(draft: WebhookDraft, setDraft: (draft: WebhookDraft) => void) {
                 maxLength={1000}
             />
             <fieldset>
-                <legend>Events ({draft.types.length ? draft.types.length : "all"})</legend>
+                <legend>Events ({draft.types.length || "all, because none is selected"})</legend>
                 <div class="types">
                     {eventTypes.map((type) => (
                         <Check
