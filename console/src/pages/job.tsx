@@ -58,6 +58,7 @@ function useJob(jobId: string) {
 export function Job({ jobId }: { jobId: string }) {
     const { job, error, reload } = useJob(jobId);
     const [question, setQuestion] = useState<Question | null>(null);
+    const [query] = useQuery();
     useTitle(job ? `${jobId}: ${status(job).word}` : jobId);
     if (error && !job)
         return (
@@ -81,7 +82,7 @@ export function Job({ jobId }: { jobId: string }) {
                 <Failures job={job} ask={setQuestion} done={reload} />
                 <Brake job={job} />
             </div>
-            <LastEvents job={job} />
+            {query.tab !== "history" && <LastEvents job={job} />}
             <Tabs job={job} ask={setQuestion} done={reload} />
             {question && <Dialog question={question} close={() => setQuestion(null)} />}
         </article>
@@ -207,24 +208,28 @@ function Notice({ job, ask, done }: Ask) {
 
 function Numbers({ job }: { job: JobState }) {
     const c = job.execution_counts;
-    const numbers: [string, number][] = [
-        ["Succeeded", c.succeeded],
-        ["In progress", c.in_progress],
-        ["Queued", c.queued],
-        ["Held", c.held],
+    // The colors are those of the bar.
+    const numbers: [string, number, string][] = [
+        ["Succeeded", c.succeeded, "succeeded"],
+        ["In progress", c.in_progress, "busy"],
+        ["Queued", c.queued, "queued"],
+        ["Held", c.held, "held"],
         ...(job.status === "CANCELED"
             ? ([
-                  ["Failed", c.failed + c.timed_out],
-                  ["Canceled or rejected", c.rejected],
-              ] as [string, number][])
-            : ([["Failed", failures(c)]] as [string, number][])),
+                  ["Failed", c.failed + c.timed_out, "failed"],
+                  ["Canceled or rejected", c.rejected, "queued"],
+              ] as [string, number, string][])
+            : ([["Failed", failures(c), "failed"]] as [string, number, string][])),
     ];
     return (
         <section aria-label="Devices by status">
             <dl class="numbers">
-                {numbers.map(([word, n]) => (
+                {numbers.map(([word, n, color]) => (
                     <div key={word}>
-                        <dt>{word}</dt>
+                        <dt>
+                            <span class={`dot swatch ${color}`} aria-hidden="true" />
+                            {word}
+                        </dt>
                         <dd>{count(n)}</dd>
                     </div>
                 ))}

@@ -46,8 +46,8 @@ export function Footer() {
     return (
         <footer class="quiet">
             Times in {zone}{" "}
-            <button class="link" aria-pressed={exact.value} onClick={() => (exact.value = !exact.value)}>
-                Show exact times
+            <button class="link" onClick={() => (exact.value = !exact.value)}>
+                {exact.value ? "Show relative times" : "Show exact times"}
             </button>
         </footer>
     );
