@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 
-from tests.console.browser import Console
+from tests.console.browser import Console, open_console
+from tests.gateway.support import Gateway
 from tests.support.callers import Operator
 from tests.support.database import Database
 
@@ -60,3 +61,34 @@ async def test_times_are_shown_exactly_with_their_zone(
     await page.get_by_role("button", name="Show exact times").click()
     await expect(created).to_have_text(title or "")
     assert str(datetime.now(UTC).year) in (title or "")
+
+
+async def test_label_of_a_device_narrows_the_list(
+    console: Console, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["pump-1", "pump-2", "pump-3"])
+    labels = {"model": "x200", "site": "Zürich, west"}
+    await database.add_labels(tenant, {"pump-1": labels, "pump-2": {"model": "x200"}})
+    page = console.page
+    await console.open("/devices")
+    rows = page.locator("tbody tr")
+    await expect(rows).to_have_count(3)
+    await page.get_by_role("link", name="model=x200").first.click()
+    await expect(rows).to_have_count(2)
+    await page.get_by_role("link", name="site=Zürich, west").click()
+    await expect(rows).to_have_count(1)
+    await expect(page.get_by_label("Groups and labels")).to_have_value(
+        'model=x200,site="Zürich, west"'
+    )
+
+
+async def test_header_says_that_no_user_name_is_set(
+    browser: Browser, gateway: Gateway, tenant: str
+) -> None:
+    async with open_console(browser, gateway.url, tenant=tenant, user="") as console:
+        page = console.page
+        await console.open("/devices")
+        await page.get_by_role("button", name="no user name: set").click()
+        await page.get_by_label("User name").fill("bob")
+        await page.get_by_role("button", name="Use").click()
+        await expect(page.locator(".who")).to_contain_text("· bob · roles admin")

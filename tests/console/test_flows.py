@@ -39,6 +39,14 @@ async def test_operator_creates_a_staged_job_and_watches_it_finish(
         page.get_by_role("group", name="Stage 0").get_by_role("textbox", name="Percent").fill("10")
     )
     await expect(page.get_by_text("4 devices first, then 36 if 95 % succeed")).to_be_visible()
+    await expect(page.get_by_text("failures from 20 finished devices on")).to_be_visible()
+    late = page.get_by_text("it can't act in the first stage, which has 4 devices")
+    await expect(late).to_be_visible()
+    await page.get_by_label("After so many devices").fill("41")
+    await expect(page.get_by_text("never act, because the job has 40 devices")).to_be_visible()
+    await page.get_by_label("After so many devices").fill("4")
+    await expect(page.get_by_text("failures from 4 finished devices on")).to_be_visible()
+    await expect(late).to_have_count(0)
     await page.get_by_role("button", name="Create job for 40 devices").click()
 
     await expect(page.get_by_role("heading", name="fw-2")).to_be_visible()
@@ -66,6 +74,9 @@ async def test_bad_release_pauses_and_completes_after_a_retry(
     async with running_fleet(server, tenant, DEVICES, outcome):
         await expect(page.get_by_role("heading", name="Paused: ")).to_be_visible()
         await expect(page.get_by_role("row", name="BOOT_LOOP").first).to_be_visible()
+        trip = (await operator.get("bad")).trip
+        tripped = f"tripped at {trip.failure_count} of {trip.basis_count}"
+        await expect(page.get_by_text(tripped)).to_be_visible()
         await page.get_by_role("button", name="Retry these").click()
         fixed = True
         await page.get_by_role("dialog").get_by_role("button", name="Retry").click()
@@ -74,6 +85,50 @@ async def test_bad_release_pauses_and_completes_after_a_retry(
         await page.get_by_role("dialog").get_by_role("button", name="Resume").click()
         await expect(page.locator(".badge").first).to_have_text("Completed")
     await expect(page.locator(".numbers dd").last).to_have_text("0")
+
+
+async def test_gate_that_is_not_met_offers_a_retry_instead_of_resume(
+    console: Console, server: Server, operator: Operator, tenant: str
+) -> None:
+    page = console.page
+    stages = [
+        {"device_count": 2, "display_name": "Canary", "gate": {"min_succeeded_percent": 90}},
+        {"remainder": True, "display_name": "Rest"},
+    ]
+    await operator.create(
+        job_id="stuck",
+        document_type="firmware",
+        target_all=True,
+        rollout={"stages": stages},
+        failure_criteria=[{"percent": 5, "min_finished": 20}],
+    )
+    async with running_fleet(server, tenant, DEVICES, lambda _device, _execution: "FLASH"):
+        await console.open("/jobs/stuck")
+        notice = page.get_by_role("region", name="What to do next")
+        await expect(notice.locator("button.primary")).to_have_text("Retry 2 failures…")
+    await expect(notice.get_by_role("button", name="Resume")).to_have_count(0)
+    # The failures do not count for the criterion yet.
+    await expect(page.get_by_text("counts from 20 finished devices, 2 so far")).to_be_visible()
+    await expect(page.locator(".gauge.tripped")).to_have_count(0)
+
+    await page.get_by_role("link", name="2 failures in Canary").click()
+    panel = page.get_by_role("tabpanel")
+    await expect(panel.get_by_text("2 devices", exact=True)).to_be_visible()
+    device = panel.locator("tbody a").first
+    name = await device.inner_text()
+    await device.click()
+    await expect(page.get_by_role("heading", name=name)).to_be_visible()
+    await expect(page.locator(".heading")).to_contain_text("Canary")
+    await page.get_by_role("link", name="← stuck").click()
+    await expect(panel.get_by_text("2 devices", exact=True)).to_be_visible()
+
+    await page.get_by_role("button", name="Retry 2 failures").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Retry").click()
+    await expect(page.get_by_role("status")).to_contain_text(
+        "2 devices that failed will get another attempt, after the job is resumed."
+    )
+    # The devices of the stage are queued: the gate does not pause the job again.
+    await expect(notice.locator("button.primary")).to_have_text("Resume…")
 
 
 async def test_stage_is_approved_by_another_user(
@@ -109,6 +164,8 @@ async def test_stage_is_approved_by_another_user(
             await other.page.get_by_role("button", name="Approve").click()
             await other.page.get_by_role("dialog").get_by_role("button", name="Approve").click()
             await expect(other.page.get_by_text("No stage waits for an approval")).to_be_visible()
+            status = other.page.get_by_role("status").first
+            await expect(status).to_contain_text("opens (38 devices). careful")
             await other.open("/jobs/careful?tab=history")
             await expect(other.page.locator("#panel .timeline")).to_contain_text("approved by bob")
             await expect(other.page.locator(".badge").first).to_have_text("Completed")
