@@ -1,1 +1,0 @@
-import{S as e,m as t}from"./title-C2uzU2E1.js";function n(n){let r=Object.entries(n.labels);return r.length?t(`ul`,{class:`labels`,"aria-label":`Labels`,children:r.map(([r,i])=>t(`li`,{children:t(`a`,{href:n.href(encodeURIComponent(`${r}=${i}`)),children:[e(r),`=`,e(i)]})},r))}):null}export{n as t};
