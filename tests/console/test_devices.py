@@ -90,5 +90,5 @@ async def test_header_says_that_no_user_name_is_set(
         await console.open("/devices")
         await page.get_by_role("button", name="no user name: set").click()
         await page.get_by_label("User name").fill("bob")
-        await page.get_by_role("button", name="Use").click()
+        await page.get_by_role("button", name="Use", exact=True).click()
         await expect(page.locator(".who")).to_contain_text("· bob · roles admin")
