@@ -2,7 +2,7 @@
 
 import { api, body, type Job } from "./api/client";
 import { command, option, withInput } from "./commands";
-import { count, counted } from "./format";
+import { counted } from "./format";
 import type { Question } from "./parts/dialog";
 import { serverNow } from "./parts/time";
 import { may } from "./session";
@@ -50,13 +50,12 @@ export function pause(job: Job, done: Done): Question {
 
 export function resume(job: Job, done: Done): Question {
     const c = job.execution_counts;
-    const forgives =
-        job.pause?.cause === "FAILURE_CRITERION"
-            ? " The failures counted so far no longer trip the brake."
-            : "";
+    const resets = job.failure_criteria?.length
+        ? " This resets the failure counts of all criteria to 0."
+        : "";
     return {
         title: `Resume ${job.job_id}?`,
-        children: `${counted(c.queued + c.held, "device")} can start again, as the stages allow.${forgives}`,
+        children: `${counted(c.queued + c.held, "device")} can start again, as the stages allow.${resets}`,
         action: "Resume",
         jobId: job.job_id,
         command: command(["resume", job.job_id], "POST", path(job, ":resume"), {}),
@@ -109,8 +108,8 @@ export function advance(job: Job, done: Done): Question {
     const next = (job.stages ?? []).findIndex((stage) => stage.state === "PENDING");
     const size = job.stages?.[next]?.total_executions ?? 0;
     return {
-        title: `Open stage ${next} of ${job.job_id} now?`,
-        children: `Its ${counted(size, "device")} can start, although the gate before it is not met.`,
+        title: `Open ${stageName(job, next)} of ${job.job_id} now?`,
+        children: `The gate of ${stageName(job, next - 1)} is not met. ${counted(size, "device")} can start${job.status === "PAUSED" ? " after you resume the job" : ""}.`,
         action: "Open stage",
         jobId: job.job_id,
         devices: size,
@@ -131,9 +130,10 @@ export function advance(job: Job, done: Done): Question {
 
 export function approve(job: Job, stage: number, comment: string, done: Done): Question {
     const next = job.stages?.[stage + 1];
+    const nextName = stageName(job, stage + 1);
     return {
-        title: `Approve stage ${stage} of ${job.job_id}?`,
-        children: `Stage ${stage + 1} with ${counted(next?.total_executions ?? 0, "device")} opens.`,
+        title: `Open ${nextName} of ${job.job_id}?`,
+        children: `You approve the gate of ${stageName(job, stage)}. ${counted(next?.total_executions ?? 0, "device")} of ${nextName} can start.`,
         action: "Approve",
         outcome: `Approved: ${stageName(job, stage + 1)} opens (${counted(next?.total_executions ?? 0, "device")}).`,
         jobId: job.job_id,
@@ -191,9 +191,9 @@ export function retry(job: Job, failure: Failure | null, done: Done): Question {
         isExpired ? ` The job has expired: it gets ${HOURS_AFTER_EXPIRY} more hours.` : "",
     ].join("");
     return {
-        title: deviceId === undefined ? `Retry ${count(devices)} in ${job.job_id}?` : `Retry ${deviceId}?`,
+        title: `Retry ${deviceId ?? counted(devices, "device")} in ${job.job_id}?`,
         children: `${who} will get another attempt.${later}`,
-        action: `Retry ${count(devices)}`,
+        action: `Retry ${counted(devices, "device")}`,
         outcome: `${who} will get another attempt${job.status === "PAUSED" ? ", after the job is resumed" : ""}.`,
         jobId: job.job_id,
         command: command(
@@ -246,7 +246,7 @@ const settingWords: Record<string, string> = {
     start_at: "the start",
     in_progress_timeout_minutes: "the timeout",
     "rollout.stages": "the stages",
-    "rollout.max_in_progress": "the devices at a time",
+    "rollout.max_in_progress": "the maximum of devices in progress",
     failure_criteria: "the failure criteria",
     start_windows: "the start windows",
     window_time_zone: "the time zone of the windows",

@@ -65,7 +65,7 @@ function Pages() {
     return (
         <>
             <a class="skip" href="#main">
-                Skip to the page
+                Skip to content
             </a>
             <Header />
             <OutageBanner />

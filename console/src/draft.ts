@@ -84,7 +84,7 @@ export const emptyCriterion: CriterionDraft = {
     action: "PAUSE",
 };
 
-// Defaults that do no harm when they are left alone: the brake stops a bad release.
+// Defaults that do no harm when they are left alone: the criterion stops a bad release.
 export const emptyDraft: Draft = {
     jobId: "",
     description: "",
@@ -161,11 +161,11 @@ function duration(field: string, text: string, unit: number, label: string): str
 }
 
 export function draftRollout(draft: Draft): CreateJobRequest["rollout"] | undefined {
-    const maxInProgress = integer("maxInProgress", draft.maxInProgress, "Devices at a time");
+    const maxInProgress = integer("maxInProgress", draft.maxInProgress, "“Maximum devices in progress”");
     if (!draft.stages.length && !maxInProgress) return undefined;
     const stages = draft.stages.map((stage, index) => {
         const isLast = index === draft.stages.length - 1;
-        const number = () => integer("stages", stage.value, `The size of stage ${index}`);
+        const number = () => integer("stages", stage.value, `Stage ${index}: the size`);
         const devices = {
             percent: () => ({ percent: number() }),
             count: () => ({ device_count: number() }),
@@ -174,16 +174,20 @@ export function draftRollout(draft: Draft): CreateJobRequest["rollout"] | undefi
             rest: () => ({ remainder: true }),
         }[stage.kind]();
         const gate = {
-            min_succeeded_percent: integer("stages", stage.succeeded, `The success of stage ${index}`),
-            bake_time: duration("stages", stage.bakeMinutes, 60, `The wait after stage ${index}`),
-            advance_after: duration("stages", stage.latestHours, 3600, `The latest end of stage ${index}`),
+            min_succeeded_percent: integer(
+                "stages",
+                stage.succeeded,
+                `Stage ${index}: “Succeeded, at least”`,
+            ),
+            bake_time: duration("stages", stage.bakeMinutes, 60, `Stage ${index}: “Then wait”`),
+            advance_after: duration("stages", stage.latestHours, 3600, `Stage ${index}: “Open anyway after”`),
             require_approval: stage.approval || undefined,
             allow_self_approval: (stage.approval && stage.more?.allow_self_approval) || undefined,
         };
         return {
             ...devices,
             display_name: stage.name.trim() || undefined,
-            releases_per_minute: integer("stages", stage.perMinute, `The rate of stage ${index}`),
+            releases_per_minute: integer("stages", stage.perMinute, `Stage ${index}: “Starts per minute”`),
             gate: isLast ? undefined : gate,
             allow_empty: stage.more?.allow_empty || undefined,
         };
@@ -237,8 +241,8 @@ function draftLabels(text: string): Record<string, string> | undefined {
 }
 
 function draftCriterion(c: CriterionDraft, index: number) {
-    const value = integer("criteria", c.value, `The limit of criterion ${index + 1}`);
-    if (!value) throw new DraftError("criteria", `Criterion ${index + 1} needs a limit`);
+    const value = integer("criteria", c.value, `Criterion ${index + 1}: “Threshold”`);
+    if (!value) throw new DraftError("criteria", `Criterion ${index + 1} needs a threshold`);
     const isPercent = c.kind === "percent";
     return {
         ...(isPercent ? { percent: value } : { count: value }),
@@ -247,7 +251,11 @@ function draftCriterion(c: CriterionDraft, index: number) {
         basis: isPercent ? c.more?.basis : undefined,
         scope: c.scope,
         min_finished: isPercent
-            ? integer("criteria", c.minFinished, "The minimum of finished devices")
+            ? integer(
+                  "criteria",
+                  c.minFinished,
+                  `Criterion ${index + 1}: “Not before this many devices finished”`,
+              )
             : undefined,
         action: c.action,
     };
@@ -257,9 +265,9 @@ function draftCriterion(c: CriterionDraft, index: number) {
 export function draftSettings(draft: Draft) {
     const minutes = Math.round(Number(draft.windowHours) * 60);
     if (draft.windowStart && !(minutes > 0)) {
-        throw new DraftError("windowHours", "The length of the window must be a number of hours");
+        throw new DraftError("windowHours", "“Length of the window” must be a number of hours");
     }
-    const attempts = integer("retryAttempts", draft.retryAttempts, "The number of attempts");
+    const attempts = integer("retryAttempts", draft.retryAttempts, "“Maximum attempts per device”");
     return {
         description: draft.description.trim() || undefined,
         labels: draftLabels(draft.labels),
@@ -323,13 +331,17 @@ export function summary(draft: Draft, devices: number, sizes: number[]): string 
                 before.succeeded ? `if ${before.succeeded} % succeed` : "when all have finished",
                 Number(before.bakeMinutes) ? `and ${span(Number(before.bakeMinutes) * 60)} have passed` : "",
                 before.approval ? "and someone approves" : "",
-                Number(before.latestHours) ? `or after ${span(Number(before.latestHours) * 3600)}` : "",
+                Number(before.latestHours)
+                    ? `or anyway after ${span(Number(before.latestHours) * 3600)}`
+                    : "",
             ];
             return `then ${size.toLocaleString("en-US")} ${gate.filter(Boolean).join(" ")}`;
         });
         parts.push(steps.join(", "));
     } else {
-        parts.push(`${counted(devices, "device")} ${draft.startAt ? "from the start" : "now"}`);
+        parts.push(
+            `${counted(devices, "device")} can start ${draft.startAt ? "at the start time" : "at once"}`,
+        );
     }
     if (draft.windowStart) parts.push(`only from ${draft.windowStart} for ${draft.windowHours} h`);
     for (const c of draft.criteria) {

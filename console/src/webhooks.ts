@@ -134,8 +134,8 @@ export function replay(w: Webhook, hours: number, done: () => void): Question {
     const position = String(Math.min(start, Number(w.position)));
     const changes: Changes = { position, enabled: true };
     return {
-        title: "Send events again",
-        action: "Send again",
+        title: "Replay events?",
+        action: "Replay",
         command: updateCommand(w, changes),
         run: async () => {
             await update(w, changes);
@@ -146,9 +146,9 @@ export function replay(w: Webhook, hours: number, done: () => void): Question {
 
 export function rotate(w: Webhook, done: (w: Webhook, secret: string) => void): Question {
     return {
-        title: "Give the webhook a new secret?",
-        children: `For a day, deliveries to ${w.url} are signed with the old secret as well. Then the old one is not valid.`,
-        action: "Create secret",
+        title: "Rotate the secret?",
+        children: `For a day, deliveries to ${w.url} are signed with the old secret as well. After that, the old secret is invalid.`,
+        action: "Rotate secret",
         command: command(["webhooks", "rotate-secret", w.webhook_id], "POST", path(w, ":rotateSecret"), {}),
         run: async () => {
             const call = api.POST("/customer/webhooks/{webhook_id}:rotateSecret", { ...params(w), body: {} });

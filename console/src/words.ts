@@ -56,8 +56,8 @@ export function status(job: Job, awaits = false): Status {
         default: {
             const stage = awaitingApproval(job);
             if (stage < 0 && !awaits) return { word: "In progress", tone: "busy", detail: "" };
-            const name = stage < 0 ? "a stage" : stageName(job, stage);
-            return { word: "In progress", tone: "warn", detail: `${name} waits for approval` };
+            const name = stage < 0 ? "the next stage" : stageName(job, stage + 1);
+            return { word: "In progress", tone: "warn", detail: `${name} needs an approval` };
         }
     }
 }
@@ -72,6 +72,19 @@ export function target(job: Job): string {
     return "all devices";
 }
 
+/** The state of a stage. In a finished job, the API also calls a stage PASSED that has not opened or was stopped. */
+export function stageState(job: Job, index: number): { word: string; tone: Tone } {
+    const stages = job.stages ?? [];
+    const stage = stages[index];
+    if (!stage || stage.state === "PENDING") return { word: "not open yet", tone: "quiet" };
+    if (stage.state === "OPEN") return { word: "open", tone: stage.awaiting_approval ? "warn" : "busy" };
+    if (isActive(job)) return { word: "passed", tone: "good" };
+    if (!stage.opened_at) return { word: "not opened", tone: "quiet" };
+    const isLastOpened = !stages[index + 1]?.opened_at;
+    const wasStopped = job.status === "CANCELED" || index < stages.length - 1;
+    return isLastOpened && wasStopped ? { word: "stopped", tone: "warn" } : { word: "passed", tone: "good" };
+}
+
 /** The devices that a stage takes, such as "10 %" or "group lab". */
 export function stageDevices(stage: Stage): string {
     if (stage.group_id) return `group ${shown(stage.group_id)}`;
@@ -81,15 +94,16 @@ export function stageDevices(stage: Stage): string {
     return "the rest";
 }
 
-/** What opens the stage after this one, as configured, such as "95 % succeeded, then 1 h". */
+/** What opens the stage after this one, as configured, such as "95 % succeeded, then wait 1 h". */
 export function gateRule(stage: Stage): string {
     const gate = stage.gate;
     const rules = [
         gate?.min_succeeded_percent ? `${gate.min_succeeded_percent} % succeeded` : "all finished",
     ];
-    if (seconds(gate?.bake_time)) rules.push(`then ${span(seconds(gate?.bake_time))}`);
-    if (seconds(gate?.advance_after)) rules.push(`or after ${span(seconds(gate?.advance_after))}`);
-    if (gate?.require_approval) rules.push("and an approval");
+    const [bake, latest] = [seconds(gate?.bake_time), seconds(gate?.advance_after)];
+    if (bake) rules.push(`then wait ${span(bake)}`);
+    if (latest) rules.push(`or ${span(latest)} after the stage opened`);
+    if (gate?.require_approval) rules.push(`and ${latest ? "in both cases " : ""}an approval`);
     return rules.join(", ");
 }
 
@@ -98,14 +112,15 @@ export function gateState(job: Job, index: number, now: number): string {
     const state = job.stages?.[index];
     const config = job.rollout?.stages[index];
     if (!state || !config) return "";
-    if (index === (job.stages?.length ?? 0) - 1) return "the last stage";
+    if (index === (job.stages?.length ?? 0) - 1) return "none (last stage)";
     if (state.state === "PENDING") return gateRule(config);
     const approval = state.approval
         ? `approved by ${shown(state.approval.approved_by)}${state.approval.comment ? `: “${shown(state.approval.comment)}”` : ""}`
         : "";
     const succeeded = `${percent(state.execution_counts.succeeded, state.total_executions)} succeeded`;
+    if (!isActive(job) && !state.opened_at) return gateRule(config);
     if (state.state === "PASSED") return [succeeded, approval].filter(Boolean).join(", ");
-    if (state.awaiting_approval) return `${succeeded}; waits for approval`;
+    if (state.awaiting_approval) return `${succeeded}; needs an approval`;
     const left = state.next_opens_at && (Date.parse(state.next_opens_at) - now) / 1000;
     const opening = left ? `in ${countdown(left)}` : "";
     const missing = missingForGate(state, config);
@@ -121,10 +136,10 @@ function missingForGate(state: JobStage, config: Stage): string {
     const required = config.gate?.min_succeeded_percent;
     if (required) {
         if (succeeded * 100 >= required * state.total_executions) return "";
-        return `waits for ${required} % succeeded; now ${percent(succeeded, state.total_executions)}`;
+        return `${percent(succeeded, state.total_executions)} succeeded, ${required} % required`;
     }
     const left = unfinished(state.execution_counts);
-    return left === 0 ? "" : `waits for ${counted(left, "device")} to finish`;
+    return left === 0 ? "" : `${counted(left, "device")} not finished yet`;
 }
 
 /** The job is paused by a gate that would pause it again at once: the service refuses to resume it. */
@@ -146,15 +161,19 @@ export function rate(stage: Stage): string {
     return stage.releases_per_minute ? `${count(stage.releases_per_minute)} per minute` : "";
 }
 
-/** A failure criterion as a sentence, such as "Pause at 5 % of a stage, after 20 devices". */
+/** A failure criterion as a sentence, such as "Pause when 5 % of the finished devices of a stage failed". */
 export function criterion(c: Criterion): string {
-    const action = { PAUSE: "Pause", CANCEL: "Cancel", FORCE_CANCEL: "Cancel with force" }[c.action];
-    const limit = c.percent ? `${c.percent} %` : counted(c.count ?? 0, "failure");
-    const of = c.percent ? ` of the ${c.basis.toLowerCase()} devices` : "";
+    const action = {
+        PAUSE: "Pause",
+        CANCEL: "Cancel",
+        FORCE_CANCEL: "Cancel, including devices in progress,",
+    }[c.action];
+    const codes = c.failure_codes.length ? ` with ${c.failure_codes.map(shown).join(" or ")}` : "";
     const scope = c.scope === "STAGE" ? " of a stage" : "";
-    const codes = c.failure_codes.length ? ` with ${c.failure_codes.map(shown).join(", ")}` : "";
-    const minimum = c.percent && c.min_finished ? `, after ${counted(c.min_finished, "device")}` : "";
-    return `${action} at ${limit}${of}${scope}${codes}${minimum}`;
+    if (!c.percent) return `${action} at ${counted(c.count ?? 0, "failure")}${scope}${codes}`;
+    const basis = `the ${c.basis.toLowerCase()} devices${scope}`;
+    const minimum = c.min_finished ? `, once ${counted(c.min_finished, "device")} finished` : "";
+    return `${action} when ${c.percent} % of ${basis} failed${codes}${minimum}`;
 }
 
 export const dayNames: Record<string, string> = {
@@ -199,21 +218,22 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
             : "";
         const advice = {
             OPERATOR: "",
-            FAILURE_CRITERION: " Look at the failures first: resuming forgives those counted so far.",
+            FAILURE_CRITERION:
+                " Look at the failures first: resuming resets the failure counts of all criteria to 0.",
             GATE_NOT_MET: " Retry the failures, change the gate, or open the next stage anyway.",
         }[job.pause.cause];
         return {
             tone: "warn",
             title: `Paused${by}: ${shown(job.pause.reason)}`,
-            text: `${ago(job.pause.paused_at ?? "")}. ${waits}${running}${advice}`,
+            text: `Paused ${ago(job.pause.paused_at ?? "")}. ${waits}${running}${advice}`,
         };
     }
     const stage = awaitingApproval(job);
     if (stage >= 0) {
         return {
             tone: "warn",
-            title: `Waiting for approval of ${stageName(job, stage)}`,
-            text: `Its gate is met. After the approval, ${stageName(job, stage + 1)} opens.`,
+            title: `Approval needed to open ${stageName(job, stage + 1)}`,
+            text: `The rest of the gate of ${stageName(job, stage)} is met.`,
         };
     }
     if (job.status === "SCHEDULED" && job.start_at) {
@@ -280,13 +300,13 @@ export function event(e: Event): string {
         case "job.created":
             return `created${by}`;
         case "job.stage_opened":
-            return `stage${stage} opened${e.cause === "OPERATOR" ? by : ": the gate is met"}`;
+            return `stage${stage} opened${e.cause === "OPERATOR" ? by : " automatically"}`;
         case "job.awaiting_approval":
-            return `stage${stage} waits for approval`;
+            return `the gate of stage${stage} waits for approval`;
         case "job.approved":
-            return `stage${stage} approved${by}${reason}`;
+            return `the gate of stage${stage} was approved${by}${reason}`;
         case "job.tripped":
-            return `brake tripped${reason}`;
+            return `a failure criterion tripped${reason}`;
         case "job.paused":
             return `paused${by}${reason}`;
         case "job.resumed":
@@ -318,10 +338,7 @@ export function eventTone(e: Event): Tone {
 }
 
 /** The words for an execution's status. What the service ended is not the fault of the device. */
-export function executionState(e: { status: string; end_cause: string | null }): {
-    word: string;
-    tone: Tone;
-} {
+export function executionState(e: { status: string; end_cause: string | null }): ExecutionWords {
     const known = executionWords[e.status] ?? { word: shown(e.status), tone: "quiet" };
     const cause = e.end_cause && endCauses[e.end_cause];
     return cause ? { word: `${known.word}: ${cause}`, tone: "quiet" } : known;
@@ -334,10 +351,25 @@ const endCauses: Record<string, string> = {
     JOB_EXPIRED: "job expired",
 };
 
+interface ExecutionWords {
+    word: string;
+    tone: Tone;
+    /** What the status means. */
+    hint?: string;
+}
+
 /** The words for the statuses of executions. */
-export const executionWords: Record<string, { word: string; tone: Tone }> = {
-    QUEUED: { word: "Queued", tone: "quiet" },
-    HELD: { word: "Held", tone: "quiet" },
+export const executionWords: Record<string, ExecutionWords> = {
+    QUEUED: {
+        word: "Queued",
+        tone: "quiet",
+        hint: "Released: the device can get it, unless it waits for a window or a retry",
+    },
+    HELD: {
+        word: "Held",
+        tone: "quiet",
+        hint: "Not released yet: the job has not started, or its stage or rate holds it back",
+    },
     IN_PROGRESS: { word: "In progress", tone: "busy" },
     SUCCEEDED: { word: "Succeeded", tone: "good" },
     FAILED: { word: "Failed", tone: "bad" },

@@ -44,7 +44,7 @@ async def test_device_page_says_why_each_pending_execution_does_not_start(
     }.items():
         link = page.get_by_role("link", name=job_id, exact=True)
         await expect(item.filter(has=link).first).to_contain_text(reason)
-    await expect(page.get_by_role("heading", name="Not in its queue yet")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Held back by their jobs")).to_be_visible()
     assert await console.findings() == []
 
 

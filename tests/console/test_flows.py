@@ -42,9 +42,9 @@ async def test_operator_creates_a_staged_job_and_watches_it_finish(
     await expect(page.get_by_text("failures from 20 finished devices on")).to_be_visible()
     late = page.get_by_text("it can't act in the first stage, which has 4 devices")
     await expect(late).to_be_visible()
-    await page.get_by_label("After so many devices").fill("41")
+    await page.get_by_label("Not before this many devices finished").fill("41")
     await expect(page.get_by_text("never act, because the job has 40 devices")).to_be_visible()
-    await page.get_by_label("After so many devices").fill("4")
+    await page.get_by_label("Not before this many devices finished").fill("4")
     await expect(page.get_by_text("failures from 4 finished devices on")).to_be_visible()
     await expect(late).to_have_count(0)
     await page.get_by_role("button", name="Create job for 40 devices").click()
@@ -167,7 +167,9 @@ async def test_stage_is_approved_by_another_user(
             status = other.page.get_by_role("status").first
             await expect(status).to_contain_text("opens (38 devices). careful")
             await other.open("/jobs/careful?tab=history")
-            await expect(other.page.locator("#panel .timeline")).to_contain_text("approved by bob")
+            await expect(other.page.locator("#panel .timeline")).to_contain_text(
+                "the gate of stage 0 was approved by bob"
+            )
             await expect(other.page.locator(".badge").first).to_have_text("Completed")
 
 
@@ -253,7 +255,7 @@ async def test_several_jobs_are_paused_and_canceled_together(
     dialog = page.get_by_role("dialog")
     await expect(dialog).to_contain_text("Pause 2 jobs?")
     await expect(dialog).to_contain_text("80 devices")
-    await dialog.get_by_text("Same in a terminal").click()
+    await dialog.get_by_text("Command line equivalent").click()
     commands = "jobs-grpc pause b && jobs-grpc pause a"
     await expect(dialog.get_by_text(commands, exact=True)).to_be_visible()
     await dialog.get_by_role("button", name="Pause 2 jobs").click()
@@ -362,25 +364,25 @@ async def test_settings_of_a_job_are_changed(console: Console, operator: Operato
     await console.open("/jobs/slow?tab=settings")
     save = page.get_by_role("button", name="Save changes")
     await expect(save).to_be_disabled()
-    await page.get_by_label("Devices at a time").fill("20")
+    await page.get_by_label("Maximum devices in progress").fill("20")
     stage = page.get_by_role("group", name="Stage 0")
     await stage.get_by_label("Starts per minute").fill("60")
-    await stage.get_by_label("Next if % succeed").fill("80")
+    await stage.get_by_label("Succeeded, at least (%)").fill("80")
     await save.click()
     dialog = page.get_by_role("dialog")
-    await expect(dialog).to_contain_text("changes the stages, the devices at a time.")
-    await dialog.get_by_text("Same in a terminal").click()
+    await expect(dialog).to_contain_text("changes the stages, the maximum of devices in progress.")
+    await dialog.get_by_text("Command line equivalent").click()
     await expect(dialog).to_contain_text("jobs-grpc update slow --max-in-progress 20 --rollout")
     await dialog.get_by_role("button", name="Save changes").click()
     await expect(dialog).to_have_count(0)
-    await expect(page.get_by_text("at most 20 devices at a time")).to_be_visible()
+    await expect(page.get_by_text("at most 20 devices in progress")).to_be_visible()
     rollout = (await operator.get("slow")).rollout
     assert (rollout.max_in_progress, rollout.stages[0].releases_per_minute) == (20, 60)
     assert rollout.stages[0].gate.min_succeeded_percent == 80
 
     # Another person changes the job while the form is open.
     await operator.update("slow", "description", description="by another")
-    await page.get_by_label("Devices at a time").fill("30")
+    await page.get_by_label("Maximum devices in progress").fill("30")
     await expect(page.get_by_text("has changed since this form was opened")).to_be_visible()
     await save.click()
     await dialog.get_by_role("button", name="Save changes").click()
@@ -390,9 +392,9 @@ async def test_settings_of_a_job_are_changed(console: Console, operator: Operato
     await expect(page.get_by_label("Description")).to_have_value("by another")
 
     # The command line can't remove a limit.
-    await page.get_by_label("Devices at a time").fill("")
+    await page.get_by_label("Maximum devices in progress").fill("")
     await save.click()
-    await dialog.get_by_text("Same in a terminal").click()
+    await dialog.get_by_text("Command line equivalent").click()
     await expect(dialog).to_contain_text("curl")
     await expect(dialog).not_to_contain_text("jobs-grpc")
 

@@ -18,7 +18,7 @@ PAGES = {
     # The path, and a text that shows that the page has been loaded.
     "jobs": ("/jobs", "a typo"),
     "job": ("/jobs/paused", "BOOT_LOOP"),
-    "job history": ("/jobs/staged?tab=history", "stage 0 waits for approval"),
+    "job history": ("/jobs/staged?tab=history", "the gate of stage 0 waits for approval"),
     "job document": ("/jobs/staged?tab=document", "Timeout of an execution"),
     "job settings": ("/jobs/staged?tab=settings", "Stages that have not passed"),
     "execution": ("/jobs/paused/devices/pump-00", "Attempts"),

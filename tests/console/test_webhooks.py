@@ -67,7 +67,7 @@ async def test_webhook_is_created_and_its_secret_is_shown_once(stack: Stack) -> 
     await url.fill(URL)
     await dialog.get_by_role("checkbox", name="job.paused").check()
     await dialog.get_by_role("checkbox", name="job.tripped").check()
-    await dialog.get_by_text("Same in a terminal").click()
+    await dialog.get_by_text("Command line equivalent").click()
     await expect(dialog).to_contain_text(
         f"jobs-grpc webhooks create {URL} --type job.tripped job.paused"
     )
@@ -84,8 +84,8 @@ async def test_webhook_is_created_and_its_secret_is_shown_once(stack: Stack) -> 
     assert await page.evaluate("navigator.clipboard.readText()") == text
     assert await stack.console.findings() == []
 
-    await page.get_by_role("button", name="New secret").click()
-    await dialog.get_by_role("button", name="Create secret").click()
+    await page.get_by_role("button", name="Rotate secret").click()
+    await dialog.get_by_role("button", name="Rotate secret").click()
     await expect(secret).to_have_count(2)
     await expect(secret.first).to_have_text(text)
     await page.get_by_role("button", name="I have stored it").first.click()
@@ -108,7 +108,7 @@ async def test_webhook_is_changed_tested_moved_and_deleted(stack: Stack) -> None
     await expect(save).to_be_disabled()
     await dialog.get_by_role("checkbox", name="job.paused").uncheck()
     await dialog.get_by_role("checkbox", name="Enabled").uncheck()
-    await dialog.get_by_text("Same in a terminal").click()
+    await dialog.get_by_text("Command line equivalent").click()
     await expect(dialog).to_contain_text("--all-types --disable")
     await save.click()
     await expect(item).to_contain_text("Disabled")
@@ -121,7 +121,7 @@ async def test_webhook_is_changed_tested_moved_and_deleted(stack: Stack) -> None
 
     await item.get_by_role("button", name="Replay").click()
     await dialog.get_by_label("Which events").select_option("of the last hour")
-    await dialog.get_by_role("button", name="Send again").click()
+    await dialog.get_by_role("button", name="Replay").click()
     await expect(item).to_contain_text("Enabled")
     assert (await stack.webhooks.get(created.webhook_id)).position < created.position
 

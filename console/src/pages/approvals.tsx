@@ -31,8 +31,7 @@ export function Approvals() {
                 <div class="card empty">
                     <p>No stage waits for an approval.</p>
                     <p class="quiet">
-                        A stage whose gate requires an approval is listed here when the rest of its gate is
-                        met.
+                        A stage is listed here when everything but an approval is done for it to open.
                     </p>
                 </div>
             )}
@@ -62,24 +61,24 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
     );
     if (!state) return null;
     const failed = failures(state.execution_counts);
+    const next = stageName(job, stage + 1);
     // What happened since the last approval, or since the job was created.
     const all = events.data?.items ?? [];
     const last = all.findIndex((e) => e.type === "job.approved");
     const since = last < 0 ? all : all.slice(0, last);
     return (
-        <section class="card" aria-label={`${job.job_id}, ${stageName(job, stage)}`}>
+        <section class="card" aria-label={`${job.job_id}, ${next}`}>
             <h2>
                 <span>
-                    <a href={jobPath(job.job_id)}>{shown(job.job_id)}</a> · {stageName(job, stage)}
+                    <a href={jobPath(job.job_id)}>{shown(job.job_id)}</a> · {next} needs an approval
                 </span>
                 <span class="quiet">{target(job)}</span>
             </h2>
             <div class="pad">
                 <p>
-                    {counted(state.execution_counts.succeeded, "device")} succeeded (
-                    {percent(state.execution_counts.succeeded, state.total_executions)}
-                    ), {failed ? `${failed} failed` : "none failed"}. Approving opens{" "}
-                    {stageName(job, stage + 1)} with{" "}
+                    In {stageName(job, stage)}, {counted(state.execution_counts.succeeded, "device")}{" "}
+                    succeeded ({percent(state.execution_counts.succeeded, state.total_executions)}
+                    ), {failed ? `${failed} failed` : "none failed"}. Approving opens {next} with{" "}
                     {counted(job.stages?.[stage + 1]?.total_executions ?? 0, "device")}.
                 </p>
                 <Bar

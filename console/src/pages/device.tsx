@@ -71,7 +71,7 @@ export function Device({ deviceId }: { deviceId: string }) {
                 {may("CreateJob") && (
                     <div class="buttons">
                         <a class="button" href={`/console/new?device=${encodeURIComponent(deviceId)}`}>
-                            New job for it
+                            New job for this device
                         </a>
                     </div>
                 )}
@@ -81,11 +81,11 @@ export function Device({ deviceId }: { deviceId: string }) {
                 <Pending
                     deviceId={deviceId}
                     executions={queue}
-                    empty={held.length ? "No job in its queue." : "Nothing waits for this device."}
+                    empty={held.length ? "The queue is empty." : "Nothing waits for this device."}
                 />
                 {held.length > 0 && (
                     <>
-                        <h3 class="pad">Not in its queue yet</h3>
+                        <h3 class="pad">Held back by their jobs</h3>
                         <Pending deviceId={deviceId} executions={held} empty="" />
                     </>
                 )}
@@ -178,7 +178,7 @@ function Past({ deviceId }: { deviceId: string }) {
     );
     return (
         <section class="card" aria-labelledby="past">
-            <h2 id="past">All its jobs</h2>
+            <h2 id="past">All jobs of this device</h2>
             {error && <ErrorNotice error={error} />}
             <div class="across">
                 <table class="stack">

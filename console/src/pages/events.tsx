@@ -119,7 +119,9 @@ export function Events() {
                     ))}
                 </ol>
                 {events?.length === KEPT && (
-                    <p class="pad quiet">Only the newest {KEPT} are shown. A filter shows older ones.</p>
+                    <p class="pad quiet">
+                        Only the newest {KEPT} are shown. Narrow the filter to see older events.
+                    </p>
                 )}
             </section>
             {may("EventService.ListWebhooks") && <Webhooks />}

@@ -61,7 +61,7 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
     const cancel: Question = {
         title: `Cancel ${jobId} on ${deviceId}?`,
         children: force
-            ? "The device has started. It is told only when it reports; this can't be undone."
+            ? "The device has started, and learns of the cancel only when it next reports. This can't be undone."
             : "The device will never start it. This can't be undone.",
         action: "Cancel execution",
         destructive: true,

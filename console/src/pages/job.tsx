@@ -11,8 +11,8 @@ import { count, counted, json, shown } from "../format";
 import { noteOutcome } from "../load";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
-import { Brake } from "../parts/brake";
 import { Comment } from "../parts/comment";
+import { Criteria } from "../parts/criteria";
 import { Dialog, type Question } from "../parts/dialog";
 import { Executions } from "../parts/executions";
 import { Failures } from "../parts/failures";
@@ -27,7 +27,16 @@ import { useOpenings } from "../openings";
 import { search, useQuery } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
-import { awaitingApproval, failures, isStoppedByGate, notice, status, target, windows } from "../words";
+import {
+    awaitingApproval,
+    executionWords,
+    failures,
+    isStoppedByGate,
+    notice,
+    status,
+    target,
+    windows,
+} from "../words";
 
 /** The job as the stream last told it. */
 function useJob(jobId: string) {
@@ -80,7 +89,7 @@ export function Job({ jobId }: { jobId: string }) {
             <Stages job={job} />
             <div class="columns">
                 <Failures job={job} ask={setQuestion} done={reload} />
-                <Brake job={job} />
+                <Criteria job={job} />
             </div>
             {query.tab !== "history" && <LastEvents job={job} />}
             <Tabs job={job} ask={setQuestion} done={reload} />
@@ -225,7 +234,7 @@ function Numbers({ job }: { job: JobState }) {
         <section aria-label="Devices by status">
             <dl class="numbers">
                 {numbers.map(([word, n, color]) => (
-                    <div key={word}>
+                    <div key={word} title={executionWords[word.toUpperCase()]?.hint}>
                         <dt>
                             <span class={`dot swatch ${color}`} aria-hidden="true" />
                             {word}
@@ -235,7 +244,7 @@ function Numbers({ job }: { job: JobState }) {
                 ))}
                 {job.retrying_count > 0 && (
                     <div>
-                        <dt>Of these, retrying</dt>
+                        <dt>Retrying (queued or in progress)</dt>
                         <dd>{count(job.retrying_count)}</dd>
                     </div>
                 )}

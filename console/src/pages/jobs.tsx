@@ -30,7 +30,11 @@ const statusWords: Record<JobStatus, string> = {
     COMPLETED: "Completed",
     CANCELED: "Canceled",
 };
-const ages: Record<string, string> = { "1": "since yesterday", "7": "in 7 days", "30": "in 30 days" };
+const ages: Record<string, string> = {
+    "1": "in the last 24 hours",
+    "7": "in the last 7 days",
+    "30": "in the last 30 days",
+};
 
 function listQuery(query: Query) {
     const days = Number(query.days);

@@ -187,7 +187,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 />
                 <div class="fields">
                     <Text
-                        label="Devices at a time"
+                        label="Maximum devices in progress"
                         value={draft.maxInProgress}
                         set={(maxInProgress) => set({ maxInProgress })}
                         placeholder="no limit"
@@ -197,7 +197,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
             </fieldset>
 
             <fieldset class="card">
-                <legend>When to stop</legend>
+                <legend>Failure criteria: when to pause or cancel</legend>
                 <CriterionFields criteria={draft.criteria} set={(criteria) => set({ criteria })} />
             </fieldset>
 
@@ -205,10 +205,10 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 <summary>When to start, retries, timeouts</summary>
                 <TimingFields draft={draft} set={set}>
                     <Text
-                        label="Expires after, in hours"
+                        label="Expires after (hours)"
                         value={draft.expiresHours}
                         set={(expiresHours) => set({ expiresHours })}
-                        placeholder="24 after the last start"
+                        placeholder="24 h after the last device can start"
                         numeric
                     />
                     <Select

@@ -2,9 +2,9 @@
 
 import type { Tone } from "../words";
 
-export function Badge({ word, tone }: { word: string; tone: Tone }) {
+export function Badge({ word, tone, hint }: { word: string; tone: Tone; hint?: string }) {
     return (
-        <span class={`badge ${tone}`}>
+        <span class={`badge ${tone}`} title={hint}>
             <span class="dot" aria-hidden="true" />
             {word}
         </span>

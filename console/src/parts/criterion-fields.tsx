@@ -16,7 +16,7 @@ export function CriterionFields(props: {
             {criteria.map((c, index) => (
                 <div class="stage" key={index} role="group" aria-label={`Criterion ${index + 1}`}>
                     <Text
-                        label="Failures"
+                        label="Threshold"
                         value={c.value}
                         set={(value) => change(index, { value })}
                         numeric
@@ -28,30 +28,34 @@ export function CriterionFields(props: {
                         options={{ percent: "percent", count: "devices" }}
                     />
                     <Select
-                        label="Of"
+                        label="Count the failures of"
                         value={c.scope}
                         set={(scope) => change(index, { scope })}
-                        options={{ JOB: "the whole job", STAGE: "a stage" }}
+                        options={{ JOB: "the whole job", STAGE: "each stage" }}
                     />
                     <Text
-                        label="Only these codes"
+                        label="Only these failure codes"
                         value={c.codes}
                         set={(codes) => change(index, { codes })}
                         placeholder="any failure"
                     />
                     {c.kind === "percent" && (
                         <Text
-                            label="After so many devices"
+                            label="Not before this many devices finished"
                             value={c.minFinished}
                             set={(minFinished) => change(index, { minFinished })}
                             numeric
                         />
                     )}
                     <Select
-                        label="Then"
+                        label="Action"
                         value={c.action}
                         set={(action) => change(index, { action })}
-                        options={{ PAUSE: "pause", CANCEL: "cancel", FORCE_CANCEL: "cancel with force" }}
+                        options={{
+                            PAUSE: "pause",
+                            CANCEL: "cancel",
+                            FORCE_CANCEL: "cancel, including devices in progress",
+                        }}
                     />
                     <button
                         type="button"

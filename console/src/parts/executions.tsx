@@ -119,8 +119,8 @@ function Filters({ job, query, filter }: { job: Job; query: Query; filter: (chan
                     onChange={(e) => filter({ status: e.currentTarget.value })}
                 >
                     <option value="">all</option>
-                    {Object.entries(executionWords).map(([name, { word }]) => (
-                        <option key={name} value={name as Status}>
+                    {Object.entries(executionWords).map(([name, { word, hint }]) => (
+                        <option key={name} value={name as Status} title={hint}>
                             {word}
                         </option>
                     ))}

@@ -32,8 +32,8 @@ export function OutageBanner() {
     const seconds = (now.value - outage.value.since) / 1000;
     return (
         <div class="outage" role="status">
-            {shown(outage.value.message)} since {countdown(seconds)}. This page shows the last known state and
-            continues by itself.
+            {shown(outage.value.message)} (for {countdown(seconds)} now). This page shows the last known state
+            and updates when the service responds.
         </div>
     );
 }

@@ -15,7 +15,7 @@ const endings: Record<string, string> = {
 
 export function Reasons({ explanation }: { explanation: Explanation }) {
     const { blockers, earliest_start_at: earliest, last_seen_at: seen } = explanation;
-    if (!blockers.length) return <p class="quiet">Nothing holds it.</p>;
+    if (!blockers.length) return <p class="quiet">The device has started it.</p>;
     return (
         <ul class="reasons">
             {blockers.map((b) => (
@@ -24,7 +24,7 @@ export function Reasons({ explanation }: { explanation: Explanation }) {
                     {b.other_job_id && (
                         <>
                             {" "}
-                            <a href={jobPath(b.other_job_id)}>Show it</a>
+                            <a href={jobPath(b.other_job_id)}>Show that job</a>
                         </>
                     )}
                     {b.until && (

@@ -58,7 +58,7 @@ export function Settings({ job, ask, done }: Props) {
                 />
                 {isActive(start) && (
                     <Text
-                        label="Expires, in hours from now"
+                        label="Expires in (hours from now)"
                         value={draft.expiresHours}
                         set={(expiresHours) => set({ expiresHours })}
                         placeholder="unchanged"
@@ -67,7 +67,7 @@ export function Settings({ job, ask, done }: Props) {
                 )}
                 {isActive(start) && start.rollout && (
                     <Text
-                        label="Devices at a time"
+                        label="Maximum devices in progress"
                         value={draft.maxInProgress}
                         set={(maxInProgress) => set({ maxInProgress })}
                         placeholder="no limit"
@@ -88,7 +88,7 @@ export function Settings({ job, ask, done }: Props) {
                             />
                         </>
                     )}
-                    <h3 class="pad">When to stop</h3>
+                    <h3 class="pad">Failure criteria: when to pause or cancel</h3>
                     <CriterionFields criteria={draft.criteria} set={(criteria) => set({ criteria })} />
                     <h3 class="pad">When to start, retries, timeouts</h3>
                     <TimingFields draft={draft} set={set} />
@@ -100,7 +100,7 @@ export function Settings({ job, ask, done }: Props) {
                 </button>
                 {(hasChanges || problem || isOutdated) && (
                     <button type="button" onClick={reset}>
-                        {isOutdated ? "Load the settings again" : "Undo"}
+                        {isOutdated ? "Load the settings again" : "Discard changes"}
                     </button>
                 )}
                 <span class="problem" role="status">

@@ -43,11 +43,19 @@ export function StageFields({ stages, sizes, set, groups, passed }: Props) {
                 return (
                     <div class="stage" key={index} role="group" aria-label={`Stage ${index}`}>
                         <span class="stage-number">
-                            {stage.name || index}
+                            {isNew ? index : stage.name || index}
                             {sizes[index] !== undefined && (
                                 <span class="quiet"> {counted(sizes[index], "device")}</span>
                             )}
                         </span>
+                        {isNew && (
+                            <Text
+                                label="Name"
+                                value={stage.name}
+                                set={(name) => update({ name })}
+                                placeholder={`stage ${index}`}
+                            />
+                        )}
                         {isNew && <Size stage={stage} update={update} groups={groups} />}
                         <Text
                             label="Starts per minute"
@@ -111,35 +119,38 @@ function Size({ stage, update, groups }: One & { groups: string[] | undefined })
 /** What opens the next stage. */
 function Gate({ stage, update, isNew }: One & { isNew: boolean }) {
     return (
-        <>
-            <Text
-                label="Next if % succeed"
-                value={stage.succeeded}
-                set={(succeeded) => update({ succeeded })}
-                placeholder="all finished"
-                numeric
-            />
-            <Text
-                label="and after, min"
-                value={stage.bakeMinutes}
-                set={(bakeMinutes) => update({ bakeMinutes })}
-                placeholder="at once"
-                numeric
-            />
-            <Text
-                label="or anyway after, h"
-                value={stage.latestHours}
-                set={(latestHours) => update({ latestHours })}
-                placeholder="never"
-                numeric
-            />
-            {isNew && (
-                <Check
-                    label="and an approval"
-                    checked={stage.approval}
-                    set={(approval) => update({ approval })}
+        <fieldset>
+            <legend>When the next stage opens</legend>
+            <div class="fields">
+                <Text
+                    label="Succeeded, at least (%)"
+                    value={stage.succeeded}
+                    set={(succeeded) => update({ succeeded })}
+                    placeholder="all finished, in any status"
+                    numeric
                 />
-            )}
-        </>
+                <Text
+                    label="Then wait (minutes)"
+                    value={stage.bakeMinutes}
+                    set={(bakeMinutes) => update({ bakeMinutes })}
+                    placeholder="no wait"
+                    numeric
+                />
+                <Text
+                    label="Open anyway after (hours since this stage opened)"
+                    value={stage.latestHours}
+                    set={(latestHours) => update({ latestHours })}
+                    placeholder="never"
+                    numeric
+                />
+                {isNew && (
+                    <Check
+                        label="An approval is required"
+                        checked={stage.approval}
+                        set={(approval) => update({ approval })}
+                    />
+                )}
+            </div>
+        </fieldset>
     );
 }

@@ -2,14 +2,11 @@
 
 import type { Job } from "../api/client";
 import { count, counted } from "../format";
-import { failures, gateState, rate, stageDevices, stageName } from "../words";
+import { failures, gateState, rate, stageDevices, stageName, stageState } from "../words";
 import { jobPath, search } from "../query";
 import { Bar } from "./bar";
 import { showDetails } from "./details";
 import { serverNow } from "./time";
-
-const stateTones = { PENDING: "quiet", OPEN: "busy", PASSED: "good" } as const;
-const stateWords = { PENDING: "waits", OPEN: "open", PASSED: "passed" } as const;
 
 export function Stages({ job }: { job: Job }) {
     const stages = job.stages ?? [];
@@ -20,7 +17,7 @@ export function Stages({ job }: { job: Job }) {
                 <span id="stages">Stages</span>
                 {job.rollout?.max_in_progress && (
                     <span class="quiet">
-                        at most {counted(job.rollout.max_in_progress, "device")} at a time
+                        at most {counted(job.rollout.max_in_progress, "device")} in progress
                     </span>
                 )}
             </h2>
@@ -32,18 +29,20 @@ export function Stages({ job }: { job: Job }) {
                             <th class="wide">Progress</th>
                             <th class="number">Devices</th>
                             <th class="number">Failed</th>
-                            <th>Next stage opens when</th>
+                            <th>Gate of the next stage</th>
                         </tr>
                     </thead>
                     <tbody>
                         {stages.map((stage, index) => {
                             const config = job.rollout?.stages[index];
+                            const { word, tone } = stageState(job, index);
                             const notes = [
+                                // Events and commands have the number.
+                                stage.display_name && `stage ${index}`,
                                 config && stageDevices(config),
-                                stateWords[stage.state],
+                                word,
                                 config && rate(config),
                             ];
-                            const tone = stage.awaiting_approval ? "warn" : stateTones[stage.state];
                             return (
                                 <tr key={index}>
                                     <td>

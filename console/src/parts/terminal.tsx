@@ -7,7 +7,7 @@ import { Copy } from "./copy";
 export function Terminal({ command }: { command: Command }) {
     return (
         <details class="terminal">
-            <summary>Same in a terminal</summary>
+            <summary>Command line equivalent</summary>
             {command.cli && <Line text={command.cli} />}
             <Line text={command.curl} />
         </details>

@@ -33,25 +33,25 @@ export function TimingFields(props: {
                     type="datetime-local"
                 />
                 <Text
-                    label="Devices start only from"
+                    label="Start window opens at"
                     value={draft.windowStart}
                     set={(windowStart) => set({ windowStart })}
                     type="time"
                 />
                 <Text
-                    label="For, in hours"
+                    label="Length of the window (hours)"
                     value={draft.windowHours}
                     set={(windowHours) => set({ windowHours })}
                     numeric
                 />
                 <Text
-                    label="Time zone (DEVICE: of each device)"
+                    label="Time zone of the window (DEVICE: each device's own)"
                     value={draft.windowZone}
                     set={(windowZone) => set({ windowZone })}
                     suggestions={["UTC", "DEVICE", ...(zone === "UTC" ? [] : [zone])]}
                 />
                 <fieldset class="long">
-                    <legend>On these days</legend>
+                    <legend>Days of the window</legend>
                     <div class="choices">
                         {Object.entries(dayNames).map(([day, name]) => (
                             <Check
@@ -64,20 +64,20 @@ export function TimingFields(props: {
                     </div>
                 </fieldset>
                 <Text
-                    label="Attempts of a device"
+                    label="Maximum attempts per device"
                     value={draft.retryAttempts}
                     set={(retryAttempts) => set({ retryAttempts })}
                     placeholder="1"
                     numeric
                 />
                 <Text
-                    label="Retry only these codes"
+                    label="Retry only these failure codes"
                     value={draft.retryCodes}
                     set={(retryCodes) => set({ retryCodes })}
                     placeholder="any failure"
                 />
                 <Text
-                    label="Timeout of an execution, in minutes"
+                    label="Timeout of an execution (minutes)"
                     value={draft.timeoutMinutes}
                     set={(timeoutMinutes) => set({ timeoutMinutes })}
                     placeholder="none"

@@ -59,7 +59,7 @@ export function Webhooks() {
             ))}
             {data && !webhooks.length && (
                 <p class="pad quiet">
-                    There are none. A webhook sends events to an HTTPS endpoint, one per POST, signed.
+                    No webhooks. A webhook sends events to an HTTPS endpoint, one per POST, signed.
                 </p>
             )}
             <ul class="webhooks">
@@ -92,7 +92,7 @@ export function Webhooks() {
                                 Change…
                             </button>
                             <button class="small" onClick={() => ask(actions.rotate(w, showSecret))}>
-                                New secret…
+                                Rotate secret…
                             </button>
                             <button class="small danger" onClick={() => ask(actions.remove(w, reload))}>
                                 Delete…
@@ -125,12 +125,12 @@ function Facts({ webhook: w, tested }: { webhook: Webhook; tested: string | unde
                 )}
                 {w.next_attempt_at && (
                     <>
-                        ; the next attempt <Time at={w.next_attempt_at} />
+                        ; next delivery <Time at={w.next_attempt_at} />
                     </>
                 )}
                 {w.failure_count > 0 && w.last_success_at && (
                     <>
-                        ; the last success <Time at={w.last_success_at} />
+                        ; last success <Time at={w.last_success_at} />
                     </>
                 )}
             </p>
@@ -240,7 +240,9 @@ function Replay(props: { webhook: Webhook; close: () => void; done: () => void }
     const question = useMemo(() => actions.replay(props.webhook, Number(hours), props.done), [hours]);
     const children = (
         <>
-            <p>{shown(props.webhook.url)} gets them in order, and is enabled.</p>
+            <p>
+                The service sends them to {shown(props.webhook.url)} again, in order, and enables the webhook.
+            </p>
             <Select label="Which events" value={hours} set={setHours} options={ages} />
         </>
     );

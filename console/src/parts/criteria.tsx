@@ -4,12 +4,12 @@ import type { Criterion, CriterionState, Job } from "../api/client";
 import { count, counted, percent } from "../format";
 import { criterion, failures, isActive, stageName } from "../words";
 
-export function Brake({ job }: { job: Job }) {
+export function Criteria({ job }: { job: Job }) {
     const criteria = job.failure_criteria ?? [];
     if (!criteria.length) return null;
     return (
-        <section class="card" aria-labelledby="brake">
-            <h2 id="brake">Brake</h2>
+        <section class="card" aria-labelledby="criteria">
+            <h2 id="criteria">Failure criteria</h2>
             <div class="pad">
                 {criteria.map((c, index) => {
                     const states = (job.criterion_states ?? []).filter((s) => s.criterion === index);
