@@ -3,6 +3,7 @@
 import { LocationProvider, Route, Router, lazy, useLocation } from "preact-iso";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ApiError, api, body } from "./api/client";
+import { focusPage, watchFocus } from "./focus";
 import { useLoaded } from "./load";
 import { Confirmation, confirmation } from "./parts/confirmation";
 import { ErrorNotice, OutageBanner } from "./parts/notices";
@@ -54,6 +55,7 @@ function Message({ error }: { error: ApiError }) {
 }
 
 function Pages() {
+    useEffect(watchFocus, []);
     const who = `${identity.value.tenant} ${identity.value.user} ${token.value}`;
     const { data, error } = useLoaded(who, (signal) => body(api.GET("/customer/caller", { signal })));
     // Until the answer, the last caller stays: a page that is removed loses what the person types.
@@ -87,7 +89,7 @@ function Routes() {
         shownPath.current = path;
         confirmation.value = null;
         window.scrollTo(0, 0);
-        document.getElementById("main")?.focus({ preventScroll: true });
+        focusPage();
     }, [path]);
     return (
         <Router>

@@ -4,6 +4,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "../api/client";
 import type { Command } from "../commands";
+import { focusPage } from "../focus";
 import { count, shown } from "../format";
 import { reloadAll } from "../load";
 import { Changes } from "./changes";
@@ -43,9 +44,8 @@ export function Dialog({ question, close }: { question: Question; close: () => v
         const opener = document.activeElement;
         dialog.current?.showModal();
         return () => {
-            // The action can have removed the button that asked for it.
-            const next = opener?.isConnected ? opener : document.getElementById("main");
-            (next as HTMLElement | null)?.focus({ preventScroll: true });
+            if (opener?.isConnected) (opener as HTMLElement).focus({ preventScroll: true });
+            else focusPage();
         };
     }, []);
 
