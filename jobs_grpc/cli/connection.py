@@ -16,7 +16,13 @@ from jobs_grpc.auth.principal import (
     is_tenant_id,
 )
 from jobs_grpc.auth.roles import Role
-from jobs_grpc.cli.contexts import ROLES_RULE, Values, find_context, load_contexts
+from jobs_grpc.cli.contexts import (
+    ROLES_RULE,
+    Values,
+    find_context,
+    load_contexts,
+    split_roles,
+)
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error
 from jobs_grpc.client import (
     Connection,
@@ -79,7 +85,7 @@ class Target:
         An empty name is kept, and refused: no role at all would give the server's default roles.
         """
         text = self._text("roles")
-        return [name.strip() for name in text.split(",")] if text else []
+        return split_roles(text) if text else []
 
     def read_token(self) -> str:
         """Read the token; empty if there is none.

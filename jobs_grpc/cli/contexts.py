@@ -121,9 +121,13 @@ def _check_address(value: str) -> str:
     return ""
 
 
+def split_roles(text: str) -> list[str]:
+    """Return the names of a list, also empty ones."""
+    return [name.strip() for name in text.split(",")]
+
+
 def _check_roles(value: str) -> str:
-    known = {name.strip() for name in value.split(",")} <= {*Role}
-    return "" if known else ROLES_RULE.removeprefix("must be ")
+    return "" if {*split_roles(value)} <= {*Role} else ROLES_RULE.removeprefix("must be ")
 
 
 def _check_variable(value: str) -> str:
