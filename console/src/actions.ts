@@ -1,23 +1,18 @@
 /** What operators do with jobs: the questions that the console asks, and the calls that it makes. */
 
-import { api, body, type Job } from "./api/client";
-import { command, option, withInput } from "./commands";
+import { api, body, restPath, type Job } from "./api/client";
+import { command, labelOptions, option, withInput } from "./commands";
 import { counted } from "./format";
 import type { Question } from "./parts/dialog";
 import { serverNow } from "./parts/time";
 import { may } from "./session";
-import { failures, isActive, isStoppedByGate, stageName } from "./words";
+import { failures, isActive, isStoppedByGate, stageName, unfinished } from "./words";
 
 /** Called after an action; ends when the page shows its result. */
 type Done = () => void | Promise<void>;
 
-const path = (job: Job, verb = "") => `/customer/jobs/${encodeURIComponent(job.job_id)}${verb}`;
+const path = (job: Job, verb = "") => restPath("jobs", job.job_id) + verb;
 const params = (job: Job) => ({ params: { path: { job_id: job.job_id } } });
-
-function pending(job: Job): number {
-    const c = job.execution_counts;
-    return c.queued + c.held + c.in_progress;
-}
 
 export const canPause = (job: Job) =>
     may("PauseJob") && (job.status === "IN_PROGRESS" || job.status === "SCHEDULED");
@@ -76,7 +71,7 @@ export function cancel(job: Job, done: Done): Question {
         children: `${counted(n, "device")} will never start. ${counted(c.in_progress, "device")} that ${c.in_progress === 1 ? "has" : "have"} started may finish. This can't be undone.`,
         action: "Cancel job",
         destructive: true,
-        devices: pending(job),
+        devices: unfinished(job.execution_counts),
         typed: job.job_id,
         command: command(["cancel", job.job_id], "DELETE", path(job), {}),
         run: async () => {
@@ -129,13 +124,13 @@ export function advance(job: Job, done: Done): Question {
 }
 
 export function approve(job: Job, stage: number, comment: string, done: Done): Question {
-    const next = job.stages?.[stage + 1];
-    const nextName = stageName(job, stage + 1);
+    const next = stageName(job, stage + 1);
+    const size = counted(job.stages?.[stage + 1]?.total_executions ?? 0, "device");
     return {
-        title: `Open ${nextName} of ${job.job_id}?`,
-        children: `You approve the gate of ${stageName(job, stage)}. ${counted(next?.total_executions ?? 0, "device")} of ${nextName} can start.`,
+        title: `Open ${next} of ${job.job_id}?`,
+        children: `You approve the gate of ${stageName(job, stage)}. ${size} of ${next} can start.`,
         action: "Approve",
-        outcome: `Approved: ${stageName(job, stage + 1)} opens (${counted(next?.total_executions ?? 0, "device")}).`,
+        outcome: `Approved: ${next} opens (${size}).`,
         jobId: job.job_id,
         command: command(
             ["approve", job.job_id, String(stage), ...option("--comment", comment)],
@@ -258,10 +253,7 @@ export function changeSettings(job: Job, changes: Changes, done: Done): Question
     const request = { update_mask: mask.join(), ...fields };
     const { failure_criteria, start_windows, window_time_zone, retry_policy } = fields;
     const { stages, max_in_progress } = fields.rollout ?? {};
-    const labels = Object.entries(fields.labels ?? {}).flatMap(([key, value]) => [
-        "--label",
-        `${key}=${value}`,
-    ]);
+    const labels = labelOptions(fields.labels);
     const args = [
         "update",
         job.job_id,

@@ -33,6 +33,11 @@ export function option(name: string, ...values: (string | number | null | undefi
     return given.length ? [name, ...given.map(String)] : [];
 }
 
+/** The labels of a job as options. */
+export function labelOptions(labels: Record<string, string> | null | undefined): string[] {
+    return Object.entries(labels ?? {}).flatMap(([key, value]) => ["--label", `${key}=${value}`]);
+}
+
 function curl(method: string, path: string, body: unknown): string {
     const parts = ["curl"];
     if (method !== "GET" && !(method === "POST" && body !== undefined)) parts.push("-X", method);

@@ -110,14 +110,7 @@ export const emptyDraft: Draft = {
 };
 
 /** A field that can't be sent, and why. */
-export class DraftError extends Error {
-    constructor(
-        readonly field: string,
-        message: string,
-    ) {
-        super(message);
-    }
-}
+export class DraftError extends Error {}
 
 type Target = Pick<
     CreateJobRequest,
@@ -145,27 +138,27 @@ export function draftTarget(draft: Draft): Target | null {
     }
 }
 
-function integer(field: string, text: string, label: string): number | undefined {
+function integer(text: string, label: string): number | undefined {
     if (!text.trim()) return undefined;
     const n = Number(text);
-    if (!Number.isInteger(n) || n < 0) throw new DraftError(field, `${label} must be a whole number`);
+    if (!Number.isInteger(n) || n < 0) throw new DraftError(`${label} must be a whole number`);
     return n;
 }
 
 /** A length of time in minutes or hours, as the API has it. */
-function duration(field: string, text: string, unit: number, label: string): string | undefined {
+function duration(text: string, unit: number, label: string): string | undefined {
     if (!text.trim()) return undefined;
     const length = Math.round(Number(text) * unit);
-    if (!(length >= 0)) throw new DraftError(field, `${label} must be a number`);
+    if (!(length >= 0)) throw new DraftError(`${label} must be a number`);
     return length ? `${length}s` : undefined;
 }
 
 export function draftRollout(draft: Draft): CreateJobRequest["rollout"] | undefined {
-    const maxInProgress = integer("maxInProgress", draft.maxInProgress, "“Maximum devices in progress”");
+    const maxInProgress = integer(draft.maxInProgress, "“Maximum devices in progress”");
     if (!draft.stages.length && !maxInProgress) return undefined;
     const stages = draft.stages.map((stage, index) => {
         const isLast = index === draft.stages.length - 1;
-        const number = () => integer("stages", stage.value, `Stage ${index}: the size`);
+        const number = () => integer(stage.value, `Stage ${index}: the size`);
         const devices = {
             percent: () => ({ percent: number() }),
             count: () => ({ device_count: number() }),
@@ -174,20 +167,16 @@ export function draftRollout(draft: Draft): CreateJobRequest["rollout"] | undefi
             rest: () => ({ remainder: true }),
         }[stage.kind]();
         const gate = {
-            min_succeeded_percent: integer(
-                "stages",
-                stage.succeeded,
-                `Stage ${index}: “Succeeded, at least”`,
-            ),
-            bake_time: duration("stages", stage.bakeMinutes, 60, `Stage ${index}: “Then wait”`),
-            advance_after: duration("stages", stage.latestHours, 3600, `Stage ${index}: “Open anyway after”`),
+            min_succeeded_percent: integer(stage.succeeded, `Stage ${index}: “Succeeded, at least”`),
+            bake_time: duration(stage.bakeMinutes, 60, `Stage ${index}: “Then wait”`),
+            advance_after: duration(stage.latestHours, 3600, `Stage ${index}: “Open anyway after”`),
             require_approval: stage.approval || undefined,
             allow_self_approval: (stage.approval && stage.more?.allow_self_approval) || undefined,
         };
         return {
             ...devices,
             display_name: stage.name.trim() || undefined,
-            releases_per_minute: integer("stages", stage.perMinute, `Stage ${index}: “Starts per minute”`),
+            releases_per_minute: integer(stage.perMinute, `Stage ${index}: “Starts per minute”`),
             gate: isLast ? undefined : gate,
             allow_empty: stage.more?.allow_empty || undefined,
         };
@@ -202,10 +191,10 @@ export function draftDocument(text: string): Record<string, unknown> {
     try {
         value = JSON.parse(text);
     } catch (error) {
-        throw new DraftError("document", jsonProblem(text, error as SyntaxError));
+        throw new DraftError(jsonProblem(text, error as SyntaxError));
     }
     if (typeof value !== "object" || value === null || Array.isArray(value)) {
-        throw new DraftError("document", "The document must be an object: {…}");
+        throw new DraftError("The document must be an object: {…}");
     }
     return value as Record<string, unknown>;
 }
@@ -233,16 +222,15 @@ function draftLabels(text: string): Record<string, string> | undefined {
     const lines = text.split("\n").filter((line) => line.trim());
     const entries = lines.map((line) => {
         const [key = "", ...rest] = line.split("=");
-        if (!key.trim() || !rest.length)
-            throw new DraftError("labels", `Labels are written key=value, not ${line}`);
+        if (!key.trim() || !rest.length) throw new DraftError(`Labels are written key=value, not ${line}`);
         return [key.trim(), rest.join("=")] as const;
     });
     return entries.length ? Object.fromEntries(entries) : undefined;
 }
 
 function draftCriterion(c: CriterionDraft, index: number) {
-    const value = integer("criteria", c.value, `Criterion ${index + 1}: “Threshold”`);
-    if (!value) throw new DraftError("criteria", `Criterion ${index + 1} needs a threshold`);
+    const value = integer(c.value, `Criterion ${index + 1}: “Threshold”`);
+    if (!value) throw new DraftError(`Criterion ${index + 1} needs a threshold`);
     const isPercent = c.kind === "percent";
     return {
         ...(isPercent ? { percent: value } : { count: value }),
@@ -251,11 +239,7 @@ function draftCriterion(c: CriterionDraft, index: number) {
         basis: isPercent ? c.more?.basis : undefined,
         scope: c.scope,
         min_finished: isPercent
-            ? integer(
-                  "criteria",
-                  c.minFinished,
-                  `Criterion ${index + 1}: “Not before this many devices finished”`,
-              )
+            ? integer(c.minFinished, `Criterion ${index + 1}: “Not before this many devices finished”`)
             : undefined,
         action: c.action,
     };
@@ -265,9 +249,9 @@ function draftCriterion(c: CriterionDraft, index: number) {
 export function draftSettings(draft: Draft) {
     const minutes = Math.round(Number(draft.windowHours) * 60);
     if (draft.windowStart && !(minutes > 0)) {
-        throw new DraftError("windowHours", "“Length of the window” must be a number of hours");
+        throw new DraftError("“Length of the window” must be a number of hours");
     }
-    const attempts = integer("retryAttempts", draft.retryAttempts, "“Maximum attempts per device”");
+    const attempts = integer(draft.retryAttempts, "“Maximum attempts per device”");
     return {
         description: draft.description.trim() || undefined,
         labels: draftLabels(draft.labels),
@@ -298,22 +282,22 @@ export function draftSettings(draft: Draft) {
                       ],
                   }
                 : undefined,
-        in_progress_timeout_minutes: integer("timeoutMinutes", draft.timeoutMinutes, "The timeout"),
+        in_progress_timeout_minutes: integer(draft.timeoutMinutes, "The timeout"),
     };
 }
 
 /** The request of the form. Throws DraftError. */
 export function draftRequest(draft: Draft): CreateJobRequest {
     const target = draftTarget(draft);
-    if (!target) throw new DraftError("target", "Choose the devices");
-    if (!draft.type.trim()) throw new DraftError("type", "Name the type of the document, such as reboot");
+    if (!target) throw new DraftError("Choose the devices");
+    if (!draft.type.trim()) throw new DraftError("Name the type of the document, such as reboot");
     const request = {
         ...target,
         job_id: draft.jobId.trim() || undefined,
         document_type: draft.type.trim(),
         document_params: draftDocument(draft.document),
         ...draftSettings(draft),
-        expires_in_hours: integer("expiresHours", draft.expiresHours, "The expiry"),
+        expires_in_hours: integer(draft.expiresHours, "The expiry"),
         priority: draft.priority === "NORMAL" ? undefined : draft.priority,
         execution_events: draft.more.execution_events || undefined,
     };

@@ -44,6 +44,8 @@ export function countdown(seconds: number): string {
     return m ? `${m} min ${s % 60} s` : `${s} s`;
 }
 
+export const HOUR_MS = 3_600_000;
+
 /** A time relative to now, such as "2 h ago" or "in 3 d". Both in milliseconds. */
 export function relative(time: number, now: number): string {
     const seconds = (now - time) / 1000;

@@ -1,8 +1,8 @@
 /** What admins do with webhooks: the words for their state, and the questions about them. */
 
-import { api, body, type Webhook } from "./api/client";
+import { api, body, restPath, type Webhook } from "./api/client";
 import { command, option } from "./commands";
-import { counted } from "./format";
+import { counted, HOUR_MS } from "./format";
 import type { Question } from "./parts/dialog";
 import { serverNow } from "./parts/time";
 import type { Tone } from "./words";
@@ -49,7 +49,7 @@ export function state(w: Webhook): { word: string; tone: Tone } {
     return { word: "Enabled", tone: "good" };
 }
 
-const path = (w: Webhook, verb = "") => `/customer/webhooks/${encodeURIComponent(w.webhook_id)}${verb}`;
+const path = (w: Webhook, verb = "") => restPath("webhooks", w.webhook_id) + verb;
 const params = (w: Webhook) => ({ params: { path: { webhook_id: w.webhook_id } } });
 
 /** `done` gets the secret, which no other call returns. */
@@ -130,7 +130,7 @@ export function change(w: Webhook, draft: WebhookDraft, done: () => void): Quest
 /** Sends the events of the last hours again, and those that were not delivered yet. */
 export function replay(w: Webhook, hours: number, done: () => void): Question {
     // Positions are microseconds since 1970. A later position than the webhook's would skip events.
-    const start = (serverNow() - hours * 3_600_000) * 1000;
+    const start = (serverNow() - hours * HOUR_MS) * 1000;
     const position = String(Math.min(start, Number(w.position)));
     const changes: Changes = { position, enabled: true };
     return {

@@ -12,10 +12,16 @@ export interface Status {
     detail: string;
 }
 
-const failedStatuses = ["failed", "timed_out", "rejected"] as const;
+/** The counts of executions that did not succeed. */
+export const failedStatuses = ["failed", "timed_out", "rejected"] as const;
 
 export function failures(counts: Counts): number {
     return failedStatuses.reduce((sum, name) => sum + counts[name], 0);
+}
+
+/** The executions that have not ended. */
+export function unfinished(counts: Counts): number {
+    return counts.queued + counts.held + counts.in_progress;
 }
 
 export function isActive(job: Job): boolean {
@@ -150,10 +156,6 @@ export function isStoppedByGate(job: Job): boolean {
     if (job.pause?.cause !== "GATE_NOT_MET" || !state || !config) return false;
     const isFinished = unfinished(state.execution_counts) === 0;
     return isFinished && missingForGate(state, config) !== "" && !seconds(config.gate?.advance_after);
-}
-
-function unfinished(counts: Counts): number {
-    return counts.queued + counts.held + counts.in_progress;
 }
 
 /** How fast devices start, such as "400 per minute"; "": at once. */

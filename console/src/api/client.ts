@@ -78,6 +78,11 @@ const authentication: Middleware = {
 export const api = createClient<paths>({ baseUrl: "" });
 api.use(authentication);
 
+/** The path of a customer's resource, such as restPath("jobs", jobId). */
+export function restPath(...parts: string[]): string {
+    return `/customer/${parts.map(encodeURIComponent).join("/")}`;
+}
+
 export interface Page<T> {
     items: T;
     next: string;

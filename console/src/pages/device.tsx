@@ -1,14 +1,14 @@
 /** One device: its queue in order, why it does not start, and its history. */
 
 import { useState } from "preact/hooks";
-import { api, body, page, type Execution } from "../api/client";
+import { api, body, page, restPath, type Execution } from "../api/client";
 import { readExplanation } from "../api/reads";
 import { command } from "../commands";
 import { shown } from "../format";
 import { useLoaded } from "../load";
 import { Badge } from "../parts/badge";
 import { Labels, term } from "../parts/labels";
-import { ErrorNotice } from "../parts/notices";
+import { ErrorNotice, ErrorPage } from "../parts/notices";
 import { Pager } from "../parts/pager";
 import { Reasons } from "../parts/reasons";
 import { Terminal } from "../parts/terminal";
@@ -35,18 +35,9 @@ export function Device({ deviceId }: { deviceId: string }) {
     );
     const queue = data?.executions ?? [];
     const held = useHeld(deviceId, queue);
-    if (error)
-        return (
-            <>
-                <div class="heading">
-                    <h1>{shown(deviceId)}</h1>
-                </div>
-                <ErrorNotice error={error} />
-            </>
-        );
+    if (error) return <ErrorPage title={deviceId} error={error} />;
     if (!data) return <p class="quiet loading">Loading {shown(deviceId)} …</p>;
     const device = data.device;
-    const restPath = `/customer/fleet/devices/${encodeURIComponent(deviceId)}`;
     return (
         <article>
             <div class="heading">
@@ -90,7 +81,13 @@ export function Device({ deviceId }: { deviceId: string }) {
                     </>
                 )}
                 <div class="pad">
-                    <Terminal command={command(["devices", "get", deviceId], "GET", restPath)} />
+                    <Terminal
+                        command={command(
+                            ["devices", "get", deviceId],
+                            "GET",
+                            restPath("fleet", "devices", deviceId),
+                        )}
+                    />
                 </div>
             </section>
             <Past deviceId={deviceId} />

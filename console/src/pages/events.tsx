@@ -3,20 +3,20 @@
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, type Event } from "../api/client";
 import { readStream } from "../api/stream";
-import { shown } from "../format";
+import { HOUR_MS } from "../format";
 import { noteOutcome } from "../load";
 import { FilterField, Select, submitted } from "../parts/fields";
+import { Timeline } from "../parts/history";
 import { ErrorNotice } from "../parts/notices";
 import { Webhooks } from "../parts/webhooks";
-import { serverNow, Time } from "../parts/time";
-import { jobPath, search, useQuery, type Query } from "../query";
+import { serverNow } from "../parts/time";
+import { search, useQuery, type Query } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
-import { event, eventTone, eventTypes } from "../words";
+import { eventTypes } from "../words";
 
 // The newest that the page keeps.
 const KEPT = 500;
-const HOUR_MS = 3_600_000;
 // Past events arrive in a burst: they are painted together.
 const PAINT_MS = 100;
 
@@ -107,17 +107,7 @@ export function Events() {
                 {events?.length === 0 && (
                     <p class="pad quiet">No such events in {ages[hours]}. New ones appear here.</p>
                 )}
-                <ol class="timeline pad">
-                    {events?.map((e) => (
-                        <li key={e.position}>
-                            <span class={`dot ${eventTone(e)}`} aria-hidden="true" />
-                            <span class="quiet">
-                                <Time at={e.time} />
-                            </span>{" "}
-                            <a href={jobPath(e.job_id)}>{shown(e.job_id)}</a> {event(e)}
-                        </li>
-                    ))}
-                </ol>
+                <Timeline events={events ?? []} withJobs />
                 {events?.length === KEPT && (
                     <p class="pad quiet">
                         Only the newest {KEPT} are shown. Narrow the filter to see older events.

@@ -2,14 +2,14 @@
 
 import { useState } from "preact/hooks";
 import * as actions from "../actions";
-import { api, body, page } from "../api/client";
+import { api, body, page, restPath } from "../api/client";
 import { readExplanation, readJob } from "../api/reads";
 import { command } from "../commands";
 import { json, shown } from "../format";
 import { useLoaded } from "../load";
 import { Badge } from "../parts/badge";
 import { Dialog, type Question } from "../parts/dialog";
-import { ErrorNotice } from "../parts/notices";
+import { ErrorPage } from "../parts/notices";
 import { Reasons } from "../parts/reasons";
 import { Terminal } from "../parts/terminal";
 import { Time } from "../parts/time";
@@ -45,17 +45,9 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
             api.GET("/customer/jobs/{job_id}/executions/{device_id}/attempts", { params: { path }, signal }),
         ),
     );
-    if (error)
-        return (
-            <>
-                <div class="heading">
-                    <h1>{shown(deviceId)}</h1>
-                </div>
-                <ErrorNotice error={error} />
-            </>
-        );
+    if (error) return <ErrorPage title={deviceId} error={error} />;
     if (!data || !e) return <p class="quiet loading">Loading {shown(deviceId)} …</p>;
-    const restPath = `/customer/jobs/${encodeURIComponent(jobId)}/executions/${encodeURIComponent(deviceId)}`;
+    const rest = restPath("jobs", jobId, "executions", deviceId);
     const pending = isPending(e.status);
     const force = e.status === "IN_PROGRESS";
     const cancel: Question = {
@@ -68,10 +60,8 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
         command: command(
             ["cancel", jobId, "--device", deviceId, ...(force ? ["--force"] : [])],
             "DELETE",
-            restPath,
-            {
-                force,
-            },
+            rest,
+            { force },
         ),
         run: async () => {
             await body(
@@ -122,9 +112,7 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
                 <h2 id="why">{pending && !force ? "Why it has not started" : "State"}</h2>
                 <div class="pad">
                     <Reasons explanation={data} />
-                    <Terminal
-                        command={command(["explain", jobId, deviceId], "GET", `${restPath}/explanation`)}
-                    />
+                    <Terminal command={command(["explain", jobId, deviceId], "GET", `${rest}/explanation`)} />
                 </div>
             </section>
             <section class="card" aria-labelledby="attempts">

@@ -3,7 +3,7 @@
 import { useLocation } from "preact-iso";
 import { useEffect, useState } from "preact/hooks";
 import * as actions from "../actions";
-import { ApiError, type Job as JobState } from "../api/client";
+import { ApiError, restPath, type Job as JobState } from "../api/client";
 import { readJob } from "../api/reads";
 import { readStream } from "../api/stream";
 import { command } from "../commands";
@@ -18,7 +18,7 @@ import { Executions } from "../parts/executions";
 import { Failures } from "../parts/failures";
 import { History, LastEvents } from "../parts/history";
 import { Labels } from "../parts/labels";
-import { ErrorNotice } from "../parts/notices";
+import { ErrorNotice, ErrorPage } from "../parts/notices";
 import { Settings } from "../parts/settings";
 import { Stages } from "../parts/stages";
 import { Terminal } from "../parts/terminal";
@@ -47,7 +47,7 @@ function useJob(jobId: string) {
         const controller = new AbortController();
         setError(null);
         readStream(
-            `/customer/jobs/${encodeURIComponent(jobId)}:watch`,
+            `${restPath("jobs", jobId)}:watch`,
             controller.signal,
             (event) => setJob(JSON.parse(event.data) as JobState),
             noteOutcome,
@@ -69,15 +69,7 @@ export function Job({ jobId }: { jobId: string }) {
     const [question, setQuestion] = useState<Question | null>(null);
     const [query] = useQuery();
     useTitle(job ? `${jobId}: ${status(job).word}` : jobId);
-    if (error && !job)
-        return (
-            <>
-                <div class="heading">
-                    <h1>{shown(jobId)}</h1>
-                </div>
-                <ErrorNotice error={error} />
-            </>
-        );
+    if (error && !job) return <ErrorPage title={jobId} error={error} />;
     if (!job) return <p class="quiet loading">Loading {shown(jobId)} …</p>;
     const gone = error?.reason === "JOB_NOT_FOUND";
     return (
@@ -315,7 +307,6 @@ function Tabs({ job, ask, done }: Ask) {
 }
 
 function Document({ job }: { job: JobState }) {
-    const path = `/customer/jobs/${encodeURIComponent(job.job_id)}`;
     return (
         <div class="pad">
             <pre tabIndex={0}>{json(job.document_params)}</pre>
@@ -346,7 +337,7 @@ function Document({ job }: { job: JobState }) {
                     </>
                 )}
             </dl>
-            <Terminal command={command(["get", job.job_id], "GET", path)} />
+            <Terminal command={command(["get", job.job_id], "GET", restPath("jobs", job.job_id))} />
         </div>
     );
 }

@@ -3,7 +3,7 @@
 import { useState } from "preact/hooks";
 import * as actions from "../actions";
 import { ApiError, api, page, type Job } from "../api/client";
-import { count, counted, shown } from "../format";
+import { count, counted, HOUR_MS, shown } from "../format";
 import { reloadAll, useLoaded } from "../load";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
@@ -11,12 +11,12 @@ import { Dialog, type Question } from "../parts/dialog";
 import { Check, FilterField, submitted } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
-import { Time } from "../parts/time";
+import { serverNow, Time } from "../parts/time";
 import { jobPath, useQuery, type Query } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
 import { waiting } from "../waiting";
-import { status, target } from "../words";
+import { status, target, unfinished } from "../words";
 
 const PAGE_SIZE = 50;
 const POLL_MS = 3000;
@@ -38,8 +38,7 @@ const ages: Record<string, string> = {
 
 function listQuery(query: Query) {
     const days = Number(query.days);
-    // Whole minutes, so that the key of the page does not change with each render.
-    const from = days ? new Date(Math.floor(Date.now() / 60_000) * 60_000 - days * 86_400_000) : null;
+    const from = days ? new Date(serverNow() - days * 24 * HOUR_MS) : null;
     return {
         limit: PAGE_SIZE,
         status: statuses.find((s) => s === query.status),
@@ -113,11 +112,7 @@ const mayActOnJobs = () => may("PauseJob") || may("CancelJob") || may("DeleteJob
 function Row({ job, selected, toggle }: { job: Job; selected: boolean; toggle: (id: string) => void }) {
     const awaits = waiting.value?.items.some((w) => w.job_id === job.job_id) ?? false;
     const s = status(job, awaits);
-    const finished =
-        job.total_executions -
-        job.execution_counts.queued -
-        job.execution_counts.held -
-        job.execution_counts.in_progress;
+    const finished = job.total_executions - unfinished(job.execution_counts);
     return (
         <li class="row">
             {mayActOnJobs() ? (
@@ -233,7 +228,7 @@ const bulkActions = [
         verb: "Cancel",
         of: actions.cancel,
         can: actions.canCancel,
-        devices: (job: Job) => unstarted(job) + job.execution_counts.in_progress,
+        devices: (job: Job) => unfinished(job.execution_counts),
         effect: "Their devices will never start",
         destructive: true,
     },

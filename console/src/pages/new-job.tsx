@@ -4,7 +4,7 @@ import { useLocation } from "preact-iso";
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, api, body, page, type CreateJobRequest, type TargetPreview } from "../api/client";
 import { readJob } from "../api/reads";
-import { command, option, withInput } from "../commands";
+import { command, labelOptions, option, withInput } from "../commands";
 import {
     copyOf,
     documentProblem,
@@ -23,7 +23,7 @@ import { counted, shown } from "../format";
 import { useGroups } from "../groups";
 import { useLoaded } from "../load";
 import { CriterionFields } from "../parts/criterion-fields";
-import { Lines, Select, Text } from "../parts/fields";
+import { bind, Lines, Select, Text } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { StageFields } from "../parts/stage-fields";
 import { Terminal } from "../parts/terminal";
@@ -93,6 +93,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
     const [busy, setBusy] = useState(false);
     const { route } = useLocation();
     const set = (changes: Partial<Draft>) => setDraft({ ...draft, ...changes });
+    const field = bind(draft, set);
 
     let request: CreateJobRequest | null = null;
     let problem: DraftError | null = null;
@@ -139,36 +140,16 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
             <fieldset class="card">
                 <legend>What</legend>
                 <div class="fields">
-                    <Text
-                        label="Job ID"
-                        value={draft.jobId}
-                        set={(jobId) => set({ jobId })}
-                        placeholder="generated if empty"
-                    />
-                    <Text
-                        label="Document type"
-                        value={draft.type}
-                        set={(type) => set({ type })}
-                        placeholder="such as reboot"
-                        required
-                    />
+                    <Text label="Job ID" {...field("jobId")} placeholder="generated if empty" />
+                    <Text label="Document type" {...field("type")} placeholder="such as reboot" required />
                     <Lines
                         label="Labels, one per line"
-                        value={draft.labels}
-                        set={(labels) => set({ labels })}
+                        {...field("labels")}
                         placeholder="such as release=2.1"
                     />
-                    <Text
-                        label="Description"
-                        value={draft.description}
-                        set={(description) => set({ description })}
-                    />
+                    <Text label="Description" {...field("description")} />
                 </div>
-                <DocumentEditor
-                    value={draft.document}
-                    set={(document) => set({ document })}
-                    problem={documentProblem(draft.document)}
-                />
+                <DocumentEditor {...field("document")} problem={documentProblem(draft.document)} />
             </fieldset>
 
             <fieldset class="card">
@@ -188,8 +169,7 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 <div class="fields">
                     <Text
                         label="Maximum devices in progress"
-                        value={draft.maxInProgress}
-                        set={(maxInProgress) => set({ maxInProgress })}
+                        {...field("maxInProgress")}
                         placeholder="no limit"
                         numeric
                     />
@@ -206,15 +186,13 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 <TimingFields draft={draft} set={set}>
                     <Text
                         label="Expires after (hours)"
-                        value={draft.expiresHours}
-                        set={(expiresHours) => set({ expiresHours })}
+                        {...field("expiresHours")}
                         placeholder="24 h after the last device can start"
                         numeric
                     />
                     <Select
                         label="Priority"
-                        value={draft.priority}
-                        set={(priority) => set({ priority })}
+                        {...field("priority")}
                         options={{ LOW: "low", NORMAL: "normal", HIGH: "high" }}
                     />
                 </TimingFields>
@@ -266,7 +244,7 @@ function terminalCommand(draft: Draft, request: CreateJobRequest) {
         ...option("--params", JSON.stringify(request.document_params)),
         ...option("--job-id", request.job_id),
         ...option("--description", request.description),
-        ...Object.entries(request.labels ?? {}).flatMap(([key, value]) => ["--label", `${key}=${value}`]),
+        ...labelOptions(request.labels),
         ...option("--start-at", request.start_at),
         ...option("--expires-in-hours", request.expires_in_hours),
         ...option("--in-progress-timeout", request.in_progress_timeout_minutes),
@@ -339,6 +317,7 @@ const targetKinds: Record<TargetKind, string> = {
 
 function TargetFields(props: { draft: Draft; set: (changes: Partial<Draft>) => void; groups: string[] }) {
     const { draft, set, groups } = props;
+    const field = bind(draft, set);
     return (
         <>
             <div class="choices pad" role="radiogroup" aria-label="Kind of target">
@@ -358,8 +337,7 @@ function TargetFields(props: { draft: Draft; set: (changes: Partial<Draft>) => v
                 {draft.targetKind === "group" && (
                     <Text
                         label="Group"
-                        value={draft.target}
-                        set={(target) => set({ target })}
+                        {...field("target")}
                         placeholder="such as north"
                         suggestions={groups}
                     />
@@ -367,19 +345,13 @@ function TargetFields(props: { draft: Draft; set: (changes: Partial<Draft>) => v
                 {draft.targetKind === "selector" && (
                     <Text
                         label="Selector"
-                        value={draft.target}
-                        set={(target) => set({ target })}
+                        {...field("target")}
                         placeholder="such as model=x200,!quarantined"
                         class="long"
                     />
                 )}
                 {draft.targetKind === "device" && (
-                    <Text
-                        label="Device"
-                        value={draft.target}
-                        set={(target) => set({ target })}
-                        placeholder="such as pump-17"
-                    />
+                    <Text label="Device" {...field("target")} placeholder="such as pump-17" />
                 )}
                 {draft.targetKind === "list" && (
                     <label class="long">

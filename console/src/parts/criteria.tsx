@@ -57,8 +57,7 @@ function Progress({ job, criterion: c, state }: { job: Job; criterion: Criterion
 
 /** The trip that has stopped the job by this criterion. */
 function tripOf(job: Job, c: Criterion, state: CriterionState) {
-    const isOver = job.status === "COMPLETED" || job.status === "CANCELED";
-    if (!job.trip || !(isOver || job.pause?.cause === "FAILURE_CRITERION")) return null;
+    if (!job.trip || (isActive(job) && job.pause?.cause !== "FAILURE_CRITERION")) return null;
     const isThis = JSON.stringify(job.trip.criterion) === JSON.stringify(c) && job.trip.stage === state.stage;
     return isThis ? job.trip : null;
 }

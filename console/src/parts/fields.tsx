@@ -2,6 +2,14 @@
 
 import { useEffect, useRef } from "preact/hooks";
 
+/** The value and the setter of a field of a draft, as props. */
+export function bind<D>(draft: D, set: (changes: Partial<D>) => void) {
+    return <K extends keyof D>(key: K) => ({
+        value: draft[key],
+        set: (value: D[K]) => set({ [key]: value } as unknown as Partial<D>),
+    });
+}
+
 export function Text(props: {
     label: string;
     value: string;

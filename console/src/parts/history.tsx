@@ -2,6 +2,7 @@
 
 import { type Event, type Job } from "../api/client";
 import { readNewestEvents } from "../api/reads";
+import { shown } from "../format";
 import { useLoaded } from "../load";
 import { jobPath, search, useQuery } from "../query";
 import { event, eventTone } from "../words";
@@ -59,7 +60,8 @@ export function LastEvents({ job }: { job: Job }) {
     );
 }
 
-export function Timeline({ events }: { events: Event[] }) {
+/** Events, each with its job if they are of several. */
+export function Timeline({ events, withJobs }: { events: Event[]; withJobs?: boolean }) {
     return (
         <ol class="timeline pad">
             {events.map((e) => (
@@ -68,7 +70,7 @@ export function Timeline({ events }: { events: Event[] }) {
                     <span class="quiet">
                         <Time at={e.time} />
                     </span>{" "}
-                    {event(e)}
+                    {withJobs && <a href={jobPath(e.job_id)}>{shown(e.job_id)}</a>} {event(e)}
                 </li>
             ))}
         </ol>

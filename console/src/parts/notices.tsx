@@ -27,6 +27,18 @@ export function ErrorNotice({ error }: { error: ApiError }) {
     );
 }
 
+/** In place of a page whose data could not be read. */
+export function ErrorPage({ title, error }: { title: string; error: ApiError }) {
+    return (
+        <>
+            <div class="heading">
+                <h1>{shown(title)}</h1>
+            </div>
+            <ErrorNotice error={error} />
+        </>
+    );
+}
+
 export function OutageBanner() {
     if (!outage.value) return null;
     const seconds = (now.value - outage.value.since) / 1000;

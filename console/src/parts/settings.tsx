@@ -4,11 +4,13 @@ import { useState } from "preact/hooks";
 import { changeSettings, type Changes } from "../actions";
 import type { Job } from "../api/client";
 import { copyOf, DraftError, draftSettings, type Draft } from "../draft";
+import { HOUR_MS } from "../format";
 import { isActive } from "../words";
 import { CriterionFields } from "./criterion-fields";
 import type { Question } from "./dialog";
-import { Lines, Text } from "./fields";
+import { bind, Lines, Text } from "./fields";
 import { StageFields } from "./stage-fields";
+import { serverNow } from "./time";
 import { TimingFields } from "./timing-fields";
 
 interface Props {
@@ -22,6 +24,7 @@ export function Settings({ job, ask, done }: Props) {
     const [start, setStart] = useState(job);
     const [draft, setDraft] = useState(() => copyOf(job));
     const set = (changes: Partial<Draft>) => setDraft({ ...draft, ...changes });
+    const field = bind(draft, set);
     const changes = changesOf(draft, start);
     const problem = changes instanceof DraftError ? changes.message : "";
     const hasChanges = !(changes instanceof DraftError) && changes.mask.length > 0;
@@ -44,23 +47,12 @@ export function Settings({ job, ask, done }: Props) {
             }}
         >
             <div class="fields">
-                <Text
-                    label="Description"
-                    value={draft.description}
-                    set={(description) => set({ description })}
-                    maxLength={1000}
-                />
-                <Lines
-                    label="Labels, one per line"
-                    value={draft.labels}
-                    set={(labels) => set({ labels })}
-                    placeholder="such as release=2.1"
-                />
+                <Text label="Description" {...field("description")} maxLength={1000} />
+                <Lines label="Labels, one per line" {...field("labels")} placeholder="such as release=2.1" />
                 {isActive(start) && (
                     <Text
                         label="Expires in (hours from now)"
-                        value={draft.expiresHours}
-                        set={(expiresHours) => set({ expiresHours })}
+                        {...field("expiresHours")}
                         placeholder="unchanged"
                         numeric
                     />
@@ -68,8 +60,7 @@ export function Settings({ job, ask, done }: Props) {
                 {isActive(start) && start.rollout && (
                     <Text
                         label="Maximum devices in progress"
-                        value={draft.maxInProgress}
-                        set={(maxInProgress) => set({ maxInProgress })}
+                        {...field("maxInProgress")}
                         placeholder="no limit"
                         numeric
                     />
@@ -144,9 +135,9 @@ function difference(wanted: Record<string, unknown>, now: Record<string, unknown
     if (Object.keys(rollout).length) fields.rollout = rollout;
     const hours = Number(draft.expiresHours);
     if (draft.expiresHours.trim()) {
-        if (!(hours > 0)) throw new DraftError("expiresHours", "The expiry must be a number of hours");
+        if (!(hours > 0)) throw new DraftError("The expiry must be a number of hours");
         mask.push("expires_at");
-        fields.expires_at = new Date(Date.now() + hours * 3_600_000).toISOString();
+        fields.expires_at = new Date(serverNow() + hours * HOUR_MS).toISOString();
     }
     return { mask, fields };
 }

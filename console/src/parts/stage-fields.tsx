@@ -2,7 +2,7 @@
 
 import { emptyStage, type StageDraft } from "../draft";
 import { counted } from "../format";
-import { Check, Select, Text } from "./fields";
+import { bind, Check, Select, Text } from "./fields";
 
 const kinds: Record<StageDraft["kind"], string> = {
     percent: "percent",
@@ -39,6 +39,7 @@ export function StageFields({ stages, sizes, set, groups, passed }: Props) {
             {!stages.length && <p class="pad quiet">All devices can start at once.</p>}
             {stages.map((stage, index) => {
                 const update = (changes: Partial<StageDraft>) => change(index, changes);
+                const field = bind(stage, update);
                 if (index < (passed ?? 0)) return null;
                 return (
                     <div class="stage" key={index} role="group" aria-label={`Stage ${index}`}>
@@ -48,19 +49,11 @@ export function StageFields({ stages, sizes, set, groups, passed }: Props) {
                                 <span class="quiet"> {counted(sizes[index], "device")}</span>
                             )}
                         </span>
-                        {isNew && (
-                            <Text
-                                label="Name"
-                                value={stage.name}
-                                set={(name) => update({ name })}
-                                placeholder={`stage ${index}`}
-                            />
-                        )}
+                        {isNew && <Text label="Name" {...field("name")} placeholder={`stage ${index}`} />}
                         {isNew && <Size stage={stage} update={update} groups={groups} />}
                         <Text
                             label="Starts per minute"
-                            value={stage.perMinute}
-                            set={(perMinute) => update({ perMinute })}
+                            {...field("perMinute")}
                             placeholder="all at once"
                             numeric
                         />
@@ -95,6 +88,7 @@ interface One {
 }
 
 function Size({ stage, update, groups }: One & { groups: string[] | undefined }) {
+    const field = bind(stage, update);
     return (
         <>
             <Select
@@ -106,8 +100,7 @@ function Size({ stage, update, groups }: One & { groups: string[] | undefined })
             {stage.kind !== "rest" && (
                 <Text
                     label={valueLabels[stage.kind]}
-                    value={stage.value}
-                    set={(value) => update({ value })}
+                    {...field("value")}
                     numeric={stage.kind === "percent" || stage.kind === "count"}
                     suggestions={stage.kind === "group" ? groups : undefined}
                 />
@@ -118,28 +111,21 @@ function Size({ stage, update, groups }: One & { groups: string[] | undefined })
 
 /** What opens the next stage. */
 function Gate({ stage, update, isNew }: One & { isNew: boolean }) {
+    const field = bind(stage, update);
     return (
         <fieldset>
             <legend>When the next stage opens</legend>
             <div class="fields">
                 <Text
                     label="Succeeded, at least (%)"
-                    value={stage.succeeded}
-                    set={(succeeded) => update({ succeeded })}
+                    {...field("succeeded")}
                     placeholder="all finished, in any status"
                     numeric
                 />
-                <Text
-                    label="Then wait (minutes)"
-                    value={stage.bakeMinutes}
-                    set={(bakeMinutes) => update({ bakeMinutes })}
-                    placeholder="no wait"
-                    numeric
-                />
+                <Text label="Then wait (minutes)" {...field("bakeMinutes")} placeholder="no wait" numeric />
                 <Text
                     label="Open anyway after (hours since this stage opened)"
-                    value={stage.latestHours}
-                    set={(latestHours) => update({ latestHours })}
+                    {...field("latestHours")}
                     placeholder="never"
                     numeric
                 />

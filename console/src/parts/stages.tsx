@@ -2,7 +2,7 @@
 
 import type { Job } from "../api/client";
 import { count, counted } from "../format";
-import { failures, gateState, rate, stageDevices, stageName, stageState } from "../words";
+import { failedStatuses, failures, gateState, rate, stageDevices, stageName, stageState } from "../words";
 import { jobPath, search } from "../query";
 import { Bar } from "./bar";
 import { showDetails } from "./details";
@@ -81,7 +81,7 @@ function Failed({ job, stage }: { job: Job; stage: number }) {
     const failed = failures(counts);
     if (!failed) return <>0</>;
     // The devices are listed by one status: without it, if the failures have several.
-    const statuses = (["failed", "timed_out", "rejected"] as const).filter((name) => counts[name]);
+    const statuses = failedStatuses.filter((name) => counts[name]);
     const status = statuses.length === 1 ? (statuses[0] ?? "").toUpperCase() : "";
     return (
         <a

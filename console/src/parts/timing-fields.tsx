@@ -4,7 +4,7 @@ import type { ComponentChildren } from "preact";
 import type { Draft } from "../draft";
 import { counted } from "../format";
 import { dayNames } from "../words";
-import { Check, Text } from "./fields";
+import { bind, Check, Text } from "./fields";
 
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
@@ -23,31 +23,16 @@ export function TimingFields(props: {
     children?: ComponentChildren;
 }) {
     const { draft, set, children } = props;
+    const field = bind(draft, set);
     return (
         <>
             <div class="fields">
-                <Text
-                    label={`Start at (${zone})`}
-                    value={draft.startAt}
-                    set={(startAt) => set({ startAt })}
-                    type="datetime-local"
-                />
-                <Text
-                    label="Start window opens at"
-                    value={draft.windowStart}
-                    set={(windowStart) => set({ windowStart })}
-                    type="time"
-                />
-                <Text
-                    label="Length of the window (hours)"
-                    value={draft.windowHours}
-                    set={(windowHours) => set({ windowHours })}
-                    numeric
-                />
+                <Text label={`Start at (${zone})`} {...field("startAt")} type="datetime-local" />
+                <Text label="Start window opens at" {...field("windowStart")} type="time" />
+                <Text label="Length of the window (hours)" {...field("windowHours")} numeric />
                 <Text
                     label="Time zone of the window (DEVICE: each device's own)"
-                    value={draft.windowZone}
-                    set={(windowZone) => set({ windowZone })}
+                    {...field("windowZone")}
                     suggestions={["UTC", "DEVICE", ...(zone === "UTC" ? [] : [zone])]}
                 />
                 <fieldset class="long">
@@ -65,21 +50,18 @@ export function TimingFields(props: {
                 </fieldset>
                 <Text
                     label="Maximum attempts per device"
-                    value={draft.retryAttempts}
-                    set={(retryAttempts) => set({ retryAttempts })}
+                    {...field("retryAttempts")}
                     placeholder="1"
                     numeric
                 />
                 <Text
                     label="Retry only these failure codes"
-                    value={draft.retryCodes}
-                    set={(retryCodes) => set({ retryCodes })}
+                    {...field("retryCodes")}
                     placeholder="any failure"
                 />
                 <Text
                     label="Timeout of an execution (minutes)"
-                    value={draft.timeoutMinutes}
-                    set={(timeoutMinutes) => set({ timeoutMinutes })}
+                    {...field("timeoutMinutes")}
                     placeholder="none"
                     numeric
                 />

@@ -12,7 +12,7 @@ import { eventTypes } from "../words";
 import { Badge } from "./badge";
 import { Copy } from "./copy";
 import { Dialog, type Question } from "./dialog";
-import { Check, Select, Text } from "./fields";
+import { bind, Check, Select, Text } from "./fields";
 import { ErrorNotice } from "./notices";
 import { Time } from "./time";
 
@@ -195,26 +195,20 @@ function isUrl(text: string): boolean {
 }
 
 function fields(draft: WebhookDraft, setDraft: (draft: WebhookDraft) => void) {
+    const field = bind(draft, (changes) => setDraft({ ...draft, ...changes }));
     const toggle = (type: string, on: boolean) =>
         setDraft({ ...draft, types: eventTypes.filter((t) => (t === type ? on : draft.types.includes(t))) });
     return (
         <>
             <Text
                 label="URL of the endpoint"
-                value={draft.url}
-                set={(url) => setDraft({ ...draft, url })}
+                {...field("url")}
                 placeholder="https://hooks.example.com/jobs"
                 maxLength={2048}
                 autofocus
             />
             {!isUrl(draft.url) && <p class="problem">The URL must begin with https://.</p>}
-            <Text
-                label="Description"
-                value={draft.description}
-                set={(description) => setDraft({ ...draft, description })}
-                placeholder="optional"
-                maxLength={1000}
-            />
+            <Text label="Description" {...field("description")} placeholder="optional" maxLength={1000} />
             <fieldset>
                 <legend>Events ({draft.types.length || "all, because none is selected"})</legend>
                 <div class="types">

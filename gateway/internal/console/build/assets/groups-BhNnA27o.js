@@ -1,1 +1,0 @@
-import{A as e,E as t,O as n}from"./title-CAelaWmr.js";function r(r){let{data:i}=t(`groups ${r}`,t=>e(n.GET(`/customer/fleet/groups`,{params:{query:{limit:r}},signal:t})));return i?.items??[]}export{r as t};
