@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION jobs.store_delivery(
     p_webhook_id text,
     p_claim_id uuid,
     p_position bigint,                  -- of the event
-    p_http_status integer,                   -- of the HTTP response; 0: none
+    p_http_status integer,              -- of the HTTP response; 0: none
     p_error text,                       -- of Webhook.DeliveryError; NULL: success
     p_retry_seconds double precision,   -- used after a failure
     p_is_last boolean,                  -- whether a success ends the claim
