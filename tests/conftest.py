@@ -26,6 +26,7 @@ from tests.support.database import Database
 from tests.support.logging_setup import restored_logging
 from tests.support.postgres import Postgres, citus_nodes, connect, running_postgres
 from tests.support.server import Server, running_server
+from tests.support.webhooks import write_keys
 
 # A slow machine must not fail a test.
 settings.register_profile(
@@ -100,6 +101,12 @@ async def server(database: Database) -> AsyncIterator[Server]:
     """Run the service on the module's database."""
     async with running_server(database.request_dsn) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def webhook_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with one master key, which must not change."""
+    return write_keys(tmp_path_factory.mktemp("keys") / "webhooks.keys", "k1")
 
 
 @pytest.fixture

@@ -12,12 +12,7 @@ from tests.console.browser import Console, open_console
 from tests.gateway.support import running_gateway
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.webhooks import (
-    RecordingSender,
-    WebhookCaller,
-    running_webhook_server,
-    write_keys,
-)
+from tests.support.webhooks import RecordingSender, WebhookCaller, running_webhook_server
 
 URL = "https://hooks.example.com/jobs"
 
@@ -34,14 +29,13 @@ class Stack:
 
 @pytest.fixture
 async def stack(
-    browser: Browser, gateway_binary: Path, database: Database, tenant: str, tmp_path: Path
+    browser: Browser, gateway_binary: Path, database: Database, tenant: str, webhook_keys: Path
 ) -> AsyncIterator[Stack]:
     """Run a server that can send webhooks, and open the page of events."""
     await database.add_devices(tenant, ["pump-1"])
     sender = RecordingSender()
-    keys = write_keys(tmp_path / "keys", "first")
     async with (
-        running_webhook_server(database, keys, sender) as server,
+        running_webhook_server(database, webhook_keys, sender) as server,
         running_gateway(gateway_binary, server.address) as gateway,
         open_console(browser, gateway.url, tenant=tenant) as console,
     ):

@@ -15,7 +15,6 @@ from tests.doctor.conftest import PASSWORD, Doctor
 from tests.support.database import Database
 from tests.support.postgres import Postgres
 from tests.support.proxy import running_proxy
-from tests.support.webhooks import write_keys
 
 pytestmark = pytest.mark.slow
 
@@ -351,11 +350,9 @@ async def test_doctor_compares_all_workers_with_max_connections(
 
 
 async def test_doctor_counts_the_connections_that_send_webhooks(
-    doctor: Doctor, tmp_path: Path
+    doctor: Doctor, webhook_keys: Path
 ) -> None:
-    keys = str(write_keys(tmp_path / "webhooks.keys", "k1"))
-
-    [found] = await doctor("connections", JOBS_WEBHOOK_KEYS_FILE=keys)
+    [found] = await doctor("connections", JOBS_WEBHOOK_KEYS_FILE=str(webhook_keys))
 
     # In addition to those without webhooks, four of the dispatcher.
     assert found.detail.startswith("this server opens up to 20 connections; ")

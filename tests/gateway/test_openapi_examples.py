@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from tests.gateway.support import GATEWAY, RestClient
 from tests.support.database import Database
 from tests.support.server import Server
-from tests.support.webhooks import RecordingSender, running_webhook_server, write_keys
+from tests.support.webhooks import RecordingSender, running_webhook_server
 
 FOLDER = GATEWAY / "internal" / "openapi"
 EXAMPLES = FOLDER / "examples.json"
@@ -116,12 +117,9 @@ WEBHOOK_CALLS: list[tuple[str, str, str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-async def server(
-    database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Server]:
+async def server(database: Database, webhook_keys: Path) -> AsyncIterator[Server]:
     """A server that sends webhooks."""
-    keys = write_keys(tmp_path_factory.mktemp("keys") / "webhooks.keys", "k1")
-    async with running_webhook_server(database, keys, RecordingSender()) as running:
+    async with running_webhook_server(database, webhook_keys, RecordingSender()) as running:
         yield running
 
 

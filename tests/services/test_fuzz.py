@@ -34,12 +34,7 @@ from tests.support.rpcs import FIELD_MASK, STRUCT, Rpc, list_rpcs, sample_reques
 from tests.support.scale import examples
 from tests.support.server import Server
 from tests.support.waiting import wait_until
-from tests.support.webhooks import (
-    RecordingSender,
-    WebhookCaller,
-    running_webhook_server,
-    write_keys,
-)
+from tests.support.webhooks import RecordingSender, WebhookCaller, running_webhook_server
 
 DURATION = "google.protobuf.Duration"
 TIMESTAMP = "google.protobuf.Timestamp"
@@ -149,13 +144,10 @@ def mask_paths(request: Message) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-async def server(
-    database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Server]:
+async def server(database: Database, webhook_keys: Path) -> AsyncIterator[Server]:
     """A server that accepts all the streams of these tests from one device, and webhooks."""
-    keys = write_keys(tmp_path_factory.mktemp("keys") / "webhooks.keys", "k1")
     async with running_webhook_server(
-        database, keys, RecordingSender(), JOBS_MAX_DEVICE_STREAMS="1000"
+        database, webhook_keys, RecordingSender(), JOBS_MAX_DEVICE_STREAMS="1000"
     ) as server:
         yield server
 

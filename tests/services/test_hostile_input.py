@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.rpcs import FIELD_MASK, STRUCT, Rpc, list_rpcs, sample_requests
 from tests.support.server import Server
-from tests.support.webhooks import RecordingSender, running_webhook_server, write_keys
+from tests.support.webhooks import RecordingSender, running_webhook_server
 
 INJECTIONS = (
     "'; DROP TABLE jobs.jobs; --",
@@ -116,13 +117,10 @@ def _put(message: Any, field: str, key: str, value: str) -> None:
 
 
 @pytest.fixture(scope="module")
-async def server(
-    database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Server]:
+async def server(database: Database, webhook_keys: Path) -> AsyncIterator[Server]:
     """A server that accepts all the streams of these tests from one device, and webhooks."""
-    keys = write_keys(tmp_path_factory.mktemp("keys") / "webhooks.keys", "k1")
     async with running_webhook_server(
-        database, keys, RecordingSender(), JOBS_MAX_DEVICE_STREAMS="1000"
+        database, webhook_keys, RecordingSender(), JOBS_MAX_DEVICE_STREAMS="1000"
     ) as server:
         yield server
 

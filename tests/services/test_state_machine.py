@@ -43,12 +43,7 @@ from tests.support.rollout_model import Rollout, Stage
 from tests.support.scale import SCALE, examples
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
-from tests.support.webhooks import (
-    RecordingSender,
-    WebhookCaller,
-    running_webhook_server,
-    write_keys,
-)
+from tests.support.webhooks import RecordingSender, WebhookCaller, running_webhook_server
 
 DEVICES = ["a", "b", "c"]
 CODES = ["", "E1", "E2"]
@@ -86,7 +81,7 @@ T = TypeVar("T")
 
 @pytest.mark.slow
 async def test_service_equals_the_model_after_random_operations(
-    database: Database, tmp_path: Path
+    database: Database, webhook_keys: Path
 ) -> None:
     loop = asyncio.get_running_loop()
 
@@ -95,10 +90,7 @@ async def test_service_equals_the_model_after_random_operations(
     async with (
         # Gates with a time need a server that does background work.
         running_webhook_server(
-            database,
-            write_keys(tmp_path / "webhooks.keys", "k1"),
-            sender,
-            JOBS_OWNER_DATABASE_URL=database.owner_dsn,
+            database, webhook_keys, sender, JOBS_OWNER_DATABASE_URL=database.owner_dsn
         ) as server,
         Sweeper(database.owner_dsn) as sweeper,
     ):

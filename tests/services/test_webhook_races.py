@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
@@ -21,19 +22,15 @@ from tests.support.webhooks import (
     queue_event,
     running_webhook_server,
     sequence,
-    write_keys,
 )
 
 pytestmark = pytest.mark.single_node("holds locks and transactions on one node")
 
 
 @pytest.fixture(scope="module")
-async def server(
-    database: Database, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Server]:
+async def server(database: Database, webhook_keys: Path) -> AsyncIterator[Server]:
     """A server that sends webhooks."""
-    keys = write_keys(tmp_path_factory.mktemp("keys") / "webhooks.keys", "k1")
-    async with running_webhook_server(database, keys, RecordingSender()) as running:
+    async with running_webhook_server(database, webhook_keys, RecordingSender()) as running:
         yield running
 
 

@@ -31,12 +31,6 @@ UNKNOWN_ID = "wh_0"
 
 
 @pytest.fixture(scope="module")
-def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with one master key."""
-    return write_keys(tmp_path_factory.mktemp("keys") / "webhooks.keys", "k1")
-
-
-@pytest.fixture(scope="module")
 def sender() -> RecordingSender:
     """The sender of the module's server."""
     return RecordingSender()
@@ -44,10 +38,10 @@ def sender() -> RecordingSender:
 
 @pytest.fixture(scope="module")
 async def server(
-    database: Database, keys_file: Path, sender: RecordingSender
+    database: Database, webhook_keys: Path, sender: RecordingSender
 ) -> AsyncIterator[Server]:
     """A server that sends webhooks."""
-    async with running_webhook_server(database, keys_file, sender) as running:
+    async with running_webhook_server(database, webhook_keys, sender) as running:
         yield running
 
 
