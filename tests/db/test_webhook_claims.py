@@ -5,6 +5,7 @@ from uuid import uuid4
 import pytest
 
 from tests.support.database import Database
+from tests.support.event_rows import queue_events
 from tests.support.webhooks import Dispatcher, add_events, queue_event, sequence
 
 _CREATE = "SELECT * FROM jobs.create_webhook($1, $2, 'https://hooks.example/', '', $3, 'k1')"
@@ -143,13 +144,7 @@ async def test_claim_examines_a_bounded_number_of_events_of_other_types(
     dispatcher = await create(database, tenant, ["job.tripped"])
     (first,) = await add_events(database, tenant, event_type="job.tripped")
     await dispatcher.claim()
-    await database.owner.execute(
-        "INSERT INTO jobs.event_queue"
-        " (tenant_id, job_id, number, type, occurred_at, status, counts)"
-        " SELECT $1, 'many', n, 'job.paused', now(), 'IN_PROGRESS', '{}'"
-        " FROM generate_series(1, 5500) n",
-        tenant,
-    )
+    await queue_events(database.owner, tenant, 5500, jobs=1)
     await sequence(database.owner, tenant)
     await dispatcher.succeed(first, is_last=True)
     *_, position = await add_events(database, tenant, event_type="job.tripped")

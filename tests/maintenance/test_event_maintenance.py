@@ -15,7 +15,7 @@ from jobs_grpc.maintenance.event_tasks import PurgeEvents
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Events, Operator
 from tests.support.database import Database, replaced_function, rows_locked
-from tests.support.event_rows import queue_event, store_events
+from tests.support.event_rows import queue_event, queue_events, store_events
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 
@@ -73,13 +73,7 @@ async def test_sweeper_sequences_the_events_of_all_tenants(
 async def test_sweeper_sequences_more_events_than_a_statement_moves(
     database: Database, sweeper: Sweeper, tenant: str
 ) -> None:
-    await database.owner.execute(
-        "INSERT INTO jobs.event_queue"
-        " (tenant_id, job_id, number, type, occurred_at, status, counts)"
-        " SELECT $1, 'j' || n % 100, n, 't', now(), 'IN_PROGRESS', '{0,0,1,0,0,0,0}'"
-        " FROM generate_series(1, 25000) AS n",
-        tenant,
-    )
+    await queue_events(database.owner, tenant, 25_000, jobs=100)
 
     await sweeper.run_events()
 
@@ -131,13 +125,7 @@ async def test_statement_sequences_a_bounded_number_of_events_and_bytes(
 async def test_list_tells_that_more_events_are_queued_than_it_sequences(
     database: Database, events: Events, tenant: str
 ) -> None:
-    await database.owner.execute(
-        "INSERT INTO jobs.event_queue"
-        " (tenant_id, job_id, number, type, occurred_at, status, counts)"
-        " SELECT $1, 'j', n, 'job.paused', now(), 'IN_PROGRESS', '{}'"
-        " FROM generate_series(1, 12000) AS n",
-        tenant,
-    )
+    await queue_events(database.owner, tenant, 12_000, jobs=1)
 
     pages = [await events.list(types=["job.tripped"])]
     while pages[-1].has_more:

@@ -18,6 +18,11 @@ _QUEUE = """
 _NEXT_NUMBER = """
     SELECT coalesce(max(number), 0) + 1 FROM jobs.event_queue WHERE tenant_id = $1 AND job_id = $2
 """
+_QUEUE_MANY = """
+    INSERT INTO jobs.event_queue (tenant_id, job_id, number, type, occurred_at, status, counts)
+    SELECT $1, $3 || n % $4::integer, n, 'job.paused', now(), 'IN_PROGRESS', '{0,0,1,0,0,0,0}'
+    FROM generate_series(1, $2::integer) AS n
+"""
 _STORE = """
     INSERT INTO jobs.events
         (tenant_id, position, job_id, type, occurred_at, status, counts, details)
@@ -46,6 +51,13 @@ async def queue_event(
     number = await connection.fetchval(_NEXT_NUMBER, tenant, job_id)
     text = None if details is None else json.dumps(details)
     await connection.execute(_QUEUE, tenant, job_id, number, type_, occurred_at, user, text)
+
+
+async def queue_events(
+    connection: asyncpg.Connection, tenant: str, count: int, *, job_id: str = "job-", jobs: int = 10
+) -> None:
+    """Queue events of jobs without queued events, which are named job_id + "0" and so on."""
+    await connection.execute(_QUEUE_MANY, tenant, count, job_id, jobs)
 
 
 async def store_events(
