@@ -34,7 +34,7 @@ from tests.support.rpcs import FIELD_MASK, STRUCT, Rpc, list_rpcs, sample_reques
 from tests.support.scale import examples
 from tests.support.server import Server
 from tests.support.waiting import wait_until
-from tests.support.webhooks import RecordingSender, WebhookCaller, running_webhook_server
+from tests.support.webhooks import URL, RecordingSender, WebhookCaller, running_webhook_server
 
 DURATION = "google.protobuf.Duration"
 TIMESTAMP = "google.protobuf.Timestamp"
@@ -49,12 +49,12 @@ UNEXPECTED_CODES = {
 # Often the names of existing objects, so that requests get past the validation.
 TEXT = st.sampled_from(["j", "r", "d", "g", "w", ""]) | st.text(max_size=20)
 
-# Values of fields whose names end so, besides TEXT.
+# Besides TEXT, values of fields whose name ends with the key.
 TEXTS_OF_FIELDS = {
     "selector": ["group=g", "device_id in (d,e),!model", "model!=x", 'site="a b"', "model=x,"],
     "time_zone": ["Europe/Berlin", "America/St_Johns", "Nowhere"],
     "start_time": ["00:00", "22:30", "24:00"],
-    "url": ["https://hooks.example/jobs", "https://127.0.0.1/", "http://hooks.example"],
+    "url": [URL, "https://127.0.0.1/", "http://hooks.example"],
     "types": ["job.created", "executions.finished", "job.unknown"],
     "labels": ["model", "x", "group"],
 }
@@ -82,41 +82,34 @@ STRUCTS = st.dictionaries(
 
 def values_of(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     """Values of a field that holds no message."""
-    for name, texts in TEXTS_OF_FIELDS.items():
-        if field.type == FieldDescriptor.TYPE_STRING and field.name.endswith(name):
-            return st.sampled_from(texts) | TEXT
+    if field.type == FieldDescriptor.TYPE_STRING:
+        for name, texts in TEXTS_OF_FIELDS.items():
+            if field.name.endswith(name):
+                return st.sampled_from(texts) | TEXT
     return VALUES[field.type]
 
 
 @st.composite
-def changed(draw: st.DrawFn, message: Message, masked: Message | None = None) -> Message:
-    """The message, with some of its fields set to arbitrary values, often to valid ones.
-
-    `masked` is the request with the fields that a mask can name.
-    """
+def changed(draw: st.DrawFn, message: Message) -> Message:
+    """The message, with some of its fields set to arbitrary values, often to valid ones."""
     fields: Any = message.DESCRIPTOR.fields
     kind = message.DESCRIPTOR.full_name
     if kind == STRUCT:
         message.update(draw(STRUCTS))  # type: ignore[attr-defined]
-    elif kind == FIELD_MASK:
-        paths = st.sampled_from(list(mask_paths(masked or message))) | TEXT
-        message.paths.extend(draw(st.lists(paths, max_size=3)))  # type: ignore[attr-defined]
     elif kind in (DURATION, TIMESTAMP) and draw(st.booleans()):
         now = int(time.time()) if kind == TIMESTAMP else 0
         offset = st.sampled_from([0, 1, 60, 3600]) | st.integers(-10, 90 * 86_400)
         message.seconds = now + draw(offset)  # type: ignore[attr-defined]
-    else:
-        few = st.lists(st.integers(0, max(len(fields) - 1, 0)), max_size=3, unique=True)
-        chosen = draw(few) if fields else []
-        for number, field in enumerate(fields):
-            if number in chosen:
-                draw(changed_field(message, field))
+    elif fields:
+        few = st.sets(st.integers(0, len(fields) - 1), max_size=3)
+        for number in sorted(draw(few)):
+            draw(changed_field(message, fields[number]))
     return message
 
 
 @st.composite
 def changed_field(draw: st.DrawFn, message: Message, field: Any) -> None:
-    """Set one field."""
+    """Set one field of the message. A mask gets names of fields of the message."""
     if field.message_type is None:
         if field.is_repeated:
             getattr(message, field.name).extend(draw(st.lists(values_of(field), max_size=3)))
@@ -128,10 +121,13 @@ def changed_field(draw: st.DrawFn, message: Message, field: Any) -> None:
     elif field.is_repeated:
         for _ in range(draw(st.integers(1, 3))):
             draw(changed(getattr(message, field.name).add()))
+    elif field.message_type.full_name == FIELD_MASK:
+        paths = st.sampled_from(list(mask_paths(message))) | TEXT
+        getattr(message, field.name).paths.extend(draw(st.lists(paths, max_size=3)))
     else:
         child = getattr(message, field.name)
         child.SetInParent()
-        draw(changed(child, message))
+        draw(changed(child))
 
 
 def mask_paths(request: Message) -> Iterator[str]:
@@ -159,7 +155,7 @@ NAMES = {
     "webhook_id": "w",
     "document_type": "x",
     "selector": "group=g",
-    "url": "https://hooks.example/jobs",
+    "url": URL,
 }
 
 

@@ -15,7 +15,7 @@ from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.rpcs import FIELD_MASK, STRUCT, Rpc, list_rpcs, sample_requests
 from tests.support.server import Server
-from tests.support.webhooks import RecordingSender, running_webhook_server
+from tests.support.webhooks import URL, RecordingSender, running_webhook_server
 
 INJECTIONS = (
     "'; DROP TABLE jobs.jobs; --",
@@ -89,9 +89,9 @@ def text_fields(fields: Any, parents: tuple[str, ...] = ()) -> Iterator[tuple[st
 
 
 def _setter(path: tuple[str, ...], update: Callable[[Any, str, str], None]) -> SetText:
-    """A function that calls `update` with the message that has the field at `path`.
+    """Return a function that sets the field at `path` with `update`.
 
-    Of a list, it is the first message, which is added if there is none.
+    If a field on the path is a list, its first message is changed, which is added if there is none.
     """
 
     def set_text(request: Message, text: str) -> None:
@@ -146,7 +146,7 @@ async def test_hostile_text_in_any_field_has_no_effect(
         "device_id": "d",
         "group_id": "g",
         "document_type": "x",
-        "url": "https://hooks.example/jobs",
+        "url": URL,
     }
     field_count = 0
 
