@@ -53,6 +53,24 @@ async def webhook_row(database: Database, webhook_id: str) -> asyncpg.Record:
 
 
 @asynccontextmanager
+async def open_dispatcher(
+    owner_dsn: str, *ports: int, keys: MasterKeys = KEYS, outage: Outage | None = None
+) -> AsyncIterator[Dispatcher]:
+    """Open a dispatcher that may send to these ports on loopback. Its caller runs it."""
+    config = EventsConfig(
+        webhook_allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),),
+        webhook_allowed_ports=ports,
+        webhook_allow_http=True,
+    )
+    async with (
+        http_sender(config, max_connections=PROVEN_SLOTS + SLOW_SLOTS) as proven,
+        http_sender(config, max_connections=UNPROVEN_SLOTS) as unproven,
+        Dispatcher(owner_dsn, lambda: keys, proven, unproven, outage=outage) as dispatcher,
+    ):
+        yield dispatcher
+
+
+@asynccontextmanager
 async def running_dispatcher(
     database: Database,
     *endpoints: Endpoint,
@@ -62,18 +80,9 @@ async def running_dispatcher(
     owner_dsn: str | None = None,
 ) -> AsyncIterator[Dispatcher]:
     """Run a dispatcher that may send to these endpoints on loopback."""
-    config = EventsConfig(
-        webhook_allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),),
-        webhook_allowed_ports=tuple(endpoint.port for endpoint in endpoints),
-        webhook_allow_http=True,
-    )
-    async with (
-        http_sender(config, max_connections=PROVEN_SLOTS + SLOW_SLOTS) as proven,
-        http_sender(config, max_connections=UNPROVEN_SLOTS) as unproven,
-        Dispatcher(
-            owner_dsn or database.owner_dsn, lambda: keys, proven, unproven, outage=outage
-        ) as dispatcher,
-    ):
+    ports = [endpoint.port for endpoint in endpoints]
+    dsn = owner_dsn or database.owner_dsn
+    async with open_dispatcher(dsn, *ports, keys=keys, outage=outage) as dispatcher:
         running = asyncio.create_task(dispatcher.run())
         try:
             yield dispatcher

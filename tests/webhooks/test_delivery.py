@@ -40,7 +40,10 @@ HEADERS = {"webhook-id": "evt_1"}
 
 @asynccontextmanager
 async def opened(
-    *ports: int, networks: Sequence[str] = ("127.0.0.1/32",), allow_http: bool = False
+    *ports: int,
+    networks: Sequence[str] = ("127.0.0.1/32",),
+    allow_http: bool = False,
+    max_connections: int = 64,
 ) -> AsyncIterator[HttpSender]:
     """Open a sender that may use loopback."""
     config = EventsConfig(
@@ -48,7 +51,7 @@ async def opened(
         webhook_allowed_ports=ports,
         webhook_allow_http=allow_http,
     )
-    async with http_sender(config) as sender:
+    async with http_sender(config, max_connections=max_connections) as sender:
         yield sender
 
 
@@ -501,11 +504,8 @@ async def test_lookups_that_hang_are_bounded_and_do_not_delay_the_end(
 
     monkeypatch.setattr(delivery, "TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr("jobs_grpc.webhooks.resolver.socket.getaddrinfo", getaddrinfo)
-    config = EventsConfig(
-        webhook_allowed_networks=(), webhook_allowed_ports=(443,), webhook_allow_http=False
-    )
     started = time.monotonic()
-    async with http_sender(config, max_connections=3) as sender:
+    async with opened(443, max_connections=3) as sender:
         results = await asyncio.gather(
             *(sender.send(f"https://h{n}.example/", HEADERS, b"{}") for n in range(10))
         )
@@ -528,12 +528,7 @@ async def test_lookup_that_gets_no_thread_fails_and_takes_no_slot(
             raise RuntimeError("can't start new thread")
 
     url = endpoint.url(host="localhost")
-    config = EventsConfig(
-        webhook_allowed_networks=(ipaddress.ip_network("127.0.0.0/8"),),
-        webhook_allowed_ports=(endpoint.port,),
-        webhook_allow_http=False,
-    )
-    async with http_sender(config, max_connections=1) as sender:
+    async with opened(endpoint.port, max_connections=1) as sender:
         with monkeypatch.context() as patched:
             patched.setattr("jobs_grpc.webhooks.resolver.threading.Thread", Refused)
             for _ in range(2):
