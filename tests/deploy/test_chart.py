@@ -36,6 +36,12 @@ def render(*options: str | Path, release: str = "jobs") -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(text))
 
 
+def named(objects: list[dict[str, Any]], kind: str, name: str = "jobs") -> dict[str, Any]:
+    """Return the only object of a kind with a name."""
+    (found,) = [o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name]
+    return found
+
+
 def environment(objects: list[dict[str, Any]], container: str) -> dict[str, str] | None:
     """Return the variables of a container of a Deployment."""
     for item in objects:
@@ -84,24 +90,12 @@ def test_webhooks_have_their_keys_and_an_egress_rule() -> None:
     config = Config.from_env(environment(objects, "server") or {})
     assert config.events.webhook_keys_file == "/webhooks/webhooks.keys"
     assert config.events.webhook_allowed_ports == (443, 8443)
-    (server,) = [
-        item
-        for item in objects
-        if item["kind"] == "Deployment" and item["metadata"]["name"] == "jobs"
-    ]
-    (volume,) = [
-        volume
-        for volume in server["spec"]["template"]["spec"]["volumes"]
-        if volume["name"] == "webhooks"
-    ]
+    volumes = named(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    (volume,) = [volume for volume in volumes if volume["name"] == "webhooks"]
     # The server refuses a file that every user can read.
     assert volume["secret"]["defaultMode"] == 0o440
-    (policy,) = [
-        item
-        for item in objects
-        if item["kind"] == "NetworkPolicy" and item["metadata"]["name"] == "jobs"
-    ]
-    (rule,) = [rule for rule in policy["spec"]["egress"] if "to" in rule]
+    egress = named(objects, "NetworkPolicy")["spec"]["egress"]
+    (rule,) = [rule for rule in egress if "to" in rule]
     assert rule["ports"] == [{"port": 443}, {"port": 8443}]
     blocks = [peer["ipBlock"] for peer in rule["to"]]
     assert [block["cidr"] for block in blocks] == [
@@ -119,18 +113,12 @@ def test_webhooks_have_their_keys_and_an_egress_rule() -> None:
 
 @pytest.mark.parametrize("networks", [[], ["10.2.0.0/16"]])
 def test_token_keys_do_not_allow_webhooks_to_private_addresses(networks: list[str]) -> None:
-    options = [f"auth.jwksNetworks={{{','.join(networks)}}}"] if networks else []
-    objects = render(
-        *("--values", CHART / "ci" / "jwt-values.yaml", "--set", "webhooks.secretName=hooks"),
-        *(text for option in options for text in ("--set", option)),
-    )
+    options = [f"--set=auth.jwksNetworks={{{','.join(networks)}}}"] if networks else []
+    values = CHART / "ci" / "jwt-values.yaml"
+    objects = render(f"--values={values}", "--set=webhooks.secretName=hooks", *options)
 
-    (policy,) = [
-        item
-        for item in objects
-        if item["kind"] == "NetworkPolicy" and item["metadata"]["name"] == "jobs"
-    ]
-    keys, webhooks = (rule for rule in policy["spec"]["egress"] if {"port": 443} in rule["ports"])
+    egress = named(objects, "NetworkPolicy")["spec"]["egress"]
+    keys, webhooks = (rule for rule in egress if {"port": 443} in rule["ports"])
     public = [peer["ipBlock"] for peer in webhooks["to"]]
     expected = [{"cidr": network} for network in networks] or public
     assert [peer["ipBlock"] for peer in keys["to"]] == expected
@@ -175,11 +163,7 @@ def test_ingress_routes_its_host_to_the_gateway() -> None:
         {"hosts": ["jobs.example.com"], "secretName": "jobs-example-com-tls"}
     ]
     backend = path["backend"]["service"]
-    (service,) = [
-        item
-        for item in objects
-        if item["kind"] == "Service" and item["metadata"]["name"] == backend["name"]
-    ]
+    service = named(objects, "Service", backend["name"])
     assert backend["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
 
 
