@@ -14,7 +14,7 @@ from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Device, Operator
 from tests.support.criteria_model import Criterion
 from tests.support.database import Database, request_session
-from tests.support.events import Event, EventLog, stored_events
+from tests.support.events import ATTEMPT_DEFAULTS, Event, EventLog, stored_events
 from tests.support.failures import expect_failure
 from tests.support.retry_policies import rule
 from tests.support.server import Server
@@ -55,15 +55,12 @@ def execution(device: str, status: str, **fields: Any) -> dict[str, Any]:
 
 
 def executions(event: Event) -> list[dict[str, Any]]:
-    """The executions of an event, which has no other fields.
-
-    Those with their default are not stored.
-    """
+    """The attempts of an event, which has no other fields. Check that no default is stored."""
     assert event.type == FINISHED
     assert event.details.keys() == {"attempts"}
-    defaults = {"failure_code": "", "will_retry": False}
-    assert all(defaults.items().isdisjoint(found.items()) for found in event.details["attempts"])
-    return [defaults | found for found in event.details["attempts"]]
+    attempts = event.details["attempts"]
+    assert all(ATTEMPT_DEFAULTS.items().isdisjoint(found.items()) for found in attempts)
+    return [ATTEMPT_DEFAULTS | found for found in attempts]
 
 
 async def report(database: Database, tenant: str, updates: dict[str, str], **jobs: str) -> None:

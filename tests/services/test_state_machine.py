@@ -35,7 +35,7 @@ from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator, all_executions, all_jobs, all_pending
 from tests.support.criteria_model import Criterion, Trip
 from tests.support.database import Database
-from tests.support.events import stored_events
+from tests.support.events import ATTEMPT_DEFAULTS, stored_events
 from tests.support.failures import Failure
 from tests.support.model import PENDING, RETRYABLE, Event, Job, Model, OperationRejected
 from tests.support.report_streams import reporting
@@ -101,7 +101,7 @@ async def test_service_equals_the_model_after_random_operations(
         # The annotation asks for a class, but hypothesis accepts a function that makes one.
         run: Any = run_state_machine_as_test
         await asyncio.to_thread(run, machine, settings=run_settings)
-    # So that list_webhooks had an order to compare. A few sequences can all be without deliveries.
+    # Without deliveries, list_webhooks compares nothing. A few sequences may have none.
     assert sender.sent or SCALE == 1
 
 
@@ -370,7 +370,7 @@ class _Machine(RuleBasedStateMachine):
         self._position = events[-1].position if events else self._position
         for event in events:
             self._listed.setdefault(event.job_id, []).append(event.type)
-        # The server adds events meanwhile, of gates with a time.
+        # Meanwhile, the server can add events of gates with a time.
         for job_id, types in stored.items():
             listed = self._listed[job_id]
             assert listed[: len(types)] == types
@@ -404,7 +404,7 @@ class _Machine(RuleBasedStateMachine):
 
     @rule()
     def list_webhooks(self) -> None:
-        """Each webhook has got events in their order, and an event again at most until the next."""
+        """Each webhook receives its events in order; an event is repeated only before the next."""
         listed = self._await(self._webhook_caller.list())
         assert {webhook.webhook_id: webhook.enabled for webhook in listed} == self._webhooks
         for webhook in listed:
@@ -694,9 +694,7 @@ class _Machine(RuleBasedStateMachine):
         for event, prediction in zip(actual, expected.events, strict=False):
             details = {name: event.details[name] for name in event.details.keys() - {"reason"}}
             if "attempts" in details:
-                # Fields with their default are left out.
-                defaults = {"failure_code": "", "will_retry": False}
-                details["attempts"] = [defaults | each for each in details["attempts"]]
+                details["attempts"] = [ATTEMPT_DEFAULTS | each for each in details["attempts"]]
             counts = event.counts if prediction.counts is not None else None
             assert prediction == Event(event.type, event.status, counts, event.user, details)
 

@@ -13,6 +13,9 @@ from tests.support.database import Database
 
 COUNTS = ("queued", "held", "in_progress", "succeeded", "failed", "timed_out", "rejected")
 
+ATTEMPT_DEFAULTS = {"failure_code": "", "will_retry": False}
+"""Fields of an attempt in executions.finished that are stored only with another value."""
+
 # Those with a position, then those in the queue.
 _EVENTS = """
     SELECT e.type, e.occurred_at, e.status, e.counts, e.user_id, e.details
