@@ -151,7 +151,7 @@ async def test_dev_runs_devices_and_jobs_until_ctrl_c_when_it_simulates(data_dir
 
         await wait_until(devices_succeed)
 
-    # The end of the block has read the output to its end: no device is left that could write to it.
+    # Leaving the block read the output to its end, so no device is left that can write to it.
     assert "Fleet:   simulated devices carry out the jobs" in greeting.splitlines()
     assert " simulate --tenant" not in greeting
     assert " watch --tenant" in greeting

@@ -22,7 +22,7 @@ document.addEventListener("securitypolicyviolation", (e) =>
   window.violations.push(`${e.violatedDirective} ${e.blockedURI}`));
 """
 
-# Notes when enough elements are painted: when the frame after the one that shows them begins.
+# Resolves when enough elements are painted: when the frame after the one that shows them begins.
 _NOTE_PAINT = """
 window.painted = new Promise((resolve) => {
   const [selector, count] = ARGUMENTS;
@@ -107,9 +107,9 @@ async def open_console(
 
 
 async def renderer_memory(browser: Browser) -> int:
-    """Return the bytes of the renderer process that has worked most, which is that of the tab.
+    """Return the memory of the tab in bytes: the proportional set size of its process. Linux only.
 
-    These are its private pages, and its part of those that it shares with other processes (Linux).
+    The process of the tab is the renderer that has used the most CPU time.
     """
     session = await browser.new_browser_cdp_session()
     processes = (await session.send("SystemInfo.getProcessInfo"))["processInfo"]

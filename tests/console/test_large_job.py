@@ -11,7 +11,7 @@ from tests.support.scale import SCALE
 
 DEVICES = 1_000_000 if SCALE > 1 else 20_000
 PAGES = 20
-# On a busy machine, a million devices take longer than a call may.
+# On a busy machine, creating a job for a million devices exceeds the deadline of a call.
 CREATE = """
     SELECT jobs.create_job(
         $1, 'large', '{"document_type": "reboot", "target_all": true}', '{}', NULL, $2, NULL, 24)

@@ -1,6 +1,5 @@
 """How often pages are loaded again: soon while something changes, rarely while nothing does."""
 
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,27 +11,33 @@ from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.server import Server
 
-# More than the longest delay, and less than the shortest one, with their random tenth.
-AT_REST, WITHIN_REST = 16_600, 13_000
+# Milliseconds. A list is loaded every 3 s, and every 15 s while nothing changes. Up to a tenth is
+# randomly added or subtracted, so these are more than 3 s, more than 15 s and less than 15 s.
 POLL = 3_400
+AT_REST, WITHIN_REST = 16_600, 13_000
 
 
 def _is_list(request: Request) -> bool:
     return urlsplit(request.url).query == "limit=50"
 
 
-async def _count(page: Page, condition: Callable[[Request], bool], milliseconds: int) -> int:
-    """Let time pass. Return how many requests are sent that fulfill the condition."""
+async def _pass_time(page: Page, milliseconds: int) -> None:
+    """Run the timers that are due. Their requests are reported before this returns."""
+    await page.clock.run_for(milliseconds)
+    # A request is reported after those that were sent before it.
+    await page.evaluate("fetch('/console/config.json')")
+
+
+async def _count_lists(page: Page, milliseconds: int) -> int:
+    """Let time pass. Return how often the list is loaded."""
     sent: list[Request] = []
 
     def note(request: Request) -> None:
-        if condition(request):
+        if _is_list(request):
             sent.append(request)
 
     page.on("request", note)
-    await page.clock.run_for(milliseconds)
-    # The requests of the timers have been reported before this answer.
-    await page.evaluate("fetch('/console/config.json')")
+    await _pass_time(page, milliseconds)
     page.remove_listener("request", note)
     for request in sent:
         response = await request.response()
@@ -56,15 +61,15 @@ async def test_list_is_loaded_rarely_until_it_changes(console: Console, operator
     await console.open("/jobs")
     await expect(page.get_by_role("link", name="first")).to_be_visible()
 
-    assert await _count(page, _is_list, POLL) == 1
+    assert await _count_lists(page, POLL) == 1
     for _ in range(5):
-        assert await _count(page, _is_list, AT_REST) == 1
-    assert await _count(page, _is_list, WITHIN_REST) == 0
+        assert await _count_lists(page, AT_REST) == 1
+    assert await _count_lists(page, WITHIN_REST) == 0
 
     await operator.create(job_id="second", target_all=True)
-    assert await _count(page, _is_list, AT_REST - WITHIN_REST) == 1
+    assert await _count_lists(page, AT_REST - WITHIN_REST) == 1
     await expect(page.get_by_role("link", name="second")).to_be_visible()
-    assert await _count(page, _is_list, POLL) == 1
+    assert await _count_lists(page, POLL) == 1
 
 
 @pytest.mark.usefixtures("job")
@@ -86,8 +91,7 @@ async def test_devices_of_a_job_at_rest_are_loaded_when_its_counts_change(
     table = page.get_by_role("region", name="Devices of the job")
     await expect(table.get_by_text("queued")).to_have_count(2)
     for _ in range(6):
-        await page.clock.run_for(AT_REST)
-        await page.evaluate("fetch('/console/config.json')")
+        await _pass_time(page, AT_REST)
 
     device = server.device(tenant, "d00001")
     await device.start(job)
