@@ -5,8 +5,8 @@ from uuid import uuid4
 import pytest
 
 from tests.support.database import Database
-from tests.support.event_rows import queue_events
-from tests.support.webhooks import Dispatcher, add_events, queue_event, sequence
+from tests.support.event_rows import queue_event, queue_events
+from tests.support.webhooks import Dispatcher, add_events, sequence
 
 _CREATE = "SELECT * FROM jobs.create_webhook($1, $2, 'https://hooks.example/', '', $3, 'k1')"
 _TABLES = ["jobs.events", "jobs.event_heads", "jobs.webhooks"]

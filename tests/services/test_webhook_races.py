@@ -12,6 +12,7 @@ import pytest
 from grpc import StatusCode
 
 from tests.support.database import Database, rows_locked
+from tests.support.event_rows import queue_event
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 from tests.support.webhooks import (
@@ -19,7 +20,6 @@ from tests.support.webhooks import (
     RecordingSender,
     WebhookCaller,
     add_events,
-    queue_event,
     running_webhook_server,
     sequence,
 )

@@ -12,7 +12,7 @@ from tests.support.database import Database
 _QUEUE = """
     INSERT INTO jobs.event_queue
         (tenant_id, job_id, number, type, occurred_at, status, counts, user_id, details)
-    VALUES ($1, $2, $3, $4, coalesce($5, jobs.clock_time()), 'IN_PROGRESS', '{0,0,1,0,0,0,0}',
+    VALUES ($1, $2, $3, $4, coalesce($5, jobs.clock_time()), 'IN_PROGRESS', '{1,0,0,0,0,0,0}',
             $6, $7)
 """
 _NEXT_NUMBER = """
@@ -40,7 +40,7 @@ _SET_HEAD = """
 async def queue_event(
     connection: asyncpg.Connection,
     tenant: str,
-    job_id: str,
+    job_id: str = "j",
     type_: str = "job.updated",
     *,
     occurred_at: datetime | None = None,

@@ -1,7 +1,6 @@
 """Webhooks in tests: their calls, a sender that records, events, and what a dispatcher calls."""
 
 import base64
-import json
 import os
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -17,17 +16,11 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from jobs_grpc.webhooks.sender import DeliveryResult
 from tests.support.database import Database
+from tests.support.event_rows import queue_event
 from tests.support.server import DEFAULT_OPTIONS, Server, running_server
 from tests.support.waiting import TIMEOUT
 
 URL = "https://hooks.example/jobs"
-
-_EVENT = """
-    INSERT INTO jobs.event_queue
-        (tenant_id, job_id, number, type, occurred_at, status, counts, details)
-    SELECT $1, $2, coalesce(max(q.number), 0) + 1, $3, now(), 'IN_PROGRESS', '{1,0,0,0,0,0,0}', $4
-    FROM jobs.event_queue q WHERE q.tenant_id = $1 AND q.job_id = $2
-"""
 
 
 def write_keys(path: Path, *key_ids: str) -> Path:
@@ -189,19 +182,6 @@ class Dispatcher:
         ]
 
 
-async def queue_event(
-    connection: asyncpg.Connection,
-    tenant: str,
-    job_id: str = "j",
-    event_type: str = "job.paused",
-    **details: Any,
-) -> None:
-    """Add an event that has no position yet."""
-    await connection.execute(
-        _EVENT, tenant, job_id, event_type, json.dumps(details) if details else None
-    )
-
-
 async def sequence(connection: asyncpg.Connection, tenant: str) -> None:
     """Give the events of a tenant their positions."""
     async with connection.transaction():
@@ -217,7 +197,7 @@ async def add_events(
         "SELECT max(position) FROM jobs.events WHERE tenant_id = $1", tenant
     )
     for _ in range(count):
-        await queue_event(database.owner, tenant, event_type=event_type, **details)
+        await queue_event(database.owner, tenant, type_=event_type, details=details or None)
     await sequence(database.owner, tenant)
     rows = await database.owner.fetch(
         "SELECT position FROM jobs.events WHERE tenant_id = $1 AND position > $2 ORDER BY position",

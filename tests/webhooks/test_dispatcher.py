@@ -24,10 +24,11 @@ from tests.support.endpoints import (
     response,
     running_endpoint,
 )
+from tests.support.event_rows import queue_event
 from tests.support.postgres import Postgres
 from tests.support.scale import SCALE
 from tests.support.waiting import wait_until
-from tests.support.webhooks import add_events, queue_event
+from tests.support.webhooks import add_events
 from tests.webhooks.support import KEYS, add_webhook, running_dispatcher, webhook_row
 
 DELAYS = [5, 30, 120, 600, 1800, 3600, 7200, 14400, 14400]

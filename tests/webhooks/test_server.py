@@ -12,10 +12,11 @@ from standardwebhooks.webhooks import Webhook
 
 from tests.support.database import Database
 from tests.support.endpoints import OK, Endpoint, Request, hang
+from tests.support.event_rows import queue_event
 from tests.support.metrics import METRICS_ON, scrape
 from tests.support.server import DEFAULT_OPTIONS, Server, running_server
 from tests.support.waiting import wait_until
-from tests.support.webhooks import WebhookCaller, add_events, queue_event, write_keys
+from tests.support.webhooks import WebhookCaller, add_events, write_keys
 from tests.webhooks.support import webhook_row
 
 

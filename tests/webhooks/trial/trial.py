@@ -21,8 +21,9 @@ from jobs_grpc.dev.embedded_postgres.server import Server as PostgresServer
 from tests.chaos.system import is_running
 from tests.support.database import Database
 from tests.support.endpoints import OK, Endpoint, Request, Respond, response, running_endpoint
+from tests.support.event_rows import queue_event
 from tests.support.waiting import wait_until
-from tests.support.webhooks import queue_event, sequence
+from tests.support.webhooks import sequence
 from tests.webhooks.support import add_webhook
 
 _TENANTS = ("alpha", "beta", "gamma")
