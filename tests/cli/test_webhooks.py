@@ -90,20 +90,19 @@ async def test_list_shows_the_state_of_each_webhook(shell: Shell) -> None:
 async def test_webhook_whose_deliveries_no_server_begins_is_waiting(
     shell: Shell, server: ScriptedServer
 ) -> None:
-    late = pb.Webhook()
-    late.CopyFrom(WEBHOOK)
-    late.due_since.FromSeconds(int(time.time()) - 90)
-    server.answers["GetWebhook"] = [pb.GetWebhookResponse(webhook=late)]
-    server.answers["ListWebhooks"] = [pb.ListWebhooksResponse(webhooks=[late])]
+    def answer(*, due_for: int, failure_count: int = 0) -> None:
+        webhook = pb.Webhook(failure_count=failure_count)
+        webhook.MergeFrom(WEBHOOK)
+        webhook.due_since.FromSeconds(int(time.time()) - due_for)
+        server.answers["GetWebhook"] = [pb.GetWebhookResponse(webhook=webhook)]
+        server.answers["ListWebhooks"] = [pb.ListWebhooksResponse(webhooks=[webhook])]
 
+    answer(due_for=90)
     shown = await shell("webhooks", "get", ID)
     listed = await shell("webhooks", "list")
-    late.due_since.FromSeconds(int(time.time()))
-    server.answers["GetWebhook"] = [pb.GetWebhookResponse(webhook=late)]
+    answer(due_for=0)
     soon = await shell("webhooks", "get", ID)
-    late.due_since.FromSeconds(int(time.time()) - 90)
-    late.failure_count = 1
-    server.answers["GetWebhook"] = [pb.GetWebhookResponse(webhook=late)]
+    answer(due_for=90, failure_count=1)
     retried = await shell("webhooks", "get", ID)
 
     assert "state        WAITING" in shown.out

@@ -176,9 +176,9 @@ async def test_webhook_behind_the_purge_moves_up_and_says_so(
 async def test_restore_does_not_stop_a_webhook(
     database: Database, tenant: str, tables: list[str]
 ) -> None:
-    """Positions follow the time: later ones are also larger than those that a restore removed.
+    """Positions follow the time, so new events get larger positions than the lost ones.
 
-    So a cursor that is then larger than the last position of the tenant does no harm.
+    A cursor after the last restored position therefore does no harm.
     """
     dispatcher = await create(database, tenant)
     (first,) = await add_events(database, tenant)

@@ -312,7 +312,7 @@ class _Machine(RuleBasedStateMachine):
 
     @rule(job_id=jobs, is_closed=st.booleans())
     def update_windows(self, job_id: str, is_closed: bool) -> None:
-        """The window of a closed job opens in three days, and that of another one is open."""
+        """A closed job has one window, which opens in three days. Other jobs have none."""
         windows = []
         if is_closed:
             day = self._time_in(0).ToDatetime() + timedelta(days=3)

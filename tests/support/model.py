@@ -466,7 +466,7 @@ class Model:
         self._replace_if_expiry_fits(job_id, job)
 
     def update_windows(self, job_id: str, *, is_closed: bool) -> None:
-        """UpdateJob with start_windows, and without an expiry, which a closed window can miss."""
+        """UpdateJob with start_windows. Removes the expiry, which can be before the window."""
         job = copy.deepcopy(self._updatable(job_id))
         if job.expired:
             raise OperationRejected("JOB_NOT_UPDATABLE")

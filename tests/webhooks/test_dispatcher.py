@@ -424,7 +424,7 @@ async def test_endpoints_that_hang_do_not_delay_those_that_work(
 
 
 @pytest.mark.slow
-async def test_endpoints_that_start_to_hang_delay_the_others_only_shortly(
+async def test_endpoints_that_start_to_hang_delay_the_others_only_briefly(
     database: Database, tenant: str, plain: Endpoint
 ) -> None:
     """They get slots of their own before their deliveries time out, after 15 seconds."""
