@@ -31,7 +31,7 @@ from bench.hostile.other_tenant import TENANT
 from bench.hostile.processes import Installation, ProcessFailed, client, free_address, peak_mib
 from bench.machine import describe_commit, describe_machine
 from bench.postgres import running_postgres
-from tests.support.webhooks import write_keys
+from tests.support.webhooks import loopback_settings, write_keys
 
 _ROOT = Path(__file__).parents[2]
 
@@ -219,13 +219,7 @@ async def _measure(targets: _Targets, attack: Attack, seconds: float, results: R
 def _webhook_variables(targets: _Targets) -> dict[str, str]:
     """Return the variables of a server that sends webhooks to the attacker."""
     keys = write_keys(targets.installation.folder / "webhooks.keys", "k1")
-    return {
-        "JOBS_OWNER_DATABASE_URL": targets.owner_dsn,
-        "JOBS_WEBHOOK_KEYS_FILE": str(keys),
-        "JOBS_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
-        "JOBS_WEBHOOK_ALLOWED_PORTS": str(HOOK_PORT),
-        "JOBS_WEBHOOK_ALLOW_HTTP": "true",
-    }
+    return {"JOBS_OWNER_DATABASE_URL": targets.owner_dsn, **loopback_settings(keys, HOOK_PORT)}
 
 
 def _options(attack: Attack) -> list[str]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import hmac
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,7 +19,7 @@ from bench.year.calls import Calls
 from bench.year.ledger import Ledger
 from tests.chaos.event_checks import LoggedEvent
 from tests.support.endpoints import OK, Endpoint, Request, response, running_endpoint
-from tests.support.webhooks import write_keys
+from tests.support.webhooks import is_signed, loopback_settings, write_keys
 
 _LAST_EVENTS = "SELECT tenant_id, max(position) AS position FROM jobs.events GROUP BY tenant_id"
 
@@ -60,12 +59,7 @@ class Consumers:
     @property
     def variables(self) -> Mapping[str, str]:
         """The settings of a server that delivers to the endpoint."""
-        return {
-            "JOBS_WEBHOOK_KEYS_FILE": str(self._keys),
-            "JOBS_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
-            "JOBS_WEBHOOK_ALLOWED_PORTS": str(self._endpoint.port),
-            "JOBS_WEBHOOK_ALLOW_HTTP": "true",
-        }
+        return loopback_settings(self._keys, self._endpoint.port)
 
     @asynccontextmanager
     async def running(self, calls: Calls) -> AsyncIterator[None]:
@@ -140,10 +134,7 @@ class Consumers:
         self._endpoint.requests.clear()
         tenant = request.line.split("/")[1].split()[0]
         received = self.received[tenant]
-        headers = request.headers
-        content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + request.body
-        signature = base64.b64encode(hmac.digest(received.secret, content, "sha256")).decode()
-        if headers["webhook-signature"] != f"v1,{signature}":
+        if not is_signed(request, received.secret):
             self._ledger.problem("a delivery has a wrong signature", request.line)
             return response(401)
         if tenant in self._away:

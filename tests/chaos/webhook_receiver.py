@@ -1,7 +1,6 @@
 """Receives the events of the tenants by webhooks during the faults."""
 
 import base64
-import hmac
 import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +16,7 @@ from tests.chaos.history import History
 from tests.chaos.system import TENANTS, System
 from tests.support.endpoints import OK, Endpoint, Request, response, running_endpoint
 from tests.support.waiting import wait_until
-from tests.support.webhooks import write_keys
+from tests.support.webhooks import is_signed, loopback_settings, write_keys
 
 # The lease of a server that was killed, and the deliveries since then.
 _DELIVERED_WITHIN = 90.0
@@ -48,12 +47,7 @@ class WebhookReceiver:
     @property
     def variables(self) -> Mapping[str, str]:
         """The settings of a server that delivers to this endpoint."""
-        return {
-            "JOBS_WEBHOOK_KEYS_FILE": str(self._keys),
-            "JOBS_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
-            "JOBS_WEBHOOK_ALLOWED_PORTS": str(self._endpoint.port),
-            "JOBS_WEBHOOK_ALLOW_HTTP": "true",
-        }
+        return loopback_settings(self._keys, self._endpoint.port)
 
     async def subscribe(self, system: System) -> None:
         """Create a webhook for each tenant."""
@@ -67,10 +61,7 @@ class WebhookReceiver:
     async def _receive(self, request: Request) -> bytes:
         self._endpoint.requests.clear()
         received = self._received[request.line.split("/")[1].split()[0]]
-        headers = request.headers
-        content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + request.body
-        signature = base64.b64encode(hmac.digest(received.secret, content, "sha256")).decode()
-        if headers["webhook-signature"] != f"v1,{signature}":
+        if not is_signed(request, received.secret):
             self._history.add_violation("a delivery has a wrong signature", request.line)
             return response(401)
         received.positions.append(request.position)

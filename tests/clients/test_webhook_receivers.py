@@ -21,7 +21,7 @@ from tests.clients.conftest import ROOT
 from tests.support.database import Database
 from tests.support.server import reserved_address, running_server
 from tests.support.waiting import TIMEOUT, wait_until
-from tests.support.webhooks import write_keys
+from tests.support.webhooks import loopback_settings, write_keys
 
 pytestmark = pytest.mark.slow
 
@@ -169,10 +169,9 @@ async def test_receiver_handles_deliveries_of_the_server(
     with reserved_address() as address:
         settings = {
             "JOBS_OWNER_DATABASE_URL": database.owner_dsn,
-            "JOBS_WEBHOOK_KEYS_FILE": str(write_keys(tmp_path / "webhooks.keys", "k1")),
-            "JOBS_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
-            "JOBS_WEBHOOK_ALLOWED_PORTS": address.rpartition(":")[2],
-            "JOBS_WEBHOOK_ALLOW_HTTP": "true",
+            **loopback_settings(
+                write_keys(tmp_path / "webhooks.keys", "k1"), address.rpartition(":")[2]
+            ),
             "JOBS_SHUTDOWN_GRACE": "0.2",
         }
         async with (

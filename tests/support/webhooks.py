@@ -1,6 +1,7 @@
 """Webhooks in tests: their calls, a sender that records, events, and what a dispatcher calls."""
 
 import base64
+import hmac
 import os
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from jobs_grpc.webhooks.sender import DeliveryResult
 from tests.support.database import Database
+from tests.support.endpoints import Request
 from tests.support.event_rows import queue_event
 from tests.support.server import DEFAULT_OPTIONS, Server, running_server
 from tests.support.waiting import TIMEOUT
@@ -33,6 +35,24 @@ def write_keys(path: Path, *key_ids: str) -> Path:
 def encoded_key(key_id: str) -> str:
     """Return a master key as a file has it."""
     return base64.b64encode(key_id.encode().ljust(32, b".")).decode()
+
+
+def loopback_settings(keys: Path, port: int | str) -> dict[str, str]:
+    """Return the settings of a server that delivers to a port on loopback over HTTP."""
+    return {
+        "JOBS_WEBHOOK_KEYS_FILE": os.fspath(keys),
+        "JOBS_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
+        "JOBS_WEBHOOK_ALLOWED_PORTS": str(port),
+        "JOBS_WEBHOOK_ALLOW_HTTP": "true",
+    }
+
+
+def is_signed(request: Request, secret: bytes) -> bool:
+    """Return whether a delivery has one signature, which is by the secret."""
+    headers = request.headers
+    content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + request.body
+    signature = base64.b64encode(hmac.digest(secret, content, "sha256")).decode()
+    return headers["webhook-signature"] == f"v1,{signature}"
 
 
 @dataclass
