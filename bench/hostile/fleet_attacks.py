@@ -12,6 +12,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench.hostile.grpc_attacks import TENANT, forever, keep_calling
 from tests.support import http2
+from tests.support.endpoints import serving
 
 FLEET_TENANT = "attacker-fleet"
 """A tenant with the labels `key-0` to `key-3` on each of its devices."""
@@ -98,7 +99,7 @@ async def _receive_webhooks(
 ) -> None:
     metadata = tuple(TENANT.items())
     async with (
-        await asyncio.start_server(_ignoring_errors(respond), "127.0.0.1", HOOK_PORT),
+        serving(respond, port=HOOK_PORT),
         grpc.aio.insecure_channel(address) as channel,
     ):
         stub: Any = events_pb2_grpc.EventServiceStub(channel)
@@ -111,20 +112,6 @@ async def _receive_webhooks(
             url = f"http://127.0.0.1:{HOOK_PORT}/{number}"
             await stub.CreateWebhook(events_pb.CreateWebhookRequest(url=url), metadata=metadata)
         await _cause_events(address)
-
-
-def _ignoring_errors(
-    respond: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await respond(reader, writer)
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-    return handle
 
 
 async def _cause_events(address: str) -> None:
