@@ -19,6 +19,7 @@ import psutil
 from fleet.jobs.v1 import jobs_pb2 as pb
 from playwright.async_api import Browser, async_playwright
 
+from bench import seed
 from bench.console_clients import Recording, record, replaying
 from bench.environment import Environment, Server, environment
 from bench.figures import SERVICE, Results
@@ -103,12 +104,7 @@ class Bench:
 
 async def _fill(env: Environment, devices: int) -> None:
     """Insert the devices, a job for all of them, and the jobs of the list."""
-    await env.service.execute(
-        "INSERT INTO device_state (tenant_id, device_id)"
-        " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
-        TENANT,
-        devices,
-    )
+    await seed.add_devices(env.service, TENANT, devices)
     await env.service.execute(
         "INSERT INTO device_group_members (tenant_id, group_id, device_id)"
         " SELECT tenant_id, 'some', device_id FROM device_state ORDER BY device_id LIMIT $1",

@@ -17,6 +17,7 @@ import asyncpg
 from fleet.jobs.v1 import fleet_pb2
 from fleet.jobs.v1 import jobs_pb2 as pb
 
+from bench import seed
 from bench.environment import Environment, environment
 from bench.figures import Results
 from bench.machine import describe_machine
@@ -107,12 +108,7 @@ async def _fill(bench: Bench) -> None:
     """Insert the devices d0000000 … with labels and groups."""
     owner = bench.env.service
     await owner.execute("TRUNCATE device_state, device_group_members, jobs.devices")
-    await owner.execute(
-        "INSERT INTO device_state (tenant_id, device_id)"
-        " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
-        TENANT,
-        bench.scale.devices,
-    )
+    await seed.add_devices(owner, TENANT, bench.scale.devices)
     await owner.execute(
         "INSERT INTO jobs.devices (tenant_id, device_id, labels)"
         " SELECT tenant_id, device_id, jsonb_build_object("

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from bench import seed
 from bench.requests import TENANT, InvalidRun
 from bench.versions import BEFORE, NOW, Version, open_version
 from jobs_grpc.db.store import ExecutionUpdate
@@ -124,12 +125,7 @@ def _report(job_id: str) -> _Call:
 
 async def _fill(version: Version) -> None:
     """Insert the devices, and the jobs whose executions are reported."""
-    await version.owner.execute(
-        "INSERT INTO public.device_state (tenant_id, device_id)"
-        " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
-        TENANT,
-        version.devices,
-    )
+    await seed.add_devices(version.owner, TENANT, version.devices)
     await version.owner.execute(
         "INSERT INTO public.device_group_members (tenant_id, group_id, device_id)"
         " SELECT $1, $2, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $3 - 1) n",

@@ -21,6 +21,7 @@ import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
+from bench import seed
 from bench.environment import Environment, Server, environment, free_address
 from bench.figures import MINIMAL, SERVICE, Figure, Results
 from bench.hostile.other_tenant import TENANT as OTHER_TENANT
@@ -173,12 +174,7 @@ class _Herd:
         await shapes.disable_autovacuum(self._env.service)
         devices = -(-self._watches // len(self._tenants))
         for tenant, count in (*((tenant, devices) for tenant in self._tenants), (OTHER_TENANT, 10)):
-            await self._env.service.execute(
-                "INSERT INTO device_state (tenant_id, device_id)"
-                " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
-                tenant,
-                count,
-            )
+            await seed.add_devices(self._env.service, tenant, count)
             await _create(server, tenant, "j")
 
     async def _open(self, server: Server, clients: Clients) -> None:

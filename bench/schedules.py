@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from bench import seed
 from bench.environment import SETTINGS
 from bench.machine import describe_machine
 from bench.page import RESULTS, describe, format_number, replace_figures
@@ -237,12 +238,7 @@ def _day_in_days(days: int) -> int:
 async def _fill(version: Version, scale: Scale) -> None:
     """Insert the devices and the jobs."""
     for tenant, devices in ((TENANT, scale.devices), (_LARGE, scale.created)):
-        await version.owner.execute(
-            "INSERT INTO public.device_state (tenant_id, device_id)"
-            " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
-            tenant,
-            devices,
-        )
+        await seed.add_devices(version.owner, tenant, devices)
     for index in range(scale.jobs):
         await version.create(_job(index))
     await version.owner.execute("VACUUM ANALYZE")

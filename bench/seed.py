@@ -1,17 +1,24 @@
-"""Insert the same devices and jobs into both databases, without the services."""
+"""Insert devices and jobs without the services, mostly the same into both databases."""
+
+import asyncpg
 
 from bench.environment import Environment
 
 
+async def add_devices(connection: asyncpg.Connection, tenant: str, devices: int) -> None:
+    """Insert devices d0000000, d0000001 … into one database."""
+    await connection.execute(
+        "INSERT INTO public.device_state (tenant_id, device_id)"
+        " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
+        tenant,
+        devices,
+    )
+
+
 async def insert_devices(env: Environment, tenant: str, devices: int) -> None:
-    """Insert devices d0000000, d0000001 …"""
+    """Insert the same devices into both databases."""
     for connection in (env.service, env.fastapi):
-        await connection.execute(
-            "INSERT INTO device_state (tenant_id, device_id)"
-            " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
-            tenant,
-            devices,
-        )
+        await add_devices(connection, tenant, devices)
 
 
 async def insert_job(env: Environment, tenant: str, job_id: str) -> None:

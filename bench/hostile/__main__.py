@@ -21,7 +21,7 @@ import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
-from bench import page
+from bench import page, seed
 from bench.figures import Results
 from bench.hostile import report, tokens
 from bench.hostile.attacks import ATTACKS, Attack
@@ -139,12 +139,7 @@ async def _create_jobs(targets: _Targets) -> None:
     """Create the tenants, each with a job for all its devices."""
     owner = await asyncpg.connect(targets.owner_dsn)
     for tenant, devices in _DEVICES.items():
-        await owner.execute(
-            "INSERT INTO device_state (tenant_id, device_id)"
-            " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
-            tenant,
-            devices,
-        )
+        await seed.add_devices(owner, tenant, devices)
     await owner.close()
     async with (
         targets.installation.server(targets.request_dsn) as (address, _),
@@ -159,12 +154,7 @@ async def _create_jobs(targets: _Targets) -> None:
 async def _create_fleet(targets: _Targets, devices: int) -> None:
     """Create the tenant with the large fleet."""
     owner = await asyncpg.connect(targets.owner_dsn)
-    await owner.execute(
-        "INSERT INTO device_state (tenant_id, device_id)"
-        " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
-        FLEET_TENANT,
-        devices,
-    )
+    await seed.add_devices(owner, FLEET_TENANT, devices)
     await owner.execute(
         "INSERT INTO jobs.devices (tenant_id, device_id, labels)"
         " SELECT d.tenant_id, d.device_id, jsonb_build_object('key-0', 'a', 'key-1', 'b',"
