@@ -12,7 +12,6 @@ analyzed, as after an import or a restore, or analyzed. Three parts:
 
 import argparse
 import asyncio
-import socket
 import statistics
 import tempfile
 import time
@@ -29,7 +28,7 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from bench.environment import SETTINGS, wait_until_serving
+from bench.environment import SETTINGS, free_address, wait_until_serving
 from bench.machine import describe_machine
 from bench.page import RESULTS, describe, format_number, replace_figures
 from bench.postgres import running_postgres
@@ -118,8 +117,7 @@ class Bench:
     @asynccontextmanager
     async def server(self, database: str, **variables: str) -> AsyncIterator["Server"]:
         """Run a server on a database."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            address = f"127.0.0.1:{free.getsockname()[1]}"
+        address = free_address()
         async with PythonProcess(
             *("-m", "jobs_grpc.cli", "serve"),
             log=self.folder / "server.log",

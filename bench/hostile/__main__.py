@@ -22,13 +22,14 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
 from bench import page, seed
+from bench.environment import free_address
 from bench.figures import Results
 from bench.hostile import report, tokens
 from bench.hostile.attacks import ATTACKS, Attack
 from bench.hostile.fleet_attacks import FLEET_TENANT, HOOK_PORT
 from bench.hostile.grpc_attacks import LARGE_JOB_TENANTS
 from bench.hostile.other_tenant import TENANT
-from bench.hostile.processes import Installation, ProcessFailed, client, free_address, peak_mib
+from bench.hostile.processes import Installation, ProcessFailed, client, peak_mib
 from bench.machine import describe_commit, describe_machine
 from bench.postgres import running_postgres
 from tests.support.webhooks import loopback_settings, write_keys

@@ -4,14 +4,13 @@ import asyncio
 import os
 import resource
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.environment import wait_until_serving
+from bench.environment import free_address, wait_until_serving
 
 _START_TIMEOUT = 30
 
@@ -169,8 +168,3 @@ def peak_mib(pid: int) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise ProcessFailed(f"process {pid} has ended")
-
-
-def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"127.0.0.1:{server.getsockname()[1]}"
