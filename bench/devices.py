@@ -158,9 +158,7 @@ async def _create(bench: Bench) -> None:
         for case, target in _CREATED.items():
             # Each job finds the same tables. In tables with other jobs, its place in the indexes
             # decides more of the time than its target.
-            await bench.env.service.execute(
-                "TRUNCATE jobs.jobs, jobs.job_progress, jobs.job_executions, jobs.event_queue"
-            )
+            await bench.env.delete_jobs()
             request = pb.CreateJobRequest(document_type="reboot", **cast("Any", target))
             created = bench.store.create_job(
                 _CREATING_TENANT,

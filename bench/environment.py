@@ -64,11 +64,18 @@ class Environment:
 
     async def clear(self) -> None:
         """Delete all devices and jobs."""
+        await self.delete_jobs()
+        for connection in (self.service, self.fastapi):
+            await connection.execute("TRUNCATE device_state")
+
+    async def delete_jobs(self) -> None:
+        """Delete all jobs, and the events that wait for a position."""
         await self.service.execute(
-            "TRUNCATE device_state, jobs.jobs, jobs.job_progress, jobs.job_executions,"
+            "TRUNCATE jobs.jobs, jobs.job_progress, jobs.job_executions, jobs.job_stages,"
+            " jobs.job_failures, jobs.job_failure_criteria, jobs.job_criterion_counts,"
             " jobs.event_queue"
         )
-        await self.fastapi.execute("TRUNCATE device_state, jobs, job_executions")
+        await self.fastapi.execute("TRUNCATE jobs, job_executions")
 
     async def vacuum(self) -> None:
         """Update statistics and write dirty pages, so that earlier writes do not slow a run."""

@@ -99,7 +99,7 @@ class Bench:
 
         With `shuffled`, the rows are in random order, as in most tables of devices.
         """
-        await self.delete_jobs()
+        await self.env.delete_jobs()
         owner = self.env.service
         await owner.execute("TRUNCATE device_state, device_group_members")
         await owner.execute(
@@ -116,14 +116,6 @@ class Bench:
             " FROM device_state"
         )
         await self.env.vacuum()
-
-    async def delete_jobs(self) -> None:
-        """Delete all jobs."""
-        await self.env.service.execute(
-            "TRUNCATE jobs.jobs, jobs.job_progress, jobs.job_executions, jobs.job_stages,"
-            " jobs.job_failures, jobs.job_failure_criteria, jobs.job_criterion_counts,"
-            " jobs.event_queue"
-        )
 
     async def create(
         self, job_id: str, *, rollout: Any = None, criteria: Any = None, group: str | None = None
@@ -241,7 +233,7 @@ async def _create_in_turn(bench: Bench, case: str, rounds: int) -> None:
         if number:
             random.Random(number).shuffle(order)  # noqa: S311
         for variant in order:
-            await bench.delete_jobs()
+            await bench.env.delete_jobs()
             await bench.env.service.execute("CHECKPOINT")
             call = bench.create("j", rollout=_ROLLOUTS[variant])
             await bench.add_time("create", case, variant, call)

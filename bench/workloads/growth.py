@@ -28,7 +28,7 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
     async with env.service_server() as service, env.fastapi_server() as fastapi:
         for size in scale.job_sizes:
             for _ in range(scale.runs_at(size)):
-                await _delete_jobs(env)
+                await env.delete_jobs()
                 await env.vacuum()
                 await _measure_job(env, size, service, fastapi, results)
     await _expire(env, scale, results)
@@ -82,7 +82,7 @@ async def _measure_job(
 async def _expire(env: Environment, scale: Scale, results: Results) -> None:
     """Measure expiry: for the service a read of an expired job, for FastAPI the writes."""
     for size in (scale.job_sizes[0], scale.job_sizes[-1]):
-        await _delete_jobs(env)
+        await env.delete_jobs()
         await seed.insert_job(env, str(size), "j")
         await env.vacuum()
         past = "SET expires_at = now() - interval '1 hour', created_at = now() - interval '2 hours'"
@@ -125,7 +125,7 @@ async def _milliseconds(call: Call) -> float:
 
 async def _create_in_empty_tables(env: Environment, call: Call) -> float:
     """Create a job in empty tables, as the bare INSERT does."""
-    await _delete_jobs(env)
+    await env.delete_jobs()
     return await _milliseconds(call)
 
 
@@ -148,10 +148,3 @@ async def _check_created(env: Environment, size: int) -> None:
         count = await connection.fetchval(f"SELECT count(*) FROM {table} WHERE job_id = 'j'")
         if count != size:
             raise InvalidRun(f"{table} has {count} rows of a job of {size} devices")
-
-
-async def _delete_jobs(env: Environment) -> None:
-    await env.service.execute(
-        "TRUNCATE jobs.jobs, jobs.job_progress, jobs.job_executions, jobs.event_queue"
-    )
-    await env.fastapi.execute("TRUNCATE jobs, job_executions")
