@@ -17,6 +17,7 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bench.postgres import running_postgres
+from bench.process import PythonProcess
 from jobs_grpc.db.migrate import RequestRole, migrate
 
 # PostgreSQL's defaults, except that millions of rows are written without a checkpoint.
@@ -195,6 +196,21 @@ async def wait_until_serving(address: str, workers: int = 1) -> None:
                 while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:
                     pass
                 watch.cancel()
+
+
+@asynccontextmanager
+async def running_service(dsn: str, log: Path, **settings: str) -> AsyncIterator[Server]:
+    """Run this service on a database, as the role of the DSN. It listens on a free port."""
+    address = free_address()
+    async with PythonProcess(
+        *("-m", "jobs_grpc.cli", "serve"),
+        log=log,
+        JOBS_DATABASE_URL=dsn,
+        JOBS_LISTEN=address,
+        **settings,
+    ) as process:
+        await wait_until_serving(address)
+        yield Server(address, process)
 
 
 def free_address() -> str:

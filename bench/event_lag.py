@@ -32,7 +32,7 @@ async def measure_lag(
 ) -> Sequence[float]:
     """Return a row of a table with LAG_COLUMNS."""
     for job_id in _JOBS:
-        await _create_job(owner, job_id)
+        await create_job(owner, _TENANT, job_id)
     count = _WRITERS * events_per_writer
     commits: dict[tuple[str, int], float] = {}
     began = time.perf_counter()
@@ -51,13 +51,14 @@ async def measure_lag(
     return _WRITERS, count, count / seconds, p50, p99
 
 
-async def _create_job(owner: asyncpg.Connection, job_id: str) -> None:
+async def create_job(owner: asyncpg.Connection, tenant: str, job_id: str) -> None:
+    """Create a job for the only device of a tenant."""
     await owner.execute(
         "INSERT INTO device_state (tenant_id, device_id) VALUES ($1, 'd') ON CONFLICT DO NOTHING",
-        _TENANT,
+        tenant,
     )
     await store_on(owner).create_job(
-        _TENANT,
+        tenant,
         job_id=job_id,
         request='{"document_type": "bench", "target_all": true}',
         document_params="{}",

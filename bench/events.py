@@ -14,12 +14,11 @@ Run by `make bench-events`. PostgreSQL and the server are separate processes. Fi
 
 import argparse
 import asyncio
-import socket
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,15 @@ import grpc
 from fleet.jobs.v1 import events_pb2 as pb
 from fleet.jobs.v1 import events_pb2_grpc
 
-from bench.environment import SETTINGS, Server, wait_until_serving
-from bench.event_lag import LAG_COLUMNS, measure_lag
+from bench.environment import SETTINGS, Server, running_service
+from bench.event_lag import LAG_COLUMNS, create_job, measure_lag
 from bench.event_writes import COLUMNS, COMMIT_BEFORE, measure_writes
 from bench.hostile.other_tenant import TENANT
 from bench.machine import describe_machine
 from bench.other_tenant_calls import other_tenant_calls
 from bench.page import RESULTS, describe, format_number, replace_figures
 from bench.postgres import running_postgres
-from bench.process import PythonProcess, postgres_cpu_time
+from bench.process import postgres_cpu_time
 from bench.requests import InvalidRun
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev.embedded_postgres import Cluster
@@ -119,7 +118,7 @@ async def _measure(args: argparse.Namespace, folder: Path, cluster: Cluster) -> 
     rows = [await _measure_log(args, folder, owner, request_dsn)]
     log = _table(_LOG_COLUMNS, rows)
     await owner.execute("TRUNCATE jobs.events, jobs.event_heads, jobs.event_queue")
-    await _create_job(owner)
+    await create_job(owner, TENANT, "j")  # for the other tenant to read
     async with _server(folder, request_dsn) as server:
         lag = _table(
             LAG_COLUMNS, [await measure_lag(owner, request_dsn, server.address, args.events // 200)]
@@ -137,21 +136,6 @@ async def _measure(args: argparse.Namespace, folder: Path, cluster: Cluster) -> 
     print(report)
     if args.page:
         replace_figures(RESULTS / "events.md", report)
-
-
-async def _create_job(owner: asyncpg.Connection) -> None:
-    """Create the job that the other tenant reads."""
-    await owner.execute("INSERT INTO device_state (tenant_id, device_id) VALUES ($1, 'd')", TENANT)
-    await store_on(owner).create_job(
-        TENANT,
-        job_id="j",
-        request='{"document_type": "bench", "target_all": true}',
-        document_params="{}",
-        created_by=None,
-        max_targets=1,
-        max_active_jobs=None,
-        default_expires_in_hours=24,
-    )
 
 
 async def _measure_log(
@@ -204,19 +188,8 @@ async def _queue(owner: asyncpg.Connection, start: int, count: int) -> None:
     await owner.execute(_QUEUE, _TENANT, start, count, *(list(c) for c in zip(*_MIX, strict=True)))
 
 
-@asynccontextmanager
-async def _server(folder: Path, request_dsn: str) -> AsyncIterator[Server]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    async with PythonProcess(
-        *("-m", "jobs_grpc.cli", "serve"),
-        log=folder / "server.log",
-        JOBS_DATABASE_URL=request_dsn,
-        JOBS_LISTEN=address,
-        JOBS_LOG_LEVEL="ERROR",
-    ) as process:
-        await wait_until_serving(address)
-        yield Server(address, process)
+def _server(folder: Path, request_dsn: str) -> AbstractAsyncContextManager[Server]:
+    return running_service(request_dsn, folder / "server.log", JOBS_LOG_LEVEL="ERROR")
 
 
 @dataclass(frozen=True)

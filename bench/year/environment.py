@@ -9,8 +9,7 @@ from pathlib import Path
 import asyncpg
 import grpc
 
-from bench.environment import free_address, wait_until_serving
-from bench.process import PythonProcess
+from bench.environment import running_service
 from bench.year.calls import Clock
 from bench.year.consumers import Consumers
 from bench.year.fleet import devices
@@ -71,25 +70,21 @@ async def year_server(
     database: Database, folder: Path, consumers: Consumers
 ) -> AsyncIterator[tuple[grpc.aio.Channel, grpc.aio.Channel]]:
     """Run the server with maintenance. Yields a channel for calls and one for streams of events."""
-    address = free_address()
-    async with PythonProcess(
-        *("-m", "jobs_grpc.cli", "serve"),
-        log=folder / _LOG,
-        JOBS_DATABASE_URL=database.request_dsn,
-        JOBS_OWNER_DATABASE_URL=database.owner_dsn,
-        JOBS_LISTEN=address,
-        JOBS_LOG_LEVEL="WARNING",
-        JOBS_RETENTION_DAYS=str(RETENTION.days),
-        JOBS_EVENT_RETENTION_DAYS=str(EVENT_RETENTION.days),
-        **consumers.variables,
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with (
+        running_service(
+            database.request_dsn,
+            folder / _LOG,
+            JOBS_OWNER_DATABASE_URL=database.owner_dsn,
+            JOBS_LOG_LEVEL="WARNING",
+            JOBS_RETENTION_DAYS=str(RETENTION.days),
+            JOBS_EVENT_RETENTION_DAYS=str(EVENT_RETENTION.days),
+            **consumers.variables,
+        ) as server,
+        grpc.aio.insecure_channel(server.address, options) as calls,
+        grpc.aio.insecure_channel(server.address, options) as streams,
     ):
-        await wait_until_serving(address)
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        async with (
-            grpc.aio.insecure_channel(address, options) as calls,
-            grpc.aio.insecure_channel(address, options) as streams,
-        ):
-            yield calls, streams
+        yield calls, streams
 
 
 async def move_time(owner: asyncpg.Connection, clock: Clock, at: datetime) -> None:
