@@ -31,13 +31,14 @@ async def load_demo_fleet(owner_dsn: str) -> None:
         has_labels = await connection.fetchval(_LABELED, DEMO_TENANT)
     finally:
         await connection.close()
-    rows = _demo_rows()
+    rows = demo_rows()
     if has_labels:
         rows = (DeviceRow(row.device_id, row.group_id) for row in rows)
     await import_devices(owner_dsn, DEMO_TENANT, rows)
 
 
-def _demo_rows() -> Iterator[DeviceRow]:
+def demo_rows() -> Iterator[DeviceRow]:
+    """Yield the devices with their groups and labels."""
     # Divisors that differ mix the labels.
     for number in range(1, DEMO_DEVICE_COUNT + 1):
         group = DEMO_GROUPS[number % len(DEMO_GROUPS)]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from jobs_grpc.client import JobsClient, JobsError
-from jobs_grpc.dev.demo_fleet import DEMO_DEVICE_COUNT, DEMO_TENANT
+from jobs_grpc.dev.demo_fleet import DEMO_TENANT, demo_rows
 from jobs_grpc.dev.demo_jobs import BAD_RELEASE, create_demo_jobs
 from jobs_grpc.dev.simulator.behavior import Bug, DeviceBehavior
 from jobs_grpc.dev.simulator.fleet import Fleet, run_fleet
@@ -30,7 +30,7 @@ async def _simulate(address: str) -> None:
     fleet = Fleet(
         server=address,
         tenant=DEMO_TENANT,
-        device_ids=[f"device-{number:04}" for number in range(1, DEMO_DEVICE_COUNT + 1)],
+        device_ids=[row.device_id for row in demo_rows()],
         behavior=DeviceBehavior(
             latency=(3.0, 20.0),
             failure_rate=0.01,
