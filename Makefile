@@ -16,7 +16,7 @@ CONSOLE := console/node_modules/ready
 WITH_NODE := $(or $(shell command -v npm),$(CI))
 # Benchmarks need h2load: without it, test-bench and nightly leave them out, except in CI.
 WITH_H2LOAD := $(or $(shell command -v h2load),$(CI))
-# That of the console needs Chromium.
+# The benchmark of the console needs Chromium: test-bench leaves it out in the same way.
 BROWSERS := chromium-headless-shell chromium chromium-browser google-chrome
 WITH_BROWSER := $(or $(shell for each in $(BROWSERS); do command -v $$each && break; done),$(CI))
 
