@@ -12,7 +12,6 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, cast
 
 import asyncpg
 import psutil
@@ -24,15 +23,17 @@ from bench.console_clients import Recording, record, replaying
 from bench.environment import Environment, Server, environment
 from bench.figures import SERVICE, Results
 from bench.machine import describe_machine
-from bench.page import RESULTS, describe, format_number, replace_figures
+from bench.page import RESULTS, describe, replace_figures
 from bench.process import postgres_cpu_time
+from bench.report import format_figure
 from bench.requests import TENANT, InvalidRun
-from jobs_grpc.db.store import ExecutionUpdate, Store
+from jobs_grpc.db.store import ExecutionUpdate
 from jobs_grpc.services.job_request import job_request
 from tests.console.browser import open_console, renderer_memory
 from tests.console.large_job import open_job, read_pages
 from tests.gateway.browser import find_browser
 from tests.gateway.support import Gateway, build_gateway, running_gateway
+from tests.support.database import store_on
 
 _LIST, _LARGE_JOB, _AT_REST = "the list of 50 jobs", "a large job", "consoles at rest"
 _LARGE = "large"
@@ -111,7 +112,7 @@ async def _fill(env: Environment, devices: int) -> None:
         _JOB_DEVICES,
     )
     connection = await asyncpg.connect(env.service_dsn)
-    store = Store(cast("Any", connection))
+    store = store_on(connection)
     stages = [pb.Stage(percent=1), pb.Stage(percent=10), pb.Stage(remainder=True)]
     requests = [
         pb.CreateJobRequest(job_id=_LARGE, target_all=True, rollout=pb.Rollout(stages=stages)),
@@ -274,15 +275,11 @@ def report(results: Results, machine: Mapping[str, str]) -> str:
         for figure in results:
             if figure.case != case:
                 continue
-            value, goal = figure.median, _GOALS.get(figure.workload)
-            text = f"{format_number(value)} {figure.unit}"
-            if len(figure.values) > 1:
-                low, high = min(figure.values), max(figure.values)
-                text += f" ({format_number(low)}–{format_number(high)})"
+            goal = _GOALS.get(figure.workload)
             met = "" if goal is None else f"≤ {goal:g} {figure.unit}"
-            if goal is not None and value > goal:
+            if goal is not None and figure.median > goal:
                 met += " missed"
-            lines.append(f"| {figure.workload} | {text} | {met} |")
+            lines.append(f"| {figure.workload} | {format_figure(figure)} | {met} |")
     return "\n".join(lines)
 
 
