@@ -28,6 +28,7 @@ from bench.machine import describe_machine
 from bench.page import describe, format_number
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.store import ExecutionUpdate, Store
+from tests.support.list_jobs import list_jobs
 
 _CALLERS = 16
 # One per caller.
@@ -91,21 +92,7 @@ class Calls:
         )
 
     async def _list(self, store: Store, tenant: str) -> None:
-        await store.list_jobs(
-            tenant,
-            statuses=None,
-            document_type=None,
-            created_by=None,
-            target_device_id=None,
-            target_group_id=None,
-            target_all=None,
-            created_from=None,
-            created_until=None,
-            before_created_at=None,
-            before_job_id=None,
-            limit=_JOBS,
-            offset=0,
-        )
+        await list_jobs(store, tenant, limit=_JOBS)
 
     async def _start(self, store: Store, tenant: str) -> None:
         device = f"d{next(self._devices['start'])}"

@@ -7,6 +7,7 @@ import asyncpg
 
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from tests.support.database import Database, request_session
+from tests.support.list_jobs import list_jobs
 from tests.support.rows_read import rows_read
 
 # The tables and their indexes.
@@ -23,12 +24,10 @@ _SEARCHES = {
     "jobs_to_finalize": "SELECT * FROM jobs.jobs_to_finalize(100, '{}', '{}')",
     "jobs_past_retention": "SELECT * FROM jobs.jobs_past_retention(100, '{}', '{}', 21)",
     "jobs_to_purge": "SELECT * FROM jobs.jobs_to_purge(100, '{}', '{}')",
-    "stopped_rollouts": "SELECT * FROM jobs.stopped_rollouts(10000)",
 }
-_LIST_FILTERS = (
-    *("statuses", "document_type", "created_by", "target_device_id", "target_group_id"),
-    *("target_all", "created_from", "created_until", "before_created_at", "before_job_id"),
-)
+_SOON = ("stages_due", "timed_out_executions")
+"""The searches for work that cannot wait."""
+_METRICS = {"stopped_rollouts": "SELECT * FROM jobs.stopped_rollouts(10000)"}
 
 Read = Callable[[Store, str, str, str], Awaitable[object]]
 """Makes the request of a call from a tenant, a daily job and a device."""
@@ -48,9 +47,7 @@ _READS: Mapping[str, Read] = {
         limit=11,
     ),
     "GetJob": lambda s, t, j, d: s.get_job(t, job_id=j, executions_limit=11),
-    "ListJobs": lambda s, t, j, d: s.list_jobs(
-        t, **dict.fromkeys(_LIST_FILTERS), limit=51, offset=0
-    ),
+    "ListJobs": lambda s, t, j, d: list_jobs(s, t, limit=51),
     "ListJobExecutions": lambda s, t, j, d: s.list_job_executions(
         t, job_id=j, status=None, after_device_id="", limit=101
     ),
@@ -87,20 +84,22 @@ async def table_sizes(owner: asyncpg.Connection) -> dict[str, tuple[int, int]]:
 async def rows_of_calls(
     database: Database, tenant: str, job_id: str, device: str
 ) -> dict[str, int]:
-    """Return the rows that each call reads, as the request role or, for searches, as the owner."""
+    """Return the rows that each call reads.
+
+    Calls run as the request role; searches and metrics, as the owner.
+    """
     rows = {}
     async with request_session(database) as (connection, store):
         for name, read in _READS.items():
             rows[name] = await rows_read(connection, read(store, tenant, job_id, device))
-    for name, search in _SEARCHES.items():
+    for name, search in (_SEARCHES | _METRICS).items():
         rows[name] = await rows_read(database.owner, database.owner.fetch(search))
     return rows
 
 
 async def is_maintained(owner: asyncpg.Connection, *, only_soon: bool) -> bool:
     """Return whether maintenance has nothing to do; `only_soon`: not counting what can wait."""
-    soon = ("stages_due", "timed_out_executions")
-    for name in soon if only_soon else _SEARCHES:
-        if name != "stopped_rollouts" and await owner.fetchrow(_SEARCHES[name]):
+    for name in _SOON if only_soon else _SEARCHES:
+        if await owner.fetchrow(_SEARCHES[name]):
             return False
     return only_soon or not await owner.fetchval("SELECT EXISTS (SELECT FROM jobs.event_queue)")

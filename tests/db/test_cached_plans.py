@@ -13,6 +13,7 @@ import pytest
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.errors import JobsError
 from tests.support.database import Database, request_session
+from tests.support.list_jobs import list_jobs
 from tests.support.postgres import Postgres, connect
 from tests.support.rows_read import rows_read
 
@@ -54,11 +55,7 @@ _JOBS = """
 
 
 def _list_jobs(store: Store, **filters: Any) -> Awaitable[object]:
-    names = ("statuses", "document_type", "created_by", "target_device_id", "target_group_id")
-    times = ("target_all", "created_from", "created_until", "before_created_at", "before_job_id")
-    return store.list_jobs(
-        TENANT, **(dict.fromkeys((*names, *times)) | filters), limit=11, offset=0
-    )
+    return list_jobs(store, TENANT, limit=11, **filters)
 
 
 def _create_again(store: Store) -> Awaitable[object]:

@@ -17,6 +17,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from jobs_grpc.services.rollout_json import failure_criteria_json
 from tests.support.database import store_on
+from tests.support.list_jobs import list_jobs
 from tests.support.postgres import Postgres, connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.single_node("EXPLAIN and index scans of one node")]
@@ -130,13 +131,7 @@ BATCH = 100
 
 
 def _list_jobs(store: Store, **values: Any) -> Awaitable[Sequence[Row]]:
-    filters: dict[str, Any] = dict.fromkeys(
-        (
-            *("statuses", "document_type", "created_by", "target_device_id", "target_group_id"),
-            *("target_all", "created_from", "created_until", "before_created_at", "before_job_id"),
-        )
-    )
-    return store.list_jobs(TENANT, **(filters | values), limit=51, offset=0)
+    return list_jobs(store, TENANT, limit=51, **values)
 
 
 def _list_job_executions(store: Store, after: str) -> Awaitable[Row]:

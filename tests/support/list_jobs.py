@@ -1,0 +1,16 @@
+"""Lists jobs through the store, which needs a value for each filter."""
+
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+from jobs_grpc.db.store import Row, Store
+
+_FILTERS = (
+    *("statuses", "document_type", "created_by", "target_device_id", "target_group_id"),
+    *("target_all", "created_from", "created_until", "before_created_at", "before_job_id"),
+)
+
+
+def list_jobs(store: Store, tenant: str, *, limit: int, **filters: Any) -> Awaitable[Sequence[Row]]:
+    """Return the first jobs of a tenant that match `filters`."""
+    return store.list_jobs(tenant, **(dict.fromkeys(_FILTERS) | filters), limit=limit, offset=0)
