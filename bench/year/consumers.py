@@ -40,6 +40,7 @@ class Received:
     previous: int = 0
     """The last position that the webhook received."""
     resume_after: int = 0
+    """The last position that the stream received."""
     secret: bytes = b""
 
 
@@ -96,15 +97,11 @@ class Consumers:
 
     async def behind(self, owner: asyncpg.Connection) -> list[str]:
         """Return the tenants with events that a consumer has not received."""
-        heads = await owner.fetch(_LAST_EVENTS)
+        heads = {row["tenant_id"]: row["position"] for row in await owner.fetch(_LAST_EVENTS)}
         return [
-            row["tenant_id"]
-            for row in heads
-            if min(
-                self.received[row["tenant_id"]].resume_after,
-                self.received[row["tenant_id"]].previous,
-            )
-            < row["position"]
+            tenant
+            for tenant, received in self.received.items()
+            if min(received.resume_after, received.previous) < heads.get(tenant, 0)
         ]
 
     async def _stream(self, calls: Calls, tenant: str) -> None:
