@@ -21,7 +21,7 @@ class Sent:
     """A GET request of a page."""
 
     at: float
-    """Seconds since the begin of the recording; 0 for a stream, which was open before."""
+    """Seconds since the start of the recording; 0 for a stream, which was open before."""
     path: str
     headers: dict[str, str]
 

@@ -129,7 +129,7 @@ async def _act_alone(calls: Calls, tenant: str, device_id: str, at: datetime) ->
         job_id = response.execution.job_id
         job = calls.ledger.jobs.get((tenant, job_id))
         is_next = job_id == (expected[0].job_id if expected else "")
-        # Since the operators have looked, a bad release may have tripped, or a stage opened.
+        # A bad release may have tripped, or a stage opened, since the operators looked.
         is_possible = expected[0].is_bad if expected and job is None else False
         if job is not None:
             is_possible = _has_just_failed(job, device_id, at) or not job.is_released(device_id)

@@ -96,7 +96,7 @@ class Directory:
 
 
 def result(kind: str, job_id: str, device: Device, number: int, *, bad: bool) -> tuple[str, str]:
-    """Return what the device does in an attempt: a status and a failure code, or HANGS …
+    """Return a status, HANGS or STAYS_OFFLINE for an attempt of a device, and a failure code.
 
     `bad` says that the release is bad. A repeated run has the same results.
     """
@@ -134,7 +134,7 @@ def _install(
 
 @cache
 def zone(name: str) -> Zone:
-    """Return a time zone, of which the model of the tests computes start windows."""
+    """Return a time zone of the tests' model of start windows."""
     first = datetime(YEAR, 1, 1, tzinfo=UTC).replace(tzinfo=None) - timedelta(days=10)
     return Zone(ZoneInfo(name), first, first + timedelta(days=400))
 

@@ -25,8 +25,8 @@ _SEARCHES = {
     "jobs_past_retention": "SELECT * FROM jobs.jobs_past_retention(100, '{}', '{}', 21)",
     "jobs_to_purge": "SELECT * FROM jobs.jobs_to_purge(100, '{}', '{}')",
 }
-_SOON = ("stages_due", "timed_out_executions")
-"""The searches for work that cannot wait."""
+_URGENT = ("stages_due", "timed_out_executions")
+"""The searches for work that the next step depends on."""
 _METRICS = {"stopped_rollouts": "SELECT * FROM jobs.stopped_rollouts(10000)"}
 
 Read = Callable[[Store, str, str, str], Awaitable[object]]
@@ -97,9 +97,9 @@ async def rows_of_calls(
     return rows
 
 
-async def is_maintained(owner: asyncpg.Connection, *, only_soon: bool) -> bool:
-    """Return whether maintenance has nothing to do; `only_soon`: not counting what can wait."""
-    for name in _SOON if only_soon else _SEARCHES:
+async def is_maintained(owner: asyncpg.Connection, *, only_urgent: bool) -> bool:
+    """Return whether maintenance has nothing to do, or with `only_urgent`, nothing urgent."""
+    for name in _URGENT if only_urgent else _SEARCHES:
         if await owner.fetchrow(_SEARCHES[name]):
             return False
-    return only_soon or not await owner.fetchval("SELECT EXISTS (SELECT FROM jobs.event_queue)")
+    return only_urgent or not await owner.fetchval("SELECT EXISTS (SELECT FROM jobs.event_queue)")

@@ -61,7 +61,7 @@ class Year:
             async with asyncio.TaskGroup() as tenants:
                 for tenant in self._operators:
                     tenants.create_task(self._act(tenant, step))
-            await self._wait_for_maintenance(step, only_soon=True)
+            await self._wait_for_maintenance(step, only_urgent=True)
             if is_last or (days_left == 0 and step.number == STEPS_PER_DAY - 1):
                 await self._settle(step)
                 await self._recount.run(step.at)
@@ -91,7 +91,7 @@ class Year:
 
     async def _settle(self, step: Step) -> None:
         """Wait until nothing changes any more, and until the consumers have received everything."""
-        await self._wait_for_maintenance(step, only_soon=False)
+        await self._wait_for_maintenance(step, only_urgent=False)
         deadline = time.monotonic() + _SETTLED_WITHIN
         while behind := await self._consumers.behind(self._database.owner):
             if time.monotonic() > deadline:
@@ -99,9 +99,9 @@ class Year:
                 return
             await asyncio.sleep(_POLL_INTERVAL)
 
-    async def _wait_for_maintenance(self, step: Step, *, only_soon: bool) -> None:
+    async def _wait_for_maintenance(self, step: Step, *, only_urgent: bool) -> None:
         deadline = time.monotonic() + _SETTLED_WITHIN
-        while not await is_maintained(self._database.owner, only_soon=only_soon):
+        while not await is_maintained(self._database.owner, only_urgent=only_urgent):
             if time.monotonic() > deadline:
                 self._ledger.problem("maintenance is late", step.at)
                 return
