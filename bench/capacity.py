@@ -11,7 +11,6 @@ import asyncio
 import json
 import random
 import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -23,7 +22,7 @@ import asyncpg
 
 from bench.machine import describe_machine
 from bench.page import RESULTS, describe, format_number, replace_figures, wrap
-from bench.postgres import running_postgres
+from bench.postgres import running_postgres, temporary_folder
 from bench.process import postgres_cpu_time
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.store import ExecutionUpdate, Store
@@ -118,10 +117,8 @@ def main() -> None:
         "--page", action="store_true", help="write the tables to bench/results/capacity.md"
     )
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="jobs-capacity-", dir="/tmp") as folder:
-        Path(folder).chmod(0o711)  # Root runs PostgreSQL as another account.
-        with running_postgres(Path(folder) / "data", *SETTINGS) as cluster:
-            result = asyncio.run(_measure(cluster, Path(folder), args.executions))
+    with temporary_folder() as folder, running_postgres(folder / "data", *SETTINGS) as cluster:
+        result = asyncio.run(_measure(cluster, folder, args.executions))
     text = "\n".join(_render(result))
     print(text)
     if args.page:

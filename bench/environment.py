@@ -4,7 +4,6 @@ import asyncio
 import os
 import socket
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from bench.postgres import running_postgres
+from bench.postgres import running_postgres, temporary_folder
 from bench.process import PythonProcess
 from jobs_grpc.db.migrate import RequestRole, migrate
 
@@ -222,29 +221,25 @@ def free_address() -> str:
 @asynccontextmanager
 async def environment() -> AsyncIterator[Environment]:
     """Run PostgreSQL in a temporary folder and create both databases."""
-    with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as name:
-        folder = Path(name)
-        # PostgreSQL may run as another account, which must reach the folder.
-        folder.chmod(0o711)  # noqa: ASYNC240
-        with running_postgres(folder / "data", *SETTINGS) as cluster:
-            first = await asyncpg.connect(cluster.dsn("postgres"))
-            for database in ("service", "fastapi"):
-                await first.execute(f"CREATE DATABASE {database}")
-            await first.close()
-            await migrate(cluster.dsn("service"), _ROLE)
-            service = await asyncpg.connect(cluster.dsn("service"))
-            fastapi = await asyncpg.connect(cluster.dsn("fastapi"))
-            await fastapi.execute((Path(__file__).parent / "fastapi_service.sql").read_text())
-            await fastapi.execute(
-                f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {_ROLE.name}"
-            )
-            yield Environment(
-                folder,
-                cluster.dsn("service", _ROLE.name),
-                cluster.dsn("fastapi", _ROLE.name),
-                cluster.dsn("fastapi"),
-                service,
-                fastapi,
-            )
-            await service.close()
-            await fastapi.close()
+    with temporary_folder() as folder, running_postgres(folder / "data", *SETTINGS) as cluster:
+        first = await asyncpg.connect(cluster.dsn("postgres"))
+        for database in ("service", "fastapi"):
+            await first.execute(f"CREATE DATABASE {database}")
+        await first.close()
+        await migrate(cluster.dsn("service"), _ROLE)
+        service = await asyncpg.connect(cluster.dsn("service"))
+        fastapi = await asyncpg.connect(cluster.dsn("fastapi"))
+        await fastapi.execute((Path(__file__).parent / "fastapi_service.sql").read_text())
+        await fastapi.execute(
+            f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {_ROLE.name}"
+        )
+        yield Environment(
+            folder,
+            cluster.dsn("service", _ROLE.name),
+            cluster.dsn("fastapi", _ROLE.name),
+            cluster.dsn("fastapi"),
+            service,
+            fastapi,
+        )
+        await service.close()
+        await fastapi.close()

@@ -15,7 +15,6 @@ Run by `make bench-events`. PostgreSQL and the server are separate processes. Fi
 import argparse
 import asyncio
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -35,7 +34,7 @@ from bench.hostile.other_tenant import TENANT
 from bench.machine import describe_machine
 from bench.other_tenant_calls import other_tenant_calls
 from bench.page import RESULTS, describe, format_number, replace_figures
-from bench.postgres import running_postgres
+from bench.postgres import running_postgres, temporary_folder
 from bench.process import postgres_cpu_time
 from bench.requests import InvalidRun
 from jobs_grpc.db.migrate import RequestRole, migrate
@@ -99,11 +98,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.events, args.calls, args.streams, args.seconds = 20_000, 20, 20, 2
-    with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o711)  # Root runs PostgreSQL as another account.
-        with running_postgres(folder / "data", *SETTINGS) as cluster:
-            asyncio.run(_measure(args, folder, cluster))
+    with temporary_folder() as folder, running_postgres(folder / "data", *SETTINGS) as cluster:
+        asyncio.run(_measure(args, folder, cluster))
 
 
 async def _measure(args: argparse.Namespace, folder: Path, cluster: Cluster) -> None:

@@ -7,13 +7,12 @@ stored as the server does it. The first round, in which each device gets its row
 import argparse
 import asyncio
 import random
-import tempfile
 import time
 from pathlib import Path
 
 import asyncpg
 
-from bench.postgres import running_postgres
+from bench.postgres import running_postgres, temporary_folder
 from bench.process import postgres_cpu_time
 from jobs_grpc.config import Config
 from jobs_grpc.db.database import Database
@@ -33,13 +32,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120, help="time to measure [120]")
     parser.add_argument("--interval", type=float, default=30, help="JOBS_LAST_SEEN_INTERVAL [30]")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o711)  # Root runs PostgreSQL as another account.
-        with running_postgres(folder / "data", "max_wal_size=4GB") as cluster:
-            owner_dsn = cluster.dsn("postgres")
-            request_dsn = cluster.dsn("postgres", RequestRole().name)
-            asyncio.run(_measure(args, folder, owner_dsn, request_dsn))
+    with (
+        temporary_folder() as folder,
+        running_postgres(folder / "data", "max_wal_size=4GB") as cluster,
+    ):
+        owner_dsn = cluster.dsn("postgres")
+        request_dsn = cluster.dsn("postgres", RequestRole().name)
+        asyncio.run(_measure(args, folder, owner_dsn, request_dsn))
 
 
 async def _measure(

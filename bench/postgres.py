@@ -1,11 +1,21 @@
-"""The PostgreSQL server of a benchmark."""
+"""The PostgreSQL server of a benchmark, and the folder for its data."""
 
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from jobs_grpc.dev import embedded_postgres
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Create a folder that PostgreSQL can reach, also as another account."""
+    with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
 
 
 @contextmanager

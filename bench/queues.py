@@ -13,7 +13,6 @@ analyzed, as after an import or a restore, or analyzed. Three parts:
 import argparse
 import asyncio
 import statistics
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,7 +30,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from bench.environment import SETTINGS, free_address, wait_until_serving
 from bench.machine import describe_machine
 from bench.page import RESULTS, describe, format_number, replace_figures
-from bench.postgres import running_postgres
+from bench.postgres import running_postgres, temporary_folder
 from bench.process import PythonProcess, postgres_cpu_time
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.store import ExecutionUpdate, Store
@@ -77,10 +76,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.seconds, args.runs = 1, 1
-    with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as folder:
-        Path(folder).chmod(0o711)
-        with running_postgres(Path(folder) / "data", *SETTINGS) as cluster:
-            result = asyncio.run(_measure(Bench(cluster, Path(folder), args), args.parts))
+    with temporary_folder() as folder, running_postgres(folder / "data", *SETTINGS) as cluster:
+        result = asyncio.run(_measure(Bench(cluster, folder, args), args.parts))
     text = _render(result)
     print(text)
     if args.page:

@@ -6,7 +6,6 @@ failed devices are retried, the job is resumed, and it completes. Takes two minu
 """
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -22,7 +21,7 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from google.protobuf.duration_pb2 import Duration
 
 from bench.environment import wait_until_serving
-from bench.postgres import running_postgres
+from bench.postgres import running_postgres, temporary_folder
 from jobs_grpc.config import Config
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
@@ -67,12 +66,9 @@ async def main() -> None:
 @asynccontextmanager
 async def _server() -> AsyncIterator[str]:
     """Run PostgreSQL with DEVICES devices, and a server with maintenance; yield its address."""
-    with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as folder:
-        # PostgreSQL may run as another account, which must reach the folder.
-        Path(folder).chmod(0o711)  # noqa: ASYNC240
-        with running_postgres(Path(folder) / "data") as cluster:
-            async with _server_on(cluster) as address:
-                yield address
+    with temporary_folder() as folder, running_postgres(folder / "data") as cluster:
+        async with _server_on(cluster) as address:
+            yield address
 
 
 @asynccontextmanager

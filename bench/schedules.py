@@ -9,18 +9,16 @@ import argparse
 import asyncio
 import statistics
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from bench import seed
 from bench.environment import SETTINGS
 from bench.machine import describe_machine
 from bench.page import RESULTS, describe, format_number, replace_figures
-from bench.postgres import running_postgres
+from bench.postgres import running_postgres, temporary_folder
 from bench.requests import TENANT, InvalidRun
 from bench.versions import BEFORE, NOW, Figures, Version, open_version
 from jobs_grpc.db.store import ExecutionUpdate
@@ -301,9 +299,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     scale = QUICK if args.quick else FULL
-    with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o711)  # PostgreSQL may run as another account, which must reach the folder.
+    with temporary_folder() as folder:
         try:
             before = extract(COMMIT_BEFORE, folder / "before")
         except NoHistoryError as e:

@@ -14,7 +14,6 @@ import os
 import signal
 import statistics
 import sys
-import tempfile
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -33,7 +32,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from bench.environment import free_address, wait_until_serving
 from bench.machine import describe_machine
 from bench.page import RESULTS, describe, format_number, replace_figures, wrap
-from bench.postgres import running_postgres
+from bench.postgres import running_postgres, temporary_folder
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.dev import embedded_postgres
 
@@ -209,8 +208,7 @@ async def _measure(
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory("", "jobs-soak-", "/tmp")))
-        folder.chmod(0o711)  # noqa: ASYNC240 - PostgreSQL may run as another account
+        folder = stack.enter_context(temporary_folder())
         cluster = stack.enter_context(running_postgres(folder / "data", *SETTINGS))
         owner = await asyncpg.connect(cluster.dsn("postgres"))
         await owner.execute("CREATE DATABASE soak")

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -31,7 +30,7 @@ from bench.hostile.grpc_attacks import LARGE_JOB_TENANTS
 from bench.hostile.other_tenant import TENANT
 from bench.hostile.processes import Installation, ProcessFailed, client, peak_mib
 from bench.machine import describe_commit, describe_machine
-from bench.postgres import running_postgres
+from bench.postgres import running_postgres, temporary_folder
 from tests.support.webhooks import loopback_settings, write_keys
 
 _ROOT = Path(__file__).parents[2]
@@ -119,10 +118,7 @@ class _Targets:
 @asynccontextmanager
 async def _targets(checkout: Path, *, with_gateway: bool) -> AsyncIterator[_Targets]:
     """Run PostgreSQL with the schema of the checkout, and build its gateway."""
-    with tempfile.TemporaryDirectory(prefix="jobs-bench-", dir="/tmp") as name:
-        folder = Path(name)
-        # PostgreSQL may run as another account, which must reach the folder.
-        folder.chmod(0o711)  # noqa: ASYNC240
+    with temporary_folder() as folder:
         installation = Installation(checkout, folder)
         gateway = await installation.build_gateway() if with_gateway else None
         with running_postgres(folder / "data") as cluster:

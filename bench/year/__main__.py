@@ -9,14 +9,13 @@ acknowledged, or if the last month is beyond a goal.
 import argparse
 import asyncio
 import sys
-import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from bench.machine import describe_machine
 from bench.page import RESULTS, replace_figures
-from bench.postgres import running_postgres
+from bench.postgres import running_postgres, temporary_folder
 from bench.year.calls import Calls, Clock
 from bench.year.consumers import running_consumers
 from bench.year.environment import SETTINGS, logged_errors, move_time, year_database, year_server
@@ -49,9 +48,7 @@ def main() -> None:
     ledger = Ledger(
         {tenant: Directory(devices(scale.devices, scale.cohorts)) for tenant in scale.tenant_ids}
     )
-    with tempfile.TemporaryDirectory(prefix="jobs-year-", dir="/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o711)  # Root runs PostgreSQL as another account.
+    with temporary_folder() as folder:
         with running_postgres(folder / "data", *SETTINGS) as cluster:
             year, machine = asyncio.run(_run(scale, ledger, folder, cluster))
         errors = logged_errors(folder)
