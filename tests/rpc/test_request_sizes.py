@@ -4,12 +4,11 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
-from fleet.jobs.v1 import fleet_pb2 as fleet_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.descriptor import Descriptor
 from grpc import StatusCode
 
-from jobs_grpc.contract.methods import METHODS
+from jobs_grpc.contract.methods import METHODS, SERVICES
 from jobs_grpc.services import page_tokens
 from tests.support.callers import Operator
 from tests.support.database import Database
@@ -57,15 +56,9 @@ async def operator_with_job(database: Database, operator: Operator) -> Operator:
 
 
 def test_methods_with_large_requests_are_those_with_documents_stages_or_ids_of_devices() -> None:
-    services = [
-        *pb.DESCRIPTOR.services_by_name.values(),
-        *fleet_pb.DESCRIPTOR.services_by_name.values(),
-        *device_pb.DESCRIPTOR.services_by_name.values(),
-    ]
-
     assert {
         f"/{service.full_name}/{method.name}"
-        for service in services
+        for service in SERVICES
         for method in service.methods
         if has_large_message(method.input_type)
         or {"device_ids", "devices"} & {*method.input_type.fields_by_name}
