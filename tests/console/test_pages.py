@@ -129,7 +129,12 @@ async def test_dialogs_are_used_with_the_keyboard(console: Console, operator: Op
     await expect(dialog).to_have_count(0)
     await expect(pause).to_be_focused()
 
-    await page.keyboard.press("Enter")
+    # It opens before a frame is drawn: no key reaches the page behind it.
+    opened = await pause.evaluate(
+        "async (button) => {"
+        "    button.click(); await null; return !!document.querySelector('dialog[open]'); }"
+    )
+    assert opened
     action = dialog.get_by_role("button", name="Pause")
     for _ in range(10):
         await page.keyboard.press("Tab")

@@ -1,7 +1,7 @@
 /** Asks before an action: says what it does to how many devices, and shows the same for a terminal. */
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "../api/client";
 import type { Command } from "../commands";
 import { focusPage } from "../focus";
@@ -40,7 +40,8 @@ export function Dialog({ question, close }: { question: Question; close: () => v
     const [typed, setTyped] = useState("");
     const [busy, setBusy] = useState(false);
     const [error, setError] = useState<ApiError | null>(null);
-    useEffect(() => {
+    // An effect after the next frame would let a key still reach the page behind it, and take another opener.
+    useLayoutEffect(() => {
         const opener = document.activeElement;
         dialog.current?.showModal();
         return () => {

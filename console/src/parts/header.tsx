@@ -1,7 +1,7 @@
 /** The navigation, and who is signed in. */
 
 import { useLocation } from "preact-iso";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { shown } from "../format";
 import { useWaiting, waiting } from "../waiting";
 import { caller, choose, config, identity, signOut } from "../session";
@@ -82,7 +82,7 @@ function Who() {
 
 function ChooseCaller({ close }: { close: () => void }) {
     const first = useRef<HTMLInputElement>(null);
-    useEffect(() => first.current?.focus(), []);
+    useLayoutEffect(() => first.current?.focus(), []);
     const submit = (event: SubmitEvent) => {
         const { tenant = "", user = "" } = submitted(event);
         choose({ tenant, user });
