@@ -5,7 +5,6 @@ each call in turn. The figures are CPU times of PostgreSQL for the SQL functions
 the request role, with the commit. Positions are assigned later: see the log of bench.events.
 """
 
-import json
 import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -14,10 +13,9 @@ from typing import Any, TypeAlias
 
 from bench import seed
 from bench.requests import TENANT, InvalidRun
-from bench.versions import BEFORE, NOW, Version, open_version
+from bench.versions import BEFORE, NOW, Version, measure_in_turn, open_versions
 from jobs_grpc.db.store import ExecutionUpdate
 from jobs_grpc.dev.embedded_postgres import Cluster
-from tests.chaos.system import THIS_VERSION
 from tests.upgrade.earlier_version import extract
 
 COMMIT_BEFORE = "c968ac787"
@@ -40,23 +38,20 @@ async def measure_writes(cluster: Cluster, folder: Path, calls: int) -> list[Seq
     batches = max(2, calls // 10)
     devices = _BATCH * (batches + 1)
     async with AsyncExitStack() as stack:
-        versions = [
-            await stack.enter_async_context(open_version(cluster, name, code, devices))
-            for name, code in ((BEFORE, before), (NOW, THIS_VERSION))
-        ]
+        versions = await open_versions(stack, cluster, before, devices)
         for version in versions:
             await _fill(version)
         rows: list[Sequence[Any]] = []
         for name, (call, count) in _calls(calls, batches).items():
-            times: Mapping[str, list[float]] = {version.name: [] for version in versions}
+            times = []
             for number in range(count):
-                # Neither version is always the first.
-                for version in versions[:: -1 if number % 2 else 1]:
-                    times[version.name].append(await version.cpu_time(call(version, number)))
+                times.append(await measure_in_turn(versions, call, number))
                 if number % 100 == 99:
                     await _sequence(versions[1])
             await _sequence(versions[1])
-            old, new = (statistics.median(times[version]) * 1e6 for version in (BEFORE, NOW))
+            old, new = (
+                statistics.median(t[version] for t in times) * 1e6 for version in (BEFORE, NOW)
+            )
             rows.append((name, old, new, new / old))
         await _check(versions[1], 2 + 4 * calls + 2 * batches)
         return rows
@@ -76,24 +71,11 @@ def _calls(calls: int, batches: int) -> Mapping[str, tuple[_Call, int]]:
 
 
 async def _create(version: Version, number: int) -> None:
-    await _create_job(version, f"job-{number}", target_device_id="d0000000")
+    await version.create(f"job-{number}", target_device_id="d0000000")
 
 
 async def _create_for_group(version: Version, number: int) -> None:
-    await _create_job(version, f"group-{number}", target_group_id=_GROUP)
-
-
-async def _create_job(version: Version, job_id: str, **fields: Any) -> None:
-    await version.store.create_job(
-        TENANT,
-        job_id=job_id,
-        request=json.dumps({"document_type": "bench", "expires_in_hours": 24} | fields),
-        document_params="{}",
-        created_by="olivia",
-        max_targets=1_000_000,
-        max_active_jobs=None,
-        default_expires_in_hours=24,
-    )
+    await version.create(f"group-{number}", target_group_id=_GROUP)
 
 
 async def _pause(version: Version, number: int) -> None:

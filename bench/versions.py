@@ -2,11 +2,11 @@
 
 import importlib.util
 import json
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import asyncpg
 
@@ -14,14 +14,11 @@ from bench.requests import TENANT, InvalidRun
 from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.dev.embedded_postgres import Cluster
-from tests.chaos.system import Code
+from tests.chaos.system import THIS_VERSION, Code
 from tests.support.database import store_on
 
 BEFORE, NOW = "before", "now"
 """The names of the versions and of their databases."""
-
-Figures: TypeAlias = dict[str, dict[str, list[float]]]
-"""The CPU seconds of each call, by what was called and by version."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,10 @@ class Version:
         return _cpu_seconds(pid) - before
 
     async def create(self, job_id: str, *, tenant: str = TENANT, **fields: Any) -> None:
-        """Create a job for all devices of a tenant."""
-        request = {"document_type": "bench", "target_all": True, "expires_in_hours": 24} | fields
+        """Create a job, for all devices of the tenant if no field is a target."""
+        request = {"document_type": "bench", "expires_in_hours": 24} | fields
+        if not any(field.startswith("target_") for field in fields):
+            request["target_all"] = True
         await self.store.create_job(
             tenant,
             job_id=job_id,
@@ -63,9 +62,28 @@ class Version:
             raise InvalidRun(f"{self.name}: an update returned {rows[0]}")
 
 
+async def measure_in_turn(
+    versions: Sequence[Version], call: Callable[[Version, int], Awaitable[object]], number: int
+) -> dict[str, float]:
+    """Let each version make a call, and return the CPU times by version."""
+    # Neither version is always the first.
+    order = versions[:: -1 if number % 2 else 1]
+    return {version.name: await version.cpu_time(call(version, number)) for version in order}
+
+
 def _cpu_seconds(pid: int) -> float:
     """Return the CPU seconds that a process has used so far, to a microsecond."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+async def open_versions(
+    stack: AsyncExitStack, cluster: Cluster, before: Code, devices: int
+) -> Sequence[Version]:
+    """Open an earlier version and this one, in this order."""
+    return [
+        await stack.enter_async_context(open_version(cluster, name, code, devices))
+        for name, code in ((BEFORE, before), (NOW, THIS_VERSION))
+    ]
 
 
 @asynccontextmanager
