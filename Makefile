@@ -187,6 +187,7 @@ test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check
 	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS=--quick,echo 'Without h2load, make bench is not tested.')
 	@$(MAKE) --no-print-directory bench-rollouts ARGS=--quick
 	@$(MAKE) --no-print-directory bench-devices ARGS=--quick
+	@$(MAKE) --no-print-directory bench-release ARGS=--quick
 	@$(MAKE) --no-print-directory bench-schedules ARGS=--quick
 	@$(MAKE) --no-print-directory bench-events ARGS=--quick
 	@$(if $(and $(WITH_GATEWAY),$(WITH_BROWSER)),$(MAKE) --no-print-directory bench-console ARGS=--quick)
@@ -239,6 +240,10 @@ bench-rollouts: $(READY) ## Measure what rollouts cost, up to a million devices 
 .PHONY: bench-devices
 bench-devices: $(READY) ## Measure selectors, lists and changes of a million devices (4 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.devices $(ARGS)
+
+.PHONY: bench-release
+bench-release: $(READY) ## Compare the cost of calls with the commit before labels and selectors (3 minutes; ARGS=--page keeps the figures)
+	@PYTHONPATH=generated $(BIN)/python -m bench.release $(ARGS)
 
 .PHONY: bench-schedules
 bench-schedules: $(READY) ## Compare the cost of calls with the commit before start times, windows and retries (8 minutes; ARGS=--page keeps the figures)
