@@ -53,6 +53,7 @@ class Environment:
 
     folder: Path
     service_dsn: str
+    service_owner_dsn: str
     fastapi_dsn: str
     fastapi_owner_dsn: str
     service: asyncpg.Connection
@@ -236,6 +237,7 @@ async def environment() -> AsyncIterator[Environment]:
         yield Environment(
             folder,
             cluster.dsn("service", _ROLE.name),
+            cluster.dsn("service"),
             cluster.dsn("fastapi", _ROLE.name),
             cluster.dsn("fastapi"),
             service,

@@ -1,8 +1,9 @@
 """Measure thousands of tenants with a few watches each, and calls of a thousand tenants.
 
-Run by `make bench-tenants`. Clients in processes of their own keep a WatchJob and a
-WatchPendingExecutions of each tenant open. A few tenants are samples: this process watches for
-them, changes what they watch through one or another server, and measures when they are told.
+Run by `make bench-tenants`. Each tenant has a webhook. Clients in processes of their own keep a
+WatchJob and a WatchPendingExecutions of each tenant open, and WatchEvents of a thousand tenants.
+A few tenants are samples: this process watches for them, changes what they watch through one or
+another server, and measures when they are told.
 """
 
 import argparse
@@ -13,6 +14,10 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import grpc
+from fleet.jobs.v1 import events_pb2, events_pb2_grpc
 
 from bench.environment import Environment, Server, environment
 from bench.figures import SERVICE, Results
@@ -24,11 +29,16 @@ from bench.process import PythonProcess, postgres_cpu_time
 from bench.requests import InvalidRun
 from bench.tenant_samples import Samples
 from bench.watches import Clients, read_line, watch_clients
+from tests.support.endpoints import running_endpoint
+from tests.support.webhooks import loopback_settings, write_keys
 
 _METHODS = ("WatchJob", "WatchPendingExecutions")
 
-# How many tenants call.
+# How many tenants call, and how many stream their events.
 _CALLING_TENANTS = 1000
+
+# CreateWebhook calls at a time.
+_CREATIONS = 20
 
 # Devices of a job in which the calling tenants look.
 _DEVICES = 10
@@ -100,7 +110,7 @@ class _Tenants:
         names = [f"tenant-{number:05}" for number in range(args.tenants)]
         self._samples, self._idle = names[: args.samples], names[args.samples :]
         self._names = names
-        self._case = f"{args.tenants:,} tenants with a watch of each kind"
+        self._case = f"{args.tenants:,} tenants with a webhook and a watch of each kind"
 
     async def insert(self) -> None:
         """Insert devices and a job for all devices of each tenant."""
@@ -123,8 +133,14 @@ class _Tenants:
     async def measure_watches(self) -> None:
         """Keep the watches of all tenants open, and change what some of them see."""
         async with AsyncExitStack() as stack:
-            server = await stack.enter_async_context(self._server())
-            other_server = await stack.enter_async_context(self._server())
+            endpoint = await stack.enter_async_context(running_endpoint(None))
+            keys = write_keys(self._env.folder / "webhook-keys", "k1")
+            settings = loopback_settings(keys, endpoint.port)
+            # For maintenance and the delivery to webhooks.
+            settings["JOBS_OWNER_DATABASE_URL"] = self._env.service_owner_dsn
+            server = await stack.enter_async_context(self._server(**settings))
+            other_server = await stack.enter_async_context(self._server(**settings))
+            await self._create_webhooks(other_server, endpoint.url())
             before = server.resident_bytes()
             started = time.monotonic()
             for method in _METHODS:
@@ -137,6 +153,12 @@ class _Tenants:
             self._add("open all", "s", time.monotonic() - started)
             memory = (server.resident_bytes() - before) / watches / 1024
             self._add("memory per watch", "KiB", memory)
+            tenants = self._idle[:_CALLING_TENANTS]
+            await _open(
+                await stack.enter_async_context(
+                    watch_clients(server, "WatchEvents", len(tenants), tenants)
+                )
+            )
 
             await self._measure_rest(server)
             async with other_tenant_calls(server) as calls:
@@ -152,6 +174,7 @@ class _Tenants:
                 for name, change in changes.items():
                     self._add_percentiles(name, "s", await change())
             self._add_calls(calls)
+            self._add("events delivered to webhooks", "", len(endpoint.requests))
 
     async def measure_calls(self) -> None:
         """Let one tenant make all calls, and then a thousand tenants, in turn."""
@@ -171,6 +194,18 @@ class _Tenants:
         one, all_tenants = map(statistics.median, p99.values())
         self._add(_FACTOR, "times", all_tenants / one)
 
+    async def _create_webhooks(self, server: Server, url: str) -> None:
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub: Any = events_pb2_grpc.EventServiceStub(channel)
+            names = iter(self._names)
+
+            async def create() -> None:
+                for name in names:
+                    request = events_pb2.CreateWebhookRequest(url=url)
+                    await stub.CreateWebhook(request, metadata=(("x-tenant-id", name),))
+
+            await asyncio.gather(*(create() for _ in range(_CREATIONS)))
+
     async def _measure_rest(self, server: Server) -> None:
         await asyncio.sleep(self._seconds / 3)
         started = time.monotonic()
@@ -185,11 +220,11 @@ class _Tenants:
         self._add("server and database at rest", "%", server_cpu + database_cpu)
 
     @asynccontextmanager
-    async def _server(self) -> AsyncIterator[Server]:
+    async def _server(self, **settings: Any) -> AsyncIterator[Server]:
         streams = str(max(25_000, 3 * len(self._names)))
         # A tenant that makes all calls must not be refused for a burst.
         async with self._env.service_server(
-            JOBS_MAX_STREAMS=streams, JOBS_MAX_TENANT_CALLS="1000"
+            JOBS_MAX_STREAMS=streams, JOBS_MAX_TENANT_CALLS="1000", **settings
         ) as server:
             yield server
 

@@ -1,9 +1,10 @@
 """Keep many watches open, as a process of its own.
 
 `python -m bench.watch_clients ADDRESS METHOD FIRST COUNT TENANT...` opens COUNT streams of METHOD,
-which is WatchPendingExecutions of one of the devices d0000000, d0000001 …, or WatchJob of the job
-"j". Stream n belongs to tenant n modulo the number of tenants; the numbers start at FIRST. A stream
-that ends is reopened at once; after RESOURCE_EXHAUSTED, after the delay in RetryInfo.
+which is WatchPendingExecutions of one of the devices d0000000, d0000001 …, WatchJob of the job
+"j", or WatchEvents. Stream n belongs to tenant n modulo the number of tenants; the numbers start at
+FIRST. A stream that ends is reopened at once; after RESOURCE_EXHAUSTED, after the delay in
+RetryInfo.
 
 Prints a line when it is connected. Each line on stdin names the message that all streams must
 receive: `first` of a new stream, or `next`, a further one. The process then prints "waiting" and,
@@ -23,7 +24,14 @@ from contextlib import AsyncExitStack
 from typing import Any, NoReturn
 
 import grpc
-from fleet.jobs.v1 import device_jobs_pb2, device_jobs_pb2_grpc, jobs_pb2, jobs_pb2_grpc
+from fleet.jobs.v1 import (
+    device_jobs_pb2,
+    device_jobs_pb2_grpc,
+    events_pb2,
+    events_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+)
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpc_status import rpc_status
 
@@ -99,15 +107,18 @@ class _Clients:
         number = self._first + stream
         tenant = self._tenants[number % len(self._tenants)]
         request: Any
+        metadata: tuple[tuple[str, str], ...] = (("x-tenant-id", tenant),)
         if self._method == "WatchJob":
             call: Any = jobs_pb2_grpc.JobServiceStub(channel).WatchJob
             request = jobs_pb2.WatchJobRequest(job_id="j")
-            metadata: tuple[tuple[str, str], ...] = (("x-tenant-id", tenant),)
+        elif self._method == "WatchEvents":
+            call = events_pb2_grpc.EventServiceStub(channel).WatchEvents
+            request = events_pb2.WatchEventsRequest()
         else:
             call = device_jobs_pb2_grpc.DeviceJobServiceStub(channel).WatchPendingExecutions
             request = device_jobs_pb2.WatchPendingExecutionsRequest()
             device = f"d{number // len(self._tenants):07}"
-            metadata = (("x-tenant-id", tenant), ("x-device-id", device))
+            metadata += (("x-device-id", device),)
         return lambda: call(request, metadata=metadata, wait_for_ready=True)
 
     async def _watch(self, opened: Callable[[], Any], stream: int) -> None:
