@@ -3,25 +3,16 @@
 import time
 
 import pytest
-from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.auth.policy import POLICY
 from jobs_grpc.auth.roles import Role
 from tests.auth.support import KEY
-from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.identities import claims, token
 from tests.support.proxy import running_proxy
 from tests.support.server import Server, running_server
-from tests.support.waiting import TIMEOUT
-
-
-async def get_caller(caller: Operator) -> pb.GetCallerResponse:
-    """Call GetCaller."""
-    request = pb.GetCallerRequest()
-    return await caller.stub.GetCaller(request, metadata=caller.metadata, timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("role", sorted(Role))
@@ -30,7 +21,7 @@ async def test_caller_has_its_roles_and_the_methods_that_they_allow(
 ) -> None:
     metadata = [("x-tenant-id", tenant), ("x-user-id", "olivia"), ("x-roles", str(role))]
 
-    response = await get_caller(server.caller(*metadata))
+    response = await server.caller(*metadata).get_caller()
 
     assert (response.tenant_id, response.user_id) == (tenant, "olivia")
     assert list(response.roles) == [role]
@@ -46,7 +37,7 @@ async def test_caller_has_its_device_and_no_user_when_it_names_only_a_device(
 ) -> None:
     metadata = [("x-tenant-id", tenant), ("x-device-id", "pump-1")]
 
-    response = await get_caller(server.caller(*metadata))
+    response = await server.caller(*metadata).get_caller()
 
     assert response.device_id == "pump-1"
     assert not response.HasField("user_id")
@@ -57,7 +48,7 @@ async def test_caller_has_its_device_and_no_user_when_it_names_only_a_device(
 async def test_caller_comes_from_its_token(jwt: Server, tenant: str) -> None:
     payload = claims(tenant, "viewer", "approver", "unknown", exp=int(time.time()) + 600)
 
-    response = await get_caller(jwt.bearer(token(KEY, payload), ("x-roles", "admin")))
+    response = await jwt.bearer(token(KEY, payload), ("x-roles", "admin")).get_caller()
 
     assert (response.tenant_id, response.user_id) == (tenant, "olivia")
     assert list(response.roles) == ["approver", "viewer"]
@@ -69,9 +60,9 @@ async def test_caller_comes_from_its_token(jwt: Server, tenant: str) -> None:
 
 async def test_call_is_rejected_when_caller_is_not_authenticated(jwt: Server, tenant: str) -> None:
     with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN"):
-        await get_caller(jwt.bearer("junk"))
+        await jwt.bearer("junk").get_caller()
     with expect_failure(StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED"):
-        await get_caller(jwt.bearer(token(KEY, claims(tenant))))
+        await jwt.bearer(token(KEY, claims(tenant))).get_caller()
 
 
 @pytest.mark.slow
@@ -83,7 +74,7 @@ async def test_caller_is_returned_while_the_database_does_not_respond(
         running_server(proxy.dsn) as server,
     ):
         proxy.freeze()
-        caller = await get_caller(server.operator(tenant))
+        caller = await server.operator(tenant).get_caller()
         proxy.thaw()
 
     assert caller.tenant_id == tenant

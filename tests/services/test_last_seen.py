@@ -86,15 +86,12 @@ async def test_devices_that_call_report_or_watch_are_seen(database: Database, te
             await server.device(tenant, "starter").start("")
         await report_all(server, tenant, ["b1", "b2", "unknown"])
         await server.device(tenant, "unknown too").pending()
-        watch = server.device(tenant, "watcher").stub.WatchPendingExecutions(
-            device_pb.WatchPendingExecutionsRequest(),
-            metadata=(("x-tenant-id", tenant), ("x-device-id", "watcher")),
-        )
-        await watch.read()
+        watch = server.device(tenant, "watcher").watch()
+        await anext(watch)
 
         await wait_until_seen(database, tenant, ["poller", "starter", "watcher", "b1", "b2"])
         [device] = (await server.fleet(tenant).list(device_id_prefix="poller")).devices
-        watch.cancel()
+        await watch.aclose()
 
     times = (await seen(database, tenant)).values()
     assert before < min(times)
@@ -109,11 +106,8 @@ async def test_last_seen_follows_an_open_watch(
     monkeypatch.setattr(last_seen, "_WATCH_SECONDS", 0.0)
     await database.add_devices(tenant, ["d1"])
     async with running_server(database.request_dsn, **OFTEN) as server:
-        watch = server.device(tenant, "d1").stub.WatchPendingExecutions(
-            device_pb.WatchPendingExecutionsRequest(),
-            metadata=(("x-tenant-id", tenant), ("x-device-id", "d1")),
-        )
-        await watch.read()
+        watch = server.device(tenant, "d1").watch()
+        await anext(watch)
         await wait_until_seen(database, tenant, ["d1"])
         first = (await seen(database, tenant))["d1"]
 
@@ -121,7 +115,7 @@ async def test_last_seen_follows_an_open_watch(
             return (await seen(database, tenant))["d1"] > first
 
         await wait_until(is_later)
-        watch.cancel()
+        await watch.aclose()
 
 
 async def test_marks_are_stored_at_shutdown(database: Database, tenant: str) -> None:

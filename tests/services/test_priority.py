@@ -1,5 +1,6 @@
 """The priority of jobs in the queues of devices."""
 
+from contextlib import aclosing
 from datetime import UTC
 from typing import Any, cast
 
@@ -56,12 +57,8 @@ async def test_queue_is_sorted_by_priority_and_then_by_age(server: Server, pump:
     queue = (await server.fleet(pump.tenant).get("pump")).executions
     assert [execution.job_id for execution in queue] == QUEUE
 
-    watch = pump.stub.WatchPendingExecutions(
-        device_pb.WatchPendingExecutionsRequest(limit=4),
-        metadata=(("x-tenant-id", pump.tenant), ("x-device-id", "pump")),
-    )
-    first: Any = await watch.read()
-    watch.cancel()
+    async with aclosing(pump.watch(limit=4)) as watched:
+        first = await anext(watched)
     assert [execution.job_id for execution in first.executions] == QUEUE[:4]
 
 

@@ -10,7 +10,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
-from tests.services.test_watch_pending import watch
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
@@ -603,7 +602,7 @@ async def test_watches_are_told_of_the_start_within_a_second_without_a_write(
     request = pb.WatchJobRequest(job_id="j")
     jobs = operator.stub.WatchJob(request, metadata=operator.metadata, timeout=TIMEOUT)
     assert (await anext(aiter(jobs))).job.status == pb.Job.SCHEDULED
-    executions = watch(pump)
+    executions = pump.watch()
     assert not (await anext(executions)).executions
 
     await database.pass_time(HOUR)

@@ -1,7 +1,6 @@
 """WatchPendingExecutions: the current pending executions, then each change."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -27,25 +26,6 @@ from tests.support.windows import set_time, set_windows
 WATCH_PENDING = "/fleet.jobs.v1.DeviceJobService/WatchPendingExecutions"
 
 
-def watch(device: Device, **fields: Any) -> AsyncIterator[device_pb.WatchPendingExecutionsResponse]:
-    """Open a watch and iterate over its responses."""
-    stub: Any = device.stub
-    call = stub.WatchPendingExecutions(
-        device_pb.WatchPendingExecutionsRequest(**fields),
-        metadata=(("x-tenant-id", device.tenant), ("x-device-id", device.name)),
-        timeout=TIMEOUT,
-    )
-
-    async def responses() -> AsyncIterator[device_pb.WatchPendingExecutionsResponse]:
-        try:
-            async for response in call:
-                yield response
-        finally:
-            call.cancel()
-
-    return responses()
-
-
 def job_ids(response: device_pb.WatchPendingExecutionsResponse) -> list[str]:
     """The job_ids of the executions in a response."""
     return [execution.job_id for execution in response.executions]
@@ -62,7 +42,7 @@ async def test_watch_leaves_out_a_queued_execution_while_its_job_is_paused(
     operator: Operator, device: Device
 ) -> None:
     await operator.create(job_id="j", target_all=True)
-    responses = watch(device)
+    responses = device.watch()
     assert job_ids(await anext(responses)) == ["j"]
 
     await operator.pause("j")
@@ -79,7 +59,7 @@ async def test_watch_sends_an_execution_when_the_rate_of_its_rollout_releases_it
         target_device_id="pump",
         rollout=pb.Rollout(stages=[pb.Stage(remainder=True, releases_per_minute=60)]),
     )
-    responses = watch(device)
+    responses = device.watch()
 
     assert job_ids(await anext(responses)) == []
     assert job_ids(await anext(responses)) == ["j"]
@@ -89,7 +69,7 @@ async def test_watch_sends_an_execution_when_the_rate_of_its_rollout_releases_it
 async def test_watch_sends_the_list_when_an_execution_becomes_pending_or_finishes(
     device: Device, operator: Operator
 ) -> None:
-    responses = watch(device)
+    responses = device.watch()
 
     empty = await anext(responses)
     await operator.create(job_id="first", target_all=True, document_params={"n": 1})
@@ -108,7 +88,7 @@ async def test_watch_sends_the_list_when_an_execution_becomes_pending_or_finishe
 
 async def test_watch_sends_a_change_of_status(device: Device, operator: Operator) -> None:
     await operator.create(job_id="j", target_all=True)
-    responses = watch(device)
+    responses = device.watch()
     await anext(responses)
 
     await device.start("j")
@@ -122,7 +102,7 @@ async def test_watch_sends_the_new_expiry_of_a_retried_job(
 ) -> None:
     await operator.create(job_id="j", target_all=True, expires_in_hours=1)
     await operator.cancel_execution("j", "other")
-    responses = watch(device)
+    responses = device.watch()
     (first,) = (await anext(responses)).executions
 
     await operator.retry("j", "REJECTED", expires_in_hours=700)
@@ -153,7 +133,7 @@ async def test_fingerprint_changes_when_a_job_is_created_again_with_the_same_id(
 
 
 async def test_executions_of_other_devices_are_not_sent(device: Device, operator: Operator) -> None:
-    responses = watch(device)
+    responses = device.watch()
     await anext(responses)
 
     await operator.create(job_id="foreign", target_device_id="other")
@@ -166,7 +146,7 @@ async def test_limit_applies_to_each_response(device: Device, operator: Operator
     for job_id in ("first", "second"):
         await operator.create(job_id=job_id, target_all=True)
 
-    response = await anext(watch(device, limit=1))
+    response = await anext(device.watch(limit=1))
 
     assert job_ids(response) == ["first"]
     assert response.has_more
@@ -174,7 +154,7 @@ async def test_limit_applies_to_each_response(device: Device, operator: Operator
 
 async def test_limit_is_rejected_when_it_is_out_of_range(device: Device) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
-        await anext(watch(device, limit=101))
+        await anext(device.watch(limit=101))
 
 
 @pytest.mark.slow
@@ -186,7 +166,7 @@ async def test_watches_retry_when_the_server_is_overloaded(
     names = [f"d{n}" for n in range(60)]
     await database.add_devices(tenant, names)
     async with running_server(database.request_dsn, **variables) as server:
-        watches = [watch(server.device(tenant, name)) for name in names]
+        watches = [server.device(tenant, name).watch() for name in names]
         await asyncio.gather(*(anext(responses) for responses in watches))
         await operator.create(job_id="j", target_all=True)
 
@@ -205,7 +185,7 @@ async def test_watch_sends_the_list_again_when_a_full_job_has_a_free_place(
     )
     other = server.device(operator.tenant, "other")
     await other.start("j")
-    responses = watch(device)
+    responses = device.watch()
     assert job_ids(await anext(responses)) == ["j"]
     assert await device.start_next() is None
 
@@ -303,7 +283,7 @@ async def test_watch_that_opens_while_the_database_is_away_gets_the_list_later(
         running_server(proxy.dsn, JOBS_QUERY_TIMEOUT="0.2") as server,
     ):
         proxy.freeze()
-        responses = watch(server.device(operator.tenant, device.name))
+        responses = server.device(operator.tenant, device.name).watch()
         first = asyncio.ensure_future(anext(responses))
         with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
             await server.operator(operator.tenant).list()
@@ -326,7 +306,7 @@ async def test_watches_get_a_change_while_others_do_not_read(
             metadata = {"x-tenant-id": operator.tenant, "x-device-id": name}
             request = device_pb.WatchPendingExecutionsRequest()
             slow.call(2 * number + 1, WATCH_PENDING, metadata, request)
-        responses = watch(device)
+        responses = device.watch()
         await anext(responses)
 
         await operator.create(job_id="second", target_all=True)
@@ -344,7 +324,7 @@ async def test_watch_sends_an_execution_when_a_window_opens_after_the_delay_of_t
     await operator.create(job_id="j", target_all=True, never_expires=True)
     await set_windows(database, operator.tenant, "j", [127, 120, 60])
     try:
-        responses = watch(device)
+        responses = device.watch()
         assert job_ids(await anext(responses)) == []
 
         await set_time(database, due_at - timedelta(seconds=2))
@@ -368,7 +348,7 @@ async def test_watch_sends_an_execution_when_its_backoff_ends(
         operator.tenant,
         not_before,
     )
-    responses = watch(device)
+    responses = device.watch()
 
     assert job_ids(await anext(responses)) == []
     assert job_ids(await anext(responses)) == ["j"]

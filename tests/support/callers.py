@@ -220,6 +220,11 @@ class Operator:
         request = pb.DeleteJobRequest(job_id=job_id, **fields)
         await self.stub.DeleteJob(request, metadata=self.metadata, timeout=TIMEOUT)
 
+    async def get_caller(self) -> pb.GetCallerResponse:
+        """Get this caller as the server has authenticated it."""
+        request = pb.GetCallerRequest()
+        return await self.stub.GetCaller(request, metadata=self.metadata, timeout=TIMEOUT)
+
 
 @dataclass(frozen=True)
 class Device:
@@ -229,9 +234,13 @@ class Device:
     tenant: str
     name: str
 
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Metadata of every call."""
+        return (("x-tenant-id", self.tenant), ("x-device-id", self.name))
+
     async def _call(self, method: str, request: Message) -> Any:
-        metadata = (("x-tenant-id", self.tenant), ("x-device-id", self.name))
-        return await getattr(self.stub, method)(request, metadata=metadata, timeout=TIMEOUT)
+        return await getattr(self.stub, method)(request, metadata=self.metadata, timeout=TIMEOUT)
 
     async def pending(self, **fields: Any) -> device_pb.ListPendingExecutionsResponse:
         """List pending executions."""
@@ -275,6 +284,26 @@ class Device:
             await self._call("UpdateExecution", request)
         ).execution
         return execution
+
+    def watch(
+        self, **fields: Any
+    ) -> AsyncGenerator[device_pb.WatchPendingExecutionsResponse, None]:
+        """Open a watch of the pending executions and iterate over its responses."""
+        stub: Any = self.stub
+        call = stub.WatchPendingExecutions(
+            device_pb.WatchPendingExecutionsRequest(**fields),
+            metadata=self.metadata,
+            timeout=TIMEOUT,
+        )
+
+        async def responses() -> AsyncGenerator[device_pb.WatchPendingExecutionsResponse, None]:
+            try:
+                async for response in call:
+                    yield response
+            finally:
+                call.cancel()
+
+        return responses()
 
 
 async def all_jobs(operator: Operator, **fields: Any) -> list[pb.Job]:
