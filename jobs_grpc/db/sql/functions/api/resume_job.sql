@@ -36,12 +36,15 @@ BEGIN
         PERFORM jobs.restart_criteria(p_tenant_id, p_job_id, v_job.locked_at);
         -- greatest: AdvanceJob can have opened the stage during the pause.
         SELECT j.open_stage,
-               s.active_since
-                   + greatest(v_job.locked_at - greatest(s.active_since, j.paused_at), '0'),
-               s.gate_met_since
-                   + greatest(v_job.locked_at - greatest(s.gate_met_since, j.paused_at), '0'),
-               j.release_since
-                   + greatest(v_job.locked_at - greatest(j.release_since, j.paused_at), '0')
+               s.active_since + greatest(
+                   jobs.elapsed_time(greatest(s.active_since, j.paused_at), v_job.locked_at), '0'
+               ),
+               s.gate_met_since + greatest(
+                   jobs.elapsed_time(greatest(s.gate_met_since, j.paused_at), v_job.locked_at), '0'
+               ),
+               j.release_since + greatest(
+                   jobs.elapsed_time(greatest(j.release_since, j.paused_at), v_job.locked_at), '0'
+               )
         INTO v_open_stage, v_active_since, v_gate_met_since, v_release_since
         FROM jobs.jobs j
         LEFT JOIN jobs.job_stages s

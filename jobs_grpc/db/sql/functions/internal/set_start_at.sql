@@ -10,7 +10,7 @@ AS $$
 DECLARE
     v_expires_at timestamptz;
 BEGIN
-    SELECT j.expires_at + (p_start_at - j.start_at) INTO v_expires_at
+    SELECT j.expires_at + jobs.elapsed_time(j.start_at, p_start_at) INTO v_expires_at
     FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     UPDATE jobs.jobs j
