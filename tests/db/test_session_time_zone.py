@@ -77,6 +77,16 @@ async def test_expiry_keeps_its_distance_to_the_start_when_the_clocks_change(
     assert row["expires_at"] - row["start_at"] == timedelta(hours=24)
 
 
+async def test_start_can_be_90_days_ahead_when_the_clocks_change(
+    database: Database, operator: Operator, now: datetime, berlin: Store
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+
+    with pytest.raises(Exception, match="at most 90 days"):
+        await _create(berlin, operator, now + timedelta(days=90, minutes=5))
+    await _create(berlin, operator, now + timedelta(days=90, minutes=-5))
+
+
 async def _create(store: Store, operator: Operator, start_at: datetime) -> None:
     """Create the job "j" for all devices of the tenant."""
     request = {"document_type": "reboot", "target_all": True, "start_at": start_at.isoformat()}

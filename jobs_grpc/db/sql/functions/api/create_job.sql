@@ -125,7 +125,7 @@ BEGIN
         PERFORM jobs.raise_error(p_error_if_new);
     END IF;
 
-    IF v_start_at > v_now + interval '90 days' THEN
+    IF v_start_at > v_now + interval '2160 hours' THEN  -- 90 days
         PERFORM jobs.raise_error('START_OUT_OF_RANGE');
     END IF;
     IF v_start_windows IS NOT NULL AND NOT v_has_device_zones
