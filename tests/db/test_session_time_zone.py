@@ -1,4 +1,4 @@
-"""Results do not depend on the time zone of the session.
+"""Results do not depend on the time zone and the date style of the session.
 
 initdb takes the time zone of the host, which can have daylight saving time. When its clocks change,
 a day of an interval has 23 or 25 hours. The difference of two times has days as well.
@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 
 from jobs_grpc.db.store import Store
@@ -85,6 +86,23 @@ async def test_start_can_be_90_days_ahead_when_the_clocks_change(
     with pytest.raises(Exception, match="at most 90 days"):
         await _create(berlin, operator, now + timedelta(days=90, minutes=5))
     await _create(berlin, operator, now + timedelta(days=90, minutes=-5))
+
+
+@pytest.mark.parametrize("date_style", ["ISO", "SQL, DMY", "Postgres, MDY", "German"])
+async def test_read_time_does_not_depend_on_the_date_style(
+    database: Database, date_style: str
+) -> None:
+    """Up to PostgreSQL 17, CST is a time zone of America, whatever the session has."""
+    time = datetime(2037, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
+    session = await asyncpg.connect(
+        database.request_dsn,
+        server_settings={"DateStyle": date_style, "TimeZone": "Asia/Shanghai"},
+    )
+    async with session.transaction():
+        await session.execute("SELECT jobs.set_read_time($1)", time)
+
+        assert await session.fetchval("SELECT jobs.read_time()") == time
+    await session.close()
 
 
 async def _create(store: Store, operator: Operator, start_at: datetime) -> None:

@@ -10,5 +10,6 @@ CREATE OR REPLACE FUNCTION jobs.set_read_time(at timestamptz) RETURNS void
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    PERFORM set_config('app.read_time', at::text, true);
+    -- In UTC: some date styles write abbreviations, and CST can also be read as the time of Chicago.
+    PERFORM set_config('app.read_time', timezone('UTC', at) || ' UTC', true);
 END $$;
