@@ -348,6 +348,20 @@ async def test_retry_withdraws_the_wait_for_an_approval(create: Create) -> None:
     assert not (await job.row())["awaiting_approval"]
 
 
+async def test_gate_that_fails_after_an_update_withdraws_the_wait_for_an_approval(
+    create: Create,
+) -> None:
+    job = await create(percent_gate(50, require_approval=True), {"remainder": True})
+    for device, status in zip(job.devices(0), ["SUCCEEDED"] * 2 + ["FAILED"] * 2, strict=True):
+        await device.update("j", status)
+    assert (await job.row())["awaiting_approval"]
+
+    await job.set_gate(0, min_succeeded_percent=75)
+
+    row = await job.row()
+    assert (row["pause_cause"], row["awaiting_approval"]) == ("GATE_NOT_MET", False)
+
+
 @pytest.mark.parametrize("end", ["cancel", "complete"])
 async def test_finished_job_awaits_no_approval(create: Create, end: str) -> None:
     gate = pb.Gate(require_approval=True)

@@ -247,6 +247,7 @@ class Job:
             if stage < rollout.open_stage:
                 self.events[-1].counts = None
         if not can_be_met:
+            self.awaiting_approval = False
             self.pause("GATE_NOT_MET")
         elif rollout.awaiting_approval != self.awaiting_approval:
             self.awaiting_approval = rollout.awaiting_approval

@@ -72,8 +72,19 @@ BEGIN
         PERFORM jobs.open_next_stage(p_tenant_id, p_job_id, p_now);
     END LOOP;
 
-    IF v_is_finished AND NOT v_is_successful AND NOT v_can_open AND v_job.pending > 0
-       AND (v_stage.advance_after_seconds IS NULL OR NOT v_stage.gate_failure_accepted) THEN
+    UPDATE jobs.jobs j
+    SET awaiting_approval = v_can_open,
+        stage_due_at = CASE WHEN NOT v_can_open THEN v_opens_at END
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
+      AND (j.awaiting_approval, j.stage_due_at) IS DISTINCT FROM
+          (v_can_open, CASE WHEN NOT v_can_open THEN v_opens_at END);
+    IF v_can_open AND NOT v_job.awaiting_approval THEN
+        PERFORM jobs.add_event(
+            p_tenant_id, p_job_id, p_now, 'job.awaiting_approval', NULL,
+            jsonb_build_object('stage', v_stage.stage)
+        );
+    ELSIF v_is_finished AND NOT v_is_successful AND NOT v_can_open AND v_job.pending > 0
+          AND (v_stage.advance_after_seconds IS NULL OR NOT v_stage.gate_failure_accepted) THEN
         PERFORM jobs.set_paused(
             p_tenant_id, p_job_id, p_now, 'GATE_NOT_MET',
             format(
@@ -84,18 +95,5 @@ BEGIN
             ),
             NULL
         );
-    ELSE
-        UPDATE jobs.jobs j
-        SET awaiting_approval = v_can_open,
-            stage_due_at = CASE WHEN NOT v_can_open THEN v_opens_at END
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
-          AND (j.awaiting_approval, j.stage_due_at) IS DISTINCT FROM
-              (v_can_open, CASE WHEN NOT v_can_open THEN v_opens_at END);
-        IF v_can_open AND NOT v_job.awaiting_approval THEN
-            PERFORM jobs.add_event(
-                p_tenant_id, p_job_id, p_now, 'job.awaiting_approval', NULL,
-                jsonb_build_object('stage', v_stage.stage)
-            );
-        END IF;
     END IF;
 END $$;
