@@ -64,13 +64,14 @@ async def missing_table_privileges(connection: asyncpg.Connection) -> list[str]:
 
     Fails if a table does not exist.
     """
-    missing = await _remedies(connection, "checks/privileges.sql")
+    names, privileges = zip(*schema.table_privileges(), strict=True)
+    missing = await _remedies(connection, "checks/privileges.sql", list(names), list(privileges))
     # Reads jobs.device_tables, so it needs a privilege that the first check covers.
     return missing or await _remedies(connection, "checks/device_privileges.sql")
 
 
-async def _remedies(connection: asyncpg.Connection, check: str) -> list[str]:
-    return [row["remedy"] for row in await connection.fetch(schema.read_sql(check))]
+async def _remedies(connection: asyncpg.Connection, check: str, *args: object) -> list[str]:
+    return [row["remedy"] for row in await connection.fetch(schema.read_sql(check), *args)]
 
 
 def _require_privileges(remedies: list[str]) -> None:

@@ -21,6 +21,10 @@ _CODE_FOLDERS = ("functions/internal", *_ENTRY_FOLDERS, "views")
 _DEPENDS_ON = re.compile(r"^-- depends on: (.+)$", re.MULTILINE)
 
 
+# A statement of grants.sql for tables and views.
+_TABLE_GRANT = re.compile(r"^GRANT ([A-Z, ]+) ON\s+(jobs\.\w+(?:,\s+jobs\.\w+)*) TO", re.MULTILINE)
+
+
 class SchemaError(Exception):
     """The SQL files of this version contradict each other."""
 
@@ -65,6 +69,17 @@ class Migration:
 def read_sql(name: str) -> str:
     """Return the text of sql/`name`."""
     return files("jobs_grpc.db").joinpath("sql", name).read_text(encoding="utf-8")
+
+
+@cache
+def table_privileges() -> tuple[tuple[str, str], ...]:
+    """Return the tables and views of grants.sql, each with a privilege that it grants."""
+    return tuple(
+        (name, privilege)
+        for grant in _TABLE_GRANT.finditer(read_sql("grants.sql"))
+        for name in re.split(r",\s+", grant[2])
+        for privilege in grant[1].split(", ")
+    )
 
 
 @cache

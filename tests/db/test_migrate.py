@@ -10,7 +10,12 @@ import pytest
 
 from jobs_grpc.db import schema
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
-from jobs_grpc.db.readiness import NotIsolated, NotReady, check_ready
+from jobs_grpc.db.readiness import (
+    NotIsolated,
+    NotReady,
+    check_ready,
+    missing_table_privileges,
+)
 from jobs_grpc.db.tenant_tables import TENANT_TABLES
 from tests.support.database import Database
 from tests.support.health import wait_until_healthy
@@ -551,6 +556,23 @@ async def test_server_waits_for_privileges_on_own_device_tables(empty: EmptyData
             await check_ready(request)
     finally:
         await request.close()
+
+
+async def test_server_waits_for_each_privilege_that_migrate_grants(empty: EmptyDatabase) -> None:
+    await migrate(empty.owner_dsn, empty.role)
+    privileges = """
+        SELECT table_name, privilege_type FROM information_schema.role_table_grants
+        WHERE grantee = $1 AND table_schema = 'jobs' ORDER BY 1, 2
+    """
+    granted = await empty.owner.fetch(privileges, empty.role.name)
+    await empty.owner.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA jobs FROM {empty.role.name}")
+
+    request = await asyncpg.connect(empty.request_dsn)
+    for remedy in await missing_table_privileges(request):
+        await empty.owner.execute(remedy)
+    await request.close()
+
+    assert await empty.owner.fetch(privileges, empty.role.name) == granted
 
 
 async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDatabase) -> None:
