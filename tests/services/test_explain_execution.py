@@ -171,6 +171,23 @@ async def test_stage_blocks_until_the_gate_is_met(
     assert kinds(await operator.explain("j", first)) == ["WAITING_FOR_DEVICE"]
 
 
+async def test_stage_of_100_million_devices_blocks_with_the_required_number(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    """JOBS_MAX_TARGETS can be as large. The devices times the percentage exceed 32 bits."""
+    gate = pb.Gate(min_succeeded_percent=99)
+    await _create_staged(operator, pb.Stage(device_count=1, gate=gate), pb.Stage(remainder=True))
+    _, last = await _first_and_last(database)
+    await database.owner.execute(
+        "UPDATE jobs.job_stages SET last_rank = 100000000 WHERE tenant_id = $1 AND stage = 0",
+        operator.tenant,
+    )
+
+    explanation = await operator.explain("j", last)
+
+    assert explanation.blockers[0].stage_gate.required_count == 99_000_000
+
+
 async def test_stage_blocks_until_its_approval(
     database: Database, server: Server, pump: Device, operator: Operator
 ) -> None:

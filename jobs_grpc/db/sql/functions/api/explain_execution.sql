@@ -107,7 +107,7 @@ BEGIN
         awaiting_approval := v_job.awaiting_approval;
         next_opens_at := CASE WHEN v_job.paused_at IS NULL THEN v_job.stage_due_at END;
         SELECT s.last_rank - s.first_rank + 1, s.succeeded, s.queued + s.in_progress,
-               ceil((s.last_rank - s.first_rank + 1) * s.min_succeeded_percent / 100.0)
+               ceil((s.last_rank - s.first_rank + 1) * s.min_succeeded_percent::bigint / 100.0)
         INTO open_stage_executions, open_stage_succeeded, open_stage_unfinished, open_stage_required
         FROM jobs.job_stages s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_job.open_stage;
