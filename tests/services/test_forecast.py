@@ -313,6 +313,27 @@ async def test_forecast_has_the_last_time_zone_of_the_devices(
         assert not response.forecast.stages[0].stage
 
 
+async def test_forecast_ignores_the_time_zone_of_a_device_that_is_an_abbreviation(
+    database: Database, server: Server, tenant: str
+) -> None:
+    """As CreateJob does. No call stores such a time zone."""
+    await database.add_devices(tenant, ["honolulu"])
+    await database.owner.execute(
+        "INSERT INTO jobs.devices (tenant_id, device_id, time_zone) VALUES ($1, 'honolulu', 'HST')",
+        tenant,
+    )
+    opens_at = _in_days(2).replace(hour=2, minute=0)
+
+    response = await server.operator(tenant).create(
+        target_all=True,
+        start_windows=[_window(opens_at)],
+        window_time_zone="DEVICE",
+        validate_only=True,
+    )
+
+    assert response.forecast.last_start_at.ToDatetime(UTC) == opens_at
+
+
 async def test_windows_that_open_after_the_expiry_are_rejected(
     database: Database, server: Server, tenant: str
 ) -> None:

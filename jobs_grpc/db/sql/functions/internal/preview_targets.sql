@@ -35,12 +35,7 @@ BEGIN
                    coalesce(sum(c.devices), 0)::bigint, sum(c.first_sum), sum(c.second_sum)
                ),
                ARRAY(SELECT t.device_id FROM targets t ORDER BY t.device_id LIMIT 20),
-               CASE WHEN $3 THEN ARRAY(
-                   SELECT DISTINCT coalesce(d.time_zone, 'UTC')
-                   FROM targets t
-                   LEFT JOIN jobs.devices d
-                       ON d.tenant_id = $1 AND d.device_id = t.device_id
-               ) END
+               %s
         FROM (
             SELECT t.claim, count(*) AS devices,
                    sum(t.hashes[1]) AS first_sum, sum(t.hashes[2]) AS second_sum
@@ -52,10 +47,12 @@ BEGIN
             GROUP BY t.claim
         ) c
         $query$,
-        jobs.target_query(p_tenant_id, p_request, p_selector_terms, p_max_targets)
+        jobs.target_query(p_tenant_id, p_request, p_selector_terms, p_max_targets),
+        CASE WHEN p_request ->> 'window_time_zone' = 'DEVICE'
+             THEN 'ARRAY(SELECT DISTINCT t.time_zone FROM targets t)' ELSE 'NULL::text[]' END
     )
     INTO devices, v_claims, v_claimed, target_digest, device_ids, time_zones
-    USING p_tenant_id, p_target_device_ids, p_request ->> 'window_time_zone' = 'DEVICE';
+    USING p_tenant_id, p_target_device_ids;
 
     IF devices > p_max_targets THEN
         PERFORM jobs.raise_error('TOO_MANY_TARGETS');
