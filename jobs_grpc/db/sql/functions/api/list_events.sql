@@ -1,4 +1,4 @@
--- depends on: event_page, event_position, sequence_events
+-- depends on: event_page, sequence_events
 -- Returns a page of the events of a tenant, oldest first: those after p_after_position, or from
 -- p_from_position. Examines at most 5,000 events.
 --
