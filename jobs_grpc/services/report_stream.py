@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from fleet.jobs.v1 import device_jobs_pb2 as pb
@@ -105,7 +106,11 @@ class ReportStream:
                     count = min(max(1, len(request.reports)), _MAX_REPORTS)
                     self._in_flight += count
                     reservation = self._reserve(request, count)
-                    group.create_task(self._respond(request, updates, count, reservation, context))
+                    responding = self._respond(request, updates, reservation, context)
+                    # Not when the coroutine ends: a task can be canceled before it begins.
+                    group.create_task(responding).add_done_callback(
+                        partial(self._end_message, count, reservation)
+                    )
                     # A stream holds no message while it waits for the next one.
                     del request, updates
 
@@ -141,21 +146,20 @@ class ReportStream:
         self,
         request: pb.ReportExecutionsRequest,
         updates: Updates,
-        count: int,
         reservation: Reservation,
         context: ServicerContext[pb.ReportExecutionsRequest, bytes],
     ) -> None:
-        try:
-            raw_response = (await self._apply(request, updates)).SerializeToString()
-            # The response can wait for long until the client reads it. Hold only its bytes.
-            del request, updates
-            reservation.correct(response_bytes(len(raw_response)))
-            async with self._write_lock:
-                await context.write(raw_response)
-        finally:
-            reservation.release()
-            self._in_flight -= count
-            self._responded.set()
+        raw_response = (await self._apply(request, updates)).SerializeToString()
+        # The response can wait for long until the client reads it. Hold only its bytes.
+        del request, updates
+        reservation.correct(response_bytes(len(raw_response)))
+        async with self._write_lock:
+            await context.write(raw_response)
+
+    def _end_message(self, count: int, reservation: Reservation, _: object) -> None:
+        reservation.release()
+        self._in_flight -= count
+        self._responded.set()
 
     async def _parse_message(self, request: pb.ReportExecutionsRequest) -> Updates:
         """Convert the reports of a message; pauses at times, so that other calls run."""

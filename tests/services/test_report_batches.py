@@ -410,3 +410,22 @@ async def test_calls_run_while_a_large_message_is_converted() -> None:
     assert converting == ["a", "b"] * (len(converting) // 2)
     assert len(converting) > 20
     assert all("other" in pair for pair in itertools.pairwise(runs))
+
+
+async def test_memory_is_released_when_a_stream_is_canceled_before_a_response_begins() -> None:
+    """A client can send a message and disconnect at once: both arrive together."""
+
+    async def requests() -> AsyncIterator[device_pb.ReportExecutionsRequest]:
+        running.cancel()
+        yield message(report("d", "SUCCEEDED"))
+        await asyncio.Event().wait()
+
+    caller = Principal("t", frozenset({Role.BRIDGE}))
+    memory = MemoryLimit(1 << 30, 1 << 30)
+    slots, stopping = FairSlots(1), asyncio.Event()
+    stream = ReportStream(_HeldBatcher(), Mock(), memory, slots, 1000, stopping, caller)
+    running = asyncio.create_task(stream.run(requests(), AsyncMock()))
+
+    await asyncio.wait({running})
+    assert running.cancelled()
+    assert memory.held == 0
