@@ -1,6 +1,6 @@
 """The newest events of a tenant, which all its streams share."""
 
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,7 +30,9 @@ class RecentEvents:
         self.start: int | None = None
         """None: not in use."""
         self.end = 0
-        self._entries: deque[_Entry] = deque()
+        # Ordered by the position of the page. There can be thousands, of one event each, if a
+        # stream does not read them.
+        self._entries: list[_Entry] = []
         self._size = 0
         self._streams: set[Watch[int]] = set()
         # The streams that have not read all pages.
@@ -78,24 +80,25 @@ class RecentEvents:
         if not self._behind:
             self._clear()
         while self._size > _MAX_BYTES and len(self._entries) > 1:
-            self._drop_oldest()
+            self._drop_oldest(1)
 
     def page_after(self, position: int) -> tuple[EventPage, bool] | None:
         """Return the first page with events after a position, and whether all its events are.
 
         None: the stream has read all events. `has(position)` must be true.
         """
-        for entry in self._entries:
-            if entry.page.position > position:
-                return entry.page, entry.after >= position
-        return None
+        index = bisect_right(self._entries, position, key=lambda entry: entry.page.position)
+        if index == len(self._entries):
+            return None
+        entry = self._entries[index]
+        return entry.page, entry.after >= position
 
     def _clear(self) -> None:
-        while self._entries:
-            self._drop_oldest()
+        self._drop_oldest(len(self._entries))
 
-    def _drop_oldest(self) -> None:
-        entry = self._entries.popleft()
-        self._size -= len(entry.page.response)
-        entry.reservation.release()
-        self.start = entry.page.position
+    def _drop_oldest(self, count: int) -> None:
+        for entry in self._entries[:count]:
+            self._size -= len(entry.page.response)
+            entry.reservation.release()
+            self.start = entry.page.position
+        del self._entries[:count]
