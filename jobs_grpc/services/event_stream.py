@@ -147,7 +147,9 @@ class _TenantStreams:
                     await watch.changed()
                     await self._read()
         except JobsError:
-            # Each stream then reads the database itself, and gets the error from there.
+            pass  # Each stream gets the error from the database, which it then reads itself.
+        finally:
+            # Also after a bug: otherwise the streams would send heartbeats and no events.
             self._task = None
             self.recent.reset()
             for stream in self.recent.streams:

@@ -17,8 +17,10 @@ from jobs_grpc.errors import ServerStopping
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.server.app import AppOptions
 from jobs_grpc.services import watch_hub
+from jobs_grpc.services.event_pages import EventPage
 from jobs_grpc.services.event_start import Start
 from jobs_grpc.services.event_stream import EventStreams
+from jobs_grpc.services.recent_events import RecentEvents
 from tests.support.callers import Events, Operator
 from tests.support.database import Database, request_session
 from tests.support.event_rows import queue_event, store_events
@@ -385,6 +387,29 @@ async def wait_until_open(client: Client) -> None:
         return client.responses > 0
 
     await wait_until(opened)
+
+
+async def test_stream_reads_the_database_when_the_reader_of_its_tenant_has_an_internal_error(
+    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, errors = RecentEvents.append, [RuntimeError("a test")]
+
+    def fail_once(recent: RecentEvents, page: EventPage, reservation: Reservation) -> None:
+        if errors:
+            raise errors.pop()
+        append(recent, page, reservation)
+
+    monkeypatch.setattr(RecentEvents, "append", fail_once)
+    memory = MemoryLimit(64 * MIB, 32 * MIB)
+    async with event_streams(database, memory, asyncio.Event()) as streams:
+        client = Client(streams, tenant, Start())
+        await wait_until_open(client)
+        for count in (1, 2, 3):
+            await queue_event(database.owner, tenant)
+            await client.wait_for(count)
+        await client.close()
+    assert not errors
+    assert memory.held == 0
 
 
 async def test_idle_streams_hold_no_bytes(database: Database, tenant: str) -> None:
