@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from jobs_grpc.auth.metadata import Metadata, MetadataAuthenticator
 from jobs_grpc.auth.principal import Principal
 from jobs_grpc.auth.roles import Role
-from jobs_grpc.config import Config, ConfigError, JwtConfig
+from jobs_grpc.config import Config, ConfigError
 
 if TYPE_CHECKING:
     from jobs_grpc.auth.jwks_cache import JwksCache
@@ -37,7 +37,7 @@ async def open_authenticator(config: Config) -> AsyncIterator[Authenticator]:
     if config.auth.mode == "metadata":
         yield MetadataAuthenticator(frozenset(map(Role, config.auth.default_roles)))
         return
-    keys, authenticator = await _open_jwt_authenticator(config.jwt)
+    keys, authenticator = await _open_jwt_authenticator(config)
     refreshing = asyncio.create_task(keys.run())
     try:
         yield authenticator
@@ -46,7 +46,7 @@ async def open_authenticator(config: Config) -> AsyncIterator[Authenticator]:
         await asyncio.wait({refreshing})
 
 
-async def _open_jwt_authenticator(config: JwtConfig) -> "tuple[JwksCache, Authenticator]":
+async def _open_jwt_authenticator(config: Config) -> "tuple[JwksCache, Authenticator]":
     # Imported here because only JOBS_AUTH=jwt needs these packages.
     try:
         from jobs_grpc.auth.jwks_cache import JwksCache, JwksError
@@ -57,9 +57,10 @@ async def _open_jwt_authenticator(config: JwtConfig) -> "tuple[JwksCache, Authen
             f"JOBS_AUTH=jwt needs the extra jwt ({package} can't be imported): "
             'pip install "jobs-grpc[jwt]"'
         ) from None
-    keys = JwksCache(config.keys or "", config.refresh_interval)
+    jwt = config.jwt
+    keys = JwksCache(jwt.keys or "", jwt.refresh_interval, max_calls=config.limits.max_calls)
     try:
         await keys.load()
     except JwksError as e:
         raise ConfigError(f"JOBS_JWT_KEYS: {e}") from None
-    return keys, JwtAuthenticator(keys, config)
+    return keys, JwtAuthenticator(keys, jwt)

@@ -13,11 +13,14 @@ from joserfc.jwk import Key
 from jobs_grpc.auth import jwks_fetch
 from jobs_grpc.auth.jwks_parser import KeySet, is_same, parse_key_set, supports
 from jobs_grpc.auth.revocation import Revocation
+from jobs_grpc.errors import Limit, LimitExceeded
 
 logger = logging.getLogger(__name__)
 
 # Seconds until a failed refresh is retried, if the refresh interval is not shorter.
 _RETRY_INTERVAL = 10.0
+
+_RETRY_AFTER_SECONDS = 1
 
 
 class JwksError(Exception):
@@ -36,7 +39,8 @@ class JwksCache:
 
     A token with an unknown key id triggers a refresh as well, at most every
     `unknown_key_interval` seconds, or every `refresh_interval` if that is shorter. A call waits
-    at most `unknown_key_timeout` seconds for it. If a refresh fails, the last keys stay in use.
+    at most `unknown_key_timeout` seconds for it, and at most half of `max_calls` calls wait. If a
+    refresh fails, the last keys stay in use.
     """
 
     def __init__(
@@ -44,18 +48,22 @@ class JwksCache:
         location: str,
         refresh_interval: float,
         *,
+        max_calls: int,
         unknown_key_interval: float = 30.0,
         unknown_key_timeout: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._location = location
         self._refresh_interval = refresh_interval
+        self._max_calls = max_calls
         self._unknown_key_interval = min(refresh_interval, unknown_key_interval)
         self._unknown_key_timeout = unknown_key_timeout
         self._clock = clock
         self._keys: dict[str | None, CachedKey] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._unknown_key_refreshed_at = -math.inf
+        # Calls that wait for a refresh because of an unknown key id.
+        self._waiting = 0
         self._refreshed_at: float | None = None
         self.refresh_failures = 0
 
@@ -105,7 +113,7 @@ class JwksCache:
         """The key with the id, if it supports the algorithm; None otherwise.
 
         A sole key also matches a token without a key id and, if the key has no id itself, a token
-        with any key id.
+        with any key id. Raises LimitExceeded if too many calls wait for a refresh.
         """
         if key_id is not None and key_id not in self._keys:
             await self._refresh_for_unknown_key()
@@ -120,8 +128,16 @@ class JwksCache:
             if self._clock() - self._unknown_key_refreshed_at < self._unknown_key_interval:
                 return
             self._unknown_key_refreshed_at = self._clock()
-        # The timeout keeps calls from waiting for an identity provider that hangs.
-        await asyncio.wait({self._start_refresh()}, timeout=self._unknown_key_timeout)
+        refresh = self._start_refresh()
+        # Anyone can make up key ids, and the calls that wait are in flight.
+        if self._waiting >= max(1, self._max_calls // 2):
+            raise LimitExceeded(Limit.CALLS, self._max_calls, _RETRY_AFTER_SECONDS)
+        self._waiting += 1
+        try:
+            # The timeout keeps calls from waiting for an identity provider that hangs.
+            await asyncio.wait({refresh}, timeout=self._unknown_key_timeout)
+        finally:
+            self._waiting -= 1
 
     def _start_refresh(self) -> "asyncio.Task[None]":
         """Start a refresh, or join the one that is running."""

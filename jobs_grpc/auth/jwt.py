@@ -63,7 +63,7 @@ class JwtAuthenticator:
     async def authenticate(self, metadata: Metadata) -> Principal:
         """Return the caller.
 
-        Raises TokenRequired, InvalidToken, MetadataMismatch or KeysUnavailable.
+        Raises TokenRequired, InvalidToken, MetadataMismatch, KeysUnavailable or LimitExceeded.
         """
         token = _bearer_token(metadata)
         digest = hashlib.sha256(token).digest()

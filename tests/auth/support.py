@@ -58,7 +58,7 @@ async def load_keys(
     location: str | Path, refresh_interval: float = 300, **options: Any
 ) -> JwksCache:
     """A cache that has read its keys once."""
-    keys = JwksCache(str(location), refresh_interval, **options)
+    keys = JwksCache(str(location), refresh_interval, max_calls=1000, **options)
     await keys.load()
     return keys
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from grpc import StatusCode
+from grpc.aio import AioRpcError
 
 from tests.auth.support import JWT_SETTINGS, JwksEndpoint, has_key, load_keys
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.health import is_healthy
 from tests.support.identities import claims, jwks, new_key, replace_file, token
-from tests.support.server import starting_server
+from tests.support.server import running_server, starting_server
 from tests.support.waiting import wait_until
 
 OLD, NEW = new_key(key_id="old"), new_key(key_id="new")
@@ -128,6 +129,28 @@ async def test_concurrent_calls_share_one_fetch_when_kid_is_unknown(endpoint: Jw
     endpoint.responds.set()
     assert all(await asyncio.gather(*lookups))
     assert endpoint.requests == 2
+
+
+async def test_calls_are_served_when_too_many_calls_with_made_up_kids_wait_for_the_endpoint(
+    database: Database, endpoint: JwksEndpoint, tenant: str
+) -> None:
+    variables = JWT_SETTINGS | {"JOBS_JWT_KEYS": endpoint.url, "JOBS_MAX_CALLS": "20"}
+    async with running_server(database.request_dsn, **variables) as server:
+        known = server.bearer(token(OLD, claims(tenant, "viewer")))
+        unknown = server.bearer(token(OLD, claims(tenant, "viewer"), kid="made up"))
+        endpoint.responds.clear()
+        calls = [asyncio.create_task(unknown.list()) for _ in range(40)]
+
+        async def enough_are_refused() -> bool:
+            return sum(call.done() for call in calls) >= 20
+
+        await wait_until(enough_are_refused)
+        # The others wait for the endpoint, for up to a second.
+        assert not (await known.list()).jobs
+        endpoint.responds.set()
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+    codes = {error.code() for error in errors if isinstance(error, AioRpcError)}
+    assert codes == {StatusCode.RESOURCE_EXHAUSTED, StatusCode.UNAUTHENTICATED}
 
 
 @pytest.mark.slow
