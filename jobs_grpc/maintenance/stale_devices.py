@@ -3,7 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable
 
-from jobs_grpc.errors import JobsError
+from jobs_grpc.errors import JobsError, QueryTimeout
 from jobs_grpc.maintenance.task import Fetch
 
 RemoveStale = Callable[[str, str], Awaitable[str | None]]
@@ -32,7 +32,10 @@ class StaleDevices:
         self._after_device_id = ""
 
     async def step(self) -> None:
-        """Examine one batch, if a pass is due. Does nothing while the database is unavailable."""
+        """Examine one batch, if a pass is due. Does nothing while the database is unavailable.
+
+        A tenant whose batch takes too long is skipped until the next pass.
+        """
         if self._tenant_id is None:
             if time.monotonic() < self._next_pass:
                 return
@@ -41,6 +44,8 @@ class StaleDevices:
                 return
         try:
             after = await self._remove_stale(self._tenant_id, self._after_device_id)
+        except QueryTimeout:
+            after = None  # The database layer logs it.
         except JobsError:
             return
         if after is None:

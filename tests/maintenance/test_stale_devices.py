@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from jobs_grpc.db.store import Store
-from jobs_grpc.errors import DatabaseUnavailable
+from jobs_grpc.errors import DatabaseUnavailable, QueryTimeout
 from jobs_grpc.maintenance.stale_devices import StaleDevices
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.database import Database, request_session, rows_locked
@@ -136,6 +136,25 @@ async def test_pass_continues_after_the_database_was_unavailable(
     await stale_devices.step()
 
     assert await _stored(database) == [("acme", "a")]
+
+
+async def test_pass_skips_a_tenant_whose_batch_takes_too_long(
+    database: Database, store: Store
+) -> None:
+    for tenant in ("acme", "globex"):
+        await _add(database, tenant, "a", "b")
+        await _remove(database, tenant, "b")
+
+    async def remove(tenant_id: str, after: str) -> str | None:
+        if tenant_id == "acme":
+            raise QueryTimeout(60)
+        return await store.remove_stale_devices(tenant_id, after)
+
+    stale_devices = StaleDevices(database.owner.fetch, remove)
+    await stale_devices.step()
+    await stale_devices.step()
+
+    assert await _stored(database) == [("acme", "a"), ("acme", "b"), ("globex", "a")]
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
