@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from jobs_grpc.db.interrupted_statements import fetch_with_repeats
+from jobs_grpc.db.pg_errors import is_retryable
 
 _ACQUIRE_TIMEOUT = 30.0
 _CLOSE_TIMEOUT = 5.0
@@ -17,6 +18,12 @@ class NotTheOwner(Exception):
 
 class StatementTimedOut(Exception):
     """One statement was too slow and was canceled; database and session are intact."""
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether a later attempt of the statement can succeed, so that the error is not a bug."""
+    timeouts = (StatementTimedOut, asyncpg.LockNotAvailableError)
+    return isinstance(error, timeouts) or is_retryable(error)
 
 
 class OwnerPool:

@@ -10,10 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-import asyncpg
-
-from jobs_grpc.db.owner_pool import StatementTimedOut
-from jobs_grpc.db.pg_errors import is_outage, is_retryable
+from jobs_grpc.db.owner_pool import is_transient
+from jobs_grpc.db.pg_errors import is_outage
 from jobs_grpc.maintenance.task import Fetch
 
 logger = logging.getLogger(__name__)
@@ -55,9 +53,7 @@ class _TenantTask:
             self.errors += 1
             if tenant_id not in self._failing and len(self._failing) < _MAX_FAILING:
                 self._failing.add(tenant_id)
-                transient = isinstance(
-                    e, (StatementTimedOut, asyncpg.LockNotAvailableError)
-                ) or is_retryable(e)
+                transient = is_transient(e)
                 logger.log(
                     logging.WARNING if transient else logging.ERROR,
                     "maintenance of a tenant's events failed; the next runs try again",

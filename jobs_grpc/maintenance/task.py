@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import asyncpg
 
 from jobs_grpc.db.database import Row
-from jobs_grpc.db.owner_pool import StatementTimedOut
-from jobs_grpc.db.pg_errors import is_outage, is_retryable
+from jobs_grpc.db.owner_pool import is_transient
+from jobs_grpc.db.pg_errors import is_outage
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class MaintenanceTask:
             if job not in self._failing and len(self._failing) <= _MAX_FAILING:
                 self._failing.add(job)
                 # A statement that was canceled or too slow is not a bug, so no traceback is logged.
-                transient = isinstance(e, StatementTimedOut) or is_retryable(e)
+                transient = is_transient(e)
                 logger.log(
                     logging.WARNING if transient else logging.ERROR,
                     "maintenance of a job failed; the next sweeps try again",

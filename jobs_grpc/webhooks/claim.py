@@ -11,8 +11,8 @@ from uuid import uuid4
 
 import asyncpg
 
-from jobs_grpc.db.owner_pool import StatementTimedOut
-from jobs_grpc.db.pg_errors import is_retryable
+from jobs_grpc.db.outage import describe
+from jobs_grpc.db.owner_pool import is_transient
 from jobs_grpc.observability.histogram import Histogram
 from jobs_grpc.observability.log_throttle import LogThrottle
 from jobs_grpc.webhooks.claim_store import ClaimStore, HeadLocked, WebhookKey
@@ -34,6 +34,8 @@ _NEEDED_LEASE_SECONDS = 17.0
 _MAX_CLAIM_SECONDS = 5.0
 
 _UNKNOWN_KEY_DELAY_SECONDS = 300.0
+# After an internal error: the next claim would probably fail in the same way.
+_INTERNAL_ERROR_DELAY_SECONDS = 60.0
 _STORE_RETRY_SECONDS = 0.5
 _RELEASE_TIMEOUT_SECONDS = 2.0
 
@@ -45,7 +47,7 @@ class DeliveryLog:
 
     def __init__(self) -> None:
         self.results = Counter({"SUCCESS": 0})
-        """Deliveries by result: SUCCESS or a name of Webhook.DeliveryError."""
+        """Deliveries by result; docs/reference/metrics.md lists the results."""
         self.lag_seconds = Histogram(_LAG_SECONDS)
         """The age of events at their delivery."""
         self._failures = LogThrottle[str](self._log_others)
@@ -65,6 +67,20 @@ class DeliveryLog:
         self.results["UNKNOWN_KEY"] += 1
         if self._failures.should_log(str(error)):
             self._warn(str(error), key)
+
+    def note_failed_claim(self, key: WebhookKey, error: Exception) -> None:
+        """Log that a claim ended with an error; count it unless it is a transient one."""
+        transient = is_transient(error)
+        if not transient:
+            self.results["INTERNAL_ERROR"] += 1
+        if self._failures.should_log(describe(error)):
+            logger.log(
+                logging.WARNING if transient else logging.ERROR,
+                "the claim of a webhook failed; retrying: %s",
+                describe(error),
+                exc_info=None if transient else error,
+                extra={"tenant": key.tenant_id, "webhook": key.webhook_id},
+            )
 
     def flush(self) -> None:
         """Log the failures that were only counted so far."""
@@ -117,12 +133,17 @@ class Claim:
         self._lease_ends = self._clock() + _LEASE_SECONDS
         # If the statement fails, it may have been committed nevertheless.
         self._is_open = True
+        delay = 0.0
         try:
             return await self._deliver()
+        except Exception as e:
+            if not is_transient(e):
+                delay = _INTERNAL_ERROR_DELAY_SECONDS
+            raise
         finally:
             if self._is_open:
                 with suppress(Exception):
-                    await asyncio.wait_for(self._release(0), _RELEASE_TIMEOUT_SECONDS)
+                    await asyncio.wait_for(self._release(delay), _RELEASE_TIMEOUT_SECONDS)
 
     async def _deliver(self) -> bool:
         ends = self._clock() + _MAX_CLAIM_SECONDS
@@ -187,10 +208,8 @@ class Claim:
                     is_last=is_last,
                 )
                 break
-            except (StatementTimedOut, asyncpg.LockNotAvailableError):
-                pass
             except Exception as e:
-                if not is_retryable(e):
+                if not is_transient(e):
                     raise
             await asyncio.sleep(_STORE_RETRY_SECONDS)
         self._lease_ends = max(self._lease_ends, stored_at + _RENEWED_LEASE_SECONDS)

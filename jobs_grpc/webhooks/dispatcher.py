@@ -286,18 +286,12 @@ class Dispatcher:
             except Exception as e:
                 more = False
                 if not is_outage(e):
-                    self._note_failed_claim(e)
+                    self.log.note_failed_claim(key, e)
             finally:
                 pool.claims.discard(claim)
             if more and (pool.unproven or slot.pool is not pool.slots or not pool.slots.free):
                 self._wake.set()
                 return
-
-    def _note_failed_claim(self, error: Exception) -> None:
-        problem = describe(error)
-        if problem != self._problem:
-            self._problem = problem
-            logger.error("webhook delivery failed with an internal error; retrying", exc_info=error)
 
     def _remember(self, tenant_id: str) -> None:
         self._known_tenants[tenant_id] = None

@@ -14,6 +14,7 @@ from standardwebhooks.webhooks import Webhook
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.webhooks.claim import Claim, DeliveryLog
 from jobs_grpc.webhooks.claim_store import ClaimStore, WebhookKey
+from jobs_grpc.webhooks.secrets import MasterKeys, SecretRow
 from jobs_grpc.webhooks.sender import DeliveryResult
 from tests.support.database import Database, fresh_database, rows_locked
 from tests.support.endpoints import (
@@ -214,6 +215,35 @@ async def test_webhook_of_an_unknown_key_waits(
         await wait_until(released)
     assert plain.requests == []
     assert "lacks the key lost" in caplog.text
+
+
+class _BrokenKeys(MasterKeys):
+    """Master keys with a bug."""
+
+    def signing_secrets(self, tenant_id: str, webhook_id: str, row: SecretRow) -> list[bytes]:
+        raise RuntimeError("a test")
+
+
+async def test_webhook_waits_and_is_logged_once_when_its_claim_has_an_internal_error(
+    database: Database, tenant: str, plain: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    webhook_id = await add_webhook(database, tenant, plain.url("/secret-path"))
+    broken = _BrokenKeys({"k1": b"k" * 32})
+    async with running_dispatcher(database, plain, keys=broken) as dispatcher:
+        await add_events(database, tenant)
+
+        async def waits() -> bool:
+            due_at = (await webhook_row(database, webhook_id))["due_at"]
+            now = await database.owner.fetchval("SELECT jobs.clock_time()")
+            return bool(50 < (due_at - now).total_seconds() <= 60)
+
+        await wait_until(waits)
+    assert dispatcher.log.results["INTERNAL_ERROR"] == 1
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert record.message == "the claim of a webhook failed; retrying: RuntimeError: a test"
+    assert (record.levelno, record.exc_info is not None) == (logging.ERROR, True)
+    assert (record.__dict__["tenant"], record.__dict__["webhook"]) == (tenant, webhook_id)
+    assert "secret-path" not in caplog.text
 
 
 async def test_rest_of_a_claim_is_dropped_when_the_webhook_changes(
