@@ -143,6 +143,21 @@ func Load(args []string, lookupEnv func(string) (string, bool)) (*Config, error)
 }
 
 func (c *Config) validate() error {
+	for _, limit := range []struct {
+		flag  string
+		value int64
+	}{
+		{"request-timeout", int64(c.RequestTimeout)},
+		{"max-body-bytes", c.MaxBodyBytes},
+		{"max-requests-in-flight", c.MaxRequestsInFlight},
+		{"max-connections", c.MaxConnections},
+		{"max-watches", c.MaxWatches},
+		{"max-event-streams", c.MaxEventStreams},
+	} {
+		if limit.value <= 0 {
+			return errors.New(limit.flag + " must be greater than 0")
+		}
+	}
 	switch {
 	case (c.TLSCert == "") != (c.TLSKey == ""):
 		return errors.New("tls-cert and tls-key must be set together")
@@ -154,8 +169,6 @@ func (c *Config) validate() error {
 		return errors.New("upstream-cert and upstream-key must be set together")
 	case c.UpstreamServerName != "" && !c.UseUpstreamTLS():
 		return errors.New("upstream-server-name requires upstream-tls or upstream-ca")
-	case c.RequestTimeout <= 0 || c.MaxBodyBytes <= 0 || c.MaxRequestsInFlight <= 0 || c.MaxConnections <= 0 || c.MaxWatches <= 0 || c.MaxEventStreams <= 0:
-		return errors.New("request-timeout, max-body-bytes, max-requests-in-flight, max-connections, max-watches and max-event-streams must be greater than 0")
 	case c.UpstreamConnections < 1 || c.UpstreamConnections > maxUpstreamConnections:
 		return fmt.Errorf("upstream-connections=%d: must be from 1 to %d", c.UpstreamConnections, maxUpstreamConnections)
 	case c.MaxBufferedBytes < minBufferedBytes(c.MaxBodyBytes):

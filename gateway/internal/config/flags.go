@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"os"
 	"strconv"
@@ -12,21 +13,25 @@ import (
 	"time"
 )
 
+const maxSeconds = 24 * 60 * 60
+
 // durationVar defines a duration flag: a number of seconds, like the settings of the gRPC server,
-// or a duration with a unit.
+// or a duration with a unit. It is at most maxSeconds.
 func durationVar(f *flag.FlagSet, p *time.Duration, name string, value time.Duration, usage string) {
 	*p = value
 	usage = fmt.Sprintf("%s, in `SECONDS` or with a unit, such as 1m30s (default %g)", usage, value.Seconds())
 	f.Func(name, usage, func(text string) error {
-		if seconds, err := strconv.ParseFloat(text, 64); err == nil {
-			*p = time.Duration(seconds * float64(time.Second))
-			return nil
-		}
-		duration, err := time.ParseDuration(text)
+		seconds, err := strconv.ParseFloat(text, 64)
 		if err != nil {
-			return errors.New("must be a number of seconds or a duration such as 1m30s")
+			var duration time.Duration
+			duration, err = time.ParseDuration(text)
+			seconds = duration.Seconds()
 		}
-		*p = duration
+		inRange := 0 <= seconds && seconds <= maxSeconds // false for NaN
+		if err != nil || !inRange {
+			return fmt.Errorf("must be 0 to %d seconds, such as 90 or 1m30s", maxSeconds)
+		}
+		*p = time.Duration(math.Round(seconds * float64(time.Second)))
 		return nil
 	})
 }
