@@ -79,7 +79,7 @@ func Overloaded(setting string, limit int64) *Error {
 	return e
 }
 
-// Error makes APIError an error, so that upstream.Invoke can return it.
+// Error makes *Error an error, so that upstream.Invoke can return it.
 func (e *Error) Error() string { return e.Detail }
 
 func (e *Error) Write(w http.ResponseWriter) {

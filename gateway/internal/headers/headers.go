@@ -43,8 +43,8 @@ func Forwarded(r *http.Request) metadata.MD {
 	return forwarded
 }
 
-// CheckIdentityHeaders rejects identity headers that are repeated or not printable ASCII.
-// grpc-gateway drops a header that metadata can't carry, and created_by would get lost.
+// CheckIdentityHeaders rejects identity headers that are repeated or not printable ASCII. Forwarded leaves out
+// a header that metadata can't carry, and created_by would get lost.
 func CheckIdentityHeaders(r *http.Request) *apierror.Error {
 	for _, name := range identityHeaders {
 		values := r.Header.Values(name)

@@ -78,7 +78,7 @@ func (s *Semaphore) Maximum(c Caller) int64 {
 	return min(s.limits(c))
 }
 
-// Acquire waits until the amount is free. It returns false after s.wait or when ctx ends. The
+// Acquire waits until the amount is free. It returns false after s.Wait or when ctx ends. The
 // amount must not exceed s.Maximum(c).
 func (s *Semaphore) Acquire(ctx context.Context, c Caller, amount int64) bool {
 	s.mu.Lock()

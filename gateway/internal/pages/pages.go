@@ -35,7 +35,8 @@ const pageCSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-sr
 var consoleLink = regexp.MustCompile(`(?m)^.*href="/console".*\n`)
 
 // New returns the handlers of the page /, of Swagger UI, of their files and of the OpenAPI document, by path. All are
-// embedded in the binary. The page / leads to the console only if it is served. Each file has its own route, so that any other path below /docs/ is a regular 404.
+// embedded in the binary. The page / leads to the console only if it is served. Each file has its own route, so that
+// any other path below /docs/ is a regular 404.
 func New(openAPI []byte, servesConsole bool) map[string]runtime.HandlerFunc {
 	handlers := map[string]runtime.HandlerFunc{}
 	add := func(path string, serve http.HandlerFunc) {

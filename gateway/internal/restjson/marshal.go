@@ -79,7 +79,7 @@ func Marshal(v any) ([]byte, error) {
 	case []*jobsv1.Webhook:
 		return appendList(v)
 	}
-	return nil, fmt.Errorf("can't marshal %T: add it to marshalJSON", v)
+	return nil, fmt.Errorf("can't marshal %T: add it to restjson.Marshal", v)
 }
 
 // omittedFields returns the fields to leave out of a message that is not an item of a list.

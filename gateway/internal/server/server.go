@@ -145,7 +145,7 @@ func startServer(server *http.Server, address, event string, failed chan<- error
 	return nil
 }
 
-// ShutDown stops accepting requests and waits up to grace for those in flight.
+// shutDown stops accepting requests and waits up to grace for those in flight.
 func shutDown(server *http.Server, grace time.Duration, logger *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
