@@ -95,15 +95,20 @@ async def _keep_worker_running(
     delay = 0.0
     while not stop.is_set():
         started = time.monotonic()
-        async with metrics.connected(number) if metrics else nullcontext() as connection:
-            exit_status = await _run_worker(number, config, stop, on_serving, connection)
+        try:
+            async with metrics.connected(number) if metrics else nullcontext() as connection:
+                exit_status = await _run_worker(number, config, stop, on_serving, connection)
+            problem = f"ended with {exit_status}"
+        except OSError as e:
+            # The host has no room for another process. The other workers still serve.
+            problem = f"could not start: {e}"
         if stop.is_set():
             return
         if metrics:
             metrics.worker_replaced(number)
         was_stable = time.monotonic() - started > _STABLE_SECONDS
         delay = _FIRST_DELAY if was_stable or not delay else min(2 * delay, _MAX_DELAY)
-        logger.warning("worker %d ended with %s; replacing it in %g s", number, exit_status, delay)
+        logger.warning("worker %d %s; replacing it in %g s", number, problem, delay)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), delay)
 
@@ -115,14 +120,11 @@ async def _run_worker(
     on_serving: Callable[[int], None],
     metrics: socket.socket | None,
 ) -> str:
-    """Run a worker and return its exit status. Raises the exception that the worker sends."""
-    supervisor_end, worker_end = _SPAWN.Pipe()
-    process = _SPAWN.Process(
-        target=_worker_main, args=(config, number, worker_end, metrics), daemon=True
-    )
-    with _signals_blocked():
-        process.start()
-    worker_end.close()
+    """Run a worker and return its exit status.
+
+    Raises OSError if it cannot start, and the exception that the worker sends.
+    """
+    process, supervisor_end = _start_worker(number, config, metrics)
     logger.info("worker %d is pid %d", number, process.pid)
     stopping = asyncio.create_task(_send_stop(supervisor_end, stop))
     try:
@@ -141,6 +143,24 @@ async def _run_worker(
         stopping.cancel()
         supervisor_end.close()
         process.join()
+
+
+def _start_worker(
+    number: int, config: Config, metrics: socket.socket | None
+) -> tuple[multiprocessing.process.BaseProcess, Connection]:
+    """Start a process and return it, with the pipe to it. Raises OSError."""
+    supervisor_end, worker_end = _SPAWN.Pipe()
+    process = _SPAWN.Process(
+        target=_worker_main, args=(config, number, worker_end, metrics), daemon=True
+    )
+    with worker_end:
+        try:
+            with _signals_blocked():
+                process.start()
+        except OSError:
+            supervisor_end.close()
+            raise
+    return process, supervisor_end
 
 
 def _exit_status(process: multiprocessing.process.BaseProcess) -> str:

@@ -1,12 +1,14 @@
 """Workers: connections spread over them, dead ones are replaced, one stop drains all."""
 
 import asyncio
+import errno
 import os
 import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import grpc
@@ -15,6 +17,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
 from jobs_grpc.config import Config, ConfigError
+from jobs_grpc.server import supervisor
 from tests.support.callers import Operator
 from tests.support.cli import spawn
 from tests.support.database import Database, job_lock_held
@@ -134,6 +137,27 @@ async def test_worker_is_replaced_when_it_is_killed(database: Database, tenant: 
         # The two original workers are gone, so a new one serves this call.
         async with _operators(address, tenant, 1) as (operator,):
             await operator.list()
+
+
+async def test_workers_are_started_again_when_the_host_has_no_room_for_a_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop, attempts = asyncio.Event(), []
+
+    def fail(process: SpawnProcess) -> None:
+        attempts.append(process)
+        if len(attempts) == 4:
+            stop.set()
+        raise OSError(errno.EAGAIN, "a test")
+
+    monkeypatch.setattr(SpawnProcess, "start", fail)
+    variables = {"JOBS_DATABASE_URL": "postgresql://127.0.0.1/none", "JOBS_WORKERS": "2"}
+    config = Config.from_env(variables | {"JOBS_LISTEN": "127.0.0.1:0"})
+
+    await supervisor.serve(config, stop, lambda _: None)
+
+    assert len(attempts) == 4
+    assert re.search(r"worker 1 could not start: .*a test; replacing it in 0.1 s", caplog.text)
 
 
 async def test_stop_drains_all_workers(database: Database, tenant: str) -> None:
