@@ -86,6 +86,7 @@ WRONG_VALUES = [
 VALID_DSNS = [
     "postgresql://",
     "postgresql://u@h1,h2/d",
+    "postgresql://u@h1:5432,h2:5433/d?target_session_attrs=primary",
     f"postgresql://u@{'h' * 63}:5432/d",
     "postgresql://u@[::1]:5432/d",
     "postgresql://u@münchen.example/d",
@@ -97,6 +98,8 @@ VALID_DSNS = [
 DSNS_WITH_PASSWORD = [
     "mysql://u:hunter2@h/d",
     "postgresql://u:hunter2@h:port/d",
+    "postgresql://u:hunter2@h1:5432,h2:port/d",
+    "postgresql://u:hunter2@h:0/d",
     "postgresql://u:hunter2/@h/d",
     "postgresql://u:hunter2?@h/d",
     "postgresql://u:hunter2#@h/d",

@@ -159,14 +159,13 @@ tcp_address = Parser("HOST:PORT or [IPV6]:PORT", _parse_tcp_address)
 def _parse_dsn(text: str) -> str:
     parts = urlsplit(text)
     query = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
-    host_lists = [unquote(parts.netloc.rpartition("@")[2]), *query.get("host", [])]
-    ports = ",".join(query.get("port", [])).split(",")
+    hosts = ",".join([parts.netloc.rpartition("@")[2], *query.get("host", [])]).split(",")
+    ports = [*",".join(query.get("port", [])).split(","), *map(_port_of, hosts)]
     text.encode()  # raises on lone surrogates
     if not (
         parts.scheme in {"postgresql", "postgres"}
-        and parts.port != 0
-        and all(_is_host_or_socket(host) for hosts in host_lists for host in hosts.split(","))
-        and all(_is_port(port) for port in ports if port)
+        and all(_is_host_or_socket(unquote(host)) for host in hosts)
+        and all(_is_port(port) and int(port) for port in ports if port)
         and "\0" not in unquote(text)
     ):
         raise ValueError
@@ -204,6 +203,11 @@ def _is_host_or_socket(text: str) -> bool:
     if not text.startswith(("/", "[")):
         text.partition(":")[0].encode("idna")
     return not any(unicodedata.category(character) == "Cc" for character in text)
+
+
+def _port_of(host: str) -> str:
+    """Return the port of a host in a URL; empty without one, and for the path of a socket."""
+    return "" if host.startswith("/") else host.rpartition("]")[2].partition(":")[2]
 
 
 def _is_port(text: str) -> bool:
