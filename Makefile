@@ -344,6 +344,8 @@ lock: $(READY) ## Update the lock files (UPGRADE=1 takes the newest versions)
 
 .PHONY: release
 release: $(READY) $(DEPLOY_READY) need-go ## Check version, changelog and contract baseline, then build into dist/ (needs Go)
+	@CHECK_RELEASED=1 $(BIN)/pytest --quiet --tb=line --numprocesses=0 \
+	  tests/db/test_released_functions.py::test_release_has_written_its_functions
 	@$(BIN)/python -m tools.release $(ARGS)
 	@echo 'Now tag the commit: see Releases in CONTRIBUTING.md'
 

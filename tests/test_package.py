@@ -15,6 +15,8 @@ from tests.support.postgres import new_data_dir
 
 ROOT = Path(__file__).parents[1]
 
+_VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
 _PROBE = """
 import buf.validate.validate_pb2, fleet.jobs.v1.jobs_pb2, jobs_grpc.server.app
 from jobs_grpc.db import schema
@@ -57,7 +59,7 @@ def test_installed_command_prints_its_version(installed: Path) -> None:
     command = [sys.executable, str(installed / "bin" / "jobs-grpc"), "--version"]
     output = subprocess.check_output(command, env=environ, cwd=installed, text=True)  # noqa: S603
 
-    assert output == "0.1.0\n"
+    assert output == f"{_VERSION}\n"
 
 
 @pytest.mark.slow
@@ -89,11 +91,10 @@ def test_installed_command_runs_the_demo_fleet(installed: Path) -> None:
 
 
 def test_readme_installs_the_wheel_of_this_version() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     readme = (ROOT / "README.md").read_text()
 
-    assert f"pip install 'jobs_grpc-{project['version']}-py3-none-any.whl[cli,embedded]'" in readme
-    assert f"jobs-gateway-{project['version']}-linux-amd64" in readme
+    assert f"pip install 'jobs_grpc-{_VERSION}-py3-none-any.whl[cli,embedded]'" in readme
+    assert f"jobs-gateway-{_VERSION}-linux-amd64" in readme
 
 
 def test_package_is_typed_and_installs_nothing_else(installed: Path) -> None:

@@ -75,5 +75,10 @@ def test_release_is_rejected_when_the_chart_has_another_version(chart: str) -> N
     assert "set version and appVersion to 1.2.0" in problem
 
 
+def test_release_is_rejected_when_the_changelog_has_no_date() -> None:
+    (problem,) = problems(changelog=RELEASED.replace(" - 2026-11-25", ""))
+    assert "write the date of the release: `## [1.2.0] - YYYY-MM-DD`" in problem
+
+
 def test_all_problems_are_reported_together() -> None:
     assert len(problems(tree_status="?? x\n", version="1.3.0", baseline=b"")) == 4

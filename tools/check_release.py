@@ -9,7 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-_HEADING = re.compile(r"^## \[(.+?)\](?: - \d{4}-\d{2}-\d{2})?$", re.MULTILINE)
+_HEADING = re.compile(r"^## \[(.+?)\](?: - (\d{4}-\d{2}-\d{2}))?$", re.MULTILINE)
 
 _CHART_VERSION = re.compile(r"^(?:version|appVersion): (.+)$", re.MULTILINE)
 
@@ -49,9 +49,9 @@ def find_problems(
 
 
 def _changelog_problems(version: str, changelog: str) -> list[str]:
-    # The text before the first heading, then a name and a text for each section.
+    # The text before the first heading, then a name, a date or None, and a text for each section.
     _, *sections = _HEADING.split(changelog)
-    names, texts = sections[::2], sections[1::2]
+    names, dates, texts = sections[::3], sections[1::3], sections[2::3]
     unreleased = names[:1] == ["Unreleased"] and bool(texts[0].strip())
     released = [name for name in names if name != "Unreleased"]
     if unreleased:
@@ -65,6 +65,8 @@ def _changelog_problems(version: str, changelog: str) -> list[str]:
             f"pyproject.toml has version {version}, but the newest section of CHANGELOG.md is"
             f" {newest}: make them equal"
         ]
+    if not dates[names.index(version)]:
+        return [f"CHANGELOG.md: write the date of the release: `## [{version}] - YYYY-MM-DD`"]
     return []
 
 

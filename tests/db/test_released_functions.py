@@ -35,8 +35,8 @@ async def _describe(connection: asyncpg.Connection, name: str, parameters: int) 
     }
 
 
-@pytest.mark.skipif("UPDATE_RELEASED" not in os.environ, reason="only a release writes the file")
-async def test_release_writes_its_functions(database: Database) -> None:
+async def _text(database: Database) -> str:
+    """Return what the file has if this version is the released one."""
     names = [path.stem for path in _FOLDER.glob("*/*.sql") if path.parent.name != "internal"]
     counts = await database.owner.fetch(
         "SELECT proname, pronargs FROM pg_proc WHERE pronamespace = 'jobs'::regnamespace"
@@ -45,7 +45,19 @@ async def test_release_writes_its_functions(database: Database) -> None:
     )
     functions = [await _describe(database.owner, row["proname"], row["pronargs"]) for row in counts]
     lines = ",\n".join(json.dumps(function) for function in functions)
-    _FILE.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    return f"[\n{lines}\n]\n"
+
+
+@pytest.mark.skipif("UPDATE_RELEASED" not in os.environ, reason="only a release writes the file")
+async def test_release_writes_its_functions(database: Database) -> None:
+    _FILE.write_text(await _text(database), encoding="utf-8")
+
+
+@pytest.mark.skipif("CHECK_RELEASED" not in os.environ, reason="make release runs this")
+async def test_release_has_written_its_functions(database: Database) -> None:
+    assert _FILE.read_text(encoding="utf-8") == await _text(database), (
+        "run UPDATE_RELEASED=1 make test ARGS=tests/db/test_released_functions.py"
+    )
 
 
 @pytest.mark.parametrize("released", _released(), ids=lambda released: released["name"])
