@@ -1,6 +1,7 @@
 """The pages name existing calls, paths, SQL objects and links."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,14 @@ def test_decisions_index_lists_every_decision() -> None:
 
     for page in DOCS.glob("decisions/*.md"):
         assert f"]({page.name})" in index or page.name == "README.md", page
+
+
+def test_dependencies_page_lists_every_extra() -> None:
+    page = (DOCS / "decisions" / "dependencies.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert sorted(listed) == sorted(project["optional-dependencies"])
 
 
 def test_architecture_lists_every_table_and_view() -> None:
