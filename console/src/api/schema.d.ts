@@ -585,7 +585,7 @@ export interface paths {
         };
         /**
          * Watch a job (Server-Sent Events)
-         * @description Sends the state of the job as Server-Sent Events, now and after each change, at most four times per second. Changes in between are skipped. The response ends after the state in which the job is COMPLETED or CANCELED. It continues across restarts of the server and of the database.
+         * @description Sends the state of the job as Server-Sent Events, now and after each change, at most seven times per second. Changes in between are skipped. The response ends after the state in which the job is COMPLETED or CANCELED. It continues across restarts of the server and of the database.
          *
          *     - An event has the job, without its executions, as JSON in `data`, and an `id`. A client that reconnects sends the `id` as `Last-Event-ID`, and gets the state only if it has changed.
          *     - An event named `failure` has an error in `data`, such as INVALID_TOKEN when the token has expired. The response ends after it.

@@ -8,7 +8,7 @@ type stream struct {
 
 var streams = map[string]stream{
 	"WatchJob": {
-		"Sends the state of the job as Server-Sent Events, now and after each change, at most four times per " +
+		"Sends the state of the job as Server-Sent Events, now and after each change, at most seven times per " +
 			"second. Changes in between are skipped. The response ends after the state in which the job is COMPLETED or CANCELED. " +
 			"It continues across restarts of the server and of the database.\n\n" +
 			"- An event has the job, without its executions, as JSON in `data`, and an `id`. A client that reconnects sends the `id` as " +
