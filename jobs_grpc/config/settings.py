@@ -344,7 +344,7 @@ class LimitsConfig:
         integer(1, 1000000),
         "Maximum number of unary calls in flight, all tenants together. Further calls fail with"
         " RESOURCE_EXHAUSTED. Open streams of health and reflection have the same limit and are"
-        " counted separately.",
+        " counted separately; at most 16 of them, with the other defaults, may be of reflection.",
         default=1000,
     )
     max_tenant_calls: int = setting(
