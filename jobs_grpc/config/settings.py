@@ -411,9 +411,9 @@ class LimitsConfig:
         "JOBS_MAX_REQUEST_BYTES",
         integer(65536, 67108864),
         "Maximum size of a request message in bytes, at least six times `JOBS_MAX_DOCUMENT_BYTES`."
-        " A call with a larger one fails with RESOURCE_EXHAUSTED. Requests without a"
-        " document, reports or `device_ids` have at most 16 KiB; larger ones fail with"
-        " INVALID_ARGUMENT.",
+        " A call with a larger one fails with RESOURCE_EXHAUSTED. Calls whose request can't have a"
+        " document, reports, stages or many devices accept at most 16 KiB; larger requests fail"
+        " with INVALID_ARGUMENT.",
         default=262144,
     )
     max_document_bytes: int = setting(

@@ -1,9 +1,11 @@
 """CancelExecution, alone and concurrent with reports and starts."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
 from tests.support.callers import Device, Operator
@@ -75,6 +77,26 @@ async def test_execution_in_progress_is_canceled_only_with_force(
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=1, queued=1)
     with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
         await pump.update("j", "SUCCEEDED")
+
+
+async def test_held_execution_is_canceled_and_is_held_again_when_retried(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, ["pump", "valve"])
+    start_at = Timestamp()
+    start_at.FromDatetime(datetime.now(UTC) + timedelta(days=1))
+    await operator.create(job_id="scheduled", target_all=True, start_at=start_at)
+
+    execution = await operator.cancel_execution("scheduled", "pump")
+
+    assert execution.status == pb.JobExecution.REJECTED
+    assert execution.end_cause == pb.JobExecution.EXECUTION_CANCELED
+    job = await operator.get("scheduled")
+    assert job.execution_counts == pb.ExecutionCounts(rejected=1, held=1)
+    await operator.retry("scheduled", "REJECTED", expires_in_hours=1)
+    job = await operator.get("scheduled")
+    assert (job.status, job.execution_counts.held) == (pb.Job.SCHEDULED, 2)
+    assert job.expires_at.seconds == start_at.seconds + 3600  # counts from the start
 
 
 async def test_job_completes_when_its_last_pending_execution_is_canceled(

@@ -56,7 +56,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read the events of all jobs
+         * List the events of all jobs
          * @description Lists the events of the tenant after a position or from a time, oldest first.
          *
          *     To read everything, call again with the `position` of the response as `after_position`. A call examines
@@ -79,7 +79,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Stream the events of all jobs (Server-Sent Events)
+         * Watch the events of all jobs (Server-Sent Events)
          * @description Sends the events of the tenant as Server-Sent Events: those after a position or from a time, and then each event within about a second of its change. The response continues across restarts of the server and of the database.
          *
          *     - An event has an Event as JSON in `data`, and its position as `id`. A client that reconnects sends the last `id` as `Last-Event-ID`, and gets the events after it: none is missing and none repeats. The query only says where the first request starts.
@@ -128,7 +128,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read a device and its queue
+         * Get a device and its queue
          * @description Returns a device with its labels and groups, and its queue.
          */
         get: operations["GetDevice"];
@@ -150,7 +150,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Remove devices
+         * Delete devices
          * @description Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
          *     REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
          *     `remaining` is true, call again. Executions that are IN_PROGRESS continue, and the device can report
@@ -284,8 +284,8 @@ export interface paths {
         post?: never;
         /**
          * Cancel a job
-         * @description Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED executions become REJECTED, with
-         *     the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+         * @description Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED and HELD executions become REJECTED,
+         *     with the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
          *     cancel also ends them as REJECTED. Takes effect at once for any number of devices.
          */
         delete: operations["CancelJob"];
@@ -307,7 +307,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read the history of a job
+         * List the events of a job
          * @description Lists the events of a job: its history.
          *
          *     The history begins at the creation of this job, even if an earlier job had the same job_id. It ends with
@@ -357,9 +357,9 @@ export interface paths {
         post?: never;
         /**
          * Cancel the execution of one device
-         * @description Cancels one execution that is QUEUED. It becomes REJECTED, with the status_details
+         * @description Cancels one execution that is QUEUED or HELD. It becomes REJECTED, with the status_details
          *     {"reason": "…"}. A forced cancel also ends an execution that is IN_PROGRESS. The job
-         *     becomes COMPLETED if this was its last pending execution.
+         *     becomes COMPLETED if this was its last unfinished execution.
          */
         delete: operations["CancelExecution"];
         options?: never;
@@ -487,8 +487,8 @@ export interface paths {
         /**
          * Delete a finished job
          * @description Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
-         *     executions. Afterwards, no call finds the job. The service purges it in the background;
-         *     after that, its job_id can be used again.
+         *     executions. Afterwards, only ListJobEvents finds the job. The service purges it in the
+         *     background; after that, no call finds it, and its job_id can be used again.
          */
         post: operations["DeleteJob"];
         delete?: never;
@@ -559,9 +559,9 @@ export interface paths {
         /**
          * Retry executions of a job
          * @description Queues the next attempt of the executions of a job that are in one of the given statuses and
-         *     match the other filters: they become QUEUED. Also ends the backoff of QUEUED executions whose last
-         *     attempt failed with such a status and that match. For all these executions, the retry policy counts
-         *     attempts from 1 again. The job can have any status but CANCELED.
+         *     match the other filters: they become QUEUED, or HELD if they are not released. Also ends the backoff of
+         *     executions whose last attempt failed with such a status and that match. For all these executions, the
+         *     retry policy counts attempts from 1 again. The job can have any status but CANCELED.
          *     A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
          *     started. If no execution matches, nothing changes, including expires_at.
          *     ListExecutionAttempts returns the earlier attempts.
@@ -621,8 +621,8 @@ export interface paths {
          *     server sends the next event after a response with a 2xx status. A delivery fails with any other status,
          *     without a response within 15 seconds, or if the connection fails. The server repeats it after 5 s, 30 s,
          *     2 min, 10 min, 30 min, 1 h, 2 h, and then every 4 h, ±20 %, or after the Retry-After of the response, at
-         *     most a day. The server disables the webhook after five days in which all deliveries failed, or at once
-         *     after status 410.
+         *     least 5 s and at most a day. The server disables the webhook after five days in which all deliveries
+         *     failed, or at once after status 410.
          *
          *     An event can arrive more than once: the header `webhook-id` identifies it.
          *
@@ -643,7 +643,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Read a webhook
+         * Get a webhook
          * @description Returns a webhook with the state of its deliveries.
          */
         get: operations["GetWebhook"];
@@ -660,7 +660,7 @@ export interface paths {
          * Change a webhook
          * @description Changes a webhook. With an earlier `position`, the server sends events again; with a later one, it skips
          *     events, for example one that the receiver never accepts. A webhook that is enabled again continues after
-         *     its position.
+         *     its position. A new URL resets the state of the deliveries.
          */
         patch: operations["UpdateWebhook"];
         trace?: never;
@@ -719,8 +719,8 @@ export interface paths {
          * List the device's pending executions
          * @description Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
          *     priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
-         *     device finds its unfinished work first. QUEUED executions of a PAUSED job, executions that the
-         *     rollout of their job has not released yet, and executions that wait are left out.
+         *     device finds its unfinished work first. QUEUED executions of a PAUSED job, HELD executions, and
+         *     executions that wait are left out.
          */
         get: operations["ListPendingExecutions"];
         put?: never;
@@ -880,7 +880,7 @@ export interface components {
             /**
              * @description CANCELED.
              *
-             *      - IN_PROGRESS: Some executions are pending.
+             *      - IN_PROGRESS: Some executions are not finished.
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
@@ -921,7 +921,7 @@ export interface components {
             expected_target_digest?: string | null;
             /**
              * Format: int32
-             * @description The number of hours until the job expires, when its QUEUED executions become TIMED_OUT. Absent: 24, or with a rollout 24 more than it takes at least, at most 720. null: never.
+             * @description The number of hours until the job expires, when its QUEUED and HELD executions become TIMED_OUT. Absent: 24, or with a rollout or start windows 24 more than the shortest time until the last device can start, at most 720. null: never.
              * @default 24
              */
             expires_in_hours: number | null;
@@ -1028,7 +1028,7 @@ export interface components {
             /**
              * @description The status at creation: IN_PROGRESS or SCHEDULED. GetJob returns the current status.
              *
-             *      - IN_PROGRESS: Some executions are pending.
+             *      - IN_PROGRESS: Some executions are not finished.
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
@@ -1045,7 +1045,7 @@ export interface components {
             description?: string | null;
             /** @description Only events of these types are sent. Empty: all. */
             types?: string[] | null;
-            /** @description The URL of the endpoint: https, without user info and fragment. */
+            /** @description The URL of the endpoint: see Webhook.url. */
             url: string;
         };
         CreateWebhookResponse: {
@@ -1120,14 +1120,15 @@ export interface components {
             device_id: string;
             /** @description The groups that the device is a member of, in order: at most 1,000 of them. */
             group_ids: string[];
-            /** @description The labels, at most 32. */
+            /** @description The labels, with the limits of CreateJobRequest.labels. */
             labels: {
                 [key: string]: string;
             };
             /**
              * Format: date-time
-             * @description Output only. When the device last made a call, was reported on by a bridge, or had a watch open. Can be
-             *     up to two JOBS_LAST_SEEN_INTERVAL old. Unset: no time is stored.
+             * @description Output only. When the device last made a call, was reported on by a bridge, or had a watch open, which
+             *     counts once a minute. The time can be up to two JOBS_LAST_SEEN_INTERVAL (30 s each) too early. Unset: no
+             *     time is stored.
              */
             readonly last_seen_at: string | null;
             /** @description The time zone: a name with a "/" in the IANA database, such as "Europe/Berlin", or UTC. Empty: unknown. */
@@ -1190,7 +1191,7 @@ export interface components {
             status: "QUEUED" | "IN_PROGRESS" | "SUCCEEDED" | "FAILED" | "TIMED_OUT" | "REJECTED" | "HELD";
             /**
              * @description The details of the last report, or {"reason": "…"} if the device did not cause the
-             *     status. May be unset. Not filled in errors.
+             *     status. May be unset. Not filled in a ReportResult, nor in errors.
              */
             status_details: {
                 [key: string]: unknown;
@@ -1218,14 +1219,15 @@ export interface components {
             device_id: string;
             /** @description The groups that the device is a member of, in order: at most 1,000 of them. */
             group_ids?: string[] | null;
-            /** @description The labels, at most 32. */
+            /** @description The labels, with the limits of CreateJobRequest.labels. */
             labels?: {
                 [key: string]: string;
             } | null;
             /**
              * Format: date-time
-             * @description Output only. When the device last made a call, was reported on by a bridge, or had a watch open. Can be
-             *     up to two JOBS_LAST_SEEN_INTERVAL old. Unset: no time is stored.
+             * @description Output only. When the device last made a call, was reported on by a bridge, or had a watch open, which
+             *     counts once a minute. The time can be up to two JOBS_LAST_SEEN_INTERVAL (30 s each) too early. Unset: no
+             *     time is stored.
              */
             readonly last_seen_at?: string | null;
             /** @description The time zone: a name with a "/" in the IANA database, such as "Europe/Berlin", or UTC. Empty: unknown. */
@@ -1251,7 +1253,7 @@ export interface components {
             reason: string;
             /**
              * Format: int32
-             * @description How many executions RetryExecutions has queued again.
+             * @description How many executions RetryExecutions has retried: see RetryExecutionsResponse.retried_count.
              */
             retried_count: number;
             /**
@@ -1262,7 +1264,7 @@ export interface components {
             /**
              * @description The status of the job after the event.
              *
-             *      - IN_PROGRESS: Some executions are pending.
+             *      - IN_PROGRESS: Some executions are not finished.
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
@@ -1279,28 +1281,27 @@ export interface components {
              */
             time: string | null;
             /**
-             * @description What happened, and the additional fields that each type sets. All types have the fields `position` to `user`.
+             * @description What happened, and the additional fields that each type sets. All types set `position` to `execution_counts`.
              *     Later versions can add types: ignore unknown ones.
              *
-             *       job.created             The job was created. Its first stage is open.
+             *       job.created             The job was created. If it has stages, the first one opens without an event of its own.
              *       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
              *                               stage before it (GATE).
              *       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
-             *       job.approved            An operator has approved the gate of `stage`. `reason` is the comment.
+             *       job.approved            A user has approved the stage `stage`. `reason` is the comment.
              *       job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
              *                               job.paused or job.canceled follows.
              *       job.paused              The job was paused: `cause` OPERATOR, FAILURE_CRITERION or GATE_NOT_MET, and `reason`.
              *       job.resumed             The job was resumed.
              *       job.updated             UpdateJob has changed the fields `updated_fields`.
-             *       job.retried             RetryExecutions has queued `retried_count` executions again. Automatic retries add no
-             *                               event.
+             *       job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
              *       job.canceled            The job was canceled: `cause` OPERATOR or FAILURE_CRITERION, and `reason`.
              *       job.expired             The job has expired. The time of the event is its expires_at.
              *       job.completed           The job is COMPLETED.
              *       job.deleted             The job was deleted: by an operator (`cause` OPERATOR), or because the retention has
              *                               passed (RETENTION).
              *       executions.finished     The attempts in `attempts` have ended. Only for jobs with execution_events, and not
-             *                               for attempts that a cancel or the expiry of the job ends. An attempt with will_retry
+             *                               for attempts that end because the job is canceled or expires. An attempt with will_retry
              *                               does not finish its execution: the retry policy has queued the next attempt.
              */
             type: string;
@@ -1687,7 +1688,7 @@ export interface components {
              *     or the x-device-id of a bridge.
              */
             methods: string[];
-            /** @description The roles, sorted: viewer, operator, approver, admin, device, bridge. */
+            /** @description The roles, sorted. Each is admin, approver, bridge, device, operator or viewer. */
             roles: string[];
             /** @description The tenant that the calls act for. */
             tenant_id: string;
@@ -1703,8 +1704,9 @@ export interface components {
             /** @description The device. */
             device: components["schemas"]["Device"] | null;
             /**
-             * @description The first 100 executions in the device's queue, with job_id, in the order in which it gets them:
-             *     IN_PROGRESS, then QUEUED. Fewer if they exceed the response size.
+             * @description The first 100 executions in the device's queue, with job_id, in the order of
+             *     DeviceJobService.ListPendingExecutions, and including those that wait. Fewer if they exceed the
+             *     response size.
              */
             executions: components["schemas"]["JobExecution"][];
         };
@@ -1776,7 +1778,7 @@ export interface components {
             executions?: components["schemas"]["JobExecution"][];
             /**
              * Format: date-time
-             * @description The time at which the QUEUED executions become TIMED_OUT. Unset: never.
+             * @description The time at which the QUEUED and HELD executions become TIMED_OUT. Unset: never.
              */
             expires_at: string | null;
             /**
@@ -1856,7 +1858,7 @@ export interface components {
             /**
              * @description The status at the time of the response.
              *
-             *      - IN_PROGRESS: Some executions are pending.
+             *      - IN_PROGRESS: Some executions are not finished.
              *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
              *     IN_PROGRESS.
              *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
@@ -1898,7 +1900,8 @@ export interface components {
             trip: components["schemas"]["Trip"] | null;
             /**
              * Format: date-time
-             * @description The time of the last change of `status`; changes of the counts do not move it.
+             * @description The time of the last change of `status`, except from SCHEDULED to IN_PROGRESS at start_at. Changes of the
+             *     counts do not move it.
              */
             updated_at: string | null;
             /** @description The time zone of the start windows. See CreateJobRequest.window_time_zone. Empty: there are none. */
@@ -1930,7 +1933,7 @@ export interface components {
              *     REJECTED by the device, or TIMED_OUT while IN_PROGRESS. Empty if the device named no code.
              */
             failure_code: string | null;
-            /** @description The ID of the job. Filled only by ListJobExecutions with a device_id. */
+            /** @description The ID of the job. Filled only by ListJobExecutions with a device_id, and by GetDevice. */
             job_id?: string;
             /**
              * Format: date-time
@@ -2128,7 +2131,7 @@ export interface components {
             etag?: string | null;
             /**
              * Format: int32
-             * @description The number of hours from now until the job expires. Absent: expires_at does not change. null: never.
+             * @description The number of hours from now, or from a start_at in the future, until the job expires. Absent: expires_at does not change. null: never.
              */
             expires_in_hours?: number | null;
             /**
@@ -2583,7 +2586,10 @@ export interface components {
             device_count: number;
             /** @description The first devices by device_id, at most 20. */
             device_ids: string[];
-            /** @description Up to 20 jobs, by job_id, with pending executions on these devices; those run before the new job. */
+            /**
+             * @description Up to 20 jobs, by job_id, with pending executions on the devices in device_ids. Those executions come
+             *     before the new job in the queues, unless it has a higher priority.
+             */
             overlapping_job_ids: string[];
             /** @description The number of devices of each stage of the rollout, in order. Empty: no rollout. */
             stage_sizes: number[];
@@ -2598,7 +2604,7 @@ export interface components {
             /** @description The time from the lookup of the host to the response, or to the error. */
             duration: string | null;
             /**
-             * @description Why the delivery failed. Unspecified: it succeeded.
+             * @description Why the delivery failed. Unset: it succeeded.
              *
              *      - HTTP_STATUS: The endpoint returned an HTTP status that is neither 2xx nor a redirect.
              *      - REDIRECT: The endpoint returned a redirect (3xx). The server does not follow redirects.
@@ -2741,7 +2747,7 @@ export interface components {
             rollout?: components["schemas"]["RolloutInput"] | null;
             /**
              * Format: date-time
-             * @description See update_mask.
+             * @description See update_mask. The limits are those of CreateJob.
              */
             start_at?: string | null;
             /** @description See update_mask. The limits are those of CreateJob. */
@@ -2752,25 +2758,27 @@ export interface components {
              *     expires_at                   Later than now, and at most 366 days from now. Unset: the job
              *                                    never expires. A job that has expired fails with
              *                                    JOB_NOT_UPDATABLE: RetryExecutions can set a new expiry.
-             *       in_progress_timeout_minutes  Applies to executions that start after this call.
+             *       in_progress_timeout_minutes  Applies to executions that start after this call. Unset: no
+             *                                    timeout.
              *       failure_criteria             Replaces all criteria. A criterion with the same statuses,
              *                                    failure_codes and scope as an earlier one keeps its counts, and
              *                                    is checked at once. The counts of the others start at 0:
              *                                    failures, FINISHED and min_finished count from this call.
-             *       rollout.max_in_progress      Takes effect at once.
+             *       rollout.max_in_progress      Takes effect at once. Unset: no limit.
              *       rollout.stages               Send all stages as in Job.rollout. In stages that have not
              *                                    passed, display_name, releases_per_minute and gate can be
              *                                    changed. Sizes, allow_empty, require_approval and
              *                                    allow_self_approval cannot.
              *       labels                       Replaces all labels.
              *       description                  Replaces the description.
-             *       start_at                     Required. Only until the job has started. Moves expires_at by the
-             *                                    same amount, unless the mask names expires_at.
+             *       start_at                     Required. Only until the job has started. A time in the past
+             *                                    means now. Moves expires_at by the same amount, unless the mask
+             *                                    names expires_at.
              *       start_windows                Replaces all windows; none: devices can start at any time. A job
              *                                    without windows gets the time zone UTC, unless the mask names
              *                                    window_time_zone.
-             *       window_time_zone             Allowed only with start windows. DEVICE only if the job was created
-             *                                    with it.
+             *       window_time_zone             Allowed only with start windows. Empty: UTC. DEVICE only if the job
+             *                                    was created with it.
              *       retry_policy                 Replaces all rules; none: no further retries. Attempts that are
              *                                    QUEUED already stay.
              *
@@ -2786,7 +2794,7 @@ export interface components {
             window_time_zone?: string | null;
         };
         UpdateWebhookBody: {
-            /** @description Required. The fields to change. */
+            /** @description The fields to change. */
             update_mask: string;
             /** @description The new values of these fields. */
             webhook?: components["schemas"]["WebhookInput"] | null;
@@ -2801,7 +2809,7 @@ export interface components {
             /** @description A text for people. */
             description: string;
             /**
-             * @description Output only. Why the webhook is disabled.
+             * @description Output only. Why the webhook is disabled. Unset: it is enabled.
              *
              *      - OPERATOR: UpdateWebhook disabled it.
              *      - RETRIES_EXHAUSTED: All deliveries failed for five days.
@@ -2829,7 +2837,7 @@ export interface components {
              */
             readonly last_attempt_at: string | null;
             /**
-             * @description Output only. Why the last delivery failed. Unspecified: it succeeded.
+             * @description Output only. Why the last delivery failed. Unset: it succeeded, or there was none yet.
              *
              *      - HTTP_STATUS: The endpoint returned an HTTP status that is neither 2xx nor a redirect.
              *      - REDIRECT: The endpoint returned a redirect (3xx). The server does not follow redirects.
@@ -2869,7 +2877,10 @@ export interface components {
             readonly purged_position: string;
             /** @description Only events of these types are sent. Empty: all. */
             types: string[];
-            /** @description The URL of the endpoint: https, on port 443 unless the server allows others. */
+            /**
+             * @description The URL of the endpoint: https, without user info and fragment, on port 443 unless the server allows
+             *     others.
+             */
             url: string;
             /** @description The ID, assigned by the server. */
             webhook_id: string;
@@ -2884,7 +2895,7 @@ export interface components {
             /** @description A text for people. */
             description?: string | null;
             /**
-             * @description Output only. Why the webhook is disabled.
+             * @description Output only. Why the webhook is disabled. Unset: it is enabled.
              *
              *      - OPERATOR: UpdateWebhook disabled it.
              *      - RETRIES_EXHAUSTED: All deliveries failed for five days.
@@ -2912,7 +2923,7 @@ export interface components {
              */
             readonly last_attempt_at?: string | null;
             /**
-             * @description Output only. Why the last delivery failed. Unspecified: it succeeded.
+             * @description Output only. Why the last delivery failed. Unset: it succeeded, or there was none yet.
              *
              *      - HTTP_STATUS: The endpoint returned an HTTP status that is neither 2xx nor a redirect.
              *      - REDIRECT: The endpoint returned a redirect (3xx). The server does not follow redirects.
@@ -2952,7 +2963,10 @@ export interface components {
             readonly purged_position?: string | null;
             /** @description Only events of these types are sent. Empty: all. */
             types?: string[] | null;
-            /** @description The URL of the endpoint: https, on port 443 unless the server allows others. */
+            /**
+             * @description The URL of the endpoint: https, without user info and fragment, on port 443 unless the server allows
+             *     others.
+             */
             url?: string | null;
             /** @description The ID, assigned by the server. */
             webhook_id?: string | null;
@@ -2963,7 +2977,7 @@ export interface components {
          * @description The body is too large.
          *
          *     - `BODY_TOO_LARGE`: The body exceeds a limit of the gateway or of the server.
-         *     - `LIMIT_EXCEEDED`: The call exceeds a limit that a setting of the server defines. `setting` is its name, `value` its value. Neither is set if the server process is already evaluating a target of the tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
+         *     - `LIMIT_EXCEEDED`: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the tenant at a time that evaluates a target. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
          */
         BodyTooLarge: {
             headers: {
@@ -3102,7 +3116,7 @@ export interface components {
         /**
          * @description There are too many requests, or a limit of the tenant is reached. With `Retry-After`, the same request can succeed later.
          *
-         *     - `LIMIT_EXCEEDED`: The call exceeds a limit that a setting of the server defines. `setting` is its name, `value` its value. Neither is set if the server process is already evaluating a target of the tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
+         *     - `LIMIT_EXCEEDED`: The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the tenant at a time that evaluates a target. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If they do not, it fails again.
          *     - `OVERLOADED`: The server has more calls than it can serve in time. Retry after the delay in google.rpc.RetryInfo.
          */
         TooManyRequests: {
@@ -3142,7 +3156,7 @@ export interface components {
          *     - `KEYS_UNAVAILABLE`: The server has no keys that verify tokens: it has read none yet, or all are revoked.
          *     - `QUERY_TIMEOUT`: The call needs more time in the database than a setting of the server allows. `setting` is its name, `value` its value in seconds. A retry can succeed if the database was busy. If it does not, an administrator must raise the setting, or the request must be smaller. The call may have taken effect.
          *     - `SCHEMA_NOT_CURRENT`: The schema of the database is not the one of the server. An administrator must run `jobs-grpc migrate` of the server's version.
-         *     - `SERVER_STOPPING`: The server is stopping. It ends its streams at once, and the calls that are still in flight after JOBS_SHUTDOWN_GRACE. Such a call may have taken effect. Repeat it only if it is safe to repeat, and connect again.
+         *     - `SERVER_STOPPING`: The server is stopping. It ends its streams at once, and the calls that are still in flight after JOBS_SHUTDOWN_GRACE (10 s). Such a call may have taken effect. Repeat it only if it is safe to repeat, and connect again.
          *     - `SERVICE_UNAVAILABLE`: The gateway can't reach the server.
          */
         Unavailable: {
@@ -3272,7 +3286,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -3327,9 +3341,9 @@ export interface operations {
                 failure_code?: string;
                 /**
                  * @description Only executions with this end_cause. END_CAUSE_UNSPECIFIED: all. The call also reads the executions
-                 *     that it skips. Of a device, these can be all. Of a job, they are TIMED_OUT (TIMEOUT, JOB_EXPIRED) or
-                 *     REJECTED (the other causes), as with `status`. With DEVICE, they have any status, until the call has
-                 *     found as many executions as are SUCCEEDED, FAILED or REJECTED.
+                 *     that it skips. With a device_id, these can be all executions of the device. Of a job, they are those that
+                 *     are TIMED_OUT (for TIMEOUT and JOB_EXPIRED) or REJECTED (for the other causes); for DEVICE, they can be
+                 *     all executions.
                  *
                  *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
                  *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
@@ -3400,7 +3414,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -3503,7 +3517,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -3584,7 +3598,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -3623,11 +3637,7 @@ export interface operations {
     ListDevices: {
         parameters: {
             query?: {
-                /**
-                 * @description Only devices that match this selector, such as "group in (north,south),model=x200,!quarantined".
-                 *     At most 32 terms, and 100 values in a term. `!=` and `notin` also match devices without the key.
-                 *     Empty: all devices.
-                 */
+                /** @description Only devices that match this selector: see CreateJobRequest.target_selector. Empty: all devices. */
                 selector?: string;
                 /** @description The maximum number of devices in the response. May differ between pages. */
                 limit?: number;
@@ -3675,7 +3685,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -3756,7 +3766,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -3835,7 +3845,7 @@ export interface operations {
              *
              *     - `DEVICES_READ_ONLY`: The platform manages the device tables, so this call cannot register, delete or group devices. Use the platform. Labels and time zones can be changed here.
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -3910,7 +3920,7 @@ export interface operations {
              *
              *     - `DEVICES_READ_ONLY`: The platform manages the device tables, so this call cannot register, delete or group devices. Use the platform. Labels and time zones can be changed here.
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -3952,11 +3962,14 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description The maximum number of groups. A page also ends after 100,000 counted devices, so it can be short
-                 *     although more follow.
+                 * @description The maximum number of groups in the response. May differ between pages. A page also ends after 100,000
+                 *     counted devices, so it can be short although more follow.
                  */
                 limit?: number;
-                /** @description The next_page_token of the page before, with the other fields unchanged. Empty: the first page. */
+                /**
+                 * @description The next_page_token of the previous response. Empty: the first page. The other fields, except
+                 *     `limit`, must be the same as in the previous request.
+                 */
                 page_token?: string;
                 /** @description Only groups whose ID starts with this text. Empty: all. */
                 group_id_prefix?: string;
@@ -3992,7 +4005,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -4068,7 +4081,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -4114,7 +4127,7 @@ export interface operations {
                  * @description Only jobs in this status. STATUS_UNSPECIFIED: all. PAUSED also reads the jobs that are
                  *     IN_PROGRESS, which it skips.
                  *
-                 *      - IN_PROGRESS: Some executions are pending.
+                 *      - IN_PROGRESS: Some executions are not finished.
                  *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
                  *     IN_PROGRESS.
                  *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
@@ -4140,7 +4153,7 @@ export interface operations {
                 /**
                  * @description Only jobs in one of these statuses, or in `status`. Empty: no filter.
                  *
-                 *      - IN_PROGRESS: Some executions are pending.
+                 *      - IN_PROGRESS: Some executions are not finished.
                  *      - COMPLETED: All executions are finished. A job that has expired is COMPLETED when no execution is
                  *     IN_PROGRESS.
                  *      - CANCELED: An operator canceled the job. Executions that were IN_PROGRESS may continue.
@@ -4266,7 +4279,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -4336,7 +4349,7 @@ export interface operations {
              *     - `EXPIRY_TOO_EARLY`: The job expires before its last device can start, even if every device succeeds at once: its stages take longer, or its start windows do not open in time. The message says what takes how long; `minSeconds` is the shortest time until the last device can start, from the start of the job, or from now if it has started. Let the job expire later or never, shorten the stages, or change the start windows.
              *     - `GROUP_EMPTY`: The group has no members. A group that does not exist gives the same error, because only memberships are stored.
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              *     - `STAGE_EMPTY`: A stage has a group_id or a selector, but claims no devices: no device of the job matches, or earlier stages claim them all. `stage` is its index; `groupId` is set only for a group. Correct the stage, or set `allow_empty`.
              *     - `TARGET_EMPTY`: The target has no devices: none matches target_selector, or none failed in the job of target_failed_in with these statuses, failure codes and selector.
              *     - `TENANT_EMPTY`: The tenant has no devices.
@@ -4518,7 +4531,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -4597,7 +4610,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `JOB_NOT_CANCELABLE`: The job is COMPLETED or CANCELED. `status` is the job's status.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -4745,7 +4758,7 @@ export interface operations {
              *     - `EXPIRY_TOO_EARLY`: The job expires before its last device can start, even if every device succeeds at once: its stages take longer, or its start windows do not open in time. The message says what takes how long; `minSeconds` is the shortest time until the last device can start, from the start of the job, or from now if it has started. Let the job expire later or never, shorten the stages, or change the start windows.
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `JOB_NOT_UPDATABLE`: The job is COMPLETED or CANCELED; the call changes expires_at, and the job has expired; or the call changes start_at, and the job has started. `status` is the job's status. RetryExecutions can set a new expiry.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              *     - `TIME_GATES_UNAVAILABLE`: A gate has a bake_time or an advance_after, but the server runs no maintenance, so it would never take effect. Use neither, or ask an administrator to set JOBS_OWNER_DATABASE_URL.
              */
             400: {
@@ -4891,7 +4904,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -4962,9 +4975,9 @@ export interface operations {
                 failure_code?: string;
                 /**
                  * @description Only executions with this end_cause. END_CAUSE_UNSPECIFIED: all. The call also reads the executions
-                 *     that it skips. Of a device, these can be all. Of a job, they are TIMED_OUT (TIMEOUT, JOB_EXPIRED) or
-                 *     REJECTED (the other causes), as with `status`. With DEVICE, they have any status, until the call has
-                 *     found as many executions as are SUCCEEDED, FAILED or REJECTED.
+                 *     that it skips. With a device_id, these can be all executions of the device. Of a job, they are those that
+                 *     are TIMED_OUT (for TIMEOUT and JOB_EXPIRED) or REJECTED (for the other causes); for DEVICE, they can be
+                 *     all executions.
                  *
                  *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
                  *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
@@ -5050,7 +5063,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -5147,7 +5160,7 @@ export interface operations {
              *     - `EXECUTION_FINISHED`: The execution is in a terminal status. `status` is that status. A device drops the execution.
              *     - `EXECUTION_IN_PROGRESS`: The execution is IN_PROGRESS, and the cancel is not forced. Set `force` to cancel it, or wait.
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -5268,7 +5281,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -5371,7 +5384,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -5469,7 +5482,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -5674,7 +5687,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              *     - `STAGE_NOT_APPROVABLE`: The job has no such stage, the stage is not the open one, its gate requires no approval, or the job is COMPLETED or CANCELED. The message states which. Read the job.
              */
             400: {
@@ -5696,7 +5709,7 @@ export interface operations {
              *     - `PEER_NOT_TRUSTED`: The client certificate is valid, but JOBS_TRUSTED_PEERS does not list its name.
              *     - `PERMISSION_DENIED`: A proxy in front of the server rejected the call.
              *     - `ROLE_REQUIRED`: None of the caller's roles allows this call. `roles` lists the roles that are allowed.
-             *     - `SELF_APPROVAL`: The user who created the job must not approve its stages. Another user with the role approver must approve, unless the gate has allow_self_approval.
+             *     - `SELF_APPROVAL`: The user who created the job must not approve its stages. Another user with the role approver or admin must approve, unless the gate has allow_self_approval.
              *     - `SUBJECT_REQUIRED`: Approvals need a known user. Send x-user-id, or a token with a subject.
              */
             403: {
@@ -5917,7 +5930,7 @@ export interface operations {
              *     - `APPROVAL_REQUIRED`: The gate of the open stage requires an approval. `stage` is that stage. Call ApproveStage.
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `JOB_NOT_ADVANCEABLE`: The job has no rollout, the stage does not follow the open one, the job has not started, or it is COMPLETED or CANCELED. The message states which. `status` is the job's status. Read the job.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -6003,7 +6016,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `JOB_NOT_DELETABLE`: The job is active, or one of its executions is IN_PROGRESS. `status` is the job's status. Cancel the job with `force`, cancel the executions of a CANCELED job, or wait.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -6153,7 +6166,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `JOB_NOT_PAUSABLE`: The job is COMPLETED or CANCELED. `status` is the job's status.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -6294,7 +6307,7 @@ export interface operations {
              *     - `GATE_NOT_MET`: All executions of the open stage are finished, and its gate is not met, so the job would not continue. Retry executions, change the gate, or advance the job; then resume it.
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `JOB_NOT_RESUMABLE`: The job is COMPLETED or CANCELED. `status` is the job's status. A retry can continue a COMPLETED job.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -6393,7 +6406,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `JOB_NOT_RETRYABLE`: The job is CANCELED, or has expired and the request sets no new expiry. `status` is the job's status. For an expired job, set `expires_in_hours` or `never_expires`.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -6490,7 +6503,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -6575,7 +6588,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -6660,7 +6673,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              *     - `WEBHOOKS_UNAVAILABLE`: The server has no key for the secret of the webhook: an administrator must set JOBS_WEBHOOK_KEYS_FILE, or add the missing key to this file.
              */
             400: {
@@ -6734,7 +6747,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -6751,7 +6764,7 @@ export interface operations {
              * @description There is no such job, device, execution, webhook or path.
              *
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
-             *     - `WEBHOOK_NOT_FOUND`: The webhook does not exist.
+             *     - `WEBHOOK_NOT_FOUND`: The tenant has no such webhook.
              */
             404: {
                 headers: {
@@ -6798,7 +6811,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -6815,7 +6828,7 @@ export interface operations {
              * @description There is no such job, device, execution, webhook or path.
              *
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
-             *     - `WEBHOOK_NOT_FOUND`: The webhook does not exist.
+             *     - `WEBHOOK_NOT_FOUND`: The tenant has no such webhook.
              */
             404: {
                 headers: {
@@ -6894,7 +6907,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -6911,7 +6924,7 @@ export interface operations {
              * @description There is no such job, device, execution, webhook or path.
              *
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
-             *     - `WEBHOOK_NOT_FOUND`: The webhook does not exist.
+             *     - `WEBHOOK_NOT_FOUND`: The tenant has no such webhook.
              */
             404: {
                 headers: {
@@ -7002,7 +7015,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              *     - `WEBHOOKS_UNAVAILABLE`: The server has no key for the secret of the webhook: an administrator must set JOBS_WEBHOOK_KEYS_FILE, or add the missing key to this file.
              */
             400: {
@@ -7020,7 +7033,7 @@ export interface operations {
              * @description There is no such job, device, execution, webhook or path.
              *
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
-             *     - `WEBHOOK_NOT_FOUND`: The webhook does not exist.
+             *     - `WEBHOOK_NOT_FOUND`: The tenant has no such webhook.
              */
             404: {
                 headers: {
@@ -7080,7 +7093,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              *     - `WEBHOOKS_UNAVAILABLE`: The server has no key for the secret of the webhook: an administrator must set JOBS_WEBHOOK_KEYS_FILE, or add the missing key to this file.
              */
             400: {
@@ -7098,7 +7111,7 @@ export interface operations {
              * @description There is no such job, device, execution, webhook or path.
              *
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
-             *     - `WEBHOOK_NOT_FOUND`: The webhook does not exist.
+             *     - `WEBHOOK_NOT_FOUND`: The tenant has no such webhook.
              */
             404: {
                 headers: {
@@ -7178,7 +7191,7 @@ export interface operations {
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -7247,7 +7260,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -7350,7 +7363,7 @@ export interface operations {
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `JOB_FULL`: The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
              *     - `JOB_PAUSED`: The job is PAUSED, so no execution of it can start. Call again after an operator resumes it.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -7383,7 +7396,7 @@ export interface operations {
             /**
              * @description The state differs from what the request expects.
              *
-             *     - `EXECUTION_CHANGED`: The execution does not have the expected version or execution_number. The details also carry the current DeviceExecution. Read it and decide again.
+             *     - `EXECUTION_CHANGED`: The execution does not have the expected version or execution_number. Also: the job has a retry policy, and the report of a second or later attempt names no execution_number. The details also carry the current DeviceExecution. Read it and decide again.
              */
             409: {
                 headers: {
@@ -7466,7 +7479,7 @@ export interface operations {
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
              *     - `JOB_FULL`: The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
              *     - `JOB_PAUSED`: The job is PAUSED, so no execution of it can start. Call again after an operator resumes it.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {
@@ -7557,7 +7570,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
-             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a health or reflection call, or too many health calls wait for their messages. Correct the client.
+             *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
                 headers: {

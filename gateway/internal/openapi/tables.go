@@ -29,7 +29,7 @@ var optionalFields = map[string]bool{
 
 // overrides replace keywords of the schemas of fields that REST treats differently.
 var overrides = map[string]object{
-	"fleet.jobs.v1.CreateJobRequest.expires_in_hours":       {"default": 24, "description": "The number of hours until the job expires, when its QUEUED executions become TIMED_OUT. Absent: 24, or with a rollout 24 more than it takes at least, at most 720. null: never."},
-	"fleet.jobs.v1.RetryExecutionsRequest.expires_in_hours": {"description": "The number of hours from now until the job expires. Absent: expires_at does not change. null: never."},
+	"fleet.jobs.v1.CreateJobRequest.expires_in_hours":       {"default": 24, "description": "The number of hours until the job expires, when its QUEUED and HELD executions become TIMED_OUT. Absent: 24, or with a rollout or start windows 24 more than the shortest time until the last device can start, at most 720. null: never."},
+	"fleet.jobs.v1.RetryExecutionsRequest.expires_in_hours": {"description": "The number of hours from now, or from a start_at in the future, until the job expires. Absent: expires_at does not change. null: never."},
 	"fleet.jobs.v1.ListJobsRequest.offset":                  {"default": 0},
 }

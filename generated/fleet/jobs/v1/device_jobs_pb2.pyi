@@ -64,7 +64,7 @@ class DeviceExecution(_message.Message):
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
         """The details of the last report, or {"reason": "…"} if the device did not cause the
-        status. May be unset. Not filled in errors.
+        status. May be unset. Not filled in a ReportResult, nor in errors.
         """
 
     @_builtins.property

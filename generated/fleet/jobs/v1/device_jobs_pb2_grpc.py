@@ -147,8 +147,8 @@ class DeviceJobServiceServicer:
     def ListPendingExecutions(self, request, context):
         """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
         priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
-        device finds its unfinished work first. QUEUED executions of a PAUSED job, executions that the
-        rollout of their job has not released yet, and executions that wait are left out.
+        device finds its unfinished work first. QUEUED executions of a PAUSED job, HELD executions, and
+        executions that wait are left out.
 
         INVALID_ARGUMENT     INVALID_PAGE_TOKEN
         """
@@ -182,8 +182,7 @@ class DeviceJobServiceServicer:
     def GetExecution(self, request, context):
         """Returns the execution of one job.
 
-        NOT_FOUND            EXECUTION_NOT_FOUND, also if the rollout of the job has not released the
-        execution yet
+        NOT_FOUND            EXECUTION_NOT_FOUND, also if the execution is HELD
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -216,8 +215,9 @@ class DeviceJobServiceServicer:
         FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
         JOB_FULL
         ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
-        execution_number. The details carry the current DeviceExecution,
-        without document_params and status_details.
+        execution_number, or the report lacks the execution_number that it needs.
+        The details carry the current DeviceExecution, without document_params
+        and status_details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -236,7 +236,7 @@ class DeviceJobServiceServicer:
         A report waits while another transaction, such as a retry of many executions, holds the job
         lock; the other reports of its message are applied, but their response waits for it.
 
-        A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, for any number of reports: the
+        A message has at most JOBS_MAX_REQUEST_BYTES (256 KiB), for any number of reports: the
         limit of 16 KiB of other requests does not apply. A larger message ends the stream.
 
         With x-device-id, only reports of that device are accepted.

@@ -71,8 +71,8 @@ class DeviceJobServiceStub:
     ListPendingExecutions: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.ListPendingExecutionsRequest, _device_jobs_pb2.ListPendingExecutionsResponse]
     """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
     priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
-    device finds its unfinished work first. QUEUED executions of a PAUSED job, executions that the
-    rollout of their job has not released yet, and executions that wait are left out.
+    device finds its unfinished work first. QUEUED executions of a PAUSED job, HELD executions, and
+    executions that wait are left out.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
@@ -94,8 +94,7 @@ class DeviceJobServiceStub:
     GetExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.GetExecutionRequest, _device_jobs_pb2.GetExecutionResponse]
     """Returns the execution of one job.
 
-      NOT_FOUND            EXECUTION_NOT_FOUND, also if the rollout of the job has not released the
-                           execution yet
+      NOT_FOUND            EXECUTION_NOT_FOUND, also if the execution is HELD
     """
     UpdateExecution: _grpc.UnaryUnaryMultiCallable[_device_jobs_pb2.UpdateExecutionRequest, _device_jobs_pb2.UpdateExecutionResponse]
     """Reports on an execution: progress or a terminal status.
@@ -124,8 +123,9 @@ class DeviceJobServiceStub:
       FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
                            JOB_FULL
       ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
-                           execution_number. The details carry the current DeviceExecution,
-                           without document_params and status_details.
+                           execution_number, or the report lacks the execution_number that it needs.
+                           The details carry the current DeviceExecution, without document_params
+                           and status_details.
     """
     ReportExecutions: _grpc.StreamStreamMultiCallable[_device_jobs_pb2.ReportExecutionsRequest, _device_jobs_pb2.ReportExecutionsResponse]
     """Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
@@ -140,7 +140,7 @@ class DeviceJobServiceStub:
     A report waits while another transaction, such as a retry of many executions, holds the job
     lock; the other reports of its message are applied, but their response waits for it.
 
-    A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, for any number of reports: the
+    A message has at most JOBS_MAX_REQUEST_BYTES (256 KiB), for any number of reports: the
     limit of 16 KiB of other requests does not apply. A larger message ends the stream.
 
     With x-device-id, only reports of that device are accepted.
@@ -209,8 +209,8 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     ListPendingExecutions: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.ListPendingExecutionsRequest, _device_jobs_pb2.ListPendingExecutionsResponse]  # type: ignore[assignment]
     """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
     priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
-    device finds its unfinished work first. QUEUED executions of a PAUSED job, executions that the
-    rollout of their job has not released yet, and executions that wait are left out.
+    device finds its unfinished work first. QUEUED executions of a PAUSED job, HELD executions, and
+    executions that wait are left out.
 
       INVALID_ARGUMENT     INVALID_PAGE_TOKEN
     """
@@ -232,8 +232,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     GetExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.GetExecutionRequest, _device_jobs_pb2.GetExecutionResponse]  # type: ignore[assignment]
     """Returns the execution of one job.
 
-      NOT_FOUND            EXECUTION_NOT_FOUND, also if the rollout of the job has not released the
-                           execution yet
+      NOT_FOUND            EXECUTION_NOT_FOUND, also if the execution is HELD
     """
     UpdateExecution: _aio.UnaryUnaryMultiCallable[_device_jobs_pb2.UpdateExecutionRequest, _device_jobs_pb2.UpdateExecutionResponse]  # type: ignore[assignment]
     """Reports on an execution: progress or a terminal status.
@@ -262,8 +261,9 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
       FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
                            JOB_FULL
       ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
-                           execution_number. The details carry the current DeviceExecution,
-                           without document_params and status_details.
+                           execution_number, or the report lacks the execution_number that it needs.
+                           The details carry the current DeviceExecution, without document_params
+                           and status_details.
     """
     ReportExecutions: _aio.StreamStreamMultiCallable[_device_jobs_pb2.ReportExecutionsRequest, _device_jobs_pb2.ReportExecutionsResponse]  # type: ignore[assignment]
     """Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
@@ -278,7 +278,7 @@ class DeviceJobServiceAsyncStub(DeviceJobServiceStub):
     A report waits while another transaction, such as a retry of many executions, holds the job
     lock; the other reports of its message are applied, but their response waits for it.
 
-    A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, for any number of reports: the
+    A message has at most JOBS_MAX_REQUEST_BYTES (256 KiB), for any number of reports: the
     limit of 16 KiB of other requests does not apply. A larger message ends the stream.
 
     With x-device-id, only reports of that device are accepted.
@@ -350,8 +350,8 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_device_jobs_pb2.ListPendingExecutionsResponse, _abc.Awaitable[_device_jobs_pb2.ListPendingExecutionsResponse]]:
         """Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
         priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
-        device finds its unfinished work first. QUEUED executions of a PAUSED job, executions that the
-        rollout of their job has not released yet, and executions that wait are left out.
+        device finds its unfinished work first. QUEUED executions of a PAUSED job, HELD executions, and
+        executions that wait are left out.
 
           INVALID_ARGUMENT     INVALID_PAGE_TOKEN
         """
@@ -391,8 +391,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_device_jobs_pb2.GetExecutionResponse, _abc.Awaitable[_device_jobs_pb2.GetExecutionResponse]]:
         """Returns the execution of one job.
 
-          NOT_FOUND            EXECUTION_NOT_FOUND, also if the rollout of the job has not released the
-                               execution yet
+          NOT_FOUND            EXECUTION_NOT_FOUND, also if the execution is HELD
         """
 
     @_abc_1.abstractmethod
@@ -427,8 +426,9 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
           FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
                                JOB_FULL
           ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
-                               execution_number. The details carry the current DeviceExecution,
-                               without document_params and status_details.
+                               execution_number, or the report lacks the execution_number that it needs.
+                               The details carry the current DeviceExecution, without document_params
+                               and status_details.
         """
 
     @_abc_1.abstractmethod
@@ -449,7 +449,7 @@ class DeviceJobServiceServicer(metaclass=_abc_1.ABCMeta):
         A report waits while another transaction, such as a retry of many executions, holds the job
         lock; the other reports of its message are applied, but their response waits for it.
 
-        A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, for any number of reports: the
+        A message has at most JOBS_MAX_REQUEST_BYTES (256 KiB), for any number of reports: the
         limit of 16 KiB of other requests does not apply. A larger message ends the stream.
 
         With x-device-id, only reports of that device are accepted.

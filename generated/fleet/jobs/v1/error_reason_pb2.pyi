@@ -37,8 +37,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     MALFORMED_REQUEST: _ErrorReason.ValueType  # 2
     """The bytes are not a message of the request's type: they are not protobuf, are nested
     too deeply, or contain text that is not UTF-8. Also: the call has no request message,
-    the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a
-    health or reflection call, or too many health calls wait for their messages. Correct the client.
+    the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the
+    call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for
+    their messages. Correct the client.
 
     Example of an ErrorInfo:
 
@@ -140,7 +141,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     SELF_APPROVAL: _ErrorReason.ValueType  # 40
     """The user who created the job must not approve its stages. Another user with the role approver
-    must approve, unless the gate has allow_self_approval.
+    or admin must approve, unless the gate has allow_self_approval.
 
     Example of an ErrorInfo:
 
@@ -194,7 +195,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 55
-    """The webhook does not exist.
+    """The tenant has no such webhook.
 
     Example of an ErrorInfo:
 
@@ -505,8 +506,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     EXECUTION_CHANGED: _ErrorReason.ValueType  # 24
     """Status ABORTED.
 
-    The execution does not have the expected version or execution_number. The details also
-    carry the current DeviceExecution. Read it and decide again.
+    The execution does not have the expected version or execution_number. Also: the job has a retry policy,
+    and the report of a second or later attempt names no execution_number. The details also carry the
+    current DeviceExecution. Read it and decide again.
 
     Example of an ErrorInfo:
 
@@ -590,10 +592,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         { "reason": "OVERLOADED", "domain": "jobs-grpc" }
     """
     LIMIT_EXCEEDED: _ErrorReason.ValueType  # 26
-    """The call exceeds a limit that a setting of the server defines. `setting` is its name,
-    `value` its value. Neither is set if the server process is already evaluating a target of the
-    tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If
-    they do not, it fails again.
+    """The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
+    value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the
+    tenant at a time that evaluates a target. If the details carry a google.rpc.RetryInfo, the same call
+    can succeed after that delay. If they do not, it fails again.
 
     Example of an ErrorInfo:
 
@@ -639,7 +641,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     SERVER_STOPPING: _ErrorReason.ValueType  # 28
     """The server is stopping. It ends its streams at once, and the calls that are still in
-    flight after JOBS_SHUTDOWN_GRACE. Such a call may have taken effect. Repeat it only if it is
+    flight after JOBS_SHUTDOWN_GRACE (10 s). Such a call may have taken effect. Repeat it only if it is
     safe to repeat, and connect again.
 
     Example of an ErrorInfo:
@@ -671,8 +673,9 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     The gRPC status code is the class of the error; the reason is its exact cause. A
     program decides by the reason: reasons do not change, but messages may.
 
-    If the metadata names a job, a device or a group, it also has `tenantId`: the tenant of the caller,
-    whose object it is. No error tells whether another tenant has such an object.
+    If the metadata names a job, a device, a group, a webhook or a position of events, it also has
+    `tenantId`: the tenant of the caller, whose object it is. No error tells whether another tenant has
+    such an object.
 
     An error without an ErrorInfo comes from gRPC itself or from a proxy.
     """
@@ -692,8 +695,9 @@ Example of an ErrorInfo:
 MALFORMED_REQUEST: ErrorReason.ValueType  # 2
 """The bytes are not a message of the request's type: they are not protobuf, are nested
 too deeply, or contain text that is not UTF-8. Also: the call has no request message,
-the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a
-health or reflection call, or too many health calls wait for their messages. Correct the client.
+the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the
+call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for
+their messages. Correct the client.
 
 Example of an ErrorInfo:
 
@@ -795,7 +799,7 @@ Example of an ErrorInfo:
 """
 SELF_APPROVAL: ErrorReason.ValueType  # 40
 """The user who created the job must not approve its stages. Another user with the role approver
-must approve, unless the gate has allow_self_approval.
+or admin must approve, unless the gate has allow_self_approval.
 
 Example of an ErrorInfo:
 
@@ -849,7 +853,7 @@ Example of an ErrorInfo:
     }
 """
 WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 55
-"""The webhook does not exist.
+"""The tenant has no such webhook.
 
 Example of an ErrorInfo:
 
@@ -1160,8 +1164,9 @@ Example of an ErrorInfo:
 EXECUTION_CHANGED: ErrorReason.ValueType  # 24
 """Status ABORTED.
 
-The execution does not have the expected version or execution_number. The details also
-carry the current DeviceExecution. Read it and decide again.
+The execution does not have the expected version or execution_number. Also: the job has a retry policy,
+and the report of a second or later attempt names no execution_number. The details also carry the
+current DeviceExecution. Read it and decide again.
 
 Example of an ErrorInfo:
 
@@ -1245,10 +1250,10 @@ Example of an ErrorInfo:
     { "reason": "OVERLOADED", "domain": "jobs-grpc" }
 """
 LIMIT_EXCEEDED: ErrorReason.ValueType  # 26
-"""The call exceeds a limit that a setting of the server defines. `setting` is its name,
-`value` its value. Neither is set if the server process is already evaluating a target of the
-tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If
-they do not, it fails again.
+"""The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
+value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the
+tenant at a time that evaluates a target. If the details carry a google.rpc.RetryInfo, the same call
+can succeed after that delay. If they do not, it fails again.
 
 Example of an ErrorInfo:
 
@@ -1294,7 +1299,7 @@ Example of an ErrorInfo:
 """
 SERVER_STOPPING: ErrorReason.ValueType  # 28
 """The server is stopping. It ends its streams at once, and the calls that are still in
-flight after JOBS_SHUTDOWN_GRACE. Such a call may have taken effect. Repeat it only if it is
+flight after JOBS_SHUTDOWN_GRACE (10 s). Such a call may have taken effect. Repeat it only if it is
 safe to repeat, and connect again.
 
 Example of an ErrorInfo:

@@ -47,28 +47,27 @@ class Event(_message.Message):
     microseconds since 1970, but use `time` for the time of the event.
     """
     type: _builtins.str
-    """What happened, and the additional fields that each type sets. All types have the fields `position` to `user`.
+    """What happened, and the additional fields that each type sets. All types set `position` to `execution_counts`.
     Later versions can add types: ignore unknown ones.
 
-      job.created             The job was created. Its first stage is open.
+      job.created             The job was created. If it has stages, the first one opens without an event of its own.
       job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
                               stage before it (GATE).
       job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
-      job.approved            An operator has approved the gate of `stage`. `reason` is the comment.
+      job.approved            A user has approved the stage `stage`. `reason` is the comment.
       job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
                               job.paused or job.canceled follows.
       job.paused              The job was paused: `cause` OPERATOR, FAILURE_CRITERION or GATE_NOT_MET, and `reason`.
       job.resumed             The job was resumed.
       job.updated             UpdateJob has changed the fields `updated_fields`.
-      job.retried             RetryExecutions has queued `retried_count` executions again. Automatic retries add no
-                              event.
+      job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
       job.canceled            The job was canceled: `cause` OPERATOR or FAILURE_CRITERION, and `reason`.
       job.expired             The job has expired. The time of the event is its expires_at.
       job.completed           The job is COMPLETED.
       job.deleted             The job was deleted: by an operator (`cause` OPERATOR), or because the retention has
                               passed (RETENTION).
       executions.finished     The attempts in `attempts` have ended. Only for jobs with execution_events, and not
-                              for attempts that a cancel or the expiry of the job ends. An attempt with will_retry
+                              for attempts that end because the job is canceled or expires. An attempt with will_retry
                               does not finish its execution: the retry policy has queued the next attempt.
     """
     job_id: _builtins.str
@@ -84,7 +83,7 @@ class Event(_message.Message):
     stage: _builtins.int
     """The number of the stage, from 0. Unset: the event is not about a stage."""
     retried_count: _builtins.int
-    """How many executions RetryExecutions has queued again."""
+    """How many executions RetryExecutions has retried: see RetryExecutionsResponse.retried_count."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """The time of the change."""
@@ -395,7 +394,7 @@ class Webhook(_message.Message):
     class _DisabledCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Webhook._DisabledCause.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         DISABLED_CAUSE_UNSPECIFIED: Webhook._DisabledCause.ValueType  # 0
-        """The webhook is enabled."""
+        """Not a cause."""
         OPERATOR: Webhook._DisabledCause.ValueType  # 1
         """UpdateWebhook disabled it."""
         RETRIES_EXHAUSTED: Webhook._DisabledCause.ValueType  # 2
@@ -407,7 +406,7 @@ class Webhook(_message.Message):
         """Why a webhook is disabled."""
 
     DISABLED_CAUSE_UNSPECIFIED: Webhook.DisabledCause.ValueType  # 0
-    """The webhook is enabled."""
+    """Not a cause."""
     OPERATOR: Webhook.DisabledCause.ValueType  # 1
     """UpdateWebhook disabled it."""
     RETRIES_EXHAUSTED: Webhook.DisabledCause.ValueType  # 2
@@ -422,7 +421,7 @@ class Webhook(_message.Message):
     class _DeliveryErrorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Webhook._DeliveryError.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         DELIVERY_ERROR_UNSPECIFIED: Webhook._DeliveryError.ValueType  # 0
-        """It did not fail."""
+        """Not an error."""
         HTTP_STATUS: Webhook._DeliveryError.ValueType  # 1
         """The endpoint returned an HTTP status that is neither 2xx nor a redirect."""
         REDIRECT: Webhook._DeliveryError.ValueType  # 2
@@ -442,7 +441,7 @@ class Webhook(_message.Message):
         """Why a delivery failed."""
 
     DELIVERY_ERROR_UNSPECIFIED: Webhook.DeliveryError.ValueType  # 0
-    """It did not fail."""
+    """Not an error."""
     HTTP_STATUS: Webhook.DeliveryError.ValueType  # 1
     """The endpoint returned an HTTP status that is neither 2xx nor a redirect."""
     REDIRECT: Webhook.DeliveryError.ValueType  # 2
@@ -477,13 +476,15 @@ class Webhook(_message.Message):
     webhook_id: _builtins.str
     """The ID, assigned by the server."""
     url: _builtins.str
-    """The URL of the endpoint: https, on port 443 unless the server allows others."""
+    """The URL of the endpoint: https, without user info and fragment, on port 443 unless the server allows
+    others.
+    """
     description: _builtins.str
     """A text for people."""
     enabled: _builtins.bool
     """Whether the webhook is enabled. `due_since` shows whether a server actually delivers."""
     disabled_cause: Global___Webhook.DisabledCause.ValueType
-    """Output only. Why the webhook is disabled."""
+    """Output only. Why the webhook is disabled. Unset: it is enabled."""
     position: _builtins.int
     """The server sends the matching events after this position. A successful delivery moves it to the position of the
     event. In UpdateWebhook, 0: before the oldest event.
@@ -493,7 +494,7 @@ class Webhook(_message.Message):
     last_http_status: _builtins.int
     """Output only. The HTTP status of the last delivery. 0: there was no response."""
     last_error: Global___Webhook.DeliveryError.ValueType
-    """Output only. Why the last delivery failed. Unspecified: it succeeded."""
+    """Output only. Why the last delivery failed. Unset: it succeeded, or there was none yet."""
     failure_count: _builtins.int
     """Output only. How many deliveries have failed since the last success."""
     @_builtins.property
@@ -566,7 +567,7 @@ class CreateWebhookRequest(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     TYPES_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """The URL of the endpoint: https, without user info and fragment."""
+    """The URL of the endpoint: see Webhook.url."""
     description: _builtins.str
     """A text for people."""
     @_builtins.property
@@ -706,7 +707,7 @@ class UpdateWebhookRequest(_message.Message):
     """The ID of the webhook."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Required. The fields to change."""
+        """The fields to change."""
 
     @_builtins.property
     def webhook(self) -> Global___Webhook:
@@ -860,7 +861,7 @@ class TestWebhookResponse(_message.Message):
     http_status: _builtins.int
     """The HTTP status. 0: there was no response."""
     error: Global___Webhook.DeliveryError.ValueType
-    """Why the delivery failed. Unspecified: it succeeded."""
+    """Why the delivery failed. Unset: it succeeded."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """The time from the lookup of the host to the response, or to the error."""

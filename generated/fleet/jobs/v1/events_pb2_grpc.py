@@ -149,6 +149,8 @@ class EventServiceServicer:
 
         OUT_OF_RANGE         EVENTS_PURGED: also if events are purged before the stream has sent them
         POSITION_UNKNOWN
+        UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
+        UNAVAILABLE          SERVER_STOPPING: watch again
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -161,15 +163,15 @@ class EventServiceServicer:
         server sends the next event after a response with a 2xx status. A delivery fails with any other status,
         without a response within 15 seconds, or if the connection fails. The server repeats it after 5 s, 30 s,
         2 min, 10 min, 30 min, 1 h, 2 h, and then every 4 h, ±20 %, or after the Retry-After of the response, at
-        most a day. The server disables the webhook after five days in which all deliveries failed, or at once
-        after status 410.
+        least 5 s and at most a day. The server disables the webhook after five days in which all deliveries
+        failed, or at once after status 410.
 
         An event can arrive more than once: the header `webhook-id` identifies it.
 
         The call is not safe to repeat: each call creates a webhook.
 
         FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
-        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks (without a delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,7 +196,7 @@ class EventServiceServicer:
     def UpdateWebhook(self, request, context):
         """Changes a webhook. With an earlier `position`, the server sends events again; with a later one, it skips
         events, for example one that the receiver never accepts. A webhook that is enabled again continues after
-        its position.
+        its position. A new URL resets the state of the deliveries.
 
         NOT_FOUND            WEBHOOK_NOT_FOUND
         OUT_OF_RANGE         EVENTS_PURGED, POSITION_UNKNOWN: for the new position
@@ -231,7 +233,7 @@ class EventServiceServicer:
         NOT_FOUND            WEBHOOK_NOT_FOUND
         FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago, or the
-        tenant made 16 tests in that time, or 4 are running (with a retry delay)
+        tenant made 16 tests in that time, or 4 are running (with a delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

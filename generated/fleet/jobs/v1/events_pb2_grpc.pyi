@@ -73,6 +73,8 @@ class EventServiceStub:
 
       OUT_OF_RANGE         EVENTS_PURGED: also if events are purged before the stream has sent them
                            POSITION_UNKNOWN
+      UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
+      UNAVAILABLE          SERVER_STOPPING: watch again
     """
     CreateWebhook: _grpc.UnaryUnaryMultiCallable[_events_pb2.CreateWebhookRequest, _events_pb2.CreateWebhookResponse]
     """Creates a webhook. The server sends each later event to its URL, one event per POST.
@@ -81,15 +83,15 @@ class EventServiceStub:
     server sends the next event after a response with a 2xx status. A delivery fails with any other status,
     without a response within 15 seconds, or if the connection fails. The server repeats it after 5 s, 30 s,
     2 min, 10 min, 30 min, 1 h, 2 h, and then every 4 h, ±20 %, or after the Retry-After of the response, at
-    most a day. The server disables the webhook after five days in which all deliveries failed, or at once
-    after status 410.
+    least 5 s and at most a day. The server disables the webhook after five days in which all deliveries
+    failed, or at once after status 410.
 
     An event can arrive more than once: the header `webhook-id` identifies it.
 
     The call is not safe to repeat: each call creates a webhook.
 
       FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
-      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks (without a delay)
     """
     ListWebhooks: _grpc.UnaryUnaryMultiCallable[_events_pb2.ListWebhooksRequest, _events_pb2.ListWebhooksResponse]
     """Lists the webhooks of the tenant, oldest first: at most 16."""
@@ -101,7 +103,7 @@ class EventServiceStub:
     UpdateWebhook: _grpc.UnaryUnaryMultiCallable[_events_pb2.UpdateWebhookRequest, _events_pb2.UpdateWebhookResponse]
     """Changes a webhook. With an earlier `position`, the server sends events again; with a later one, it skips
     events, for example one that the receiver never accepts. A webhook that is enabled again continues after
-    its position.
+    its position. A new URL resets the state of the deliveries.
 
       NOT_FOUND            WEBHOOK_NOT_FOUND
       OUT_OF_RANGE         EVENTS_PURGED, POSITION_UNKNOWN: for the new position
@@ -126,7 +128,7 @@ class EventServiceStub:
       NOT_FOUND            WEBHOOK_NOT_FOUND
       FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago, or the
-                           tenant made 16 tests in that time, or 4 are running (with a retry delay)
+                           tenant made 16 tests in that time, or 4 are running (with a delay)
     """
 
 @_typing.type_check_only
@@ -174,6 +176,8 @@ class EventServiceAsyncStub(EventServiceStub):
 
       OUT_OF_RANGE         EVENTS_PURGED: also if events are purged before the stream has sent them
                            POSITION_UNKNOWN
+      UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
+      UNAVAILABLE          SERVER_STOPPING: watch again
     """
     CreateWebhook: _aio.UnaryUnaryMultiCallable[_events_pb2.CreateWebhookRequest, _events_pb2.CreateWebhookResponse]  # type: ignore[assignment]
     """Creates a webhook. The server sends each later event to its URL, one event per POST.
@@ -182,15 +186,15 @@ class EventServiceAsyncStub(EventServiceStub):
     server sends the next event after a response with a 2xx status. A delivery fails with any other status,
     without a response within 15 seconds, or if the connection fails. The server repeats it after 5 s, 30 s,
     2 min, 10 min, 30 min, 1 h, 2 h, and then every 4 h, ±20 %, or after the Retry-After of the response, at
-    most a day. The server disables the webhook after five days in which all deliveries failed, or at once
-    after status 410.
+    least 5 s and at most a day. The server disables the webhook after five days in which all deliveries
+    failed, or at once after status 410.
 
     An event can arrive more than once: the header `webhook-id` identifies it.
 
     The call is not safe to repeat: each call creates a webhook.
 
       FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
-      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks (without a delay)
     """
     ListWebhooks: _aio.UnaryUnaryMultiCallable[_events_pb2.ListWebhooksRequest, _events_pb2.ListWebhooksResponse]  # type: ignore[assignment]
     """Lists the webhooks of the tenant, oldest first: at most 16."""
@@ -202,7 +206,7 @@ class EventServiceAsyncStub(EventServiceStub):
     UpdateWebhook: _aio.UnaryUnaryMultiCallable[_events_pb2.UpdateWebhookRequest, _events_pb2.UpdateWebhookResponse]  # type: ignore[assignment]
     """Changes a webhook. With an earlier `position`, the server sends events again; with a later one, it skips
     events, for example one that the receiver never accepts. A webhook that is enabled again continues after
-    its position.
+    its position. A new URL resets the state of the deliveries.
 
       NOT_FOUND            WEBHOOK_NOT_FOUND
       OUT_OF_RANGE         EVENTS_PURGED, POSITION_UNKNOWN: for the new position
@@ -227,7 +231,7 @@ class EventServiceAsyncStub(EventServiceStub):
       NOT_FOUND            WEBHOOK_NOT_FOUND
       FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
       RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago, or the
-                           tenant made 16 tests in that time, or 4 are running (with a retry delay)
+                           tenant made 16 tests in that time, or 4 are running (with a delay)
     """
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -290,6 +294,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
 
           OUT_OF_RANGE         EVENTS_PURGED: also if events are purged before the stream has sent them
                                POSITION_UNKNOWN
+          UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
+          UNAVAILABLE          SERVER_STOPPING: watch again
         """
 
     @_abc_1.abstractmethod
@@ -304,15 +310,15 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         server sends the next event after a response with a 2xx status. A delivery fails with any other status,
         without a response within 15 seconds, or if the connection fails. The server repeats it after 5 s, 30 s,
         2 min, 10 min, 30 min, 1 h, 2 h, and then every 4 h, ±20 %, or after the Retry-After of the response, at
-        most a day. The server disables the webhook after five days in which all deliveries failed, or at once
-        after status 410.
+        least 5 s and at most a day. The server disables the webhook after five days in which all deliveries
+        failed, or at once after status 410.
 
         An event can arrive more than once: the header `webhook-id` identifies it.
 
         The call is not safe to repeat: each call creates a webhook.
 
           FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
-          RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks
+          RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks (without a delay)
         """
 
     @_abc_1.abstractmethod
@@ -342,7 +348,7 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_events_pb2.UpdateWebhookResponse, _abc.Awaitable[_events_pb2.UpdateWebhookResponse]]:
         """Changes a webhook. With an earlier `position`, the server sends events again; with a later one, it skips
         events, for example one that the receiver never accepts. A webhook that is enabled again continues after
-        its position.
+        its position. A new URL resets the state of the deliveries.
 
           NOT_FOUND            WEBHOOK_NOT_FOUND
           OUT_OF_RANGE         EVENTS_PURGED, POSITION_UNKNOWN: for the new position
@@ -385,7 +391,7 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
           NOT_FOUND            WEBHOOK_NOT_FOUND
           FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
           RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago, or the
-                               tenant made 16 tests in that time, or 4 are running (with a retry delay)
+                               tenant made 16 tests in that time, or 4 are running (with a delay)
         """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

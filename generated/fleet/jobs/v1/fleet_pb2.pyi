@@ -58,7 +58,7 @@ class Device(_message.Message):
     """The time zone: a name with a "/" in the IANA database, such as "Europe/Berlin", or UTC. Empty: unknown."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The labels, at most 32."""
+        """The labels, with the limits of CreateJobRequest.labels."""
 
     @_builtins.property
     def group_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -66,8 +66,9 @@ class Device(_message.Message):
 
     @_builtins.property
     def last_seen_at(self) -> _timestamp_pb2.Timestamp:
-        """Output only. When the device last made a call, was reported on by a bridge, or had a watch open. Can be
-        up to two JOBS_LAST_SEEN_INTERVAL old. Unset: no time is stored.
+        """Output only. When the device last made a call, was reported on by a bridge, or had a watch open, which
+        counts once a minute. The time can be up to two JOBS_LAST_SEEN_INTERVAL (30 s each) too early. Unset: no
+        time is stored.
         """
 
     def __init__(
@@ -96,10 +97,7 @@ class ListDevicesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DEVICE_ID_PREFIX_FIELD_NUMBER: _builtins.int
     selector: _builtins.str
-    """Only devices that match this selector, such as "group in (north,south),model=x200,!quarantined".
-    At most 32 terms, and 100 values in a term. `!=` and `notin` also match devices without the key.
-    Empty: all devices.
-    """
+    """Only devices that match this selector: see CreateJobRequest.target_selector. Empty: all devices."""
     limit: _builtins.int
     """The maximum number of devices in the response. May differ between pages."""
     page_token: _builtins.str
@@ -186,8 +184,9 @@ class GetDeviceResponse(_message.Message):
 
     @_builtins.property
     def executions(self) -> _containers.RepeatedCompositeFieldContainer[_jobs_pb2.JobExecution]:
-        """The first 100 executions in the device's queue, with job_id, in the order in which it gets them:
-        IN_PROGRESS, then QUEUED. Fewer if they exceed the response size.
+        """The first 100 executions in the device's queue, with job_id, in the order of
+        DeviceJobService.ListPendingExecutions, and including those that wait. Fewer if they exceed the
+        response size.
         """
 
     def __init__(
@@ -327,11 +326,13 @@ class ListGroupsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     GROUP_ID_PREFIX_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
-    """The maximum number of groups. A page also ends after 100,000 counted devices, so it can be short
-    although more follow.
+    """The maximum number of groups in the response. May differ between pages. A page also ends after 100,000
+    counted devices, so it can be short although more follow.
     """
     page_token: _builtins.str
-    """The next_page_token of the page before, with the other fields unchanged. Empty: the first page."""
+    """The next_page_token of the previous response. Empty: the first page. The other fields, except
+    `limit`, must be the same as in the previous request.
+    """
     group_id_prefix: _builtins.str
     """Only groups whose ID starts with this text. Empty: all."""
     def __init__(

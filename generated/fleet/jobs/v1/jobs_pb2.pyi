@@ -38,7 +38,7 @@ class Job(_message.Message):
         STATUS_UNSPECIFIED: Job._Status.ValueType  # 0
         """Not a status. In a request: no filter."""
         IN_PROGRESS: Job._Status.ValueType  # 1
-        """Some executions are pending."""
+        """Some executions are not finished."""
         COMPLETED: Job._Status.ValueType  # 2
         """All executions are finished. A job that has expired is COMPLETED when no execution is
         IN_PROGRESS.
@@ -62,7 +62,7 @@ class Job(_message.Message):
     STATUS_UNSPECIFIED: Job.Status.ValueType  # 0
     """Not a status. In a request: no filter."""
     IN_PROGRESS: Job.Status.ValueType  # 1
-    """Some executions are pending."""
+    """Some executions are not finished."""
     COMPLETED: Job.Status.ValueType  # 2
     """All executions are finished. A job that has expired is COMPLETED when no execution is
     IN_PROGRESS.
@@ -242,7 +242,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
-        """The time at which the QUEUED executions become TIMED_OUT. Unset: never."""
+        """The time at which the QUEUED and HELD executions become TIMED_OUT. Unset: never."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -250,7 +250,9 @@ class Job(_message.Message):
 
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
-        """The time of the last change of `status`; changes of the counts do not move it."""
+        """The time of the last change of `status`, except from SCHEDULED to IN_PROGRESS at start_at. Changes of the
+        counts do not move it.
+        """
 
     @_builtins.property
     def execution_counts(self) -> Global___ExecutionCounts:
@@ -1300,7 +1302,7 @@ class JobExecution(_message.Message):
     class _EndCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[JobExecution._EndCause.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         END_CAUSE_UNSPECIFIED: JobExecution._EndCause.ValueType  # 0
-        """The execution is not finished. In a request: no filter."""
+        """Not a cause. In a request: no filter."""
         DEVICE: JobExecution._EndCause.ValueType  # 1
         """The device reported SUCCEEDED, FAILED or REJECTED."""
         TIMEOUT: JobExecution._EndCause.ValueType  # 2
@@ -1318,7 +1320,7 @@ class JobExecution(_message.Message):
         """What ended an execution."""
 
     END_CAUSE_UNSPECIFIED: JobExecution.EndCause.ValueType  # 0
-    """The execution is not finished. In a request: no filter."""
+    """Not a cause. In a request: no filter."""
     DEVICE: JobExecution.EndCause.ValueType  # 1
     """The device reported SUCCEEDED, FAILED or REJECTED."""
     TIMEOUT: JobExecution.EndCause.ValueType  # 2
@@ -1358,7 +1360,7 @@ class JobExecution(_message.Message):
     that CancelJob or the expiry of its job ends keeps its version.
     """
     job_id: _builtins.str
-    """The ID of the job. Filled only by ListJobExecutions with a device_id."""
+    """The ID of the job. Filled only by ListJobExecutions with a device_id, and by GetDevice."""
     failure_code: _builtins.str
     """Why the device failed. Set if and only if the end counts as a failure of the device: FAILED,
     REJECTED by the device, or TIMED_OUT while IN_PROGRESS. Empty if the device named no code.
@@ -1508,14 +1510,14 @@ class CreateJobRequest(_message.Message):
     each.
     """
     expires_in_hours: _builtins.int
-    """The number of hours until the job expires, when its QUEUED executions become TIMED_OUT.
-    Default: 24.
+    """The number of hours until the job expires, when its QUEUED and HELD executions become
+    TIMED_OUT. Default: 24.
 
     With a rollout or start windows, the default is the shortest time until the last device can start,
-    rounded up to hours, plus 24, and at most 720. Each stage takes the number of its devices divided by
-    releases_per_minute, plus the time until a start window opens, plus bake_time; or advance_after if
-    that is shorter. This assumes that every device succeeds at once. If the job expires before that
-    time has passed, the call fails with EXPIRY_TOO_EARLY. With validate_only,
+    rounded up to hours, plus 24, and at most 720. Each stage takes the number of devices that its gate
+    needs divided by releases_per_minute, plus the time until a start window opens, plus bake_time; or
+    advance_after if that is shorter. This assumes that every device succeeds at once. If the job expires
+    before that time has passed, the call fails with EXPIRY_TOO_EARLY. With validate_only,
     CreateJobResponse.forecast says how long each stage takes.
     """
     never_expires: _builtins.bool
@@ -1740,7 +1742,9 @@ class TargetPreview(_message.Message):
 
     @_builtins.property
     def overlapping_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Up to 20 jobs, by job_id, with pending executions on these devices; those run before the new job."""
+        """Up to 20 jobs, by job_id, with pending executions on the devices in device_ids. Those executions come
+        before the new job in the queues, unless it has a higher priority.
+        """
 
     def __init__(
         self,
@@ -2131,9 +2135,9 @@ class ListJobExecutionsRequest(_message.Message):
     """Only executions with this failure_code. Empty: only failures without a code. Unset: all."""
     end_cause: Global___JobExecution.EndCause.ValueType
     """Only executions with this end_cause. END_CAUSE_UNSPECIFIED: all. The call also reads the executions
-    that it skips. Of a device, these can be all. Of a job, they are TIMED_OUT (TIMEOUT, JOB_EXPIRED) or
-    REJECTED (the other causes), as with `status`. With DEVICE, they have any status, until the call has
-    found as many executions as are SUCCEEDED, FAILED or REJECTED.
+    that it skips. With a device_id, these can be all executions of the device. Of a job, they are those that
+    are TIMED_OUT (for TIMEOUT and JOB_EXPIRED) or REJECTED (for the other causes); for DEVICE, they can be
+    all executions.
     """
     stage: _builtins.int
     """Only executions of this stage of the rollout. The first is 0. Unset: all. Must not be combined with a
@@ -2331,7 +2335,9 @@ class RetryExecutionsRequest(_message.Message):
     job_id: _builtins.str
     """The ID of the job."""
     expires_in_hours: _builtins.int
-    """The number of hours from now until the job expires. Unset: expires_at does not change."""
+    """The number of hours from now, or from a start_at in the future, until the job expires. Unset: expires_at
+    does not change.
+    """
     never_expires: _builtins.bool
     """The job never expires. Must not be combined with expires_in_hours."""
     etag: _builtins.str
@@ -3035,25 +3041,27 @@ class UpdateJobRequest(_message.Message):
           expires_at                   Later than now, and at most 366 days from now. Unset: the job
                                        never expires. A job that has expired fails with
                                        JOB_NOT_UPDATABLE: RetryExecutions can set a new expiry.
-          in_progress_timeout_minutes  Applies to executions that start after this call.
+          in_progress_timeout_minutes  Applies to executions that start after this call. Unset: no
+                                       timeout.
           failure_criteria             Replaces all criteria. A criterion with the same statuses,
                                        failure_codes and scope as an earlier one keeps its counts, and
                                        is checked at once. The counts of the others start at 0:
                                        failures, FINISHED and min_finished count from this call.
-          rollout.max_in_progress      Takes effect at once.
+          rollout.max_in_progress      Takes effect at once. Unset: no limit.
           rollout.stages               Send all stages as in Job.rollout. In stages that have not
                                        passed, display_name, releases_per_minute and gate can be
                                        changed. Sizes, allow_empty, require_approval and
                                        allow_self_approval cannot.
           labels                       Replaces all labels.
           description                  Replaces the description.
-          start_at                     Required. Only until the job has started. Moves expires_at by the
-                                       same amount, unless the mask names expires_at.
+          start_at                     Required. Only until the job has started. A time in the past
+                                       means now. Moves expires_at by the same amount, unless the mask
+                                       names expires_at.
           start_windows                Replaces all windows; none: devices can start at any time. A job
                                        without windows gets the time zone UTC, unless the mask names
                                        window_time_zone.
-          window_time_zone             Allowed only with start windows. DEVICE only if the job was created
-                                       with it.
+          window_time_zone             Allowed only with start windows. Empty: UTC. DEVICE only if the job
+                                       was created with it.
           retry_policy                 Replaces all rules; none: no further retries. Attempts that are
                                        QUEUED already stay.
 
@@ -3083,7 +3091,7 @@ class UpdateJobRequest(_message.Message):
 
     @_builtins.property
     def start_at(self) -> _timestamp_pb2.Timestamp:
-        """See update_mask."""
+        """See update_mask. The limits are those of CreateJob."""
 
     @_builtins.property
     def start_windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartWindow]:
@@ -3317,7 +3325,7 @@ class GetCallerResponse(_message.Message):
     """The device, from x-device-id or the token. Unset: the caller named none."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The roles, sorted: viewer, operator, approver, admin, device, bridge."""
+        """The roles, sorted. Each is admin, approver, bridge, device, operator or viewer."""
 
     @_builtins.property
     def token_expires_at(self) -> _timestamp_pb2.Timestamp:

@@ -39,10 +39,10 @@ class JobServiceStub:
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
                      creates, updates, pauses, resumes, advances, cancels and retries; approver
-                     reads and approves stages; admin does all of these, deletes, and changes
-                     devices; device and bridge call DeviceJobService. A call without it has the
-                     role device if it has x-device-id, and the roles of JOBS_DEFAULT_ROLES
-                     otherwise.
+                     reads and approves stages; admin does all of these, deletes jobs, changes
+                     devices, and reads and changes webhooks; device and bridge call
+                     DeviceJobService. A call without it has the role device if it has
+                     x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin, bridge) otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
                      The token then defines the tenant, the user and the roles. x-tenant-id
                      and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -65,9 +65,9 @@ class JobServiceStub:
     A call for a job or a device of another tenant fails like a call for one that does not
     exist.
 
-    Limits of every call: the settings of the server that define them, with their defaults. A
-    call beyond a limit returns LIMIT_EXCEEDED. "With a delay" means that its details carry a
-    google.rpc.RetryInfo and the same call can succeed later.
+    Limits of every call: the settings of the server that define them, with their defaults. Each
+    server process counts its own calls. A call beyond a limit returns LIMIT_EXCEEDED. "With a
+    delay" means that its details carry a google.rpc.RetryInfo and the same call can succeed later.
 
       JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
           Unary calls in flight, of all tenants and of one tenant (with a delay).
@@ -76,19 +76,28 @@ class JobServiceStub:
           are rejected (with a delay).
       JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
           Open streams, of all tenants and of one tenant (with a delay).
+      JOBS_MAX_BUFFERED_BYTES (128 MiB), JOBS_MAX_TENANT_BUFFERED_BYTES (64 MiB)
+          The memory of requests and unread responses, of all tenants and of one tenant. A unary
+          call waits up to five seconds before it is rejected (with a delay); a stream waits as
+          long as needed.
       JOBS_MAX_REQUEST_BYTES (256 KiB)
           The size of a request message (without a delay). A message of more than twice this
-          size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-          without a document, reports, stages, devices or device_ids has at most 16 KiB; a larger one fails
-          with INVALID_ARGUMENT.
+          size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A call whose
+          request can't have a document, reports, stages or many devices accepts at most 16 KiB;
+          a larger request fails with MALFORMED_REQUEST.
 
     The limits of a field are its buf.validate options; lengths are in characters. In addition, a
-    time is in the years 1 to 9999.
+    time is in the years 1 to 9999. The default of a page size is its default_page_size option.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
 
     A server that is stopping rejects new calls: gRPC itself returns UNAVAILABLE without
-    details. A call that is still in flight after JOBS_SHUTDOWN_GRACE returns SERVER_STOPPING.
+    details. A call that is still in flight after JOBS_SHUTDOWN_GRACE (10 s) returns
+    SERVER_STOPPING.
+
+    Later versions add calls, fields, enum values and error reasons, and remove none. So a client
+    must accept fields, values and reasons that it does not know. A server that does not know a
+    stored value, for example after a rollback, returns the unspecified value of the enum.
     """
 
     @_typing.overload
@@ -146,8 +155,8 @@ class JobServiceStub:
                            be empty
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]
-    """Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED executions become REJECTED, with
-    the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+    """Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED and HELD executions become REJECTED,
+    with the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
     cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 
       NOT_FOUND            JOB_NOT_FOUND
@@ -155,18 +164,18 @@ class JobServiceStub:
       ABORTED              JOB_CHANGED
     """
     CancelExecution: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.CancelExecutionRequest, _jobs_pb2.CancelExecutionResponse]
-    """Cancels one execution that is QUEUED. It becomes REJECTED, with the status_details
+    """Cancels one execution that is QUEUED or HELD. It becomes REJECTED, with the status_details
     {"reason": "…"}. A forced cancel also ends an execution that is IN_PROGRESS. The job
-    becomes COMPLETED if this was its last pending execution.
+    becomes COMPLETED if this was its last unfinished execution.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
       FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
     """
     RetryExecutions: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]
     """Queues the next attempt of the executions of a job that are in one of the given statuses and
-    match the other filters: they become QUEUED. Also ends the backoff of QUEUED executions whose last
-    attempt failed with such a status and that match. For all these executions, the retry policy counts
-    attempts from 1 again. The job can have any status but CANCELED.
+    match the other filters: they become QUEUED, or HELD if they are not released. Also ends the backoff of
+    executions whose last attempt failed with such a status and that match. For all these executions, the
+    retry policy counts attempts from 1 again. The job can have any status but CANCELED.
     A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
     started. If no execution matches, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
@@ -195,8 +204,8 @@ class JobServiceStub:
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]
     """Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
-    executions. Afterwards, no call finds the job. The service purges it in the background;
-    after that, its job_id can be used again.
+    executions. Afterwards, only ListJobEvents finds the job. The service purges it in the
+    background; after that, no call finds it, and its job_id can be used again.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_DELETABLE
@@ -291,10 +300,10 @@ class JobServiceAsyncStub(JobServiceStub):
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
                      creates, updates, pauses, resumes, advances, cancels and retries; approver
-                     reads and approves stages; admin does all of these, deletes, and changes
-                     devices; device and bridge call DeviceJobService. A call without it has the
-                     role device if it has x-device-id, and the roles of JOBS_DEFAULT_ROLES
-                     otherwise.
+                     reads and approves stages; admin does all of these, deletes jobs, changes
+                     devices, and reads and changes webhooks; device and bridge call
+                     DeviceJobService. A call without it has the role device if it has
+                     x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin, bridge) otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
                      The token then defines the tenant, the user and the roles. x-tenant-id
                      and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -317,9 +326,9 @@ class JobServiceAsyncStub(JobServiceStub):
     A call for a job or a device of another tenant fails like a call for one that does not
     exist.
 
-    Limits of every call: the settings of the server that define them, with their defaults. A
-    call beyond a limit returns LIMIT_EXCEEDED. "With a delay" means that its details carry a
-    google.rpc.RetryInfo and the same call can succeed later.
+    Limits of every call: the settings of the server that define them, with their defaults. Each
+    server process counts its own calls. A call beyond a limit returns LIMIT_EXCEEDED. "With a
+    delay" means that its details carry a google.rpc.RetryInfo and the same call can succeed later.
 
       JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
           Unary calls in flight, of all tenants and of one tenant (with a delay).
@@ -328,19 +337,28 @@ class JobServiceAsyncStub(JobServiceStub):
           are rejected (with a delay).
       JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
           Open streams, of all tenants and of one tenant (with a delay).
+      JOBS_MAX_BUFFERED_BYTES (128 MiB), JOBS_MAX_TENANT_BUFFERED_BYTES (64 MiB)
+          The memory of requests and unread responses, of all tenants and of one tenant. A unary
+          call waits up to five seconds before it is rejected (with a delay); a stream waits as
+          long as needed.
       JOBS_MAX_REQUEST_BYTES (256 KiB)
           The size of a request message (without a delay). A message of more than twice this
-          size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-          without a document, reports, stages, devices or device_ids has at most 16 KiB; a larger one fails
-          with INVALID_ARGUMENT.
+          size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A call whose
+          request can't have a document, reports, stages or many devices accepts at most 16 KiB;
+          a larger request fails with MALFORMED_REQUEST.
 
     The limits of a field are its buf.validate options; lengths are in characters. In addition, a
-    time is in the years 1 to 9999.
+    time is in the years 1 to 9999. The default of a page size is its default_page_size option.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
 
     A server that is stopping rejects new calls: gRPC itself returns UNAVAILABLE without
-    details. A call that is still in flight after JOBS_SHUTDOWN_GRACE returns SERVER_STOPPING.
+    details. A call that is still in flight after JOBS_SHUTDOWN_GRACE (10 s) returns
+    SERVER_STOPPING.
+
+    Later versions add calls, fields, enum values and error reasons, and remove none. So a client
+    must accept fields, values and reasons that it does not know. A server that does not know a
+    stored value, for example after a rollback, returns the unspecified value of the enum.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -395,8 +413,8 @@ class JobServiceAsyncStub(JobServiceStub):
                            be empty
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelJobRequest, _jobs_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED executions become REJECTED, with
-    the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+    """Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED and HELD executions become REJECTED,
+    with the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
     cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 
       NOT_FOUND            JOB_NOT_FOUND
@@ -404,18 +422,18 @@ class JobServiceAsyncStub(JobServiceStub):
       ABORTED              JOB_CHANGED
     """
     CancelExecution: _aio.UnaryUnaryMultiCallable[_jobs_pb2.CancelExecutionRequest, _jobs_pb2.CancelExecutionResponse]  # type: ignore[assignment]
-    """Cancels one execution that is QUEUED. It becomes REJECTED, with the status_details
+    """Cancels one execution that is QUEUED or HELD. It becomes REJECTED, with the status_details
     {"reason": "…"}. A forced cancel also ends an execution that is IN_PROGRESS. The job
-    becomes COMPLETED if this was its last pending execution.
+    becomes COMPLETED if this was its last unfinished execution.
 
       NOT_FOUND            EXECUTION_NOT_FOUND
       FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
     """
     RetryExecutions: _aio.UnaryUnaryMultiCallable[_jobs_pb2.RetryExecutionsRequest, _jobs_pb2.RetryExecutionsResponse]  # type: ignore[assignment]
     """Queues the next attempt of the executions of a job that are in one of the given statuses and
-    match the other filters: they become QUEUED. Also ends the backoff of QUEUED executions whose last
-    attempt failed with such a status and that match. For all these executions, the retry policy counts
-    attempts from 1 again. The job can have any status but CANCELED.
+    match the other filters: they become QUEUED, or HELD if they are not released. Also ends the backoff of
+    executions whose last attempt failed with such a status and that match. For all these executions, the
+    retry policy counts attempts from 1 again. The job can have any status but CANCELED.
     A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
     started. If no execution matches, nothing changes, including expires_at.
     ListExecutionAttempts returns the earlier attempts.
@@ -444,8 +462,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
-    executions. Afterwards, no call finds the job. The service purges it in the background;
-    after that, its job_id can be used again.
+    executions. Afterwards, only ListJobEvents finds the job. The service purges it in the
+    background; after that, no call finds it, and its job_id can be used again.
 
       NOT_FOUND            JOB_NOT_FOUND
       FAILED_PRECONDITION  JOB_NOT_DELETABLE
@@ -539,10 +557,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
                      ASCII characters, no space at the ends.
       x-roles        Optional. Roles, separated by commas: viewer reads; operator also
                      creates, updates, pauses, resumes, advances, cancels and retries; approver
-                     reads and approves stages; admin does all of these, deletes, and changes
-                     devices; device and bridge call DeviceJobService. A call without it has the
-                     role device if it has x-device-id, and the roles of JOBS_DEFAULT_ROLES
-                     otherwise.
+                     reads and approves stages; admin does all of these, deletes jobs, changes
+                     devices, and reads and changes webhooks; device and bridge call
+                     DeviceJobService. A call without it has the role device if it has
+                     x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin, bridge) otherwise.
       authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
                      The token then defines the tenant, the user and the roles. x-tenant-id
                      and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -565,9 +583,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     A call for a job or a device of another tenant fails like a call for one that does not
     exist.
 
-    Limits of every call: the settings of the server that define them, with their defaults. A
-    call beyond a limit returns LIMIT_EXCEEDED. "With a delay" means that its details carry a
-    google.rpc.RetryInfo and the same call can succeed later.
+    Limits of every call: the settings of the server that define them, with their defaults. Each
+    server process counts its own calls. A call beyond a limit returns LIMIT_EXCEEDED. "With a
+    delay" means that its details carry a google.rpc.RetryInfo and the same call can succeed later.
 
       JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
           Unary calls in flight, of all tenants and of one tenant (with a delay).
@@ -576,19 +594,28 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           are rejected (with a delay).
       JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
           Open streams, of all tenants and of one tenant (with a delay).
+      JOBS_MAX_BUFFERED_BYTES (128 MiB), JOBS_MAX_TENANT_BUFFERED_BYTES (64 MiB)
+          The memory of requests and unread responses, of all tenants and of one tenant. A unary
+          call waits up to five seconds before it is rejected (with a delay); a stream waits as
+          long as needed.
       JOBS_MAX_REQUEST_BYTES (256 KiB)
           The size of a request message (without a delay). A message of more than twice this
-          size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-          without a document, reports, stages, devices or device_ids has at most 16 KiB; a larger one fails
-          with INVALID_ARGUMENT.
+          size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A call whose
+          request can't have a document, reports, stages or many devices accepts at most 16 KiB;
+          a larger request fails with MALFORMED_REQUEST.
 
     The limits of a field are its buf.validate options; lengths are in characters. In addition, a
-    time is in the years 1 to 9999.
+    time is in the years 1 to 9999. The default of a page size is its default_page_size option.
 
     A response message has at most 4 MiB, the default limit of gRPC clients.
 
     A server that is stopping rejects new calls: gRPC itself returns UNAVAILABLE without
-    details. A call that is still in flight after JOBS_SHUTDOWN_GRACE returns SERVER_STOPPING.
+    details. A call that is still in flight after JOBS_SHUTDOWN_GRACE (10 s) returns
+    SERVER_STOPPING.
+
+    Later versions add calls, fields, enum values and error reasons, and remove none. So a client
+    must accept fields, values and reasons that it does not know. A server that does not know a
+    stored value, for example after a rollback, returns the unspecified value of the enum.
     """
 
     @_abc_1.abstractmethod
@@ -671,8 +698,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.CancelJobResponse, _abc.Awaitable[_jobs_pb2.CancelJobResponse]]:
-        """Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED executions become REJECTED, with
-        the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+        """Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED and HELD executions become REJECTED,
+        with the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
         cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 
           NOT_FOUND            JOB_NOT_FOUND
@@ -686,9 +713,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.CancelExecutionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.CancelExecutionResponse, _abc.Awaitable[_jobs_pb2.CancelExecutionResponse]]:
-        """Cancels one execution that is QUEUED. It becomes REJECTED, with the status_details
+        """Cancels one execution that is QUEUED or HELD. It becomes REJECTED, with the status_details
         {"reason": "…"}. A forced cancel also ends an execution that is IN_PROGRESS. The job
-        becomes COMPLETED if this was its last pending execution.
+        becomes COMPLETED if this was its last unfinished execution.
 
           NOT_FOUND            EXECUTION_NOT_FOUND
           FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
@@ -701,9 +728,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.RetryExecutionsResponse, _abc.Awaitable[_jobs_pb2.RetryExecutionsResponse]]:
         """Queues the next attempt of the executions of a job that are in one of the given statuses and
-        match the other filters: they become QUEUED. Also ends the backoff of QUEUED executions whose last
-        attempt failed with such a status and that match. For all these executions, the retry policy counts
-        attempts from 1 again. The job can have any status but CANCELED.
+        match the other filters: they become QUEUED, or HELD if they are not released. Also ends the backoff of
+        executions whose last attempt failed with such a status and that match. For all these executions, the
+        retry policy counts attempts from 1 again. The job can have any status but CANCELED.
         A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
         started. If no execution matches, nothing changes, including expires_at.
         ListExecutionAttempts returns the earlier attempts.
@@ -750,8 +777,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.DeleteJobResponse, _abc.Awaitable[_jobs_pb2.DeleteJobResponse]]:
         """Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
-        executions. Afterwards, no call finds the job. The service purges it in the background;
-        after that, its job_id can be used again.
+        executions. Afterwards, only ListJobEvents finds the job. The service purges it in the
+        background; after that, no call finds it, and its job_id can be used again.
 
           NOT_FOUND            JOB_NOT_FOUND
           FAILED_PRECONDITION  JOB_NOT_DELETABLE

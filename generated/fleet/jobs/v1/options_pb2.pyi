@@ -41,7 +41,7 @@ class MethodRules(_message.Message):
         APPROVE: MethodRules._Permission.ValueType  # 3
         """Approve stages."""
         ADMINISTER: MethodRules._Permission.ValueType  # 4
-        """Delete jobs, change devices."""
+        """Delete jobs, change devices, read and change webhooks."""
         EXECUTE: MethodRules._Permission.ValueType  # 5
         """Carry out executions, as a device or for devices."""
         ANY: MethodRules._Permission.ValueType  # 6
@@ -59,7 +59,7 @@ class MethodRules(_message.Message):
     APPROVE: MethodRules.Permission.ValueType  # 3
     """Approve stages."""
     ADMINISTER: MethodRules.Permission.ValueType  # 4
-    """Delete jobs, change devices."""
+    """Delete jobs, change devices, read and change webhooks."""
     EXECUTE: MethodRules.Permission.ValueType  # 5
     """Carry out executions, as a device or for devices."""
     ANY: MethodRules.Permission.ValueType  # 6

@@ -39,7 +39,7 @@ type DeviceExecution struct {
 	// The status at the time of the response.
 	Status JobExecution_Status `protobuf:"varint,5,opt,name=status,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"status,omitempty"`
 	// The details of the last report, or {"reason": "…"} if the device did not cause the
-	// status. May be unset. Not filled in errors.
+	// status. May be unset. Not filled in a ReportResult, nor in errors.
 	StatusDetails *structpb.Struct `protobuf:"bytes,6,opt,name=status_details,json=statusDetails,proto3" json:"status_details,omitempty"`
 	// The number of the attempt. The first is 1.
 	ExecutionNumber int32 `protobuf:"varint,7,opt,name=execution_number,json=executionNumber,proto3" json:"execution_number,omitempty"`

@@ -70,8 +70,8 @@ const (
 type DeviceJobServiceClient interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
 	// priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
-	// device finds its unfinished work first. QUEUED executions of a PAUSED job, executions that the
-	// rollout of their job has not released yet, and executions that wait are left out.
+	// device finds its unfinished work first. QUEUED executions of a PAUSED job, HELD executions, and
+	// executions that wait are left out.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListPendingExecutions(ctx context.Context, in *ListPendingExecutionsRequest, opts ...grpc.CallOption) (*ListPendingExecutionsResponse, error)
@@ -90,8 +90,7 @@ type DeviceJobServiceClient interface {
 	StartExecution(ctx context.Context, in *StartExecutionRequest, opts ...grpc.CallOption) (*StartExecutionResponse, error)
 	// Returns the execution of one job.
 	//
-	//	NOT_FOUND            EXECUTION_NOT_FOUND, also if the rollout of the job has not released the
-	//	                     execution yet
+	//	NOT_FOUND            EXECUTION_NOT_FOUND, also if the execution is HELD
 	GetExecution(ctx context.Context, in *GetExecutionRequest, opts ...grpc.CallOption) (*GetExecutionResponse, error)
 	// Reports on an execution: progress or a terminal status.
 	//
@@ -119,8 +118,9 @@ type DeviceJobServiceClient interface {
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
 	//	                     JOB_FULL
 	//	ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
-	//	                     execution_number. The details carry the current DeviceExecution,
-	//	                     without document_params and status_details.
+	//	                     execution_number, or the report lacks the execution_number that it needs.
+	//	                     The details carry the current DeviceExecution, without document_params
+	//	                     and status_details.
 	UpdateExecution(ctx context.Context, in *UpdateExecutionRequest, opts ...grpc.CallOption) (*UpdateExecutionResponse, error)
 	// Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
 	//
@@ -134,7 +134,7 @@ type DeviceJobServiceClient interface {
 	// A report waits while another transaction, such as a retry of many executions, holds the job
 	// lock; the other reports of its message are applied, but their response waits for it.
 	//
-	// A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, for any number of reports: the
+	// A message has at most JOBS_MAX_REQUEST_BYTES (256 KiB), for any number of reports: the
 	// limit of 16 KiB of other requests does not apply. A larger message ends the stream.
 	//
 	// With x-device-id, only reports of that device are accepted.
@@ -292,8 +292,8 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 type DeviceJobServiceServer interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
 	// priority of the job, HIGH first, then by queued_at and by job_id, ascending. After a restart, a
-	// device finds its unfinished work first. QUEUED executions of a PAUSED job, executions that the
-	// rollout of their job has not released yet, and executions that wait are left out.
+	// device finds its unfinished work first. QUEUED executions of a PAUSED job, HELD executions, and
+	// executions that wait are left out.
 	//
 	//	INVALID_ARGUMENT     INVALID_PAGE_TOKEN
 	ListPendingExecutions(context.Context, *ListPendingExecutionsRequest) (*ListPendingExecutionsResponse, error)
@@ -312,8 +312,7 @@ type DeviceJobServiceServer interface {
 	StartExecution(context.Context, *StartExecutionRequest) (*StartExecutionResponse, error)
 	// Returns the execution of one job.
 	//
-	//	NOT_FOUND            EXECUTION_NOT_FOUND, also if the rollout of the job has not released the
-	//	                     execution yet
+	//	NOT_FOUND            EXECUTION_NOT_FOUND, also if the execution is HELD
 	GetExecution(context.Context, *GetExecutionRequest) (*GetExecutionResponse, error)
 	// Reports on an execution: progress or a terminal status.
 	//
@@ -341,8 +340,9 @@ type DeviceJobServiceServer interface {
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, JOB_PAUSED, EXECUTION_HELD, EXECUTION_NOT_DUE,
 	//	                     JOB_FULL
 	//	ABORTED              EXECUTION_CHANGED: the execution does not have expected_version or
-	//	                     execution_number. The details carry the current DeviceExecution,
-	//	                     without document_params and status_details.
+	//	                     execution_number, or the report lacks the execution_number that it needs.
+	//	                     The details carry the current DeviceExecution, without document_params
+	//	                     and status_details.
 	UpdateExecution(context.Context, *UpdateExecutionRequest) (*UpdateExecutionResponse, error)
 	// Reports on many executions over one stream. Intended for bridges, such as MQTT brokers.
 	//
@@ -356,7 +356,7 @@ type DeviceJobServiceServer interface {
 	// A report waits while another transaction, such as a retry of many executions, holds the job
 	// lock; the other reports of its message are applied, but their response waits for it.
 	//
-	// A message has at most JOBS_MAX_REQUEST_BYTES (262144) bytes, for any number of reports: the
+	// A message has at most JOBS_MAX_REQUEST_BYTES (256 KiB), for any number of reports: the
 	// limit of 16 KiB of other requests does not apply. A larger message ends the stream.
 	//
 	// With x-device-id, only reports of that device are accepted.

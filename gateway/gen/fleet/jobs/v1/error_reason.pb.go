@@ -27,8 +27,9 @@ const (
 // The gRPC status code is the class of the error; the reason is its exact cause. A
 // program decides by the reason: reasons do not change, but messages may.
 //
-// If the metadata names a job, a device or a group, it also has `tenantId`: the tenant of the caller,
-// whose object it is. No error tells whether another tenant has such an object.
+// If the metadata names a job, a device, a group, a webhook or a position of events, it also has
+// `tenantId`: the tenant of the caller, whose object it is. No error tells whether another tenant has
+// such an object.
 //
 // An error without an ErrorInfo comes from gRPC itself or from a proxy.
 type ErrorReason int32
@@ -45,8 +46,9 @@ const (
 	ErrorReason_INVALID_FIELD ErrorReason = 1
 	// The bytes are not a message of the request's type: they are not protobuf, are nested
 	// too deeply, or contain text that is not UTF-8. Also: the call has no request message,
-	// the message did not arrive within JOBS_REQUEST_READ_TIMEOUT, it has more than 4 KiB for a
-	// health or reflection call, or too many health calls wait for their messages. Correct the client.
+	// the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the
+	// call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for
+	// their messages. Correct the client.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -133,7 +135,7 @@ const (
 	//	{ "reason": "PEER_NOT_TRUSTED", "domain": "jobs-grpc" }
 	ErrorReason_PEER_NOT_TRUSTED ErrorReason = 12
 	// The user who created the job must not approve its stages. Another user with the role approver
-	// must approve, unless the gate has allow_self_approval.
+	// or admin must approve, unless the gate has allow_self_approval.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -180,7 +182,7 @@ const (
 	//	  "metadata": { "jobId": "reboot-2026-11", "deviceId": "pump-17", "tenantId": "demo" }
 	//	}
 	ErrorReason_EXECUTION_NOT_FOUND ErrorReason = 15
-	// The webhook does not exist.
+	// The tenant has no such webhook.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -459,8 +461,9 @@ const (
 	//
 	//	{ "reason": "WEBHOOKS_UNAVAILABLE", "domain": "jobs-grpc" }
 	ErrorReason_WEBHOOKS_UNAVAILABLE ErrorReason = 56
-	// The execution does not have the expected version or execution_number. The details also
-	// carry the current DeviceExecution. Read it and decide again.
+	// The execution does not have the expected version or execution_number. Also: the job has a retry policy,
+	// and the report of a second or later attempt names no execution_number. The details also carry the
+	// current DeviceExecution. Read it and decide again.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -534,10 +537,10 @@ const (
 	//
 	//	{ "reason": "OVERLOADED", "domain": "jobs-grpc" }
 	ErrorReason_OVERLOADED ErrorReason = 25
-	// The call exceeds a limit that a setting of the server defines. `setting` is its name,
-	// `value` its value. Neither is set if the server process is already evaluating a target of the
-	// tenant. If the details carry a google.rpc.RetryInfo, the same call can succeed after that delay. If
-	// they do not, it fails again.
+	// The call exceeds a limit. `setting` is the name of the server's setting that defines it, `value` its
+	// value. Neither is set for the limits that no setting defines: those of webhooks, and one call of the
+	// tenant at a time that evaluates a target. If the details carry a google.rpc.RetryInfo, the same call
+	// can succeed after that delay. If they do not, it fails again.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -576,7 +579,7 @@ const (
 	//	{ "reason": "SCHEMA_NOT_CURRENT", "domain": "jobs-grpc" }
 	ErrorReason_SCHEMA_NOT_CURRENT ErrorReason = 36
 	// The server is stopping. It ends its streams at once, and the calls that are still in
-	// flight after JOBS_SHUTDOWN_GRACE. Such a call may have taken effect. Repeat it only if it is
+	// flight after JOBS_SHUTDOWN_GRACE (10 s). Such a call may have taken effect. Repeat it only if it is
 	// safe to repeat, and connect again.
 	//
 	// Example of an ErrorInfo:

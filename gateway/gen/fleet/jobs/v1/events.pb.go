@@ -29,7 +29,7 @@ const (
 type Webhook_DisabledCause int32
 
 const (
-	// The webhook is enabled.
+	// Not a cause.
 	Webhook_DISABLED_CAUSE_UNSPECIFIED Webhook_DisabledCause = 0
 	// UpdateWebhook disabled it.
 	Webhook_OPERATOR Webhook_DisabledCause = 1
@@ -86,7 +86,7 @@ func (Webhook_DisabledCause) EnumDescriptor() ([]byte, []int) {
 type Webhook_DeliveryError int32
 
 const (
-	// It did not fail.
+	// Not an error.
 	Webhook_DELIVERY_ERROR_UNSPECIFIED Webhook_DeliveryError = 0
 	// The endpoint returned an HTTP status that is neither 2xx nor a redirect.
 	Webhook_HTTP_STATUS Webhook_DeliveryError = 1
@@ -161,28 +161,27 @@ type Event struct {
 	// The position: larger than that of each earlier event of the tenant, and less than 2^53. It is close to the
 	// microseconds since 1970, but use `time` for the time of the event.
 	Position int64 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
-	// What happened, and the additional fields that each type sets. All types have the fields `position` to `user`.
+	// What happened, and the additional fields that each type sets. All types set `position` to `execution_counts`.
 	// Later versions can add types: ignore unknown ones.
 	//
-	//	job.created             The job was created. Its first stage is open.
+	//	job.created             The job was created. If it has stages, the first one opens without an event of its own.
 	//	job.stage_opened        The stage `stage` has opened: by an operator (`cause` OPERATOR) or by the gate of the
 	//	                        stage before it (GATE).
 	//	job.awaiting_approval   The gate of the open stage `stage` is met except for its approval.
-	//	job.approved            An operator has approved the gate of `stage`. `reason` is the comment.
+	//	job.approved            A user has approved the stage `stage`. `reason` is the comment.
 	//	job.tripped             A failure criterion has tripped: `reason`, and `stage` if its scope is STAGE.
 	//	                        job.paused or job.canceled follows.
 	//	job.paused              The job was paused: `cause` OPERATOR, FAILURE_CRITERION or GATE_NOT_MET, and `reason`.
 	//	job.resumed             The job was resumed.
 	//	job.updated             UpdateJob has changed the fields `updated_fields`.
-	//	job.retried             RetryExecutions has queued `retried_count` executions again. Automatic retries add no
-	//	                        event.
+	//	job.retried             RetryExecutions has retried `retried_count` executions. Automatic retries add no event.
 	//	job.canceled            The job was canceled: `cause` OPERATOR or FAILURE_CRITERION, and `reason`.
 	//	job.expired             The job has expired. The time of the event is its expires_at.
 	//	job.completed           The job is COMPLETED.
 	//	job.deleted             The job was deleted: by an operator (`cause` OPERATOR), or because the retention has
 	//	                        passed (RETENTION).
 	//	executions.finished     The attempts in `attempts` have ended. Only for jobs with execution_events, and not
-	//	                        for attempts that a cancel or the expiry of the job ends. An attempt with will_retry
+	//	                        for attempts that end because the job is canceled or expires. An attempt with will_retry
 	//	                        does not finish its execution: the retry policy has queued the next attempt.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// The time of the change.
@@ -201,7 +200,7 @@ type Event struct {
 	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The number of the stage, from 0. Unset: the event is not about a stage.
 	Stage *int32 `protobuf:"varint,10,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
-	// How many executions RetryExecutions has queued again.
+	// How many executions RetryExecutions has retried: see RetryExecutionsResponse.retried_count.
 	RetriedCount int32 `protobuf:"varint,11,opt,name=retried_count,json=retriedCount,proto3" json:"retried_count,omitempty"`
 	// The fields that UpdateJob has changed, as in UpdateJobRequest.update_mask.
 	UpdatedFields []string `protobuf:"bytes,12,rep,name=updated_fields,json=updatedFields,proto3" json:"updated_fields,omitempty"`
@@ -890,7 +889,8 @@ type Webhook struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID, assigned by the server.
 	WebhookId string `protobuf:"bytes,1,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
-	// The URL of the endpoint: https, on port 443 unless the server allows others.
+	// The URL of the endpoint: https, without user info and fragment, on port 443 unless the server allows
+	// others.
 	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
 	// A text for people.
 	Description string `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
@@ -898,7 +898,7 @@ type Webhook struct {
 	Types []string `protobuf:"bytes,4,rep,name=types,proto3" json:"types,omitempty"`
 	// Whether the webhook is enabled. `due_since` shows whether a server actually delivers.
 	Enabled bool `protobuf:"varint,5,opt,name=enabled,proto3" json:"enabled,omitempty"`
-	// Output only. Why the webhook is disabled.
+	// Output only. Why the webhook is disabled. Unset: it is enabled.
 	DisabledCause *Webhook_DisabledCause `protobuf:"varint,6,opt,name=disabled_cause,json=disabledCause,proto3,enum=fleet.jobs.v1.Webhook_DisabledCause,oneof" json:"disabled_cause,omitempty"`
 	// The server sends the matching events after this position. A successful delivery moves it to the position of the
 	// event. In UpdateWebhook, 0: before the oldest event.
@@ -913,7 +913,7 @@ type Webhook struct {
 	LastAttemptAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_attempt_at,json=lastAttemptAt,proto3" json:"last_attempt_at,omitempty"`
 	// Output only. The HTTP status of the last delivery. 0: there was no response.
 	LastHttpStatus int32 `protobuf:"varint,12,opt,name=last_http_status,json=lastHttpStatus,proto3" json:"last_http_status,omitempty"`
-	// Output only. Why the last delivery failed. Unspecified: it succeeded.
+	// Output only. Why the last delivery failed. Unset: it succeeded, or there was none yet.
 	LastError *Webhook_DeliveryError `protobuf:"varint,13,opt,name=last_error,json=lastError,proto3,enum=fleet.jobs.v1.Webhook_DeliveryError,oneof" json:"last_error,omitempty"`
 	// Output only. How many deliveries have failed since the last success.
 	FailureCount int32 `protobuf:"varint,14,opt,name=failure_count,json=failureCount,proto3" json:"failure_count,omitempty"`
@@ -1071,7 +1071,7 @@ func (x *Webhook) GetDueSince() *timestamppb.Timestamp {
 
 type CreateWebhookRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The URL of the endpoint: https, without user info and fragment.
+	// The URL of the endpoint: see Webhook.url.
 	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
 	// A text for people.
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
@@ -1362,7 +1362,7 @@ type UpdateWebhookRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the webhook.
 	WebhookId string `protobuf:"bytes,1,opt,name=webhook_id,json=webhookId,proto3" json:"webhook_id,omitempty"`
-	// Required. The fields to change.
+	// The fields to change.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// The new values of these fields.
 	Webhook       *Webhook `protobuf:"bytes,3,opt,name=webhook,proto3" json:"webhook,omitempty"`
@@ -1695,7 +1695,7 @@ type TestWebhookResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The HTTP status. 0: there was no response.
 	HttpStatus int32 `protobuf:"varint,1,opt,name=http_status,json=httpStatus,proto3" json:"http_status,omitempty"`
-	// Why the delivery failed. Unspecified: it succeeded.
+	// Why the delivery failed. Unset: it succeeded.
 	Error *Webhook_DeliveryError `protobuf:"varint,2,opt,name=error,proto3,enum=fleet.jobs.v1.Webhook_DeliveryError,oneof" json:"error,omitempty"`
 	// The time from the lookup of the host to the response, or to the error.
 	Duration      *durationpb.Duration `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
@@ -1896,22 +1896,22 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"httpStatus\x12?\n" +
 	"\x05error\x18\x02 \x01(\x0e2$.fleet.jobs.v1.Webhook.DeliveryErrorH\x00R\x05error\x88\x01\x01\x125\n" +
 	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bdurationB\b\n" +
-	"\x06_error2\xec\t\n" +
-	"\fEventService\x12\x80\x01\n" +
-	"\rListJobEvents\x12#.fleet.jobs.v1.ListJobEventsRequest\x1a$.fleet.jobs.v1.ListJobEventsResponse\"$\xb2\x89#\x1d\n" +
-	"\x19Read the history of a job\x10\x01\x90\x02\x01\x12y\n" +
+	"\x06_error2\xe7\t\n" +
+	"\fEventService\x12\x7f\n" +
+	"\rListJobEvents\x12#.fleet.jobs.v1.ListJobEventsRequest\x1a$.fleet.jobs.v1.ListJobEventsResponse\"#\xb2\x89#\x1c\n" +
+	"\x18List the events of a job\x10\x01\x90\x02\x01\x12y\n" +
 	"\n" +
 	"ListEvents\x12 .fleet.jobs.v1.ListEventsRequest\x1a!.fleet.jobs.v1.ListEventsResponse\"&\xb2\x89#\x1f\n" +
-	"\x1bRead the events of all jobs\x10\x01\x90\x02\x01\x12\x80\x01\n" +
-	"\vWatchEvents\x12!.fleet.jobs.v1.WatchEventsRequest\x1a\".fleet.jobs.v1.WatchEventsResponse\"(\xb2\x89#!\n" +
-	"\x1dStream the events of all jobs\x10\x01\x90\x02\x010\x01\x12t\n" +
+	"\x1bList the events of all jobs\x10\x01\x90\x02\x01\x12\x7f\n" +
+	"\vWatchEvents\x12!.fleet.jobs.v1.WatchEventsRequest\x1a\".fleet.jobs.v1.WatchEventsResponse\"'\xb2\x89# \n" +
+	"\x1cWatch the events of all jobs\x10\x01\x90\x02\x010\x01\x12t\n" +
 	"\rCreateWebhook\x12#.fleet.jobs.v1.CreateWebhookRequest\x1a$.fleet.jobs.v1.CreateWebhookResponse\"\x18\xb2\x89#\x14\n" +
 	"\x10Create a webhook\x10\x04\x12s\n" +
 	"\fListWebhooks\x12\".fleet.jobs.v1.ListWebhooksRequest\x1a#.fleet.jobs.v1.ListWebhooksResponse\"\x1a\xb2\x89#\x13\n" +
-	"\rList webhooks\x10\x04 \x04\x90\x02\x01\x12l\n" +
+	"\rList webhooks\x10\x04 \x04\x90\x02\x01\x12k\n" +
 	"\n" +
-	"GetWebhook\x12 .fleet.jobs.v1.GetWebhookRequest\x1a!.fleet.jobs.v1.GetWebhookResponse\"\x19\xb2\x89#\x12\n" +
-	"\x0eRead a webhook\x10\x04\x90\x02\x01\x12w\n" +
+	"GetWebhook\x12 .fleet.jobs.v1.GetWebhookRequest\x1a!.fleet.jobs.v1.GetWebhookResponse\"\x18\xb2\x89#\x11\n" +
+	"\rGet a webhook\x10\x04\x90\x02\x01\x12w\n" +
 	"\rUpdateWebhook\x12#.fleet.jobs.v1.UpdateWebhookRequest\x1a$.fleet.jobs.v1.UpdateWebhookResponse\"\x1b\xb2\x89#\x14\n" +
 	"\x10Change a webhook\x10\x04\x90\x02\x02\x12t\n" +
 	"\rDeleteWebhook\x12#.fleet.jobs.v1.DeleteWebhookRequest\x1a$.fleet.jobs.v1.DeleteWebhookResponse\"\x18\xb2\x89#\x14\n" +

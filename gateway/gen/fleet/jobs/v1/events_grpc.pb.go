@@ -73,6 +73,8 @@ type EventServiceClient interface {
 	//
 	//	OUT_OF_RANGE         EVENTS_PURGED: also if events are purged before the stream has sent them
 	//	                     POSITION_UNKNOWN
+	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
+	//	UNAVAILABLE          SERVER_STOPPING: watch again
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 	// Creates a webhook. The server sends each later event to its URL, one event per POST.
 	//
@@ -80,15 +82,15 @@ type EventServiceClient interface {
 	// server sends the next event after a response with a 2xx status. A delivery fails with any other status,
 	// without a response within 15 seconds, or if the connection fails. The server repeats it after 5 s, 30 s,
 	// 2 min, 10 min, 30 min, 1 h, 2 h, and then every 4 h, ±20 %, or after the Retry-After of the response, at
-	// most a day. The server disables the webhook after five days in which all deliveries failed, or at once
-	// after status 410.
+	// least 5 s and at most a day. The server disables the webhook after five days in which all deliveries
+	// failed, or at once after status 410.
 	//
 	// An event can arrive more than once: the header `webhook-id` identifies it.
 	//
 	// The call is not safe to repeat: each call creates a webhook.
 	//
 	//	FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
-	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks (without a delay)
 	CreateWebhook(ctx context.Context, in *CreateWebhookRequest, opts ...grpc.CallOption) (*CreateWebhookResponse, error)
 	// Lists the webhooks of the tenant, oldest first: at most 16.
 	ListWebhooks(ctx context.Context, in *ListWebhooksRequest, opts ...grpc.CallOption) (*ListWebhooksResponse, error)
@@ -98,7 +100,7 @@ type EventServiceClient interface {
 	GetWebhook(ctx context.Context, in *GetWebhookRequest, opts ...grpc.CallOption) (*GetWebhookResponse, error)
 	// Changes a webhook. With an earlier `position`, the server sends events again; with a later one, it skips
 	// events, for example one that the receiver never accepts. A webhook that is enabled again continues after
-	// its position.
+	// its position. A new URL resets the state of the deliveries.
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
 	//	OUT_OF_RANGE         EVENTS_PURGED, POSITION_UNKNOWN: for the new position
@@ -120,7 +122,7 @@ type EventServiceClient interface {
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
 	//	FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago, or the
-	//	                     tenant made 16 tests in that time, or 4 are running (with a retry delay)
+	//	                     tenant made 16 tests in that time, or 4 are running (with a delay)
 	TestWebhook(ctx context.Context, in *TestWebhookRequest, opts ...grpc.CallOption) (*TestWebhookResponse, error)
 }
 
@@ -283,6 +285,8 @@ type EventServiceServer interface {
 	//
 	//	OUT_OF_RANGE         EVENTS_PURGED: also if events are purged before the stream has sent them
 	//	                     POSITION_UNKNOWN
+	//	UNAUTHENTICATED      INVALID_TOKEN: the token has expired. Watch with a new one.
+	//	UNAVAILABLE          SERVER_STOPPING: watch again
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	// Creates a webhook. The server sends each later event to its URL, one event per POST.
 	//
@@ -290,15 +294,15 @@ type EventServiceServer interface {
 	// server sends the next event after a response with a 2xx status. A delivery fails with any other status,
 	// without a response within 15 seconds, or if the connection fails. The server repeats it after 5 s, 30 s,
 	// 2 min, 10 min, 30 min, 1 h, 2 h, and then every 4 h, ±20 %, or after the Retry-After of the response, at
-	// most a day. The server disables the webhook after five days in which all deliveries failed, or at once
-	// after status 410.
+	// least 5 s and at most a day. The server disables the webhook after five days in which all deliveries
+	// failed, or at once after status 410.
 	//
 	// An event can arrive more than once: the header `webhook-id` identifies it.
 	//
 	// The call is not safe to repeat: each call creates a webhook.
 	//
 	//	FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
-	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks (without a delay)
 	CreateWebhook(context.Context, *CreateWebhookRequest) (*CreateWebhookResponse, error)
 	// Lists the webhooks of the tenant, oldest first: at most 16.
 	ListWebhooks(context.Context, *ListWebhooksRequest) (*ListWebhooksResponse, error)
@@ -308,7 +312,7 @@ type EventServiceServer interface {
 	GetWebhook(context.Context, *GetWebhookRequest) (*GetWebhookResponse, error)
 	// Changes a webhook. With an earlier `position`, the server sends events again; with a later one, it skips
 	// events, for example one that the receiver never accepts. A webhook that is enabled again continues after
-	// its position.
+	// its position. A new URL resets the state of the deliveries.
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
 	//	OUT_OF_RANGE         EVENTS_PURGED, POSITION_UNKNOWN: for the new position
@@ -330,7 +334,7 @@ type EventServiceServer interface {
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
 	//	FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
 	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago, or the
-	//	                     tenant made 16 tests in that time, or 4 are running (with a retry delay)
+	//	                     tenant made 16 tests in that time, or 4 are running (with a delay)
 	TestWebhook(context.Context, *TestWebhookRequest) (*TestWebhookResponse, error)
 	mustEmbedUnimplementedEventServiceServer()
 }

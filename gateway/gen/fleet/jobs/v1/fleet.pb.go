@@ -29,14 +29,15 @@ type Device struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The ID of the device, unique in the tenant.
 	DeviceId string `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
-	// The labels, at most 32.
+	// The labels, with the limits of CreateJobRequest.labels.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The time zone: a name with a "/" in the IANA database, such as "Europe/Berlin", or UTC. Empty: unknown.
 	TimeZone string `protobuf:"bytes,3,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	// The groups that the device is a member of, in order: at most 1,000 of them.
 	GroupIds []string `protobuf:"bytes,4,rep,name=group_ids,json=groupIds,proto3" json:"group_ids,omitempty"`
-	// Output only. When the device last made a call, was reported on by a bridge, or had a watch open. Can be
-	// up to two JOBS_LAST_SEEN_INTERVAL old. Unset: no time is stored.
+	// Output only. When the device last made a call, was reported on by a bridge, or had a watch open, which
+	// counts once a minute. The time can be up to two JOBS_LAST_SEEN_INTERVAL (30 s each) too early. Unset: no
+	// time is stored.
 	LastSeenAt    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_seen_at,json=lastSeenAt,proto3" json:"last_seen_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -109,9 +110,7 @@ func (x *Device) GetLastSeenAt() *timestamppb.Timestamp {
 
 type ListDevicesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only devices that match this selector, such as "group in (north,south),model=x200,!quarantined".
-	// At most 32 terms, and 100 values in a term. `!=` and `notin` also match devices without the key.
-	// Empty: all devices.
+	// Only devices that match this selector: see CreateJobRequest.target_selector. Empty: all devices.
 	Selector string `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
 	// The maximum number of devices in the response. May differ between pages.
 	Limit *int32 `protobuf:"varint,2,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
@@ -286,8 +285,9 @@ type GetDeviceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The device.
 	Device *Device `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
-	// The first 100 executions in the device's queue, with job_id, in the order in which it gets them:
-	// IN_PROGRESS, then QUEUED. Fewer if they exceed the response size.
+	// The first 100 executions in the device's queue, with job_id, in the order of
+	// DeviceJobService.ListPendingExecutions, and including those that wait. Fewer if they exceed the
+	// response size.
 	Executions    []*JobExecution `protobuf:"bytes,2,rep,name=executions,proto3" json:"executions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -575,10 +575,11 @@ func (x *DeleteDevicesResponse) GetRemaining() bool {
 
 type ListGroupsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The maximum number of groups. A page also ends after 100,000 counted devices, so it can be short
-	// although more follow.
+	// The maximum number of groups in the response. May differ between pages. A page also ends after 100,000
+	// counted devices, so it can be short although more follow.
 	Limit *int32 `protobuf:"varint,1,opt,name=limit,proto3,oneof" json:"limit,omitempty"`
-	// The next_page_token of the page before, with the other fields unchanged. Empty: the first page.
+	// The next_page_token of the previous response. Empty: the first page. The other fields, except
+	// `limit`, must be the same as in the previous request.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Only groups whose ID starts with this text. Empty: all.
 	GroupIdPrefix string `protobuf:"bytes,3,opt,name=group_id_prefix,json=groupIdPrefix,proto3" json:"group_id_prefix,omitempty"`
@@ -1025,16 +1026,16 @@ const file_fleet_jobs_v1_fleet_proto_rawDesc = "" +
 	"\arollout\x18\a \x01(\v2\x16.fleet.jobs.v1.RolloutR\arolloutB\x0f\n" +
 	"\x06target\x12\x05\xbaH\x02\b\x01\"O\n" +
 	"\x15PreviewTargetResponse\x126\n" +
-	"\apreview\x18\x01 \x01(\v2\x1c.fleet.jobs.v1.TargetPreviewR\apreview2\xec\x05\n" +
+	"\apreview\x18\x01 \x01(\v2\x1c.fleet.jobs.v1.TargetPreviewR\apreview2\xeb\x05\n" +
 	"\fFleetService\x12m\n" +
 	"\vListDevices\x12!.fleet.jobs.v1.ListDevicesRequest\x1a\".fleet.jobs.v1.ListDevicesResponse\"\x17\xb2\x89#\x10\n" +
-	"\fList devices\x10\x01\x90\x02\x01\x12x\n" +
-	"\tGetDevice\x12\x1f.fleet.jobs.v1.GetDeviceRequest\x1a .fleet.jobs.v1.GetDeviceResponse\"(\xb2\x89#!\n" +
-	"\x1bRead a device and its queue\x10\x01 \x03\x90\x02\x01\x12\x83\x01\n" +
+	"\fList devices\x10\x01\x90\x02\x01\x12w\n" +
+	"\tGetDevice\x12\x1f.fleet.jobs.v1.GetDeviceRequest\x1a .fleet.jobs.v1.GetDeviceResponse\"'\xb2\x89# \n" +
+	"\x1aGet a device and its queue\x10\x01 \x03\x90\x02\x01\x12\x83\x01\n" +
 	"\rUpdateDevices\x12#.fleet.jobs.v1.UpdateDevicesRequest\x1a$.fleet.jobs.v1.UpdateDevicesResponse\"'\xb2\x89# \n" +
 	"\x1aChange or register devices\x10\x04\x18\x01\x90\x02\x02\x12w\n" +
 	"\rDeleteDevices\x12#.fleet.jobs.v1.DeleteDevicesRequest\x1a$.fleet.jobs.v1.DeleteDevicesResponse\"\x1b\xb2\x89#\x14\n" +
-	"\x0eRemove devices\x10\x04\x18\x01\x90\x02\x02\x12i\n" +
+	"\x0eDelete devices\x10\x04\x18\x01\x90\x02\x02\x12i\n" +
 	"\n" +
 	"ListGroups\x12 .fleet.jobs.v1.ListGroupsRequest\x1a!.fleet.jobs.v1.ListGroupsResponse\"\x16\xb2\x89#\x0f\n" +
 	"\vList groups\x10\x01\x90\x02\x01\x12\x88\x01\n" +

@@ -33,7 +33,7 @@ type Job_Status int32
 const (
 	// Not a status. In a request: no filter.
 	Job_STATUS_UNSPECIFIED Job_Status = 0
-	// Some executions are pending.
+	// Some executions are not finished.
 	Job_IN_PROGRESS Job_Status = 1
 	// All executions are finished. A job that has expired is COMPLETED when no execution is
 	// IN_PROGRESS.
@@ -588,7 +588,7 @@ func (JobExecution_Status) EnumDescriptor() ([]byte, []int) {
 type JobExecution_EndCause int32
 
 const (
-	// The execution is not finished. In a request: no filter.
+	// Not a cause. In a request: no filter.
 	JobExecution_END_CAUSE_UNSPECIFIED JobExecution_EndCause = 0
 	// The device reported SUCCEEDED, FAILED or REJECTED.
 	JobExecution_DEVICE JobExecution_EndCause = 1
@@ -770,14 +770,15 @@ type Job struct {
 	Target isJob_Target `protobuf_oneof:"target"`
 	// The status at the time of the response.
 	Status Job_Status `protobuf:"varint,8,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
-	// The time at which the QUEUED executions become TIMED_OUT. Unset: never.
+	// The time at which the QUEUED and HELD executions become TIMED_OUT. Unset: never.
 	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
 	// The user who created the job: the x-user-id of the call, or the subject of its token.
 	// Unset: unknown.
 	CreatedBy *string `protobuf:"bytes,10,opt,name=created_by,json=createdBy,proto3,oneof" json:"created_by,omitempty"`
 	// The time of creation.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	// The time of the last change of `status`; changes of the counts do not move it.
+	// The time of the last change of `status`, except from SCHEDULED to IN_PROGRESS at start_at. Changes of the
+	// counts do not move it.
 	UpdatedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
 	// The reason of the cancel. Set only if `status` is CANCELED.
 	CancelReason *string `protobuf:"bytes,13,opt,name=cancel_reason,json=cancelReason,proto3,oneof" json:"cancel_reason,omitempty"`
@@ -2522,7 +2523,7 @@ type JobExecution struct {
 	// The time at which the execution becomes TIMED_OUT. Set only if `status` is IN_PROGRESS
 	// and there is a timeout.
 	TimesOutAt *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=times_out_at,json=timesOutAt,proto3" json:"times_out_at,omitempty"`
-	// The ID of the job. Filled only by ListJobExecutions with a device_id.
+	// The ID of the job. Filled only by ListJobExecutions with a device_id, and by GetDevice.
 	JobId string `protobuf:"bytes,10,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// Why the device failed. Set if and only if the end counts as a failure of the device: FAILED,
 	// REJECTED by the device, or TIMED_OUT while IN_PROGRESS. Empty if the device named no code.
@@ -2702,14 +2703,14 @@ type CreateJobRequest struct {
 	//	*CreateJobRequest_TargetDeviceIds
 	//	*CreateJobRequest_TargetFailedIn
 	Target isCreateJobRequest_Target `protobuf_oneof:"target"`
-	// The number of hours until the job expires, when its QUEUED executions become TIMED_OUT.
-	// Default: 24.
+	// The number of hours until the job expires, when its QUEUED and HELD executions become
+	// TIMED_OUT. Default: 24.
 	//
 	// With a rollout or start windows, the default is the shortest time until the last device can start,
-	// rounded up to hours, plus 24, and at most 720. Each stage takes the number of its devices divided by
-	// releases_per_minute, plus the time until a start window opens, plus bake_time; or advance_after if
-	// that is shorter. This assumes that every device succeeds at once. If the job expires before that
-	// time has passed, the call fails with EXPIRY_TOO_EARLY. With validate_only,
+	// rounded up to hours, plus 24, and at most 720. Each stage takes the number of devices that its gate
+	// needs divided by releases_per_minute, plus the time until a start window opens, plus bake_time; or
+	// advance_after if that is shorter. This assumes that every device succeeds at once. If the job expires
+	// before that time has passed, the call fails with EXPIRY_TOO_EARLY. With validate_only,
 	// CreateJobResponse.forecast says how long each stage takes.
 	ExpiresInHours *int32 `protobuf:"varint,7,opt,name=expires_in_hours,json=expiresInHours,proto3,oneof" json:"expires_in_hours,omitempty"`
 	// The job never expires. Must not be combined with expires_in_hours.
@@ -3157,7 +3158,8 @@ type TargetPreview struct {
 	StageSizes []int32 `protobuf:"varint,2,rep,packed,name=stage_sizes,json=stageSizes,proto3" json:"stage_sizes,omitempty"`
 	// The first devices by device_id, at most 20.
 	DeviceIds []string `protobuf:"bytes,3,rep,name=device_ids,json=deviceIds,proto3" json:"device_ids,omitempty"`
-	// Up to 20 jobs, by job_id, with pending executions on these devices; those run before the new job.
+	// Up to 20 jobs, by job_id, with pending executions on the devices in device_ids. Those executions come
+	// before the new job in the queues, unless it has a higher priority.
 	OverlappingJobIds []string `protobuf:"bytes,4,rep,name=overlapping_job_ids,json=overlappingJobIds,proto3" json:"overlapping_job_ids,omitempty"`
 	// Identifies the devices, and the stage that claims each of them. See
 	// CreateJobRequest.expected_target_digest.
@@ -3890,9 +3892,9 @@ type ListJobExecutionsRequest struct {
 	// Only executions with this failure_code. Empty: only failures without a code. Unset: all.
 	FailureCode *string `protobuf:"bytes,6,opt,name=failure_code,json=failureCode,proto3,oneof" json:"failure_code,omitempty"`
 	// Only executions with this end_cause. END_CAUSE_UNSPECIFIED: all. The call also reads the executions
-	// that it skips. Of a device, these can be all. Of a job, they are TIMED_OUT (TIMEOUT, JOB_EXPIRED) or
-	// REJECTED (the other causes), as with `status`. With DEVICE, they have any status, until the call has
-	// found as many executions as are SUCCEEDED, FAILED or REJECTED.
+	// that it skips. With a device_id, these can be all executions of the device. Of a job, they are those that
+	// are TIMED_OUT (for TIMEOUT and JOB_EXPIRED) or REJECTED (for the other causes); for DEVICE, they can be
+	// all executions.
 	EndCause JobExecution_EndCause `protobuf:"varint,9,opt,name=end_cause,json=endCause,proto3,enum=fleet.jobs.v1.JobExecution_EndCause" json:"end_cause,omitempty"`
 	// Only executions of this stage of the rollout. The first is 0. Unset: all. Must not be combined with a
 	// device_id. The call also reads the executions of other stages, which it skips.
@@ -4303,7 +4305,8 @@ type RetryExecutionsRequest struct {
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// The statuses of the executions to retry: FAILED, TIMED_OUT or REJECTED.
 	Statuses []JobExecution_Status `protobuf:"varint,2,rep,packed,name=statuses,proto3,enum=fleet.jobs.v1.JobExecution_Status" json:"statuses,omitempty"`
-	// The number of hours from now until the job expires. Unset: expires_at does not change.
+	// The number of hours from now, or from a start_at in the future, until the job expires. Unset: expires_at
+	// does not change.
 	ExpiresInHours *int32 `protobuf:"varint,3,opt,name=expires_in_hours,json=expiresInHours,proto3,oneof" json:"expires_in_hours,omitempty"`
 	// The job never expires. Must not be combined with expires_in_hours.
 	NeverExpires bool `protobuf:"varint,4,opt,name=never_expires,json=neverExpires,proto3" json:"never_expires,omitempty"`
@@ -5544,25 +5547,27 @@ type UpdateJobRequest struct {
 	//	expires_at                   Later than now, and at most 366 days from now. Unset: the job
 	//	                             never expires. A job that has expired fails with
 	//	                             JOB_NOT_UPDATABLE: RetryExecutions can set a new expiry.
-	//	in_progress_timeout_minutes  Applies to executions that start after this call.
+	//	in_progress_timeout_minutes  Applies to executions that start after this call. Unset: no
+	//	                             timeout.
 	//	failure_criteria             Replaces all criteria. A criterion with the same statuses,
 	//	                             failure_codes and scope as an earlier one keeps its counts, and
 	//	                             is checked at once. The counts of the others start at 0:
 	//	                             failures, FINISHED and min_finished count from this call.
-	//	rollout.max_in_progress      Takes effect at once.
+	//	rollout.max_in_progress      Takes effect at once. Unset: no limit.
 	//	rollout.stages               Send all stages as in Job.rollout. In stages that have not
 	//	                             passed, display_name, releases_per_minute and gate can be
 	//	                             changed. Sizes, allow_empty, require_approval and
 	//	                             allow_self_approval cannot.
 	//	labels                       Replaces all labels.
 	//	description                  Replaces the description.
-	//	start_at                     Required. Only until the job has started. Moves expires_at by the
-	//	                             same amount, unless the mask names expires_at.
+	//	start_at                     Required. Only until the job has started. A time in the past
+	//	                             means now. Moves expires_at by the same amount, unless the mask
+	//	                             names expires_at.
 	//	start_windows                Replaces all windows; none: devices can start at any time. A job
 	//	                             without windows gets the time zone UTC, unless the mask names
 	//	                             window_time_zone.
-	//	window_time_zone             Allowed only with start windows. DEVICE only if the job was created
-	//	                             with it.
+	//	window_time_zone             Allowed only with start windows. Empty: UTC. DEVICE only if the job
+	//	                             was created with it.
 	//	retry_policy                 Replaces all rules; none: no further retries. Attempts that are
 	//	                             QUEUED already stay.
 	//
@@ -5587,7 +5592,7 @@ type UpdateJobRequest struct {
 	Labels map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// See update_mask.
 	Description string `protobuf:"bytes,9,opt,name=description,proto3" json:"description,omitempty"`
-	// See update_mask.
+	// See update_mask. The limits are those of CreateJob.
 	StartAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=start_at,json=startAt,proto3" json:"start_at,omitempty"`
 	// See update_mask. The limits are those of CreateJob.
 	StartWindows []*StartWindow `protobuf:"bytes,11,rep,name=start_windows,json=startWindows,proto3" json:"start_windows,omitempty"`
@@ -6092,7 +6097,7 @@ type GetCallerResponse struct {
 	UserId *string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3,oneof" json:"user_id,omitempty"`
 	// The device, from x-device-id or the token. Unset: the caller named none.
 	DeviceId *string `protobuf:"bytes,3,opt,name=device_id,json=deviceId,proto3,oneof" json:"device_id,omitempty"`
-	// The roles, sorted: viewer, operator, approver, admin, device, bridge.
+	// The roles, sorted. Each is admin, approver, bridge, device, operator or viewer.
 	Roles []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
 	// When the token is no longer accepted. Unset: the caller sent no token.
 	TokenExpiresAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=token_expires_at,json=tokenExpiresAt,proto3" json:"token_expires_at,omitempty"`

@@ -55,10 +55,10 @@ const (
 //	               ASCII characters, no space at the ends.
 //	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
 //	               creates, updates, pauses, resumes, advances, cancels and retries; approver
-//	               reads and approves stages; admin does all of these, deletes, and changes
-//	               devices; device and bridge call DeviceJobService. A call without it has the
-//	               role device if it has x-device-id, and the roles of JOBS_DEFAULT_ROLES
-//	               otherwise.
+//	               reads and approves stages; admin does all of these, deletes jobs, changes
+//	               devices, and reads and changes webhooks; device and bridge call
+//	               DeviceJobService. A call without it has the role device if it has
+//	               x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin, bridge) otherwise.
 //	authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
 //	               The token then defines the tenant, the user and the roles. x-tenant-id
 //	               and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -81,9 +81,9 @@ const (
 // A call for a job or a device of another tenant fails like a call for one that does not
 // exist.
 //
-// Limits of every call: the settings of the server that define them, with their defaults. A
-// call beyond a limit returns LIMIT_EXCEEDED. "With a delay" means that its details carry a
-// google.rpc.RetryInfo and the same call can succeed later.
+// Limits of every call: the settings of the server that define them, with their defaults. Each
+// server process counts its own calls. A call beyond a limit returns LIMIT_EXCEEDED. "With a
+// delay" means that its details carry a google.rpc.RetryInfo and the same call can succeed later.
 //
 //	JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
 //	    Unary calls in flight, of all tenants and of one tenant (with a delay).
@@ -92,19 +92,28 @@ const (
 //	    are rejected (with a delay).
 //	JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
 //	    Open streams, of all tenants and of one tenant (with a delay).
+//	JOBS_MAX_BUFFERED_BYTES (128 MiB), JOBS_MAX_TENANT_BUFFERED_BYTES (64 MiB)
+//	    The memory of requests and unread responses, of all tenants and of one tenant. A unary
+//	    call waits up to five seconds before it is rejected (with a delay); a stream waits as
+//	    long as needed.
 //	JOBS_MAX_REQUEST_BYTES (256 KiB)
 //	    The size of a request message (without a delay). A message of more than twice this
-//	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-//	    without a document, reports, stages, devices or device_ids has at most 16 KiB; a larger one fails
-//	    with INVALID_ARGUMENT.
+//	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A call whose
+//	    request can't have a document, reports, stages or many devices accepts at most 16 KiB;
+//	    a larger request fails with MALFORMED_REQUEST.
 //
 // The limits of a field are its buf.validate options; lengths are in characters. In addition, a
-// time is in the years 1 to 9999.
+// time is in the years 1 to 9999. The default of a page size is its default_page_size option.
 //
 // A response message has at most 4 MiB, the default limit of gRPC clients.
 //
 // A server that is stopping rejects new calls: gRPC itself returns UNAVAILABLE without
-// details. A call that is still in flight after JOBS_SHUTDOWN_GRACE returns SERVER_STOPPING.
+// details. A call that is still in flight after JOBS_SHUTDOWN_GRACE (10 s) returns
+// SERVER_STOPPING.
+//
+// Later versions add calls, fields, enum values and error reasons, and remove none. So a client
+// must accept fields, values and reasons that it does not know. A server that does not know a
+// stored value, for example after a rollback, returns the unspecified value of the enum.
 type JobServiceClient interface {
 	// Creates a job, and a QUEUED execution for each targeted device, in one transaction. The
 	// targets are fixed: a device that is added later is not part of the job.
@@ -152,25 +161,25 @@ type JobServiceClient interface {
 	//	                     DEVICE_NOT_FOUND, only without a job_id and if the first page would
 	//	                     be empty
 	ListJobExecutions(ctx context.Context, in *ListJobExecutionsRequest, opts ...grpc.CallOption) (*ListJobExecutionsResponse, error)
-	// Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED executions become REJECTED, with
-	// the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+	// Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED and HELD executions become REJECTED,
+	// with the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
 	// cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_CANCELABLE
 	//	ABORTED              JOB_CHANGED
 	CancelJob(ctx context.Context, in *CancelJobRequest, opts ...grpc.CallOption) (*CancelJobResponse, error)
-	// Cancels one execution that is QUEUED. It becomes REJECTED, with the status_details
+	// Cancels one execution that is QUEUED or HELD. It becomes REJECTED, with the status_details
 	// {"reason": "…"}. A forced cancel also ends an execution that is IN_PROGRESS. The job
-	// becomes COMPLETED if this was its last pending execution.
+	// becomes COMPLETED if this was its last unfinished execution.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
 	CancelExecution(ctx context.Context, in *CancelExecutionRequest, opts ...grpc.CallOption) (*CancelExecutionResponse, error)
 	// Queues the next attempt of the executions of a job that are in one of the given statuses and
-	// match the other filters: they become QUEUED. Also ends the backoff of QUEUED executions whose last
-	// attempt failed with such a status and that match. For all these executions, the retry policy counts
-	// attempts from 1 again. The job can have any status but CANCELED.
+	// match the other filters: they become QUEUED, or HELD if they are not released. Also ends the backoff of
+	// executions whose last attempt failed with such a status and that match. For all these executions, the
+	// retry policy counts attempts from 1 again. The job can have any status but CANCELED.
 	// A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
 	// started. If no execution matches, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
@@ -196,8 +205,8 @@ type JobServiceClient interface {
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	ExplainExecution(ctx context.Context, in *ExplainExecutionRequest, opts ...grpc.CallOption) (*ExplainExecutionResponse, error)
 	// Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
-	// executions. Afterwards, no call finds the job. The service purges it in the background;
-	// after that, its job_id can be used again.
+	// executions. Afterwards, only ListJobEvents finds the job. The service purges it in the
+	// background; after that, no call finds it, and its job_id can be used again.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE
@@ -484,10 +493,10 @@ func (c *jobServiceClient) GetCaller(ctx context.Context, in *GetCallerRequest, 
 //	               ASCII characters, no space at the ends.
 //	x-roles        Optional. Roles, separated by commas: viewer reads; operator also
 //	               creates, updates, pauses, resumes, advances, cancels and retries; approver
-//	               reads and approves stages; admin does all of these, deletes, and changes
-//	               devices; device and bridge call DeviceJobService. A call without it has the
-//	               role device if it has x-device-id, and the roles of JOBS_DEFAULT_ROLES
-//	               otherwise.
+//	               reads and approves stages; admin does all of these, deletes jobs, changes
+//	               devices, and reads and changes webhooks; device and bridge call
+//	               DeviceJobService. A call without it has the role device if it has
+//	               x-device-id, and the roles of JOBS_DEFAULT_ROLES (admin, bridge) otherwise.
 //	authorization  Required if the server authenticates callers by tokens: "Bearer TOKEN".
 //	               The token then defines the tenant, the user and the roles. x-tenant-id
 //	               and x-user-id are optional and must agree with it; x-roles is ignored.
@@ -510,9 +519,9 @@ func (c *jobServiceClient) GetCaller(ctx context.Context, in *GetCallerRequest, 
 // A call for a job or a device of another tenant fails like a call for one that does not
 // exist.
 //
-// Limits of every call: the settings of the server that define them, with their defaults. A
-// call beyond a limit returns LIMIT_EXCEEDED. "With a delay" means that its details carry a
-// google.rpc.RetryInfo and the same call can succeed later.
+// Limits of every call: the settings of the server that define them, with their defaults. Each
+// server process counts its own calls. A call beyond a limit returns LIMIT_EXCEEDED. "With a
+// delay" means that its details carry a google.rpc.RetryInfo and the same call can succeed later.
 //
 //	JOBS_MAX_CALLS (1,000), JOBS_MAX_TENANT_CALLS (100)
 //	    Unary calls in flight, of all tenants and of one tenant (with a delay).
@@ -521,19 +530,28 @@ func (c *jobServiceClient) GetCaller(ctx context.Context, in *GetCallerRequest, 
 //	    are rejected (with a delay).
 //	JOBS_MAX_STREAMS (20,000), JOBS_MAX_TENANT_STREAMS (10,000)
 //	    Open streams, of all tenants and of one tenant (with a delay).
+//	JOBS_MAX_BUFFERED_BYTES (128 MiB), JOBS_MAX_TENANT_BUFFERED_BYTES (64 MiB)
+//	    The memory of requests and unread responses, of all tenants and of one tenant. A unary
+//	    call waits up to five seconds before it is rejected (with a delay); a stream waits as
+//	    long as needed.
 //	JOBS_MAX_REQUEST_BYTES (256 KiB)
 //	    The size of a request message (without a delay). A message of more than twice this
-//	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A request
-//	    without a document, reports, stages, devices or device_ids has at most 16 KiB; a larger one fails
-//	    with INVALID_ARGUMENT.
+//	    size is rejected by gRPC itself, with RESOURCE_EXHAUSTED and no details. A call whose
+//	    request can't have a document, reports, stages or many devices accepts at most 16 KiB;
+//	    a larger request fails with MALFORMED_REQUEST.
 //
 // The limits of a field are its buf.validate options; lengths are in characters. In addition, a
-// time is in the years 1 to 9999.
+// time is in the years 1 to 9999. The default of a page size is its default_page_size option.
 //
 // A response message has at most 4 MiB, the default limit of gRPC clients.
 //
 // A server that is stopping rejects new calls: gRPC itself returns UNAVAILABLE without
-// details. A call that is still in flight after JOBS_SHUTDOWN_GRACE returns SERVER_STOPPING.
+// details. A call that is still in flight after JOBS_SHUTDOWN_GRACE (10 s) returns
+// SERVER_STOPPING.
+//
+// Later versions add calls, fields, enum values and error reasons, and remove none. So a client
+// must accept fields, values and reasons that it does not know. A server that does not know a
+// stored value, for example after a rollback, returns the unspecified value of the enum.
 type JobServiceServer interface {
 	// Creates a job, and a QUEUED execution for each targeted device, in one transaction. The
 	// targets are fixed: a device that is added later is not part of the job.
@@ -581,25 +599,25 @@ type JobServiceServer interface {
 	//	                     DEVICE_NOT_FOUND, only without a job_id and if the first page would
 	//	                     be empty
 	ListJobExecutions(context.Context, *ListJobExecutionsRequest) (*ListJobExecutionsResponse, error)
-	// Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED executions become REJECTED, with
-	// the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
+	// Cancels a job that is IN_PROGRESS, PAUSED or SCHEDULED. Its QUEUED and HELD executions become REJECTED,
+	// with the status_details {"reason": "…"}. Executions that are IN_PROGRESS continue; a forced
 	// cancel also ends them as REJECTED. Takes effect at once for any number of devices.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_CANCELABLE
 	//	ABORTED              JOB_CHANGED
 	CancelJob(context.Context, *CancelJobRequest) (*CancelJobResponse, error)
-	// Cancels one execution that is QUEUED. It becomes REJECTED, with the status_details
+	// Cancels one execution that is QUEUED or HELD. It becomes REJECTED, with the status_details
 	// {"reason": "…"}. A forced cancel also ends an execution that is IN_PROGRESS. The job
-	// becomes COMPLETED if this was its last pending execution.
+	// becomes COMPLETED if this was its last unfinished execution.
 	//
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	//	FAILED_PRECONDITION  EXECUTION_FINISHED, EXECUTION_IN_PROGRESS
 	CancelExecution(context.Context, *CancelExecutionRequest) (*CancelExecutionResponse, error)
 	// Queues the next attempt of the executions of a job that are in one of the given statuses and
-	// match the other filters: they become QUEUED. Also ends the backoff of QUEUED executions whose last
-	// attempt failed with such a status and that match. For all these executions, the retry policy counts
-	// attempts from 1 again. The job can have any status but CANCELED.
+	// match the other filters: they become QUEUED, or HELD if they are not released. Also ends the backoff of
+	// executions whose last attempt failed with such a status and that match. For all these executions, the
+	// retry policy counts attempts from 1 again. The job can have any status but CANCELED.
 	// A COMPLETED job becomes IN_PROGRESS, PAUSED if it finished during a pause, or SCHEDULED if it has not
 	// started. If no execution matches, nothing changes, including expires_at.
 	// ListExecutionAttempts returns the earlier attempts.
@@ -625,8 +643,8 @@ type JobServiceServer interface {
 	//	NOT_FOUND            EXECUTION_NOT_FOUND
 	ExplainExecution(context.Context, *ExplainExecutionRequest) (*ExplainExecutionResponse, error)
 	// Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
-	// executions. Afterwards, no call finds the job. The service purges it in the background;
-	// after that, its job_id can be used again.
+	// executions. Afterwards, only ListJobEvents finds the job. The service purges it in the
+	// background; after that, no call finds it, and its job_id can be used again.
 	//
 	//	NOT_FOUND            JOB_NOT_FOUND
 	//	FAILED_PRECONDITION  JOB_NOT_DELETABLE

@@ -34,7 +34,7 @@ const (
 	MethodRules_OPERATE MethodRules_Permission = 2
 	// Approve stages.
 	MethodRules_APPROVE MethodRules_Permission = 3
-	// Delete jobs, change devices.
+	// Delete jobs, change devices, read and change webhooks.
 	MethodRules_ADMINISTER MethodRules_Permission = 4
 	// Carry out executions, as a device or for devices.
 	MethodRules_EXECUTE MethodRules_Permission = 5
