@@ -17,6 +17,7 @@ var servers = []any{object{"url": "/", "description": "The gateway that serves t
 
 var tags = []any{
 	object{"name": "jobs", "description": "For operators: create jobs, follow and control them."},
+	object{"name": "fleet", "description": "For operators: list and change devices and groups, and preview targets."},
 	object{"name": "events", "description": "For operators: read the history of jobs, follow events, and manage webhooks that receive them."},
 	object{"name": "device", "description": "For devices: list executions, start them and report on them."},
 }

@@ -79,6 +79,8 @@ func tagOf(path string) string {
 	switch {
 	case strings.HasPrefix(path, "/device/"):
 		return "device"
+	case strings.HasPrefix(path, "/customer/fleet"):
+		return "fleet"
 	case eventPath.MatchString(path):
 		return "events"
 	}
