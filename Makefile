@@ -343,7 +343,7 @@ lock: $(READY) ## Update the lock files (UPGRADE=1 takes the newest versions)
 	@$(COMPILE) $(UPGRADED) requirements/deploy.in --output-file requirements/deploy.lock
 
 .PHONY: release
-release: $(READY) $(DEPLOY_READY) need-go ## Check version, changelog and contract baseline, then build into dist/ (needs Go)
+release: $(READY) $(DEPLOY_READY) need-go ## Check version, changelog and contract baseline, then build into dist/ (needs Go, npm and the network)
 	@CHECK_RELEASED=1 $(BIN)/pytest --quiet --tb=line --numprocesses=0 \
 	  tests/db/test_released_functions.py::test_release_has_written_its_functions
 	@$(BIN)/python -m tools.release $(ARGS)

@@ -162,7 +162,7 @@ device_format = argument(Parser("printable ASCII with a field such as {:04}", _d
 
 def add_job(parser: argparse.ArgumentParser) -> None:
     """Add the argument JOB."""
-    parser.add_argument("job_id", type=text, metavar="JOB", help="id of the job")
+    parser.add_argument("job_id", type=text, metavar="JOB", help="ID of the job")
 
 
 def add_text(parser: argparse.ArgumentParser, option: str, help_text: str) -> None:

@@ -1,4 +1,4 @@
-"""Completes arguments in the shell: names of contexts, and ids that the server knows."""
+"""Completes arguments in the shell: names of contexts, and IDs that the server knows."""
 
 import argparse
 import asyncio

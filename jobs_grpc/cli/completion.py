@@ -8,7 +8,7 @@ from jobs_grpc.cli.errors import CliError
 from jobs_grpc.cli.parser import Subparsers
 
 _DESCRIPTION = """\
-Print a script that completes commands, options, and the ids of jobs, devices
+Print a script that completes commands, options, and the IDs of jobs, devices
 and groups that the server knows. IDs of jobs come from the 200 newest jobs.
 IDs of devices come from the job in the command, or else from the first 1,000
 devices with the typed prefix; groups from the first 50.

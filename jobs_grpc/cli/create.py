@@ -50,7 +50,7 @@ def add_command(commands: Subparsers) -> None:
         "--job-id",
         type=arguments.text,
         metavar="ID",
-        help="id of the job; makes it safe to repeat the command (default: a new UUID)",
+        help="ID of the job; makes it safe to repeat the command (default: a new UUID)",
     )
     hours = arguments.range_text(pb.CreateJobRequest, "expires_in_hours")
     minutes = arguments.range_text(pb.CreateJobRequest, "in_progress_timeout_minutes")

@@ -81,13 +81,13 @@ def _add_list(commands: Subparsers) -> None:
         type=arguments.text,
         default="",
         metavar="TEXT",
-        help="devices whose id starts with this text",
+        help="devices whose ID starts with this text",
     )
     add_listing_options(parser, _COLUMNS, limit=50, noun="devices")
 
 
 async def _list(args: argparse.Namespace, fleet: FleetClient) -> None:
-    """List devices, in the order of their ids.
+    """List devices, in the order of their IDs.
 
     jobs-grpc devices list --where 'group in (north,south),model=x200,!beta'
     jobs-grpc devices list --id-prefix pump- -o csv --columns device,labels
@@ -109,7 +109,7 @@ def _add_get(commands: Subparsers) -> None:
         "which the device gets them; `jobs-grpc device` lists all executions. The formats csv and "
         "jsonl print the queue only."
     )
-    parser.add_argument("device_id", type=arguments.text, metavar="DEVICE", help="id of the device")
+    parser.add_argument("device_id", type=arguments.text, metavar="DEVICE", help="ID of the device")
     add_listing_options(parser, DEVICE_COLUMNS)
 
 
@@ -159,7 +159,7 @@ def _add_label(commands: Subparsers) -> None:
         type=arguments.text,
         nargs="*",
         metavar="DEVICE",
-        help="ids of the devices, then KEY=VALUE to set a label, or KEY- to remove it",
+        help="IDs of the devices, then KEY=VALUE to set a label, or KEY- to remove it",
     )
     parser.add_argument(
         "--device",
@@ -236,7 +236,7 @@ async def _label(args: argparse.Namespace, fleet: FleetClient) -> None:
 
 
 def _read_devices_and_labels(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
-    """Split the arguments into ids of devices, labels to set and labels to remove."""
+    """Split the arguments into IDs of devices, labels to set and labels to remove."""
     device_ids: list[str] = []
     labels: dict[str, str] = {}
     removed: list[str] = []
@@ -250,7 +250,7 @@ def _read_devices_and_labels(words: Sequence[str]) -> tuple[list[str], dict[str,
             removed.append(word.removesuffix("-"))
         elif labels or removed:
             raise CliError(
-                f"{word} is neither KEY=VALUE nor KEY-; ids of devices come before the labels",
+                f"{word} is neither KEY=VALUE nor KEY-; IDs of devices come before the labels",
                 ExitCode.USAGE,
             )
         else:
@@ -270,7 +270,7 @@ def _add_delete(commands: Subparsers) -> None:
         type=arguments.text,
         nargs="+",
         metavar="DEVICE",
-        help="ids of the devices",
+        help="IDs of the devices",
     )
     parser.add_argument(
         "-y", "--yes", action="store_true", help="do not ask; without it, a terminal asks"

@@ -117,7 +117,7 @@ def add_device_filters(parser: argparse.ArgumentParser) -> None:
         type=arguments.text,
         default="",
         metavar="TEXT",
-        help="executions of devices whose id starts with this text",
+        help="executions of devices whose ID starts with this text",
     )
 
 
@@ -143,7 +143,7 @@ def add_command(commands: Subparsers) -> None:
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("device_id", type=arguments.text, metavar="DEVICE", help="id of the device")
+    parser.add_argument("device_id", type=arguments.text, metavar="DEVICE", help="ID of the device")
 
 
 async def _attempts(args: argparse.Namespace, jobs: JobsClient) -> None:

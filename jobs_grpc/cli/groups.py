@@ -40,13 +40,13 @@ def add_command(commands: Subparsers) -> None:
         type=arguments.text,
         default="",
         metavar="TEXT",
-        help="groups whose id starts with this text",
+        help="groups whose ID starts with this text",
     )
     add_listing_options(parser, _COLUMNS, limit=50, noun="groups")
 
 
 async def _groups(args: argparse.Namespace, fleet: FleetClient) -> None:
-    """List groups with the number of their devices, in the order of their ids.
+    """List groups with the number of their devices, in the order of their IDs.
 
     jobs-grpc groups
     jobs-grpc groups --id-prefix site- -o csv

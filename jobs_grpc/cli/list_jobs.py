@@ -106,7 +106,7 @@ def add_command(commands: Subparsers) -> None:
         type=arguments.text,
         default="",
         metavar="TEXT",
-        help="jobs whose id starts with this text",
+        help="jobs whose ID starts with this text",
     )
     add_listing_options(parser, _COLUMNS, limit=50, noun="jobs")
 

@@ -132,9 +132,9 @@ def add_schedule_options(parser: argparse.ArgumentParser, *, updates: bool = Fal
         dest="retry_rules",
         metavar="RULE",
         help="retry failures: NETWORK:5 allows up to 5 attempts after the failure code NETWORK, "
-        "any:3:10m-24h up to 3 after any failure, with a random backoff of up to 10m before the "
-        "second attempt and up to 24h before later ones; can be repeated, and the first rule that "
-        "matches decides",
+        "any:3:10m-24h up to 3 after FAILED or TIMED_OUT, with a random backoff of up to 10m "
+        "before the second attempt and up to 24h before later ones; can be repeated, and the first "
+        "rule that matches decides",
     )
     if updates:
         windows.add_argument(

@@ -18,7 +18,7 @@ _MAX_DEVICES_WITHOUT_QUESTION = 1000
 def add_jobs(parser: argparse.ArgumentParser) -> None:
     """Add one or more arguments JOB, and --yes."""
     parser.add_argument(
-        "job_ids", type=arguments.text, nargs="+", metavar="JOB", help="ids of the jobs"
+        "job_ids", type=arguments.text, nargs="+", metavar="JOB", help="IDs of the jobs"
     )
     parser.add_argument(
         "-y",

@@ -29,7 +29,7 @@ def add_command(commands: Subparsers) -> None:
     parser = add_server_command(commands, "simulate --devices N", _simulate)
     parser.description = (
         "Run simulated devices. Each one waits for executions, starts them, reports progress and "
-        "reports the result. The devices must exist; the default ids are those of the demo fleet. "
+        "reports the result. The devices must exist; the default IDs are those of the demo fleet. "
         "Ctrl-C stops the fleet; the next run continues the executions that are still "
         "IN_PROGRESS. Devices retry while the server is unavailable."
     )

@@ -36,7 +36,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         "--devices-file",
         type=arguments.text,
         metavar="FILE",
-        help="the devices whose ids are the lines of this file; - reads stdin",
+        help="the devices whose IDs are the lines of this file; - reads stdin",
     )
     target.add_argument("--group", type=arguments.text, metavar="ID", help="the members of a group")
     target.add_argument("--all", action="store_true", help="all devices")

@@ -99,7 +99,7 @@ def add_command(commands: Subparsers) -> None:
 
 def _add_webhook(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "webhook_id", type=arguments.text, metavar="WEBHOOK", help="id of the webhook"
+        "webhook_id", type=arguments.text, metavar="WEBHOOK", help="ID of the webhook"
     )
 
 

@@ -246,7 +246,7 @@ class TlsConfig:
     trusted_peers: tuple[str, ...] = setting(
         "JOBS_TRUSTED_PEERS",
         names,
-        "SPIFFE ids, DNS names or common names; a client certificate must have one of them."
+        "SPIFFE IDs, DNS names or common names; a client certificate must have one of them."
         " Calls of other clients fail with PERMISSION_DENIED. Needs `JOBS_TLS_CLIENT_CA` and the"
         " extra `mtls`.",
         default=(),
@@ -508,7 +508,7 @@ class EventsConfig:
         "JOBS_WEBHOOK_KEYS_FILE",
         path,
         "File with the master keys from which the secrets of webhooks are derived. Each line has an"
-        " id, a space, and 32 or more random bytes in base64. New secrets use the first key. Read"
+        " ID, a space, and 32 or more random bytes in base64. New secrets use the first key. Read"
         " again when it changes. Needs the extra `webhooks`. A server with JOBS_OWNER_DATABASE_URL"
         " also delivers. Unset: this server creates and sends no webhooks.",
         default=None,

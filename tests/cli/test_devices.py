@@ -192,7 +192,7 @@ async def test_label_takes_ids_that_look_like_labels_as_options(shell: Shell, fl
     [
         (["pump-1"], "nothing to change"),
         (["a=b"], "no device is given"),
-        (["pump-1", "a=b", "pump-2"], "pump-2 is neither KEY=VALUE nor KEY-; ids of devices come"),
+        (["pump-1", "a=b", "pump-2"], "pump-2 is neither KEY=VALUE nor KEY-; IDs of devices come"),
         (["pump-1", "a=b", "a=c"], "the label a is given twice"),
         (["pump-1", "a=b", "a-"], "sets a, which remove_labels removes"),
         (["pump-1", "group=b"], "has the key group, which is reserved"),
