@@ -14,8 +14,9 @@ WITH_GATEWAY := $(or $(shell command -v go),$(CI))
 # Those who change the operator console need Node; the gateway's binary contains its build.
 CONSOLE := console/node_modules/ready
 WITH_NODE := $(or $(shell command -v npm),$(CI))
-# Benchmarks need h2load: without it, test-bench and nightly leave them out, except in CI.
+# Benchmarks need h2load, and one needs cpulimit: without it, test-bench and nightly leave them out, except in CI.
 WITH_H2LOAD := $(or $(shell command -v h2load),$(CI))
+WITH_CPULIMIT := $(or $(and $(WITH_H2LOAD),$(shell command -v cpulimit)),$(CI))
 # The benchmark of the console needs Chromium: test-bench leaves it out in the same way.
 BROWSERS := chromium-headless-shell chromium chromium-browser google-chrome
 WITH_BROWSER := $(or $(shell for each in $(BROWSERS); do command -v $$each && break; done),$(CI))
@@ -185,6 +186,11 @@ bench: $(BENCH_READY) ## Compare the service with a FastAPI service and measure 
 .PHONY: test-bench
 test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check that they produce all figures (a minute)
 	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS=--quick,echo 'Without h2load, make bench is not tested.')
+	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench-fairness ARGS=--quick)
+	@$(if $(WITH_CPULIMIT),$(MAKE) --no-print-directory bench-workers ARGS=--quick)
+	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory bench-gateway ARGS='--duration 100ms --min-ratio 0')
+	@$(MAKE) --no-print-directory bench-queues ARGS=--quick
+	@$(MAKE) --no-print-directory bench-capacity ARGS=--quick
 	@$(MAKE) --no-print-directory bench-rollouts ARGS=--quick
 	@$(MAKE) --no-print-directory bench-devices ARGS=--quick
 	@$(MAKE) --no-print-directory bench-release ARGS=--quick
@@ -208,7 +214,7 @@ rollout-timeline: $(BENCH_READY) ## Draw the picture of docs/rollouts.md from a 
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench.rollout_timeline
 
 .PHONY: bench-workers
-bench-workers: $(BENCH_READY) ## Measure how calls per second scale with workers (needs h2load and cpulimit)
+bench-workers: $(BENCH_READY) ## Measure how calls per second scale with workers (5 minutes; needs h2load and cpulimit; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench.workers $(ARGS)
 
 .PHONY: bench-fairness
@@ -271,7 +277,7 @@ bench-year: $(READY) ## Let a year of 200,000 devices pass, and compare what is 
 	@PYTHONPATH=generated $(BIN)/python -m bench.year $(ARGS)
 
 .PHONY: bench-hostile
-bench-hostile: $(READY) ## Measure memory and another tenant's latency during attacks (5 minutes; ARGS=--list lists them)
+bench-hostile: $(READY) ## Measure memory and another tenant's latency during attacks (5 minutes; ARGS=--list lists them, ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.hostile $(ARGS)
 
 .PHONY: bench-hawkbit

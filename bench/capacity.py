@@ -114,9 +114,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.capacity", description=__doc__)
     parser.add_argument("--executions", type=int, default=1_000_000, help="[1000000]")
     parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
+    )
+    parser.add_argument(
         "--page", action="store_true", help="write the tables to bench/results/capacity.md"
     )
     args = parser.parse_args()
+    if args.quick:
+        args.executions = 1_000
     with temporary_folder() as folder, running_postgres(folder / "data", *SETTINGS) as cluster:
         result = asyncio.run(_measure(cluster, folder, args.executions))
     text = "\n".join(_render(result))

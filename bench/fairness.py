@@ -81,9 +81,14 @@ def main() -> None:
     parser.add_argument("--watches", type=int, default=6000, help="watches of the storm [6000]")
     parser.add_argument("--only", metavar="TEXT", default="", help="only cases that contain TEXT")
     parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
+    )
+    parser.add_argument(
         "--page", action="store_true", help="write the table to bench/results/fairness.md"
     )
     args = parser.parse_args()
+    if args.quick:
+        args.seconds, args.runs, args.watches = 1, 1, 60
     h2load_version()
     results = Results()
     try:
@@ -172,7 +177,7 @@ async def _watch_storm(server: Server, watches: int, seconds: float, results: Re
     async with watch_clients(server, "WatchPendingExecutions", watches, [_WATCHING]) as clients:
         started = time.monotonic()
         opened = await clients.expect("first")
-        latencies = []
+        latencies = await _quiet(server, 0.2)
         while not opened.done():
             latencies += await _quiet(server, 0.2)
         received = opened.result()

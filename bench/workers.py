@@ -36,14 +36,22 @@ _CLIENTS = 64
 
 
 def main() -> None:
-    """Measure, and write the table to bench/results/workers.md."""
+    """Measure and print a table; with --page, keep it."""
     parser = argparse.ArgumentParser(prog="bench.workers", description=__doc__)
     parser.add_argument(
         "--max-workers", type=int, default=4, help="measure 1 to this many workers [4]"
     )
     parser.add_argument("--seconds", type=float, default=5, help="seconds per run [5]")
     parser.add_argument("--runs", type=int, default=3, help="runs per number of workers [3]")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
+    )
+    parser.add_argument(
+        "--page", action="store_true", help="write the table to bench/results/workers.md"
+    )
     args = parser.parse_args()
+    if args.quick:
+        args.max_workers, args.seconds, args.runs = 2, 1, 1
     h2load_version()
     if shutil.which("cpulimit") is None:
         sys.exit("cpulimit is needed: apt-get install cpulimit")
@@ -55,7 +63,8 @@ def main() -> None:
         sys.exit(130)
     text = _render(results, machine)
     print(f"\n{text}")
-    page.replace_figures(page.RESULTS / "workers.md", text)
+    if args.page:
+        page.replace_figures(page.RESULTS / "workers.md", text)
 
 
 async def _measure(args: argparse.Namespace) -> tuple[Results, dict[str, str]]:

@@ -29,7 +29,7 @@ _WARM_UP_DEVICES = 400
 
 
 def main() -> None:
-    """Measure, and write the table to bench/results/hawkbit.md."""
+    """Measure and print a table; with --page, keep it."""
     parser = argparse.ArgumentParser(prog="bench.hawkbit", description=__doc__)
     parser.add_argument(
         "--url", default="http://127.0.0.1:8080", help="hawkBit's address [%(default)s]"
@@ -41,7 +41,9 @@ def main() -> None:
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="devices of a job"
     )
-    parser.add_argument("--no-save", action="store_true", help="print the figures only")
+    parser.add_argument(
+        "--page", action="store_true", help="write the table to bench/results/hawkbit.md"
+    )
     args = parser.parse_args()
     try:
         results, machine = asyncio.run(_run(args))
@@ -51,7 +53,7 @@ def main() -> None:
         sys.exit(130)
     text = render(results, machine)
     print(f"\n{text}")
-    if not args.no_save:
+    if args.page:
         page.replace_figures(page.RESULTS / "hawkbit.md", text)
 
 

@@ -42,11 +42,9 @@ _DEVICES = {"attacker": 5000, TENANT: 10} | dict.fromkeys(LARGE_JOB_TENANTS, 1)
 
 
 def main() -> None:
-    """Run the attacks; unless some are left out, write the table to bench/results/hostile.md."""
+    """Run the attacks and print a table; with --page, keep it."""
     parser = argparse.ArgumentParser(prog="bench.hostile", description=__doc__)
-    parser.add_argument(
-        "--only", choices=ATTACKS, nargs="+", metavar="NAME", help="run these and do not save"
-    )
+    parser.add_argument("--only", choices=ATTACKS, nargs="+", metavar="NAME", help="run only these")
     parser.add_argument("--list", action="store_true", help="list the attacks")
     parser.add_argument("--seconds", type=float, default=6, help="seconds per attack [6]")
     parser.add_argument(
@@ -61,9 +59,16 @@ def main() -> None:
         type=Path,
         default=_ROOT,
         metavar="DIR",
-        help="attack the code of another checkout, and do not save",
+        help="attack the code of another checkout",
+    )
+    parser.add_argument(
+        "--page",
+        action="store_true",
+        help="write the table to bench/results/hostile.md; not with --only and --checkout",
     )
     args = parser.parse_args()
+    if args.page and (args.only or args.checkout != _ROOT):
+        parser.error("--page needs all attacks on this checkout")
     if args.list:
         for attack in ATTACKS.values():
             print(f"{attack.name}: {attack.description}")
@@ -79,7 +84,7 @@ def main() -> None:
         sys.exit(130)
     text = report.render(results, machine)
     print(f"\n{text}")
-    if not args.only and checkout == _ROOT:
+    if args.page:
         page.replace_figures(page.RESULTS / "hostile.md", text)
 
 
