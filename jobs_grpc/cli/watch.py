@@ -94,8 +94,8 @@ def _watch(args: argparse.Namespace) -> None:
 
 
 async def _follow(args: argparse.Namespace) -> None:
-    view = _choose_view(args)
     server = resolve_target(args).server
+    view = _choose_view(args)
 
     def on_retry(error: JobsError) -> None:
         view.show_retry(retry_note(error, server))

@@ -155,6 +155,15 @@ async def test_watch_prints_summary_when_interrupted(server: Server, tenant: str
 
 
 @pytest.mark.slow
+async def test_watch_leaves_the_terminal_as_it_is_when_the_context_is_missing() -> None:
+    code, shown = await run_on_terminal("watch", "j", "--context", "none")
+
+    assert code == 2
+    assert "no context 'none' in " in shown
+    assert "\x1b" not in shown  # such as the sequence that hides the cursor
+
+
+@pytest.mark.slow
 async def test_watch_shows_bar_on_terminal(
     database: Database, server: Server, operator: Operator, job: str
 ) -> None:
