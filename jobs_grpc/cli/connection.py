@@ -84,8 +84,8 @@ class Target:
 
         An empty name is kept, and refused: no role at all would give the server's default roles.
         """
-        text = self._text("roles")
-        return split_roles(text) if text else []
+        text = self.settings.get("roles")
+        return [] if text is None else split_roles(str(text))
 
     def read_token(self) -> str:
         """Read the token; empty if there is none.
