@@ -129,7 +129,7 @@ def progress_line() -> Iterator[Callable[[str], None] | None]:
 
     Clears the line when the block ends.
     """
-    if not (sys.stderr and sys.stderr.isatty()):
+    if not sys.stderr.isatty():
         yield None
         return
     clear = "\r\x1b[K"

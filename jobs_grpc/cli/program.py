@@ -121,8 +121,7 @@ def run(argv: list[str]) -> int:
             if error is None:
                 raise
             exit_codes.append(error.exit_code)
-            if sys.stderr is not None:
-                _print_error(error, as_json=wants_json(argv))
+            _print_error(error, as_json=wants_json(argv))
         return exit_codes[0]
     return 0
 

@@ -5,8 +5,10 @@ import re
 
 import pytest
 
+from tests.support.callers import Operator
 from tests.support.cli import Shell, cells, spawn
 from tests.support.database import Database
+from tests.support.server import Server
 
 
 async def test_output_is_text_by_default(shell: Shell, database: Database, tenant: str) -> None:
@@ -128,3 +130,22 @@ async def test_command_fails_when_standard_output_is_closed(
         1,
         "jobs-grpc: standard output is closed; redirect it to /dev/null instead\n",
     )
+
+
+@pytest.mark.slow
+async def test_notes_do_not_go_to_standard_output_when_standard_error_is_closed(
+    server: Server, operator: Operator, database: Database
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+    for job_id in ("a", "b"):
+        await operator.create(job_id=job_id, target_all=True)
+
+    process = await spawn(
+        *("list", "-o", "csv", "--limit", "1", "--columns", "job_id"),
+        closed="2",
+        JOBS_SERVER=server.address,
+        JOBS_TENANT=operator.tenant,
+    )
+    out, _ = await process.communicate()
+
+    assert (process.returncode, out) == (0, b"job_id\nb\n")

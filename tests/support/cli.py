@@ -69,11 +69,16 @@ class Shell:
 
 
 async def spawn(
-    *argv: str, stdin: int | None = None, **variables: str
+    *argv: str, stdin: int | None = None, closed: str = "", **variables: str
 ) -> asyncio.subprocess.Process:
-    """Start `jobs-grpc *argv` in its own process group, so that a test can signal the group."""
+    """Start `jobs-grpc *argv` in its own process group, so that a test can signal the group.
+
+    `closed` is the number of a descriptor that is closed.
+    """
     environ = {k: v for k, v in os.environ.items() if not k.startswith("JOBS_")} | variables
+    close = ("sh", "-c", f'exec "$@" {closed}>&-', "sh") if closed else ()
     return await asyncio.create_subprocess_exec(
+        *close,
         sys.executable,
         "-c",
         _COMMAND,
