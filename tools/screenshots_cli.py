@@ -115,7 +115,7 @@ def _run_on_terminal(arguments: list[str], environment: dict[str, str]) -> str:
                 break
     os.close(our_end)
     # Without hyperlinks and other sequences that are not colors.
-    return re.sub(r"\x1b\][^\x07\x1b]*(\x07|\x1b\\\\)", "", shown.decode()).replace("\r\n", "\n")
+    return re.sub(r"\x1b\][^\x07\x1b]*(\x07|\x1b\\)", "", shown.decode()).replace("\r\n", "\n")
 
 
 if __name__ == "__main__":
