@@ -102,7 +102,7 @@ class ServiceCalls:
         delays = Delays(self.retry)
         for attempts_left in reversed(range(self.retry.max_attempts)):
             try:
-                response = await self._try(method, request, deadline - time.monotonic())
+                response = await self._try(method, request, deadline)
             except grpc.aio.AioRpcError as e:
                 error = from_rpc_error(e)
             else:
@@ -116,11 +116,12 @@ class ServiceCalls:
             await asyncio.sleep(delay)
         raise error
 
-    async def _try(self, method: str, request: Message, seconds: float) -> Message:
+    async def _try(self, method: str, request: Message, deadline: float) -> Message:
         call = getattr(self.connection.stub(self._stub_type), method)
-        response: Message = await call(
-            request, metadata=await self._caller.metadata(), timeout=seconds
-        )
+        metadata = await self._caller.metadata()
+        # The time that it took to get a token counts as well.
+        timeout = deadline - time.monotonic()
+        response: Message = await call(request, metadata=metadata, timeout=timeout)
         return response
 
     async def open_stream(self, method: str, *request: Message) -> Any:

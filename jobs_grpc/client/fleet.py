@@ -10,7 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.targets import target_fields
+from jobs_grpc.client.targets import id_list, target_fields
 from jobs_grpc.contract.field_rules import rules_of
 
 # The maximum of one call.
@@ -108,7 +108,7 @@ class FleetClient(OperatorClient):
         follows a lost response, they are too small.
         """
         total = pb.DeleteDevicesResponse()
-        ids = [*dict.fromkeys(device_ids)]
+        ids = [*dict.fromkeys(id_list(device_ids))]
         # The server rejects an empty request.
         for start in range(0, len(ids) or 1, _MAX_DELETED):
             request = pb.DeleteDevicesRequest(device_ids=ids[start : start + _MAX_DELETED])

@@ -15,7 +15,7 @@ from jobs_grpc.client.documents import struct
 from jobs_grpc.client.errors import create_error
 from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.targets import target_fields
+from jobs_grpc.client.targets import id_list, target_fields
 from jobs_grpc.client.times import timestamp
 
 JobStatus: TypeAlias = pb.Job.Status.ValueType
@@ -28,8 +28,9 @@ class JobsClient(OperatorClient):
 
     Parameters that have the name of a field in the contract have its meaning, limits and default.
     Every call raises JobsError. A call that is safe to repeat is tried again after a transient
-    error; other calls only if the server refused them because of a limit. With an etag, a call
-    is safe to repeat: if the first try took effect, the second one raises JobChanged.
+    error; other calls only if the server refused them because of a limit. `advance`, `resume` and
+    `update` are safe to repeat with an etag: if the first try took effect, the second one raises
+    JobChanged.
     """
 
     _stub = jobs_pb2_grpc.JobServiceStub
@@ -311,7 +312,7 @@ class JobsClient(OperatorClient):
             job_id=job_id,
             statuses=statuses,
             failure_codes=failure_codes,
-            device_ids=device_ids,
+            device_ids=id_list(device_ids),
             expires_in_hours=expires_in_hours,
             never_expires=never_expires,
             etag=etag,

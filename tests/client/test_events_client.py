@@ -156,7 +156,7 @@ async def test_history_of_a_job_is_read_page_by_page() -> None:
     assert [(r.newest_first, r.page_token) for r in server.requests] == [(True, ""), (True, "next")]
 
 
-async def test_webhook_calls(quick: RetryPolicy) -> None:
+async def test_webhook_call_is_repeated_only_when_that_is_safe(quick: RetryPolicy) -> None:
     webhook = pb.Webhook(webhook_id="wh_1")
     async with (
         running_scripted_server(

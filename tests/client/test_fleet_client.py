@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from fleet.jobs.v1 import fleet_pb2 as pb
+from fleet.jobs.v1.jobs_pb2 import JobExecution
 
 from jobs_grpc.client import FleetClient, JobsClient, RetryPolicy, errors
 from jobs_grpc.services import fleet as fleet_service
@@ -77,3 +78,14 @@ async def test_delete_takes_more_devices_than_a_call_and_tells_its_progress(
     assert progress == [100, 101]
     with pytest.raises(errors.InvalidField):
         await fleet.delete([])
+
+
+async def test_delete_rejects_the_id_of_one_device_that_is_not_in_a_list() -> None:
+    """A str is an Iterable[str], of its characters."""
+    fleet, jobs = FleetClient("127.0.0.1:1"), JobsClient("127.0.0.1:1")
+    with pytest.raises(TypeError, match="expected several ids, not the str 'pump-1'"):
+        await fleet.delete("pump-1")
+    with pytest.raises(TypeError, match="expected several ids"):
+        await jobs.create("reboot", target_device_ids="pump-1")
+    with pytest.raises(TypeError, match="expected several ids"):
+        await jobs.retry("j", [JobExecution.FAILED], device_ids="pump-1")

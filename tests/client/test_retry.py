@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -19,6 +20,7 @@ from jobs_grpc.client import (
     job_status_name,
 )
 from jobs_grpc.client.retry import Delays
+from tests.support.clock import Clock
 from tests.support.database import Database
 from tests.support.scripted_server import Answer, Refusal, running_scripted_server
 from tests.support.server import running_server
@@ -218,6 +220,27 @@ async def test_token_is_requested_for_each_try(quick: RetryPolicy) -> None:
         await jobs.get("j")
 
     assert [m["authorization"] for m in server.metadata] == ["Bearer first", "Bearer second"]
+
+
+async def test_time_that_a_token_takes_counts_against_the_timeout(
+    quick: RetryPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("jobs_grpc.client.calls.time", SimpleNamespace(monotonic=clock))
+
+    def take_a_minute() -> str:
+        clock.now += 60
+        return "token"
+
+    async with (
+        running_scripted_server(GetJob=pb.GetJobResponse()) as server,
+        JobsClient(server.address, token=take_a_minute, retry=quick, timeout=30) as jobs,
+    ):
+        with pytest.raises(JobsError) as raised:
+            await jobs.get("j")
+
+    assert raised.value.code is StatusCode.DEADLINE_EXCEEDED
+    assert server.calls["GetJob"] == 0
 
 
 async def test_watch_reconnects_with_a_new_token_when_the_token_expires(quick: RetryPolicy) -> None:
