@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -15,6 +14,7 @@ from jobs_grpc.cli import arguments
 from jobs_grpc.cli.changes import read_before
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.files import read_text
 from jobs_grpc.cli.formatting import (
     format_counts,
     format_creation,
@@ -186,10 +186,7 @@ def _plan_lines(planned: pb.CreateJobResponse, rollout: pb.Rollout | None) -> It
 def _read_params(text: str) -> dict[str, Any]:
     """Read the parameters, and check that a Struct can hold them."""
     if text.startswith("@"):
-        try:
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        except OSError as e:
-            raise CliError(f"can't read {text[1:]}: {e.strerror}", ExitCode.USAGE) from None
+        text = read_text(text[1:])
     try:
         params = _parse_params(text)
         # Parse them as the server does: protobuf limits the nesting depth.
@@ -200,6 +197,8 @@ def _read_params(text: str) -> dict[str, Any]:
         )
     except (RecursionError, EncodeError, DecodeError):
         raise CliError("--params: nested too deeply", ExitCode.USAGE) from None
+    except UnicodeEncodeError:
+        raise CliError("--params: must be UTF-8", ExitCode.USAGE) from None
     except json.JSONDecodeError as e:
         raise CliError(f"--params: not valid JSON: {e}", ExitCode.USAGE) from None
     except ValueError as e:

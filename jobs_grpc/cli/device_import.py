@@ -3,7 +3,6 @@
 import argparse
 import csv
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from io import TextIOWrapper
 from pathlib import Path
@@ -13,6 +12,7 @@ from fleet.jobs.v1.jobs_pb2 import CancelExecutionRequest, Stage
 
 from jobs_grpc.auth.principal import TENANT_RULE, is_tenant_id
 from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.files import standard_input
 from jobs_grpc.cli.output import print_note, progress_line
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import read_dsn
@@ -66,6 +66,9 @@ def _import_devices(args: argparse.Namespace) -> None:
                 imported = run_until_stop_signal(import_devices(owner_dsn, tenant, rows))
         except TooManyLabels as e:
             raise CliError(f"nothing was imported: {e}", ExitCode.USAGE) from None
+        except KeyboardInterrupt:
+            print_note("interrupted: all lines were imported or none; you can repeat the command")
+            raise
     changed = f", devices with new labels or time zone: {imported.changed}"
     print(
         f"lines read: {rows.line_count}, new devices: {imported.devices},"
@@ -165,6 +168,4 @@ def _open_file(name: str) -> TextIO:
             return Path(name).open(encoding="utf-8-sig", newline="")
     except OSError as e:
         raise CliError(f"can't read {name}: {e.strerror}", ExitCode.USAGE) from None
-    if sys.stdin is None:
-        raise CliError("standard input is closed", ExitCode.USAGE)
-    return TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
+    return TextIOWrapper(standard_input(), encoding="utf-8-sig", newline="")

@@ -1,13 +1,34 @@
-"""Replaces files atomically."""
+"""Reads files of text, and replaces files atomically."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
-from jobs_grpc.cli.errors import CliError
+from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.server.signals import interrupt_on_stop_signals
+
+
+def read_text(path: str) -> str:
+    """Read a file of UTF-8, or standard input if the path is "-". Raises CliError."""
+    try:
+        # A read of a terminal or a pipe would block the handler of asyncio for Ctrl-C.
+        with interrupt_on_stop_signals():
+            content = standard_input().read() if path == "-" else Path(path).read_bytes()
+        return content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
+        raise CliError(f"can't read {path}: {reason}", ExitCode.USAGE) from None
+
+
+def standard_input() -> BinaryIO:
+    """Return standard input as bytes: its text has the locale's encoding. Raises CliError."""
+    if sys.stdin is None:
+        raise CliError("standard input is closed", ExitCode.USAGE)
+    return sys.stdin.buffer
 
 
 @contextmanager

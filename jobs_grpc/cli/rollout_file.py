@@ -3,7 +3,6 @@
 import difflib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -13,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message_factory import GetMessageClass
 
 from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.files import read_text
 
 _FIELDS = ("rollout", "failure_criteria", "start_windows", "window_time_zone", "retry_policy")
 
@@ -29,11 +29,7 @@ _PROBLEMS = {
 
 def read_rollout_file(path: str) -> dict[str, Any]:
     """Read a file with some of _FIELDS. Returns those that it has, as parameters of a client."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
-        raise CliError(f"can't read {path}: {reason}", ExitCode.USAGE) from None
+    text = read_text(path)
     request = pb.CreateJobRequest()
     try:
         fields = json.loads(text) if path.endswith(".json") else _parse_yaml(path, text)

@@ -1,15 +1,14 @@
 """The target of `create` and `preview`: its options, and what a preview of it shows."""
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.files import read_text
 from jobs_grpc.cli.formatting import format_device_count
 from jobs_grpc.cli.stages import planned_stage_lines
 from jobs_grpc.text import escape_unprintable
@@ -122,15 +121,7 @@ def preview_lines(preview: pb.TargetPreview, rollout: pb.Rollout | None) -> Iter
 
 def _read_devices(path: str) -> list[str]:
     """Read the lines of a file that are not empty."""
-    try:
-        if path == "-":
-            lines = sys.stdin.read().splitlines()
-        else:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        reason = e.strerror if isinstance(e, OSError) else "not UTF-8"
-        raise CliError(f"can't read {path}: {reason}", ExitCode.USAGE) from None
-    devices = [line.strip() for line in lines if line.strip()]
+    devices = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not devices:
         raise CliError(f"{path} has no device", ExitCode.USAGE)
     return devices

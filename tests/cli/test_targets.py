@@ -1,12 +1,17 @@
 """The targets of `jobs-grpc create` and `preview`."""
 
+import asyncio
+import io
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.support.cli import Shell
+from tests.support.cli import Shell, spawn
 from tests.support.database import Database
+from tests.support.waiting import TIMEOUT
 
 CREATE = ("create", "--type", "x", "--job-id", "j")
 
@@ -104,11 +109,43 @@ async def test_get_shows_the_target(shell: Shell, options: tuple[str, ...], targ
 
 async def test_create_reads_devices_from_a_file(shell: Shell, tmp_path: Path) -> None:
     file = tmp_path / "devices.txt"
-    file.write_text("d00003\n\n d00001 \n")
+    # Editors of Windows write a byte order mark and CRLF.
+    file.write_bytes(b"\xef\xbb\xbfd00003\r\n\r\n d00001 \r\n")
 
     created = await shell(*CREATE, "--devices-file", str(file))
 
     assert created.out.startswith("created j for 2 devices")
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [(b"d00001\n\xff\n", "can't read -: not UTF-8"), (None, "standard input is closed")],
+)
+async def test_create_rejects_devices_of_standard_input_that_it_cannot_read(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, content: bytes | None, error: str
+) -> None:
+    # With the locale C, Python decodes any bytes.
+    stdin = content and io.TextIOWrapper(io.BytesIO(content), "ascii", "surrogateescape")
+    monkeypatch.setattr("sys.stdin", stdin)
+
+    created = await shell(*CREATE, "--devices-file", "-")
+
+    assert (created.code, created.err) == (2, f"jobs-grpc: {error}\n")
+
+
+@pytest.mark.slow
+async def test_ctrl_c_ends_create_while_it_reads_the_devices(tmp_path: Path) -> None:
+    pipe = tmp_path / "devices"
+    os.mkfifo(pipe)
+    process = await spawn(
+        *(*CREATE, "--devices-file", str(pipe)), JOBS_SERVER="127.0.0.1:1", JOBS_TENANT="t"
+    )
+    # Returns when the command has opened the other end.
+    with await asyncio.to_thread(pipe.open, "wb"):
+        process.send_signal(signal.SIGINT)
+        output = await asyncio.wait_for(process.communicate(), TIMEOUT)
+
+    assert (process.returncode, output) == (130, (b"", b""))
 
 
 @pytest.mark.parametrize(
