@@ -12,6 +12,9 @@ from fleet.jobs.v1 import device_jobs_pb2 as pb
 
 from jobs_grpc.client import DeviceClient, JobsError, RetryPolicy, errors
 
+# Seconds for which a call is tried again: the agent survives an outage of the server this long.
+OUTAGE = 3600.0
+
 
 async def main(server: str, tenant: str, device_id: str) -> None:
     """Wait for executions and carry them out, one after the other."""
@@ -19,8 +22,10 @@ async def main(server: str, tenant: str, device_id: str) -> None:
     def on_retry(error: JobsError) -> None:
         print(f"calling {server} again: {error}", flush=True)
 
-    retry = RetryPolicy(on_retry=on_retry)
-    async with DeviceClient(server, tenant=tenant, device_id=device_id, retry=retry) as device:
+    retry = RetryPolicy(max_attempts=1_000_000, on_retry=on_retry)
+    async with DeviceClient(
+        server, tenant=tenant, device_id=device_id, timeout=OUTAGE, retry=retry
+    ) as device:
         print(f"connecting to {server}", flush=True)
         async for pending in device.watch_pending():
             if not pending.executions:
@@ -31,9 +36,13 @@ async def main(server: str, tenant: str, device_id: str) -> None:
             while execution := await device.start_next():
                 try:
                     await carry_out(device, execution)
-                except (errors.ExecutionFinished, errors.ExecutionChanged):
-                    # An operator canceled the execution, or it timed out.
-                    print(f"{execution.job_id} was ended by the server")
+                except (
+                    errors.ExecutionFinished,
+                    errors.ExecutionChanged,
+                    errors.ExecutionNotFound,
+                ):
+                    # An operator canceled the execution or deleted the job, or it timed out.
+                    print(f"{execution.job_id} was ended by the server", flush=True)
 
 
 async def carry_out(device: DeviceClient, execution: pb.DeviceExecution) -> None:

@@ -13,7 +13,7 @@ export async function watchJob(url, headers, onJob) {
     try {
       const response = await fetch(url, { headers: lastId ? { ...headers, "Last-Event-ID": lastId } : headers });
       if (response.status === 204) return job;
-      if (![200, 429, 503, 504].includes(response.status)) {
+      if (![200, 429, 502, 503, 504].includes(response.status)) {
         const body = await response.json().catch(() => ({})); // a proxy can send HTML
         throw Object.assign(new Error(), { reason: `HTTP_${response.status}` }, body);
       }

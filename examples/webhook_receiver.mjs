@@ -29,10 +29,19 @@ function receive({ type, data }) {
   writeFileSync(stored, String(position)); // better: in the transaction of your work
 }
 
-// Responds with 204 after the event was handled. After another status, it is sent again.
+// Returns 204 after the event was handled. After another status, it is sent again.
+async function statusOf(request) {
+  try {
+    const body = Buffer.concat(await request.toArray());
+    if (!isValid(request.headers, body)) return 401;
+    receive(JSON.parse(body));
+    return 204;
+  } catch (error) { // the sender is gone, or your work has failed
+    console.error(error);
+    return 500;
+  }
+}
+
 createServer(async (request, response) => {
-  const body = Buffer.concat(await request.toArray());
-  const valid = isValid(request.headers, body);
-  if (valid) receive(JSON.parse(body));
-  response.writeHead(valid ? 204 : 401).end();
+  response.writeHead(await statusOf(request)).end();
 }).listen(Number(port), "127.0.0.1");

@@ -1,16 +1,22 @@
 """The examples, and the Python snippets of the pages."""
 
 import asyncio
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as pb
 
 from jobs_grpc.client import JobsClient
+from jobs_grpc.client.retry import MAX_ATTEMPTS
 from tests.support.database import Database
+from tests.support.scripted_server import Refusal, running_scripted_server
 from tests.support.server import Server, reserved_address
 from tests.support.waiting import TIMEOUT
 
@@ -23,6 +29,20 @@ import runpy
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 runpy.run_path("examples/run_job.py", run_name="__main__")
+"""
+
+
+WATCH_JOB_BEHIND_PROXY = """
+import { readFileSync } from "node:fs";
+const source = readFileSync("examples/watch_job.js", "utf8");
+const { watchJob } = await import(`data:text/javascript,${encodeURIComponent(source)}`);
+const responses = [
+  new Response("<html>", { status: 502 }),
+  new Response('id: 1\\ndata: {"status": "COMPLETED"}\\n\\n'),
+];
+globalThis.fetch = async () => responses.shift();
+Math.random = () => 0;
+console.log((await watchJob("", {}, () => {})).status);
 """
 
 
@@ -83,6 +103,44 @@ async def test_device_agent_says_that_it_waits_and_that_the_server_is_away(
         f"nothing is pending for nope of {tenant}; waiting for jobs",
     ]
     assert lines[1][1].startswith(f"calling {address} again: UNAVAILABLE: ")
+
+
+@pytest.mark.slow
+async def test_device_agent_survives_an_outage_and_an_execution_that_is_gone() -> None:
+    execution = pb.DeviceExecution(job_id="j", document_type="reboot", execution_number=1)
+    away = Refusal(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE", retry_after=0)
+    gone = Refusal(grpc.StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND")
+    async with running_scripted_server(
+        WatchPendingExecutions=pb.WatchPendingExecutionsResponse(executions=[execution]),
+        StartNextExecution=[
+            *[away] * MAX_ATTEMPTS,
+            pb.StartNextExecutionResponse(execution=execution),
+            pb.StartNextExecutionResponse(),
+        ],
+        UpdateExecution=gone,
+    ) as server:
+        agent = await start("examples/device_agent.py", server.address, "t", "pump")
+        output, _ = await asyncio.wait_for(agent.communicate(), TIMEOUT)
+
+    # It ends with the stream of the scripted server.
+    assert agent.returncode == 0, output.decode()
+    assert output.decode().splitlines()[-2:] == ["j: reboot", "j was ended by the server"]
+
+
+@pytest.mark.slow
+async def test_watch_job_continues_after_a_proxy_has_not_reached_the_gateway() -> None:
+    if not (node := shutil.which("node")):
+        assert not os.environ.get("CI"), "node is not installed"
+        pytest.skip("node is not installed")
+    process = await asyncio.create_subprocess_exec(
+        *(node, "--input-type=module", "--eval", WATCH_JOB_BEHIND_PROXY),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), TIMEOUT)
+
+    assert output.decode() == "COMPLETED\n"
 
 
 async def _read_lines(process: asyncio.subprocess.Process, count: int) -> list[str]:

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,16 @@ class Receiver:
         """Deliver a body, signed unless there are headers; return the status."""
         headers = signed(body, KEY) if headers is None else headers
         return (await self._http.post("/", content=body, headers=headers)).status_code
+
+    async def abort(self) -> None:
+        """Close a connection in the middle of a request."""
+        _, writer = await asyncio.open_connection(
+            self._http.base_url.host, self._http.base_url.port
+        )
+        writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n{")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
 
     async def stop(self) -> list[str]:
         """Stop it, and return what it has printed."""
@@ -160,6 +170,19 @@ async def test_receiver_rejects_what_is_not_signed_by_the_server(
         # During a rotation, a delivery has a signature by both keys.
         assert await receiver.post(body, signed(body, OLD_KEY, KEY)) == 204
         assert await receiver.stop() == ["job.paused j5"]
+
+
+async def test_receiver_continues_after_a_lost_request_and_a_failure_of_its_work(
+    command: tuple[Any, ...], tmp_path: Path
+) -> None:
+    stored = tmp_path / "folder" / "position"
+    async with running(command, stored) as receiver:
+        await receiver.abort()
+        with suppress(httpx.RemoteProtocolError):  # the one in Python closes the connection
+            assert await receiver.post(event(5)) == 500
+        stored.parent.mkdir()
+        assert await receiver.post(event(5)) == 204
+        assert (await receiver.stop())[-1] == "job.paused j5"
 
 
 async def test_receiver_handles_deliveries_of_the_server(
