@@ -261,7 +261,7 @@ async def test_cancel_of_an_execution(
     assert completed.type == "job.completed"
 
 
-async def test_deleted_devices(
+async def test_deleted_devices_finish_as_rejected_in_one_event(
     database: Database, server: Server, operator: Operator, pump: Device, log: EventLog
 ) -> None:
     await create(operator, log)

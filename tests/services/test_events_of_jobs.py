@@ -237,7 +237,9 @@ async def test_automatic_retry_adds_no_event(
     assert (await operator.get("j")).executions[0].execution_number == 2
 
 
-async def test_delete(database: Database, job: Operator, log: EventLog) -> None:
+async def test_delete_adds_the_last_event_of_a_job(
+    database: Database, job: Operator, log: EventLog
+) -> None:
     await job.cancel("j")
     await log.new()
 
