@@ -8,6 +8,7 @@ from typing import TypeVar
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import Message
 
+from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.times import UNITS, parse_time
 from jobs_grpc.config import parsers
 from jobs_grpc.config.parsers import Parser
@@ -55,6 +56,10 @@ def _number(value: str, low: float, high: float) -> float:
     return number
 
 
+def _whole_number(value: str, message: type[Message], field: str) -> int:
+    return parsers.integer(*field_range(message, field))(value)
+
+
 def _latency(value: str) -> tuple[float, float]:
     low, _, high = value.partition(":")
     minimum = _number(low, 0, _MAX_SECONDS)
@@ -82,15 +87,13 @@ def _stage(value: str) -> pb.Stage:
         setattr(stage, field, parsers.utf8(devices))
         return stage
     if value.endswith("%"):
-        percent = _number(value[:-1], *field_range(pb.Stage, "percent"))
-        return pb.Stage(percent=int(percent))
-    return pb.Stage(device_count=int(_number(value, *field_range(pb.Stage, "device_count"))))
+        return pb.Stage(percent=_whole_number(value[:-1], pb.Stage, "percent"))
+    return pb.Stage(device_count=_whole_number(value, pb.Stage, "device_count"))
 
 
 def _threshold(value: str) -> tuple[str, int]:
     field = "percent" if value.endswith("%") else "count"
-    number = _number(value.removesuffix("%"), *field_range(pb.FailureCriterion, field))
-    return field, int(number)
+    return field, _whole_number(value.removesuffix("%"), pb.FailureCriterion, field)
 
 
 def _label(value: str) -> tuple[str, str]:
@@ -110,7 +113,7 @@ def _bug(value: str) -> tuple[float, str]:
 def _recovering(value: str) -> tuple[float, str, int]:
     bug, _, attempts = value.rpartition(":")
     rate, code = _bug(bug)
-    return rate, code, int(_number(attempts, 1, 9))
+    return rate, code, parsers.integer(1, 9)(attempts)
 
 
 def parse_duration(value: str) -> int:
@@ -118,7 +121,7 @@ def parse_duration(value: str) -> int:
     unit = UNITS.get(value[-1:], 0)
     if not unit:
         raise ValueError
-    return int(_number(value[:-1], 0, _MAX_GATE_SECONDS / unit) * unit)
+    return round(_number(value[:-1], 0, _MAX_GATE_SECONDS / unit) * unit)
 
 
 def _moment(value: str) -> datetime:
@@ -136,7 +139,9 @@ worker_count = argument(parsers.worker_count)
 position = argument(parsers.integer(0, 2**53 - 1))
 row_limit = argument(parsers.integer(1, 2**31 - 1))
 seconds = argument(parsers.seconds(0.001, _MAX_SECONDS))
-stage = argument(Parser("1%, 50, group:NAME, where:SELECTOR or rest", _stage))
+stage = argument(
+    Parser("a whole number such as 1% or 50, group:NAME, where:SELECTOR or rest", _stage)
+)
 time = argument(parse_time)
 label = argument(Parser("KEY=VALUE, such as team=pumps", _label))
 stage_index = _number_of(pb.AdvanceJobRequest, "stage")
@@ -147,7 +152,7 @@ failure_statuses = [
     pb.JobExecution.Status.Name(status)
     for status in getattr(rules_of(pb.FailureCriterion, "statuses").repeated.items.enum, "in")
 ]
-threshold = argument(Parser("a number such as 50, or a percentage such as 5%", _threshold))
+threshold = argument(Parser("a whole number such as 50 or 5%", _threshold))
 duration = argument(Parser("a time up to 30d, such as 90s, 10m, 24h or 7d", parse_duration))
 moment = argument(
     Parser("a time such as 2030-01-31T12:00:00Z (local time without Z), or 24h or 7d ago", _moment)
@@ -181,6 +186,16 @@ def add_labels(parser: "argparse._ActionsContainer", help_text: str) -> None:
         metavar="KEY=VALUE",
         help=help_text,
     )
+
+
+def read_labels(args: argparse.Namespace) -> dict[str, str]:
+    """Return the labels of --label. Raises CliError if a key is given twice."""
+    labels: dict[str, str] = {}
+    for key, value in args.labels:
+        if key in labels:
+            raise CliError(f"the label {key} is given twice", ExitCode.USAGE)
+        labels[key] = value
+    return labels
 
 
 def add_texts(

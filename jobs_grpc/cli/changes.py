@@ -1,13 +1,30 @@
-"""Tells whether a call has changed a job.
+"""Tells what a call has changed.
 
-A call that is safe to repeat also succeeds if it changes nothing, with the same response.
+A call that is safe to repeat also succeeds if it changes nothing, with the same response. A call
+that is interrupted, or whose response is lost, may have changed something.
 """
 
 import argparse
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.client import JobsClient, errors
+from jobs_grpc.cli.connection import resolve_target
+from jobs_grpc.cli.output import print_note
+from jobs_grpc.client import JobsClient, JobsError, errors
+
+LOST_RESPONSE = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+"""Codes of errors after which the server may have carried out the call."""
 
 
 async def read_before(args: argparse.Namespace, jobs: JobsClient) -> pb.Job | None:
@@ -23,3 +40,27 @@ async def read_before(args: argparse.Namespace, jobs: JobsClient) -> pb.Job | No
 def is_unchanged(job: pb.Job, before: pb.Job | None) -> bool:
     """Return whether no call has changed the job since it was read."""
     return before is not None and job.etag == before.etag
+
+
+@contextmanager
+def explaining_failures(
+    args: argparse.Namespace,
+    explain: Callable[[], str],
+    codes: frozenset[grpc.StatusCode] = frozenset(grpc.StatusCode),
+) -> Iterator[None]:
+    """Say how to go on if the block is interrupted, or a call in it fails with one of the codes.
+
+    `explain` returns the text, or "" if there is nothing to say. It is added to the error.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        if text := explain():
+            print_note(f"interrupted; {text}")
+        raise
+    except JobsError as e:
+        if e.code not in codes or not (text := explain()):
+            raise
+        error = resolve_target(args).call_error(e)
+        error.args = (f"{error}; {text}",)
+        raise error from None

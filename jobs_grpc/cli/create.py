@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.changes import read_before
+from jobs_grpc.cli.changes import LOST_RESPONSE, explaining_failures, read_before
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.files import read_text
@@ -30,7 +31,7 @@ from jobs_grpc.cli.rollout_options import (
     in_option_words,
     read_rollout_options,
 )
-from jobs_grpc.cli.schedule_options import add_schedule_options, read_schedule
+from jobs_grpc.cli.schedule_options import add_schedule, add_schedule_options
 from jobs_grpc.cli.targets import add_target, preview_lines, read_target
 from jobs_grpc.client import JobsClient, errors, job_status_name
 
@@ -106,32 +107,32 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
     jobs-grpc create --type update --all --params '{"version": "2.1"}' \
       --stage 5% --stage rest --min-succeeded 90 --pause-at 10%
     """
-    planned, schedule = read_rollout_options(args), read_schedule(args)
-    if twice := planned.keys() & schedule.keys():
-        problem = f"both --rollout and options set {', '.join(sorted(twice))}"
-        raise CliError(problem, ExitCode.USAGE)
+    if args.job_id == "":
+        # An unset variable of a shell must not make each repetition create another job.
+        raise CliError("--job-id is empty", ExitCode.USAGE)
+    planned = add_schedule(read_rollout_options(args), args)
     rollout = planned.get("rollout")
     request: dict[str, Any] = {
         "document_type": args.type,
         "document_params": _read_params(args.params),
         **read_target(args),
-        "job_id": args.job_id,
+        "job_id": args.job_id or str(uuid.uuid4()),
         "expires_in_hours": args.expires_in_hours,
         "never_expires": args.never_expires,
         "in_progress_timeout_minutes": args.in_progress_timeout,
         "priority": args.priority.upper(),
-        "labels": dict(args.labels),
+        "labels": arguments.read_labels(args),
         "description": args.description,
         "execution_events": args.execution_events,
         "expected_target_digest": args.expected_target_digest,
         **planned,
-        **schedule,
     }
     before = await read_before(args, jobs)
     try:
         if args.preview and before is None:
             request["expected_target_digest"] = await _preview(args, jobs, request)
-        created = await jobs.create(**request, validate_only=args.validate_only)
+        with explaining_failures(args, lambda: _how_to_repeat(args, request), LOST_RESPONSE):
+            created = await jobs.create(**request, validate_only=args.validate_only)
     except errors.InvalidField as e:
         if args.stages:
             e.message = in_option_words(e.message)
@@ -140,7 +141,7 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
     if before is None:
         devices = format_device_count(created.execution_count)
         verb = "would create" if args.validate_only else "created"
-        lines = [f"{verb} {job_id} for {devices}, {_times(created, schedule, args.utc)}"]
+        lines = [f"{verb} {job_id} for {devices}, {_times(created, planned, args.utc)}"]
     else:
         creation = format_creation(before, args.utc)
         status, counts = job_status_name(before.status), format_counts(before.execution_counts)
@@ -153,12 +154,19 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
     print_result(args, created, *lines)
 
 
-def _times(created: pb.CreateJobResponse, schedule: dict[str, Any], utc: bool) -> str:
+def _how_to_repeat(args: argparse.Namespace, request: dict[str, Any]) -> str:
+    """Say how to repeat a command that may have created a job; "" if it is safe as it is."""
+    if args.job_id or args.validate_only:
+        return ""
+    return f"to repeat the command without creating a second job, add --job-id {request['job_id']}"
+
+
+def _times(created: pb.CreateJobResponse, planned: dict[str, Any], utc: bool) -> str:
     expiry = f"expires: {format_expiry(created, utc)}"
     if created.status != pb.Job.SCHEDULED:
-        return f"starts: now, {expiry}" if "start_at" in schedule else expiry
+        return f"starts: now, {expiry}" if "start_at" in planned else expiry
     start = Timestamp()
-    start.FromDatetime(schedule["start_at"])
+    start.FromDatetime(planned["start_at"])
     return f"starts: {format_moment(start, utc)}, {expiry}"
 
 

@@ -1,12 +1,12 @@
 """`jobs-grpc devices`: lists, shows, labels and deletes the devices of a tenant."""
 
 import argparse
-import asyncio
 from collections.abc import Iterator, Sequence
 
 from fleet.jobs.v1 import fleet_pb2 as pb
 
 from jobs_grpc.cli import arguments, device_import
+from jobs_grpc.cli.changes import LOST_RESPONSE, explaining_failures
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.executions import DEVICE_COLUMNS
@@ -211,23 +211,30 @@ async def _label(args: argparse.Namespace, fleet: FleetClient) -> None:
     if not (any(fields.values()) or removed or args.allow_missing):
         raise CliError("nothing to change; see `jobs-grpc devices label --help`", ExitCode.USAGE)
     total = pb.UpdateDevicesResponse()
-    for start in range(0, len(device_ids), _MAX_UPDATED):
-        response = await fleet.update(
-            [
-                pb.Device(
-                    device_id=device_id,
-                    labels=labels,
-                    time_zone=args.time_zone or "",
-                    group_ids=args.set_groups,
-                )
-                for device_id in device_ids[start : start + _MAX_UPDATED]
-            ],
-            [name for name, is_changed in fields.items() if is_changed],
-            remove_labels=removed,
-            allow_missing=args.allow_missing,
-        )
-        total.registered_count += response.registered_count
-        total.updated_count += response.updated_count
+    done = 0
+
+    def explain() -> str:
+        changed = f"changed so far: {format_device_count(done)}; you can repeat the command"
+        return changed if done else ""
+
+    with explaining_failures(args, explain):
+        for done in range(0, len(device_ids), _MAX_UPDATED):
+            response = await fleet.update(
+                [
+                    pb.Device(
+                        device_id=device_id,
+                        labels=labels,
+                        time_zone=args.time_zone or "",
+                        group_ids=args.set_groups,
+                    )
+                    for device_id in device_ids[done : done + _MAX_UPDATED]
+                ],
+                [name for name, is_changed in fields.items() if is_changed],
+                remove_labels=removed,
+                allow_missing=args.allow_missing,
+            )
+            total.registered_count += response.registered_count
+            total.updated_count += response.updated_count
     registered = format_device_count(total.registered_count)
     lines = [f"registered {registered}"] if total.registered_count else []
     if total.updated_count:
@@ -289,15 +296,16 @@ async def _delete(args: argparse.Namespace, fleet: FleetClient) -> None:
     question = f"delete {what} and end {whose} QUEUED and HELD executions?"
     if not args.yes and can_ask() and not await ask(question):
         raise CliError("nothing was changed; to delete without this question, add --yes")
-    try:
-        with progress_line() as show:
-            total = await fleet.delete(
-                device_ids,
-                on_progress=show and (lambda total: show(f"{_deletion_text(total)} …")),
-            )
-    except asyncio.CancelledError:
-        print_note("interrupted; to delete what is left, repeat the command")
-        raise
+    with (
+        explaining_failures(
+            args, lambda: "to delete what is left, repeat the command", LOST_RESPONSE
+        ),
+        progress_line() as show,
+    ):
+        total = await fleet.delete(
+            device_ids,
+            on_progress=show and (lambda total: show(f"{_deletion_text(total)} …")),
+        )
     print_result(args, total, _deletion_text(total))
 
 

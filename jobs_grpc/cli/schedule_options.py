@@ -2,12 +2,14 @@
 
 import argparse
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
 from jobs_grpc.cli import arguments
+from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.config.parsers import Parser
 
 # The short names of the days, Monday first.
@@ -154,8 +156,19 @@ def _zone(text: str) -> str:
     return text.upper() if text.lower() == "device" else arguments.text(text)
 
 
-def read_schedule(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the given options, except the priority, as parameters of a client."""
+def add_schedule(planned: Mapping[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Return what --rollout describes with what the options set, except the priority.
+
+    They are parameters of a client. Raises CliError if both set one.
+    """
+    schedule = _read_schedule(args)
+    if twice := planned.keys() & schedule.keys():
+        problem = f"both --rollout and options set {', '.join(sorted(twice))}"
+        raise CliError(problem, ExitCode.USAGE)
+    return {**planned, **schedule}
+
+
+def _read_schedule(args: argparse.Namespace) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if args.start_at is not None:
         fields["start_at"] = args.start_at

@@ -12,7 +12,7 @@ from jobs_grpc.cli.formatting import format_expiry
 from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.rollout_file import read_rollout_file
-from jobs_grpc.cli.schedule_options import add_schedule_options, read_schedule
+from jobs_grpc.cli.schedule_options import add_schedule, add_schedule_options
 from jobs_grpc.client import JobsClient
 
 
@@ -58,8 +58,8 @@ async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
     jobs-grpc update update-1 --max-in-progress 200
     jobs-grpc update update-1 --start-at 'tomorrow 02:00 Europe/Berlin'
     """
-    fields = read_rollout_file(args.rollout) if args.rollout is not None else {}
-    fields |= read_schedule(args)
+    planned = read_rollout_file(args.rollout) if args.rollout is not None else {}
+    fields = add_schedule(planned, args)
     paths = [name for name in fields if name != "rollout"]
     has_rollout, rollout = "rollout" in fields, fields.pop("rollout", pb.Rollout())
     if has_rollout:
@@ -90,7 +90,7 @@ async def _update(args: argparse.Namespace, jobs: JobsClient) -> None:
         in_progress_timeout_minutes=args.in_progress_timeout,
         rollout=rollout if any(path.startswith("rollout.") for path in paths) else None,
         expires_at=expires_at,
-        labels=dict(args.labels),
+        labels=arguments.read_labels(args),
         description=args.description or "",
         etag=args.etag,
         **fields,

@@ -8,6 +8,7 @@ from fleet.jobs.v1 import events_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.cli import arguments
+from jobs_grpc.cli.changes import LOST_RESPONSE, explaining_failures
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.event_text import add_types
@@ -194,9 +195,11 @@ async def _create(args: argparse.Namespace, events: EventsClient) -> None:
     jobs-grpc webhooks create https://hooks.example.com/jobs
     jobs-grpc webhooks create https://hooks.example.com/jobs --type paused
     """
-    response = await events.create_webhook(
-        args.url, description=args.description, types=args.types or ()
-    )
+    advice = "if `webhooks list` shows the webhook, `webhooks rotate-secret` prints a secret for it"
+    with explaining_failures(args, lambda: advice, LOST_RESPONSE):
+        response = await events.create_webhook(
+            args.url, description=args.description, types=args.types or ()
+        )
     lines = (f"created {response.webhook.webhook_id}", f"secret: {response.secret}")
     print_result(args, response, *lines)
     print_note(_STORE_NOTE)
@@ -286,7 +289,12 @@ async def _rotate_secret(args: argparse.Namespace, events: EventsClient) -> None
     jobs-grpc webhooks rotate-secret wh_4f1c9a
     jobs-grpc webhooks rotate-secret wh_4f1c9a --json
     """
-    response = await events.rotate_webhook_secret(args.webhook_id)
+    advice = (
+        "the secret may have changed: within a day, repeat the command and give the secret to the"
+        " receiver at once"
+    )
+    with explaining_failures(args, lambda: advice, LOST_RESPONSE):
+        response = await events.rotate_webhook_secret(args.webhook_id)
     print_result(args, response, f"secret: {response.secret}")
     print_note(f"{_STORE_NOTE}; for a day, the old secret verifies it as well")
 

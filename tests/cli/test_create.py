@@ -1,12 +1,17 @@
 """`jobs-grpc create`."""
 
+import asyncio
 import json
+import signal
 from pathlib import Path
 
+import grpc
 import pytest
 
-from tests.support.cli import Shell, without_times
+from tests.support.cli import Shell, spawn, without_times
 from tests.support.database import Database
+from tests.support.scripted_server import Refusal, running_scripted_server
+from tests.support.waiting import TIMEOUT
 
 CREATE = ("create", "--type", "x", "--all", "--job-id", "j")
 
@@ -85,3 +90,65 @@ async def test_create_sends_no_user_when_account_has_no_name(
 
     assert created.code == 0
     assert "created_by" not in json.loads((await shell("get", "j", "--json")).out)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+async def test_create_names_the_id_of_a_job_that_it_may_have_created(
+    shell: Shell, options: tuple[str, ...]
+) -> None:
+    away = Refusal(grpc.StatusCode.UNAVAILABLE, reason="DATABASE_UNAVAILABLE", retry_after=0)
+    create = ("create", "--type", "x", "--all", *options)
+    async with running_scripted_server(CreateJob=away, GetJob=away) as server:
+        created = await shell(*create, "--server", server.address)
+        validated = await shell(*create, "--validate-only", "--server", server.address)
+
+    advice = "to repeat the command without creating a second job, add --job-id "
+    assert (created.code, created.out) == (5, "")
+    assert f"scripted; {advice}{server.requests[0].job_id}" in created.err
+    assert created.err.count("\n") == 1
+    assert advice not in validated.err
+
+
+@pytest.mark.slow
+async def test_create_names_the_id_of_the_job_when_ctrl_c_interrupts_it() -> None:
+    called = asyncio.Event()
+
+    async def be_silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.set()
+        await process.wait()
+        writer.close()
+
+    silent = await asyncio.start_server(be_silent, "127.0.0.1", 0)
+    async with silent, asyncio.timeout(TIMEOUT):
+        host, port = silent.sockets[0].getsockname()
+        process = await spawn(
+            *("create", "--type", "x", "--all"), JOBS_SERVER=f"{host}:{port}", JOBS_TENANT="t"
+        )
+        await called.wait()
+        process.send_signal(signal.SIGINT)
+        _, errors = await process.communicate()
+
+    assert process.returncode == 130
+    assert errors.startswith(
+        b"interrupted; to repeat the command without creating a second job, add --job-id "
+    )
+
+
+async def test_create_rejects_a_file_of_params_that_is_not_utf8(
+    shell: Shell, tmp_path: Path
+) -> None:
+    file = tmp_path / "params.json"
+    file.write_bytes(b'{"name": "\xff"}')
+
+    created = await shell(*CREATE, "--params", f"@{file}")
+
+    assert (created.code, created.err) == (2, f"jobs-grpc: can't read {file}: not UTF-8\n")
+
+
+@pytest.mark.parametrize("command", [CREATE, ("update", "j")])
+async def test_label_that_is_given_twice_is_rejected(
+    shell: Shell, command: tuple[str, ...]
+) -> None:
+    result = await shell(*command, "--label", "team=pumps", "--label", "team=valves")
+
+    assert (result.code, result.err) == (2, "jobs-grpc: the label team is given twice\n")

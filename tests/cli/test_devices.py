@@ -11,6 +11,7 @@ import pytest
 from fleet.jobs.v1.fleet_pb2 import Device
 from grpc import StatusCode
 
+from jobs_grpc.cli import devices
 from jobs_grpc.services import fleet as fleet_service
 from tests.support.callers import Fleet, Operator
 from tests.support.cli import Shell, answer_on_terminal, cells, spawn
@@ -288,6 +289,20 @@ async def test_delete_says_how_to_continue_when_ctrl_c_interrupts_it(
     )
     assert (await shell("devices", "delete", "pump-1", "pump-2")).code == 0
     assert (await operator.get("update-1")).execution_counts.rejected == 2
+
+
+async def test_label_says_how_many_devices_it_has_changed_before_an_error(
+    shell: Shell, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "_MAX_UPDATED", 1)
+
+    labeled = await shell("devices", "label", "pump-1", "gone", "pump-2", "ring=canary")
+    other = await shell("devices", "label", "gone", "ring=canary")
+
+    assert labeled.code == 3
+    assert labeled.err.endswith("; changed so far: 1 device; you can repeat the command\n")
+    assert (await fleet.get("pump-1")).device.labels["ring"] == "canary"
+    assert "changed so far" not in other.err
 
 
 @pytest.mark.usefixtures("fleet")

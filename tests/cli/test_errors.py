@@ -41,8 +41,9 @@ def _nested(levels: int) -> str:
             "INVALID_ARGUMENT: document_params.n must be a f",
         ),
         ([*CREATE, "--params", '{"n": NaN}'], 2, "INVALID_ARGUMENT: document_params.n must be a f"),
-        ([*CREATE, "--params", '{"n": "\udcff"}'], 2, "--params: "),
-        ([*CREATE, "--params", '{"n": "\\ud800"}'], 2, "--params: "),
+        ([*CREATE, "--params", '{"n": "\udcff"}'], 2, "--params: must be UTF-8"),
+        ([*CREATE, "--params", '{"n": "\\ud800"}'], 2, "--params: must be UTF-8"),
+        ([*CREATE, "--job-id", ""], 2, "--job-id is empty"),
         (
             ["list", "--server", "127.0.0.1:1"],
             5,

@@ -13,6 +13,7 @@ from tests.support.database import Database
 from tests.support.server import Server
 
 CREATE = ("create", "--type", "x", "--all", "--job-id", "j")
+SIZES = "must be a whole number such as 1% or 50, group:NAME, where:SELECTOR or rest"
 
 
 @pytest.fixture
@@ -157,11 +158,14 @@ async def test_create_rejects_a_file_that_is_no_rollout(
             ("--stage", "rest", "--require-approval"),
             "the options for gates need two or more --stage",
         ),
-        (("--stage", "0%"), "must be 1%, 50, group:NAME, where:SELECTOR or rest"),
-        (("--stage", "group:"), "must be 1%, 50, group:NAME, where:SELECTOR or rest"),
-        (("--stage", "group:,allow-empty"), "must be 1%, 50, group:NAME, where:SELECTOR or rest"),
+        (("--stage", "0%"), SIZES),
+        (("--stage", "1.5%"), SIZES),
+        (("--stage", "50.5"), SIZES),
+        (("--stage", "group:"), SIZES),
+        (("--stage", "group:,allow-empty"), SIZES),
         (("--stage", "rest", "--bake", "10"), "must be a time up to 30d"),
-        (("--pause-at", "101%"), "must be a number such as 50, or a percentage"),
+        (("--pause-at", "101%"), "must be a whole number such as 50 or 5%"),
+        (("--cancel-at", "2.5%"), "must be a whole number such as 50 or 5%"),
         (("--rollout", "r.yaml", "--stage", "rest"), "--rollout can't be combined with --stage"),
         (("--rollout", "none.yaml"), "can't read none.yaml: No such file or directory"),
     ],

@@ -161,13 +161,15 @@ async def test_create_reads_the_schedule_from_the_file(
         "retry_policy: {rules: [{failure_codes: [NETWORK], max_attempts: 5}]}\n"
     )
 
-    twice = await shell(*CREATE, "--rollout", str(file), "--zone", "device")
+    options = ("--rollout", str(file), "--zone", "device")
+    results = [await shell(*command, *options) for command in (CREATE, ("update", "j"))]
     created = await shell(*CREATE, "--rollout", str(file), "--priority", "low")
 
-    assert (twice.code, twice.err) == (
-        2,
-        "jobs-grpc: both --rollout and options set window_time_zone\n",
-    )
+    for result in results:
+        assert (result.code, result.err) == (
+            2,
+            "jobs-grpc: both --rollout and options set window_time_zone\n",
+        )
     assert created.code == 0, created.err
     job = await operator.get("j")
     assert job.window_time_zone == "DEVICE"

@@ -236,3 +236,27 @@ def test_each_error_and_cause_is_described() -> None:
     errors = pb.Webhook.DeliveryError.values()
     assert {*webhooks._ERRORS} | {pb.Webhook.HTTP_STATUS, 0} == {*errors}
     assert {*webhooks._CAUSES} | {0} == {*pb.Webhook.DisabledCause.values()}
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        (
+            ("create", URL),
+            "if `webhooks list` shows the webhook, `webhooks rotate-secret` prints a secret for it",
+        ),
+        (
+            ("rotate-secret", ID),
+            "the secret may have changed: within a day, repeat the command and give the secret to"
+            " the receiver at once",
+        ),
+    ],
+)
+async def test_error_says_what_to_do_when_a_secret_may_be_lost(
+    shell: Shell, command: tuple[str, ...], advice: str
+) -> None:
+    lost = Refusal(grpc.StatusCode.INTERNAL, reason="INTERNAL")
+    async with running_scripted_server(CreateWebhook=lost, RotateWebhookSecret=lost) as server:
+        result = await shell("webhooks", *command, "--server", server.address)
+
+    assert (result.code, result.err) == (1, f"jobs-grpc: INTERNAL: scripted; {advice}\n")
