@@ -26,7 +26,7 @@ _SAMPLE_DAY = 28
 _CUT_SHARE = 0.02
 """The share of the steps in which a consumer is cut."""
 _LONGEST_CUT = 4
-"""Maximum length of a cut, in steps. No cut begins in the last steps before a recount."""
+"""Maximum length of a cut, in steps. Before a recount, all are connected."""
 
 
 class Year:
@@ -78,9 +78,9 @@ class Year:
             await operators.watch(step.at)
 
     def _cut(self, number: int, *, may_cut: bool) -> None:
-        """Cut some consumers, and connect those that were cut for long enough."""
+        """Cut some consumers if this may be, and connect those that were cut for long enough."""
         for tenant in self._operators:
-            if number >= self._cut_until.get(tenant, 0):
+            if not may_cut or number >= self._cut_until.get(tenant, 0):
                 self._consumers.connect(tenant)
                 if may_cut and self._random.random() < _CUT_SHARE:
                     self._cut_until[tenant] = number + self._random.randint(1, _LONGEST_CUT)
