@@ -166,7 +166,7 @@ def _example_commands(address: str, config: Config, simulate: bool) -> list[str]
         f"  {command} watch {options} try-1",
         *([] if simulate else [run_fleet]),
         "",
-        "These pages continue from here, and have grpcurl commands:",
+        "The tour continues from here, and the other page has grpcurl commands:",
         f"  {_DOCS}/tour.md",
         f"  {_DOCS}/reference/calls.md",
     ]
