@@ -102,8 +102,8 @@ def check_context(name: str, values: object) -> str:
     for key, value in values.items():
         if key == "tls":
             problem = "" if isinstance(value, bool) else "true or false"
-        elif not isinstance(value, str) or not value:
-            problem = "a string that is not empty"
+        elif not isinstance(value, str) or not value or "\0" in value:
+            problem = "a string that is not empty and has no NUL"
         else:
             problem = _CHECKS[key](value) if key in _CHECKS else ""
         if problem:

@@ -1,5 +1,6 @@
 """Errors of the command: one line for people, JSON for programs, and an exit code for scripts."""
 
+import errno
 import re
 from collections.abc import Mapping
 from enum import IntEnum
@@ -190,6 +191,8 @@ def to_cli_error(error: Exception) -> CliError | None:
             return CliError(f"PostgreSQL: {_one_line(error)}")
         case TimeoutError():
             return CliError("the database did not respond in time; retry", ExitCode.UNAVAILABLE)
+        case OSError() if error.errno == errno.ENOSPC:
+            return CliError(f"can't write the output: {error.strerror}")
         case OSError():
             return CliError(_one_line(error), ExitCode.UNAVAILABLE)
     return None

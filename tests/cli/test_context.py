@@ -223,6 +223,10 @@ async def test_context_command_explains_what_is_wrong(
         ("[contexts.a]\nserver = 'x'", "context a: server must be HOST:PORT"),
         ("[contexts.a]\ntoken = 'x'", "context a: stores a token: move it to a file (token_file)"),
         ("[contexts.a]\ntls = 'yes'", "context a: tls must be true or false"),
+        (
+            '[contexts.a]\nca = "a\\u0000"',
+            "context a: ca must be a string that is not empty and has",
+        ),
         ("[contexts.a]\ntoken_file = 'x'\ntoken_env = 'X'", "only one of token_file and token_env"),
     ],
 )

@@ -1,7 +1,9 @@
 """The output of the commands, from creating a job to canceling it."""
 
 import json
+import os
 import re
+from contextlib import suppress
 
 import pytest
 
@@ -129,6 +131,22 @@ async def test_command_fails_when_standard_output_is_closed(
     assert (result.code, result.err) == (
         1,
         "jobs-grpc: standard output is closed; redirect it to /dev/null instead\n",
+    )
+
+
+async def test_command_fails_when_the_output_has_no_space(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stdout", full)
+        result = await shell("completion", "bash")
+    with suppress(OSError):  # It writes what it has buffered.
+        full.close()
+
+    assert (result.code, result.err) == (
+        1,
+        "jobs-grpc: can't write the output: No space left on device\n",
     )
 
 
