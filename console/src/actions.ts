@@ -1,10 +1,10 @@
 /** What operators do with jobs: the questions that the console asks, and the calls that it makes. */
 
 import { api, body, restPath, type Job } from "./api/client";
+import { serverNow } from "./clock";
 import { command, labelOptions, option, withInput } from "./commands";
 import { counted } from "./format";
 import type { Question } from "./parts/dialog";
-import { serverNow } from "./parts/time";
 import { may } from "./session";
 import { failures, isActive, isStoppedByGate, stageName, unfinished } from "./words";
 

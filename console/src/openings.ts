@@ -2,8 +2,8 @@
 
 import type { Job } from "./api/client";
 import { readJob } from "./api/reads";
+import { serverNow } from "./clock";
 import { useLoaded } from "./load";
-import { serverNow } from "./parts/time";
 import { isActive } from "./words";
 
 const POLL_MS = 60_000;

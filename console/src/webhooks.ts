@@ -1,10 +1,10 @@
 /** What admins do with webhooks: the words for their state, and the questions about them. */
 
 import { api, body, restPath, type Webhook } from "./api/client";
+import { serverNow } from "./clock";
 import { command, option } from "./commands";
 import { counted, HOUR_MS } from "./format";
 import type { Question } from "./parts/dialog";
-import { serverNow } from "./parts/time";
 import type { Tone } from "./words";
 
 export interface WebhookDraft {

@@ -1,5 +1,6 @@
 """Why a device does not start: its queue, and the jobs that hold it back."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 from playwright.async_api import Browser, expect
@@ -57,6 +58,17 @@ async def test_times_are_shown_exactly_with_their_zone(
     await page.get_by_role("button", name="Show exact times").click()
     await expect(created).to_have_text(title or "")
     assert str(datetime.now(UTC).year) in (title or "")
+
+
+async def test_times_follow_the_clock_of_the_service(
+    console: Console, database: Database, operator: Operator, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["pump-1"])
+    await operator.create(job_id="dated", document_type="reboot", target_all=True)
+    page = console.page
+    await page.clock.install(time=datetime.now(UTC) + timedelta(hours=3))
+    await console.open("/jobs/dated")
+    await expect(page.locator(".heading time").first).to_have_text(re.compile(r"^(now|\d+ s ago)$"))
 
 
 async def test_label_of_a_device_narrows_the_list(

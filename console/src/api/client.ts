@@ -2,6 +2,7 @@
 
 import createClient, { type Middleware } from "openapi-fetch";
 import type { components, paths } from "./schema";
+import { noteServerTime } from "../clock";
 import { credentials, tokenRejected } from "../session";
 
 type Schemas = components["schemas"];
@@ -69,14 +70,17 @@ export class ApiError extends Error {
     }
 }
 
-const authentication: Middleware = {
+const everyCall: Middleware = {
     onRequest({ request }) {
         for (const [name, value] of Object.entries(credentials())) request.headers.set(name, value);
+    },
+    onResponse({ response }) {
+        noteServerTime(response);
     },
 };
 
 export const api = createClient<paths>({ baseUrl: "" });
-api.use(authentication);
+api.use(everyCall);
 
 /** The path of a customer's resource, such as restPath("jobs", jobId). */
 export function restPath(...parts: string[]): string {

@@ -1,5 +1,6 @@
 /** Reads Server-Sent Events with fetch, because an EventSource can't send a token. */
 
+import { noteServerTime } from "../clock";
 import { credentials, token } from "../session";
 import { ApiError, toError, unreachable } from "./client";
 
@@ -36,6 +37,7 @@ export async function readStream(
             const headers: Record<string, string> = { ...credentials(), Accept: "text/event-stream" };
             if (lastId) headers["Last-Event-ID"] = lastId;
             const response = await fetch(url, { headers, signal: connection.signal, cache: "no-store" });
+            noteServerTime(response);
             if (response.status === 204) return;
             if (!response.ok || !response.body) {
                 throw toError(response, await response.json().catch(() => null));

@@ -3,13 +3,13 @@
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, type Event } from "../api/client";
 import { readStream } from "../api/stream";
+import { serverNow } from "../clock";
 import { HOUR_MS } from "../format";
 import { noteOutcome } from "../load";
 import { FilterField, Select, submitted } from "../parts/fields";
 import { Timeline } from "../parts/history";
 import { ErrorNotice } from "../parts/notices";
 import { Webhooks } from "../parts/webhooks";
-import { serverNow } from "../parts/time";
 import { search, useQuery, type Query } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";

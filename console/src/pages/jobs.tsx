@@ -3,6 +3,7 @@
 import { useState } from "preact/hooks";
 import * as actions from "../actions";
 import { ApiError, api, page, type Job } from "../api/client";
+import { serverNow } from "../clock";
 import { count, counted, HOUR_MS, shown } from "../format";
 import { reloadAll, useLoaded } from "../load";
 import { Badge } from "../parts/badge";
@@ -11,7 +12,7 @@ import { Dialog, type Question } from "../parts/dialog";
 import { Check, FilterField, submitted } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { Pager } from "../parts/pager";
-import { serverNow, Time } from "../parts/time";
+import { Time } from "../parts/time";
 import { jobPath, useQuery, type Query } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";

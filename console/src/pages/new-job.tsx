@@ -4,6 +4,7 @@ import { useLocation } from "preact-iso";
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, api, body, page, type CreateJobRequest, type TargetPreview } from "../api/client";
 import { readJob } from "../api/reads";
+import { serverNow } from "../clock";
 import { command, labelOptions, option, withInput } from "../commands";
 import {
     copyOf,
@@ -27,7 +28,7 @@ import { bind, Lines, Select, Text } from "../parts/fields";
 import { ErrorNotice } from "../parts/notices";
 import { StageFields } from "../parts/stage-fields";
 import { Terminal } from "../parts/terminal";
-import { serverNow, Time } from "../parts/time";
+import { Time } from "../parts/time";
 import { TimingFields } from "../parts/timing-fields";
 import { jobPath, useQuery } from "../query";
 import { may } from "../session";

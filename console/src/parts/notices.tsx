@@ -2,9 +2,9 @@
 
 import { outage } from "../load";
 import { ApiError } from "../api/client";
+import { now } from "../clock";
 import { countdown, shown } from "../format";
 import { Copy } from "./copy";
-import { now } from "./time";
 
 export function ErrorNotice({ error }: { error: ApiError }) {
     return (

@@ -3,6 +3,7 @@
 import { useState } from "preact/hooks";
 import { changeSettings, type Changes } from "../actions";
 import type { Job } from "../api/client";
+import { serverNow } from "../clock";
 import { copyOf, DraftError, draftSettings, type Draft } from "../draft";
 import { HOUR_MS } from "../format";
 import { isActive } from "../words";
@@ -10,7 +11,6 @@ import { CriterionFields } from "./criterion-fields";
 import type { Question } from "./dialog";
 import { bind, Lines, Text } from "./fields";
 import { StageFields } from "./stage-fields";
-import { serverNow } from "./time";
 import { TimingFields } from "./timing-fields";
 
 interface Props {

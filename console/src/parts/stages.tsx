@@ -1,12 +1,12 @@
 /** The stages of a rollout: size, state, progress, and what opens the next one. */
 
 import type { Job } from "../api/client";
+import { serverNow } from "../clock";
 import { count, counted } from "../format";
 import { failedStatuses, failures, gateState, rate, stageDevices, stageName, stageState } from "../words";
 import { jobPath, search } from "../query";
 import { Bar } from "./bar";
 import { showDetails } from "./details";
-import { serverNow } from "./time";
 
 export function Stages({ job }: { job: Job }) {
     const stages = job.stages ?? [];

@@ -1,27 +1,8 @@
 /** Times, relative to now, with the absolute time on hover and for copying. */
 
 import { signal } from "@preact/signals";
+import { serverNow } from "../clock";
 import { absolute, relative } from "../format";
-
-/** The current time in milliseconds, updated each second while the page is visible. */
-export const now = signal(Date.now());
-setInterval(() => {
-    if (!document.hidden) now.value = Date.now();
-}, 1000);
-
-// The clock of the browser can be wrong: times are relative to that of the service, from its responses.
-export const clockOffset = signal(0);
-
-export function noteServerTime(response: Response): void {
-    const date = Date.parse(response.headers.get("Date") ?? "");
-    // A Date header has whole seconds.
-    if (date && Math.abs(date - Date.now()) > 3000) clockOffset.value = date - Date.now();
-    else clockOffset.value = 0;
-}
-
-export function serverNow(): number {
-    return now.value + clockOffset.value;
-}
 
 /** Whether times are absolute: the person can switch, because a phone has no hover. */
 export const exact = signal(false);

@@ -1,1 +1,0 @@
-import{u as e,w as t}from"./title-CRj3MoSK.js";function n(e,t){return`${e}=${/^[A-Za-z0-9._:/-]+$/.test(t)?t:JSON.stringify(t)}`}function r(n){let r=Object.entries(n.labels);return r.length?e(`ul`,{class:`labels`,"aria-label":`Labels`,children:r.map(([r,i])=>e(`li`,{children:e(`a`,{href:n.href(r,i),children:[t(r),`=`,t(i)]})},r))}):null}export{n,r as t};
