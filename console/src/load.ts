@@ -38,7 +38,7 @@ const MAX_REST_MS = 15_000;
 const MIN_VERSION_MS = 5000;
 
 /**
- * Loads data when `key` changes, and then every `everyMs` while the page is visible (0: only once), or more rarely
+ * Loads data when `key` changes (null: none), and then every `everyMs` while the page is visible (0: only once), or more rarely
  * while the data stays the same. Loads soon when `version` changes: it tells that there are other data.
  * Keeps the last data of the same key until others are there, and loads again until the service answers.
  */
@@ -56,7 +56,11 @@ export function useLoaded<T>(
     // An effect after the next frame would let the person wait for that frame.
     useLayoutEffect(() => {
         latest.current.version = version;
-        if (key === null) return;
+        if (key === null) {
+            // The same key can return later, such as that of another caller: its data must not.
+            setState((last) => (last.key === null ? last : { key }));
+            return;
+        }
         const controller = new AbortController();
         let timer: ReturnType<typeof setTimeout> | undefined;
         let failures = 0;

@@ -1,16 +1,18 @@
 """What callers see by their roles, and what happens when their token ends."""
 
+import asyncio
 import time
 from pathlib import Path
 
-from playwright.async_api import Browser, Page, expect
+from fleet.jobs.v1.jobs_pb2 import JobExecution
+from playwright.async_api import Browser, Page, Route, expect
 
 from tests.auth.support import JWT_SETTINGS
-from tests.console.browser import open_console
+from tests.console.browser import Console, open_console
 from tests.gateway.support import running_gateway
 from tests.support.database import Database
 from tests.support.identities import claims, jwks, new_key, token
-from tests.support.server import running_server
+from tests.support.server import Server, running_server
 
 KEY = new_key()
 LIFETIME = 4
@@ -57,6 +59,44 @@ async def _actions(page: Page) -> list[str]:
 
 
 READING = {"Filter", "Devices", "History", "Document", "Copy"}
+
+
+async def test_approvals_are_those_of_the_chosen_tenant(
+    console: Console, server: Server, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["pump-1", "pump-2"])
+    await server.operator(tenant, "olivia").create(
+        job_id="careful",
+        target_all=True,
+        rollout={
+            "stages": [
+                {"device_count": 1, "gate": {"require_approval": True}},
+                {"remainder": True},
+            ]
+        },
+    )
+    for name in ("pump-1", "pump-2"):
+        device = server.device(tenant, name)
+        if execution := await device.start_next():
+            await device.update(execution.job_id, JobExecution.SUCCEEDED)
+    page = console.page
+    await console.open("/devices")
+    count = page.locator("header .count")
+    await expect(count).to_have_text("1")
+
+    async def wait(route: Route) -> None:
+        await chosen.wait()
+        await route.continue_()
+
+    chosen = asyncio.Event()
+    await page.route("**/customer/jobs?awaiting_approval=true*", wait)
+    await page.locator(".who button").click()
+    await page.get_by_label("Tenant").fill("other")
+    await page.get_by_role("button", name="Use", exact=True).click()
+    await expect(page.locator(".who")).to_contain_text("tenant other · ann · roles")
+    await expect(count).to_have_count(0)
+    chosen.set()
+    await page.unroute_all(behavior="wait")
 
 
 async def test_expired_token_is_asked_for_again_and_the_page_continues(
