@@ -1,5 +1,6 @@
 /** Signs in, then shows the header and the page of the URL. */
 
+import type { FunctionComponent } from "preact";
 import { LocationProvider, Route, Router, lazy, useLocation } from "preact-iso";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ApiError, api, body } from "./api/client";
@@ -14,13 +15,18 @@ import { SignIn } from "./pages/sign-in";
 import { NotFound } from "./pages/not-found";
 import { type Config, caller, config, identity, isSignedIn, token } from "./session";
 
-const Job = lazy(() => import("./pages/job").then((m) => m.Job));
+const Job = ofPath(lazy(() => import("./pages/job").then((m) => m.Job)));
 const NewJob = lazy(() => import("./pages/new-job").then((m) => m.NewJob));
 const Approvals = lazy(() => import("./pages/approvals").then((m) => m.Approvals));
 const Devices = lazy(() => import("./pages/devices").then((m) => m.Devices));
-const Device = lazy(() => import("./pages/device").then((m) => m.Device));
+const Device = ofPath(lazy(() => import("./pages/device").then((m) => m.Device)));
 const Events = lazy(() => import("./pages/events").then((m) => m.Events));
-const Execution = lazy(() => import("./pages/execution").then((m) => m.Execution));
+const Execution = ofPath(lazy(() => import("./pages/execution").then((m) => m.Execution)));
+
+/** A page that keeps no dialog and no form when the URL changes to another job or device. */
+function ofPath<Props>(Page: FunctionComponent<Props>) {
+    return (props: Props & { path: string }) => <Page key={props.path} {...props} />;
+}
 
 // Before the first frame.
 const loading = loadConfig();

@@ -1,9 +1,11 @@
 """What operators do: create, watch, stop, retry, approve, cancel."""
 
+import asyncio
+
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1.jobs_pb2 import JobExecution
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.console.browser import Console, open_console
 from tests.console.fleet import running_fleet
@@ -171,6 +173,78 @@ async def test_stage_is_approved_by_another_user(
                 "the gate of stage 0 was approved by bob"
             )
             await expect(other.page.locator(".badge").first).to_have_text("Completed")
+
+
+async def test_comment_of_an_approval_is_not_kept_for_the_next_one(
+    console: Console, server: Server, operator: Operator, tenant: str
+) -> None:
+    gate = {"require_approval": True, "allow_self_approval": True}
+    await operator.create(
+        job_id="careful",
+        document_type="firmware",
+        target_all=True,
+        rollout={
+            "stages": [
+                {"device_count": 1, "display_name": "Bench", "gate": gate},
+                {"device_count": 1, "display_name": "Canary", "gate": gate},
+                {"remainder": True, "display_name": "Rest"},
+            ]
+        },
+    )
+    page = console.page
+    async with running_fleet(server, tenant, DEVICES):
+        await console.open("/jobs/careful")
+        comment = page.get_by_label("Comment")
+        await comment.fill("seen on the bench")
+        await page.get_by_role("button", name="Approve").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Approve").click()
+        await expect(page.get_by_role("heading", name="needed to open Rest")).to_be_visible()
+        await expect(comment).to_have_value("")
+
+
+async def test_dialog_does_not_stay_on_the_page_of_another_job(
+    console: Console, operator: Operator
+) -> None:
+    for job_id in ("a", "b"):
+        await operator.create(job_id=job_id, document_type="reboot", target_all=True)
+    page = console.page
+    await console.open("/jobs/a")
+    await expect(page.get_by_role("heading", name="a", exact=True)).to_be_visible()
+    await page.evaluate("history.pushState(null, '', '/console/jobs/b')")
+    await page.evaluate("dispatchEvent(new PopStateEvent('popstate'))")
+    await expect(page.get_by_role("heading", name="b", exact=True)).to_be_visible()
+    await page.get_by_role("button", name="Pause").click()
+    dialog = page.get_by_role("dialog", name="Pause b?")
+    await expect(dialog).to_be_visible()
+    await page.go_back()
+    await expect(page.get_by_role("heading", name="a", exact=True)).to_be_visible()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+async def test_dialog_that_was_closed_does_not_close_the_next_one(
+    console: Console, operator: Operator
+) -> None:
+    async def wait(route: Route) -> None:
+        await opened.wait()
+        await route.continue_()
+
+    opened = asyncio.Event()
+    await operator.create(job_id="busy", document_type="reboot", target_all=True)
+    page = console.page
+    await console.open("/jobs/busy")
+    await page.route("**/customer/jobs/busy:pause", wait)
+    await page.get_by_role("button", name="Pause").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_role("button", name="Pause").click()
+    await dialog.get_by_role("button", name="Back").click()
+    await page.get_by_role("button", name="Cancel").click()
+    await expect(dialog).to_contain_text("Cancel busy?")
+    # The job is read after the pause, and the first dialog is done then.
+    async with page.expect_response("**/customer/jobs/busy?executions_limit=0"):
+        opened.set()
+    await expect(page.locator(".badge").first).to_have_text("Paused")
+    await expect(dialog).to_contain_text("Cancel busy?")
+    await page.unroute_all(behavior="wait")
 
 
 async def test_cancel_of_a_large_job_asks_for_its_id(

@@ -49,7 +49,7 @@ function Waiting({ jobId, ask }: { jobId: string; ask: (q: Question) => void }) 
     if (!job) return null;
     const stage = awaitingApproval(job);
     if (stage < 0) return null;
-    return <Stage job={job} stage={stage} ask={ask} done={reload} />;
+    return <Stage key={stage} job={job} stage={stage} ask={ask} done={reload} />;
 }
 
 function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; done: () => void }) {

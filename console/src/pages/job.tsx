@@ -76,7 +76,8 @@ export function Job({ jobId }: { jobId: string }) {
         <article>
             {error && <ErrorNotice error={error} />}
             <Heading job={job} ask={gone ? () => {} : setQuestion} done={reload} />
-            <Notice job={job} ask={setQuestion} done={reload} />
+            {/* The comment of one approval is not that of the next. */}
+            <Notice key={awaitingApproval(job)} job={job} ask={setQuestion} done={reload} />
             <Numbers job={job} />
             <Stages job={job} />
             <div class="columns">

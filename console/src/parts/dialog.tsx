@@ -61,7 +61,8 @@ export function Dialog({ question, close }: { question: Question; close: () => v
             confirmation.value =
                 question.outcome && question.jobId ? { text: question.outcome, jobId: question.jobId } : null;
             reloadAll();
-            close();
+            // The person can have closed it, and opened another.
+            if (dialog.current) close();
         } catch (e) {
             setError(e instanceof ApiError ? e : new ApiError(String(e), "", 400));
             setBusy(false);
