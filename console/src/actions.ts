@@ -1,12 +1,12 @@
 /** What operators do with jobs: the questions that the console asks, and the calls that it makes. */
 
-import { api, body, restPath, type Job } from "./api/client";
+import { api, body, restPath, type Counts, type Job } from "./api/client";
 import { serverNow } from "./clock";
 import { command, labelOptions, option, withInput } from "./commands";
 import { counted } from "./format";
 import type { Question } from "./parts/dialog";
 import { may } from "./session";
-import { failures, isActive, isStoppedByGate, stageName, unfinished } from "./words";
+import { failures, isActive, isStoppedByGate, stageName, unfinished, unstarted } from "./words";
 
 /** Called after an action; ends when the page shows its result. */
 type Done = () => void | Promise<void>;
@@ -26,11 +26,29 @@ export const canChange = () => may("UpdateJob");
 export const canRetry = (job: Job) =>
     may("RetryExecutions") && job.status !== "CANCELED" && failures(job.execution_counts) > 0;
 
+type Unfinished = Pick<Counts, "queued" | "held" | "in_progress">;
+
+const inProgress = (c: Unfinished) => `executions in progress (${counted(c.in_progress, "device")})`;
+
+/** What a pause does to the devices of a job, or of several ("them"). */
+export function pauseEffect(c: Unfinished, it = "it"): string {
+    const running = c.in_progress
+        ? ` A pause does not stop ${inProgress(c)}; a cancel with force ends them.`
+        : "";
+    return `${counted(unstarted(c), "device")} will not start until you resume ${it}.${running}`;
+}
+
+/** What a cancel does to the devices of a job, or of several. */
+export function cancelEffect(c: Unfinished, force = false): string {
+    const end = force ? "end now; their devices learn of it when they next report" : "can still finish";
+    const running = c.in_progress ? ` The ${inProgress(c)} ${end}.` : "";
+    return `${counted(unstarted(c), "device")} will never start.${running} This can't be undone.`;
+}
+
 export function pause(job: Job, done: Done): Question {
-    const c = job.execution_counts;
     return {
         title: `Pause ${job.job_id}?`,
-        children: `${counted(c.queued + c.held, "device")} will not start until you resume it. ${counted(c.in_progress, "device")} that ${c.in_progress === 1 ? "has" : "have"} started will finish.`,
+        children: pauseEffect(job.execution_counts),
         action: "Pause",
         jobId: job.job_id,
         command: command(["pause", job.job_id], "POST", path(job, ":pause"), {}),
@@ -64,27 +82,43 @@ export function resume(job: Job, done: Done): Question {
 }
 
 export function cancel(job: Job, done: Done): Question {
-    const c = job.execution_counts;
-    const n = c.queued + c.held;
+    const counts = job.execution_counts;
+    const forced = {
+        label: `With force: also end the ${inProgress(counts)}`,
+        question: cancelQuestion(job, true, done),
+    };
+    return { ...cancelQuestion(job, false, done), choice: counts.in_progress ? forced : undefined };
+}
+
+function cancelQuestion(job: Job, force: boolean, done: Done): Question {
     return {
         title: `Cancel ${job.job_id}?`,
-        children: `${counted(n, "device")} will never start. ${counted(c.in_progress, "device")} that ${c.in_progress === 1 ? "has" : "have"} started may finish. This can't be undone.`,
+        children: cancelEffect(job.execution_counts, force),
         action: "Cancel job",
         destructive: true,
         devices: unfinished(job.execution_counts),
         typed: job.job_id,
-        command: command(["cancel", job.job_id], "DELETE", path(job), {}),
+        command: command(["cancel", job.job_id, ...(force ? ["--force"] : [])], "DELETE", path(job), {
+            force,
+        }),
         run: async () => {
-            await body(api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: { etag: job.etag } }));
+            await body(
+                api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: { force, etag: job.etag } }),
+            );
             await done();
         },
     };
 }
 
+/** What the deletion of a job does, or that of several "jobs". */
+export function removeEffect(devices: number, what = "job"): string {
+    return `The ${what} and the results of ${counted(devices, "device")} are removed. This can't be undone.`;
+}
+
 export function remove(job: Job, done: Done): Question {
     return {
         title: `Delete ${job.job_id}?`,
-        children: `The job and the results of ${counted(job.total_executions, "device")} are removed. This can't be undone.`,
+        children: removeEffect(job.total_executions),
         action: "Delete job",
         destructive: true,
         devices: job.total_executions,

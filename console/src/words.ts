@@ -19,9 +19,14 @@ export function failures(counts: Counts): number {
     return failedStatuses.reduce((sum, name) => sum + counts[name], 0);
 }
 
+/** The executions that have not started. */
+export function unstarted(counts: Pick<Counts, "queued" | "held">): number {
+    return counts.queued + counts.held;
+}
+
 /** The executions that have not ended. */
 export function unfinished(counts: Counts): number {
-    return counts.queued + counts.held + counts.in_progress;
+    return unstarted(counts) + counts.in_progress;
 }
 
 export function isActive(job: Job): boolean {
@@ -211,10 +216,9 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
     const counts = job.execution_counts;
     if (job.status === "PAUSED" && job.pause) {
         const by = job.pause.paused_by ? ` by ${shown(job.pause.paused_by)}` : "";
-        const waits =
-            counts.queued + counts.held
-                ? "Nothing starts until the job is resumed."
-                : "All devices have already started: nothing is held back.";
+        const waits = unstarted(counts)
+            ? "Nothing starts until the job is resumed."
+            : "All devices have already started: nothing is held back.";
         const running = counts.in_progress
             ? ` ${counted(counts.in_progress, "device")} that had started ${counts.in_progress === 1 ? "is" : "are"} finishing.`
             : "";

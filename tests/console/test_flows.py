@@ -328,7 +328,7 @@ async def test_several_jobs_are_paused_and_canceled_together(
     await page.get_by_role("button", name="Pause 2 of them").click()
     dialog = page.get_by_role("dialog")
     await expect(dialog).to_contain_text("Pause 2 jobs?")
-    await expect(dialog).to_contain_text("80 devices")
+    await expect(dialog).to_contain_text("80 devices will not start until you resume them.")
     await dialog.get_by_text("Command line equivalent").click()
     commands = "jobs-grpc pause b && jobs-grpc pause a"
     await expect(dialog.get_by_text(commands, exact=True)).to_be_visible()
@@ -338,8 +338,33 @@ async def test_several_jobs_are_paused_and_canceled_together(
     for job_id in ("a", "b"):
         await page.get_by_label(f"Select {job_id}", exact=True).check()
     await page.get_by_role("button", name="Cancel").click()
+    await expect(dialog).to_contain_text("80 devices will never start. This can't be undone.")
     await dialog.get_by_role("button", name="Cancel 2 jobs").click()
     await expect(page.locator(".jobs .badge", has_text="Canceled")).to_have_count(3)
+
+
+async def test_cancel_with_force_ends_what_a_pause_does_not_stop(
+    console: Console, server: Server, operator: Operator, tenant: str
+) -> None:
+    await operator.create(job_id="started", document_type="reboot", target_all=True)
+    await server.device(tenant, "pump-00").start("started")
+    page = console.page
+    await console.open("/jobs/started")
+    await page.get_by_role("button", name="Pause").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("39 devices will not start until you resume it.")
+    await expect(dialog).to_contain_text("does not stop executions in progress (1 device);")
+    await dialog.get_by_role("button", name="Back").click()
+
+    await page.get_by_role("button", name="Cancel").click()
+    await expect(dialog).to_contain_text("executions in progress (1 device) can still finish.")
+    await dialog.get_by_label("With force").check()
+    await expect(dialog).to_contain_text("executions in progress (1 device) end now;")
+    await dialog.get_by_text("Command line equivalent").click()
+    await expect(dialog).to_contain_text("jobs-grpc cancel started --force")
+    await dialog.get_by_role("button", name="Cancel job").click()
+    await expect(page.locator(".badge").first).to_have_text("Canceled")
+    assert (await operator.get("started")).execution_counts.rejected == 40
 
 
 async def test_problem_of_one_job_does_not_hide_what_happened_to_the_others(

@@ -17,7 +17,7 @@ import { jobPath, useQuery, type Query } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
 import { waiting } from "../waiting";
-import { status, target, unfinished } from "../words";
+import { status, target, unfinished, unstarted } from "../words";
 
 const PAGE_SIZE = 50;
 const POLL_MS = 3000;
@@ -214,15 +214,21 @@ function Filters({ query, filter }: { query: Query; filter: (changes: Query) => 
     );
 }
 
-const unstarted = (job: Job) => job.execution_counts.queued + job.execution_counts.held;
+const sum = (jobs: Job[], devices: (job: Job) => number) => jobs.reduce((n, job) => n + devices(job), 0);
+
+const countsOf = (jobs: Job[]) => ({
+    queued: sum(jobs, (job) => job.execution_counts.queued),
+    held: sum(jobs, (job) => job.execution_counts.held),
+    in_progress: sum(jobs, (job) => job.execution_counts.in_progress),
+});
 
 const bulkActions = [
     {
         verb: "Pause",
         of: actions.pause,
         can: actions.canPause,
-        devices: unstarted,
-        effect: "Their devices will not start until the jobs are resumed",
+        devices: (job: Job) => unstarted(job.execution_counts),
+        effect: (jobs: Job[]) => actions.pauseEffect(countsOf(jobs), "them"),
         destructive: false,
     },
     {
@@ -230,7 +236,7 @@ const bulkActions = [
         of: actions.cancel,
         can: actions.canCancel,
         devices: (job: Job) => unfinished(job.execution_counts),
-        effect: "Their devices will never start",
+        effect: (jobs: Job[]) => actions.cancelEffect(countsOf(jobs)),
         destructive: true,
     },
     {
@@ -238,7 +244,11 @@ const bulkActions = [
         of: actions.remove,
         can: actions.canDelete,
         devices: (job: Job) => job.total_executions,
-        effect: "The results of their devices are removed",
+        effect: (jobs: Job[]) =>
+            actions.removeEffect(
+                sum(jobs, (job) => job.total_executions),
+                "jobs",
+            ),
         destructive: true,
     },
 ];
@@ -248,12 +258,11 @@ function bulkQuestion(action: (typeof bulkActions)[number], jobs: Job[], done: (
     const { verb, effect, destructive } = action;
     let left = jobs.map((job) => ({ job, question: action.of(job, () => {}) }));
     const commands = left.map(({ question }) => question.command);
-    const devices = jobs.reduce((sum, job) => sum + action.devices(job), 0);
     return {
         title: `${verb} ${counted(jobs.length, "job")}?`,
-        children: `${effect}: ${counted(devices, "device")}.`,
+        children: effect(jobs),
         destructive,
-        devices,
+        devices: sum(jobs, action.devices),
         typed: verb.toLowerCase(),
         action: `${verb} ${counted(jobs.length, "job")}`,
         command: {

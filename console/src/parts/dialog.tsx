@@ -9,6 +9,7 @@ import { count, shown } from "../format";
 import { reloadAll } from "../load";
 import { Changes } from "./changes";
 import { confirmation } from "./confirmation";
+import { Check } from "./fields";
 import { ErrorNotice } from "./notices";
 import { Terminal } from "./terminal";
 
@@ -24,6 +25,8 @@ export interface Question {
     destructive?: boolean;
     /** The fields of `children` are not complete: it can't act yet. */
     incomplete?: boolean;
+    /** A box, and the question while it is checked. */
+    choice?: { label: string; question: Question };
     /** How many devices it affects, and the word to type if there are many. */
     devices?: number;
     typed?: string;
@@ -35,7 +38,11 @@ export interface Question {
     run: () => Promise<void>;
 }
 
-export function Dialog({ question, close }: { question: Question; close: () => void }) {
+export function Dialog(props: { question: Question; close: () => void }) {
+    const { close } = props;
+    const { choice } = props.question;
+    const [isChosen, choose] = useState(false);
+    const question = choice && isChosen ? choice.question : props.question;
     const dialog = useRef<HTMLDialogElement>(null);
     const [typed, setTyped] = useState("");
     const [busy, setBusy] = useState(false);
@@ -77,6 +84,7 @@ export function Dialog({ question, close }: { question: Question; close: () => v
                 ) : (
                     question.children
                 )}
+                {choice && <Check label={choice.label} checked={isChosen} set={choose} />}
                 {word && (
                     <label>
                         {count(question.devices ?? 0)} devices are affected. Type <code>{shown(word)}</code>{" "}
