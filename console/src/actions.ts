@@ -4,9 +4,10 @@ import { api, body, restPath, type Counts, type Job } from "./api/client";
 import { serverNow } from "./clock";
 import { command, labelOptions, option, withInput } from "./commands";
 import { counted } from "./format";
+import { afterResume, isStoppedByGate } from "./gates";
 import type { Question } from "./parts/dialog";
 import { may } from "./session";
-import { failures, isActive, isStoppedByGate, stageName, unfinished, unstarted } from "./words";
+import { failures, isActive, stageName, unfinished, unstarted } from "./words";
 
 /** Called after an action; ends when the page shows its result. */
 type Done = () => void | Promise<void>;
@@ -62,13 +63,12 @@ export function pause(job: Job, done: Done): Question {
 }
 
 export function resume(job: Job, done: Done): Question {
-    const c = job.execution_counts;
     const resets = job.failure_criteria?.length
         ? " This resets the failure counts of all criteria to 0."
         : "";
     return {
         title: `Resume ${job.job_id}?`,
-        children: `${counted(c.queued + c.held, "device")} can start again, as the stages allow.${resets}`,
+        children: afterResume(job, serverNow()) + resets,
         action: "Resume",
         jobId: job.job_id,
         command: command(["resume", job.job_id], "POST", path(job, ":resume"), {}),

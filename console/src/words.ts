@@ -1,7 +1,7 @@
-/** Says in an operator's words what the API reports: statuses, targets, gates, criteria, events. */
+/** Says in an operator's words what the API reports: statuses, targets, criteria, windows, events. */
 
-import type { Counts, Criterion, Event, Job, JobStage, Stage, StartWindow } from "./api/client";
-import { absolute, count, counted, countdown, percent, seconds, shown, span } from "./format";
+import type { Counts, Criterion, Event, Job, StartWindow } from "./api/client";
+import { absolute, counted, seconds, shown, span } from "./format";
 
 export type Tone = "good" | "busy" | "warn" | "bad" | "quiet";
 
@@ -81,91 +81,6 @@ export function target(job: Job): string {
     if (job.target_device_count) return `a list of ${counted(job.target_device_count, "device")}`;
     if (job.target_failed_in) return `devices that failed in ${shown(job.target_failed_in.job_id)}`;
     return "all devices";
-}
-
-/** The state of a stage. In a finished job, the API also calls a stage PASSED that has not opened or was stopped. */
-export function stageState(job: Job, index: number): { word: string; tone: Tone } {
-    const stages = job.stages ?? [];
-    const stage = stages[index];
-    if (!stage || stage.state === "PENDING") return { word: "not open yet", tone: "quiet" };
-    if (stage.state === "OPEN") return { word: "open", tone: stage.awaiting_approval ? "warn" : "busy" };
-    if (isActive(job)) return { word: "passed", tone: "good" };
-    if (!stage.opened_at) return { word: "not opened", tone: "quiet" };
-    const isLastOpened = !stages[index + 1]?.opened_at;
-    const wasStopped = job.status === "CANCELED" || index < stages.length - 1;
-    return isLastOpened && wasStopped ? { word: "stopped", tone: "warn" } : { word: "passed", tone: "good" };
-}
-
-/** The devices that a stage takes, such as "10 %" or "group lab". */
-export function stageDevices(stage: Stage): string {
-    if (stage.group_id) return `group ${shown(stage.group_id)}`;
-    if (stage.selector) return shown(stage.selector);
-    if (stage.percent) return `${stage.percent} %`;
-    if (stage.device_count) return counted(stage.device_count, "device");
-    return "the rest";
-}
-
-/** What opens the stage after this one, as configured, such as "95 % succeeded, then wait 1 h". */
-export function gateRule(stage: Stage): string {
-    const gate = stage.gate;
-    const rules = [
-        gate?.min_succeeded_percent ? `${gate.min_succeeded_percent} % succeeded` : "all finished",
-    ];
-    const [bake, latest] = [seconds(gate?.bake_time), seconds(gate?.advance_after)];
-    if (bake) rules.push(`then wait ${span(bake)}`);
-    if (latest) rules.push(`or ${span(latest)} after the stage opened`);
-    if (gate?.require_approval) rules.push(`and ${latest ? "in both cases " : ""}an approval`);
-    return rules.join(", ");
-}
-
-/** What has opened the stage after this one, or what it waits for now. */
-export function gateState(job: Job, index: number, now: number): string {
-    const state = job.stages?.[index];
-    const config = job.rollout?.stages[index];
-    if (!state || !config) return "";
-    if (index === (job.stages?.length ?? 0) - 1) return "none (last stage)";
-    if (state.state === "PENDING") return gateRule(config);
-    const approval = state.approval
-        ? `approved by ${shown(state.approval.approved_by)}${state.approval.comment ? `: “${shown(state.approval.comment)}”` : ""}`
-        : "";
-    const succeeded = `${percent(state.execution_counts.succeeded, state.total_executions)} succeeded`;
-    if (!isActive(job) && !state.opened_at) return gateRule(config);
-    if (state.state === "PASSED") return [succeeded, approval].filter(Boolean).join(", ");
-    if (state.awaiting_approval) return `${succeeded}; needs an approval`;
-    const left = state.next_opens_at && (Date.parse(state.next_opens_at) - now) / 1000;
-    const opening = left ? `in ${countdown(left)}` : "";
-    const missing = missingForGate(state, config);
-    if (!missing)
-        return [succeeded, opening || "waits until the job is resumed", approval].filter(Boolean).join("; ");
-    const later = config.gate?.require_approval && !approval ? "then an approval" : approval;
-    return [missing, opening && `or ${opening}`, later].filter(Boolean).join("; ");
-}
-
-/** What the open stage lacks for its gate; "": it has met it. */
-function missingForGate(state: JobStage, config: Stage): string {
-    const { succeeded } = state.execution_counts;
-    const required = config.gate?.min_succeeded_percent;
-    if (required) {
-        if (succeeded * 100 >= required * state.total_executions) return "";
-        return `${percent(succeeded, state.total_executions)} succeeded, ${required} % required`;
-    }
-    const left = unfinished(state.execution_counts);
-    return left === 0 ? "" : `${counted(left, "device")} not finished yet`;
-}
-
-/** The job is paused by a gate that would pause it again at once: the service refuses to resume it. */
-export function isStoppedByGate(job: Job): boolean {
-    const open = job.stages?.findIndex((stage) => stage.state === "OPEN") ?? -1;
-    const state = job.stages?.[open];
-    const config = job.rollout?.stages[open];
-    if (job.pause?.cause !== "GATE_NOT_MET" || !state || !config) return false;
-    const isFinished = unfinished(state.execution_counts) === 0;
-    return isFinished && missingForGate(state, config) !== "" && !seconds(config.gate?.advance_after);
-}
-
-/** How fast devices start, such as "400 per minute"; "": at once. */
-export function rate(stage: Stage): string {
-    return stage.releases_per_minute ? `${count(stage.releases_per_minute)} per minute` : "";
 }
 
 /** A failure criterion as a sentence, such as "Pause when 5 % of the finished devices of a stage failed". */

@@ -131,6 +131,10 @@ async def test_gate_that_is_not_met_offers_a_retry_instead_of_resume(
     )
     # The devices of the stage are queued: the gate does not pause the job again.
     await expect(notice.locator("button.primary")).to_have_text("Resume…")
+    await notice.get_by_role("button", name="Resume").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("2 devices can start. The gate of Canary holds back 38")
+    await expect(dialog).to_contain_text("(0 % succeeded, 90 % required)")
 
 
 async def test_stage_is_approved_by_another_user(

@@ -8,6 +8,7 @@ import { readJob } from "../api/reads";
 import { readStream } from "../api/stream";
 import { command } from "../commands";
 import { count, counted, json, shown } from "../format";
+import { isStoppedByGate } from "../gates";
 import { noteOutcome } from "../load";
 import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
@@ -27,16 +28,7 @@ import { useOpenings } from "../openings";
 import { search, useQuery } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
-import {
-    awaitingApproval,
-    executionWords,
-    failures,
-    isStoppedByGate,
-    notice,
-    status,
-    target,
-    windows,
-} from "../words";
+import { awaitingApproval, executionWords, failures, notice, status, target, windows } from "../words";
 
 /** The job as the stream last told it. */
 function useJob(jobId: string) {

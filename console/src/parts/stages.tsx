@@ -3,8 +3,9 @@
 import type { Job } from "../api/client";
 import { serverNow } from "../clock";
 import { count, counted } from "../format";
-import { failedStatuses, failures, gateState, rate, stageDevices, stageName, stageState } from "../words";
+import { gateState, rate, stageDevices, stageState } from "../gates";
 import { jobPath, search } from "../query";
+import { failedStatuses, failures, stageName } from "../words";
 import { Bar } from "./bar";
 import { showDetails } from "./details";
 
