@@ -116,6 +116,13 @@ async def test_gate_that_is_not_met_offers_a_retry_instead_of_resume(
     await page.get_by_role("link", name="2 failures in Canary").click()
     panel = page.get_by_role("tabpanel")
     await expect(panel.get_by_text("2 devices", exact=True)).to_be_visible()
+    await expect(panel.get_by_role("cell", name="Canary")).to_have_count(2)
+    await expect(panel.get_by_role("cell", name="FLASH")).to_have_count(2)
+    await page.get_by_role("combobox", name="Stage").select_option("Rest")
+    await expect(panel.get_by_text("No device matches.")).to_be_visible()
+    await page.get_by_role("link", name="Devices of Canary with FLASH").click()
+    await expect(page.get_by_role("textbox", name="Code")).to_have_value("FLASH")
+    await expect(panel.get_by_text("2 devices", exact=True)).to_be_visible()
     device = panel.locator("tbody a").first
     name = await device.inner_text()
     await device.click()
@@ -414,6 +421,30 @@ async def test_failures_without_a_code_are_retried_alone(
     await page.get_by_role("button", name="Retry").click()
     await dialog.get_by_role("button", name="Retry 1").click()
     await expect(page.get_by_text("attempt 2")).to_be_visible()
+
+
+async def test_number_of_failures_is_that_of_the_rows(
+    console: Console, server: Server, operator: Operator, tenant: str
+) -> None:
+    await operator.create(job_id="failing", document_type="reboot", target_all=True)
+    for name in ("pump-00", "pump-01"):
+        device = server.device(tenant, name)
+        await device.start("failing")
+        await device.update("failing", JobExecution.FAILED, failure_code="DISK_FULL")
+
+    async def answer_late(route: Route) -> None:
+        """As of the first failure."""
+        failure = {"status": "FAILED", "failure_code": "DISK_FULL", "execution_count": 1}
+        await route.fulfill(
+            json={"failures": [failure | {"device_ids": ["pump-00"]}], "other_count": 0}
+        )
+
+    page = console.page
+    await page.route("**/customer/jobs/failing/failures", answer_late)
+    await console.open("/jobs/failing")
+    await expect(page.locator(".numbers dd").last).to_have_text("2")
+    failures = page.get_by_role("region", name="Failures by code")
+    await expect(failures.get_by_role("heading")).to_contain_text("1 device")
 
 
 async def test_copy_of_a_job_keeps_what_the_form_does_not_show(

@@ -43,6 +43,7 @@ export type RetryRule = Message<"RetryRule">;
 export type Counts = Message<"ExecutionCounts">;
 export type Criterion = Message<"FailureCriterion">;
 export type CriterionState = Message<"CriterionState">;
+export type FailureCount = Message<"FailureCount">;
 export type Event = Message<"Event">;
 export type Webhook = Message<"Webhook">;
 export type Explanation = Message<"ExplainExecutionResponse">;

@@ -1,6 +1,6 @@
 /** The executions of a job, page by page: a job of a million devices is never read at once. */
 
-import { api, page, type Counts, type Job } from "../api/client";
+import { api, page, type Counts, type Job, type Page } from "../api/client";
 import { counted, shown } from "../format";
 import { useLoaded } from "../load";
 import { executionPath, search, useQuery, type Query } from "../query";
@@ -13,12 +13,11 @@ import { Time } from "./time";
 
 const PAGE_SIZE = 100;
 const POLL_MS = 5000;
-type Status = keyof typeof executionWords;
 
 export function Executions({ job }: { job: Job }) {
     const [query, setQuery] = useQuery();
     const filters = {
-        status: query.status as "FAILED" | undefined,
+        status: (query.status || undefined) as "FAILED" | undefined,
         failure_code: query.code || undefined,
         stage: query.stage ? Number(query.stage) : undefined,
         device_id_prefix: query.device || undefined,
@@ -32,7 +31,6 @@ export function Executions({ job }: { job: Job }) {
                         path: { job_id: job.job_id },
                         query: {
                             ...filters,
-                            status: filters.status || undefined,
                             limit: PAGE_SIZE,
                             page_token: query.page || undefined,
                         },
@@ -45,11 +43,12 @@ export function Executions({ job }: { job: Job }) {
     );
     const filter = (changes: Query) => setQuery({ tab: "executions", ...changes, page: "" });
     const rows = data?.items ?? [];
-    const size = query.device || query.code || query.page ? null : matching(job, query);
+    const hasStages = (job.stages ?? []).length > 0;
+    const size = matching(job, query, data);
     return (
         <>
             <Filters job={job} query={query} filter={filter} />
-            {size !== null && <p class="pad quiet">{counted(size, "device")}</p>}
+            {size ? <p class="pad quiet">{counted(size, "device")}</p> : null}
             {error && <ErrorNotice error={error} />}
             {data && !rows.length && <p class="pad quiet">No device matches.</p>}
             {rows.length > 0 && (
@@ -61,7 +60,7 @@ export function Executions({ job }: { job: Job }) {
                                 <th>Status</th>
                                 <th>Code</th>
                                 <th class="number">Attempt</th>
-                                {job.stages?.length ? <th class="number">Stage</th> : null}
+                                {hasStages && <th>Stage</th>}
                                 <th>Changed</th>
                             </tr>
                         </thead>
@@ -79,7 +78,11 @@ export function Executions({ job }: { job: Job }) {
                                         </td>
                                         <td>{e.failure_code && <code>{shown(e.failure_code)}</code>}</td>
                                         <td class="number extra">{e.execution_number}</td>
-                                        {job.stages?.length ? <td class="number extra">{e.stage}</td> : null}
+                                        {hasStages && (
+                                            <td class="extra">
+                                                {e.stage !== null && stageName(job, e.stage)}
+                                            </td>
+                                        )}
                                         <td class="quiet">
                                             <Time at={e.last_updated_at} />
                                         </td>
@@ -95,14 +98,15 @@ export function Executions({ job }: { job: Job }) {
     );
 }
 
-/** How many executions have the status and the stage of the filter; null: there is none. */
-function matching(job: Job, { status, stage }: Query): number | null {
-    if (!status && !stage) return null;
-    const part = stage ? job.stages?.[Number(stage)] : undefined;
-    if (stage && !part) return null;
-    const counts = part?.execution_counts ?? job.execution_counts;
-    if (!status) return part?.total_executions ?? null;
-    return counts[status.toLowerCase() as keyof Counts] ?? null;
+/** How many executions match the filter; undefined: there is no filter, or the number is not known. */
+function matching(job: Job, query: Query, first: Page<unknown[]> | undefined): number | undefined {
+    const { status, stage, device, code, page } = query;
+    if (!first || page || !(status || stage || device || code)) return undefined;
+    // The counts of the job are newer than the rows.
+    if (!first.next) return first.items.length;
+    if (device || code) return undefined;
+    const part = stage ? job.stages?.[Number(stage)] : job;
+    return status ? part?.execution_counts[status.toLowerCase() as keyof Counts] : part?.total_executions;
 }
 
 function Filters({ job, query, filter }: { job: Job; query: Query; filter: (changes: Query) => void }) {
@@ -120,7 +124,7 @@ function Filters({ job, query, filter }: { job: Job; query: Query; filter: (chan
                 >
                     <option value="">all</option>
                     {Object.entries(executionWords).map(([name, { word, hint }]) => (
-                        <option key={name} value={name as Status} title={hint}>
+                        <option key={name} value={name} title={hint}>
                             {word}
                         </option>
                     ))}

@@ -1,27 +1,28 @@
 /** The failures of a job by code, with sample devices. */
 
 import * as actions from "../actions";
-import { api, body, type Job } from "../api/client";
+import { api, body, type FailureCount, type Job } from "../api/client";
 import { count, counted, shown } from "../format";
 import { useLoaded } from "../load";
 import { executionPath, jobPath, search } from "../query";
-import { executionWords, failures, isActive } from "../words";
+import { executionWords, failures, isActive, stageName } from "../words";
 import { showDetails } from "./details";
 import type { Question } from "./dialog";
 import { ErrorNotice } from "./notices";
 
 const POLL_MS = 3000;
+const SAMPLES = 3;
 
-function devicesOf(job: Job, failure: { status: string; failure_code: string }): string {
-    const { status, failure_code: code } = failure;
-    return jobPath(job.job_id) + search({ tab: "executions", status, code });
+interface Props {
+    job: Job;
+    ask: (question: Question) => void;
+    done: () => Promise<void>;
 }
 
-export function Failures(props: { job: Job; ask: (question: Question) => void; done: () => Promise<void> }) {
-    const { job, ask, done } = props;
-    const failed = failures(job.execution_counts);
+export function Failures(props: Props) {
+    const { job } = props;
     const { data, error } = useLoaded(
-        failed ? job.job_id : null,
+        failures(job.execution_counts) ? job.job_id : null,
         (signal) =>
             body(
                 api.GET("/customer/jobs/{job_id}/failures", {
@@ -32,14 +33,16 @@ export function Failures(props: { job: Job; ask: (question: Question) => void; d
         isActive(job) ? POLL_MS : 0,
         JSON.stringify(job.execution_counts),
     );
-    if (!failed) return null;
+    if (error) return <ErrorNotice error={error} />;
+    if (!data) return null;
+    // The counts of the job are newer than the rows.
+    const total = data.failures.reduce((sum, f) => sum + f.execution_count, data.other_count);
     return (
         <section class="card" aria-labelledby="failures">
             <h2>
                 <span id="failures">Failures by code</span>
-                <span class="quiet">{counted(failed, "device")}</span>
+                <span class="quiet">{counted(total, "device")}</span>
             </h2>
-            {error && <ErrorNotice error={error} />}
             <div class="across">
                 <table class="stack">
                     <thead>
@@ -51,73 +54,96 @@ export function Failures(props: { job: Job; ask: (question: Question) => void; d
                         </tr>
                     </thead>
                     <tbody>
-                        {(data?.failures ?? []).map((f) => (
-                            <tr key={`${f.status} ${f.failure_code}`}>
-                                <td>
-                                    {f.failure_code ? (
-                                        <code>{shown(f.failure_code)}</code>
-                                    ) : (
-                                        <span class="quiet">no code</span>
-                                    )}
-                                    {f.status !== "FAILED" && (
-                                        <span class="quiet">
-                                            {" "}
-                                            {executionWords[f.status]?.word.toLowerCase()}
-                                        </span>
-                                    )}
-                                </td>
-                                <td class="number">
-                                    {f.failure_code ? (
-                                        <a
-                                            href={devicesOf(job, f)}
-                                            onClick={showDetails}
-                                            aria-label={`${counted(f.execution_count, "device")} with ${f.failure_code}`}
-                                        >
-                                            {count(f.execution_count)}
-                                        </a>
-                                    ) : (
-                                        // REST has no filter for an empty code.
-                                        count(f.execution_count)
-                                    )}
-                                </td>
-                                <td>
-                                    {f.device_ids.slice(0, 3).map((id, index) => (
-                                        <span key={id}>
-                                            {index > 0 && ", "}
-                                            <a href={executionPath(job.job_id, id)}>{shown(id)}</a>
-                                        </span>
-                                    ))}
-                                </td>
-                                <td class="number">
-                                    {actions.canRetry(job) && (
-                                        <button
-                                            class="link"
-                                            onClick={() =>
-                                                ask(
-                                                    actions.retry(
-                                                        job,
-                                                        {
-                                                            status: f.status as actions.Failure["status"],
-                                                            code: f.failure_code,
-                                                            devices: f.execution_count,
-                                                        },
-                                                        done,
-                                                    ),
-                                                )
-                                            }
-                                        >
-                                            Retry these…
-                                        </button>
-                                    )}
-                                </td>
-                            </tr>
+                        {data.failures.map((f) => (
+                            <Row key={`${f.status} ${f.failure_code}`} failure={f} {...props} />
                         ))}
                     </tbody>
                 </table>
             </div>
-            {(data?.other_count ?? 0) > 0 && (
-                <p class="pad quiet">{counted(data?.other_count ?? 0, "failure")} with other codes</p>
+            {data.other_count > 0 && (
+                <p class="pad quiet">{counted(data.other_count, "failure")} with other codes</p>
             )}
         </section>
+    );
+}
+
+function Row({ failure: f, job, ask, done }: Props & { failure: FailureCount }) {
+    const retried = {
+        status: f.status as actions.Failure["status"],
+        code: f.failure_code,
+        devices: f.execution_count,
+    };
+    return (
+        <tr>
+            <td>
+                {f.failure_code ? <code>{shown(f.failure_code)}</code> : <span class="quiet">no code</span>}
+                {f.status !== "FAILED" && (
+                    <span class="quiet"> {executionWords[f.status]?.word.toLowerCase()}</span>
+                )}
+                <ByStage job={job} failure={f} />
+            </td>
+            <td class="number">
+                {f.failure_code ? (
+                    <a
+                        href={devicesOf(job, f)}
+                        onClick={showDetails}
+                        aria-label={`${counted(f.execution_count, "device")} with ${f.failure_code}`}
+                    >
+                        {count(f.execution_count)}
+                    </a>
+                ) : (
+                    // REST has no filter for an empty code.
+                    count(f.execution_count)
+                )}
+            </td>
+            <td>
+                {f.device_ids.slice(0, SAMPLES).map((id, index) => (
+                    <span key={id}>
+                        {index > 0 && ", "}
+                        <a href={executionPath(job.job_id, id)}>{shown(id)}</a>
+                    </span>
+                ))}
+            </td>
+            <td class="number">
+                {actions.canRetry(job) && (
+                    <button class="link" onClick={() => ask(actions.retry(job, retried, done))}>
+                        Retry these…
+                    </button>
+                )}
+            </td>
+        </tr>
+    );
+}
+
+/** Leads to the devices of each stage that can have the failure: the API does not count codes by stage. */
+function ByStage({ job, failure: f }: { job: Job; failure: FailureCount }) {
+    const status = f.status.toLowerCase() as "failed" | "timed_out" | "rejected";
+    const stages = (job.stages ?? []).flatMap((s, index) => (s.execution_counts[status] ? [index] : []));
+    if (!f.failure_code || !stages.length) return null;
+    return (
+        <p class="quiet">
+            by stage:{" "}
+            {stages.map((stage, index) => (
+                <span key={stage}>
+                    {index > 0 && ", "}
+                    <a
+                        href={devicesOf(job, f, stage)}
+                        onClick={showDetails}
+                        aria-label={`Devices of ${stageName(job, stage)} with ${f.failure_code}`}
+                    >
+                        {stageName(job, stage)}
+                    </a>
+                </span>
+            ))}
+        </p>
+    );
+}
+
+/** The list of the devices with a failure, of all stages or of one. */
+function devicesOf(job: Job, failure: FailureCount, stage?: number): string {
+    const { status, failure_code: code } = failure;
+    return (
+        jobPath(job.job_id) +
+        search({ tab: "executions", status, code, stage: stage === undefined ? "" : String(stage) })
     );
 }
