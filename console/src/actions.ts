@@ -51,7 +51,7 @@ export function pause(job: Job, done: Done): Question {
         title: `Pause ${job.job_id}?`,
         children: pauseEffect(job.execution_counts),
         action: "Pause",
-        jobId: job.job_id,
+        job,
         command: command(["pause", job.job_id], "POST", path(job, ":pause"), {}),
         run: async () => {
             await body(
@@ -70,7 +70,7 @@ export function resume(job: Job, done: Done): Question {
         title: `Resume ${job.job_id}?`,
         children: afterResume(job, serverNow()) + resets,
         action: "Resume",
-        jobId: job.job_id,
+        job,
         command: command(["resume", job.job_id], "POST", path(job, ":resume"), {}),
         run: async () => {
             await body(
@@ -95,6 +95,7 @@ function cancelQuestion(job: Job, force: boolean, done: Done): Question {
         title: `Cancel ${job.job_id}?`,
         children: cancelEffect(job.execution_counts, force),
         action: "Cancel job",
+        job,
         destructive: true,
         devices: unfinished(job.execution_counts),
         typed: job.job_id,
@@ -120,6 +121,7 @@ export function remove(job: Job, done: Done): Question {
         title: `Delete ${job.job_id}?`,
         children: removeEffect(job.total_executions),
         action: "Delete job",
+        job,
         destructive: true,
         devices: job.total_executions,
         typed: job.job_id,
@@ -140,7 +142,7 @@ export function advance(job: Job, done: Done): Question {
         title: `Open ${stageName(job, next)} of ${job.job_id} now?`,
         children: `The gate of ${stageName(job, next - 1)} is not met. ${counted(size, "device")} can start${job.status === "PAUSED" ? " after you resume the job" : ""}.`,
         action: "Open stage",
-        jobId: job.job_id,
+        job,
         devices: size,
         command: command(["advance", job.job_id, "--stage", String(next)], "POST", path(job, ":advance"), {
             stage: next,
@@ -165,7 +167,7 @@ export function approve(job: Job, stage: number, comment: string, done: Done): Q
         children: `You approve the gate of ${stageName(job, stage)}. ${size} of ${next} can start.`,
         action: "Approve",
         outcome: `Approved: ${next} opens (${size}).`,
-        jobId: job.job_id,
+        job,
         command: command(
             ["approve", job.job_id, String(stage), ...option("--comment", comment)],
             "POST",
@@ -224,7 +226,7 @@ export function retry(job: Job, failure: Failure | null, done: Done): Question {
         children: `${who} will get another attempt.${later}`,
         action: `Retry ${counted(devices, "device")}`,
         outcome: `${who} will get another attempt${job.status === "PAUSED" ? ", after the job is resumed" : ""}.`,
-        jobId: job.job_id,
+        job,
         command: command(
             [
                 "retry",
@@ -315,7 +317,7 @@ export function changeSettings(job: Job, changes: Changes, done: Done): Question
         title: `Change ${job.job_id}?`,
         children: `This changes ${mask.map((path) => settingWords[path] ?? path).join(", ")}.`,
         action: "Save changes",
-        jobId: job.job_id,
+        job,
         command: clears ? { curl: same.curl } : same,
         run: async () => {
             await body(

@@ -62,6 +62,11 @@ export function gateState(job: Job, index: number, now: number): string {
     return [missing, opening && `or ${opening}`, later].filter(Boolean).join("; ");
 }
 
+/** Why a stage is not open: what the gate of the open stage waits for. */
+export function whyNotOpen(job: Job, stage: number, open: number, now: number): string {
+    return `${stageName(job, stage)} is not open. The gate of ${stageName(job, open)}: ${gateState(job, open, now)}.`;
+}
+
 /** What the open stage lacks for its gate; "": it has met it. */
 function missingForGate(state: JobStage, config: Stage): string {
     const { succeeded } = state.execution_counts;

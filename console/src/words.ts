@@ -33,8 +33,8 @@ export function isActive(job: Job): boolean {
     return job.status !== "COMPLETED" && job.status !== "CANCELED";
 }
 
-export function stageName(job: Job, index: number): string {
-    return shown(job.stages?.[index]?.display_name || `stage ${index}`);
+export function stageName(job: Job | undefined, index: number): string {
+    return shown(job?.stages?.[index]?.display_name || `stage ${index}`);
 }
 
 /** The open stage that waits for an approval; -1: none does. */
@@ -212,20 +212,20 @@ export const eventTypes = [
     "executions.finished",
 ];
 
-/** An event of a job as a sentence. */
-export function event(e: Event): string {
+/** An event as a sentence. An event has only the number of a stage: its job has the name. */
+export function event(e: Event, job?: Job): string {
     const by = e.user ? ` by ${shown(e.user)}` : "";
     const reason = e.reason ? `: ${shown(e.reason)}` : "";
-    const stage = e.stage === null || e.stage === undefined ? "" : ` ${e.stage}`;
+    const stage = stageName(job, e.stage ?? 0);
     switch (e.type) {
         case "job.created":
             return `created${by}`;
         case "job.stage_opened":
-            return `stage${stage} opened${e.cause === "OPERATOR" ? by : " automatically"}`;
+            return `${stage} opened${e.cause === "OPERATOR" ? by : " automatically"}`;
         case "job.awaiting_approval":
-            return `the gate of stage${stage} waits for approval`;
+            return `the gate of ${stage} waits for approval`;
         case "job.approved":
-            return `the gate of stage${stage} was approved${by}${reason}`;
+            return `the gate of ${stage} was approved${by}${reason}`;
         case "job.tripped":
             return `a failure criterion tripped${reason}`;
         case "job.paused":

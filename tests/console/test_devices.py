@@ -24,7 +24,12 @@ async def test_device_page_says_why_each_pending_execution_does_not_start(
     staged = await operator.create(
         job_id="staged",
         **fields,
-        rollout={"stages": [{"device_count": 1}, {"remainder": True}]},
+        rollout={
+            "stages": [
+                {"device_count": 1, "display_name": "Canary"},
+                {"remainder": True, "display_name": "Rest"},
+            ]
+        },
     )
     assert staged.job_id == "staged"
     executions = (await operator.executions("staged")).executions
@@ -43,6 +48,11 @@ async def test_device_page_says_why_each_pending_execution_does_not_start(
         await expect(item.filter(has=link).first).to_contain_text(reason)
     await expect(page.get_by_role("heading", name="Held back by their jobs")).to_be_visible()
     assert await console.findings() == []
+
+    await page.get_by_role("link", name="staged", exact=True).first.click()
+    await expect(page.get_by_role("region", name="Why it has not started")).to_contain_text(
+        "Rest is not open. The gate of Canary: 1 device not finished yet."
+    )
 
 
 async def test_times_are_shown_exactly_with_their_zone(

@@ -158,7 +158,11 @@ async def test_stage_is_approved_by_another_user(
         target_all=True,
         rollout={
             "stages": [
-                {"device_count": 2, "gate": {"require_approval": True}},
+                {
+                    "device_count": 2,
+                    "display_name": "Canary",
+                    "gate": {"require_approval": True},
+                },
                 {"remainder": True},
             ]
         },
@@ -181,7 +185,7 @@ async def test_stage_is_approved_by_another_user(
             await expect(status).to_contain_text("opens (38 devices). careful")
             await other.open("/jobs/careful?tab=history")
             await expect(other.page.locator("#panel .timeline")).to_contain_text(
-                "the gate of stage 0 was approved by bob"
+                "the gate of Canary was approved by bob"
             )
             await expect(other.page.locator(".badge").first).to_have_text("Completed")
 
@@ -303,14 +307,15 @@ async def test_conflict_shows_what_has_changed(console: Console, operator: Opera
     page = console.page
     await operator.create(job_id="shared", document_type="firmware", target_all=True)
     await console.open("/jobs/shared")
-    await page.get_by_role("button", name="Pause").click()
     dialog = page.get_by_role("dialog")
-    await operator.update("shared", "description", description="by another")
-    await dialog.get_by_role("button", name="Pause").click()
-    alert = dialog.get_by_role("alert")
-    await expect(alert).to_contain_text("has changed since this page showed it")
-    await expect(alert).to_contain_text("changed by olivia: description")
-    await dialog.get_by_role("button", name="Back").click()
+    for action in ("Cancel", "Pause"):
+        await page.get_by_role("button", name=action).click()
+        await operator.update("shared", "description", description=f"before {action}")
+        await dialog.get_by_role("button", name=action).click()
+        alert = dialog.get_by_role("alert")
+        await expect(alert).to_contain_text("has changed since this page showed it")
+        await expect(alert).to_contain_text("changed by olivia: description")
+        await dialog.get_by_role("button", name="Back").click()
     await page.get_by_role("button", name="Pause").click()
     await dialog.get_by_role("button", name="Pause").click()
     await expect(page.get_by_role("heading", name="Paused by ann")).to_be_visible()

@@ -87,7 +87,7 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
                     label={stageName(job, stage)}
                 />
             </div>
-            {since.length > 0 && <Timeline events={since} />}
+            {since.length > 0 && <Timeline events={since} job={job} />}
             {may("ApproveStage") && (
                 <div class="approve pad">
                     <Comment value={comment} set={setComment} />

@@ -107,7 +107,7 @@ export function Events() {
                 {events?.length === 0 && (
                     <p class="pad quiet">No such events in {ages[hours]}. New ones appear here.</p>
                 )}
-                <Timeline events={events ?? []} withJobs />
+                <Timeline events={events ?? []} />
                 {events?.length === KEPT && (
                     <p class="pad quiet">
                         Only the newest {KEPT} are shown. Narrow the filter to see older events.

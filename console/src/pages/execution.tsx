@@ -111,7 +111,7 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
             <section class="card" aria-labelledby="why">
                 <h2 id="why">{pending && !force ? "Why it has not started" : "State"}</h2>
                 <div class="pad">
-                    <Reasons explanation={data} />
+                    <Reasons explanation={data} job={job} />
                     <Terminal command={command(["explain", jobId, deviceId], "GET", `${rest}/explanation`)} />
                 </div>
             </section>

@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
-import { ApiError } from "../api/client";
+import { ApiError, type Job } from "../api/client";
 import type { Command } from "../commands";
 import { focusPage } from "../focus";
 import { count, shown } from "../format";
@@ -32,7 +32,7 @@ export interface Question {
     typed?: string;
     command?: Command;
     /** The job whose etag is sent. */
-    jobId?: string;
+    job?: Job;
     /** What to say after it, if the page does not show it. */
     outcome?: string;
     run: () => Promise<void>;
@@ -58,15 +58,15 @@ export function Dialog(props: { question: Question; close: () => void }) {
     }, []);
 
     const word = question.destructive && (question.devices ?? 0) > TYPE_ABOVE ? question.typed : undefined;
-    const hasChanged = error?.reason === "JOB_CHANGED" && question.jobId;
+    const changed = error?.reason === "JOB_CHANGED" ? question.job : undefined;
     const act = async (event: SubmitEvent) => {
         event.preventDefault();
         setBusy(true);
         setError(null);
         try {
             await question.run();
-            confirmation.value =
-                question.outcome && question.jobId ? { text: question.outcome, jobId: question.jobId } : null;
+            const { outcome, job } = question;
+            confirmation.value = outcome && job ? { text: outcome, jobId: job.job_id } : null;
             reloadAll();
             // The person can have closed it, and opened another.
             if (dialog.current) close();
@@ -97,8 +97,8 @@ export function Dialog(props: { question: Question; close: () => void }) {
                         />
                     </label>
                 )}
-                {hasChanged && <Changes jobId={hasChanged} />}
-                {error && !hasChanged && <ErrorNotice error={error} />}
+                {changed && <Changes job={changed} />}
+                {error && !changed && <ErrorNotice error={error} />}
                 {question.command && <Terminal command={question.command} />}
                 <div class="buttons">
                     <button type="button" onClick={close} autofocus={question.destructive}>
@@ -107,10 +107,7 @@ export function Dialog(props: { question: Question; close: () => void }) {
                     <button
                         class={question.destructive ? "destructive" : "primary"}
                         disabled={
-                            busy ||
-                            question.incomplete ||
-                            !!hasChanged ||
-                            (word !== undefined && typed !== word)
+                            busy || question.incomplete || !!changed || (word !== undefined && typed !== word)
                         }
                         autofocus={!question.destructive}
                     >

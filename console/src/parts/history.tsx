@@ -32,7 +32,7 @@ export function History({ job }: { job: Job }) {
     if (error) return <ErrorNotice error={error} />;
     return (
         <>
-            <Timeline events={data?.items ?? []} />
+            <Timeline events={data?.items ?? []} job={job} />
             <Pager next={data?.next} label="Pages of the history" />
         </>
     );
@@ -55,13 +55,13 @@ export function LastEvents({ job }: { job: Job }) {
                     Whole history
                 </a>
             </h2>
-            <Timeline events={data.items} />
+            <Timeline events={data.items} job={job} />
         </section>
     );
 }
 
-/** Events, each with its job if they are of several. */
-export function Timeline({ events, withJobs }: { events: Event[]; withJobs?: boolean }) {
+/** Events: those of one job, or of several, each with a link to its own. */
+export function Timeline({ events, job }: { events: Event[]; job?: Job }) {
     return (
         <ol class="timeline pad">
             {events.map((e) => (
@@ -70,7 +70,7 @@ export function Timeline({ events, withJobs }: { events: Event[]; withJobs?: boo
                     <span class="quiet">
                         <Time at={e.time} />
                     </span>{" "}
-                    {withJobs && <a href={jobPath(e.job_id)}>{shown(e.job_id)}</a>} {event(e)}
+                    {!job && <a href={jobPath(e.job_id)}>{shown(e.job_id)}</a>} {event(e, job)}
                 </li>
             ))}
         </ol>

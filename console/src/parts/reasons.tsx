@@ -1,9 +1,13 @@
 /** Why a device does not start an execution: each reason, and when it ends. */
 
-import type { Explanation } from "../api/client";
+import type { Explanation, Job } from "../api/client";
+import { serverNow } from "../clock";
 import { shown } from "../format";
+import { whyNotOpen } from "../gates";
 import { jobPath } from "../query";
 import { Time } from "./time";
+
+type Blocker = Explanation["blockers"][number];
 
 // What happens at the end of a reason, by its kind.
 const endings: Record<string, string> = {
@@ -13,45 +17,54 @@ const endings: Record<string, string> = {
     BACKOFF: "It ends",
 };
 
-export function Reasons({ explanation }: { explanation: Explanation }) {
+/** The reasons; with the job, they name its stages. */
+export function Reasons({ explanation, job }: { explanation: Explanation; job?: Job }) {
     const { blockers, earliest_start_at: earliest, last_seen_at: seen } = explanation;
     if (!blockers.length) return <p class="quiet">The device has started it.</p>;
+    const stage = explanation.execution?.stage ?? 0;
     return (
         <ul class="reasons">
-            {blockers.map((b) => (
-                <li key={b.kind}>
-                    {shown(b.message)}
-                    {b.other_job_id && (
-                        <>
-                            {" "}
-                            <a href={jobPath(b.other_job_id)}>Show that job</a>
-                        </>
-                    )}
-                    {b.until && (
-                        <>
-                            {" "}
-                            {endings[b.kind] ?? "It ends"} <Time at={b.until} />.
-                        </>
-                    )}
-                    {b.kind === "WAITING_FOR_DEVICE" && (
-                        <>
-                            {" "}
-                            {seen ? (
-                                <>
-                                    It was last seen <Time at={seen} />.
-                                </>
-                            ) : (
-                                "It has never been seen."
-                            )}
-                        </>
-                    )}
-                </li>
-            ))}
+            {blockers.map((b) =>
+                job && b.stage_gate ? (
+                    <li key={b.kind}>{whyNotOpen(job, stage, b.stage_gate.open_stage, serverNow())}</li>
+                ) : (
+                    <Reason key={b.kind} blocker={b} seen={seen} />
+                ),
+            )}
             {earliest && blockers.length > 1 && (
                 <li>
                     It can start <Time at={earliest} /> at the earliest.
                 </li>
             )}
         </ul>
+    );
+}
+
+function Reason({ blocker: b, seen }: { blocker: Blocker; seen: string | null }) {
+    return (
+        <li>
+            {shown(b.message)}
+            {b.other_job_id && (
+                <>
+                    {" "}
+                    <a href={jobPath(b.other_job_id)}>Show that job</a>
+                </>
+            )}
+            {b.until && (
+                <>
+                    {" "}
+                    {endings[b.kind] ?? "It ends"} <Time at={b.until} />.
+                </>
+            )}
+            {b.kind === "WAITING_FOR_DEVICE" &&
+                (seen ? (
+                    <>
+                        {" "}
+                        It was last seen <Time at={seen} />.
+                    </>
+                ) : (
+                    " It has never been seen."
+                ))}
+        </li>
     );
 }
