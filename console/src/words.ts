@@ -108,7 +108,7 @@ export const dayNames: Record<string, string> = {
     SUNDAY: "Sun",
 };
 
-/** Start windows, such as "Mon, Tue 22:00 for 6 h in the zone of each device". */
+/** Start windows, such as "Mon, Tue 22:00 for 6 h (in the zone of each device)". */
 export function windows(list: StartWindow[], zone: string): string {
     if (!list.length) return "at any time";
     const texts = list.map((w) => {
@@ -137,12 +137,10 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
         const running = counts.in_progress
             ? ` ${counted(counts.in_progress, "device")} that had started ${counts.in_progress === 1 ? "is" : "are"} finishing.`
             : "";
-        const advice = {
-            OPERATOR: "",
-            FAILURE_CRITERION:
-                " Look at the failures first: resuming resets the failure counts of all criteria to 0.",
-            GATE_NOT_MET: " Retry the failures, change the gate, or open the next stage anyway.",
-        }[job.pause.cause];
+        const advice =
+            job.pause.cause === "FAILURE_CRITERION"
+                ? " Look at the failures first: resuming resets the failure counts of all criteria to 0."
+                : "";
         return {
             tone: "warn",
             title: `Paused${by}: ${shown(job.pause.reason)}`,

@@ -113,6 +113,10 @@ async def test_gate_that_is_not_met_offers_a_retry_instead_of_resume(
     await expect(page.get_by_text("counts from 20 finished devices, 2 so far")).to_be_visible()
     await expect(page.locator(".gauge.tripped")).to_have_count(0)
 
+    await notice.get_by_role("link", name="change the gate").press("Enter")
+    await expect(page.get_by_role("tab", name="Settings")).to_be_focused()
+    await expect(page.get_by_label("Succeeded, at least (%)")).to_have_value("90")
+
     await page.get_by_role("link", name="2 failures in Canary").click()
     panel = page.get_by_role("tabpanel")
     await expect(panel.get_by_text("2 devices", exact=True)).to_be_visible()

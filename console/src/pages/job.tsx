@@ -14,6 +14,7 @@ import { Badge } from "../parts/badge";
 import { Bar } from "../parts/bar";
 import { Comment } from "../parts/comment";
 import { Criteria } from "../parts/criteria";
+import { showDetails } from "../parts/details";
 import { Dialog, type Question } from "../parts/dialog";
 import { Executions } from "../parts/executions";
 import { Failures } from "../parts/failures";
@@ -25,7 +26,7 @@ import { Stages } from "../parts/stages";
 import { Terminal } from "../parts/terminal";
 import { Time, ago } from "../parts/time";
 import { useOpenings } from "../openings";
-import { search, useQuery } from "../query";
+import { jobPath, search, useQuery } from "../query";
 import { may } from "../session";
 import { useTitle } from "../title";
 import { awaitingApproval, executionWords, failures, notice, status, target, windows } from "../words";
@@ -168,7 +169,9 @@ function Notice({ job, ask, done }: Ask) {
         <section class={`notice ${n.tone}`} aria-label="What to do next">
             <div>
                 <h2>{n.title}</h2>
-                <p>{n.text}</p>
+                <p>
+                    {n.text} {mayOpen && <GateAdvice job={job} />}
+                </p>
                 {mayApprove && <Comment class="comment" value={comment} set={setComment} />}
             </div>
             <div class="buttons">
@@ -197,6 +200,24 @@ function Notice({ job, ask, done }: Ask) {
                 )}
             </div>
         </section>
+    );
+}
+
+/** What to do about a gate that is not met. */
+function GateAdvice({ job }: { job: JobState }) {
+    const settings = jobPath(job.job_id) + search({ tab: "settings" });
+    return (
+        <>
+            Retry the failures,{" "}
+            {actions.canChange() ? (
+                <a href={settings} onClick={showDetails}>
+                    change the gate
+                </a>
+            ) : (
+                "change the gate"
+            )}
+            , or open the next stage anyway.
+        </>
     );
 }
 
