@@ -33,6 +33,8 @@ async def test_operator_creates_a_staged_job_and_watches_it_finish(
     await page.get_by_label("Document type").fill("firmware")
     await page.get_by_label("Document parameters").fill('{"version": "2"')
     await expect(page.locator("#document-problem")).to_contain_text("Line 1:")
+    document = page.get_by_role("textbox", name="Document parameters")
+    await expect(document).to_have_accessible_name("Document parameters (JSON)")
     await page.get_by_label("Document parameters").fill('{"version": "2"}')
     await page.get_by_label("Group", exact=True).fill("north")
     await expect(page.get_by_text("pump-00, pump-01")).to_be_visible()
@@ -137,7 +139,7 @@ async def test_gate_that_is_not_met_offers_a_retry_instead_of_resume(
 
     await page.get_by_role("button", name="Retry 2 failures").click()
     await page.get_by_role("dialog").get_by_role("button", name="Retry").click()
-    await expect(page.get_by_role("status")).to_contain_text(
+    await expect(page.locator("main").get_by_role("status").first).to_contain_text(
         "2 devices that failed will get another attempt, after the job is resumed."
     )
     # The devices of the stage are queued: the gate does not pause the job again.
@@ -185,7 +187,7 @@ async def test_stage_is_approved_by_another_user(
             await other.page.get_by_role("button", name="Approve").click()
             await other.page.get_by_role("dialog").get_by_role("button", name="Approve").click()
             await expect(other.page.get_by_text("No stage waits for an approval")).to_be_visible()
-            status = other.page.get_by_role("status").first
+            status = other.page.locator("main").get_by_role("status").first
             await expect(status).to_contain_text("opens (38 devices). careful")
             await other.open("/jobs/careful?tab=history")
             await expect(other.page.locator("#panel .timeline")).to_contain_text(
@@ -275,7 +277,9 @@ async def test_cancel_of_a_large_job_asks_for_its_id(
     await console.open("/jobs/large")
     await page.get_by_role("button", name="Cancel").click()
     dialog = page.get_by_role("dialog")
-    await expect(dialog).to_contain_text("1,040 devices will never start")
+    await expect(dialog).to_have_accessible_description(
+        "1,040 devices will never start. This can't be undone."
+    )
     confirm = dialog.get_by_role("button", name="Cancel job")
     await expect(confirm).to_be_disabled()
     await dialog.get_by_role("textbox").fill("large")

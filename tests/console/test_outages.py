@@ -38,6 +38,8 @@ async def test_open_job_page_continues_after_restarts(
         await first.aclose()
         await expect(banner).to_contain_text("can't be reached")
         await expect(banner).to_contain_text("updates when the service responds")
+        # A screen reader reads what changes: not the seconds.
+        await expect(banner.locator("[aria-hidden=true]")).to_contain_text("(for ")
         await expect(page.get_by_role("heading", name="long")).to_be_visible()
 
         server = await stack.enter_async_context(

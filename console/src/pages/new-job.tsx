@@ -199,14 +199,17 @@ function Form({ start, copied }: { start: Draft; copied: string | undefined }) {
                 </TimingFields>
             </details>
 
-            <section class="card create" aria-live="polite">
-                {devices !== undefined && <p class="summary">{summary(draft, devices, sizes)}</p>}
-                {devices !== undefined &&
-                    lateCriteria(draft, devices, sizes).map((text) => (
-                        <p key={text} class="caution">
-                            {text}
-                        </p>
-                    ))}
+            <section class="card create">
+                {devices !== undefined && (
+                    <div aria-live="polite">
+                        <p class="summary">{summary(draft, devices, sizes)}</p>
+                        {lateCriteria(draft, devices, sizes).map((text) => (
+                            <p key={text} class="caution">
+                                {text}
+                            </p>
+                        ))}
+                    </div>
+                )}
                 {forecast?.last_start_at && Date.parse(forecast.last_start_at) > serverNow() + AT_ONCE_MS && (
                     <p class="quiet" title={shown(forecast.summary)}>
                         The last device can start <Time at={forecast.last_start_at} /> at the earliest.
@@ -381,20 +384,22 @@ function DocumentEditor({
     problem: string;
 }) {
     return (
-        <label class="long pad">
-            Document parameters (JSON)
-            <textarea
-                class="code"
-                rows={Math.min(20, Math.max(4, value.split("\n").length + 1))}
-                value={value}
-                onInput={(e) => set(e.currentTarget.value)}
-                spellcheck={false}
-                aria-invalid={problem !== ""}
-                aria-describedby="document-problem"
-            />
+        <div class="pad">
+            <label>
+                Document parameters (JSON)
+                <textarea
+                    class="code"
+                    rows={Math.min(20, Math.max(4, value.split("\n").length + 1))}
+                    value={value}
+                    onInput={(e) => set(e.currentTarget.value)}
+                    spellcheck={false}
+                    aria-invalid={problem !== ""}
+                    aria-describedby="document-problem"
+                />
+            </label>
             <span id="document-problem" class="problem" role="status">
                 {problem}
             </span>
-        </label>
+        </div>
     );
 }

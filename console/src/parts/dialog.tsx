@@ -76,11 +76,11 @@ export function Dialog(props: { question: Question; close: () => void }) {
         }
     };
     return (
-        <dialog ref={dialog} onClose={close} aria-labelledby="dialog-title">
+        <dialog ref={dialog} onClose={close} aria-labelledby="dialog-title" aria-describedby="dialog-text">
             <form onSubmit={act}>
                 <h2 id="dialog-title">{shown(question.title)}</h2>
                 {typeof question.children === "string" ? (
-                    <p>{shown(question.children)}</p>
+                    <p id="dialog-text">{shown(question.children)}</p>
                 ) : (
                     question.children
                 )}

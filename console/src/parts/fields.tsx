@@ -1,6 +1,6 @@
 /** The fields of forms. */
 
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useId, useRef } from "preact/hooks";
 
 /** The value and the setter of a field of a draft, as props. */
 export function bind<D>(draft: D, set: (changes: Partial<D>) => void) {
@@ -24,7 +24,8 @@ export function Text(props: {
     /** Values to choose from. */
     suggestions?: string[];
 }) {
-    const list = props.suggestions?.length ? `${props.label} suggestions`.replaceAll(" ", "-") : undefined;
+    const id = useId();
+    const list = props.suggestions?.length ? id : undefined;
     return (
         <label class={props.class}>
             {props.label}

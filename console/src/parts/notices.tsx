@@ -40,12 +40,20 @@ export function ErrorPage({ title, error }: { title: string; error: ApiError }) 
 }
 
 export function OutageBanner() {
-    if (!outage.value) return null;
-    const seconds = (now.value - outage.value.since) / 1000;
     return (
-        <div class="outage" role="status">
-            {shown(outage.value.message)} (for {countdown(seconds)} now). This page shows the last known state
-            and updates when the service responds.
+        // Present before its text changes: a screen reader reads only changes.
+        <div role="status">
+            {outage.value && (
+                <p class="outage">
+                    {shown(outage.value.message)}
+                    {/* Read aloud, it would be read each second. */}
+                    <span aria-hidden="true">
+                        {" "}
+                        (for {countdown((now.value - outage.value.since) / 1000)} now)
+                    </span>
+                    . This page shows the last known state and updates when the service responds.
+                </p>
+            )}
         </div>
     );
 }
