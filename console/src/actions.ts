@@ -1,8 +1,8 @@
 /** What operators do with jobs: the questions that the console asks, and the calls that it makes. */
 
-import { api, body, restPath, type Counts, type Job } from "./api/client";
+import { api, body, restPath, type Counts, type Execution, type Job } from "./api/client";
 import { serverNow } from "./clock";
-import { command, labelOptions, option, withInput } from "./commands";
+import { command, labelOptions, option, post, withInput, withValues } from "./commands";
 import { counted } from "./format";
 import { afterResume, isStoppedByGate } from "./gates";
 import type { Question } from "./parts/dialog";
@@ -52,7 +52,7 @@ export function pause(job: Job, done: Done): Question {
         children: pauseEffect(job.execution_counts),
         action: "Pause",
         job,
-        command: command(["pause", job.job_id], "POST", path(job, ":pause"), {}),
+        command: command(["pause", job.job_id], [], post(path(job, ":pause"))),
         run: async () => {
             await body(
                 api.POST("/customer/jobs/{job_id}:pause", { ...params(job), body: { etag: job.etag } }),
@@ -71,7 +71,7 @@ export function resume(job: Job, done: Done): Question {
         children: afterResume(job, serverNow()) + resets,
         action: "Resume",
         job,
-        command: command(["resume", job.job_id], "POST", path(job, ":resume"), {}),
+        command: command(["resume", job.job_id], [], post(path(job, ":resume"))),
         run: async () => {
             await body(
                 api.POST("/customer/jobs/{job_id}:resume", { ...params(job), body: { etag: job.etag } }),
@@ -99,12 +99,46 @@ function cancelQuestion(job: Job, force: boolean, done: Done): Question {
         destructive: true,
         devices: unfinished(job.execution_counts),
         typed: job.job_id,
-        command: command(["cancel", job.job_id, ...(force ? ["--force"] : [])], "DELETE", path(job), {
-            force,
+        command: command(["cancel", job.job_id], force ? ["--force"] : [], {
+            method: "DELETE",
+            path: path(job),
+            body: { force },
         }),
         run: async () => {
             await body(
                 api.DELETE("/customer/jobs/{job_id}", { ...params(job), body: { force, etag: job.etag } }),
+            );
+            await done();
+        },
+    };
+}
+
+/** Cancels the execution of one device. */
+export function cancelExecution(jobId: string, execution: Execution, done: Done): Question {
+    const deviceId = execution.device_id;
+    const force = execution.status === "IN_PROGRESS";
+    return {
+        title: `Cancel ${jobId} on ${deviceId}?`,
+        children: force
+            ? "The device has started, and learns of the cancel only when it next reports. This can't be undone."
+            : "The device will never start it. This can't be undone.",
+        action: "Cancel execution",
+        destructive: true,
+        command: command(
+            ["cancel", jobId],
+            [...option("--device", deviceId), ...(force ? ["--force"] : [])],
+            {
+                method: "DELETE",
+                path: restPath("jobs", jobId, "executions", deviceId),
+                body: { force },
+            },
+        ),
+        run: async () => {
+            await body(
+                api.DELETE("/customer/jobs/{job_id}/executions/{device_id}", {
+                    params: { path: { job_id: jobId, device_id: deviceId } },
+                    body: { force },
+                }),
             );
             await done();
         },
@@ -125,7 +159,7 @@ export function remove(job: Job, done: Done): Question {
         destructive: true,
         devices: job.total_executions,
         typed: job.job_id,
-        command: command(["delete", job.job_id], "POST", path(job, ":delete"), {}),
+        command: command(["delete", job.job_id], [], post(path(job, ":delete"))),
         run: async () => {
             await body(
                 api.POST("/customer/jobs/{job_id}:delete", { ...params(job), body: { etag: job.etag } }),
@@ -144,9 +178,11 @@ export function advance(job: Job, done: Done): Question {
         action: "Open stage",
         job,
         devices: size,
-        command: command(["advance", job.job_id, "--stage", String(next)], "POST", path(job, ":advance"), {
-            stage: next,
-        }),
+        command: command(
+            ["advance", job.job_id],
+            ["--stage", String(next)],
+            post(path(job, ":advance"), { stage: next }),
+        ),
         run: async () => {
             await body(
                 api.POST("/customer/jobs/{job_id}:advance", {
@@ -169,10 +205,9 @@ export function approve(job: Job, stage: number, comment: string, done: Done): Q
         outcome: `Approved: ${next} opens (${size}).`,
         job,
         command: command(
-            ["approve", job.job_id, String(stage), ...option("--comment", comment)],
-            "POST",
-            path(job, `/stages/${stage}:approve`),
-            { comment },
+            ["approve", job.job_id, String(stage)],
+            option("--comment", comment),
+            post(path(job, `/stages/${stage}:approve`), { comment }),
         ),
         run: async () => {
             await body(
@@ -228,18 +263,14 @@ export function retry(job: Job, failure: Failure | null, done: Done): Question {
         outcome: `${who} will get another attempt${job.status === "PAUSED" ? ", after the job is resumed" : ""}.`,
         job,
         command: command(
+            ["retry", job.job_id],
             [
-                "retry",
-                job.job_id,
-                "--status",
-                ...statuses,
-                ...(code === undefined ? [] : ["--failure-code", code]),
+                ...option("--status", ...statuses),
+                ...(code === undefined ? [] : withValues("--failure-code", [code])),
                 ...option("--device", deviceId),
                 ...option("--expires-in-hours", request.expires_in_hours),
             ],
-            "POST",
-            path(job, ":retry"),
-            request,
+            post(path(job, ":retry"), request),
         ),
         run: async () => {
             await body(
@@ -290,10 +321,8 @@ export function changeSettings(job: Job, changes: Changes, done: Done): Question
     const { failure_criteria, start_windows, window_time_zone, retry_policy } = fields;
     const { stages, max_in_progress } = fields.rollout ?? {};
     const labels = labelOptions(fields.labels);
-    const args = [
-        "update",
-        job.job_id,
-        ...(mask.includes("description") ? ["--description", fields.description ?? ""] : []),
+    const options = [
+        ...(mask.includes("description") ? withValues("--description", [fields.description ?? ""]) : []),
         ...(mask.includes("labels") ? (labels.length ? labels : ["--no-labels"]) : []),
         ...option("--expires-at", fields.expires_at),
         ...option("--start-at", fields.start_at),
@@ -302,8 +331,9 @@ export function changeSettings(job: Job, changes: Changes, done: Done): Question
     ];
     const rollout = stages === undefined ? undefined : { stages };
     const file = { rollout, failure_criteria, start_windows, window_time_zone, retry_policy };
-    const input = withInput(args, "--rollout", file);
-    const same = command(input.args, "PATCH", path(job), request, input.text);
+    const input = withInput(options, "--rollout", file);
+    const patch = { method: "PATCH", path: path(job), body: request };
+    const same = command(["update", job.job_id], input.options, patch, input.text);
     // No option of jobs-grpc clears these.
     const values: Record<string, unknown> = {
         ...fields,

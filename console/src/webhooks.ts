@@ -2,7 +2,7 @@
 
 import { api, body, restPath, type Webhook } from "./api/client";
 import { serverNow } from "./clock";
-import { command, option } from "./commands";
+import { command, option, post, withValues } from "./commands";
 import { counted, HOUR_MS } from "./format";
 import type { Question } from "./parts/dialog";
 import type { Tone } from "./words";
@@ -62,16 +62,9 @@ export function create(draft: WebhookDraft, done: (w: Webhook, secret: string) =
         action: "Create webhook",
         incomplete: !url,
         command: command(
-            [
-                "webhooks",
-                "create",
-                url || "URL",
-                ...option("--type", ...types),
-                ...option("--description", description),
-            ],
-            "POST",
-            "/customer/webhooks",
-            request,
+            ["webhooks", "create", url || "URL"],
+            [...option("--type", ...types), ...option("--description", description)],
+            post("/customer/webhooks", request),
         ),
         run: async () => {
             const { webhook, secret } = await body(api.POST("/customer/webhooks", { body: request }));
@@ -93,15 +86,19 @@ function update(w: Webhook, changes: Changes) {
 
 function updateCommand(w: Webhook, changes: Changes) {
     const { url, description, types, enabled, position } = changes;
-    const args = [
+    const options = [
         ...option("--url", url),
-        ...(description === undefined ? [] : ["--description", description]),
+        ...(description === undefined ? [] : withValues("--description", [description])),
         ...(types === undefined ? [] : types.length ? ["--type", ...types] : ["--all-types"]),
         ...(enabled === undefined ? [] : [enabled ? "--enable" : "--disable"]),
         ...option("--position", position),
     ];
     const request = { update_mask: Object.keys(changes).join(), webhook: changes };
-    return command(["webhooks", "update", w.webhook_id, ...args], "PATCH", path(w), request);
+    return command(["webhooks", "update", w.webhook_id], options, {
+        method: "PATCH",
+        path: path(w),
+        body: request,
+    });
 }
 
 const sorted = (types: string[]) => [...types].sort().join();
@@ -149,7 +146,7 @@ export function rotate(w: Webhook, done: (w: Webhook, secret: string) => void): 
         title: "Rotate the secret?",
         children: `For a day, deliveries to ${w.url} are signed with the old secret as well. After that, the old secret is invalid.`,
         action: "Rotate secret",
-        command: command(["webhooks", "rotate-secret", w.webhook_id], "POST", path(w, ":rotateSecret"), {}),
+        command: command(["webhooks", "rotate-secret", w.webhook_id], [], post(path(w, ":rotateSecret"))),
         run: async () => {
             const call = api.POST("/customer/webhooks/{webhook_id}:rotateSecret", { ...params(w), body: {} });
             done(w, (await body(call)).secret);
@@ -163,7 +160,7 @@ export function remove(w: Webhook, done: () => void): Question {
         children: `${w.url} gets no more events. Its secret and its position are lost. This can't be undone.`,
         action: "Delete webhook",
         destructive: true,
-        command: command(["webhooks", "delete", w.webhook_id], "DELETE", path(w)),
+        command: command(["webhooks", "delete", w.webhook_id], [], { method: "DELETE", path: path(w) }),
         run: async () => {
             await body(api.DELETE("/customer/webhooks/{webhook_id}", params(w)));
             done();
@@ -177,7 +174,7 @@ export function test(w: Webhook, done: (outcome: string) => void): Question {
         title: "Send a test event?",
         children: `${w.url} gets one event of the type webhook.test. Other deliveries are not affected.`,
         action: "Send test event",
-        command: command(["webhooks", "test", w.webhook_id], "POST", path(w, ":test"), {}),
+        command: command(["webhooks", "test", w.webhook_id], [], post(path(w, ":test"))),
         run: async () => {
             const call = api.POST("/customer/webhooks/{webhook_id}:test", { ...params(w), body: {} });
             const { error, http_status } = await body(call);

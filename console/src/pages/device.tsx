@@ -82,11 +82,10 @@ export function Device({ deviceId }: { deviceId: string }) {
                 )}
                 <div class="pad">
                     <Terminal
-                        command={command(
-                            ["devices", "get", deviceId],
-                            "GET",
-                            restPath("fleet", "devices", deviceId),
-                        )}
+                        command={command(["devices", "get", deviceId], [], {
+                            method: "GET",
+                            path: restPath("fleet", "devices", deviceId),
+                        })}
                     />
                 </div>
             </section>

@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 import * as actions from "../actions";
-import { api, body, page, restPath } from "../api/client";
+import { api, page, restPath } from "../api/client";
 import { readExplanation, readJob } from "../api/reads";
 import { command } from "../commands";
 import { json, shown } from "../format";
@@ -47,32 +47,11 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
     );
     if (error) return <ErrorPage title={deviceId} error={error} />;
     if (!data || !e) return <p class="quiet loading">Loading {shown(deviceId)} …</p>;
-    const rest = restPath("jobs", jobId, "executions", deviceId);
-    const pending = isPending(e.status);
-    const force = e.status === "IN_PROGRESS";
-    const cancel: Question = {
-        title: `Cancel ${jobId} on ${deviceId}?`,
-        children: force
-            ? "The device has started, and learns of the cancel only when it next reports. This can't be undone."
-            : "The device will never start it. This can't be undone.",
-        action: "Cancel execution",
-        destructive: true,
-        command: command(
-            ["cancel", jobId, "--device", deviceId, ...(force ? ["--force"] : [])],
-            "DELETE",
-            rest,
-            { force },
-        ),
-        run: async () => {
-            await body(
-                api.DELETE("/customer/jobs/{job_id}/executions/{device_id}", {
-                    params: { path },
-                    body: { force },
-                }),
-            );
-            reload();
-        },
+    const get = {
+        method: "GET",
+        path: `${restPath("jobs", jobId, "executions", deviceId)}/explanation`,
     };
+    const pending = isPending(e.status);
     return (
         <article>
             <p>
@@ -102,17 +81,20 @@ export function Execution({ jobId, deviceId }: { jobId: string; deviceId: string
                         </button>
                     )}
                     {pending && may("CancelExecution") && (
-                        <button class="danger" onClick={() => setQuestion(cancel)}>
+                        <button
+                            class="danger"
+                            onClick={() => setQuestion(actions.cancelExecution(jobId, e, reload))}
+                        >
                             Cancel…
                         </button>
                     )}
                 </div>
             </div>
             <section class="card" aria-labelledby="why">
-                <h2 id="why">{pending && !force ? "Why it has not started" : "State"}</h2>
+                <h2 id="why">{pending && e.status !== "IN_PROGRESS" ? "Why it has not started" : "State"}</h2>
                 <div class="pad">
                     <Reasons explanation={data} job={job} />
-                    <Terminal command={command(["explain", jobId, deviceId], "GET", `${rest}/explanation`)} />
+                    <Terminal command={command(["explain", jobId, deviceId], [], get)} />
                 </div>
             </section>
             <section class="card" aria-labelledby="attempts">

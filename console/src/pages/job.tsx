@@ -351,7 +351,12 @@ function Document({ job }: { job: JobState }) {
                     </>
                 )}
             </dl>
-            <Terminal command={command(["get", job.job_id], "GET", restPath("jobs", job.job_id))} />
+            <Terminal
+                command={command(["get", job.job_id], [], {
+                    method: "GET",
+                    path: restPath("jobs", job.job_id),
+                })}
+            />
         </div>
     );
 }

@@ -5,7 +5,7 @@ import { useEffect, useState } from "preact/hooks";
 import { ApiError, api, body, page, type CreateJobRequest, type TargetPreview } from "../api/client";
 import { readJob } from "../api/reads";
 import { serverNow } from "../clock";
-import { command, labelOptions, option, withInput } from "../commands";
+import { command, labelOptions, option, post, withInput } from "../commands";
 import {
     copyOf,
     documentProblem,
@@ -235,14 +235,13 @@ function terminalCommand(draft: Draft, request: CreateJobRequest) {
     const target = draft.target.trim();
     const targetOption = {
         all: ["--all"],
-        group: ["--group", target],
-        selector: ["--where", target],
-        device: ["--device", target],
-        list: ["--device", ...(request.target_device_ids?.device_ids ?? [])],
+        group: option("--group", target),
+        selector: option("--where", target),
+        device: option("--device", target),
+        list: option("--device", ...(request.target_device_ids?.device_ids ?? [])),
     }[draft.targetKind];
     const { rollout, failure_criteria, start_windows, window_time_zone, retry_policy } = request;
-    const args = [
-        "create",
+    const options = [
         ...option("--type", request.document_type),
         ...targetOption,
         ...option("--params", JSON.stringify(request.document_params)),
@@ -255,8 +254,8 @@ function terminalCommand(draft: Draft, request: CreateJobRequest) {
         ...option("--priority", request.priority?.toLowerCase()),
     ];
     const file = { rollout, failure_criteria, start_windows, window_time_zone, retry_policy };
-    const input = withInput(args, "--rollout", file);
-    return command(input.args, "POST", "/customer/jobs", request, input.text);
+    const input = withInput(options, "--rollout", file);
+    return command(["create"], input.options, post("/customer/jobs", request), input.text);
 }
 
 function usePreview(draft: Draft, needed: boolean) {

@@ -1,0 +1,104 @@
+"""The commands that the console shows work in a shell, for every ID and text."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from fleet.jobs.v1.jobs_pb2 import JobExecution
+from playwright.async_api import Locator
+
+from tests.console.browser import Console
+from tests.support.callers import Operator
+from tests.support.database import Database
+from tests.support.server import Server
+
+JOB = "-1:odd"
+DEVICE = "-it's $(here)"
+CODE = "-x"
+
+
+@pytest.fixture
+def environment(server: Server, tenant: str) -> Mapping[str, str]:
+    """The environment of a shell that has jobs-grpc and names the server and the tenant."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "JOBS_SERVER": server.address, "JOBS_TENANT": tenant}
+
+
+async def _commands(place: Locator) -> list[str]:
+    """Return the commands that a part of the page shows: of jobs-grpc, then of curl."""
+    await place.get_by_text("Command line equivalent").click()
+    return await place.locator(".terminal code").all_inner_texts()
+
+
+async def _run(command: str, environment: Mapping[str, str]) -> str:
+    process = await asyncio.create_subprocess_exec(
+        "sh",
+        "-c",
+        command,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, (command, output.decode())
+    return output.decode()
+
+
+async def test_commands_work_for_ids_that_begin_with_a_dash(
+    console: Console,
+    server: Server,
+    database: Database,
+    operator: Operator,
+    tenant: str,
+    environment: Mapping[str, str],
+) -> None:
+    await database.add_devices(tenant, [DEVICE])
+    await operator.create(job_id=JOB, document_type="reboot", target_all=True)
+    device = server.device(tenant, DEVICE)
+    await device.start(JOB)
+    await device.update(JOB, JobExecution.FAILED, failure_code=CODE)
+    page = console.page
+    await console.open(f"/jobs/{JOB}")
+    await page.get_by_role("link", name=DEVICE).first.click()
+    for command in await _commands(page.get_by_role("region", name="State")):
+        assert DEVICE in await _run(command, environment)
+
+    await page.go_back()
+    await page.get_by_role("button", name="Retry these").click()
+    cli, curl = await _commands(page.get_by_role("dialog"))
+    assert "-- -1:odd" in cli
+    await _run(cli, environment)
+    assert (await operator.executions(JOB)).executions[0].execution_number == 2
+    assert curl.startswith("curl ")
+
+
+async def test_command_of_a_new_job_creates_it_with_its_stages(
+    console: Console,
+    database: Database,
+    operator: Operator,
+    tenant: str,
+    environment: Mapping[str, str],
+) -> None:
+    await database.add_devices(tenant, [DEVICE, "pump-1"])
+    await operator.create(
+        job_id="first",
+        document_type="custom",
+        document_params={"text": 'it\'s 5 % \\ "done"'},
+        target_device_ids={"device_ids": [DEVICE, "pump-1"]},
+        rollout={"stages": [{"device_count": 1, "display_name": "it's"}, {"remainder": True}]},
+    )
+    page = console.page
+    await console.open("/new?copy=first")
+    await page.get_by_role("button", name="Create job for 2 devices").wait_for()
+    for command in await _commands(page.locator(".create")):
+        await _run(command, environment)
+    jobs = (await operator.list()).jobs
+    assert len(jobs) == 3
+    first = await operator.get("first")
+    for job in jobs:
+        copy = await operator.get(job.job_id)
+        assert copy.rollout == first.rollout
+        assert copy.document_params == first.document_params
