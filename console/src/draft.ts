@@ -158,7 +158,8 @@ export function draftRollout(draft: Draft): CreateJobRequest["rollout"] | undefi
     if (!draft.stages.length && !maxInProgress) return undefined;
     const stages = draft.stages.map((stage, index) => {
         const isLast = index === draft.stages.length - 1;
-        const number = () => integer(stage.value, `Stage ${index}: the size`);
+        const label = stageLabel(stage, index);
+        const number = () => integer(stage.value, `${label}: the size`);
         const devices = {
             percent: () => ({ percent: number() }),
             count: () => ({ device_count: number() }),
@@ -167,22 +168,27 @@ export function draftRollout(draft: Draft): CreateJobRequest["rollout"] | undefi
             rest: () => ({ remainder: true }),
         }[stage.kind]();
         const gate = {
-            min_succeeded_percent: integer(stage.succeeded, `Stage ${index}: “Succeeded, at least”`),
-            bake_time: duration(stage.bakeMinutes, 60, `Stage ${index}: “Then wait”`),
-            advance_after: duration(stage.latestHours, 3600, `Stage ${index}: “Open anyway after”`),
+            min_succeeded_percent: integer(stage.succeeded, `${label}: “Succeeded, at least”`),
+            bake_time: duration(stage.bakeMinutes, 60, `${label}: “Then wait”`),
+            advance_after: duration(stage.latestHours, 3600, `${label}: “Open anyway after”`),
             require_approval: stage.approval || undefined,
             allow_self_approval: (stage.approval && stage.more?.allow_self_approval) || undefined,
         };
         return {
             ...devices,
             display_name: stage.name.trim() || undefined,
-            releases_per_minute: integer(stage.perMinute, `Stage ${index}: “Starts per minute”`),
+            releases_per_minute: integer(stage.perMinute, `${label}: “Starts per minute”`),
             gate: isLast ? undefined : gate,
             allow_empty: stage.more?.allow_empty || undefined,
         };
     });
     const { seed } = draft.more;
     return { stages, max_in_progress: maxInProgress, seed } as CreateJobRequest["rollout"];
+}
+
+/** The name of a stage, or its number. */
+export function stageLabel(stage: StageDraft, index: number): string {
+    return stage.name.trim() || `Stage ${index}`;
 }
 
 /** The parameters of the document. Throws DraftError with the line of the mistake. */

@@ -1,6 +1,6 @@
 /** The stages of a job that is created or changed. */
 
-import { emptyStage, type StageDraft } from "../draft";
+import { emptyStage, stageLabel, type StageDraft } from "../draft";
 import { counted } from "../format";
 import { bind, Check, Select, Text } from "./fields";
 
@@ -40,11 +40,12 @@ export function StageFields({ stages, sizes, set, groups, passed }: Props) {
             {stages.map((stage, index) => {
                 const update = (changes: Partial<StageDraft>) => change(index, changes);
                 const field = bind(stage, update);
+                const label = stageLabel(stage, index);
                 if (index < (passed ?? 0)) return null;
                 return (
-                    <div class="stage" key={index} role="group" aria-label={`Stage ${index}`}>
+                    <div class="stage" key={index} role="group" aria-label={label}>
                         <span class="stage-number">
-                            {isNew ? index : stage.name || index}
+                            {label}
                             {sizes[index] !== undefined && (
                                 <span class="quiet"> {counted(sizes[index], "device")}</span>
                             )}
@@ -62,7 +63,7 @@ export function StageFields({ stages, sizes, set, groups, passed }: Props) {
                             <button
                                 type="button"
                                 class="small"
-                                aria-label={`Remove stage ${index}`}
+                                aria-label={`Remove ${label}`}
                                 onClick={() => set(stages.filter((_, i) => i !== index))}
                             >
                                 Remove
