@@ -44,6 +44,7 @@ export function awaitingApproval(job: Job): number {
 
 /** The status of a job; `awaits`: a stage waits for an approval, if the stages are not known. */
 export function status(job: Job, awaits = false): Status {
+    const failed = failures(job.execution_counts);
     switch (job.status) {
         case "PAUSED":
             return { word: "Paused", tone: "warn", detail: shown(job.pause?.reason ?? "") };
@@ -56,7 +57,6 @@ export function status(job: Job, awaits = false): Status {
                 detail: job.start_at ? `starts ${absolute(Date.parse(job.start_at))}` : "",
             };
         case "COMPLETED": {
-            const failed = failures(job.execution_counts);
             if (!failed) return { word: "Completed", tone: "good", detail: "" };
             return {
                 word: "Completed",
@@ -66,7 +66,10 @@ export function status(job: Job, awaits = false): Status {
         }
         default: {
             const stage = awaitingApproval(job);
-            if (stage < 0 && !awaits) return { word: "In progress", tone: "busy", detail: "" };
+            if (stage < 0 && !awaits) {
+                const detail = failed ? `${counted(failed, "device")} failed` : "";
+                return { word: "In progress", tone: "busy", detail };
+            }
             const name = stage < 0 ? "the next stage" : stageName(job, stage + 1);
             return { word: "In progress", tone: "warn", detail: `${name} needs an approval` };
         }

@@ -436,6 +436,17 @@ async def test_failures_without_a_code_are_retried_alone(
     await expect(page.get_by_text("attempt 2")).to_be_visible()
 
 
+async def test_list_of_jobs_says_how_many_devices_failed(
+    console: Console, server: Server, operator: Operator, tenant: str
+) -> None:
+    await operator.create(job_id="failing", document_type="reboot", target_all=True)
+    device = server.device(tenant, "pump-00")
+    await device.start("failing")
+    await device.update("failing", JobExecution.FAILED)
+    await console.open("/jobs")
+    await expect(console.page.locator(".jobs .state")).to_have_text("In progress 1 device failed")
+
+
 async def test_number_of_failures_is_that_of_the_rows(
     console: Console, server: Server, operator: Operator, tenant: str
 ) -> None:
@@ -565,6 +576,8 @@ async def test_labels_with_spaces_and_commas_are_kept(console: Console, operator
     await expect(dialog).to_have_count(0)
     changed = await operator.get("labeled")
     assert changed.labels == {"note": "two words, and=more", "release": "2.2"}
+    await page.get_by_role("link", name="note=two words, and=more").click()
+    await expect(page.locator(".jobs .id")).to_have_text(["labeled"])
 
 
 async def test_deleted_job_leads_to_the_list_without_a_reload(

@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import * as actions from "../actions";
 import { type Job } from "../api/client";
 import { readJob, readNewestEvents } from "../api/reads";
-import { counted, percent, shown } from "../format";
+import { count, counted, percent, shown } from "../format";
 import { useLoaded } from "../load";
 import { Bar } from "../parts/bar";
 import { Comment } from "../parts/comment";
@@ -78,7 +78,7 @@ function Stage(props: { job: Job; stage: number; ask: (q: Question) => void; don
                 <p>
                     In {stageName(job, stage)}, {counted(state.execution_counts.succeeded, "device")}{" "}
                     succeeded ({percent(state.execution_counts.succeeded, state.total_executions)}
-                    ), {failed ? `${failed} failed` : "none failed"}. Approving opens {next} with{" "}
+                    ), {failed ? `${count(failed)} failed` : "none failed"}. Approving opens {next} with{" "}
                     {counted(job.stages?.[stage + 1]?.total_executions ?? 0, "device")}.
                 </p>
                 <Bar

@@ -7,7 +7,7 @@ import { command } from "../commands";
 import { shown } from "../format";
 import { useLoaded } from "../load";
 import { Badge } from "../parts/badge";
-import { Labels, term } from "../parts/labels";
+import { Labels } from "../parts/labels";
 import { ErrorNotice, ErrorPage } from "../parts/notices";
 import { Pager } from "../parts/pager";
 import { Reasons } from "../parts/reasons";
@@ -56,7 +56,7 @@ export function Device({ deviceId }: { deviceId: string }) {
                     </p>
                     <Labels
                         labels={device?.labels ?? {}}
-                        href={(key, value) => `/console/devices${search({ where: term(key, value) })}`}
+                        href={(label) => `/console/devices${search({ where: label })}`}
                     />
                 </div>
                 {may("CreateJob") && (

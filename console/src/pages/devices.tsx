@@ -43,9 +43,8 @@ export function Devices() {
     };
     const devices = data?.items ?? [];
     // A label narrows the list that is shown.
-    const narrowed = (key: string, value: string) => {
+    const narrowed = (label: string) => {
         const terms = query.where?.split(",") ?? [];
-        const label = term(key, value);
         const where = (terms.includes(label) ? terms : [...terms, label]).join();
         return `/console/devices${search({ ...query, where, page: "" })}`;
     };
@@ -70,7 +69,7 @@ export function Devices() {
                 />
                 <button>Filter</button>
             </form>
-            <Groups onChoose={(group) => setQuery({ where: `group=${group}`, page: "" })} />
+            <Groups onChoose={(group) => setQuery({ where: term("group", group), page: "" })} />
             {error && <ErrorNotice error={error} />}
             {data && !devices.length && (
                 <div class="card empty">
@@ -118,8 +117,7 @@ export function Devices() {
 
 /** The first groups, to choose from. */
 function Groups({ onChoose }: { onChoose: (group: string) => void }) {
-    // A value of a selector with other characters needs quotes; then it is typed.
-    const groups = useGroups(20).filter((g) => /^[A-Za-z0-9._/-]+$/.test(g.group_id));
+    const groups = useGroups(20);
     if (!groups.length) return null;
     return (
         <p class="quiet groups">

@@ -62,13 +62,12 @@ export function Job({ jobId }: { jobId: string }) {
     const [question, setQuestion] = useState<Question | null>(null);
     const [query] = useQuery();
     useTitle(job ? `${jobId}: ${status(job).word}` : jobId);
-    if (error && !job) return <ErrorPage title={jobId} error={error} />;
+    if (error && (!job || error.reason === "JOB_NOT_FOUND")) return <ErrorPage title={jobId} error={error} />;
     if (!job) return <p class="quiet loading">Loading {shown(jobId)} …</p>;
-    const gone = error?.reason === "JOB_NOT_FOUND";
     return (
         <article>
             {error && <ErrorNotice error={error} />}
-            <Heading job={job} ask={gone ? () => {} : setQuestion} done={reload} />
+            <Heading job={job} ask={setQuestion} done={reload} />
             {/* The comment of one approval is not that of the next. */}
             <Notice key={awaitingApproval(job)} job={job} ask={setQuestion} done={reload} />
             <Numbers job={job} />
@@ -114,10 +113,7 @@ function Heading({ job, ask, done }: Ask) {
                     )}
                 </p>
                 {job.description && <p class="description">{shown(job.description)}</p>}
-                <Labels
-                    labels={job.labels}
-                    href={(key, value) => `/console/jobs${search({ labels: `${key}=${value}` })}`}
-                />
+                <Labels labels={job.labels} href={(label) => `/console/jobs${search({ labels: label })}`} />
             </div>
             <div class="buttons">
                 {may("CreateJob") && (

@@ -4,7 +4,8 @@ import { shown } from "../format";
 
 interface Props {
     labels: Record<string, string>;
-    href: (key: string, value: string) => string;
+    /** Where a label leads, as a term of a selector. */
+    href: (term: string) => string;
 }
 
 /** A label as a term of a selector, which needs quotes around some characters. */
@@ -19,7 +20,7 @@ export function Labels(props: Props) {
         <ul class="labels" aria-label="Labels">
             {entries.map(([key, value]) => (
                 <li key={key}>
-                    <a href={props.href(key, value)}>
+                    <a href={props.href(term(key, value))}>
                         {shown(key)}={shown(value)}
                     </a>
                 </li>

@@ -72,7 +72,7 @@ export function Webhooks() {
                                 onClick={() =>
                                     ask(
                                         actions.test(w, (text) =>
-                                            setTests({ ...tests, [w.webhook_id]: text }),
+                                            setTests((all) => ({ ...all, [w.webhook_id]: text })),
                                         ),
                                     )
                                 }

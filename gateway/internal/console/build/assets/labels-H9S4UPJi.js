@@ -1,1 +1,0 @@
-import{C as e,l as t}from"./title-CQ-qemh2.js";function n(e,t){return`${e}=${/^[A-Za-z0-9._:/-]+$/.test(t)?t:JSON.stringify(t)}`}function r(n){let r=Object.entries(n.labels);return r.length?t(`ul`,{class:`labels`,"aria-label":`Labels`,children:r.map(([r,i])=>t(`li`,{children:t(`a`,{href:n.href(r,i),children:[e(r),`=`,e(i)]})},r))}):null}export{n,r as t};
