@@ -117,8 +117,9 @@ type Target = Pick<
     "target_all" | "target_group_id" | "target_selector" | "target_device_id" | "target_device_ids"
 >;
 
-function splitList(text: string): string[] {
-    return [...new Set(text.split(/[\s,]+/).filter(Boolean))];
+function splitList(text: string, separator = /[\s,]/): string[] {
+    const parts = text.split(separator).map((part) => part.trim());
+    return [...new Set(parts.filter(Boolean))];
 }
 
 /** The target, or null while it is empty. */
@@ -134,7 +135,8 @@ export function draftTarget(draft: Draft): Target | null {
         case "device":
             return { target_device_id: text };
         default:
-            return { target_device_ids: { device_ids: splitList(text) } };
+            // An ID can contain spaces.
+            return { target_device_ids: { device_ids: splitList(text, /[\n,]/) } };
     }
 }
 
