@@ -55,22 +55,6 @@ def outcomes(results: list[tuple[str, str | None]]) -> list[str]:
     return [outcome for outcome, _ in results]
 
 
-async def start_by_older_server(
-    database: Database, tenant: str, device_id: str
-) -> list[tuple[str, str | None]]:
-    """Start an execution of j as a server without rollouts does: it sends no failure codes."""
-    async with request_session(database) as (session, _):
-        rows = await session.fetch(
-            "SELECT * FROM jobs.update_executions("
-            "$1, 0, ARRAY['j'], ARRAY[false], ARRAY[$2], ARRAY['IN_PROGRESS'],"
-            " ARRAY[NULL]::text[], ARRAY[NULL]::integer[], ARRAY[NULL]::integer[],"
-            " ARRAY[NULL]::integer[], ARRAY[false])",
-            tenant,
-            device_id,
-        )
-    return [(row["outcome"], row["job_id"]) for row in rows]
-
-
 @pytest.mark.parametrize("status", ["IN_PROGRESS", *FINAL])
 async def test_report_is_rejected_when_execution_is_held(staged: StagedJob, status: str) -> None:
     device = staged.device(1)
@@ -86,42 +70,6 @@ async def test_start_is_rejected_when_execution_is_held(staged: StagedJob) -> No
     with expect_failure(FAILED_PRECONDITION, "EXECUTION_HELD"):
         await staged.device(1).start("j")
     assert await staged.device(1).start_next() is None
-
-
-async def test_older_server_starts_no_held_execution(
-    database: Database, operator: Operator, staged: StagedJob
-) -> None:
-    """It would treat an unknown outcome as success."""
-    held = staged.device(1)
-
-    assert await start_by_older_server(database, operator.tenant, held.name) == [
-        ("EXECUTION_NOT_FOUND", "j")
-    ]
-    await staged.check_counts()
-
-
-async def test_older_server_starts_no_execution_of_a_paused_job(
-    database: Database, operator: Operator, staged: StagedJob
-) -> None:
-    await operator.pause("j")
-
-    assert await start_by_older_server(database, operator.tenant, staged.device(0).name) == [
-        ("EXECUTION_CHANGED", "j")
-    ]
-    await staged.check_counts()
-
-
-async def test_older_server_starts_no_execution_of_a_full_job(
-    database: Database, operator: Operator, limited: StagedJob
-) -> None:
-    first, second, third, *_ = limited.devices(0)
-    await first.start("j")
-    await second.start("j")
-
-    assert await start_by_older_server(database, operator.tenant, third.name) == [
-        ("EXECUTION_CHANGED", "j")
-    ]
-    await limited.check_counts()
 
 
 async def test_start_next_skips_held_executions(

@@ -185,13 +185,8 @@ BEGIN
     END IF;
 
     RETURN QUERY
-    SELECT -- Servers without rollouts send no failure codes, and would treat these as APPLIED.
-           CASE WHEN u.outcome = 'EXECUTION_CHANGED' AND a.status IS NOT NULL THEN 'REPEATED'
-                WHEN p_with_due_at THEN u.outcome
-                WHEN p_failure_codes IS NOT NULL
-                    THEN replace(u.outcome, 'EXECUTION_NOT_DUE', 'EXECUTION_HELD')
-                WHEN u.outcome IN ('EXECUTION_HELD', 'EXECUTION_NOT_DUE') THEN 'EXECUTION_NOT_FOUND'
-                WHEN u.outcome IN ('JOB_PAUSED', 'JOB_FULL') THEN 'EXECUTION_CHANGED'
+    SELECT CASE WHEN u.outcome = 'EXECUTION_CHANGED' AND a.status IS NOT NULL THEN 'REPEATED'
+                WHEN u.outcome = 'EXECUTION_NOT_DUE' AND NOT p_with_due_at THEN 'EXECUTION_HELD'
                 ELSE u.outcome END,
            u.previous_status::text, u.job_id, s.device_id,
            CASE WHEN a.status IS NULL THEN s.status ELSE a.status::text END,
