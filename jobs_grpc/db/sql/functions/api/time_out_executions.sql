@@ -96,7 +96,7 @@ BEGIN
             PERFORM jobs.add_finished_events(p_tenant_id, v_attempts, v_has_retry_policy, v_now);
         END IF;
         PERFORM jobs.complete_finished_jobs(p_tenant_id, ARRAY[p_job_id], v_now);
-        PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now, NULL, v_stages);
+        PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now, true, v_stages);
     END IF;
     RETURN v_timed_out;
 END $$;

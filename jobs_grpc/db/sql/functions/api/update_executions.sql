@@ -149,9 +149,7 @@ BEGIN
     IF v_has_final_reports AND v_applied.ruled_job_ids IS NOT NULL THEN
         FOREACH v_job_id IN ARRAY v_applied.ruled_job_ids LOOP
             PERFORM jobs.apply_rollout_rules(
-                p_tenant_id, v_job_id, v_now,
-                CASE WHEN bool_or(u.new_status <> 'SUCCEEDED') THEN NULL
-                     ELSE count(*)::integer END,
+                p_tenant_id, v_job_id, v_now, bool_or(u.new_status <> 'SUCCEEDED'),
                 array_agg(u.stage), array_agg(v_failed_ats[u.n])
             )
             FROM unnest(v_updates) u

@@ -143,7 +143,7 @@ BEGIN
     IF v_changes_rules THEN
         PERFORM jobs.apply_rollout_rules(
             p_tenant_id, p_job_id, v_job.locked_at,
-            CASE WHEN 'failure_criteria' = ANY (p_fields) THEN NULL ELSE 0 END
+            CASE WHEN 'failure_criteria' = ANY (p_fields) THEN true END
         );
     END IF;
     -- After the rules, which may open the next stage.

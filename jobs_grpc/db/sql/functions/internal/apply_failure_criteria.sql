@@ -16,7 +16,7 @@ CREATE OR REPLACE FUNCTION jobs.apply_failure_criteria(
     p_tenant_id text,
     p_job_id text,
     p_now timestamptz,
-    p_finished integer,  -- how many have just SUCCEEDED; NULL: one has failed, or the criteria changed
+    p_has_failures boolean,  -- an execution has just failed, or the criteria changed; false: all SUCCEEDED
     p_stages smallint[], -- stages of executions that have just finished, with duplicates; NULL: all
     p_failed_ats timestamptz[]  -- parallel to p_stages: see apply_retry_policies
 ) RETURNS boolean
@@ -51,7 +51,7 @@ BEGIN
     ) c
     WHERE s.failures > 0 AND s.failures >= s.threshold
       AND (c.percent IS NULL OR s.finished >= c.min_finished)
-      AND (p_finished IS NULL
+      AND (p_has_failures
            OR s.finished - (
                   SELECT count(*)
                   FROM unnest(p_stages, p_failed_ats) AS u (stage, failed_at)

@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION jobs.apply_rollout_rules(
     p_tenant_id text,
     p_job_id text,
     p_now timestamptz,
-    p_finished integer DEFAULT 0,  -- see apply_failure_criteria; 0: check only the gates
+    p_has_failures boolean DEFAULT NULL,  -- see apply_failure_criteria; NULL: check only the gates
     -- The next two: see apply_failure_criteria.
     p_stages smallint[] DEFAULT NULL,
     p_failed_ats timestamptz[] DEFAULT NULL
@@ -28,9 +28,9 @@ BEGIN
         RETURN;
     END IF;
 
-    IF v_has_failure_criteria AND p_finished IS DISTINCT FROM 0
+    IF v_has_failure_criteria AND p_has_failures IS NOT NULL
        AND jobs.apply_failure_criteria(
-               p_tenant_id, p_job_id, p_now, p_finished, p_stages, p_failed_ats
+               p_tenant_id, p_job_id, p_now, p_has_failures, p_stages, p_failed_ats
            ) THEN
         RETURN;
     END IF;
