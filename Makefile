@@ -14,9 +14,9 @@ WITH_GATEWAY := $(or $(shell command -v go),$(CI))
 # Those who change the operator console need Node; the gateway's binary contains its build.
 CONSOLE := console/node_modules/ready
 WITH_NODE := $(or $(shell command -v npm),$(CI))
-# Benchmarks need h2load, and one needs cpulimit: without it, test-bench and nightly leave them out, except in CI.
+# Benchmarks need h2load: without it, test-bench and nightly leave them out, except in CI. One of nightly needs cpulimit.
 WITH_H2LOAD := $(or $(shell command -v h2load),$(CI))
-WITH_CPULIMIT := $(or $(and $(WITH_H2LOAD),$(shell command -v cpulimit)),$(CI))
+WITH_CPULIMIT := $(and $(WITH_H2LOAD),$(shell command -v cpulimit))
 # The benchmark of the console needs Chromium: test-bench leaves it out in the same way.
 BROWSERS := chromium-headless-shell chromium chromium-browser google-chrome
 WITH_BROWSER := $(or $(shell for each in $(BROWSERS); do command -v $$each && break; done),$(CI))
@@ -85,6 +85,9 @@ nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale, 200 faults, a q
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory chaos)
 	@$(if $(and $(WITH_GATEWAY),$(WITH_NODE)),JOBS_TEST_SCALE=20 $(MAKE) --no-print-directory test-console)
 	@$(MAKE) --no-print-directory test-bench
+	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench-fairness ARGS=--quick)
+	@$(if $(WITH_CPULIMIT),$(MAKE) --no-print-directory bench-workers ARGS=--quick)
+	@$(MAKE) --no-print-directory bench-queues ARGS=--quick
 	@$(MAKE) --no-print-directory bench-soak MINUTES=10
 
 FAULTS ?= 200
@@ -186,10 +189,7 @@ bench: $(BENCH_READY) ## Compare the service with a FastAPI service and measure 
 .PHONY: test-bench
 test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check that they produce all figures (a minute)
 	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS=--quick,echo 'Without h2load, make bench is not tested.')
-	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench-fairness ARGS=--quick)
-	@$(if $(WITH_CPULIMIT),$(MAKE) --no-print-directory bench-workers ARGS=--quick)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory bench-gateway ARGS='--duration 100ms --min-ratio 0')
-	@$(MAKE) --no-print-directory bench-queues ARGS=--quick
 	@$(MAKE) --no-print-directory bench-capacity ARGS=--quick
 	@$(MAKE) --no-print-directory bench-rollouts ARGS=--quick
 	@$(MAKE) --no-print-directory bench-devices ARGS=--quick

@@ -17,6 +17,7 @@ type stub struct {
 	createResponse *jobsv1.CreateJobResponse
 	listResponse   *jobsv1.ListJobsResponse
 	getResponse    *jobsv1.GetJobResponse
+	caller         *jobsv1.GetCallerResponse
 }
 
 func (s *stub) CreateJob(context.Context, *jobsv1.CreateJobRequest) (*jobsv1.CreateJobResponse, error) {
@@ -29,6 +30,11 @@ func (s *stub) ListJobs(context.Context, *jobsv1.ListJobsRequest) (*jobsv1.ListJ
 
 func (s *stub) GetJob(context.Context, *jobsv1.GetJobRequest) (*jobsv1.GetJobResponse, error) {
 	return s.getResponse, nil
+}
+
+// GetCaller is what the gateway calls to learn who calls it.
+func (s *stub) GetCaller(context.Context, *jobsv1.GetCallerRequest) (*jobsv1.GetCallerResponse, error) {
+	return s.caller, nil
 }
 
 // recordResponses creates a page of jobs on the server and returns a stub with its responses.
@@ -46,6 +52,9 @@ func recordResponses(ctx context.Context, client jobsv1.JobServiceClient) *stub 
 		log.Fatal(err)
 	}
 	if s.getResponse, err = client.GetJob(ctx, &jobsv1.GetJobRequest{JobId: "job-0"}); err != nil {
+		log.Fatal(err)
+	}
+	if s.caller, err = client.GetCaller(ctx, &jobsv1.GetCallerRequest{}); err != nil {
 		log.Fatal(err)
 	}
 	return &s
