@@ -99,7 +99,8 @@ async def test_responses_match_the_openapi_document(
         base_url=token_gateway.url, headers=admin, timeout=TIMEOUT
     ) as http:
         assert (await http.post("/customer/jobs", json=job)).status_code == 201
-    (tmp_path / "schemathesis.toml").write_text(SCHEMATHESIS_CONFIG)
+    hooks = json.dumps(str(Path(__file__).with_name("schemathesis_hooks.py")))
+    (tmp_path / "schemathesis.toml").write_text(f"hooks = {hooks}\n{SCHEMATHESIS_CONFIG}")
 
     output = await run(
         Path(sys.executable).with_name("schemathesis"),
