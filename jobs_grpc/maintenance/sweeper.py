@@ -16,8 +16,8 @@ import asyncpg
 
 from jobs_grpc.db.database import Row
 from jobs_grpc.db.outage import Outage
-from jobs_grpc.db.owner_pool import NotTheOwner, OwnerPool, StatementTimedOut
-from jobs_grpc.db.pg_errors import is_outage, is_retryable
+from jobs_grpc.db.owner_pool import NotTheOwner, OwnerPool, is_transient
+from jobs_grpc.db.pg_errors import is_outage
 from jobs_grpc.maintenance.event_tasks import PurgeEvents, SequenceEvents
 from jobs_grpc.maintenance.stale_devices import RemoveStale, StaleDevices
 from jobs_grpc.maintenance.task import JobKey, MaintenanceTask
@@ -198,9 +198,9 @@ class Sweeper:
                 if not (is_outage(e) and logged_elsewhere):
                     problem = str(e) or type(e).__name__
                 if problem is not None and problem != previous_problem:
-                    expected = isinstance(
-                        e, (NotTheOwner, StatementTimedOut, asyncpg.PostgresError)
-                    ) or is_retryable(e)
+                    expected = is_transient(e) or isinstance(
+                        e, (NotTheOwner, asyncpg.PostgresError)
+                    )
                     logger.warning(
                         "maintenance (%s) failed; retrying: %s",
                         name,
