@@ -79,7 +79,7 @@ tests/clients/bin/java/ready: tests/clients/pom.xml
 
 # `make test` runs the same long tests at a small scale: see Tests in CONTRIBUTING.md.
 .PHONY: nightly
-nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale, 200 faults, a quick benchmark and a 10-minute soak (45 minutes in all)
+nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale, 200 faults, the benchmarks at tiny size and a 10-minute soak
 	@JOBS_TEST_SCALE=20 $(PYTEST) --timeout=3600 $(ARGS)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory chaos)

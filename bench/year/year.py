@@ -78,7 +78,7 @@ class Year:
             await operators.watch(step.at)
 
     def _cut(self, number: int, *, may_cut: bool) -> None:
-        """Cut some consumers if this may be, and connect those that were cut for long enough."""
+        """Connect the consumers whose cut is over, and cut some others; or connect all."""
         for tenant in self._operators:
             if not may_cut or number >= self._cut_until.get(tenant, 0):
                 self._consumers.connect(tenant)

@@ -38,8 +38,8 @@ const MAX_REST_MS = 15_000;
 const MIN_VERSION_MS = 5000;
 
 /**
- * Loads data when `key` changes (null: none), and then every `everyMs` while the page is visible (0: only once), or more rarely
- * while the data stays the same. Loads soon when `version` changes: it tells that there are other data.
+ * Loads data when `key` changes (null: none), and then every `everyMs` while the page is visible (0: only once), or
+ * more rarely while the data stays the same. Loads soon when `version` changes: it tells that there are other data.
  * Keeps the last data of the same key until others are there, and loads again until the service answers.
  */
 export function useLoaded<T>(

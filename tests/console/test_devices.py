@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from playwright.async_api import Browser, expect
 
 from tests.console.browser import Console, open_console
@@ -55,11 +56,15 @@ async def test_device_page_says_why_each_pending_execution_does_not_start(
     )
 
 
-async def test_times_are_shown_exactly_with_their_zone(
-    console: Console, database: Database, operator: Operator, tenant: str
-) -> None:
+@pytest.fixture
+async def dated(database: Database, operator: Operator, tenant: str) -> None:
+    """The job "dated", which has just been created."""
     await database.add_devices(tenant, ["pump-1"])
     await operator.create(job_id="dated", document_type="reboot", target_all=True)
+
+
+@pytest.mark.usefixtures("dated")
+async def test_times_are_shown_exactly_with_their_zone(console: Console) -> None:
     page = console.page
     await console.open("/jobs/dated")
     created = page.locator(".heading time").first
@@ -70,11 +75,8 @@ async def test_times_are_shown_exactly_with_their_zone(
     assert str(datetime.now(UTC).year) in (title or "")
 
 
-async def test_times_follow_the_clock_of_the_service(
-    console: Console, database: Database, operator: Operator, tenant: str
-) -> None:
-    await database.add_devices(tenant, ["pump-1"])
-    await operator.create(job_id="dated", document_type="reboot", target_all=True)
+@pytest.mark.usefixtures("dated")
+async def test_times_follow_the_clock_of_the_service(console: Console) -> None:
     page = console.page
     await page.clock.install(time=datetime.now(UTC) + timedelta(hours=3))
     await console.open("/jobs/dated")
