@@ -26,8 +26,15 @@ import (
 //go:embed gen/openapi.json
 var openAPI []byte
 
+// version is that of the release, which sets it when it builds (tools/release.py).
+var version = "development"
+
 func main() {
 	args := os.Args[1:]
+	if len(args) == 1 && (args[0] == "--version" || args[0] == "-version") {
+		fmt.Println(version)
+		return
+	}
 	healthOnly := len(args) > 0 && args[0] == "health"
 	if healthOnly {
 		args = args[1:]

@@ -81,7 +81,8 @@ def _build_gateway(version: str, system: str, machine: str) -> None:
     name = f"jobs-gateway-{version}-{system}-{machine}"
     program = (_DIST / f"{name}{'.exe' if system == 'windows' else ''}").absolute()
     _run(
-        *("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "."),
+        *("go", "build", "-trimpath", "-o", program),
+        *(f"-ldflags=-s -w -X main.version={version}", "."),
         cwd="gateway",
         CGO_ENABLED="0",
         GOOS=system,

@@ -6,9 +6,10 @@ WORKDIR /src
 COPY gateway ./
 ARG TARGETOS
 ARG TARGETARCH
+ARG VERSION=dev
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
     CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -ldflags='-s -w' -o /jobs-gateway .
+    go build -trimpath -ldflags="-s -w -X main.version=$VERSION" -o /jobs-gateway .
 
 # It has certificate authorities and no shell.
 FROM gcr.io/distroless/static-debian13:nonroot

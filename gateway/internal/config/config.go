@@ -108,7 +108,8 @@ func (c *Config) flagSet() *flag.FlagSet {
 	f.Usage = func() {
 		fmt.Fprintf(f.Output(), "jobs-gateway serves the REST API, /customer and /device, in front of a jobs-grpc server.\n\n"+
 			"Each flag can also be set in the environment: --upstream as %sUPSTREAM.\n"+
-			"\"jobs-gateway health\" with the same settings exits with 0 if the gateway serves requests, otherwise with 1.\n\n", envPrefix)
+			"\"jobs-gateway health\" with the same settings exits with 0 if the gateway serves requests, otherwise with 1.\n"+
+			"\"jobs-gateway --version\" prints the version.\n\n", envPrefix)
 		f.PrintDefaults()
 	}
 	return f
