@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import asyncpg
 
@@ -171,12 +172,26 @@ class Sweeper:
         await self._sequence_events.run()
 
     async def run_cleanup(self) -> None:
-        """Finalize canceled and expired jobs, apply the retention, purge jobs and events."""
-        for task in self._cleanup:
-            await task.run(self._lock_wait)
-        await self._purge_events.step()
+        """Finalize canceled and expired jobs, apply the retention, purge jobs and events.
+
+        If one of these fails, the others still run; raises the first error.
+        """
+        steps: list[Callable[[], Awaitable[None]]] = [
+            *(partial(task.run, self._lock_wait) for task in self._cleanup),
+            self._purge_events.step,
+        ]
         if self._stale_devices:
-            await self._stale_devices.step()
+            steps.append(self._stale_devices.step)
+        errors = []
+        for step in steps:
+            try:
+                await step()
+            except Exception as e:
+                if is_outage(e):
+                    raise
+                errors.append(e)
+        if errors:
+            raise errors[0]
 
     async def _repeat(self, name: str, sweep: Callable[[], Awaitable[None]]) -> None:
         problem: str | None = None

@@ -1,4 +1,4 @@
-"""A job that fails or is busy does not delay the maintenance of others."""
+"""A job or a search that fails, or a busy job, does not delay other maintenance."""
 
 import asyncio
 import logging
@@ -165,6 +165,24 @@ async def test_sweep_ends_when_the_server_is_unavailable(
     await set_failure(None)
     await sweeper.run_once()
     assert await timed_out(operator) == "abc"
+
+
+async def test_failing_search_does_not_stop_the_tasks_after_it(
+    database: Database, operator: Operator, sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    await operator.cancel("j")
+    await operator.delete("j")
+    monkeypatch.setattr(
+        sweeper._cleanup[0], "_search", "SELECT 1 / ($1 - 100), $2::text[], $3::text[]"
+    )
+
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await sweeper.run_once()
+
+    stored = "SELECT count(*) FROM jobs.jobs WHERE tenant_id = $1"
+    assert await database.owner.fetchval(stored, operator.tenant) == 0
 
 
 @pytest.mark.single_node("needs a trigger")
