@@ -268,6 +268,28 @@ async def test_dialog_that_was_closed_does_not_close_the_next_one(
     await page.unroute_all(behavior="wait")
 
 
+async def test_failure_is_shown_when_its_dialog_was_closed(
+    console: Console, operator: Operator
+) -> None:
+    async def wait(route: Route) -> None:
+        await closed.wait()
+        await route.continue_()
+
+    closed = asyncio.Event()
+    await operator.create(job_id="busy", document_type="reboot", target_all=True)
+    page = console.page
+    await console.open("/jobs/busy")
+    await page.route("**/customer/jobs/busy:pause", wait)
+    await page.get_by_role("button", name="Pause").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_role("button", name="Pause").click()
+    await dialog.get_by_role("button", name="Back").click()
+    await operator.cancel("busy")
+    closed.set()
+    await expect(page.get_by_role("status")).to_contain_text(["Pause failed: "])
+    await page.unroute_all(behavior="wait")
+
+
 async def test_cancel_of_a_large_job_asks_for_its_id(
     console: Console, database: Database, operator: Operator, tenant: str
 ) -> None:

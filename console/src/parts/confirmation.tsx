@@ -1,4 +1,4 @@
-/** Says what the last action has done, until the person goes to another page or acts again. */
+/** Says what the last action has done, or why it failed after its dialog was closed, until the person goes to another page or acts again. */
 
 import { signal } from "@preact/signals";
 import { useLocation } from "preact-iso";
@@ -8,7 +8,8 @@ import { jobPath } from "../query";
 export interface Outcome {
     /** What was done, such as "Approved: Rest opens (300 devices)". */
     text: string;
-    jobId: string;
+    failed?: boolean;
+    jobId: string | undefined;
 }
 
 export const confirmation = signal<Outcome | null>(null);
@@ -16,14 +17,15 @@ export const confirmation = signal<Outcome | null>(null);
 export function Confirmation() {
     const { path } = useLocation();
     const outcome = confirmation.value;
-    const page = outcome ? jobPath(outcome.jobId) : "";
+    const jobId = outcome?.jobId;
     return (
         // Present before its text changes: a screen reader reads only changes.
         <div role="status">
             {outcome && (
-                <p class="notice good">
+                <p class={`notice ${outcome.failed ? "warn" : "good"}`}>
                     <span>
-                        {shown(outcome.text)} {path !== page && <a href={page}>{shown(outcome.jobId)}</a>}
+                        {shown(outcome.text)}{" "}
+                        {jobId && path !== jobPath(jobId) && <a href={jobPath(jobId)}>{shown(jobId)}</a>}
                     </span>
                     <button class="small" onClick={() => (confirmation.value = null)}>
                         Close

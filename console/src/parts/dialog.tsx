@@ -71,8 +71,13 @@ export function Dialog(props: { question: Question; close: () => void }) {
             // The person can have closed it, and opened another.
             if (dialog.current) close();
         } catch (e) {
-            setError(e instanceof ApiError ? e : new ApiError(String(e), "", 400));
+            const failure = e instanceof ApiError ? e : new ApiError(String(e), "", 400);
+            setError(failure);
             setBusy(false);
+            if (!dialog.current) {
+                const text = `${question.action} failed: ${failure.message}`;
+                confirmation.value = { text, failed: true, jobId: question.job?.job_id };
+            }
         }
     };
     return (
