@@ -69,8 +69,14 @@ def _describe_wheel(version: str) -> None:
 
 def _describe_console(version: str) -> None:
     """Write the SBOM of the packages in the scripts of the console, from its lock file."""
-    command = ("npm", "sbom", "--sbom-format", "cyclonedx", "--package-lock-only", "--omit", "dev")
-    sbom = json.loads(_output(*command, cwd="console"))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "jobs-console")  # npm names the SBOM after the folder
+        folder.mkdir()
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(Path("console", name), folder)
+        _output("npm", "version", version, "--no-git-tag-version", cwd=folder)
+        command = ("npm", "sbom", "--sbom-format", "cyclonedx", "--package-lock-only")
+        sbom = json.loads(_output(*command, "--omit", "dev", cwd=folder))
     # These would differ with each build.
     del sbom["serialNumber"], sbom["metadata"]["timestamp"]
     text = json.dumps(sbom, indent=2) + "\n"
@@ -98,7 +104,7 @@ def _run(*command: str | Path, cwd: str | None = None, **environ: str) -> None:
     subprocess.run(command, check=True, cwd=cwd, env=os.environ | environ)  # noqa: S603
 
 
-def _output(*command: str, cwd: str | None = None) -> str:
+def _output(*command: str, cwd: Path | str | None = None) -> str:
     return subprocess.check_output(command, cwd=cwd, text=True)  # noqa: S603
 
 
