@@ -6,14 +6,14 @@ import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ApiError, api, body } from "./api/client";
 import { focusPage, watchFocus } from "./focus";
 import { useLoaded } from "./load";
-import { Confirmation, confirmation } from "./parts/confirmation";
+import { Confirmation, confirmation, forget } from "./parts/confirmation";
 import { ErrorNotice, OutageBanner } from "./parts/notices";
 import { Header } from "./parts/header";
 import { Footer } from "./parts/time";
 import { Jobs } from "./pages/jobs";
 import { SignIn } from "./pages/sign-in";
 import { NotFound } from "./pages/not-found";
-import { type Config, caller, config, identity, isSignedIn, token } from "./session";
+import { type Config, caller, callerKey, config, identity, isSignedIn, token } from "./session";
 
 const Job = ofPath(lazy(() => import("./pages/job").then((m) => m.Job)));
 const NewJob = lazy(() => import("./pages/new-job").then((m) => m.NewJob));
@@ -68,8 +68,7 @@ function Pages() {
     useEffect(() => {
         if (data) caller.value = data;
     }, [data]);
-    const c = caller.value;
-    const page = c && JSON.stringify([c.tenant_id, c.user_id, c.roles]);
+    const key = callerKey.value;
     return (
         <>
             <a class="skip" href="#main">
@@ -79,7 +78,7 @@ function Pages() {
             <OutageBanner />
             <main id="main" tabIndex={-1}>
                 <Confirmation />
-                {error ? <ErrorNotice error={error} /> : page && <Routes key={page} />}
+                {error ? <ErrorNotice error={error} /> : key && <Routes key={key} />}
             </main>
             <Footer />
         </>
@@ -89,6 +88,8 @@ function Pages() {
 function Routes() {
     const { path } = useLocation();
     const shownPath = useRef(path);
+    // The next caller does not see what the last one did.
+    useEffect(() => forget, []);
     // A page begins at its top, and the keyboard and a screen reader continue there.
     useEffect(() => {
         if (shownPath.current === path) return;

@@ -52,6 +52,12 @@ export function credentials(): Record<string, string> {
     return { "X-Tenant-Id": tenant, ...(user ? { "X-User-Id": user } : {}) };
 }
 
+/** Differs between callers; null: the caller is not known yet. */
+export const callerKey = computed(() => {
+    const c = caller.value;
+    return c && JSON.stringify([c.tenant_id, c.user_id, c.roles]);
+});
+
 /** The pages can be shown: a caller is known, or none is needed. */
 export const isSignedIn = computed(() => !config.value?.require_token || token.value !== "");
 

@@ -10,6 +10,7 @@ from playwright.async_api import Browser, Page, Route, expect
 from tests.auth.support import JWT_SETTINGS
 from tests.console.browser import Console, open_console
 from tests.gateway.support import running_gateway
+from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.identities import claims, jwks, new_key, token
 from tests.support.server import Server, running_server
@@ -96,6 +97,38 @@ async def test_approvals_are_those_of_the_chosen_tenant(
     await expect(page.locator(".who")).to_contain_text("tenant other · ann · roles")
     await expect(count).to_have_count(0)
     chosen.set()
+    await page.unroute_all(behavior="wait")
+
+
+async def test_failure_after_a_change_of_the_caller_is_not_shown(
+    console: Console, database: Database, operator: Operator
+) -> None:
+    async def wait(route: Route) -> None:
+        await chosen.wait()
+        await route.continue_()
+
+    chosen = asyncio.Event()
+    await database.add_devices(operator.tenant, ["pump-1"])
+    await operator.create(job_id="busy", target_all=True)
+    page = console.page
+    await console.open("/jobs/busy")
+    await page.route("**/customer/jobs/busy:pause", wait)
+    await page.get_by_role("button", name="Pause").click()
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_role("button", name="Pause").click()
+    await dialog.get_by_role("button", name="Back").click()
+    await page.locator(".who button").click()
+    await page.get_by_label("Tenant").fill("other")
+    await page.get_by_role("button", name="Use", exact=True).click()
+    await expect(page.locator(".who")).to_contain_text("tenant other · ann · roles")
+    await operator.cancel("busy")
+    async with page.expect_response("**/customer/jobs/busy:pause") as response:
+        chosen.set()
+    assert (await (await response.value).json())["reason"] == "JOB_CHANGED"
+    # The page has handled the response when it has read another one.
+    await page.get_by_role("link", name="Devices").first.click()
+    await expect(page.get_by_role("heading", name="Devices")).to_be_visible()
+    await expect(page.get_by_text("failed:")).to_have_count(0)
     await page.unroute_all(behavior="wait")
 
 

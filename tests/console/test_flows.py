@@ -286,7 +286,13 @@ async def test_failure_is_shown_when_its_dialog_was_closed(
     await dialog.get_by_role("button", name="Back").click()
     await operator.cancel("busy")
     closed.set()
-    await expect(page.get_by_role("status")).to_contain_text(["Pause failed: "])
+    failure = page.get_by_role("alert")
+    await expect(failure).to_contain_text("“Pause busy” failed:")
+    await expect(page.locator(".badge").first).to_have_text("Canceled")
+    await page.get_by_role("link", name="Jobs").first.click()
+    await expect(failure).to_be_visible()
+    await failure.get_by_role("button", name="Close").click()
+    await expect(failure).to_have_count(0)
     await page.unroute_all(behavior="wait")
 
 

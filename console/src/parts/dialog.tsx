@@ -7,8 +7,9 @@ import type { Command } from "../commands";
 import { focusPage } from "../focus";
 import { count, shown } from "../format";
 import { reloadAll } from "../load";
+import { callerKey } from "../session";
 import { Changes } from "./changes";
-import { confirmation } from "./confirmation";
+import { confirmation, lateFailure } from "./confirmation";
 import { Check } from "./fields";
 import { ErrorNotice } from "./notices";
 import { Terminal } from "./terminal";
@@ -63,8 +64,10 @@ export function Dialog(props: { question: Question; close: () => void }) {
         event.preventDefault();
         setBusy(true);
         setError(null);
+        const calledBy = callerKey.value;
         try {
             await question.run();
+            if (callerKey.value !== calledBy) return;
             const { outcome, job } = question;
             confirmation.value = outcome && job ? { text: outcome, jobId: job.job_id } : null;
             reloadAll();
@@ -74,10 +77,11 @@ export function Dialog(props: { question: Question; close: () => void }) {
             const failure = e instanceof ApiError ? e : new ApiError(String(e), "", 400);
             setError(failure);
             setBusy(false);
-            if (!dialog.current) {
-                const text = `${question.action} failed: ${failure.message}`;
-                confirmation.value = { text, failed: true, jobId: question.job?.job_id };
-            }
+            if (dialog.current || callerKey.value !== calledBy) return;
+            // After an outage, nobody knows whether it was done.
+            const failed = failure.isTemporary ? "may have failed" : "failed";
+            lateFailure.value = { text: `“${question.title.replace(/\?$/, "")}” ${failed}:`, error: failure };
+            reloadAll();
         }
     };
     return (

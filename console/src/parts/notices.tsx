@@ -1,14 +1,16 @@
 /** Errors where the person looks, and the banner of an outage. */
 
+import type { ComponentChildren } from "preact";
 import { outage } from "../load";
 import { ApiError } from "../api/client";
 import { now } from "../clock";
 import { countdown, shown } from "../format";
 import { Copy } from "./copy";
 
-export function ErrorNotice({ error }: { error: ApiError }) {
+export function ErrorNotice({ error, children }: { error: ApiError; children?: ComponentChildren }) {
     return (
         <div class="notice bad" role="alert">
+            {children}
             <p>{shown(error.message)}</p>
             {error.violations.length > 1 && (
                 <ul>
