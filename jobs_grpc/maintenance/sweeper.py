@@ -17,7 +17,7 @@ import asyncpg
 
 from jobs_grpc.db.database import Row
 from jobs_grpc.db.outage import Outage
-from jobs_grpc.db.owner_pool import NotTheOwner, OwnerPool, is_transient
+from jobs_grpc.db.owner_pool import NotTheOwner, OwnerPool, StatementTimedOut, is_transient
 from jobs_grpc.db.pg_errors import is_outage
 from jobs_grpc.maintenance.event_tasks import PurgeEvents, SequenceEvents
 from jobs_grpc.maintenance.stale_devices import RemoveStale, StaleDevices
@@ -174,7 +174,7 @@ class Sweeper:
     async def run_cleanup(self) -> None:
         """Finalize canceled and expired jobs, apply the retention, purge jobs and events.
 
-        If one of these fails, the others still run; raises the first error.
+        If a statement of one of these is too slow, the others still run.
         """
         steps: list[Callable[[], Awaitable[None]]] = [
             *(partial(task.run, self._lock_wait) for task in self._cleanup),
@@ -182,16 +182,14 @@ class Sweeper:
         ]
         if self._stale_devices:
             steps.append(self._stale_devices.step)
-        errors = []
+        too_slow: StatementTimedOut | None = None
         for step in steps:
             try:
                 await step()
-            except Exception as e:
-                if is_outage(e):
-                    raise
-                errors.append(e)
-        if errors:
-            raise errors[0]
+            except StatementTimedOut as e:
+                too_slow = e
+        if too_slow:
+            raise too_slow
 
     async def _repeat(self, name: str, sweep: Callable[[], Awaitable[None]]) -> None:
         problem: str | None = None
