@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"google.golang.org/grpc/grpclog"
@@ -26,12 +27,12 @@ import (
 //go:embed gen/openapi.json
 var openAPI []byte
 
-// version is that of the release, which sets it when it builds (tools/release.py).
-var version = "development"
+// version is set by tools/release.py and deploy/docker/gateway.Dockerfile.
+var version = "dev"
 
 func main() {
 	args := os.Args[1:]
-	if len(args) == 1 && (args[0] == "--version" || args[0] == "-version") {
+	if slices.Contains(args, "--version") || slices.Contains(args, "-version") {
 		fmt.Println(version)
 		return
 	}

@@ -74,7 +74,9 @@ def _describe_console(version: str) -> None:
         folder.mkdir()
         for name in ("package.json", "package-lock.json"):
             shutil.copy(Path("console", name), folder)
-        _output("npm", "version", version, "--no-git-tag-version", cwd=folder)
+        _output(
+            "npm", "version", version, "--no-git-tag-version", "--allow-same-version", cwd=folder
+        )
         command = ("npm", "sbom", "--sbom-format", "cyclonedx", "--package-lock-only")
         sbom = json.loads(_output(*command, "--omit", "dev", cwd=folder))
     # These would differ with each build.
