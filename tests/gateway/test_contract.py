@@ -112,7 +112,7 @@ async def test_responses_match_the_openapi_document(
         "--exclude-path-regex", ":watch$",  # does not end while the job is in progress
         "--phases", "examples,coverage,fuzzing,stateful",
         "--mode", "all",
-        "--max-examples", str(25 if SCALE == 1 else 50 * SCALE),  # at scale 20, more than 50,000 calls
+        "--max-examples", str(25 if SCALE == 1 else 50 * SCALE),
         "--seed", "1",
         "--generation-database", "none",
         "--suppress-health-check", "all",

@@ -177,6 +177,25 @@ async def test_time_until_the_last_start_is_that_of_simulated_devices(database: 
         assert abs(seconds - float(plan.last_start())) < 0.001, (number, plan)
 
 
+async def test_devices_of_an_earlier_stage_start_before_an_empty_last_stage_opens(
+    database: Database,
+) -> None:
+    """They start at 13:27. The last stage opens 20 hours later, when no window is open."""
+    plan = Plan(
+        datetime(2026, 10, 26, 11, 57, 5, tzinfo=UTC),
+        [
+            Stage(5, rate=None, min_succeeded_percent=51, bake=20 * 3600, advance_after=None),
+            Stage(0, rate=None, min_succeeded_percent=50, bake=0, advance_after=None),
+        ],
+        [Window(days=31, minute=13 * 60 + 27, minutes=15)],
+        ["UTC"],
+    )
+
+    seconds = await _computed_seconds(database, plan, plan.zones)
+
+    assert seconds == float(plan.last_start()) == (21 * 60 + 29) * 60 + 55
+
+
 async def test_time_is_a_lower_bound_when_devices_have_time_zones(database: Database) -> None:
     rng = random.Random(36)  # noqa: S311 - repeatable on purpose
     exact = 0

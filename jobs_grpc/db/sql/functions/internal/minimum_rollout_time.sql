@@ -41,6 +41,7 @@ DECLARE
     v_needed integer;          -- the rank whose release meets the gate, or ends the job
     v_needed_successes bigint; -- in the stage; NULL: all executions that are not finished must end
     v_release_seconds numeric;
+    v_end_seconds numeric := 0; -- when v_end is released
     v_released_at timestamptz;
     v_due_ats timestamptz[];   -- of the devices of each zone, from v_due_from on
     v_due_from timestamptz;
@@ -77,13 +78,20 @@ BEGIN
             WHEN v_rate IS NULL THEN 0
             ELSE greatest(v_needed - v_released, 0) * 60 / v_rate
         END;
+        -- In an earlier stage if the stages from then on are empty.
+        IF v_end > v_released THEN
+            v_end_seconds := v_total + coalesce((v_end - v_released) * 60 / v_rate, 0);
+        END IF;
         v_window_seconds := 0;
         -- Executions that have started can succeed outside the windows.
         IF p_start_windows IS NOT NULL AND v_needed > 0
             AND coalesce(v_needed_successes > coalesce((v_stage ->> 'succeeded')::integer, 0)
                          + coalesce((v_stage ->> 'in_progress')::integer, 0), true)
         THEN
-            v_released_at := p_from + make_interval(secs => v_total + v_release_seconds);
+            v_released_at := p_from + make_interval(secs => CASE
+                WHEN v_number = v_last_stage THEN v_end_seconds
+                ELSE v_total + v_release_seconds
+            END);
             -- A due_at that has not been reached is still the first: a tenant can have hundreds of zones.
             v_due_ats := ARRAY(
                 SELECT CASE WHEN v_released_at BETWEEN v_due_from AND z.due_at THEN z.due_at
@@ -102,7 +110,9 @@ BEGIN
                     FROM unnest(p_time_zones) AS z
                 );
             END IF;
-            v_window_seconds := extract(epoch FROM v_started_at - v_released_at);
+            v_window_seconds := greatest(
+                extract(epoch FROM v_started_at - p_from) - v_total - v_release_seconds, 0
+            );
         END IF;
         v_bake_seconds := 0;
         v_advance_seconds := NULL;
