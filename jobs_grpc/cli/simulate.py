@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import random
+import sys
 import time
 from datetime import timedelta
 
@@ -11,7 +12,7 @@ from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_server_command
 from jobs_grpc.cli.connection import Target, connect, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error_text, retry_note
-from jobs_grpc.cli.formatting import format_duration, utc_now
+from jobs_grpc.cli.formatting import format_device_count, format_duration, utc_now
 from jobs_grpc.cli.output import print_note
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsError, RetryPolicy, errors
@@ -125,10 +126,12 @@ def _simulate(args: argparse.Namespace) -> None:
         raise CliError("the rates must not add up to more than 1", ExitCode.USAGE)
     target = resolve_target(args)
     target.check_caller()
-    totals = Totals()
+    fleet, totals = _make_fleet(args, target), Totals()
+    if args.output == "text" and sys.stderr.isatty():
+        print_note(_start_note(args, fleet))
     started = time.monotonic()
     try:
-        asyncio.run(_run(args, _make_fleet(args, target), totals))
+        asyncio.run(_run(args, fleet, totals))
     except JobsError as e:
         raise target.call_error(e) from None
     if totals.called and not totals.responded:
@@ -176,6 +179,18 @@ def _make_fleet(args: argparse.Namespace, target: Target) -> Fleet:
         bridge=args.bridge,
         timeout=args.timeout,
     )
+
+
+def _start_note(args: argparse.Namespace, fleet: Fleet) -> str:
+    """Say how many devices run, how they receive executions, and when the fleet stops."""
+    if not fleet.poll:
+        how = "each with a stream"
+    elif fleet.poll_interval is None:
+        how = "polling when the server asks"
+    else:
+        how = f"polling every {fleet.poll_interval:g} s"
+    end = "Ctrl-C ends" if args.run_for is None else f"ends after {args.run_for:g} s"
+    return f"{format_device_count(len(fleet.device_ids))}, {how}; {end}"
 
 
 def _bugs(args: argparse.Namespace) -> list[Bug]:
@@ -241,5 +256,11 @@ async def _show_totals(quiet: bool, totals: Totals, server: str) -> None:
         counters = totals.counters()
         if not quiet and counters != shown:
             shown = counters
-            pairs = {"active": totals.active} | counters
-            print(utc_now(), *(f"{name}={number}" for name, number in pairs.items()), flush=True)
+            print(_progress_line(totals), flush=True)
+
+
+def _progress_line(totals: Totals) -> str:
+    """Return the time and the counters that are not 0. On a terminal, the date is left out."""
+    now = utc_now().partition("T")[2] if sys.stdout.isatty() else utc_now()
+    counters = {"active": totals.active} | totals.counters()
+    return " ".join([now, *(f"{name}={number}" for name, number in counters.items() if number)])

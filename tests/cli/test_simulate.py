@@ -6,12 +6,15 @@ import os
 import re
 import signal
 import socket
+import sys
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2_grpc
 
+from jobs_grpc.cli import simulate
+from jobs_grpc.dev.simulator.totals import Totals
 from tests.support.callers import Operator
-from tests.support.cli import Shell, spawn
+from tests.support.cli import Shell, run_on_terminal, spawn
 from tests.support.database import Database
 from tests.support.jobs import wait_for_counts
 from tests.support.server import Server, reserved_address, running_server
@@ -103,6 +106,40 @@ async def test_simulate_stops_when_its_time_is_up(
 
     assert (process.returncode, err) == (0, b"")
     assert re.fullmatch(r"after 0:0\d:\d\d: 0 started, 0 succeeded\n", out.decode())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        (["--devices", "3"], "3 devices, each with a stream; ends after 0.1 s"),
+        (["--devices", "1", "--poll", "60"], "1 device, polling every 60 s; ends after 0.1 s"),
+        (["--devices", "501"], "501 devices, polling when the server asks; ends after 0.1 s"),
+    ],
+)
+async def test_simulate_says_on_a_terminal_what_it_starts(options: list[str], note: str) -> None:
+    with reserved_address() as address:
+        _, shown = await run_on_terminal(
+            *("simulate", "--for", "0.1", *options, "--tenant", "t", "--server", address)
+        )
+
+    assert shown.splitlines()[0] == note
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_progress_line_has_counters_that_are_not_zero_and_fits_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, on_terminal: bool
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: on_terminal)
+
+    line = simulate._progress_line(
+        Totals(active=1000, started=10_000, succeeded=9000, failed=500, stalled=100)
+    )
+
+    time, _, counters = line.partition(" ")
+    assert counters == "active=1000 started=10000 succeeded=9000 failed=500 stalled=100"
+    assert len(line) <= 80 or not on_terminal
+    assert len(time) == len("12:00:00Z" if on_terminal else "2030-01-31T12:00:00Z")
 
 
 @pytest.mark.parametrize("option", [[], ["--poll", "1"], ["--bridge"]], ids=" ".join)
