@@ -134,7 +134,8 @@ def _greeting(
             *(["Fleet:   simulated devices carry out the jobs"] if simulate else []),
             f"Data:    {cluster.data_dir}",
             f"SQL:     psql {shlex.quote(cluster.dsn(_DATABASE))}",
-            f"Log:     level {config.log.level} and higher (JOBS_LOG_LEVEL=INFO logs each call)",
+            f"Log:     {config.log.level} and higher, and the audit log"
+            " (JOBS_LOG_LEVEL=INFO: each call)",
             # The gateway calls the default address.
             *([_CONSOLE] if address == DEFAULT_ADDRESS else []),
             *([f"Metrics: http://{metrics}/metrics"] if (metrics := config.metrics.listen) else []),

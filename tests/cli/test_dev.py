@@ -129,6 +129,7 @@ async def test_dev_prints_commands_that_work(
 
     assert created.out.startswith("created try-1 for 1,000 devices")
     assert "try-1" in listed.out
+    assert "\nLog:     WARNING and higher, and the audit log (" in greeting
     assert watched.code == 4
     assert _parser().parse_args(simulate).devices == 1000
     # Without --server, which only this test needs, and with the program of `make run`.
