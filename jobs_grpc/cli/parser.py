@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -104,5 +105,15 @@ def _suggestion(text: str, known: Iterable[str]) -> str:
     """Return a suggestion of the most similar known word; empty if there is none."""
     by_lower = {word.lower(): word for word in known}
     prefixed = [word for word in by_lower if word.startswith(text.lower())]
-    similar = prefixed or difflib.get_close_matches(text.lower(), by_lower, 1)
+    similar = prefixed or _similar_words(text.lower(), by_lower)
     return f" (did you mean {by_lower[similar[0]]}?)" if similar else ""
+
+
+def _similar_words(text: str, words: Iterable[str]) -> list[str]:
+    """Return the similar words, the most similar first; of equal ones, that with the same start."""
+
+    def similarity(word: str) -> tuple[float, int]:
+        ratio = difflib.SequenceMatcher(None, word, text).ratio()
+        return ratio, len(os.path.commonprefix((word, text)))  # noqa: RUF071 - not paths
+
+    return sorted(difflib.get_close_matches(text, words), key=similarity, reverse=True)

@@ -72,6 +72,10 @@ async def test_help_shows_the_options_of_the_command_first_and_examples_last(
         (["help"], "invalid choice: help; use `jobs-grpc --help` or `jobs-grpc COMMAND --help`"),
         (["context", "sett"], "invalid choice: sett (did you mean set?)"),
         (["list", "--stauts", "x"], "unrecognized argument: --stauts (did you mean --status?)"),
+        (
+            ["create", "--type", "reboot", "--all", "--expires-at", "+2h"],
+            "unrecognized argument: --expires-at (did you mean --expires-in-hours?)",
+        ),
         (["list", "--status", "paused"], "invalid choice: paused (did you mean PAUSED?)"),
         (["list", "-o", "jsn"], "invalid choice: jsn (did you mean json?)"),
         (["list", "-o", "x"], "invalid choice: x (choose from table, wide, json, jsonl, csv)"),
