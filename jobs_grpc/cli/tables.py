@@ -41,7 +41,10 @@ class TableColumn(NamedTuple):
 def print_table(
     columns: Sequence[TableColumn], rows: Iterable[Sequence[str]], *, fit: bool = True
 ) -> None:
-    """Print a table. On a narrow terminal, drop columns if `fit`; otherwise its lines wrap."""
+    """Print a table. On a narrow terminal, drop columns if `fit`; otherwise its lines wrap.
+
+    Lines that wrap show all cells in full.
+    """
     cells = [[escape_unprintable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         try:
@@ -90,6 +93,9 @@ def _print_in_color(columns: Sequence[TableColumn], rows: list[list[str]], *, fi
     widths = _fit_widths(columns, natural, console.width, gap)
     if _total_width(widths, gap) > console.width:
         gap = 1
+        widths = _fit_widths(columns, natural, console.width, gap)
+    if not fit and _total_width(widths, gap) > console.width:
+        columns = [c if c.wraps else c._replace(min_width=None) for c in columns]
         widths = _fit_widths(columns, natural, console.width, gap)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, gap, 0, 0))
     for index, width in widths.items():

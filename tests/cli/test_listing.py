@@ -88,14 +88,16 @@ async def test_error_names_the_columns_when_one_is_unknown(shell: Shell) -> None
 
 
 @pytest.mark.slow
-async def test_wide_table_has_all_columns_on_a_narrow_terminal(
+async def test_wide_table_has_all_columns_in_full_on_a_narrow_terminal(
     server: Server, operator: Operator
 ) -> None:
+    await operator.create(job_id="k", target_all=True, document_type="firmware-update")
     variables = {"JOBS_SERVER": server.address, "JOBS_TENANT": operator.tenant}
 
     _, shown = await run_on_terminal("list", "-o", "wide", columns=60, **variables)
 
     assert "EXPIRES" in shown
+    assert " firmware-update " in shown
     assert "hidden" not in shown
 
 
