@@ -31,22 +31,21 @@ def format_criterion(criterion: pb.FailureCriterion) -> str:
 
 
 def format_criterion_state(job: pb.Job, index: int) -> str:
-    """Format what a failure criterion has counted, such as "3 of 5 failures in stage 1".
+    """Format what a failure criterion has counted.
 
-    Of several stages, this is the one that is closest to the threshold. "" if the server does not
-    tell.
+    For example "3 failures of 42 finished in stage 1; trips at 5". Of several stages, this is the
+    one that is closest to the threshold. "" if the server does not tell.
     """
     states = [state for state in job.criterion_states if state.criterion == index]
     if not states:
         return ""
     state = max(states, key=lambda s: s.failure_count / s.threshold if s.threshold else 0)
-    text = f"{state.failure_count:,} of {state.threshold:,} failures"
-    if not state.threshold:
-        text = f"{state.failure_count:,} failures"
+    text = f"{state.failure_count:,} failure{'' if state.failure_count == 1 else 's'}"
+    if state.basis_count:
+        basis = job.failure_criteria[index].basis or pb.FailureCriterion.FINISHED
+        text += f" of {state.basis_count:,} {pb.FailureCriterion.Basis.Name(basis).lower()}"
     text += f" in stage {state.stage}" if state.HasField("stage") else ""
-    basis = job.failure_criteria[index].basis or pb.FailureCriterion.FINISHED
-    name = pb.FailureCriterion.Basis.Name(basis).lower()
-    return f"{text}, {state.basis_count:,} {name}" if state.basis_count else text
+    return f"{text}; trips at {state.threshold:,}" if state.threshold else text
 
 
 def stage_settings(job: pb.Job, index: int) -> pb.Stage:

@@ -151,9 +151,9 @@ async def test_get_shows_what_the_failure_criteria_have_counted(
     got = await shell("get", "j")
 
     assert re.findall("criterion     (.*)", got.out) == [
-        "pause at 5 failures: 2 of 5 failures",
-        "pause at 100% of the finished, once 4 have finished: 2 of 3 failures, 3 finished",
-        "pause at 60% of the released in a stage: 2 of 3 failures in stage 1, 5 released",
+        "pause at 5 failures: 2 failures; trips at 5",
+        "pause at 100% of the finished, once 4 have finished: 2 failures of 3 finished; trips at 3",
+        "pause at 60% of the released in a stage: 2 failures of 5 released in stage 1; trips at 3",
     ]
 
 

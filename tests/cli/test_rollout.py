@@ -250,7 +250,7 @@ async def test_get_shows_the_stages(shell: Shell, operator: Operator) -> None:
 
     assert f"stages\n 0 20%   OPEN     {'░' * 24}  2 QUEUED\n" in got.out
     assert f" 1 rest  PENDING  {'·' * 24}  8 HELD\n" in got.out
-    assert "criterion     pause at 2 failures: 0 of 2 failures\n" in got.out
+    assert "criterion     pause at 2 failures: 0 failures; trips at 2\n" in got.out
 
 
 @pytest.mark.usefixtures("fleet")
