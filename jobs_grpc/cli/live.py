@@ -154,8 +154,10 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
         f"{format_duration(job_duration(job))} elapsed",
     ]
     if job.status == pb.Job.IN_PROGRESS:
-        left = timedelta(seconds=(job.total_executions - finished) / rate) if rate else None
-        facts[1:1] = [f"{rate:,.1f}/s", f"{format_duration(left) if left else '-'} left"]
+        # Less than a second is no estimate: the last devices are slow, or stall.
+        seconds = (job.total_executions - finished) / rate if rate else 0
+        left = format_duration(timedelta(seconds=seconds)) if seconds >= 1 else "-"
+        facts[1:1] = [f"{rate:,.1f}/s", f"{left} left"]
     if job.retrying_count:
         facts.append(f"{job.retrying_count:,} retrying")
     lines: list[RenderableType] = [

@@ -44,11 +44,18 @@ def test_job_display_fits_terminal_when_texts_are_long() -> None:
     assert "850,000 of 1,000,000 finished · 1,000.0/s · 0:02:30 left · 0:00:00 elapsed" in lines
 
 
-def display(job: pb.Job, width: int = 80) -> list[str]:
+@pytest.mark.parametrize(("rate", "left"), [(0.0, "-"), (2.0, "0:00:02"), (50.0, "-")])
+def test_job_display_shows_no_time_left_when_the_last_devices_stall(rate: float, left: str) -> None:
+    job = pb.Job(job_id="j", status=pb.Job.IN_PROGRESS, total_executions=10, succeeded_count=5)
+
+    assert f"5 of 10 finished · {rate}/s · {left} left · 0:00:00 elapsed" in display(job, rate=rate)
+
+
+def display(job: pb.Job, width: int = 80, rate: float = 0.0) -> list[str]:
     """Return the lines of the display of a job on a terminal without colors."""
     job.created_at.GetCurrentTime()
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(Group(*live.job_lines(job, rate=0.0)))
+    console.print(Group(*live.job_lines(job, rate)))
     assert isinstance(console.file, io.StringIO)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
