@@ -97,7 +97,11 @@ class Target:
         elif variable := self._text("token_env"):
             token = os.environ.get(variable, "").encode()
             if not token:
-                raise CliError(f"the context reads the token from {variable}, which is not set")
+                raise CliError(
+                    f"the context reads the token from {variable}, which is not set; export it,"
+                    " or use --token-file",
+                    ExitCode.USAGE,
+                )
         else:
             token = (self._text("token") or "").encode()
         text = token.decode("ascii", "replace").strip()

@@ -247,9 +247,10 @@ async def test_command_fails_when_variable_of_the_token_is_not_set(shell: Shell)
 
     result = await shell("list")
 
-    assert result.code == 1
+    assert result.code == 2
     assert result.err == (
-        "jobs-grpc: the context reads the token from NOT_SET_ANYWHERE, which is not set\n"
+        "jobs-grpc: the context reads the token from NOT_SET_ANYWHERE, which is not set; export"
+        " it, or use --token-file\n"
     )
 
 
