@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 from pathlib import Path
 
@@ -42,6 +43,25 @@ async def test_gateway_exits_with_one_line_when_a_setting_is_invalid(
     assert process.returncode in {1, 2}
     (line,) = stderr.decode().splitlines()
     assert text in (json.loads(line)["error"] if line.startswith("{") else line)
+
+
+@pytest.mark.parametrize("setting", ["LISTEN", "METRICS_LISTEN"])
+async def test_gateway_names_the_setting_when_its_address_is_in_use(
+    gateway_binary: Path, setting: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        process = await asyncio.create_subprocess_exec(
+            gateway_binary, env=gateway_environment(**{setting: address}), stderr=subprocess.PIPE
+        )
+        _, stderr = await process.communicate()
+
+    flag = setting.lower().replace("_", "-")
+    assert process.returncode == 1
+    assert json.loads(stderr.splitlines()[-1])["error"] == (
+        f"{flag}={address}: address already in use;"
+        f" set --{flag} or JOBS_GATEWAY_{setting} to another address"
+    )
 
 
 async def run(binary: Path, *arguments: str) -> tuple[int | None, str, str]:

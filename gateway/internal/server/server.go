@@ -52,16 +52,16 @@ func Run(ctx context.Context, openAPI []byte, config *config.Config, logger *slo
 		return err
 	}
 	failed := make(chan error, 2)
-	if err := startServer(api, config.Listen, "listening", failed, logger); err != nil {
-		return fmt.Errorf("listen=%s: %w", config.Listen, err)
+	if err := startServer(api, "listen", config.Listen, "listening", failed, logger); err != nil {
+		return err
 	}
 	if config.MetricsListen != "" {
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
 		server := newServer(withAllowedHosts(config.AllowedHosts, config.MetricsListen, mux), config, logger)
 		defer server.Close()
-		if err := startServer(server, config.MetricsListen, "metrics listening", failed, logger); err != nil {
-			return errors.Join(fmt.Errorf("metrics-listen=%s: %w", config.MetricsListen, err), api.Close())
+		if err := startServer(server, "metrics-listen", config.MetricsListen, "metrics listening", failed, logger); err != nil {
+			return errors.Join(err, api.Close())
 		}
 	}
 	select {
@@ -122,12 +122,15 @@ func setMemoryLimit(config *config.Config) {
 	}
 }
 
-// startServer listens on address, logs event and serves in the background. It sends the error
-// that ends serving to failed.
-func startServer(server *http.Server, address, event string, failed chan<- error, logger *slog.Logger) error {
+// startServer listens on address, the value of setting, logs event and serves in the background.
+// It sends the error that ends serving to failed.
+func startServer(server *http.Server, setting, address, event string, failed chan<- error, logger *slog.Logger) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
-		return err
+		if call := new(os.SyscallError); errors.As(err, &call) {
+			err = call.Err // without the address
+		}
+		return fmt.Errorf("%s=%s: %w; set --%s or %s to another address", setting, address, err, setting, config.EnvName(setting))
 	}
 	scheme := "http"
 	if server.TLSConfig != nil {
