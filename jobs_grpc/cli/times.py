@@ -51,10 +51,23 @@ def _local_time(
 
 
 def _to_utc(local: datetime, zone: tzinfo | None) -> datetime:
-    moment = (local.replace(tzinfo=zone) if zone else local.astimezone()).astimezone(UTC)
-    if moment.astimezone(zone).replace(tzinfo=None) != local:
-        raise _ClockError(f"{local} does not exist: the clock skips it")
-    return moment
+    if _is_skipped(local, zone):
+        later = local.replace(second=0)
+        while _is_skipped(later, zone):
+            later += timedelta(minutes=1)
+        raise _ClockError(
+            f"{local} does not exist in {zone or 'the local time zone'}: the clock skips it;"
+            f" the next valid time is {later:%Y-%m-%d %H:%M}"
+        )
+    return _moment(local, zone)
+
+
+def _is_skipped(local: datetime, zone: tzinfo | None) -> bool:
+    return _moment(local, zone).astimezone(zone).replace(tzinfo=None) != local
+
+
+def _moment(local: datetime, zone: tzinfo | None) -> datetime:
+    return (local.replace(tzinfo=zone) if zone else local.astimezone()).astimezone(UTC)
 
 
 def _zone(name: str) -> tzinfo:

@@ -49,7 +49,11 @@ def test_time_without_a_zone_is_local() -> None:
         ("+2w", "must be a time such as"),
         ("2026-12-01 02:00 Europe/Nowhere", "Europe/Nowhere is not a time zone"),
         ("2026-12-01 02:00 ../etc/passwd", "../etc/passwd is not a time zone"),
-        ("2026-03-29 02:30 Europe/Berlin", "2026-03-29 02:30:00 does not exist"),
+        (
+            "2026-03-29 02:30:30 Europe/Berlin",
+            "2026-03-29 02:30:30 does not exist in Europe/Berlin: the clock skips it; the next"
+            " valid time is 2026-03-29 03:00$",
+        ),
     ],
 )
 def test_error_says_what_is_wrong_with_a_time(text: str, problem: str) -> None:
