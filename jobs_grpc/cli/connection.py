@@ -24,6 +24,7 @@ from jobs_grpc.cli.contexts import (
     split_roles,
 )
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error
+from jobs_grpc.cli.output import print_note
 from jobs_grpc.client import (
     Connection,
     EventsClient,
@@ -38,7 +39,8 @@ from jobs_grpc.config import DEFAULT_ADDRESS, is_local, parsers
 Client = TypeVar("Client", JobsClient, FleetClient, EventsClient)
 
 # A person waits for the command: it reports after a second or two that the server is unavailable.
-_RETRY = RetryPolicy(max_attempts=3)
+_MAX_ATTEMPTS = 3
+_MAX_SILENT_WAIT_SECONDS = 2.0
 
 # The variable of each setting, and the field of a context with the same name.
 VARIABLES: Mapping[str, str] = {
@@ -197,7 +199,7 @@ def target_options(args: argparse.Namespace) -> Values:
 @asynccontextmanager
 async def connect(
     args: argparse.Namespace,
-    retry: RetryPolicy = _RETRY,
+    retry: RetryPolicy | None = None,
     client: type[Client] = JobsClient,  # type: ignore[assignment]
 ) -> AsyncIterator[Client]:
     """Yield a client for the server and the caller of a command. A failed call raises CliError."""
@@ -214,12 +216,23 @@ async def connect(
                 # Read the file before each try, because its token may have been renewed.
                 token=target.read_token if target.read_token() else None,
                 timeout=getattr(args, "timeout", None) or 90.0,
-                retry=retry,
+                retry=retry or _retry_policy(args),
             ) as opened,
         ):
             yield opened
     except JobsError as e:
         raise target.call_error(e) from None
+
+
+def _retry_policy(args: argparse.Namespace) -> RetryPolicy:
+    """Return the policy of a command that people wait for. It says why it waits for long."""
+
+    def on_retry(error: JobsError) -> None:
+        if (error.retry_after or 0) > _MAX_SILENT_WAIT_SECONDS:
+            print_note(f"waiting {error.retry_after:.0f} s: {' '.join(error.message.split())}")
+
+    is_for_people = args.output not in ("json", "jsonl")
+    return RetryPolicy(_MAX_ATTEMPTS, on_retry=on_retry if is_for_people else None)
 
 
 def read_token_file(path: str, source: str) -> bytes:

@@ -16,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.cli import webhooks
 from jobs_grpc.cli.completers import complete_argument
+from jobs_grpc.client.retry import Delays
 from tests.support.cli import Shell, answer_on_terminal, cells, run_on_terminal
 from tests.support.scripted_server import Answer, Refusal, ScriptedServer, running_scripted_server
 
@@ -195,6 +196,25 @@ async def test_test_shows_the_result_of_the_delivery(shell: Shell, server: Scrip
     assert json.loads(redirected.err)["error"]["message"] == (
         "not delivered: the endpoint answered with a redirect, which is not followed (status 302)"
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "note"), [([], "waiting 10 s: scripted\n"), (["--json"], "")], ids=["text", "json"]
+)
+async def test_test_says_why_it_waits_when_it_is_repeated_too_soon(
+    shell: Shell,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    option: list[str],
+    note: str,
+) -> None:
+    monkeypatch.setattr(Delays, "after", lambda *_: 0.0)
+    too_soon = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "WEBHOOK_TEST_TOO_SOON", retry_after=10)
+    server.answers["TestWebhook"].insert(0, too_soon)
+
+    result = await shell("webhooks", "test", ID, *option)
+
+    assert (result.code, result.err) == (0, note)
 
 
 async def test_unknown_webhook_is_an_error_in_one_line(
