@@ -75,6 +75,7 @@ async def token_gateway(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("paths", "role", "identity"),
     [("/customer/", "admin", {}), ("/device/", "device", {"device_id": "d00001"})],
