@@ -113,6 +113,9 @@ async def check_events(
     events: dict[Job, list[LoggedEvent]] = defaultdict(list)
     for event in log:
         events[event.tenant, event.job_id].append(event)
+    reported: dict[Job, dict[tuple[str, int], str]] = defaultdict(dict)
+    for (tenant, job_id, device_id, number), status in history.reported.items():
+        reported[tenant, job_id][device_id, number] = status
     calls: dict[Job, dict[str, OperatorCall]] = defaultdict(dict)
     for user, call in history.operator_calls.items():
         calls[call.tenant, call.job_id][user] = call
@@ -124,9 +127,8 @@ async def check_events(
     stored = {(row["tenant_id"], row["job_id"]): row for row in rows}
     wrong = []
     for job in stored.keys() | events.keys() | calls.keys():
-        reported = {a[2:]: s for a, s in history.reported.items() if a[:2] == job}
         checks = JobChecks(events[job], calls[job], stored.get(job))
-        found = [*checks.violations(history.created.get(job), finished[job], reported)]
+        found = [*checks.violations(history.created.get(job), finished[job], reported[job])]
         for kind, example in found:
             history.add_violation(kind, f"{job}: {example}")
         wrong += [job] * bool(found)
