@@ -1,5 +1,6 @@
 """A page of the console in a real Chromium, opened as a person would have it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from tests.support.waiting import TIMEOUT
 
@@ -48,6 +49,29 @@ class Console:
     async def open(self, path: str = "") -> None:
         """Open a page below /console."""
         await self.page.goto(f"{self.url}/console{path}")
+
+    async def pause_and_leave(self) -> None:
+        """Pause the job of the page, and close the dialog at once."""
+        await self.page.get_by_role("button", name="Pause").click()
+        dialog = self.page.get_by_role("dialog")
+        await dialog.get_by_role("button", name="Pause").click()
+        await dialog.get_by_role("button", name="Back").click()
+
+    @asynccontextmanager
+    async def held(self, url: str) -> AsyncIterator[asyncio.Event]:
+        """Hold the requests to a URL, a glob pattern, until the event is set or the block ends."""
+        released = asyncio.Event()
+
+        async def wait(route: Route) -> None:
+            await released.wait()
+            await route.continue_()
+
+        await self.page.route(url, wait)
+        try:
+            yield released
+        finally:
+            released.set()
+            await self.page.unroute_all(behavior="wait")
 
     async def await_elements(self, selector: str, count: int) -> None:
         """Let the next page note when it has painted that many elements."""

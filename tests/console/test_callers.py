@@ -1,11 +1,10 @@
 """What callers see by their roles, and what happens when their token ends."""
 
-import asyncio
 import time
 from pathlib import Path
 
 from fleet.jobs.v1.jobs_pb2 import JobExecution
-from playwright.async_api import Browser, Page, Route, expect
+from playwright.async_api import Browser, Page, expect
 
 from tests.auth.support import JWT_SETTINGS
 from tests.console.browser import Console, open_console
@@ -85,51 +84,36 @@ async def test_approvals_are_those_of_the_chosen_tenant(
     count = page.locator("header .count")
     await expect(count).to_have_text("1")
 
-    async def wait(route: Route) -> None:
-        await chosen.wait()
-        await route.continue_()
+    async with console.held("**/customer/jobs?awaiting_approval=true*"):
+        await _choose_other_tenant(page)
+        await expect(count).to_have_count(0)
 
-    chosen = asyncio.Event()
-    await page.route("**/customer/jobs?awaiting_approval=true*", wait)
+
+async def _choose_other_tenant(page: Page) -> None:
     await page.locator(".who button").click()
     await page.get_by_label("Tenant").fill("other")
     await page.get_by_role("button", name="Use", exact=True).click()
     await expect(page.locator(".who")).to_contain_text("tenant other · ann · roles")
-    await expect(count).to_have_count(0)
-    chosen.set()
-    await page.unroute_all(behavior="wait")
 
 
 async def test_failure_after_a_change_of_the_caller_is_not_shown(
     console: Console, database: Database, operator: Operator
 ) -> None:
-    async def wait(route: Route) -> None:
-        await chosen.wait()
-        await route.continue_()
-
-    chosen = asyncio.Event()
     await database.add_devices(operator.tenant, ["pump-1"])
     await operator.create(job_id="busy", target_all=True)
     page = console.page
     await console.open("/jobs/busy")
-    await page.route("**/customer/jobs/busy:pause", wait)
-    await page.get_by_role("button", name="Pause").click()
-    dialog = page.get_by_role("dialog")
-    await dialog.get_by_role("button", name="Pause").click()
-    await dialog.get_by_role("button", name="Back").click()
-    await page.locator(".who button").click()
-    await page.get_by_label("Tenant").fill("other")
-    await page.get_by_role("button", name="Use", exact=True).click()
-    await expect(page.locator(".who")).to_contain_text("tenant other · ann · roles")
-    await operator.cancel("busy")
-    async with page.expect_response("**/customer/jobs/busy:pause") as response:
-        chosen.set()
+    async with console.held("**/customer/jobs/busy:pause") as released:
+        await console.pause_and_leave()
+        await _choose_other_tenant(page)
+        await operator.cancel("busy")
+        async with page.expect_response("**/customer/jobs/busy:pause") as response:
+            released.set()
     assert (await (await response.value).json())["reason"] == "JOB_CHANGED"
     # The page has handled the response when it has read another one.
     await page.get_by_role("link", name="Devices").first.click()
     await expect(page.get_by_role("heading", name="Devices")).to_be_visible()
     await expect(page.get_by_text("failed:")).to_have_count(0)
-    await page.unroute_all(behavior="wait")
 
 
 async def test_expired_token_is_asked_for_again_and_the_page_continues(

@@ -1,7 +1,5 @@
 """What operators do: create, watch, stop, retry, approve, cancel."""
 
-import asyncio
-
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1.jobs_pb2 import JobExecution
@@ -245,47 +243,30 @@ async def test_dialog_does_not_stay_on_the_page_of_another_job(
 async def test_dialog_that_was_closed_does_not_close_the_next_one(
     console: Console, operator: Operator
 ) -> None:
-    async def wait(route: Route) -> None:
-        await opened.wait()
-        await route.continue_()
-
-    opened = asyncio.Event()
     await operator.create(job_id="busy", document_type="reboot", target_all=True)
     page = console.page
     await console.open("/jobs/busy")
-    await page.route("**/customer/jobs/busy:pause", wait)
-    await page.get_by_role("button", name="Pause").click()
-    dialog = page.get_by_role("dialog")
-    await dialog.get_by_role("button", name="Pause").click()
-    await dialog.get_by_role("button", name="Back").click()
-    await page.get_by_role("button", name="Cancel").click()
-    await expect(dialog).to_contain_text("Cancel busy?")
-    # The job is read after the pause, and the first dialog is done then.
-    async with page.expect_response("**/customer/jobs/busy?executions_limit=0"):
-        opened.set()
-    await expect(page.locator(".badge").first).to_have_text("Paused")
-    await expect(dialog).to_contain_text("Cancel busy?")
-    await page.unroute_all(behavior="wait")
+    async with console.held("**/customer/jobs/busy:pause") as released:
+        await console.pause_and_leave()
+        await page.get_by_role("button", name="Cancel").click()
+        dialog = page.get_by_role("dialog")
+        await expect(dialog).to_contain_text("Cancel busy?")
+        # The job is read after the pause, and the first dialog is done then.
+        async with page.expect_response("**/customer/jobs/busy?executions_limit=0"):
+            released.set()
+        await expect(page.locator(".badge").first).to_have_text("Paused")
+        await expect(dialog).to_contain_text("Cancel busy?")
 
 
 async def test_failure_is_shown_when_its_dialog_was_closed(
     console: Console, operator: Operator
 ) -> None:
-    async def wait(route: Route) -> None:
-        await closed.wait()
-        await route.continue_()
-
-    closed = asyncio.Event()
     await operator.create(job_id="busy", document_type="reboot", target_all=True)
     page = console.page
     await console.open("/jobs/busy")
-    await page.route("**/customer/jobs/busy:pause", wait)
-    await page.get_by_role("button", name="Pause").click()
-    dialog = page.get_by_role("dialog")
-    await dialog.get_by_role("button", name="Pause").click()
-    await dialog.get_by_role("button", name="Back").click()
-    await operator.cancel("busy")
-    closed.set()
+    async with console.held("**/customer/jobs/busy:pause"):
+        await console.pause_and_leave()
+        await operator.cancel("busy")
     failure = page.get_by_role("alert")
     await expect(failure).to_contain_text("“Pause busy” failed:")
     await expect(page.locator(".badge").first).to_have_text("Canceled")
@@ -293,7 +274,6 @@ async def test_failure_is_shown_when_its_dialog_was_closed(
     await expect(failure).to_be_visible()
     await failure.get_by_role("button", name="Close").click()
     await expect(failure).to_have_count(0)
-    await page.unroute_all(behavior="wait")
 
 
 async def test_cancel_of_a_large_job_asks_for_its_id(

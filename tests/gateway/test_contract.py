@@ -16,7 +16,7 @@ from tests.auth.support import JWT_SETTINGS
 from tests.gateway.support import GATEWAY, Gateway, require_go, running_gateway
 from tests.support.database import Database
 from tests.support.identities import claims, jwks, new_key, token
-from tests.support.scale import SCALE
+from tests.support.scale import scaled
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
 
@@ -113,7 +113,7 @@ async def test_responses_match_the_openapi_document(
         "--exclude-path-regex", ":watch$",  # does not end while the job is in progress
         "--phases", "examples,coverage,fuzzing,stateful",
         "--mode", "all",
-        "--max-examples", str(25 if SCALE == 1 else 50 * SCALE),
+        "--max-examples", str(scaled(25, factor=2)),
         "--seed", "1",
         "--generation-database", "none",
         "--suppress-health-check", "all",

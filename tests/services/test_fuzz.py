@@ -31,7 +31,7 @@ from tests.support.http2 import (
     message,
 )
 from tests.support.rpcs import FIELD_MASK, STRUCT, Rpc, list_rpcs, sample_requests
-from tests.support.scale import SCALE, examples
+from tests.support.scale import examples
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 from tests.support.webhooks import URL, RecordingSender, WebhookCaller, running_webhook_server
@@ -190,7 +190,7 @@ async def test_fuzzed_calls_are_those_of_the_contract(server: Server) -> None:
 
 
 @pytest.mark.slow
-@examples(40 if SCALE == 1 else 120)
+@examples(40, factor=3)
 @given(data=st.data())
 async def test_generated_requests_cause_no_internal_error(
     server: Server, database: Database, data: st.DataObject
@@ -213,7 +213,7 @@ async def fuzzed(database: Database, server: Server) -> str:
     return await new_tenant(database, server)
 
 
-@examples(150 if SCALE == 1 else 450)
+@examples(150, factor=3)
 @given(data=st.data())
 async def test_random_and_mutated_bytes_cause_no_internal_error(
     server: Server, fuzzed: str, data: st.DataObject
@@ -297,7 +297,7 @@ async def test_connection_with_garbage_leaks_nothing(server: Server, garbage: by
     await check_released(server, limits)
 
 
-@examples(40 if SCALE == 1 else 120)
+@examples(40, factor=3)
 @given(
     frames=st.lists(
         st.builds(

@@ -11,6 +11,11 @@ FULL_SCALE = 20
 """SCALE in `make nightly`."""
 
 
-def examples(count: int) -> settings:
-    """Return hypothesis settings for `count` examples, times SCALE."""
-    return settings(max_examples=count * SCALE)
+def scaled(count: int, factor: int = 1) -> int:
+    """Return `count` times SCALE, and at a larger SCALE than 1 also times `factor`."""
+    return count if SCALE == 1 else count * SCALE * factor
+
+
+def examples(count: int, factor: int = 1) -> settings:
+    """Return hypothesis settings for so many examples: see scaled."""
+    return settings(max_examples=scaled(count, factor))
