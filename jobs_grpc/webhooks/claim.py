@@ -155,6 +155,7 @@ class Claim:
         if not rows:
             self._is_open = False
             return False
+        failure_count = rows[0]["failure_count"]
         for number, row in enumerate(rows, start=1):
             # If this process was frozen, another dispatcher may have sent the event meanwhile.
             if self._clock() + _NEEDED_LEASE_SECONDS > self._lease_ends:
@@ -162,13 +163,15 @@ class Claim:
             result = await self._send(row)
             if result is None:
                 return False
-            self._log.note(self._key, result, row["failure_count"] if number == 1 else 0)
+            self._log.note(self._key, result, failure_count)
             if result.error is None:
                 age = (datetime.now(UTC) - row["occurred_at"]).total_seconds()
                 self._log.lag_seconds.observe(max(0.0, age))
             is_last = number == len(rows) or self._clock() > ends or self._is_stopping()
-            if not await self._store_result(row, result, is_last=is_last) or result.error:
+            stored = await self._store_result(row, result, failure_count, is_last=is_last)
+            if not stored or result.error:
                 return False
+            failure_count = 0
             if is_last:
                 return True
         return False
@@ -189,13 +192,12 @@ class Claim:
         return await self._sender.send(row["url"], headers, body)
 
     async def _store_result(
-        self, row: asyncpg.Record, result: DeliveryResult, *, is_last: bool
+        self, row: asyncpg.Record, result: DeliveryResult, failure_count: int, *, is_last: bool
     ) -> bool:
         """Store a result, after an outage of the database if necessary.
 
-        Returns False if the claim was lost.
+        `failure_count` failures came directly before it. Returns False if the claim was lost.
         """
-        failure_count = row["failure_count"] + 1
         while True:
             stored_at = self._clock()
             try:
@@ -204,7 +206,7 @@ class Claim:
                     self._id,
                     row["position"],
                     result,
-                    retry_seconds=retry_delay(failure_count, result.retry_after),
+                    retry_seconds=retry_delay(failure_count + 1, result.retry_after),
                     is_last=is_last,
                 )
                 break

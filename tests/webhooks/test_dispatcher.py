@@ -124,6 +124,23 @@ async def test_event_that_fails_blocks_those_after_it(
     assert [request.position for request in plain.requests] == [first, second, second, third]
 
 
+async def test_backoff_starts_again_after_a_success_in_the_same_claim(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    plain.answer(response(500), OK, response(500))
+    webhook_id = await add_webhook(database, tenant, plain.url())
+    first, second = await add_events(database, tenant, 2)
+    await _make_due(database, webhook_id)
+    async with running_dispatcher(database, plain):
+        await _wait_for_failures(database, webhook_id, 1)
+        await _make_due(database, webhook_id)
+        await plain.received(3)
+        row = await _wait_for_failures(database, webhook_id, 1)
+    assert [request.position for request in plain.requests] == [first, first, second]
+    assert row["position"] == first
+    assert 4 <= row["retry_seconds"] <= 6
+
+
 async def test_retries_follow_the_table(
     cluster: tuple[Postgres, str], tenant: str, plain: Endpoint
 ) -> None:
