@@ -2,14 +2,17 @@
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.formatting import CANCEL_CAUSES, format_status
 from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, print_listing
 from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.client import JobsClient, end_cause_name, execution_status_name
+from jobs_grpc.client import JobsClient, end_cause_name
 
 _Column = Column[pb.JobExecution]
 
@@ -31,15 +34,13 @@ _END_CAUSES = {
 # How tables name an end that the status does not tell.
 _END_WORDS = {
     pb.JobExecution.JOB_EXPIRED: "expired",
-    pb.JobExecution.JOB_CANCELED: "canceled",
-    pb.JobExecution.EXECUTION_CANCELED: "canceled",
     pb.JobExecution.DEVICE_REMOVED: "removed",
 }
 
 
 def _status_text(execution: pb.JobExecution) -> str:
-    """Return the status and how the execution ended, such as "REJECTED (canceled)"."""
-    status = execution_status_name(execution.status)
+    """Return the status and how the execution ended, such as "REJECTED (removed)"."""
+    status = format_status(execution)
     word = _END_WORDS.get(execution.end_cause)
     return f"{status} ({word})" if word else status
 
@@ -49,7 +50,7 @@ _JOB = _Column("job_id", "JOB", lambda e: e.job_id)
 _STATUS = _Column(
     "status",
     "STATUS",
-    lambda e: execution_status_name(e.status),
+    format_status,
     drop_order=1,
     text=_status_text,
 )
@@ -83,11 +84,12 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     """Add --status, --failure-code and --end-cause."""
     filters = parser.add_argument_group("filters")
     causes = pb.JobExecution.EndCause.keys()[1:]
+    statuses = [*pb.JobExecution.Status.keys()[1:], "CANCELED"]
     filters.add_argument(
         "--status",
-        choices=pb.JobExecution.Status.keys()[1:],
+        choices=statuses,
         metavar="STATUS",
-        help=f"executions with this status: {', '.join(pb.JobExecution.Status.keys()[1:])}",
+        help=f"executions with this status: {', '.join(statuses)}",
     )
     filters.add_argument(
         "--failure-code",
@@ -121,14 +123,30 @@ def add_device_filters(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def execution_status(args: argparse.Namespace) -> pb.JobExecution.Status.ValueType:
-    """Return the status to filter by."""
-    return pb.JobExecution.Status.Value(args.status or "STATUS_UNSPECIFIED")
+def execution_filters(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the filters of add_filters as arguments of JobsClient.executions.
 
-
-def end_cause(args: argparse.Namespace) -> pb.JobExecution.EndCause.ValueType:
-    """Return the cause to filter by."""
-    return pb.JobExecution.EndCause.Value(args.end_cause or "END_CAUSE_UNSPECIFIED")
+    Raises CliError if no execution can match them.
+    """
+    status = args.status or "STATUS_UNSPECIFIED"
+    causes = [args.end_cause] if args.end_cause else []
+    if status in ("CANCELED", "REJECTED"):
+        # The server calls both REJECTED.
+        all_causes = set(_END_CAUSES) - {"TIMEOUT", "JOB_EXPIRED"}
+        canceled = set(CANCEL_CAUSES)
+        possible = canceled if status == "CANCELED" else all_causes - canceled
+        causes = sorted(possible.intersection(causes or possible))
+        if not causes:
+            raise CliError(
+                f"no execution that is {status} has the end cause {args.end_cause}; omit --status",
+                ExitCode.USAGE,
+            )
+        status = "REJECTED"
+    return {
+        "status": pb.JobExecution.Status.Value(status),
+        "failure_code": args.failure_code,
+        "end_causes": [pb.JobExecution.EndCause.Value(cause) for cause in causes],
+    }
 
 
 def add_command(commands: Subparsers) -> None:
@@ -164,9 +182,7 @@ async def _device(args: argparse.Namespace, jobs: JobsClient) -> None:
     """
     pager = jobs.executions(
         device_id=args.device_id,
-        status=execution_status(args),
-        failure_code=args.failure_code,
-        end_cause=end_cause(args),
+        **execution_filters(args),
         page_token=args.page_token,
         limit=args.limit,
     )

@@ -9,10 +9,10 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.formatting import format_moment
+from jobs_grpc.cli.formatting import format_moment, format_status
 from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.client import JobsClient, execution_status_name
+from jobs_grpc.client import JobsClient
 from jobs_grpc.text import escape_unprintable
 
 
@@ -45,7 +45,7 @@ def _lines(explanation: pb.ExplainExecutionResponse, utc: bool) -> Iterator[str]
 def _fields(explanation: pb.ExplainExecutionResponse, utc: bool) -> Iterator[tuple[str, str]]:
     execution = explanation.execution
     yield "device", execution.device_id
-    status = execution_status_name(execution.status)
+    status = format_status(execution)
     if execution.status == pb.JobExecution.IN_PROGRESS:
         status += f" since {format_moment(execution.started_at, utc)}"
     yield "status", status

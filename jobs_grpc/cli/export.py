@@ -16,8 +16,7 @@ from jobs_grpc.cli.executions import (
     EXECUTION_COLUMNS,
     add_device_filters,
     add_filters,
-    end_cause,
-    execution_status,
+    execution_filters,
 )
 from jobs_grpc.cli.files import replacing_file, reporting_write_errors
 from jobs_grpc.cli.listing import RowWriter, add_listing_options
@@ -114,9 +113,7 @@ async def _write_pages(
     """
     pager = jobs.executions(
         args.job_id,
-        status=execution_status(args),
-        failure_code=args.failure_code,
-        end_cause=end_cause(args),
+        **execution_filters(args),
         stage=args.stage,
         device_id_prefix=args.device_prefix,
         page_size=_PAGE_SIZE,

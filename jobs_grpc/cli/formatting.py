@@ -7,7 +7,17 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobs_grpc.client import execution_status_name, job_status_name
+from jobs_grpc.client import end_cause_name, execution_status_name, job_status_name
+
+CANCEL_CAUSES = ("JOB_CANCELED", "EXECUTION_CANCELED")
+"""The end causes of executions that the CLI calls CANCELED. In the contract, they are REJECTED."""
+
+
+def format_status(execution: pb.JobExecution) -> str:
+    """Return the status of an execution, such as "QUEUED", or CANCELED."""
+    if end_cause_name(execution.end_cause) in CANCEL_CAUSES:
+        return "CANCELED"
+    return execution_status_name(execution.status)
 
 
 def format_time(time: Timestamp) -> str:

@@ -12,8 +12,7 @@ from jobs_grpc.cli.executions import (
     EXECUTION_COLUMNS,
     add_device_filters,
     add_filters,
-    end_cause,
-    execution_status,
+    execution_filters,
 )
 from jobs_grpc.cli.formatting import (
     format_counts,
@@ -52,15 +51,14 @@ async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
     jobs-grpc get reboot-1
     jobs-grpc get reboot-1 --status FAILED --limit 100
     """
+    filters = execution_filters(args)
     job = await jobs.get(args.job_id)
     is_for_people = args.output in ("table", "wide")
     if is_for_people:
         print("\n".join(_job_lines(job, args.utc)))
     pager = jobs.executions(
         args.job_id,
-        status=execution_status(args),
-        failure_code=args.failure_code,
-        end_cause=end_cause(args),
+        **filters,
         stage=args.stage,
         device_id_prefix=args.device_prefix,
         page_size=_PAGE_SIZE,

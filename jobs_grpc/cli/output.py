@@ -11,6 +11,7 @@ from typing import Any, TextIO, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from jobs_grpc.cli.formatting import CANCEL_CAUSES
 from jobs_grpc.cli.parser import OUTPUT
 from jobs_grpc.text import escape_unprintable, escape_unprintable_json
 
@@ -80,11 +81,17 @@ def struct_json(message: Message) -> str:
 
 
 def message_dict(message: Message) -> dict[str, Any]:
-    """Return a message as a JSON object with the contract's field names."""
+    """Return a message as a JSON object with the contract's field names.
+
+    The status of an execution is that of format_status.
+    """
     fields = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
     result: dict[str, Any] = _restore_integers(fields)
+    for execution in (result, result.get("execution")):
+        if isinstance(execution, dict) and execution.get("end_cause") in CANCEL_CAUSES:
+            execution["status"] = "CANCELED"
     return result
 
 

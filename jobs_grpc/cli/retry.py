@@ -17,7 +17,10 @@ def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "retry JOB --status STATUS [STATUS ...]", _retry)
     arguments.add_job(parser)
     arguments.add_statuses(
-        parser, arguments.failure_statuses, "retry executions with these statuses", required=True
+        parser,
+        arguments.failure_statuses,
+        "retry executions with these statuses; REJECTED includes those that are CANCELED",
+        required=True,
     )
     arguments.add_texts(
         parser,

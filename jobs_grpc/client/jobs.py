@@ -152,6 +152,7 @@ class JobsClient(OperatorClient):
         status: ExecutionStatus = pb.JobExecution.STATUS_UNSPECIFIED,
         failure_code: str | None = None,
         end_cause: EndCause = pb.JobExecution.END_CAUSE_UNSPECIFIED,
+        end_causes: Iterable[EndCause] = (),
         stage: int | None = None,
         device_id_prefix: str = "",
         page_size: int = 1000,
@@ -168,6 +169,7 @@ class JobsClient(OperatorClient):
             status=status,
             failure_code=failure_code,
             end_cause=end_cause,
+            end_causes=end_causes,
             stage=stage,
             device_id_prefix=device_id_prefix,
         )

@@ -225,7 +225,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             job_id=request.job_id,
             status=status,
             failure_code=_failure_code_filter(request),
-            end_cause=_end_cause_filter(request),
+            end_causes=_end_cause_filter(request) or None,
             stage=optional_or(request, "stage", None),
             device_id_prefix=request.device_id_prefix,
             after_device_id=after_device_id or "",
@@ -249,7 +249,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             job_id=request.job_id or None,
             status=status,
             failure_code=_failure_code_filter(request),
-            end_cause=_end_cause_filter(request),
+            end_causes=_end_cause_filter(request) or None,
             before_queued_at=before_queued_at,
             before_job_id=before_job_id,
             limit=limit + 1,
@@ -499,8 +499,9 @@ def _failure_code_filter(request: pb.ListJobExecutionsRequest) -> str | None:
     return request.failure_code if request.HasField("failure_code") else None
 
 
-def _end_cause_filter(request: pb.ListJobExecutionsRequest) -> str | None:
-    return pb.JobExecution.EndCause.Name(request.end_cause) if request.end_cause else None
+def _end_cause_filter(request: pb.ListJobExecutionsRequest) -> list[str]:
+    causes = {request.end_cause, *request.end_causes} - {pb.JobExecution.END_CAUSE_UNSPECIFIED}
+    return sorted(map(pb.JobExecution.EndCause.Name, causes))
 
 
 def _status_names(statuses: Iterable[pb.JobExecution.Status.ValueType]) -> list[str]:

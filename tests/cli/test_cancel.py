@@ -51,7 +51,7 @@ async def test_cancel_rejects_one_execution_when_device_is_given(
     forced = await shell("cancel", "j", "--device", "pump", "--force", "--json")
 
     execution = json.loads(forced.out)
-    assert (execution["device_id"], execution["status"]) == ("pump", "REJECTED")
+    assert (execution["device_id"], execution["status"]) == ("pump", "CANCELED")
     assert (await operator.get("j")).status == pb.Job.COMPLETED
 
 

@@ -158,17 +158,57 @@ async def test_get_shows_what_the_failure_criteria_have_counted(
 
 
 @pytest.mark.usefixtures("canceled_job")
-async def test_get_says_canceled_in_tables_and_keeps_the_status_in_json(shell: Shell) -> None:
+async def test_get_calls_what_an_operator_canceled_canceled_in_all_formats(shell: Shell) -> None:
     table = await shell("get", "j", "--limit", "1")
     wide = await shell("get", "j", "--limit", "1", "-o", "wide")
     csv = await shell("get", "j", "--limit", "1", "-o", "csv", "--columns", "status,end_cause")
     as_json = await shell("get", "j", "--limit", "1", "--json")
 
-    assert "  REJECTED (canceled)  " in table.out
+    assert "  CANCELED  " in table.out
     assert "  JOB_CANCELED  " in wide.out
-    assert csv.out == "status,end_cause\nREJECTED,JOB_CANCELED\n"
+    assert csv.out == "status,end_cause\nCANCELED,JOB_CANCELED\n"
     execution = json.loads(as_json.out)["executions"][0]
-    assert (execution["status"], execution["end_cause"]) == ("REJECTED", "JOB_CANCELED")
+    assert (execution["status"], execution["end_cause"]) == ("CANCELED", "JOB_CANCELED")
+
+
+@pytest.mark.parametrize(
+    ("filters", "devices"),
+    [
+        (["--status", "CANCELED"], ["alone", "with-job"]),
+        (["--status", "CANCELED", "--end-cause", "EXECUTION_CANCELED"], ["alone"]),
+        (["--status", "REJECTED"], ["refused"]),
+        (["--end-cause", "JOB_CANCELED"], ["with-job"]),
+    ],
+    ids=" ".join,
+)
+async def test_status_filter_separates_canceled_from_rejected(
+    shell: Shell,
+    database: Database,
+    server: Server,
+    operator: Operator,
+    filters: list[str],
+    devices: list[str],
+) -> None:
+    await database.add_devices(operator.tenant, ["alone", "refused", "with-job"])
+    await operator.create(job_id="j", target_all=True)
+    await server.device(operator.tenant, "refused").update("j", "REJECTED")
+    await operator.cancel_execution("j", "alone")
+    await operator.cancel("j")
+
+    for command in (["get", "j"], ["export", "j"]):
+        listed = await shell(*command, *filters, "-o", "jsonl")
+        rows = [json.loads(line) for line in listed.out.splitlines()]
+        assert [row["device_id"] for row in rows] == devices
+        assert {row["status"] for row in rows} == {
+            "REJECTED" if devices == ["refused"] else "CANCELED"
+        }
+
+
+async def test_status_filter_is_rejected_when_the_end_cause_contradicts_it(shell: Shell) -> None:
+    listed = await shell("get", "j", "--status", "CANCELED", "--end-cause", "DEVICE")
+
+    assert listed.code == 2
+    assert "no execution that is CANCELED has the end cause DEVICE; omit --status" in listed.err
 
 
 @pytest.mark.parametrize(

@@ -96,13 +96,13 @@ async def test_table_colors_a_status_that_says_how_the_execution_ended(
 ) -> None:
     await database.add_devices(operator.tenant, ["d"])
     await operator.create(job_id="j", target_all=True)
-    await operator.cancel("j")
+    await server.fleet(operator.tenant).delete("d")
 
     _, shown = await run_on_terminal(
         "device", "d", JOBS_SERVER=server.address, JOBS_TENANT=operator.tenant
     )
 
-    assert re.search(r"\x1b\[33mREJECTED \(canceled\) *\x1b\[0m", shown)
+    assert re.search(r"\x1b\[33mREJECTED \(removed\) *\x1b\[0m", shown)
 
 
 @pytest.mark.slow
@@ -136,6 +136,6 @@ async def test_table_wraps_status_details_instead_of_cutting_them(
     )
 
     table = plain_lines(shown.partition("DEVICE ")[2])
-    assert table[1].startswith(f"{device}  REJECTED")
+    assert table[1].startswith(f"{device}  CANCELED")
     assert all(len(line) <= 80 for line in table)
     assert reason in "".join(line.strip() for line in table[1:])

@@ -191,6 +191,12 @@ async def test_lists_filter_by_cause_together_with_other_filters(operator: Opera
     assert await listed(end_cause="DEVICE", failure_code="E1") == ["failed"]
     assert await listed(end_cause="TIMEOUT", status="FAILED") == []
     assert await listed(end_cause="TIMEOUT", failure_code="") == ["timed-out"]
+    assert await listed(end_causes=["TIMEOUT"], end_cause="DEVICE", status="TIMED_OUT") == [
+        "timed-out"
+    ]
+    canceled = ["JOB_CANCELED", "EXECUTION_CANCELED"]
+    assert await listed(end_causes=canceled) == ["canceled"]
+    assert await listed(end_causes=[*canceled, "TIMEOUT"]) == ["canceled", "timed-out"]
 
 
 async def test_list_of_a_device_filters_by_cause(operator: Operator) -> None:
@@ -204,6 +210,7 @@ async def test_list_of_a_device_filters_by_cause(operator: Operator) -> None:
     assert await listed("failed") == ["k", "j"]
     assert await listed("failed", end_cause="JOB_CANCELED") == ["k"]
     assert await listed("failed", end_cause="DEVICE") == ["j"]
+    assert await listed("failed", end_causes=["DEVICE", "JOB_CANCELED"]) == ["k", "j"]
     assert await listed("failed", end_cause="DEVICE", job_id="j") == ["j"]
     assert await listed("failed", end_cause="DEVICE", job_id="k") == []
 

@@ -3354,6 +3354,18 @@ export interface operations {
                  */
                 end_cause?: "DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_REMOVED";
                 /**
+                 * @description Only executions with one of these end_causes, or with `end_cause`. Empty: no filter. The call reads what
+                 *     it reads for one of them, if all have the same status.
+                 *
+                 *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
+                 *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
+                 *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
+                 *      - JOB_CANCELED: CancelJob or a failure criterion canceled the job; the execution became REJECTED.
+                 *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
+                 *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
+                 */
+                end_causes?: ("DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_REMOVED")[];
+                /**
                  * @description Only executions of this stage of the rollout. The first is 0. Unset: all. Must not be combined with a
                  *     device_id. The call also reads the executions of other stages, which it skips.
                  */
@@ -4987,6 +4999,18 @@ export interface operations {
                  *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
                  */
                 end_cause?: "DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_REMOVED";
+                /**
+                 * @description Only executions with one of these end_causes, or with `end_cause`. Empty: no filter. The call reads what
+                 *     it reads for one of them, if all have the same status.
+                 *
+                 *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
+                 *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
+                 *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
+                 *      - JOB_CANCELED: CancelJob or a failure criterion canceled the job; the execution became REJECTED.
+                 *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
+                 *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
+                 */
+                end_causes?: ("DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_REMOVED")[];
                 /**
                  * @description Only executions of this stage of the rollout. The first is 0. Unset: all. Must not be combined with a
                  *     device_id. The call also reads the executions of other stages, which it skips.

@@ -2112,6 +2112,7 @@ class ListJobExecutionsRequest(_message.Message):
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     FAILURE_CODE_FIELD_NUMBER: _builtins.int
     END_CAUSE_FIELD_NUMBER: _builtins.int
+    END_CAUSES_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     DEVICE_ID_PREFIX_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
@@ -2147,6 +2148,12 @@ class ListJobExecutionsRequest(_message.Message):
     """Only executions of devices whose device_id starts with this text. Empty: of all devices. Must not be
     combined with a device_id. The call reads only executions of these devices.
     """
+    @_builtins.property
+    def end_causes(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.EndCause.ValueType]:
+        """Only executions with one of these end_causes, or with `end_cause`. Empty: no filter. The call reads what
+        it reads for one of them, if all have the same status.
+        """
+
     def __init__(
         self,
         *,
@@ -2157,12 +2164,13 @@ class ListJobExecutionsRequest(_message.Message):
         device_id: _builtins.str = ...,
         failure_code: _builtins.str | None = ...,
         end_cause: Global___JobExecution.EndCause.ValueType = ...,
+        end_causes: _abc.Iterable[Global___JobExecution.EndCause.ValueType] | None = ...,
         stage: _builtins.int | None = ...,
         device_id_prefix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "_stage", b"_stage", "failure_code", b"failure_code", "limit", b"limit", "stage", b"stage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "_stage", b"_stage", "device_id", b"device_id", "device_id_prefix", b"device_id_prefix", "end_cause", b"end_cause", "failure_code", b"failure_code", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token", "stage", b"stage", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "_stage", b"_stage", "device_id", b"device_id", "device_id_prefix", b"device_id_prefix", "end_cause", b"end_cause", "end_causes", b"end_causes", "failure_code", b"failure_code", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token", "stage", b"stage", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__failure_code: _TypeAlias = _typing.Literal["failure_code"]  # noqa: Y015
     _WhichOneofArgType__failure_code: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code"]  # noqa: Y015

@@ -17,7 +17,8 @@ CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_limit integer,
     p_failure_code text DEFAULT NULL,  -- NULL: all; '': failures without a code
     p_check_device boolean DEFAULT false,  -- the previous version does not know the error
-    p_end_cause text DEFAULT NULL  -- NULL: all
+    p_end_cause text DEFAULT NULL,  -- of servers that do not know p_end_causes
+    p_end_causes text[] DEFAULT NULL  -- NULL: all
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- Only the index job_executions_newest_first delivers the order.
@@ -26,6 +27,7 @@ AS $$
 DECLARE
     v_before_queued_at timestamptz := coalesce(p_before_queued_at, 'infinity');
     v_before_job_id text := coalesce(p_before_job_id, '');
+    v_end_causes text[] := coalesce(p_end_causes, string_to_array(p_end_cause, ''));
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.set_read_time(jobs.clock_time());
@@ -37,7 +39,7 @@ BEGIN
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id
           AND (p_status IS NULL OR s.status = p_status)
           AND (p_failure_code IS NULL OR s.failure_code = p_failure_code)
-          AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
+          AND (v_end_causes IS NULL OR s.end_cause = ANY (v_end_causes))
           AND (s.queued_at, s.job_id) < (v_before_queued_at, v_before_job_id)
         LIMIT p_limit;
         RETURN;
@@ -76,10 +78,10 @@ BEGIN
               AND (e.queued_at, e.job_id) < (v_before_queued_at, v_before_job_id)
               AND j.deleted_at IS NULL
               AND (p_failure_code IS NULL OR e.failure_code = p_failure_code)
-              AND (p_end_cause IS NULL OR p_end_cause = jobs.end_cause(  -- as in execution_states
+              AND (v_end_causes IS NULL OR jobs.end_cause(  -- as in execution_states
                       derived.status, e.failure_code, e.end_cause,
                       derived.status <> e.status OR e.last_updated_at = j.canceled_at
-                  ))
+                  ) = ANY (v_end_causes))
               AND (p_status IS NULL OR p_status = CASE
                       WHEN derived.status = 'QUEUED' AND jobs.is_held_at(
                           e.rank, j.release_end, j.release_base, j.release_rate, j.release_since,

@@ -12,7 +12,7 @@ CREATE OR REPLACE FUNCTION jobs.job_executions_after(
     p_job_id text,
     p_status text,        -- NULL: all
     p_failure_code text,  -- NULL: all; '': failures without a code
-    p_end_cause text,     -- NULL: all
+    p_end_causes text[],  -- NULL: all
     p_stage integer,      -- NULL: all
     p_device_id_prefix text,
     p_after_device_id text,
@@ -24,8 +24,8 @@ LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
     v_status text := coalesce(p_status, CASE
-        WHEN p_end_cause IN ('TIMEOUT', 'JOB_EXPIRED') THEN 'TIMED_OUT'
-        WHEN p_end_cause <> 'DEVICE' THEN 'REJECTED'
+        WHEN p_end_causes <@ '{TIMEOUT,JOB_EXPIRED}' THEN 'TIMED_OUT'
+        WHEN p_end_causes <@ '{JOB_CANCELED,EXECUTION_CANCELED,DEVICE_REMOVED}' THEN 'REJECTED'
     END);
     -- The range of the prefix. A device_id has at most 256 characters, and U+10FFFF is the last one.
     v_first text := greatest(p_after_device_id, p_device_id_prefix COLLATE "C");
@@ -45,7 +45,7 @@ BEGIN
           AND s.failure_code <= p_failure_code AND s.device_id <> p_after_device_id
           AND (v_status IS NULL OR s.status = v_status)
           AND (p_stage IS NULL OR s.stage = p_stage)
-          AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
+          AND (p_end_causes IS NULL OR s.end_cause = ANY (p_end_causes))
         ORDER BY s.failure_code, s.device_id
         LIMIT p_limit;
         RETURN;
@@ -67,7 +67,7 @@ BEGIN
         FROM jobs.job_states s
         JOIN jobs.job_progress p ON p.tenant_id = s.tenant_id AND p.job_id = s.job_id
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
-    ELSIF p_end_cause = 'DEVICE' THEN
+    ELSIF p_end_causes = '{DEVICE}' THEN
         SELECT s.succeeded + s.failed + s.rejected
         INTO v_seen
         FROM jobs.job_states s
@@ -83,7 +83,7 @@ BEGIN
           AND s.device_id BETWEEN v_first AND v_last AND s.device_id > p_after_device_id
           AND (v_status IS NULL OR s.status = v_status)
           AND (p_stage IS NULL OR s.stage = p_stage)
-          AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
+          AND (p_end_causes IS NULL OR s.end_cause = ANY (p_end_causes))
         ORDER BY s.device_id
         LIMIT least(p_limit, v_seen);
     ELSIF v_status = 'FAILED' THEN
@@ -93,7 +93,7 @@ BEGIN
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
           AND s.device_id BETWEEN v_first AND v_last AND s.device_id > p_after_device_id
           AND s.stored_status = 'FAILED' AND (p_stage IS NULL OR s.stage = p_stage)
-          AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
+          AND (p_end_causes IS NULL OR s.end_cause = ANY (p_end_causes))
         ORDER BY s.device_id
         LIMIT p_limit;
     ELSIF v_status = 'TIMED_OUT' THEN
@@ -103,7 +103,7 @@ BEGIN
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
           AND s.device_id BETWEEN v_first AND v_last AND s.device_id > p_after_device_id
           AND s.stored_status = 'TIMED_OUT' AND (p_stage IS NULL OR s.stage = p_stage)
-          AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
+          AND (p_end_causes IS NULL OR s.end_cause = ANY (p_end_causes))
         ORDER BY s.device_id
         LIMIT p_limit;
     ELSIF v_status = 'REJECTED' THEN
@@ -113,7 +113,7 @@ BEGIN
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
           AND s.device_id BETWEEN v_first AND v_last AND s.device_id > p_after_device_id
           AND s.stored_status = 'REJECTED' AND (p_stage IS NULL OR s.stage = p_stage)
-          AND (p_end_cause IS NULL OR s.end_cause = p_end_cause)
+          AND (p_end_causes IS NULL OR s.end_cause = ANY (p_end_causes))
         ORDER BY s.device_id
         LIMIT p_limit;
     END IF;
