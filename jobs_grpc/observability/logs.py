@@ -88,7 +88,7 @@ def _format_seconds(seconds: float) -> str:
 
 
 def _quote_if_needed(value: object) -> str:
-    text = str(value)
+    text = json.dumps(value) if isinstance(value, (list, dict)) else str(value)
     if _PLAIN.fullmatch(text):
         return text
     if text and is_printable(text) and not _SEPARATORS.search(text):

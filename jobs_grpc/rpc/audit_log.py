@@ -1,12 +1,13 @@
-"""The audit log: one line for each call that changes jobs, including rejected ones.
+"""The audit log: one line for each call that changes jobs, including refused ones.
 
-Calls of unknown callers are counted after the first one, so that they can't fill the log.
+A caller must not fill the disk with it: refusals are short, and limited per second.
 """
 
+import json
 import logging
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from grpc import StatusCode
 
@@ -17,31 +18,42 @@ from jobs_grpc.observability.log_throttle import LogThrottle
 
 logger = logging.getLogger("jobs_grpc.audit")
 
-# A request may contain texts of any length.
-_MAX_ID_LENGTH = 256
-_MAX_COMMENT_LENGTH = 1000
-# DeleteDevices has at most as many.
-_MAX_NAMED_DEVICES = 100
+# Maximum lines per second of refusals of one kind, and of one tenant. Further ones are counted.
+_MAX_REFUSALS_OF_KIND = 20
+_MAX_REFUSALS_OF_TENANT = 200
+
+# Maximum bytes of a text, and of a list of IDs, as written: escaped. A request may contain texts of
+# any length until it is validated.
+_MAX_BYTES = 4096
+_MAX_BYTES_OF_REFUSAL = 256
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """Calls of one method by unknown callers, with the same result."""
+class _Kind(NamedTuple):
+    """Refusals of calls of one method by one subject, for one reason; a coarser kind has less."""
 
     action: str
-    code: str
-    reason: str | None
+    tenant_id: str | None
+    subject: str | None = None
+    code: str | None = None
+    reason: str | None = None
 
 
 class AuditLog:
-    """Writes a line for each call of a known caller.
+    """Writes a line for each call that may have had an effect, and for the first refusals.
 
-    Calls of unknown callers, which end before authentication, have a line for the first of each
-    kind, and then one line per second with the number of further ones (`others`).
+    Each second has a line for the first 20 refusals of one subject, method and reason, and for the
+    first 200 of one tenant. The number of further ones (`others`) is one more line. While refusals
+    of more than 1,000 kinds are counted, those of further kinds have 20 lines per tenant and
+    method. Of unknown callers, which end before authentication, only the first refusal of a method
+    and a reason has a line of its own.
     """
 
     def __init__(self) -> None:
-        self.unknown_callers = LogThrottle(_log_others)
+        self._kinds = LogThrottle(_log_others, _coarser, lines_per_second=_MAX_REFUSALS_OF_KIND)
+        self._tenants = LogThrottle(
+            _log_others_of_tenant, lambda _: "", lines_per_second=_MAX_REFUSALS_OF_TENANT
+        )
+        self._unknown_callers = LogThrottle(_log_others, _coarser)
 
     def write(
         self,
@@ -52,21 +64,26 @@ class AuditLog:
         response: Any,
         error: JobsError | None,
         started: float,
+        *,
         canceled: bool,
+        authorized: bool,
     ) -> None:
         """Log who called what on which job, and the result.
 
-        Logs only the ids of the request (of at most 100 devices), and the stage and comment of an
-        approval: no documents, labels, cancel reasons, URLs of webhooks or tokens. `request` is
-        None if the call was rejected before it was read.
+        Logs only the IDs of the request (of devices the first 4 KB as written; of refusals their
+        number), and the stage and comment of an approval: no documents, labels, cancel reasons,
+        URLs of webhooks or tokens. `request` is None if the call was refused before it was read.
         """
         action = f"audit {method.rpartition('/')[2]}"
         code = StatusCode.CANCELLED if canceled else error.code if error else StatusCode.OK
         reason = error.reason if error else None
-        if caller is None:
-            kind = _Kind(action, code.name, reason)
-            if not self.unknown_callers.should_log(kind):
-                return
+        # A call that its client cancels while it is served may have taken effect.
+        refused = error is not None or not authorized
+        if refused and not self._should_log_refusal(action, caller, code.name, reason):
+            return
+        max_bytes = _MAX_BYTES_OF_REFUSAL if refused else _MAX_BYTES
+        job_id = getattr(response, "job_id", None) or _text(request, "job_id", max_bytes)
+        device_ids = _device_ids(request)
         logs.log_fields(
             logger,
             logging.INFO,
@@ -77,17 +94,41 @@ class AuditLog:
                 "subject": caller.subject if caller else None,
                 "roles": ",".join(sorted(caller.roles)) if caller else None,
                 "peer": context.peer(),
-                "job_id": getattr(response, "job_id", None) or _id(request, "job_id"),
-                "device_id": _id(request, "device_id"),
-                "webhook_id": _webhook_id(request, response),
-                **_devices(request),
+                "job_id": job_id,
+                "device_id": _text(request, "device_id", max_bytes),
+                "webhook_id": _webhook_id(request, response, max_bytes),
+                "device_count": len(device_ids) or None,
+                "device_ids": None if refused else _first_ids(device_ids) or None,
                 "stage": _stage(request),
                 "validate_only": getattr(request, "validate_only", False) or None,
-                "comment": getattr(request, "comment", "")[:_MAX_COMMENT_LENGTH] or None,
+                "comment": _text(request, "comment", max_bytes),
                 "reason": reason,
                 "ms": round((time.perf_counter() - started) * 1000, 2),
             },
         )
+
+    def flush(self) -> None:
+        """Log the numbers of refusals that are counted and not logged yet."""
+        for throttle in (self._kinds, self._tenants, self._unknown_callers):
+            throttle.flush()
+
+    def _should_log_refusal(
+        self, action: str, caller: Principal | None, code: str, reason: str | None
+    ) -> bool:
+        """Return whether to log a refusal; if not, count it."""
+        if caller is None:
+            return self._unknown_callers.should_log(_Kind(action, None, None, code, reason))
+        tenant_id = caller.tenant_id
+        kind = _Kind(action, tenant_id, caller.subject, code, reason)
+        if self._tenants.is_full(tenant_id) and not self._kinds.is_full(kind):
+            return self._tenants.should_log(tenant_id)
+        # A flood of one kind does not use up the lines of its tenant.
+        return self._kinds.should_log(kind) and self._tenants.should_log(tenant_id)
+
+
+def _coarser(kind: _Kind) -> _Kind:
+    """Return the kind without the subject and the reason; at last only the method."""
+    return _Kind(kind.action, kind.tenant_id if kind.code else None)
 
 
 def _log_others(kind: _Kind, others: int) -> None:
@@ -95,8 +136,20 @@ def _log_others(kind: _Kind, others: int) -> None:
         logger,
         logging.INFO,
         kind.action,
-        {"code": kind.code, "reason": kind.reason, "others": others},
+        {
+            "code": kind.code,
+            "tenant": kind.tenant_id,
+            "subject": kind.subject,
+            "reason": kind.reason,
+            "others": others,
+        },
     )
+
+
+def _log_others_of_tenant(tenant_id: str, others: int) -> None:
+    """Log the refusals of a tenant ("": of several) beyond its lines of a second."""
+    fields: dict[str, object] = {"tenant": tenant_id or None, "others": others}
+    logs.log_fields(logger, logging.INFO, "audit refusals", fields)
 
 
 def _stage(request: Any) -> int | None:
@@ -107,22 +160,34 @@ def _stage(request: Any) -> int | None:
     return stage
 
 
-def _devices(request: Any) -> dict[str, Any]:
-    """Return the number of devices of a request, and the ids of the first few."""
-    device_ids = getattr(request, "device_ids", None) or [
+def _device_ids(request: Any) -> Any:
+    return getattr(request, "device_ids", None) or [
         device.device_id for device in getattr(request, "devices", ())
     ]
-    if not device_ids:
-        return {}
-    named = [device_id[:_MAX_ID_LENGTH] for device_id in device_ids[:_MAX_NAMED_DEVICES]]
-    return {"device_count": len(device_ids), "device_ids": named}
 
 
-def _webhook_id(request: Any, response: Any) -> str | None:
-    """Return the id of a webhook, also of a new one."""
+def _first_ids(ids: Iterable[str]) -> list[str]:
+    """Return as many of the IDs as take 4 KB in the log."""
+    first: list[str] = []
+    free = _MAX_BYTES
+    for text in ids:
+        # The text format quotes the JSON of a list, which is longer than what the JSON format has.
+        free -= len(json.dumps(json.dumps(text)))
+        if free < 0:
+            break
+        first.append(text)
+    return first
+
+
+def _webhook_id(request: Any, response: Any, max_bytes: int) -> str | None:
+    """Return the ID of a webhook, also of a new one."""
     webhook = getattr(response, "webhook", None)
-    return (webhook and webhook.webhook_id) or _id(request, "webhook_id")
+    return (webhook and webhook.webhook_id) or _text(request, "webhook_id", max_bytes)
 
 
-def _id(request: Any, field: str) -> str | None:
-    return getattr(request, field, "")[:_MAX_ID_LENGTH] or None
+def _text(request: Any, field: str, max_bytes: int) -> str | None:
+    """Return the start of a text that takes at most `max_bytes` in the log."""
+    text: str = getattr(request, field, "")[:max_bytes]
+    while len(json.dumps(text)) > max_bytes + len('""'):
+        text = text[: len(text) * 3 // 4]
+    return text or None

@@ -123,7 +123,7 @@ class Pipeline:
             request: Any = None
             response: Any = None
             error: JobsError | None = None
-            canceled = False
+            authorized = canceled = False
             slot: Slot | None = None
             try:
                 if public:
@@ -165,6 +165,7 @@ class Pipeline:
                 if slot and stream:
                     slot.release()
                 policy.authorize(method, caller)
+                authorized = True
                 if not stream:
                     if estimate_page_size:
                         await reservation.resize(estimate_page_size(request))
@@ -204,7 +205,9 @@ class Pipeline:
                     metrics.end(code, error, seconds)
                 if audit_log:
                     audit_log.write(
-                        method, context, caller, request, response, error, started, canceled
+                        *(method, context, caller, request, response, error, started),
+                        canceled=canceled,
+                        authorized=authorized,
                     )
                 if span is not None:
                     reason = error.reason if error is not None else None

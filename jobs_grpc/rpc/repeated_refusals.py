@@ -1,7 +1,7 @@
 """Keeps a flood of refused calls from filling the access log."""
 
 import logging
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from grpc import StatusCode
 
@@ -16,6 +16,7 @@ logger = logging.getLogger("jobs_grpc.calls")
 # in a second.
 _REFUSALS = frozenset(
     {
+        StatusCode.INVALID_ARGUMENT,
         StatusCode.RESOURCE_EXHAUSTED,
         StatusCode.UNAVAILABLE,
         StatusCode.UNAUTHENTICATED,
@@ -24,8 +25,7 @@ _REFUSALS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(NamedTuple):
     """Refusals of a tenant's calls of one method, for one reason."""
 
     method: str
@@ -41,7 +41,7 @@ class RepeatedRefusals(LogThrottle[_Kind]):
     """
 
     def __init__(self) -> None:
-        super().__init__(_log)
+        super().__init__(_log, lambda kind: kind._replace(tenant_id=None))
 
     def should_log_call(self, method: str, caller: Principal | None, error: JobsError) -> bool:
         """Return whether to log a call that failed with `error`; if not, count it."""

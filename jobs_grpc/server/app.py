@@ -272,7 +272,7 @@ async def running(
         logger.info("listening on %s (event loop: %s)", address, event_loop.name())
         shutdown.callback(logger.info, "stopped")
         shutdown.callback(pipeline.refusals.flush)
-        shutdown.callback(pipeline.audit_log.unknown_callers.flush)
+        shutdown.callback(pipeline.audit_log.flush)
         shutdown.push_async_callback(database.close)
         shutdown.push_async_callback(batcher.close)
         shutdown.push_async_callback(last_seen.close, config.server.shutdown_grace)

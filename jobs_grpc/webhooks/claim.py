@@ -50,7 +50,7 @@ class DeliveryLog:
         """Deliveries by result; docs/reference/metrics.md lists the results."""
         self.lag_seconds = Histogram(_LAG_SECONDS)
         """The age of events at their delivery."""
-        self._failures = LogThrottle[str](self._log_others)
+        self._failures = LogThrottle[str](self._log_others, lambda _: "other errors")
 
     def note(self, key: WebhookKey, result: DeliveryResult, failure_count: int) -> None:
         """Count a delivery. The first failure after a success is logged."""

@@ -1,4 +1,4 @@
-"""A flood of refused calls writes a line a second; the audit log has each call."""
+"""A flood of refused calls writes a line a second."""
 
 import asyncio
 import logging
@@ -22,10 +22,6 @@ def _caller(tenant: str) -> Principal:
     return Principal(tenant_id=tenant, roles=frozenset(), subject=None, device_id=None)
 
 
-def _fields(caplog: pytest.LogCaptureFixture, logger: str) -> list[dict[str, Any]]:
-    return [vars(r)["fields"] for r in caplog.records if r.name == logger]
-
-
 @pytest.mark.slow
 async def test_refused_calls_are_one_line_and_then_their_number(
     server: Server, tenant: str, caplog: pytest.LogCaptureFixture
@@ -41,7 +37,8 @@ async def test_refused_calls_are_one_line_and_then_their_number(
         await asyncio.gather(*(create() for _ in range(50)))
 
     def calls() -> list[dict[str, Any]]:
-        return [f for f in _fields(caplog, "jobs_grpc.calls") if f["tenant"] == tenant]
+        lines = [vars(r)["fields"] for r in caplog.records if r.name == "jobs_grpc.calls"]
+        return [fields for fields in lines if fields["tenant"] == tenant]
 
     async def all_are_counted() -> bool:
         return bool(sum(fields.get("others", 1) for fields in calls()) == CALLS)
@@ -52,8 +49,6 @@ async def test_refused_calls_are_one_line_and_then_their_number(
     assert all(fields["reason"] == "ROLE_REQUIRED" for fields in calls())
     # A line a second; this takes a few seconds on the slowest machine.
     assert 1 <= len(others) < CALLS / 10
-    audited = [f for f in _fields(caplog, "jobs_grpc.audit") if f["tenant"] == tenant]
-    assert len(audited) == CALLS
 
 
 async def test_refusals_of_each_tenant_method_and_reason_are_counted_separately() -> None:
@@ -83,8 +78,8 @@ async def test_number_of_kinds_is_limited() -> None:
 
     logged = [refusals.should_log_call(METHOD, _caller(f"t{n}"), Overloaded()) for n in range(5000)]
 
-    assert all(logged)
-    assert len(refusals) == 1000
+    # The tenants after the first 1,000 share a line.
+    assert sum(logged) == len(refusals) == 1001
 
 
 @pytest.mark.slow
