@@ -12,11 +12,12 @@ import pytest
 from jobs_grpc.cli.program import run
 from tests.support.waiting import TIMEOUT
 
-# Restores the default handler of SIGINT. A process that is started in the background, as the tests
-# are in CI, inherits SIGINT as ignored.
+# Restores the default handlers. A process that is started in the background, as the tests are in
+# CI, inherits SIGINT as ignored, and one that is started with nohup SIGHUP.
 _COMMAND = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from jobs_grpc.cli import main
 main()
 """
