@@ -145,6 +145,15 @@ async def renderer_memory(browser: Browser) -> int:
     return int(kibibytes) * 1024
 
 
+async def retained_memory(browser: Browser, page: Page) -> tuple[int, int]:
+    """Collect garbage, and return the memory of the tab in bytes and its number of DOM nodes."""
+    session = await page.context.new_cdp_session(page)
+    await session.send("HeapProfiler.collectGarbage")
+    nodes = (await session.send("Memory.getDOMCounters"))["nodes"]
+    await session.detach()
+    return await renderer_memory(browser), nodes
+
+
 async def texts(page: Page, selector: str) -> Sequence[str]:
     """Return the texts of the elements that match, in order."""
     return await page.locator(selector).all_inner_texts()
