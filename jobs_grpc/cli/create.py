@@ -8,7 +8,6 @@ from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import DecodeError, EncodeError
-from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.cli import arguments
@@ -23,7 +22,7 @@ from jobs_grpc.cli.formatting import (
     format_expiry,
     format_moment,
 )
-from jobs_grpc.cli.output import MAX_EXACT_INTEGER, print_note, print_result
+from jobs_grpc.cli.output import print_note, print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.questions import ask, can_ask
 from jobs_grpc.cli.rollout_options import (
@@ -34,6 +33,7 @@ from jobs_grpc.cli.rollout_options import (
 from jobs_grpc.cli.schedule_options import add_schedule, add_schedule_options
 from jobs_grpc.cli.targets import add_target, preview_lines, read_target
 from jobs_grpc.client import JobsClient, errors, job_status_name
+from jobs_grpc.client.documents import params_struct
 
 
 def add_command(commands: Subparsers) -> None:
@@ -196,12 +196,13 @@ def _read_params(text: str) -> dict[str, Any]:
     if text.startswith("@"):
         text = read_text(text[1:])
     try:
-        params = _parse_params(text)
+        # int() refuses thousands of digits; params_struct refuses 20 with the path.
+        params = json.loads(text, parse_int=lambda digits: int(digits[:20]))
+        if not isinstance(params, dict):
+            raise ValueError("must be a JSON object")
         # Parse them as the server does: protobuf limits the nesting depth.
-        document = Struct()
-        document.update(params)
         pb.CreateJobRequest.FromString(
-            pb.CreateJobRequest(document_params=document).SerializeToString()
+            pb.CreateJobRequest(document_params=params_struct(params)).SerializeToString()
         )
     except (RecursionError, EncodeError, DecodeError):
         raise CliError("--params: nested too deeply", ExitCode.USAGE) from None
@@ -212,17 +213,3 @@ def _read_params(text: str) -> dict[str, Any]:
     except ValueError as e:
         raise CliError(f"--params: {e}", ExitCode.USAGE) from None
     return params
-
-
-def _parse_params(text: str) -> dict[str, Any]:
-    params = json.loads(text, parse_int=_parse_integer)
-    if not isinstance(params, dict):
-        raise ValueError("must be a JSON object")
-    return params
-
-
-def _parse_integer(text: str) -> int:
-    # The length is checked first: int() rejects thousands of digits with another error.
-    if len(text) > 20 or abs(int(text)) > MAX_EXACT_INTEGER:
-        raise ValueError(f"{text:.30} is beyond ±2^53 and may be rounded; send a string")
-    return int(text)

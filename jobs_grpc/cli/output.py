@@ -18,7 +18,7 @@ from jobs_grpc.text import escape_unprintable, escape_unprintable_json
 T = TypeVar("T")
 
 # The numbers of a Struct are doubles, which are exact for integers up to this one.
-MAX_EXACT_INTEGER = 2**53
+_MAX_EXACT_INTEGER = 2**53
 
 _FORMAT_HELP = {
     "text": "lines for people",
@@ -125,7 +125,7 @@ def _restore_integers(value: Any) -> Any:
             return {key: _restore_integers(item) for key, item in value.items()}
         case list():
             return [_restore_integers(item) for item in value]
-        case float() if value.is_integer() and abs(value) <= MAX_EXACT_INTEGER:
+        case float() if value.is_integer() and abs(value) <= _MAX_EXACT_INTEGER:
             return int(value)
     return value
 

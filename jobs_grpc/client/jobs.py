@@ -11,7 +11,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from jobs_grpc.client.documents import struct
+from jobs_grpc.client.documents import params_struct
 from jobs_grpc.client.errors import create_error
 from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
@@ -65,12 +65,13 @@ class JobsClient(OperatorClient):
     ) -> pb.CreateJobResponse:
         """Create a job for one target. Without a job_id, the client generates one.
 
-        So the call is safe to repeat, and a retry does not create a second job.
+        So the call is safe to repeat, and a retry does not create a second job. Raises ValueError
+        for an integer beyond ±2^53 in document_params: send it as a string.
         """
         request = pb.CreateJobRequest(
             job_id=job_id or str(uuid.uuid4()),
             document_type=document_type,
-            document_params=struct(document_params),
+            document_params=params_struct(document_params),
             **target_fields(
                 target_device_id=target_device_id,
                 target_group_id=target_group_id,

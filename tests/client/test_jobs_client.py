@@ -1,6 +1,7 @@
 """JobsClient: each call through the real server."""
 
 import asyncio
+import re
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -52,6 +53,34 @@ async def test_caller_returns_the_authenticated_caller(jobs: JobsClient, tenant:
 async def test_create_rejects_two_targets(jobs: JobsClient) -> None:
     with pytest.raises(ValueError, match="only one target"):
         await jobs.create("reboot", target_group_id="north", target_all=True)
+
+
+@pytest.mark.parametrize(
+    ("params", "path"),
+    [
+        ({"serial": 2**53 + 1}, ".serial"),
+        ({"a": [1, ({"b": -(2**63)},)]}, ".a[1][0].b"),
+        ({"a": 10**400}, ".a"),
+    ],
+)
+async def test_create_refuses_an_integer_that_would_lose_digits(
+    jobs: JobsClient, params: dict[str, object], path: str
+) -> None:
+    problem = (
+        f"document_params{path} is an integer beyond ±2^53 and would lose digits; send it as a"
+    )
+
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        await jobs.create("reboot", params, target_all=True)
+
+
+async def test_create_keeps_the_largest_exact_integers(jobs: JobsClient, fleet: None) -> None:
+    params = {"a": [2**53, -(2**53), True, 0.5, 1e300], "b": str(2**53 + 1)}
+
+    created = await jobs.create("reboot", params, target_all=True)
+
+    job = await jobs.get(created.job_id)
+    assert dict(job.document_params) == params
 
 
 async def test_list_reads_all_pages_that_match_the_filters(jobs: JobsClient, fleet: None) -> None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.gateway.support import RestClient, assert_error, running_gateway
+from tests.support.database import Database
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
@@ -65,12 +66,12 @@ async def test_create_names_the_field_when_a_list_of_devices_is_malformed(
 @pytest.mark.parametrize(
     ("targets", "conflicting"),
     [
-        ({"target_device_id": "a", "target_all": False}, ["target_device_id", "target_all"]),
         (
             {"target_device_id": "a", "target_group_id": "b"},
             ["target_device_id", "target_group_id"],
         ),
-        ({"target_group_id": "", "target_all": True}, ["target_group_id", "target_all"]),
+        ({"target_device_id": "a", "target_selector": ""}, ["target_device_id", "target_selector"]),
+        ({"target_all": True, "target_device_ids": []}, ["target_all", "target_device_ids"]),
         (
             {"target_device_id": "a", "target_group_id": "b", "target_all": True},
             ["target_device_id", "target_group_id", "target_all"],
@@ -84,6 +85,85 @@ async def test_create_is_rejected_when_two_targets_are_set(
 
     assert error["detail"].startswith(" and ".join(conflicting) + " must not be set together")
     assert [v["field"] for v in error["field_violations"]] == conflicting
+
+
+@pytest.mark.parametrize(
+    ("targets", "count"),
+    [
+        ({"target_device_id": "d00001", "target_group_id": None, "target_all": False}, 1),
+        ({"target_device_id": "", "target_group_id": "north", "target_all": False}, 2),
+        ({"target_device_id": "", "target_group_id": "", "target_all": True}, 3),
+        ({"target_all": False, "target_selector": "group=north"}, 2),
+        ({"target_device_id": "", "target_group_id": "", "target_all": False}, None),
+        ({"target_group_id": "", "target_selector": ""}, None),
+        ({"target_device_id": "d00001", "target_group_id": False}, None),
+        ({"target_device_id": "d00001", "target_all": ""}, None),
+    ],
+)
+async def test_targets_of_the_document_count_as_absent_without_a_value(
+    rest: RestClient, database: Database, targets: dict[str, Any], count: int | None
+) -> None:
+    """As in clients that send all fields of their model. None: the targets are rejected."""
+    await database.add_devices(rest.tenant, 2, group="north")
+    await database.add_devices(rest.tenant, ["e"])
+
+    created = await rest.create(**targets)
+    preview = await rest.send("POST", "/customer/fleet:previewTarget", targets)
+
+    if count is None:
+        assert_error(created, *INVALID_ARGUMENT, "INVALID_FIELD")
+        assert_error(preview, *INVALID_ARGUMENT, "INVALID_FIELD")
+    else:
+        assert (created.status_code, created.json()["execution_count"]) == (201, count)
+        assert preview.json()["device_count"] == count
+
+
+async def test_create_is_repeated_when_absent_targets_are_left_out(
+    rest: RestClient, database: Database
+) -> None:
+    await database.add_devices(rest.tenant, 1)
+    targets = {"target_device_id": "d00001", "target_group_id": "", "target_all": False}
+
+    created = await rest.create(job_id="a", **targets)
+    repeated = await rest.create(job_id="a", target_device_id="d00001")
+
+    assert (created.status_code, repeated.status_code) == (201, 201), repeated.text
+    assert created.json() == repeated.json()
+
+
+@pytest.mark.parametrize(
+    ("document", "path"),
+    [
+        ('{"serial": 9007199254740993}', ".serial"),
+        (
+            '{"a": [{}, [], "1234567890123456789", {"b\\n": [0, -9007199254740993]}]}',
+            r".a[3].b\n[1]",
+        ),
+        (f'{{"a": {{"b": 1}}, "c": 1{"0" * 5000}}}', ".c"),
+    ],
+)
+async def test_create_is_rejected_when_an_integer_would_lose_digits(
+    rest: RestClient, document: str, path: str
+) -> None:
+    response = await rest.send("POST", JOBS, f'{{"document_params": {document}}}'.encode())
+
+    error = assert_error(response, *INVALID_ARGUMENT, "INVALID_FIELD")
+    assert [v["field"] for v in error["field_violations"]] == [f"document_params{path}"]
+    assert error["detail"].endswith(
+        " is an integer beyond ±2^53 and would lose digits; send it as a string"
+    )
+
+
+async def test_create_accepts_exact_integers_and_other_numbers(
+    rest: RestClient, database: Database
+) -> None:
+    await database.add_devices(rest.tenant, 1)
+    numbers = b"9007199254740992, -9007199254740992, 1e300, 9007199254740993.5"
+
+    body = b'{"document_type": "a", "target_all": true, "document_params": {"a": [%s]}}' % numbers
+    response = await rest.send("POST", JOBS, body)
+
+    assert response.status_code == 201, response.text
 
 
 @pytest.mark.parametrize(

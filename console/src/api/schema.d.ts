@@ -900,7 +900,8 @@ export interface components {
              *
              *     At most JOBS_MAX_DOCUMENT_BYTES (32 KiB) as compact JSON with numbers written without an
              *     exponent, and at most 20 nested levels of objects and lists, including this one. Numbers
-             *     are IEEE 754 doubles: integers are exact up to 2^53. Not allowed: NaN, infinities, the
+             *     are IEEE 754 doubles: integers are exact up to 2^53. REST and the Python client refuse an
+             *     integer beyond ±2^53; send it as a string. Not allowed: NaN, infinities, the
              *     character U+0000, and a Value without a kind.
              */
             document_params?: {
@@ -973,9 +974,9 @@ export interface components {
             start_at?: string | null;
             /** @description The times in which devices can start. They can report at any time. Empty: at any time. */
             start_windows?: components["schemas"]["StartWindowInput"][] | null;
-            /** @description All current devices of the tenant. */
+            /** @description All current devices of the tenant. false and null count as absent. */
             target_all?: boolean | null;
-            /** @description One device. */
+            /** @description One device. "" and null count as absent. */
             target_device_id?: string | null;
             /**
              * @description These devices. A device that does not exist fails with DEVICE_NOT_FOUND. In REST, the array of
@@ -984,7 +985,7 @@ export interface components {
             target_device_ids?: components["schemas"]["DeviceIdsInput"] | null;
             /** @description The devices that have failed in another job. */
             target_failed_in?: components["schemas"]["FailedInInput"] | null;
-            /** @description The current members of a group. */
+            /** @description The current members of a group. "" and null count as absent. */
             target_group_id?: string | null;
             /**
              * @description The devices that match this selector now, for example
@@ -2107,15 +2108,15 @@ export interface components {
         PreviewTargetRequest: {
             /** @description The rollout, as in CreateJobRequest. Unset: none. */
             rollout?: components["schemas"]["RolloutInput"] | null;
-            /** @description All current devices of the tenant. */
+            /** @description All current devices of the tenant. false and null count as absent. */
             target_all?: boolean | null;
-            /** @description One device. */
+            /** @description One device. "" and null count as absent. */
             target_device_id?: string | null;
             /** @description These devices. In REST, the array of the IDs is accepted as well. */
             target_device_ids?: components["schemas"]["DeviceIdsInput"] | null;
             /** @description The devices that have failed in another job. */
             target_failed_in?: components["schemas"]["FailedInInput"] | null;
-            /** @description The current members of a group. */
+            /** @description The current members of a group. "" and null count as absent. */
             target_group_id?: string | null;
             /** @description The devices that match this selector now. */
             target_selector?: string | null;

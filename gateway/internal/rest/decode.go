@@ -29,7 +29,7 @@ func decodeMessage(body []byte, message protoreflect.Message, inPath map[string]
 	}
 	fields := message.Descriptor().Fields()
 	for _, m := range members {
-		if m.isNull() { // absent
+		if m.isAbsent() {
 			continue
 		}
 		if e := decodeField(message, fields.ByName(protoreflect.Name(m.name)), m); e != nil {
@@ -46,7 +46,7 @@ func decodeMessage(body []byte, message protoreflect.Message, inPath map[string]
 // checkFields rejects unknown and repeated fields, and two fields of one oneof.
 func checkFields(request protoreflect.MessageDescriptor, members []jsonMember, inPath map[string]string) *apierror.Error {
 	seen := map[string]bool{}
-	var set []string // a null field counts as absent
+	var set []string
 	for _, m := range members {
 		if _, ok := inPath[m.name]; ok || request.Fields().ByName(protoreflect.Name(m.name)) == nil {
 			return apierror.InvalidField(apierror.Truncate(m.name), fmt.Sprintf("unknown field %q", apierror.Truncate(m.name)))
@@ -55,7 +55,7 @@ func checkFields(request protoreflect.MessageDescriptor, members []jsonMember, i
 			return apierror.InvalidField(m.name, m.name+" is set more than once")
 		}
 		seen[m.name] = true
-		if !m.isNull() {
+		if !m.isAbsent() {
 			set = append(set, m.name)
 		}
 	}
@@ -66,6 +66,11 @@ func checkFields(request protoreflect.MessageDescriptor, members []jsonMember, i
 func decodeField(message protoreflect.Message, field protoreflect.FieldDescriptor, m jsonMember) *apierror.Error {
 	if field.Kind() == protoreflect.EnumKind {
 		return decodeEnum(message, field, m)
+	}
+	if m.name == "document_params" {
+		if e := checkIntegers(m); e != nil {
+			return e
+		}
 	}
 	value := m.value
 	if field.Message() != nil && field.Message().FullName() == "google.protobuf.FieldMask" {
@@ -171,6 +176,18 @@ type jsonMember struct {
 }
 
 func (m jsonMember) isNull() bool { return string(m.value) == "null" }
+
+// isAbsent reports whether the member counts as absent: it is null, or one of the three oldest targets without a
+// value. Clients that send all fields of their model send these too. An empty value of another target is an error.
+func (m jsonMember) isAbsent() bool {
+	switch m.name {
+	case "target_device_id", "target_group_id":
+		return m.isNull() || string(m.value) == `""`
+	case "target_all":
+		return m.isNull() || string(m.value) == "false"
+	}
+	return m.isNull()
+}
 
 // parseJSONObject returns the members of the JSON object in body, in their order and with
 // repeated names. It rejects anything after the object.

@@ -1557,7 +1557,8 @@ class CreateJobRequest(_message.Message):
 
         At most JOBS_MAX_DOCUMENT_BYTES (32 KiB) as compact JSON with numbers written without an
         exponent, and at most 20 nested levels of objects and lists, including this one. Numbers
-        are IEEE 754 doubles: integers are exact up to 2^53. Not allowed: NaN, infinities, the
+        are IEEE 754 doubles: integers are exact up to 2^53. REST and the Python client refuse an
+        integer beyond ±2^53; send it as a string. Not allowed: NaN, infinities, the
         character U+0000, and a Value without a kind.
         """
 

@@ -2688,7 +2688,8 @@ type CreateJobRequest struct {
 	//
 	// At most JOBS_MAX_DOCUMENT_BYTES (32 KiB) as compact JSON with numbers written without an
 	// exponent, and at most 20 nested levels of objects and lists, including this one. Numbers
-	// are IEEE 754 doubles: integers are exact up to 2^53. Not allowed: NaN, infinities, the
+	// are IEEE 754 doubles: integers are exact up to 2^53. REST and the Python client refuse an
+	// integer beyond ±2^53; send it as a string. Not allowed: NaN, infinities, the
 	// character U+0000, and a Value without a kind.
 	DocumentParams *structpb.Struct `protobuf:"bytes,3,opt,name=document_params,json=documentParams,proto3" json:"document_params,omitempty"`
 	// The target. An empty ID, an empty selector, `target_device_ids` without IDs and `target_all: false`
