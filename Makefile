@@ -248,7 +248,7 @@ bench-devices: $(READY) ## Measure selectors, lists and changes of a million dev
 	@PYTHONPATH=generated $(BIN)/python -m bench.devices $(ARGS)
 
 .PHONY: bench-release
-bench-release: $(READY) ## Compare the cost of calls with the commit before labels and selectors (3 minutes; ARGS=--page keeps the figures)
+bench-release: $(READY) ## Compare the CPU time of the core calls with that of an earlier commit (6 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.release $(ARGS)
 
 .PHONY: bench-schedules

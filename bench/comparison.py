@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from bench import seed
 from bench.environment import SETTINGS
@@ -68,6 +68,8 @@ class Comparison:
     unit: str = "µs"
 
 
+AnyScale = TypeVar("AnyScale")
+
 Comparisons: TypeAlias = Mapping[str, Comparison]
 
 
@@ -75,7 +77,9 @@ def run(
     name: str,
     doc: str | None,
     commit_before: str,
-    measure: Callable[[Cluster, Code, Scale], Coroutine[Any, Any, str]],
+    measure: Callable[[Cluster, Code, AnyScale], Coroutine[Any, Any, str]],
+    full: AnyScale,
+    quick: AnyScale,
 ) -> None:
     """Run bench.NAME from the command line: print what `measure` returns; with --page, keep it."""
     parser = argparse.ArgumentParser(prog=f"bench.{name}", description=doc)
@@ -85,16 +89,17 @@ def run(
     parser.add_argument(
         "--page", action="store_true", help=f"write the tables to bench/results/{name}.md"
     )
+    parser.add_argument("--before", default=commit_before, help="the earlier commit (%(default)s)")
     args = parser.parse_args()
     with temporary_folder() as folder:
         try:
-            before = extract(commit_before, folder / BEFORE)
+            before = extract(args.before, folder / BEFORE)
         except NoHistoryError as e:
-            print(f"Commit {commit_before} is not in this copy of the project: {e}")
+            print(f"Commit {args.before} is not in this copy of the project: {e}")
             return
         with running_postgres(folder / "data", *SETTINGS) as cluster:
             try:
-                text = asyncio.run(measure(cluster, before, QUICK if args.quick else FULL))
+                text = asyncio.run(measure(cluster, before, quick if args.quick else full))
             except InvalidRun as e:
                 sys.exit(f"invalid run: {e}")
     print(text)
@@ -152,11 +157,6 @@ def device(index: int) -> str:
 def job(index: int) -> str:
     """Return the ID of a job of all devices that work."""
     return f"job-{index:02}"
-
-
-async def create_for_device(version: Version, number: int) -> None:
-    """Create a job of one device."""
-    await version.create(f"one-{number}", tenant=_CREATING, target_device_id=device(0))
 
 
 async def create_for_all(version: Version, number: int) -> None:

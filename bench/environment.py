@@ -203,7 +203,7 @@ async def running_service(dsn: str, log: Path, **settings: str) -> AsyncIterator
     """Run this service on a database, as the role of the DSN. It listens on a free port."""
     address = free_address()
     async with PythonProcess(
-        *("-m", "jobs_grpc.cli", "serve"),
+        *("-P", "-m", "jobs_grpc.cli", "serve"),
         log=log,
         JOBS_DATABASE_URL=dsn,
         JOBS_LISTEN=address,

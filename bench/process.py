@@ -3,6 +3,8 @@
 import asyncio
 import os
 import sys
+import time
+from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,14 @@ class PythonProcess:
         if self._process.returncode is None:
             self._process.terminate()
         await self._process.wait()
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Return the CPU seconds that processes have used so far, with all their threads. Linux only.
+
+    Reads the CPU clocks of the processes, which count nanoseconds.
+    """
+    return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)  # as clock_getcpuclockid
 
 
 def postgres_cpu_time(data: Path) -> float:

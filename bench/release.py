@@ -1,39 +1,174 @@
-"""Measure what features since labels and selectors cost jobs that use none of them.
+"""Measure the CPU time of the core calls in this version, and in an earlier one.
 
-Run by `make bench-release`. The commit before labels, selectors and the directory of devices is
-compared with this version, which also has start times, retries, events and webhooks: see
-bench.comparison.
+Run by `make bench-release`. Each version has a server and a database of its own, on the same
+PostgreSQL and with the same libraries. They take turns in short batches of the same calls: before,
+now, now, before. So what else the machine does slows down both. The figures are CPU times of the
+server process with all its threads, and of its sessions of PostgreSQL. Needs Linux and the history.
 """
 
-from bench.comparison import (
-    Comparison,
-    Comparisons,
-    Scale,
-    compare,
-    create_for_all,
-    create_for_device,
-    report,
-    run,
-    start_next,
-)
-from jobs_grpc.dev.embedded_postgres import Cluster
-from tests.chaos.system import Code
+import asyncio
+import statistics
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
 
-COMMIT_BEFORE = "60bbff167"
+import asyncpg
+import grpc
+
+from bench.comparison import run
+from bench.core_calls import CoreCall, add_jobs, core_calls
+from bench.environment import running_service
+from bench.machine import describe_machine
+from bench.page import describe, format_number
+from bench.process import cpu_seconds
+from bench.requests import InvalidRun
+from bench.versions import BEFORE, NOW, migrated_database
+from jobs_grpc.dev.embedded_postgres import Cluster
+from tests.chaos.system import THIS_VERSION, Code
+
+COMMIT_BEFORE = "0be2f3477"
+
+_CLIENTS = 4
+
+_Times: TypeAlias = tuple[float, float]
+"""CPU seconds of the server, and of its sessions of PostgreSQL."""
+
+_Round: TypeAlias = dict[tuple[str, str], _Times]
+"""The cost of a call by its name and that of the version."""
+
+_HEAD = (
+    "| call | server before | now | times (series) | goal | PostgreSQL before | now | times |",
+    "|---|---|---|---|---|---|---|---|",
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Each round of a series makes four batches of each call, two of each version."""
+
+    series: int
+    rounds: int
+    batch: int
+
+
+FULL = Scale(series=3, rounds=40, batch=50)
+QUICK = Scale(series=2, rounds=1, batch=4)
+
+
+@dataclass(frozen=True)
+class _Version:
+    name: str
+    pid: int
+    """Of the server."""
+    owner: asyncpg.Connection
+    channel: grpc.aio.Channel
+
+    async def measure(self, call: CoreCall, first: int, count: int) -> _Times:
+        """Make calls and return what they cost."""
+        before = cpu_seconds([self.pid]), cpu_seconds(await self._sessions())
+        numbers = iter(range(first, first + count))
+        await asyncio.gather(*(self._send(call, numbers) for _ in range(_CLIENTS)))
+        after = cpu_seconds([self.pid]), cpu_seconds(await self._sessions())
+        return after[0] - before[0], after[1] - before[1]
+
+    async def _send(self, call: CoreCall, numbers: Iterable[int]) -> None:
+        send: Any = self.channel.unary_unary(call.path)
+        for number in numbers:
+            request, metadata = call.request(number)
+            try:
+                await send(request.SerializeToString(), metadata=metadata)
+            except grpc.aio.AioRpcError as e:
+                raise InvalidRun(f"{call.name}: {e.code().name}: {e.details()}") from None
+
+    async def _sessions(self) -> list[int]:
+        rows = await self.owner.fetch(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND usename <> current_user"
+            " AND backend_type = 'client backend'"
+        )
+        return [row["pid"] for row in rows]
+
+
+@asynccontextmanager
+async def _running(
+    cluster: Cluster, name: str, code: Code, folder: Path, executions: int
+) -> AsyncIterator[_Version]:
+    """Run a server on a new database with at least that many executions."""
+    async with (
+        migrated_database(cluster, name, code) as (owner, dsn),
+        running_service(dsn, folder / f"{name}.log", **code.environ()) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        await add_jobs(owner, channel, executions)
+        await owner.execute("VACUUM ANALYZE")
+        yield _Version(name, server.process.pid, owner, channel)
+
+
+async def _round(
+    versions: Sequence[_Version], calls: Sequence[CoreCall], number: int, batch: int
+) -> _Round:
+    """Make a round of batches of each call."""
+    times: _Round = {}
+    for call in calls:
+        # Neither version is always the first.
+        first, second = versions[:: -1 if number % 2 else 1]
+        costs: dict[str, list[_Times]] = {BEFORE: [], NOW: []}
+        for version in (first, second, second, first):
+            start = batch * (2 * number + len(costs[version.name]))
+            costs[version.name].append(await version.measure(call, start, batch))
+        for name, of_batches in costs.items():
+            server, postgres = (
+                sum(seconds) / (2 * batch) for seconds in zip(*of_batches, strict=True)
+            )
+            times[call.name, name] = server, postgres
+    return times
 
 
 async def _measure(cluster: Cluster, before: Code, scale: Scale) -> str:
-    # In this order: reports end the executions that are started.
-    comparisons: Comparisons = {
-        "CreateJob, 1 device": Comparison(create_for_device, scale.calls, 1.35),
-        f"CreateJob, {scale.created:,} devices": Comparison(
-            create_for_all, scale.creations, 1.06, "ms"
-        ),
-        "StartNextExecution": Comparison(start_next, scale.calls, 1.15),
-        "UpdateExecution, one report": Comparison(report, scale.calls, 1.15),
-    }
-    return await compare(cluster, before, comparisons, scale)
+    """Return the machine and a table as Markdown."""
+    calls = core_calls()
+    executions = 2 * scale.batch * (scale.series * scale.rounds + 1)
+    async with AsyncExitStack() as stack:
+        versions = [
+            await stack.enter_async_context(
+                _running(cluster, name, code, before.folder, executions)
+            )
+            for name, code in ((BEFORE, before), (NOW, THIS_VERSION))
+        ]
+        await _round(versions, calls, 0, scale.batch)  # fills pools and caches
+        series = []
+        for number in range(scale.series):
+            first = 1 + number * scale.rounds
+            rounds = range(first, first + scale.rounds)
+            series.append([await _round(versions, calls, n, scale.batch) for n in rounds])
+            print(f"  series {number + 1}", flush=True)
+        machine = describe(await describe_machine(versions[0].owner))
+    return "\n".join([machine, "", *_HEAD, *(_row(call, series, scale) for call in calls)])
+
+
+def _row(call: CoreCall, series: Sequence[Sequence[_Round]], scale: Scale) -> str:
+    cells = [call.name]
+    for part in range(2):
+        costs = {
+            name: [times[call.name, name][part] for rounds in series for times in rounds]
+            for name in (BEFORE, NOW)
+        }
+        ratios = [
+            statistics.median(
+                times[call.name, NOW][part] / times[call.name, BEFORE][part] for times in rounds
+            )
+            for rounds in series
+        ]
+        times = statistics.median(ratios)
+        cells += [f"{format_number(statistics.median(costs[n]) * 1e6)} µs" for n in (BEFORE, NOW)]
+        cells.append(f"{times:.3f}× ({min(ratios):.3f}–{max(ratios):.3f})")
+        if part == 0:
+            missed = " missed" if scale == FULL and times > call.goal else ""
+            cells.append(f"≤ {call.goal}×{missed}")
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
-    run("release", __doc__, COMMIT_BEFORE, _measure)
+    run("release", __doc__, COMMIT_BEFORE, _measure, FULL, QUICK)

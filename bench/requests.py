@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 TENANT = "bench"
 
-_JOB_SERVICE = "fleet.jobs.v1.JobService"
+JOB_SERVICE = "fleet.jobs.v1.JobService"
 DEVICE_JOB_SERVICE = "fleet.jobs.v1.DeviceJobService"
 
 
@@ -97,7 +97,7 @@ def grpc_call(
     *requests: Message,
     tenant: str = TENANT,
     device: str = "",
-    service: str = _JOB_SERVICE,
+    service: str = JOB_SERVICE,
 ) -> Call:
     """Return a call of this service. Several requests form a stream, which only h2load can send."""
     messages = [request.SerializeToString() for request in requests]

@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 from bench.comparison import (
     FACTORS,
+    FULL,
+    QUICK,
     Comparison,
     Comparisons,
     Scale,
@@ -188,4 +190,4 @@ async def _measure(cluster: Cluster, before: Code, scale: Scale) -> str:
 
 
 if __name__ == "__main__":
-    run("schedules", __doc__, COMMIT_BEFORE, _measure)
+    run("schedules", __doc__, COMMIT_BEFORE, _measure, FULL, QUICK)

@@ -5,11 +5,11 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
 
+from bench.process import cpu_seconds
 from bench.requests import TENANT, InvalidRun
 from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.db.store import ExecutionUpdate, Store
@@ -35,9 +35,9 @@ class Version:
     async def cpu_time(self, call: Awaitable[object]) -> float:
         """Await a call and return the CPU seconds that its process of PostgreSQL used."""
         pid = self.connection.get_server_pid()
-        before = _cpu_seconds(pid)
+        before = cpu_seconds([pid])
         await call
-        return _cpu_seconds(pid) - before
+        return cpu_seconds([pid]) - before
 
     async def create(self, job_id: str, *, tenant: str = TENANT, **fields: Any) -> None:
         """Create a job, for all devices of the tenant if no field is a target."""
@@ -71,11 +71,6 @@ async def measure_in_turn(
     return {version.name: await version.cpu_time(call(version, number)) for version in order}
 
 
-def _cpu_seconds(pid: int) -> float:
-    """Return the CPU seconds that a process has used so far, to a microsecond."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
-
-
 async def open_versions(
     stack: AsyncExitStack, cluster: Cluster, before: Code, devices: int
 ) -> Sequence[Version]:
@@ -91,6 +86,24 @@ async def open_version(
     cluster: Cluster, name: str, code: Code, devices: int
 ) -> AsyncIterator[Version]:
     """Create a database with the schema of a version."""
+    async with migrated_database(cluster, name, code) as (owner, dsn):
+        connection = await asyncpg.connect(dsn)
+        # Its statements pass the arguments that a server of the version passes.
+        store = store_on(connection, store_class=_store_class(code))
+        try:
+            yield Version(name, owner, connection, store, devices)
+        finally:
+            await connection.close()
+
+
+@asynccontextmanager
+async def migrated_database(
+    cluster: Cluster, name: str, code: Code
+) -> AsyncIterator[tuple[asyncpg.Connection, str]]:
+    """Create a database with the schema of a version.
+
+    Yields a connection as its owner, and the DSN of the request role.
+    """
     role = RequestRole().name
     admin = await asyncpg.connect(cluster.dsn("postgres"))
     await admin.execute(f"CREATE DATABASE {name}")
@@ -99,13 +112,9 @@ async def open_version(
     owner = await asyncpg.connect(cluster.dsn(name))
     for table in ("jobs", "job_executions", "job_progress"):
         await owner.execute(f"ALTER TABLE jobs.{table} SET (autovacuum_enabled = false)")
-    connection = await asyncpg.connect(cluster.dsn(name, role))
-    # Its statements pass the arguments that a server of the version passes.
-    store = store_on(connection, store_class=_store_class(code))
     try:
-        yield Version(name, owner, connection, store, devices)
+        yield owner, cluster.dsn(name, role)
     finally:
-        await connection.close()
         await owner.close()
 
 
