@@ -45,11 +45,14 @@ class ClaimsReader:
         tenant_id = _find(claims, config.tenant_claim)
         if not isinstance(tenant_id, str) or not is_tenant_id(tenant_id):
             raise InvalidToken(f"has no valid tenant in the claim {config.tenant_claim}")
+        roles = _roles(_find(claims, config.roles_claim))
+        device_id = _identifier(claims, config.device_claim)
         return Principal(
             tenant_id,
-            _roles(_find(claims, config.roles_claim)),
+            roles,
             subject=_identifier(claims, config.subject_claim),
-            device_id=_identifier(claims, config.device_claim),
+            device_id=device_id,
+            is_bridge=Role.BRIDGE in roles and device_id is None,
             expires_at=min(claims["exp"], _MAX_EXPIRY) + config.leeway,
             revocation=revocation,
         )

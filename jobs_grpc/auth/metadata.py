@@ -52,7 +52,13 @@ class MetadataAuthenticator:
         roles = _read_roles(metadata)
         if roles is None:
             roles = self._default_roles if device_id is None else frozenset({Role.DEVICE})
-        return Principal(tenant_id, roles, subject=read_user(metadata), device_id=device_id)
+        return Principal(
+            tenant_id,
+            roles,
+            subject=read_user(metadata),
+            device_id=device_id,
+            is_bridge=Role.BRIDGE in roles,
+        )
 
     def unavailable_reason(self) -> str | None:
         """Return None always, because reading metadata depends on no other service."""

@@ -25,6 +25,8 @@ class Principal:
     roles: frozenset[Role]
     subject: str | None = None
     device_id: str | None = None
+    is_bridge: bool = False
+    """Whether it acts for devices, such as `device_id`, instead of being one."""
     expires_at: float | None = None
     """When the authentication ends, in seconds since 1970; None: never."""
     revocation: Revocation | None = field(default=None, compare=False, repr=False)
@@ -34,6 +36,14 @@ class Principal:
     def expired(self) -> bool:
         """Whether `expires_at` has passed."""
         return self.expires_at is not None and self.expires_at <= time.time()
+
+    @property
+    def reported_by(self) -> str | None:
+        """The subject of a bridge, "" if it has none; None for a device.
+
+        Stored with the starts and reports that it sends: see JobExecution.reported_by.
+        """
+        return self.subject or "" if self.is_bridge else None
 
     @property
     def revoked(self) -> bool:

@@ -70,14 +70,23 @@ _END_CAUSE = _Column(
     lambda e: end_cause_name(e.end_cause) if e.end_cause else None,
     wide=True,
 )
+_REPORTED_BY = _Column(
+    "reported_by",
+    "REPORTED_BY",
+    _optional("reported_by"),
+    wide=True,
+    text=lambda e: (e.reported_by or "(no user)") if e.HasField("reported_by") else None,
+)
 _DETAILS = _Column(
     "status_details", "DETAILS", _optional("status_details"), 2, min_width=20, wraps=True
 )
 _REST = (_UPDATED, _STARTED, _QUEUED, _NOT_BEFORE, _TIMES_OUT, _ZONE, _STAGE, _VERSION)
 
-EXECUTION_COLUMNS = (_DEVICE, _STATUS, *_REST, _ATTEMPT, _CODE, _END_CAUSE, _DETAILS)
-DEVICE_COLUMNS = (_JOB, _STATUS, *_REST, _ATTEMPT, _CODE, _END_CAUSE, _DETAILS)
-_ATTEMPT_COLUMNS = (_ATTEMPT, _STATUS, *_REST, _CODE, _END_CAUSE, _DETAILS)
+_END = (_CODE, _END_CAUSE, _REPORTED_BY, _DETAILS)
+
+EXECUTION_COLUMNS = (_DEVICE, _STATUS, *_REST, _ATTEMPT, *_END)
+DEVICE_COLUMNS = (_JOB, _STATUS, *_REST, _ATTEMPT, *_END)
+_ATTEMPT_COLUMNS = (_ATTEMPT, _STATUS, *_REST, *_END)
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:

@@ -39,6 +39,8 @@ class ExecutionUpdate(NamedTuple):
     """
     with_document: bool = True
     with_details: bool = True
+    reported_by: str | None = None
+    """The subject that acts for the device, "" if it is unknown; None: the device itself."""
 
 
 class Store:
@@ -317,6 +319,7 @@ class Store:
         self, tenant_id: str, updates: Sequence[ExecutionUpdate], *, wait_ms: int
     ) -> Sequence[Row]:
         """See update_executions.sql: one row per update. Raises LockTimeout after `wait_ms`."""
+        reported_bys = [update.reported_by for update in updates]
         args = {
             "tenant_id": tenant_id,
             "wait_ms": wait_ms,
@@ -332,6 +335,7 @@ class Store:
             "failure_codes": [update.failure_code for update in updates],
             "with_details": [update.with_details for update in updates],
             "with_due_at": True,
+            "reported_bys": None if reported_bys.count(None) == len(updates) else reported_bys,
         }
         return await self._write("update_executions", args)
 

@@ -100,7 +100,14 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         validation.require_valid(request, violations)
         row = await self._batcher.update(
             tenant_id,
-            ExecutionUpdate(None, device_id, None, status_details=details, must_be_next=True),
+            ExecutionUpdate(
+                None,
+                device_id,
+                None,
+                status_details=details,
+                must_be_next=True,
+                reported_by=current_principal().reported_by,
+            ),
         )
         # AGAIN: other devices started each time before this one did; the device may call again.
         if row["outcome"] in ("NONE", "AGAIN"):
@@ -117,7 +124,14 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         )
         validation.require_valid(request, violations)
         row = await self._batcher.update(
-            tenant_id, ExecutionUpdate(request.job_id, device_id, None, status_details=details)
+            tenant_id,
+            ExecutionUpdate(
+                request.job_id,
+                device_id,
+                None,
+                status_details=details,
+                reported_by=current_principal().reported_by,
+            ),
         )
         return pb.StartExecutionResponse(
             execution=updated_execution(request.job_id, device_id, row)
@@ -135,7 +149,13 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self, request: pb.UpdateExecutionRequest, context: object
     ) -> pb.UpdateExecutionResponse:
         tenant_id, device_id = self._calling_device()
-        update = await parse_update(request, device_id, self._max_document_bytes, self._pause)
+        update = await parse_update(
+            request,
+            device_id,
+            self._max_document_bytes,
+            self._pause,
+            reported_by=current_principal().reported_by,
+        )
         row = await self._batcher.update(tenant_id, update)
         return pb.UpdateExecutionResponse(
             execution=updated_execution(request.job_id, device_id, row)

@@ -28,14 +28,15 @@ _VALUES = (
     "stages",
     "end_causes",
     "time_zones",
+    "reported_bys",
 )
 _STATUS = _VALUES.index("statuses")
 _TIMES = ("queued_ats", "started_ats", "last_updated_ats", "times_out_ats", "not_befores")
 
 # Upper bound for the bytes of an execution in a page, without the contents of device_id,
-# status_details, failure_code and time_zone: five timestamps, five numbers, and the tags and
-# lengths of all fields.
-_OVERHEAD_BYTES = 128
+# status_details, failure_code, time_zone and reported_by: five timestamps, five numbers, and the
+# tags and lengths of all fields.
+_OVERHEAD_BYTES = 132
 
 
 async def append_executions(
@@ -79,6 +80,7 @@ async def append_executions(
                     + execution.status_details.ByteSize()
                     + len(execution.failure_code.encode())
                     + len(execution.time_zone)
+                    + len(execution.reported_by)
                 )
                 values = new_values
             _change_times(execution, times, new_times)
@@ -106,14 +108,16 @@ def _executions(row: Row) -> Iterable[tuple[str, tuple[Any, ...], tuple[Any, ...
     """The device, the _VALUES and the _TIMES of each execution. The columns are arrays."""
     if row["device_ids"] is None:
         return ()
-    values = zip(*(row[column] for column in _VALUES), strict=True)
+    count = len(row["device_ids"])
+    # A column without values can be NULL.
+    values = zip(*(row[column] or (None,) * count for column in _VALUES), strict=True)
     times = zip(*(row[column] for column in _TIMES), strict=True)
     return zip(row["device_ids"], values, times, strict=True)
 
 
 def _change_values(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
     """Set the fields of _VALUES that differ."""
-    status, details, number, version, failure_code, stage, end_cause, time_zone = new
+    status, details, number, version, failure_code, stage, end_cause, time_zone, reported_by = new
     if status != old[0]:
         execution.status = EXECUTION_STATUS_NUMBERS.get(status, JobExecution.STATUS_UNSPECIFIED)
     if details != old[1]:
@@ -141,6 +145,11 @@ def _change_values(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any
             execution.end_cause = number
     if time_zone != old[7]:
         execution.time_zone = time_zone or ""
+    if reported_by != old[8]:
+        if reported_by is None:
+            execution.ClearField("reported_by")
+        else:
+            execution.reported_by = reported_by
 
 
 def _change_times(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:

@@ -39,10 +39,12 @@ async def parse_update(
     *,
     with_document: bool = True,
     with_details: bool = True,
+    reported_by: str | None,
 ) -> ExecutionUpdate:
     """Convert a report to an update. Raises InvalidField.
 
     `with_document`, `with_details`: whether its row has document_params and status_details.
+    `reported_by`: see ExecutionUpdate.
     """
     details, violations = await parse_status_details(request, max_document_bytes, pause)
     validation.require_valid(request, violations)
@@ -57,6 +59,7 @@ async def parse_update(
         failure_code=request.failure_code or None,
         with_document=with_document,
         with_details=with_details,
+        reported_by=reported_by,
     )
     validation.raise_for_violations(_check_fields_of_status(update))
     return update

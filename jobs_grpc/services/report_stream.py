@@ -191,6 +191,7 @@ class ReportStream:
                 self._pause,
                 with_document=False,
                 with_details=with_details,
+                reported_by=self._caller.reported_by,
             )
         except Exception as e:
             return e

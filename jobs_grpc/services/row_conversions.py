@@ -183,6 +183,7 @@ def execution_fields(row: Row) -> MessageFields:
         "end_cause": END_CAUSE_NUMBERS.get(row["end_cause"]),
         "not_before": timestamp_fields(row["not_before"]),
         "time_zone": row["time_zone"],
+        "reported_by": row["reported_by"],
     }
 
 

@@ -90,6 +90,28 @@ async def test_device_reports_only_for_itself_and_bridge_for_any_device(
     assert (await report("other", bridge)).execution.status == pb.JobExecution.SUCCEEDED
 
 
+@pytest.mark.parametrize("roles", [["bridge"], ["bridge", "device"]])
+async def test_report_is_a_devices_own_when_the_token_names_the_device(
+    database: Database, jwt: Server, tenant: str, roles: list[str]
+) -> None:
+    await database.add_devices(tenant, ["own", "other"])
+    operator = jwt.bearer(token(KEY, claims(tenant, "operator")))
+    await operator.create(job_id="j", target_all=True)
+    stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(jwt.channel)
+
+    async def start(device: str, **names: str) -> None:
+        text = token(KEY, claims(tenant, *roles, sub="s", **names))
+        metadata = (("authorization", f"Bearer {text}"), ("x-device-id", device))
+        request = device_pb.StartExecutionRequest(job_id="j")
+        await stub.StartExecution(request, metadata=metadata, timeout=TIMEOUT)
+
+    await start("own", device_id="own")
+    await start("other")
+
+    other, own = (await operator.get("j")).executions
+    assert (other.reported_by, own.HasField("reported_by")) == ("s", False)
+
+
 async def test_bridge_acts_for_the_device_in_x_device_id(
     database: Database, jwt: Server, tenant: str
 ) -> None:

@@ -310,7 +310,8 @@ CREATE TABLE jobs.job_executions (
     retries integer DEFAULT 0 NOT NULL,
     failed_status jobs.execution_status,
     failed_code text COLLATE pg_catalog."C",
-    failed_at timestamp with time zone
+    failed_at timestamp with time zone,
+    reported_by text
 );
 
 CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
@@ -353,7 +354,8 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
         CASE
             WHEN ((j.start_windows IS NOT NULL) AND (j.window_time_zone IS NULL)) THEN COALESCE(e.time_zone, 'UTC'::text)
             ELSE NULL::text
-        END AS time_zone
+        END AS time_zone,
+    e.reported_by
    FROM ((jobs.job_executions e
      JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) AS status
@@ -401,7 +403,8 @@ CREATE TABLE jobs.execution_attempts (
     last_updated_at timestamp with time zone NOT NULL,
     status_details jsonb,
     failure_code text COLLATE pg_catalog."C",
-    end_cause text
+    end_cause text,
+    reported_by text
 );
 
 CREATE TABLE jobs.events (
@@ -431,6 +434,7 @@ CREATE VIEW jobs.execution_page WITH (security_invoker='true') AS
     NULL::text[] AS end_causes,
     NULL::timestamp with time zone[] AS not_befores,
     NULL::text[] AS time_zones,
+    NULL::text[] AS reported_bys,
     NULL::timestamp with time zone AS job_created_at
   WHERE false;
 
@@ -449,6 +453,7 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     p.end_causes,
     p.not_befores,
     p.time_zones,
+    p.reported_bys,
     p.job_created_at,
     d.rollout_details,
     d.tenant_id,

@@ -150,7 +150,7 @@ async def test_get_returns_the_job_with_its_executions(
     assert list(succeeded) == [
         "device_id", "status", "status_details", "queued_at", "started_at", "last_updated_at",
         "execution_number", "version", "times_out_at", "failure_code", "stage", "end_cause",
-        "not_before", "time_zone",
+        "not_before", "time_zone", "reported_by",
     ]  # fmt: skip
     assert (succeeded["device_id"], succeeded["status"]) == ("pump-1", "SUCCEEDED")
     assert datetime.fromisoformat(succeeded["started_at"]).tzinfo

@@ -32,6 +32,7 @@ COLUMNS = {
     "end_cause": "end_causes",
     "not_before": "not_befores",
     "time_zone": "time_zones",
+    "reported_by": "reported_bys",
 }
 
 # Of each column, values whose encodings have different sizes.
@@ -51,6 +52,7 @@ VALUES: dict[str, list[Any]] = {
     "end_cause": [None, "DEVICE", "EXECUTION_CANCELED", "LOST"],  # nor does it know LOST
     "not_before": TIMES,
     "time_zone": [None, "UTC", "America/Argentina/ComodRivadavia"],
+    "reported_by": [None, "", "bridge", "x" * 256],
 }
 
 

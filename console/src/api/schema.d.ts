@@ -1953,6 +1953,11 @@ export interface components {
              */
             queued_at: string | null;
             /**
+             * @description The subject of the last start or report of this attempt that a bridge sent for the device. Empty if the
+             *     bridge named no user. Starts and reports of the device itself do not change it. Unset: there are no others.
+             */
+            reported_by: string | null;
+            /**
              * Format: int32
              * @description The stage of the rollout. The first is 0. Unset: the job has no rollout.
              */
@@ -3409,6 +3414,7 @@ export interface operations {
                      *         "last_updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "not_before": null,
                      *         "queued_at": "2026-11-24T15:05:36.757135+00:00",
+                     *         "reported_by": null,
                      *         "stage": null,
                      *         "started_at": null,
                      *         "status": "QUEUED",
@@ -3761,6 +3767,7 @@ export interface operations {
                      *           "last_updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *           "not_before": null,
                      *           "queued_at": "2026-11-24T15:05:36.757135+00:00",
+                     *           "reported_by": null,
                      *           "stage": null,
                      *           "started_at": null,
                      *           "status": "QUEUED",
@@ -4495,6 +4502,7 @@ export interface operations {
                      *           "last_updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *           "not_before": null,
                      *           "queued_at": "2026-11-24T15:05:36.757135+00:00",
+                     *           "reported_by": null,
                      *           "stage": null,
                      *           "started_at": null,
                      *           "status": "QUEUED",
@@ -5054,6 +5062,7 @@ export interface operations {
                      *         "last_updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "not_before": null,
                      *         "queued_at": "2026-11-24T15:05:36.757135+00:00",
+                     *         "reported_by": null,
                      *         "stage": null,
                      *         "started_at": null,
                      *         "status": "QUEUED",
@@ -5070,6 +5079,7 @@ export interface operations {
                      *         "last_updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "not_before": null,
                      *         "queued_at": "2026-11-24T15:05:36.757135+00:00",
+                     *         "reported_by": null,
                      *         "stage": null,
                      *         "started_at": null,
                      *         "status": "QUEUED",
@@ -5165,6 +5175,7 @@ export interface operations {
                      *       "last_updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *       "not_before": null,
                      *       "queued_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "reported_by": null,
                      *       "stage": null,
                      *       "started_at": null,
                      *       "status": "REJECTED",
@@ -5270,6 +5281,7 @@ export interface operations {
                      *         "last_updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "not_before": null,
                      *         "queued_at": "2026-11-24T15:05:36.757135+00:00",
+                     *         "reported_by": null,
                      *         "stage": null,
                      *         "started_at": null,
                      *         "status": "QUEUED",
@@ -5286,6 +5298,7 @@ export interface operations {
                      *         "last_updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "not_before": null,
                      *         "queued_at": "2026-11-24T15:05:36.757135+00:00",
+                     *         "reported_by": null,
                      *         "stage": null,
                      *         "started_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "status": "FAILED",
@@ -5391,6 +5404,7 @@ export interface operations {
                      *         "last_updated_at": "2026-11-24T15:05:36.757135+00:00",
                      *         "not_before": null,
                      *         "queued_at": "2026-11-24T15:05:36.757135+00:00",
+                     *         "reported_by": null,
                      *         "stage": null,
                      *         "started_at": null,
                      *         "status": "QUEUED",

@@ -1349,6 +1349,7 @@ class JobExecution(_message.Message):
     END_CAUSE_FIELD_NUMBER: _builtins.int
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
+    REPORTED_BY_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """The ID of the device, unique in the job."""
     status: Global___JobExecution.Status.ValueType
@@ -1372,6 +1373,10 @@ class JobExecution(_message.Message):
     time_zone: _builtins.str
     """The time zone of the start windows for this device: the one that it had when the job was created.
     Empty unless the window_time_zone of the job is DEVICE.
+    """
+    reported_by: _builtins.str
+    """The subject of the last start or report of this attempt that a bridge sent for the device. Empty if the
+    bridge named no user. Starts and reports of the device itself do not change it. Unset: there are no others.
     """
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
@@ -1421,21 +1426,26 @@ class JobExecution(_message.Message):
         end_cause: Global___JobExecution.EndCause.ValueType | None = ...,
         not_before: _timestamp_pb2.Timestamp | None = ...,
         time_zone: _builtins.str = ...,
+        reported_by: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_cause", b"_end_cause", "_failure_code", b"_failure_code", "_stage", b"_stage", "end_cause", b"end_cause", "failure_code", b"failure_code", "last_updated_at", b"last_updated_at", "not_before", b"not_before", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_end_cause", b"_end_cause", "_failure_code", b"_failure_code", "_reported_by", b"_reported_by", "_stage", b"_stage", "end_cause", b"end_cause", "failure_code", b"failure_code", "last_updated_at", b"last_updated_at", "not_before", b"not_before", "queued_at", b"queued_at", "reported_by", b"reported_by", "stage", b"stage", "started_at", b"started_at", "status_details", b"status_details", "times_out_at", b"times_out_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_cause", b"_end_cause", "_failure_code", b"_failure_code", "_stage", b"_stage", "device_id", b"device_id", "end_cause", b"end_cause", "execution_number", b"execution_number", "failure_code", b"failure_code", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "not_before", b"not_before", "queued_at", b"queued_at", "stage", b"stage", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "time_zone", b"time_zone", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_end_cause", b"_end_cause", "_failure_code", b"_failure_code", "_reported_by", b"_reported_by", "_stage", b"_stage", "device_id", b"device_id", "end_cause", b"end_cause", "execution_number", b"execution_number", "failure_code", b"failure_code", "job_id", b"job_id", "last_updated_at", b"last_updated_at", "not_before", b"not_before", "queued_at", b"queued_at", "reported_by", b"reported_by", "stage", b"stage", "started_at", b"started_at", "status", b"status", "status_details", b"status_details", "time_zone", b"time_zone", "times_out_at", b"times_out_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__end_cause: _TypeAlias = _typing.Literal["end_cause"]  # noqa: Y015
     _WhichOneofArgType__end_cause: _TypeAlias = _typing.Literal["_end_cause", b"_end_cause"]  # noqa: Y015
     _WhichOneofReturnType__failure_code: _TypeAlias = _typing.Literal["failure_code"]  # noqa: Y015
     _WhichOneofArgType__failure_code: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code"]  # noqa: Y015
+    _WhichOneofReturnType__reported_by: _TypeAlias = _typing.Literal["reported_by"]  # noqa: Y015
+    _WhichOneofArgType__reported_by: _TypeAlias = _typing.Literal["_reported_by", b"_reported_by"]  # noqa: Y015
     _WhichOneofReturnType__stage: _TypeAlias = _typing.Literal["stage"]  # noqa: Y015
     _WhichOneofArgType__stage: _TypeAlias = _typing.Literal["_stage", b"_stage"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__end_cause) -> _WhichOneofReturnType__end_cause | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__failure_code) -> _WhichOneofReturnType__failure_code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reported_by) -> _WhichOneofReturnType__reported_by | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__stage) -> _WhichOneofReturnType__stage | None: ...
 

@@ -20,5 +20,6 @@ SELECT
     NULL::text[] AS end_causes,
     NULL::timestamptz[] AS not_befores,
     NULL::text[] AS time_zones,
+    NULL::text[] AS reported_bys,  -- NULL: none has one
     NULL::timestamptz AS job_created_at
 WHERE false;

@@ -42,7 +42,8 @@ SELECT
     e.queue_order,
     CASE WHEN derived.status = 'QUEUED' THEN e.not_before END AS not_before,
     CASE WHEN j.start_windows IS NOT NULL AND j.window_time_zone IS NULL
-         THEN coalesce(e.time_zone, 'UTC') END AS time_zone
+         THEN coalesce(e.time_zone, 'UTC') END AS time_zone,
+    e.reported_by
 FROM jobs.job_executions e
 JOIN jobs.jobs j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id
 CROSS JOIN LATERAL (

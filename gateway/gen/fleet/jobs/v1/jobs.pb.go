@@ -2537,7 +2537,10 @@ type JobExecution struct {
 	NotBefore *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
 	// The time zone of the start windows for this device: the one that it had when the job was created.
 	// Empty unless the window_time_zone of the job is DEVICE.
-	TimeZone      string `protobuf:"bytes,15,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	TimeZone string `protobuf:"bytes,15,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// The subject of the last start or report of this attempt that a bridge sent for the device. Empty if the
+	// bridge named no user. Starts and reports of the device itself do not change it. Unset: there are no others.
+	ReportedBy    *string `protobuf:"bytes,16,opt,name=reported_by,json=reportedBy,proto3,oneof" json:"reported_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2673,6 +2676,13 @@ func (x *JobExecution) GetNotBefore() *timestamppb.Timestamp {
 func (x *JobExecution) GetTimeZone() string {
 	if x != nil {
 		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *JobExecution) GetReportedBy() string {
+	if x != nil && x.ReportedBy != nil {
+		return *x.ReportedBy
 	}
 	return ""
 }
@@ -6417,7 +6427,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06failed\x18\x04 \x01(\x05R\x06failed\x12\x1b\n" +
 	"\ttimed_out\x18\x05 \x01(\x05R\btimedOut\x12\x1a\n" +
 	"\brejected\x18\x06 \x01(\x05R\brejected\x12\x12\n" +
-	"\x04held\x18\a \x01(\x05R\x04held\"\x96\b\n" +
+	"\x04held\x18\a \x01(\x05R\x04held\"\xcc\b\n" +
 	"\fJobExecution\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12:\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusR\x06status\x12>\n" +
@@ -6437,7 +6447,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\tend_cause\x18\r \x01(\x0e2$.fleet.jobs.v1.JobExecution.EndCauseH\x02R\bendCause\x88\x01\x01\x129\n" +
 	"\n" +
 	"not_before\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x1b\n" +
-	"\ttime_zone\x18\x0f \x01(\tR\btimeZone\"\x7f\n" +
+	"\ttime_zone\x18\x0f \x01(\tR\btimeZone\x12$\n" +
+	"\vreported_by\x18\x10 \x01(\tH\x03R\n" +
+	"reportedBy\x88\x01\x01\"\x7f\n" +
 	"\x06Status\x12\x16\n" +
 	"\x12STATUS_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -6461,7 +6473,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\r_failure_codeB\b\n" +
 	"\x06_stageB\f\n" +
 	"\n" +
-	"_end_cause\"\x95\r\n" +
+	"_end_causeB\x0e\n" +
+	"\f_reported_by\"\x95\r\n" +
 	"\x10CreateJobRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12K\n" +
 	"\rdocument_type\x18\x02 \x01(\tB&\xbaH#\xc8\x01\x01r\x1e\x10\x01\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\fdocumentType\x12@\n" +

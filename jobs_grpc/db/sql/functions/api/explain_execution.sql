@@ -36,7 +36,8 @@ CREATE OR REPLACE FUNCTION jobs.explain_execution(
     open_stage_required integer,
     open_stage_unfinished integer,
     awaiting_approval boolean,
-    next_opens_at timestamptz
+    next_opens_at timestamptz,
+    reported_by text        -- of the execution
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- settings: page
@@ -52,10 +53,10 @@ BEGIN
 
     SELECT s.device_id, s.status, s.status_details, s.execution_number, s.queued_at, s.started_at,
            s.last_updated_at, s.version, s.times_out_at, s.failure_code, s.stage, s.end_cause,
-           s.not_before, s.time_zone
+           s.not_before, s.time_zone, s.reported_by
     INTO device_id, status, status_details, execution_number, queued_at, started_at,
          last_updated_at, version, times_out_at, failure_code, stage, end_cause, not_before,
-         time_zone
+         time_zone, reported_by
     FROM jobs.execution_states s
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id;
     IF NOT FOUND THEN

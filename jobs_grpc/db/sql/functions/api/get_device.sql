@@ -24,7 +24,8 @@ CREATE OR REPLACE FUNCTION jobs.get_device(
     failure_code text,
     stage smallint,
     end_cause text,     -- NULL: the executions of a queue are pending
-    not_before timestamptz
+    not_before timestamptz,
+    reported_by text
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- Only the index on the device's queue delivers the order; see next_execution.
@@ -53,7 +54,7 @@ BEGIN
     SELECT NULL::jsonb, s.time_zone, NULL::text[], NULL::timestamptz, s.job_id, s.device_id, s.status,
            s.status_details, s.execution_number, s.queued_at, s.started_at, s.last_updated_at,
            s.version, s.times_out_at, s.failure_code, s.stage, s.end_cause,
-           s.not_before
+           s.not_before, s.reported_by
     FROM (
         SELECT q.is_queued, q.queue_order, q.queued_at, q.job_id
         FROM jobs.pending_executions q

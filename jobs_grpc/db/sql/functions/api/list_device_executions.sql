@@ -52,7 +52,7 @@ BEGIN
         CASE WHEN s.bytes_before < 8388608 THEN s.status_details END,
         s.execution_number, s.queued_at, s.started_at, s.last_updated_at, s.version,
         s.stored_status, s.document_type, NULL::jsonb, s.expires_at, s.times_out_at,
-        s.failure_code, s.stage, s.end_cause, s.queue_order, s.not_before, s.time_zone
+        s.failure_code, s.stage, s.end_cause, s.queue_order, s.not_before, s.time_zone, s.reported_by
     FROM (
         SELECT
             s.*,

@@ -33,7 +33,8 @@ BEGIN
             array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
             array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at),
             array_agg(e.failure_code), array_agg(e.stage), array_agg(e.end_cause),
-            array_agg(e.not_before), array_agg(e.time_zone)
+            array_agg(e.not_before), array_agg(e.time_zone),
+            CASE WHEN count(e.reported_by) > 0 THEN array_agg(e.reported_by) END
         FROM (
             SELECT
                 e.*,

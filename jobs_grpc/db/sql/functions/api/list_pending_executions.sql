@@ -47,7 +47,8 @@ BEGIN
            NULL::text AS end_cause, q.queue_order,
            CASE WHEN q.is_queued THEN q.not_before END AS not_before,
            CASE WHEN q.start_windows IS NOT NULL AND q.window_time_zone IS NULL
-                THEN q.time_zone END AS time_zone
+                THEN q.time_zone END AS time_zone,
+           NULL::text AS reported_by
     FROM jobs.pending_executions q
     WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id AND NOT q.is_waiting
       AND (q.is_queued, q.queue_order, q.queued_at, q.job_id)

@@ -173,13 +173,14 @@ BEGIN
             $query$
             INSERT INTO jobs.execution_attempts
                 (tenant_id, job_id, device_id, execution_number, version, status, queued_at,
-                 started_at, last_updated_at, status_details, failure_code, end_cause)
+                 started_at, last_updated_at, status_details, failure_code, end_cause,
+                 reported_by)
             SELECT e.tenant_id, e.job_id, e.device_id, e.execution_number, e.version,
                    CASE WHEN e.status = 'QUEUED' THEN 'TIMED_OUT' ELSE e.status END,
                    e.queued_at, e.started_at,
                    CASE WHEN e.status = 'QUEUED' THEN $3 ELSE e.last_updated_at END,
                    CASE WHEN e.status = 'QUEUED' THEN $4 ELSE e.status_details END,
-                   e.failure_code, e.end_cause
+                   e.failure_code, e.end_cause, e.reported_by
             FROM jobs.job_executions e
             WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
               AND jobs.matches_retry(e.failure_code, e.device_id, $5, $6)
@@ -224,7 +225,7 @@ BEGIN
                 version = e.version + 1, queued_at = $3, started_at = NULL, times_out_at = NULL,
                 last_updated_at = $3, status_details = NULL, canceled_by_operator = false,
                 failure_code = NULL, end_cause = NULL, not_before = NULL, retries = 0,
-                failed_status = NULL, failed_code = NULL, failed_at = NULL
+                failed_status = NULL, failed_code = NULL, failed_at = NULL, reported_by = NULL
             WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
               AND jobs.matches_retry(e.failure_code, e.device_id, $4, $5)
             $query$,

@@ -40,7 +40,9 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     p_with_details boolean[] DEFAULT NULL,  -- return the status_details; NULL: true
     -- Without it, the outcome is EXECUTION_HELD instead of EXECUTION_NOT_DUE, which earlier servers do not
     -- know, and due_at is NULL.
-    p_with_due_at boolean DEFAULT false
+    p_with_due_at boolean DEFAULT false,
+    -- The subjects that act for the devices; '': unknown, NULL: the device itself. NULL: all are.
+    p_reported_bys text[] DEFAULT NULL
 ) RETURNS TABLE (
     outcome text,
     previous_status text,
@@ -130,7 +132,7 @@ BEGIN
             PERFORM jobs.add_expiry_events(p_tenant_id, v_job_id, v_now);
         END LOOP;
     END IF;
-    v_applied := jobs.apply_updates(p_tenant_id, v_updates, v_now);
+    v_applied := jobs.apply_updates(p_tenant_id, v_updates, v_now, p_reported_bys);
     IF v_applied.ruled_job_ids IS NOT NULL OR p_statuses && '{FAILED, REJECTED}' THEN
         PERFORM jobs.count_updates(p_tenant_id, v_updates);
     END IF;
@@ -169,7 +171,7 @@ BEGIN
                 p_expected_versions, p_extend_timeout_minutes, p_failure_codes
             );
             v_updates := v_decided.updates;
-            PERFORM jobs.apply_updates(p_tenant_id, v_updates, v_now);
+            PERFORM jobs.apply_updates(p_tenant_id, v_updates, v_now, p_reported_bys);
             PERFORM jobs.count_updates(p_tenant_id, v_updates);
             IF v_decided.has_retry_policies THEN
                 PERFORM jobs.apply_retry_policies(p_tenant_id, v_updates, v_now);

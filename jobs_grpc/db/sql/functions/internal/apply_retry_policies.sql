@@ -108,10 +108,10 @@ BEGIN
 
         INSERT INTO jobs.execution_attempts
             (tenant_id, job_id, device_id, execution_number, version, status, queued_at, started_at,
-             last_updated_at, status_details, failure_code, end_cause)
+             last_updated_at, status_details, failure_code, end_cause, reported_by)
         SELECT p_tenant_id, v_job.job_id, e.device_id, e.execution_number, e.version, e.status,
                e.queued_at, e.started_at, e.last_updated_at, e.status_details, e.failure_code,
-               e.end_cause
+               e.end_cause, e.reported_by
         FROM unnest(v_executions) failed
         CROSS JOIN LATERAL (
             SELECT e.*
@@ -132,7 +132,8 @@ BEGIN
                     times_out_at = NULL, last_updated_at = p_now, status_details = NULL,
                     failure_code = NULL, retries = e.retries + 1,
                     not_before = v_execution.not_before, failed_status = v_execution.status,
-                    failed_code = v_execution.failure_code, failed_at = p_now
+                    failed_code = v_execution.failure_code, failed_at = p_now,
+                    reported_by = NULL
                 WHERE e.tenant_id = p_tenant_id AND e.ctid = v_execution.row_id;
             END IF;
         END LOOP;

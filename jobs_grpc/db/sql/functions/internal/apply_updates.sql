@@ -4,6 +4,7 @@ CREATE OR REPLACE FUNCTION jobs.apply_updates(
     p_tenant_id text,
     p_updates jobs.decided_update[],
     p_now timestamptz,
+    p_reported_bys text[],     -- as in update_executions
     OUT idle_job_ids text[],   -- the updated jobs without an execution that is IN_PROGRESS; NULL: none
     OUT ruled_job_ids text[]   -- the updated jobs with failure criteria or a rollout; NULL: none
 )
@@ -22,8 +23,9 @@ BEGIN
             times_out_at = u.times_out_at,
             last_updated_at = p_now,
             failure_code = CASE WHEN u.new_status IN ('FAILED', 'REJECTED')
-                                THEN coalesce(u.failure_code, '') END
-        FROM unnest(p_updates) u
+                                THEN coalesce(u.failure_code, '') END,
+            reported_by = coalesce(u.reported_by, e.reported_by)
+        FROM (SELECT u.*, p_reported_bys[u.n] AS reported_by FROM unnest(p_updates) u) u
         WHERE u.outcome = 'APPLIED' AND e.tenant_id = p_tenant_id AND e.ctid = u.row_id
         RETURNING u.job_id, u.has_rules, u.stored_status AS old_status, u.new_status
     ), status_changes AS (
