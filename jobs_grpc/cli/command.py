@@ -11,9 +11,21 @@ from typing import Any, TypeAlias
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.connection import VARIABLES, connect
 from jobs_grpc.cli.output import add_output_options
-from jobs_grpc.cli.parser import CALLER, SECURITY, Subparsers
+from jobs_grpc.cli.parser import CONNECTION, Subparsers
 from jobs_grpc.client import JobsClient
 from jobs_grpc.config import DEFAULT_ADDRESS
+
+_CONNECTION_HELP = """\
+The options of commands that call a server. An option overrides its variable,
+and the variable overrides the context (see `jobs-grpc context --help`).
+`jobs-grpc context show` prints what commands use, and where it is set.
+"""
+_CONNECTION_EXAMPLES = """\
+examples:
+  jobs-grpc list --server 127.0.0.1:50051 --tenant demo
+  JOBS_TENANT=demo jobs-grpc list
+  jobs-grpc list --server jobs.example.com:443 --tls --token-file ~/.token
+"""
 
 RunClient: TypeAlias = Callable[[argparse.Namespace, Any], Awaitable[None]]
 
@@ -43,10 +55,11 @@ def add_server_command(
     run: Callable[[argparse.Namespace], None],
     *,
     formats: tuple[str, ...] = ("text", "json", "jsonl"),
-    timeout: float | None = 90.0,
-    timeout_help: str = "timeout of each call with its retries (default: 90)",
+    has_timeout: bool = False,
 ) -> argparse.ArgumentParser:
     """Add a command that connects to the server itself, with their common options.
+
+    A command that `has_timeout` adds its own --timeout.
 
     `usage` is its name and its arguments. The docstring of `run` is its description, and examples
     that follow an empty line. Under `python -OO`, there are no docstrings.
@@ -63,25 +76,43 @@ def add_server_command(
     )
     add_output_options(parser, formats)
     group = parser.add_argument_group(
-        CALLER, "An option overrides its variable, and the variable overrides the context."
+        CONNECTION, "--server, --tenant, --token-file, --tls …: see `jobs-grpc help connection`"
     )
-    group.add_argument("--context", metavar="NAME", help="context to use ($JOBS_CONTEXT)")
-    add_target_options(parser, group)
-    group.add_argument(
-        "--timeout",
-        type=arguments.seconds,
-        default=timeout,
-        metavar="SECONDS",
-        help=timeout_help,
-    )
+    _add_connection_options(group, has_timeout=not has_timeout)
     parser.set_defaults(run=run)
     return parser
 
 
-def add_target_options(
-    parser: argparse.ArgumentParser, group: "argparse._ArgumentGroup", *, stored: bool = False
-) -> "argparse._ArgumentGroup":
-    """Add the options of a context, or those that override it. Returns the group for TLS.
+def connection_help() -> str:
+    """Explain the options of the connection."""
+    parser = argparse.ArgumentParser(
+        usage="jobs-grpc COMMAND [options]",
+        description=_CONNECTION_HELP,
+        epilog=_CONNECTION_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+    )
+    _add_connection_options(parser)
+    return parser.format_help()
+
+
+def _add_connection_options(
+    group: "argparse._ActionsContainer", *, has_timeout: bool = True
+) -> None:
+    group.add_argument("--context", metavar="NAME", help="context to use ($JOBS_CONTEXT)")
+    add_target_options(group)
+    if has_timeout:
+        group.add_argument(
+            "--timeout",
+            type=arguments.seconds,
+            default=90.0,
+            metavar="SECONDS",
+            help="timeout of each call with its retries (default: 90)",
+        )
+
+
+def add_target_options(group: "argparse._ActionsContainer", *, stored: bool = False) -> None:
+    """Add the options of a context, or those that override it.
 
     If the options are `stored` in a context, their help names no variables.
     """
@@ -117,13 +148,12 @@ def add_target_options(
             default="; default: those that the server gives to all",
         ),
     )
-    security = parser.add_argument_group(SECURITY)
-    security.add_argument(
+    group.add_argument(
         "--token-file",
         metavar="FILE",
         help=help_text("file with the token", "token_file", "token"),
     )
-    security.add_argument(
+    group.add_argument(
         "--tls",
         action=argparse.BooleanOptionalAction,
         help="use TLS; --ca, --cert and --key imply it",
@@ -133,10 +163,9 @@ def add_target_options(
         ("cert", "client certificate, PEM"),
         ("key", "private key of the client certificate, PEM"),
     ):
-        security.add_argument(f"--{name}", metavar="FILE", help=help_text(text, name))
-    security.add_argument(
+        group.add_argument(f"--{name}", metavar="FILE", help=help_text(text, name))
+    group.add_argument(
         "--tls-server-name",
         metavar="NAME",
         help="name in the server's certificate, if it is not the host of --server",
     )
-    return security

@@ -37,7 +37,7 @@ def add_command(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "context", help="manage contexts, which name servers and callers", description=_DESCRIPTION
     )
-    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subcommands = parser.add_commands()
     listing = subcommands.add_parser(
         "list",
         help="list the contexts",
@@ -84,8 +84,8 @@ def _add_set(subcommands: Subparsers) -> None:
     )
     _add_name(parser)
     group = parser.add_argument_group("settings")
-    security = add_target_options(parser, group, stored=True)
-    security.add_argument(
+    add_target_options(group, stored=True)
+    group.add_argument(
         "--token-env", metavar="VARIABLE", help="environment variable that holds the token"
     )
     parser.add_argument(

@@ -57,7 +57,7 @@ _COLUMNS: tuple[Column[pb.Device], ...] = (
 
 def add_command(commands: Subparsers) -> None:
     parser = commands.add_parser("devices", help="manage the devices of a tenant")
-    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subcommands = parser.add_commands()
     _add_list(subcommands)
     _add_get(subcommands)
     _add_label(subcommands)

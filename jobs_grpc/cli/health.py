@@ -6,6 +6,7 @@ import asyncio
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_server_command
 from jobs_grpc.cli.connection import Target, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error
@@ -15,8 +16,13 @@ from jobs_grpc.client.errors import from_rpc_error
 
 
 def add_command(commands: Subparsers) -> None:
-    add_server_command(
-        commands, "health", _health, timeout=5.0, timeout_help="timeout of the check (default: 5)"
+    parser = add_server_command(commands, "health", _health, has_timeout=True)
+    parser.add_argument(
+        "--timeout",
+        type=arguments.seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="timeout of the check (default: 5)",
     )
 
 

@@ -5,17 +5,17 @@ import difflib
 import os
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 from jobs_grpc.cli.errors import UsageError
 
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"
 
-# Groups of options that commands share. Help shows them after the options of the command.
-OUTPUT, CALLER, SECURITY = "output", "server and caller", "tokens and TLS"
-_SHARED_GROUPS = (OUTPUT, CALLER, SECURITY)
-
+# Groups of options that commands share. Help shows them after the options of the command, and of
+# the connection only the description.
+OUTPUT, CONNECTION = "output", "connection"
+_SHARED_GROUPS = (OUTPUT, CONNECTION)
 
 # Options by the names that users of other tools try.
 _OTHER_NAMES = {"--selector": "--where", "-l": "--where"}
@@ -32,11 +32,28 @@ class Parser(argparse.ArgumentParser):
         # A prefix that is unique today may become ambiguous.
         super().__init__(**kwargs | {"allow_abbrev": False})
 
+    def add_commands(self) -> Subparsers:
+        """Return the action that adds commands. Without a command, the parser shows its help."""
+        self.set_defaults(run=lambda _: self.print_help())
+        return self.add_subparsers(title="commands", metavar="COMMAND", prog=self.prog)
+
+    def group_commands(self, groups: Mapping[str, Sequence[str]]) -> None:
+        """Let help show the commands in groups, by title and names."""
+        assert self._subparsers  # noqa: S101 - for mypy
+        (commands,) = self._subparsers._group_actions
+        commands.help = argparse.SUPPRESS
+        subactions = commands._get_subactions()  # type: ignore[attr-defined]
+        by_name = {action.dest: action for action in subactions}
+        for title, names in groups.items():
+            self.add_argument_group(title)._group_actions += [by_name[name] for name in names]
+
     def parse_known_args(  # type: ignore[override]  # the parser of a command returns no rest
         self, args: Any = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
         if self._subparsers and args and args[0].startswith("-"):
             self._check_option_before_command(args)
+        if not self._subparsers:
+            self._check_options(args)
         parsed, rest = super().parse_known_args(args, namespace)
         if rest:
             # Only the name is printed: the value can be a token.
@@ -65,6 +82,16 @@ class Parser(argparse.ArgumentParser):
             hint = f"; options follow the command: {self.prog} {command} {name} …"
         self.error(f"unrecognized argument: {name}{hint}")
 
+    def _check_options(self, args: Sequence[str]) -> None:
+        """Report the first unknown option. argparse first reports the missing ones."""
+        for arg in args:
+            if arg == "--":
+                return
+            name = arg.partition("=")[0]
+            # With a space, it is a value.
+            if re.fullmatch(r"--\S+", name) and name not in self._option_string_actions:
+                self.error(f"unrecognized argument: {name}{self._suggested_option(name)}")
+
     def _suggested_option(self, name: str) -> str:
         if not name.startswith("-"):
             return ""
@@ -77,9 +104,7 @@ class Parser(argparse.ArgumentParser):
         if action.choices is None or value in action.choices:
             return
         hint = _suggestion(str(value), action.choices)
-        if value == "help" and isinstance(action, argparse._SubParsersAction):
-            hint = f"; use `{self.prog} --help` or `{self.prog} COMMAND --help`"
-        elif not hint and isinstance(action, argparse._SubParsersAction):
+        if not hint and isinstance(action, argparse._SubParsersAction):
             hint = f"; `{self.prog} --help` lists the commands"
         elif not hint:
             hint = f" (choose from {', '.join(action.choices)})"
@@ -94,7 +119,13 @@ class Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         self._action_groups.sort(key=lambda group: group.title in _SHARED_GROUPS)
+        hidden = [group for group in self._action_groups if group.title == CONNECTION]
+        actions = [group._group_actions for group in hidden]
+        for group in hidden:
+            group._group_actions = []
         text = super().format_help()
+        for group, shown in zip(hidden, actions, strict=True):
+            group._group_actions = shown
         if self.examples:
             lines = "\n".join(self.examples)
             text += f"\nexamples:\n{textwrap.indent(lines, '  ')}\n"

@@ -45,12 +45,24 @@ from jobs_grpc.cli import (
     webhooks,
     whoami,
 )
+from jobs_grpc.cli.command import connection_help
 from jobs_grpc.cli.errors import EXIT_CODES_HELP, CliError, UsageError, to_cli_error
 from jobs_grpc.cli.output import print_json, wants_json
-from jobs_grpc.cli.parser import Parser
+from jobs_grpc.cli.parser import Parser, Subparsers
 from jobs_grpc.text import escape_unprintable
 
 __all__ = ["main", "run"]
+
+# The groups of commands in the help.
+_GROUPS = {
+    "jobs": "create preview list get watch update pause resume cancel retry delete failures"
+    " attempts explain history export",
+    "rollouts": "advance approve",
+    "devices": "devices device groups simulate",
+    "events": "events webhooks",
+    "server": "dev serve migrate doctor health",
+    "command line": "context whoami completion help",
+}
 
 _COMMANDS = (
     dev,
@@ -141,13 +153,34 @@ def _print_error(error: CliError, *, as_json: bool) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="jobs-grpc",
+        usage="%(prog)s COMMAND [options]",
         description="Multi-tenant jobs for device fleets.\n"
         "Use `jobs-grpc COMMAND --help` for the options of a command.",
         epilog=EXIT_CODES_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=version("jobs-grpc"))
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_commands()
     for module in _COMMANDS:
         module.add_command(commands)
+    _add_help(commands, parser)
+    parser.group_commands({title: names.split() for title, names in _GROUPS.items()})
     return parser
+
+
+def _add_help(commands: Subparsers, program: Parser) -> None:
+    def show(args: argparse.Namespace) -> None:
+        if args.topic == ["connection"]:
+            print(connection_help(), end="")
+        else:
+            program.parse_args([*args.topic, "--help"])
+
+    parser = commands.add_parser(
+        "help",
+        help="explain a command, or the options of the connection",
+        examples=("jobs-grpc help connection", "jobs-grpc help webhooks create"),
+    )
+    parser.add_argument(
+        "topic", nargs="*", metavar="COMMAND", help="a command, or `connection` (default: all)"
+    )
+    parser.set_defaults(run=show)

@@ -43,13 +43,18 @@ def add_command(commands: Subparsers) -> None:
         commands,
         "watch JOB",
         _watch,
-        timeout=None,
-        timeout_help="exit with code 5 if the job does not finish in time (default: no timeout)",
+        has_timeout=True,
     )
     parser.description = _DESCRIPTION
     parser.epilog = _EXIT_CODES_HELP
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     arguments.add_job(parser)
+    parser.add_argument(
+        "--timeout",
+        type=arguments.seconds,
+        metavar="SECONDS",
+        help="exit with code 5 if the job does not finish in time (default: no timeout)",
+    )
 
 
 class LineView:

@@ -88,7 +88,7 @@ _COLUMNS: tuple[Column[pb.Webhook], ...] = (
 
 def add_command(commands: Subparsers) -> None:
     parser = commands.add_parser("webhooks", help="manage webhooks, which receive events")
-    subcommands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subcommands = parser.add_commands()
     _add_list(subcommands)
     _add_get(subcommands)
     _add_create(subcommands)

@@ -24,7 +24,6 @@ RETRY = ("retry", "j", "--status")
         ["cancel"],
         ["delete"],
         ["nonsense"],
-        [],
     ],
 )
 async def test_command_prints_usage_when_arguments_are_invalid(

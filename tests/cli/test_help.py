@@ -57,8 +57,9 @@ async def test_help_shows_the_options_of_the_command_first_and_examples_last(
 
     headings = [line for line in lines if re.fullmatch(r"[a-z][\w ]+:", line)]
     shared = headings.index("output:")
-    assert headings[shared : shared + 3] == ["output:", "server and caller:", "tokens and TLS:"]
-    assert set(headings[shared + 3 :]) <= {"exit codes:", "examples:"}
+    assert headings[shared : shared + 2] == ["output:", "connection:"]
+    assert set(headings[shared + 2 :]) <= {"exit codes:", "examples:"}
+    assert not [line for line in lines if line.startswith("  --ca ")]
     examples = "\n".join(line.removeprefix("  ") for line in lines[lines.index("examples:") + 1 :])
     assert examples == "\n".join(dict(commands(_parser()))[name].examples)
     assert max(map(len, lines)) <= 80
@@ -69,13 +70,14 @@ async def test_help_shows_the_options_of_the_command_first_and_examples_last(
     [
         (["lsit"], "invalid choice: lsit (did you mean list?)"),
         (["stop"], "invalid choice: stop; `jobs-grpc --help` lists the commands"),
-        (["help"], "invalid choice: help; use `jobs-grpc --help` or `jobs-grpc COMMAND --help`"),
+        (["help", "lsit"], "invalid choice: lsit (did you mean list?)"),
         (["context", "sett"], "invalid choice: sett (did you mean set?)"),
         (["list", "--stauts", "x"], "unrecognized argument: --stauts (did you mean --status?)"),
         (
             ["create", "--type", "reboot", "--all", "--expires-at", "+2h"],
             "unrecognized argument: --expires-at (did you mean --expires-in-hours?)",
         ),
+        (["create", "--typ", "x"], "unrecognized argument: --typ (did you mean --type?)"),
         (["list", "--status", "paused"], "invalid choice: paused (did you mean PAUSED?)"),
         (["list", "-o", "jsn"], "invalid choice: jsn (did you mean json?)"),
         (["list", "-o", "x"], "invalid choice: x (choose from table, wide, json, jsonl, csv)"),
@@ -101,3 +103,33 @@ async def test_typo_gets_a_suggestion(shell: Shell, argv: list[str], message: st
 
     assert result.code == 2
     assert result.err.splitlines()[-1].endswith(message)
+
+
+@pytest.mark.parametrize("name", ["", "webhooks", "devices", "context"])
+async def test_group_of_commands_alone_shows_its_help(shell: Shell, name: str) -> None:
+    alone = await shell(*name.split())
+
+    assert (alone.code, alone.err) == (0, "")
+    assert alone == await shell(*name.split(), "--help")
+
+
+async def test_help_shows_each_command_in_one_group(shell: Shell) -> None:
+    shown = (await shell("help")).out
+
+    groups = shown.split("\njobs:\n")[1].split("exit codes:")[0]
+    names = re.findall(r"^  ([a-z]+) .*", groups, re.MULTILINE)
+    assert sorted(names) == sorted({name.partition(" ")[0] for name, _ in commands(_parser())})
+
+
+async def test_help_explains_the_options_of_the_connection(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = (await shell("help", "connection")).out
+
+    assert "  --tenant ID           tenant to act for ($JOBS_TENANT; default: that in the" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+async def test_help_of_a_command_is_that_of_its_option(shell: Shell) -> None:
+    assert await shell("help", "webhooks", "get") == await shell("webhooks", "get", "--help")
