@@ -82,7 +82,10 @@ def _compile(message: Descriptor) -> None:
             is_ignored = options.ignore == validate.IGNORE_IF_ZERO_VALUE
             can_be_unset = field.has_presence and not options.required
             is_zero_valid = is_ignored or _is_zero_valid(field)
-            values.append((field.name, is_valid, is_zero_valid, can_be_unset, describe))
+            if field.message_type and can_be_unset:
+                checks.append(_optional_check(field.name, is_valid, describe))
+            else:
+                values.append((field.name, is_valid, is_zero_valid, can_be_unset, describe))
     for oneof in message.oneofs:
         oneof_options = oneof.GetOptions().Extensions[validate.oneof]
         require_supported(oneof_options, ("required",), oneof.full_name)
@@ -106,6 +109,18 @@ def _message_check(name: str) -> Check:
             check(getattr(message, name), f"{path}{name}.", violations)
 
     return check_message
+
+
+def _optional_check(name: str, is_valid: IsValid, describe: Describe) -> Check:
+    """Compile the rule of a well-known type, such as a Timestamp: most requests leave it unset."""
+
+    def check_optional(message: Any, path: str, violations: list[Violation]) -> None:
+        if message.HasField(name):
+            value = getattr(message, name)
+            if not is_valid(value):
+                violations.append(Violation(path + name, f"{path}{name} {describe(value)}"))
+
+    return check_optional
 
 
 def _list_check(field: Descriptor, options: validate.FieldRules) -> Check:

@@ -501,7 +501,9 @@ class Store:
 
 
 def _arguments(parameters: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in parameters.items() if name != "self"}
+    """Remove `self` from the locals() of a method."""
+    parameters.pop("self", None)
+    return parameters
 
 
 @functools.cache

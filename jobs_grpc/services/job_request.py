@@ -4,7 +4,7 @@ Equal requests give equal JSON. A new field that has no message type needs nothi
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -44,37 +44,42 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def job_request(request: pb.CreateJobRequest) -> str:
-    """Convert a valid request to JSON, without the fields that are unset or have no effect.
+# Writes repeated fields as lists.
+_encode = json.JSONEncoder(default=list).encode
+
+
+def set_fields(request: TargetRequest) -> dict[str, Any]:
+    """Return the fields that are set, by name."""
+    return {field.name: value for field, value in request.ListFields()}
+
+
+def job_request(fields: Mapping[str, Any]) -> str:
+    """Convert the set fields of a valid request to JSON, without those that have no effect.
 
     `expires_in_hours` is 0 if the job never expires. With a rollout, a start time or start windows,
     it can be unset: the database then computes it, from what it knows at the first call.
     """
-    fields = _fields(request)
-    if "start_windows" in fields:
-        fields.setdefault("window_time_zone", UTC_ZONE)
-    if request.never_expires:
-        fields["expires_in_hours"] = 0
-    elif not fields.keys() & {"rollout", "start_at", "start_windows"}:
-        fields.setdefault("expires_in_hours", DEFAULT_EXPIRES_IN_HOURS)
-    return json.dumps(fields)
+    values = _values(fields)
+    if "start_windows" in values:
+        values.setdefault("window_time_zone", UTC_ZONE)
+    if "never_expires" in fields:
+        values["expires_in_hours"] = 0
+    elif not values.keys() & {"rollout", "start_at", "start_windows"}:
+        values.setdefault("expires_in_hours", DEFAULT_EXPIRES_IN_HOURS)
+    return _encode(values)
 
 
 def target_request(request: TargetRequest) -> str:
     """Convert the target and the rollout of a valid PreviewTargetRequest to the same JSON."""
-    return json.dumps(_fields(request))
+    return _encode(_values(set_fields(request)))
 
 
-def _fields(request: Any) -> dict[str, Any]:
-    fields = {
-        field.name: _json(field, value)
-        for field, value in request.ListFields()
-        if field.name not in _LEFT_OUT
-    }
-    return {name: value for name, value in fields.items() if value not in (None, [])}
-
-
-def _json(field: Any, value: Any) -> Any:
-    if convert := _CONVERSIONS.get(field.name):
-        return convert(value)
-    return list(value) if field.is_repeated else value
+def _values(fields: Mapping[str, Any]) -> dict[str, Any]:
+    values = {}
+    for name, value in fields.items():
+        if name not in _LEFT_OUT:
+            convert = _CONVERSIONS.get(name)
+            converted = convert(value) if convert else value
+            if converted not in (None, []):
+                values[name] = converted
+    return values

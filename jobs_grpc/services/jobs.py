@@ -27,7 +27,8 @@ from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services import validation
 from jobs_grpc.services.execution_page import append_executions
 from jobs_grpc.services.forecast import forecast_fields
-from jobs_grpc.services.job_request import DEFAULT_EXPIRES_IN_HOURS, job_request
+from jobs_grpc.services.job_checks import check_features
+from jobs_grpc.services.job_request import DEFAULT_EXPIRES_IN_HOURS, job_request, set_fields
 from jobs_grpc.services.job_update import changed_rollout, changed_schedule, check_update
 from jobs_grpc.services.job_watch import JobWatch
 from jobs_grpc.services.page_tokens import (
@@ -41,8 +42,6 @@ from jobs_grpc.services.response_pages import fill_page
 from jobs_grpc.services.rollout_conversions import job_details_fields
 from jobs_grpc.services.rollout_json import failure_criteria_json, rollout_json
 from jobs_grpc.services.rollout_validation import (
-    check_failure_criteria,
-    check_rollout,
     has_time_gate,
     requires_approval,
 )
@@ -56,14 +55,11 @@ from jobs_grpc.services.row_conversions import (
     to_pg_micros,
     window_state_fields,
 )
-from jobs_grpc.services.schedule import check_schedule
 from jobs_grpc.services.selectors import ID_KEYS, Selector, check_labels, parse_field
 from jobs_grpc.services.start_blockers import explanation_fields
 from jobs_grpc.services.struct_json import to_json
 from jobs_grpc.services.targets import (
     EvaluationLimit,
-    check_expected_digest,
-    check_target,
     preview_fields,
     selector_terms,
     target_device_ids,
@@ -111,22 +107,20 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         params, violations = await to_json(
             request.document_params, "document_params", self._max_document_bytes, self._pause
         )
-        violations += validation.check_expiry(request) + check_labels(request.labels)
+        # A job costs no more than the fields that it sets.
+        fields = set_fields(request)
+        violations += validation.check_expiry(request)
+        violations += check_labels(request.labels) if "labels" in fields else []
         validation.require_valid(request, violations)
-        violations = check_target(request) + check_expected_digest(request)
-        violations += check_rollout(request.rollout) if request.HasField("rollout") else []
-        violations += check_failure_criteria(
-            request.failure_criteria, with_stages=request.HasField("rollout")
-        )
-        violations += check_schedule(request)
-        validation.raise_for_violations(violations)
+        validation.raise_for_violations(check_features(request, fields))
 
         caller = current_principal()
         error_if_new: type[JobsError] | None = None
-        if requires_approval(request.rollout) and caller.subject is None:
-            error_if_new = SubjectRequired
-        elif has_time_gate(request.rollout) and not self._has_background_work:
-            error_if_new = TimeGatesUnavailable
+        if "rollout" in fields:
+            if requires_approval(request.rollout) and caller.subject is None:
+                error_if_new = SubjectRequired
+            elif has_time_gate(request.rollout) and not self._has_background_work:
+                error_if_new = TimeGatesUnavailable
         job_id = request.job_id or str(uuid.uuid4())
         with self._evaluations.evaluation(
             caller.tenant_id, request, is_preview=request.validate_only
@@ -137,7 +131,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             row = await self._store.create_job(
                 caller.tenant_id,
                 job_id=job_id,
-                request=job_request(request),
+                request=job_request(fields),
                 document_params=params,
                 created_by=caller.subject,
                 max_targets=self._max_targets,
@@ -154,8 +148,11 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             status=row["status"],
             execution_count=row["execution_count"],
             expires_at=timestamp_fields(row["expires_at"]),
-            preview=preview_fields(row) if request.validate_only else None,
-            forecast=forecast_fields(row) if request.validate_only else None,
+            **(
+                {"preview": preview_fields(row), "forecast": forecast_fields(row)}
+                if request.validate_only
+                else {}
+            ),
         )
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: object) -> pb.ListJobsResponse:
@@ -196,7 +193,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         row = await self._store.get_job(
             current_principal().tenant_id, job_id=request.job_id, executions_limit=limit + 1
         )
-        response = pb.GetJobResponse(job=job_details_fields(row) | window_state_fields(row))
+        fields = job_details_fields(row)
+        if row["start_windows"] is not None:
+            fields |= window_state_fields(row)
+        response = pb.GetJobResponse(job=fields)
         job = response.job
         if await append_executions(job, row, limit, self._pause, used_bytes=job.ByteSize()):
             job.next_executions_page_token = page_token(

@@ -5,6 +5,7 @@ into another one, Python's protobuf serializes and parses it.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, Pause, Trip
@@ -69,31 +70,21 @@ def set_timestamp(timestamp: "Timestamp", micros: PgMicros) -> None:
 
 def job_fields(row: Row) -> MessageFields:
     """The fields of a Job, from a row of jobs.job_states."""
-    fields = {
-        "document_params": document_from_json(row["document_params"]),
-        "target_all": row["target_all"] or None,  # false would select target_all in the oneof
-        "target_selector": row["target_selector"],
-        "target_device_count": row["target_device_count"],
-        "target_failed_in": _failed_in_fields(row["target_failed_in"]),
-        "status": _JOB_STATUS_NUMBERS.get(row["status"]),
-        "expires_at": timestamp_fields(row["expires_at"]),
-        "created_at": timestamp_fields(row["created_at"]),
-        "updated_at": timestamp_fields(row["updated_at"]),
-        "completed_at": timestamp_fields(row["completed_at"]),
-        "pause": pause_fields(row),
-        "etag": str(row["revision"]),
-        "succeeded_count": row["succeeded"],
-        "failed_count": row["failed"] + row["timed_out"] + row["rejected"],
-        "execution_counts": {status: row[status] for status in EXECUTION_COUNTS},
-        "trip": _trip_message(row["trip"]),
-        "labels": row["labels"] and json.loads(row["labels"]),
-        "priority": row["priority"],
-        "start_at": timestamp_fields(row["start_at"]),
-        "start_windows": start_window_fields(row["start_windows"] or ()),
-        "retry_policy": retry_policy_fields(row["retry_policy"]),
-    }
-    for name in _JOB_COLUMNS:
-        fields[name] = row[name]
+    # The constructor of a message takes longer for a field that is None than this loop.
+    fields = {name: value for name in _JOB_COLUMNS if (value := row[name]) is not None}
+    for name, convert in _JOB_CONVERSIONS.items():
+        if (value := row[name]) is not None:
+            fields[name] = convert(value)
+    fields["status"] = _JOB_STATUS_NUMBERS.get(row["status"])
+    fields["priority"] = row["priority"]
+    fields["etag"] = str(row["revision"])
+    fields["succeeded_count"] = row["succeeded"]
+    fields["failed_count"] = row["failed"] + row["timed_out"] + row["rejected"]
+    fields["execution_counts"] = {status: row[status] for status in EXECUTION_COUNTS}
+    if row["target_all"]:  # false would select target_all in the oneof
+        fields["target_all"] = True
+    if row["paused_at"] is not None:
+        fields["pause"] = pause_fields(row)
     return fields
 
 
@@ -105,10 +96,8 @@ def window_state_fields(row: Row) -> MessageFields:
     }
 
 
-def _failed_in_fields(json_text: str | None) -> MessageFields:
+def _failed_in_fields(json_text: str) -> MessageFields:
     """The fields of a FailedIn, from the JSON of targets.failed_in_json."""
-    if json_text is None:
-        return None
     fields = json.loads(json_text)
     return fields | {"statuses": [EXECUTION_STATUS_NUMBERS[name] for name in fields["statuses"]]}
 
@@ -125,10 +114,24 @@ def pause_fields(row: Row) -> MessageFields:
     }
 
 
-def _trip_message(json_text: str | None) -> Trip | None:
-    if json_text is None:
-        return None
+def _trip_message(json_text: str) -> Trip:
     return json_format.Parse(json_text, Trip(), ignore_unknown_fields=True)
+
+
+# The fields of Job that are converted from one column with the same name, unless it is NULL.
+_JOB_CONVERSIONS: Mapping[str, Callable[[Any], MessageFields]] = {
+    "document_params": document_from_json,
+    "target_failed_in": _failed_in_fields,
+    "expires_at": timestamp_fields,
+    "created_at": timestamp_fields,
+    "updated_at": timestamp_fields,
+    "completed_at": timestamp_fields,
+    "start_at": timestamp_fields,
+    "trip": _trip_message,
+    "labels": json.loads,
+    "start_windows": start_window_fields,
+    "retry_policy": retry_policy_fields,
+}
 
 
 def device_execution_fields(row: Row) -> MessageFields:

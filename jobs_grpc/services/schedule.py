@@ -35,13 +35,6 @@ _DEFAULT_MULTIPLIER = 2
 _DEFAULT_MAX_BACKOFF = 24 * 3600
 
 
-def check_schedule(request: pb.CreateJobRequest) -> list[Violation]:
-    """Check the start windows, their time zone and the retry policy of a new job."""
-    violations = check_start_windows(request.start_windows)
-    violations += check_window_time_zone(request.window_time_zone, bool(request.start_windows))
-    return violations + check_retry_policy(request.retry_policy)
-
-
 def check_start_windows(windows: Sequence[pb.StartWindow]) -> list[Violation]:
     """Check start windows whose fields are within their limits."""
     violations = []
@@ -142,9 +135,9 @@ def start_window_fields(numbers: Sequence[int]) -> list[dict[str, Any]]:
     ]
 
 
-def retry_policy_fields(json_text: str | None) -> dict[str, Any] | None:
+def retry_policy_fields(json_text: str) -> dict[str, Any] | None:
     """The fields of a RetryPolicy, from the JSON of retry_policy_json; None: no rules."""
-    rules = json.loads(json_text or "[]")
+    rules = json.loads(json_text)
     return {"rules": [_rule_fields(rule) for rule in rules]} if rules else None
 
 

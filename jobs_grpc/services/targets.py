@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -25,6 +25,8 @@ MAX_TARGET_BYTES = 4 * selectors.MAX_CHARACTERS + _MAX_CODES * 66 + 200
 
 # CreateJob looks up a list of at most this many devices without counting as an evaluation.
 _SMALL_LIST = 1000
+
+_NOT_LIMITED = nullcontext(True)
 
 # CreateJobRequest or PreviewTargetRequest: they have the same fields for a target and a rollout.
 TargetRequest: TypeAlias = Any
@@ -48,7 +50,9 @@ def check_expected_digest(request: pb.CreateJobRequest) -> list[Violation]:
 
 def selector_terms(request: TargetRequest) -> str | None:
     """Return the terms of each selector of a valid request, by its text, as JSON; None: none."""
-    texts = [_target_selector(request)[1], *(stage.selector for stage in request.rollout.stages)]
+    texts = [_target_selector(request)[1]]
+    if request.HasField("rollout"):
+        texts += [stage.selector for stage in request.rollout.stages]
     parsed = [selectors.parse(text) for text in texts if text]
     if not parsed:
         return None
@@ -101,14 +105,14 @@ class EvaluationLimit:
     def __init__(self) -> None:
         self._tenants: set[str] = set()
 
-    @contextmanager
     def evaluation(
         self, tenant_id: str, request: TargetRequest, *, is_preview: bool
-    ) -> Iterator[bool]:
-        """Yield whether the call may evaluate its target; if so, others of the tenant may not."""
-        if not _is_costly(request, is_preview):
-            yield True
-            return
+    ) -> AbstractContextManager[bool]:
+        """Enter with whether the call may evaluate its target; if so, others may not."""
+        return self._evaluation(tenant_id) if _is_costly(request, is_preview) else _NOT_LIMITED
+
+    @contextmanager
+    def _evaluation(self, tenant_id: str) -> Iterator[bool]:
         if tenant_id in self._tenants:
             yield False
             return

@@ -1,0 +1,38 @@
+"""Checks of a new job beyond the limits of single fields."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from fleet.jobs.v1 import jobs_pb2 as pb
+
+from jobs_grpc.errors import Violation
+from jobs_grpc.services.rollout_validation import check_failure_criteria, check_rollout
+from jobs_grpc.services.schedule import (
+    check_retry_policy,
+    check_start_windows,
+    check_window_time_zone,
+)
+from jobs_grpc.services.targets import check_expected_digest, check_target
+
+_CHECKS: Mapping[str, Callable[[pb.CreateJobRequest], list[Violation]]] = {
+    "target_selector": check_target,
+    "target_failed_in": check_target,
+    "expected_target_digest": check_expected_digest,
+    "rollout": lambda request: check_rollout(request.rollout),
+    "failure_criteria": lambda request: check_failure_criteria(
+        request.failure_criteria, with_stages=request.HasField("rollout")
+    ),
+    "start_windows": lambda request: check_start_windows(request.start_windows),
+    "window_time_zone": lambda request: check_window_time_zone(
+        request.window_time_zone, bool(request.start_windows)
+    ),
+    "retry_policy": lambda request: check_retry_policy(request.retry_policy),
+}
+
+
+def check_features(request: pb.CreateJobRequest, fields: Iterable[str]) -> list[Violation]:
+    """Check the `fields` that are set, each of which is within its limits."""
+    violations = []
+    for field in fields:
+        if field in _CHECKS:
+            violations += _CHECKS[field](request)
+    return violations
