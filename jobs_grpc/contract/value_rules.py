@@ -75,11 +75,16 @@ def _text(field: FieldDescriptor, rules: validate.FieldRules) -> Rule:
     if match is None or match[1] not in _CHARACTERS or not (match[3] or options.max_len):
         raise NotImplementedError(f"{field.full_name}: this pattern is not supported")
     low, high = int(match[2] or options.min_len), int(match[3] or options.max_len)
+    excluded = [*options.not_in]
     count = f"{low}–{high}" if low else f"at most {high}"
     text = f"must be {count} characters{_CHARACTERS[match[1]]}"
     empty_text = "is required" if rules.required and not options.min_len else text
-    is_valid = re.compile(f"{match[1]}{{{low},{high}}}").fullmatch
-    return is_valid, lambda value: text if value else empty_text
+    others = "|".join(map(re.escape, excluded))
+    not_excluded = f"(?!(?:{others})\\Z)" if excluded else ""
+    is_valid = re.compile(f"{not_excluded}{match[1]}{{{low},{high}}}").fullmatch
+    excluded_text = f"must not be {' or '.join(excluded)}"
+    texts = dict.fromkeys(excluded, excluded_text) | {"": empty_text}
+    return is_valid, lambda value: texts.get(value, text)
 
 
 def _number(_: FieldDescriptor, rules: validate.FieldRules) -> Rule:
@@ -117,7 +122,7 @@ _Compile: TypeAlias = Callable[[FieldDescriptor, validate.FieldRules], Rule]
 
 # The options that are supported of each kind of rules.
 _KINDS: dict[str, tuple[Sequence[str], _Compile]] = {
-    "string": (("min_len", "max_len", "pattern"), _text),
+    "string": (("min_len", "max_len", "pattern", "not_in"), _text),
     "int32": (("gte", "lte"), _number),
     "int64": (("gte", "lte"), _number),
     "enum": (("in", "not_in", "defined_only"), _choice),

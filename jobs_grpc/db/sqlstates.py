@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jobs_grpc.contract.dot_segments import DOT_SEGMENT_PROBLEM
 from jobs_grpc.errors import BY_SQLSTATE, InvalidField, JobsError, Limit, LimitExceeded, Violation
 
 
@@ -92,6 +93,14 @@ class TooManyLabels(InvalidField, sqlstate="JB033"):
     def __init__(self, detail: str) -> None:
         field = f"devices[{detail}].labels"
         super().__init__([Violation(field, f"{field}: the device would have more than 32 labels")])
+
+
+class DotSegment(InvalidField, sqlstate="JB044"):
+    """A device to register has an ID with a segment "." or "..", which URLs can't contain."""
+
+    def __init__(self, detail: str) -> None:
+        field = f"devices[{detail}].device_id"
+        super().__init__([Violation(field, f"{field} {DOT_SEGMENT_PROBLEM}")])
 
 
 def domain_error(

@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from jobs_grpc.contract.dot_segments import DOT_SEGMENT_PROBLEM
 from jobs_grpc.db import citus
 from tests.support.cli import Result, Shell, run_on_terminal, spawn
 from tests.support.database import Database
@@ -173,7 +174,9 @@ async def test_import_is_rolled_back_when_a_device_would_have_too_many_labels(
 async def test_import_names_invalid_lines_and_imports_nothing(
     load: _Import, database: Database, tenant: str
 ) -> None:
-    result = await load(f"device_id,group_id\na,north\n,north\n{'x' * 257},\nb,north,more\nc\n")
+    result = await load(
+        f"device_id,group_id\na,north\n,north\n{'x' * 257},\nb,north,more\nc\na/..,\n"
+    )
 
     assert result.code == 2
     assert result.err.splitlines() == [
@@ -182,6 +185,7 @@ async def test_import_names_invalid_lines_and_imports_nothing(
         "fleet.csv:4: device_id must be 1–256 characters without control characters",
         "fleet.csv:5: must have as many columns as the header",
         "fleet.csv:6: must have as many columns as the header",
+        f"fleet.csv:7: device_id {DOT_SEGMENT_PROBLEM}",
     ]
     assert await _devices(database, tenant) == []
 

@@ -246,14 +246,31 @@ async def test_body_is_rejected_when_a_field_is_unknown_or_repeated(
     assert error["field_violations"] == [{"field": field, "description": detail}]
 
 
+@pytest.mark.parametrize(
+    "content_type",
+    [None, "", "text/plain", "application/x-www-form-urlencoded", "application/json; charset"],
+)
 async def test_body_is_rejected_when_content_type_is_not_json(
-    rest: RestClient, http: httpx.AsyncClient
+    rest: RestClient, http: httpx.AsyncClient, content_type: str | None
 ) -> None:
-    headers = {"X-Tenant-Id": rest.tenant, "Content-Type": "application/x-www-form-urlencoded"}
+    """Without it, or with text/plain, pages of other origins can send a body without asking."""
+    headers = {"X-Tenant-Id": rest.tenant}
+    if content_type is not None:
+        headers["Content-Type"] = content_type
 
-    response = await http.post(JOBS, content=b"document_type=a", headers=headers)
+    response = await http.post(JOBS, content=b'{"document_type": "a"}', headers=headers)
 
-    assert_error(response, 415, "INVALID_ARGUMENT", "UNSUPPORTED_MEDIA_TYPE")
+    detail = "The body must be JSON; send Content-Type: application/json"
+    assert_error(response, 415, "INVALID_ARGUMENT", "UNSUPPORTED_MEDIA_TYPE", detail)
+    assert (await http.post(f"{JOBS}/none:pause", headers=headers)).status_code == 404
+
+
+async def test_content_type_may_have_parameters(rest: RestClient, http: httpx.AsyncClient) -> None:
+    headers = {"X-Tenant-Id": rest.tenant, "Content-Type": "Application/JSON; charset=utf-8"}
+
+    response = await http.post(JOBS, content=b'{"document_type": "a"}', headers=headers)
+
+    assert_error(response, *INVALID_ARGUMENT, "INVALID_FIELD")
 
 
 async def test_body_is_rejected_when_compressed(rest: RestClient) -> None:

@@ -97,6 +97,21 @@ async def test_path_with_a_slash_at_the_end_is_redirected(
         assert (response.status_code, response.headers["location"]) == (308, location)
 
 
+@pytest.mark.parametrize("path", [f"{JOBS}/a/", f"{JOBS}//", f"{JOBS}/a/executions/d1/"])
+async def test_request_that_changes_a_resource_is_not_redirected(
+    rest: RestClient, database: Database, path: str
+) -> None:
+    """Clients resolve the path of the device `..` to that of its job, with a slash at its end."""
+    await database.add_devices(rest.tenant, 2)
+    await rest.create(job_id="a", target_all=True)
+
+    for method in ("DELETE", "PATCH"):
+        response = await rest.send(method, path, {}, follow_redirects=True)
+        assert_error(response, 404, "NOT_FOUND", "ROUTE_NOT_FOUND")
+
+    assert (await rest.get("/a"))["execution_counts"]["queued"] == 2
+
+
 async def test_redirected_request_keeps_its_method_and_body(
     rest: RestClient, database: Database
 ) -> None:

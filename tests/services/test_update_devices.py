@@ -110,6 +110,25 @@ async def test_nothing_changes_and_up_to_20_devices_are_named_when_some_are_unkn
     assert not (await fleet.get("known")).device.labels
 
 
+@pytest.mark.parametrize("device_id", ["..", "a/./b", "..\\..\\job"])
+async def test_device_is_not_registered_when_its_id_has_a_dot_segment(
+    database: Database, fleet: Fleet, device_id: str
+) -> None:
+    devices = [Device(device_id=name, labels={"a": "b"}) for name in ("a..", device_id)]
+
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await fleet.update(*devices, mask=["labels"], allow_missing=True)
+
+    assert list(failure.violations) == ["devices[1].device_id"]
+    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
+        await fleet.get("a..")
+    # One that exists stays reachable.
+    await database.add_devices(fleet.tenant, [device_id])
+    response = await fleet.update(*devices, mask=["labels"], allow_missing=True)
+    assert (response.registered_count, response.updated_count) == (1, 1)
+    assert (await fleet.get(device_id)).device.labels == {"a": "b"}
+
+
 async def test_device_has_at_most_32_labels_after_the_merge(fleet: Fleet) -> None:
     many = {f"key-{n}": "" for n in range(32)}
     await fleet.update(Device(device_id="full", labels=many), mask=["labels"], allow_missing=True)

@@ -120,6 +120,7 @@ def is_valid(
     hours, never = expiry
     return (
         re.fullmatch("[A-Za-z0-9._:-]{0,128}", job_id) is not None
+        and job_id not in (".", "..")
         and is_name(document_type, 100)
         and target is not None
         and (target[1] is True or (isinstance(target[1], str) and is_name(target[1], 256)))

@@ -939,8 +939,8 @@ export interface components {
              */
             in_progress_timeout_minutes?: number | null;
             /**
-             * @description The ID of the job in the tenant. Empty: the server generates a UUID, and the call is not safe
-             *     to repeat.
+             * @description The ID of the job in the tenant. Not "." or "..", which clients of REST resolve as parts of a path. Empty:
+             *     the server generates a UUID, and the call is not safe to repeat.
              */
             job_id?: string | null;
             /**
@@ -2654,7 +2654,11 @@ export interface components {
             tripped_at: string | null;
         } | null;
         UpdateDevicesRequest: {
-            /** @description Register the devices that do not exist. */
+            /**
+             * @description Register the devices that do not exist. Their IDs must not have a segment "." or "..", separated by "/"
+             *     or a backslash: clients of REST and proxies resolve such a path to that of another resource. A device
+             *     that exists with such an ID can be changed.
+             */
             allow_missing?: boolean | null;
             /** @description Required. The devices, each once: the device_id, and the fields that update_mask names. */
             devices: components["schemas"]["DeviceInput"][];
@@ -3178,7 +3182,7 @@ export interface components {
         /**
          * @description The body is not JSON.
          *
-         *     - `UNSUPPORTED_MEDIA_TYPE`: The body is compressed, or its `Content-Type` is not `application/json`.
+         *     - `UNSUPPORTED_MEDIA_TYPE`: The body is compressed, or its `Content-Type` is absent or not `application/json`.
          */
         UnsupportedMediaType: {
             headers: {

@@ -54,7 +54,7 @@ var gatewayErrors = []struct {
 		"The body exceeds a limit of the gateway or of the server.",
 		"The body is too large; the limit is 262144 bytes"}, hasBody},
 	{gatewayError{"UNSUPPORTED_MEDIA_TYPE", "INVALID_ARGUMENT", 415,
-		"The body is compressed, or its `Content-Type` is not `application/json`.",
+		"The body is compressed, or its `Content-Type` is absent or not `application/json`.",
 		"The body must be JSON; send Content-Type: application/json"}, hasBody},
 	{gatewayError{"HEADERS_TOO_LARGE", "INVALID_ARGUMENT", 431,
 		"The forwarded headers exceed 7 KiB in total.",

@@ -65,6 +65,9 @@ func valueLimits(field protoreflect.FieldDescriptor, rules *validate.FieldRules)
 		if text.Pattern != nil {
 			limits["pattern"] = text.GetPattern()
 		}
+		if others := text.GetNotIn(); len(others) > 0 {
+			limits["not"] = object{"enum": others}
+		}
 	}
 	if number := rules.GetInt32(); number != nil {
 		limits["minimum"] = number.GetGte()

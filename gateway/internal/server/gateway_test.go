@@ -34,6 +34,7 @@ func get(handler http.Handler, path string, header http.Header) *http.Response {
 func send(handler http.Handler, method, path string, header http.Header, body string) *http.Response {
 	request := httptest.NewRequest(method, path, strings.NewReader(body))
 	request.Host = "localhost"
+	request.Header.Set("Content-Type", "application/json")
 	for name, values := range header {
 		request.Header[http.CanonicalHeaderKey(name)] = values
 	}

@@ -48,11 +48,15 @@ func newHandler(
 		m := routes.MatchFromContext(ctx)
 		switch {
 		case m.Route == routes.NoRoute:
-			if path := table.WithoutSlash(r.URL); path != "" {
+			path, detail := table.WithoutSlash(r.URL), "No such route; /openapi.json lists all routes"
+			if path != "" && followsRedirects(r.Method) {
 				redirect(w, r, path)
 				return
 			}
-			apierror.New(codes.NotFound, "ROUTE_NOT_FOUND", "No such route; /openapi.json lists all routes").Write(w)
+			if path != "" {
+				detail = "No such route; send " + r.Method + " to a path without a slash at its end"
+			}
+			apierror.New(codes.NotFound, "ROUTE_NOT_FOUND", detail).Write(w)
 			return
 		case m.Operation == nil:
 			w.Header().Set("Allow", m.AllowHeader())
@@ -81,6 +85,13 @@ func newHandler(
 	limited := withRequestLimit(config.MaxRequestsInFlight, dispatch)
 	allowed := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, limited))
 	return observability.Instrument(table, metrics, tracer, logger, withNoSniff(allowed)), nil
+}
+
+// followsRedirects reports whether a path with a slash at its end is redirected with this method. DELETE and
+// PATCH are not: clients and proxies resolve ".." in a URL, so DELETE …/jobs/a/executions/.. arrives as
+// DELETE …/jobs/a/, and the redirect would cancel the job.
+func followsRedirects(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodPost
 }
 
 // redirect redirects to a path of this API. 308 keeps the method and the body.

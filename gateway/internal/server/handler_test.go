@@ -82,7 +82,7 @@ func TestHandler_SetsUpstreamDeadline_FromTimeouts(t *testing.T) {
 	}
 }
 
-// Job IDs may be "." or "..". Most HTTP clients resolve such paths, hence a test in Go.
+// Jobs may have the IDs "." and ".." from before they were refused. Most HTTP clients resolve such paths, hence a test in Go.
 func TestResponseHeaders_KeepJobIDs_WhenDots(t *testing.T) {
 	s := &gatewaytest.Stub{Job: &jobsv1.Job{NextExecutionsPageToken: "more"}}
 	gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_UPSTREAM": gatewaytest.ServeStub(t, s)})

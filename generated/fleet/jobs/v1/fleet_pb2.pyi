@@ -212,7 +212,10 @@ class UpdateDevicesRequest(_message.Message):
     REMOVE_LABELS_FIELD_NUMBER: _builtins.int
     ALLOW_MISSING_FIELD_NUMBER: _builtins.int
     allow_missing: _builtins.bool
-    """Register the devices that do not exist."""
+    """Register the devices that do not exist. Their IDs must not have a segment "." or "..", separated by "/"
+    or a backslash: clients of REST and proxies resolve such a path to that of another resource. A device
+    that exists with such an ID can be changed.
+    """
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]:
         """Required. The devices, each once: the device_id, and the fields that update_mask names."""

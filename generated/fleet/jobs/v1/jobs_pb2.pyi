@@ -1500,8 +1500,8 @@ class CreateJobRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     EXECUTION_EVENTS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """The ID of the job in the tenant. Empty: the server generates a UUID, and the call is not safe
-    to repeat.
+    """The ID of the job in the tenant. Not "." or "..", which clients of REST resolve as parts of a path. Empty:
+    the server generates a UUID, and the call is not safe to repeat.
     """
     document_type: _builtins.str
     """The type of the document, which devices interpret."""

@@ -2689,8 +2689,8 @@ func (x *JobExecution) GetReportedBy() string {
 
 type CreateJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The ID of the job in the tenant. Empty: the server generates a UUID, and the call is not safe
-	// to repeat.
+	// The ID of the job in the tenant. Not "." or "..", which clients of REST resolve as parts of a path. Empty:
+	// the server generates a UUID, and the call is not safe to repeat.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// The type of the document, which devices interpret.
 	DocumentType string `protobuf:"bytes,2,opt,name=document_type,json=documentType,proto3" json:"document_type,omitempty"`
@@ -6474,9 +6474,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06_stageB\f\n" +
 	"\n" +
 	"_end_causeB\x0e\n" +
-	"\f_reported_by\"\x95\r\n" +
-	"\x10CreateJobRequest\x129\n" +
-	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12K\n" +
+	"\f_reported_by\"\x9c\r\n" +
+	"\x10CreateJobRequest\x12@\n" +
+	"\x06job_id\x18\x01 \x01(\tB)\xbaH&\xd8\x01\x01r!2\x18^[A-Za-z0-9._:-]{1,128}$Z\x01.Z\x02..R\x05jobId\x12K\n" +
 	"\rdocument_type\x18\x02 \x01(\tB&\xbaH#\xc8\x01\x01r\x1e\x10\x01\x18d2\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\fdocumentType\x12@\n" +
 	"\x0fdocument_params\x18\x03 \x01(\v2\x17.google.protobuf.StructR\x0edocumentParams\x12N\n" +
 	"\x10target_device_id\x18\x04 \x01(\tB\"\xbaH\x1fr\x1d\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$H\x00R\x0etargetDeviceId\x12L\n" +

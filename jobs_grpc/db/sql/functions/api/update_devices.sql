@@ -1,8 +1,8 @@
 -- Changes labels, time zones and groups of devices: all or nothing. Returns how many devices it
 -- registered, and how many existed before. The first arrays are parallel, with one element per device.
 --
--- Raises DEVICES_NOT_FOUND (unless p_allow_missing), TOO_MANY_LABELS, and, if the platform
--- manages the device tables, DEVICES_READ_ONLY for a device to register and for groups.
+-- Raises DEVICES_NOT_FOUND (unless p_allow_missing), TOO_MANY_LABELS, DOT_SEGMENT for an ID to register,
+-- and, if the platform manages the device tables, DEVICES_READ_ONLY for a device to register and for groups.
 CREATE OR REPLACE FUNCTION jobs.update_devices(
     p_tenant_id text,
     p_device_ids text[],     -- no duplicates
@@ -45,6 +45,11 @@ BEGIN
             ON CONFLICT (tenant_id, device_id) DO UPDATE SET device_id = excluded.device_id WHERE false
             RETURNING device_id
         LOOP
+            IF jobs.has_dot_segment(v_device_id) THEN
+                PERFORM jobs.raise_error(
+                    'DOT_SEGMENT', (array_position(p_device_ids, v_device_id) - 1)::text
+                );
+            END IF;
             registered_count := registered_count + 1;
         END LOOP;
     ELSE

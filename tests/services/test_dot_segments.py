@@ -1,0 +1,51 @@
+"""IDs with a segment "." or "..": new ones are refused, and what exists stays reachable."""
+
+import pytest
+from grpc import StatusCode
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs_grpc.contract.dot_segments import has_dot_segment
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.scale import examples
+from tests.support.server import Server
+
+
+@pytest.mark.parametrize("job_id", [".", ".."])
+async def test_job_is_not_created_when_its_id_is_a_dot_segment(
+    server: Server, tenant: str, job_id: str
+) -> None:
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        await server.operator(tenant).create(job_id=job_id, target_all=True)
+
+    assert failure.violations == {"job_id": "job_id must not be . or .."}
+
+
+async def test_job_and_device_that_exist_stay_reachable(
+    database: Database, server: Server, tenant: str
+) -> None:
+    operator, device = server.operator(tenant), server.device(tenant, "..")
+    await database.add_devices(tenant, ["..", "a/../b"])
+    await operator.create(job_id="old", target_all=True)
+    for table in ("jobs", "job_progress", "job_executions"):
+        await database.owner.execute(
+            f"UPDATE jobs.{table} SET job_id = '..' WHERE tenant_id = $1", tenant
+        )
+
+    assert (await operator.get("..")).total_executions == 2
+    await device.start("..")
+    await device.update("..", "SUCCEEDED")
+    await operator.cancel("..")
+    assert (await server.fleet(tenant).get("a/../b")).device.device_id == "a/../b"
+    await operator.delete("..")
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await operator.get("..")
+
+
+@examples(25)
+@given(device_id=st.text("./\\a\n%"))
+async def test_rule_is_the_same_in_sql(database: Database, device_id: str) -> None:
+    sql = "SELECT jobs.has_dot_segment($1)"
+
+    assert await database.owner.fetchval(sql, device_id) == bool(has_dot_segment(device_id))
