@@ -163,7 +163,7 @@ async def _create(bench: Bench) -> None:
             created = bench.store.create_job(
                 _CREATING_TENANT,
                 job_id="job",
-                request=job_request(request),
+                request=job_request(set_fields(request)),
                 document_params="{}",
                 created_by=None,
                 max_targets=devices,
