@@ -1,8 +1,8 @@
 """Attack a server and a gateway in many ways and measure memory and another tenant's latency.
 
 Each attack runs against a process of its own for a few seconds, while another tenant calls from
-its own process. Prints, for each attack, the peak memory, the other tenant's latency and errors,
-and whether they are within the bounds. Linux only.
+its own process. Prints, for each attack, the peak memory, the bytes that the processes log, the
+other tenant's latency and errors, and whether they are within the bounds. Linux only.
 """
 
 import argparse
@@ -190,12 +190,14 @@ async def _measure(targets: _Targets, attack: Attack, seconds: float, results: R
         )
         if attack.server_away:
             await server.aclose()
-        started = time.monotonic()
+        started, log_bytes = time.monotonic(), installation.log_bytes
         attacker = await stack.enter_async_context(client("attacker", name, attacked))
         await asyncio.sleep(seconds)
         if attack.server_away:
             _, server_pid = await server.enter_async_context(serve())
             await asyncio.sleep(_RECOVERY_SECONDS)
+        log_rate = (installation.log_bytes - log_bytes) / (time.monotonic() - started)
+        results.add(report.WORKLOAD, name, "log", "kB/s", log_rate / 1000)
         other_tenant.terminate()
         assert other_tenant.stdout
         calls: list[report.Call] = json.loads(await other_tenant.stdout.readline())

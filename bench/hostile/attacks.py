@@ -68,6 +68,7 @@ _ATTACKS = (
     Attack(fleet_attacks.selectors, with_fleet=True),
     Attack(fleet_attacks.selectors_without_matches, with_fleet=True),
     Attack(fleet_attacks.previews, with_fleet=True),
+    Attack(fleet_attacks.audit_log_refusals),
     Attack(fleet_attacks.unread_events),
     Attack(fleet_attacks.event_pages),
     Attack(fleet_attacks.webhooks_that_hang, with_webhooks=True),

@@ -63,6 +63,18 @@ async def previews(address: str) -> None:
     )
 
 
+async def audit_log_refusals(address: str) -> None:
+    """Delete 100 devices with the longest IDs in each call, as a device, on 1,500 streams."""
+    # An emoji takes 12 bytes in the log.
+    device_ids = [f"{number:02}" + "\U0001f600" * 254 for number in range(100)]
+    await keep_calling(
+        address,
+        f"{_SERVICE}/DeleteDevices",
+        http2.message(fleet_pb.DeleteDevicesRequest(device_ids=device_ids)),
+        metadata=TENANT | {"x-roles": "device", "x-device-id": "d", "x-user-id": "d"},
+    )
+
+
 async def unread_events(address: str) -> None:
     """Watch events on 1,500 streams, grant no window, and cause events all the time."""
     request = http2.message(events_pb.WatchEventsRequest(after_position=0))

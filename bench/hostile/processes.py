@@ -89,6 +89,11 @@ class Installation:
         return binary
 
     @property
+    def log_bytes(self) -> int:
+        """The size of what the processes have logged."""
+        return self._log.stat().st_size
+
+    @property
     def _log(self) -> Path:
         return self.folder / "servers.log"
 

@@ -10,9 +10,10 @@ from bench.page import describe, wrap
 
 WORKLOAD = "hostile"
 
-# Bounds of the server's and the gateway's memory, and of the other tenant's calls.
+# Bounds of the server's and the gateway's memory, of the log, and of the other tenant's calls.
 MAX_SERVER_MIB = 256
 MAX_GATEWAY_MIB = 512
+MAX_LOG_KB_PER_SECOND = 500
 MAX_P99_MS = 100
 
 # The start, the seconds and the error of a call.
@@ -45,6 +46,7 @@ def verdict(results: Results, name: str) -> str:
         for subject, bound in (
             ("server", MAX_SERVER_MIB),
             ("gateway", MAX_GATEWAY_MIB),
+            ("log", MAX_LOG_KB_PER_SECOND),
             ("errors", 0),
             ("p99", max_p99_ms),
         )
@@ -55,7 +57,7 @@ def verdict(results: Results, name: str) -> str:
 
 def render(results: Results, machine: dict[str, str]) -> str:
     """Return the table and the list of attacks as Markdown."""
-    lines = ["| attack | memory | p50 / p99 | errors | bounds |", "|---|---|---|---|---|"]
+    lines = ["| attack | memory | log | p50 / p99 | errors | bounds |", "|---|---|---|---|---|---|"]
     names = list(dict.fromkeys(figure.case for figure in results))
     for name in names:
         cells = [f"`{name}`", *_cells(results, name), verdict(results, name)]
@@ -69,17 +71,19 @@ def _cells(results: Results, name: str) -> list[str]:
     p50, p99 = _value(results, name, "p50"), _value(results, name, "p99")
     errors, calls = _value(results, name, "errors"), _value(results, name, "calls")
     if server is None or p50 is None or p99 is None or errors is None or calls is None:
-        return ["", "", ""]
+        return ["", "", "", ""]
+    log = f"{_value(results, name, 'log') or 0:,.0f} kB/s"
     memory = f"{server:,.0f} MiB"
     if gateway is not None:
         memory = f"gateway {gateway:,.0f} MiB, server {memory}"
-    return [memory, f"{p50:,.1f} / {p99:,.1f} ms", f"{errors:,.0f} of {calls:,.0f}"]
+    return [memory, log, f"{p50:,.1f} / {p99:,.1f} ms", f"{errors:,.0f} of {calls:,.0f}"]
 
 
 def summarize(results: Results, name: str) -> str:
     """Return the figures of an attack as one line."""
-    memory, latency, errors = _cells(results, name)
-    return f"{memory}; p50 / p99 {latency}; errors {errors}; bounds {verdict(results, name)}"
+    memory, log, latency, errors = _cells(results, name)
+    bounds = verdict(results, name)
+    return f"{memory}; log {log}; p50 / p99 {latency}; errors {errors}; bounds {bounds}"
 
 
 def _value(results: Results, name: str, subject: str) -> float | None:

@@ -9,10 +9,11 @@ from bench.hostile.attacks import ATTACKS
 NAME = "unread-pages"
 
 
-def results(*, server: float = 100, p99: float = 0.01, errors: int = 0) -> Results:
+def results(*, server: float = 100, log: float = 40, p99: float = 0.01, errors: int = 0) -> Results:
     """Return the figures of an attack during which the other tenant made 100 calls."""
     figures = Results()
     figures.add(report.WORKLOAD, NAME, "server", "MiB", server)
+    figures.add(report.WORKLOAD, NAME, "log", "kB/s", log)
     calls = [(0.0, p99, "UNAVAILABLE: gone" if n < errors else "") for n in range(100)]
     report.add_calls(figures, NAME, calls)
     return figures
@@ -23,6 +24,7 @@ def results(*, server: float = 100, p99: float = 0.01, errors: int = 0) -> Resul
     [
         (results(), "met"),
         (results(server=257), "missed: server"),
+        (results(log=501), "missed: log"),
         (results(p99=0.101), "missed: p99"),
         (results(errors=1, server=300), "missed: server, errors"),
     ],
@@ -34,7 +36,7 @@ def test_verdict_names_the_bounds_that_are_exceeded(figures: Results, expected: 
 def test_table_shows_the_figures_of_an_attack_and_describes_it() -> None:
     text = report.render(results(), {"date": "2026-11-25"})
 
-    assert f"| `{NAME}` | 100 MiB | 10.0 / 10.0 ms | 0 of 100 | met |" in text
+    assert f"| `{NAME}` | 100 MiB | 40 kB/s | 10.0 / 10.0 ms | 0 of 100 | met |" in text
     assert f"- `{NAME}`: {ATTACKS[NAME].description}." in text
 
 
