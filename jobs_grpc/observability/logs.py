@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import grpc
 
+from jobs_grpc.observability.repeated_records import RepeatedRecords
 from jobs_grpc.text import escape_unprintable, is_printable
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -169,6 +170,7 @@ def configure_logging(level: str, log_format: str, worker: int | None = None) ->
     """
     handler = logging.StreamHandler()
     handler.addFilter(_is_relevant)
+    handler.addFilter(RepeatedRecords())
     handler.setFormatter(JsonFormatter(worker) if log_format == "json" else TextFormatter(worker))
     # The formats do not show these, so do not look them up for each record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

@@ -1,0 +1,54 @@
+"""Keeps a message that is logged again and again from filling the log."""
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from jobs_grpc.observability.log_throttle import LogThrottle
+
+_MAX_PER_SECOND = 20
+
+# These limit their lines themselves: calls that are served have a line each.
+_OTHER_LIMITS = ("jobs_grpc.calls", "jobs_grpc.audit")
+
+_MAX_TEMPLATE_LENGTH = 200
+
+
+class _Kind(NamedTuple):
+    logger: str
+    level: int
+    template: str
+    """The message before its arguments are inserted; "": any."""
+
+
+class RepeatedRecords(logging.Filter):
+    """Passes 20 records per second of a logger, a level and a message, and counts further ones.
+
+    A line per second has the message without its arguments, and the number of further records
+    (`others`). So callers can't fill the log with a warning, or with the traceback of a bug. Passes
+    the access log and the audit log, and what is logged outside an event loop.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._throttle = LogThrottle(
+            _log_others,
+            lambda kind: kind._replace(template=""),
+            lines_per_second=_MAX_PER_SECOND,
+        )
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to log the record; if not, count it."""
+        if record.name in _OTHER_LIMITS:
+            return True
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return True
+        template = str(record.msg)[:_MAX_TEMPLATE_LENGTH]
+        return self._throttle.should_log(_Kind(record.name, record.levelno, template))
+
+
+def _log_others(kind: _Kind, others: int) -> None:
+    message = kind.template or "further messages"
+    logging.getLogger(kind.logger).log(kind.level, message, extra={"others": others})
