@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,14 @@ M = TypeVar("M", bound=Message)
 
 FORMATS = ("table", "wide", "json", "jsonl", "csv")
 
-# A spreadsheet runs a cell that starts with one of these as a formula, and devices choose some of
-# the values.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# Where a spreadsheet could see the start of a formula; devices choose some of the values. It may
+# split cells at other separators than the comma, also within quotes, and reads full-width and small
+# forms as "=", "+", "-" and "@". A tab or a line break at the start can be removed by its import.
+_FORMULA_START = re.compile(
+    r"^(?=[\t\r\n]|\s*[{0}])|(?<=[,;|\t\r\n])(?=[{0}])".format(
+        r"=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,8 @@ def add_listing_options(
     parser.add_argument(
         "--raw",
         action="store_true",
-        help="in CSV, keep cells that start with = + - @ unchanged; without it they get a leading '"
-        ", so that no spreadsheet runs them as formulas",
+        help="in CSV, keep = + - @ at the start of a cell or after a separator unchanged; without"
+        " it they get a leading ', so that no spreadsheet runs them as formulas",
     )
     if limit:
         parser.add_argument(
@@ -202,7 +208,11 @@ class RowWriter(Generic[M]):
         self._file = file
         # A terminal must not interpret what a device has sent; a file gets it unchanged.
         self._escape = escape_unprintable if file.isatty() else lambda text: text
-        self._csv = csv.writer(file, lineterminator="\n") if args.output == "csv" else None
+        self._csv = (
+            csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
+            if args.output == "csv"
+            else None
+        )
         self._has_header = False
 
     def write(self, items: Iterable[M]) -> None:
@@ -218,7 +228,7 @@ class RowWriter(Generic[M]):
         for item in items:
             cells = [_csv_text(column.value(item)) for column in self._columns]
             if not self._args.raw:
-                cells = [f"'{c}" if c.startswith(_FORMULA_STARTS) else c for c in cells]
+                cells = [_FORMULA_START.sub("'", cell) for cell in cells]
             self._csv.writerow(map(self._escape, cells))
 
 

@@ -44,7 +44,11 @@ async def test_command_uses_the_context_in_use(
     named = await shell("list", "-o", "csv", "--columns", "job", "--context", "a")
 
     assert (saved.code, used.out) == (0, f"using b: server {address}, tenant other\n")
-    assert (in_a.out, in_b.out, named.out) == ("job_id\nj\n", "job_id\n", "job_id\nj\n")
+    assert (in_a.unquoted, in_b.unquoted, named.unquoted) == (
+        "job_id\nj\n",
+        "job_id\n",
+        "job_id\nj\n",
+    )
 
 
 async def test_option_wins_over_environment_and_environment_over_context(

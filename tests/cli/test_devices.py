@@ -67,7 +67,7 @@ async def test_list_shows_the_devices_that_match(
 ) -> None:
     listed = await shell("devices", "list", "-o", "csv", "--columns", "device", *filters)
 
-    assert (listed.code, listed.out.split()[1:]) == (0, ids)
+    assert (listed.code, listed.unquoted.split()[1:]) == (0, ids)
 
 
 @pytest.mark.usefixtures("fleet")
@@ -94,7 +94,7 @@ async def test_list_continues_over_pages_that_are_not_full(
 
     listed = await shell("devices", "list", "--where", "a", "-o", "csv", "--columns", "device")
 
-    assert listed.out.split() == ["device_id", "d00001", "d11999"]
+    assert listed.unquoted.split() == ["device_id", "d00001", "d11999"]
 
 
 @pytest.mark.usefixtures("fleet")
@@ -134,7 +134,7 @@ async def test_get_for_programs_has_the_queue(shell: Shell, operator: Operator) 
 
     assert (as_json["device_id"], as_json["labels"]) == ("pump-2", {"model": "x300"})
     assert [execution["job_id"] for execution in as_json["executions"]] == ["update-1"]
-    assert as_csv.out == "job_id,status\nupdate-1,QUEUED\n"
+    assert as_csv.unquoted == "job_id,status\nupdate-1,QUEUED\n"
 
 
 @pytest.mark.usefixtures("fleet")
@@ -315,7 +315,7 @@ async def test_groups_shows_the_number_of_devices(shell: Shell) -> None:
     page = json.loads(as_json.out)
     assert page["groups"] == [{"group_id": "north", "device_count": 1}]
     rest = await shell("groups", "--page-token", page["next_page_token"], "-o", "csv")
-    assert rest.out == filtered.out == "group_id,device_count\npumps,2\n"
+    assert rest.unquoted == filtered.unquoted == "group_id,device_count\npumps,2\n"
 
 
 async def test_groups_shows_that_a_group_has_more_devices_than_are_counted(
@@ -324,7 +324,7 @@ async def test_groups_shows_that_a_group_has_more_devices_than_are_counted(
     await database.add_devices(tenant, 10_001, group="large")
 
     assert cells((await shell("groups")).out.splitlines()[1]) == ["large", "10,000+"]
-    assert (await shell("groups", "-o", "csv")).out.endswith("large,10001\n")
+    assert (await shell("groups", "-o", "csv")).unquoted.endswith("large,10001\n")
 
 
 @pytest.mark.usefixtures("fleet")

@@ -74,7 +74,24 @@ def _names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("command", ["export", "get"])
 async def test_csv_quotes_cells_that_a_spreadsheet_would_run(shell: Shell, command: str) -> None:
-    codes = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "a=1", "x"]
+    escaped = {
+        "=1+1": "'=1+1",
+        "+1": "'+1",
+        "-1": "'-1",
+        "@SUM(A1)": "'@SUM(A1)",
+        " =1": "' =1",
+        "\tx": "'\tx",
+        "\rx": "'\rx",
+        ";@SUM(1)": ";'@SUM(1)",
+        "a;=1": "a;'=1",
+        "a,-1|+1": "a,'-1|'+1",
+        "\uff1d1+1": "'\uff1d1+1",
+        "a;\uff20SUM(1)": "a;'\uff20SUM(1)",
+        "a=1": "a=1",
+        "[1, -2]": "[1, -2]",
+        "x-1": "x-1",
+    }
+    codes = list(escaped)
     page = pb.ListJobExecutionsResponse(
         executions=[pb.JobExecution(device_id=code, failure_code=code) for code in codes]
     )
@@ -86,9 +103,8 @@ async def test_csv_quotes_cells_that_a_spreadsheet_would_run(shell: Shell, comma
             )
         return result.out.split("\n")[1:-1]
 
-    quoted = ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "'\tx", "'\rx", "a=1", "x"]
-    assert await exported("-o", "csv") == [f"{code},{code}" for code in quoted]
-    assert await exported("-o", "csv", "--raw") == [f"{code},{code}" for code in codes]
+    assert await exported("-o", "csv") == [f'"{code}","{code}"' for code in escaped.values()]
+    assert await exported("-o", "csv", "--raw") == [f'"{code}","{code}"' for code in codes]
 
 
 async def test_export_leaves_no_file_when_the_job_does_not_exist(

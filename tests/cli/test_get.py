@@ -166,7 +166,7 @@ async def test_get_calls_what_an_operator_canceled_canceled_in_all_formats(shell
 
     assert "  CANCELED  " in table.out
     assert "  JOB_CANCELED  " in wide.out
-    assert csv.out == "status,end_cause\nCANCELED,JOB_CANCELED\n"
+    assert csv.unquoted == "status,end_cause\nCANCELED,JOB_CANCELED\n"
     execution = json.loads(as_json.out)["executions"][0]
     assert (execution["status"], execution["end_cause"]) == ("CANCELED", "JOB_CANCELED")
 
@@ -220,7 +220,7 @@ async def test_status_filter_is_rejected_when_the_end_cause_contradicts_it(shell
         (("device", "d", "--end-cause", "TIMEOUT"), "no executions"),
         (("get", "j", "--end-cause", "JOB_EXPIRED"), "TIMED_OUT (expired)"),
         (("get", "j", "--end-cause", "TIMEOUT"), "no executions"),
-        (("export", "j", "--end-cause", "JOB_EXPIRED"), ",JOB_EXPIRED,"),
+        (("export", "j", "--end-cause", "JOB_EXPIRED"), ',"JOB_EXPIRED",'),
     ],
 )
 async def test_listings_say_and_filter_what_ended_an_execution(

@@ -40,7 +40,7 @@ async def test_list_selects_by_labels_and_prefix(shell: Shell) -> None:
         (("--id-prefix", "a"), "a"),
     ):
         listed = await shell("list", *option, *columns)
-        assert listed.out == f"job_id\n{expected}\n"
+        assert listed.unquoted == f"job_id\n{expected}\n"
     invalid = await shell("list", "--where", "wave=")
 
     assert invalid.code != 0
@@ -59,8 +59,8 @@ async def test_list_has_columns_for_labels_and_description(shell: Shell) -> None
         ["b", "-", "-"],
         ["a", "team=pumps, west wave=1", "Second try"],
     ]
-    assert csv.out.splitlines()[1] == "b,,"
-    assert csv.out.splitlines()[2].endswith(",Second try")
+    assert csv.unquoted.splitlines()[1] == "b,,"
+    assert csv.unquoted.splitlines()[2].endswith(",Second try")
     assert row["labels"] == {"team": "pumps, west", "wave": "1"}
 
 
@@ -91,7 +91,7 @@ async def test_get_and_export_filter_by_stage_and_device_prefix(shell: Shell) ->
 
     for command in ("get", "export"):
         shown = await shell(command, "b", *filters, *columns)
-        assert shown.out == "device_id\npump-1\npump-2\n"
+        assert shown.unquoted == "device_id\npump-1\npump-2\n"
     empty = await shell("get", "b", "--stage", "1", *columns)
 
-    assert empty.out == "device_id\n"
+    assert empty.unquoted == "device_id\n"

@@ -21,7 +21,7 @@ async def test_list_reads_several_pages_when_limit_exceeds_one_page(
     note, _, token = listed.err.rstrip().rpartition(" ")
     assert note == "203 jobs shown; raise --limit, or continue with --page-token"
     rest = await shell("list", "--page-token", token, "-o", "csv", "--columns", "job")
-    assert rest.out == "job_id\none-1\none-0\n"
+    assert rest.unquoted == "job_id\none-1\none-0\n"
 
 
 async def test_list_prints_note_when_no_jobs_match(shell: Shell) -> None:

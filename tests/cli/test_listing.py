@@ -70,7 +70,7 @@ async def test_json_has_the_token_of_the_next_page(shell: Shell, operator: Opera
     ("output", "shown"),
     [
         ("table", "TYPE    JOB  DEVICES\nreboot  j      1,200\n"),
-        ("csv", "document_type,job_id,total_executions\nreboot,j,1200\n"),
+        ("csv", '"document_type","job_id","total_executions"\n"reboot","j","1200"\n'),
         ("jsonl", '{"document_type": "reboot", "job_id": "j", "total_executions": 1200}\n'),
     ],
 )
@@ -128,14 +128,14 @@ async def test_list_shows_only_jobs_that_match_the_filters(
 
     listed = await shell("list", "-o", "csv", "--columns", "job", *filters)
 
-    assert (listed.code, listed.out.split()[1:]) == (0, ids)
+    assert (listed.code, listed.unquoted.split()[1:]) == (0, ids)
 
 
 async def test_attempts_lists_the_attempts_of_an_execution(shell: Shell) -> None:
     listed = await shell("attempts", "j", "d00002", "-o", "csv", "--columns", "attempt,code")
     unknown = await shell("attempts", "j", "nowhere")
 
-    assert listed.out == "execution_number,failure_code\n2,E2\n1,E1\n"
+    assert listed.unquoted == "execution_number,failure_code\n2,E2\n1,E1\n"
     assert unknown.code == 3
 
 

@@ -166,4 +166,4 @@ async def test_notes_do_not_go_to_standard_output_when_standard_error_is_closed(
     )
     out, _ = await process.communicate()
 
-    assert (process.returncode, out) == (0, b"job_id\nb\n")
+    assert (process.returncode, out) == (0, b'"job_id"\n"b"\n')

@@ -38,6 +38,11 @@ class Result:
     out: str
     err: str
 
+    @property
+    def unquoted(self) -> str:
+        """The standard output, which is CSV, without quotes."""
+        return self.out.replace('"', "")
+
 
 def cells(line: str) -> list[str]:
     """Return the cells of a line of a table."""
