@@ -25,7 +25,7 @@ from bench.environment import free_address
 from bench.figures import Results
 from bench.hostile import report, tokens
 from bench.hostile.attacks import ATTACKS, Attack
-from bench.hostile.fleet_attacks import FLEET_TENANT, HOOK_PORT
+from bench.hostile.fleet_attacks import FLEET_TENANT, GROUPS_TENANT, HOOK_PORT
 from bench.hostile.grpc_attacks import LARGE_JOB_TENANTS
 from bench.hostile.other_tenant import TENANT
 from bench.hostile.processes import Installation, ProcessFailed, client, peak_mib
@@ -154,7 +154,7 @@ async def _create_jobs(targets: _Targets) -> None:
 
 
 async def _create_fleet(targets: _Targets, devices: int) -> None:
-    """Create the tenant with the large fleet."""
+    """Create the tenant with the large fleet, and that with many groups."""
     owner = await asyncpg.connect(targets.owner_dsn)
     await seed.add_devices(owner, FLEET_TENANT, devices)
     await owner.execute(
@@ -162,6 +162,13 @@ async def _create_fleet(targets: _Targets, devices: int) -> None:
         " SELECT d.tenant_id, d.device_id, jsonb_build_object('key-0', 'a', 'key-1', 'b',"
         " 'key-2', 'c', 'key-3', right(d.device_id, 2)) FROM device_state d WHERE d.tenant_id = $1",
         FLEET_TENANT,
+    )
+    await seed.add_devices(owner, GROUPS_TENANT, 400)
+    await owner.execute(
+        "INSERT INTO device_group_members (tenant_id, group_id, device_id)"
+        " SELECT d.tenant_id, 'g' || n, d.device_id FROM device_state d, generate_series(1, 1000) n"
+        " WHERE d.tenant_id = $1",
+        GROUPS_TENANT,
     )
     await owner.close()
 

@@ -67,6 +67,7 @@ _ATTACKS = (
     Attack(grpc_attacks.idle_connections, open_files=300),
     Attack(fleet_attacks.selectors, with_fleet=True),
     Attack(fleet_attacks.selectors_without_matches, with_fleet=True),
+    Attack(fleet_attacks.devices_with_many_groups, with_fleet=True),
     Attack(fleet_attacks.previews, with_fleet=True),
     Attack(fleet_attacks.audit_log_refusals),
     Attack(fleet_attacks.unread_events),

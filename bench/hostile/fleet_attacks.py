@@ -17,6 +17,9 @@ from tests.support.endpoints import serving
 FLEET_TENANT = "attacker-fleet"
 """A tenant with the labels `key-0` to `key-3` on each of its devices."""
 
+GROUPS_TENANT = "attacker-groups"
+"""A tenant with 400 devices in 1,000 groups each."""
+
 HOOK_PORT = 47_391
 """Where the attacker receives webhooks, on loopback."""
 
@@ -46,6 +49,19 @@ async def selectors_without_matches(address: str) -> None:
     selector = _long_selector(4_000, 31) + ",key-0=nowhere"
     request = fleet_pb.ListDevicesRequest(selector=selector)
     await keep_calling(address, f"{_SERVICE}/ListDevices", http2.message(request), metadata=_FLEET)
+
+
+async def devices_with_many_groups(address: str) -> None:
+    """List devices, of which 400 have 1,000 groups each, on 12 connections."""
+    request = fleet_pb.ListDevicesRequest(limit=1000)
+    await keep_calling(
+        address,
+        f"{_SERVICE}/ListDevices",
+        http2.message(request),
+        metadata={"x-tenant-id": GROUPS_TENANT},
+        connections=12,
+        streams=1,
+    )
 
 
 async def previews(address: str) -> None:

@@ -78,8 +78,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             due_in = _seconds_until_due(rows[-1]["not_before"], rows[-1])
             rows = rows[:-1]
         response = pb.ListPendingExecutionsResponse()
-        fields = map(device_execution_fields, rows)
-        if await fill_page(response.executions, fields, limit, self._pause):
+        if await fill_page(response.executions, rows, device_execution_fields, limit, self._pause):
             last = rows[len(response.executions) - 1]
             response.next_page_token = page_tokens.page_token(
                 request,

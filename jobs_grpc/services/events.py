@@ -107,7 +107,7 @@ class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
         """Add events to a page; return whether some did not fit."""
         # The database returns no status of the events for which a page has no room.
         fitting = [row for row in rows if row["status"] is not None]
-        is_full = await fill_page(events, map(event_fields, fitting), limit, self._pause)
+        is_full = await fill_page(events, fitting, event_fields, limit, self._pause)
         return is_full or len(fitting) < len(rows)
 
     async def _pause(self) -> None:

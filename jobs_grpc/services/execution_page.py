@@ -8,7 +8,13 @@ from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, ListJobExecutionsResponse
 
 from jobs_grpc.db.store import Row
 from jobs_grpc.limits.fair_slots import Pause
-from jobs_grpc.services.response_pages import PAUSE_BYTES, max_page_bytes
+from jobs_grpc.services.response_pages import (
+    PAUSE_BYTES,
+    conversion_bytes,
+    json_elements,
+    max_page_bytes,
+    max_page_elements,
+)
 from jobs_grpc.services.row_conversions import (
     END_CAUSE_NUMBERS,
     EXECUTION_STATUS_NUMBERS,
@@ -31,6 +37,7 @@ _VALUES = (
     "reported_bys",
 )
 _STATUS = _VALUES.index("statuses")
+_DETAILS = _VALUES.index("status_details")
 _TIMES = ("queued_ats", "started_ats", "last_updated_ats", "times_out_ats", "not_befores")
 
 # Upper bound for the bytes of an execution in a page, without the contents of device_id,
@@ -49,11 +56,12 @@ async def append_executions(
     """Append the executions of a row of jobs.execution_page to `message` until its page is full.
 
     The page is full when it has `limit` executions, which may be 0, or when the next one could
-    exceed max_page_bytes; otherwise it has at least one. An execution without a status has no
-    room on the page. `used_bytes` is the size of the rest of the response. Returns True if
-    executions are left over. Calls `pause` at times, so that other calls run.
+    exceed max_page_bytes or max_page_elements; otherwise it has at least one. An execution without
+    a status has no room on the page. `used_bytes` is the size of the rest of the response. Returns
+    True if executions are left over. Calls `pause` at times, so that other calls run.
     """
     total_bytes, max_bytes, unpaused_bytes = used_bytes, max_page_bytes(limit), 0
+    total_elements, max_elements, elements = 0, max_page_elements(limit), 0
     # Neighboring executions of a job share most values. Changing one message where they differ
     # and appending a copy takes a third to a half of the time of building each message.
     execution = JobExecution()
@@ -82,18 +90,21 @@ async def append_executions(
                     + len(execution.time_zone)
                     + len(execution.reported_by)
                 )
+                elements = json_elements(new_values[_DETAILS] or "")
                 values = new_values
             _change_times(execution, times, new_times)
             times = new_times
         device = device_id.encode()
         total_bytes += len(device) + overhead
-        left_over = count > limit or (total_bytes > max_bytes and count > 1)
+        total_elements += elements
+        is_full = total_bytes > max_bytes or total_elements > max_elements
+        left_over = count > limit or (is_full and count > 1)
         if left_over:
             break
         if changed:
             execution.device_id = device_id
             page.add().CopyFrom(execution)
-            unpaused_bytes += overhead
+            unpaused_bytes += conversion_bytes(overhead, elements)
             if unpaused_bytes >= PAUSE_BYTES:
                 unpaused_bytes = 0
                 await pause()

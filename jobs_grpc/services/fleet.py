@@ -74,7 +74,8 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         response = pb.ListDevicesResponse()
         is_full = await fill_page(
             response.devices,
-            map(device_fields, devices[:-1] if next_page else devices),
+            devices[:-1] if next_page else devices,
+            device_fields,
             limit,
             self._pause,
         )
@@ -94,7 +95,8 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         response = pb.GetDeviceResponse(device=device_fields(device))
         await fill_page(
             response.executions,
-            map(execution_fields_with_job_id, executions),
+            executions,
+            execution_fields_with_job_id,
             _QUEUE_LIMIT,
             self._pause,
             used_bytes=response.ByteSize(),

@@ -182,7 +182,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             offset=request.offset,
         )
         response = pb.ListJobsResponse()
-        if await fill_page(response.jobs, map(job_fields, rows), limit, self._pause):
+        if await fill_page(response.jobs, rows, job_fields, limit, self._pause):
             last = rows[len(response.jobs) - 1]
             response.next_page_token = page_token(request, last["created_at"], last["job_id"])
         return response
@@ -257,8 +257,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         # The database returns no status of the executions for which a page has no room.
         fitting = [row for row in rows if row["status"] is not None]
         response = pb.ListJobExecutionsResponse()
-        items = map(execution_fields_with_job_id, fitting)
-        is_full = await fill_page(response.executions, items, limit, self._pause)
+        is_full = await fill_page(
+            response.executions, fitting, execution_fields_with_job_id, limit, self._pause
+        )
         if is_full or len(fitting) < len(rows):
             last = rows[len(response.executions) - 1]
             response.next_page_token = page_token(request, last["queued_at"], last["job_id"])
@@ -439,7 +440,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         if rows:
             check_job(token_created_at, rows[0]["job_created_at"])
         response = pb.ListExecutionAttemptsResponse()
-        if await fill_page(response.attempts, map(execution_fields, rows), limit, self._pause):
+        if await fill_page(response.attempts, rows, execution_fields, limit, self._pause):
             response.next_page_token = page_token(
                 request, rows[0]["job_created_at"], response.attempts[-1].execution_number
             )

@@ -10,7 +10,7 @@ from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution, WatchPendingExecution
 
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.services.batch_reader import Encode
-from jobs_grpc.services.response_pages import max_page_bytes
+from jobs_grpc.services.response_pages import json_elements, max_page_bytes, max_page_elements
 from jobs_grpc.services.row_conversions import watched_execution_fields
 from jobs_grpc.services.struct_json import document_to_wire_format, to_wire_format
 from jobs_grpc.services.wire_format import bytes_field
@@ -79,11 +79,17 @@ class _PageEncoder:
         device = bytes_field(DeviceExecution.DEVICE_ID_FIELD_NUMBER, device_id.encode())
         executions: list[bytes] = []
         total_bytes, max_bytes = 0, max_page_bytes(limit)
+        total_elements, max_elements = 0, max_page_elements(limit)
         for row in rows:
             # Later devices need the documents, also of rows for which this page has no room.
             if row["document_params"] is not None:
                 self._documents[row["job_id"]] = row["document_params"]
         for row in rows:
+            total_elements += json_elements(self._documents[row["job_id"]])
+            total_elements += json_elements(row["status_details"] or "")
+            if executions and total_elements > max_elements:
+                executions.append(_HAS_MORE)
+                break
             execution = bytes_field(
                 WatchPendingExecutionsResponse.EXECUTIONS_FIELD_NUMBER,
                 device + self._fields(row) + self._document(row["job_id"]),

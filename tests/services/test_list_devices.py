@@ -174,6 +174,42 @@ async def test_page_ends_before_the_response_is_too_large(database: Database, fl
     assert len(rows) < 1000
 
 
+async def add_groups(database: Database, fleet: Fleet, devices: int, groups: int) -> list[str]:
+    """Add devices with many groups each; return their IDs."""
+    names = [f"d{n:04}" for n in range(devices)]
+    await database.add_devices(fleet.tenant, names)
+    await database.owner.execute(
+        "INSERT INTO public.device_group_members (tenant_id, group_id, device_id)"
+        " SELECT $1, 'g' || n, d FROM unnest($2::text[]) AS d, generate_series(1, $3) n",
+        *(fleet.tenant, names, groups),
+    )
+    return names
+
+
+async def test_page_ends_before_it_has_20_000_groups(database: Database, fleet: Fleet) -> None:
+    names = await add_groups(database, fleet, devices=60, groups=1000)
+
+    assert await all_pages(fleet, limit=1000) == [
+        *(names[:19], names[19:38], names[38:57], names[57:]),
+    ]
+    # A page with a low limit has even fewer, and at least one device.
+    assert await all_pages(fleet, limit=1) == [[name] for name in names]
+    # The query ends the page as well.
+    async with request_session(database) as (_, store):
+        rows = await store.list_devices(fleet.tenant, terms="[]", prefix="", after="", limit=1000)
+    assert len(rows) == 20
+    assert rows[-1]["device_id"] == names[18]
+
+
+async def test_pages_are_complete_when_a_slice_of_them_is_full(
+    database: Database, fleet: Fleet
+) -> None:
+    names = await add_groups(database, fleet, devices=130, groups=399)
+
+    assert await all_pages(fleet, limit=1000) == [names[:50], names[50:100], names[100:]]
+    assert await ids(fleet, limit=51) == names
+
+
 async def test_device_shows_its_first_1000_groups(database: Database, fleet: Fleet) -> None:
     await database.add_devices(fleet.tenant, ["d1"])
     await database.owner.execute(

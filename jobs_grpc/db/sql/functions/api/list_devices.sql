@@ -4,7 +4,8 @@
 -- starts after its device_id.
 --
 -- Examines at most p_max_examined devices, so a page may be short or empty although others follow. A
--- page also ends after 8 MiB of labels and groups.
+-- page with a device also ends after 8 MiB of labels and groups, and before it has more than 20,000 devices
+-- and groups.
 CREATE OR REPLACE FUNCTION jobs.list_devices(
     p_tenant_id text,
     p_terms jsonb,  -- as Selector.terms_json of services/selectors.py
@@ -32,7 +33,12 @@ DECLARE
     v_candidates record;
     v_ids text[];  -- those on the page, and one more if others follow
     v_last text;   -- the last device that was examined, if others may follow
-    v_count bigint;
+    v_max_bytes CONSTANT bigint := 8388608;
+    v_max_elements CONSTANT integer := 20000;  -- see response_pages.py
+    v_slice CONSTANT integer := 50;  -- devices that are read at once, so that few are read in vain
+    v_bytes bigint := 0;
+    v_elements integer := 0;
+    v_previous text;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -108,43 +114,44 @@ BEGIN
         v_last := v_ids[p_limit];
     END IF;
 
-    RETURN QUERY
-    SELECT p.device_id, p.labels, p.time_zone, p.last_seen_at, p.group_ids
-    FROM (
-        SELECT i.device_id, i.n, coalesce(l.labels, '{}') AS labels, l.time_zone, l.last_seen_at,
-               g.group_ids,
-               coalesce(sum(
-                   coalesce(octet_length(l.labels::text), 0)
-                   + coalesce(octet_length(g.group_ids::text), 0)
-               ) OVER (ORDER BY i.n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)
-                   AS bytes_before
-        FROM unnest(v_ids) WITH ORDINALITY AS i (device_id, n)
-        LEFT JOIN LATERAL (
-            SELECT l.labels, l.time_zone, l.last_seen_at
-            FROM jobs.devices l
-            WHERE l.tenant_id = p_tenant_id AND l.device_id = i.device_id COLLATE "C"
-            OFFSET 0
-        ) l ON true
-        CROSS JOIN LATERAL (
-            SELECT (array_agg(m.group_id ORDER BY m.group_id))[:1000] AS group_ids
-            FROM (
-                -- A range, not an equality: only the index on the device_id has its order.
-                SELECT m.group_id COLLATE "C" AS group_id
-                FROM public.device_group_members m
-                WHERE m.tenant_id = p_tenant_id AND m.device_id COLLATE "C" >= i.device_id
-                  AND m.device_id COLLATE "C" <= i.device_id
-                ORDER BY m.device_id COLLATE "C"
+    <<page>>
+    FOR v_start IN 1 .. coalesce(cardinality(v_ids), 0) BY v_slice LOOP
+        FOR device_id, labels, time_zone, last_seen_at, group_ids IN
+            SELECT i.device_id, coalesce(l.labels, '{}'), l.time_zone, l.last_seen_at, g.group_ids
+            FROM unnest(v_ids[v_start : v_start + v_slice - 1]) WITH ORDINALITY AS i (device_id, n)
+            LEFT JOIN LATERAL (
+                SELECT l.labels, l.time_zone, l.last_seen_at
+                FROM jobs.devices l
+                WHERE l.tenant_id = p_tenant_id AND l.device_id = i.device_id COLLATE "C"
                 OFFSET 0
-            ) m
-        ) g
-    ) p
-    WHERE p.bytes_before < 8388608
-    ORDER BY p.n;
+            ) l ON true
+            CROSS JOIN LATERAL (
+                SELECT (array_agg(m.group_id ORDER BY m.group_id))[:1000] AS group_ids
+                FROM (
+                    -- A range, not an equality: only the index on the device_id has its order.
+                    SELECT m.group_id COLLATE "C" AS group_id
+                    FROM public.device_group_members m
+                    WHERE m.tenant_id = p_tenant_id AND m.device_id COLLATE "C" >= i.device_id
+                      AND m.device_id COLLATE "C" <= i.device_id
+                    ORDER BY m.device_id COLLATE "C"
+                    OFFSET 0
+                ) m
+            ) g
+            ORDER BY i.n
+        LOOP
+            v_elements := v_elements + 1 + coalesce(cardinality(group_ids), 0);
+            IF v_previous IS NOT NULL
+               AND (v_bytes >= v_max_bytes OR v_elements > v_max_elements) THEN
+                v_last := v_previous;
+                EXIT page;
+            END IF;
+            RETURN NEXT;
+            v_bytes := v_bytes + octet_length(labels::text)
+                + coalesce(octet_length(group_ids::text), 0);
+            v_previous := device_id;
+        END LOOP;
+    END LOOP;
 
-    GET DIAGNOSTICS v_count = ROW_COUNT;
-    IF v_count < cardinality(v_ids) THEN
-        v_last := v_ids[v_count];
-    END IF;
     IF v_last IS NOT NULL THEN
         RETURN QUERY SELECT v_last, NULL::jsonb, NULL::text, NULL::timestamptz, NULL::text[];
     END IF;
