@@ -3,6 +3,7 @@
 A caller must not fill the disk with it: refusals are short, and limited per second.
 """
 
+import functools
 import json
 import logging
 import time
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 from grpc import StatusCode
 
 from jobs_grpc.auth.principal import Principal
+from jobs_grpc.auth.roles import Role
 from jobs_grpc.errors import JobsError
 from jobs_grpc.observability import logs
 from jobs_grpc.observability.log_throttle import LogThrottle
@@ -82,7 +84,7 @@ class AuditLog:
         if refused and not self._should_log_refusal(action, caller, code.name, reason):
             return
         max_bytes = _MAX_BYTES_OF_REFUSAL if refused else _MAX_BYTES
-        job_id = getattr(response, "job_id", None) or _text(request, "job_id", max_bytes)
+        job_id = _value(response, "job_id") or _text(request, "job_id", max_bytes)
         device_ids = _device_ids(request)
         logs.log_fields(
             logger,
@@ -92,7 +94,7 @@ class AuditLog:
                 "code": code.name,
                 "tenant": caller.tenant_id if caller else None,
                 "subject": caller.subject if caller else None,
-                "roles": ",".join(sorted(caller.roles)) if caller else None,
+                "roles": _role_names(caller.roles) if caller else None,
                 "peer": context.peer(),
                 "job_id": job_id,
                 "device_id": _text(request, "device_id", max_bytes),
@@ -100,7 +102,7 @@ class AuditLog:
                 "device_count": len(device_ids) or None,
                 "device_ids": None if refused else _first_ids(device_ids) or None,
                 "stage": _stage(request),
-                "validate_only": getattr(request, "validate_only", False) or None,
+                "validate_only": _value(request, "validate_only"),
                 "comment": _text(request, "comment", max_bytes),
                 "reason": reason,
                 "ms": round((time.perf_counter() - started) * 1000, 2),
@@ -152,18 +154,37 @@ def _log_others_of_tenant(tenant_id: str, others: int) -> None:
     logs.log_fields(logger, logging.INFO, "audit refusals", fields)
 
 
+@functools.cache
+def _role_names(roles: frozenset[Role]) -> str:
+    return ",".join(sorted(roles))
+
+
+@functools.cache
+def _fields_of(message: type[Any]) -> frozenset[str]:
+    """Return the names of the fields of a message; none of the type of None."""
+    descriptor = getattr(message, "DESCRIPTOR", None)
+    return frozenset(descriptor.fields_by_name) if descriptor else frozenset()
+
+
+def _value(message: Any, field: str) -> Any:
+    """Return the value of a field; None if the message has no such field, or the value is empty."""
+    # An attribute that is missing takes ten times as long as a look at the names.
+    return getattr(message, field) or None if field in _fields_of(message.__class__) else None
+
+
 def _stage(request: Any) -> int | None:
-    field = request and request.DESCRIPTOR.fields_by_name.get("stage")
-    if not field or (field.has_presence and not request.HasField("stage")):
+    if "stage" not in _fields_of(request.__class__):
+        return None
+    field = request.DESCRIPTOR.fields_by_name["stage"]
+    if field.has_presence and not request.HasField("stage"):
         return None
     stage: int = request.stage
     return stage
 
 
 def _device_ids(request: Any) -> Any:
-    return getattr(request, "device_ids", None) or [
-        device.device_id for device in getattr(request, "devices", ())
-    ]
+    devices = _value(request, "devices") or ()
+    return _value(request, "device_ids") or [device.device_id for device in devices]
 
 
 def _first_ids(ids: Iterable[str]) -> list[str]:
@@ -181,13 +202,14 @@ def _first_ids(ids: Iterable[str]) -> list[str]:
 
 def _webhook_id(request: Any, response: Any, max_bytes: int) -> str | None:
     """Return the ID of a webhook, also of a new one."""
-    webhook = getattr(response, "webhook", None)
+    webhook = _value(response, "webhook")
     return (webhook and webhook.webhook_id) or _text(request, "webhook_id", max_bytes)
 
 
 def _text(request: Any, field: str, max_bytes: int) -> str | None:
     """Return the start of a text that takes at most `max_bytes` in the log."""
-    text: str = getattr(request, field, "")[:max_bytes]
-    while len(json.dumps(text)) > max_bytes + len('""'):
+    text: str = (_value(request, field) or "")[:max_bytes]
+    # A character takes at most twelve bytes: \ud83d\ude00.
+    while len(text) > max_bytes // 12 and len(json.dumps(text)) > max_bytes + len('""'):
         text = text[: len(text) * 3 // 4]
     return text or None
