@@ -6,6 +6,7 @@ from jobs_grpc.doctor import (
     authentication,
     certificates,
     database,
+    dot_segments,
     host,
     maintenance,
     webhooks,
@@ -30,5 +31,6 @@ async def examine(config: Config) -> list[Finding]:
         *certificates.check_certificates(config.tls),
         *await database.check_database(config),
         *await webhooks.check_webhooks(config),
+        *await dot_segments.check_dot_segments(config),
         *await maintenance.check_maintenance(config),
     ]

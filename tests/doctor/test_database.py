@@ -33,7 +33,7 @@ async def test_doctor_reports_versions_when_all_is_well(doctor: Doctor) -> None:
     assert (found.status, found.detail[:11]) == ("OK", "PostgreSQL ")
     [found] = await doctor("version")
     assert (found.status, found.detail[:10]) == ("OK", "jobs-grpc ")
-    for check in (*NEEDS_DATABASE, "maintenance"):
+    for check in (*NEEDS_DATABASE, "maintenance", "ids"):
         [found] = await doctor(check)
         assert found.status == "OK", found
 
