@@ -78,6 +78,25 @@ def test_gateway_accepts_its_settings(values: Path, gateway_binary: Path) -> Non
     assert result.returncode == 1, result.stderr
 
 
+def test_gateway_that_trusts_any_client_accepts_only_the_names_of_its_service(
+    gateway_binary: Path,
+) -> None:
+    options = "auth.mode=insecureMetadata,database.secretName=s,networkPolicy.enabled=false"
+    objects = render(f"--set={options}", "--namespace=fleet")
+    environ = environment(objects, "gateway") or {}
+
+    assert environ["JOBS_GATEWAY_ALLOWED_HOSTS"].split(",") == [
+        "jobs-gateway" + suffix
+        for suffix in ("", ".fleet", ".fleet.svc", ".fleet.svc.cluster.local")
+    ]
+    # It accepts its settings beyond loopback; the check fails because nothing listens: exit code 1.
+    environ["JOBS_GATEWAY_LISTEN"] = "0.0.0.0:1"
+    result = subprocess.run(  # noqa: S603
+        [gateway_binary, "health"], env=environ, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1, result.stderr
+
+
 @pytest.fixture(scope="module")
 def gateway_binary() -> Path:
     """Build the gateway."""

@@ -19,6 +19,8 @@ TLS = {"TLS_CERT": "a.pem", "TLS_KEY": "a.pem", "TLS_CLIENT_CA": "a.pem"}
     [
         (NOT_LOOPBACK, "is not a loopback address"),
         (NOT_LOOPBACK | {"REQUIRE_TOKEN": "true"}, "tokens are sent in clear text"),
+        (NOT_LOOPBACK | {"INSECURE_METADATA": "true"}, "set allowed-hosts"),
+        ({"HSTS_MAX_AGE": "-1"}, "hsts-max-age must be 0 or more"),
         ({"LISTEN": "nowhere"}, "is not a loopback address"),
         (NOT_LOOPBACK | TLS, "any client can claim any tenant"),
         ({"TRUSTED_PEERS": "proxy"}, "trusted-peers requires tls-client-ca"),

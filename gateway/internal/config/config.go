@@ -54,6 +54,7 @@ type Config struct {
 	UpstreamServerName  string
 
 	AllowedHosts         StringList
+	HSTSMaxAge           int64 // seconds
 	CORSOrigins          StringList
 	RequireToken         bool
 	TLSTerminatedByProxy bool
@@ -94,7 +95,8 @@ func (c *Config) flagSet() *flag.FlagSet {
 	f.StringVar(&c.UpstreamCert, "upstream-cert", "", "client certificate for the upstream, a PEM `FILE`")
 	f.StringVar(&c.UpstreamKey, "upstream-key", "", "private key of upstream-cert, a PEM `FILE`")
 	f.StringVar(&c.UpstreamServerName, "upstream-server-name", "", "`NAME` to expect in the upstream's certificate instead of its host name")
-	f.Var(&c.AllowedHosts, "allowed-hosts", "`HOSTS` to accept in the Host header besides localhost and loopback addresses, comma-separated, without ports; * accepts any host. Empty: on a loopback listen address only localhost and loopback addresses, otherwise any host")
+	f.Var(&c.AllowedHosts, "allowed-hosts", "`HOSTS` to accept in the Host header besides localhost and loopback addresses, comma-separated, without ports; * accepts any host. Empty: on a loopback listen address only localhost and loopback addresses, otherwise any host. Required with insecure-metadata beyond loopback. /healthz beyond loopback accepts any host, and the metrics ignore this list")
+	f.Int64Var(&c.HSTSMaxAge, "hsts-max-age", 0, "time in `SECONDS` for which browsers use only HTTPS for the host of a response, such as 31536000 (Strict-Transport-Security); 0 sends no header")
 	f.Var(&c.CORSOrigins, "cors-origins", "`ORIGINS` of web pages that may call the API, comma-separated, such as https://ops.example.com")
 	f.BoolVar(&c.RequireToken, "require-token", false, "reject requests without Authorization: Bearer; the upstream must verify the tokens (JOBS_AUTH=jwt)")
 	f.BoolVar(&c.TLSTerminatedByProxy, "tls-terminated-by-proxy", false, "with require-token: allow a listen address beyond loopback without TLS, because a proxy terminates TLS")
@@ -159,7 +161,10 @@ func (c *Config) validate() error {
 			return errors.New(limit.flag + " must be greater than 0")
 		}
 	}
+	trustsAnyClient := !c.RequireToken && len(c.TrustedPeers) == 0 && !IsLoopback(c.Listen)
 	switch {
+	case c.HSTSMaxAge < 0:
+		return errors.New("hsts-max-age must be 0 or more")
 	case (c.TLSCert == "") != (c.TLSKey == ""):
 		return errors.New("tls-cert and tls-key must be set together")
 	case c.TLSClientCA != "" && c.TLSCert == "":
@@ -187,10 +192,14 @@ func (c *Config) validate() error {
 	case c.RequireToken && !c.TLSTerminatedByProxy && c.TLSCert == "" && !IsLoopback(c.Listen):
 		return fmt.Errorf("listen=%s is not a loopback address, and without TLS tokens are sent in clear text; "+
 			"set tls-cert and tls-key, or set tls-terminated-by-proxy if a proxy terminates TLS", c.Listen)
-	case !c.RequireToken && !c.InsecureMetadata && len(c.TrustedPeers) == 0 && !IsLoopback(c.Listen):
+	case trustsAnyClient && !c.InsecureMetadata:
 		return fmt.Errorf("listen=%s is not a loopback address, and any client can claim any tenant; listen on "+
 			"loopback behind a proxy that authenticates clients, or set require-token, or set tls-client-ca "+
 			"and trusted-peers, or set insecure-metadata to accept the risk", c.Listen)
+	case trustsAnyClient && len(c.AllowedHosts) == 0:
+		return fmt.Errorf("listen=%s is not a loopback address, and with insecure-metadata any web page could call the "+
+			"gateway through a name of its own (DNS rebinding); set allowed-hosts to the names that clients use, such "+
+			"as gateway.internal, or to * to accept the risk", c.Listen)
 	}
 	return nil
 }

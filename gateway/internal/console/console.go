@@ -61,6 +61,7 @@ func New(config *config.Config) map[string]runtime.HandlerFunc {
 	add := func(path string, serve http.HandlerFunc) {
 		handlers[path] = func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
 			w.Header().Set("Content-Security-Policy", policy)
+			w.Header().Set("Cross-Origin-Opener-Policy", "same-origin")
 			w.Header().Set("Referrer-Policy", "no-referrer")
 			serve(w, r)
 		}

@@ -39,7 +39,7 @@ func TestConsoleIsServedOnlyWhereCallersAreKnown(t *testing.T) {
 	}{
 		{nil, true},
 		{[]string{"--console=off"}, false},
-		{[]string{"--listen=0.0.0.0:8080", "--insecure-metadata"}, false},
+		{[]string{"--listen=0.0.0.0:8080", "--insecure-metadata", "--allowed-hosts=*"}, false},
 		{[]string{"--listen=0.0.0.0:8080", "--require-token", "--tls-terminated-by-proxy"}, true},
 		{[]string{
 			"--listen=0.0.0.0:8080", "--tls-cert=c", "--tls-key=k", "--tls-client-ca=a", "--trusted-peers=proxy",

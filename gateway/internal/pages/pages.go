@@ -42,6 +42,7 @@ func New(openAPI []byte, servesConsole bool) map[string]runtime.HandlerFunc {
 	add := func(path string, serve http.HandlerFunc) {
 		handlers[path] = func(w http.ResponseWriter, r *http.Request, _ map[string]string) {
 			w.Header().Set("Content-Security-Policy", pageCSP)
+			w.Header().Set("Cross-Origin-Opener-Policy", "same-origin")
 			serve(w, r)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
@@ -22,7 +23,7 @@ import (
 )
 
 // newHandler returns the handler of the REST listener. It ends watches when stopping is closed. A request passes, in this
-// order: Instrument, withNoSniff, withAllowedHosts, withCORS, withRequestLimit, the check of the route, the checks of the
+// order: Instrument, withSecurityHeaders, withAllowedHosts, withCORS, withRequestLimit, the check of the route, the checks of the
 // request, the handler of its operation.
 func newHandler(
 	stopping <-chan struct{}, openAPI []byte, config *config.Config, upstream *upstream.Upstream,
@@ -84,7 +85,7 @@ func newHandler(
 	})
 	limited := withRequestLimit(config.MaxRequestsInFlight, dispatch)
 	allowed := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, limited))
-	return observability.Instrument(table, metrics, tracer, logger, withNoSniff(allowed)), nil
+	return observability.Instrument(table, metrics, tracer, logger, withSecurityHeaders(config.HSTSMaxAge, allowed)), nil
 }
 
 // followsRedirects reports whether a path with a slash at its end is redirected with this method. DELETE and
@@ -103,10 +104,14 @@ func redirect(w http.ResponseWriter, r *http.Request, path string) {
 	w.WriteHeader(http.StatusPermanentRedirect)
 }
 
-// withNoSniff tells browsers not to guess the content type of a response.
-func withNoSniff(next http.Handler) http.Handler {
+// withSecurityHeaders tells browsers not to guess the content type of a response, and to use only HTTPS for
+// hstsMaxAge seconds unless it is 0.
+func withSecurityHeaders(hstsMaxAge int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if hstsMaxAge > 0 {
+			w.Header().Set("Strict-Transport-Security", "max-age="+strconv.FormatInt(hstsMaxAge, 10))
+		}
 		next.ServeHTTP(w, r)
 	})
 }

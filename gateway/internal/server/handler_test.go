@@ -146,4 +146,21 @@ func TestErrorHandler_ConvertsGRPCErrors(t *testing.T) {
 	}
 }
 
+func TestHandler_SetsSecurityHeaders(t *testing.T) {
+	for age, want := range map[string]string{"": "", "31536000": "max-age=31536000"} {
+		gateway := newTestGateway(t, map[string]string{"JOBS_GATEWAY_HSTS_MAX_AGE": age})
+		for path, opener := range map[string]string{
+			"/": "same-origin", "/docs": "same-origin", "/console/jobs": "same-origin", "/customer/jobs": "", "/none": "",
+		} {
+			header := get(gateway, path, nil).Header
+			if got := header.Get("Strict-Transport-Security"); got != want {
+				t.Errorf("%s: Strict-Transport-Security %q, want %q", path, got, want)
+			}
+			if got := header.Get("Cross-Origin-Opener-Policy"); got != opener {
+				t.Errorf("%s: Cross-Origin-Opener-Policy %q, want %q", path, got, opener)
+			}
+		}
+	}
+}
+
 func details(all ...protoadapt.MessageV1) []protoadapt.MessageV1 { return all }

@@ -15,7 +15,8 @@ import (
 
 // withAllowedHosts rejects requests whose Host header is not in allowed. Loopback names are
 // always allowed, and so is a request without Host. If allowed is empty, listen decides: a
-// loopback listener accepts only loopback names, any other listener accepts every host.
+// loopback listener accepts only loopback names, any other listener accepts every host. Beyond loopback, health
+// checks are always allowed: probes of Kubernetes have the address of the pod as Host.
 //
 // A web page whose DNS name resolves to 127.0.0.1 has the same origin as a gateway there
 // (DNS rebinding). Its requests have its own name as Host.
@@ -23,7 +24,12 @@ func withAllowedHosts(allowed []string, listen string, next http.Handler) http.H
 	if slices.Contains(allowed, "*") || len(allowed) == 0 && !config.IsLoopback(listen) {
 		return next
 	}
+	allowsHealthChecks := !config.IsLoopback(listen)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if allowsHealthChecks && r.URL.Path == "/healthz" {
+			next.ServeHTTP(w, r)
+			return
+		}
 		host := hostName(r.Host)
 		matchesHost := func(name string) bool { return strings.EqualFold(hostName(name), host) }
 		if !isLoopbackHost(host) && !slices.ContainsFunc(allowed, matchesHost) {

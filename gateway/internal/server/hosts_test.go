@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/gatewaytest"
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/observability"
 )
 
 func TestAllowedHosts_RejectOtherHosts(t *testing.T) {
@@ -35,7 +37,7 @@ func TestAllowedHosts_RejectOtherHosts(t *testing.T) {
 		{"127.0.0.1:8080", "api.example, 10.0.0.1", "localhost", true},
 		{"127.0.0.1:8080", "api.example, 10.0.0.1", "evil.example", false},
 		{"127.0.0.1:8080", "*", "evil.example", true},
-		{"0.0.0.0:8080", "", "evil.example", true},
+		{"0.0.0.0:8080", "*", "evil.example", true},
 		{"0.0.0.0:8080", "api.example", "api.example:8080", true},
 		{"0.0.0.0:8080", "api.example", "evil.example", false},
 	} {
@@ -54,13 +56,39 @@ func TestAllowedHosts_RejectOtherHosts(t *testing.T) {
 			request.Host = c.host
 			recorder := httptest.NewRecorder()
 			gateway.ServeHTTP(recorder, request)
-			if allowed := recorder.Code != http.StatusForbidden; allowed != c.allowed {
+			want := c.allowed || request.URL.Path == "/healthz" && strings.HasPrefix(c.listen, "0.0.0.0")
+			if allowed := recorder.Code != http.StatusForbidden; allowed != want {
 				t.Errorf("%s %s with Host %q, listen %s, allowed %q: %d", request.Method, request.URL, c.host, c.listen, c.setting, recorder.Code)
 			}
 			var e apierror.Error
-			if !c.allowed && (json.Unmarshal(recorder.Body.Bytes(), &e) != nil || e.Reason != "HOST_NOT_ALLOWED") {
+			if !want && (json.Unmarshal(recorder.Body.Bytes(), &e) != nil || e.Reason != "HOST_NOT_ALLOWED") {
 				t.Errorf("body %s", recorder.Body)
 			}
+		}
+	}
+}
+
+// Prometheus scrapes each pod by its address, and the API has other names.
+func TestMetrics_AreServedByAnotherNameThanTheAPI(t *testing.T) {
+	for _, c := range []struct {
+		listen, host string
+		status       int
+	}{
+		{"0.0.0.0:9090", "10.1.2.3:9090", http.StatusOK},
+		{"0.0.0.0:9090", "gateway:9090", http.StatusOK},
+		{"127.0.0.1:9090", "localhost:9090", http.StatusOK},
+		{"127.0.0.1:9090", "evil.example:9090", http.StatusForbidden},
+		{"127.0.0.1:9090", "api.example:9090", http.StatusForbidden},
+	} {
+		config := gatewaytest.LoadTestConfig(t, map[string]string{
+			"JOBS_GATEWAY_METRICS_LISTEN": c.listen, "JOBS_GATEWAY_ALLOWED_HOSTS": "api.example",
+		})
+		request := httptest.NewRequest("GET", "/metrics", nil)
+		request.Host = c.host
+		recorder := httptest.NewRecorder()
+		newMetricsHandler(config, observability.NewMetrics()).ServeHTTP(recorder, request)
+		if recorder.Code != c.status {
+			t.Errorf("Host %s, listen %s: %d, want %d", c.host, c.listen, recorder.Code, c.status)
 		}
 	}
 }

@@ -56,9 +56,7 @@ func Run(ctx context.Context, openAPI []byte, config *config.Config, logger *slo
 		return err
 	}
 	if config.MetricsListen != "" {
-		mux := http.NewServeMux()
-		mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
-		server := newServer(withAllowedHosts(config.AllowedHosts, config.MetricsListen, mux), config, logger)
+		server := newServer(newMetricsHandler(config, metrics), config, logger)
 		defer server.Close()
 		if err := startServer(server, "metrics-listen", config.MetricsListen, "metrics listening", failed, logger); err != nil {
 			return errors.Join(err, api.Close())
@@ -70,6 +68,14 @@ func Run(ctx context.Context, openAPI []byte, config *config.Config, logger *slo
 	case <-ctx.Done():
 	}
 	return shutDown(api, config.ShutdownGrace, logger)
+}
+
+// newMetricsHandler returns the handler of the metrics listener. Prometheus scrapes it by another name than clients
+// use for the API, so allowed-hosts does not apply.
+func newMetricsHandler(config *config.Config, metrics *observability.Metrics) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+	return withAllowedHosts(nil, config.MetricsListen, mux)
 }
 
 func newServer(handler http.Handler, config *config.Config, logger *slog.Logger) *http.Server {

@@ -126,6 +126,9 @@ JOBS_GATEWAY_TLS_TERMINATED_BY_PROXY: "true"
 JOBS_GATEWAY_TRUSTED_PEERS: {{ required "gateway.trustedPeers is required" (join "," .Values.gateway.trustedPeers) }}
 {{- else }}
 JOBS_GATEWAY_INSECURE_METADATA: "true"
+{{- $service := printf "%s-gateway" (include "jobs.name" .) }}
+{{- $namespace := .Release.Namespace }}
+JOBS_GATEWAY_ALLOWED_HOSTS: {{ printf "%s,%s.%s,%s.%s.svc,%s.%s.svc.cluster.local" $service $service $namespace $service $namespace $service $namespace }}
 {{- end }}
 {{- if .Values.gateway.tls.secretName }}
 JOBS_GATEWAY_TLS_CERT: /tls/tls.crt
