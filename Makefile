@@ -348,6 +348,10 @@ lock: $(READY) ## Update the lock files (UPGRADE=1 takes the newest versions)
 	@echo hatchling | $(COMPILE) - --constraint requirements/dev.lock --output-file requirements/build.lock
 	@$(COMPILE) $(UPGRADED) requirements/deploy.in --output-file requirements/deploy.lock
 
+.PHONY: wheel
+wheel: $(READY) ## Build the wheel into dist/
+	@$(BIN)/uv build --quiet --wheel --build-constraints requirements/build.lock && ls dist/*.whl
+
 .PHONY: release
 release: $(READY) $(DEPLOY_READY) need-go ## Check version, changelog and contract baseline, then build into dist/ (needs Go, npm and the network)
 	@CHECK_RELEASED=1 $(BIN)/pytest --quiet --tb=line --numprocesses=0 \
