@@ -56,9 +56,7 @@ def add_command(commands: Subparsers) -> None:
 
 def _dev(args: argparse.Namespace) -> None:
     role = RequestRole()
-    data_dir = Path(
-        os.environ.get("JOBS_DATA_DIR") or embedded_postgres.default_data_dir()
-    ).absolute()
+    data_dir = _data_dir()
     # Reject invalid settings before PostgreSQL starts; the real URLs are only known afterwards.
     placeholders = {"JOBS_DATABASE_URL": "postgresql://", "JOBS_OWNER_DATABASE_URL": ""}
     config = Config.from_env(_defaults() | os.environ | placeholders)
@@ -76,11 +74,7 @@ def _dev(args: argparse.Namespace) -> None:
             raise CliError(
                 f"{e}. To start with an empty database, move {data_dir} away or set JOBS_DATA_DIR"
             ) from None
-        urls = {
-            "JOBS_DATABASE_URL": cluster.dsn(_DATABASE, role.name),
-            "JOBS_OWNER_DATABASE_URL": cluster.dsn(_DATABASE),
-        }
-        config = Config.from_env(_defaults() | os.environ | urls)
+        config = Config.from_env(_settings(cluster, role))
         with ExitStack() as stack:
 
             def on_serving(address: str) -> None:
@@ -90,6 +84,35 @@ def _dev(args: argparse.Namespace) -> None:
 
             serve(config, on_serving)
     print("PostgreSQL has stopped; its data is kept.", file=sys.stderr)
+
+
+def running_settings() -> dict[str, str]:
+    """Return the settings of the `jobs-grpc dev` that runs with this data folder.
+
+    Raises CliError if none runs.
+    """
+    data_dir = _data_dir()
+    if cluster := embedded_postgres.find_running(data_dir):
+        return _settings(cluster, RequestRole())
+    raise CliError(
+        "JOBS_DATABASE_URL is not set, and no `jobs-grpc dev` runs with the data in"
+        f" {data_dir}: set it, or start one (JOBS_DATA_DIR names another folder)",
+        ExitCode.USAGE,
+    )
+
+
+def _data_dir() -> Path:
+    folder = os.environ.get("JOBS_DATA_DIR") or embedded_postgres.default_data_dir()
+    return Path(folder).absolute()
+
+
+def _settings(cluster: embedded_postgres.Cluster, role: RequestRole) -> dict[str, str]:
+    return {
+        **_defaults(),
+        **os.environ,
+        "JOBS_DATABASE_URL": cluster.dsn(_DATABASE, role.name),
+        "JOBS_OWNER_DATABASE_URL": cluster.dsn(_DATABASE),
+    }
 
 
 def _defaults() -> dict[str, str]:

@@ -3,10 +3,12 @@
 import argparse
 import asyncio
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 
+from jobs_grpc.cli.dev import running_settings
 from jobs_grpc.cli.errors import CliError
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.serve import add_setting_options, read_config
@@ -17,7 +19,7 @@ from jobs_grpc.text import escape_unprintable
 _DESCRIPTION = """\
 Examine what `serve` needs, with the same settings: this host, certificates and
 keys, the database, and how late background work is. Changes nothing; the server
-may run or not.
+may run or not. Without JOBS_DATABASE_URL, examine the `jobs-grpc dev` that runs.
 """
 
 _EPILOG = """\
@@ -50,7 +52,8 @@ def add_command(commands: Subparsers) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    findings = asyncio.run(examine(read_config(args)))
+    environ = os.environ if "JOBS_DATABASE_URL" in os.environ else running_settings()
+    findings = asyncio.run(examine(read_config(args, environ)))
     if args.json:
         report = {"version": version("jobs-grpc"), "findings": list(map(asdict, findings))}
         print(json.dumps(report, indent=2))

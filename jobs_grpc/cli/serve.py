@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
@@ -52,7 +52,7 @@ def add_setting_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_config(args: argparse.Namespace) -> Config:
+def read_config(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Config:
     """Read the settings from the environment and from `add_setting_options`.
 
     Raises ConfigError.
@@ -60,7 +60,7 @@ def read_config(args: argparse.Namespace) -> Config:
     flags = {"JOBS_INSECURE_METADATA": "true"} if args.insecure_metadata else {}
     if args.workers is not None:
         flags["JOBS_WORKERS"] = str(args.workers)
-    return Config.from_env(os.environ | flags)
+    return Config.from_env({**environ, **flags})
 
 
 def serve(config: Config, on_serving: Callable[[str], None]) -> None:

@@ -100,6 +100,26 @@ async def test_dev_serves_demo_fleet_and_keeps_data_when_restarted(data_dir: Pat
         assert (await operator.get("everything")).total_executions == 1000
 
 
+async def test_doctor_examines_dev_without_further_settings(
+    data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JOBS_DATABASE_URL", raising=False)
+    monkeypatch.setenv("JOBS_DATA_DIR", str(data_dir))
+    async with _running_dev(data_dir) as (address, _):
+        monkeypatch.setenv("JOBS_LISTEN", address)
+        running = await Shell(capsys)("doctor", "--json")
+    stopped = await Shell(capsys)("doctor")
+
+    findings = {f["check"]: f["status"] for f in json.loads(running.out)["findings"]}
+    assert (findings["schema"], findings["isolation"]) == ("OK", "OK")
+    assert "ERROR" not in findings.values()
+    assert (stopped.code, stopped.err) == (
+        2,
+        "jobs-grpc: JOBS_DATABASE_URL is not set, and no `jobs-grpc dev` runs with the data in"
+        f" {data_dir}: set it, or start one (JOBS_DATA_DIR names another folder)\n",
+    )
+
+
 async def test_dev_keeps_changed_labels_when_restarted(data_dir: Path) -> None:
     canary, changed = "device-0007", Device(device_id="device-0007", labels={"ring": "early"})
     async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:

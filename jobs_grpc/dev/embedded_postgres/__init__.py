@@ -24,7 +24,7 @@ from jobs_grpc.dev.embedded_postgres.errors import EmbeddedPostgresError
 from jobs_grpc.dev.embedded_postgres.server import SUPERUSER, Server
 from jobs_grpc.server.signals import handle_stop_signals
 
-__all__ = ["Cluster", "EmbeddedPostgresError", "default_data_dir", "running"]
+__all__ = ["Cluster", "EmbeddedPostgresError", "default_data_dir", "find_running", "running"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,16 @@ class Cluster:
     def dsn(self, database: str, user: str = SUPERUSER) -> str:
         """Return the DSN of a database."""
         return f"postgresql://{quote(user)}@/{quote(database)}?host={quote(str(self.socket_dir))}"
+
+
+def find_running(data_dir: Path) -> Cluster | None:
+    """Return the PostgreSQL that `running` runs in `data_dir` in another process, if any."""
+    account = unprivileged_account()
+    with acting_as(account):
+        for folder in (data_dir, data_dir / "jobs-grpc"):
+            if sockets := Server(Path(), folder / "pgdata", account).running_in():
+                return Cluster(folder, sockets)
+    return None
 
 
 @contextmanager

@@ -67,16 +67,16 @@ class Server:
 
     def stop(self) -> None:
         """Stop the server if it runs, also one that an earlier process started."""
-        if not self._is_running():
+        if self.running_in() is None:
             return
         try:
             self._run("pg_ctl", "stop", "--wait", "--mode=fast", f"--pgdata={self._pgdata}")
         except EmbeddedPostgresError:
-            if self._is_running():
+            if self.running_in() is not None:
                 raise
 
-    def _is_running(self) -> bool:
-        """Return whether the server in postmaster.pid accepts connections.
+    def running_in(self) -> Path | None:
+        """Return the socket folder in postmaster.pid if that server accepts connections.
 
         `pg_ctl stop` trusts that file, but it outlives a killed server, whose pid may belong
         to another process by now. In a copied folder it describes the original's server.
@@ -85,9 +85,10 @@ class Server:
             # Lines: pid, data directory, start time, port, socket directory, …
             lines = (self._pgdata / "postmaster.pid").read_text().splitlines()
             same_directory = self._pgdata.samefile(lines[1])
-            address = str(Path(lines[4]) / f".s.PGSQL.{lines[3]}")
-        except (OSError, IndexError):
-            return False
+            socket_dir = Path(lines[4])
+            address = str(socket_dir / f".s.PGSQL.{lines[3]}")
+        except (OSError, IndexError, ValueError):
+            return None
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(_CONNECT_TIMEOUT)
             try:
@@ -95,8 +96,8 @@ class Server:
             except TimeoutError:
                 pass  # It is busy, but running.
             except OSError:
-                return False
-        return same_directory
+                return None
+        return socket_dir if same_directory else None
 
     def _run(self, program: str, *args: str) -> None:
         # Output goes to a file, not a pipe: the server that pg_ctl starts keeps it open.
