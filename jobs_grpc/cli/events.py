@@ -87,7 +87,10 @@ async def _list(args: argparse.Namespace) -> None:
 
 
 async def _follow(args: argparse.Namespace) -> None:
-    server = resolve_target(args).server
+    target = resolve_target(args)
+    server = target.server
+    if args.output == "text":
+        print_note(_followed(args, target.tenant))
     is_connected = True
 
     def on_retry(error: JobsError) -> None:
@@ -108,6 +111,18 @@ async def _follow(args: argparse.Namespace) -> None:
             if reader.position is not None and not is_lost:
                 _print_position(args, reader, "stopped; continue")
             raise
+
+
+def _followed(args: argparse.Namespace, tenant: str | None) -> str:
+    types = f"the events {', '.join(args.types)}" if args.types else "all events"
+    jobs = f"job {args.job}" if args.job else "all jobs"
+    start = "from now on"
+    if args.after is not None:
+        start = f"after position {args.after}"
+    elif args.since is not None:
+        start = f"since {args.since.isoformat(sep=' ', timespec='seconds')}"
+    of_tenant = f" in tenant {tenant}" if tenant else ""
+    return f"following {types} of {jobs}{of_tenant} {start}; Ctrl-C ends"
 
 
 def _selection(args: argparse.Namespace) -> dict[str, Any]:

@@ -180,7 +180,9 @@ async def _attempts(args: argparse.Namespace, jobs: JobsClient) -> None:
     jobs-grpc attempts reboot-1 device-0003 --json
     """
     pager = jobs.attempts(args.job_id, args.device_id, page_token=args.page_token, limit=args.limit)
-    await print_listing(args, _ATTEMPT_COLUMNS, pager, key="attempts", noun="attempts")
+    await print_listing(
+        args, _ATTEMPT_COLUMNS, pager, key="attempts", noun="attempts", order="newest"
+    )
 
 
 async def _device(args: argparse.Namespace, jobs: JobsClient) -> None:
@@ -195,4 +197,6 @@ async def _device(args: argparse.Namespace, jobs: JobsClient) -> None:
         page_token=args.page_token,
         limit=args.limit,
     )
-    await print_listing(args, DEVICE_COLUMNS, pager, key="executions", noun="executions")
+    await print_listing(
+        args, DEVICE_COLUMNS, pager, key="executions", noun="executions", order="newest"
+    )

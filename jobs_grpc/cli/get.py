@@ -23,6 +23,7 @@ from jobs_grpc.cli.formatting import (
     format_pause,
     format_summary,
     format_target,
+    is_active,
 )
 from jobs_grpc.cli.listing import FORMATS, add_listing_options, print_listing
 from jobs_grpc.cli.output import message_dict, print_note, struct_json
@@ -104,7 +105,8 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
     if job.description:
         yield "description", job.description
     yield "created", format_creation(job, utc)
-    yield "expires", format_expiry(job, utc)
+    if is_active(job):
+        yield "expires", format_expiry(job, utc)
     yield from schedule_facts(job, utc)
     if job.HasField("in_progress_timeout_minutes"):
         yield "timeout", f"{job.in_progress_timeout_minutes:,} min after the start"

@@ -51,4 +51,6 @@ async def _history(args: argparse.Namespace, events: EventsClient) -> None:
         page_token=args.page_token,
         limit=args.limit,
     )
-    await print_listing(args, _COLUMNS, pager, key="events", noun="events", reverse=True)
+    await print_listing(
+        args, _COLUMNS, pager, key="events", noun="events", order="newest", reverse=True
+    )

@@ -6,7 +6,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.formatting import format_target
+from jobs_grpc.cli.formatting import format_target, is_active
 from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, print_listing
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient, job_priority_name, job_status_name
@@ -14,7 +14,7 @@ from jobs_grpc.client import JobsClient, job_priority_name, job_status_name
 _COLUMNS: tuple[Column[pb.Job], ...] = (
     Column("job_id", "JOB", lambda job: job.job_id),
     Column("status", "STATUS", lambda job: job_status_name(job.status), drop_order=1),
-    Column("document_type", "TYPE", lambda job: job.document_type, drop_order=5, min_width=6),
+    Column("document_type", "TYPE", lambda job: job.document_type, drop_order=5, min_width=4),
     Column("target", "TARGET", format_target, drop_order=7, min_width=12),
     Column("total_executions", "DEVICES", lambda j: j.total_executions, 2, is_number=True),
     Column("queued", "QUEUED", lambda j: j.execution_counts.queued, wide=True, is_number=True),
@@ -36,6 +36,7 @@ _COLUMNS: tuple[Column[pb.Job], ...] = (
         "EXPIRES",
         lambda job: job.expires_at if job.HasField("expires_at") else None,
         wide=True,
+        text=lambda job: job.expires_at if is_active(job) and job.HasField("expires_at") else None,
     ),
     Column(
         "start_at",
@@ -132,4 +133,4 @@ async def _list_jobs(args: argparse.Namespace, jobs: JobsClient) -> None:
         page_token=args.page_token,
         limit=args.limit,
     )
-    await print_listing(args, _COLUMNS, pager, key="jobs", noun="jobs")
+    await print_listing(args, _COLUMNS, pager, key="jobs", noun="jobs", order="newest")

@@ -63,7 +63,7 @@ def add_listing_options(
     limit: int = 0,
     noun: str = "",
 ) -> None:
-    """Add --columns and --raw, and --limit and --page-token if there is a default limit."""
+    """Add --columns and --raw, and --limit, --all and --page-token if there is a default limit."""
     names = [column.name for column in columns]
     option: Any = parser.add_argument(
         "--columns",
@@ -81,19 +81,24 @@ def add_listing_options(
         " it they get a leading ', so that no spreadsheet runs them as formulas",
     )
     if limit:
-        parser.add_argument(
+        size = parser.add_mutually_exclusive_group()
+        size.add_argument(
             "--limit",
             type=arguments.row_limit,
             default=limit,
             metavar="N",
             help=f"maximum number of {noun} (default: {limit})",
         )
+        size.add_argument(
+            "--all", dest="limit", action="store_const", const=None, help=f"show all {noun}"
+        )
         parser.add_argument(
             "--page-token",
             type=arguments.text,
             default="",
             metavar="TOKEN",
-            help="continue with the token that an earlier call with the same filters printed",
+            help="continue with the next_page_token of an earlier call with the same filters, "
+            "which the formats json and jsonl print",
         )
 
 
@@ -129,12 +134,14 @@ async def print_listing(
     key: str,
     noun: str,
     parent: Mapping[str, object] | None = None,
+    order: str = "first",
     next_page: str = "next_page_token",
     reverse: bool = False,
 ) -> None:
     """Print the items of a pager, and how to see those that follow.
 
-    With `reverse`, the last item of the pager is printed first.
+    `order` says which items come first, such as "newest". With `reverse`, the last item of the
+    pager is printed first.
 
     In JSON, the items are the field `key` of an object with the fields of `parent`, and the token
     of the next page is the field `next_page`.
@@ -161,11 +168,8 @@ async def print_listing(
         sys.stdout.flush()
         print_json({next_page: pager.next_page_token}, indent=None, file=sys.stderr)
     elif pager.next_page_token:
-        shown = noun.removesuffix("s") if count == 1 else noun
-        print_note(
-            f"{count:,} {shown} shown; raise --limit,"
-            f" or continue with --page-token {pager.next_page_token}"
-        )
+        which = "the next" if args.page_token else f"the {order}"
+        print_note(f"{which} {count:,} {noun}; --all shows the rest")
 
 
 def print_rows(args: argparse.Namespace, columns: Sequence[Column[M]], items: Iterable[M]) -> None:

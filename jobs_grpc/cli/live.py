@@ -99,6 +99,7 @@ class LiveView:
         self._job: pb.Job | None = None
         self._retry_note = ""
         self._events: list[events_pb.Event] = []
+        self._stalled: list[str] = []
         self._rate = Rate()
         self._live = Live(get_renderable=self.render, refresh_per_second=4)
         self._live.start()
@@ -109,6 +110,9 @@ class LiveView:
 
     def show_events(self, events: list[events_pb.Event]) -> None:
         self._events = events
+
+    def show_stalled(self, lines: list[str]) -> None:
+        self._stalled = lines
 
     def show_retry(self, note: str) -> None:
         self._retry_note = note
@@ -121,6 +125,7 @@ class LiveView:
         lines: list[RenderableType] = []
         if self._job:
             lines += job_lines(self._job, self._rate.per_second())
+            lines += map(_warning, self._stalled)
             lines += event_lines(self._events)
         if self._retry_note:
             lines.append(_warning(self._retry_note))
@@ -137,6 +142,8 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
     job_id, document_type, target = map(
         escape_unprintable, (job.job_id, job.document_type, format_target(job))
     )
+    if job.WhichOneof("target") in ("target_selector", "target_failed_in"):
+        target = f"devices {target}"
     title = Text.assemble((job_id, "bold"), f"  {document_type} on {target}")
     counts = counts_by_status(job.execution_counts)
     finished = job.succeeded_count + job.failed_count

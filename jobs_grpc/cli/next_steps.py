@@ -44,7 +44,7 @@ def _commands(job: pb.Job) -> Iterator[Command]:
         return
     for index, stage in enumerate(job.stages):
         if stage.awaiting_approval:
-            yield f"approve {job.job_id} {index}", f"open stage {index + 1}"
+            yield f"approve {job.job_id}", f"open stage {index + 1}"
 
 
 def _commands_of_pause(job: pb.Job) -> Iterator[Command]:

@@ -114,14 +114,15 @@ def read_rollout_options(args: argparse.Namespace) -> dict[str, Any]:
         )
         if threshold is not None
     ]
-    if not args.stages:
-        if _has_rollout_option(args):
-            raise CliError("the options of a rollout need --stage", ExitCode.USAGE)
-        return fields
-    if len(args.stages) == 1 and any(getattr(args, name) for name in _GATE_OPTIONS):
+    if len(args.stages) < 2 and any(getattr(args, name) for name in _GATE_OPTIONS):
         # The last stage has no gate, so the option would have no effect.
         raise CliError("the options for gates need two or more --stage", ExitCode.USAGE)
-    rollout = pb.Rollout(stages=args.stages, max_in_progress=args.max_in_progress)
+    stages = args.stages
+    if not stages:
+        if args.max_in_progress is None and args.releases_per_minute is None:
+            return fields
+        stages = [pb.Stage(remainder=True)]
+    rollout = pb.Rollout(stages=stages, max_in_progress=args.max_in_progress)
     for stage in rollout.stages:
         if args.releases_per_minute is not None:
             stage.releases_per_minute = args.releases_per_minute
@@ -149,10 +150,6 @@ def _set_gate(stage: pb.Stage, args: argparse.Namespace) -> None:
 def _option_names() -> list[str]:
     gate = ["min_succeeded", "bake", "advance_after", "require_approval", "releases_per_minute"]
     return ["stages", *gate, "max_in_progress", "pause_at", "cancel_at"]
-
-
-def _has_rollout_option(args: argparse.Namespace) -> bool:
-    return any(getattr(args, name) for name in _option_names() if not name.endswith("_at"))
 
 
 def _criterion(

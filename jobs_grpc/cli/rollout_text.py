@@ -53,11 +53,17 @@ def stage_settings(job: pb.Job, index: int) -> pb.Stage:
     return job.rollout.stages[index] if index < len(job.rollout.stages) else pb.Stage()
 
 
-def format_gate(stage: pb.Stage) -> str:
-    """Format the gate and the rate of a stage, such as "gate: bake 10m"; "" if it has neither."""
+def format_gate(stage: pb.Stage, state: pb.JobStage | None = None) -> str:
+    """Format the gate and the rate of a stage, such as "gate: bake 10m"; "" if it has neither.
+
+    If the stage has opened, `state` adds the share that has succeeded.
+    """
     gate, parts = stage.gate, []
     if gate.HasField("min_succeeded_percent"):
-        parts.append(f"{gate.min_succeeded_percent}% succeeded")
+        if state and state.HasField("opened_at") and state.total_executions:
+            share = state.execution_counts.succeeded * 100 // state.total_executions
+            parts.append(f"{share} % succeeded")
+        parts.append(f"{gate.min_succeeded_percent} % required")
     if gate.bake_time.seconds:
         parts.append(f"bake {format_span(gate.bake_time.seconds)}")
     if gate.require_approval:

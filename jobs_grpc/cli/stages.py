@@ -113,7 +113,7 @@ def _planned_name(stage: pb.Stage) -> str:
 
 def _notes(job: pb.Job, index: int, utc: bool) -> Iterator[str]:
     stage = job.stages[index]
-    if gate := format_gate(stage_settings(job, index)):
+    if gate := format_gate(stage_settings(job, index), stage):
         yield gate
     if stage.HasField("approval"):
         approval = stage.approval

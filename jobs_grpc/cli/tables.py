@@ -91,7 +91,7 @@ def _print_in_color(columns: Sequence[TableColumn], rows: list[list[str]], *, fi
         columns = [column._replace(drop_order=0) for column in columns]
     gap = _GAP
     widths = _fit_widths(columns, natural, console.width, gap)
-    if _total_width(widths, gap) > console.width:
+    if len(widths) < len(columns) or _total_width(widths, gap) > console.width:
         gap = 1
         widths = _fit_widths(columns, natural, console.width, gap)
     if not fit and _total_width(widths, gap) > console.width:

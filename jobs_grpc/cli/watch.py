@@ -18,6 +18,7 @@ from jobs_grpc.cli.last_events import last_events
 from jobs_grpc.cli.next_steps import describe_wait, next_steps
 from jobs_grpc.cli.output import print_message, print_note
 from jobs_grpc.cli.parser import Subparsers
+from jobs_grpc.cli.stalled import stalled_devices
 from jobs_grpc.client import JobsError, RetryPolicy, job_status_name
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class LineView:
         self._explains = explains
         self._explanation: list[str] = []
         self._note_shown = False
+        self._stalled: list[str] = []
 
     def show(self, job: pb.Job) -> None:
         self._note_shown = False
@@ -80,6 +82,12 @@ class LineView:
             for line in explanation:
                 print_note(line)
         self._explanation = explanation
+
+    def show_stalled(self, lines: list[str]) -> None:
+        if lines != self._stalled:
+            for line in lines:
+                print_note(line)
+        self._stalled = lines
 
     def show_retry(self, note: str) -> None:
         if not self._note_shown:
@@ -113,9 +121,14 @@ async def _follow(args: argparse.Namespace) -> None:
             nullcontext()
             if isinstance(view, LineView)
             else last_events(args, view.show_events) as read_events,
+            stalled_devices(jobs, view.show_stalled)
+            if args.output == "text"
+            else nullcontext() as look_for_stalled,
         ):
             async for last in jobs.watch(args.job_id):
                 view.show(last)
+                if look_for_stalled:
+                    look_for_stalled(last)
                 if read_events:
                     read_events()
     except asyncio.CancelledError:

@@ -99,9 +99,10 @@ def _gate_message(row: Row) -> str:
     if row["awaiting_approval"]:
         wait = f"Stage {stage} waits for an approval."
     elif required is not None and row["open_stage_succeeded"] < required:
+        share = row["open_stage_succeeded"] * 100 // row["open_stage_executions"]
         wait = (
-            f"The gate of stage {stage} requires {required:,} SUCCEEDED executions; so far, it"
-            f" has {row['open_stage_succeeded']:,}."
+            f"The gate of stage {stage}: {share} % succeeded,"
+            f" {row['open_stage_percent']} % required."
         )
     elif required is None and row["open_stage_unfinished"]:
         wait = (

@@ -115,7 +115,7 @@ async def test_history_shows_the_newest_events_last(
             "2 executions failed (pause at 2)",
         ],
     ]
-    assert shown.err == "2 events shown; raise --limit, or continue with --page-token older\n"
+    assert shown.err == "the newest 2 events; --all shows the rest\n"
     assert [e["position"] for e in json.loads(as_json.out)["events"]] == ["5", "7"]
     assert [json.loads(line)["type"] for line in lines.out.splitlines()] == [
         "job.created",
@@ -224,6 +224,10 @@ async def test_follow_continues_after_an_outage_and_says_how_to_continue(output:
         assert [json.loads(line)["position"] for line in lines] == ["5", "7"]
         assert json.loads(last)["position"] in ("7", "8", "9")
     else:
+        assert re.fullmatch(
+            r"following all events of all jobs in tenant demo since 20\S+ \S+; Ctrl-C ends",
+            notes[0],
+        )
         assert lines == [event_line(CREATED), event_line(PAUSED)]
         assert re.fullmatch(r"stopped; continue with --after [789]", last)
     assert len([note for note in notes if "retrying" in note]) == 1

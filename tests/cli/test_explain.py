@@ -74,8 +74,8 @@ async def test_explain_prints_the_time_at_which_the_stage_opens(
     out = (await shell("explain", "j", device, "--utc")).out
 
     assert out.splitlines()[3:] == [
-        "1. Stage 1 is not open. The gate of stage 0 requires 1 SUCCEEDED executions; so",
-        "   far, it has 0. Stage 1 opens at 2035-01-01 00:00:00Z, or before.",
+        "1. Stage 1 is not open. The gate of stage 0: 0 % succeeded, 100 % required.",
+        "   Stage 1 opens at 2035-01-01 00:00:00Z, or before.",
     ]
 
 

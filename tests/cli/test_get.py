@@ -34,9 +34,7 @@ async def test_get_reads_several_pages_when_limit_exceeds_one_page(
     got = await shell("get", "j", "--limit", "5050")
 
     assert len(got.out.split("\n\n")[1].splitlines()) == 1 + 5050
-    assert got.err.startswith(
-        "5,050 executions shown; raise --limit, or continue with --page-token "
-    )
+    assert got.err == "the first 5,050 executions; --all shows the rest\n"
 
 
 async def test_get_shows_gates_approvals_and_what_a_stage_waits_for(
@@ -73,7 +71,7 @@ async def test_get_shows_gates_approvals_and_what_a_stage_waits_for(
     assert stages.splitlines() == [
         "stages",
         f" 0 20%   OPEN     {'█' * 12}{'░' * 12}  1 QUEUED, 1 SUCCEEDED",
-        "   gate: 50% succeeded, bake 2h, approval",
+        "   gate: 50 % succeeded, 50 % required, bake 2h, approval",
         "   approved at TIME by aisha: lab is green",
         "   stage 0 bakes for 2h; stage 1 opens at TIME",
         f" 1 rest  PENDING  {'·' * 24}  8 HELD",
@@ -234,3 +232,12 @@ async def test_listings_say_and_filter_what_ended_an_execution(
 
     assert listed.code == 0
     assert shown in listed.out + listed.err
+
+
+async def test_get_shows_no_expiry_of_a_job_that_is_finished(
+    shell: Shell, operator: Operator, canceled_job: str
+) -> None:
+    await operator.create(job_id="active", target_all=True)
+
+    assert "\nexpires " in (await shell("get", "active")).out
+    assert "\nexpires " not in (await shell("get", canceled_job)).out

@@ -2,6 +2,7 @@
 
 import io
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -176,14 +177,14 @@ def test_job_display_cuts_a_long_reason_after_four_lines() -> None:
             True,
             [
                 "Stage 0 waits for an approval by another user than olivia",
-                "  jobs-grpc approve fw-2 0  open stage 1",
+                "  jobs-grpc approve fw-2  open stage 1",
             ],
         ),
         (
             pb.Gate(require_approval=True, allow_self_approval=True),
             None,
             True,
-            ["Stage 0 waits for an approval", "  jobs-grpc approve fw-2 0  open stage 1"],
+            ["Stage 0 waits for an approval", "  jobs-grpc approve fw-2  open stage 1"],
         ),
         (pb.Gate(min_succeeded_percent=95, bake_time=Duration(seconds=600)), None, False, []),
     ],
@@ -253,6 +254,30 @@ def test_job_display_escapes_unprintable_characters() -> None:
 
     assert isinstance(console.file, io.StringIO)
     assert "j\\u202e  \\x1b[2J on group g\\u200b" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("target", "title"),
+    [
+        ({"target_selector": "model=x100"}, "on devices where model=x100"),
+        ({"target_failed_in": pb.FailedIn(job_id="i")}, "on devices failed in i ()"),
+    ],
+)
+def test_job_display_names_the_target_in_words(target: dict[str, Any], title: str) -> None:
+    assert title in display(pb.Job(job_id="j", document_type="update", **target))[0]
+
+
+def test_job_display_shows_stalled_devices() -> None:
+    console = Console(width=80, height=24, file=io.StringIO(), color_system=None)
+    view = live.LiveView()
+    view.show(paused_job(pb.Pause.OPERATOR, "x"))
+    view.show_stalled(["no report for 30 s: pump"])
+
+    console.print(view.render())
+    view.close()
+
+    assert isinstance(console.file, io.StringIO)
+    assert "no report for 30 s: pump\n" in console.file.getvalue()
 
 
 def test_job_display_has_a_bar_for_each_stage_around_the_open_one() -> None:

@@ -1,5 +1,6 @@
 """The commands of rollouts: create --stage, advance, approve, update."""
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
+from jobs_grpc.client import JobsClient
 from tests.support.callers import Operator
 from tests.support.cli import Shell, without_times
 from tests.support.database import Database
@@ -20,6 +22,14 @@ SIZES = "must be a whole number such as 1% or 50, group:NAME, where:SELECTOR or 
 async def fleet(database: Database, operator: Operator) -> None:
     """Ten devices."""
     await database.add_devices(operator.tenant, 10)
+
+
+async def finish_open_stage(server: Server, operator: Operator) -> None:
+    """Let each of the ten devices start the job "j", if it may, and succeed."""
+    for number in range(1, 11):
+        device = server.device(operator.tenant, f"d{number:05}")
+        if await device.start_next():
+            await device.update("j", "SUCCEEDED")
 
 
 @pytest.mark.usefixtures("fleet")
@@ -153,7 +163,7 @@ async def test_create_rejects_a_file_that_is_no_rollout(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--bake", "10m"), "the options of a rollout need --stage"),
+        (("--bake", "10m"), "the options for gates need two or more --stage"),
         (
             ("--stage", "rest", "--require-approval"),
             "the options for gates need two or more --stage",
@@ -291,6 +301,53 @@ async def test_approve_needs_another_user(
     )
     assert repeated.out.startswith("stage 0 of j was approved before, so nothing changed:\n")
     assert (await operator.get("j")).stages[0].approval.comment == "checked"
+
+
+@pytest.mark.usefixtures("fleet")
+async def test_approve_without_a_stage_approves_the_one_that_waits(
+    shell: Shell, server: Server, operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shell(
+        *CREATE, "--stage", "20%", "--stage", "30%", "--stage", "rest", "--require-approval"
+    )
+    monkeypatch.setenv("JOBS_USER", "aisha")
+    early = await shell("approve", "j")
+    await finish_open_stage(server, operator)
+
+    async def approve_after_read(jobs: JobsClient, job_id: str) -> pb.Job:
+        """Another user approves the stage, and the next one waits before our call."""
+        job = await read(jobs, job_id)
+        await jobs.approve(job_id, 0)
+        finished = asyncio.run_coroutine_threadsafe(finish_open_stage(server, operator), loop)
+        await asyncio.wrap_future(finished)
+        return job
+
+    read, loop = JobsClient.get, asyncio.get_running_loop()
+    with monkeypatch.context() as patch:
+        patch.setattr(JobsClient, "get", approve_after_read)
+        raced = await shell("approve", "j", "--json")
+    waiting = (await operator.get("j")).stages[1].awaiting_approval
+    approved = await shell("approve", "j")
+
+    assert (early.code, raced.code, waiting) == (4, 0, True)
+    assert early.err == (
+        "jobs-grpc: no stage of j waits for an approval; to approve the open stage in advance,"
+        " name it\n"
+    )
+    assert approved.out.startswith("approved stage 1 of j:\n")
+
+
+@pytest.mark.usefixtures("fleet")
+@pytest.mark.parametrize("option", ["max_in_progress", "releases_per_minute"])
+async def test_create_limits_the_pace_without_a_stage(
+    shell: Shell, operator: Operator, option: str
+) -> None:
+    created = await shell(*CREATE, f"--{option.replace('_', '-')}", "3")
+
+    rollout = (await operator.get("j")).rollout
+    (stage,) = rollout.stages
+    assert (created.code, stage.remainder) == (0, True)
+    assert getattr(rollout if option == "max_in_progress" else stage, option) == 3
 
 
 @pytest.mark.usefixtures("fleet")

@@ -47,7 +47,8 @@ def test_stage_lines_show_state_bar_counts_and_gate() -> None:
 
     assert list(stage_lines(job, utc=True)) == [
         " 0 10%        OPEN     ████████████××××××▒▒▒▒▒▒  1 IN_PROGRESS, 2 SUCCEEDED, 1 FAILED",
-        "   gate: 95% succeeded, bake 10m, approval, advance after 24h; 60 releases per minute",
+        "   gate: 50 % succeeded, 95 % required, bake 10m, approval, advance after 24h;"
+        " 60 releases per minute",
         "   approved at 2030-03-17 17:46:40Z by aisha: looks\\tgood",
         f" 1 every\\none  PENDING  {'·' * 24}  36 HELD",
         "   1,000 releases per minute",

@@ -108,13 +108,13 @@ async def test_watch_exits_with_5_when_timeout_is_exceeded(shell: Shell, job: st
     assert note.startswith(UNAVAILABLE)
 
 
-async def watch_until_timeout(shell: Shell, *argv: str) -> list[str]:
-    """Return the lines that a watch prints before its timeout; there must be some.
+async def watch_until_timeout(shell: Shell, *argv: str, count: int = 1) -> list[str]:
+    """Return the lines that a watch prints before its timeout; there must be `count` or more.
 
     The timeout is doubled until there are, because the machine may be busy.
     """
     seconds, lines = 0.25, list[str]()
-    while not lines:
+    while len(lines) < count:
         result = await shell(*argv, "--timeout", f"{seconds:g}")
         assert result.code == 5
         *lines, last = (result.out + result.err).splitlines()
@@ -210,4 +210,19 @@ async def test_watch_prints_why_the_job_is_paused_and_the_next_steps(
         f"Paused since TIME by olivia: {reason}",
         "  jobs-grpc resume j  continue",
         "  jobs-grpc cancel j  stop",
+    ]
+
+
+async def test_watch_names_the_first_devices_that_do_not_report(
+    shell: Shell, server: Server, tenant: str, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs_grpc.cli.stalled._QUIET", 0.2)
+    for number in range(1, 6):
+        await server.device(tenant, f"d{number:05}").start(job)
+
+    lines = await watch_until_timeout(shell, "watch", job, count=3)
+
+    assert lines[1:] == [
+        "no report for 0 s: d00001, d00002, d00003 and 2 more",
+        "  jobs-grpc get j --status IN_PROGRESS  see all",
     ]

@@ -148,7 +148,7 @@ async def test_pause_names_the_failure_criterion_that_paused(
         (pb.Gate(), "In stage 0, 1 of 1 executions are not finished."),
         (
             pb.Gate(min_succeeded_percent=50),
-            "The gate of stage 0 requires 1 SUCCEEDED executions; so far, it has 0.",
+            "The gate of stage 0: 0 % succeeded, 50 % required.",
         ),
     ],
 )

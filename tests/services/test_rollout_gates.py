@@ -83,9 +83,7 @@ async def test_job_is_paused_when_the_stage_is_finished_and_its_gate_is_not_met(
     assert paused.status == pb.Job.PAUSED
     assert paused.etag != etag
     assert not paused.pause.HasField("paused_by")
-    assert paused.pause.reason == (
-        "stage 0 is finished, and 2 of its 4 executions are SUCCEEDED; its gate requires 75 percent"
-    )
+    assert paused.pause.reason == ("stage 0 is finished: 50 % succeeded, 75 % required")
     row = await job.row()
     assert (row["pause_cause"], row["open_stage"]) == ("GATE_NOT_MET", 0)
     with expect_failure(FAILED_PRECONDITION, "EXECUTION_HELD"):

@@ -37,7 +37,8 @@ CREATE OR REPLACE FUNCTION jobs.explain_execution(
     open_stage_unfinished integer,
     awaiting_approval boolean,
     next_opens_at timestamptz,
-    reported_by text        -- of the execution
+    reported_by text,       -- of the execution
+    open_stage_percent integer  -- the min_succeeded_percent of the gate
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- settings: page
@@ -108,8 +109,10 @@ BEGIN
         awaiting_approval := v_job.awaiting_approval;
         next_opens_at := CASE WHEN v_job.paused_at IS NULL THEN v_job.stage_due_at END;
         SELECT s.last_rank - s.first_rank + 1, s.succeeded, s.queued + s.in_progress,
-               ceil((s.last_rank - s.first_rank + 1) * s.min_succeeded_percent::bigint / 100.0)
-        INTO open_stage_executions, open_stage_succeeded, open_stage_unfinished, open_stage_required
+               ceil((s.last_rank - s.first_rank + 1) * s.min_succeeded_percent::bigint / 100.0),
+               s.min_succeeded_percent
+        INTO open_stage_executions, open_stage_succeeded, open_stage_unfinished,
+             open_stage_required, open_stage_percent
         FROM jobs.job_stages s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_job.open_stage;
     ELSIF v_release_time > coalesce(v_job.start_at, '-infinity') AND jobs.is_held_at(

@@ -88,9 +88,9 @@ BEGIN
         PERFORM jobs.set_paused(
             p_tenant_id, p_job_id, p_now, 'GATE_NOT_MET',
             format(
-                'stage %s is finished, and %s of its %s executions are SUCCEEDED; its gate requires'
-                ' %s percent',
-                v_stage.stage, v_stage.succeeded, v_stage.last_rank - v_stage.first_rank + 1,
+                'stage %s is finished: %s %% succeeded, %s %% required',
+                v_stage.stage,
+                v_stage.succeeded::bigint * 100 / (v_stage.last_rank - v_stage.first_rank + 1),
                 v_stage.min_succeeded_percent
             ),
             NULL
