@@ -49,6 +49,11 @@ def is_public(method: str) -> bool:
     return allowed_roles(method) is PUBLIC
 
 
+def is_device_method(method: str) -> bool:
+    """Whether a device calls `method`, or a bridge for a device."""
+    return method.startswith(_DEVICE_SERVICE)
+
+
 def needs_device(method: str, roles: frozenset[Role]) -> bool:
     """Whether a caller with these roles must be a device or name one in x-device-id.
 
@@ -56,7 +61,7 @@ def needs_device(method: str, roles: frozenset[Role]) -> bool:
     """
     if method == _REPORT_EXECUTIONS and Role.BRIDGE in roles:
         return False
-    return method.startswith(_DEVICE_SERVICE)
+    return is_device_method(method)
 
 
 def authorize(method: str, caller: Principal | None) -> None:

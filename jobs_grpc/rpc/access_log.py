@@ -4,6 +4,7 @@ import logging
 import random
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -18,6 +19,9 @@ logger = logging.getLogger("jobs_grpc.calls")
 _STATUS_CODES: Mapping[object, grpc.StatusCode] = {
     key: code for code in grpc.StatusCode for key in (code, code.value[0])
 }
+
+# Longer than a valid one. A request may have any text.
+_MAX_JOB_ID_LENGTH = 256
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -56,6 +60,21 @@ def status_code(context: Any, error: JobsError | None, *, canceled: bool) -> grp
     return _STATUS_CODES.get(context.code(), grpc.StatusCode.OK)
 
 
+def device_call_fields(
+    caller: Principal | None, request: Any, response: Any
+) -> dict[str, object]:
+    """Return who called for which device and job. `response` is None if the call failed."""
+    job_id = getattr(request, "job_id", "")[:_MAX_JOB_ID_LENGTH]
+    if not job_id and response is not None:
+        # StartNextExecution chooses the job.
+        job_id = getattr(getattr(response, "execution", None), "job_id", "")
+    return {
+        "subject": caller.subject if caller else None,
+        "device_id": caller.device_id if caller else None,
+        "job_id": job_id or None,
+    }
+
+
 def write(
     method: str,
     code: grpc.StatusCode,
@@ -64,14 +83,19 @@ def write(
     seconds: float,
     *,
     public: bool,
+    of_device: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
-    """Log a call that has ended; calls of public methods at DEBUG."""
+    """Log a call that has ended; calls of public methods at DEBUG.
+
+    `of_device` are the device_call_fields of a call of a device.
+    """
     logs.log_fields(
         logger,
         logging.DEBUG if public else logging.INFO,
         f"{method.rpartition('/')[2]} {code.name}",
         {
             "tenant": caller.tenant_id if caller else None,
+            **of_device,
             "reason": error.reason if error else None,
             "ms": round(seconds * 1000, 2),
         },

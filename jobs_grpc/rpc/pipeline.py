@@ -96,6 +96,7 @@ class Pipeline:
         if metrics:
             handler = metrics.count_messages(handler)
         public = policy.is_public(method)
+        of_device = policy.is_device_method(method)
         audited = method in METHODS and METHODS[method].audited
         audit_log = self.audit_log if audited else None
         request_stream: bool = handler.request_streaming
@@ -213,7 +214,14 @@ class Pipeline:
                     reason = error.reason if error is not None else None
                     tracing.end_call(span, code, caller.tenant_id if caller else None, reason)
                 if error is None or public or refusals.should_log_call(method, caller, error):
-                    access_log.write(method, code, caller, error, seconds, public=public)
+                    fields = (
+                        access_log.device_call_fields(caller, request, response)
+                        if of_device
+                        else {}
+                    )
+                    access_log.write(
+                        method, code, caller, error, seconds, public=public, of_device=fields
+                    )
             # Free the request before the status is sent. Through its traceback, the error would
             # keep this frame and the call in memory until a garbage collection.
             request = response = None

@@ -49,6 +49,7 @@ from jobs_grpc.services.events import EventService
 from jobs_grpc.services.fleet import FleetService
 from jobs_grpc.services.jobs import JobService
 from jobs_grpc.services.poll_after import PollAfter
+from jobs_grpc.services.report_stream import REPORT_LOG_SECONDS
 from jobs_grpc.services.targets import EvaluationLimit
 from jobs_grpc.webhooks.sender import Sender
 
@@ -83,6 +84,9 @@ class AppOptions:
 
     event_heartbeat: float = HEARTBEAT_SECONDS
     """See EventStreams."""
+
+    report_log_seconds: float = REPORT_LOG_SECONDS
+    """See REPORT_LOG_SECONDS."""
 
     random: Callable[[], float] = random.random
     """Returns the random numbers of `poll_after`, each at least 0 and less than 1."""
@@ -214,6 +218,7 @@ async def running(
             config.limits.max_document_bytes,
             stopping,
             PollAfter(config.server.poll_after, pipeline.limits.load, options.random),
+            options.report_log_seconds,
         )
         device_jobs_pb2_grpc.add_DeviceJobServiceServicer_to_server(device_jobs, methods)
         health_pb2_grpc.add_HealthServicer_to_server(health.servicer, methods)

@@ -22,7 +22,7 @@ from jobs_grpc.services.execution_updates import (
 )
 from jobs_grpc.services.execution_watch import ExecutionWatch
 from jobs_grpc.services.poll_after import PollAfter
-from jobs_grpc.services.report_stream import ReportStream
+from jobs_grpc.services.report_stream import REPORT_LOG_SECONDS, ReportStream
 from jobs_grpc.services.response_pages import fill_page
 from jobs_grpc.services.row_conversions import device_execution_fields
 
@@ -31,7 +31,8 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     """The devices' API, documented in device_jobs.proto.
 
     Large messages and pages are converted in `slots`, so that other calls run in between.
-    `stopping` is set when the server begins to stop.
+    `stopping` is set when the server begins to stop. For `report_log_seconds` see
+    REPORT_LOG_SECONDS.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         max_document_bytes: int,
         stopping: asyncio.Event,
         poll_after: PollAfter,
+        report_log_seconds: float = REPORT_LOG_SECONDS,
     ) -> None:
         self._store = store
         self._batcher = batcher
@@ -52,6 +54,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self._max_document_bytes = max_document_bytes
         self._stopping = stopping
         self._poll_after = poll_after
+        self._report_log_seconds = report_log_seconds
         self._slots = slots
         self.watch = ExecutionWatch(store, memory, stopping, slots.pause)
 
@@ -173,6 +176,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             self._max_document_bytes,
             self._stopping,
             current_principal(),
+            self._report_log_seconds,
         )
         await stream.run(request_iterator, context)
 

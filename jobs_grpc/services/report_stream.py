@@ -24,11 +24,13 @@ from jobs_grpc.errors import (
 )
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation, decoded_bytes, response_bytes
+from jobs_grpc.observability import logs
 from jobs_grpc.services import validation
 from jobs_grpc.services.execution_updates import parse_update, updated_execution
 from jobs_grpc.services.row_conversions import MessageFields
 
 logger = logging.getLogger(__name__)
+access_logger = logging.getLogger("jobs_grpc.calls")
 
 # Maximum number of reports of one stream that are processed concurrently. When it is reached, the
 # server reads no more reports, and flow control stops the client.
@@ -43,6 +45,9 @@ _DETAILS_RATIO = 6
 
 # The memory of a row without details, with its queued update and result.
 _ROW_BYTES = 4096
+
+REPORT_LOG_SECONDS = 60.0
+"""The time from the first report that has not been logged to the line that counts it."""
 
 # Bytes of reports that are converted between two pauses: at most about three milliseconds.
 _PAUSE_BYTES = 8 * 1024
@@ -70,6 +75,7 @@ class ReportStream:
         max_document_bytes: int,
         stopping: asyncio.Event,
         caller: Principal,
+        log_seconds: float = REPORT_LOG_SECONDS,
     ) -> None:
         self._batcher = batcher
         self._last_seen = last_seen
@@ -78,6 +84,9 @@ class ReportStream:
         self._max_document_bytes = max_document_bytes
         self._stopping = stopping
         self._caller = caller
+        self._log_seconds = log_seconds
+        self._unlogged = 0
+        self._logging: asyncio.TimerHandle | None = None
         self._in_flight = 0
         self._responded = asyncio.Event()
         self._write_lock = asyncio.Lock()
@@ -89,8 +98,21 @@ class ReportStream:
     ) -> None:
         """Respond to each message until the client ends the stream.
 
-        Raises ServerStopping when the server stops first.
+        While reports arrive, writes a line per REPORT_LOG_SECONDS with their number to the access
+        log. Raises ServerStopping when the server stops first.
         """
+        try:
+            await self._run(requests, context)
+        finally:
+            if self._logging:
+                self._logging.cancel()
+                self._log_reports()
+
+    async def _run(
+        self,
+        requests: AsyncIterator[pb.ReportExecutionsRequest],
+        context: ServicerContext[pb.ReportExecutionsRequest, bytes],
+    ) -> None:
         async with asyncio.TaskGroup() as group:
 
             async def read() -> None:
@@ -105,6 +127,7 @@ class ReportStream:
                     # A message that is rejected as a whole can have more.
                     count = min(max(1, len(request.reports)), _MAX_REPORTS)
                     self._in_flight += count
+                    self._count(count)
                     reservation = self._reserve(request, count)
                     responding = self._respond(request, updates, reservation, context)
                     # Not when the coroutine ends: a task can be canceled before it begins.
@@ -123,6 +146,27 @@ class ReportStream:
             interrupted = reading.cancel()  # True if the client had not ended its stream
         if interrupted:
             raise ServerStopping
+
+    def _count(self, reports: int) -> None:
+        self._unlogged += reports
+        if not self._logging:
+            loop = asyncio.get_running_loop()
+            self._logging = loop.call_later(self._log_seconds, self._log_reports)
+
+    def _log_reports(self) -> None:
+        self._logging = None
+        logs.log_fields(
+            access_logger,
+            logging.INFO,
+            "ReportExecutions reports",
+            {
+                "tenant": self._caller.tenant_id,
+                "subject": self._caller.subject,
+                "device_id": self._caller.device_id,
+                "reports": self._unlogged,
+            },
+        )
+        self._unlogged = 0
 
     async def _wait_for_room(self) -> None:
         while self._in_flight >= MAX_REPORTS_IN_FLIGHT:

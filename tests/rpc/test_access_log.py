@@ -4,19 +4,22 @@ import io
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support.callers import Operator
+from tests.support.callers import Operator, read_to_end
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.health import is_healthy
 from tests.support.logging_setup import configured_logging
 from tests.support.postgres import Postgres, connect
-from tests.support.server import Server, running_server
+from tests.support.report_streams import Stream, reporting
+from tests.support.server import DEFAULT_OPTIONS, Server, running_server
 from tests.support.waiting import wait_until
 
 SECRET = "hunter2"
@@ -92,6 +95,70 @@ async def test_request_id_of_the_caller_is_logged(operator: Operator) -> None:
         record = json.loads(await _line(written, "GetJob"))
 
     assert record["request_id"] == failure.request_id == "order-66"
+
+
+async def test_call_of_a_device_is_logged_with_subject_device_and_job(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    pump = server.device(operator.tenant, "pump")
+    bridge = (*pump.metadata, ("x-roles", "bridge"), ("x-user-id", "mallory"))
+    request = device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.SUCCEEDED)
+    with configured_logging("json") as written:
+        await pump.start_next()
+        await pump.stub.UpdateExecution(request, metadata=bridge)
+        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+            await pump.get("other")
+        await pump.pending()
+        await _line(written, "ListPendingExecutions")
+
+    records = map(json.loads, written.getvalue().splitlines())
+    names = ("message", "subject", "device_id", "job_id")
+    assert [tuple(record.get(name) for name in names) for record in records] == [
+        ("StartNextExecution OK", None, "pump", "j"),
+        ("UpdateExecution OK", "mallory", "pump", "j"),
+        ("GetExecution NOT_FOUND", None, "pump", "other"),
+        ("ListPendingExecutions OK", None, "pump", None),
+    ]
+
+
+async def _report(stream: Stream, reports: int) -> None:
+    """Send a message with that many reports, which all fail, and read the response."""
+    update = device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.SUCCEEDED)
+    report = device_pb.ExecutionReport(report_id="1", device_id="pump", report=update)
+    await stream.write(device_pb.ReportExecutionsRequest(reports=[report] * reports))
+    await stream.read()
+
+
+async def test_reports_of_a_stream_are_counted_when_it_ends(
+    server: Server, operator: Operator
+) -> None:
+    with configured_logging("json") as written:
+        async with reporting(server, operator.tenant) as stream:
+            await _report(stream, 3)
+            await _report(stream, 1)
+            assert "reports" not in written.getvalue()
+            await stream.done_writing()
+            await read_to_end(stream)
+        record = json.loads(await _line(written, "ReportExecutions reports"))
+
+    assert (record["tenant"], record["reports"]) == (operator.tenant, 4)
+
+
+async def test_reports_of_a_stream_are_counted_while_it_is_open(
+    database: Database, tenant: str
+) -> None:
+    options = replace(DEFAULT_OPTIONS, report_log_seconds=0.0)
+    with configured_logging("json") as written:
+        async with (
+            running_server(database.request_dsn, options) as server,
+            reporting(server, tenant, "pump") as stream,
+        ):
+            for count in (1, 2):
+                await _report(stream, count)
+                record = json.loads(await _line(written, f'"reports": {count}'))
+                assert (record["device_id"], record["tenant"]) == ("pump", tenant)
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
