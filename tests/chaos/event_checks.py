@@ -23,8 +23,12 @@ _CAUSED_BY = {
     ("job.approved", None): "ApproveStage",
     ("job.stage_opened", "OPERATOR"): "AdvanceJob",
 }
-# Events that have the user of CancelExecution, but that other changes add, too.
-_ALSO_BY_CANCEL_EXECUTION = ("executions.finished", "job.completed")
+# Events that have the user of a call if it caused them, but that other changes add, too.
+_ALSO_CAUSED_BY = {
+    ("executions.finished", None): "CancelExecution",
+    ("job.completed", None): "CancelExecution",
+    ("job.stage_opened", "GATE"): "ApproveStage",
+}
 _IN_PROGRESS = 2  # the index in the counts
 
 _LOG = """
@@ -221,8 +225,8 @@ class JobChecks:
                     yield "an event has no change", f"{event}"
                 continue
             call = self.calls.get(event.user)
-            by_cancel = event.type in _ALSO_BY_CANCEL_EXECUTION
-            method = "CancelExecution" if by_cancel else event.caused_by
+            also_caused_by = _ALSO_CAUSED_BY.get((event.type, event.details.get("cause")))
+            method = also_caused_by or event.caused_by
             if call is None or call.method != method:
                 yield "an event has no change", f"{event} of {call}"
                 continue

@@ -222,11 +222,16 @@ class Job:
             if not self.active:
                 self.add_event("job.completed")
 
-    def apply_rules(self, finished: Collection[str] | None = (), user: str | None = None) -> None:
+    def apply_rules(
+        self,
+        finished: Collection[str] | None = (),
+        user: str | None = None,
+        approved_by: str | None = None,
+    ) -> None:
         """Complete the job, or apply its failure criteria and the gates of its stages.
 
         `finished` are the devices that have just ended; None: the criteria have changed. `user` has
-        finished executions.
+        finished executions, and `approved_by` has approved the open stage.
         """
         if self.active and not self.count("QUEUED") + self.count("IN_PROGRESS"):
             self.status = "COMPLETED"
@@ -236,14 +241,14 @@ class Job:
             return
         if self._apply_criteria(finished) or self.rollout is None or self.expired:
             return
-        self._apply_gates(self.rollout)
+        self._apply_gates(self.rollout, approved_by)
 
-    def _apply_gates(self, rollout: Rollout) -> None:
+    def _apply_gates(self, rollout: Rollout, user: str | None) -> None:
         before = rollout.open_stage
         can_be_met = rollout.open_stages(self._statuses())
         for stage in range(before + 1, rollout.open_stage + 1):
             self.awaiting_approval = False
-            self.add_event("job.stage_opened", stage=stage, cause="GATE")
+            self.add_event("job.stage_opened", user, stage=stage, cause="GATE")
             if stage < rollout.open_stage:
                 self.events[-1].counts = None
         if not can_be_met:
@@ -394,7 +399,7 @@ class Model:
         stages[stage].approved = True
         job.awaiting_approval = False
         job.add_event("job.approved", user, stage=stage)
-        job.apply_rules()
+        job.apply_rules(approved_by=user)
 
     def update_criteria(self, job_id: str, criteria: list[Criterion]) -> None:
         """UpdateJob with failure_criteria."""

@@ -1308,7 +1308,10 @@ export interface components {
             type: string;
             /** @description The fields that UpdateJob has changed, as in UpdateJobRequest.update_mask. */
             updated_fields: string[];
-            /** @description The user whose call caused the event. Unset: the user is unknown, or no call of an operator caused it. */
+            /**
+             * @description The user whose call caused the event; also if a stage opened by its gate because of an approval. Unset: the
+             *     user is unknown, or no call of an operator caused it.
+             */
             user: string | null;
         };
         /**

@@ -75,7 +75,9 @@ class Event(_message.Message):
     status: _jobs_pb2.Job.Status.ValueType
     """The status of the job after the event."""
     user: _builtins.str
-    """The user whose call caused the event. Unset: the user is unknown, or no call of an operator caused it."""
+    """The user whose call caused the event; also if a stage opened by its gate because of an approval. Unset: the
+    user is unknown, or no call of an operator caused it.
+    """
     cause: _builtins.str
     """What caused the event: see `type`. Empty: the type has no cause."""
     reason: _builtins.str

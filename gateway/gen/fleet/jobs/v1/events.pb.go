@@ -192,7 +192,8 @@ type Event struct {
 	Status Job_Status `protobuf:"varint,5,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
 	// The number of executions of the job in each status, after the event.
 	ExecutionCounts *ExecutionCounts `protobuf:"bytes,6,opt,name=execution_counts,json=executionCounts,proto3" json:"execution_counts,omitempty"`
-	// The user whose call caused the event. Unset: the user is unknown, or no call of an operator caused it.
+	// The user whose call caused the event; also if a stage opened by its gate because of an approval. Unset: the
+	// user is unknown, or no call of an operator caused it.
 	User *string `protobuf:"bytes,7,opt,name=user,proto3,oneof" json:"user,omitempty"`
 	// What caused the event: see `type`. Empty: the type has no cause.
 	Cause string `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`

@@ -72,7 +72,9 @@ BEGIN
                 jsonb_build_object('stage', p_stage, 'reason', nullif(p_comment, ''))
             )
         );
-        PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_job.locked_at);
+        PERFORM jobs.apply_rollout_rules(
+            p_tenant_id, p_job_id, v_job.locked_at, p_user_id => p_approved_by
+        );
     END IF;
 
     RETURN QUERY

@@ -3,7 +3,10 @@
 -- evaluated as of the start, so that their times count from it. The caller holds the job lock, has set
 -- the tenant, and has checked that the job has a rollout and is neither finished nor paused.
 CREATE OR REPLACE FUNCTION jobs.apply_gates(
-    p_tenant_id text, p_job_id text, p_now timestamptz
+    p_tenant_id text,
+    p_job_id text,
+    p_now timestamptz,
+    p_user_id text  -- of the call that approved the open stage; NULL: unknown, or none
 ) RETURNS void
 LANGUAGE plpgsql
 -- settings: lookup
@@ -69,7 +72,7 @@ BEGIN
         END IF;
 
         EXIT WHEN NOT v_can_open OR v_stage.require_approval AND v_stage.approved_at IS NULL;
-        PERFORM jobs.open_next_stage(p_tenant_id, p_job_id, p_now);
+        PERFORM jobs.open_next_stage(p_tenant_id, p_job_id, p_now, 'GATE', p_user_id);
     END LOOP;
 
     UPDATE jobs.jobs j

@@ -8,7 +8,8 @@ CREATE OR REPLACE FUNCTION jobs.apply_rollout_rules(
     p_has_failures boolean DEFAULT NULL,  -- see apply_failure_criteria; NULL: check only the gates
     -- The next two: see apply_failure_criteria.
     p_stages smallint[] DEFAULT NULL,
-    p_failed_ats timestamptz[] DEFAULT NULL
+    p_failed_ats timestamptz[] DEFAULT NULL,
+    p_user_id text DEFAULT NULL  -- see apply_gates
 ) RETURNS void
 LANGUAGE plpgsql
 -- settings: lookup
@@ -35,6 +36,6 @@ BEGIN
         RETURN;
     END IF;
     IF v_has_stages THEN
-        PERFORM jobs.apply_gates(p_tenant_id, p_job_id, p_now);
+        PERFORM jobs.apply_gates(p_tenant_id, p_job_id, p_now, p_user_id);
     END IF;
 END $$;

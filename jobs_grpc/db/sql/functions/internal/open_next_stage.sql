@@ -6,8 +6,8 @@ CREATE OR REPLACE FUNCTION jobs.open_next_stage(
     p_tenant_id text,
     p_job_id text,
     p_now timestamptz,
-    p_cause text DEFAULT 'GATE',   -- as in Event.cause
-    p_opened_by text DEFAULT NULL  -- NULL: unknown, or not a user
+    p_cause text,   -- as in Event.cause
+    p_user_id text  -- of the call that opens it; NULL: unknown, or none
 ) RETURNS void
 LANGUAGE plpgsql
 -- settings: lookup
@@ -37,7 +37,7 @@ BEGIN
         awaiting_approval = false
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     PERFORM jobs.add_event(
-        p_tenant_id, p_job_id, p_now, 'job.stage_opened', p_opened_by,
+        p_tenant_id, p_job_id, p_now, 'job.stage_opened', p_user_id,
         jsonb_build_object('stage', v_stage, 'cause', p_cause)
     );
 END $$;
