@@ -60,9 +60,7 @@ def status_code(context: Any, error: JobsError | None, *, canceled: bool) -> grp
     return _STATUS_CODES.get(context.code(), grpc.StatusCode.OK)
 
 
-def device_call_fields(
-    caller: Principal | None, request: Any, response: Any
-) -> dict[str, object]:
+def device_call_fields(caller: Principal | None, request: Any, response: Any) -> dict[str, object]:
     """Return who called for which device and job. `response` is None if the call failed."""
     job_id = getattr(request, "job_id", "")[:_MAX_JOB_ID_LENGTH]
     if not job_id and response is not None:

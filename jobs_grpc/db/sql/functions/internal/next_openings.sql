@@ -9,16 +9,22 @@ CREATE OR REPLACE FUNCTION jobs.next_openings(
 LANGUAGE plpgsql IMMUTABLE STRICT
 AS $$
 DECLARE
+    v_local timestamp;
+    v_start timestamp;
     v_day timestamp;
     v_opening timestamptz;
     v_openings timestamptz[] := '{}';
 BEGIN
-    v_day := date_trunc('day', timezone(zone, after)) - interval '1 day';
+    v_local := timezone(zone, after);
+    v_day := date_trunc('day', v_local);
     -- The windows of a later day never open before those of an earlier day.
     WHILE cardinality(v_openings) < max_openings LOOP
         FOR i IN 1 .. cardinality(windows) BY 3 LOOP
-            IF windows[i] & (1 << extract(isodow FROM v_day)::integer - 1) <> 0 THEN
-                v_opening := jobs.window_opening(zone, v_day + make_interval(mins => windows[i + 1]));
+            v_start := v_day + make_interval(mins => windows[i + 1]);
+            -- The clock has shown all times up to v_local, or later ones. window_opening is slow.
+            IF v_start > v_local
+               AND windows[i] & (1 << extract(isodow FROM v_day)::integer - 1) <> 0 THEN
+                v_opening := jobs.window_opening(zone, v_start);
                 IF v_opening > after AND v_opening <> ALL (v_openings) THEN
                     v_openings := v_openings || v_opening;
                 END IF;
