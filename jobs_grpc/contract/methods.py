@@ -20,6 +20,8 @@ class Method:
     repeatable: bool
     """It is safe to repeat, whatever its request."""
     audited: bool
+    ignores_unknown_fields: bool
+    """It accepts requests of newer clients: devices are often upgraded before servers."""
     unary: bool
     large_request: bool
     """JOBS_MAX_REQUEST_BYTES limits its requests."""
@@ -60,6 +62,7 @@ def _rules(method: MethodDescriptor) -> Method:
         roles=tuple(permission.Extensions[options_pb2.roles]),
         repeatable=reads or options.idempotency_level == MethodOptions.IDEMPOTENT,
         audited=not reads and rules.permission != MethodRules.EXECUTE,
+        ignores_unknown_fields=rules.permission == MethodRules.EXECUTE,
         unary=not (method.client_streaming or method.server_streaming),
         large_request=rules.large_request,
         paged=GetMessageClass(method.input_type) in _PAGE_SIZES,

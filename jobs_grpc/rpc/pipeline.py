@@ -20,6 +20,7 @@ from jobs_grpc.auth.peers import TrustedPeers
 from jobs_grpc.auth.principal import Principal, set_principal
 from jobs_grpc.config import Config
 from jobs_grpc.contract.methods import METHODS
+from jobs_grpc.contract.unknown_fields import refuse_unknown_fields
 from jobs_grpc.errors import LimitExceeded
 from jobs_grpc.limits.concurrency_limits import CallLimits, Permits
 from jobs_grpc.limits.contention import Contention
@@ -99,6 +100,7 @@ class Pipeline:
         of_device = policy.is_device_method(method)
         audited = method in METHODS and METHODS[method].audited
         audit_log = self.audit_log if audited else None
+        closed = method in METHODS and not METHODS[method].ignores_unknown_fields
         request_stream: bool = handler.request_streaming
         stream = request_stream or handler.response_streaming
         serve_request = _method_of_service(handler)
@@ -166,6 +168,8 @@ class Pipeline:
                 if slot and stream:
                     slot.release()
                 policy.authorize(method, caller)
+                if closed:
+                    refuse_unknown_fields(request)
                 authorized = True
                 if not stream:
                     if estimate_page_size:

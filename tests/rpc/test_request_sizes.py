@@ -30,10 +30,11 @@ SMALL_BUDGET = {
 
 
 def request_for_job(size: int) -> bytes:
-    """A request of `size` bytes for the job "j", with an unknown field."""
-    head = b"\x0a\x01j\xfa\x7f"  # job_id, and the tag of field 2047
-    length = size - len(head) - 3
-    return head + bytes([length & 127 | 128, length >> 7 & 127 | 128, length >> 14]) + bytes(length)
+    """A request of `size` bytes for the job "j": a first, long job_id is replaced."""
+    last = b"\x0a\x01j"
+    length = size - len(last) - 4
+    head = bytes([0x0A, length & 127 | 128, length >> 7 & 127 | 128, length >> 14])
+    return head + b"x" * length + last
 
 
 # Messages that can be larger than 16 KiB: documents, and the stages of a rollout.

@@ -166,11 +166,3 @@ async def test_request_is_malformed_when_its_bytes_are_not_a_message(
         await call(raw, metadata=operator.metadata, timeout=TIMEOUT)
 
     assert failure.request_id
-
-
-async def test_unknown_fields_are_ignored(server: Server, operator: Operator) -> None:
-    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = server.channel.unary_unary(
-        "/fleet.jobs.v1.JobService/ListJobs"
-    )
-
-    assert await call(b"\xc2\x3e\x01a", metadata=operator.metadata, timeout=TIMEOUT) == b""

@@ -3298,7 +3298,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -3438,7 +3438,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
@@ -3542,7 +3542,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -3623,7 +3623,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -3709,7 +3709,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
@@ -3792,7 +3792,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -3871,7 +3871,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `DEVICES_READ_ONLY`: The platform manages the device tables, so this call cannot register, delete or group devices. Use the platform. Labels and time zones can be changed here.
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -3946,7 +3946,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `DEVICES_READ_ONLY`: The platform manages the device tables, so this call cannot register, delete or group devices. Use the platform. Labels and time zones can be changed here.
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -4030,7 +4030,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
@@ -4107,7 +4107,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -4304,7 +4304,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
@@ -4375,7 +4375,7 @@ export interface operations {
              *
              *     - `EXPIRY_TOO_EARLY`: The job expires before its last device can start, even if every device succeeds at once: its stages take longer, or its start windows do not open in time. The message says what takes how long; `minSeconds` is the shortest time until the last device can start, from the start of the job, or from now if it has started. Let the job expire later or never, shorten the stages, or change the start windows.
              *     - `GROUP_EMPTY`: The group has no members. A group that does not exist gives the same error, because only memberships are stored.
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              *     - `STAGE_EMPTY`: A stage has a group_id or a selector, but claims no devices: no device of the job matches, or earlier stages claim them all. `stage` is its index; `groupId` is set only for a group. Correct the stage, or set `allow_empty`.
              *     - `TARGET_EMPTY`: The target has no devices: none matches target_selector, or none failed in the job of target_failed_in with these statuses, failure codes and selector.
@@ -4558,7 +4558,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -4636,7 +4636,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_NOT_CANCELABLE`: The job is COMPLETED or CANCELED. `status` is the job's status.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
@@ -4784,7 +4784,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `EXPIRY_TOO_EARLY`: The job expires before its last device can start, even if every device succeeds at once: its stages take longer, or its start windows do not open in time. The message says what takes how long; `minSeconds` is the shortest time until the last device can start, from the start of the job, or from now if it has started. Let the job expire later or never, shorten the stages, or change the start windows.
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_NOT_UPDATABLE`: The job is COMPLETED or CANCELED; the call changes expires_at, and the job has expired; or the call changes start_at, and the job has started. `status` is the job's status. RetryExecutions can set a new expiry.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              *     - `TIME_GATES_UNAVAILABLE`: A gate has a bake_time or an advance_after, but the server runs no maintenance, so it would never take effect. Use neither, or ask an administrator to set JOBS_OWNER_DATABASE_URL.
@@ -4930,7 +4930,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
@@ -5103,7 +5103,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
@@ -5202,7 +5202,7 @@ export interface operations {
              *
              *     - `EXECUTION_FINISHED`: The execution is in a terminal status. `status` is that status. A device drops the execution.
              *     - `EXECUTION_IN_PROGRESS`: The execution is IN_PROGRESS, and the cancel is not forced. Set `force` to cancel it, or wait.
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -5324,7 +5324,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
@@ -5429,7 +5429,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -5527,7 +5527,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -5732,7 +5732,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              *     - `STAGE_NOT_APPROVABLE`: The job has no such stage, the stage is not the open one, its gate requires no approval, or the job is COMPLETED or CANCELED. The message states which. Read the job.
              */
@@ -5974,7 +5974,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `APPROVAL_REQUIRED`: The gate of the open stage requires an approval. `stage` is that stage. Call ApproveStage.
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_NOT_ADVANCEABLE`: The job has no rollout, the stage does not follow the open one, the job has not started, or it is COMPLETED or CANCELED. The message states which. `status` is the job's status. Read the job.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
@@ -6060,7 +6060,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_NOT_DELETABLE`: The job is active, or one of its executions is IN_PROGRESS. `status` is the job's status. Cancel the job with `force`, cancel the executions of a CANCELED job, or wait.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
@@ -6210,7 +6210,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_NOT_PAUSABLE`: The job is COMPLETED or CANCELED. `status` is the job's status.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
@@ -6351,7 +6351,7 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `GATE_NOT_MET`: All executions of the open stage are finished, and its gate is not met, so the job would not continue. Retry executions, change the gate, or advance the job; then resume it.
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_NOT_RESUMABLE`: The job is COMPLETED or CANCELED. `status` is the job's status. A retry can continue a COMPLETED job.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
@@ -6450,7 +6450,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_NOT_RETRYABLE`: The job is CANCELED, or has expired and the request sets no new expiry. `status` is the job's status. For an expired job, set `expires_in_hours` or `never_expires`.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
@@ -6548,7 +6548,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -6633,7 +6633,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -6718,7 +6718,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              *     - `WEBHOOKS_UNAVAILABLE`: The server has no key for the secret of the webhook: an administrator must set JOBS_WEBHOOK_KEYS_FILE, or add the missing key to this file.
              */
@@ -6792,7 +6792,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -6856,7 +6856,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -6952,7 +6952,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -7060,7 +7060,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              *     - `WEBHOOKS_UNAVAILABLE`: The server has no key for the secret of the webhook: an administrator must set JOBS_WEBHOOK_KEYS_FILE, or add the missing key to this file.
              */
@@ -7138,7 +7138,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              *     - `WEBHOOKS_UNAVAILABLE`: The server has no key for the secret of the webhook: an administrator must set JOBS_WEBHOOK_KEYS_FILE, or add the missing key to this file.
              */
@@ -7235,7 +7235,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `INVALID_PAGE_TOKEN`: The page token was not issued by this service, was issued for a request with other fields or for an earlier job with the same job_id, or is combined with an offset. The message states which. Start again without a token.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
@@ -7305,7 +7305,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {
@@ -7406,7 +7406,7 @@ export interface operations {
              *     - `EXECUTION_FINISHED`: The execution is in a terminal status. `status` is that status. A device drops the execution.
              *     - `EXECUTION_HELD`: The job has not started, or its rollout has not released the execution yet. Wait until it is pending.
              *     - `EXECUTION_NOT_DUE`: The execution waits: no start window of the job is open, or its backoff has not ended. Start the execution at `earliestStartAt` or later.
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_FULL`: The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
              *     - `JOB_PAUSED`: The job is PAUSED, so no execution of it can start. Call again after an operator resumes it.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
@@ -7522,7 +7522,7 @@ export interface operations {
              *     - `EXECUTION_FINISHED`: The execution is in a terminal status. `status` is that status. A device drops the execution.
              *     - `EXECUTION_HELD`: The job has not started, or its rollout has not released the execution yet. Wait until it is pending.
              *     - `EXECUTION_NOT_DUE`: The execution waits: no start window of the job is open, or its backoff has not ended. Start the execution at `earliestStartAt` or later.
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `JOB_FULL`: The job has Rollout.max_in_progress executions that are IN_PROGRESS. Try again later.
              *     - `JOB_PAUSED`: The job is PAUSED, so no execution of it can start. Call again after an operator resumes it.
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
@@ -7615,7 +7615,7 @@ export interface operations {
             /**
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
-             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range. The details also carry a google.rpc.BadRequest that names each such field, at most 20.
+             *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
              */
             400: {

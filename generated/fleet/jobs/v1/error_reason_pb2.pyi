@@ -27,8 +27,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     INVALID_FIELD: _ErrorReason.ValueType  # 1
     """Status INVALID_ARGUMENT: the request is wrong in itself. Correct it.
 
-    One or more fields are missing, malformed or out of range. The details also carry a
-    google.rpc.BadRequest that names each such field, at most 20.
+    One or more fields are missing, malformed or out of range, or the server does not know them: then
+    the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry
+    a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its
+    message and its number, such as "rollout.stages[0].12".
 
     Example of an ErrorInfo:
 
@@ -685,8 +687,10 @@ ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 INVALID_FIELD: ErrorReason.ValueType  # 1
 """Status INVALID_ARGUMENT: the request is wrong in itself. Correct it.
 
-One or more fields are missing, malformed or out of range. The details also carry a
-google.rpc.BadRequest that names each such field, at most 20.
+One or more fields are missing, malformed or out of range, or the server does not know them: then
+the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry
+a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its
+message and its number, such as "rollout.stages[0].12".
 
 Example of an ErrorInfo:
 

@@ -37,8 +37,10 @@ type ErrorReason int32
 const (
 	// Not used.
 	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
-	// One or more fields are missing, malformed or out of range. The details also carry a
-	// google.rpc.BadRequest that names each such field, at most 20.
+	// One or more fields are missing, malformed or out of range, or the server does not know them: then
+	// the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry
+	// a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its
+	// message and its number, such as "rollout.stages[0].12".
 	//
 	// Example of an ErrorInfo:
 	//
