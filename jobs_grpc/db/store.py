@@ -209,12 +209,13 @@ class Store:
         window_time_zone: str | None = None,
         retry_policy: str | None = None,
         user_id: str | None = None,
-    ) -> Row:
-        """See update_job.sql.
+    ) -> tuple[Row, Row]:
+        """See update_job.sql. Returns the job, and the job before.
 
         `rollout`, `failure_criteria`, `labels` and `retry_policy` are JSON.
         """
-        return (await self._write("update_job", locals()))[0]
+        row, before = await self._write("update_job", locals())
+        return row, before
 
     async def cancel_execution(
         self,
@@ -443,8 +444,10 @@ class Store:
         types: list[str] | None,
         enabled: bool,
         position: int,
-    ) -> Row:
-        return (await self._read("update_webhook", locals()))[0]
+    ) -> tuple[Row, Row]:
+        """See update_webhook.sql. Returns the webhook, and the webhook before."""
+        row, before = await self._read("update_webhook", locals())
+        return row, before
 
     async def delete_webhook(self, tenant_id: str, *, webhook_id: str) -> None:
         await self._read("delete_webhook", locals())

@@ -17,6 +17,7 @@ from jobs_grpc.auth.roles import Role
 from jobs_grpc.errors import JobsError
 from jobs_grpc.observability import logs
 from jobs_grpc.observability.log_throttle import LogThrottle
+from jobs_grpc.services.audited_changes import audited_changes
 
 logger = logging.getLogger("jobs_grpc.audit")
 
@@ -73,8 +74,9 @@ class AuditLog:
         """Log who called what on which job, and the result.
 
         Logs only the IDs of the request (of devices the first 4 KB as written; of refusals their
-        number), and the stage and comment of an approval: no documents, labels, cancel reasons,
-        URLs of webhooks or tokens. `request` is None if the call was refused before it was read.
+        number), what UpdateJob, UpdateWebhook and UpdateDevices change, and the stage and comment
+        of an approval: no documents, cancel reasons, URLs of webhooks, secrets or tokens. `request`
+        is None if the call was refused before it was read.
         """
         action = f"audit {method.rpartition('/')[2]}"
         code = StatusCode.CANCELLED if canceled else error.code if error else StatusCode.OK
@@ -103,6 +105,7 @@ class AuditLog:
                 "device_ids": None if refused else _first_ids(device_ids) or None,
                 "stage": _stage(request),
                 "validate_only": _value(request, "validate_only"),
+                "changes": None if refused else audited_changes(),
                 "comment": _text(request, "comment", max_bytes),
                 "reason": reason,
                 "ms": round((time.perf_counter() - started) * 1000, 2),

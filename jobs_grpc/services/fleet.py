@@ -11,6 +11,7 @@ from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import EvaluationRunning
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.services import validation
+from jobs_grpc.services.audited_changes import note_device_changes
 from jobs_grpc.services.device_update import device_changes
 from jobs_grpc.services.job_request import target_request
 from jobs_grpc.services.page_tokens import page_token, parse_token
@@ -116,6 +117,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             remove_labels=[*request.remove_labels],
             allow_missing=request.allow_missing,
         )
+        note_device_changes(request, row)
         return pb.UpdateDevicesResponse(
             registered_count=row["registered_count"], updated_count=row["updated_count"]
         )

@@ -25,6 +25,7 @@ from jobs_grpc.errors import (
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services import validation
+from jobs_grpc.services.audited_changes import note_changed_fields
 from jobs_grpc.services.execution_page import append_executions
 from jobs_grpc.services.forecast import forecast_fields
 from jobs_grpc.services.job_checks import check_features
@@ -342,7 +343,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         if has_new_gate and not self._has_background_work:
             raise TimeGatesUnavailable
         caller = current_principal()
-        row = await self._store.update_job(
+        row, before = await self._store.update_job(
             caller.tenant_id,
             job_id=request.job_id,
             etag=request.etag,
@@ -360,7 +361,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             user_id=caller.subject,
             **changed_schedule(request),
         )
-        return pb.UpdateJobResponse(job=job_details_fields(row))
+        response = pb.UpdateJobResponse(job=job_details_fields(row))
+        note_changed_fields(fields, pb.Job(**job_details_fields(before)), response.job)
+        return response
 
     async def GetFailureSummary(
         self, request: pb.GetFailureSummaryRequest, context: object

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from fleet.jobs.v1 import events_pb2 as pb
 
@@ -16,6 +17,7 @@ from jobs_grpc.db.sqlstates import WebhookTestTooSoon
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import Violation, WebhooksUnavailable
 from jobs_grpc.services import validation
+from jobs_grpc.services.audited_changes import note_changed_fields
 from jobs_grpc.services.row_conversions import MessageFields, timestamp_fields
 from jobs_grpc.webhooks.addresses import AllowedAddresses
 from jobs_grpc.webhooks.payload import test_body
@@ -102,7 +104,7 @@ class Webhooks:
     ) -> pb.UpdateWebhookResponse:
         validation.raise_for_violations(self._check_update(request))
         webhook = request.webhook
-        row = await self._store.update_webhook(
+        row, before = await self._store.update_webhook(
             current_principal().tenant_id,
             webhook_id=request.webhook_id,
             fields=[*request.update_mask.paths],
@@ -111,6 +113,9 @@ class Webhooks:
             types=_types(webhook),
             enabled=webhook.enabled,
             position=webhook.position,
+        )
+        note_changed_fields(
+            request.update_mask.paths, _without_secrets(before), _without_secrets(row)
         )
         return pb.UpdateWebhookResponse(webhook=webhook_fields(row))
 
@@ -194,6 +199,11 @@ class Webhooks:
         except ValueError as e:
             return [Violation(field, f"{field} {e}")]
         return []
+
+
+def _without_secrets(row: Row) -> pb.Webhook:
+    """Convert a row for the audit log: instead of the URL, which can be a secret, its host."""
+    return pb.Webhook(**webhook_fields(row) | {"url": urlsplit(row["url"]).hostname})
 
 
 def webhook_fields(row: Row) -> MessageFields:

@@ -361,13 +361,13 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
         {
             "jobs_pkey": WRITE_ROW,
             "job_progress_pkey": WRITE_ROW,
-            # Once for each of the 99 stages, and for the details.
-            "job_stages_pkey": 8 * 99,
+            # Once for each of the 99 stages, and for the details before and after.
+            "job_stages_pkey": 10 * 99 + READ_ROW,
             "job_failures_pkey": READ_ROW,
             "job_failure_criteria_pkey": WRITE_ROW,
-            "job_criterion_counts_pkey": 8 * 99,
-            # For job.updated, the rules and the details.
-            "job_executions_finished_unstarted_by_rank": 3 * 100 + READ_ROW,
+            "job_criterion_counts_pkey": 10 * 99,
+            # For job.updated, the rules, and the details before and after.
+            "job_executions_finished_unstarted_by_rank": 5 * 100 + READ_ROW,
         },
     ),
     "cancel_job": (

@@ -64,7 +64,7 @@ async def test_expiry_keeps_its_distance_to_the_start_when_the_clocks_change(
     await database.add_devices(operator.tenant, 1)
     await _create(berlin, operator, now + timedelta(minutes=30))
 
-    row = await berlin.update_job(
+    row, _ = await berlin.update_job(
         operator.tenant,
         job_id="j",
         etag="",

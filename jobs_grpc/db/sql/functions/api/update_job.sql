@@ -1,6 +1,6 @@
 -- depends on: check_time_for_rest_of_rollout, job_details, set_start_windows
 -- Changes the settings that p_fields names, of a job that is not finished, or its labels and description
--- in any status. Then applies the rules of the job, and returns it.
+-- in any status. Then applies the rules of the job, and returns it, and in a second row as it was before.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_UPDATABLE (with the status and whether the call changes the
 -- start), START_OUT_OF_RANGE, EXPIRY_OUT_OF_RANGE, EXPIRY_TOO_EARLY, ZONE_NOT_ALLOWED (with the problem),
@@ -30,6 +30,7 @@ AS $$
 DECLARE
     v_changes_rules boolean := NOT p_fields <@ '{labels,description}';
     v_job record;
+    v_before jobs.job_details;
     v_is_expired boolean;
     v_has_rollout boolean;
     v_field text;
@@ -82,6 +83,9 @@ BEGIN
         END IF;
     END IF;
 
+    SELECT s.* INTO v_before
+    FROM jobs.job_details s
+    WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
     IF 'start_at' = ANY (p_fields) THEN
         PERFORM jobs.set_start_at(
             p_tenant_id, p_job_id, greatest(p_start_at, v_job.locked_at)
@@ -156,4 +160,5 @@ BEGIN
     SELECT s.*
     FROM jobs.job_details s
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
+    RETURN NEXT v_before;
 END $$;

@@ -1,4 +1,5 @@
--- Changes the fields of a webhook that p_fields names, and returns it. Ignores the other parameters.
+-- Changes the fields of a webhook that p_fields names, and returns it, and in a second row as it was before. Ignores
+-- the other parameters.
 --
 -- A change of the URL, the types or the position, enabling and disabling end the claim of a dispatcher: the result of
 -- a delivery in progress is ignored. If the webhook is enabled, it is then due.
@@ -20,11 +21,13 @@ AS $$
 DECLARE
     v_head record;
     v_webhook jobs.webhooks;
+    v_before jobs.webhooks;
     v_restarts boolean := false;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
     v_webhook := jobs.lock_webhook(p_tenant_id, p_webhook_id);
+    v_before := v_webhook;
     IF 'description' = ANY (p_fields) THEN
         v_webhook.description := p_description;
     END IF;
@@ -78,4 +81,5 @@ BEGIN
 
     PERFORM jobs.store_webhook(v_webhook);
     RETURN NEXT v_webhook;
+    RETURN NEXT v_before;
 END $$;
