@@ -334,7 +334,7 @@ class JwtConfig:
 class LimitsConfig:
     """Limits that each process enforces on its own.
 
-    The database enforces JOBS_MAX_TARGETS and JOBS_MAX_ACTIVE_JOBS for all processes.
+    The database enforces JOBS_MAX_TARGETS and JOBS_MAX_ACTIVE_JOBS for all processes (see there).
     """
 
     TITLE: ClassVar = "Limits"
@@ -456,8 +456,11 @@ class LimitsConfig:
         "JOBS_MAX_ACTIVE_JOBS",
         integer(1, 100000000),
         "Maximum number of jobs IN_PROGRESS, PAUSED or SCHEDULED per tenant. A CreateJob or"
-        " RetryExecutions beyond that fails with RESOURCE_EXHAUSTED. Unset: no limit. Set it to the"
-        " same value on all servers.",
+        " RetryExecutions beyond that fails with RESOURCE_EXHAUSTED. CreateJob relies on a count of"
+        " the last second while that and the jobs that its process has created since are below 90 %"
+        " of the limit. So a tenant can exceed the limit only with calls to several processes, by"
+        " what the others create within that second; a process alone is exact. Unset: no limit. Set"
+        " it to the same value on all servers.",
         default=None,
     )
 

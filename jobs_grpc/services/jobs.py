@@ -22,6 +22,7 @@ from jobs_grpc.errors import (
     TimeGatesUnavailable,
     Violation,
 )
+from jobs_grpc.limits.active_jobs import ActiveJobs
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services import validation
@@ -96,7 +97,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._slots = slots
         self._max_document_bytes = config.limits.max_document_bytes
         self._max_targets = config.limits.max_targets
-        self._max_active_jobs = config.limits.max_active_jobs
+        self._active_jobs = ActiveJobs(config.limits.max_active_jobs)
         self._has_background_work = config.maintenance.owner_database_url is not None
         self.finished = {"TIMED_OUT": 0, "REJECTED": 0}
         """Executions that calls have finished, by status."""
@@ -123,9 +124,12 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             elif has_time_gate(request.rollout) and not self._has_background_work:
                 error_if_new = TimeGatesUnavailable
         job_id = request.job_id or str(uuid.uuid4())
-        with self._evaluations.evaluation(
-            caller.tenant_id, request, is_preview=request.validate_only
-        ) as may_evaluate:
+        with (
+            self._evaluations.evaluation(
+                caller.tenant_id, request, is_preview=request.validate_only
+            ) as may_evaluate,
+            self._active_jobs.check(caller.tenant_id, always=request.validate_only) as check,
+        ):
             if not may_evaluate:
                 # Not raised here, because a repeated request returns the existing job.
                 error_if_new = error_if_new or EvaluationRunning
@@ -136,7 +140,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                 document_params=params,
                 created_by=caller.subject,
                 max_targets=self._max_targets,
-                max_active_jobs=self._max_active_jobs,
+                max_active_jobs=check.max_active_jobs,
+                unchecked_jobs=check.unchecked_jobs,
                 default_expires_in_hours=DEFAULT_EXPIRES_IN_HOURS,
                 validate_only=request.validate_only,
                 error_if_new=error_if_new.upper_name() if error_if_new else None,
@@ -144,6 +149,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                 target_device_ids=target_device_ids(request),
                 expected_target_digest=request.expected_target_digest or None,
             )
+            check.active_jobs = row["active_jobs"]
         return pb.CreateJobResponse(
             job_id=job_id,
             status=row["status"],
@@ -409,18 +415,20 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     ) -> pb.RetryExecutionsResponse:
         validation.require_valid(request, validation.check_expiry(request))
         caller = current_principal()
-        row = await self._store.retry_executions(
-            caller.tenant_id,
-            job_id=request.job_id,
-            statuses=_status_names(request.statuses),
-            expires_in_hours=optional_or(request, "expires_in_hours", None),
-            never_expires=request.never_expires,
-            max_active_jobs=self._max_active_jobs,
-            failure_codes=list(request.failure_codes) or None,
-            device_ids=list(request.device_ids) or None,
-            user_id=caller.subject,
-            etag=request.etag,
-        )
+        with self._active_jobs.check(caller.tenant_id, always=True) as check:
+            row = await self._store.retry_executions(
+                caller.tenant_id,
+                job_id=request.job_id,
+                statuses=_status_names(request.statuses),
+                expires_in_hours=optional_or(request, "expires_in_hours", None),
+                never_expires=request.never_expires,
+                max_active_jobs=check.max_active_jobs,
+                unchecked_jobs=check.unchecked_jobs,
+                failure_codes=list(request.failure_codes) or None,
+                device_ids=list(request.device_ids) or None,
+                user_id=caller.subject,
+                etag=request.etag,
+            )
         self.finished["TIMED_OUT"] += row["timed_out_count"]
         return pb.RetryExecutionsResponse(
             retried_count=row["retried_count"], expires_at=timestamp_fields(row["expires_at"])

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
 from grpc import StatusCode
 
+from jobs_grpc.limits import active_jobs
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import check_limit_error, expect_failure
@@ -135,30 +137,114 @@ async def test_retry_is_rejected_when_tenant_has_too_many_active_jobs(
     assert (await limited.retry("b", "FAILED")).retried_count == 1
 
 
+@asynccontextmanager
+async def _row_is_locked(database: Database, tenant: str, job_id: str) -> AsyncIterator[None]:
+    """A create of the job waits for this row, after it has checked the limit."""
+    session = await asyncpg.connect(database.owner_dsn)
+    try:
+        await session.execute("BEGIN")
+        await session.execute(
+            "INSERT INTO jobs.job_executions"
+            " (tenant_id, job_id, device_id, queued_at, last_updated_at)"
+            " VALUES ($1, $2, 'd00001', now(), now())",
+            tenant,
+            job_id,
+        )
+        yield
+        await session.execute("ROLLBACK")
+    finally:
+        await session.close()
+
+
+@asynccontextmanager
+async def _count_blocks(database: Database, tenant: str) -> AsyncIterator[None]:
+    """A call that counts the active jobs waits for this lock."""
+    session = await asyncpg.connect(database.owner_dsn)
+    try:
+        async with session.transaction():
+            await session.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended('jobs of ' || $1, 0))", tenant
+            )
+            yield
+    finally:
+        await session.close()
+
+
 async def test_second_of_two_concurrent_creates_is_rejected_at_the_limit(
-    database: Database, limited: Operator
+    database: Database, tenant: str
 ) -> None:
     """The second create waits for the first before it counts the active jobs."""
-    await limited.create(job_id="a", target_all=True)
-    session = await asyncpg.connect(database.owner_dsn)
-    await session.execute("BEGIN")
-    # The first create counts the active jobs, then waits for this row.
-    await session.execute(
-        "INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)"
-        " VALUES ($1, 'b', 'd00001', now(), now())",
-        limited.tenant,
-    )
-    first = asyncio.create_task(limited.create(job_id="b", target_all=True))
-    await database.wait_for_blocked_sessions(1)
-    second = asyncio.create_task(limited.create(job_id="c", target_all=True))
-    await database.wait_for_blocked_sessions(2)
+    await database.add_devices(tenant, 1)
+    async with running_server(database.request_dsn, JOBS_MAX_ACTIVE_JOBS="1") as server:
+        operator = server.operator(tenant)
+        async with _row_is_locked(database, tenant, "b"):
+            first = asyncio.create_task(operator.create(job_id="b", target_all=True))
+            await database.wait_for_blocked_sessions(1)
+            second = asyncio.create_task(operator.create(job_id="c", target_all=True))
+            await database.wait_for_blocked_sessions(2)
 
-    await session.execute("ROLLBACK")
-    await session.close()
+        assert (await first).execution_count == 1
+        with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
+            await second
 
-    assert (await first).execution_count == 3
-    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
-        await second
+
+async def test_creates_count_jobs_again_within_a_tenth_of_the_limit(
+    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(active_jobs, "MAX_AGE_SECONDS", 3600.0)
+    await database.add_devices(tenant, 1)
+    async with running_server(database.request_dsn, JOBS_MAX_ACTIVE_JOBS="10") as server:
+        operator = server.operator(tenant)
+        await operator.create(job_id="j0", target_all=True)
+        async with _count_blocks(database, tenant):
+            for number in range(1, 9):
+                await operator.create(job_id=f"j{number}", target_all=True)
+            tenth = asyncio.create_task(operator.create(job_id="j9", target_all=True))
+            await database.wait_for_blocked_sessions(1)
+
+        await tenth
+        with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
+            await operator.create(job_id="j10", target_all=True)
+
+
+async def test_job_that_is_created_without_a_count_counts_for_other_calls(
+    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(active_jobs, "MAX_AGE_SECONDS", 3600.0)
+    await database.add_devices(tenant, 1)
+    async with running_server(database.request_dsn, JOBS_MAX_ACTIVE_JOBS="2") as server:
+        operator = server.operator(tenant)
+        await operator.create(job_id="a", target_all=True)
+        async with _row_is_locked(database, tenant, "b"):
+            creating = asyncio.create_task(operator.create(job_id="b", target_all=True))
+            await database.wait_for_blocked_sessions(1)
+
+            with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
+                await operator.create(job_id="c", target_all=True)
+
+        assert (await creating).execution_count == 1
+
+
+async def test_another_process_exceeds_the_limit_by_what_it_creates_before_it_counts_again(
+    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(active_jobs, "MAX_AGE_SECONDS", 3600.0)
+    await database.add_devices(tenant, 1)
+    limits = {"JOBS_MAX_ACTIVE_JOBS": "10"}
+    async with (
+        running_server(database.request_dsn, **limits) as first,
+        running_server(database.request_dsn, **limits) as second,
+    ):
+        await second.operator(tenant).create(job_id="second", target_all=True)
+        for number in range(9):
+            await first.operator(tenant).create(job_id=f"first-{number}", target_all=True)
+        # The second process knows of one job.
+        for number in range(8):
+            await second.operator(tenant).create(job_id=f"second-{number}", target_all=True)
+
+        for server in (first, second):
+            with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
+                await server.operator(tenant).create(job_id="beyond", target_all=True)
 
 
 async def test_concurrent_creates_do_not_wait_for_each_other_far_from_the_limit(

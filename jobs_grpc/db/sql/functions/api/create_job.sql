@@ -21,7 +21,8 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     p_error_if_new text DEFAULT NULL,   -- the error to raise unless the job exists; NULL: none
     p_selector_terms jsonb DEFAULT NULL,      -- of each selector in p_request; see target_query
     p_target_device_ids text[] DEFAULT NULL,  -- p_request has their number and a hash
-    p_expected_target_digest text DEFAULT NULL  -- the digest that a new job must have; NULL: any
+    p_expected_target_digest text DEFAULT NULL,  -- the digest that a new job must have; NULL: any
+    p_unchecked_jobs integer DEFAULT 0          -- see check_active_job_limit
 ) RETURNS TABLE (
     status text,                        -- at creation: IN_PROGRESS or SCHEDULED
     execution_count integer,
@@ -32,7 +33,8 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     overlapping_job_ids text[],
     target_digest text,
     start_at timestamptz,               -- the start of the job
-    minimum_time jsonb                  -- see minimum_rollout_time; NULL: all can start at start_at
+    minimum_time jsonb,                 -- see minimum_rollout_time; NULL: all can start at start_at
+    active_jobs integer                 -- see check_active_job_limit; NULL: not counted
 )
 LANGUAGE plpgsql
 -- settings: index
@@ -132,7 +134,11 @@ BEGIN
        AND NOT jobs.is_known_time_zone(p_request ->> 'window_time_zone') THEN
         PERFORM jobs.raise_error('ZONE_NOT_ALLOWED', 'is not known to the database');
     END IF;
-    PERFORM jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
+    IF p_max_active_jobs IS NOT NULL THEN
+        active_jobs := jobs.check_active_job_limit(
+            p_tenant_id, p_job_id, p_max_active_jobs, p_unchecked_jobs
+        );
+    END IF;
 
     IF v_target_device_id IS NULL THEN
         PERFORM jobs.check_target(p_tenant_id, p_job_id, p_request, p_max_targets);

@@ -1,6 +1,7 @@
 -- Checks that fewer than p_max of the tenant's other jobs are IN_PROGRESS, and keeps this true
--- until the transaction ends. The caller has set the tenant. To avoid deadlocks, it must not take a
--- lock after this call that another caller of this function takes before the call.
+-- until the transaction ends. Returns how many there are, with p_unchecked. The caller has set the tenant.
+-- To avoid deadlocks, it must not take a lock after this call that another caller of this function takes
+-- before the call.
 --
 -- The limit is exact under concurrency. Far from the limit, callers share an advisory lock and
 -- run in parallel: there are at most max_connections callers, so together they cannot reach the
@@ -8,27 +9,32 @@
 --
 -- Raises TOO_MANY_ACTIVE_JOBS.
 CREATE OR REPLACE FUNCTION jobs.check_active_job_limit(
-    p_tenant_id text, p_job_id text, p_max integer  -- NULL: no limit
-) RETURNS void
+    p_tenant_id text,
+    p_job_id text,
+    p_max integer,
+    p_unchecked integer  -- jobs that are being created without a check, far from the limit
+) RETURNS integer
 LANGUAGE plpgsql
 AS $$
 DECLARE
     v_max_callers integer := current_setting('max_connections')::integer;
     v_lock_key bigint := hashtextextended('jobs of ' || p_tenant_id, 0);
+    v_active integer;
 BEGIN
-    IF p_max IS NULL THEN
-        RETURN;
-    END IF;
     -- The first check leaves twice the room, so that the second one almost never fails: two
     -- callers that hold the shared lock and both ask for the exclusive one would deadlock.
-    IF jobs.count_active_jobs(p_tenant_id, p_job_id, p_max) < p_max - 2 * v_max_callers THEN
+    v_active := jobs.count_active_jobs(p_tenant_id, p_job_id, p_max) + p_unchecked;
+    IF v_active < p_max - 2 * v_max_callers THEN
         PERFORM pg_advisory_xact_lock_shared(v_lock_key);
-        IF jobs.count_active_jobs(p_tenant_id, p_job_id, p_max) < p_max - v_max_callers THEN
-            RETURN;
+        v_active := jobs.count_active_jobs(p_tenant_id, p_job_id, p_max) + p_unchecked;
+        IF v_active < p_max - v_max_callers THEN
+            RETURN v_active;
         END IF;
     END IF;
     PERFORM pg_advisory_xact_lock(v_lock_key);
-    IF jobs.count_active_jobs(p_tenant_id, p_job_id, p_max) >= p_max THEN
+    v_active := jobs.count_active_jobs(p_tenant_id, p_job_id, p_max) + p_unchecked;
+    IF v_active >= p_max THEN
         PERFORM jobs.raise_error('TOO_MANY_ACTIVE_JOBS');
     END IF;
+    RETURN v_active;
 END $$;

@@ -1,0 +1,121 @@
+"""Decides which calls count the active jobs of their tenant, for JOBS_MAX_ACTIVE_JOBS."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+MAX_AGE_SECONDS = 1.0
+"""How long calls rely on a count. From half of it on, one call counts again."""
+
+MAX_TENANTS = 2_000
+"""Tenants whose counts are kept: those with the last first calls."""
+
+
+@dataclass(slots=True)
+class JobCheck:
+    """What a call passes to the database, and what the database returns."""
+
+    max_active_jobs: int | None
+    """None: the call does not count the jobs."""
+    unchecked_jobs: int = 0
+    """Jobs that calls of this process are creating without counting. They count as active."""
+    active_jobs: int | None = None
+    """The caller sets it to what the database returns; None: it did not count."""
+
+
+_NO_LIMIT = nullcontext(JobCheck(None))
+
+
+@dataclass(slots=True)
+class _Tenant:
+    count: int = 0
+    """The last count, with the jobs that others were adding when it began."""
+    counted_at: float | None = None
+    """When that count began."""
+    calls: int = 0
+    """Calls so far. Each may have added a job."""
+    counted_calls: int = 0
+    """`calls` when the last count began."""
+    counting: int = 0
+    """Calls in progress that count."""
+    unchecked: int = 0
+    """Calls in progress that do not."""
+
+
+class ActiveJobs:
+    """What this process knows of the active jobs of tenants.
+
+    A count reads a row for each active job. So a call counts only if there is no count of the last
+    second, or if this count and the calls since then are within a tenth of the limit. Other
+    processes can exceed the limit by the jobs that they add between a count and its use. One
+    process alone can't: it knows its own calls.
+    """
+
+    def __init__(self, max_jobs: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        """`max_jobs`: the limit; None: none."""
+        self._max_jobs = max_jobs
+        self._clock = clock
+        self._tenants: OrderedDict[str, _Tenant] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return the number of tenants whose counts are kept."""
+        return len(self._tenants)
+
+    def check(self, tenant_id: str, *, always: bool = False) -> AbstractContextManager[JobCheck]:
+        """Enter a call that may add a job, until it has ended. `always`: it must count."""
+        if self._max_jobs is None:
+            return _NO_LIMIT
+        return self._check(tenant_id, self._max_jobs, always=always)
+
+    @contextmanager
+    def _check(self, tenant_id: str, max_jobs: int, *, always: bool) -> Iterator[JobCheck]:
+        tenant, now = self._tenant(tenant_id), self._clock()
+        must_count = always or self._must_count(tenant, now, max_jobs)
+        calls, adding = tenant.calls, tenant.counting
+        tenant.calls += 1
+        if not must_count:
+            tenant.unchecked += 1
+            try:
+                yield JobCheck(None)
+            finally:
+                tenant.unchecked -= 1
+            return
+        tenant.counting += 1
+        try:
+            check = JobCheck(max_jobs, tenant.unchecked)
+            yield check
+            is_newest = tenant.counted_at is None or now >= tenant.counted_at
+            if check.active_jobs is not None and is_newest:
+                tenant.count, tenant.counted_at = check.active_jobs + adding, now
+                tenant.counted_calls = calls
+        finally:
+            tenant.counting -= 1
+
+    def _must_count(self, tenant: _Tenant, now: float, max_jobs: int) -> bool:
+        if tenant.counted_at is None:
+            return True
+        age = now - tenant.counted_at
+        if age >= MAX_AGE_SECONDS or (age >= MAX_AGE_SECONDS / 2 and not tenant.counting):
+            return True
+        return tenant.count + tenant.calls - tenant.counted_calls >= 0.9 * max_jobs
+
+    def _tenant(self, tenant_id: str) -> _Tenant:
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None:
+            tenant = self._tenants[tenant_id] = _Tenant()
+            self._forget_oldest()
+        return tenant
+
+    def _forget_oldest(self) -> None:
+        """Forget up to two tenants, so that there are MAX_TENANTS again after calls have ended."""
+        for _ in range(2):
+            if len(self._tenants) <= MAX_TENANTS:
+                return
+            oldest_id, oldest = next(iter(self._tenants.items()))
+            if oldest.counting or oldest.unchecked or oldest.calls == 0:
+                # Its calls in progress must stay known. The limit on calls bounds these tenants.
+                self._tenants.move_to_end(oldest_id)
+            else:
+                del self._tenants[oldest_id]
