@@ -96,6 +96,20 @@ async def database(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
         await owner.close()
 
 
+@pytest.fixture(autouse=True)
+async def exact_counts(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """After each test, recount the jobs of its tenant, or all jobs of its database.
+
+    Tests that store wrong counts are marked `wrong_counts("why")`.
+    """
+    yield
+    database: Database | None = request.node.funcargs.get("database")
+    if database is not None:
+        wrong = await database.recount(request.node.funcargs.get("tenant"))
+        expected = request.node.get_closest_marker("wrong_counts")
+        assert expected or not wrong, "stored counts differ from the executions"
+
+
 @pytest.fixture(scope="module")
 async def server(database: Database) -> AsyncIterator[Server]:
     """Run the service on the module's database."""

@@ -8,44 +8,11 @@ from tests.chaos.directory import check_directory
 from tests.chaos.history import History, Job
 from tests.chaos.system import System
 
-_STATUSES = ("queued", "in_progress", "succeeded", "failed", "timed_out", "rejected")
-_COUNTS = ", ".join(f"count(*) FILTER (WHERE e.status = '{s.upper()}')" for s in _STATUSES)
-_STORED = ", ".join(f"s.{s}" for s in _STATUSES)
-
-_WRONG_JOB_COUNTS = f"""
-    SELECT s.tenant_id, s.job_id, row({_STORED})::text AS stored, counted.counts::text AS counted
-    FROM jobs.job_progress s
-    JOIN LATERAL (
-        SELECT row({_COUNTS}) AS counts FROM jobs.job_executions e
-        WHERE e.tenant_id = s.tenant_id AND e.job_id = s.job_id
-    ) counted ON true
-    WHERE row({_STORED})::text <> counted.counts::text
-"""
-_WRONG_STAGE_COUNTS = f"""
-    SELECT s.tenant_id, s.job_id, s.stage || ': ' || row({_STORED})::text AS stored,
-           counted.counts::text AS counted
-    FROM jobs.job_stages s
-    JOIN LATERAL (
-        SELECT row({_COUNTS}) AS counts FROM jobs.job_executions e
-        WHERE e.tenant_id = s.tenant_id AND e.job_id = s.job_id AND e.stage = s.stage
-    ) counted ON true
-    WHERE row({_STORED})::text <> counted.counts::text
-"""
-# An attempt has failed, and the next one has not ended.
-_RETRYING = "e.failed_at IS NOT NULL AND e.status IN ('QUEUED', 'IN_PROGRESS')"
-_WRONG_RETRYING = f"""
-    SELECT s.tenant_id, s.job_id, s.stored, counted.executions
-    FROM (
-        SELECT tenant_id, job_id, NULL::smallint AS stage, retrying AS stored
-        FROM jobs.job_progress
-        UNION ALL SELECT tenant_id, job_id, stage, retrying FROM jobs.job_stages
-    ) s
-    JOIN LATERAL (
-        SELECT count(*) AS executions FROM jobs.job_executions e
-        WHERE e.tenant_id = s.tenant_id AND e.job_id = s.job_id
-          AND (s.stage IS NULL OR e.stage = s.stage) AND {_RETRYING}
-    ) counted ON true
-    WHERE s.stored <> counted.executions
+_WRONG_COUNTS = """
+    SELECT j.tenant_id, j.job_id, r.count_name, r.stored, r.counted
+    FROM jobs.jobs j
+    CROSS JOIN LATERAL jobs.recount(j.tenant_id, j.job_id) r
+    WHERE j.deleted_at IS NULL
 """
 _WITHOUT_PENDING = """
     SELECT j.tenant_id, j.job_id FROM jobs.jobs j
@@ -151,10 +118,9 @@ async def check_stored(system: System, history: History, late_after: float) -> l
         wrong += await check_limits(system, history)
         await check_directory(owner, history)
         await _check_deadlines(owner, history, late_after, "expired jobs", _EXPIRE)
-        for sql in (_WRONG_JOB_COUNTS, _WRONG_STAGE_COUNTS, _WRONG_RETRYING):
-            for row in await owner.fetch(sql):
-                history.add_violation("counts differ from a recount", f"{dict(row)}")
-                wrong.append((row["tenant_id"], row["job_id"]))
+        for row in await owner.fetch(_WRONG_COUNTS):
+            history.add_violation("counts differ from a recount", f"{dict(row)}")
+            wrong.append((row["tenant_id"], row["job_id"]))
     return wrong
 
 

@@ -11,6 +11,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator, all_executions
 from tests.support.database import Database, job_lock_held
+from tests.support.retry_policies import rule
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
@@ -209,6 +210,30 @@ async def test_readers_see_no_difference_between_batches(
     assert batches > 2
     _, job = await stored(database, operator)
     assert job["finalized"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_counts_of_retrying_devices_are_exact_between_batches(
+    database: Database, server: Server, operator: Operator, force: bool
+) -> None:
+    await database.add_devices(operator.tenant, 4)
+    await operator.create(
+        job_id="j", target_all=True, retry_policy=pb.RetryPolicy(rules=[rule(initial=1)])
+    )
+    for n in range(1, 5):
+        await server.device(operator.tenant, f"d{n:05}").update("j", "FAILED")
+    await database.pass_time(60)
+    await server.device(operator.tenant, "d00001").start("j")
+    await operator.cancel("j", force=force)
+
+    after: str | None = ""
+    while after is not None:
+        after = await database.owner.fetchval(
+            "SELECT next_device_id FROM jobs.finalize_executions($1, 'j', $2, 1, 0)",
+            operator.tenant,
+            after,
+        )
+        assert await database.recount(operator.tenant) == []
 
 
 async def test_job_is_not_finalized_when_its_expiry_moves_before_the_sweeper_locks_it(

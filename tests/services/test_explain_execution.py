@@ -171,6 +171,7 @@ async def test_stage_blocks_until_the_gate_is_met(
     assert kinds(await operator.explain("j", first)) == ["WAITING_FOR_DEVICE"]
 
 
+@pytest.mark.wrong_counts("the devices of the stage do not exist")
 async def test_stage_of_100_million_devices_blocks_with_the_required_number(
     database: Database, pump: Device, operator: Operator
 ) -> None:

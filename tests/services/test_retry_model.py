@@ -161,6 +161,7 @@ MISTAKES = {
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.wrong_counts("plants mistakes")
 async def test_comparison_notices_a_mistake(
     database: Database, server: Server, stopped_clock: None, mistake: str
 ) -> None:

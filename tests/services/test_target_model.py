@@ -46,6 +46,7 @@ async def merged(database: Database) -> AsyncIterator[None]:
 
 @pytest.mark.single_node("a replaced function is not delegated on Citus")
 @pytest.mark.parametrize("seed", range(SCALE))
+@pytest.mark.wrong_counts("failures are stored, but not counted")
 async def test_many_targets_are_those_of_the_model(
     database: Database, server: Server, tenant: str, seed: int, merged: None
 ) -> None:
@@ -53,6 +54,7 @@ async def test_many_targets_are_those_of_the_model(
 
 
 @pytest.mark.parametrize("seed", range(3 * SCALE))
+@pytest.mark.wrong_counts("failures are stored, but not counted")
 async def test_targets_are_those_of_the_model(
     database: Database, server: Server, tenant: str, seed: int
 ) -> None:

@@ -24,6 +24,7 @@ DECLARE
     v_cancel_reason text;
     v_queued integer;
     v_in_progress integer;
+    v_retrying integer;
     v_forced boolean;  -- the executions stored as IN_PROGRESS become REJECTED
     v_queued_finalized integer;
     v_in_progress_finalized integer := 0;
@@ -38,7 +39,7 @@ BEGIN
         RETURN;
     END IF;
     v_now := jobs.clock_time();
-    SELECT p.queued, p.in_progress INTO v_queued, v_in_progress
+    SELECT p.queued, p.in_progress, p.retrying INTO v_queued, v_in_progress, v_retrying
     FROM jobs.job_progress p
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
 
@@ -78,6 +79,25 @@ BEGIN
                   AND (v_last_device_id IS NULL OR e.device_id <= v_last_device_id)
                   AND (e.status = 'QUEUED' OR e.status = 'IN_PROGRESS' AND v_forced)
                 GROUP BY e.stage, e.status
+            ) c
+            HAVING count(*) > 0;
+        END IF;
+
+        IF v_retrying > 0 THEN
+            PERFORM jobs.change_retrying_counts(
+                p_tenant_id, array_agg(p_job_id), array_agg(c.stage), array_agg(-c.executions),
+                array_agg(-c.in_progress)
+            )
+            FROM (
+                SELECT e.stage, count(*)::integer AS executions,
+                       count(*) FILTER (WHERE e.status = 'IN_PROGRESS')::integer AS in_progress
+                FROM jobs.job_executions e
+                WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+                  AND e.device_id > p_after_device_id
+                  AND (v_last_device_id IS NULL OR e.device_id <= v_last_device_id)
+                  AND (e.status = 'QUEUED' OR e.status = 'IN_PROGRESS' AND v_forced)
+                  AND e.failed_at IS NOT NULL
+                GROUP BY e.stage
             ) c
             HAVING count(*) > 0;
         END IF;
@@ -125,7 +145,6 @@ BEGIN
         END IF;
     END IF;
 
-    PERFORM jobs.reset_retrying_counts(p_tenant_id, p_job_id, v_forced);
     UPDATE jobs.jobs j
     SET finalized = true, awaiting_approval = false,
         status = jobs.job_status_at(j.status, j.expires_at, v_in_progress, v_now),

@@ -151,7 +151,7 @@ BEGIN
     END IF;
 
     IF v_expired THEN
-        PERFORM jobs.reset_retrying_counts(p_tenant_id, p_job_id, false);
+        PERFORM jobs.reset_retrying_counts(p_tenant_id, p_job_id);
     END IF;
 
     IF v_queued_retries > 0 THEN
