@@ -14,6 +14,7 @@ from jobs_grpc.auth.principal import TENANT_RULE, is_tenant_id
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.files import standard_input
 from jobs_grpc.cli.output import print_note, progress_line
+from jobs_grpc.cli.owner_audit import audited
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import read_dsn
 from jobs_grpc.contract.dot_segments import DOT_SEGMENT_PROBLEM, has_dot_segment
@@ -42,7 +43,7 @@ def add_command(commands: Subparsers) -> None:
         "with a label or a time zone counts. Devices and memberships that exist stay. Labels and "
         "time zones replace those of the device; an empty cell changes nothing. If any line is "
         "invalid, nothing is imported. Updates the planner's statistics of the tables (ANALYZE) "
-        "if the login may.",
+        "if the login may. Writes a line of the audit log to stderr, as JSON.",
         examples=(
             "jobs-grpc devices import fleet.csv --tenant acme",
             "gunzip -c fleet.csv.gz | jobs-grpc devices import - --tenant acme",
@@ -61,7 +62,11 @@ def _import_devices(args: argparse.Namespace) -> None:
         raise CliError("--tenant or JOBS_TENANT is required", ExitCode.USAGE)
     if not is_tenant_id(tenant):
         raise CliError(f"--tenant {TENANT_RULE}", ExitCode.USAGE)
-    with interrupt_on_stop_signals(), _open_file(args.file) as file:
+    with (
+        interrupt_on_stop_signals(),
+        _open_file(args.file) as file,
+        audited("devices import", owner_dsn, tenant=tenant) as audit,
+    ):
         rows = _CsvRows(args.file, file)
         try:
             with progress_line() as rows.show_progress:
@@ -71,6 +76,11 @@ def _import_devices(args: argparse.Namespace) -> None:
         except KeyboardInterrupt:
             print_note("interrupted: all lines were imported or none; you can repeat the command")
             raise
+        audit["changes"] = {
+            "registered": imported.devices,
+            "memberships": imported.memberships,
+            "labels_or_time_zone": imported.changed,
+        }
     changed = f", devices with new labels or time zone: {imported.changed}"
     print(
         f"lines read: {rows.line_count}, new devices: {imported.devices},"

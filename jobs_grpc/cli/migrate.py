@@ -4,11 +4,16 @@ import argparse
 import os
 
 from jobs_grpc.cli.output import progress_line
+from jobs_grpc.cli.owner_audit import audited
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import read_dsn
 from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.observability import logs
 from jobs_grpc.server.signals import run_until_stop_signal
 from jobs_grpc.text import escape_unprintable
+
+# Of the changes in the line of the audit log.
+_MAX_AUDITED_BYTES = 1024
 
 
 def add_command(commands: Subparsers) -> None:
@@ -17,7 +22,8 @@ def add_command(commands: Subparsers) -> None:
         help="migrate the database and create the request role",
         description="Migrate the database of JOBS_OWNER_DATABASE_URL to this version. Create the "
         "request role if it is missing, with the user and password of JOBS_DATABASE_URL if that "
-        "is set. Safe to run at any time, repeatedly, and while servers run.",
+        "is set. Safe to run at any time, repeatedly, and while servers run. Writes a line of the "
+        "audit log to stderr, as JSON.",
         examples=(
             "JOBS_OWNER_DATABASE_URL=postgresql://jobs_owner@db/jobs jobs-grpc migrate",
             "jobs-grpc migrate --request-role jobs_request",
@@ -54,15 +60,18 @@ def _migrate(args: argparse.Namespace) -> None:
     else:
         role = RequestRole()
     # Also on SIGTERM, so that PostgreSQL ends an index build at once.
-    with progress_line() as report:
-        changes = run_until_stop_signal(
-            migrate(
-                owner_dsn,
-                role,
-                report,
-                require_citus=args.require_citus,
-                device_tables_manager=args.device_tables,
+    with audited("migrate", owner_dsn, request_role=role.name) as audit:
+        with progress_line() as report:
+            changes = run_until_stop_signal(
+                migrate(
+                    owner_dsn,
+                    role,
+                    report,
+                    require_citus=args.require_citus,
+                    device_tables_manager=args.device_tables,
+                )
             )
-        )
+        audit["change_count"] = len(changes)
+        audit["changes"] = logs.fitting(changes, _MAX_AUDITED_BYTES)
     for line in "\n".join(changes or ["the schema is current"]).split("\n"):
         print(escape_unprintable(line))

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import traceback
+from collections.abc import Iterable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
@@ -59,6 +60,18 @@ def log_fields(logger: logging.Logger, level: int, message: str, fields: dict[st
     """
     if logger.isEnabledFor(level):
         logger.handle(_FieldsRecord(logger.name, level, message, fields))
+
+
+def fitting(texts: Iterable[str], max_bytes: int) -> list[str]:
+    """Return as many of the first texts as take at most `max_bytes` in a line, escaped."""
+    first: list[str] = []
+    for text in texts:
+        # The text format quotes the JSON of a list, which is longer than what the JSON format has.
+        max_bytes -= len(json.dumps(json.dumps(text)))
+        if max_bytes < 0:
+            break
+        first.append(text)
+    return first
 
 
 def _fields(record: logging.LogRecord, worker: int | None) -> dict[str, object]:

@@ -7,7 +7,6 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from grpc import StatusCode
@@ -102,7 +101,7 @@ class AuditLog:
                 "device_id": _text(request, "device_id", max_bytes),
                 "webhook_id": _webhook_id(request, response, max_bytes),
                 "device_count": len(device_ids) or None,
-                "device_ids": None if refused else _first_ids(device_ids) or None,
+                "device_ids": None if refused else logs.fitting(device_ids, _MAX_BYTES) or None,
                 "stage": _stage(request),
                 "validate_only": _value(request, "validate_only"),
                 "changes": None if refused else audited_changes(),
@@ -188,19 +187,6 @@ def _stage(request: Any) -> int | None:
 def _device_ids(request: Any) -> Any:
     devices = _value(request, "devices") or ()
     return _value(request, "device_ids") or [device.device_id for device in devices]
-
-
-def _first_ids(ids: Iterable[str]) -> list[str]:
-    """Return as many of the IDs as take 4 KB in the log."""
-    first: list[str] = []
-    free = _MAX_BYTES
-    for text in ids:
-        # The text format quotes the JSON of a list, which is longer than what the JSON format has.
-        free -= len(json.dumps(json.dumps(text)))
-        if free < 0:
-            break
-        first.append(text)
-    return first
 
 
 def _webhook_id(request: Any, response: Any, max_bytes: int) -> str | None:

@@ -1,6 +1,7 @@
 """`jobs-grpc devices import`."""
 
 import asyncio
+import getpass
 import io
 import json
 import os
@@ -62,6 +63,19 @@ async def test_import_adds_devices_and_groups(
 
     assert result == Result(0, "lines read: 3, new devices: 2, new group memberships: 2\n", "")
     assert await _devices(database, tenant) == ["a", "b"]
+
+
+async def test_import_writes_a_line_of_the_audit_log(
+    load: _Import, shell: Shell, database: Database, tenant: str
+) -> None:
+    await load("device_id,group_id,label:team\na,north,pumps\nb,,\n")
+    [audited] = shell.audit_log
+    await load("device_id\n\n")
+
+    assert (audited["message"], audited["code"]) == ("audit devices import", "OK")
+    assert (audited["tenant"], audited["subject"]) == (tenant, getpass.getuser())
+    assert audited["changes"] == {"registered": 2, "memberships": 1, "labels_or_time_zone": 1}
+    assert "password" not in json.dumps(audited)
 
 
 async def test_import_accepts_file_without_group_column(
@@ -317,7 +331,7 @@ async def test_import_counts_lines_on_a_terminal(
     )
 
     assert code == 0
-    assert shown == (
+    assert re.sub(r'\{"time".*\n', "", shown) == (
         "\r\x1b[K5,000 lines\r\x1b[K10,000 lines\r\x1b[K"
         "lines read: 12000, new devices: 12000, new group memberships: 0\r\n"
     )
@@ -351,7 +365,9 @@ async def test_import_is_rolled_back_when_signaled(
     process.send_signal(signal_number)
 
     _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
-    assert (process.returncode, errors) == (
+    note, audited = errors.splitlines(keepends=True)
+    assert json.loads(audited)["code"] == "CANCELLED"
+    assert (process.returncode, note) == (
         130,
         b"interrupted: all lines were imported or none; you can repeat the command\n",
     )

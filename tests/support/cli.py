@@ -1,11 +1,13 @@
 """Runs the command `jobs-grpc`, in this process or in one of its own."""
 
 import asyncio
+import json
 import os
 import pty
 import re
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -59,13 +61,18 @@ class Shell:
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
+        self.audit_log: list[dict[str, Any]] = []
+        """The lines of the audit log that the last command wrote to stderr."""
 
     async def __call__(self, *argv: str) -> Result:
         """Run `jobs-grpc *argv`."""
         self._capsys.readouterr()
         code = await asyncio.to_thread(self._run, argv)
         captured = self._capsys.readouterr()
-        return Result(code, captured.out, captured.err)
+        err = captured.err.splitlines(keepends=True)
+        self.audit_log = [json.loads(line) for line in err if line.startswith('{"time"')]
+        err = [line for line in err if not line.startswith('{"time"')]
+        return Result(code, captured.out, "".join(err))
 
     def _run(self, argv: tuple[str, ...]) -> int:
         try:
