@@ -78,7 +78,7 @@ async def test_recount_returns_what_differs(
         {"device_count": 4},
         {"remainder": True},
         retry_policy=pb.RetryPolicy(rules=[rule(codes=["E2"])]),
-        failure_criteria=[pb.FailureCriterion(count=100, action="PAUSE")],
+        failure_criteria=[pb.FailureCriterion(count=100, action=pb.FailureCriterion.PAUSE)],
     )
     await job.device(0, 0).update("j", "SUCCEEDED")
     await job.device(0, 1).update("j", "FAILED", failure_code="E1")

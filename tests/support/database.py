@@ -26,7 +26,7 @@ class Database:
     owner_dsn: str
     request_dsn: str
     owner: asyncpg.Connection
-    wrong_jobs: set[tuple[str, ...]] = field(default_factory=set)
+    wrong_jobs: set[tuple[Any, ...]] = field(default_factory=set)
 
     async def add_devices(self, tenant: str, devices: int | Iterable[str], group: str = "") -> None:
         """Add devices by name, or that many named d00001, d00002 …, optionally to a group."""
@@ -110,7 +110,7 @@ class Database:
                 job_id,
             )
 
-    async def recount(self, tenant: str | None = None) -> list[tuple[str, ...]]:
+    async def recount(self, tenant: str | None = None) -> list[tuple[Any, ...]]:
         """Return the counts that differ from the executions, of a tenant's jobs or of all jobs.
 
         Returns each wrong job once.
