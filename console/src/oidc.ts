@@ -1,4 +1,8 @@
-/** Signs in with OpenID Connect: authorization code with PKCE, renewed by refresh token. */
+/**
+ * Signs in with OpenID Connect: authorization code with PKCE, renewed by refresh token.
+ *
+ * The library checks the state, the verifier and the nonce that it is given, but no issuer.
+ */
 
 import { InMemoryWebStorage, UserManager, WebStorageStateStore, type User } from "oidc-client-ts";
 import { type Config, onSignOut, token, tokenProblem } from "./session";
@@ -19,14 +23,14 @@ function createManager({ issuer, client_id, scopes }: Settings): UserManager {
         client_id,
         scope: scopes,
         redirect_uri: location.origin + callback,
-        // Only the state and the verifier of the redirect are stored; tokens stay in memory.
+        // Only the state, the verifier and the nonce of the redirect are stored; tokens stay in memory.
         stateStore: new WebStorageStateStore({ store: sessionStorage, prefix: "signin." }),
         userStore: new WebStorageStateStore({ store: new InMemoryWebStorage() }),
         automaticSilentRenew: true,
         // Renewal without a refresh token would need an iframe, which the policy forbids.
         monitorSession: false,
     });
-    created.events.addUserLoaded(use);
+    created.events.addUserLoaded((user) => use(user, issuer));
     onSignOut(() => void forget(created));
     return created;
 }
@@ -37,7 +41,36 @@ async function forget(created: UserManager): Promise<void> {
     await created.removeUser();
 }
 
-function use(user: User): void {
+/** An answer is not of the configured provider. */
+export class IssuerError extends Error {}
+
+function requireIssuer(found: unknown, issuer: string, where: string): void {
+    if (found === issuer) return;
+    const name = typeof found === "string" ? `the issuer "${found}"` : "no issuer";
+    throw new IssuerError(
+        `${where} has ${name}; JOBS_GATEWAY_OIDC_ISSUER is "${issuer}", and an administrator must set it to the issuer of the provider.`,
+    );
+}
+
+/** Reads the discovery document, which must be that of the issuer. */
+async function discover(created: UserManager, issuer: string) {
+    const metadata = await created.metadataService.getMetadata();
+    requireIssuer(metadata.issuer, issuer, "The discovery document");
+    return metadata as typeof metadata & { authorization_response_iss_parameter_supported?: boolean };
+}
+
+/** Checks the issuer of a redirect where the provider sends it (RFC 9207), before the code is sent on. */
+async function checkRedirect(created: UserManager, issuer: string): Promise<void> {
+    const { authorization_response_iss_parameter_supported: isSent } = await discover(created, issuer);
+    const found = new URLSearchParams(location.search).getAll("iss");
+    for (const each of isSent && !found.length ? [undefined] : found) {
+        requireIssuer(each, issuer, "The answer of the provider");
+    }
+}
+
+/** Uses the tokens of a sign-in or a renewal. */
+function use(user: User, issuer: string): void {
+    if (user.id_token) requireIssuer(user.profile.iss, issuer, "The ID token");
     tokenProblem.value = "";
     token.value = user.access_token;
 }
@@ -45,19 +78,23 @@ function use(user: User): void {
 /** Goes to the provider. It returns to this URL. */
 export async function startSignIn(settings: Settings): Promise<void> {
     const url = location.pathname + location.search;
-    await userManager(settings).signinRedirect({ state: url });
+    const created = userManager(settings);
+    await discover(created, settings.issuer);
+    await created.signinRedirect({ state: url, nonce: crypto.randomUUID() });
 }
 
 /** Ends a sign-in if the provider has just returned; otherwise does nothing. */
 export async function completeSignIn(settings: Settings): Promise<void> {
     if (location.pathname !== callback) return;
+    const created = userManager(settings);
     try {
-        const user = await userManager(settings).signinRedirectCallback();
-        use(user);
+        await checkRedirect(created, settings.issuer);
+        const user = await created.signinRedirectCallback();
         const url =
             typeof user.state === "string" && user.state.startsWith("/console") ? user.state : "/console";
         history.replaceState(null, "", url);
     } catch (error) {
+        await created.removeUser();
         tokenProblem.value = `The sign-in failed: ${error instanceof Error ? error.message : String(error)}`;
         history.replaceState(null, "", "/console");
     }

@@ -1,10 +1,12 @@
 """Signing in with a real OpenID provider."""
 
 import asyncio
+import base64
 import json
 import os
+import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -204,3 +206,105 @@ async def test_console_says_that_the_provider_is_away(
             await expect(console.page.get_by_role("alert")).to_contain_text(
                 f"{away} can't be reached"
             )
+
+
+EVIL = "https://evil.example"
+
+
+# Changes the issuer of the redirect before the console reads it: routes do not see redirects.
+FORGE_REDIRECT = """
+if (location.pathname === "/console/signed-in") {
+  const url = new URL(location.href);
+  url.searchParams.delete("iss");
+  for (const issuer of %s) url.searchParams.append("iss", issuer);
+  history.replaceState(null, "", url);
+}
+"""
+
+
+async def forge_discovery(route: Route) -> None:
+    """Change the issuer of the discovery document."""
+    response = await route.fetch()
+    await route.fulfill(response=response, json=await response.json() | {"issuer": EVIL})
+
+
+async def forge_nonce(route: Route) -> None:
+    """Let the provider issue an ID token for another sign-in."""
+    await route.continue_(url=re.sub(r"\bnonce=[^&]+", "nonce=other", route.request.url))
+
+
+async def forge_id_token(route: Route) -> None:
+    """Change the issuer of the ID token."""
+    response = await route.fetch()
+    tokens = await response.json()
+    head, payload, signature = tokens["id_token"].split(".")
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    forged = base64.urlsafe_b64encode(json.dumps(claims | {"iss": EVIL}).encode()).decode()
+    tokens["id_token"] = ".".join((head, forged.rstrip("="), signature))
+    await route.fulfill(response=response, json=tokens)
+
+
+@pytest.mark.parametrize(
+    ("url", "forge", "text"),
+    [
+        (r"/auth\?", forge_nonce, "nonce in id_token does not match"),
+        (r"/token$", forge_id_token, f'The ID token has the issuer "{EVIL}"'),
+    ],
+    ids=["nonce", "ID token"],
+)
+async def test_sign_in_fails_when_the_id_token_is_of_another_sign_in_or_issuer(
+    browser: Browser,
+    gateway_binary: Path,
+    database: Database,
+    tenant: str,
+    url: str,
+    forge: Callable[[Route], Awaitable[None]],
+    text: str,
+) -> None:
+    async with signing_in(browser, gateway_binary, database, tenant) as console:
+        await console.page.route(re.compile(url), forge)
+        await console.open("/devices")
+        await sign_in(console.page)
+
+        await expect(console.page.get_by_role("status")).to_contain_text(text)
+        await expect(console.page.get_by_role("button", name="Sign in")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("issuers", "text"),
+    [
+        ([EVIL], f'provider has the issuer "{EVIL}"'),
+        ([], "The answer of the provider has no issuer"),
+    ],
+    ids=["another", "none"],
+)
+async def test_code_is_not_sent_when_the_redirect_is_not_of_the_provider(
+    browser: Browser,
+    gateway_binary: Path,
+    database: Database,
+    tenant: str,
+    issuers: list[str],
+    text: str,
+) -> None:
+    async with signing_in(browser, gateway_binary, database, tenant) as console:
+        sent: list[str] = []
+        console.page.on("request", lambda r: sent.append(r.url) if _is_token(r.url) else None)
+        await console.page.add_init_script(FORGE_REDIRECT % json.dumps(issuers))
+        await console.open("/devices")
+        await sign_in(console.page)
+
+        await expect(console.page.get_by_role("status")).to_contain_text(text)
+        assert sent == []
+
+
+async def test_sign_in_does_not_begin_when_the_discovery_document_is_of_another_issuer(
+    browser: Browser, gateway_binary: Path, database: Database, tenant: str
+) -> None:
+    async with signing_in(browser, gateway_binary, database, tenant) as console:
+        page = console.page
+        await page.route("**/.well-known/openid-configuration", forge_discovery)
+        await console.open("/devices")
+        await page.get_by_role("button", name="Sign in").click()
+
+        await expect(page.get_by_role("alert")).to_contain_text(f'has the issuer "{EVIL}"')
+        assert page.url == f"{console.url}/console/devices"

@@ -23,16 +23,18 @@ export function SignIn() {
 function Provider() {
     const [problem, setProblem] = useState("");
     const start = async () => {
-        const { startSignIn } = await import("../oidc");
-        await startSignIn(config.value!.oidc!).catch(() => {
-            setProblem(`The sign-in service ${new URL(config.value!.oidc!.issuer).host} can't be reached.`);
+        const { startSignIn, IssuerError } = await import("../oidc");
+        const { host } = new URL(config.value!.oidc!.issuer);
+        await startSignIn(config.value!.oidc!).catch((error: unknown) => {
+            const isAnswer = error instanceof IssuerError;
+            setProblem(isAnswer ? error.message : `The sign-in service ${host} can't be reached.`);
         });
     };
     return (
         <>
             {problem && (
                 <p class="notice bad" role="alert">
-                    {problem}
+                    {shown(problem)}
                 </p>
             )}
             <button class="primary" onClick={start} autofocus>
