@@ -91,9 +91,9 @@ def _print_in_color(columns: Sequence[TableColumn], rows: list[list[str]], *, fi
         columns = [column._replace(drop_order=0) for column in columns]
     gap = _GAP
     widths = _fit_widths(columns, natural, console.width, gap)
-    if len(widths) < len(columns) or _total_width(widths, gap) > console.width:
-        gap = 1
-        widths = _fit_widths(columns, natural, console.width, gap)
+    narrow = _fit_widths(columns, natural, console.width, 1)
+    if len(narrow) > len(widths) or _total_width(widths, gap) > console.width:
+        gap, widths = 1, narrow
     if not fit and _total_width(widths, gap) > console.width:
         columns = [c if c.wraps else c._replace(min_width=None) for c in columns]
         widths = _fit_widths(columns, natural, console.width, gap)
