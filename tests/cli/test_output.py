@@ -2,11 +2,12 @@
 
 import json
 import os
-import re
 from contextlib import suppress
 
 import pytest
 
+from jobs_grpc.cli.program import _parser
+from tests.cli.test_help import commands
 from tests.support.callers import Operator
 from tests.support.cli import Shell, cells, spawn
 from tests.support.database import Database
@@ -101,23 +102,12 @@ async def test_help_fits_terminal_of_80_columns(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    pages = {}
-    unread: list[tuple[str, ...]] = [()]
-    while unread:
-        command = unread.pop()
-        page = (await shell(*command, "--help")).out
-        pages[command] = page
-        _, _, listed = page.partition("\ncommands:\n")
-        unread += [
-            (*command, name) for name in re.findall(r"^    ([a-z]+)\b", listed, re.MULTILINE)
-        ]
+    names = ("", "devices", "webhooks", "context", *dict(commands(_parser())))
+    pages = {name: (await shell(*name.split(), "--help")).out for name in names}
 
-    assert {(), ("serve",), ("create",), ("context", "set"), ("devices", "import")} <= pages.keys()
+    assert all(pages.values())
     assert [
-        (*command, line)
-        for command, page in pages.items()
-        for line in page.splitlines()
-        if len(line) > 80
+        (name, line) for name, page in pages.items() for line in page.splitlines() if len(line) > 80
     ] == []
 
 
