@@ -43,9 +43,13 @@ export function state(w: Webhook): { word: string; tone: Tone } {
         return { word: "Disabled: no delivery succeeded for five days", tone: "bad" };
     if (w.disabled_cause === "GONE") return { word: "Disabled: the endpoint is gone", tone: "bad" };
     if (!w.enabled) return { word: "Disabled", tone: "quiet" };
-    if (w.failure_count) return { word: `Retrying: ${counted(w.failure_count, "failure")}`, tone: "warn" };
+    if (w.failure_count) {
+        const word = w.verified_at ? "Retrying" : "Not verified";
+        return { word: `${word}: ${counted(w.failure_count, "failure")}`, tone: "warn" };
+    }
     if (w.due_since && serverNow() - Date.parse(w.due_since) > MAX_DUE_MS)
         return { word: "Waiting: no server begins deliveries, or all are busy", tone: "bad" };
+    if (!w.verified_at) return { word: "Not verified", tone: "quiet" };
     return { word: "Enabled", tone: "good" };
 }
 

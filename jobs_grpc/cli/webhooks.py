@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fleet.jobs.v1 import events_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -49,13 +49,20 @@ _WAITING_NOTE = (
     " JOBS_OWNER_DATABASE_URL"
 )
 
+_UNVERIFIED_NOTE = (
+    "UNVERIFIED: before the first event, the receiver must answer a signed event of the type"
+    " webhook.test with a 2xx status; `jobs-grpc webhooks test WEBHOOK` sends one now"
+)
+
 
 def _state(webhook: pb.Webhook) -> str:
     if not webhook.enabled:
         return "DISABLED"
-    if webhook.failure_count:
-        return "RETRYING"
-    return "WAITING" if _is_waiting(webhook) else "ENABLED"
+    if _is_waiting(webhook):
+        return "WAITING"
+    if not webhook.HasField("verified_at"):
+        return "UNVERIFIED"
+    return "RETRYING" if webhook.failure_count else "ENABLED"
 
 
 def _is_waiting(webhook: pb.Webhook) -> bool:
@@ -123,8 +130,7 @@ async def _list(args: argparse.Namespace, events: EventsClient) -> None:
     if args.output in ("table", "wide"):
         if not webhooks:
             print_note("no webhooks")
-        if any(map(_is_waiting, webhooks)):
-            print_note(_WAITING_NOTE)
+        _print_notes(webhooks)
 
 
 def _add_get(commands: Subparsers) -> None:
@@ -140,7 +146,15 @@ async def _get(args: argparse.Namespace, events: EventsClient) -> None:
     """
     webhook = await events.get_webhook(args.webhook_id)
     print_result(args, webhook, *_lines(webhook, args.utc))
-    if args.output == "text" and _is_waiting(webhook):
+    if args.output == "text":
+        _print_notes([webhook])
+
+
+def _print_notes(webhooks: Sequence[pb.Webhook]) -> None:
+    states = {_state(webhook) for webhook in webhooks}
+    if "UNVERIFIED" in states:
+        print_note(_UNVERIFIED_NOTE)
+    if "WAITING" in states:
         print_note(_WAITING_NOTE)
 
 
@@ -161,6 +175,8 @@ def _fields(webhook: pb.Webhook, utc: bool) -> Iterator[tuple[str, str]]:
     if webhook.purged_position:
         yield "lost", f"events up to position {webhook.purged_position} were purged before delivery"
     yield "created", format_moment(webhook.created_at, utc)
+    verified = webhook.HasField("verified_at")
+    yield "verified", format_moment(webhook.verified_at, utc) if verified else "-"
     success = _last_success(webhook)
     yield "delivered", format_moment(success, utc) if success else "-"
     if webhook.last_error:
@@ -181,7 +197,8 @@ def _error(error: pb.Webhook.DeliveryError.ValueType, status: int) -> str:
 def _add_create(commands: Subparsers) -> None:
     parser = add_client_command(commands, "create URL", _create, client=EventsClient)
     parser.epilog = (
-        "The server sends each later event to the URL. The secret is printed once; "
+        "The server sends each later event to the URL, once the URL has answered a signed event of "
+        "the type webhook.test with a 2xx status. The secret is printed once; "
         "`webhooks rotate-secret` creates another one."
     )
     parser.add_argument("url", type=arguments.text, metavar="URL", help="endpoint, https://…")
@@ -200,9 +217,13 @@ async def _create(args: argparse.Namespace, events: EventsClient) -> None:
         response = await events.create_webhook(
             args.url, description=args.description, types=args.types or ()
         )
-    lines = (f"created {response.webhook.webhook_id}", f"secret: {response.secret}")
+    webhook_id = response.webhook.webhook_id
+    lines = (f"created {webhook_id}", f"secret: {response.secret}")
     print_result(args, response, *lines)
-    print_note(_STORE_NOTE)
+    print_note(
+        f"{_STORE_NOTE}. When the receiver has it, run `jobs-grpc webhooks test {webhook_id}`:"
+        " events are sent after a 2xx status"
+    )
 
 
 def _add_update(commands: Subparsers) -> None:
@@ -301,7 +322,10 @@ async def _rotate_secret(args: argparse.Namespace, events: EventsClient) -> None
 
 def _add_test(commands: Subparsers) -> None:
     parser = add_client_command(commands, "test WEBHOOK", _test, client=EventsClient)
-    parser.epilog = "Exits with 1 if the delivery fails. The position does not change."
+    parser.epilog = (
+        "Exits with 1 if the delivery fails. A 2xx status verifies the URL, so that events are "
+        "sent. The position does not change."
+    )
     _add_webhook(parser)
 
 

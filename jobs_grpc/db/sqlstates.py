@@ -31,14 +31,14 @@ class TooManyWebhooks(LimitExceeded, sqlstate="JB042"):
         JobsError.__init__(self, "The tenant has 16 webhooks, which is the maximum; delete one")
 
 
-class WebhookTestTooSoon(LimitExceeded, sqlstate="JB043"):
-    """The webhook was tested less than 10 seconds ago, or the tenant makes too many tests."""
+class TooManyWebhookRestarts(LimitExceeded, sqlstate="JB043"):
+    """The webhook was tested less than 10 seconds ago, or the tenant makes too many such calls."""
 
     def __init__(self) -> None:
         JobsError.__init__(
             self,
-            "A webhook can be tested every 10 seconds, and a tenant can make 16 tests in that time,"
-            " 4 at once; retry later",
+            "A tenant can create, restart and test webhooks 16 times in 10 seconds, and test each"
+            " every 10 seconds, 4 at once; retry later",
         )
         self.retry_after = 10
 

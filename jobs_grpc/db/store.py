@@ -461,6 +461,10 @@ class Store:
         """See test_webhook.sql."""
         return (await self._read("test_webhook", locals()))[0]
 
+    async def verify_webhook(self, tenant_id: str, *, webhook_id: str, url: str) -> None:
+        """See verify_webhook.sql."""
+        await self._read("verify_webhook", locals())
+
     async def _changed_fingerprints(
         self, function: str, parameters: dict[str, Any]
     ) -> list[tuple[int, int]]:

@@ -4,7 +4,6 @@ import logging
 import secrets
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,14 +12,14 @@ from fleet.jobs.v1 import events_pb2 as pb
 from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.config import EventsConfig
 from jobs_grpc.contract.field_rules import check
-from jobs_grpc.db.sqlstates import WebhookTestTooSoon
+from jobs_grpc.db.sqlstates import TooManyWebhookRestarts
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import Violation, WebhooksUnavailable
 from jobs_grpc.services import validation
 from jobs_grpc.services.audited_changes import note_changed_fields
 from jobs_grpc.services.row_conversions import MessageFields, timestamp_fields
 from jobs_grpc.webhooks.addresses import AllowedAddresses
-from jobs_grpc.webhooks.payload import test_body
+from jobs_grpc.webhooks.payload import test_message
 from jobs_grpc.webhooks.secrets import MasterKeysFile, UnknownKey, encoded
 from jobs_grpc.webhooks.sender import DeliveryResult, Sender
 from jobs_grpc.webhooks.signature import signed_headers
@@ -147,7 +146,7 @@ class Webhooks:
         delivery = self._delivery
         tenant_id = current_principal().tenant_id
         if not self._tests.try_take(tenant_id):
-            raise WebhookTestTooSoon
+            raise TooManyWebhookRestarts
         try:
             result = await self._test(delivery, tenant_id, request.webhook_id)
         finally:
@@ -167,11 +166,12 @@ class Webhooks:
         except UnknownKey as e:
             logger.error("%s", e)
             raise WebhooksUnavailable from e
-        now = time.time()
-        body = test_body(webhook_id, datetime.fromtimestamp(now, UTC))
-        message_id = f"test_{secrets.token_hex(16)}"
-        headers = signed_headers(message_id, int(now), body, signing)
-        return await delivery.sender.send(row["url"], headers, body)
+        message_id, body = test_message(webhook_id)
+        headers = signed_headers(message_id, int(time.time()), body, signing)
+        result = await delivery.sender.send(row["url"], headers, body)
+        if not (result.error or row["is_verified"]):
+            await self._store.verify_webhook(tenant_id, webhook_id=webhook_id, url=row["url"])
+        return result
 
     @property
     def _delivery(self) -> WebhookDelivery:
@@ -227,6 +227,7 @@ def webhook_fields(row: Row) -> MessageFields:
         "failure_count": row["failure_count"],
         "next_attempt_at": timestamp_fields(row["due_at"]) if is_retry else None,
         "due_since": _due_since(row),
+        "verified_at": timestamp_fields(row["verified_at"]),
     }
 
 

@@ -16,7 +16,8 @@ from jobs_grpc.db.owner_pool import is_transient
 from jobs_grpc.observability.histogram import Histogram
 from jobs_grpc.observability.log_throttle import LogThrottle
 from jobs_grpc.webhooks.claim_store import ClaimStore, HeadLocked, WebhookKey
-from jobs_grpc.webhooks.payload import event_body, message_id
+from jobs_grpc.webhooks.payload import TEST_TYPE, event_body, message_id, test_message
+from jobs_grpc.webhooks.replay_limiter import ReplayLimiter
 from jobs_grpc.webhooks.retry_delay import retry_delay
 from jobs_grpc.webhooks.secrets import MasterKeys, UnknownKey
 from jobs_grpc.webhooks.sender import DeliveryResult, Sender
@@ -108,6 +109,7 @@ class Claim:
         sender: Sender,
         keys: Callable[[], MasterKeys],
         log: DeliveryLog,
+        replays: ReplayLimiter,
         is_stopping: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -116,6 +118,7 @@ class Claim:
         self._sender = sender
         self._keys = keys
         self._log = log
+        self._replays = replays
         self._is_stopping = is_stopping
         self._clock = clock
         self._id = uuid4()
@@ -160,11 +163,14 @@ class Claim:
             # If this process was frozen, another dispatcher may have sent the event meanwhile.
             if self._clock() + _NEEDED_LEASE_SECONDS > self._lease_ends:
                 return False
+            if row["is_replay"] and (delay := self._replays.delay(self._key.tenant_id)):
+                await self._release(delay)
+                return False
             result = await self._send(row)
             if result is None:
                 return False
             self._log.note(self._key, result, failure_count)
-            if result.error is None:
+            if result.error is None and row["type"] != TEST_TYPE:
                 age = (datetime.now(UTC) - row["occurred_at"]).total_seconds()
                 self._log.lag_seconds.observe(max(0.0, age))
             is_last = number == len(rows) or self._clock() > ends or self._is_stopping()
@@ -185,8 +191,10 @@ class Claim:
             self._log.note_unknown_key(self._key, e)
             await self._release(_UNKNOWN_KEY_DELAY_SECONDS)
             return None
-        body = event_body(dict(row))
-        message = message_id(tenant_id, row["position"])
+        if row["type"] == TEST_TYPE:
+            message, body = test_message(webhook_id)
+        else:
+            message, body = message_id(tenant_id, row["position"]), event_body(dict(row))
         headers = signed_headers(message, int(time.time()), body, secrets)
         self.event_time = row["occurred_at"]
         return await self._sender.send(row["url"], headers, body)

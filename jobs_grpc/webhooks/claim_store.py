@@ -36,6 +36,13 @@ class ClaimStore:
             "SELECT * FROM jobs.webhooks_due($1, $2, $3)", unproven, limit, skip_tenant_ids
         )
 
+    async def next_webhooks(
+        self, unproven: bool, limit: int, after_tenant_id: str
+    ) -> Sequence[asyncpg.Record]:
+        return await self._fetch(
+            "SELECT * FROM jobs.next_webhooks($1, $2, $3)", unproven, limit, after_tenant_id
+        )
+
     async def claim_webhook(self, key: WebhookKey, claim_id: UUID) -> Sequence[asyncpg.Record]:
         """Raises HeadLocked."""
         rows = await self._fetch("SELECT * FROM jobs.claim_webhook($1, $2, $3)", *key, claim_id)

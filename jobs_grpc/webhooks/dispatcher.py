@@ -7,8 +7,8 @@ seconds at a time; the events of a webhook are in order because only one claim o
 import asyncio
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -20,6 +20,7 @@ from jobs_grpc.db.owner_pool import OwnerPool
 from jobs_grpc.db.pg_errors import is_outage
 from jobs_grpc.webhooks.claim import Claim, DeliveryLog
 from jobs_grpc.webhooks.claim_store import ClaimStore, HeadLocked, WebhookKey
+from jobs_grpc.webhooks.replay_limiter import ReplayLimiter
 from jobs_grpc.webhooks.secrets import MasterKeys
 from jobs_grpc.webhooks.sender import DeliveryResult, Sender
 from jobs_grpc.webhooks.slots import Slot, SlotPool
@@ -44,6 +45,9 @@ _SLOW_SECONDS = 0.5
 _STATEMENT_TIMEOUT = 10.0
 # Minimum time between two searches: a busy tenant wakes the dispatcher with each call.
 _MIN_INTERVAL = 0.1
+# Webhooks that one statement of a search reads, and statements of a search for each pool of slots.
+_MAX_READ = 200
+_MAX_READS = 5
 # Tenants whose events one search sequences. The sweeper sequences those of other tenants.
 _MAX_SEQUENCED = 20
 _COUNT_INTERVAL = 10.0
@@ -71,8 +75,9 @@ class _DeliveryPool:
     unproven: bool
     sender: Sender
     slots: SlotPool
-    limit: int
     claims: set[Claim] = field(default_factory=set)
+    last_tenant: str = ""
+    """The search goes on after this tenant."""
 
 
 class _SlowDetectingSender:
@@ -88,6 +93,21 @@ class _SlowDetectingSender:
             return await self._sender.send(url, headers, body)
         finally:
             timer.cancel()
+
+
+def in_turn(rows: Iterable[asyncpg.Record]) -> list[WebhookKey]:
+    """Return the webhooks that are due: the first one of each tenant, then the second ones, etc.
+
+    `rows` are those of next_webhooks.sql.
+    """
+    rounds: defaultdict[int, list[WebhookKey]] = defaultdict(list)
+    seen: Counter[str] = Counter()
+    for row in rows:
+        if row["is_due"]:
+            key = WebhookKey(row["tenant_id"], row["webhook_id"])
+            rounds[seen[key.tenant_id]].append(key)
+            seen[key.tenant_id] += 1
+    return [key for keys in rounds.values() for key in keys]
 
 
 class Dispatcher:
@@ -123,16 +143,15 @@ class Dispatcher:
                 unproven=False,
                 sender=proven,
                 slots=SlotPool(PROVEN_SLOTS, PROVEN_SLOTS_PER_TENANT),
-                limit=2 * PROVEN_SLOTS,
             ),
             _DeliveryPool(
                 unproven=True,
                 sender=unproven,
                 slots=SlotPool(UNPROVEN_SLOTS, UNPROVEN_SLOTS_PER_TENANT),
-                limit=2 * UNPROVEN_SLOTS,
             ),
         )
         self._slow_slots = SlotPool(SLOW_SLOTS, SLOW_SLOTS_PER_TENANT)
+        self._replays = ReplayLimiter()
         self.log = DeliveryLog()
         self.counts: WebhookCounts | None = None
         """The result of the last count; None: not counted yet."""
@@ -240,19 +259,31 @@ class Dispatcher:
             await self._fill(pool)
 
     async def _fill(self, pool: _DeliveryPool) -> None:
-        """Claim webhooks that are due until all slots are taken."""
-        started = True
-        while started and pool.slots.free and not self._is_stopping:
-            started = False
-            skip = [*pool.slots.full_tenants(), *self._locked_tenants]
-            due = await self._store.webhooks_due(pool.unproven, pool.limit, skip)
-            for row in due:
-                key = WebhookKey(row["tenant_id"], row["webhook_id"])
-                if key not in self._running and pool.slots.try_take(key.tenant_id):
-                    self._start(pool, key)
-                    started = True
-            if len(due) < pool.limit:
+        """Claim webhooks that are due until all slots are taken, one of each tenant in turn.
+
+        So a tenant waits for one delivery of each other tenant, however many webhooks those have.
+        """
+        is_second_round = False
+        for _ in range(_MAX_READS):
+            if not pool.slots.free or self._is_stopping:
                 return
+            after = pool.last_tenant
+            rows = await self._store.next_webhooks(pool.unproven, _MAX_READ, after)
+            if rows:
+                pool.last_tenant = rows[-1]["tenant_id"]
+            for key in in_turn(rows):
+                if key in self._running or key.tenant_id in self._locked_tenants:
+                    continue
+                if pool.slots.try_take(key.tenant_id):
+                    self._start(pool, key)
+                    if not pool.slots.free:
+                        pool.last_tenant = key.tenant_id
+                        return
+            if len(rows) < _MAX_READ:
+                pool.last_tenant = ""
+                if not after or is_second_round:
+                    return
+                is_second_round = True
 
     def _start(self, pool: _DeliveryPool, key: WebhookKey) -> None:
         self._remember(key.tenant_id)
@@ -276,7 +307,10 @@ class Dispatcher:
         sender = pool.sender if pool.unproven else _SlowDetectingSender(pool.sender, move)
         more = True
         while more and not self._is_stopping:
-            claim = Claim(key, self._store, sender, self._keys, self.log, lambda: self._is_stopping)
+            claim = Claim(
+                *(key, self._store, sender, self._keys, self.log, self._replays),
+                is_stopping=lambda: self._is_stopping,
+            )
             pool.claims.add(claim)
             try:
                 more = await claim.deliver()

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from jobs_grpc.db.event_rows import event_details, execution_counts
+
+TEST_TYPE = "webhook.test"
 
 _HASH_DIGITS = 16
 
@@ -43,10 +46,11 @@ def event_body(row: Mapping[str, Any]) -> bytes:
     return _encode({"type": row["type"], "timestamp": occurred_at, "data": data})
 
 
-def test_body(webhook_id: str, now: datetime) -> bytes:
-    """Return the body of a test delivery."""
+def test_message(webhook_id: str) -> tuple[str, bytes]:
+    """Return a `webhook-id` and the body of a test delivery."""
     data = {"webhook_id": webhook_id}
-    return _encode({"type": "webhook.test", "timestamp": _timestamp(now), "data": data})
+    body = _encode({"type": TEST_TYPE, "timestamp": _timestamp(datetime.now(UTC)), "data": data})
+    return f"test_{secrets.token_hex(16)}", body
 
 
 def _attempt(attempt: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,6 @@ class SlotPool:
         """The number of free slots."""
         return self._capacity - self._used.total()
 
-    def full_tenants(self) -> list[str]:
-        """Return the tenants that may not take a slot."""
-        return sorted(tenant for tenant, used in self._used.items() if used >= self._per_tenant)
-
     def try_take(self, tenant_id: str) -> bool:
         """Take a slot, unless none is left for the tenant."""
         if not self.free or self._used.get(tenant_id, 0) >= self._per_tenant:

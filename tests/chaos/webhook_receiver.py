@@ -64,6 +64,8 @@ class WebhookReceiver:
         if not is_signed(request, received.secret):
             self._history.add_violation("a delivery has a wrong signature", request.line)
             return response(401)
+        if request.event["type"] == "webhook.test":
+            return OK
         received.positions.append(request.position)
         received.previous.append(int(request.event["data"]["previous_position"]))
         return OK

@@ -30,6 +30,7 @@ WEBHOOK = pb.Webhook(
     enabled=True,
     position=1_795_964_737_000_000,
     created_at=TIME,
+    verified_at=TIME,
 )
 FAILING = pb.Webhook(
     webhook_id=ID,
@@ -115,6 +116,22 @@ async def test_webhook_whose_deliveries_no_server_begins_is_waiting(
     assert ("state        RETRYING" in retried.out, retried.err) == (True, "")
 
 
+async def test_list_says_what_the_receiver_of_an_unverified_webhook_must_answer(
+    shell: Shell, server: ScriptedServer
+) -> None:
+    webhook = pb.Webhook(webhook_id=ID, url=URL, enabled=True, failure_count=2)
+    server.answers["ListWebhooks"] = [pb.ListWebhooksResponse(webhooks=[webhook])]
+    server.answers["GetWebhook"] = [pb.GetWebhookResponse(webhook=webhook)]
+
+    listed = await shell("webhooks", "list")
+    shown = await shell("webhooks", "get", ID)
+
+    assert cells(listed.out.splitlines()[1])[1] == "UNVERIFIED"
+    assert "state        UNVERIFIED" in shown.out
+    assert listed.err == shown.err
+    assert "must answer a signed event of the type webhook.test with a 2xx status" in listed.err
+
+
 @pytest.mark.slow
 async def test_list_fits_a_terminal_of_80_columns(server: ScriptedServer) -> None:
     code, shown = await run_on_terminal(
@@ -124,7 +141,7 @@ async def test_list_fits_a_terminal_of_80_columns(server: ScriptedServer) -> Non
     header, enabled, *_ = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
     assert code == 0
     assert header.split() == ["WEBHOOK", "STATE", "URL", "LAST_SUCCESS"]
-    assert cells(enabled) == [ID, "ENABLED", URL, "-"]
+    assert enabled.split() == [ID, "ENABLED", URL, "-"]
 
 
 async def test_get_shows_why_a_webhook_is_disabled_and_what_is_lost(shell: Shell) -> None:
@@ -139,6 +156,7 @@ async def test_get_shows_why_a_webhook_is_disabled_and_what_is_lost(shell: Shell
         "position     7",
         "lost         events up to position 7 were purged before delivery",
         "created      2026-11-29 15:05:37Z",
+        "verified     -",
         "delivered    2026-11-29 15:05:37Z",
         "failed       2026-11-29 15:05:37Z: the endpoint answered with status 503",
         "failures     41 since the last success",

@@ -116,7 +116,7 @@ async def test_webhook_is_changed_tested_moved_and_deleted(stack: Stack) -> None
     await item.get_by_role("button", name="Replay").click()
     await dialog.get_by_label("Which events").select_option("of the last hour")
     await dialog.get_by_role("button", name="Replay").click()
-    await expect(item).to_contain_text("Enabled")
+    await expect(item).to_contain_text("Not verified")
     assert (await stack.webhooks.get(created.webhook_id)).position < created.position
 
     await item.get_by_role("button", name="Delete").click()
@@ -139,5 +139,5 @@ async def test_replay_never_moves_the_position_forward(stack: Stack, has_events:
     await item.get_by_role("button", name="Replay").click()
     await dialog.get_by_label("Which events").select_option("of the last hour")
     await dialog.get_by_role("button", name="Replay").click()
-    await expect(item).to_contain_text("Enabled")
+    await expect(item).to_contain_text("Not verified")
     assert (await stack.webhooks.get(created.webhook_id)).position == stopped.position

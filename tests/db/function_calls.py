@@ -494,6 +494,11 @@ _WEBHOOK_CASES = {
         10,
         lambda c, p: store_on(c).rotate_webhook_secret(p.tenant, webhook_id="due", key_id="k2"),
     ),
+    "verify_webhook": Case(
+        "verify_webhook",
+        5,
+        lambda c, p: store_on(c).verify_webhook(p.tenant, webhook_id="due", url=_URL),
+    ),
     "test_webhook": Case(
         "test_webhook", 10, lambda c, p: store_on(c).test_webhook(p.tenant, webhook_id="due")
     ),
@@ -532,6 +537,18 @@ _WEBHOOK_CASES = {
         "count_webhooks",
         20,
         lambda c, p: c.fetch("SELECT * FROM jobs.count_webhooks(10)"),
+        as_owner=True,
+    ),
+    "next_webhooks: proven": Case(
+        "next_webhooks",
+        20,
+        lambda c, p: c.fetch("SELECT * FROM jobs.next_webhooks(false, 15, 'other')"),
+        as_owner=True,
+    ),
+    "next_webhooks: unproven": Case(
+        "next_webhooks",
+        20,
+        lambda c, p: c.fetch("SELECT * FROM jobs.next_webhooks(true, 15, '')"),
         as_owner=True,
     ),
     "webhooks_due: proven": Case(

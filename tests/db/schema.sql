@@ -387,7 +387,9 @@ CREATE TABLE jobs.webhooks (
     key_id text NOT NULL,
     rotated_at timestamp with time zone,
     previous_key_id text,
-    last_test_at timestamp with time zone
+    last_test_at timestamp with time zone,
+    verified_at timestamp with time zone,
+    replay_position bigint DEFAULT 0 NOT NULL
 )
 WITH (fillfactor='50');
 
@@ -525,7 +527,7 @@ CREATE TABLE jobs.event_heads (
     "position" bigint NOT NULL,
     purged_position bigint DEFAULT 0 NOT NULL,
     event_count bigint DEFAULT 0 NOT NULL,
-    tests_until timestamp with time zone
+    restarts_until timestamp with time zone
 )
 WITH (fillfactor='50');
 
@@ -882,6 +884,8 @@ CREATE INDEX jobs_tripped_by_canceled_at ON jobs.jobs USING btree (canceled_at) 
 CREATE INDEX jobs_waiting_by_pause_cause ON jobs.jobs USING btree (pause_cause) WHERE ((awaiting_approval OR (pause_cause IS NOT NULL)) AND (status = 'IN_PROGRESS'::jobs.job_status) AND (deleted_at IS NULL));
 
 CREATE INDEX webhooks_by_due_at ON jobs.webhooks USING btree (is_unproven, due_at) WHERE (due_at IS NOT NULL);
+
+CREATE INDEX webhooks_by_tenant ON jobs.webhooks USING btree (is_unproven, tenant_id, due_at) WHERE (due_at IS NOT NULL);
 
 CREATE INDEX device_group_members_by_device ON public.device_group_members USING btree (tenant_id, device_id);
 

@@ -32,6 +32,7 @@ _SEARCHES = {
     "count_webhooks": ["webhooks_pkey"],
     "count_scheduled_jobs": ["jobs_of_all_tenants_by_start_at"],
     "webhooks_due": ["webhooks_by_due_at"],
+    "next_webhooks": ["webhooks_by_tenant"],
     "stopped_rollouts": ["jobs_waiting_by_pause_cause", "jobs_tripped_by_canceled_at"],
     "next_device_tenant": ["devices_pkey"],
 }

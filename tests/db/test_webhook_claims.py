@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.database import Database
 from tests.support.event_rows import queue_event, queue_events
-from tests.support.webhooks import Dispatcher, add_events, sequence
+from tests.support.webhooks import Dispatcher, add_events, sequence, set_verified
 
 _CREATE = "SELECT * FROM jobs.create_webhook($1, $2, 'https://hooks.example/', '', $3, 'k1')"
 _TABLES = ["jobs.events", "jobs.event_heads", "jobs.webhooks"]
@@ -19,6 +19,7 @@ async def create(
     """Create a webhook, and return a dispatcher of it."""
     webhook_id = webhook_id or f"wh_{uuid4().hex}"
     await database.owner.fetch(_CREATE, tenant, webhook_id, types)
+    await set_verified(database, webhook_id)
     return Dispatcher(database.owner, tenant, webhook_id)
 
 

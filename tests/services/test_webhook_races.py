@@ -22,6 +22,7 @@ from tests.support.webhooks import (
     add_events,
     running_webhook_server,
     sequence,
+    set_verified,
 )
 
 pytestmark = pytest.mark.single_node("holds locks and transactions on one node")
@@ -42,8 +43,9 @@ def caller(server: Server, tenant: str) -> WebhookCaller:
 
 @pytest.fixture
 async def dispatcher(database: Database, caller: WebhookCaller) -> Dispatcher:
-    """A dispatcher of a new webhook."""
+    """A dispatcher of a new webhook, whose URL is verified."""
     created = await caller.create()
+    await set_verified(database, created.webhook.webhook_id)
     return Dispatcher(database.owner, caller.tenant, created.webhook.webhook_id)
 
 

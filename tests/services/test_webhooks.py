@@ -23,6 +23,7 @@ from tests.support.webhooks import (
     WebhookCaller,
     add_events,
     running_webhook_server,
+    set_verified,
     write_keys,
 )
 
@@ -55,8 +56,9 @@ def caller(server: Server, tenant: str, sender: RecordingSender) -> WebhookCalle
 
 @pytest.fixture
 async def dispatcher(database: Database, caller: WebhookCaller) -> Dispatcher:
-    """A dispatcher of a new webhook."""
+    """A dispatcher of a new webhook, whose URL is verified."""
     created = await caller.create()
+    await set_verified(database, created.webhook.webhook_id)
     return Dispatcher(database.owner, caller.tenant, created.webhook.webhook_id)
 
 
@@ -94,6 +96,7 @@ async def test_new_webhook_skips_earlier_events(database: Database, caller: Webh
     created = await caller.create()
 
     assert created.webhook.position == earlier[-1]
+    await set_verified(database, created.webhook.webhook_id)
     dispatcher = Dispatcher(database.owner, caller.tenant, created.webhook.webhook_id)
     assert not await dispatcher.is_due()
     later = await add_events(database, caller.tenant)
@@ -106,7 +109,9 @@ async def test_list_returns_the_webhooks_oldest_first(caller: WebhookCaller) -> 
     assert await caller.list() == created
 
 
-async def test_seventeenth_webhook_is_rejected_until_one_is_deleted(caller: WebhookCaller) -> None:
+async def test_seventeenth_webhook_is_rejected_until_one_is_deleted(
+    database: Database, caller: WebhookCaller
+) -> None:
     created = [(await caller.create()).webhook.webhook_id for _ in range(16)]
 
     with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
@@ -115,6 +120,7 @@ async def test_seventeenth_webhook_is_rejected_until_one_is_deleted(caller: Webh
     assert failure.message == "The tenant has 16 webhooks, which is the maximum; delete one"
     assert failure.retry_after is None
     await caller.delete(created[0])
+    await database.pass_time(10)
     await caller.create()
 
 
@@ -317,6 +323,10 @@ async def test_new_url_forgets_the_deliveries_to_the_old_one(
     for field in ("last_success_at", "last_attempt_at", "next_attempt_at"):
         assert not updated.HasField(field)
     assert (updated.failure_count, updated.last_error) == (0, 0)
+    assert not updated.HasField("verified_at")
+    (test,) = await dispatcher.claim()
+    assert test["type"] == "webhook.test"
+    await dispatcher.succeed(test["position"], is_last=True)
     assert await dispatcher.positions() == [second]
 
 
@@ -378,25 +388,189 @@ async def test_test_is_rejected_within_ten_seconds_of_the_last_one(
     await caller.test(webhook_id)
 
 
-async def test_recreated_webhooks_do_not_avoid_the_limit_of_tests(
-    database: Database, caller: WebhookCaller, sender: RecordingSender
-) -> None:
-    for _ in range(16):
-        webhook_id = (await caller.create()).webhook.webhook_id
-        await caller.test(webhook_id)
-        await caller.delete(webhook_id)
+async def restart_times(database: Database, tenant: str, seconds: float) -> None:
+    """Let the tenant have used this many of the ten seconds in which it can make 16 restarts."""
+    await database.owner.execute(
+        "UPDATE jobs.event_heads SET restarts_until = jobs.clock_time() + make_interval(secs => $2)"
+        " WHERE tenant_id = $1",
+        tenant,
+        seconds,
+    )
 
-    webhook_id = (await caller.create()).webhook.webhook_id
-    # The limit leaks 1.6 tests per second.
+
+async def restart(
+    database: Database, caller: WebhookCaller, dispatcher: Dispatcher, kind: str
+) -> None:
+    """Let the server send to the URL of the webhook at once."""
+    webhook_id = dispatcher.webhook_id
+    webhook = await caller.get(webhook_id)
+    if kind == "create":
+        await caller.create()
+    elif kind == "test":
+        await caller.test(webhook_id)
+    elif kind == "rotate":
+        await caller.rotate(webhook_id)
+    elif kind == "current position":
+        await caller.update(webhook_id, position=webhook.position)
+    else:
+        change: dict[str, object] = {
+            "position": 0,
+            "url": "https://new.example/",
+            "types": ["job.paused"],
+            "enabled": True,
+        }
+        await caller.update(webhook_id, **{kind: change[kind]})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["create", "test", "position", "current position", "url", "types", "enabled", "rotate"],
+)
+async def test_restarts_and_tests_take_from_one_allowance(
+    database: Database, caller: WebhookCaller, dispatcher: Dispatcher, kind: str
+) -> None:
+    await add_events(database, caller.tenant)
+    if kind == "enabled":
+        await caller.update(dispatcher.webhook_id, enabled=False)
+    else:
+        await dispatcher.claim()
+    until = "SELECT restarts_until FROM jobs.event_heads WHERE tenant_id = $1"
+    await restart_times(database, caller.tenant, 10)
+    before = await caller.list()
+
     with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-        for _ in range(16):
-            await caller.test(webhook_id)
-            await caller.delete(webhook_id)
-            webhook_id = (await caller.create()).webhook.webhook_id
+        await restart(database, caller, dispatcher, kind)
 
     assert failure.retry_after == 10
+    assert failure.message.startswith("A tenant can create, restart and test webhooks 16 times ")
+    assert await caller.list() == before
+    await restart_times(database, caller.tenant, 5)
+    earlier = await database.owner.fetchval(until, caller.tenant)
+    await restart(database, caller, dispatcher, kind)
+    taken = await database.owner.fetchval(until, caller.tenant) - earlier
+    assert taken.total_seconds() == 10 / 16
+
+
+async def test_change_that_sends_nothing_is_not_limited(
+    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
+) -> None:
+    await restart_times(database, caller.tenant, 10)
+    webhook = await caller.get(dispatcher.webhook_id)
+
+    await caller.rotate(dispatcher.webhook_id)
+    await caller.update(dispatcher.webhook_id, description="new", url=webhook.url, enabled=True)
+    await caller.update(dispatcher.webhook_id, enabled=False)
+    await caller.update(dispatcher.webhook_id, position=0, url="https://new.example/")
+    with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
+        await caller.update(dispatcher.webhook_id, enabled=True)
+    await caller.delete(dispatcher.webhook_id)
+
+
+async def test_tenant_can_restart_webhooks_16_times_in_ten_seconds(
+    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
+) -> None:
+    for _ in range(15):
+        await caller.update(dispatcher.webhook_id, position=0)
+
+    # 1.6 times per second are free again.
+    with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
+        for _ in range(16):
+            await caller.update(dispatcher.webhook_id, position=0)
     await database.pass_time(10)
+    await caller.update(dispatcher.webhook_id, position=0)
+
+
+async def test_events_follow_a_test_event_that_was_accepted(
+    database: Database, caller: WebhookCaller
+) -> None:
+    webhook = (await caller.create()).webhook
+    dispatcher = Dispatcher(database.owner, caller.tenant, webhook.webhook_id)
+    assert not webhook.HasField("verified_at")
+    positions = await add_events(database, caller.tenant, 2)
+
+    (test,) = await dispatcher.claim()
+    assert (test["type"], test["position"]) == ("webhook.test", webhook.position)
+    await dispatcher.fail(test["position"], 401, retry_seconds=100)
+
+    failing = await caller.get(webhook.webhook_id)
+    assert (failing.failure_count, failing.last_http_status) == (1, 401)
+    assert failing.HasField("next_attempt_at")
+    assert not failing.HasField("verified_at")
+    await database.pass_time(100)
+    assert [row["type"] for row in await dispatcher.claim()] == ["webhook.test"]
+    await dispatcher.succeed(test["position"], is_last=True)
+    assert (await caller.get(webhook.webhook_id)).HasField("verified_at")
+    first, second = await dispatcher.claim()
+    assert [first["position"], second["position"]] == positions
+    assert first["previous_position"] == webhook.position
+
+
+async def test_unverified_webhook_is_disabled_like_others(
+    database: Database, caller: WebhookCaller
+) -> None:
+    webhook = (await caller.create()).webhook
+    dispatcher = Dispatcher(database.owner, caller.tenant, webhook.webhook_id)
+    await add_events(database, caller.tenant)
+    (test,) = await dispatcher.claim()
+
+    assert await dispatcher.fail(test["position"], 410) == (True, "GONE")
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+async def test_test_that_was_accepted_verifies_the_url_and_starts_deliveries(
+    database: Database, caller: WebhookCaller, sender: RecordingSender, accepted: bool
+) -> None:
+    webhook = (await caller.create()).webhook
+    dispatcher = Dispatcher(database.owner, caller.tenant, webhook.webhook_id)
+    positions = await add_events(database, caller.tenant)
+    (test,) = await dispatcher.claim()
+    await dispatcher.fail(test["position"], 401, retry_seconds=3600)
+    if not accepted:
+        sender.result = DeliveryResult(401, "HTTP_STATUS", 0.25)
+
+    await caller.test(webhook.webhook_id)
+
+    tested = await caller.get(webhook.webhook_id)
+    assert (tested.HasField("verified_at"), tested.failure_count) == (
+        (True, 0) if accepted else (False, 1)
+    )
+    assert await dispatcher.positions() == (positions if accepted else [])
+
+
+async def test_test_of_the_old_url_does_not_verify_the_new_one(
+    caller: WebhookCaller, sender: RecordingSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook_id = (await caller.create()).webhook.webhook_id
+
+    async def change_url(*_: object) -> DeliveryResult:
+        await caller.update(webhook_id, url="https://new.example/")
+        return DeliveryResult(204, None, 0.25)
+
+    monkeypatch.setattr(sender, "send", change_url)
     await caller.test(webhook_id)
+
+    assert not (await caller.get(webhook_id)).HasField("verified_at")
+
+
+async def test_events_are_replays_up_to_the_position_before_it_was_moved_back(
+    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
+) -> None:
+    positions = await add_events(database, caller.tenant, 3)
+    await dispatcher.claim()
+    await dispatcher.succeed(positions[1], is_last=True)
+
+    async def replays() -> list[bool]:
+        return [row["is_replay"] for row in await dispatcher.claim()]
+
+    assert await replays() == [False]
+    await caller.update(dispatcher.webhook_id, position=positions[1])
+    assert await replays() == [False]
+    await caller.update(dispatcher.webhook_id, position=positions[0] - 1)
+    assert await replays() == [True, True, False]
+    await caller.update(dispatcher.webhook_id, position=positions[0] - 2)
+    assert await replays() == [True, True, False]
+    await caller.update(dispatcher.webhook_id, position=positions[1])
+    assert await replays() == [False]
 
 
 async def test_four_tests_of_a_tenant_run_at_once(

@@ -202,6 +202,13 @@ class Dispatcher:
         ]
 
 
+async def set_verified(database: Database, webhook_id: str) -> None:
+    """Let the URL of a webhook be verified, so that events are sent."""
+    await database.owner.execute(
+        "UPDATE jobs.webhooks SET verified_at = jobs.clock_time() WHERE webhook_id = $1", webhook_id
+    )
+
+
 async def sequence(connection: asyncpg.Connection, tenant: str) -> None:
     """Give the events of a tenant their positions."""
     async with connection.transaction():

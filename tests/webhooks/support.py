@@ -5,6 +5,7 @@ import ipaddress
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -33,6 +34,7 @@ async def add_webhook(
         "previous_position": 0,
         "key_id": "k1",
         "is_unproven": not works,
+        "verified_at": datetime.now(UTC),
     } | columns
     places = ", ".join(f"${n}" for n in range(1, 1 + len(values)))
     await database.owner.execute(

@@ -14,6 +14,8 @@ from standardwebhooks.webhooks import Webhook
 from jobs_grpc.db.outage import Outage
 from jobs_grpc.webhooks.claim import Claim, DeliveryLog
 from jobs_grpc.webhooks.claim_store import ClaimStore, WebhookKey
+from jobs_grpc.webhooks.dispatcher import PROVEN_SLOTS
+from jobs_grpc.webhooks.replay_limiter import ReplayLimiter
 from jobs_grpc.webhooks.secrets import MasterKeys, SecretRow
 from jobs_grpc.webhooks.sender import DeliveryResult
 from tests.support.database import Database, fresh_database, rows_locked
@@ -412,6 +414,7 @@ async def test_nothing_is_sent_after_the_lease_may_have_ended(
         Sender(),
         lambda: KEYS,
         DeliveryLog(),
+        ReplayLimiter(),
         lambda: False,
         clock=lambda: now,
     )
@@ -428,6 +431,7 @@ async def test_nothing_is_sent_after_the_lease_may_have_ended(
         Sender(),
         lambda: KEYS,
         DeliveryLog(),
+        ReplayLimiter(),
         lambda: False,
         clock=lambda: next(clock),
     )
@@ -510,6 +514,115 @@ async def test_slots_of_failing_webhooks_are_bounded_per_tenant(
         lines = [request.line.split("/")[1] for request in plain.requests]
         assert lines.count(tenant) == 4
         assert len(lines) == 16
+
+
+async def test_tenant_waits_for_one_delivery_of_each_other_tenant(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    """The others have more webhooks than there are slots, which have all been due for longer."""
+    hostile = [f"{tenant}-{n:02}" for n in range(20)]
+    victim = f"{tenant}-victim"
+    turns: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+
+    async def wait(_: Request) -> bytes:
+        turn = asyncio.Event()
+        turns.put_nowait(turn)
+        await turn.wait()
+        return response(500)
+
+    plain.respond = wait
+    for other in hostile:
+        for n in range(4):
+            await add_webhook(database, other, plain.url(f"/{other}/{n}"))
+        await add_events(database, other)
+    await add_webhook(database, victim, plain.url(f"/{victim}"))
+    async with running_dispatcher(database, plain, grace=0):
+        await plain.received(16)
+        await add_events(database, victim)
+        for count in range(17, 17 + len(hostile) + 1):
+            (await turns.get()).set()
+            await plain.received(count)
+    paths = [request.line.split("/")[1].split()[0] for request in plain.requests]
+    assert len({*paths[:16]}) == 16
+    assert paths.index(victim) <= len(hostile)
+
+
+async def test_search_goes_on_after_the_webhooks_that_wait_for_a_time(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    """Each statement reads 200 webhooks, and a search at most 1,000."""
+    await database.owner.execute(
+        "INSERT INTO jobs.webhooks (tenant_id, webhook_id, url, created_at, position,"
+        " previous_position, due_at, key_id)"
+        " SELECT $1 || '-' || n, 'wh', 'https://hooks.example/', now(), 0, 0,"
+        " jobs.clock_time() + interval '1 hour', 'k1' FROM generate_series(1, 2500) n",
+        tenant,
+    )
+    victim = f"{tenant}-victim"
+    await add_webhook(database, victim, plain.url())
+    async with running_dispatcher(database, plain):
+        for count in range(1, 4):
+            await add_events(database, victim)
+            await plain.received(count)
+
+
+async def test_replays_of_a_tenant_are_limited_without_holding_slots(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    positions = await add_events(database, tenant, 45)
+    times: list[float] = []
+
+    async def note(_: Request) -> bytes:
+        times.append(time.monotonic())
+        return OK
+
+    plain.respond = note
+    for n in range(2):
+        webhook_id = await add_webhook(
+            database, tenant, plain.url(f"/{n}"), works=True, replay_position=positions[-1]
+        )
+        await _make_due(database, webhook_id)
+    async with running_dispatcher(database, plain) as dispatcher:
+        await plain.received(20)
+
+        async def no_slot_is_held() -> bool:
+            return dispatcher._delivery_pools[0].slots.free == PROVEN_SLOTS
+
+        await wait_until(no_slot_is_held)
+        assert len(times) < 90
+        await plain.received(90)
+        # Later events are not limited.
+        await add_events(database, tenant, 60)
+        await plain.received(90 + 120)
+    # The limit counts the beginning of a delivery, so a delay of the first one shortens the time.
+    assert min(later - first for first, later in zip(times, times[20:90], strict=False)) > 0.8
+    assert times[209] - times[110] < 4
+    for n in range(2):
+        received = [r.position for r in plain.requests if r.line.split()[1] == f"/{n}"]
+        assert received[:45] == positions
+        assert len(received) == len({*received}) == 105
+
+
+async def test_test_event_is_sent_until_it_is_accepted(
+    database: Database, tenant: str, plain: Endpoint
+) -> None:
+    plain.answer(response(401), OK)
+    webhook_id = await add_webhook(database, tenant, plain.url(), verified_at=None)
+    async with running_dispatcher(database, plain):
+        positions = await add_events(database, tenant, 2)
+        row = await _wait_for_failures(database, webhook_id, 1)
+        assert 4 <= row["retry_seconds"] <= 6
+        assert (row["last_http_status"], row["position"], row["verified_at"]) == (401, 0, None)
+        await _make_due(database, webhook_id)
+        await plain.received(4)
+    types = [request.event["type"] for request in plain.requests]
+    assert types == ["webhook.test", "webhook.test", "job.paused", "job.paused"]
+    assert [request.position for request in plain.requests[2:]] == positions
+    assert (await webhook_row(database, webhook_id))["verified_at"] is not None
+    secret = KEYS.secret(tenant, webhook_id, 1, "k1")
+    verifier = Webhook(f"whsec_{base64.b64encode(secret).decode()}")
+    for request in plain.requests:
+        verifier.verify(request.body, request.headers)
 
 
 async def test_locked_head_of_a_tenant_delays_no_other_tenant(

@@ -16,7 +16,7 @@ from tests.support.event_rows import queue_event
 from tests.support.metrics import METRICS_ON, scrape
 from tests.support.server import DEFAULT_OPTIONS, Server, running_server
 from tests.support.waiting import wait_until
-from tests.support.webhooks import WebhookCaller, add_events, write_keys
+from tests.support.webhooks import WebhookCaller, add_events, set_verified, write_keys
 from tests.webhooks.support import webhook_row
 
 
@@ -71,11 +71,13 @@ async def test_shutdown_leaves_the_webhook_to_the_next_server(
     database: Database, tenant: str, endpoint: Endpoint, folder: Path
 ) -> None:
     async with running(database, endpoint, folder) as server:
-        webhook_id = (await WebhookCaller.on(server, tenant).create(url=endpoint.url())).webhook
+        created = await WebhookCaller.on(server, tenant).create(url=endpoint.url())
+        webhook_id = created.webhook.webhook_id
+        await set_verified(database, webhook_id)
         endpoint.respond = hang
         positions = await add_events(database, tenant, 2)
         await endpoint.received(1)
-    row = await webhook_row(database, webhook_id.webhook_id)
+    row = await webhook_row(database, webhook_id)
     assert (row["claim_id"], row["failure_count"]) == (None, 0)
     endpoint.respond = None
     async with running(database, endpoint, folder):
@@ -94,6 +96,7 @@ async def test_shutdown_stores_the_delivery_that_is_being_sent(
 
     async with running(database, endpoint, folder, JOBS_SHUTDOWN_GRACE="10") as server:
         webhook = (await WebhookCaller.on(server, tenant).create(url=endpoint.url())).webhook
+        await set_verified(database, webhook.webhook_id)
         endpoint.respond = wait
         first, _ = await add_events(database, tenant, 2)
         await endpoint.received(1)

@@ -624,6 +624,9 @@ export interface paths {
          *     least 5 s and at most a day. The server disables the webhook after five days in which all deliveries
          *     failed, or at once after status 410.
          *
+         *     Before the first event, the server sends an event of the type webhook.test until the URL is verified: it answers
+         *     with a 2xx status. This is repeated like a delivery. No event since the creation is missed.
+         *
          *     An event can arrive more than once: the header `webhook-id` identifies it.
          *
          *     The call is not safe to repeat: each call creates a webhook.
@@ -660,7 +663,11 @@ export interface paths {
          * Change a webhook
          * @description Changes a webhook. With an earlier `position`, the server sends events again; with a later one, it skips
          *     events, for example one that the receiver never accepts. A webhook that is enabled again continues after
-         *     its position. A new URL resets the state of the deliveries.
+         *     its position. A new URL resets the state of the deliveries, and must be verified: see CreateWebhook.
+         *
+         *     A new URL, new types, a position and enabling restart the webhook: the server sends the next event at once, also
+         *     if its delivery has failed. While the webhooks of a tenant send events again, each server process makes at most 20
+         *     such deliveries per second for all of them together. Later events follow without this limit.
          */
         patch: operations["UpdateWebhook"];
         trace?: never;
@@ -679,6 +686,7 @@ export interface paths {
          * @description Gives a webhook a new secret and returns it. For a day, deliveries are signed with the old secret as well.
          *
          *     The call is not safe to repeat: each call creates a secret, and deliveries are signed with the last two only.
+         *     A delivery in progress is repeated with the new signatures; it can overlap its repetition.
          */
         post: operations["RotateWebhookSecret"];
         delete?: never;
@@ -699,7 +707,8 @@ export interface paths {
         /**
          * Send a test event to a webhook
          * @description Sends a signed event of the type webhook.test to the URL of a webhook, even if the webhook is disabled, and
-         *     returns the result. It changes neither the position nor the state of the deliveries.
+         *     returns the result. It changes neither the position nor the state of the deliveries; but a 2xx status verifies the
+         *     URL: see CreateWebhook.
          */
         post: operations["TestWebhook"];
         delete?: never;
@@ -2895,6 +2904,12 @@ export interface components {
              *     others.
              */
             url: string;
+            /**
+             * Format: date-time
+             * @description Output only. When the URL was verified: it answered a delivery or a test event with a 2xx status. Unset: not yet.
+             *     Until then, the server sends only test events.
+             */
+            readonly verified_at: string | null;
             /** @description The ID, assigned by the server. */
             webhook_id: string;
         } | null;
@@ -2981,6 +2996,12 @@ export interface components {
              *     others.
              */
             url?: string | null;
+            /**
+             * Format: date-time
+             * @description Output only. When the URL was verified: it answered a delivery or a test event with a 2xx status. Unset: not yet.
+             *     Until then, the server sends only test events.
+             */
+            readonly verified_at?: string | null;
             /** @description The ID, assigned by the server. */
             webhook_id?: string | null;
         } | null;
@@ -6623,6 +6644,7 @@ export interface operations {
                      *           "job.paused"
                      *         ],
                      *         "url": "https://hooks.example.com/jobs",
+                     *         "verified_at": null,
                      *         "webhook_id": "wh_4f1c9a0b7d2e4c51"
                      *       }
                      *     ]
@@ -6708,6 +6730,7 @@ export interface operations {
                      *           "job.paused"
                      *         ],
                      *         "url": "https://hooks.example.com/jobs",
+                     *         "verified_at": null,
                      *         "webhook_id": "wh_4f1c9a0b7d2e4c51"
                      *       }
                      *     }
@@ -6783,6 +6806,7 @@ export interface operations {
                      *         "job.paused"
                      *       ],
                      *       "url": "https://hooks.example.com/jobs",
+                     *       "verified_at": null,
                      *       "webhook_id": "wh_4f1c9a0b7d2e4c51"
                      *     }
                      */
@@ -6943,6 +6967,7 @@ export interface operations {
                      *       "purged_position": "0",
                      *       "types": [],
                      *       "url": "https://hooks.example.com/jobs",
+                     *       "verified_at": null,
                      *       "webhook_id": "wh_4f1c9a0b7d2e4c51"
                      *     }
                      */
@@ -7050,6 +7075,7 @@ export interface operations {
                      *         "purged_position": "0",
                      *         "types": [],
                      *         "url": "https://hooks.example.com/jobs",
+                     *         "verified_at": null,
                      *         "webhook_id": "wh_4f1c9a0b7d2e4c51"
                      *       }
                      *     }

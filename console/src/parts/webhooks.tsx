@@ -134,6 +134,12 @@ function Facts({ webhook: w, tested }: { webhook: Webhook; tested: string | unde
                     </>
                 )}
             </p>
+            {!w.verified_at && (
+                <p class="quiet">
+                    Before the first event, the endpoint must answer a signed event of the type webhook.test
+                    with a 2xx status.
+                </p>
+            )}
             {w.purged_position !== "0" && (
                 <p class="problem">Events were purged before they could be delivered.</p>
             )}

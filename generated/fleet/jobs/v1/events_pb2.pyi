@@ -475,6 +475,7 @@ class Webhook(_message.Message):
     FAILURE_COUNT_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
     DUE_SINCE_FIELD_NUMBER: _builtins.int
+    VERIFIED_AT_FIELD_NUMBER: _builtins.int
     webhook_id: _builtins.str
     """The ID, assigned by the server."""
     url: _builtins.str
@@ -526,6 +527,12 @@ class Webhook(_message.Message):
         keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's connection, or all of them are too busy.
         """
 
+    @_builtins.property
+    def verified_at(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When the URL was verified: it answered a delivery or a test event with a 2xx status. Unset: not yet.
+        Until then, the server sends only test events.
+        """
+
     def __init__(
         self,
         *,
@@ -545,10 +552,11 @@ class Webhook(_message.Message):
         failure_count: _builtins.int = ...,
         next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
         due_since: _timestamp_pb2.Timestamp | None = ...,
+        verified_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause", "_last_error", b"_last_error", "created_at", b"created_at", "disabled_cause", b"disabled_cause", "due_since", b"due_since", "last_attempt_at", b"last_attempt_at", "last_error", b"last_error", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause", "_last_error", b"_last_error", "created_at", b"created_at", "disabled_cause", b"disabled_cause", "due_since", b"due_since", "last_attempt_at", b"last_attempt_at", "last_error", b"last_error", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at", "verified_at", b"verified_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause", "_last_error", b"_last_error", "created_at", b"created_at", "description", b"description", "disabled_cause", b"disabled_cause", "due_since", b"due_since", "enabled", b"enabled", "failure_count", b"failure_count", "last_attempt_at", b"last_attempt_at", "last_error", b"last_error", "last_http_status", b"last_http_status", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at", "position", b"position", "purged_position", b"purged_position", "types", b"types", "url", b"url", "webhook_id", b"webhook_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause", "_last_error", b"_last_error", "created_at", b"created_at", "description", b"description", "disabled_cause", b"disabled_cause", "due_since", b"due_since", "enabled", b"enabled", "failure_count", b"failure_count", "last_attempt_at", b"last_attempt_at", "last_error", b"last_error", "last_http_status", b"last_http_status", "last_success_at", b"last_success_at", "next_attempt_at", b"next_attempt_at", "position", b"position", "purged_position", b"purged_position", "types", b"types", "url", b"url", "verified_at", b"verified_at", "webhook_id", b"webhook_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__disabled_cause: _TypeAlias = _typing.Literal["disabled_cause"]  # noqa: Y015
     _WhichOneofArgType__disabled_cause: _TypeAlias = _typing.Literal["_disabled_cause", b"_disabled_cause"]  # noqa: Y015

@@ -166,12 +166,16 @@ class EventServiceServicer:
         least 5 s and at most a day. The server disables the webhook after five days in which all deliveries
         failed, or at once after status 410.
 
+        Before the first event, the server sends an event of the type webhook.test until the URL is verified: it answers
+        with a 2xx status. This is repeated like a delivery. No event since the creation is missed.
+
         An event can arrive more than once: the header `webhook-id` identifies it.
 
         The call is not safe to repeat: each call creates a webhook.
 
         FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
-        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks (without a delay)
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has 16 webhooks (without a delay), or has created, restarted
+        and tested webhooks 16 times in 10 seconds (with a delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,9 +200,15 @@ class EventServiceServicer:
     def UpdateWebhook(self, request, context):
         """Changes a webhook. With an earlier `position`, the server sends events again; with a later one, it skips
         events, for example one that the receiver never accepts. A webhook that is enabled again continues after
-        its position. A new URL resets the state of the deliveries.
+        its position. A new URL resets the state of the deliveries, and must be verified: see CreateWebhook.
+
+        A new URL, new types, a position and enabling restart the webhook: the server sends the next event at once, also
+        if its delivery has failed. While the webhooks of a tenant send events again, each server process makes at most 20
+        such deliveries per second for all of them together. Later events follow without this limit.
 
         NOT_FOUND            WEBHOOK_NOT_FOUND
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant has created, restarted and tested webhooks 16 times in 10
+        seconds (with a delay)
         OUT_OF_RANGE         EVENTS_PURGED, POSITION_UNKNOWN: for the new position
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -218,8 +228,11 @@ class EventServiceServicer:
         """Gives a webhook a new secret and returns it. For a day, deliveries are signed with the old secret as well.
 
         The call is not safe to repeat: each call creates a secret, and deliveries are signed with the last two only.
+        A delivery in progress is repeated with the new signatures; it can overlap its repetition.
 
         NOT_FOUND            WEBHOOK_NOT_FOUND
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: a delivery is in progress, and the tenant has created, restarted and tested
+        webhooks 16 times in 10 seconds (with a delay)
         FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -228,12 +241,14 @@ class EventServiceServicer:
 
     def TestWebhook(self, request, context):
         """Sends a signed event of the type webhook.test to the URL of a webhook, even if the webhook is disabled, and
-        returns the result. It changes neither the position nor the state of the deliveries.
+        returns the result. It changes neither the position nor the state of the deliveries; but a 2xx status verifies the
+        URL: see CreateWebhook.
 
         NOT_FOUND            WEBHOOK_NOT_FOUND
         FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
         RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the last test of the webhook was less than 10 seconds ago, or the
-        tenant made 16 tests in that time, or 4 are running (with a delay)
+        tenant has created, restarted and tested webhooks 16 times in that time, or 4 tests are
+        running (with a delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -923,7 +923,10 @@ type Webhook struct {
 	// Output only. The time since which a delivery has been due without a server beginning it. Unset: no delivery is
 	// due. Usually, a server begins within a second. If it is over a minute ago, either no server has both the webhook
 	// keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's connection, or all of them are too busy.
-	DueSince      *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=due_since,json=dueSince,proto3" json:"due_since,omitempty"`
+	DueSince *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=due_since,json=dueSince,proto3" json:"due_since,omitempty"`
+	// Output only. When the URL was verified: it answered a delivery or a test event with a 2xx status. Unset: not yet.
+	// Until then, the server sends only test events.
+	VerifiedAt    *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=verified_at,json=verifiedAt,proto3" json:"verified_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1066,6 +1069,13 @@ func (x *Webhook) GetNextAttemptAt() *timestamppb.Timestamp {
 func (x *Webhook) GetDueSince() *timestamppb.Timestamp {
 	if x != nil {
 		return x.DueSince
+	}
+	return nil
+}
+
+func (x *Webhook) GetVerifiedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.VerifiedAt
 	}
 	return nil
 }
@@ -1815,7 +1825,7 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"\x05start\"_\n" +
 	"\x13WatchEventsResponse\x12,\n" +
 	"\x06events\x18\x01 \x03(\v2\x14.fleet.jobs.v1.EventR\x06events\x12\x1a\n" +
-	"\bposition\x18\x02 \x01(\x03R\bposition\"\x8d\t\n" +
+	"\bposition\x18\x02 \x01(\x03R\bposition\"\xca\t\n" +
 	"\aWebhook\x12\x1d\n" +
 	"\n" +
 	"webhook_id\x18\x01 \x01(\tR\twebhookId\x12\x1a\n" +
@@ -1837,7 +1847,9 @@ const file_fleet_jobs_v1_events_proto_rawDesc = "" +
 	"last_error\x18\r \x01(\x0e2$.fleet.jobs.v1.Webhook.DeliveryErrorH\x01R\tlastError\x88\x01\x01\x12#\n" +
 	"\rfailure_count\x18\x0e \x01(\x05R\ffailureCount\x12B\n" +
 	"\x0fnext_attempt_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\rnextAttemptAt\x127\n" +
-	"\tdue_since\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\bdueSince\"^\n" +
+	"\tdue_since\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\bdueSince\x12;\n" +
+	"\vverified_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"verifiedAt\"^\n" +
 	"\rDisabledCause\x12\x1e\n" +
 	"\x1aDISABLED_CAUSE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bOPERATOR\x10\x01\x12\x15\n" +
@@ -1988,40 +2000,41 @@ var file_fleet_jobs_v1_events_proto_depIdxs = []int32{
 	1,  // 14: fleet.jobs.v1.Webhook.last_error:type_name -> fleet.jobs.v1.Webhook.DeliveryError
 	25, // 15: fleet.jobs.v1.Webhook.next_attempt_at:type_name -> google.protobuf.Timestamp
 	25, // 16: fleet.jobs.v1.Webhook.due_since:type_name -> google.protobuf.Timestamp
-	10, // 17: fleet.jobs.v1.CreateWebhookResponse.webhook:type_name -> fleet.jobs.v1.Webhook
-	10, // 18: fleet.jobs.v1.ListWebhooksResponse.webhooks:type_name -> fleet.jobs.v1.Webhook
-	10, // 19: fleet.jobs.v1.GetWebhookResponse.webhook:type_name -> fleet.jobs.v1.Webhook
-	29, // 20: fleet.jobs.v1.UpdateWebhookRequest.update_mask:type_name -> google.protobuf.FieldMask
-	10, // 21: fleet.jobs.v1.UpdateWebhookRequest.webhook:type_name -> fleet.jobs.v1.Webhook
-	10, // 22: fleet.jobs.v1.UpdateWebhookResponse.webhook:type_name -> fleet.jobs.v1.Webhook
-	10, // 23: fleet.jobs.v1.RotateWebhookSecretResponse.webhook:type_name -> fleet.jobs.v1.Webhook
-	1,  // 24: fleet.jobs.v1.TestWebhookResponse.error:type_name -> fleet.jobs.v1.Webhook.DeliveryError
-	30, // 25: fleet.jobs.v1.TestWebhookResponse.duration:type_name -> google.protobuf.Duration
-	4,  // 26: fleet.jobs.v1.EventService.ListJobEvents:input_type -> fleet.jobs.v1.ListJobEventsRequest
-	6,  // 27: fleet.jobs.v1.EventService.ListEvents:input_type -> fleet.jobs.v1.ListEventsRequest
-	8,  // 28: fleet.jobs.v1.EventService.WatchEvents:input_type -> fleet.jobs.v1.WatchEventsRequest
-	11, // 29: fleet.jobs.v1.EventService.CreateWebhook:input_type -> fleet.jobs.v1.CreateWebhookRequest
-	13, // 30: fleet.jobs.v1.EventService.ListWebhooks:input_type -> fleet.jobs.v1.ListWebhooksRequest
-	15, // 31: fleet.jobs.v1.EventService.GetWebhook:input_type -> fleet.jobs.v1.GetWebhookRequest
-	17, // 32: fleet.jobs.v1.EventService.UpdateWebhook:input_type -> fleet.jobs.v1.UpdateWebhookRequest
-	19, // 33: fleet.jobs.v1.EventService.DeleteWebhook:input_type -> fleet.jobs.v1.DeleteWebhookRequest
-	21, // 34: fleet.jobs.v1.EventService.RotateWebhookSecret:input_type -> fleet.jobs.v1.RotateWebhookSecretRequest
-	23, // 35: fleet.jobs.v1.EventService.TestWebhook:input_type -> fleet.jobs.v1.TestWebhookRequest
-	5,  // 36: fleet.jobs.v1.EventService.ListJobEvents:output_type -> fleet.jobs.v1.ListJobEventsResponse
-	7,  // 37: fleet.jobs.v1.EventService.ListEvents:output_type -> fleet.jobs.v1.ListEventsResponse
-	9,  // 38: fleet.jobs.v1.EventService.WatchEvents:output_type -> fleet.jobs.v1.WatchEventsResponse
-	12, // 39: fleet.jobs.v1.EventService.CreateWebhook:output_type -> fleet.jobs.v1.CreateWebhookResponse
-	14, // 40: fleet.jobs.v1.EventService.ListWebhooks:output_type -> fleet.jobs.v1.ListWebhooksResponse
-	16, // 41: fleet.jobs.v1.EventService.GetWebhook:output_type -> fleet.jobs.v1.GetWebhookResponse
-	18, // 42: fleet.jobs.v1.EventService.UpdateWebhook:output_type -> fleet.jobs.v1.UpdateWebhookResponse
-	20, // 43: fleet.jobs.v1.EventService.DeleteWebhook:output_type -> fleet.jobs.v1.DeleteWebhookResponse
-	22, // 44: fleet.jobs.v1.EventService.RotateWebhookSecret:output_type -> fleet.jobs.v1.RotateWebhookSecretResponse
-	24, // 45: fleet.jobs.v1.EventService.TestWebhook:output_type -> fleet.jobs.v1.TestWebhookResponse
-	36, // [36:46] is the sub-list for method output_type
-	26, // [26:36] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	25, // 17: fleet.jobs.v1.Webhook.verified_at:type_name -> google.protobuf.Timestamp
+	10, // 18: fleet.jobs.v1.CreateWebhookResponse.webhook:type_name -> fleet.jobs.v1.Webhook
+	10, // 19: fleet.jobs.v1.ListWebhooksResponse.webhooks:type_name -> fleet.jobs.v1.Webhook
+	10, // 20: fleet.jobs.v1.GetWebhookResponse.webhook:type_name -> fleet.jobs.v1.Webhook
+	29, // 21: fleet.jobs.v1.UpdateWebhookRequest.update_mask:type_name -> google.protobuf.FieldMask
+	10, // 22: fleet.jobs.v1.UpdateWebhookRequest.webhook:type_name -> fleet.jobs.v1.Webhook
+	10, // 23: fleet.jobs.v1.UpdateWebhookResponse.webhook:type_name -> fleet.jobs.v1.Webhook
+	10, // 24: fleet.jobs.v1.RotateWebhookSecretResponse.webhook:type_name -> fleet.jobs.v1.Webhook
+	1,  // 25: fleet.jobs.v1.TestWebhookResponse.error:type_name -> fleet.jobs.v1.Webhook.DeliveryError
+	30, // 26: fleet.jobs.v1.TestWebhookResponse.duration:type_name -> google.protobuf.Duration
+	4,  // 27: fleet.jobs.v1.EventService.ListJobEvents:input_type -> fleet.jobs.v1.ListJobEventsRequest
+	6,  // 28: fleet.jobs.v1.EventService.ListEvents:input_type -> fleet.jobs.v1.ListEventsRequest
+	8,  // 29: fleet.jobs.v1.EventService.WatchEvents:input_type -> fleet.jobs.v1.WatchEventsRequest
+	11, // 30: fleet.jobs.v1.EventService.CreateWebhook:input_type -> fleet.jobs.v1.CreateWebhookRequest
+	13, // 31: fleet.jobs.v1.EventService.ListWebhooks:input_type -> fleet.jobs.v1.ListWebhooksRequest
+	15, // 32: fleet.jobs.v1.EventService.GetWebhook:input_type -> fleet.jobs.v1.GetWebhookRequest
+	17, // 33: fleet.jobs.v1.EventService.UpdateWebhook:input_type -> fleet.jobs.v1.UpdateWebhookRequest
+	19, // 34: fleet.jobs.v1.EventService.DeleteWebhook:input_type -> fleet.jobs.v1.DeleteWebhookRequest
+	21, // 35: fleet.jobs.v1.EventService.RotateWebhookSecret:input_type -> fleet.jobs.v1.RotateWebhookSecretRequest
+	23, // 36: fleet.jobs.v1.EventService.TestWebhook:input_type -> fleet.jobs.v1.TestWebhookRequest
+	5,  // 37: fleet.jobs.v1.EventService.ListJobEvents:output_type -> fleet.jobs.v1.ListJobEventsResponse
+	7,  // 38: fleet.jobs.v1.EventService.ListEvents:output_type -> fleet.jobs.v1.ListEventsResponse
+	9,  // 39: fleet.jobs.v1.EventService.WatchEvents:output_type -> fleet.jobs.v1.WatchEventsResponse
+	12, // 40: fleet.jobs.v1.EventService.CreateWebhook:output_type -> fleet.jobs.v1.CreateWebhookResponse
+	14, // 41: fleet.jobs.v1.EventService.ListWebhooks:output_type -> fleet.jobs.v1.ListWebhooksResponse
+	16, // 42: fleet.jobs.v1.EventService.GetWebhook:output_type -> fleet.jobs.v1.GetWebhookResponse
+	18, // 43: fleet.jobs.v1.EventService.UpdateWebhook:output_type -> fleet.jobs.v1.UpdateWebhookResponse
+	20, // 44: fleet.jobs.v1.EventService.DeleteWebhook:output_type -> fleet.jobs.v1.DeleteWebhookResponse
+	22, // 45: fleet.jobs.v1.EventService.RotateWebhookSecret:output_type -> fleet.jobs.v1.RotateWebhookSecretResponse
+	24, // 46: fleet.jobs.v1.EventService.TestWebhook:output_type -> fleet.jobs.v1.TestWebhookResponse
+	37, // [37:47] is the sub-list for method output_type
+	27, // [27:37] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_events_proto_init() }

@@ -1,5 +1,8 @@
 -- Claims a webhook that is due, for 30 seconds, and returns its next events, in order: at most 100, with about 64 KiB
--- of details. Returns no row if the webhook is not due, or if there is nothing to send. In the latter case, the webhook
+-- of details. If the URL is not verified, returns a test event instead: its position is that of the cursor, and only its
+-- type matters.
+--
+-- Returns no row if the webhook is not due, or if there is nothing to send. In the latter case, the webhook
 -- becomes idle until sequence_events adds an event of its types; it stays due if all 5,000 examined events are of other
 -- types.
 --
@@ -24,7 +27,8 @@ CREATE OR REPLACE FUNCTION jobs.claim_webhook(
     status text,
     counts json,
     user_id text,
-    details jsonb
+    details jsonb,
+    is_replay boolean         -- see update_webhook
 )
 LANGUAGE plpgsql
 -- settings: page, lock timeout
@@ -32,6 +36,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_max_examined integer := 5000;
+    v_max_events integer := 100;
     v_head record;
     v_webhook jobs.webhooks;
     v_now timestamptz;
@@ -66,12 +71,18 @@ BEGIN
         v_webhook.previous_position := v_head.purged_position;
         v_webhook.purged_position := v_head.purged_position;
     END IF;
+    IF v_webhook.verified_at IS NULL THEN
+        v_max_events := 1;
+    END IF;
     v_previous_key_id := jobs.previous_key_id(v_webhook, v_now);
     RETURN QUERY
     SELECT v_webhook.url, v_webhook.secret_number, v_webhook.key_id, v_previous_key_id,
            v_webhook.failure_count,
            lag(m.position, 1, v_webhook.previous_position) OVER (ORDER BY m.position),
-           m.position, m.job_id, m.type, m.occurred_at, m.status, m.counts, m.user_id, m.details
+           CASE WHEN v_webhook.verified_at IS NULL THEN v_webhook.position ELSE m.position END,
+           m.job_id, CASE WHEN v_webhook.verified_at IS NULL THEN 'webhook.test' ELSE m.type END,
+           m.occurred_at, m.status, m.counts, m.user_id, m.details,
+           v_webhook.verified_at IS NOT NULL AND m.position <= v_webhook.replay_position
     FROM (
         SELECT e.*, sum(e.bytes) OVER (ORDER BY e.position) - e.bytes AS bytes_before
         FROM (
@@ -86,7 +97,7 @@ BEGIN
             WHERE v_webhook.types IS NULL OR x.type = ANY (v_webhook.types)
         ) e
         ORDER BY e.position
-        LIMIT 100
+        LIMIT v_max_events
     ) m
     WHERE m.bytes_before < 65536
     ORDER BY m.position;

@@ -1,6 +1,6 @@
 -- Creates a webhook for the events that are committed from now on, and returns it.
 --
--- Raises TOO_MANY_WEBHOOKS if the tenant has 16.
+-- Raises TOO_MANY_WEBHOOKS if the tenant has 16, and TOO_MANY_WEBHOOK_RESTARTS.
 CREATE OR REPLACE FUNCTION jobs.create_webhook(
     p_tenant_id text,
     p_webhook_id text,    -- new
@@ -25,6 +25,7 @@ BEGIN
     IF (SELECT count(*) FROM jobs.webhooks w WHERE w.tenant_id = p_tenant_id) >= 16 THEN
         PERFORM jobs.raise_error('TOO_MANY_WEBHOOKS');
     END IF;
+    PERFORM jobs.limit_webhook_restarts(p_tenant_id);
 
     v_now := jobs.clock_time();
     RETURN QUERY

@@ -1,7 +1,7 @@
 -- Gives a webhook the next secret, derived from the master key p_key_id, and returns the webhook. Ends the claim of a
 -- dispatcher, which would sign with the old secret only.
 --
--- Raises WEBHOOK_NOT_FOUND.
+-- Raises WEBHOOK_NOT_FOUND and, if it ends a claim, TOO_MANY_WEBHOOK_RESTARTS: the delivery in progress is repeated.
 CREATE OR REPLACE FUNCTION jobs.rotate_webhook_secret(
     p_tenant_id text, p_webhook_id text, p_key_id text
 ) RETURNS SETOF jobs.webhooks
@@ -13,12 +13,15 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
+    -- Before the webhook: see lock_webhook.
+    PERFORM jobs.lock_event_head(p_tenant_id);
     v_webhook := jobs.lock_webhook(p_tenant_id, p_webhook_id);
     v_webhook.rotated_at := jobs.clock_time();
     v_webhook.secret_number := v_webhook.secret_number + 1;
     v_webhook.previous_key_id := v_webhook.key_id;
     v_webhook.key_id := p_key_id;
     IF v_webhook.claim_id IS NOT NULL THEN
+        PERFORM jobs.limit_webhook_restarts(p_tenant_id);
         v_webhook.claim_id := NULL;
         v_webhook.due_at := v_webhook.rotated_at;
     END IF;

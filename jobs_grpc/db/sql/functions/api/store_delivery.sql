@@ -1,14 +1,14 @@
 -- Stores the result of a delivery. Changes nothing if the claim p_claim_id has ended: another dispatcher has claimed
 -- the webhook, or the webhook was changed or deleted.
 --
--- A success moves the cursor to the event, and either ends the claim, so that the webhook is due at once, or renews its
+-- A success verifies the URL, moves the cursor to the event, and either ends the claim, so that the webhook is due at once, or renews its
 -- lease. A failure ends the claim; the webhook is due after p_retry_seconds, or disabled after five days of failures or
 -- status 410.
 CREATE OR REPLACE FUNCTION jobs.store_delivery(
     p_tenant_id text,
     p_webhook_id text,
     p_claim_id uuid,
-    p_position bigint,                  -- of the event
+    p_position bigint,                  -- of the event; of a test event, that of the cursor
     p_http_status integer,              -- of the HTTP response; 0: none
     p_error text,                       -- of Webhook.DeliveryError; NULL: success
     p_retry_seconds double precision,   -- used after a failure
@@ -41,8 +41,11 @@ BEGIN
     v_webhook.is_unproven := p_error IS NOT NULL;
 
     IF p_error IS NULL THEN
-        v_webhook.position := p_position;
-        v_webhook.previous_position := p_position;
+        IF p_position > v_webhook.position THEN
+            v_webhook.position := p_position;
+            v_webhook.previous_position := p_position;
+        END IF;
+        v_webhook.verified_at := coalesce(v_webhook.verified_at, v_now);
         v_webhook.last_success_at := v_now;
         v_webhook.failure_count := 0;
         v_webhook.first_failure_at := NULL;

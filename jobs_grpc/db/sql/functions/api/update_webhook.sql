@@ -2,9 +2,11 @@
 -- the other parameters.
 --
 -- A change of the URL, the types or the position, enabling and disabling end the claim of a dispatcher: the result of
--- a delivery in progress is ignored. If the webhook is enabled, it is then due.
+-- a delivery in progress is ignored. If the webhook is enabled, it is then due: it restarts. A new URL is not verified.
+-- Events between an earlier position and the one before the call are replays.
 --
--- Raises WEBHOOK_NOT_FOUND and, for the new position, EVENTS_PURGED and POSITION_UNKNOWN.
+-- Raises WEBHOOK_NOT_FOUND; for the new position, EVENTS_PURGED and POSITION_UNKNOWN; if the webhook restarts,
+-- TOO_MANY_WEBHOOK_RESTARTS.
 CREATE OR REPLACE FUNCTION jobs.update_webhook(
     p_tenant_id text,
     p_webhook_id text,
@@ -26,6 +28,10 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
+    IF p_fields <> '{description}' THEN
+        -- Before the webhook: see lock_webhook.
+        PERFORM jobs.lock_event_head(p_tenant_id);
+    END IF;
     v_webhook := jobs.lock_webhook(p_tenant_id, p_webhook_id);
     v_before := v_webhook;
     IF 'description' = ANY (p_fields) THEN
@@ -43,6 +49,7 @@ BEGIN
         v_webhook.last_http_status := 0;
         v_webhook.last_error := NULL;
         v_webhook.is_unproven := true;
+        v_webhook.verified_at := NULL;
         v_restarts := true;
     END IF;
     IF 'position' = ANY (p_fields) THEN
@@ -59,7 +66,7 @@ BEGIN
                 jsonb_build_object('purged_position', v_head.purged_position)
             );
         END IF;
-        -- If events are purged before the next claim, claim_webhook detects it.
+        v_webhook.replay_position := greatest(v_webhook.replay_position, v_webhook.position);
         v_webhook.position := greatest(p_position, v_head.purged_position);
         v_webhook.previous_position := v_webhook.position;
         v_restarts := true;
@@ -75,6 +82,7 @@ BEGIN
         v_webhook.claim_id := NULL;
         v_webhook.due_at := NULL;
         IF v_webhook.enabled THEN
+            PERFORM jobs.limit_webhook_restarts(p_tenant_id);
             v_webhook.due_at := jobs.clock_time();
         END IF;
     END IF;

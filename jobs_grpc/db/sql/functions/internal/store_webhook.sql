@@ -15,6 +15,7 @@ BEGIN
         first_failure_at = p_webhook.first_failure_at, is_unproven = p_webhook.is_unproven,
         secret_number = p_webhook.secret_number, key_id = p_webhook.key_id,
         rotated_at = p_webhook.rotated_at, previous_key_id = p_webhook.previous_key_id,
-        last_test_at = p_webhook.last_test_at
+        last_test_at = p_webhook.last_test_at, verified_at = p_webhook.verified_at,
+        replay_position = p_webhook.replay_position
     WHERE w.tenant_id = p_webhook.tenant_id AND w.webhook_id = p_webhook.webhook_id;
 END $$;
