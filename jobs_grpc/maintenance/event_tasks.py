@@ -16,8 +16,8 @@ from jobs_grpc.maintenance.task import Fetch
 
 logger = logging.getLogger(__name__)
 
-# Tenants that one search finds. A search for queued events has a statement for each of them.
-_TENANTS_PER_SEARCH = 100
+# Queued events that one search reads to find tenants.
+_EVENTS_PER_SEARCH = 1000
 _HEADS_PER_SEARCH = 1000
 EVENTS_PER_PURGE = 10_000
 """Events that one statement removes. Limits how long it holds the lock of the tenant's head."""
@@ -98,14 +98,14 @@ class SequenceEvents(_TenantTask):
         after = ""
         while True:
             found = await self._fetch(
-                "SELECT * FROM jobs.tenants_with_queued_events($1, $2)", _TENANTS_PER_SEARCH, after
+                "SELECT * FROM jobs.tenants_with_queued_events($1, $2)", _EVENTS_PER_SEARCH, after
             )
-            for tenant_id, due_at in found:
+            for tenant_id, due_at, _ in found:
                 if await self._sequence(tenant_id):
                     self._on_write(tenant_id)
                 else:
                     failed.append(due_at)
-            if len(found) < _TENANTS_PER_SEARCH:
+            if sum(row["event_count"] for row in found) < _EVENTS_PER_SEARCH:
                 return failed
             after = found[-1]["tenant_id"]
 

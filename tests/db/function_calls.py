@@ -461,7 +461,7 @@ _EVENT_CASES = {
     "tenants_with_queued_events": Case(
         "tenants_with_queued_events",
         20,
-        lambda c, _: c.fetch("SELECT * FROM jobs.tenants_with_queued_events(10, 'other')"),
+        lambda c, _: c.fetch("SELECT * FROM jobs.tenants_with_queued_events(10, '')"),
         as_owner=True,
     ),
     "tenants_with_events": Case(

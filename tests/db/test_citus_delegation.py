@@ -2,17 +2,17 @@
 
 import inspect
 import re
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+import jobs_grpc.db
 from jobs_grpc.db import schema
 from jobs_grpc.db.store import Store
 from tests.support import shapes
 from tests.support.citus_forms import statements_of_function
 from tests.support.database import Database
-
-pytestmark = pytest.mark.citus
 
 _NODE_OF_TENANT = """
     SELECT format('%s:%s', nodename, nodeport) FROM citus_shards
@@ -35,15 +35,19 @@ _SEARCHES = {
     "next_webhooks": ["webhooks_by_tenant"],
     "stopped_rollouts": ["jobs_waiting_by_pause_cause", "jobs_tripped_by_canceled_at"],
     "next_device_tenant": ["devices_pkey"],
+    "tenants_with_queued_events": ["event_queue_pkey"],
+    "tenants_with_events": ["event_heads_pkey"],
 }
 # What their parameters and variables stand for.
 _VALUES = {
     "p_limit": "100",
     "p_after_tenant_id": "'t1'",
-    "p_failing": "false",
+    "p_unproven": "false",
     "p_skip_tenant_ids": "ARRAY['t1']",
     "p_skip_job_ids": "ARRAY['j1']",
+    "p_max_events": "1000000",
     "v_until": "now() - interval '1 day'",
+    "v_until_position": "1000000",
     "v_retention": "interval '1 day'",
 }
 # So many tenants that each shard has rows. A third of the jobs are finished, and a tenth scheduled.
@@ -76,6 +80,37 @@ async def _plan(connection: asyncpg.Connection, statement: str) -> str:
     return "\n".join(row[0] for row in rows)
 
 
+async def _searches(connection: asyncpg.Connection, name: str) -> list[tuple[str, str]]:
+    """The statements of a search, with values, and the index of each."""
+    definition = await connection.fetchval(
+        "SELECT pg_get_functiondef(to_regproc('jobs.' || $1::text))", name
+    )
+    searches = [
+        statement.replace("public.", "jobs.")
+        for statement in statements_of_function(definition)
+        if "FROM public." in statement
+    ]
+    for variable, value in _VALUES.items():
+        searches = [re.sub(rf"\b{variable}\b", value, search) for search in searches]
+    return list(zip(searches, _SEARCHES[name], strict=True))
+
+
+def test_every_search_has_its_indexes() -> None:
+    folder = Path(jobs_grpc.db.__file__).parent / "sql/functions/maintenance"
+
+    assert set(_SEARCHES) == {path.stem for path in folder.iterdir()}
+
+
+async def test_order_of_each_search_selects_its_index(database: Database) -> None:
+    """On PostgreSQL as well, with the settings that leave no other plan."""
+    settings = dict.fromkeys(("enable_sort", "enable_seqscan", "enable_bitmapscan"), "off")
+    connection = await asyncpg.connect(database.owner_dsn, server_settings=settings)
+    for name in _SEARCHES:
+        for search, index in await _searches(connection, name):
+            assert f" {index} " in await _plan(connection, search), name
+    await connection.close()
+
+
 # A call of each function that Citus delegates. EXPLAIN does not run it.
 _CALLS = """
     SELECT p.proname::text AS name, format('jobs.%s(%s)', p.proname, string_agg(
@@ -87,6 +122,7 @@ _CALLS = """
 """
 
 
+@pytest.mark.citus
 @pytest.mark.parametrize("tenant", _TENANTS)
 async def test_each_call_is_one_task_on_the_node_of_its_tenant(
     database: Database, tenant: str
@@ -105,6 +141,7 @@ async def test_each_call_is_one_task_on_the_node_of_its_tenant(
         assert f"host={host} port={port} " in plan, name
 
 
+@pytest.mark.citus
 @pytest.mark.slow
 @pytest.mark.parametrize("analyzed", [True, False], ids=["analyzed", "never analyzed"])
 async def test_searches_read_their_partial_index_on_each_node_up_to_the_limit(
@@ -119,18 +156,8 @@ async def test_searches_read_their_partial_index_on_each_node_up_to_the_limit(
         await fresh.owner.execute("ANALYZE jobs.jobs, jobs.job_executions, jobs.webhooks")
     await fresh.owner.execute("SET citus.explain_all_tasks = on")
 
-    for name, indexes in _SEARCHES.items():
-        definition = await fresh.owner.fetchval(
-            "SELECT pg_get_functiondef(to_regproc('jobs.' || $1::text))", name
-        )
-        searches = [
-            statement.replace("public.", "jobs.")
-            for statement in statements_of_function(definition)
-            if "FROM public." in statement
-        ]
-        for search, index in zip(searches, indexes, strict=True):
-            for variable, value in _VALUES.items():
-                search = re.sub(rf"\b{variable}\b", value, search)
+    for name in _SEARCHES:
+        for search, index in await _searches(fresh.owner, name):
             plan = await _plan(fresh.owner, search)
             tasks = plan.split("->  Task\n")[1:]
             on_shards = [task for task in tasks if re.search(r" on \w+_\d{6}\b", task)]
@@ -141,6 +168,7 @@ async def test_searches_read_their_partial_index_on_each_node_up_to_the_limit(
                 assert "Limit" in task, plan
 
 
+@pytest.mark.citus
 async def test_calls_and_searches_use_custom_plans_and_helpers_inherit_them(
     database: Database,
 ) -> None:

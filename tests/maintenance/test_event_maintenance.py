@@ -70,6 +70,37 @@ async def test_sweeper_sequences_the_events_of_all_tenants(
         assert await rows_of(database, name, "jobs.event_queue") == 0
 
 
+async def test_search_reads_a_bounded_number_of_events_in_one_query(
+    database: Database, tenant: str
+) -> None:
+    many, few = f"{tenant}-1", f"{tenant}-2"
+    await queue_events(database.owner, many, 30)
+    await queue_event(database.owner, few, "j")
+
+    async def search(limit: int, after: str = "") -> list[tuple[str, int]]:
+        rows = await database.owner.fetch(
+            "SELECT * FROM jobs.tenants_with_queued_events($1, $2)", limit, after
+        )
+        return [(row["tenant_id"], row["event_count"]) for row in rows]
+
+    after = f"{tenant}-0"
+    assert await search(20, after) == [(many, 20)]
+    assert await search(31, after) == [(many, 30), (few, 1)]
+    assert await search(1, many) == [(few, 1)]
+
+
+async def test_sweeper_finds_tenants_behind_one_with_many_queued_events(
+    database: Database, sweeper: Sweeper, tenant: str
+) -> None:
+    many, few = f"{tenant}-1", f"{tenant}-2"
+    await queue_events(database.owner, many, 1500)
+    await queue_event(database.owner, few, "j")
+
+    await sweeper.run_events()
+
+    assert (await rows_of(database, many), await rows_of(database, few)) == (1500, 1)
+
+
 async def test_sweeper_sequences_more_events_than_a_statement_moves(
     database: Database, sweeper: Sweeper, tenant: str
 ) -> None:

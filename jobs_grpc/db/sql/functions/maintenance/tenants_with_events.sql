@@ -8,12 +8,12 @@ LANGUAGE plpgsql STABLE
 AS $$
 #variable_conflict use_column
 DECLARE
-    v_until bigint := jobs.event_position(jobs.clock_time() - make_interval(days => p_days));
+    v_until_position bigint := jobs.event_position(jobs.clock_time() - make_interval(days => p_days));
 BEGIN
     RETURN QUERY
     SELECT h.tenant_id,
            h.event_count > p_max_events
-           OR h.event_count > 0 AND h.purged_position < least(h.position, v_until)
+           OR h.event_count > 0 AND h.purged_position < least(h.position, v_until_position)
     FROM jobs.event_heads h
     WHERE h.tenant_id > p_after_tenant_id
     ORDER BY h.tenant_id
