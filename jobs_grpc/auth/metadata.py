@@ -23,6 +23,8 @@ from jobs_grpc.errors import DuplicateMetadata, InvalidMetadata, InvalidToken, T
 # The metadata of a call as gRPC passes it. Values of keys that end in -bin are bytes.
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
+_DEVICE_ROLES = frozenset({Role.DEVICE})
+
 _AUTHORIZATION = "authorization"
 _TENANT, _USER, _DEVICE, _ROLES = "x-tenant-id", "x-user-id", "x-device-id", "x-roles"
 
@@ -38,7 +40,8 @@ class MetadataAuthenticator:
 
         Raises TenantRequired, DuplicateMetadata, InvalidMetadata or InvalidToken.
         """
-        if _AUTHORIZATION in dict(metadata):
+        keys = {key for key, _ in metadata}
+        if _AUTHORIZATION in keys:
             # A gateway that requires tokens relies on this server to verify them. Ignoring the
             # token would let every caller in.
             raise InvalidToken(
@@ -48,14 +51,14 @@ class MetadataAuthenticator:
         tenant_id = read_tenant(metadata)
         if tenant_id is None:
             raise TenantRequired
-        device_id = read_device(metadata)
-        roles = _read_roles(metadata)
+        device_id = read_device(metadata) if _DEVICE in keys else None
+        roles = _read_roles(metadata) if _ROLES in keys else None
         if roles is None:
-            roles = self._default_roles if device_id is None else frozenset({Role.DEVICE})
+            roles = self._default_roles if device_id is None else _DEVICE_ROLES
         return Principal(
             tenant_id,
             roles,
-            subject=read_user(metadata),
+            subject=read_user(metadata) if _USER in keys else None,
             device_id=device_id,
             is_bridge=Role.BRIDGE in roles,
         )

@@ -102,6 +102,8 @@ def _format_seconds(seconds: float) -> str:
 
 
 def _quote_if_needed(value: object) -> str:
+    if isinstance(value, (int, float)):
+        return str(value)
     text = json.dumps(value) if isinstance(value, (list, dict)) else str(value)
     if _PLAIN.fullmatch(text):
         return text
