@@ -19,7 +19,7 @@ from jobs_grpc.text import escape_unprintable
 _DESCRIPTION = """\
 Examine what `serve` needs, with the same settings: this host, certificates and
 keys, the database, and how late background work is. Changes nothing; the server
-may run or not. Without JOBS_DATABASE_URL, examine the `jobs-grpc dev` that runs.
+may run or not. Without JOBS_DATABASE_URL, examine a running `jobs-grpc dev`.
 """
 
 _EPILOG = """\
