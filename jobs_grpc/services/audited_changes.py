@@ -19,6 +19,9 @@ _changes: ContextVar[dict[str, Any] | None] = ContextVar("audited_changes", defa
 _MAX_BYTES = 1024
 _LENGTHS = (1024, 256, 128, 64, 32, 8)
 
+# Maximum keys of labels.
+_MAX_LABELS = 20
+
 
 class _Change(NamedTuple):
     old: Any
@@ -35,14 +38,16 @@ def note_changed_fields(paths: Iterable[str], before: Message, after: Message) -
     _note({path: _Change(_value(before, path), _value(after, path)) for path in sorted(paths)})
 
 
-def note_device_changes(request: fleet_pb2.UpdateDevicesRequest, row: Row) -> None:
-    """Note the keys of labels and the numbers of devices: `row` is that of update_devices.sql."""
+def note_device_changes(
+    request: fleet_pb2.UpdateDevicesRequest, label_counts: Counter[str], row: Row
+) -> None:
+    """Note the most frequent keys of labels, and numbers: `row` is that of update_devices.sql."""
     changes: dict[str, Any] = {name: row[f"{name}_count"] for name in ("registered", "updated")}
     for field in sorted({*request.update_mask.paths} - {"labels"}):
         changes[field] = len(request.devices)
-    if "labels" in request.update_mask.paths:
-        keys = Counter(key for device in request.devices for key in device.labels)
-        changes["labels"] = dict(keys.most_common())
+    if label_counts:
+        changes["label_count"] = len(label_counts)
+        changes["labels"] = dict(label_counts.most_common(_MAX_LABELS))
     if request.remove_labels:
         changes["remove_labels"] = [*request.remove_labels]
     _note(changes)

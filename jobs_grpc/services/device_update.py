@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fleet.jobs.v1 import fleet_pb2 as pb
 
@@ -25,6 +25,8 @@ class DeviceChanges:
     labels: list[str] | None
     time_zones: list[str] | None
     group_ids: list[str] | None
+    label_counts: Counter[str] = field(init=False, default_factory=Counter)
+    """The number of devices that set each label, by its key."""
 
 
 async def device_changes(request: pb.UpdateDevicesRequest, pause: Pause) -> DeviceChanges:
@@ -38,7 +40,7 @@ async def device_changes(request: pb.UpdateDevicesRequest, pause: Pause) -> Devi
     raise_for_violations(_check_request(request, fields))
     changes = DeviceChanges(
         [device.device_id for device in request.devices],
-        *([] if field in fields else None for field in ("labels", "time_zone", "group_ids")),
+        *([] if name in fields else None for name in ("labels", "time_zone", "group_ids")),
     )
     violations: list[Violation] = []
     for index, device in enumerate(request.devices):
@@ -47,6 +49,7 @@ async def device_changes(request: pb.UpdateDevicesRequest, pause: Pause) -> Devi
             violations += check_labels(device.labels, f"{path}.labels")
             violations += _check_not_removed(request, device, f"{path}.labels")
             changes.labels.append(json.dumps(dict(device.labels), ensure_ascii=False))
+            changes.label_counts.update([*device.labels])
         if changes.time_zones is not None:
             violations += check_time_zone(device.time_zone, f"{path}.time_zone")
             changes.time_zones.append(device.time_zone)

@@ -117,7 +117,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             remove_labels=[*request.remove_labels],
             allow_missing=request.allow_missing,
         )
-        note_device_changes(request, row)
+        note_device_changes(request, changes.label_counts, row)
         return pb.UpdateDevicesResponse(
             registered_count=row["registered_count"], updated_count=row["updated_count"]
         )

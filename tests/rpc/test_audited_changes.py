@@ -161,6 +161,7 @@ async def test_update_of_devices_has_the_keys_of_labels_and_counts(
     assert _changes(lines())[1] == {
         "registered": 1,
         "updated": 1,
+        "label_count": 2,
         "labels": {"team": 2, "site": 1},
         "remove_labels": ["old"],
         "time_zone": 2,
