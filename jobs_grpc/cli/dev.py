@@ -24,6 +24,7 @@ from jobs_grpc.dev.demo_fleet import (
     load_demo_fleet,
 )
 from jobs_grpc.dev.simulated_fleet import start_simulated_fleet
+from jobs_grpc.dev.webhooks import make_webhook_keys, webhook_settings
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
 
 _DATABASE = "jobs"
@@ -74,6 +75,7 @@ def _dev(args: argparse.Namespace) -> None:
             raise CliError(
                 f"{e}. To start with an empty database, move {data_dir} away or set JOBS_DATA_DIR"
             ) from None
+        make_webhook_keys(cluster.data_dir)
         config = Config.from_env(_settings(cluster, role))
         with ExitStack() as stack:
 
@@ -109,6 +111,7 @@ def _data_dir() -> Path:
 def _settings(cluster: embedded_postgres.Cluster, role: RequestRole) -> dict[str, str]:
     return {
         **_defaults(),
+        **webhook_settings(cluster.data_dir),
         **os.environ,
         "JOBS_DATABASE_URL": cluster.dsn(_DATABASE, role.name),
         "JOBS_OWNER_DATABASE_URL": cluster.dsn(_DATABASE),
@@ -159,6 +162,7 @@ def _greeting(
             f"SQL:     psql {shlex.quote(cluster.dsn(_DATABASE))}",
             f"Log:     {config.log.level} and higher, and the audit log"
             " (JOBS_LOG_LEVEL=INFO: each call)",
+            *_webhook_lines(config),
             # The gateway calls the default address.
             *([_CONSOLE] if address == DEFAULT_ADDRESS else []),
             *([f"Metrics: http://{metrics}/metrics"] if (metrics := config.metrics.listen) else []),
@@ -169,6 +173,16 @@ def _greeting(
             "",
         ]
     )
+
+
+def _webhook_lines(config: Config) -> list[str]:
+    if not config.events.webhook_keys_file:
+        return []
+    events = config.events
+    networks = ", ".join(map(str, events.webhook_allowed_networks))
+    targets = f"also to {networks}" if networks else "to public addresses"
+    http = ", by http" if events.webhook_allow_http else ""
+    return [f"Webhooks: {targets}{http}; ports {', '.join(map(str, events.webhook_allowed_ports))}"]
 
 
 def _example_commands(address: str, config: Config, simulate: bool) -> list[str]:

@@ -1,6 +1,7 @@
 """`jobs-grpc dev`."""
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from fleet.jobs.v1 import fleet_pb2_grpc, jobs_pb2_grpc
+from fleet.jobs.v1 import events_pb2_grpc, fleet_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.fleet_pb2 import Device
 from google.protobuf import json_format
@@ -25,9 +26,11 @@ from jobs_grpc.cli.program import _parser
 from jobs_grpc.dev import embedded_postgres
 from tests.support.callers import Fleet, Operator
 from tests.support.cli import Shell, spawn
+from tests.support.endpoints import Endpoint, running_endpoint
 from tests.support.postgres import new_data_dir
 from tests.support.server import open_channel, reserved_address
 from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.webhooks import WebhookCaller, is_signed
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +43,13 @@ def data_dir() -> Iterator[Path]:
     """The path of a new data folder."""
     with new_data_dir() as folder:
         yield folder
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[Endpoint]:
+    """A receiver of webhooks without TLS."""
+    async with running_endpoint(None) as running:
+        yield running
 
 
 async def _spawn_dev(data_dir: Path, *options: str, **settings: str) -> asyncio.subprocess.Process:
@@ -132,6 +142,31 @@ async def test_dev_keeps_changed_labels_when_restarted(data_dir: Path) -> None:
 
     assert (before.labels["ring"], before.time_zone) == ("canary", "Europe/Lisbon")
     assert dict(after.labels) == dict(before.labels) | {"ring": "early"}
+
+
+async def test_dev_sends_webhooks_to_this_machine_and_keeps_their_keys(
+    data_dir: Path, endpoint: Endpoint
+) -> None:
+    settings = {"JOBS_WEBHOOK_ALLOWED_PORTS": str(endpoint.port)}
+    async with (
+        _running_dev(data_dir, **settings) as (address, greeting),
+        open_channel(address) as channel,
+    ):
+        caller = WebhookCaller(events_pb2_grpc.EventServiceStub(channel), "demo")
+        created = await caller.create(url=endpoint.url())
+        assert (await caller.test(created.webhook.webhook_id)).http_status == 204
+    (keys,) = data_dir.rglob("webhook-keys")  # noqa: ASYNC240 - a small folder
+    before = keys.read_text()
+    assert keys.stat().st_mode & 0o077 == 0
+    assert f"\nWebhooks: also to 127.0.0.0/8, by http; ports {endpoint.port}\n" in greeting
+
+    async with _running_dev(data_dir, **settings) as (address, _), open_channel(address) as channel:
+        caller = WebhookCaller(events_pb2_grpc.EventServiceStub(channel), "demo")
+        await Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo").create(target_all=True)
+        await endpoint.received(2)
+    assert keys.read_text() == before
+    secret = base64.b64decode(created.secret.removeprefix("whsec_"))
+    assert all(is_signed(request, secret) for request in endpoint.requests)
 
 
 async def test_dev_prints_commands_that_work(
