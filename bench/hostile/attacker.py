@@ -4,11 +4,13 @@ It runs at low priority, because it stands for other machines.
 """
 
 import asyncio
+import json
 import os
 import resource
 import signal
 import sys
 
+from bench.hostile import fleet_attacks
 from bench.hostile.attacks import ATTACKS
 
 
@@ -17,6 +19,7 @@ async def _attack(name: str, address: str) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, attack.cancel)
     print("attacking", flush=True)
     await asyncio.wait([attack])
+    print(json.dumps(fleet_attacks.posts), flush=True)
     if not attack.cancelled():
         attack.result()
 

@@ -1,7 +1,11 @@
 """Attacks with selectors, previews, events and webhooks. Each runs until it is canceled."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import itertools
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -9,6 +13,7 @@ from fleet.jobs.v1 import events_pb2 as events_pb
 from fleet.jobs.v1 import events_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import fleet_pb2 as fleet_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from bench.hostile.grpc_attacks import TENANT, forever, keep_calling
 from tests.support import http2
@@ -22,6 +27,9 @@ GROUPS_TENANT = "attacker-groups"
 
 HOOK_PORT = 47_391
 """Where the attacker receives webhooks, on loopback."""
+
+posts: list[float] = []
+"""The times of the POSTs that this process has received."""
 
 _FLEET = {"x-tenant-id": FLEET_TENANT}
 _SERVICE = "/fleet.jobs.v1.FleetService"
@@ -122,8 +130,29 @@ async def webhooks_with_endless_responses(address: str) -> None:
     await _receive_webhooks(address, respond)
 
 
+async def webhook_replays(address: str) -> None:
+    """Move the positions of 16 webhooks of a tenant back to 0, as fast as the server responds."""
+    await _receive_webhooks(address, _accept, {"position": 0})
+
+
+async def webhook_urls(address: str) -> None:
+    """Change the URLs of 16 webhooks of a tenant, as fast as the server responds."""
+    await _receive_webhooks(address, _accept, {"url": f"http://127.0.0.1:{HOOK_PORT}/other"})
+
+
+async def _accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while head := await reader.readuntil(b"\r\n\r\n"):
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        await reader.readexactly(int(length[1]) if length else 0)
+        posts.append(time.monotonic())
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await writer.drain()
+
+
 async def _receive_webhooks(
-    address: str, respond: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+    address: str,
+    respond: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    change: Mapping[str, Any] | None = None,
 ) -> None:
     metadata = tuple(TENANT.items())
     async with (
@@ -138,8 +167,39 @@ async def _receive_webhooks(
             await stub.DeleteWebhook(request, metadata=metadata)
         for number in range(_WEBHOOKS):
             url = f"http://127.0.0.1:{HOOK_PORT}/{number}"
-            await stub.CreateWebhook(events_pb.CreateWebhookRequest(url=url), metadata=metadata)
-        await _cause_events(address)
+            create = events_pb.CreateWebhookRequest(url=url)
+            # The attack before this one may have used the limit of restarts.
+            await _until_accepted(lambda: stub.CreateWebhook(create, metadata=metadata))  # noqa: B023
+        if change is None:
+            await _cause_events(address)
+            return
+        jobs: Any = jobs_pb2_grpc.JobServiceStub(channel)
+        await jobs.PauseJob(pb.PauseJobRequest(job_id="j"), metadata=metadata)
+        await jobs.ResumeJob(pb.ResumeJobRequest(job_id="j"), metadata=metadata)
+        webhooks = await stub.ListWebhooks(events_pb.ListWebhooksRequest(), metadata=metadata)
+        for number, webhook in enumerate(itertools.cycle(webhooks.webhooks)):
+            fields = dict(change)
+            if "url" in fields:
+                fields["url"] += str(number)
+            update = events_pb.UpdateWebhookRequest(
+                webhook_id=webhook.webhook_id,
+                update_mask=FieldMask(paths=fields),
+                webhook=events_pb.Webhook(**fields),
+            )
+            with suppress(grpc.aio.AioRpcError):
+                await stub.UpdateWebhook(update, metadata=metadata)
+
+
+async def _until_accepted(call: Callable[[], Awaitable[object]]) -> None:
+    """Make a call again while it is over a limit."""
+    while True:
+        try:
+            await call()
+            return
+        except grpc.aio.AioRpcError as e:
+            if e.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+        await asyncio.sleep(0.5)
 
 
 async def _cause_events(address: str) -> None:

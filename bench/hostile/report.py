@@ -15,6 +15,8 @@ MAX_SERVER_MIB = 256
 MAX_GATEWAY_MIB = 512
 MAX_LOG_KB_PER_SECOND = 500
 MAX_P99_MS = 100
+# Of a tenant to one host: 20 replays, and 16 restarts.
+MAX_POSTS_PER_SECOND = 36
 
 # The start, the seconds and the error of a call.
 Call = tuple[float, float, str]
@@ -35,6 +37,11 @@ def add_calls(results: Results, name: str, calls: Sequence[Call]) -> None:
         print(f"  first error: {errors[0]}")
 
 
+def most_per_second(times: Sequence[float]) -> int:
+    """Return the most times that are within a second."""
+    return max((sum(t <= u < t + 1 for u in times) for t in times), default=0)
+
+
 def verdict(results: Results, name: str) -> str:
     """Return "met", or the bounds that the attack exceeds.
 
@@ -47,6 +54,7 @@ def verdict(results: Results, name: str) -> str:
             ("server", MAX_SERVER_MIB),
             ("gateway", MAX_GATEWAY_MIB),
             ("log", MAX_LOG_KB_PER_SECOND),
+            ("posts", MAX_POSTS_PER_SECOND),
             ("errors", 0),
             ("p99", max_p99_ms),
         )
@@ -57,7 +65,10 @@ def verdict(results: Results, name: str) -> str:
 
 def render(results: Results, machine: dict[str, str]) -> str:
     """Return the table and the list of attacks as Markdown."""
-    lines = ["| attack | memory | log | p50 / p99 | errors | bounds |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| attack | memory | log, POSTs | p50 / p99 | errors | bounds |",
+        "|---|---|---|---|---|---|",
+    ]
     names = list(dict.fromkeys(figure.case for figure in results))
     for name in names:
         cells = [f"`{name}`", *_cells(results, name), verdict(results, name)]
@@ -76,6 +87,8 @@ def _cells(results: Results, name: str) -> list[str]:
     memory = f"{server:,.0f} MiB"
     if gateway is not None:
         memory = f"gateway {gateway:,.0f} MiB, server {memory}"
+    if posts := _value(results, name, "posts"):
+        log += f", {posts:,.0f} POST/s"
     return [memory, log, f"{p50:,.1f} / {p99:,.1f} ms", f"{errors:,.0f} of {calls:,.0f}"]
 
 
