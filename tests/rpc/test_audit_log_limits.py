@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +37,14 @@ def lines(caplog: pytest.LogCaptureFixture) -> Any:
         return [logs.JsonFormatter().format(record) for record in records]
 
     return read
+
+
+@pytest.fixture
+def log() -> Iterator[AuditLog]:
+    """A log that writes no count after the test, when another one reads the log."""
+    log = AuditLog()
+    yield log
+    log.flush()
 
 
 def _refuse(
@@ -130,9 +139,9 @@ def _without(record: logging.LogRecord, field: str) -> logging.LogRecord:
     return copy
 
 
-async def test_refusals_of_a_kind_are_counted_after_20_lines_a_second(lines: Any) -> None:
-    log = AuditLog()
-
+async def test_refusals_of_a_kind_are_counted_after_20_lines_a_second(
+    log: AuditLog, lines: Any
+) -> None:
     _refuse(log, 50)
     _refuse(log, 1, subject="other")
     _refuse(log, 1, error=DevicesNotFound(["d"], 1))
@@ -146,9 +155,9 @@ async def test_refusals_of_a_kind_are_counted_after_20_lines_a_second(lines: Any
     assert others["reason"] == "ROLE_REQUIRED"
 
 
-async def test_refusals_of_a_tenant_are_counted_after_200_lines_a_second(lines: Any) -> None:
-    log = AuditLog()
-
+async def test_refusals_of_a_tenant_are_counted_after_200_lines_a_second(
+    log: AuditLog, lines: Any
+) -> None:
     for subject in range(15):
         _refuse(log, 20, subject=f"s{subject}")
     _refuse(log, tenant="b")
@@ -160,17 +169,16 @@ async def test_refusals_of_a_tenant_are_counted_after_200_lines_a_second(lines: 
     assert others["others"] == 100
 
 
-async def test_flood_of_one_kind_leaves_the_lines_of_its_tenant(lines: Any) -> None:
-    log = AuditLog()
-
+async def test_flood_of_one_kind_leaves_the_lines_of_its_tenant(log: AuditLog, lines: Any) -> None:
     _refuse(log, 1000)
     _refuse(log, subject="other")
 
     assert _fields(lines())[-1]["subject"] == "other"
 
 
-async def test_refusals_of_many_kinds_are_counted_by_tenant_and_method(lines: Any) -> None:
-    log = AuditLog()
+async def test_refusals_of_many_kinds_are_counted_by_tenant_and_method(
+    log: AuditLog, lines: Any
+) -> None:
     for number in range(1000):
         _refuse(log, tenant=f"t{number // 100}", subject=f"s{number}")
 
@@ -188,9 +196,8 @@ async def test_refusals_of_many_kinds_are_counted_by_tenant_and_method(lines: An
 
 
 async def test_no_refusal_is_lost_and_memory_is_bounded_when_there_are_many_tenants(
-    lines: Any,
+    log: AuditLog, lines: Any
 ) -> None:
-    log = AuditLog()
     for number in range(10_000):
         _refuse(log, tenant=f"t{number}", subject=f"s{number}")
     log.flush()
@@ -202,9 +209,8 @@ async def test_no_refusal_is_lost_and_memory_is_bounded_when_there_are_many_tena
 
 
 async def test_call_that_is_canceled_before_its_role_is_checked_counts_as_a_refusal(
-    lines: Any,
+    log: AuditLog, lines: Any
 ) -> None:
-    log = AuditLog()
     caller = Principal("a", frozenset(), "s")
     request = DeleteDevicesRequest(device_ids=["d"])
     for authorized in [False] * 30 + [True] * 30:
