@@ -1,7 +1,8 @@
 -- Returns whether an ID has a segment "." or "..", where "/" and "\" separate segments: clients of REST and
 -- proxies would resolve it, and call for another resource. The same rule as in jobs_grpc/contract/dot_segments.py.
+-- LIKE excludes most IDs in a fraction of the time.
 CREATE OR REPLACE FUNCTION jobs.has_dot_segment(id text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT id ~ '(^|[/\\])\.\.?($|[/\\])'
+    SELECT id COLLATE "C" LIKE '%.%' AND id COLLATE "C" ~ '(^|[/\\])\.\.?($|[/\\])'
 $$;
