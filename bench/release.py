@@ -53,7 +53,7 @@ class Scale:
     batch: int
 
 
-FULL = Scale(series=3, rounds=40, batch=50)
+FULL = Scale(series=3, rounds=24, batch=50)
 QUICK = Scale(series=2, rounds=1, batch=4)
 
 
