@@ -232,7 +232,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             job_id=request.job_id,
             status=status,
             failure_code=_failure_code_filter(request),
-            end_causes=_end_cause_filter(request) or None,
+            end_causes=_end_cause_filter(request),
             stage=optional_or(request, "stage", None),
             device_id_prefix=request.device_id_prefix,
             after_device_id=after_device_id or "",
@@ -256,7 +256,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             job_id=request.job_id or None,
             status=status,
             failure_code=_failure_code_filter(request),
-            end_causes=_end_cause_filter(request) or None,
+            end_causes=_end_cause_filter(request),
             before_queued_at=before_queued_at,
             before_job_id=before_job_id,
             limit=limit + 1,
@@ -511,9 +511,8 @@ def _failure_code_filter(request: pb.ListJobExecutionsRequest) -> str | None:
     return request.failure_code if request.HasField("failure_code") else None
 
 
-def _end_cause_filter(request: pb.ListJobExecutionsRequest) -> list[str]:
-    causes = {request.end_cause, *request.end_causes} - {pb.JobExecution.END_CAUSE_UNSPECIFIED}
-    return sorted(map(pb.JobExecution.EndCause.Name, causes))
+def _end_cause_filter(request: pb.ListJobExecutionsRequest) -> list[str] | None:
+    return sorted(map(pb.JobExecution.EndCause.Name, set(request.end_causes))) or None
 
 
 def _status_names(statuses: Iterable[pb.JobExecution.Status.ValueType]) -> list[str]:

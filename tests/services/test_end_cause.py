@@ -70,7 +70,7 @@ async def end(database: Database, operator: Operator, how: str) -> dict[str, str
 async def views(operator: Operator) -> list[Any]:
     """What readers see of the causes, by each call that shows them."""
     by_filter = {
-        name: [e.device_id for e in await all_executions(operator, "j", end_cause=name, limit=2)]
+        name: [e.device_id for e in await all_executions(operator, "j", end_causes=[name], limit=2)]
         for name in pb.JobExecution.EndCause.keys()[1:]
     }
     of_device = [
@@ -187,13 +187,11 @@ async def test_lists_filter_by_cause_together_with_other_filters(operator: Opera
     async def listed(**fields: Any) -> list[str]:
         return [e.device_id for e in await all_executions(operator, "j", limit=1, **fields)]
 
-    assert await listed(end_cause="DEVICE", status="REJECTED") == ["rejected"]
-    assert await listed(end_cause="DEVICE", failure_code="E1") == ["failed"]
-    assert await listed(end_cause="TIMEOUT", status="FAILED") == []
-    assert await listed(end_cause="TIMEOUT", failure_code="") == ["timed-out"]
-    assert await listed(end_causes=["TIMEOUT"], end_cause="DEVICE", status="TIMED_OUT") == [
-        "timed-out"
-    ]
+    assert await listed(end_causes=["DEVICE"], status="REJECTED") == ["rejected"]
+    assert await listed(end_causes=["DEVICE"], failure_code="E1") == ["failed"]
+    assert await listed(end_causes=["TIMEOUT"], status="FAILED") == []
+    assert await listed(end_causes=["TIMEOUT"], failure_code="") == ["timed-out"]
+    assert await listed(end_causes=["TIMEOUT", "DEVICE"], status="TIMED_OUT") == ["timed-out"]
     canceled = ["JOB_CANCELED", "EXECUTION_CANCELED"]
     assert await listed(end_causes=canceled) == ["canceled"]
     assert await listed(end_causes=[*canceled, "TIMEOUT"]) == ["canceled", "timed-out"]
@@ -208,21 +206,21 @@ async def test_list_of_a_device_filters_by_cause(operator: Operator) -> None:
         return [execution.job_id for execution in page.executions]
 
     assert await listed("failed") == ["k", "j"]
-    assert await listed("failed", end_cause="JOB_CANCELED") == ["k"]
-    assert await listed("failed", end_cause="DEVICE") == ["j"]
+    assert await listed("failed", end_causes=["JOB_CANCELED"]) == ["k"]
+    assert await listed("failed", end_causes=["DEVICE"]) == ["j"]
     assert await listed("failed", end_causes=["DEVICE", "JOB_CANCELED"]) == ["k", "j"]
-    assert await listed("failed", end_cause="DEVICE", job_id="j") == ["j"]
-    assert await listed("failed", end_cause="DEVICE", job_id="k") == []
+    assert await listed("failed", end_causes=["DEVICE"], job_id="j") == ["j"]
+    assert await listed("failed", end_causes=["DEVICE"], job_id="k") == []
 
 
 async def test_page_token_is_rejected_when_the_cause_differs(operator: Operator) -> None:
-    page = await operator.executions("j", end_cause="DEVICE", limit=1)
+    page = await operator.executions("j", end_causes=["DEVICE"], limit=1)
 
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
-        await operator.executions("j", end_cause="TIMEOUT", page_token=page.next_page_token)
+        await operator.executions("j", end_causes=["TIMEOUT"], page_token=page.next_page_token)
 
 
 async def test_list_is_rejected_when_the_cause_is_unknown(operator: Operator) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await operator.executions("j", end_cause=99)
-    assert failure.violations.keys() == {"end_cause"}
+        await operator.executions("j", end_causes=[99])
+    assert failure.violations.keys() == {"end_causes"}

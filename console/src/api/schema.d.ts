@@ -3374,22 +3374,10 @@ export interface operations {
                 /** @description Only executions with this failure_code. Empty: only failures without a code. Unset: all. */
                 failure_code?: string;
                 /**
-                 * @description Only executions with this end_cause. END_CAUSE_UNSPECIFIED: all. The call also reads the executions
-                 *     that it skips. With a device_id, these can be all executions of the device. Of a job, they are those that
-                 *     are TIMED_OUT (for TIMEOUT and JOB_EXPIRED) or REJECTED (for the other causes); for DEVICE, they can be
-                 *     all executions.
-                 *
-                 *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
-                 *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
-                 *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
-                 *      - JOB_CANCELED: CancelJob or a failure criterion canceled the job; the execution became REJECTED.
-                 *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
-                 *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
-                 */
-                end_cause?: "DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_REMOVED";
-                /**
-                 * @description Only executions with one of these end_causes, or with `end_cause`. Empty: no filter. The call reads what
-                 *     it reads for one of them, if all have the same status.
+                 * @description Only executions with one of these end_causes. Empty: all. The call also reads the executions that it skips.
+                 *     With a device_id, these can be all executions of the device. Of a job, they are those that are TIMED_OUT
+                 *     (if all causes are TIMEOUT or JOB_EXPIRED) or REJECTED (if none is TIMEOUT, JOB_EXPIRED or DEVICE);
+                 *     otherwise, they can be all executions.
                  *
                  *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
                  *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
@@ -5023,22 +5011,10 @@ export interface operations {
                 /** @description Only executions with this failure_code. Empty: only failures without a code. Unset: all. */
                 failure_code?: string;
                 /**
-                 * @description Only executions with this end_cause. END_CAUSE_UNSPECIFIED: all. The call also reads the executions
-                 *     that it skips. With a device_id, these can be all executions of the device. Of a job, they are those that
-                 *     are TIMED_OUT (for TIMEOUT and JOB_EXPIRED) or REJECTED (for the other causes); for DEVICE, they can be
-                 *     all executions.
-                 *
-                 *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
-                 *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.
-                 *      - JOB_EXPIRED: The job expired while the execution was QUEUED or HELD; it became TIMED_OUT.
-                 *      - JOB_CANCELED: CancelJob or a failure criterion canceled the job; the execution became REJECTED.
-                 *      - EXECUTION_CANCELED: CancelExecution ended it as REJECTED.
-                 *      - DEVICE_REMOVED: DeleteDevices removed the device; the execution became REJECTED.
-                 */
-                end_cause?: "DEVICE" | "TIMEOUT" | "JOB_EXPIRED" | "JOB_CANCELED" | "EXECUTION_CANCELED" | "DEVICE_REMOVED";
-                /**
-                 * @description Only executions with one of these end_causes, or with `end_cause`. Empty: no filter. The call reads what
-                 *     it reads for one of them, if all have the same status.
+                 * @description Only executions with one of these end_causes. Empty: all. The call also reads the executions that it skips.
+                 *     With a device_id, these can be all executions of the device. Of a job, they are those that are TIMED_OUT
+                 *     (if all causes are TIMEOUT or JOB_EXPIRED) or REJECTED (if none is TIMEOUT, JOB_EXPIRED or DEVICE);
+                 *     otherwise, they can be all executions.
                  *
                  *      - DEVICE: The device reported SUCCEEDED, FAILED or REJECTED.
                  *      - TIMEOUT: The execution was IN_PROGRESS longer than its timeout and became TIMED_OUT.

@@ -2122,7 +2122,6 @@ class ListJobExecutionsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     FAILURE_CODE_FIELD_NUMBER: _builtins.int
-    END_CAUSE_FIELD_NUMBER: _builtins.int
     END_CAUSES_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     DEVICE_ID_PREFIX_FIELD_NUMBER: _builtins.int
@@ -2145,12 +2144,6 @@ class ListJobExecutionsRequest(_message.Message):
     """Only executions of this device, in the order of its executions. Empty: of all devices."""
     failure_code: _builtins.str
     """Only executions with this failure_code. Empty: only failures without a code. Unset: all."""
-    end_cause: Global___JobExecution.EndCause.ValueType
-    """Only executions with this end_cause. END_CAUSE_UNSPECIFIED: all. The call also reads the executions
-    that it skips. With a device_id, these can be all executions of the device. Of a job, they are those that
-    are TIMED_OUT (for TIMEOUT and JOB_EXPIRED) or REJECTED (for the other causes); for DEVICE, they can be
-    all executions.
-    """
     stage: _builtins.int
     """Only executions of this stage of the rollout. The first is 0. Unset: all. Must not be combined with a
     device_id. The call also reads the executions of other stages, which it skips.
@@ -2161,8 +2154,10 @@ class ListJobExecutionsRequest(_message.Message):
     """
     @_builtins.property
     def end_causes(self) -> _containers.RepeatedScalarFieldContainer[Global___JobExecution.EndCause.ValueType]:
-        """Only executions with one of these end_causes, or with `end_cause`. Empty: no filter. The call reads what
-        it reads for one of them, if all have the same status.
+        """Only executions with one of these end_causes. Empty: all. The call also reads the executions that it skips.
+        With a device_id, these can be all executions of the device. Of a job, they are those that are TIMED_OUT
+        (if all causes are TIMEOUT or JOB_EXPIRED) or REJECTED (if none is TIMEOUT, JOB_EXPIRED or DEVICE);
+        otherwise, they can be all executions.
         """
 
     def __init__(
@@ -2174,14 +2169,13 @@ class ListJobExecutionsRequest(_message.Message):
         page_token: _builtins.str = ...,
         device_id: _builtins.str = ...,
         failure_code: _builtins.str | None = ...,
-        end_cause: Global___JobExecution.EndCause.ValueType = ...,
         end_causes: _abc.Iterable[Global___JobExecution.EndCause.ValueType] | None = ...,
         stage: _builtins.int | None = ...,
         device_id_prefix: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "_stage", b"_stage", "failure_code", b"failure_code", "limit", b"limit", "stage", b"stage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "_stage", b"_stage", "device_id", b"device_id", "device_id_prefix", b"device_id_prefix", "end_cause", b"end_cause", "end_causes", b"end_causes", "failure_code", b"failure_code", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token", "stage", b"stage", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code", "_limit", b"_limit", "_stage", b"_stage", "device_id", b"device_id", "device_id_prefix", b"device_id_prefix", "end_causes", b"end_causes", "failure_code", b"failure_code", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token", "stage", b"stage", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__failure_code: _TypeAlias = _typing.Literal["failure_code"]  # noqa: Y015
     _WhichOneofArgType__failure_code: _TypeAlias = _typing.Literal["_failure_code", b"_failure_code"]  # noqa: Y015

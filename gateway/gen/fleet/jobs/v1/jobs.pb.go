@@ -3902,14 +3902,11 @@ type ListJobExecutionsRequest struct {
 	DeviceId string `protobuf:"bytes,5,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
 	// Only executions with this failure_code. Empty: only failures without a code. Unset: all.
 	FailureCode *string `protobuf:"bytes,6,opt,name=failure_code,json=failureCode,proto3,oneof" json:"failure_code,omitempty"`
-	// Only executions with this end_cause. END_CAUSE_UNSPECIFIED: all. The call also reads the executions
-	// that it skips. With a device_id, these can be all executions of the device. Of a job, they are those that
-	// are TIMED_OUT (for TIMEOUT and JOB_EXPIRED) or REJECTED (for the other causes); for DEVICE, they can be
-	// all executions.
-	EndCause JobExecution_EndCause `protobuf:"varint,9,opt,name=end_cause,json=endCause,proto3,enum=fleet.jobs.v1.JobExecution_EndCause" json:"end_cause,omitempty"`
-	// Only executions with one of these end_causes, or with `end_cause`. Empty: no filter. The call reads what
-	// it reads for one of them, if all have the same status.
-	EndCauses []JobExecution_EndCause `protobuf:"varint,10,rep,packed,name=end_causes,json=endCauses,proto3,enum=fleet.jobs.v1.JobExecution_EndCause" json:"end_causes,omitempty"`
+	// Only executions with one of these end_causes. Empty: all. The call also reads the executions that it skips.
+	// With a device_id, these can be all executions of the device. Of a job, they are those that are TIMED_OUT
+	// (if all causes are TIMEOUT or JOB_EXPIRED) or REJECTED (if none is TIMEOUT, JOB_EXPIRED or DEVICE);
+	// otherwise, they can be all executions.
+	EndCauses []JobExecution_EndCause `protobuf:"varint,9,rep,packed,name=end_causes,json=endCauses,proto3,enum=fleet.jobs.v1.JobExecution_EndCause" json:"end_causes,omitempty"`
 	// Only executions of this stage of the rollout. The first is 0. Unset: all. Must not be combined with a
 	// device_id. The call also reads the executions of other stages, which it skips.
 	Stage *int32 `protobuf:"varint,7,opt,name=stage,proto3,oneof" json:"stage,omitempty"`
@@ -3990,13 +3987,6 @@ func (x *ListJobExecutionsRequest) GetFailureCode() string {
 		return *x.FailureCode
 	}
 	return ""
-}
-
-func (x *ListJobExecutionsRequest) GetEndCause() JobExecution_EndCause {
-	if x != nil {
-		return x.EndCause
-	}
-	return JobExecution_END_CAUSE_UNSPECIFIED
 }
 
 func (x *ListJobExecutionsRequest) GetEndCauses() []JobExecution_EndCause {
@@ -6578,7 +6568,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x10executions_limit\x18\x02 \x01(\x05B\x0f\xbaH\a\x1a\x05\x18\x88'(\x00\xb8\x89#\xe8\aH\x00R\x0fexecutionsLimit\x88\x01\x01B\x13\n" +
 	"\x11_executions_limit\"6\n" +
 	"\x0eGetJobResponse\x12$\n" +
-	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xb7\x05\n" +
+	"\x03job\x18\x01 \x01(\v2\x12.fleet.jobs.v1.JobR\x03job\"\xea\x04\n" +
 	"\x18ListJobExecutionsRequest\x129\n" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xd8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12D\n" +
 	"\x06status\x18\x02 \x01(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\b\xbaH\x05\x82\x01\x02\x10\x01R\x06status\x12*\n" +
@@ -6586,11 +6576,9 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\x12D\n" +
 	"\tdevice_id\x18\x05 \x01(\tB'\xbaH$\xd8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\bdeviceId\x12F\n" +
-	"\ffailure_code\x18\x06 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$H\x01R\vfailureCode\x88\x01\x01\x12K\n" +
-	"\tend_cause\x18\t \x01(\x0e2$.fleet.jobs.v1.JobExecution.EndCauseB\b\xbaH\x05\x82\x01\x02\x10\x01R\bendCause\x12V\n" +
+	"\ffailure_code\x18\x06 \x01(\tB\x1e\xbaH\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$H\x01R\vfailureCode\x88\x01\x01\x12V\n" +
 	"\n" +
-	"end_causes\x18\n" +
-	" \x03(\x0e2$.fleet.jobs.v1.JobExecution.EndCauseB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\a\x82\x01\x04\x10\x01 \x00R\tendCauses\x12$\n" +
+	"end_causes\x18\t \x03(\x0e2$.fleet.jobs.v1.JobExecution.EndCauseB\x11\xbaH\x0e\x92\x01\v\x10\x10\"\a\x82\x01\x04\x10\x01 \x00R\tendCauses\x12$\n" +
 	"\x05stage\x18\a \x01(\x05B\t\xbaH\x06\x1a\x04\x18c(\x00H\x02R\x05stage\x88\x01\x01\x12Q\n" +
 	"\x10device_id_prefix\x18\b \x01(\tB'\xbaH$\xd8\x01\x01r\x1f\x10\x01\x18\x80\x022\x18^[^\\x00-\\x1f\\x7f-\\x9f]*$R\x0edeviceIdPrefixB\b\n" +
 	"\x06_limitB\x0f\n" +
@@ -7005,83 +6993,82 @@ var file_fleet_jobs_v1_jobs_proto_depIdxs = []int32{
 	11,  // 78: fleet.jobs.v1.ListJobsResponse.jobs:type_name -> fleet.jobs.v1.Job
 	11,  // 79: fleet.jobs.v1.GetJobResponse.job:type_name -> fleet.jobs.v1.Job
 	8,   // 80: fleet.jobs.v1.ListJobExecutionsRequest.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	9,   // 81: fleet.jobs.v1.ListJobExecutionsRequest.end_cause:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	9,   // 82: fleet.jobs.v1.ListJobExecutionsRequest.end_causes:type_name -> fleet.jobs.v1.JobExecution.EndCause
-	25,  // 83: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
-	0,   // 84: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
-	25,  // 85: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	8,   // 86: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	75,  // 87: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
-	25,  // 88: fleet.jobs.v1.ExplainExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
-	47,  // 89: fleet.jobs.v1.ExplainExecutionResponse.blockers:type_name -> fleet.jobs.v1.StartBlocker
-	75,  // 90: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
-	75,  // 91: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
-	10,  // 92: fleet.jobs.v1.StartBlocker.kind:type_name -> fleet.jobs.v1.StartBlocker.Kind
-	75,  // 93: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
-	23,  // 94: fleet.jobs.v1.StartBlocker.pause:type_name -> fleet.jobs.v1.Pause
-	48,  // 95: fleet.jobs.v1.StartBlocker.stage_gate:type_name -> fleet.jobs.v1.StageGate
-	49,  // 96: fleet.jobs.v1.StartBlocker.job_slots:type_name -> fleet.jobs.v1.JobSlots
-	75,  // 97: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
-	25,  // 98: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
-	11,  // 99: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
-	11,  // 100: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
-	11,  // 101: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
-	11,  // 102: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
-	77,  // 103: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
-	15,  // 104: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
-	18,  // 105: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
-	75,  // 106: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
-	73,  // 107: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
-	75,  // 108: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
-	12,  // 109: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
-	13,  // 110: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
-	11,  // 111: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
-	8,   // 112: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
-	66,  // 113: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
-	8,   // 114: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
-	11,  // 115: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
-	75,  // 116: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
-	26,  // 117: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
-	33,  // 118: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
-	35,  // 119: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
-	37,  // 120: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
-	39,  // 121: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
-	41,  // 122: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
-	43,  // 123: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
-	50,  // 124: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
-	45,  // 125: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
-	52,  // 126: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
-	54,  // 127: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
-	56,  // 128: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
-	58,  // 129: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
-	60,  // 130: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
-	62,  // 131: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
-	64,  // 132: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
-	67,  // 133: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
-	69,  // 134: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
-	30,  // 135: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
-	34,  // 136: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
-	36,  // 137: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
-	38,  // 138: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
-	40,  // 139: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
-	42,  // 140: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
-	44,  // 141: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
-	51,  // 142: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
-	46,  // 143: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
-	53,  // 144: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
-	55,  // 145: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
-	57,  // 146: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
-	59,  // 147: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
-	61,  // 148: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
-	63,  // 149: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
-	65,  // 150: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
-	68,  // 151: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
-	70,  // 152: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
-	135, // [135:153] is the sub-list for method output_type
-	117, // [117:135] is the sub-list for method input_type
-	117, // [117:117] is the sub-list for extension type_name
-	117, // [117:117] is the sub-list for extension extendee
-	0,   // [0:117] is the sub-list for field type_name
+	9,   // 81: fleet.jobs.v1.ListJobExecutionsRequest.end_causes:type_name -> fleet.jobs.v1.JobExecution.EndCause
+	25,  // 82: fleet.jobs.v1.ListJobExecutionsResponse.executions:type_name -> fleet.jobs.v1.JobExecution
+	0,   // 83: fleet.jobs.v1.CancelJobResponse.status:type_name -> fleet.jobs.v1.Job.Status
+	25,  // 84: fleet.jobs.v1.CancelExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	8,   // 85: fleet.jobs.v1.RetryExecutionsRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	75,  // 86: fleet.jobs.v1.RetryExecutionsResponse.expires_at:type_name -> google.protobuf.Timestamp
+	25,  // 87: fleet.jobs.v1.ExplainExecutionResponse.execution:type_name -> fleet.jobs.v1.JobExecution
+	47,  // 88: fleet.jobs.v1.ExplainExecutionResponse.blockers:type_name -> fleet.jobs.v1.StartBlocker
+	75,  // 89: fleet.jobs.v1.ExplainExecutionResponse.earliest_start_at:type_name -> google.protobuf.Timestamp
+	75,  // 90: fleet.jobs.v1.ExplainExecutionResponse.last_seen_at:type_name -> google.protobuf.Timestamp
+	10,  // 91: fleet.jobs.v1.StartBlocker.kind:type_name -> fleet.jobs.v1.StartBlocker.Kind
+	75,  // 92: fleet.jobs.v1.StartBlocker.until:type_name -> google.protobuf.Timestamp
+	23,  // 93: fleet.jobs.v1.StartBlocker.pause:type_name -> fleet.jobs.v1.Pause
+	48,  // 94: fleet.jobs.v1.StartBlocker.stage_gate:type_name -> fleet.jobs.v1.StageGate
+	49,  // 95: fleet.jobs.v1.StartBlocker.job_slots:type_name -> fleet.jobs.v1.JobSlots
+	75,  // 96: fleet.jobs.v1.StageGate.next_opens_at:type_name -> google.protobuf.Timestamp
+	25,  // 97: fleet.jobs.v1.ListExecutionAttemptsResponse.attempts:type_name -> fleet.jobs.v1.JobExecution
+	11,  // 98: fleet.jobs.v1.PauseJobResponse.job:type_name -> fleet.jobs.v1.Job
+	11,  // 99: fleet.jobs.v1.ResumeJobResponse.job:type_name -> fleet.jobs.v1.Job
+	11,  // 100: fleet.jobs.v1.AdvanceJobResponse.job:type_name -> fleet.jobs.v1.Job
+	11,  // 101: fleet.jobs.v1.ApproveStageResponse.job:type_name -> fleet.jobs.v1.Job
+	77,  // 102: fleet.jobs.v1.UpdateJobRequest.update_mask:type_name -> google.protobuf.FieldMask
+	15,  // 103: fleet.jobs.v1.UpdateJobRequest.rollout:type_name -> fleet.jobs.v1.Rollout
+	18,  // 104: fleet.jobs.v1.UpdateJobRequest.failure_criteria:type_name -> fleet.jobs.v1.FailureCriterion
+	75,  // 105: fleet.jobs.v1.UpdateJobRequest.expires_at:type_name -> google.protobuf.Timestamp
+	73,  // 106: fleet.jobs.v1.UpdateJobRequest.labels:type_name -> fleet.jobs.v1.UpdateJobRequest.LabelsEntry
+	75,  // 107: fleet.jobs.v1.UpdateJobRequest.start_at:type_name -> google.protobuf.Timestamp
+	12,  // 108: fleet.jobs.v1.UpdateJobRequest.start_windows:type_name -> fleet.jobs.v1.StartWindow
+	13,  // 109: fleet.jobs.v1.UpdateJobRequest.retry_policy:type_name -> fleet.jobs.v1.RetryPolicy
+	11,  // 110: fleet.jobs.v1.UpdateJobResponse.job:type_name -> fleet.jobs.v1.Job
+	8,   // 111: fleet.jobs.v1.GetFailureSummaryRequest.statuses:type_name -> fleet.jobs.v1.JobExecution.Status
+	66,  // 112: fleet.jobs.v1.GetFailureSummaryResponse.failures:type_name -> fleet.jobs.v1.FailureCount
+	8,   // 113: fleet.jobs.v1.FailureCount.status:type_name -> fleet.jobs.v1.JobExecution.Status
+	11,  // 114: fleet.jobs.v1.WatchJobResponse.job:type_name -> fleet.jobs.v1.Job
+	75,  // 115: fleet.jobs.v1.GetCallerResponse.token_expires_at:type_name -> google.protobuf.Timestamp
+	26,  // 116: fleet.jobs.v1.JobService.CreateJob:input_type -> fleet.jobs.v1.CreateJobRequest
+	33,  // 117: fleet.jobs.v1.JobService.ListJobs:input_type -> fleet.jobs.v1.ListJobsRequest
+	35,  // 118: fleet.jobs.v1.JobService.GetJob:input_type -> fleet.jobs.v1.GetJobRequest
+	37,  // 119: fleet.jobs.v1.JobService.ListJobExecutions:input_type -> fleet.jobs.v1.ListJobExecutionsRequest
+	39,  // 120: fleet.jobs.v1.JobService.CancelJob:input_type -> fleet.jobs.v1.CancelJobRequest
+	41,  // 121: fleet.jobs.v1.JobService.CancelExecution:input_type -> fleet.jobs.v1.CancelExecutionRequest
+	43,  // 122: fleet.jobs.v1.JobService.RetryExecutions:input_type -> fleet.jobs.v1.RetryExecutionsRequest
+	50,  // 123: fleet.jobs.v1.JobService.ListExecutionAttempts:input_type -> fleet.jobs.v1.ListExecutionAttemptsRequest
+	45,  // 124: fleet.jobs.v1.JobService.ExplainExecution:input_type -> fleet.jobs.v1.ExplainExecutionRequest
+	52,  // 125: fleet.jobs.v1.JobService.DeleteJob:input_type -> fleet.jobs.v1.DeleteJobRequest
+	54,  // 126: fleet.jobs.v1.JobService.PauseJob:input_type -> fleet.jobs.v1.PauseJobRequest
+	56,  // 127: fleet.jobs.v1.JobService.ResumeJob:input_type -> fleet.jobs.v1.ResumeJobRequest
+	58,  // 128: fleet.jobs.v1.JobService.AdvanceJob:input_type -> fleet.jobs.v1.AdvanceJobRequest
+	60,  // 129: fleet.jobs.v1.JobService.ApproveStage:input_type -> fleet.jobs.v1.ApproveStageRequest
+	62,  // 130: fleet.jobs.v1.JobService.UpdateJob:input_type -> fleet.jobs.v1.UpdateJobRequest
+	64,  // 131: fleet.jobs.v1.JobService.GetFailureSummary:input_type -> fleet.jobs.v1.GetFailureSummaryRequest
+	67,  // 132: fleet.jobs.v1.JobService.WatchJob:input_type -> fleet.jobs.v1.WatchJobRequest
+	69,  // 133: fleet.jobs.v1.JobService.GetCaller:input_type -> fleet.jobs.v1.GetCallerRequest
+	30,  // 134: fleet.jobs.v1.JobService.CreateJob:output_type -> fleet.jobs.v1.CreateJobResponse
+	34,  // 135: fleet.jobs.v1.JobService.ListJobs:output_type -> fleet.jobs.v1.ListJobsResponse
+	36,  // 136: fleet.jobs.v1.JobService.GetJob:output_type -> fleet.jobs.v1.GetJobResponse
+	38,  // 137: fleet.jobs.v1.JobService.ListJobExecutions:output_type -> fleet.jobs.v1.ListJobExecutionsResponse
+	40,  // 138: fleet.jobs.v1.JobService.CancelJob:output_type -> fleet.jobs.v1.CancelJobResponse
+	42,  // 139: fleet.jobs.v1.JobService.CancelExecution:output_type -> fleet.jobs.v1.CancelExecutionResponse
+	44,  // 140: fleet.jobs.v1.JobService.RetryExecutions:output_type -> fleet.jobs.v1.RetryExecutionsResponse
+	51,  // 141: fleet.jobs.v1.JobService.ListExecutionAttempts:output_type -> fleet.jobs.v1.ListExecutionAttemptsResponse
+	46,  // 142: fleet.jobs.v1.JobService.ExplainExecution:output_type -> fleet.jobs.v1.ExplainExecutionResponse
+	53,  // 143: fleet.jobs.v1.JobService.DeleteJob:output_type -> fleet.jobs.v1.DeleteJobResponse
+	55,  // 144: fleet.jobs.v1.JobService.PauseJob:output_type -> fleet.jobs.v1.PauseJobResponse
+	57,  // 145: fleet.jobs.v1.JobService.ResumeJob:output_type -> fleet.jobs.v1.ResumeJobResponse
+	59,  // 146: fleet.jobs.v1.JobService.AdvanceJob:output_type -> fleet.jobs.v1.AdvanceJobResponse
+	61,  // 147: fleet.jobs.v1.JobService.ApproveStage:output_type -> fleet.jobs.v1.ApproveStageResponse
+	63,  // 148: fleet.jobs.v1.JobService.UpdateJob:output_type -> fleet.jobs.v1.UpdateJobResponse
+	65,  // 149: fleet.jobs.v1.JobService.GetFailureSummary:output_type -> fleet.jobs.v1.GetFailureSummaryResponse
+	68,  // 150: fleet.jobs.v1.JobService.WatchJob:output_type -> fleet.jobs.v1.WatchJobResponse
+	70,  // 151: fleet.jobs.v1.JobService.GetCaller:output_type -> fleet.jobs.v1.GetCallerResponse
+	134, // [134:152] is the sub-list for method output_type
+	116, // [116:134] is the sub-list for method input_type
+	116, // [116:116] is the sub-list for extension type_name
+	116, // [116:116] is the sub-list for extension extendee
+	0,   // [0:116] is the sub-list for field type_name
 }
 
 func init() { file_fleet_jobs_v1_jobs_proto_init() }
