@@ -73,6 +73,15 @@ _WEBHOOKS = """
            CASE WHEN n = 1 AND t % 20 = 0 THEN now() - interval '1 minute' END, n % 4 = 0, 'k1'
     FROM generate_series(1, 4000) t, generate_series(1, 16) n
 """
+_EVENTS = """
+    INSERT INTO jobs.event_queue (tenant_id, job_id, number, type, occurred_at, status, counts)
+    SELECT 't' || t, 'j1', n, 'job.updated', now(), 'IN_PROGRESS', '{1,0,0,0,0,0,0}'
+    FROM generate_series(1, 256) t, generate_series(1, 1000) n
+"""
+_HEADS = """
+    INSERT INTO jobs.event_heads (tenant_id, position, event_count)
+    SELECT 't' || t, 1, 0 FROM generate_series(1, 20000) t
+"""
 
 
 async def _plan(connection: asyncpg.Connection, statement: str) -> str:
@@ -101,6 +110,7 @@ def test_every_search_has_its_indexes() -> None:
     assert set(_SEARCHES) == {path.stem for path in folder.iterdir()}
 
 
+@pytest.mark.single_node("another test reads the plans of the nodes")
 async def test_order_of_each_search_selects_its_index(database: Database) -> None:
     """On PostgreSQL as well, with the settings that leave no other plan."""
     settings = dict.fromkeys(("enable_sort", "enable_seqscan", "enable_bitmapscan"), "off")
@@ -152,8 +162,12 @@ async def test_searches_read_their_partial_index_on_each_node_up_to_the_limit(
     await fresh.owner.execute(_JOBS)
     await fresh.owner.execute(_EXECUTIONS)
     await fresh.owner.execute(_WEBHOOKS)
+    await fresh.owner.execute(_EVENTS)
+    await fresh.owner.execute(_HEADS)
     if analyzed:
-        await fresh.owner.execute("ANALYZE jobs.jobs, jobs.job_executions, jobs.webhooks")
+        await fresh.owner.execute(
+            "ANALYZE jobs.jobs, jobs.job_executions, jobs.webhooks, jobs.event_queue, jobs.event_heads"
+        )
     await fresh.owner.execute("SET citus.explain_all_tasks = on")
 
     for name in _SEARCHES:
