@@ -214,8 +214,10 @@ async def _measure(targets: _Targets, attack: Attack, seconds: float, results: R
         if attack.with_webhooks:
             attacker.terminate()
             assert attacker.stdout
-            posts: list[float] = json.loads(await attacker.stdout.readline())
+            posts, waits = json.loads(await attacker.stdout.readline())
             results.add(report.WORKLOAD, name, "posts", "POST/s", report.most_per_second(posts))
+            if waits:
+                results.add(report.WORKLOAD, name, "new webhook", "s", waits[0])
         if attack.on_gateway:
             results.add(report.WORKLOAD, name, "gateway", "MiB", peak_mib(gateway_pid))
         results.add(report.WORKLOAD, name, "server", "MiB", peak_mib(server_pid))

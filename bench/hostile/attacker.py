@@ -19,7 +19,7 @@ async def _attack(name: str, address: str) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, attack.cancel)
     print("attacking", flush=True)
     await asyncio.wait([attack])
-    print(json.dumps(fleet_attacks.posts), flush=True)
+    print(json.dumps([fleet_attacks.posts, fleet_attacks.waits]), flush=True)
     if not attack.cancelled():
         attack.result()
 

@@ -76,6 +76,7 @@ _ATTACKS = (
     Attack(fleet_attacks.webhooks_with_endless_responses, with_webhooks=True),
     Attack(fleet_attacks.webhook_replays, with_webhooks=True),
     Attack(fleet_attacks.webhook_urls, with_webhooks=True),
+    Attack(fleet_attacks.webhooks_of_tenants_that_hang, with_webhooks=True),
     Attack(no_attack, on_gateway=True),
     Attack(gateway_attacks.bodies_with_junk_token, on_gateway=True),
     Attack(gateway_attacks.nested_bodies, on_gateway=True),

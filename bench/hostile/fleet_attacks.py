@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 from fleet.jobs.v1 import events_pb2 as events_pb
-from fleet.jobs.v1 import events_pb2_grpc, jobs_pb2_grpc
+from fleet.jobs.v1 import events_pb2_grpc, fleet_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import fleet_pb2 as fleet_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -27,6 +27,12 @@ GROUPS_TENANT = "attacker-groups"
 
 HOOK_PORT = 47_391
 """Where the attacker receives webhooks, on loopback."""
+
+# How long a delivery to a webhook that hangs takes. The timeout of the server is 15 seconds.
+_HANG_SECONDS = 1.5
+
+waits: list[float] = []
+"""The seconds until each POST to the new webhook of another tenant."""
 
 posts: list[float] = []
 """The times of the POSTs that this process has received."""
@@ -138,6 +144,47 @@ async def webhook_replays(address: str) -> None:
 async def webhook_urls(address: str) -> None:
     """Change the URLs of 16 webhooks of a tenant, as fast as the server responds."""
     await _receive_webhooks(address, _accept, {"url": f"http://127.0.0.1:{HOOK_PORT}/other"})
+
+
+async def webhooks_of_tenants_that_hang(address: str) -> None:
+    """Send events to 16 webhooks each of 12 tenants, which hang, and to a new one of another."""
+    tenants = [f"{TENANT['x-tenant-id']}-hooks-{number}" for number in range(12)]
+    victim = f"{TENANT['x-tenant-id']}-hooks-victim"
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (await reader.readuntil()).startswith(b"POST /victim "):
+            waits.append(time.monotonic() - started)
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        else:
+            await asyncio.sleep(_HANG_SECONDS)
+
+    async with (
+        serving(respond, port=HOOK_PORT),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub: Any = events_pb2_grpc.EventServiceStub(channel)
+        jobs: Any = jobs_pb2_grpc.JobServiceStub(channel)
+        fleet: Any = fleet_pb2_grpc.FleetServiceStub(channel)
+
+        async def cause_event(tenant: str, path: str, webhooks: int) -> None:
+            metadata = (("x-tenant-id", tenant),)
+            for _ in range(webhooks):
+                create = events_pb.CreateWebhookRequest(url=f"http://127.0.0.1:{HOOK_PORT}/{path}")
+                await stub.CreateWebhook(create, metadata=metadata)
+            device = fleet_pb.UpdateDevicesRequest(
+                devices=[fleet_pb.Device(device_id="d")],
+                update_mask=FieldMask(paths=["labels"]),
+                allow_missing=True,
+            )
+            await fleet.UpdateDevices(device, metadata=metadata)
+            job = pb.CreateJobRequest(document_type="bench", target_all=True)
+            await jobs.CreateJob(job, metadata=metadata)
+
+        for tenant in tenants:
+            await cause_event(tenant, "hang", _WEBHOOKS)
+        started = time.monotonic()
+        await cause_event(victim, "victim", 1)
+        await forever()
 
 
 async def _accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

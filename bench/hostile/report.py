@@ -17,6 +17,8 @@ MAX_LOG_KB_PER_SECOND = 500
 MAX_P99_MS = 100
 # Of a tenant to one host: 20 replays, and 16 restarts.
 MAX_POSTS_PER_SECOND = 36
+# Two turns of the slots for unproven webhooks, which the webhooks that hang hold for 1.5 seconds.
+MAX_NEW_WEBHOOK_SECONDS = 3
 
 # The start, the seconds and the error of a call.
 Call = tuple[float, float, str]
@@ -55,6 +57,7 @@ def verdict(results: Results, name: str) -> str:
             ("gateway", MAX_GATEWAY_MIB),
             ("log", MAX_LOG_KB_PER_SECOND),
             ("posts", MAX_POSTS_PER_SECOND),
+            ("new webhook", MAX_NEW_WEBHOOK_SECONDS),
             ("errors", 0),
             ("p99", max_p99_ms),
         )
@@ -89,6 +92,8 @@ def _cells(results: Results, name: str) -> list[str]:
         memory = f"gateway {gateway:,.0f} MiB, server {memory}"
     if posts := _value(results, name, "posts"):
         log += f", {posts:,.0f} POST/s"
+    if wait := _value(results, name, "new webhook"):
+        log += f", new webhook {wait:,.1f} s"
     return [memory, log, f"{p50:,.1f} / {p99:,.1f} ms", f"{errors:,.0f} of {calls:,.0f}"]
 
 
