@@ -690,6 +690,10 @@ class Limit(Enum):
     REQUEST_SIZE = "The request has {size} bytes", "JOBS_MAX_REQUEST_BYTES"
     TARGETS = "The job has too many devices", "JOBS_MAX_TARGETS"
     ACTIVE_JOBS = "The tenant has too many jobs in progress", "JOBS_MAX_ACTIVE_JOBS"
+    TENANT_DEVICES = (
+        "The tenant would have too many devices; delete some",
+        "JOBS_MAX_TENANT_DEVICES",
+    )
 
 
 class LimitExceeded(JobsError, code=StatusCode.RESOURCE_EXHAUSTED):

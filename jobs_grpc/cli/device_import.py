@@ -16,10 +16,11 @@ from jobs_grpc.cli.files import standard_input
 from jobs_grpc.cli.output import print_note, progress_line
 from jobs_grpc.cli.owner_audit import audited
 from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.config import read_dsn
+from jobs_grpc.config import LimitsConfig, read_dsn
+from jobs_grpc.config.declaration import read_group
 from jobs_grpc.contract.dot_segments import DOT_SEGMENT_PROBLEM, has_dot_segment
 from jobs_grpc.contract.field_rules import check
-from jobs_grpc.db.device_import import DeviceRow, TooManyLabels, import_devices
+from jobs_grpc.db.device_import import DeviceRow, TooManyDevices, TooManyLabels, import_devices
 from jobs_grpc.errors import Violation
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
 from jobs_grpc.services.selectors import check_labels
@@ -56,6 +57,7 @@ def add_command(commands: Subparsers) -> None:
 
 def _import_devices(args: argparse.Namespace) -> None:
     owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
+    max_devices = read_group(LimitsConfig, os.environ).max_tenant_devices
     # A context names a server, and the import connects to a database: only the variable counts.
     tenant = os.environ.get("JOBS_TENANT") or None if args.tenant is None else args.tenant
     if tenant is None:
@@ -70,9 +72,14 @@ def _import_devices(args: argparse.Namespace) -> None:
         rows = _CsvRows(args.file, file)
         try:
             with progress_line() as rows.show_progress:
-                imported = run_until_stop_signal(import_devices(owner_dsn, tenant, rows))
+                imported = run_until_stop_signal(
+                    import_devices(owner_dsn, tenant, rows, max_devices)
+                )
         except TooManyLabels as e:
             raise CliError(f"nothing was imported: {e}", ExitCode.USAGE) from None
+        except TooManyDevices as e:
+            limit = f"JOBS_MAX_TENANT_DEVICES is {max_devices:,}"
+            raise CliError(f"nothing was imported: {e} ({limit})", ExitCode.USAGE) from None
         except KeyboardInterrupt:
             print_note("interrupted: all lines were imported or none; you can repeat the command")
             raise

@@ -334,7 +334,8 @@ class JwtConfig:
 class LimitsConfig:
     """Limits that each process enforces on its own.
 
-    The database enforces JOBS_MAX_TARGETS and JOBS_MAX_ACTIVE_JOBS for all processes (see there).
+    The database enforces JOBS_MAX_TARGETS, JOBS_MAX_ACTIVE_JOBS (see there) and
+    JOBS_MAX_TENANT_DEVICES for all processes.
     """
 
     TITLE: ClassVar = "Limits"
@@ -462,6 +463,15 @@ class LimitsConfig:
         " what the others create within that second; a process alone is exact. Unset: no limit. Set"
         " it to the same value on all servers.",
         default=None,
+    )
+
+    max_tenant_devices: int = setting(
+        "JOBS_MAX_TENANT_DEVICES",
+        integer(1, 100000000),
+        "Maximum number of registered devices per tenant, unless the platform manages the device"
+        " tables. An UpdateDevices that would register more fails with RESOURCE_EXHAUSTED, and so"
+        " does `jobs-grpc devices import`. Set it to the same value on all servers.",
+        default=1000000,
     )
 
     def __post_init__(self) -> None:

@@ -26,6 +26,10 @@ class TooManyLabels(Exception):
     """A device would have too many labels. The message names up to 20 devices."""
 
 
+class TooManyDevices(Exception):
+    """The tenant would have too many devices."""
+
+
 @dataclass(frozen=True, slots=True)
 class Imported:
     """The number of rows that the import added to each table."""
@@ -38,13 +42,15 @@ class Imported:
     """Of PostgreSQL, if the login may not update the statistics of the tables."""
 
 
-async def import_devices(owner_dsn: str, tenant_id: str, rows: Iterable[DeviceRow]) -> Imported:
+async def import_devices(
+    owner_dsn: str, tenant_id: str, rows: Iterable[DeviceRow], max_devices: int | None = None
+) -> Imported:
     """Add devices and memberships, and merge labels, in one transaction; then run ANALYZE.
 
     If the transaction fails, nothing changes. `rows` is read while it is sent, so it may be
     larger than memory; errors that it raises end the import. A device may occur several times,
     with different groups; the last value of a label and the last time zone count. Raises
-    TooManyLabels.
+    TooManyLabels, and TooManyDevices if the tenant would have more than `max_devices`.
     """
     connection = await asyncpg.connect(owner_dsn, timeout=10)
     try:
@@ -67,6 +73,11 @@ async def import_devices(owner_dsn: str, tenant_id: str, rows: Iterable[DeviceRo
             if has_labels:
                 changed = await _insert(connection, "import/labels.sql", tenant_id)
                 await _check_label_counts(connection, tenant_id)
+            if devices and await connection.fetchval(schema.read_sql("import/may_count.sql")):
+                change = "SELECT jobs.change_device_count($1, $2)"
+                count = await connection.fetchval(change, tenant_id, devices)
+                if None not in (count, max_devices) and count > max_devices:
+                    raise TooManyDevices(f"the tenant would have {count:,} devices")
         # Autovacuum does it as well, but only after a minute or later. PostgreSQL skips, with a
         # warning, a table that the login may not analyze.
         warnings: list[str] = []

@@ -254,6 +254,16 @@ async def _set_up_device_tables(
             connection, split_statements(schema.read_sql("own_device_indexes.sql"))
         )
         await connection.execute(_SET_LOCK_TIMEOUT)
+        # Once; calls add what is missing. See change_device_count.sql.
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM jobs.device_counts)"):
+            await connection.execute(
+                "INSERT INTO jobs.device_counts (tenant_id, device_count)"
+                " SELECT tenant_id, count(*) FROM public.device_state GROUP BY tenant_id"
+                " ON CONFLICT DO NOTHING"
+            )
+    else:
+        # If the tables become own ones again, the devices are counted again.
+        await connection.execute("DELETE FROM jobs.device_counts")
     privileges = ["SELECT", "INSERT", "UPDATE", "DELETE"] if are_own else ["SELECT"]
     tables = "public.device_state, public.device_group_members"
     sql = ""

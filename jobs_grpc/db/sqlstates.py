@@ -24,6 +24,13 @@ class TooManyActiveJobs(LimitExceeded, sqlstate="JB013"):
         super().__init__(Limit.ACTIVE_JOBS, max_active_jobs, retry_after=60)
 
 
+class TooManyDevices(LimitExceeded, sqlstate="JB045"):
+    """The tenant would have more devices than JOBS_MAX_TENANT_DEVICES."""
+
+    def __init__(self, max_devices: int) -> None:
+        super().__init__(Limit.TENANT_DEVICES, max_devices)
+
+
 class TooManyWebhooks(LimitExceeded, sqlstate="JB042"):
     """The tenant has the maximum number of webhooks."""
 

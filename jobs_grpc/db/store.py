@@ -356,6 +356,7 @@ class Store:
         group_ids: list[str] | None,
         remove_labels: list[str],
         allow_missing: bool,
+        max_devices: int | None = None,
     ) -> Row:
         """See update_devices.sql; elements of `labels` and `group_ids` are JSON."""
         return (await self._write("update_devices", locals()))[0]

@@ -5,6 +5,7 @@ from contextlib import suppress
 import asyncpg
 
 from jobs_grpc.config import Config
+from jobs_grpc.db import schema
 from jobs_grpc.doctor.connection import (
     DATABASE_ERRORS,
     ConnectError,
@@ -16,6 +17,7 @@ from jobs_grpc.doctor.connection import (
 from jobs_grpc.doctor.finding import Finding, Status
 
 _CHECK = "maintenance"
+_COUNTS_CHECK = "device-counts"
 
 # Seconds. A sweep begins every second; work on a large job can take minutes.
 _MAX_LAG = 300.0
@@ -38,7 +40,7 @@ async def check_maintenance(config: Config) -> list[Finding]:
         async with connect(owner_url, config) as connection:
             if problem := await _check_owner(connection, config):
                 return [problem]
-            return await _check_lag(connection, config)
+            return [*await _check_lag(connection, config), *await _check_device_counts(connection)]
     except ConnectError as e:
         return [connect_failed(_CHECK, "JOBS_OWNER_DATABASE_URL", e)]
     except DATABASE_ERRORS as e:
@@ -69,6 +71,26 @@ async def _check_owner(connection: asyncpg.Connection, config: Config) -> Findin
             "set JOBS_OWNER_DATABASE_URL to the login of the owner of the tables",
         )
     return None
+
+
+async def _check_device_counts(connection: asyncpg.Connection) -> list[Finding]:
+    """Report tenants whose number of devices, for JOBS_MAX_TENANT_DEVICES, is wrong."""
+    try:
+        rows = await connection.fetch(schema.read_sql("checks/doctor/device_counts.sql"))
+    except DATABASE_ERRORS as e:
+        return [check_failed(_COUNTS_CHECK, e)]
+    if not rows:
+        return [Finding(_COUNTS_CHECK, Status.OK, "the numbers of devices per tenant are right")]
+    return [
+        Finding(
+            _COUNTS_CHECK,
+            Status.WARNING,
+            f"tenant {row['tenant_id']} has {row['counted']:,} devices, but {row['stored']:,} are"
+            " stored: rows of public.device_state were changed without a call",
+            "as the owner of the tables, run: DELETE FROM jobs.device_counts; calls count again",
+        )
+        for row in rows
+    ]
 
 
 async def _check_lag(connection: asyncpg.Connection, config: Config) -> list[Finding]:

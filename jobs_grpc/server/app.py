@@ -194,7 +194,7 @@ async def running(
         evaluations = EvaluationLimit()
         jobs = JobService(store, memory, conversion_slots, config, stopping, evaluations)
         jobs_pb2_grpc.add_JobServiceServicer_to_server(jobs, methods)
-        fleet = FleetService(store, conversion_slots, evaluations, config.limits.max_targets)
+        fleet = FleetService(store, conversion_slots, evaluations, config.limits)
         fleet_pb2_grpc.add_FleetServiceServicer_to_server(fleet, methods)
         delivery = await shutdown.enter_async_context(
             webhook_delivery(config.events, options.webhook_sender)

@@ -6,6 +6,7 @@ from fleet.jobs.v1 import fleet_pb2 as pb
 from fleet.jobs.v1 import fleet_pb2_grpc
 
 from jobs_grpc.auth.principal import current_principal
+from jobs_grpc.config import LimitsConfig
 from jobs_grpc.contract.methods import page_size
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import EvaluationRunning
@@ -47,12 +48,13 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     """
 
     def __init__(
-        self, store: Store, slots: FairSlots, evaluations: EvaluationLimit, max_targets: int
+        self, store: Store, slots: FairSlots, evaluations: EvaluationLimit, limits: LimitsConfig
     ) -> None:
         self._store = store
         self._slots = slots
         self._evaluations = evaluations
-        self._max_targets = max_targets
+        self._max_targets = limits.max_targets
+        self._max_devices = limits.max_tenant_devices
         self.finished = {"REJECTED": 0}
         """Executions that calls have finished, by status."""
 
@@ -116,6 +118,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             group_ids=changes.group_ids,
             remove_labels=[*request.remove_labels],
             allow_missing=request.allow_missing,
+            max_devices=self._max_devices,
         )
         note_device_changes(request, changes.label_counts, row)
         return pb.UpdateDevicesResponse(

@@ -87,6 +87,22 @@ async def test_import_accepts_file_without_group_column(
     assert await _devices(database, tenant) == ["a"]
 
 
+async def test_import_is_rejected_when_the_tenant_would_have_too_many_devices(
+    load: _Import, database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBS_MAX_TENANT_DEVICES", "2")
+    await load("device_id\na\nb\n")
+
+    result = await load("device_id\na\nb\nc\n")
+
+    assert (result.code, result.err) == (
+        2,
+        "jobs-grpc: nothing was imported: the tenant would have 3 devices"
+        " (JOBS_MAX_TENANT_DEVICES is 2)\n",
+    )
+    assert await _devices(database, tenant) == ["a", "b"]
+
+
 async def test_import_skips_empty_lines(load: _Import) -> None:
     result = await load(f"device_id\na\n{5000 * chr(10)}b\n")
 

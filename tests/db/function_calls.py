@@ -632,12 +632,12 @@ CASES = {
     "list_job_executions: end cause": Case(
         "list_job_executions",
         60,
-        lambda c, p: _list_job_executions(c, p, end_cause="JOB_EXPIRED"),
+        lambda c, p: _list_job_executions(c, p, end_causes=["JOB_EXPIRED"]),
     ),
     "list_job_executions: ended by the device": Case(
         "list_job_executions",
         60,
-        lambda c, p: _list_job_executions(c, p, end_cause="DEVICE"),
+        lambda c, p: _list_job_executions(c, p, end_causes=["DEVICE"]),
     ),
     **{
         f"list_devices: {selector}": Case("list_devices", rows, _list_devices(selector))

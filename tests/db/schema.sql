@@ -507,6 +507,12 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
    FROM (jobs.execution_page p
      CROSS JOIN jobs.job_details d);
 
+CREATE TABLE jobs.device_counts (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    device_count bigint NOT NULL
+)
+WITH (fillfactor='50');
+
 CREATE TABLE jobs.device_tables (
     is_only_row boolean DEFAULT true NOT NULL,
     is_own boolean NOT NULL,
@@ -739,6 +745,9 @@ CREATE TABLE public.device_state (
     device_id text NOT NULL COLLATE pg_catalog."C"
 );
 
+ALTER TABLE ONLY jobs.device_counts
+    ADD CONSTRAINT device_counts_pkey PRIMARY KEY (tenant_id);
+
 ALTER TABLE ONLY jobs.device_tables
     ADD CONSTRAINT device_tables_pkey PRIMARY KEY (is_only_row);
 
@@ -889,6 +898,8 @@ CREATE INDEX webhooks_by_tenant ON jobs.webhooks USING btree (is_unproven, tenan
 
 CREATE INDEX device_group_members_by_device ON public.device_group_members USING btree (tenant_id, device_id);
 
+ALTER TABLE jobs.device_counts ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE jobs.devices ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.event_heads ENABLE ROW LEVEL SECURITY;
@@ -914,6 +925,8 @@ ALTER TABLE jobs.job_progress ENABLE ROW LEVEL SECURITY;
 ALTER TABLE jobs.job_stages ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE jobs.jobs ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY tenant_isolation ON jobs.device_counts USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 
 CREATE POLICY tenant_isolation ON jobs.devices USING ((tenant_id = NULLIF(current_setting('app.tenant_id'::text, true), ''::text)));
 

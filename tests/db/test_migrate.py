@@ -575,6 +575,20 @@ async def test_server_waits_for_each_privilege_that_migrate_grants(empty: EmptyD
     assert await empty.owner.fetch(privileges, empty.role.name) == granted
 
 
+async def test_migrate_counts_the_devices_of_own_tables(empty: EmptyDatabase) -> None:
+    await migrate(empty.owner_dsn, empty.role)
+    await empty.owner.execute(
+        "INSERT INTO public.device_state (tenant_id, device_id) VALUES ('a', '1'), ('a', '2')"
+    )
+    counts = "SELECT tenant_id, device_count FROM jobs.device_counts"
+    assert await empty.owner.fetch(counts) == []
+
+    await migrate(empty.owner_dsn, empty.role)
+    assert [tuple(row) for row in await empty.owner.fetch(counts)] == [("a", 2)]
+    await migrate(empty.owner_dsn, empty.role, device_tables_manager="platform")
+    assert await empty.owner.fetch(counts) == []
+
+
 async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDatabase) -> None:
     await migrate(empty.owner_dsn, empty.role)
 
@@ -599,8 +613,14 @@ async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDa
     assert [tuple(row) for row in writes] == [
         *(
             (table, privilege)
-            for table in ("device_group_members", "device_state", "jobs.devices")
+            for table in (
+                "device_group_members",
+                "device_state",
+                "jobs.device_counts",
+                "jobs.devices",
+            )
             for privilege in ("DELETE", "INSERT", "UPDATE")
+            if (table, privilege) != ("jobs.device_counts", "DELETE")
         ),
         ("jobs.event_heads", "INSERT"),
         ("jobs.event_heads", "UPDATE"),

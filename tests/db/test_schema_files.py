@@ -77,7 +77,7 @@ def test_file_raises_only_errors_of_raise_error(name: str) -> None:
 def test_each_sqlstate_becomes_its_exception() -> None:
     """With only the facts that the SQL of each error sends."""
     args = {"tenant_id": "t", "job_id": "j", "device_id": "d", "max_targets": 1}
-    args |= {"max_active_jobs": 1, "webhook_id": "w"}
+    args |= {"max_active_jobs": 1, "webhook_id": "w", "max_devices": 1}
     stages = {"status": "CANCELED", "open_stage": 0}
     facts: dict[str, dict[str, object]] = {
         "JB002": {"group_id": "g"},

@@ -4,6 +4,7 @@ import re
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from fleet.jobs.v1.fleet_pb2 import Device
 
 from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.doctor import connection
@@ -149,3 +150,20 @@ async def test_doctor_reports_lag_that_it_can_not_read(
         [found] = await doctor("maintenance")
 
     assert (found.status, found.detail) == ("ERROR", "the check failed: no response in time")
+
+
+async def test_doctor_recounts_the_devices_of_tenants(doctor: Doctor, fresh: Database) -> None:
+    async with running_server(fresh.request_dsn) as server:
+        for tenant in ("acme", "other"):
+            await server.fleet(tenant).update(Device(device_id="a"), allow_missing=True)
+    assert [found.status for found in await doctor("device-counts")] == ["OK"]
+    await fresh.add_devices("acme", ["b", "c"])
+
+    [found] = await doctor("device-counts")
+
+    assert (found.status, found.detail.partition(":")[0]) == (
+        "WARNING",
+        "tenant acme has 3 devices, but 1 are stored",
+    )
+    await fresh.owner.execute("DELETE FROM jobs.device_counts")
+    assert [found.status for found in await doctor("device-counts")] == ["OK"]

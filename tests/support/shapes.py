@@ -12,6 +12,7 @@ TABLES = (
     "jobs.job_failures",
     "jobs.job_labels",
     "jobs.devices",
+    "jobs.device_counts",
     "jobs.event_queue",
     "jobs.events",
     "jobs.event_heads",
@@ -223,6 +224,11 @@ _OTHER_QUEUES = """
     FROM generate_series(1, 500) n, generate_series(1, 20) m
     ON CONFLICT DO NOTHING
 """
+_DEVICE_COUNTS = """
+    INSERT INTO jobs.device_counts (tenant_id, device_count)
+    SELECT tenant_id, count(*) FROM public.device_state GROUP BY tenant_id
+"""
+
 _OTHER_DEVICE = "INSERT INTO public.device_state (tenant_id, device_id) VALUES ($1, 'other')"
 _PROGRESS = """
     INSERT INTO jobs.job_progress (tenant_id, job_id, queued, in_progress, succeeded, failed,
@@ -264,7 +270,7 @@ async def fill_due(owner: asyncpg.Connection, shape: Shape) -> None:
         for sql in (_FLEET, _DEVICE_LABELS, _EVENTS, _EVENT_HEAD, _WEBHOOKS):
             await owner.execute(sql, tenant)
     await owner.execute(_PROGRESS)
-    for sql in (_OTHER_WEBHOOKS, _OTHER_HEADS, _OTHER_QUEUES):
+    for sql in (_DEVICE_COUNTS, _OTHER_WEBHOOKS, _OTHER_HEADS, _OTHER_QUEUES):
         await owner.execute(sql)
 
 

@@ -16,5 +16,6 @@ GRANT SELECT, INSERT, DELETE ON jobs.job_labels TO {role};
 GRANT SELECT, INSERT, DELETE ON jobs.event_queue TO {role};
 GRANT SELECT, INSERT ON jobs.events TO {role};
 GRANT SELECT, INSERT, UPDATE ON jobs.event_heads TO {role};
+GRANT SELECT, INSERT, UPDATE ON jobs.device_counts TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON jobs.webhooks TO {role};
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA jobs TO {role};

@@ -106,6 +106,8 @@ class FleetServiceServicer:
 
         NOT_FOUND            DEVICE_NOT_FOUND: without allow_missing; up to 20 devices are named
         FAILED_PRECONDITION  DEVICES_READ_ONLY
+        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant would have more than JOBS_MAX_TENANT_DEVICES
+        devices (without a delay)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

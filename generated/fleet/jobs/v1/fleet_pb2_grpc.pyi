@@ -59,6 +59,8 @@ class FleetServiceStub:
 
       NOT_FOUND            DEVICE_NOT_FOUND: without allow_missing; up to 20 devices are named
       FAILED_PRECONDITION  DEVICES_READ_ONLY
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant would have more than JOBS_MAX_TENANT_DEVICES
+                           devices (without a delay)
     """
     DeleteDevices: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.DeleteDevicesRequest, _fleet_pb2.DeleteDevicesResponse]
     """Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
@@ -119,6 +121,8 @@ class FleetServiceAsyncStub(FleetServiceStub):
 
       NOT_FOUND            DEVICE_NOT_FOUND: without allow_missing; up to 20 devices are named
       FAILED_PRECONDITION  DEVICES_READ_ONLY
+      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant would have more than JOBS_MAX_TENANT_DEVICES
+                           devices (without a delay)
     """
     DeleteDevices: _aio.UnaryUnaryMultiCallable[_fleet_pb2.DeleteDevicesRequest, _fleet_pb2.DeleteDevicesResponse]  # type: ignore[assignment]
     """Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
@@ -194,6 +198,8 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
 
           NOT_FOUND            DEVICE_NOT_FOUND: without allow_missing; up to 20 devices are named
           FAILED_PRECONDITION  DEVICES_READ_ONLY
+          RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant would have more than JOBS_MAX_TENANT_DEVICES
+                               devices (without a delay)
         """
 
     @_abc_1.abstractmethod

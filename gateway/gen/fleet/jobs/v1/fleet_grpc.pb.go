@@ -55,6 +55,8 @@ type FleetServiceClient interface {
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND: without allow_missing; up to 20 devices are named
 	//	FAILED_PRECONDITION  DEVICES_READ_ONLY
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant would have more than JOBS_MAX_TENANT_DEVICES
+	//	                     devices (without a delay)
 	UpdateDevices(ctx context.Context, in *UpdateDevicesRequest, opts ...grpc.CallOption) (*UpdateDevicesResponse, error)
 	// Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
 	// REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If
@@ -178,6 +180,8 @@ type FleetServiceServer interface {
 	//
 	//	NOT_FOUND            DEVICE_NOT_FOUND: without allow_missing; up to 20 devices are named
 	//	FAILED_PRECONDITION  DEVICES_READ_ONLY
+	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: the tenant would have more than JOBS_MAX_TENANT_DEVICES
+	//	                     devices (without a delay)
 	UpdateDevices(context.Context, *UpdateDevicesRequest) (*UpdateDevicesResponse, error)
 	// Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
 	// REJECTED, with the status_details {"reason": "device removed"}: at most 1,000 in a call. If

@@ -102,6 +102,7 @@ BEGIN
     remaining := coalesce(cardinality(v_job_ids) > p_max_executions, false);
     ended_count := 0;
     IF v_job_ids IS NULL THEN
+        PERFORM jobs.change_device_count(p_tenant_id, -deleted_count);
         RETURN;
     END IF;
     v_job_ids := v_job_ids[:p_max_executions];
@@ -149,6 +150,7 @@ BEGIN
     INTO ended_count, v_ended_job_ids, v_ended_stages, v_ended_retries, v_attempts
     FROM updated u;
     IF ended_count = 0 THEN
+        PERFORM jobs.change_device_count(p_tenant_id, -deleted_count);
         RETURN;
     END IF;
 
@@ -192,4 +194,5 @@ BEGIN
     FOREACH v_job_id IN ARRAY v_ended_job_ids LOOP
         PERFORM jobs.apply_rollout_rules(p_tenant_id, v_job_id, v_now);
     END LOOP;
+    PERFORM jobs.change_device_count(p_tenant_id, -deleted_count);
 END $$;

@@ -2,7 +2,7 @@
 -- registered, and how many existed before. The first arrays are parallel, with one element per device.
 --
 -- Raises DEVICES_NOT_FOUND (unless p_allow_missing), TOO_MANY_LABELS, DOT_SEGMENT for an ID to register,
--- and, if the platform manages the device tables, DEVICES_READ_ONLY for a device to register and for groups.
+-- TOO_MANY_DEVICES, and, if the platform manages the device tables, DEVICES_READ_ONLY for a device to register and for groups.
 CREATE OR REPLACE FUNCTION jobs.update_devices(
     p_tenant_id text,
     p_device_ids text[],     -- no duplicates
@@ -11,6 +11,7 @@ CREATE OR REPLACE FUNCTION jobs.update_devices(
     p_group_ids text[],      -- JSON arrays: the groups of the device from now on. NULL: they stay
     p_remove_labels text[],  -- keys, for all devices
     p_allow_missing boolean, -- register the devices that do not exist
+    p_max_devices integer DEFAULT NULL,  -- of the tenant; NULL: no limit
     OUT registered_count integer,
     OUT updated_count integer
 )
@@ -144,5 +145,9 @@ BEGIN
         CROSS JOIN LATERAL jsonb_array_elements_text(u.group_ids::jsonb) AS g (group_id)
         ORDER BY u.device_id COLLATE "C"
         ON CONFLICT DO NOTHING;
+    END IF;
+
+    IF jobs.change_device_count(p_tenant_id, registered_count) > p_max_devices THEN
+        PERFORM jobs.raise_error('TOO_MANY_DEVICES');
     END IF;
 END $$;

@@ -1,0 +1,173 @@
+"""JOBS_MAX_TENANT_DEVICES, and the stored number of devices of a tenant."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from fleet.jobs.v1.fleet_pb2 import Device
+from grpc import StatusCode
+
+from jobs_grpc.db.store import Store
+from tests.support.callers import Fleet
+from tests.support.database import Database, request_session
+from tests.support.failures import Failure, expect_failure
+from tests.support.server import running_server
+
+EXHAUSTED = StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.fixture
+async def fleet(database: Database, tenant: str) -> AsyncIterator[Fleet]:
+    """A caller of a server that allows three devices per tenant."""
+    async with running_server(database.request_dsn, JOBS_MAX_TENANT_DEVICES="3") as server:
+        yield server.fleet(tenant)
+
+
+async def register(fleet: Fleet, *names: str) -> int:
+    """Register the devices that do not exist, and return how many they were."""
+    devices = [Device(device_id=name) for name in names]
+    return (await fleet.update(*devices, allow_missing=True)).registered_count
+
+
+async def stored_count(database: Database, tenant: str) -> int | None:
+    """The stored number of devices; None: there is none."""
+    count: int | None = await database.owner.fetchval(
+        "SELECT device_count FROM jobs.device_counts WHERE tenant_id = $1", tenant
+    )
+    return count
+
+
+async def register_as(store: Store, tenant: str, *names: str) -> None:
+    """Register devices within the transaction of the store's session."""
+    await store.update_devices(
+        tenant,
+        device_ids=list(names),
+        labels=None,
+        time_zones=None,
+        group_ids=None,
+        remove_labels=[],
+        allow_missing=True,
+        max_devices=3,
+    )
+
+
+def check_error(failure: Failure) -> None:
+    """Check that the error names the setting."""
+    assert failure.message == (
+        "The tenant would have too many devices; delete some (JOBS_MAX_TENANT_DEVICES is 3)"
+    )
+    assert failure.metadata == {"setting": "JOBS_MAX_TENANT_DEVICES", "value": "3"}
+
+
+async def test_update_is_rejected_when_it_would_register_too_many_devices(
+    database: Database, fleet: Fleet
+) -> None:
+    assert await register(fleet, "a", "b") == 2
+    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+        await register(fleet, "b", "c", "d")
+    check_error(failure)
+    assert await register(fleet, "b", "c") == 1
+    # Devices that exist can be changed.
+    await fleet.update(Device(device_id="a", labels={"k": "v"}), mask=["labels"])
+    assert await register(fleet, "a", "b", "c") == 0
+    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
+        await register(fleet, "d")
+
+    await fleet.delete("a", "b", "unknown")
+
+    assert await stored_count(database, fleet.tenant) == 1
+    assert await register(fleet, "d", "e") == 2
+
+
+async def test_first_call_counts_the_devices_that_exist(database: Database, fleet: Fleet) -> None:
+    await database.add_devices(fleet.tenant, ["a", "b", "c"])
+
+    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
+        await register(fleet, "d")
+    assert await stored_count(database, fleet.tenant) is None
+    await fleet.delete("a")
+
+    assert await stored_count(database, fleet.tenant) == 2
+
+
+async def test_call_that_registers_no_device_does_not_wait_for_the_count(
+    database: Database, fleet: Fleet
+) -> None:
+    await register(fleet, "a", "b")
+    async with database.owner.transaction():
+        await database.owner.execute("LOCK jobs.device_counts IN ACCESS EXCLUSIVE MODE")
+
+        assert await register(fleet, "a", "b") == 0
+        assert (await fleet.delete("unknown")).deleted_count == 0
+
+
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
+@pytest.mark.parametrize("first", ["commits", "rolls back"])
+@pytest.mark.parametrize("counted", [True, False], ids=["counted", "not counted"])
+async def test_racing_registrations_do_not_exceed_the_limit(
+    database: Database, fleet: Fleet, first: str, counted: bool
+) -> None:
+    """The second call waits for the count until the first transaction ends."""
+    if counted:
+        await register(fleet, "a", "b")
+    else:
+        await database.add_devices(fleet.tenant, ["a", "b"])
+    async with request_session(database) as (connection, store):
+        transaction = connection.transaction()
+        await transaction.start()
+        await register_as(store, fleet.tenant, "c")
+        second = asyncio.create_task(register(fleet, "d"))
+        await database.wait_for_blocked_sessions(1)
+        await (transaction.commit() if first == "commits" else transaction.rollback())
+
+    if first == "commits":
+        with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+            await second
+        check_error(failure)
+    else:
+        assert await second == 1
+    assert await stored_count(database, fleet.tenant) == 3
+
+
+@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
+async def test_calls_that_share_devices_and_the_count_do_not_deadlock(
+    database: Database, fleet: Fleet
+) -> None:
+    """The first holds a device and the count; the others wait for one of them."""
+    await register(fleet, "old")
+    async with request_session(database) as (connection, store), connection.transaction():
+        await register_as(store, fleet.tenant, "b")
+        both = asyncio.create_task(register(fleet, "a", "b"))
+        await database.wait_for_blocked_sessions(1)  # holds a, waits for b
+        deletion = asyncio.create_task(fleet.delete("old"))
+        await database.wait_for_blocked_sessions(2)  # holds old, waits for the count
+        await register_as(store, fleet.tenant, "b")
+    assert await both == 1
+    assert (await deletion).deleted_count == 1
+
+    assert await stored_count(database, fleet.tenant) == 2
+
+
+async def test_devices_of_the_platform_are_not_counted(database: Database, fleet: Fleet) -> None:
+    await database.owner.execute("UPDATE jobs.device_tables SET is_own = false")
+    try:
+        counted = await database.owner.fetchval(
+            "SELECT jobs.change_device_count($1, 1)", fleet.tenant
+        )
+    finally:
+        await database.owner.execute("UPDATE jobs.device_tables SET is_own = true")
+
+    assert counted is None
+    assert await stored_count(database, fleet.tenant) is None
+
+
+async def test_count_of_another_tenant_is_not_visible(database: Database, fleet: Fleet) -> None:
+    await register(fleet, "a")
+    request = await asyncpg.connect(database.request_dsn)
+    try:
+        async with request.transaction():
+            await request.execute("SELECT set_config('app.tenant_id', 'other', true)")
+            assert await request.fetch("SELECT * FROM jobs.device_counts") == []
+    finally:
+        await request.close()
