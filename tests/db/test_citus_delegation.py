@@ -166,7 +166,8 @@ async def test_searches_read_their_partial_index_on_each_node_up_to_the_limit(
     await fresh.owner.execute(_HEADS)
     if analyzed:
         await fresh.owner.execute(
-            "ANALYZE jobs.jobs, jobs.job_executions, jobs.webhooks, jobs.event_queue, jobs.event_heads"
+            "ANALYZE jobs.jobs, jobs.job_executions, jobs.webhooks, jobs.event_queue,"
+            " jobs.event_heads"
         )
     await fresh.owner.execute("SET citus.explain_all_tasks = on")
 
