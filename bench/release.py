@@ -53,7 +53,7 @@ class Scale:
     batch: int
 
 
-FULL = Scale(series=3, rounds=24, batch=50)
+FULL = Scale(series=5, rounds=15, batch=50)
 QUICK = Scale(series=2, rounds=1, batch=4)
 
 
@@ -93,11 +93,11 @@ class _Version:
 
 @asynccontextmanager
 async def _running(
-    cluster: Cluster, name: str, code: Code, folder: Path, executions: int
+    cluster: Cluster, name: str, database: str, code: Code, folder: Path, executions: int
 ) -> AsyncIterator[_Version]:
     """Run a server on a new database with at least that many executions."""
     async with (
-        migrated_database(cluster, name, code) as (owner, dsn),
+        migrated_database(cluster, database, code) as (owner, dsn),
         running_service(dsn, folder / f"{name}.log", **code.environ()) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
@@ -129,22 +129,22 @@ async def _round(
 async def _measure(cluster: Cluster, before: Code, scale: Scale) -> str:
     """Return the machine and a table as Markdown."""
     calls = core_calls()
-    executions = 2 * scale.batch * (scale.series * scale.rounds + 1)
-    async with AsyncExitStack() as stack:
-        versions = [
-            await stack.enter_async_context(
-                _running(cluster, name, code, before.folder, executions)
-            )
-            for name, code in ((BEFORE, before), (NOW, THIS_VERSION))
-        ]
-        await _round(versions, calls, 0, scale.batch)  # fills pools and caches
-        series = []
-        for number in range(scale.series):
-            first = 1 + number * scale.rounds
-            rounds = range(first, first + scale.rounds)
+    executions = 2 * scale.batch * (scale.rounds + 1)
+    series: list[Sequence[_Round]] = []
+    for number in range(scale.series):
+        async with AsyncExitStack() as stack:
+            # New processes: two of the same code differ by several percent as long as they live.
+            versions = [
+                await stack.enter_async_context(
+                    _running(cluster, name, f"{name}{number}", code, before.folder, executions)
+                )
+                for name, code in ((BEFORE, before), (NOW, THIS_VERSION))
+            ]
+            await _round(versions, calls, 0, scale.batch)  # fills pools and caches
+            rounds = range(1, 1 + scale.rounds)
             series.append([await _round(versions, calls, n, scale.batch) for n in rounds])
-            print(f"  series {number + 1}", flush=True)
-        machine = describe(await describe_machine(versions[0].owner))
+            machine = describe(await describe_machine(versions[0].owner))
+        print(f"  series {number + 1}", flush=True)
     return "\n".join([machine, "", *_HEAD, *(_row(call, series, scale) for call in calls)])
 
 
