@@ -140,10 +140,13 @@ def order_by_dependency(code: Mapping[str, str]) -> list[str]:
         raise SchemaError(f"SQL files depend on each other in a cycle: {cycle}") from None
 
 
+@cache
 def code_checksum() -> str:
     """Return a checksum of this version's set of views and functions."""
     return _checksum("".join(code().values()))
 
 
+# Cached, because the readiness check compares the checksums every second.
+@cache
 def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
