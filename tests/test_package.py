@@ -93,7 +93,7 @@ def test_installed_command_runs_the_demo_fleet(installed: Path) -> None:
 def test_readme_installs_the_wheel_of_this_version() -> None:
     readme = (ROOT / "README.md").read_text()
 
-    assert f"pip install 'jobs_grpc-{_VERSION}-py3-none-any.whl[cli,embedded]'" in readme
+    assert f"pip install 'jobs_grpc-{_VERSION}-py3-none-any.whl[cli,embedded,webhooks]'" in readme
     assert f"jobs-gateway-{_VERSION}-linux-amd64" in readme
 
 

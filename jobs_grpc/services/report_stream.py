@@ -158,7 +158,7 @@ class ReportStream:
         logs.log_fields(
             access_logger,
             logging.INFO,
-            "ReportExecutions reports",
+            "ReportExecutions stream",
             {
                 "tenant": self._caller.tenant_id,
                 "subject": self._caller.subject,

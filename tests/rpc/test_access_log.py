@@ -141,7 +141,7 @@ async def test_reports_of_a_stream_are_counted_when_it_ends(
             assert "reports" not in written.getvalue()
             await stream.done_writing()
             await read_to_end(stream)
-        record = json.loads(await _line(written, "ReportExecutions reports"))
+        record = json.loads(await _line(written, "ReportExecutions stream"))
 
     assert (record["tenant"], record["reports"]) == (operator.tenant, 4)
 
