@@ -28,7 +28,7 @@ from bench.process import postgres_cpu_time
 from bench.report import format_figure
 from bench.requests import TENANT, InvalidRun
 from jobs_grpc.db.store import ExecutionUpdate
-from jobs_grpc.services.job_request import job_request, set_fields
+from jobs_grpc.services.job_request import job_request, present_fields
 from tests.console.browser import open_console, renderer_memory
 from tests.console.large_job import open_job, read_pages
 from tests.gateway.browser import find_browser
@@ -123,7 +123,7 @@ async def _fill(env: Environment, devices: int) -> None:
         await store.create_job(
             TENANT,
             job_id=job_id,
-            request=job_request(set_fields(request)),
+            request=job_request(present_fields(request)),
             document_params='{"version": "2.1"}',
             created_by="ann",
             max_targets=devices,

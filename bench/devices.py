@@ -25,7 +25,7 @@ from bench.page import RESULTS, describe, replace_figures
 from bench.report import format_figure
 from bench.requests import TENANT, InvalidRun
 from jobs_grpc.db.store import Store
-from jobs_grpc.services.job_request import job_request, set_fields, target_request
+from jobs_grpc.services.job_request import job_request, present_fields, target_request
 from jobs_grpc.services.selectors import parse
 from jobs_grpc.services.targets import selector_terms
 
@@ -163,7 +163,7 @@ async def _create(bench: Bench) -> None:
             created = bench.store.create_job(
                 _CREATING_TENANT,
                 job_id="job",
-                request=job_request(set_fields(request)),
+                request=job_request(present_fields(request)),
                 document_params="{}",
                 created_by=None,
                 max_targets=devices,

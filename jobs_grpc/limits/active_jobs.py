@@ -10,11 +10,11 @@ MAX_AGE_SECONDS = 1.0
 """How long calls rely on a count. From half of it on, one call counts again."""
 
 MAX_TENANTS = 2_000
-"""Tenants whose counts are kept: those with the last first calls."""
+"""Maximum number of tenants with a cached count. The oldest entry is dropped first."""
 
 
 @dataclass(slots=True)
-class JobCheck:
+class ActiveJobCount:
     """What a call passes to the database, and what the database returns."""
 
     max_active_jobs: int | None
@@ -25,7 +25,7 @@ class JobCheck:
     """The caller sets it to what the database returns; None: it did not count."""
 
 
-_NO_LIMIT = nullcontext(JobCheck(None))
+_NO_LIMIT = nullcontext(ActiveJobCount(None))
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class _Tenant:
     """Calls in progress that do not."""
 
 
-class ActiveJobs:
+class ActiveJobCounts:
     """What this process knows of the active jobs of tenants.
 
     A count reads a row for each active job. So a call counts only if there is no count of the last
@@ -63,14 +63,19 @@ class ActiveJobs:
         """Return the number of tenants whose counts are kept."""
         return len(self._tenants)
 
-    def check(self, tenant_id: str, *, always: bool = False) -> AbstractContextManager[JobCheck]:
-        """Enter a call that may add a job, until it has ended. `always`: it must count."""
+    def call(
+        self, tenant_id: str, *, always: bool = False
+    ) -> AbstractContextManager[ActiveJobCount]:
+        """Context manager for the duration of a call that may create a job.
+
+        `always`: it must count.
+        """
         if self._max_jobs is None:
             return _NO_LIMIT
-        return self._check(tenant_id, self._max_jobs, always=always)
+        return self._call(tenant_id, self._max_jobs, always=always)
 
     @contextmanager
-    def _check(self, tenant_id: str, max_jobs: int, *, always: bool) -> Iterator[JobCheck]:
+    def _call(self, tenant_id: str, max_jobs: int, *, always: bool) -> Iterator[ActiveJobCount]:
         tenant, now = self._tenant(tenant_id), self._clock()
         must_count = always or self._must_count(tenant, now, max_jobs)
         calls, adding = tenant.calls, tenant.counting
@@ -78,17 +83,17 @@ class ActiveJobs:
         if not must_count:
             tenant.unchecked += 1
             try:
-                yield JobCheck(None)
+                yield ActiveJobCount(None)
             finally:
                 tenant.unchecked -= 1
             return
         tenant.counting += 1
         try:
-            check = JobCheck(max_jobs, tenant.unchecked)
-            yield check
+            count = ActiveJobCount(max_jobs, tenant.unchecked)
+            yield count
             is_newest = tenant.counted_at is None or now >= tenant.counted_at
-            if check.active_jobs is not None and is_newest:
-                tenant.count, tenant.counted_at = check.active_jobs + adding, now
+            if count.active_jobs is not None and is_newest:
+                tenant.count, tenant.counted_at = count.active_jobs + adding, now
                 tenant.counted_calls = calls
         finally:
             tenant.counting -= 1

@@ -81,11 +81,11 @@ def write(
     seconds: float,
     *,
     public: bool,
-    of_device: Mapping[str, object] = MappingProxyType({}),
+    device_fields: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
     """Log a call that has ended; calls of public methods at DEBUG.
 
-    `of_device` are the device_call_fields of a call of a device.
+    `device_fields` are the device_call_fields of a call of a device.
     """
     logs.log_fields(
         logger,
@@ -93,7 +93,7 @@ def write(
         f"{method.rpartition('/')[2]} {code.name}",
         {
             "tenant": caller.tenant_id if caller else None,
-            **of_device,
+            **device_fields,
             "reason": error.reason if error else None,
             "ms": round(seconds * 1000, 2),
         },

@@ -97,10 +97,10 @@ class Pipeline:
         if metrics:
             handler = metrics.count_messages(handler)
         public = policy.is_public(method)
-        of_device = policy.is_device_method(method)
+        is_device_call = policy.is_device_method(method)
         audited = method in METHODS and METHODS[method].audited
         audit_log = self.audit_log if audited else None
-        closed = method in METHODS and not METHODS[method].ignores_unknown_fields
+        rejects_unknown_fields = method in METHODS and not METHODS[method].ignores_unknown_fields
         request_stream: bool = handler.request_streaming
         stream = request_stream or handler.response_streaming
         serve_request = _method_of_service(handler)
@@ -168,7 +168,7 @@ class Pipeline:
                 if slot and stream:
                     slot.release()
                 policy.authorize(method, caller)
-                if closed:
+                if rejects_unknown_fields:
                     refuse_unknown_fields(request)
                 authorized = True
                 if not stream:
@@ -220,11 +220,11 @@ class Pipeline:
                 if error is None or public or refusals.should_log_call(method, caller, error):
                     fields = (
                         access_log.device_call_fields(caller, request, response)
-                        if of_device
+                        if is_device_call
                         else {}
                     )
                     access_log.write(
-                        method, code, caller, error, seconds, public=public, of_device=fields
+                        method, code, caller, error, seconds, public=public, device_fields=fields
                     )
             # Free the request before the status is sent. Through its traceback, the error would
             # keep this frame and the call in memory until a garbage collection.

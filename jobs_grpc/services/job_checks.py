@@ -29,7 +29,7 @@ _CHECKS: Mapping[str, Callable[[pb.CreateJobRequest], list[Violation]]] = {
 }
 
 
-def check_features(request: pb.CreateJobRequest, fields: Iterable[str]) -> list[Violation]:
+def check_fields(request: pb.CreateJobRequest, fields: Iterable[str]) -> list[Violation]:
     """Check the `fields` that are set, each of which is within its limits."""
     violations = []
     for field in fields:

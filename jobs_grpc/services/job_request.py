@@ -48,7 +48,7 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
 _encode = json.JSONEncoder(default=list).encode
 
 
-def set_fields(request: TargetRequest) -> dict[str, Any]:
+def present_fields(request: TargetRequest) -> dict[str, Any]:
     """Return the fields that are set, by name."""
     return {field.name: value for field, value in request.ListFields()}
 
@@ -71,7 +71,7 @@ def job_request(fields: Mapping[str, Any]) -> str:
 
 def target_request(request: TargetRequest) -> str:
     """Convert the target and the rollout of a valid PreviewTargetRequest to the same JSON."""
-    return _encode(_values(set_fields(request)))
+    return _encode(_values(present_fields(request)))
 
 
 def _values(fields: Mapping[str, Any]) -> dict[str, Any]:

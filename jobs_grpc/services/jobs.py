@@ -22,15 +22,15 @@ from jobs_grpc.errors import (
     TimeGatesUnavailable,
     Violation,
 )
-from jobs_grpc.limits.active_jobs import ActiveJobs
+from jobs_grpc.limits.active_jobs import ActiveJobCounts
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services import validation
 from jobs_grpc.services.audited_changes import note_changed_fields
 from jobs_grpc.services.execution_page import append_executions
 from jobs_grpc.services.forecast import forecast_fields
-from jobs_grpc.services.job_checks import check_features
-from jobs_grpc.services.job_request import DEFAULT_EXPIRES_IN_HOURS, job_request, set_fields
+from jobs_grpc.services.job_checks import check_fields
+from jobs_grpc.services.job_request import DEFAULT_EXPIRES_IN_HOURS, job_request, present_fields
 from jobs_grpc.services.job_update import changed_rollout, changed_schedule, check_update
 from jobs_grpc.services.job_watch import JobWatch
 from jobs_grpc.services.page_tokens import (
@@ -97,7 +97,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._slots = slots
         self._max_document_bytes = config.limits.max_document_bytes
         self._max_targets = config.limits.max_targets
-        self._active_jobs = ActiveJobs(config.limits.max_active_jobs)
+        self._active_job_counts = ActiveJobCounts(config.limits.max_active_jobs)
         self._has_background_work = config.maintenance.owner_database_url is not None
         self.finished = {"TIMED_OUT": 0, "REJECTED": 0}
         """Executions that calls have finished, by status."""
@@ -110,11 +110,11 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             request.document_params, "document_params", self._max_document_bytes, self._pause
         )
         # A job costs no more than the fields that it sets.
-        fields = set_fields(request)
+        fields = present_fields(request)
         violations += validation.check_expiry(request)
         violations += check_labels(request.labels) if "labels" in fields else []
         validation.require_valid(request, violations)
-        validation.raise_for_violations(check_features(request, fields))
+        validation.raise_for_violations(check_fields(request, fields))
 
         caller = current_principal()
         error_if_new: type[JobsError] | None = None
@@ -128,7 +128,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             self._evaluations.evaluation(
                 caller.tenant_id, request, is_preview=request.validate_only
             ) as may_evaluate,
-            self._active_jobs.check(caller.tenant_id, always=request.validate_only) as check,
+            self._active_job_counts.call(caller.tenant_id, always=request.validate_only) as count,
         ):
             if not may_evaluate:
                 # Not raised here, because a repeated request returns the existing job.
@@ -140,8 +140,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                 document_params=params,
                 created_by=caller.subject,
                 max_targets=self._max_targets,
-                max_active_jobs=check.max_active_jobs,
-                unchecked_jobs=check.unchecked_jobs,
+                max_active_jobs=count.max_active_jobs,
+                unchecked_jobs=count.unchecked_jobs,
                 default_expires_in_hours=DEFAULT_EXPIRES_IN_HOURS,
                 validate_only=request.validate_only,
                 error_if_new=error_if_new.upper_name() if error_if_new else None,
@@ -149,7 +149,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                 target_device_ids=target_device_ids(request),
                 expected_target_digest=request.expected_target_digest or None,
             )
-            check.active_jobs = row["active_jobs"]
+            count.active_jobs = row["active_jobs"]
         return pb.CreateJobResponse(
             job_id=job_id,
             status=row["status"],
@@ -415,15 +415,15 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     ) -> pb.RetryExecutionsResponse:
         validation.require_valid(request, validation.check_expiry(request))
         caller = current_principal()
-        with self._active_jobs.check(caller.tenant_id, always=True) as check:
+        with self._active_job_counts.call(caller.tenant_id, always=True) as count:
             row = await self._store.retry_executions(
                 caller.tenant_id,
                 job_id=request.job_id,
                 statuses=_status_names(request.statuses),
                 expires_in_hours=optional_or(request, "expires_in_hours", None),
                 never_expires=request.never_expires,
-                max_active_jobs=check.max_active_jobs,
-                unchecked_jobs=check.unchecked_jobs,
+                max_active_jobs=count.max_active_jobs,
+                unchecked_jobs=count.unchecked_jobs,
                 failure_codes=list(request.failure_codes) or None,
                 device_ids=list(request.device_ids) or None,
                 user_id=caller.subject,
