@@ -80,6 +80,19 @@ async def test_update_is_rejected_when_it_would_register_too_many_devices(
     assert await register(fleet, "d", "e") == 2
 
 
+async def test_update_that_would_register_too_many_devices_writes_nothing(
+    database: Database, fleet: Fleet
+) -> None:
+    await register(fleet, "a", "b")
+    async with database.owner.transaction():
+        # Writes would wait.
+        await database.owner.execute("LOCK public.device_state IN SHARE MODE")
+
+        with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+            await register(fleet, "b", "c", "d")
+    check_error(failure)
+
+
 async def test_first_call_counts_the_devices_that_exist(database: Database, fleet: Fleet) -> None:
     await database.add_devices(fleet.tenant, ["a", "b", "c"])
 
@@ -96,7 +109,7 @@ async def test_call_that_registers_no_device_does_not_wait_for_the_count(
 ) -> None:
     await register(fleet, "a", "b")
     async with database.owner.transaction():
-        await database.owner.execute("LOCK jobs.device_counts IN ACCESS EXCLUSIVE MODE")
+        await database.owner.execute("LOCK jobs.device_counts IN EXCLUSIVE MODE")
 
         assert await register(fleet, "a", "b") == 0
         assert (await fleet.delete("unknown")).deleted_count == 0

@@ -24,6 +24,7 @@ DECLARE
     v_device_id text;
     v_locked_ids text[];
     v_missing text[];
+    v_device_count bigint;
     v_index bigint;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
@@ -36,6 +37,18 @@ BEGIN
     -- The request role may not lock rows of the platform.
     registered_count := 0;
     IF v_is_own AND p_allow_missing THEN
+        -- A call that the limit refuses should write nothing that it then rolls back. This reads without
+        -- locks, so the check at the end decides. First the count: the devices of a call that commits
+        -- between both statements are not counted twice.
+        SELECT c.device_count INTO v_device_count
+        FROM jobs.device_counts c
+        WHERE c.tenant_id = p_tenant_id;
+        IF v_device_count + cardinality(p_device_ids) > p_max_devices THEN
+            v_missing := jobs.missing_devices(p_tenant_id, p_device_ids);
+            IF v_device_count + cardinality(v_missing) > p_max_devices THEN
+                PERFORM jobs.raise_error('TOO_MANY_DEVICES');
+            END IF;
+        END IF;
         -- Changes no row but locks it, also if another call registers the device at the same time.
         -- Counts the rows that it returns: on Citus, ROW_COUNT includes those that existed.
         FOR v_device_id IN
