@@ -58,6 +58,7 @@ _ATTACKS = (
     Attack(grpc_attacks.half_sent_requests_without_credentials),
     Attack(grpc_attacks.large_documents),
     Attack(grpc_attacks.nested_documents),
+    Attack(grpc_attacks.unknown_fields),
     Attack(grpc_attacks.large_metadata),
     Attack(grpc_attacks.continuation_frames),
     Attack(grpc_attacks.watches_at_once),

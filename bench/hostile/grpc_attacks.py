@@ -267,6 +267,11 @@ async def nested_documents(address: str) -> None:
     await keep_calling(address, _CREATE_JOB, http2.message(request))
 
 
+async def unknown_fields(address: str) -> None:
+    """Create jobs with 80,000 unknown fields on 1,500 streams."""
+    await keep_calling(address, _CREATE_JOB, length_prefixed(b"\xa0\x1f\x01" * 80_000))
+
+
 async def idle_connections(address: str) -> None:
     """Open 600 connections without a call."""
 
