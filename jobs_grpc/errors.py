@@ -572,8 +572,8 @@ class WebhooksUnavailable(JobsError, code=StatusCode.FAILED_PRECONDITION):
     def __init__(self) -> None:
         super().__init__(
             "This server has no key for the secret of the webhook; an administrator must set"
-            " JOBS_WEBHOOK_KEYS_FILE, or add the key to that file. To try webhooks, use"
-            " `jobs-grpc dev`, which makes the keys"
+            " JOBS_WEBHOOK_KEYS_FILE, or add the key to that file. To try webhooks, run"
+            " `jobs-grpc dev` with the extra `webhooks` installed; it creates a master key"
         )
 
 

@@ -2,7 +2,9 @@
 
 import re
 
-DOT_SEGMENT_PROBLEM = 'must not have a segment "." or "..", because clients of REST resolve it'
+DOT_SEGMENT_PROBLEM = (
+    'must not have a segment "." or "..", because REST clients normalize it to another path'
+)
 
 # As in sql/functions/internal/has_dot_segment.sql.
 has_dot_segment = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|\Z)").search

@@ -39,13 +39,13 @@ class TooManyWebhooks(LimitExceeded, sqlstate="JB042"):
 
 
 class TooManyWebhookRestarts(LimitExceeded, sqlstate="JB043"):
-    """The webhook was tested less than 10 seconds ago, or the tenant makes too many such calls."""
+    """The tenant creates, restarts or tests webhooks too often, or tests one again too soon."""
 
     def __init__(self) -> None:
         JobsError.__init__(
             self,
-            "A tenant can create, restart and test webhooks 16 times in 10 seconds, and test each"
-            " every 10 seconds, 4 at once; retry later",
+            "Per tenant: at most 16 webhook creations, restarts and tests in 10 seconds, 4 tests at"
+            " a time, one test per webhook in 10 seconds; retry later",
         )
         self.retry_after = 10
 
@@ -103,7 +103,10 @@ class TooManyLabels(InvalidField, sqlstate="JB033"):
 
 
 class DotSegment(InvalidField, sqlstate="JB044"):
-    """A device to register has an ID with a segment "." or "..", which URLs can't contain."""
+    """A device to register has an ID with a segment "." or "..".
+
+    HTTP clients and proxies resolve these (RFC 3986).
+    """
 
     def __init__(self, detail: str) -> None:
         field = f"devices[{detail}].device_id"

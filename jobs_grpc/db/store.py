@@ -211,7 +211,7 @@ class Store:
         retry_policy: str | None = None,
         user_id: str | None = None,
     ) -> tuple[Row, Row]:
-        """See update_job.sql. Returns the job, and the job before.
+        """See update_job.sql. Returns two rows: after and before the change.
 
         `rollout`, `failure_criteria`, `labels` and `retry_policy` are JSON.
         """

@@ -1,4 +1,4 @@
-"""Finds devices and jobs whose IDs clients of REST resolve to the path of another resource."""
+"""Finds devices and jobs whose IDs REST clients normalize to the path of another resource."""
 
 import asyncio
 
@@ -17,8 +17,8 @@ _TIMEOUT = 8.0
 
 _MAX_NAMED = 5
 
-_PROBLEM = 'IDs with a segment "." or "..", whose REST paths clients resolve to other resources'
-_REMEDY = "give these devices other IDs, delete these jobs, or call for them only over gRPC"
+_PROBLEM = 'IDs with a segment "." or "..", whose REST paths clients normalize to other paths'
+_REMEDY = "give these devices other IDs, delete these jobs, or use gRPC for them"
 
 
 async def check_dot_segments(config: Config) -> list[Finding]:
@@ -46,7 +46,7 @@ async def check_dot_segments(config: Config) -> list[Finding]:
             return [Finding(_CHECK, Status.SKIPPED, "needs the schema")]
         return [check_failed(_CHECK, e)]
     if not found:
-        return [Finding(_CHECK, Status.OK, "no ID has a segment that clients of REST resolve")]
+        return [Finding(_CHECK, Status.OK, "no ID has a segment that REST clients normalize")]
     names = [f"{kind} {id_!r} of tenant {tenant}" for kind, tenant, id_ in found[:_MAX_NAMED]]
     more = ", and more" if len(found) > _MAX_NAMED else ""
     return [Finding(_CHECK, Status.WARNING, f"{_PROBLEM}: {', '.join(names)}{more}", _REMEDY)]

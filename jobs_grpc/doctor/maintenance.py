@@ -80,14 +80,16 @@ async def _check_device_counts(connection: asyncpg.Connection) -> list[Finding]:
     except DATABASE_ERRORS as e:
         return [check_failed(_COUNTS_CHECK, e)]
     if not rows:
-        return [Finding(_COUNTS_CHECK, Status.OK, "the numbers of devices per tenant are right")]
+        return [Finding(_COUNTS_CHECK, Status.OK, "the stored device counts are correct")]
     return [
         Finding(
             _COUNTS_CHECK,
             Status.WARNING,
-            f"tenant {row['tenant_id']} has {row['counted']:,} devices, but {row['stored']:,} are"
-            " stored: rows of public.device_state were changed without a call",
-            "as the owner of the tables, run: DELETE FROM jobs.device_counts; calls count again",
+            f"tenant {row['tenant_id']} has {row['counted']:,} devices, but the stored count is"
+            f" {row['stored']:,}: rows of public.device_state were changed outside the API",
+            "as the owner, run `DELETE FROM jobs.device_counts WHERE tenant_id ="  # noqa: S608 - shown, not run
+            f" {row['tenant_literal']}`. The next call that registers or deletes devices"
+            " counts them again",
         )
         for row in rows
     ]

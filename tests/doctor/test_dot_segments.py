@@ -1,4 +1,4 @@
-"""The doctor names IDs that clients of REST resolve to the path of another resource."""
+"""The doctor names IDs that REST clients normalize to the path of another resource."""
 
 import pytest
 

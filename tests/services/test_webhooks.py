@@ -442,7 +442,9 @@ async def test_restarts_and_tests_take_from_one_allowance(
         await restart(database, caller, dispatcher, kind)
 
     assert failure.retry_after == 10
-    assert failure.message.startswith("A tenant can create, restart and test webhooks 16 times ")
+    assert failure.message.startswith(
+        "Per tenant: at most 16 webhook creations, restarts and tests "
+    )
     assert await caller.list() == before
     await restart_times(database, caller.tenant, 5)
     earlier = await database.owner.fetchval(until, caller.tenant)

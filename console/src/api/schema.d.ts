@@ -624,8 +624,8 @@ export interface paths {
          *     least 5 s and at most a day. The server disables the webhook after five days in which all deliveries
          *     failed, or at once after status 410.
          *
-         *     Before the first event, the server sends an event of the type webhook.test until the URL is verified: it answers
-         *     with a 2xx status. This is repeated like a delivery. No event since the creation is missed.
+         *     When the first event is due, the server sends webhook.test events, with the retries of a delivery, until the
+         *     URL answers one with 2xx. This verifies the URL. No event since the creation is missed.
          *
          *     An event can arrive more than once: the header `webhook-id` identifies it.
          *
@@ -948,7 +948,7 @@ export interface components {
              */
             in_progress_timeout_minutes?: number | null;
             /**
-             * @description The ID of the job in the tenant. Not "." or "..", which clients of REST resolve as parts of a path. Empty:
+             * @description The ID of the job in the tenant. Not "." or "..": REST clients normalize such a path to another path. Empty:
              *     the server generates a UUID, and the call is not safe to repeat.
              */
             job_id?: string | null;
@@ -1318,8 +1318,8 @@ export interface components {
             /** @description The fields that UpdateJob has changed, as in UpdateJobRequest.update_mask. */
             updated_fields: string[];
             /**
-             * @description The user whose call caused the event; also if a stage opened by its gate because of an approval. Unset: the
-             *     user is unknown, or no call of an operator caused it.
+             * @description The user whose call caused the event. If a gate opened the stage because of an approval, the approver. Unset:
+             *     the user is unknown, or no call of an operator caused it.
              */
             user: string | null;
         };
@@ -1966,7 +1966,8 @@ export interface components {
             queued_at: string | null;
             /**
              * @description The subject of the last start or report of this attempt that a bridge sent for the device. Empty if the
-             *     bridge named no user. Starts and reports of the device itself do not change it. Unset: there are no others.
+             *     bridge has no subject. Starts and reports of the device itself do not change it. Unset: the device sent all
+             *     starts and reports itself.
              */
             reported_by: string | null;
             /**
@@ -2668,7 +2669,7 @@ export interface components {
         UpdateDevicesRequest: {
             /**
              * @description Register the devices that do not exist. Their IDs must not have a segment "." or "..", separated by "/"
-             *     or a backslash: clients of REST and proxies resolve such a path to that of another resource. A device
+             *     or a backslash: REST clients and proxies normalize such a path to that of another resource. A device
              *     that exists with such an ID can be changed.
              */
             allow_missing?: boolean | null;
@@ -2906,8 +2907,8 @@ export interface components {
             url: string;
             /**
              * Format: date-time
-             * @description Output only. When the URL was verified: it answered a delivery or a test event with a 2xx status. Unset: not yet.
-             *     Until then, the server sends only test events.
+             * @description Output only. When the URL first answered a webhook.test event with 2xx (or, for older webhooks, the time of the
+             *     last successful delivery). Unset: not yet. Until then, the server sends only test events.
              */
             readonly verified_at: string | null;
             /** @description The ID, assigned by the server. */
@@ -2998,8 +2999,8 @@ export interface components {
             url?: string | null;
             /**
              * Format: date-time
-             * @description Output only. When the URL was verified: it answered a delivery or a test event with a 2xx status. Unset: not yet.
-             *     Until then, the server sends only test events.
+             * @description Output only. When the URL first answered a webhook.test event with 2xx (or, for older webhooks, the time of the
+             *     last successful delivery). Unset: not yet. Until then, the server sends only test events.
              */
             readonly verified_at?: string | null;
             /** @description The ID, assigned by the server. */

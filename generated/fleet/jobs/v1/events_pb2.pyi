@@ -75,8 +75,8 @@ class Event(_message.Message):
     status: _jobs_pb2.Job.Status.ValueType
     """The status of the job after the event."""
     user: _builtins.str
-    """The user whose call caused the event; also if a stage opened by its gate because of an approval. Unset: the
-    user is unknown, or no call of an operator caused it.
+    """The user whose call caused the event. If a gate opened the stage because of an approval, the approver. Unset:
+    the user is unknown, or no call of an operator caused it.
     """
     cause: _builtins.str
     """What caused the event: see `type`. Empty: the type has no cause."""
@@ -529,8 +529,8 @@ class Webhook(_message.Message):
 
     @_builtins.property
     def verified_at(self) -> _timestamp_pb2.Timestamp:
-        """Output only. When the URL was verified: it answered a delivery or a test event with a 2xx status. Unset: not yet.
-        Until then, the server sends only test events.
+        """Output only. When the URL first answered a webhook.test event with 2xx (or, for older webhooks, the time of the
+        last successful delivery). Unset: not yet. Until then, the server sends only test events.
         """
 
     def __init__(

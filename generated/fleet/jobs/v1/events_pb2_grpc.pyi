@@ -86,8 +86,8 @@ class EventServiceStub:
     least 5 s and at most a day. The server disables the webhook after five days in which all deliveries
     failed, or at once after status 410.
 
-    Before the first event, the server sends an event of the type webhook.test until the URL is verified: it answers
-    with a 2xx status. This is repeated like a delivery. No event since the creation is missed.
+    When the first event is due, the server sends webhook.test events, with the retries of a delivery, until the
+    URL answers one with 2xx. This verifies the URL. No event since the creation is missed.
 
     An event can arrive more than once: the header `webhook-id` identifies it.
 
@@ -204,8 +204,8 @@ class EventServiceAsyncStub(EventServiceStub):
     least 5 s and at most a day. The server disables the webhook after five days in which all deliveries
     failed, or at once after status 410.
 
-    Before the first event, the server sends an event of the type webhook.test until the URL is verified: it answers
-    with a 2xx status. This is repeated like a delivery. No event since the creation is missed.
+    When the first event is due, the server sends webhook.test events, with the retries of a delivery, until the
+    URL answers one with 2xx. This verifies the URL. No event since the creation is missed.
 
     An event can arrive more than once: the header `webhook-id` identifies it.
 
@@ -343,8 +343,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         least 5 s and at most a day. The server disables the webhook after five days in which all deliveries
         failed, or at once after status 410.
 
-        Before the first event, the server sends an event of the type webhook.test until the URL is verified: it answers
-        with a 2xx status. This is repeated like a delivery. No event since the creation is missed.
+        When the first event is due, the server sends webhook.test events, with the retries of a delivery, until the
+        URL answers one with 2xx. This verifies the URL. No event since the creation is missed.
 
         An event can arrive more than once: the header `webhook-id` identifies it.
 

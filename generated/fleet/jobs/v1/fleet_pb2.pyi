@@ -213,7 +213,7 @@ class UpdateDevicesRequest(_message.Message):
     ALLOW_MISSING_FIELD_NUMBER: _builtins.int
     allow_missing: _builtins.bool
     """Register the devices that do not exist. Their IDs must not have a segment "." or "..", separated by "/"
-    or a backslash: clients of REST and proxies resolve such a path to that of another resource. A device
+    or a backslash: REST clients and proxies normalize such a path to that of another resource. A device
     that exists with such an ID can be changed.
     """
     @_builtins.property

@@ -1376,7 +1376,8 @@ class JobExecution(_message.Message):
     """
     reported_by: _builtins.str
     """The subject of the last start or report of this attempt that a bridge sent for the device. Empty if the
-    bridge named no user. Starts and reports of the device itself do not change it. Unset: there are no others.
+    bridge has no subject. Starts and reports of the device itself do not change it. Unset: the device sent all
+    starts and reports itself.
     """
     @_builtins.property
     def status_details(self) -> _struct_pb2.Struct:
@@ -1500,7 +1501,7 @@ class CreateJobRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     EXECUTION_EVENTS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """The ID of the job in the tenant. Not "." or "..", which clients of REST resolve as parts of a path. Empty:
+    """The ID of the job in the tenant. Not "." or "..": REST clients normalize such a path to another path. Empty:
     the server generates a UUID, and the call is not safe to repeat.
     """
     document_type: _builtins.str

@@ -64,9 +64,8 @@ const (
 //
 // A QUEUED execution waits while no start window of its job is open, or until its backoff ends. A waiting
 // execution is neither listed nor started, and watches leave it out. When it no longer waits, it is due.
-// If an execution is due before the next poll, poll_after ends when it is due; of the waiting executions, the
-// first 100 of the queue count. After a window opens, the
-// server delays the next poll and the watch responses of a device by 0 to 60 s, always the same time for
+// If an execution is due before the next poll, poll_after ends when it is due. Only the
+// first 100 waiting executions of the queue are considered. After a window opens, the server delays the next poll and the watch responses of a device by 0 to 60 s, always the same time for
 // a device, so that devices do not all start at once. A device can report the end of a waiting execution.
 type DeviceJobServiceClient interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the
@@ -287,9 +286,8 @@ type DeviceJobService_WatchPendingExecutionsClient = grpc.ServerStreamingClient[
 //
 // A QUEUED execution waits while no start window of its job is open, or until its backoff ends. A waiting
 // execution is neither listed nor started, and watches leave it out. When it no longer waits, it is due.
-// If an execution is due before the next poll, poll_after ends when it is due; of the waiting executions, the
-// first 100 of the queue count. After a window opens, the
-// server delays the next poll and the watch responses of a device by 0 to 60 s, always the same time for
+// If an execution is due before the next poll, poll_after ends when it is due. Only the
+// first 100 waiting executions of the queue are considered. After a window opens, the server delays the next poll and the watch responses of a device by 0 to 60 s, always the same time for
 // a device, so that devices do not all start at once. A device can report the end of a waiting execution.
 type DeviceJobServiceServer interface {
 	// Lists the pending executions of the device: those IN_PROGRESS, then those QUEUED, each by the

@@ -192,8 +192,8 @@ type Event struct {
 	Status Job_Status `protobuf:"varint,5,opt,name=status,proto3,enum=fleet.jobs.v1.Job_Status" json:"status,omitempty"`
 	// The number of executions of the job in each status, after the event.
 	ExecutionCounts *ExecutionCounts `protobuf:"bytes,6,opt,name=execution_counts,json=executionCounts,proto3" json:"execution_counts,omitempty"`
-	// The user whose call caused the event; also if a stage opened by its gate because of an approval. Unset: the
-	// user is unknown, or no call of an operator caused it.
+	// The user whose call caused the event. If a gate opened the stage because of an approval, the approver. Unset:
+	// the user is unknown, or no call of an operator caused it.
 	User *string `protobuf:"bytes,7,opt,name=user,proto3,oneof" json:"user,omitempty"`
 	// What caused the event: see `type`. Empty: the type has no cause.
 	Cause string `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`
@@ -924,8 +924,8 @@ type Webhook struct {
 	// due. Usually, a server begins within a second. If it is over a minute ago, either no server has both the webhook
 	// keys (JOBS_WEBHOOK_KEYS_FILE) and the owner's connection, or all of them are too busy.
 	DueSince *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=due_since,json=dueSince,proto3" json:"due_since,omitempty"`
-	// Output only. When the URL was verified: it answered a delivery or a test event with a 2xx status. Unset: not yet.
-	// Until then, the server sends only test events.
+	// Output only. When the URL first answered a webhook.test event with 2xx (or, for older webhooks, the time of the
+	// last successful delivery). Unset: not yet. Until then, the server sends only test events.
 	VerifiedAt    *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=verified_at,json=verifiedAt,proto3" json:"verified_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -348,7 +348,7 @@ type UpdateDevicesRequest struct {
 	// The keys of labels to remove from all devices of the request. None of them may also be set.
 	RemoveLabels []string `protobuf:"bytes,3,rep,name=remove_labels,json=removeLabels,proto3" json:"remove_labels,omitempty"`
 	// Register the devices that do not exist. Their IDs must not have a segment "." or "..", separated by "/"
-	// or a backslash: clients of REST and proxies resolve such a path to that of another resource. A device
+	// or a backslash: REST clients and proxies normalize such a path to that of another resource. A device
 	// that exists with such an ID can be changed.
 	AllowMissing  bool `protobuf:"varint,4,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -2539,7 +2539,8 @@ type JobExecution struct {
 	// Empty unless the window_time_zone of the job is DEVICE.
 	TimeZone string `protobuf:"bytes,15,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
 	// The subject of the last start or report of this attempt that a bridge sent for the device. Empty if the
-	// bridge named no user. Starts and reports of the device itself do not change it. Unset: there are no others.
+	// bridge has no subject. Starts and reports of the device itself do not change it. Unset: the device sent all
+	// starts and reports itself.
 	ReportedBy    *string `protobuf:"bytes,16,opt,name=reported_by,json=reportedBy,proto3,oneof" json:"reported_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2689,7 +2690,7 @@ func (x *JobExecution) GetReportedBy() string {
 
 type CreateJobRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The ID of the job in the tenant. Not "." or "..", which clients of REST resolve as parts of a path. Empty:
+	// The ID of the job in the tenant. Not "." or "..": REST clients normalize such a path to another path. Empty:
 	// the server generates a UUID, and the call is not safe to repeat.
 	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// The type of the document, which devices interpret.

@@ -1,5 +1,6 @@
 -- The tenants whose stored number of devices is wrong: at most 20. Needs the owner, who sees all tenants.
-SELECT c.tenant_id, c.device_count AS stored, coalesce(d.device_count, 0) AS counted
+SELECT c.tenant_id, quote_literal(c.tenant_id) AS tenant_literal, c.device_count AS stored,
+    coalesce(d.device_count, 0) AS counted
 FROM jobs.device_counts c
 LEFT JOIN (
     SELECT s.tenant_id, count(*) AS device_count FROM public.device_state s GROUP BY s.tenant_id

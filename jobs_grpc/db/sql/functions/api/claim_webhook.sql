@@ -1,13 +1,13 @@
 -- Claims a webhook that is due, for 30 seconds, and returns its next events, in order: at most 100, with about 64 KiB
--- of details. If the URL is not verified, returns a test event instead: its position is that of the cursor, and only its
--- type matters.
+-- of details. If the URL is not verified, returns a test event instead: its position is that of the cursor, and only
+-- its type matters.
 --
 -- Returns no row if the webhook is not due, or if there is nothing to send. In the latter case, the webhook
 -- becomes idle until sequence_events adds an event of its types; it stays due if all 5,000 examined events are of other
 -- types.
 --
--- If another session holds the lock of the head, returns one row of NULLs and changes nothing, so that a tenant does not
--- keep a connection of the dispatcher busy.
+-- If another session holds the lock of the head, returns one row of NULLs and changes nothing, so that a tenant does
+-- not keep a connection of the dispatcher busy.
 --
 -- While the head is locked, no event is added or purged. So no event is missed when the webhook becomes idle, and none
 -- is purged between the check of the cursor and the read.

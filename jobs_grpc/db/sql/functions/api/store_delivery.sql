@@ -1,9 +1,9 @@
 -- Stores the result of a delivery. Changes nothing if the claim p_claim_id has ended: another dispatcher has claimed
 -- the webhook, or the webhook was changed or deleted.
 --
--- A success verifies the URL, moves the cursor to the event, and either ends the claim, so that the webhook is due at once, or renews its
--- lease. A failure ends the claim; the webhook is due after p_retry_seconds, or disabled after five days of failures or
--- status 410.
+-- A success verifies the URL, moves the cursor to the event, and either ends the claim, so that the webhook is due at
+-- once, or renews its lease. A failure ends the claim; the webhook is due after p_retry_seconds, or disabled after five
+-- days of failures or status 410.
 CREATE OR REPLACE FUNCTION jobs.store_delivery(
     p_tenant_id text,
     p_webhook_id text,

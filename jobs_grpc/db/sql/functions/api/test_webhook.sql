@@ -1,8 +1,8 @@
 -- Stores the time of a test delivery, and returns the URL and the keys for it. If the URL is not verified and accepts
 -- the test, the caller stores that with verify_webhook.
 --
--- Raises WEBHOOK_NOT_FOUND, and TOO_MANY_WEBHOOK_RESTARTS: as limit_webhook_restarts, and less than 10 seconds after the
--- last test of the webhook.
+-- Raises WEBHOOK_NOT_FOUND, and TOO_MANY_WEBHOOK_RESTARTS: as limit_webhook_restarts, and less than 10 seconds after
+-- the last test of the webhook.
 CREATE OR REPLACE FUNCTION jobs.test_webhook(
     p_tenant_id text,
     p_webhook_id text,

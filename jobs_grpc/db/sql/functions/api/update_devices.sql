@@ -2,7 +2,8 @@
 -- registered, and how many existed before. The first arrays are parallel, with one element per device.
 --
 -- Raises DEVICES_NOT_FOUND (unless p_allow_missing), TOO_MANY_LABELS, DOT_SEGMENT for an ID to register,
--- TOO_MANY_DEVICES, and, if the platform manages the device tables, DEVICES_READ_ONLY for a device to register and for groups.
+-- TOO_MANY_DEVICES, and, if the platform manages the device tables, DEVICES_READ_ONLY for a device to register and for
+-- groups.
 CREATE OR REPLACE FUNCTION jobs.update_devices(
     p_tenant_id text,
     p_device_ids text[],     -- no duplicates

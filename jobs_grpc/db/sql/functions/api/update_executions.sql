@@ -41,7 +41,8 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     -- Without it, the outcome is EXECUTION_HELD instead of EXECUTION_NOT_DUE, which earlier servers do not
     -- know, and due_at is NULL.
     p_with_due_at boolean DEFAULT false,
-    -- The subjects that act for the devices; '': unknown, NULL: the device itself. NULL: all are.
+    -- Per update: the bridge's subject, '' if it has none, NULL for the device itself. The array is NULL if
+    -- no update is from a bridge.
     p_reported_bys text[] DEFAULT NULL
 ) RETURNS TABLE (
     outcome text,

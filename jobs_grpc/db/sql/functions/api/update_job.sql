@@ -1,6 +1,6 @@
 -- depends on: check_time_for_rest_of_rollout, job_details, set_start_windows
 -- Changes the settings that p_fields names, of a job that is not finished, or its labels and description
--- in any status. Then applies the rules of the job, and returns it, and in a second row as it was before.
+-- in any status. Then applies the rules of the job. Returns two rows: after and before the change.
 --
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_UPDATABLE (with the status and whether the call changes the
 -- start), START_OUT_OF_RANGE, EXPIRY_OUT_OF_RANGE, EXPIRY_TOO_EARLY, ZONE_NOT_ALLOWED (with the problem),

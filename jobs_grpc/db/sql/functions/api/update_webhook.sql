@@ -1,5 +1,5 @@
--- Changes the fields of a webhook that p_fields names, and returns it, and in a second row as it was before. Ignores
--- the other parameters.
+-- Changes the fields of a webhook that p_fields names, and ignores the other parameters. Returns two rows: after and
+-- before the change.
 --
 -- A change of the URL, the types or the position, enabling and disabling end the claim of a dispatcher: the result of
 -- a delivery in progress is ignored. If the webhook is enabled, it is then due: it restarts. A new URL is not verified.

@@ -1,5 +1,5 @@
--- Stores that a URL of a webhook has answered a test event with a 2xx status. Changes nothing if the webhook has another
--- URL meanwhile, is already verified, or was deleted.
+-- Stores that a URL of a webhook has answered a test event with a 2xx status. Changes nothing if the webhook has
+-- another URL meanwhile, is already verified, or was deleted.
 --
 -- If the verification has failed before, the webhook is due at once, and its failures are forgotten.
 CREATE OR REPLACE FUNCTION jobs.verify_webhook(p_tenant_id text, p_webhook_id text, p_url text)

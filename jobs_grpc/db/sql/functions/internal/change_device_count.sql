@@ -1,9 +1,8 @@
 -- Changes the number of devices of a tenant, if the device tables are own ones, and returns it; NULL: it
 -- did not change. The caller has set the tenant, and has registered or deleted the devices before.
 --
--- It must be the last lock that a transaction takes: then one that waits for it holds the locks of its
--- devices, and one that holds it waits for nothing. A missing row is counted. Others can't have committed
--- a change of devices meanwhile, because they would have added the row.
+-- Must be the transaction's last lock, to avoid deadlocks. If the row is missing, the devices are counted: others
+-- can't have committed a change of devices meanwhile, because they would have added the row.
 CREATE OR REPLACE FUNCTION jobs.change_device_count(p_tenant_id text, p_change integer) RETURNS bigint
 LANGUAGE plpgsql
 -- settings: lookup

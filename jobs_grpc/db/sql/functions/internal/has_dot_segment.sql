@@ -1,5 +1,5 @@
--- Returns whether an ID has a segment "." or "..", where "/" and "\" separate segments: clients of REST and
--- proxies would resolve it, and call for another resource. The same rule as in jobs_grpc/contract/dot_segments.py.
+-- Returns whether an ID has a segment "." or "..", where "/" and "\" separate segments: REST clients and
+-- proxies would normalize it to the path of another resource. The same rule as in jobs_grpc/contract/dot_segments.py.
 -- LIKE excludes most IDs in a fraction of the time.
 CREATE OR REPLACE FUNCTION jobs.has_dot_segment(id text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -1,5 +1,6 @@
--- Counts a restart or a test of a webhook, which lets a tenant cause a POST at once. Raises TOO_MANY_WEBHOOK_RESTARTS if
--- the tenant has more than 16 in 10 seconds. The caller has locked the head of the tenant's events.
+-- Counts a creation, a restart or a test of a webhook: all let a tenant cause a POST at once, and count as restarts
+-- here, in restarts_until and in TOO_MANY_WEBHOOK_RESTARTS. Raises that if the tenant has more than 16 in 10 seconds.
+-- The caller has locked the head of the tenant's events.
 CREATE OR REPLACE FUNCTION jobs.limit_webhook_restarts(p_tenant_id text) RETURNS void
 LANGUAGE plpgsql
 -- settings: lookup

@@ -1,6 +1,6 @@
--- Returns up to p_limit webhooks that wait for a dispatcher or for a time, and whether each is due: those of the tenants
--- after p_after_tenant_id, in the order of tenant_id, and those of a tenant in the order of due_at. With p_unproven, the
--- unproven ones, otherwise the proven ones.
+-- Returns up to p_limit webhooks that wait for a dispatcher or for a time, and whether each is due: those of the
+-- tenants after p_after_tenant_id, in the order of tenant_id, and those of a tenant in the order of due_at. With
+-- p_unproven, the unproven ones, otherwise the proven ones.
 --
 -- Has no other condition, so that it reads no more index entries than it returns, however many webhooks others have.
 CREATE OR REPLACE FUNCTION jobs.next_webhooks(
