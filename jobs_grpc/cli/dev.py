@@ -111,7 +111,7 @@ def _data_dir() -> Path:
 def _settings(cluster: embedded_postgres.Cluster, role: RequestRole) -> dict[str, str]:
     return {
         **_defaults(),
-        **webhook_settings(cluster.data_dir),
+        **webhook_settings(cluster.data_dir, os.environ.get("JOBS_LISTEN") or DEFAULT_ADDRESS),
         **os.environ,
         "JOBS_DATABASE_URL": cluster.dsn(_DATABASE, role.name),
         "JOBS_OWNER_DATABASE_URL": cluster.dsn(_DATABASE),

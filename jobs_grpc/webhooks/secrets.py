@@ -6,6 +6,7 @@ import hmac
 import logging
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,8 +80,13 @@ def load_master_keys(path: Path) -> MasterKeys:
 
     Empty lines and lines that start with # are ignored. Raises OSError and MalformedKeys.
     """
-    with path.open("rb") as file:
-        if os.name == "posix" and os.fstat(file.fileno()).st_mode & 0o007:
+    # Without O_NONBLOCK, opening a FIFO would block.
+    nonblocking = getattr(os, "O_NONBLOCK", 0)  # Windows has neither.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking)) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise MalformedKeys(f"{path} is not a regular file")
+        if os.name == "posix" and mode & 0o007:
             raise MalformedKeys(f"every user can access {path}: run chmod o= {path}")
         content = file.read(_MAX_FILE_BYTES + 1)
     if len(content) > _MAX_FILE_BYTES:

@@ -533,6 +533,7 @@ CREATE TABLE jobs.event_heads (
     "position" bigint NOT NULL,
     purged_position bigint DEFAULT 0 NOT NULL,
     event_count bigint DEFAULT 0 NOT NULL,
+    tests_until timestamp with time zone,
     restarts_until timestamp with time zone
 )
 WITH (fillfactor='50');

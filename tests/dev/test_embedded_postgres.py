@@ -325,3 +325,25 @@ def test_owner_of_a_file_stays_when_it_replaces_the_new_data_folder(
         make_data_dir(base / "data", unprivileged_account())
 
     assert _modes(base / "target") == before
+
+
+@as_root
+@pytest.mark.parametrize("problem", ["owner", "link", "mode"])
+def test_data_folder_that_a_third_account_could_replace_is_refused(
+    base: Path, problem: str
+) -> None:
+    (base / "target").mkdir()
+    parent = base / "parent"
+    if problem == "link":
+        parent.symlink_to(base / "target")
+    else:
+        parent.mkdir()
+    if problem == "mode":
+        parent.chmod(0o777)
+    else:
+        os.lchown(parent, 12345, -1)
+
+    with pytest.raises(embedded_postgres.EmbeddedPostgresError, match=f" as root: {parent} "):
+        make_data_dir(parent / "data", unprivileged_account())
+
+    assert not (parent / "data").exists()

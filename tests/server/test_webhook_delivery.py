@@ -64,5 +64,11 @@ async def test_server_does_not_start_when_the_extra_is_missing(
 
 def test_http_is_an_insecure_setting() -> None:
     variables = {"JOBS_WEBHOOK_KEYS_FILE": "keys", "JOBS_WEBHOOK_ALLOW_HTTP": "true"}
+    beyond = {"JOBS_LISTEN": "0.0.0.0:50051", "JOBS_INSECURE_METADATA": "true"}
 
-    assert [p for p in insecure_settings(config(**variables)) if "JOBS_WEBHOOK_ALLOW_HTTP" in p]
+    def problems(**settings: str) -> list[str]:
+        return [p for p in insecure_settings(config(**settings)) if "WEBHOOK_ALLOW_HTTP" in p]
+
+    assert problems(**variables, **beyond)
+    # On loopback, somebody tries the server.
+    assert not problems(**variables)

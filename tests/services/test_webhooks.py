@@ -408,8 +408,6 @@ async def restart(
         await caller.create()
     elif kind == "test":
         await caller.test(webhook_id)
-    elif kind == "rotate":
-        await caller.rotate(webhook_id)
     elif kind == "current position":
         await caller.update(webhook_id, position=webhook.position)
     else:
@@ -424,7 +422,7 @@ async def restart(
 
 @pytest.mark.parametrize(
     "kind",
-    ["create", "test", "position", "current position", "url", "types", "enabled", "rotate"],
+    ["create", "test", "position", "current position", "url", "types", "enabled"],
 )
 async def test_restarts_and_tests_take_from_one_allowance(
     database: Database, caller: WebhookCaller, dispatcher: Dispatcher, kind: str
@@ -609,6 +607,19 @@ async def test_test_reaches_a_disabled_webhook(
 
     assert (await caller.test(dispatcher.webhook_id)).http_status == 204
     assert len(sender.sent) == 1
+
+
+async def test_rotation_during_a_delivery_is_counted_but_never_refused(
+    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
+) -> None:
+    await add_events(database, caller.tenant)
+    await dispatcher.claim()
+    await restart_times(database, caller.tenant, 9.9)
+
+    await caller.rotate(dispatcher.webhook_id)
+
+    with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
+        await caller.create()
 
 
 async def test_rotation_signs_with_both_secrets_for_a_day(

@@ -1,6 +1,7 @@
 """Master keys: the file, and the secrets that are derived from them."""
 
 import base64
+import os
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,13 @@ def test_file_that_every_user_can_access_is_rejected(tmp_path: Path, mode: int) 
 
     with pytest.raises(MalformedKeys, match="every user can access"):
         load_master_keys(path)
+
+
+def test_fifo_in_place_of_the_file_is_rejected(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "keys", 0o600)
+
+    with pytest.raises(MalformedKeys, match="is not a regular file"):
+        load_master_keys(tmp_path / "keys")
 
 
 def test_changed_file_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

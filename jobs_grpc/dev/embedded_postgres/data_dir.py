@@ -6,6 +6,7 @@ import io
 import os
 import pwd
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,10 +40,12 @@ def default_data_dir() -> Path:
 def make_data_dir(folder: Path, account: pwd.struct_passwd | None) -> Path:
     """Return a data folder that PostgreSQL's account can use; creates it if it is missing.
 
-    As root, if `folder` exists and belongs to another account, the data folder is
-    `folder`/jobs-grpc. Existing folders are not changed. Raises EmbeddedPostgresError.
+    As root, if `folder` exists and belongs to root, the data folder is `folder`/jobs-grpc.
+    Existing folders are not changed. Raises EmbeddedPostgresError.
     """
     try:
+        if account:
+            _check_owners(folder, account)
         if account and folder.exists() and folder.stat().st_uid != account.pw_uid:
             folder = folder / "jobs-grpc"
         if not folder.exists():
@@ -64,6 +67,22 @@ def make_data_dir(folder: Path, account: pwd.struct_passwd | None) -> Path:
             f"set JOBS_DATA_DIR to a folder outside of private folders, such as {_ROOT_DATA_DIR}"
         )
     return folder
+
+
+def _check_owners(folder: Path, account: pwd.struct_passwd) -> None:
+    """Raise EmbeddedPostgresError if a third account could replace a folder or link of the path."""
+    for path in (*folder.parents, folder, *folder.resolve().parents):
+        if not os.path.lexists(path):
+            continue
+        status = path.lstat()
+        if status.st_uid not in (0, account.pw_uid) or (
+            stat.S_ISDIR(status.st_mode) and status.st_mode & 0o1002 == 0o002
+        ):
+            raise EmbeddedPostgresError(
+                f"can't use the data folder {folder} as root: {path} belongs to another account, or"
+                " all accounts can change it; set JOBS_DATA_DIR to a folder such as"
+                f" {_ROOT_DATA_DIR}"
+            )
 
 
 def _change_owner(folder: Path, account: pwd.struct_passwd) -> None:

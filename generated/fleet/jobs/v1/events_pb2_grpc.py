@@ -231,8 +231,6 @@ class EventServiceServicer:
         A delivery in progress is repeated with the new signatures; it can overlap its repetition.
 
         NOT_FOUND            WEBHOOK_NOT_FOUND
-        RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: a delivery is in progress, and the tenant has created, restarted and tested
-        webhooks 16 times in 10 seconds (with a delay)
         FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

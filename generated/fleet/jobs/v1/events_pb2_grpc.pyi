@@ -130,8 +130,6 @@ class EventServiceStub:
     A delivery in progress is repeated with the new signatures; it can overlap its repetition.
 
       NOT_FOUND            WEBHOOK_NOT_FOUND
-      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: a delivery is in progress, and the tenant has created, restarted and tested
-                           webhooks 16 times in 10 seconds (with a delay)
       FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
     """
     TestWebhook: _grpc.UnaryUnaryMultiCallable[_events_pb2.TestWebhookRequest, _events_pb2.TestWebhookResponse]
@@ -248,8 +246,6 @@ class EventServiceAsyncStub(EventServiceStub):
     A delivery in progress is repeated with the new signatures; it can overlap its repetition.
 
       NOT_FOUND            WEBHOOK_NOT_FOUND
-      RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: a delivery is in progress, and the tenant has created, restarted and tested
-                           webhooks 16 times in 10 seconds (with a delay)
       FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
     """
     TestWebhook: _aio.UnaryUnaryMultiCallable[_events_pb2.TestWebhookRequest, _events_pb2.TestWebhookResponse]  # type: ignore[assignment]
@@ -417,8 +413,6 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         A delivery in progress is repeated with the new signatures; it can overlap its repetition.
 
           NOT_FOUND            WEBHOOK_NOT_FOUND
-          RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: a delivery is in progress, and the tenant has created, restarted and tested
-                               webhooks 16 times in 10 seconds (with a delay)
           FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
         """
 

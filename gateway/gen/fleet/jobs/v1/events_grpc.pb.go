@@ -125,8 +125,6 @@ type EventServiceClient interface {
 	// A delivery in progress is repeated with the new signatures; it can overlap its repetition.
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
-	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: a delivery is in progress, and the tenant has created, restarted and tested
-	//	                     webhooks 16 times in 10 seconds (with a delay)
 	//	FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
 	RotateWebhookSecret(ctx context.Context, in *RotateWebhookSecretRequest, opts ...grpc.CallOption) (*RotateWebhookSecretResponse, error)
 	// Sends a signed event of the type webhook.test to the URL of a webhook, even if the webhook is disabled, and
@@ -352,8 +350,6 @@ type EventServiceServer interface {
 	// A delivery in progress is repeated with the new signatures; it can overlap its repetition.
 	//
 	//	NOT_FOUND            WEBHOOK_NOT_FOUND
-	//	RESOURCE_EXHAUSTED   LIMIT_EXCEEDED: a delivery is in progress, and the tenant has created, restarted and tested
-	//	                     webhooks 16 times in 10 seconds (with a delay)
 	//	FAILED_PRECONDITION  WEBHOOKS_UNAVAILABLE
 	RotateWebhookSecret(context.Context, *RotateWebhookSecretRequest) (*RotateWebhookSecretResponse, error)
 	// Sends a signed event of the type webhook.test to the URL of a webhook, even if the webhook is disabled, and
