@@ -103,20 +103,18 @@ async def test_later_pages_contain_what_stays_pending_when_executions_finish(
     assert rest == ["q2", "q4", "q5", "new"]
 
 
-@pytest.mark.slow
-async def test_page_ends_before_the_response_exceeds_4_mib(
+async def test_page_ends_before_its_documents_have_20_000_elements(
     pump: Device, operator: Operator
 ) -> None:
-    """A number in a list takes two bytes as JSON and eleven as protobuf."""
     params = {"numbers": [float(number % 10) for number in range(16_000)]}
-    for number in range(30):
-        await operator.create(job_id=f"z{number:02}", target_all=True, document_params=params)
+    for number in range(3):
+        await operator.create(job_id=f"z{number}", target_all=True, document_params=params)
 
     page = await pump.pending(limit=100)
     rest = await all_pending(pump, limit=100, page_token=page.next_page_token)
 
-    assert 3 * 1024 * 1024 < page.ByteSize() <= 4 * 1024 * 1024
-    assert job_ids(page.executions) + rest == [*STARTED, *QUEUED, *(f"z{n:02}" for n in range(30))]
+    assert job_ids(page.executions) == [*STARTED, *QUEUED, "z0"]
+    assert rest == ["z1", "z2"]
 
 
 @pytest.mark.parametrize(
