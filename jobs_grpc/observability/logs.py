@@ -40,15 +40,15 @@ class _FieldsRecord(logging.LogRecord):
     """
 
     def __init__(self, name: str, level: int, message: str, fields: dict[str, object]) -> None:
-        vars(self).update(
-            _EMPTY_RECORD,
-            name=name,
-            levelno=level,
-            levelname=logging.getLevelName(level),
-            msg=message,
-            created=time.time(),
-            fields=fields,
-        )
+        # Takes half of the time of an update of vars(self).
+        self.__dict__ = _EMPTY_RECORD | {
+            "name": name,
+            "levelno": level,
+            "levelname": logging.getLevelName(level),
+            "msg": message,
+            "created": time.time(),
+            "fields": fields,
+        }
 
 
 def log_fields(logger: logging.Logger, level: int, message: str, fields: dict[str, object]) -> None:
@@ -91,20 +91,21 @@ def _fields(record: logging.LogRecord, worker: int | None) -> dict[str, object]:
 
 
 def _timestamp(record: logging.LogRecord) -> str:
-    seconds, fraction = divmod(record.created, 1)
-    return f"{_format_seconds(seconds)}.{int(fraction * 1000):03}+00:00"
+    seconds = int(record.created)
+    return f"{_format_seconds(seconds)}.{int((record.created - seconds) * 1000):03}+00:00"
 
 
 @functools.lru_cache(maxsize=1)
-def _format_seconds(seconds: float) -> str:
+def _format_seconds(seconds: int) -> str:
     """Format a time in UTC, without fraction and offset. Most records are of the same second."""
     return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
 
 
 def _quote_if_needed(value: object) -> str:
-    if isinstance(value, (int, float)):
-        return str(value)
-    text = json.dumps(value) if isinstance(value, (list, dict)) else str(value)
+    if isinstance(value, str):
+        text = value
+    else:
+        text = json.dumps(value) if isinstance(value, (list, dict)) else str(value)
     if _PLAIN.fullmatch(text):
         return text
     if text and is_printable(text) and not _SEPARATORS.search(text):
