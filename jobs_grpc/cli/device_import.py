@@ -20,7 +20,13 @@ from jobs_grpc.config import LimitsConfig, read_dsn
 from jobs_grpc.config.declaration import read_group
 from jobs_grpc.contract.dot_segments import DOT_SEGMENT_PROBLEM, has_dot_segment
 from jobs_grpc.contract.field_rules import check
-from jobs_grpc.db.device_import import DeviceRow, TooManyDevices, TooManyLabels, import_devices
+from jobs_grpc.db.device_import import (
+    DeviceRow,
+    Imported,
+    TooManyDevices,
+    TooManyLabels,
+    import_devices,
+)
 from jobs_grpc.errors import Violation
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
 from jobs_grpc.services.selectors import check_labels
@@ -70,10 +76,18 @@ def _import_devices(args: argparse.Namespace) -> None:
         audited("devices import", owner_dsn, tenant=tenant) as audit,
     ):
         rows = _CsvRows(args.file, file)
+
+        def on_commit(imported: Imported) -> None:
+            audit["changes"] = {
+                "registered": imported.devices,
+                "memberships": imported.memberships,
+                "labels_or_time_zone": imported.changed,
+            }
+
         try:
             with progress_line() as rows.show_progress:
                 imported = run_until_stop_signal(
-                    import_devices(owner_dsn, tenant, rows, max_devices)
+                    import_devices(owner_dsn, tenant, rows, max_devices, on_commit)
                 )
         except TooManyLabels as e:
             raise CliError(f"nothing was imported: {e}", ExitCode.USAGE) from None
@@ -81,13 +95,9 @@ def _import_devices(args: argparse.Namespace) -> None:
             limit = f"JOBS_MAX_TENANT_DEVICES is {max_devices:,}"
             raise CliError(f"nothing was imported: {e} ({limit})", ExitCode.USAGE) from None
         except KeyboardInterrupt:
-            print_note("interrupted: all lines were imported or none; you can repeat the command")
+            which = "all lines" if "changes" in audit else "all lines or none"
+            print_note(f"interrupted: {which} were imported; you can repeat the command")
             raise
-        audit["changes"] = {
-            "registered": imported.devices,
-            "memberships": imported.memberships,
-            "labels_or_time_zone": imported.changed,
-        }
     changed = f", devices with new labels or time zone: {imported.changed}"
     print(
         f"lines read: {rows.line_count}, new devices: {imported.devices},"

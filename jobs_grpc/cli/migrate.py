@@ -59,19 +59,23 @@ def _migrate(args: argparse.Namespace) -> None:
         role = RequestRole.from_dsn(read_dsn(os.environ, "JOBS_DATABASE_URL"))
     else:
         role = RequestRole()
+    changes: list[str] = []
     # Also on SIGTERM, so that PostgreSQL ends an index build at once.
     with audited("migrate", owner_dsn, request_role=role.name) as audit:
-        with progress_line() as report:
-            changes = run_until_stop_signal(
-                migrate(
-                    owner_dsn,
-                    role,
-                    report,
-                    require_citus=args.require_citus,
-                    device_tables_manager=args.device_tables,
+        try:
+            with progress_line() as report:
+                run_until_stop_signal(
+                    migrate(
+                        owner_dsn,
+                        role,
+                        report,
+                        require_citus=args.require_citus,
+                        device_tables_manager=args.device_tables,
+                        changes=changes,
+                    )
                 )
-            )
-        audit["change_count"] = len(changes)
-        audit["changes"] = logs.fitting(changes, _MAX_AUDITED_BYTES)
+        finally:  # changes before an error are committed
+            audit["change_count"] = len(changes)
+            audit["changes"] = logs.fitting(changes, _MAX_AUDITED_BYTES)
     for line in "\n".join(changes or ["the schema is current"]).split("\n"):
         print(escape_unprintable(line))

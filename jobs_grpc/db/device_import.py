@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -38,19 +38,24 @@ class Imported:
     memberships: int
     changed: int
     """The devices whose labels or time zone are new or have changed."""
-    warnings: Sequence[str]
+    warnings: list[str] = field(default_factory=list)
     """Of PostgreSQL, if the login may not update the statistics of the tables."""
 
 
 async def import_devices(
-    owner_dsn: str, tenant_id: str, rows: Iterable[DeviceRow], max_devices: int | None = None
+    owner_dsn: str,
+    tenant_id: str,
+    rows: Iterable[DeviceRow],
+    max_devices: int | None = None,
+    on_commit: Callable[[Imported], None] = lambda _: None,
 ) -> Imported:
     """Add devices and memberships, and merge labels, in one transaction; then run ANALYZE.
 
-    If the transaction fails, nothing changes. `rows` is read while it is sent, so it may be
-    larger than memory; errors that it raises end the import. A device may occur several times,
-    with different groups; the last value of a label and the last time zone count. Raises
-    TooManyLabels, and TooManyDevices if the tenant would have more than `max_devices`.
+    If the transaction fails, nothing changes. `on_commit` is called before ANALYZE. `rows` is read
+    while it is sent, so it may be larger than memory; errors that it raises end the import. A
+    device may occur several times, with different groups; the last value of a label and the last
+    time zone count. Raises TooManyLabels, and TooManyDevices if the tenant would have more than
+    `max_devices`.
     """
     connection = await asyncpg.connect(owner_dsn, timeout=10)
     try:
@@ -78,17 +83,18 @@ async def import_devices(
                 count = await connection.fetchval(change, tenant_id, devices)
                 if None not in (count, max_devices) and count > max_devices:
                     raise TooManyDevices(f"the tenant would have {count:,} devices")
+        imported = Imported(devices, memberships, changed)
+        on_commit(imported)
         # Autovacuum does it as well, but only after a minute or later. PostgreSQL skips, with a
         # warning, a table that the login may not analyze.
-        warnings: list[str] = []
-        connection.add_log_listener(lambda _, message: warnings.append(message.message))
+        connection.add_log_listener(lambda _, message: imported.warnings.append(message.message))
         if devices:
             await connection.execute("ANALYZE public.device_state")
         if memberships:
             await connection.execute("ANALYZE public.device_group_members")
         if changed:
             await connection.execute("ANALYZE jobs.devices")
-        return Imported(devices, memberships, changed, warnings)
+        return imported
     finally:
         await connection.close()
 

@@ -80,16 +80,18 @@ async def migrate(
     *,
     require_citus: bool = False,
     device_tables_manager: device_tables.Choice | None = None,
+    changes: list[str] | None = None,
 ) -> list[str]:
     """Apply missing migrations, views and functions, and grant `role` what it needs.
 
     For `device_tables_manager` see device_tables.py.
 
     If the database has the extension citus, distribute the tables and functions. Calls `report`
-    about once a second with what a long migration is doing. Returns one line per change. If it is
-    interrupted, repeat it. Raises MigrationError, and what asyncpg raises if the database is
-    unavailable.
+    about once a second with what a long migration is doing. Appends one line per change to
+    `changes` once it is committed, and returns the list. If it is interrupted, repeat it. Raises
+    MigrationError, and what asyncpg raises if the database is unavailable.
     """
+    changes = [] if changes is None else changes
     connection = await asyncpg.connect(owner_dsn, timeout=10)
     try:
         if await connection.fetchval("SELECT $1 IN (current_user, session_user)", role.name):
@@ -109,22 +111,19 @@ async def migrate(
             await _lock(connection, report)
             await connection.execute(_SET_LOCK_TIMEOUT)
             await execute_each(connection, schema.read_sql("bootstrap.sql"))
-            decided = await device_tables.decide(connection, device_tables_manager)
-            adopted = await adopt(connection)
+            changes += await device_tables.decide(connection, device_tables_manager)
+            changes += await adopt(connection)
             missing = await _missing_migrations(connection)
             before = [migration for migration in missing if not migration.after_code]
             after = [migration for migration in missing if migration.after_code]
-            return [
-                *decided,
-                *adopted,
-                *await _apply(connection, before),
-                *await _ensure_role(connection, role, on_citus=on_citus),
-                *await _repeat_deadlocked(
-                    partial(_apply_code, connection, role, force=bool(before), on_citus=on_citus)
-                ),
-                *await _set_up_device_tables(connection, role, device_tables_manager),
-                *await _apply(connection, after),
-            ]
+            await _apply(connection, before, changes)
+            changes += await _ensure_role(connection, role, on_citus=on_citus)
+            changes += await _repeat_deadlocked(
+                partial(_apply_code, connection, role, force=bool(before), on_citus=on_citus)
+            )
+            changes += await _set_up_device_tables(connection, role, device_tables_manager)
+            await _apply(connection, after, changes)
+            return changes
     except (
         AdoptionError,
         citus.ClusterError,
@@ -168,7 +167,9 @@ async def _missing_migrations(connection: asyncpg.Connection) -> list[Migration]
     return missing
 
 
-async def _apply(connection: asyncpg.Connection, missing: list[Migration]) -> list[str]:
+async def _apply(
+    connection: asyncpg.Connection, missing: list[Migration], changes: list[str]
+) -> None:
     for migration in missing:
         if migration.in_transaction:
             await _repeat_deadlocked(partial(_apply_in_transaction, connection, migration))
@@ -176,7 +177,7 @@ async def _apply(connection: asyncpg.Connection, missing: list[Migration]) -> li
             await run_outside_transaction(connection, migration)
             await connection.execute(_SET_LOCK_TIMEOUT)
             await _record(connection, migration)
-    return [f"applied migration {migration.label}" for migration in missing]
+        changes.append(f"applied migration {migration.label}")
 
 
 async def _apply_in_transaction(connection: asyncpg.Connection, migration: Migration) -> None:

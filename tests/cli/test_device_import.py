@@ -385,9 +385,32 @@ async def test_import_is_rolled_back_when_signaled(
     assert json.loads(audited)["code"] == "CANCELLED"
     assert (process.returncode, note) == (
         130,
-        b"interrupted: all lines were imported or none; you can repeat the command\n",
+        b"interrupted: all lines or none were imported; you can repeat the command\n",
     )
     assert await _devices(database, tenant) == []
+
+
+async def test_import_audits_its_changes_when_it_is_interrupted_after_the_commit(
+    database: Database, tenant: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "fleet.csv"
+    file.write_text("device_id\na\n")
+    async with database.owner.transaction():
+        # ANALYZE waits, but the import does not.
+        await database.owner.execute("LOCK public.device_state IN SHARE UPDATE EXCLUSIVE MODE")
+        process = await spawn(
+            *("devices", "import", str(file), "--tenant", tenant),
+            JOBS_OWNER_DATABASE_URL=database.owner_dsn,
+        )
+        await database.wait_for_blocked_sessions(1)
+        process.send_signal(signal.SIGINT)
+        _, errors = await asyncio.wait_for(process.communicate(), TIMEOUT)
+
+    note, audited = errors.splitlines()
+    assert note == b"interrupted: all lines were imported; you can repeat the command"
+    assert json.loads(audited)["code"] == "CANCELLED"
+    assert json.loads(audited)["changes"]["registered"] == 1
+    assert await _devices(database, tenant) == ["a"]
 
 
 @pytest.mark.parametrize("name", ["münchen", " a", "a ", "", "a\nb", "a,b", "\udcff", "x" * 257])

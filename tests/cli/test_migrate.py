@@ -55,6 +55,26 @@ async def test_migrate_prints_its_changes(
     assert (audited_again["code"], audited_again["change_count"]) == ("OK", 0)
 
 
+async def test_migrate_audits_the_changes_before_an_error(
+    cluster: tuple[Postgres, str], shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, _ = cluster
+    async with running.database("template1") as name:
+        monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", running.dsn(name))
+        monkeypatch.setenv("JOBS_DATABASE_URL", running.dsn(name, running.role))
+        owner = await connect(running.dsn(name))
+        await owner.execute("CREATE SCHEMA jobs; CREATE TABLE jobs.device_counts ()")
+        await owner.close()
+
+        result = await shell("migrate")
+
+    assert result.code == 1
+    [audited] = shell.audit_log
+    assert (audited["code"], audited["reason"]) == ("FAILED", "DuplicateTableError")
+    assert audited["change_count"] > 30
+    assert "applied migration 0001 jobs" in audited["changes"]
+
+
 async def test_migrate_fails_without_citus_when_it_is_required(
     cluster: tuple[Postgres, str], shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
