@@ -1,20 +1,38 @@
 """Names the devices that do not report while `watch` shows their job."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 
 from fleet.jobs.v1 import jobs_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.client import JobsClient, JobsError
 
-# Seconds without a change of the job, and without a report of a device.
+# Seconds between two looks, and without a report of a device.
 _QUIET = 30.0
 
-# Devices that are named, and executions that are read.
+# Devices that are named, and executions that are read for them: pages, until there are enough.
 _NAMED = 3
-_READ = 100
+_PAGE = 100
+_READ = 1000
+
+
+class _ServerClock:
+    """A lower bound of the server's time, from the times that it sends.
+
+    The clock of this machine may differ.
+    """
+
+    def __init__(self) -> None:
+        self._offset = float("-inf")
+
+    def observe(self, timestamp: Timestamp) -> None:
+        self._offset = max(self._offset, _seconds(timestamp) - time.monotonic())
+
+    def now(self) -> float:
+        return time.monotonic() + self._offset
 
 
 @asynccontextmanager
@@ -23,30 +41,25 @@ async def stalled_devices(
 ) -> AsyncIterator[Callable[[pb.Job], None]]:
     """Yield a function that takes each state of the job.
 
-    If none follows for 30 seconds, `show` gets lines about the devices that have not reported for
-    as long, and no lines when the job changes. Errors are ignored, because the watch of the job
-    reports them.
+    Every 30 seconds, `show` gets lines about the devices that have not reported for as long, or no
+    lines. Errors are ignored, because the watch of the job reports them.
     """
-    changed = asyncio.Event()
     last = pb.Job()
+    clock = _ServerClock()
 
     def take(job: pb.Job) -> None:
         nonlocal last
         last = job
-        changed.set()
+        clock.observe(job.updated_at)
+        if not job.execution_counts.in_progress:
+            show([])
 
     async def look() -> None:
         while True:
-            try:
-                async with asyncio.timeout(_QUIET):
-                    await changed.wait()
-                changed.clear()
-                show([])
-            except TimeoutError:
+            await asyncio.sleep(_QUIET)
+            if last.execution_counts.in_progress:
                 with suppress(JobsError):
-                    lines = await _read(jobs, last) if last.execution_counts.in_progress else []
-                    if not changed.is_set():
-                        show(lines)
+                    show(await _read(jobs, last.job_id, clock))
 
     task = asyncio.create_task(look())
     try:
@@ -55,21 +68,31 @@ async def stalled_devices(
         task.cancel()
 
 
-async def _read(jobs: JobsClient, job: pb.Job) -> list[str]:
+async def _read(jobs: JobsClient, job_id: str, clock: _ServerClock) -> list[str]:
     pager = jobs.executions(
-        job.job_id, status=pb.JobExecution.IN_PROGRESS, page_size=_READ, limit=_READ
+        job_id, status=pb.JobExecution.IN_PROGRESS, page_size=_PAGE, limit=_READ
     )
-    reported_before = datetime.now(UTC).timestamp() - _QUIET
-    devices = [
-        execution.device_id
-        async for execution in pager
-        if execution.last_updated_at.seconds <= reported_before
-    ]
+    devices: list[str] = []
+    async for page in pager.pages():
+        for execution in page:
+            clock.observe(execution.last_updated_at)
+        reported_before = clock.now() - _QUIET
+        devices += [
+            execution.device_id
+            for execution in page
+            if _seconds(execution.last_updated_at) <= reported_before
+        ]
+        if len(devices) > _NAMED:
+            break
     if not devices:
         return []
     lines = [f"no report for {_QUIET:.0f} s: {', '.join(devices[:_NAMED])}"]
     if len(devices) > _NAMED:
         more = "more" if pager.next_page_token else f"{len(devices) - _NAMED} more"
         lines[0] += f" and {more}"
-        lines.append(f"  jobs-grpc get {job.job_id} --status IN_PROGRESS  see all")
+        lines.append(f"  jobs-grpc get {job_id} --status IN_PROGRESS  see all")
     return lines
+
+
+def _seconds(timestamp: Timestamp) -> float:
+    return timestamp.ToNanoseconds() / 1e9
