@@ -25,11 +25,14 @@ M = TypeVar("M", bound=Message)
 FORMATS = ("table", "wide", "json", "jsonl", "csv")
 
 # Where a spreadsheet could see the start of a formula; devices choose some of the values. It may
-# split cells at other separators than the comma, also within quotes, and reads full-width and small
-# forms as "=", "+", "-" and "@". A tab or a line break at the start can be removed by its import.
+# split cells at other separators than the comma, also within quotes, skip spaces, and read
+# full-width and small forms as "=", "+", "-" and "@". A tab or a line break at the start can be
+# removed by its import. After a separator and a space, a negative number, as in JSON, is not one.
 _FORMULA_START = re.compile(
-    r"^(?=[\t\r\n]|\s*[{0}])|(?<=[,;|\t\r\n])(?=[{0}])".format(
-        r"=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"
+    r"^(?=[\t\r\n]|\s*[{0}])"
+    r"|(?<=[,;|\t\r\n])(?=[^\S\t\r\n]*[{0}])(?!\s+{1}(?:[,;|\]}}]|\Z))".format(
+        r"=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b",
+        r"-\d[\d.]*(?:e[+-]?\d+)?",
     )
 )
 
@@ -169,7 +172,8 @@ async def print_listing(
         print_json({next_page: pager.next_page_token}, indent=None, file=sys.stderr)
     elif pager.next_page_token:
         which = "the next" if args.page_token else f"the {order}"
-        print_note(f"{which} {count:,} {noun}; --all shows the rest")
+        number = noun.removesuffix("s") if count == 1 else f"{count:,} {noun}"
+        print_note(f"{which} {number}; --all shows the rest")
 
 
 def print_rows(args: argparse.Namespace, columns: Sequence[Column[M]], items: Iterable[M]) -> None:

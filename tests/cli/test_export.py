@@ -87,8 +87,11 @@ async def test_csv_quotes_cells_that_a_spreadsheet_would_run(shell: Shell, comma
         "a,-1|+1": "a,'-1|'+1",
         "\uff1d1+1": "'\uff1d1+1",
         "a;\uff20SUM(1)": "a;'\uff20SUM(1)",
+        "a; =SUM(1)": "a;' =SUM(1)",
+        "a, \uff1d1": "a,' \uff1d1",
+        "a, -2+cmd": "a,' -2+cmd",
         "a=1": "a=1",
-        "[1, -2]": "[1, -2]",
+        "[1, -2, -2.5e-7]": "[1, -2, -2.5e-7]",
         "x-1": "x-1",
     }
     codes = list(escaped)

@@ -23,6 +23,18 @@ async def test_list_reads_several_pages_when_limit_exceeds_one_page(
     assert (len(everything.out.splitlines()), everything.err) == (1 + 205, "")
 
 
+async def test_list_note_has_the_singular_for_one_job(
+    shell: Shell, database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+    for job_id in ("a", "b"):
+        await operator.create(job_id=job_id, target_all=True)
+
+    listed = await shell("list", "--limit", "1")
+
+    assert listed.err == "the newest job; --all shows the rest\n"
+
+
 async def test_list_prints_note_when_no_jobs_match(shell: Shell) -> None:
     listed = await shell("list")
 
