@@ -1,6 +1,7 @@
 """The audit log: one line for each call that changes jobs, including refused ones.
 
-A caller must not fill the disk with it: refusals are short, and limited per second.
+A caller must not fill the disk with it: calls that fail are limited per second, and refusals are
+short.
 """
 
 import functools
@@ -20,9 +21,13 @@ from jobs_grpc.services.audited_changes import audited_changes
 
 logger = logging.getLogger("jobs_grpc.audit")
 
-# Maximum lines per second of refusals of one kind, and of one tenant. Further ones are counted.
-_MAX_REFUSALS_OF_KIND = 20
-_MAX_REFUSALS_OF_TENANT = 200
+# Maximum lines per second of failures of one kind, and of one tenant. Further ones are counted.
+_MAX_FAILURES_OF_KIND = 20
+_MAX_FAILURES_OF_TENANT = 200
+
+# With these, an authorized call may have taken effect: the connection can break after the commit.
+# Other errors say that nothing has changed.
+_UNCERTAIN = (StatusCode.UNAVAILABLE, StatusCode.INTERNAL)
 
 # Maximum bytes of a text, and of a list of IDs, as written: escaped. A request may contain texts of
 # any length until it is validated.
@@ -31,7 +36,7 @@ _MAX_BYTES_OF_REFUSAL = 256
 
 
 class _Kind(NamedTuple):
-    """Refusals of calls of one method by one subject, for one reason; a coarser kind has less."""
+    """Failures of calls of one method by one subject, for one reason; a coarser kind has less."""
 
     action: str
     tenant_id: str | None
@@ -41,19 +46,20 @@ class _Kind(NamedTuple):
 
 
 class AuditLog:
-    """Writes a line for each call that may have had an effect, and for the first refusals.
+    """Writes a line for each call that succeeds or is canceled, and for the first failures.
 
-    Each second has a line for the first 20 refusals of one subject, method and reason, and for the
-    first 200 of one tenant. The number of further ones (`others`) is one more line. While refusals
+    Each second has a line for the first 20 failures of one subject, method and reason, and for the
+    first 200 of one tenant. The number of further ones (`others`) is one more line. While failures
     of more than 1,000 kinds are counted, those of further kinds have 20 lines per tenant and
-    method. Of unknown callers, which end before authentication, only the first refusal of a method
-    and a reason has a line of its own.
+    method. Of unknown callers, which end before authentication, only the first failure of a method
+    and a reason has a line of its own. Failures that change nothing for certain (refusals) have
+    short lines.
     """
 
     def __init__(self) -> None:
-        self._kinds = LogThrottle(_log_others, _coarser, lines_per_second=_MAX_REFUSALS_OF_KIND)
+        self._kinds = LogThrottle(_log_others, _coarser, lines_per_second=_MAX_FAILURES_OF_KIND)
         self._tenants = LogThrottle(
-            _log_others_of_tenant, lambda _: "", lines_per_second=_MAX_REFUSALS_OF_TENANT
+            _log_others_of_tenant, lambda _: "", lines_per_second=_MAX_FAILURES_OF_TENANT
         )
         self._unknown_callers = LogThrottle(_log_others, _coarser)
 
@@ -81,9 +87,10 @@ class AuditLog:
         code = StatusCode.CANCELLED if canceled else error.code if error else StatusCode.OK
         reason = error.reason if error else None
         # A call that its client cancels while it is served may have taken effect.
-        refused = error is not None or not authorized
-        if refused and not self._should_log_refusal(action, caller, code.name, reason):
+        failed = error is not None or not authorized
+        if failed and not self._should_log_failure(action, caller, code.name, reason):
             return
+        refused = failed and not (authorized and code in _UNCERTAIN)
         max_bytes = _MAX_BYTES_OF_REFUSAL if refused else _MAX_BYTES
         job_id = _value(response, "job_id") or _text(request, "job_id", max_bytes)
         device_ids = _device_ids(request)
@@ -112,14 +119,14 @@ class AuditLog:
         )
 
     def flush(self) -> None:
-        """Log the numbers of refusals that are counted and not logged yet."""
+        """Log the numbers of failures that are counted and not logged yet."""
         for throttle in (self._kinds, self._tenants, self._unknown_callers):
             throttle.flush()
 
-    def _should_log_refusal(
+    def _should_log_failure(
         self, action: str, caller: Principal | None, code: str, reason: str | None
     ) -> bool:
-        """Return whether to log a refusal; if not, count it."""
+        """Return whether to log a failure; if not, count it."""
         if caller is None:
             return self._unknown_callers.should_log(_Kind(action, None, None, code, reason))
         tenant_id = caller.tenant_id
@@ -151,9 +158,9 @@ def _log_others(kind: _Kind, others: int) -> None:
 
 
 def _log_others_of_tenant(tenant_id: str, others: int) -> None:
-    """Log the refusals of a tenant ("": of several) beyond its lines of a second."""
+    """Log the failures of a tenant ("": of several) beyond its lines of a second."""
     fields: dict[str, object] = {"tenant": tenant_id or None, "others": others}
-    logs.log_fields(logger, logging.INFO, "audit refusals", fields)
+    logs.log_fields(logger, logging.INFO, "audit failures", fields)
 
 
 @functools.cache

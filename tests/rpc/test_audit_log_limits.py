@@ -1,5 +1,6 @@
 """What callers can make the audit log write is bounded."""
 
+import asyncio
 import json
 import logging
 import time
@@ -13,10 +14,18 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from grpc import StatusCode
 
 from jobs_grpc.auth.principal import Principal
-from jobs_grpc.errors import DevicesNotFound, JobsError, RoleRequired
+from jobs_grpc.errors import (
+    DatabaseUnavailable,
+    DevicesNotFound,
+    Internal,
+    JobsError,
+    QueryTimeout,
+    RoleRequired,
+    ServerStopping,
+)
 from jobs_grpc.observability import logs
 from jobs_grpc.rpc.audit_log import AuditLog
-from tests.support.database import Database
+from tests.support.database import Database, rows_locked
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
@@ -55,14 +64,15 @@ def _refuse(
     subject: str = "s",
     method: str = METHOD,
     error: JobsError = ROLE_REQUIRED,
+    authorized: bool = False,
 ) -> None:
     caller = Principal(tenant, frozenset(), subject)
-    request = DeleteDevicesRequest()
+    request = DeleteDevicesRequest(device_ids=["d"])
     for _ in range(times):
         log.write(
             *(method, PEER, caller, request, None, error, time.perf_counter()),
             canceled=False,
-            authorized=False,
+            authorized=authorized,
         )
 
 
@@ -96,6 +106,37 @@ async def test_refusals_have_the_number_of_devices_instead_of_their_ids(
         assert "device_ids" not in fields
         assert len(line) < 500
     assert len(lines()) == 3
+
+
+async def test_failure_that_may_have_taken_effect_has_the_ids_of_devices(
+    server: Server, database: Database, tenant: str, lines: Any
+) -> None:
+    await database.add_devices(tenant, ["d1", "d2"])
+    async with rows_locked(database, "device_state", tenant_id=tenant, device_id="d2"):
+        deleting = asyncio.create_task(server.fleet(tenant).delete("d1", "d2"))
+        await database.wait_for_blocked_sessions(1)
+        await database.terminate_blocked_sessions()
+        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
+            await deleting
+
+    [line] = _fields(lines())
+    assert (line["code"], line["device_ids"]) == ("UNAVAILABLE", ["d1", "d2"])
+
+
+@pytest.mark.parametrize(
+    "error", [DatabaseUnavailable(), QueryTimeout(1), ServerStopping(), Internal()]
+)
+async def test_failures_that_may_have_taken_effect_are_counted_after_20_lines_a_second(
+    log: AuditLog, lines: Any, error: JobsError
+) -> None:
+    _refuse(log, 30, error=error, authorized=True)
+    _refuse(log, error=error, subject="other")
+    log.flush()
+
+    *named, unauthorized, others = _fields(lines())
+    assert [line["device_ids"] for line in named] == [["d"]] * 20
+    assert "device_ids" not in unauthorized
+    assert others["others"] == 10
 
 
 async def test_job_id_of_a_refusal_is_short_as_written(
@@ -165,7 +206,7 @@ async def test_refusals_of_a_tenant_are_counted_after_200_lines_a_second(
     log.flush()
 
     [others] = [fields for fields in _fields(lines()) if "others" in fields]
-    assert (others["message"], others["tenant"]) == ("audit refusals", "a")
+    assert (others["message"], others["tenant"]) == ("audit failures", "a")
     assert others["others"] == 100
 
 
