@@ -48,6 +48,18 @@ class RepeatedRecords(logging.Filter):
         template = str(record.msg)[:_MAX_TEMPLATE_LENGTH]
         return self._throttle.should_log(_Kind(record.name, record.levelno, template))
 
+    def flush(self) -> None:
+        """Log the numbers of records that are counted and not logged yet."""
+        self._throttle.flush()
+
+
+def flush_repeated_records() -> None:
+    """Flush the filters of the root logger's handlers."""
+    for handler in logging.getLogger().handlers:
+        for repeated in handler.filters:
+            if isinstance(repeated, RepeatedRecords):
+                repeated.flush()
+
 
 def _log_others(kind: _Kind, others: int) -> None:
     message = kind.template or "further messages"

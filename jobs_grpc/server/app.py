@@ -32,6 +32,7 @@ from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.maintenance.sweeper import Sweeper
 from jobs_grpc.observability.call_metrics import CallMetrics
 from jobs_grpc.observability.histogram import Histogram
+from jobs_grpc.observability.repeated_records import flush_repeated_records
 from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.rpc.method_table import MethodTable
 from jobs_grpc.rpc.pipeline import Pipeline
@@ -276,6 +277,7 @@ async def running(
             background.add(asyncio.create_task(last_seen.run()))
         logger.info("listening on %s (event loop: %s)", address, event_loop.name())
         shutdown.callback(logger.info, "stopped")
+        shutdown.callback(flush_repeated_records)
         shutdown.callback(pipeline.refusals.flush)
         shutdown.callback(pipeline.audit_log.flush)
         shutdown.push_async_callback(database.close)

@@ -5,7 +5,9 @@ import logging
 
 import pytest
 
+from tests.support.database import Database
 from tests.support.logging_setup import configured_logging
+from tests.support.server import running_server
 from tests.support.waiting import wait_until
 
 logger = logging.getLogger("jobs_grpc.rpc.error_status")
@@ -31,6 +33,17 @@ async def test_message_is_counted_after_20_lines_a_second() -> None:
     assert (lines[-2]["message"], lines[-1]["message"]) == ("something else", "call %d failed")
     assert lines[-1]["others"] == 30
     assert "exception" not in lines[-1]
+
+
+async def test_count_is_logged_when_the_server_stops(database: Database) -> None:
+    with configured_logging("json") as written:
+        async with running_server(database.request_dsn):
+            for number in range(50):
+                logger.warning("call %d failed", number)
+
+    lines = list(map(json.loads, written.getvalue().splitlines()))
+    assert [line["others"] for line in lines if "others" in line] == [30]
+    assert lines[-1]["message"] == "stopped"
 
 
 async def test_kinds_of_messages_are_bounded() -> None:
