@@ -167,3 +167,15 @@ async def test_doctor_warns_when_a_device_count_is_wrong(doctor: Doctor, fresh: 
     )
     assert await fresh.owner.execute(found.remedy.split("`")[1]) == "DELETE 1"
     assert [found.status for found in await doctor("device-counts")] == ["OK"]
+
+
+async def test_doctor_warns_when_counting_the_devices_takes_too_long(
+    doctor: Doctor, fresh: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_STATEMENT_TIMEOUT", 0.5)
+    async with fresh.owner.transaction():
+        await fresh.owner.execute("LOCK TABLE public.device_state")
+
+        [found] = await doctor("device-counts")
+
+    assert (found.status, found.detail) == ("WARNING", "the devices could not be counted in time")
