@@ -18,16 +18,15 @@ from jobs_grpc.cli.owner_audit import audited
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import LimitsConfig, read_dsn
 from jobs_grpc.config.declaration import read_group
-from jobs_grpc.contract.dot_segments import DOT_SEGMENT_PROBLEM, has_dot_segment
 from jobs_grpc.contract.field_rules import check
 from jobs_grpc.db.device_import import (
     DeviceRow,
+    DotSegments,
     Imported,
     TooManyDevices,
     TooManyLabels,
     import_devices,
 )
-from jobs_grpc.errors import Violation
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
 from jobs_grpc.services.selectors import check_labels
 from jobs_grpc.services.time_zones import check_time_zone
@@ -89,7 +88,7 @@ def _import_devices(args: argparse.Namespace) -> None:
                 imported = run_until_stop_signal(
                     import_devices(owner_dsn, tenant, rows, max_devices, on_commit)
                 )
-        except TooManyLabels as e:
+        except (DotSegments, TooManyLabels) as e:
             raise CliError(f"nothing was imported: {e}", ExitCode.USAGE) from None
         except TooManyDevices as e:
             limit = f"JOBS_MAX_TENANT_DEVICES is {max_devices:,}"
@@ -183,8 +182,6 @@ def _read_row(row: dict[str, str], label_keys: Mapping[str, str]) -> tuple[Devic
         {key: row[column] for column, key in label_keys.items() if row[column]},
     )
     violations = check(CancelExecutionRequest(job_id="any", device_id=device_row.device_id))
-    if has_dot_segment(device_row.device_id):
-        violations.append(Violation("device_id", f"device_id {DOT_SEGMENT_PROBLEM}"))
     if device_row.group_id is not None:
         violations += check(Stage(group_id=device_row.group_id))
     violations += check_labels(device_row.labels)

@@ -2,14 +2,16 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import asyncpg
 
+from jobs_grpc.contract.dot_segments import DOT_SEGMENT_PROBLEM, has_dot_segment
 from jobs_grpc.db import schema
 
 _ROWS_PER_COPY = 5000
+_MAX_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,10 @@ class DeviceRow:
 
 class TooManyLabels(Exception):
     """A device would have too many labels. The message names up to 20 devices."""
+
+
+class DotSegments(Exception):
+    """New devices would have IDs with dot segments. The message names up to 20 of them."""
 
 
 class TooManyDevices(Exception):
@@ -54,8 +60,8 @@ async def import_devices(
     If the transaction fails, nothing changes. `on_commit` is called before ANALYZE. `rows` is read
     while it is sent, so it may be larger than memory; errors that it raises end the import. A
     device may occur several times, with different groups; the last value of a label and the last
-    time zone count. Raises TooManyLabels, and TooManyDevices if the tenant would have more than
-    `max_devices`.
+    time zone count. Raises DotSegments, TooManyLabels, and TooManyDevices if the tenant would have
+    more than `max_devices`.
     """
     connection = await asyncpg.connect(owner_dsn, timeout=10)
     try:
@@ -71,7 +77,7 @@ async def import_devices(
             while batch := list(itertools.islice(records, _ROWS_PER_COPY)):
                 has_labels = has_labels or any(zone or labels for *_, zone, labels in batch)
                 await connection.copy_records_to_table("jobs_import", records=batch)
-            devices = await _insert(connection, "import/devices.sql", tenant_id)
+            devices = await _insert_devices(connection, tenant_id)
             memberships = await _insert(connection, "import/memberships.sql", tenant_id)
             changed = 0
             # Without labels, the login needs no privileges on jobs.devices.
@@ -116,12 +122,31 @@ async def _check_label_counts(connection: asyncpg.Connection, tenant_id: str) ->
         raise TooManyLabels(f"more than 32 labels would be on: {names}")
 
 
+async def _insert_devices(connection: asyncpg.Connection, tenant_id: str) -> int:
+    """Register the devices that are missing and return their number. Raises DotSegments."""
+    inserted = 0
+    refused: list[str] = []
+    async for (device_id,) in _rows(connection, "import/devices.sql", tenant_id):
+        inserted += 1
+        if has_dot_segment(device_id) and len(refused) < _MAX_NAMED:
+            refused.append(device_id)
+    if refused:
+        raise DotSegments(f"device_id {DOT_SEGMENT_PROBLEM}: {', '.join(refused)}")
+    return inserted
+
+
 async def _insert(connection: asyncpg.Connection, name: str, tenant_id: str) -> int:
     """Run sql/`name` for the tenant and return the number of rows that it inserted or changed.
 
     Counts the rows that it returns: on Citus, the command tag also counts those that existed.
     """
     inserted = 0
-    async for _ in connection.cursor(schema.read_sql(name), tenant_id, prefetch=_ROWS_PER_COPY):
+    async for _ in _rows(connection, name, tenant_id):
         inserted += 1
     return inserted
+
+
+def _rows(
+    connection: asyncpg.Connection, name: str, tenant_id: str
+) -> AsyncIterable[asyncpg.Record]:
+    return connection.cursor(schema.read_sql(name), tenant_id, prefetch=_ROWS_PER_COPY)

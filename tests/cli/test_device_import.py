@@ -204,9 +204,7 @@ async def test_import_is_rolled_back_when_a_device_would_have_too_many_labels(
 async def test_import_names_invalid_lines_and_imports_nothing(
     load: _Import, database: Database, tenant: str
 ) -> None:
-    result = await load(
-        f"device_id,group_id\na,north\n,north\n{'x' * 257},\nb,north,more\nc\na/..,\n"
-    )
+    result = await load(f"device_id,group_id\na,north\n,north\n{'x' * 257},\nb,north,more\nc\n")
 
     assert result.code == 2
     assert result.err.splitlines() == [
@@ -215,9 +213,25 @@ async def test_import_names_invalid_lines_and_imports_nothing(
         "fleet.csv:4: device_id must be 1–256 characters without control characters",
         "fleet.csv:5: must have as many columns as the header",
         "fleet.csv:6: must have as many columns as the header",
-        f"fleet.csv:7: device_id {DOT_SEGMENT_PROBLEM}",
     ]
     assert await _devices(database, tenant) == []
+
+
+async def test_import_refuses_dot_segments_in_the_ids_of_new_devices_only(
+    load: _Import, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, [".."])
+
+    refused = await load("device_id,label:a\n..,1\na/..,\nb,\n")
+    changed = await load("device_id,label:a\n..,1\n")
+
+    assert (refused.code, refused.err) == (
+        2,
+        f"jobs-grpc: nothing was imported: device_id {DOT_SEGMENT_PROBLEM}: a/..\n",
+    )
+    assert changed.code == 0
+    assert await _labels(database, tenant) == {"..": ({"a": "1"}, None)}
+    assert await _devices(database, tenant) == [".."]
 
 
 async def test_import_is_rolled_back_when_line_after_full_batch_is_invalid(
