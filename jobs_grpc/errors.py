@@ -89,6 +89,12 @@ class JobsError(Exception):
         self.metadata: Mapping[str, str] = metadata
         """The metadata of the reason, such as `jobId`; error_reason.proto has examples."""
 
+    def add_hint(self, hint: str) -> None:
+        """Say what may be misspelled, in the message and as the metadata `hint`."""
+        self.message = f"{self.message} ({hint})"
+        self.args = (self.message,)
+        self.metadata = {**self.metadata, "hint": hint}
+
     @property
     def violations(self) -> dict[str, str]:
         """The rule that each invalid field violates, by its path in the request."""
@@ -273,6 +279,10 @@ class GroupEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB002
 
     def __init__(self, group_id: str) -> None:
         super().__init__("Group has no members", groupId=group_id)
+
+    def add_hint(self, hint: str) -> None:
+        """Add only the metadata: see the module."""
+        self.metadata = {**self.metadata, "hint": hint}
 
 
 class TenantEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB003"):

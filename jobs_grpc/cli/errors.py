@@ -151,9 +151,10 @@ def call_error_text(error: JobsError, server: str) -> str:
 def _named_object(error: JobsError) -> str:
     """Return the message, with the name of the object if the server's message has none."""
     try:
-        return _TEXTS[error.reason].format_map(error.metadata)
+        text = _TEXTS[error.reason].format_map(error.metadata)
     except KeyError:  # Another reason, or a server that sends less metadata.
         return error.message
+    return f"{text} ({error.metadata['hint']})" if "hint" in error.metadata else text
 
 
 def retry_note(error: JobsError, server: str) -> str:

@@ -117,6 +117,7 @@ def preview_lines(preview: pb.TargetPreview, rollout: pb.Rollout | None) -> Iter
         devices = "them" if count == preview.device_count else f"the first {count} devices"
         jobs = ", ".join(preview.overlapping_job_ids)
         yield escape_unprintable(f"other jobs with pending executions on {devices}: {jobs}")
+    yield from map(escape_unprintable, preview.hints)
 
 
 def _read_devices(path: str) -> list[str]:

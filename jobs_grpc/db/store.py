@@ -98,6 +98,12 @@ class Store:
         """See preview_target.sql; `request` and `selector_terms` are JSON."""
         return (await self._read("preview_target", locals()))[0]
 
+    async def target_names(
+        self, tenant_id: str, *, label_keys: list[str], labels: list[str], group_ids: list[str]
+    ) -> Row:
+        """See target_names.sql."""
+        return (await self._read("target_names", locals()))[0]
+
     async def list_jobs(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
         """See list_jobs.sql. Pass all filters, also those that are None: one statement for all."""
         return await self._read("list_jobs", {"tenant_id": tenant_id, **parameters})

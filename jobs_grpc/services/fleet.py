@@ -24,6 +24,7 @@ from jobs_grpc.services.row_conversions import (
     timestamp_fields,
 )
 from jobs_grpc.services.selectors import parse_field
+from jobs_grpc.services.target_hints import preview_hints
 from jobs_grpc.services.targets import (
     EvaluationLimit,
     check_target,
@@ -182,7 +183,8 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
                 target_device_ids=target_device_ids(request),
                 max_targets=self._max_targets,
             )
-        return pb.PreviewTargetResponse(preview=preview_fields(row))
+            hints = await preview_hints(self._store, tenant_id, request, row, self._pause)
+        return pb.PreviewTargetResponse(preview=preview_fields(row) | {"hints": hints})
 
     async def _pause(self) -> None:
         await self._slots.pause(current_principal().tenant_id)

@@ -16,9 +16,12 @@ from jobs_grpc.contract.methods import page_size
 from jobs_grpc.db.store import Store
 from jobs_grpc.errors import (
     EvaluationRunning,
+    GroupEmpty,
     InvalidPageToken,
     JobsError,
+    StageEmpty,
     SubjectRequired,
+    TargetEmpty,
     TimeGatesUnavailable,
     Violation,
 )
@@ -60,6 +63,7 @@ from jobs_grpc.services.row_conversions import (
 from jobs_grpc.services.selectors import ID_KEYS, Selector, check_labels, parse_field
 from jobs_grpc.services.start_blockers import explanation_fields
 from jobs_grpc.services.struct_json import to_json
+from jobs_grpc.services.target_hints import add_hint
 from jobs_grpc.services.targets import (
     EvaluationLimit,
     preview_fields,
@@ -133,22 +137,26 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             if not may_evaluate:
                 # Not raised here, because a repeated request returns the existing job.
                 error_if_new = error_if_new or EvaluationRunning
-            row = await self._store.create_job(
-                caller.tenant_id,
-                job_id=job_id,
-                request=job_request(fields),
-                document_params=params,
-                created_by=caller.subject,
-                max_targets=self._max_targets,
-                max_active_jobs=count.max_active_jobs,
-                unchecked_jobs=count.unchecked_jobs,
-                default_expires_in_hours=DEFAULT_EXPIRES_IN_HOURS,
-                validate_only=request.validate_only,
-                error_if_new=error_if_new.upper_name() if error_if_new else None,
-                selector_terms=selector_terms(request),
-                target_device_ids=target_device_ids(request),
-                expected_target_digest=request.expected_target_digest or None,
-            )
+            try:
+                row = await self._store.create_job(
+                    caller.tenant_id,
+                    job_id=job_id,
+                    request=job_request(fields),
+                    document_params=params,
+                    created_by=caller.subject,
+                    max_targets=self._max_targets,
+                    max_active_jobs=count.max_active_jobs,
+                    unchecked_jobs=count.unchecked_jobs,
+                    default_expires_in_hours=DEFAULT_EXPIRES_IN_HOURS,
+                    validate_only=request.validate_only,
+                    error_if_new=error_if_new.upper_name() if error_if_new else None,
+                    selector_terms=selector_terms(request),
+                    target_device_ids=target_device_ids(request),
+                    expected_target_digest=request.expected_target_digest or None,
+                )
+            except (GroupEmpty, StageEmpty, TargetEmpty) as error:
+                await add_hint(error, self._store, caller.tenant_id, request, self._pause)
+                raise
             count.active_jobs = row["active_jobs"]
         return pb.CreateJobResponse(
             job_id=job_id,

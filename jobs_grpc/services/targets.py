@@ -36,7 +36,7 @@ _FAILED_STATUSES = getattr(rules_of(pb.FailedIn, "statuses").repeated.items.enum
 
 def check_target(request: TargetRequest) -> list[Violation]:
     """Check the selector of the target. rollout_validation checks those of stages."""
-    field, text = _target_selector(request)
+    field, text = target_selector(request)
     return selectors.check_selector(field, text, may_be_empty=not request.target_selector)
 
 
@@ -50,13 +50,20 @@ def check_expected_digest(request: pb.CreateJobRequest) -> list[Violation]:
 
 def selector_terms(request: TargetRequest) -> str | None:
     """Return the terms of each selector of a valid request, by its text, as JSON; None: none."""
-    texts = [_target_selector(request)[1]]
+    texts = [target_selector(request)[1]]
     if request.HasField("rollout"):
         texts += [stage.selector for stage in request.rollout.stages]
     parsed = [selectors.parse(text) for text in texts if text]
     if not parsed:
         return None
     return json.dumps({selector.text: selector.sql_terms for selector in parsed})
+
+
+def target_selector(request: TargetRequest) -> tuple[str, str]:
+    """Return the field with the selector of the target, and its text."""
+    if request.HasField("target_failed_in"):
+        return "target_failed_in.selector", request.target_failed_in.selector
+    return "target_selector", request.target_selector
 
 
 def target_device_ids(request: TargetRequest) -> list[str] | None:
@@ -134,10 +141,3 @@ def _is_costly(request: TargetRequest, is_preview: bool) -> bool:
         or bool(request.target_selector)
         or any(stage.selector for stage in request.rollout.stages)
     )
-
-
-def _target_selector(request: TargetRequest) -> tuple[str, str]:
-    """The field with the selector of the target, and its text."""
-    if request.HasField("target_failed_in"):
-        return "target_failed_in.selector", request.target_failed_in.selector
-    return "target_selector", request.target_selector

@@ -57,6 +57,24 @@ async def test_preview_says_that_create_would_fail_without_devices(
     assert (await shell(*CREATE, *target)).code != 0
 
 
+async def test_preview_and_create_suggest_a_label_and_a_group(
+    database: Database, shell: Shell, tenant: str
+) -> None:
+    await database.add_devices(tenant, ["d00001"], group="north")
+    label = "no device has the label modell; did you mean model?"
+    group = "no device is in group nort; did you mean north?"
+
+    shown = await shell("preview", "--where", "modell=a")
+    stages = await shell("preview", "--all", "--stage", "group:nort", "--stage", "rest")
+    created = await shell(*CREATE, "--where", "modell=a", "--preview", "--yes")
+    of_group = await shell(*CREATE, "--group", "nort")
+
+    assert shown.out.splitlines()[:2] == ["0 devices", label]
+    assert f"stage 0: {group}" in stages.out.splitlines()
+    assert created.err.endswith(f"No device matches modell=a ({label})\n")
+    assert of_group.err.endswith(f"group nort has no members in tenant {tenant} ({group})\n")
+
+
 async def test_preview_prints_json(shell: Shell) -> None:
     shown = await shell("preview", "--all", "--json")
 

@@ -570,6 +570,17 @@ CASES = {
     "preview_target: device_id": Case("preview_target", 200, _preview("device_id")),
     "preview_target: small group": Case("preview_target", 200, _preview("group")),
     "preview_target: list": Case("preview_target", 200, _preview("", "d1")),
+    # 1,000 devices, whose rows and keys are read, and all groups: there are two.
+    "target_names": Case(
+        "target_names",
+        2100,
+        lambda c, p: store_on(c).target_names(
+            p.tenant,
+            label_keys=["model", "modell"],
+            labels=["model=x200", "model=x20"],
+            group_ids=["fleet", "pumps", "pump"],
+        ),
+    ),
     "get_job": Case(
         "get_job",
         60,

@@ -153,7 +153,7 @@ async def test_stage_of_a_group_without_devices_is_rejected(
     await database.add_devices(operator.tenant, DEVICES[4:5], group="lab")
     request: dict[str, Any] = {"job_id": "j", "validate_only": validate_only}
     targets: list[tuple[dict[str, Any], str, list[str]]] = [
-        ({"target_all": True}, "nort", ["nort"]),
+        ({"target_all": True}, "none", ["none"]),
         ({"target_group_id": "north"}, "lab", ["lab", "north"]),
         ({"target_all": True}, "northwest", ["north", "northwest"]),
         ({"target_device_id": "d05"}, "north", ["north"]),

@@ -2606,6 +2606,14 @@ export interface components {
             /** @description The first devices by device_id, at most 20. */
             device_ids: string[];
             /**
+             * @description For people: why the target, or up to 3 stages without allow_empty, may have no devices, such as "no
+             *     device has the label modell; did you mean model?". Suggestions are similar keys, values and groups of
+             *     at most 64 characters, from the labels of the first 1,000 devices by device_id, and the first 1,000
+             *     groups. A hint without a suggestion says which term of several no device matches. Set only by
+             *     PreviewTarget: with validate_only, the error has the hint.
+             */
+            hints: string[];
+            /**
              * @description Up to 20 jobs, by job_id, with pending executions on the devices in device_ids. Those executions come
              *     before the new job in the queues, unless it has a higher priority.
              */
@@ -4384,11 +4392,11 @@ export interface operations {
              * @description The request is not valid, or the state of the job or execution does not allow it.
              *
              *     - `EXPIRY_TOO_EARLY`: The job expires before its last device can start, even if every device succeeds at once: its stages take longer, or its start windows do not open in time. The message says what takes how long; `minSeconds` is the shortest time until the last device can start, from the start of the job, or from now if it has started. Let the job expire later or never, shorten the stages, or change the start windows.
-             *     - `GROUP_EMPTY`: The group has no members. A group that does not exist gives the same error, because only memberships are stored.
+             *     - `GROUP_EMPTY`: The group has no members. A group that does not exist gives the same error, because only memberships are stored. `hint`, if set, suggests a group with a similar ID.
              *     - `INVALID_FIELD`: One or more fields are missing, malformed or out of range, or the server does not know them: then the client is newer than the server. DeviceJobService ignores unknown fields. The details also carry a google.rpc.BadRequest that names each such field, at most 20; an unknown one has the path of its message and its number, such as "rollout.stages[0].12".
              *     - `MALFORMED_REQUEST`: The bytes are not a message of the request's type: they are not protobuf, are nested too deeply, or contain text that is not UTF-8. Also: the call has no request message, the message did not arrive within JOBS_REQUEST_READ_TIMEOUT (30 s), it has more than 16 KiB and the call does not accept more (4 KiB for a health or reflection call), or too many health calls wait for their messages. Correct the client.
-             *     - `STAGE_EMPTY`: A stage has a group_id or a selector, but claims no devices: no device of the job matches, or earlier stages claim them all. `stage` is its index; `groupId` is set only for a group. Correct the stage, or set `allow_empty`.
-             *     - `TARGET_EMPTY`: The target has no devices: none matches target_selector, or none failed in the job of target_failed_in with these statuses, failure codes and selector.
+             *     - `STAGE_EMPTY`: A stage has a group_id or a selector, but claims no devices: no device of the job matches, or earlier stages claim them all. `stage` is its index; `groupId` is set only for a group; `hint` is as in TARGET_EMPTY. Correct the stage, or set `allow_empty`.
+             *     - `TARGET_EMPTY`: The target has no devices: none matches target_selector, or none failed in the job of target_failed_in with these statuses, failure codes and selector. `hint`, if set, says which label or group of the selector no device has, and suggests a similar one.
              *     - `TENANT_EMPTY`: The tenant has no devices.
              *     - `TIME_GATES_UNAVAILABLE`: A gate has a bake_time or an advance_after, but the server runs no maintenance, so it would never take effect. Use neither, or ask an administrator to set JOBS_OWNER_DATABASE_URL.
              */

@@ -225,7 +225,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Status FAILED_PRECONDITION: the current state does not allow the call.
 
     The group has no members. A group that does not exist gives the same error, because
-    only memberships are stored.
+    only memberships are stored. `hint`, if set, suggests a group with a similar ID.
 
     Example of an ErrorInfo:
 
@@ -248,7 +248,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     TARGET_EMPTY: _ErrorReason.ValueType  # 50
     """The target has no devices: none matches target_selector, or none failed in the job of target_failed_in
-    with these statuses, failure codes and selector.
+    with these statuses, failure codes and selector. `hint`, if set, says which label or group of the
+    selector no device has, and suggests a similar one.
 
     Example of an ErrorInfo:
 
@@ -260,8 +261,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     STAGE_EMPTY: _ErrorReason.ValueType  # 47
     """A stage has a group_id or a selector, but claims no devices: no device of the job matches, or earlier
-    stages claim them all. `stage` is its index; `groupId` is set only for a group. Correct the stage, or
-    set `allow_empty`.
+    stages claim them all. `stage` is its index; `groupId` is set only for a group; `hint` is as in
+    TARGET_EMPTY. Correct the stage, or set `allow_empty`.
 
     Example of an ErrorInfo:
 
@@ -885,7 +886,7 @@ GROUP_EMPTY: ErrorReason.ValueType  # 17
 """Status FAILED_PRECONDITION: the current state does not allow the call.
 
 The group has no members. A group that does not exist gives the same error, because
-only memberships are stored.
+only memberships are stored. `hint`, if set, suggests a group with a similar ID.
 
 Example of an ErrorInfo:
 
@@ -908,7 +909,8 @@ Example of an ErrorInfo:
 """
 TARGET_EMPTY: ErrorReason.ValueType  # 50
 """The target has no devices: none matches target_selector, or none failed in the job of target_failed_in
-with these statuses, failure codes and selector.
+with these statuses, failure codes and selector. `hint`, if set, says which label or group of the
+selector no device has, and suggests a similar one.
 
 Example of an ErrorInfo:
 
@@ -920,8 +922,8 @@ Example of an ErrorInfo:
 """
 STAGE_EMPTY: ErrorReason.ValueType  # 47
 """A stage has a group_id or a selector, but claims no devices: no device of the job matches, or earlier
-stages claim them all. `stage` is its index; `groupId` is set only for a group. Correct the stage, or
-set `allow_empty`.
+stages claim them all. `stage` is its index; `groupId` is set only for a group; `hint` is as in
+TARGET_EMPTY. Correct the stage, or set `allow_empty`.
 
 Example of an ErrorInfo:
 

@@ -1738,6 +1738,7 @@ class TargetPreview(_message.Message):
     DEVICE_IDS_FIELD_NUMBER: _builtins.int
     OVERLAPPING_JOB_IDS_FIELD_NUMBER: _builtins.int
     TARGET_DIGEST_FIELD_NUMBER: _builtins.int
+    HINTS_FIELD_NUMBER: _builtins.int
     device_count: _builtins.int
     """The number of devices."""
     target_digest: _builtins.str
@@ -1758,6 +1759,15 @@ class TargetPreview(_message.Message):
         before the new job in the queues, unless it has a higher priority.
         """
 
+    @_builtins.property
+    def hints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For people: why the target, or up to 3 stages without allow_empty, may have no devices, such as "no
+        device has the label modell; did you mean model?". Suggestions are similar keys, values and groups of
+        at most 64 characters, from the labels of the first 1,000 devices by device_id, and the first 1,000
+        groups. A hint without a suggestion says which term of several no device matches. Set only by
+        PreviewTarget: with validate_only, the error has the hint.
+        """
+
     def __init__(
         self,
         *,
@@ -1766,10 +1776,11 @@ class TargetPreview(_message.Message):
         device_ids: _abc.Iterable[_builtins.str] | None = ...,
         overlapping_job_ids: _abc.Iterable[_builtins.str] | None = ...,
         target_digest: _builtins.str = ...,
+        hints: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_count", b"device_count", "device_ids", b"device_ids", "overlapping_job_ids", b"overlapping_job_ids", "stage_sizes", b"stage_sizes", "target_digest", b"target_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_count", b"device_count", "device_ids", b"device_ids", "hints", b"hints", "overlapping_job_ids", b"overlapping_job_ids", "stage_sizes", b"stage_sizes", "target_digest", b"target_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

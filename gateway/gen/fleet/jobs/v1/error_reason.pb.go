@@ -206,7 +206,7 @@ const (
 	//	}
 	ErrorReason_JOB_ALREADY_EXISTS ErrorReason = 16
 	// The group has no members. A group that does not exist gives the same error, because
-	// only memberships are stored.
+	// only memberships are stored. `hint`, if set, suggests a group with a similar ID.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -227,7 +227,8 @@ const (
 	//	}
 	ErrorReason_TENANT_EMPTY ErrorReason = 18
 	// The target has no devices: none matches target_selector, or none failed in the job of target_failed_in
-	// with these statuses, failure codes and selector.
+	// with these statuses, failure codes and selector. `hint`, if set, says which label or group of the
+	// selector no device has, and suggests a similar one.
 	//
 	// Example of an ErrorInfo:
 	//
@@ -238,8 +239,8 @@ const (
 	//	}
 	ErrorReason_TARGET_EMPTY ErrorReason = 50
 	// A stage has a group_id or a selector, but claims no devices: no device of the job matches, or earlier
-	// stages claim them all. `stage` is its index; `groupId` is set only for a group. Correct the stage, or
-	// set `allow_empty`.
+	// stages claim them all. `stage` is its index; `groupId` is set only for a group; `hint` is as in
+	// TARGET_EMPTY. Correct the stage, or set `allow_empty`.
 	//
 	// Example of an ErrorInfo:
 	//

@@ -3175,7 +3175,13 @@ type TargetPreview struct {
 	OverlappingJobIds []string `protobuf:"bytes,4,rep,name=overlapping_job_ids,json=overlappingJobIds,proto3" json:"overlapping_job_ids,omitempty"`
 	// Identifies the devices, and the stage that claims each of them. See
 	// CreateJobRequest.expected_target_digest.
-	TargetDigest  string `protobuf:"bytes,5,opt,name=target_digest,json=targetDigest,proto3" json:"target_digest,omitempty"`
+	TargetDigest string `protobuf:"bytes,5,opt,name=target_digest,json=targetDigest,proto3" json:"target_digest,omitempty"`
+	// For people: why the target, or up to 3 stages without allow_empty, may have no devices, such as "no
+	// device has the label modell; did you mean model?". Suggestions are similar keys, values and groups of
+	// at most 64 characters, from the labels of the first 1,000 devices by device_id, and the first 1,000
+	// groups. A hint without a suggestion says which term of several no device matches. Set only by
+	// PreviewTarget: with validate_only, the error has the hint.
+	Hints         []string `protobuf:"bytes,6,rep,name=hints,proto3" json:"hints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3243,6 +3249,13 @@ func (x *TargetPreview) GetTargetDigest() string {
 		return x.TargetDigest
 	}
 	return ""
+}
+
+func (x *TargetPreview) GetHints() []string {
+	if x != nil {
+		return x.Hints
+	}
+	return nil
 }
 
 type CreateJobResponse struct {
@@ -6510,7 +6523,7 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\x06job_id\x18\x01 \x01(\tB\"\xbaH\x1f\xc8\x01\x01r\x1a2\x18^[A-Za-z0-9._:-]{1,128}$R\x05jobId\x12S\n" +
 	"\bstatuses\x18\x02 \x03(\x0e2\".fleet.jobs.v1.JobExecution.StatusB\x13\xbaH\x10\x92\x01\r\x10\x10\"\t\x82\x01\x06\x18\x04\x18\x05\x18\x06R\bstatuses\x12J\n" +
 	"\rfailure_codes\x18\x03 \x03(\tB%\xbaH\"\x92\x01\x1f\x10d\"\x1br\x192\x17^[A-Za-z0-9._:-]{0,64}$R\ffailureCodes\x12$\n" +
-	"\bselector\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\bselector\"\xc7\x01\n" +
+	"\bselector\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80 R\bselector\"\xdd\x01\n" +
 	"\rTargetPreview\x12!\n" +
 	"\fdevice_count\x18\x01 \x01(\x05R\vdeviceCount\x12\x1f\n" +
 	"\vstage_sizes\x18\x02 \x03(\x05R\n" +
@@ -6518,7 +6531,8 @@ const file_fleet_jobs_v1_jobs_proto_rawDesc = "" +
 	"\n" +
 	"device_ids\x18\x03 \x03(\tR\tdeviceIds\x12.\n" +
 	"\x13overlapping_job_ids\x18\x04 \x03(\tR\x11overlappingJobIds\x12#\n" +
-	"\rtarget_digest\x18\x05 \x01(\tR\ftargetDigest\"\xae\x02\n" +
+	"\rtarget_digest\x18\x05 \x01(\tR\ftargetDigest\x12\x14\n" +
+	"\x05hints\x18\x06 \x03(\tR\x05hints\"\xae\x02\n" +
 	"\x11CreateJobResponse\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x121\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x19.fleet.jobs.v1.Job.StatusR\x06status\x12'\n" +

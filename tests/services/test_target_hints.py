@@ -1,0 +1,145 @@
+"""Hints about misspelled labels and groups, of PreviewTarget and CreateJob."""
+
+from typing import Any
+
+import pytest
+from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
+
+from tests.support.callers import Fleet, Operator
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.server import Server
+
+MODELL = "no device has the label modell; did you mean model?"
+NORT = "no device is in group nort; did you mean north?"
+
+
+@pytest.fixture
+async def fleet(database: Database, server: Server, tenant: str) -> Fleet:
+    """A caller of FleetService: d0 has the model x200, d1 is in the group north."""
+    await database.add_devices(tenant, ["d0", "d1"])
+    await database.add_devices(tenant, ["d1"], group="north")
+    await database.add_labels(tenant, {"d0": {"model": "x200", "hw": "2"}})
+    return server.fleet(tenant)
+
+
+@pytest.mark.parametrize(
+    ("target", "hints"),
+    [
+        ({"target_selector": "modell=x200"}, [MODELL]),
+        ({"target_selector": "MODEL"}, ["no device has the label MODEL; did you mean model?"]),
+        (
+            {"target_selector": "hw,model in (x20,y)"},
+            ["no device has the label model=x20; did you mean x200?"],
+        ),
+        ({"target_selector": "device_id=d0,group in (nort)"}, [NORT]),
+        ({"target_group_id": "nort"}, [NORT]),
+        # Nothing is similar.
+        ({"target_selector": "hw=2,site=x"}, ["no device has the label site"]),
+        ({"target_selector": "site=x"}, []),
+        ({"target_group_id": "pumps"}, []),
+        # Each term matches a device, or no device is needed for it.
+        ({"target_selector": "model=x200,group=north"}, []),
+        ({"target_selector": "!model,hw,modell!=a,group!=nort"}, []),
+        ({"target_selector": "model in (x20,x200),device_id=d"}, []),
+        ({"target_device_id": "d"}, []),
+        # Long names are not compared.
+        ({"target_group_id": "north" * 50}, []),
+        ({"target_selector": "modell,hw"}, [MODELL]),
+    ],
+)
+async def test_preview_suggests_labels_and_groups(
+    fleet: Fleet, target: dict[str, Any], hints: list[str]
+) -> None:
+    preview = await fleet.preview(**target)
+
+    assert (preview.device_count, list(preview.hints)) == (0, hints)
+
+
+async def test_preview_has_no_hints_about_a_target_with_devices(fleet: Fleet) -> None:
+    preview = await fleet.preview(target_selector="model in (x200,x20)")
+
+    assert (preview.device_count, list(preview.hints)) == (1, [])
+
+
+async def test_preview_has_hints_for_three_stages_that_must_not_be_empty(fleet: Fleet) -> None:
+    stages = [
+        pb.Stage(group_id="north"),
+        pb.Stage(selector="modell", allow_empty=True),
+        *(pb.Stage(selector="modell=1"), pb.Stage(group_id="nort")),
+        *(pb.Stage(selector="modell=2"), pb.Stage(selector="modell=3")),
+        pb.Stage(remainder=True),
+    ]
+
+    preview = await fleet.preview(target_all=True, rollout=pb.Rollout(stages=stages))
+
+    assert list(preview.hints) == [f"stage 2: {MODELL}", f"stage 3: {NORT}", f"stage 4: {MODELL}"]
+
+
+@pytest.mark.parametrize("validate_only", [True, False])
+async def test_error_of_an_empty_target_has_the_hint(
+    fleet: Fleet, operator: Operator, *, validate_only: bool
+) -> None:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "TARGET_EMPTY") as failure:
+        await operator.create(
+            job_id="j", target_selector="modell=x200", validate_only=validate_only
+        )
+
+    assert failure.message == f"No device matches modell=x200 ({MODELL})"
+    assert failure.metadata == {"jobId": "j", "hint": MODELL}
+
+
+async def test_error_of_an_empty_failed_in_has_the_hint(fleet: Fleet, operator: Operator) -> None:
+    await operator.create(job_id="first", target_all=True)
+
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "TARGET_EMPTY") as failure:
+        await operator.create(target_failed_in=pb.FailedIn(job_id="first", selector="modell"))
+
+    assert failure.metadata["hint"] == MODELL
+
+
+async def test_error_of_an_empty_stage_has_the_hint(fleet: Fleet, operator: Operator) -> None:
+    stages = [pb.Stage(group_id="north"), pb.Stage(group_id="nort"), pb.Stage(remainder=True)]
+
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "STAGE_EMPTY") as failure:
+        await operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages))
+
+    assert failure.message.endswith(f"set allow_empty ({NORT})")
+    assert failure.metadata == {"stage": "1", "groupId": "nort", "hint": NORT}
+
+
+async def test_error_of_an_empty_group_keeps_its_message(fleet: Fleet, operator: Operator) -> None:
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "GROUP_EMPTY") as failure:
+        await operator.create(job_id="j", target_group_id="nort")
+
+    assert failure.message == "Group has no members"
+    assert failure.metadata == {"groupId": "nort", "hint": NORT}
+
+
+async def test_hint_says_that_it_knows_only_1000_devices(database: Database, fleet: Fleet) -> None:
+    names = [f"e{n:04}" for n in range(1000)]
+    labels = {key: {"model": "x200"} for key in names[:998]} | {names[998]: {"late": "1"}}
+    await database.add_devices(fleet.tenant, names)
+    await database.add_labels(fleet.tenant, labels | {names[999]: {"later": "1"}})
+
+    hints = [(await fleet.preview(target_selector=key)).hints for key in ("modell", "latr")]
+
+    subject = "none of the first 1,000 devices has the label"
+    assert hints == [
+        [f"{subject} modell; did you mean model?"],
+        [f"{subject} latr; did you mean late?"],
+    ]
+
+
+async def test_suggested_groups_are_among_the_first_1000(database: Database, fleet: Fleet) -> None:
+    await database.owner.execute(
+        "INSERT INTO public.device_group_members (tenant_id, group_id, device_id)"
+        " SELECT $1, 'g' || to_char(n, 'FM0000'), 'd0' FROM generate_series(1, 1000) n",
+        fleet.tenant,
+    )
+
+    assert list((await fleet.preview(target_group_id="g1000x")).hints) == [
+        "no device is in group g1000x; did you mean g1000?"
+    ]
+    assert list((await fleet.preview(target_group_id="nort")).hints) == []
