@@ -107,7 +107,7 @@ func (c *Callers) Identify(r *http.Request) *Identity {
 	if ok {
 		id.Caller = known
 	} else {
-		id.Caller = Caller{Subject: clientNetwork(r, c.trustedProxies)}
+		id.Caller = Caller{Subject: ClientNetwork(r, c.trustedProxies)}
 	}
 	return id
 }

@@ -10,10 +10,10 @@ import (
 // ipv6NetworkBits is the prefix length that counts as one client: providers assign a /64 or more.
 const ipv6NetworkBits = 64
 
-// clientNetwork returns the IPv4 address or the IPv6 /64 that a request comes from. If a trusted proxy
+// ClientNetwork returns the IPv4 address or the IPv6 /64 that a request comes from. If a trusted proxy
 // sends it, that is the last address of X-Forwarded-For that is not a trusted proxy: a client can write
 // any addresses before it.
-func clientNetwork(r *http.Request, trustedProxies []netip.Prefix) string {
+func ClientNetwork(r *http.Request, trustedProxies []netip.Prefix) string {
 	isTrusted := func(address netip.Addr) bool {
 		return slices.ContainsFunc(trustedProxies, func(p netip.Prefix) bool { return p.Contains(address) })
 	}

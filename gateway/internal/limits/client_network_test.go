@@ -38,7 +38,7 @@ func TestClientNetwork_IsTheLastAddressThatIsNotOfATrustedProxy(t *testing.T) {
 		request := httptest.NewRequest("GET", "/", nil)
 		request.RemoteAddr = c.remote
 		request.Header["X-Forwarded-For"] = c.forwarded
-		if got := clientNetwork(request, proxies); got != c.want {
+		if got := ClientNetwork(request, proxies); got != c.want {
 			t.Errorf("%s %q: %s, want %s", c.remote, c.forwarded, got, c.want)
 		}
 	}

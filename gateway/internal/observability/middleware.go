@@ -18,7 +18,7 @@ import (
 
 // Instrument is the outermost middleware. It sets the request ID, matches the request, records
 // metrics, makes the span, writes the access log, and turns a panic into a 500 response.
-func Instrument(table routes.Table, metrics *Metrics, t *Tracer, logger *slog.Logger, next http.Handler) http.Handler {
+func Instrument(table routes.Table, metrics *Metrics, t *Tracer, log *AccessLog, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
 		metrics.requestsInFlight.Inc()
@@ -34,14 +34,14 @@ func Instrument(table routes.Table, metrics *Metrics, t *Tracer, logger *slog.Lo
 			request.Body = recorder.body
 		}
 		func() {
-			defer recoverPanic(recorder, requestID, logger)
+			defer recoverPanic(recorder, requestID, log.logger)
 			next.ServeHTTP(recorder, request)
 		}()
 
 		duration := time.Since(started)
 		endSpan(span, recorder.status)
 		metrics.observe(r.Method, m.Template, recorder.status, duration)
-		logRequest(logger, r, m.Route, recorder, duration)
+		log.write(r, m, recorder, duration)
 	})
 }
 
@@ -53,27 +53,6 @@ func recoverPanic(w *responseRecorder, requestID string, logger *slog.Logger) {
 			apierror.New(codes.Internal, "INTERNAL", "Internal error").Write(w)
 		}
 	}
-}
-
-// logRequest writes one log line for a request after its response.
-func logRequest(logger *slog.Logger, r *http.Request, route *routes.Route, w *responseRecorder, duration time.Duration) {
-	level := slog.LevelInfo
-	if route.IsHealthCheck() {
-		level = slog.LevelDebug
-	}
-	logger.LogAttrs(r.Context(), level, "request",
-		slog.String("method", r.Method),
-		slog.String("path", r.URL.Path),
-		slog.String("route", route.Template),
-		slog.Int("status", w.status),
-		slog.Int64("bytes", w.bytes),
-		slog.Float64("ms", float64(duration.Microseconds())/1000),
-		slog.String("request_id", w.Header().Get("X-Request-Id")),
-		slog.String("traceparent", w.Header().Get("Traceparent")),
-		slog.String("tenant", r.Header.Get("X-Tenant-Id")),
-		slog.String("remote", r.RemoteAddr),
-		slog.String("user_agent", r.UserAgent()),
-	)
 }
 
 // responseRecorder records the status and the size of a response for metrics and the log.

@@ -85,7 +85,8 @@ func newHandler(
 	})
 	limited := withRequestLimit(config.MaxRequestsInFlight, dispatch)
 	allowed := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, limited))
-	return observability.Instrument(table, metrics, tracer, logger, withSecurityHeaders(config.HSTSMaxAge, allowed)), nil
+	log := observability.NewAccessLog(logger, config.TrustedProxies)
+	return observability.Instrument(table, metrics, tracer, log, withSecurityHeaders(config.HSTSMaxAge, allowed)), nil
 }
 
 // followsRedirects reports whether a path with a slash at its end is redirected with this method. DELETE and
