@@ -459,9 +459,10 @@ class LimitsConfig:
         "Maximum number of jobs IN_PROGRESS, PAUSED or SCHEDULED per tenant. A CreateJob or"
         " RetryExecutions beyond that fails with RESOURCE_EXHAUSTED. CreateJob relies on a count of"
         " the last second while that and the jobs that its process has created since are below 90 %"
-        " of the limit. So a tenant can exceed the limit only with calls to several processes, by"
-        " what the others create within that second; a process alone is exact. Unset: no limit. Set"
-        " it to the same value on all servers.",
+        " of the limit; otherwise it counts again, after the calls that rely on one have ended."
+        " So a tenant can exceed the limit only with calls to several processes, by what the others"
+        " create within that second; a process alone is exact. Unset: no limit. Set it to the same"
+        " value on all servers.",
         default=None,
     )
 

@@ -1,10 +1,11 @@
 """Decides which calls count the active jobs of their tenant, for JOBS_MAX_ACTIVE_JOBS."""
 
+import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
 
 MAX_AGE_SECONDS = 1.0
 """How long calls rely on a count. From half of it on, one call counts again."""
@@ -19,8 +20,6 @@ class ActiveJobCount:
 
     max_active_jobs: int | None
     """None: the call does not count the jobs."""
-    unchecked_jobs: int = 0
-    """Jobs that calls of this process are creating without counting. They count as active."""
     active_jobs: int | None = None
     """The caller sets it to what the database returns; None: it did not count."""
 
@@ -31,7 +30,7 @@ _NO_LIMIT = nullcontext(ActiveJobCount(None))
 @dataclass(slots=True)
 class _Tenant:
     count: int = 0
-    """The last count, with the jobs that others were adding when it began."""
+    """The last count, with the jobs that calls were adding when it began."""
     counted_at: float | None = None
     """When that count began."""
     calls: int = 0
@@ -42,14 +41,19 @@ class _Tenant:
     """Calls in progress that count."""
     unchecked: int = 0
     """Calls in progress that do not."""
+    all_checked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when `unchecked` becomes 0."""
+    waiting: int = 0
+    """Calls that wait for that. Meanwhile, each new call counts, so the wait ends."""
 
 
 class ActiveJobCounts:
     """What this process knows of the active jobs of tenants.
 
     A count reads a row for each active job. So a call counts only if there is no count of the last
-    second, or if this count and the calls since then are within a tenth of the limit. Other
-    processes can exceed the limit by the jobs that they add between a count and its use. One
+    second, or if this count and the calls since then are within a tenth of the limit. Then it
+    counts after the calls in progress that do not count have ended: their jobs are counted once.
+    Other processes can exceed the limit by the jobs that they add between a count and its use. One
     process alone can't: it knows its own calls.
     """
 
@@ -65,7 +69,7 @@ class ActiveJobCounts:
 
     def call(
         self, tenant_id: str, *, always: bool = False
-    ) -> AbstractContextManager[ActiveJobCount]:
+    ) -> AbstractAsyncContextManager[ActiveJobCount]:
         """Context manager for the duration of a call that may create a job.
 
         `always`: it must count.
@@ -74,22 +78,34 @@ class ActiveJobCounts:
             return _NO_LIMIT
         return self._call(tenant_id, self._max_jobs, always=always)
 
-    @contextmanager
-    def _call(self, tenant_id: str, max_jobs: int, *, always: bool) -> Iterator[ActiveJobCount]:
-        tenant, now = self._tenant(tenant_id), self._clock()
-        must_count = always or self._must_count(tenant, now, max_jobs)
-        calls, adding = tenant.calls, tenant.counting
+    @asynccontextmanager
+    async def _call(
+        self, tenant_id: str, max_jobs: int, *, always: bool
+    ) -> AsyncIterator[ActiveJobCount]:
+        tenant = self._tenant(tenant_id)
+        is_near_limit = tenant.count + tenant.calls - tenant.counted_calls >= 0.9 * max_jobs
+        must_count = always or is_near_limit or tenant.waiting or self._is_due(tenant)
         tenant.calls += 1
         if not must_count:
             tenant.unchecked += 1
+            tenant.all_checked.clear()
             try:
                 yield ActiveJobCount(None)
             finally:
                 tenant.unchecked -= 1
+                if not tenant.unchecked:
+                    tenant.all_checked.set()
             return
         tenant.counting += 1
         try:
-            count = ActiveJobCount(max_jobs, tenant.unchecked)
+            if is_near_limit and tenant.unchecked:
+                tenant.waiting += 1
+                try:
+                    await tenant.all_checked.wait()
+                finally:
+                    tenant.waiting -= 1
+            calls, adding, now = tenant.calls, tenant.counting + tenant.unchecked, self._clock()
+            count = ActiveJobCount(max_jobs)
             yield count
             is_newest = tenant.counted_at is None or now >= tenant.counted_at
             if count.active_jobs is not None and is_newest:
@@ -98,13 +114,11 @@ class ActiveJobCounts:
         finally:
             tenant.counting -= 1
 
-    def _must_count(self, tenant: _Tenant, now: float, max_jobs: int) -> bool:
+    def _is_due(self, tenant: _Tenant) -> bool:
         if tenant.counted_at is None:
             return True
-        age = now - tenant.counted_at
-        if age >= MAX_AGE_SECONDS or (age >= MAX_AGE_SECONDS / 2 and not tenant.counting):
-            return True
-        return tenant.count + tenant.calls - tenant.counted_calls >= 0.9 * max_jobs
+        age = self._clock() - tenant.counted_at
+        return age >= MAX_AGE_SECONDS or (age >= MAX_AGE_SECONDS / 2 and not tenant.counting)
 
     def _tenant(self, tenant_id: str) -> _Tenant:
         tenant = self._tenants.get(tenant_id)

@@ -128,36 +128,34 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             elif has_time_gate(request.rollout) and not self._has_background_work:
                 error_if_new = TimeGatesUnavailable
         job_id = request.job_id or str(uuid.uuid4())
-        with (
-            self._evaluations.evaluation(
+        counting = self._active_job_counts.call(caller.tenant_id, always=request.validate_only)
+        async with counting as count:
+            with self._evaluations.evaluation(
                 caller.tenant_id, request, is_preview=request.validate_only
-            ) as may_evaluate,
-            self._active_job_counts.call(caller.tenant_id, always=request.validate_only) as count,
-        ):
-            if not may_evaluate:
-                # Not raised here, because a repeated request returns the existing job.
-                error_if_new = error_if_new or EvaluationRunning
-            try:
-                row = await self._store.create_job(
-                    caller.tenant_id,
-                    job_id=job_id,
-                    request=job_request(fields),
-                    document_params=params,
-                    created_by=caller.subject,
-                    max_targets=self._max_targets,
-                    max_active_jobs=count.max_active_jobs,
-                    unchecked_jobs=count.unchecked_jobs,
-                    default_expires_in_hours=DEFAULT_EXPIRES_IN_HOURS,
-                    validate_only=request.validate_only,
-                    error_if_new=error_if_new.upper_name() if error_if_new else None,
-                    selector_terms=selector_terms(request),
-                    target_device_ids=target_device_ids(request),
-                    expected_target_digest=request.expected_target_digest or None,
-                )
-            except (GroupEmpty, StageEmpty, TargetEmpty) as error:
-                await add_hint(error, self._store, caller.tenant_id, request, self._pause)
-                raise
-            count.active_jobs = row["active_jobs"]
+            ) as may_evaluate:
+                if not may_evaluate:
+                    # Not raised here, because a repeated request returns the existing job.
+                    error_if_new = error_if_new or EvaluationRunning
+                try:
+                    row = await self._store.create_job(
+                        caller.tenant_id,
+                        job_id=job_id,
+                        request=job_request(fields),
+                        document_params=params,
+                        created_by=caller.subject,
+                        max_targets=self._max_targets,
+                        max_active_jobs=count.max_active_jobs,
+                        default_expires_in_hours=DEFAULT_EXPIRES_IN_HOURS,
+                        validate_only=request.validate_only,
+                        error_if_new=error_if_new.upper_name() if error_if_new else None,
+                        selector_terms=selector_terms(request),
+                        target_device_ids=target_device_ids(request),
+                        expected_target_digest=request.expected_target_digest or None,
+                    )
+                except (GroupEmpty, StageEmpty, TargetEmpty) as error:
+                    await add_hint(error, self._store, caller.tenant_id, request, self._pause)
+                    raise
+                count.active_jobs = row["active_jobs"]
         return pb.CreateJobResponse(
             job_id=job_id,
             status=row["status"],
@@ -423,7 +421,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     ) -> pb.RetryExecutionsResponse:
         validation.require_valid(request, validation.check_expiry(request))
         caller = current_principal()
-        with self._active_job_counts.call(caller.tenant_id, always=True) as count:
+        async with self._active_job_counts.call(caller.tenant_id, always=True) as count:
             row = await self._store.retry_executions(
                 caller.tenant_id,
                 job_id=request.job_id,
@@ -431,7 +429,6 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                 expires_in_hours=optional_or(request, "expires_in_hours", None),
                 never_expires=request.never_expires,
                 max_active_jobs=count.max_active_jobs,
-                unchecked_jobs=count.unchecked_jobs,
                 failure_codes=list(request.failure_codes) or None,
                 device_ids=list(request.device_ids) or None,
                 user_id=caller.subject,

@@ -1,5 +1,7 @@
 """When a call counts the active jobs of its tenant."""
 
+import asyncio
+
 from jobs_grpc.limits import active_jobs
 from jobs_grpc.limits.active_jobs import ActiveJobCounts
 
@@ -15,83 +17,101 @@ class Clock:
         return self.time
 
 
-def create(counts: ActiveJobCounts, tenant: str = "t", *, active: int = 0) -> bool:
+async def create(counts: ActiveJobCounts, tenant: str = "t", *, active: int = 0) -> bool:
     """Create a job while others are `active`, and return whether the call counts them."""
-    with counts.call(tenant) as count:
+    async with counts.call(tenant) as count:
         if count.max_active_jobs is not None:
-            count.active_jobs = active + count.unchecked_jobs
+            count.active_jobs = active
         return count.max_active_jobs is not None
 
 
-def test_count_is_used_for_a_second() -> None:
+async def test_count_is_used_for_a_second() -> None:
     clock = Clock()
     counts = ActiveJobCounts(LIMIT, clock)
-    assert create(counts)
+    assert await create(counts)
 
-    assert not create(counts)
+    assert not await create(counts)
     clock.time = 0.4
-    assert not create(counts)
+    assert not await create(counts)
     clock.time = 1.0
-    assert create(counts)
+    assert await create(counts)
 
 
-def test_one_call_counts_again_while_others_use_the_last_count() -> None:
+async def test_one_call_counts_again_while_others_use_the_last_count() -> None:
     clock = Clock()
     counts = ActiveJobCounts(LIMIT, clock)
-    create(counts)
+    await create(counts)
     clock.time = 0.5
 
-    with counts.call("t") as count:
+    async with counts.call("t") as count:
         assert count.max_active_jobs == LIMIT
-        assert not create(counts)
+        assert not await create(counts)
         clock.time = 1.0
-        assert create(counts)
+        assert await create(counts)
 
 
-def test_calls_of_this_process_add_to_the_count() -> None:
+async def test_calls_of_this_process_add_to_the_count() -> None:
     counts = ActiveJobCounts(LIMIT, Clock())
-    create(counts, active=79)
+    await create(counts, active=79)
 
     # The first one is the 80th.
-    assert [create(counts, active=90) for _ in range(11)] == [False] * 10 + [True]
+    assert [await create(counts, active=90) for _ in range(11)] == [False] * 10 + [True]
 
 
-def test_call_that_counts_passes_the_jobs_that_are_created_without_a_count() -> None:
+async def test_call_near_the_limit_waits_for_calls_that_do_not_count() -> None:
     counts = ActiveJobCounts(LIMIT, Clock())
-    create(counts)
+    await create(counts, active=87)
 
-    with counts.call("t"), counts.call("t", always=True) as count:
-        assert count.unchecked_jobs == 1
-    with counts.call("t", always=True) as count:
-        assert count.unchecked_jobs == 0
+    async with counts.call("t"):
+        async with counts.call("t", always=True) as recount:
+            near_limit = asyncio.create_task(create(counts, active=90))
+            await asyncio.sleep(0)
+            recount.active_jobs = 0
+        # Far from the limit now, but with more such calls, the first one might wait forever.
+        assert await create(counts)
+        assert not near_limit.done()
+
+    assert await near_limit
 
 
-def test_older_count_does_not_replace_a_newer_one() -> None:
+async def test_count_includes_the_jobs_that_are_created_without_a_count() -> None:
     clock = Clock()
     counts = ActiveJobCounts(LIMIT, clock)
-    with counts.call("t") as older:
+    await create(counts)
+
+    async with counts.call("t"):
+        clock.time = 1.0
+        await create(counts, active=88)
+
+    assert await create(counts)
+
+
+async def test_older_count_does_not_replace_a_newer_one() -> None:
+    clock = Clock()
+    counts = ActiveJobCounts(LIMIT, clock)
+    async with counts.call("t") as older:
         clock.time = 0.1
-        create(counts, active=95)
+        await create(counts, active=95)
         older.active_jobs = 0
 
-    assert create(counts)
+    assert await create(counts)
 
 
-def test_only_the_newest_tenants_are_remembered() -> None:
+async def test_only_the_newest_tenants_are_remembered() -> None:
     counts = ActiveJobCounts(LIMIT, Clock())
-    create(counts, "first")
-    with counts.call("first", always=False):
+    await create(counts, "first")
+    async with counts.call("first", always=False):
         for number in range(active_jobs.MAX_TENANTS + 1):
-            create(counts, f"t{number}")
+            await create(counts, f"t{number}")
         # Not forgotten, because a call is in progress.
-        assert not create(counts, "first")
+        assert not await create(counts, "first")
 
-    assert create(counts, "t0")
+    assert await create(counts, "t0")
     assert len(counts) == active_jobs.MAX_TENANTS
 
 
-def test_calls_never_count_without_a_limit() -> None:
+async def test_calls_never_count_without_a_limit() -> None:
     counts = ActiveJobCounts(None)
 
-    assert not create(counts)
+    assert not await create(counts)
     assert len(counts) == 0

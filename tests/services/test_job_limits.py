@@ -15,6 +15,7 @@ from tests.support.failures import check_limit_error, expect_failure
 from tests.support.server import Server, running_server
 
 EXHAUSTED = StatusCode.RESOURCE_EXHAUSTED
+ONE_CONNECTION = {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -207,22 +208,27 @@ async def test_creates_count_jobs_again_within_a_tenth_of_the_limit(
             await operator.create(job_id="j10", target_all=True)
 
 
-async def test_job_that_is_created_without_a_count_counts_for_other_calls(
+async def test_job_that_is_created_without_a_count_counts_once(
     database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The last call gets the only connection after the others, which do not count, have ended."""
     monkeypatch.setattr(active_jobs, "MAX_AGE_SECONDS", 3600.0)
     await database.add_devices(tenant, 1)
-    async with running_server(database.request_dsn, JOBS_MAX_ACTIVE_JOBS="2") as server:
+    limits = {"JOBS_MAX_ACTIVE_JOBS": "10", **ONE_CONNECTION}
+    async with running_server(database.request_dsn, **limits) as server:
         operator = server.operator(tenant)
-        await operator.create(job_id="a", target_all=True)
-        async with _row_is_locked(database, tenant, "b"):
-            creating = asyncio.create_task(operator.create(job_id="b", target_all=True))
+        await operator.create(job_id="j0", target_all=True)
+        async with _row_is_locked(database, tenant, "j1"):
+            creating = [asyncio.create_task(operator.create(job_id="j1", target_all=True))]
             await database.wait_for_blocked_sessions(1)
+            creating += [
+                asyncio.create_task(operator.create(job_id=f"j{number}", target_all=True))
+                for number in range(2, 10)
+            ]
+        await asyncio.gather(*creating)
 
-            with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
-                await operator.create(job_id="c", target_all=True)
-
-        assert (await creating).execution_count == 1
+        with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
+            await operator.create(job_id="j10", target_all=True)
 
 
 async def test_another_process_exceeds_the_limit_by_what_it_creates_before_it_counts_again(

@@ -21,8 +21,7 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     p_error_if_new text DEFAULT NULL,   -- the error to raise unless the job exists; NULL: none
     p_selector_terms jsonb DEFAULT NULL,      -- of each selector in p_request; see target_query
     p_target_device_ids text[] DEFAULT NULL,  -- p_request has their number and a hash
-    p_expected_target_digest text DEFAULT NULL,  -- the digest that a new job must have; NULL: any
-    p_unchecked_jobs integer DEFAULT 0          -- see check_active_job_limit
+    p_expected_target_digest text DEFAULT NULL   -- the digest that a new job must have; NULL: any
 ) RETURNS TABLE (
     status text,                        -- at creation: IN_PROGRESS or SCHEDULED
     execution_count integer,
@@ -135,9 +134,7 @@ BEGIN
         PERFORM jobs.raise_error('ZONE_NOT_ALLOWED', 'is not known to the database');
     END IF;
     IF p_max_active_jobs IS NOT NULL THEN
-        active_jobs := jobs.check_active_job_limit(
-            p_tenant_id, p_job_id, p_max_active_jobs, p_unchecked_jobs
-        );
+        active_jobs := jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
     END IF;
 
     IF v_target_device_id IS NULL THEN

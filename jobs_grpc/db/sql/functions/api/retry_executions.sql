@@ -18,8 +18,7 @@ CREATE OR REPLACE FUNCTION jobs.retry_executions(
     p_failure_codes text[] DEFAULT NULL,  -- NULL: all; '': failures without a code
     p_device_ids text[] DEFAULT NULL,     -- NULL: all
     p_user_id text DEFAULT NULL,          -- NULL: unknown
-    p_etag text DEFAULT '',               -- '': any
-    p_unchecked_jobs integer DEFAULT 0    -- see check_active_job_limit
+    p_etag text DEFAULT ''                -- '': any
 ) RETURNS TABLE (
     retried_count integer,
     expires_at timestamptz,
@@ -106,9 +105,7 @@ BEGIN
     END IF;
 
     IF v_job.status <> 'IN_PROGRESS' AND p_max_active_jobs IS NOT NULL THEN
-        PERFORM jobs.check_active_job_limit(
-            p_tenant_id, p_job_id, p_max_active_jobs, p_unchecked_jobs
-        );
+        PERFORM jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
     END IF;
 
     -- Change the counts of the stages as the statements below change the executions.

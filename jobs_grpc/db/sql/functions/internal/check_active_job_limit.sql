@@ -1,5 +1,5 @@
 -- Checks that fewer than p_max of the tenant's other jobs are IN_PROGRESS, and keeps this true
--- until the transaction ends. Returns how many there are, with p_unchecked. The caller has set the tenant.
+-- until the transaction ends. Returns how many there are. The caller has set the tenant.
 -- To avoid deadlocks, it must not take a lock after this call that another caller of this function takes
 -- before the call.
 --
@@ -11,8 +11,7 @@
 CREATE OR REPLACE FUNCTION jobs.check_active_job_limit(
     p_tenant_id text,
     p_job_id text,
-    p_max integer,
-    p_unchecked integer  -- jobs that are being created without a check, far from the limit
+    p_max integer
 ) RETURNS integer
 LANGUAGE plpgsql
 AS $$
@@ -23,16 +22,16 @@ DECLARE
 BEGIN
     -- The first check leaves twice the room, so that the second one almost never fails: two
     -- callers that hold the shared lock and both ask for the exclusive one would deadlock.
-    v_active := jobs.count_active_jobs(p_tenant_id, p_job_id, p_max) + p_unchecked;
+    v_active := jobs.count_active_jobs(p_tenant_id, p_job_id, p_max);
     IF v_active < p_max - 2 * v_max_callers THEN
         PERFORM pg_advisory_xact_lock_shared(v_lock_key);
-        v_active := jobs.count_active_jobs(p_tenant_id, p_job_id, p_max) + p_unchecked;
+        v_active := jobs.count_active_jobs(p_tenant_id, p_job_id, p_max);
         IF v_active < p_max - v_max_callers THEN
             RETURN v_active;
         END IF;
     END IF;
     PERFORM pg_advisory_xact_lock(v_lock_key);
-    v_active := jobs.count_active_jobs(p_tenant_id, p_job_id, p_max) + p_unchecked;
+    v_active := jobs.count_active_jobs(p_tenant_id, p_job_id, p_max);
     IF v_active >= p_max THEN
         PERFORM jobs.raise_error('TOO_MANY_ACTIVE_JOBS');
     END IF;
