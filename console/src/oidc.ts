@@ -41,7 +41,7 @@ async function forget(created: UserManager): Promise<void> {
     await created.removeUser();
 }
 
-/** An answer is not of the configured provider. */
+/** Thrown when a response names another issuer. */
 export class IssuerError extends Error {}
 
 function requireIssuer(found: unknown, issuer: string, where: string): void {

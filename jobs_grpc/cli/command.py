@@ -55,11 +55,11 @@ def add_server_command(
     run: Callable[[argparse.Namespace], None],
     *,
     formats: tuple[str, ...] = ("text", "json", "jsonl"),
-    has_timeout: bool = False,
+    own_timeout: bool = False,
 ) -> argparse.ArgumentParser:
     """Add a command that connects to the server itself, with their common options.
 
-    A command that `has_timeout` adds its own --timeout.
+    `own_timeout`: the command adds a --timeout of its own.
 
     `usage` is its name and its arguments. The docstring of `run` is its description, and examples
     that follow an empty line. Under `python -OO`, there are no docstrings.
@@ -78,7 +78,7 @@ def add_server_command(
     group = parser.add_argument_group(
         CONNECTION, "--server, --tenant, --token-file, --tls …: see `jobs-grpc help connection`"
     )
-    _add_connection_options(group, has_timeout=not has_timeout)
+    _add_connection_options(group, has_timeout=not own_timeout)
     parser.set_defaults(run=run)
     return parser
 

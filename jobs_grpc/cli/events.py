@@ -122,7 +122,7 @@ def _followed(args: argparse.Namespace, tenant: str | None) -> str:
     elif args.since is not None:
         start = f"since {args.since.isoformat(sep=' ', timespec='seconds')}"
     of_tenant = f" in tenant {tenant}" if tenant else ""
-    return f"following {types} of {jobs}{of_tenant} {start}; Ctrl-C ends"
+    return f"following {types} of {jobs}{of_tenant} {start}; press Ctrl-C to stop"
 
 
 def _selection(args: argparse.Namespace) -> dict[str, Any]:

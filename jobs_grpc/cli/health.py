@@ -16,7 +16,7 @@ from jobs_grpc.client.errors import from_rpc_error
 
 
 def add_command(commands: Subparsers) -> None:
-    parser = add_server_command(commands, "health", _health, has_timeout=True)
+    parser = add_server_command(commands, "health", _health, own_timeout=True)
     parser.add_argument(
         "--timeout",
         type=arguments.seconds,

@@ -76,6 +76,6 @@ def _migrate(args: argparse.Namespace) -> None:
                 )
         finally:  # changes before an error are committed
             audit["change_count"] = len(changes)
-            audit["changes"] = logs.fitting(changes, _MAX_AUDITED_BYTES)
+            audit["changes"] = logs.first_that_fit(changes, _MAX_AUDITED_BYTES)
     for line in "\n".join(changes or ["the schema is current"]).split("\n"):
         print(escape_unprintable(line))

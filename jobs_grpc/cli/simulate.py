@@ -189,7 +189,7 @@ def _start_note(args: argparse.Namespace, fleet: Fleet) -> str:
         how = "polling when the server asks"
     else:
         how = f"polling every {fleet.poll_interval:g} s"
-    end = "Ctrl-C ends" if args.run_for is None else f"ends after {args.run_for:g} s"
+    end = "press Ctrl-C to stop" if args.run_for is None else f"ends after {args.run_for:g} s"
     return f"{format_device_count(len(fleet.device_ids))}, {how}; {end}"
 
 

@@ -44,7 +44,7 @@ def add_command(commands: Subparsers) -> None:
         commands,
         "watch JOB",
         _watch,
-        has_timeout=True,
+        own_timeout=True,
     )
     parser.description = _DESCRIPTION
     parser.epilog = _EXIT_CODES_HELP

@@ -334,8 +334,8 @@ class JwtConfig:
 class LimitsConfig:
     """Limits that each process enforces on its own.
 
-    The database enforces JOBS_MAX_TARGETS, JOBS_MAX_ACTIVE_JOBS (see there) and
-    JOBS_MAX_TENANT_DEVICES for all processes.
+    The database enforces JOBS_MAX_TARGETS, JOBS_MAX_ACTIVE_JOBS (approximately: see its
+    description) and JOBS_MAX_TENANT_DEVICES for all processes.
     """
 
     TITLE: ClassVar = "Limits"

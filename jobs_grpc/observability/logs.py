@@ -62,7 +62,7 @@ def log_fields(logger: logging.Logger, level: int, message: str, fields: dict[st
         logger.handle(_FieldsRecord(logger.name, level, message, fields))
 
 
-def fitting(texts: Iterable[str], max_bytes: int) -> list[str]:
+def first_that_fit(texts: Iterable[str], max_bytes: int) -> list[str]:
     """Return as many of the first texts as take at most `max_bytes` in a line, escaped."""
     first: list[str] = []
     for text in texts:

@@ -22,11 +22,11 @@ class _Kind(NamedTuple):
 
 
 class RepeatedRecords(logging.Filter):
-    """Passes 20 records per second of a logger, a level and a message, and counts further ones.
+    """Limits each message to 20 records per second. The access and audit logs are exempt.
 
-    A line per second has the message without its arguments, and the number of further records
-    (`others`). So callers can't fill the log with a warning, or with the traceback of a bug. Passes
-    the access log and the audit log, and what is logged outside an event loop.
+    A message is that of a logger and a level, before its arguments are inserted. A line per second
+    has it and the number of further records (`others`). So callers can't fill the log with a
+    warning, or with the traceback of a bug. Records outside an event loop are exempt, too.
     """
 
     def __init__(self) -> None:

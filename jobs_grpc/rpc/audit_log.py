@@ -108,7 +108,9 @@ class AuditLog:
                 "device_id": _text(request, "device_id", max_bytes),
                 "webhook_id": _webhook_id(request, response, max_bytes),
                 "device_count": len(device_ids) or None,
-                "device_ids": None if refused else logs.fitting(device_ids, _MAX_BYTES) or None,
+                "device_ids": None
+                if refused
+                else logs.first_that_fit(device_ids, _MAX_BYTES) or None,
                 "stage": _stage(request),
                 "validate_only": _value(request, "validate_only"),
                 "changes": None if refused else audited_changes(),

@@ -1,4 +1,4 @@
-"""What a call has changed, for its line in the audit log. Calls that note nothing pay nothing."""
+"""What a call has changed, for its line in the audit log."""
 
 import json
 from collections import Counter

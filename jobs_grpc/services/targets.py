@@ -115,7 +115,7 @@ class EvaluationLimit:
     def evaluation(
         self, tenant_id: str, request: TargetRequest, *, is_preview: bool
     ) -> AbstractContextManager[bool]:
-        """Enter with whether the call may evaluate its target; if so, others may not."""
+        """Context manager; yields whether the call may evaluate its target."""
         return self._evaluation(tenant_id) if _is_costly(request, is_preview) else _NOT_LIMITED
 
     @contextmanager

@@ -156,7 +156,7 @@ async def test_get_shows_what_the_failure_criteria_have_counted(
 
 
 @pytest.mark.usefixtures("canceled_job")
-async def test_get_calls_what_an_operator_canceled_canceled_in_all_formats(shell: Shell) -> None:
+async def test_get_shows_canceled_when_an_operator_canceled_the_execution(shell: Shell) -> None:
     table = await shell("get", "j", "--limit", "1")
     wide = await shell("get", "j", "--limit", "1", "-o", "wide")
     csv = await shell("get", "j", "--limit", "1", "-o", "csv", "--columns", "status,end_cause")

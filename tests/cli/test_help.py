@@ -131,5 +131,5 @@ async def test_help_explains_the_options_of_the_connection(
     assert max(map(len, shown.splitlines())) <= 80
 
 
-async def test_help_of_a_command_is_that_of_its_option(shell: Shell) -> None:
+async def test_help_command_prints_the_same_as_the_help_option(shell: Shell) -> None:
     assert await shell("help", "webhooks", "get") == await shell("webhooks", "get", "--help")

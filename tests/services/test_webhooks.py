@@ -517,7 +517,7 @@ async def test_unverified_webhook_is_disabled_like_others(
 
 
 @pytest.mark.parametrize("accepted", [True, False])
-async def test_test_that_was_accepted_verifies_the_url_and_starts_deliveries(
+async def test_url_is_verified_when_it_accepts_a_test(
     database: Database, caller: WebhookCaller, sender: RecordingSender, accepted: bool
 ) -> None:
     webhook = (await caller.create()).webhook

@@ -103,7 +103,7 @@ func checkContentType(r *http.Request) *apierror.Error {
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return unsupported("The body must not be compressed; send it without Content-Encoding")
 	}
-	// Also if it is absent: browsers ask for permission before a page of another origin sends this type.
+	// A missing type is rejected too: browsers send a preflight request only for application/json.
 	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err == nil && mediaType == "application/json" {
 		return nil
 	}

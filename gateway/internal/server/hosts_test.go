@@ -69,7 +69,7 @@ func TestAllowedHosts_RejectOtherHosts(t *testing.T) {
 }
 
 // Prometheus scrapes each pod by its address, and the API has other names.
-func TestMetrics_AreServedByAnotherNameThanTheAPI(t *testing.T) {
+func TestMetrics_IgnoreAllowedHosts(t *testing.T) {
 	for _, c := range []struct {
 		listen, host string
 		status       int

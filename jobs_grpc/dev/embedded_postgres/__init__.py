@@ -44,7 +44,7 @@ def find_running(data_dir: Path) -> Cluster | None:
     account = unprivileged_account()
     with acting_as(account):
         for folder in (data_dir, data_dir / "jobs-grpc"):
-            if sockets := Server(Path(), folder / "pgdata", account).running_in():
+            if sockets := Server(Path(), folder / "pgdata", account).running_socket_dir():
                 return Cluster(folder, sockets)
     return None
 

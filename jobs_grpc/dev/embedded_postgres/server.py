@@ -67,15 +67,15 @@ class Server:
 
     def stop(self) -> None:
         """Stop the server if it runs, also one that an earlier process started."""
-        if self.running_in() is None:
+        if self.running_socket_dir() is None:
             return
         try:
             self._run("pg_ctl", "stop", "--wait", "--mode=fast", f"--pgdata={self._pgdata}")
         except EmbeddedPostgresError:
-            if self.running_in() is not None:
+            if self.running_socket_dir() is not None:
                 raise
 
-    def running_in(self) -> Path | None:
+    def running_socket_dir(self) -> Path | None:
         """Return the socket folder in postmaster.pid if that server accepts connections.
 
         `pg_ctl stop` trusts that file, but it outlives a killed server, whose pid may belong
