@@ -144,7 +144,10 @@ async def _create(args: argparse.Namespace, jobs: JobsClient) -> None:
         lines = [f"{verb} {job_id} for {devices}, {_times(created, planned, args.utc)}"]
     else:
         creation = format_creation(before, args.utc)
-        status, counts = job_status_name(before.status), format_counts(before.execution_counts)
+        status, counts = (
+            job_status_name(before.status),
+            format_counts(before.execution_counts, before.status),
+        )
         lines = [
             f"{job_id} exists already: the same request created it {creation}",
             f"{job_id} is {status}: {counts}",

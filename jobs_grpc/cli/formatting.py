@@ -136,10 +136,22 @@ def counts_by_status(counts: pb.ExecutionCounts) -> dict[str, int]:
     return {field.name: getattr(counts, field.name) for field in counts.DESCRIPTOR.fields}
 
 
-def format_counts(counts: pb.ExecutionCounts) -> str:
+def count_label(status: str, job_status: pb.Job.Status.ValueType) -> str:
+    """Return what a count is called.
+
+    That of REJECTED includes the executions that the CLI calls CANCELED. It says so if the job was
+    canceled; an execution alone is rarely canceled.
+    """
+    is_mixed = status == "rejected" and job_status == pb.Job.CANCELED
+    return "REJECTED or CANCELED" if is_mixed else status.upper()
+
+
+def format_counts(
+    counts: pb.ExecutionCounts, job_status: pb.Job.Status.ValueType = pb.Job.STATUS_UNSPECIFIED
+) -> str:
     """Format the counts that are not zero, such as "1 QUEUED, 2 SUCCEEDED"."""
     by_status = counts_by_status(counts).items()
-    return ", ".join(f"{count:,} {status.upper()}" for status, count in by_status if count)
+    return ", ".join(f"{n:,} {count_label(status, job_status)}" for status, n in by_status if n)
 
 
 def job_duration(job: pb.Job) -> timedelta:
@@ -157,4 +169,4 @@ def format_summary(job: pb.Job) -> str:
     since = f"after {format_duration(job_duration(job))}"
     if job.status == pb.Job.SCHEDULED:
         since = f"until {format_time(job.start_at)}"
-    return f"{job.job_id} is {status} {since}: {format_counts(job.execution_counts)}"
+    return f"{job.job_id} is {status} {since}: {format_counts(job.execution_counts, job.status)}"

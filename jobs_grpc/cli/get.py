@@ -117,4 +117,4 @@ def _job_fields(job: pb.Job, utc: bool) -> Iterator[tuple[str, str]]:
         yield "criterion", f"{format_criterion(criterion)}{state and f': {state}'}"
     if job.HasField("trip") and job.trip.tripped_at != job.pause.paused_at:
         yield "tripped", format_moment(job.trip.tripped_at, utc)
-    yield "devices", f"{job.total_executions:,}: {format_counts(job.execution_counts)}"
+    yield "devices", f"{job.total_executions:,}: {format_counts(job.execution_counts, job.status)}"

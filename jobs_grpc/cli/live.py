@@ -16,6 +16,7 @@ from rich.text import Text
 
 from jobs_grpc.cli.event_text import event_phrase
 from jobs_grpc.cli.formatting import (
+    count_label,
     counts_by_status,
     format_duration,
     format_target,
@@ -150,10 +151,10 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
     percent = 100 * finished // (job.total_executions or 1)
     legend = Text("  ").join(
         Text.assemble(
-            (f"{BAR_CHARACTERS[status]} ", _EXECUTION_STYLES[status]),
-            f"{status.upper()}\N{NO-BREAK SPACE}{count:,}",
+            (f"{BAR_CHARACTERS[name]} ", _EXECUTION_STYLES[name]),
+            f"{count_label(name, job.status)} {count:,}".replace(" ", "\N{NO-BREAK SPACE}"),
         )
-        for status, count in counts.items()
+        for name, count in counts.items()
         if count
     )
     facts = [

@@ -29,7 +29,7 @@ def stage_lines(job: pb.Job, utc: bool = False) -> Iterator[str]:
     states = stage_states(job)
     name_width, state_width = (max(map(len, texts), default=0) for texts in (names, states))
     for index, (stage, name, state) in enumerate(zip(job.stages, names, states, strict=True)):
-        counts = format_counts(stage.execution_counts) or "no devices"
+        counts = format_counts(stage.execution_counts, job.status) or "no devices"
         drawn = bar(stage.execution_counts)
         if stage.retrying_count:
             counts += f" ({stage.retrying_count:,} retrying)"

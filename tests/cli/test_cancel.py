@@ -79,6 +79,6 @@ async def test_get_shows_unopened_stages_and_no_pause_when_job_is_canceled(
     assert "paused" not in facts
     assert stages.splitlines() == [
         "stages",
-        f" 0 50%   STOPPED   {'/' * 24}  1 REJECTED",
-        f" 1 rest  UNOPENED  {'/' * 24}  1 REJECTED",
+        f" 0 50%   STOPPED   {'/' * 24}  1 REJECTED or CANCELED",
+        f" 1 rest  UNOPENED  {'/' * 24}  1 REJECTED or CANCELED",
     ]

@@ -239,7 +239,7 @@ def test_job_display_of_a_canceled_job_does_not_look_like_success() -> None:
     assert [display(job)[n] for n in (1, 2, 4, 5)] == [
         "█" * 5 + "×" * 2 + "/" * 66 + "  100 %",
         "█ SUCCEEDED\N{NO-BREAK SPACE}7  × FAILED\N{NO-BREAK SPACE}2"
-        "  / REJECTED\N{NO-BREAK SPACE}91",
+        "  / REJECTED\N{NO-BREAK SPACE}or\N{NO-BREAK SPACE}CANCELED\N{NO-BREAK SPACE}91",
         "0 10%  STOPPED  " + "█" * 39 + "×" * 11 + "/" * 6 + " 10 / 10",
         "1 rest UNOPENED " + "/" * 56 + " 90 / 90",
     ]
