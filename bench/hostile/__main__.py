@@ -176,7 +176,7 @@ async def _create_fleet(targets: _Targets, devices: int) -> None:
 async def _measure(targets: _Targets, attack: Attack, seconds: float, results: Results) -> None:
     installation, name = targets.installation, attack.name
     variables = tokens.server_variables(installation.folder) if attack.with_tokens else {}
-    if attack.with_webhooks:
+    if attack.webhook_figure:
         variables |= _webhook_variables(targets)
     address = free_address()
 
@@ -211,11 +211,13 @@ async def _measure(targets: _Targets, attack: Attack, seconds: float, results: R
         await other_tenant.wait()
         if attacker.returncode is not None:
             raise ProcessFailed(f"the attack {name} failed")
-        if attack.with_webhooks:
+        if attack.webhook_figure:
             attacker.terminate()
             assert attacker.stdout
             posts, waits = json.loads(await attacker.stdout.readline())
-            results.add(report.WORKLOAD, name, "posts", "POST/s", report.most_per_second(posts))
+            if attack.webhook_figure == "posts" and posts:
+                rate = report.most_per_second(posts)
+                results.add(report.WORKLOAD, name, "posts", "POST/s", rate)
             if waits:
                 results.add(report.WORKLOAD, name, "new webhook", "s", waits[0])
         if attack.on_gateway:

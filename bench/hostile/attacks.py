@@ -24,8 +24,8 @@ class Attack:
     """Whether the server verifies tokens, and the other tenant sends one."""
     with_fleet: bool = False
     """Whether it needs the tenant with the large fleet."""
-    with_webhooks: bool = False
-    """Whether the server sends webhooks, also to the attacker."""
+    webhook_figure: Literal["posts", "new webhook"] | None = None
+    """What the attacker measures of the webhooks that it receives; None: the server sends none."""
     other_tenant: Literal["reads", "posts", "watches"] = "reads"
     """What the other tenant does: read a job, post a large body, or open a watch."""
     server_away: bool = False
@@ -73,11 +73,11 @@ _ATTACKS = (
     Attack(fleet_attacks.audit_log_refusals),
     Attack(fleet_attacks.unread_events),
     Attack(fleet_attacks.event_pages),
-    Attack(fleet_attacks.webhooks_that_hang, with_webhooks=True),
-    Attack(fleet_attacks.webhooks_with_endless_responses, with_webhooks=True),
-    Attack(fleet_attacks.webhook_replays, with_webhooks=True),
-    Attack(fleet_attacks.webhook_urls, with_webhooks=True),
-    Attack(fleet_attacks.webhooks_of_tenants_that_hang, with_webhooks=True),
+    Attack(fleet_attacks.webhooks_that_hang, webhook_figure="posts"),
+    Attack(fleet_attacks.webhooks_with_endless_responses, webhook_figure="posts"),
+    Attack(fleet_attacks.webhook_replays, webhook_figure="posts"),
+    Attack(fleet_attacks.webhook_urls, webhook_figure="posts"),
+    Attack(fleet_attacks.webhooks_of_tenants_that_hang, webhook_figure="new webhook"),
     Attack(no_attack, on_gateway=True),
     Attack(gateway_attacks.bodies_with_junk_token, on_gateway=True),
     Attack(gateway_attacks.nested_bodies, on_gateway=True),

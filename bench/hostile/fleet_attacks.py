@@ -121,13 +121,19 @@ async def event_pages(address: str) -> None:
 
 async def webhooks_that_hang(address: str) -> None:
     """Send events to 16 webhooks of a tenant, whose endpoints accept connections and hang."""
-    await _receive_webhooks(address, lambda reader, writer: forever())
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _read_post(reader)
+        await forever()
+
+    await _receive_webhooks(address, hang)
 
 
 async def webhooks_with_endless_responses(address: str) -> None:
     """Send events to 16 webhooks of a tenant, whose endpoints respond with endless headers."""
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _read_post(reader)
         writer.write(b"HTTP/1.1 200 OK\r\n")
         while not writer.is_closing():
             writer.write(b"X-Text: " + b"x" * 4_000 + b"\r\n")
@@ -147,7 +153,7 @@ async def webhook_urls(address: str) -> None:
 
 
 async def webhooks_of_tenants_that_hang(address: str) -> None:
-    """Send events to 16 webhooks each of 12 tenants, which hang, and to a new one of another."""
+    """Send events to 16 webhooks each of 12 tenants, which hang 1.5 s, and to one of another."""
     tenants = [f"{TENANT['x-tenant-id']}-hooks-{number}" for number in range(12)]
     victim = f"{TENANT['x-tenant-id']}-hooks-victim"
 
@@ -188,12 +194,17 @@ async def webhooks_of_tenants_that_hang(address: str) -> None:
 
 
 async def _accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while head := await reader.readuntil(b"\r\n\r\n"):
-        length = re.search(rb"(?i)content-length: (\d+)", head)
-        await reader.readexactly(int(length[1]) if length else 0)
-        posts.append(time.monotonic())
+    while True:
+        await _read_post(reader)
         writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
         await writer.drain()
+
+
+async def _read_post(reader: asyncio.StreamReader) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    await reader.readexactly(int(length[1]) if length else 0)
+    posts.append(time.monotonic())
 
 
 async def _receive_webhooks(

@@ -53,7 +53,7 @@ class Installation:
             open_files=open_files,
             JOBS_DATABASE_URL=request_dsn,
             JOBS_LISTEN=address,
-            JOBS_LOG_LEVEL="ERROR",
+            JOBS_LOG_LEVEL="INFO",
             **variables,
         )
         async with _running(process, address, self._log):
@@ -67,7 +67,7 @@ class Installation:
         environment = {
             "JOBS_GATEWAY_UPSTREAM": upstream,
             "JOBS_GATEWAY_LISTEN": address,
-            "JOBS_GATEWAY_LOG_LEVEL": "ERROR",
+            "JOBS_GATEWAY_LOG_LEVEL": "INFO",
         }
         with self._log.open("a") as log:
             process = await asyncio.create_subprocess_exec(binary, env=environment, stderr=log)
