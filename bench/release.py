@@ -8,7 +8,7 @@ server process with all its threads, and of its sessions of PostgreSQL. Needs Li
 
 import asyncio
 import statistics
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +39,8 @@ _Round: TypeAlias = dict[tuple[str, str], _Times]
 """The cost of a call by its name and that of the version."""
 
 _HEAD = (
-    "| call | server before | now | times (series) | goal | PostgreSQL before | now | times |",
-    "|---|---|---|---|---|---|---|---|",
+    "| call | CPU time of | before | now | times (series) | goal |",
+    "|---|---|---|---|---|---|",
 )
 
 
@@ -145,16 +145,16 @@ async def _measure(cluster: Cluster, before: Code, scale: Scale) -> str:
             series.append([await _round(versions, calls, n, scale.batch) for n in rounds])
             machine = describe(await describe_machine(versions[0].owner))
         print(f"  series {number + 1}", flush=True)
-    return "\n".join([machine, "", *_HEAD, *(_row(call, series, scale) for call in calls)])
+    rows = [row for call in calls for row in _rows(call, series, scale)]
+    return "\n".join([machine, "", *_HEAD, *rows])
 
 
-def _row(call: CoreCall, series: Sequence[Sequence[_Round]], scale: Scale) -> str:
-    cells = [call.name]
-    for part in range(2):
-        costs = {
-            name: [times[call.name, name][part] for rounds in series for times in rounds]
+def _rows(call: CoreCall, series: Sequence[Sequence[_Round]], scale: Scale) -> Iterator[str]:
+    for part, process in enumerate(("server", "PostgreSQL")):
+        before, now = (
+            statistics.median(times[call.name, name][part] for rounds in series for times in rounds)
             for name in (BEFORE, NOW)
-        }
+        )
         ratios = [
             statistics.median(
                 times[call.name, NOW][part] / times[call.name, BEFORE][part] for times in rounds
@@ -162,12 +162,15 @@ def _row(call: CoreCall, series: Sequence[Sequence[_Round]], scale: Scale) -> st
             for rounds in series
         ]
         times = statistics.median(ratios)
-        cells += [f"{format_number(statistics.median(costs[n]) * 1e6)} µs" for n in (BEFORE, NOW)]
-        cells.append(f"{times:.3f}× ({min(ratios):.3f}–{max(ratios):.3f})")
-        if part == 0:
-            missed = " missed" if scale == FULL and times > call.goal else ""
-            cells.append(f"≤ {call.goal}×{missed}")
-    return f"| {' | '.join(cells)} |"
+        missed = " missed" if scale == FULL and times > call.goal else ""
+        cells = [
+            call.name,
+            process,
+            *(f"{format_number(cost * 1e6)} µs" for cost in (before, now)),
+            f"{times:.3f}× ({min(ratios):.3f}–{max(ratios):.3f})",
+            f"≤ {call.goal}×{missed}" if process == "server" else "",
+        ]
+        yield f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class _PreparingConnection:
         prepared = await self._connection.prepare(statement)
         assert len(prepared.get_parameters()) == len(args)
         self.calls.append((statement, args))
-        return [[1, 1]]
+        return [[1, 1], [1, 1]]
 
 
 @pytest.mark.parametrize("method", _METHODS)
