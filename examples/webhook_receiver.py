@@ -16,7 +16,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-KEY = base64.b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
+try:
+    KEY = base64.b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"), validate=True)
+except (KeyError, ValueError):
+    sys.exit("set WEBHOOK_SECRET to the secret of the webhook, such as whsec_…")
 STORED = Path(sys.argv[2])
 
 
