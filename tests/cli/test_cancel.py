@@ -21,6 +21,16 @@ async def test_cancel_leaves_in_progress_executions_when_not_forced(
     assert counts == pb.ExecutionCounts(in_progress=1, rejected=1)
 
 
+async def test_second_cancel_names_the_cancel_of_one_device(shell: Shell) -> None:
+    await shell("cancel", "j")
+
+    forced = await shell("cancel", "j", "--force")
+
+    assert forced.code == 4
+    assert "`jobs-grpc cancel j --device DEVICE --force`" in forced.err
+    assert (await shell("cancel", "j", "--device", "pump", "--force")).code == 0
+
+
 async def test_cancel_rejects_in_progress_executions_when_forced(
     shell: Shell, operator: Operator
 ) -> None:

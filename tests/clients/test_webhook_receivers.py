@@ -124,6 +124,23 @@ async def running(
             await process.wait()
 
 
+@pytest.mark.parametrize("secret", [None, "whsec_abc"])
+async def test_python_receiver_ends_with_one_line_without_a_valid_secret(
+    secret: str | None, tmp_path: Path
+) -> None:
+    environ = {k: v for k, v in os.environ.items() if k != "WEBHOOK_SECRET"}
+    process = await asyncio.create_subprocess_exec(
+        *(*RECEIVERS["python"], "0", tmp_path / "position"),
+        env=environ | ({"WEBHOOK_SECRET": secret} if secret else {}),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, error = await process.communicate()
+
+    assert process.returncode == 1
+    assert error.decode().startswith("set WEBHOOK_SECRET to ")
+    assert error.count(b"\n") == 1
+
+
 async def test_receiver_handles_each_event_once_also_after_a_restart(
     command: tuple[Any, ...], tmp_path: Path
 ) -> None:
