@@ -4110,6 +4110,7 @@ export interface operations {
                      *         "device-0001",
                      *         "device-0002"
                      *       ],
+                     *       "hints": [],
                      *       "overlapping_job_ids": [
                      *         "reboot-1"
                      *       ],
@@ -4369,6 +4370,16 @@ export interface operations {
             };
         };
         responses: {
+            /** @description With validate_only: what would be created. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CreateJobResponse"];
+                };
+            };
             /** @description A successful response. */
             201: {
                 headers: {

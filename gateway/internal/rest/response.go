@@ -26,6 +26,9 @@ func setResponseHeaders(ctx context.Context, w http.ResponseWriter, response pro
 	}
 	switch response := response.ProtoReflect().Interface().(type) {
 	case *jobsv1.CreateJobResponse:
+		if response.GetPreview() != nil { // validate_only: nothing was created
+			return nil
+		}
 		// JoinPath would resolve the IDs "." and "..".
 		w.Header().Set("Location", m.Path()+"/"+routes.EscapeSegment(response.GetJobId()))
 		w.WriteHeader(http.StatusCreated)

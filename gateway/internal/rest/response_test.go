@@ -26,3 +26,12 @@ func TestResponseHeaders_HavePollAfterInMilliseconds(t *testing.T) {
 		}
 	}
 }
+
+func TestResponseHeaders_HaveNoLocation_WhenValidateOnly(t *testing.T) {
+	ctx := routes.WithMatch(t.Context(), &routes.Match{Route: &routes.Route{Template: "/customer/jobs"}})
+	w := httptest.NewRecorder()
+	response := &jobsv1.CreateJobResponse{JobId: "a", Preview: &jobsv1.TargetPreview{}}
+	if err := setResponseHeaders(ctx, w, response); err != nil || w.Code != 200 || w.Header().Get("Location") != "" {
+		t.Errorf("%d %v %v", w.Code, w.Header(), err)
+	}
+}
