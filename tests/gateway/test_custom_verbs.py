@@ -69,9 +69,14 @@ async def test_percent_encoded_path_starts_no_verb(database: Database, rest: Res
     await database.add_devices(rest.tenant, 1)
     await rest.create(job_id="a", target_all=True)
 
-    for path in ("a%3Aretry", "%61:re%74ry"):
+    for path, end in (
+        ("a%3Aretry", "PATCH"),
+        ("%61:re%74ry", 'PATCH; the verb ":re%74ry" is unknown'),
+        ("a:foo", 'PATCH; the verb ":foo" is unknown'),
+    ):
         response = await rest.send("POST", f"{JOBS}/{path}", {"statuses": ["FAILED"]})
-        assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
+        error = assert_error(response, 405, "UNIMPLEMENTED", "METHOD_NOT_ALLOWED")
+        assert error["detail"].endswith(end)
         assert response.headers["allow"] == "DELETE, GET, HEAD, PATCH"
     assert (await rest.get("/%61"))["job_id"] == "a"
     response = await rest.send("GET", "/cust%6Fmer/jobs/a")

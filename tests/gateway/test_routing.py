@@ -107,7 +107,8 @@ async def test_request_that_changes_a_resource_is_not_redirected(
 
     for method in ("DELETE", "PATCH"):
         response = await rest.send(method, path, {}, follow_redirects=True)
-        assert_error(response, 404, "NOT_FOUND", "ROUTE_NOT_FOUND")
+        error = assert_error(response, 404, "NOT_FOUND", "ROUTE_NOT_FOUND")
+        assert "without" not in error["detail"], "that path cancels the job"
 
     assert (await rest.get("/a"))["execution_counts"]["queued"] == 2
 
@@ -130,6 +131,10 @@ async def test_path_parameter_is_rejected_by_its_name_when_it_is_not_a_number(
     response = await rest.send("POST", f"{JOBS}/a/stages/{stage}:approve")
 
     error = assert_error(
-        response, 400, "INVALID_ARGUMENT", "INVALID_FIELD", "stage must be a 32-bit integer"
+        response,
+        400,
+        "INVALID_ARGUMENT",
+        "INVALID_FIELD",
+        "stage must be a 32-bit integer, without a plus sign and leading zeros",
     )
     assert [violation["field"] for violation in error["field_violations"]] == ["stage"]

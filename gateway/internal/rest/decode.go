@@ -153,17 +153,17 @@ func checkOneofs(request protoreflect.MessageDescriptor, set []string, howMany s
 	return nil
 }
 
-// enumValueNames returns the names of an enum's values without the UNSPECIFIED one.
+// enumValueNames returns the names of an enum's values.
 func enumValueNames(enum protoreflect.EnumDescriptor) (names []string) {
 	for i := range enum.Values().Len() {
-		if value := enum.Values().Get(i); value.Number() != 0 {
-			names = append(names, string(value.Name()))
-		}
+		names = append(names, string(enum.Values().Get(i).Name()))
 	}
 	return names
 }
 
+// unknownEnumValue lists the values that select something: not UNSPECIFIED, which counts as absent.
 func unknownEnumValue(field, value string, names []string) *apierror.Error {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return strings.HasSuffix(name, "_UNSPECIFIED") })
 	return apierror.InvalidField(field, fmt.Sprintf("%s %q is unknown; it must be one of %s", field, apierror.Truncate(value), strings.Join(names, ", ")))
 }
 

@@ -86,13 +86,9 @@ func checkValue(name string, s *routes.Schema, value string) *apierror.Error {
 	}
 	switch {
 	case s.Type == "integer":
-		if _, err := strconv.ParseInt(value, 10, 32); err != nil {
-			return apierror.InvalidField(name, name+" must be a 32-bit integer")
-		}
+		return checkInteger(name, value, 32)
 	case s.Format == "int64":
-		if _, err := strconv.ParseInt(value, 10, 64); err != nil {
-			return apierror.InvalidField(name, name+" must be a 64-bit integer")
-		}
+		return checkInteger(name, value, 64)
 	case s.Type == "boolean" && value != "true" && value != "false":
 		return apierror.InvalidField(name, name+" must be true or false")
 	case s.Format == "date-time":
@@ -102,6 +98,14 @@ func checkValue(name string, s *routes.Schema, value string) *apierror.Error {
 		}
 	case s.Enum != nil && !slices.Contains(s.Enum, value):
 		return unknownEnumValue(name, value, s.Enum)
+	}
+	return nil
+}
+
+// checkInteger accepts integers as JSON writes them: without a plus sign and leading zeros.
+func checkInteger(name, value string, bits int) *apierror.Error {
+	if n, err := strconv.ParseInt(value, 10, bits); err != nil || strconv.FormatInt(n, 10) != value {
+		return apierror.InvalidField(name, fmt.Sprintf("%s must be a %d-bit integer, without a plus sign and leading zeros", name, bits))
 	}
 	return nil
 }

@@ -2,10 +2,13 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
+	"path"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
@@ -54,14 +57,15 @@ func newHandler(
 				redirect(w, r, path)
 				return
 			}
-			if path != "" {
-				detail = "No such route; send " + r.Method + " to a path without a slash at its end"
+			if path != "" { // not advice to omit the slash: that is the path of the job
+				detail = "No such route: the path ends with a slash. Clients resolve the ID '..' in paths; use gRPC for it"
 			}
 			apierror.New(codes.NotFound, "ROUTE_NOT_FOUND", detail).Write(w)
 			return
 		case m.Operation == nil:
 			w.Header().Set("Allow", m.AllowHeader())
-			apierror.New(codes.Unimplemented, "METHOD_NOT_ALLOWED", "Method not allowed; use "+m.AllowHeader()).
+			detail := "Method not allowed; use " + m.AllowHeader() + unknownVerb(m, r)
+			apierror.New(codes.Unimplemented, "METHOD_NOT_ALLOWED", detail).
 				WithStatus(http.StatusMethodNotAllowed).Write(w)
 			return
 		case m.IsHealthCheck():
@@ -94,6 +98,16 @@ func newHandler(
 // DELETE …/jobs/a/, and the redirect would cancel the job.
 func followsRedirects(method string) bool {
 	return method == http.MethodGet || method == http.MethodHead || method == http.MethodPost
+}
+
+// unknownVerb returns a remark about the custom verb of a POST request that its route does not have, or "".
+func unknownVerb(m *routes.Match, r *http.Request) string {
+	segment := path.Base(r.URL.EscapedPath())
+	colon := strings.LastIndexByte(segment, ':')
+	if r.Method != http.MethodPost || colon < 0 || strings.Contains(m.Template, ":") {
+		return ""
+	}
+	return fmt.Sprintf("; the verb %q is unknown", apierror.Truncate(segment[colon:]))
 }
 
 // redirect redirects to a path of this API. 308 keeps the method and the body.
