@@ -3,10 +3,9 @@
 import asyncio
 import os
 import shutil
-import socket
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 import httpx
@@ -31,7 +30,7 @@ http {{
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
   server {{
-    listen 127.0.0.1:{port};
+    listen unix:{folder}/nginx;
     location / {{ proxy_pass {gateway}/; proxy_redirect off; }}
   }}
 }}
@@ -48,31 +47,39 @@ def require_nginx() -> str:
 
 
 @pytest.fixture
-async def behind_nginx(gateway: Gateway, tenant: str, tmp_path: Path) -> AsyncIterator[RestClient]:
+async def behind_nginx(gateway: Gateway, tenant: str) -> AsyncIterator[RestClient]:
     """A client in the test's tenant that reaches the gateway through nginx."""
     program = require_nginx()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    config = tmp_path / "nginx.conf"
-    config.write_text(CONFIG.format(folder=tmp_path, port=port, gateway=gateway.url))
-    process = await asyncio.create_subprocess_exec(
-        program, "-p", tmp_path, "-c", config, "-e", "stderr", stderr=subprocess.DEVNULL
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, follow_redirects=True) as http:
+    # A Unix socket, whose path must be short: a free port could be taken before nginx binds it.
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        config, log = folder / "nginx.conf", folder / "log"
+        config.write_text(CONFIG.format(folder=folder, gateway=gateway.url))
+        with log.open("wb") as stderr:
+            process = await asyncio.create_subprocess_exec(
+                *(program, "-p", folder, "-c", config, "-e", "stderr"), stderr=stderr
+            )
 
-            async def serves() -> bool:
-                try:
-                    return (await http.get("/healthz")).status_code == 200
-                except httpx.ConnectError:
-                    return False
+        async def serves() -> bool:
+            assert process.returncode is None, log.read_text()
+            try:
+                return (await http.get("/healthz")).status_code == 200
+            except httpx.ConnectError:
+                return False
 
-            await wait_until(serves)
-            yield RestClient(http, tenant)
-    finally:
-        process.terminate()
-        await process.wait()
+        try:
+            async with httpx.AsyncClient(
+                transport=httpx.AsyncHTTPTransport(uds=str(folder / "nginx")),
+                base_url="http://nginx",
+                timeout=TIMEOUT,
+                follow_redirects=True,
+            ) as http:
+                await wait_until(serves)
+                yield RestClient(http, tenant)
+        finally:
+            process.terminate()
+            await asyncio.wait_for(process.wait(), TIMEOUT)
+            print(log.read_text())
 
 
 @pytest.mark.parametrize("device", ["%2e%2e", "%2e", "d1/%2e%2e", "d1%2F..", "..%2F"])
