@@ -5,7 +5,7 @@
  */
 
 import { InMemoryWebStorage, UserManager, WebStorageStateStore, type User } from "oidc-client-ts";
-import { type Config, onSignOut, token, tokenProblem } from "./session";
+import { caller, type Config, onSignOut, token, tokenProblem } from "./session";
 
 type Settings = NonNullable<Config["oidc"]>;
 
@@ -30,7 +30,7 @@ function createManager({ issuer, client_id, scopes }: Settings): UserManager {
         // Renewal without a refresh token would need an iframe, which the policy forbids.
         monitorSession: false,
     });
-    created.events.addUserLoaded((user) => use(user, issuer));
+    created.events.addUserLoaded((user) => use(created, user, issuer));
     onSignOut(() => void forget(created));
     return created;
 }
@@ -44,18 +44,19 @@ async function forget(created: UserManager): Promise<void> {
 /** Thrown when a response names another issuer. */
 export class IssuerError extends Error {}
 
-function requireIssuer(found: unknown, issuer: string, where: string): void {
+const retry = "Another provider may have answered; sign in again.";
+
+function requireIssuer(found: unknown, issuer: string, where: string, advice = retry): void {
     if (found === issuer) return;
     const name = typeof found === "string" ? `the issuer "${found}"` : "no issuer";
-    throw new IssuerError(
-        `${where} has ${name}; JOBS_GATEWAY_OIDC_ISSUER is "${issuer}", and an administrator must set it to the issuer of the provider.`,
-    );
+    throw new IssuerError(`${where} has ${name}; JOBS_GATEWAY_OIDC_ISSUER is "${issuer}". ${advice}`);
 }
 
 /** Reads the discovery document, which must be that of the issuer. */
 async function discover(created: UserManager, issuer: string) {
     const metadata = await created.metadataService.getMetadata();
-    requireIssuer(metadata.issuer, issuer, "The discovery document");
+    const advice = "An administrator must set it to the issuer of the provider.";
+    requireIssuer(metadata.issuer, issuer, "The discovery document", advice);
     return metadata as typeof metadata & { authorization_response_iss_parameter_supported?: boolean };
 }
 
@@ -68,11 +69,19 @@ async function checkRedirect(created: UserManager, issuer: string): Promise<void
     }
 }
 
-/** Uses the tokens of a sign-in or a renewal. */
-function use(user: User, issuer: string): void {
-    if (user.id_token) requireIssuer(user.profile.iss, issuer, "The ID token");
-    tokenProblem.value = "";
-    token.value = user.access_token;
+/** Uses the tokens of a sign-in or a renewal. Ends the session if they are of another issuer. */
+async function use(created: UserManager, user: User, issuer: string): Promise<void> {
+    try {
+        if (user.id_token) requireIssuer(user.profile.iss, issuer, "The ID token");
+        tokenProblem.value = "";
+        token.value = user.access_token;
+    } catch (error) {
+        // The library has stored the tokens, and would renew them.
+        await created.removeUser();
+        token.value = "";
+        caller.value = null;
+        tokenProblem.value = String((error as Error).message);
+    }
 }
 
 /** Goes to the provider. It returns to this URL. */

@@ -270,6 +270,26 @@ async def test_sign_in_fails_when_the_id_token_is_of_another_sign_in_or_issuer(
         await expect(console.page.get_by_role("button", name="Sign in")).to_be_visible()
 
 
+async def test_session_ends_when_the_id_token_of_a_renewal_is_of_another_issuer(
+    browser: Browser, gateway_binary: Path, database: Database, tenant: str
+) -> None:
+    async def forge_renewal(route: Route) -> None:
+        is_renewal = "grant_type=refresh_token" in (route.request.post_data or "")
+        await (forge_id_token(route) if is_renewal else route.continue_())
+
+    async with signing_in(browser, gateway_binary, database, tenant) as console:
+        page = console.page
+        await page.route(re.compile(r"/token$"), forge_renewal)
+        await console.open("/devices")
+        await sign_in(page)
+        await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+        await expect(page.get_by_role("button", name="Sign in")).to_be_visible(timeout=60_000)
+        status = page.get_by_role("status")
+        await expect(status).to_contain_text(f'The ID token has the issuer "{EVIL}"')
+        await expect(status).to_contain_text("sign in again")
+
+
 @pytest.mark.parametrize(
     ("issuers", "text"),
     [
