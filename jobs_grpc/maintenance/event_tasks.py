@@ -96,18 +96,16 @@ class SequenceEvents(_TenantTask):
         """Sequence; return the time of a queued event for each tenant that failed."""
         failed: list[datetime] = []
         after = ""
-        while True:
-            found = await self._fetch(
-                "SELECT * FROM jobs.tenants_with_queued_events($1, $2)", _EVENTS_PER_SEARCH, after
-            )
-            for tenant_id, due_at, _ in found:
+        while found := await self._fetch(
+            "SELECT * FROM jobs.tenants_with_queued_events($1, $2)", _EVENTS_PER_SEARCH, after
+        ):
+            for tenant_id, due_at in found:
                 if await self._sequence(tenant_id):
                     self._on_write(tenant_id)
                 else:
                     failed.append(due_at)
-            if sum(row["event_count"] for row in found) < _EVENTS_PER_SEARCH:
-                return failed
             after = found[-1]["tenant_id"]
+        return failed
 
     async def _sequence(self, tenant_id: str) -> bool:
         """Sequence the queued events of a tenant; return whether no statement failed."""

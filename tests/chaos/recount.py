@@ -9,7 +9,7 @@ from tests.chaos.history import History, Job
 from tests.chaos.system import System
 
 _WRONG_COUNTS = """
-    SELECT j.tenant_id, j.job_id, r.count_name, r.stored, r.counted
+    SELECT j.tenant_id, j.job_id, r.*
     FROM jobs.jobs j
     CROSS JOIN LATERAL jobs.recount(j.tenant_id, j.job_id) r
     WHERE j.deleted_at IS NULL
