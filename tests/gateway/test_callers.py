@@ -142,6 +142,6 @@ async def check_large_bodies(
 
 def post(fields: Fields) -> bytes:
     """The head of a request with LARGE_BODY."""
-    length = f"Content-Length: {len(LARGE_BODY)}"
-    head = ("POST /customer/jobs HTTP/1.1", "Host: localhost", length, *fields, "", "")
+    body = ("Content-Type: application/json", f"Content-Length: {len(LARGE_BODY)}")
+    head = ("POST /customer/jobs HTTP/1.1", "Host: localhost", *body, *fields, "", "")
     return "\r\n".join(head).encode()

@@ -53,7 +53,8 @@ async def connect(
 
 def post(length: int, *fields: str) -> bytes:
     """The head of a CreateJob with a body of this length."""
-    head = ["POST /customer/jobs HTTP/1.1", "Host: localhost", f"Content-Length: {length}", *fields]
+    body = ("Content-Type: application/json", f"Content-Length: {length}")
+    head = ["POST /customer/jobs HTTP/1.1", "Host: localhost", *body, *fields]
     return ("\r\n".join(head) + "\r\n\r\n").encode()
 
 

@@ -222,7 +222,10 @@ async def test_counts_of_retrying_devices_are_exact_between_batches(
     )
     for n in range(1, 5):
         await server.device(operator.tenant, f"d{n:05}").update("j", "FAILED")
-    await database.pass_time(60)
+    await database.owner.execute(
+        "UPDATE jobs.job_executions SET not_before = queued_at WHERE tenant_id = $1",
+        operator.tenant,
+    )
     await server.device(operator.tenant, "d00001").start("j")
     await operator.cancel("j", force=force)
 
