@@ -79,11 +79,14 @@ async def test_history_of_a_job_is_an_array_with_the_next_page_in_headers(
     assert request == pb.ListJobEventsRequest(job_id="a", newest_first=True, limit=1)
 
 
+INTEGER = "after_position must be a 64-bit integer, without a plus sign and leading zeros"
+
+
 @pytest.mark.parametrize(
     ("query", "detail"),
     [
-        ("after_position=x", "after_position must be a 64-bit integer"),
-        ("after_position=9223372036854775808", "after_position must be a 64-bit integer"),
+        ("after_position=x", INTEGER),
+        ("after_position=9223372036854775808", INTEGER),
         (
             "after_position=1&from_time=2026-11-24T15:05:36Z",
             "after_position and from_time must not be set together; set at most one of"

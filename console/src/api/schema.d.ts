@@ -4377,6 +4377,14 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
+                    /**
+                     * @example {
+                     *       "execution_count": 2,
+                     *       "expires_at": "2026-11-24T15:05:36.757135+00:00",
+                     *       "job_id": "reboot-1",
+                     *       "status": "IN_PROGRESS"
+                     *     }
+                     */
                     "application/json": components["schemas"]["CreateJobResponse"];
                 };
             };

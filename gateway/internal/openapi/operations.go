@@ -159,7 +159,7 @@ func successResponse(rpc, id string, ok object) object {
 	if id == "CreateJob" {
 		response["links"] = createJobLinks
 		headers := object{"X-Request-Id": headers["X-Request-Id"]}
-		checked := object{"description": "With validate_only: what would be created.", "headers": headers, "content": object{"application/json": object{"schema": ok["schema"]}}}
+		checked := object{"description": "With validate_only: what would be created.", "headers": headers, "content": object{"application/json": content}}
 		return object{"200": checked, status: response}
 	}
 	return object{status: response}
