@@ -18,7 +18,7 @@ def insecure_settings(config: Config) -> Sequence[str]:
             f"JOBS_TLS_TERMINATED_BY_PROXY is set: tokens reach {config.server.listen} unencrypted;"
             " a proxy in front must terminate TLS"
         )
-    # Who tries a server on loopback sends to receivers on the same machine.
+    # On loopback, the server is being tried, with receivers on the same machine.
     is_served = not is_local(config.server.listen)
     if config.events.webhook_allow_http and config.events.webhook_keys_file and is_served:
         problems.append("JOBS_WEBHOOK_ALLOW_HTTP is set: events can cross the network unencrypted")
