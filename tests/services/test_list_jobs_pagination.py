@@ -173,10 +173,8 @@ async def test_page_token_of_executions_is_rejected(five_jobs: Operator) -> None
 async def test_page_ends_before_the_response_exceeds_4_mib(
     database: Database, operator: Operator
 ) -> None:
-    """A number in a list takes two bytes as JSON and eleven as protobuf."""
     await database.add_devices(operator.tenant, 1)
-    numbers = [float(number % 10) for number in range(16_000)]
-    await operator.create(job_id="j0", target_all=True, document_params={"numbers": numbers})
+    await operator.create(job_id="j0", target_all=True, document_params={"text": "t" * 32_000})
     await database.owner.execute(
         "INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_all,"
         " created_at, updated_at)"
