@@ -64,7 +64,7 @@ class Permits:
         limiter.acquire(key)
         self._acquired.append((limiter, key))
 
-    def hold(self, reservation: Reservation) -> None:
+    def keep(self, reservation: Reservation) -> None:
         """Keep the bytes of the call reserved."""
         self._reservation = reservation
 
@@ -85,8 +85,8 @@ class CallLimits:
         self._streams = ConcurrencyLimiter(Limit.STREAMS, config.max_streams)
         # A load balancer's health check must succeed although other clients do not read their
         # responses. So one check of each connection is always served; only more are limited.
-        self._first_public_calls = ConcurrencyLimiter(Limit.HEALTH_CHECKS, 1)
-        self._more_public_calls = ConcurrencyLimiter(Limit.HEALTH_CHECKS, config.max_calls)
+        self._first_health_checks = ConcurrencyLimiter(Limit.HEALTH_CHECKS, 1)
+        self._more_health_checks = ConcurrencyLimiter(Limit.HEALTH_CHECKS, config.max_calls)
         # Counted separately: anonymous callers must not use up what authenticated callers need.
         self._public_streams = ConcurrencyLimiter(Limit.PUBLIC_STREAMS, config.max_calls)
         self._tenant_calls = ConcurrencyLimiter(Limit.TENANT_CALLS, config.max_tenant_calls)
@@ -131,10 +131,10 @@ class CallLimits:
             permits.acquire(self._public_streams, None)
             if request_stream:
                 permits.acquire(self._public_request_streams, None)
-        elif connection in self._first_public_calls:
-            permits.acquire(self._more_public_calls, None)
+        elif connection in self._first_health_checks:
+            permits.acquire(self._more_health_checks, None)
         else:
-            permits.acquire(self._first_public_calls, connection)
+            permits.acquire(self._first_health_checks, connection)
 
     def acquire_server(self, permits: Permits, *, stream: bool) -> None:
         """Count a call before its caller is authenticated. Raises LimitExceeded."""

@@ -76,7 +76,7 @@ class FairSemaphore:
         if not self.try_take(tenant_id, units):
             await self._wait(self._new, tenant_id, units, max_wait)
 
-    async def take_more(
+    async def take_as_holder(
         self, tenant_id: str, held: int, units: int, max_wait: float | None = None
     ) -> None:
         """Take units for a call that holds `held` units, which it must release afterwards.
@@ -93,10 +93,10 @@ class FairSemaphore:
 
     def release(self, tenant_id: str, units: int = 1) -> None:
         """Release units, and give them to calls that wait."""
-        self.adjust(tenant_id, -units)
+        self.change_held(tenant_id, -units)
 
-    def adjust(self, tenant_id: str, units: int) -> None:
-        """Take units, whatever the limits are. A negative number releases them."""
+    def change_held(self, tenant_id: str, units: int) -> None:
+        """Change what a tenant holds by a number of units, whatever the limits are."""
         self._free -= units
         held = self._held.get(tenant_id, 0) + units
         if held:
@@ -140,7 +140,7 @@ class FairSemaphore:
 
     def _wake_waiters(self) -> None:
         while waiter := self._next_holder() or self._next_new():
-            self.adjust(waiter.tenant_id, waiter.units)
+            self.change_held(waiter.tenant_id, waiter.units)
             waiter.set_result(None)
 
     def _next_holder(self) -> "_Waiter | None":

@@ -9,7 +9,7 @@ from jobs_grpc.limits.fair_semaphore import FairSemaphore
 # A call loses its slot after this time, because it may wait for a lock or for its client.
 _MAX_SECONDS = 0.01
 
-Pause: TypeAlias = Callable[[], Awaitable[None]]
+YieldNow: TypeAlias = Callable[[], Awaitable[None]]
 """Lets other calls run while a large document or page is converted."""
 
 
@@ -32,8 +32,8 @@ class FairSlots:
         await self._semaphore.take(tenant_id)
         return Slot(self._semaphore, tenant_id)
 
-    async def pause(self, tenant_id: str) -> None:
-        """Pause long work: wait for a slot of the tenant, and let other calls run meanwhile."""
+    async def yield_now(self, tenant_id: str) -> None:
+        """Let other calls run during long work, and wait for a slot of the tenant."""
         slot = await self.wait(tenant_id)
         try:
             await asyncio.sleep(0)

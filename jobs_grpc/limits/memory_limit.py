@@ -77,13 +77,13 @@ class Reservation:
             raise self._limit.limit_exceeded(self._tenant_id) from None
         self._size += size
 
-    def try_hold(self, size: int) -> bool:
+    def try_add(self, size: int) -> bool:
         """Hold `size` bytes without waiting, and return whether it does.
 
         Always possible if it holds some already.
         """
         if self._size:
-            self.correct(size)
+            self.set_size(size)
         elif self._limit.try_take(self._tenant_id, size):
             self._size = size
         return bool(self._size)
@@ -94,23 +94,23 @@ class Reservation:
         if size <= self._size or (
             limit.may_take(tenant_id, returned=self._size) and not limit.waiting
         ):
-            self.correct(size)
+            self.set_size(size)
         elif not self._size:
             await self.add(size)
         else:
             try:
-                await limit.take_more(tenant_id, self._size, size, _MAX_WAIT_SECONDS)
+                await limit.take_as_holder(tenant_id, self._size, size, _MAX_WAIT_SECONDS)
             except TimeoutError:
                 raise limit.limit_exceeded(tenant_id) from None
             limit.release(tenant_id, self._size)
             self._size = size
 
-    def correct(self, size: int) -> None:
+    def set_size(self, size: int) -> None:
         """Hold `size` bytes without waiting, also if that is more than before."""
         if size != self._size:
-            self._limit.adjust(self._tenant_id, size - self._size)
+            self._limit.change_held(self._tenant_id, size - self._size)
             self._size = size
 
     def release(self) -> None:
         """Hold nothing."""
-        self.correct(0)
+        self.set_size(0)

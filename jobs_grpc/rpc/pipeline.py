@@ -156,7 +156,7 @@ class Pipeline:
                     if slot:
                         task.add_done_callback(slot.release)
                 reservation = Reservation(memory, caller.tenant_id if caller else "")
-                permits.hold(reservation)
+                permits.keep(reservation)
                 if request_stream:
                     request = StreamRequests(
                         reader, context, handler, reservation, fixed_max_bytes, public=public
@@ -176,7 +176,7 @@ class Pipeline:
                         await reservation.resize(estimate_page_size(request))
                     response = await serve_request(request, context)
                     raw_response = serialize(response)
-                    reservation.correct(response_bytes(len(raw_response)))
+                    reservation.set_size(response_bytes(len(raw_response)))
                     return raw_response
                 async with end_when_token_expires(caller):
                     serving = serve_request(request, context)

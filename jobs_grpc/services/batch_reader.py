@@ -81,8 +81,8 @@ class BatchReader(Generic[Q, V]):
 
     Each tenant has one statement at a time; requests that arrive within 2 ms, or during a
     statement, share the next one. Repeats failed statements every `interval` seconds while the
-    database is unavailable or overloaded, or its schema is not current. `pause` lets other calls
-    run. `stopping` is set when the server begins to stop. `noun` names the rows in logs.
+    database is unavailable or overloaded, or its schema is not current. `yield_now` lets other
+    calls run. `stopping` is set when the server begins to stop. `noun` names the rows in logs.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class BatchReader(Generic[Q, V]):
         memory: MemoryLimit,
         interval: float,
         stopping: asyncio.Event,
-        pause: Callable[[str], Awaitable[None]],
+        yield_now: Callable[[str], Awaitable[None]],
         *,
         noun: str,
     ) -> None:
@@ -99,7 +99,7 @@ class BatchReader(Generic[Q, V]):
         self._memory = memory
         self._interval = interval
         self._stopping = stopping
-        self._pause = pause
+        self._yield_now = yield_now
         self._noun = noun
         # The streams of each tenant that wait, in order. A stream that ends removes itself.
         self._queues: dict[str, dict[_Request[Q, V], None]] = {}
@@ -166,7 +166,7 @@ class BatchReader(Generic[Q, V]):
         """Wait until a statement may run, and for its bytes."""
         try:
             async with self._statements:
-                if reservation.try_hold(_RESERVED_BYTES):
+                if reservation.try_add(_RESERVED_BYTES):
                     yield
                     return
             # Slow clients of the tenant may hold its bytes for long.
@@ -205,13 +205,13 @@ class BatchReader(Generic[Q, V]):
             served += 1
             if not request.result.done():  # else the stream has ended
                 free_bytes = max(0, free_bytes - size)
-                reservation.correct(free_bytes)
-                request.reservation.correct(size)
+                reservation.set_size(free_bytes)
+                request.reservation.set_size(size)
                 request.result.set_result(result)
             unpaused_bytes += len(result.response)
             if unpaused_bytes >= PAUSE_BYTES:
                 unpaused_bytes = 0
-                await self._pause(tenant_id)
+                await self._yield_now(tenant_id)
             elif served % _RESPONSES_PER_ITERATION == 0:
                 await asyncio.sleep(0)
         if first_failure:

@@ -56,7 +56,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self._poll_after = poll_after
         self._report_log_seconds = report_log_seconds
         self._slots = slots
-        self.watch = ExecutionWatch(store, memory, stopping, slots.pause)
+        self.watch = ExecutionWatch(store, memory, stopping, slots.yield_now)
 
     async def ListPendingExecutions(
         self, request: pb.ListPendingExecutionsRequest, context: object
@@ -81,7 +81,9 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             due_in = _seconds_until_due(rows[-1]["not_before"], rows[-1])
             rows = rows[:-1]
         response = pb.ListPendingExecutionsResponse()
-        if await fill_page(response.executions, rows, device_execution_fields, limit, self._pause):
+        if await fill_page(
+            response.executions, rows, device_execution_fields, limit, self._yield_now
+        ):
             last = rows[len(response.executions) - 1]
             response.next_page_token = page_tokens.page_token(
                 request,
@@ -97,7 +99,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> pb.StartNextExecutionResponse:
         tenant_id, device_id = self._calling_device()
         details, violations = await parse_status_details(
-            request, self._max_document_bytes, self._pause
+            request, self._max_document_bytes, self._yield_now
         )
         validation.require_valid(request, violations)
         row = await self._batcher.update(
@@ -122,7 +124,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
     ) -> pb.StartExecutionResponse:
         tenant_id, device_id = self._calling_device()
         details, violations = await parse_status_details(
-            request, self._max_document_bytes, self._pause
+            request, self._max_document_bytes, self._yield_now
         )
         validation.require_valid(request, violations)
         row = await self._batcher.update(
@@ -155,7 +157,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             request,
             device_id,
             self._max_document_bytes,
-            self._pause,
+            self._yield_now,
             reported_by=current_principal().reported_by,
         )
         row = await self._batcher.update(tenant_id, update)
@@ -197,8 +199,8 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self._last_seen.mark(tenant_id, device_id)
         return tenant_id, device_id
 
-    async def _pause(self) -> None:
-        await self._slots.pause(current_principal().tenant_id)
+    async def _yield_now(self) -> None:
+        await self._slots.yield_now(current_principal().tenant_id)
 
 
 def _seconds_until_due(due_at: PgMicros | None, row: Row) -> float | None:

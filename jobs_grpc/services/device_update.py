@@ -8,7 +8,7 @@ from fleet.jobs.v1 import fleet_pb2 as pb
 
 from jobs_grpc.contract.field_rules import check
 from jobs_grpc.errors import InvalidField, Violation, name_ids
-from jobs_grpc.limits.fair_slots import Pause
+from jobs_grpc.limits.fair_slots import YieldNow
 from jobs_grpc.services.selectors import check_labels
 from jobs_grpc.services.time_zones import check_time_zone
 from jobs_grpc.services.validation import raise_for_violations
@@ -29,11 +29,11 @@ class DeviceChanges:
     """The number of devices that set each label, by its key."""
 
 
-async def device_changes(request: pb.UpdateDevicesRequest, pause: Pause) -> DeviceChanges:
+async def device_changes(request: pb.UpdateDevicesRequest, yield_now: YieldNow) -> DeviceChanges:
     """Check a request and return what it changes. Raises InvalidField.
 
     Fields that update_mask does not name are ignored, but have the limits of the contract. Calls
-    `pause` at times, so that other calls run.
+    `yield_now` at times, so that other calls run.
     """
     raise_for_violations(check(request))
     fields = {*request.update_mask.paths}
@@ -58,7 +58,7 @@ async def device_changes(request: pb.UpdateDevicesRequest, pause: Pause) -> Devi
         if len(violations) >= InvalidField.MAX_VIOLATIONS:
             break
         if (index + 1) % _DEVICES_PER_PAUSE == 0:
-            await pause()
+            await yield_now()
     raise_for_violations(violations)
     return changes
 

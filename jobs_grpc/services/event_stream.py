@@ -37,7 +37,7 @@ class EventStreams:
     """Streams the events of tenants, which are polled every `interval` seconds.
 
     The streams of a tenant share one reader of new events. A stream that is slower, or has just
-    opened, reads the database itself. `pause` lets other calls run while events are encoded.
+    opened, reads the database itself. `yield_now` lets other calls run while events are encoded.
     `stopping` is set when the server begins to stop.
     """
 
@@ -46,7 +46,7 @@ class EventStreams:
         store: Store,
         memory: MemoryLimit,
         stopping: asyncio.Event,
-        pause: Callable[[str], Awaitable[None]],
+        yield_now: Callable[[str], Awaitable[None]],
         interval: float = POLL_INTERVAL,
         heartbeat: float = HEARTBEAT_SECONDS,
     ) -> None:
@@ -59,7 +59,7 @@ class EventStreams:
         self._hub = WatchHub(self._changed_heads, interval, stopping)
         store.on_write(self._hub.note_write)
         self._pages = BatchReader[EventQuery, EventPage](
-            partial(read_pages, store), memory, interval, stopping, pause, noun="events"
+            partial(read_pages, store), memory, interval, stopping, yield_now, noun="events"
         )
 
     async def run(
@@ -179,9 +179,9 @@ class _TenantStreams:
         for count, stream in enumerate(streams, start=1):
             stream.wake()
             if count % _STREAMS_PER_ITERATION == 0:
-                await self._pause(_STREAMS_PER_ITERATION * pause if with_pauses else 0)
+                await self._wait(_STREAMS_PER_ITERATION * pause if with_pauses else 0)
 
-    async def _pause(self, seconds: float) -> None:
+    async def _wait(self, seconds: float) -> None:
         """Let other tasks run, until the server stops."""
         try:
             async with asyncio.timeout(seconds):
@@ -240,7 +240,7 @@ class _Stream:
         while found := recent.page_after(self._position):
             page, is_whole = found
             message = self._filtered(page, is_whole=is_whole)
-            if message and not self._reservation.try_hold(response_bytes(len(message))):
+            if message and not self._reservation.try_add(response_bytes(len(message))):
                 return False  # Reading the database waits for free bytes.
             self._position = page.position
             del found, page

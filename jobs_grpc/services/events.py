@@ -47,7 +47,7 @@ class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
         Webhooks.__init__(self, store, config, delivery)
         self._store = store
         self._slots = slots
-        self.streams = EventStreams(store, memory, stopping, slots.pause, heartbeat=heartbeat)
+        self.streams = EventStreams(store, memory, stopping, slots.yield_now, heartbeat=heartbeat)
 
     async def ListJobEvents(
         self, request: pb.ListJobEventsRequest, context: object
@@ -107,8 +107,8 @@ class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
         """Add events to a page; return whether some did not fit."""
         # The database returns no status of the events for which a page has no room.
         fitting = [row for row in rows if row["status"] is not None]
-        is_full = await fill_page(events, fitting, event_fields, limit, self._pause)
+        is_full = await fill_page(events, fitting, event_fields, limit, self._yield_now)
         return is_full or len(fitting) < len(rows)
 
-    async def _pause(self) -> None:
-        await self._slots.pause(current_principal().tenant_id)
+    async def _yield_now(self) -> None:
+        await self._slots.yield_now(current_principal().tenant_id)

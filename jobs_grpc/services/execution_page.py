@@ -7,7 +7,7 @@ from typing import Any
 from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, ListJobExecutionsResponse
 
 from jobs_grpc.db.store import Row
-from jobs_grpc.limits.fair_slots import Pause
+from jobs_grpc.limits.fair_slots import YieldNow
 from jobs_grpc.services.response_pages import (
     PAUSE_BYTES,
     conversion_bytes,
@@ -50,7 +50,7 @@ async def append_executions(
     message: Job | ListJobExecutionsResponse,
     row: Row,
     limit: int,
-    pause: Pause,
+    yield_now: YieldNow,
     used_bytes: int = 0,
 ) -> bool:
     """Append the executions of a row of jobs.execution_page to `message` until its page is full.
@@ -58,7 +58,7 @@ async def append_executions(
     The page is full when it has `limit` executions, which may be 0, or when the next one could
     exceed max_page_bytes or max_page_elements; otherwise it has at least one. An execution without
     a status has no room on the page. `used_bytes` is the size of the rest of the response. Returns
-    True if executions are left over. Calls `pause` at times, so that other calls run.
+    True if executions are left over. Calls `yield_now` at times, so that other calls run.
     """
     total_bytes, max_bytes, unpaused_bytes = used_bytes, max_page_bytes(limit), 0
     total_elements, max_elements, elements = 0, max_page_elements(limit), 0
@@ -107,7 +107,7 @@ async def append_executions(
             unpaused_bytes += conversion_bytes(overhead, elements)
             if unpaused_bytes >= PAUSE_BYTES:
                 unpaused_bytes = 0
-                await pause()
+                await yield_now()
         else:
             devices.append(device)
     if devices:

@@ -17,7 +17,7 @@ from jobs_grpc.errors import (
     JobPaused,
     Violation,
 )
-from jobs_grpc.limits.fair_slots import Pause
+from jobs_grpc.limits.fair_slots import YieldNow
 from jobs_grpc.services import validation
 from jobs_grpc.services.row_conversions import (
     MessageFields,
@@ -35,7 +35,7 @@ async def parse_update(
     request: pb.UpdateExecutionRequest,
     device_id: str,
     max_document_bytes: int,
-    pause: Pause,
+    yield_now: YieldNow,
     *,
     with_document: bool = True,
     with_details: bool = True,
@@ -46,7 +46,7 @@ async def parse_update(
     `with_document`, `with_details`: whether its row has document_params and status_details.
     `reported_by`: see ExecutionUpdate.
     """
-    details, violations = await parse_status_details(request, max_document_bytes, pause)
+    details, violations = await parse_status_details(request, max_document_bytes, yield_now)
     validation.require_valid(request, violations)
     update = ExecutionUpdate(
         job_id=request.job_id,
@@ -78,12 +78,12 @@ def _check_fields_of_status(update: ExecutionUpdate) -> list[Violation]:
 
 
 async def parse_status_details(
-    request: Any, max_document_bytes: int, pause: Pause
+    request: Any, max_document_bytes: int, yield_now: YieldNow
 ) -> tuple[str | None, list[Violation]]:
     """The request's status_details as JSON, or None if unset, and their violations."""
     if not request.HasField("status_details"):
         return None, []
-    return await to_json(request.status_details, "status_details", max_document_bytes, pause)
+    return await to_json(request.status_details, "status_details", max_document_bytes, yield_now)
 
 
 def updated_execution(

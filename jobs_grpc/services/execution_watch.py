@@ -15,8 +15,8 @@ from jobs_grpc.services.watch_hub import POLL_INTERVAL, WatchHub
 class ExecutionWatch:
     """Watches the pending executions of devices, which are polled every `interval` seconds.
 
-    `pause` lets other calls run while the pages of a tenant are converted. `stopping` is set when
-    the server begins to stop.
+    `yield_now` lets other calls run while the pages of a tenant are converted. `stopping` is
+    set when the server begins to stop.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class ExecutionWatch:
         store: Store,
         memory: MemoryLimit,
         stopping: asyncio.Event,
-        pause: Callable[[str], Awaitable[None]],
+        yield_now: Callable[[str], Awaitable[None]],
         interval: float = POLL_INTERVAL,
     ) -> None:
         self._store = store
@@ -36,7 +36,7 @@ class ExecutionWatch:
             memory,
             interval,
             stopping,
-            pause,
+            yield_now,
             noun="the pending executions",
         )
 

@@ -81,7 +81,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             devices[:-1] if next_page else devices,
             device_fields,
             limit,
-            self._pause,
+            self._yield_now,
         )
         if is_full:
             next_page = response.devices[-1].device_id
@@ -102,7 +102,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             executions,
             execution_fields_with_job_id,
             _QUEUE_LIMIT,
-            self._pause,
+            self._yield_now,
             used_bytes=response.ByteSize(),
         )
         return response
@@ -110,7 +110,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     async def UpdateDevices(
         self, request: pb.UpdateDevicesRequest, context: object
     ) -> pb.UpdateDevicesResponse:
-        changes = await device_changes(request, self._pause)
+        changes = await device_changes(request, self._yield_now)
         row = await self._store.update_devices(
             current_principal().tenant_id,
             device_ids=changes.device_ids,
@@ -183,11 +183,11 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
                 target_device_ids=target_device_ids(request),
                 max_targets=self._max_targets,
             )
-            hints = await preview_hints(self._store, tenant_id, request, row, self._pause)
+            hints = await preview_hints(self._store, tenant_id, request, row, self._yield_now)
         return pb.PreviewTargetResponse(preview=preview_fields(row) | {"hints": hints})
 
-    async def _pause(self) -> None:
-        await self._slots.pause(current_principal().tenant_id)
+    async def _yield_now(self) -> None:
+        await self._slots.yield_now(current_principal().tenant_id)
 
 
 def device_fields(row: Row) -> MessageFields:

@@ -33,8 +33,8 @@ class _JobState(NamedTuple):
 class JobWatch:
     """Watches jobs, which are polled every `interval` seconds.
 
-    `pause` lets other calls run while the jobs of a tenant are converted. `stopping` is set when
-    the server begins to stop.
+    `yield_now` lets other calls run while the jobs of a tenant are converted. `stopping` is set
+    when the server begins to stop.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class JobWatch:
         memory: MemoryLimit,
         max_document_bytes: int,
         stopping: asyncio.Event,
-        pause: Callable[[str], Awaitable[None]],
+        yield_now: Callable[[str], Awaitable[None]],
         interval: float = POLL_INTERVAL,
     ) -> None:
         self._store = store
@@ -60,7 +60,7 @@ class JobWatch:
         self.hub = WatchHub(self._changed_fingerprints, interval, stopping)
         store.on_write(self.hub.note_write)
         self._jobs = BatchReader[str, _JobState](
-            self._read, memory, interval, stopping, pause, noun="the job"
+            self._read, memory, interval, stopping, yield_now, noun="the job"
         )
 
     async def run(

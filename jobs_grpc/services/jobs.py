@@ -105,13 +105,13 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._has_background_work = config.maintenance.owner_database_url is not None
         self.finished = {"TIMED_OUT": 0, "REJECTED": 0}
         """Executions that calls have finished, by status."""
-        self.watch = JobWatch(store, memory, self._max_document_bytes, stopping, slots.pause)
+        self.watch = JobWatch(store, memory, self._max_document_bytes, stopping, slots.yield_now)
 
     async def CreateJob(
         self, request: pb.CreateJobRequest, context: object
     ) -> pb.CreateJobResponse:
         params, violations = await to_json(
-            request.document_params, "document_params", self._max_document_bytes, self._pause
+            request.document_params, "document_params", self._max_document_bytes, self._yield_now
         )
         # A job costs no more than the fields that it sets.
         fields = present_fields(request)
@@ -153,7 +153,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                         expected_target_digest=request.expected_target_digest or None,
                     )
                 except (GroupEmpty, StageEmpty, TargetEmpty) as error:
-                    await add_hint(error, self._store, caller.tenant_id, request, self._pause)
+                    await add_hint(error, self._store, caller.tenant_id, request, self._yield_now)
                     raise
                 count.active_jobs = row["active_jobs"]
         return pb.CreateJobResponse(
@@ -195,7 +195,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             offset=request.offset,
         )
         response = pb.ListJobsResponse()
-        if await fill_page(response.jobs, rows, job_fields, limit, self._pause):
+        if await fill_page(response.jobs, rows, job_fields, limit, self._yield_now):
             last = rows[len(response.jobs) - 1]
             response.next_page_token = page_token(request, last["created_at"], last["job_id"])
         return response
@@ -211,7 +211,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             fields |= window_state_fields(row)
         response = pb.GetJobResponse(job=fields)
         job = response.job
-        if await append_executions(job, row, limit, self._pause, used_bytes=job.ByteSize()):
+        if await append_executions(job, row, limit, self._yield_now, used_bytes=job.ByteSize()):
             job.next_executions_page_token = page_token(
                 pb.ListJobExecutionsRequest(job_id=request.job_id),
                 row["created_at"],
@@ -246,7 +246,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         )
         check_job(token_created_at, row["job_created_at"])
         response = pb.ListJobExecutionsResponse()
-        if await append_executions(response, row, limit, self._pause):
+        if await append_executions(response, row, limit, self._yield_now):
             response.next_page_token = page_token(
                 request, row["job_created_at"], response.executions[-1].device_id
             )
@@ -271,7 +271,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         fitting = [row for row in rows if row["status"] is not None]
         response = pb.ListJobExecutionsResponse()
         is_full = await fill_page(
-            response.executions, fitting, execution_fields_with_job_id, limit, self._pause
+            response.executions, fitting, execution_fields_with_job_id, limit, self._yield_now
         )
         if is_full or len(fitting) < len(rows):
             last = rows[len(response.executions) - 1]
@@ -456,7 +456,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         if rows:
             check_job(token_created_at, rows[0]["job_created_at"])
         response = pb.ListExecutionAttemptsResponse()
-        if await fill_page(response.attempts, rows, execution_fields, limit, self._pause):
+        if await fill_page(response.attempts, rows, execution_fields, limit, self._yield_now):
             response.next_page_token = page_token(
                 request, rows[0]["job_created_at"], response.attempts[-1].execution_number
             )
@@ -507,8 +507,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             methods=allowed_methods(caller.roles),
         )
 
-    async def _pause(self) -> None:
-        await self._slots.pause(current_principal().tenant_id)
+    async def _yield_now(self) -> None:
+        await self._slots.yield_now(current_principal().tenant_id)
 
 
 def _failure_code_filter(request: pb.ListJobExecutionsRequest) -> str | None:

@@ -183,7 +183,7 @@ class ReportStream:
         # In a message with several reports, the rows have no details.
         if not request.reports:
             rows_bytes += _DETAILS_RATIO * self._max_document_bytes
-        reservation.correct(decoded_bytes(request.ByteSize()) + rows_bytes)
+        reservation.set_size(decoded_bytes(request.ByteSize()) + rows_bytes)
         return reservation
 
     async def _respond(
@@ -196,7 +196,7 @@ class ReportStream:
         raw_response = (await self._apply(request, updates)).SerializeToString()
         # The response can wait for long until the client reads it. Hold only its bytes.
         del request, updates
-        reservation.correct(response_bytes(len(raw_response)))
+        reservation.set_size(response_bytes(len(raw_response)))
         async with self._write_lock:
             await context.write(raw_response)
 
@@ -216,12 +216,12 @@ class ReportStream:
         updates: list[ExecutionUpdate | Exception] = []
         for number, report in enumerate(reports):
             if number % per_pause == 0 and per_pause < len(reports):
-                await self._pause()
+                await self._yield_now()
             updates.append(await self._parse(report, with_details=False))
         return updates
 
-    async def _pause(self) -> None:
-        await self._slots.pause(self._caller.tenant_id)
+    async def _yield_now(self) -> None:
+        await self._slots.yield_now(self._caller.tenant_id)
 
     async def _parse(self, report: Report, *, with_details: bool) -> ExecutionUpdate | Exception:
         """Convert a report to an update. Returns exceptions, so that other reports go on."""
@@ -232,7 +232,7 @@ class ReportStream:
                 report.report,
                 device_id,
                 self._max_document_bytes,
-                self._pause,
+                self._yield_now,
                 with_document=False,
                 with_details=with_details,
                 reported_by=self._caller.reported_by,

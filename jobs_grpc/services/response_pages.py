@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jobs_grpc.db.store import Row
-from jobs_grpc.limits.fair_slots import Pause
+from jobs_grpc.limits.fair_slots import YieldNow
 
 # gRPC clients accept messages of up to 4 MiB by default. 4 KiB are reserved for the page token.
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024 - 4096
@@ -65,7 +65,7 @@ async def fill_page(
     rows: Iterable[Row],
     fields: Callable[[Row], Mapping[str, Any]],
     limit: int,
-    pause: Pause,
+    yield_now: YieldNow,
     *,
     used_bytes: int = 0,
 ) -> bool:
@@ -74,7 +74,7 @@ async def fill_page(
     `fields` returns the field values of a row's message. The page is full when it has `limit`
     messages or when the next one would exceed max_page_elements, or with `used_bytes`
     max_page_bytes; it always has at least one message.
-    Returns True if rows are left over. Calls `pause` at times, so that other calls run.
+    Returns True if rows are left over. Calls `yield_now` at times, so that other calls run.
     """
     total_bytes, max_bytes, unpaused_bytes = used_bytes, max_page_bytes(limit), 0
     total_elements, max_elements = 0, max_page_elements(limit)
@@ -91,5 +91,5 @@ async def fill_page(
         unpaused_bytes += conversion_bytes(size, elements)
         if unpaused_bytes >= PAUSE_BYTES:
             unpaused_bytes = 0
-            await pause()
+            await yield_now()
     return False

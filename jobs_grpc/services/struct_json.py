@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct, Value
 
 from jobs_grpc.errors import Violation
-from jobs_grpc.limits.fair_slots import Pause
+from jobs_grpc.limits.fair_slots import YieldNow
 from jobs_grpc.services.wire_format import varint
 
 # The setting that limits the size.
@@ -66,19 +66,19 @@ class _TooManyValues(Exception):
 
 
 async def to_json(
-    struct: Struct, field: str, max_bytes: int, pause: Pause
+    struct: Struct, field: str, max_bytes: int, yield_now: YieldNow
 ) -> tuple[str, list[Violation]]:
     """Convert a Struct to compact JSON; if it cannot be stored, return the violation instead.
 
     Integers up to 2^53 are written without a fraction. The size limit counts numbers as PostgreSQL
-    prints them, without an exponent: "1e300" has 301 digits. Calls `pause` at times, so that other
-    calls run.
+    prints them, without an exponent: "1e300" has 301 digits. Calls `yield_now` at times, so that
+    other calls run.
     """
     try:
         if struct.ByteSize() > max_bytes * _MAX_PROTOBUF_RATIO:
             raise _TooManyValues
         # JSON has a comma or a bracket for each value, and at least one character of the value.
-        values, expansion = await _from_struct(struct, max_bytes // 2, pause)
+        values, expansion = await _from_struct(struct, max_bytes // 2, yield_now)
     except _TooManyValues:
         problem = f"{field} has more than {max_bytes} bytes as JSON ({_SETTING})"
         return "", [Violation(field, problem)]
@@ -147,7 +147,9 @@ def _encode_value(value: Any) -> bytes:
     return b"\x11" + _encode_double(value)
 
 
-async def _from_struct(struct: Struct, max_values: int, pause: Pause) -> tuple[dict[str, Any], int]:
+async def _from_struct(
+    struct: Struct, max_values: int, yield_now: YieldNow
+) -> tuple[dict[str, Any], int]:
     """The fields of a Struct, and how many characters longer its numbers are without exponents.
 
     Raises _InvalidValue, and _TooManyValues for more than `max_values`.
@@ -165,7 +167,7 @@ async def _from_struct(struct: Struct, max_values: int, pause: Pause) -> tuple[d
             if count > max_values:
                 raise _TooManyValues
             if count % _VALUES_PER_PAUSE == 0:
-                await pause()
+                await yield_now()
             if isinstance(key, str):
                 _check_text(key, keys)
             match value.WhichOneof("kind"):

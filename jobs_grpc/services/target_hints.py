@@ -1,7 +1,7 @@
 """Says why a target or a stage has no devices: which label or group may be misspelled."""
 
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from itertools import islice
 from typing import TypeAlias
@@ -10,6 +10,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import JobsError, StageEmpty
+from jobs_grpc.limits.fair_slots import YieldNow
 from jobs_grpc.services import selectors
 from jobs_grpc.services.selectors import Term
 from jobs_grpc.services.targets import TargetRequest, target_selector
@@ -23,36 +24,35 @@ _MAX_NEIGHBORS = 3  # on each side
 
 # What has no devices: "" for the target or "stage 1: ", and the terms of its selector.
 _Part: TypeAlias = tuple[str, tuple[Term, ...]]
-_Pause: TypeAlias = Callable[[], Awaitable[None]]
 
 
 async def add_hint(
-    error: JobsError, store: Store, tenant_id: str, request: TargetRequest, pause: _Pause
+    error: JobsError, store: Store, tenant_id: str, request: TargetRequest, yield_now: YieldNow
 ) -> None:
     """Add a hint to the error with which CreateJob rejects an empty target or stage, if any."""
     part = _target(request)
     if isinstance(error, StageEmpty):
         part = _stage(request.rollout.stages[int(error.metadata["stage"])])
-    for hint in await _hints(store, tenant_id, [("", part)], pause):
+    for hint in await _hints(store, tenant_id, [("", part)], yield_now):
         error.add_hint(hint)
 
 
 async def preview_hints(
-    store: Store, tenant_id: str, request: TargetRequest, row: Row, pause: _Pause
+    store: Store, tenant_id: str, request: TargetRequest, row: Row, yield_now: YieldNow
 ) -> list[str]:
     """Return hints for the target or the stages that make CreateJob fail, at most 3.
 
     `row` is that of preview_target.sql.
     """
     if not row["execution_count"]:
-        return await _hints(store, tenant_id, [("", _target(request))], pause)
+        return await _hints(store, tenant_id, [("", _target(request))], yield_now)
     stages = zip(request.rollout.stages, row["stage_sizes"] or (), strict=True)
     parts = [
         (f"stage {index}: ", _stage(stage))
         for index, (stage, size) in enumerate(stages)
         if not size and not stage.allow_empty and (stage.selector or stage.group_id)
     ]
-    return await _hints(store, tenant_id, parts[:_MAX_HINTS], pause)
+    return await _hints(store, tenant_id, parts[:_MAX_HINTS], yield_now)
 
 
 def _target(request: TargetRequest) -> tuple[Term, ...]:
@@ -67,7 +67,9 @@ def _terms(selector: str, group_id: str) -> tuple[Term, ...]:
     return (Term("group", "in", (group_id,)),) if group_id else selectors.parse(selector).terms
 
 
-async def _hints(store: Store, tenant_id: str, parts: list[_Part], pause: _Pause) -> list[str]:
+async def _hints(
+    store: Store, tenant_id: str, parts: list[_Part], yield_now: YieldNow
+) -> list[str]:
     """Return the hint of each part that has one."""
     terms = [term for _, part in parts for term in part if _can_be_unmatched(term)]
     group_ids = {value for term in terms if term.key == "group" for value in term.values}
@@ -84,7 +86,7 @@ async def _hints(store: Store, tenant_id: str, parts: list[_Part], pause: _Pause
     for subject, part in parts:
         other = ""
         for problem, name, candidates in islice(_problems(part, names), _MAX_NAMES):
-            await pause()
+            await yield_now()
             if closest := _closest(name, candidates):
                 hints.append(f"{subject}{problem}; did you mean {closest}?")
                 break

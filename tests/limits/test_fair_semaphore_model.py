@@ -36,11 +36,11 @@ RULES = (
 )
 _WEIGHTS = {
     "take": 5,
-    "take_more": 3,
+    "take_as_holder": 3,
     "release": 3,
     "release_part": 1,
     "release_and_cancel_woken": 1,
-    "adjust": 1,
+    "change_held": 1,
     "cancel": 1,
     "take_or_time_out": 1,
     "try_take": 1,
@@ -82,7 +82,7 @@ class Run:
             and call.held > 0
             and not (
                 # So that the units beyond the capacity are bounded.
-                operation == "take_more" and call in self.asked_twice
+                operation == "take_as_holder" and call in self.asked_twice
             )
         )
 
@@ -103,15 +103,15 @@ class Run:
             self.served.append(call.name)
             self.model.take(call, units)
 
-    def take_more(self, call: Call, units: int) -> None:
+    def take_as_holder(self, call: Call, units: int) -> None:
         self.asked_twice.add(call)
-        self._start(call, self.semaphore.take_more(call.tenant, call.held, units), call.held)
-        self.model.take_more(call, units)
+        self._start(call, self.semaphore.take_as_holder(call.tenant, call.held, units), call.held)
+        self.model.take_as_holder(call, units)
 
-    def adjust(self, call: Call, units: int) -> None:
+    def change_held(self, call: Call, units: int) -> None:
         self.adjusted += units
-        self.semaphore.adjust(call.tenant, units)
-        self.model.adjust(call, units)
+        self.semaphore.change_held(call.tenant, units)
+        self.model.change_held(call, units)
 
     def release_part(self, call: Call, units: int) -> None:
         self._release(call, min(units, call.held))
@@ -135,7 +135,7 @@ class Run:
 
     def _release(self, call: Call, units: int) -> None:
         self.semaphore.release(call.tenant, units)
-        self.model.adjust(call, -units)
+        self.model.change_held(call, -units)
 
     def _start(self, call: Call, taking: Any, returned: int = 0) -> None:
         async def run() -> None:

@@ -55,7 +55,7 @@ async def test_release_of_bytes_examines_no_tenant_while_nothing_is_free(
     async with tasks(memory.take(tenant, 1) for tenant in TENANTS) as waiting:
         examined.clear()
 
-        holder.correct(150)
+        holder.set_size(150)
 
         assert memory.waiting == len(waiting)
         assert examined == []
@@ -70,7 +70,7 @@ async def test_release_of_bytes_examines_the_next_tenant(
     async with tasks(memory.take(tenant, 1) for tenant in TENANTS) as waiting:
         examined.clear()
 
-        holder.correct(99)
+        holder.set_size(99)
         await run_ready_tasks()
 
         assert done(waiting) == 1
@@ -82,8 +82,8 @@ async def test_release_of_bytes_does_not_examine_tenants_at_their_limit(
 ) -> None:
     memory = MemoryLimit(11 * COUNT, 10)
     for tenant in TENANTS:
-        memory.adjust(tenant, 10)
-    memory.adjust("x", 10)
+        memory.change_held(tenant, 10)
+    memory.change_held("x", 10)
     async with tasks(memory.take(tenant, 1) for tenant in TENANTS) as waiting:
         examined.clear()
 
@@ -103,10 +103,10 @@ async def test_release_of_bytes_skips_only_tenants_that_hold_a_sixteenth(
     memory = MemoryLimit(2 * COUNT, 2 * COUNT)
     large = [f"large{number}" for number in range(7)]
     for tenant in TENANTS:
-        memory.adjust(tenant, 1)
+        memory.change_held(tenant, 1)
     for tenant in large:
-        memory.adjust(tenant, 13 * COUNT // 100)
-    memory.adjust("x", 9 * COUNT // 100)
+        memory.change_held(tenant, 13 * COUNT // 100)
+    memory.change_held("x", 9 * COUNT // 100)
     async with tasks(memory.take(tenant, 1) for tenant in [*large, *TENANTS]) as waiting:
         assert memory.waiting == len(waiting)
         examined.clear()
@@ -141,13 +141,13 @@ async def test_release_of_bytes_examines_few_calls_that_wait_for_more(
     holder, reservations = Reservation(memory, "x"), []
     for tenant in TENANTS:
         reservations.append(Reservation(memory, tenant))
-        reservations[-1].correct(1)
-    holder.correct(10)
+        reservations[-1].set_size(1)
+    holder.set_size(10)
     async with tasks(reservation.resize(100) for reservation in reservations) as waiting:
         assert memory.waiting == len(waiting)
         examined.clear()
 
-        holder.correct(9)
+        holder.set_size(9)
         assert examined == []
 
         # The others hold nothing else, so one of them proceeds.

@@ -253,7 +253,7 @@ async def test_public_request_is_rejected_when_it_is_larger_than_4_kib(
 async def test_report_is_not_decoded_until_the_memory_limit_has_room() -> None:
     memory = MemoryLimit(100, 100)
     unread_responses = Reservation(memory, "t")
-    unread_responses.correct(100)
+    unread_responses.set_size(100)
     report = device_pb.ReportExecutionsRequest(report_id="r")
 
     raw_requests = [report.SerializeToString(), report.SerializeToString(), EOF]

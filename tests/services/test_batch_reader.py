@@ -71,7 +71,7 @@ async def test_tenant_whose_clients_hold_its_bytes_does_not_delay_others() -> No
     slow = [Reservation(memory, f"slow{n}") for n in range(5)]
     waiting = []
     for n, reservation in enumerate(slow):
-        reservation.correct(16 * MIB)
+        reservation.set_size(16 * MIB)
         own = Reservation(memory, f"slow{n}")
         waiting.append(asyncio.create_task(reader.read(f"slow{n}", "query", own)))
 

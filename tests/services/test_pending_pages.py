@@ -387,7 +387,7 @@ async def test_page_waits_while_slow_readers_hold_the_tenants_bytes(
 ) -> None:
     await operator.create(job_id="j", target_all=True)
     slow = Reservation(pages.memory, operator.tenant)
-    slow.correct(32 * MIB)
+    slow.set_size(32 * MIB)
     reading = pages.reading("d0")
     await pages.wait_until_bytes_are_awaited()
     assert pages.store.statements == []
@@ -402,7 +402,7 @@ async def test_streams_that_end_while_they_wait_for_bytes_are_forgotten(
 ) -> None:
     await operator.create(job_id="j", target_all=True)
     slow = Reservation(pages.memory, operator.tenant)
-    slow.correct(32 * MIB)
+    slow.set_size(32 * MIB)
     ended = pages.reading("d0")
     await pages.wait_until_bytes_are_awaited()
     ended_while_queued, reading = pages.reading("d1"), pages.reading("d2")

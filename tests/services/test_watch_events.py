@@ -436,7 +436,7 @@ async def test_stream_that_waits_for_bytes_ends_when_the_server_stops(
     database: Database, tenant: str
 ) -> None:
     memory = MemoryLimit(MIB, MIB)
-    Reservation(memory, tenant).correct(MIB)
+    Reservation(memory, tenant).set_size(MIB)
     stopping = asyncio.Event()
 
     async def waits_for_bytes() -> bool:

@@ -216,7 +216,7 @@ async def test_watch_that_waits_for_bytes_ends_when_the_server_stops(
 ) -> None:
     memory = MemoryLimit(MIB, MIB)
     slow = Reservation(memory, operator.tenant)
-    slow.correct(MIB)
+    slow.set_size(MIB)
     stopping = asyncio.Event()
 
     async def waits_for_bytes() -> bool:
@@ -240,7 +240,7 @@ async def test_watch_that_waited_for_bytes_gets_the_current_state(
     received: asyncio.Queue[pb.Job] = asyncio.Queue()
     memory = MemoryLimit(MIB, MIB)
     slow = Reservation(memory, operator.tenant)
-    slow.correct(MIB)
+    slow.set_size(MIB)
 
     async def write(response: bytes) -> None:
         received.put_nowait(pb.WatchJobResponse.FromString(response).job)

@@ -88,7 +88,7 @@ class Model:
             call.waits = True
         self._update_turns()
 
-    def take_more(self, call: Call, units: int) -> None:
+    def take_as_holder(self, call: Call, units: int) -> None:
         """A call asks for units in place of those that it holds."""
         self.calls.remove(call)
         self.calls.append(call)
@@ -100,7 +100,7 @@ class Model:
             self._resume(call)
         self.run_tasks()
 
-    def adjust(self, call: Call, units: int) -> None:
+    def change_held(self, call: Call, units: int) -> None:
         """A call takes units, whatever the limits are, or returns some."""
         call.held += units
         self._update_turns()
@@ -119,12 +119,12 @@ class Model:
 
     def _resume(self, call: Call) -> None:
         if call.canceled:
-            self.adjust(call, -call.asked)
+            self.change_held(call, -call.asked)
             self.cancel(call)
             return
         self.served.append(call.name)
         returned, call.held_while_waiting = call.held_while_waiting, 0
-        self.adjust(call, -returned)
+        self.change_held(call, -returned)
 
     def _wake(self) -> None:
         while calls := [call for call in self.waiting if self.may_proceed(call)]:
