@@ -17,6 +17,9 @@ from bench.hostile.attacks import ATTACKS
 async def _attack(name: str, address: str) -> None:
     attack = asyncio.ensure_future(ATTACKS[name].run(address))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, attack.cancel)
+    if ATTACKS[name].is_prepared:
+        prepared = asyncio.ensure_future(fleet_attacks.prepared.wait())
+        await asyncio.wait([attack, prepared], return_when=asyncio.FIRST_COMPLETED)
     print("attacking", flush=True)
     await asyncio.wait([attack])
     print(json.dumps([fleet_attacks.posts, fleet_attacks.waits]), flush=True)

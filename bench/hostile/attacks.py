@@ -26,6 +26,8 @@ class Attack:
     """Whether it needs the tenant with the large fleet."""
     webhook_figure: Literal["posts", "new webhook"] | None = None
     """What the attacker measures of the webhooks that it receives; None: the server sends none."""
+    is_prepared: bool = False
+    """Whether it begins when it sets `fleet_attacks.prepared`."""
     other_tenant: Literal["reads", "posts", "watches"] = "reads"
     """What the other tenant does: read a job, post a large body, or open a watch."""
     server_away: bool = False
@@ -75,8 +77,8 @@ _ATTACKS = (
     Attack(fleet_attacks.event_pages),
     Attack(fleet_attacks.webhooks_that_hang, webhook_figure="posts"),
     Attack(fleet_attacks.webhooks_with_endless_responses, webhook_figure="posts"),
-    Attack(fleet_attacks.webhook_replays, webhook_figure="posts"),
-    Attack(fleet_attacks.webhook_urls, webhook_figure="posts"),
+    Attack(fleet_attacks.webhook_replays, webhook_figure="posts", is_prepared=True),
+    Attack(fleet_attacks.webhook_urls, webhook_figure="posts", is_prepared=True),
     Attack(fleet_attacks.webhooks_of_tenants_that_hang, webhook_figure="new webhook"),
     Attack(no_attack, on_gateway=True),
     Attack(gateway_attacks.bodies_with_junk_token, on_gateway=True),

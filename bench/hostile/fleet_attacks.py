@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -35,11 +35,15 @@ waits: list[float] = []
 """The seconds until each POST to the new webhook of another tenant."""
 
 posts: list[float] = []
-"""The times of the POSTs that this process has received."""
+"""The times of the POSTs that this process has received, except while it prepares an attack."""
+
+prepared = asyncio.Event()
+"""Set when an attack that needs preparation begins."""
 
 _FLEET = {"x-tenant-id": FLEET_TENANT}
 _SERVICE = "/fleet.jobs.v1.FleetService"
 _WEBHOOKS = 16  # as many as a tenant may have
+_EVENTS = 20  # that each webhook of a replay repeats
 
 
 def _long_selector(length: int, terms: int) -> str:
@@ -148,8 +152,9 @@ async def webhook_replays(address: str) -> None:
 
 
 async def webhook_urls(address: str) -> None:
-    """Change the URLs of 16 webhooks of a tenant, as fast as the server responds."""
-    await _receive_webhooks(address, _accept, {"url": f"http://127.0.0.1:{HOOK_PORT}/other"})
+    """Move the positions of 16 webhooks back to 0 and change their URLs, as fast as possible."""
+    change = {"url": f"http://127.0.0.1:{HOOK_PORT}/other", "position": 0}
+    await _receive_webhooks(address, _accept, change)
 
 
 async def webhooks_of_tenants_that_hang(address: str) -> None:
@@ -231,11 +236,15 @@ async def _receive_webhooks(
         if change is None:
             await _cause_events(address)
             return
+        # What is sent for the first time is not part of the attack.
         jobs: Any = jobs_pb2_grpc.JobServiceStub(channel)
-        await jobs.PauseJob(pb.PauseJobRequest(job_id="j"), metadata=metadata)
-        await jobs.ResumeJob(pb.ResumeJobRequest(job_id="j"), metadata=metadata)
-        webhooks = await stub.ListWebhooks(events_pb.ListWebhooksRequest(), metadata=metadata)
-        for number, webhook in enumerate(itertools.cycle(webhooks.webhooks)):
+        for _ in range(_EVENTS // 2):
+            await jobs.PauseJob(pb.PauseJobRequest(job_id="j"), metadata=metadata)
+            await jobs.ResumeJob(pb.ResumeJobRequest(job_id="j"), metadata=metadata)
+        webhooks = await _webhooks_without_events(stub)
+        posts.clear()
+        prepared.set()
+        for number, webhook in enumerate(itertools.cycle(webhooks)):
             fields = dict(change)
             if "url" in fields:
                 fields["url"] += str(number)
@@ -246,6 +255,21 @@ async def _receive_webhooks(
             )
             with suppress(grpc.aio.AioRpcError):
                 await stub.UpdateWebhook(update, metadata=metadata)
+
+
+async def _webhooks_without_events(stub: Any) -> Sequence[events_pb.Webhook]:
+    """Return the webhooks of the tenant when each has sent all events."""
+    metadata = tuple(TENANT.items())
+    while True:
+        listed: events_pb.ListWebhooksResponse = await stub.ListWebhooks(
+            events_pb.ListWebhooksRequest(), metadata=metadata
+        )
+        request = events_pb.ListEventsRequest(
+            after_position=min(webhook.position for webhook in listed.webhooks)
+        )
+        if not (await stub.ListEvents(request, metadata=metadata)).events:
+            return list(listed.webhooks)
+        await asyncio.sleep(0.1)
 
 
 async def _until_accepted(call: Callable[[], Awaitable[object]]) -> None:
