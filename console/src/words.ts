@@ -195,23 +195,8 @@ export function notice(job: Job, ago: (time: string) => string, opening: string 
     return null;
 }
 
-/** The types of events that the console knows. */
-export const eventTypes = [
-    "job.created",
-    "job.stage_opened",
-    "job.awaiting_approval",
-    "job.approved",
-    "job.tripped",
-    "job.paused",
-    "job.resumed",
-    "job.updated",
-    "job.retried",
-    "job.canceled",
-    "job.expired",
-    "job.completed",
-    "job.deleted",
-    "executions.finished",
-];
+/** The types of events in the OpenAPI document. */
+export const eventTypes = __EVENT_TYPES__;
 
 /** An event as a sentence. An event has only the number of a stage: its job has the name. */
 export function event(e: Event, job?: Job): string {

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
+from buf.validate import validate_pb2
 from fleet.jobs.v1 import events_pb2 as pb
 
 from jobs_grpc.cli.formatting import counts_by_status, format_counts
@@ -37,7 +38,6 @@ def event_detail(event: pb.Event) -> str:
     """Describe the details of the event, without its type."""
     if describe := _DETAILS.get(event.type):
         return describe(event)
-    # A type that is newer than this version.
     facts = [_stage(event), event.reason, ", ".join(event.updated_fields)]
     return ": ".join(filter(None, facts))
 
@@ -64,14 +64,6 @@ def _stage(event: pb.Event) -> str:
     return f"stage {event.stage}" if event.HasField("stage") else ""
 
 
-def _stage_and_reason(event: pb.Event) -> str:
-    return ": ".join(filter(None, (_stage(event), event.reason)))
-
-
-def _reason(event: pb.Event) -> str:
-    return event.reason
-
-
 def _finished(event: pb.Event) -> str:
     attempts = event.attempts
     if len(attempts) > _MAX_NAMED:
@@ -96,25 +88,23 @@ def _number(count: int, noun: str) -> str:
     return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+# Other types have a stage, a reason or updated fields.
 _DETAILS: Mapping[str, Callable[[pb.Event], str]] = {
     "job.created": _created,
-    "job.stage_opened": _stage,
-    "job.awaiting_approval": _stage,
-    "job.approved": _stage_and_reason,
-    "job.tripped": _reason,
-    "job.paused": _reason,
-    "job.resumed": _reason,
-    "job.updated": lambda event: ", ".join(event.updated_fields),
+    "job.tripped": lambda event: event.reason,  # also names the stage
     "job.retried": lambda event: f"{_number(event.retried_count, 'execution')} queued again",
-    "job.canceled": _reason,
     "job.expired": lambda event: format_counts(event.execution_counts),
     "job.completed": lambda event: format_counts(event.execution_counts),
-    "job.deleted": _reason,
     "executions.finished": _finished,
 }
 
-EVENT_TYPES = tuple(_DETAILS)
-"""The types of events."""
+EVENT_TYPES = tuple(
+    pb.Event.DESCRIPTOR.fields_by_name["type"]
+    .GetOptions()
+    .Extensions[validate_pb2.field]
+    .string.example
+)
+"""The types of events in the contract."""
 
 
 def add_types(parser: "argparse._ActionsContainer", help_text: str) -> None:

@@ -51,6 +51,7 @@ def finished(device: str, status: str, **fields: Any) -> pb.FinishedAttempt:
         (event("job.stage_opened", stage=0, cause="GATE"), "gate", "stage 0"),
         (event("job.approved", stage=1, user="amir", reason="fine"), "amir", "stage 1: fine"),
         (PAUSED, "failure criterion", "2 executions failed (pause at 2)"),
+        (event("job.tripped", stage=1, reason="2 failed in stage 1"), None, "2 failed in stage 1"),
         (event("job.resumed", user="amir"), "amir", ""),
         (event("job.updated", updated_fields=["labels", "start_at"]), None, "labels, start_at"),
         (event("job.retried", retried_count=1), None, "1 execution queued again"),
@@ -83,10 +84,10 @@ def test_events_are_described_in_words(shown: pb.Event, by: str | None, detail: 
     assert (event_by(shown), event_detail(shown)) == (by, detail)
 
 
-def test_all_types_of_the_contract_are_known() -> None:
+def test_types_are_those_that_the_contract_describes() -> None:
     contract = (ROOT / "protos/fleet/jobs/v1/events.proto").read_text(encoding="utf-8")
-    listed = re.findall(r"^  //   ((?:job|executions)\.\w+)  ", contract, re.MULTILINE)
-    assert [*EVENT_TYPES] == listed
+    described = re.findall(r"^  //   ((?:job|executions)\.\w+)  ", contract, re.MULTILINE)
+    assert [*EVENT_TYPES] == described
 
 
 def test_line_of_an_event_has_time_job_and_phrase() -> None:

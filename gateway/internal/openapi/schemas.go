@@ -136,6 +136,9 @@ func convertProperty(schema string, field protoreflect.FieldDescriptor, property
 	if field.Message() != nil && field.Message().FullName() == "google.protobuf.Struct" {
 		property["additionalProperties"] = true
 	}
+	if examples := rulesOf(field).GetString().GetExample(); len(examples) > 0 {
+		property["examples"] = examples
+	}
 	if isRequest(schema) {
 		maps.Copy(property, limitsOf(field))
 		allowEmpty(field, property)
