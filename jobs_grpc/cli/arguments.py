@@ -165,6 +165,11 @@ latency = argument(Parser("MIN:MAX seconds", _latency))
 device_format = argument(Parser("printable ASCII with a field such as {:04}", _device_format))
 
 
+REJECTED_INCLUDES_CANCELED = (
+    "this command can't tell CANCELED from REJECTED; --status REJECTED selects both"
+)
+
+
 def add_job(parser: argparse.ArgumentParser) -> None:
     """Add the argument JOB."""
     parser.add_argument("job_id", type=text, metavar="JOB", help="ID of the job")
@@ -219,10 +224,21 @@ def add_statuses(
     help_text: str,
     *,
     required: bool = False,
+    canceled: str = "",
 ) -> None:
-    """Add --status, with one or more of the names, which can be repeated."""
+    """Add --status, with one or more of the names, which can be repeated.
+
+    `canceled` is the error for CANCELED, a status of executions that only the CLI has.
+    """
+
+    def parse(value: str) -> str:
+        if canceled and value == "CANCELED":
+            raise argparse.ArgumentTypeError(canceled)
+        return value
+
     parser.add_argument(
         "--status",
+        type=parse,
         choices=names,
         action="extend",
         nargs="+",

@@ -8,7 +8,7 @@ from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.several_jobs import add_jobs, confirm, for_each_job
-from jobs_grpc.client import JobsClient
+from jobs_grpc.client import JobsClient, JobsError, errors
 
 
 def add_command(commands: Subparsers) -> None:
@@ -41,10 +41,34 @@ async def _cancel(args: argparse.Namespace, jobs: JobsClient) -> None:
 
 async def _cancel_job(args: argparse.Namespace, jobs: JobsClient, job_id: str) -> None:
     if args.device is None:
-        canceled = await jobs.cancel(job_id, reason=args.reason, force=args.force, etag=args.etag)
-        print_result(args, canceled, f"canceled {job_id}")
+        try:
+            canceled = await jobs.cancel(
+                job_id, reason=args.reason, force=args.force, etag=args.etag
+            )
+        except errors.JobNotCancelable as e:
+            for hint in await _running_devices(jobs, job_id):
+                e.add_hint(hint)
+            raise
+        asks = args.output == "text" and not args.force
+        running = await _running_devices(jobs, job_id) if asks else []
+        print_result(args, canceled, f"canceled {job_id}", *running)
     else:
         execution = await jobs.cancel_execution(
             job_id, args.device, reason=args.reason, force=args.force
         )
         print_result(args, execution, f"canceled {job_id} on {args.device}")
+
+
+async def _running_devices(jobs: JobsClient, job_id: str) -> list[str]:
+    """Say how many devices carry on with a canceled job, and how to cancel these; [] if none."""
+    try:
+        count = (await jobs.get(job_id)).execution_counts.in_progress
+    except JobsError:
+        return []  # The cancel has a result of its own.
+    if not count:
+        return []
+    devices = "1 device is" if count == 1 else f"{count:,} devices are"
+    return [
+        f"{devices} still IN_PROGRESS: `jobs-grpc get {job_id} --status IN_PROGRESS` lists them,"
+        f" `jobs-grpc cancel {job_id} --device DEVICE --force` cancels one"
+    ]

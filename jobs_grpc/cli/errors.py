@@ -59,8 +59,7 @@ _TEXTS = {
     " earlier stages claim them all; correct the group, or allow it with --stage"
     " group:{groupId},allow-empty",
     "WEBHOOK_NOT_FOUND": "webhook {webhookId} not found in tenant {tenantId}",
-    "JOB_NOT_CANCELABLE": "cannot cancel job {jobId} in status {status}; to cancel an execution"
-    " that is still IN_PROGRESS, use `jobs-grpc cancel {jobId} --device DEVICE --force`",
+    "JOB_NOT_CANCELABLE": "cannot cancel job {jobId} in status {status}",
 }
 
 

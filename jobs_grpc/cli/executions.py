@@ -11,6 +11,7 @@ from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.formatting import CANCEL_CAUSES, format_status
 from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, print_listing
+from jobs_grpc.cli.output import print_note
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient, end_cause_name
 
@@ -158,6 +159,12 @@ def execution_filters(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def note_canceled(args: argparse.Namespace) -> None:
+    """Say how to list the canceled executions if the user may expect them to be REJECTED."""
+    if args.status == "REJECTED" and not args.output.startswith("json"):
+        print_note("executions that an operator canceled are CANCELED: --status CANCELED")
+
+
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "attempts JOB DEVICE", _attempts, formats=FORMATS)
     arguments.add_job(parser)
@@ -200,3 +207,4 @@ async def _device(args: argparse.Namespace, jobs: JobsClient) -> None:
     await print_listing(
         args, DEVICE_COLUMNS, pager, key="executions", noun="executions", order="newest"
     )
+    note_canceled(args)

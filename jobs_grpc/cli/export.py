@@ -17,6 +17,7 @@ from jobs_grpc.cli.executions import (
     add_device_filters,
     add_filters,
     execution_filters,
+    note_canceled,
 )
 from jobs_grpc.cli.files import replacing_file, reporting_write_errors
 from jobs_grpc.cli.listing import RowWriter, add_listing_options
@@ -66,6 +67,7 @@ async def _export(args: argparse.Namespace, jobs: JobsClient) -> None:
         args.output = "jsonl" if args.to and args.to.endswith((".jsonl", ".ndjson")) else "csv"
     if args.to is None:
         await _write_pages(args, jobs, sys.stdout)
+        note_canceled(args)
         return
     path = Path(args.to)
     mode = _mode_of_destination(path)
@@ -77,6 +79,7 @@ async def _export(args: argparse.Namespace, jobs: JobsClient) -> None:
         count = await _write_pages(args, jobs, file, path, show)
     executions = "1 execution" if count == 1 else f"{count:,} executions"
     print(f"exported {executions} to {escape_unprintable(args.to)}")
+    note_canceled(args)
 
 
 def _mode_of_destination(path: Path) -> int:

@@ -27,7 +27,10 @@ def add_command(commands: Subparsers) -> None:
     arguments.add_job(parser)
     filters = parser.add_argument_group("filters")
     arguments.add_statuses(
-        filters, arguments.failure_statuses, "failures with one of these statuses"
+        filters,
+        arguments.failure_statuses,
+        "failures with one of these statuses",
+        canceled="a canceled execution is not a failure; `get JOB --status CANCELED` lists them",
     )
     arguments.add_texts(
         filters,

@@ -13,6 +13,7 @@ from jobs_grpc.cli.executions import (
     add_device_filters,
     add_filters,
     execution_filters,
+    note_canceled,
 )
 from jobs_grpc.cli.formatting import (
     format_counts,
@@ -75,6 +76,7 @@ async def _get(args: argparse.Namespace, jobs: JobsClient) -> None:
         parent=message_dict(job),
         next_page="next_executions_page_token",
     )
+    note_canceled(args)
     if is_for_people and sys.stdout.isatty():
         # The first lines may have scrolled off the screen.
         print_note(format_summary(job))

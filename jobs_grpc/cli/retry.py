@@ -21,6 +21,7 @@ def add_command(commands: Subparsers) -> None:
         arguments.failure_statuses,
         "retry executions with these statuses; REJECTED includes those that are CANCELED",
         required=True,
+        canceled=arguments.REJECTED_INCLUDES_CANCELED,
     )
     arguments.add_texts(
         parser,

@@ -54,7 +54,9 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     arguments.add_statuses(
         group,
         arguments.failure_statuses,
-        "with --failed-in: only executions in these statuses (default: all three)",
+        "with --failed-in: only executions in these statuses, where REJECTED includes those that"
+        " are CANCELED (default: all three)",
+        canceled=arguments.REJECTED_INCLUDES_CANCELED,
     )
     arguments.add_texts(
         group,

@@ -16,7 +16,14 @@ async def test_cancel_leaves_in_progress_executions_when_not_forced(
 ) -> None:
     canceled = await shell("cancel", "j")
 
-    assert (canceled.code, canceled.out) == (0, "canceled j\n")
+    assert (canceled.code, canceled.out.splitlines()) == (
+        0,
+        [
+            "canceled j",
+            "1 device is still IN_PROGRESS: `jobs-grpc get j --status IN_PROGRESS` lists them,"
+            " `jobs-grpc cancel j --device DEVICE --force` cancels one",
+        ],
+    )
     counts = (await operator.get("j")).execution_counts
     assert counts == pb.ExecutionCounts(in_progress=1, rejected=1)
 
@@ -29,6 +36,19 @@ async def test_second_cancel_names_the_cancel_of_one_device(shell: Shell) -> Non
     assert forced.code == 4
     assert "`jobs-grpc cancel j --device DEVICE --force`" in forced.err
     assert (await shell("cancel", "j", "--device", "pump", "--force")).code == 0
+    assert "--device" not in (await shell("cancel", "j", "--force")).err
+
+
+async def test_cancel_has_no_hint_about_devices_when_the_job_is_completed(shell: Shell) -> None:
+    for device in ("pump", "valve"):
+        await shell("cancel", "j", "--device", device, "--force")
+
+    canceled = await shell("cancel", "j")
+
+    assert canceled.code == 4
+    assert canceled.err == (
+        "jobs-grpc: FAILED_PRECONDITION: cannot cancel job j in status COMPLETED\n"
+    )
 
 
 async def test_cancel_rejects_in_progress_executions_when_forced(

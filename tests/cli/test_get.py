@@ -202,6 +202,36 @@ async def test_status_filter_separates_canceled_from_rejected(
         }
 
 
+async def test_list_of_rejected_executions_names_the_filter_of_canceled_ones(
+    shell: Shell, database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, ["d"])
+    await operator.create(job_id="j", target_all=True)
+    await operator.cancel("j")
+
+    note = "executions that an operator canceled are CANCELED: --status CANCELED\n"
+    for command in (["get", "j"], ["device", "d"], ["export", "j"]):
+        assert (await shell(*command, "--status", "REJECTED")).err.endswith(note)
+    assert note not in (await shell("get", "j", "--status", "REJECTED", "--json")).err
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        (("retry", "j"), "--status REJECTED selects both"),
+        (("create", "--type", "x", "--failed-in", "j"), "--status REJECTED selects both"),
+        (("failures", "j"), "`get JOB --status CANCELED` lists them"),
+    ],
+)
+async def test_commands_that_cannot_filter_canceled_executions_say_what_to_do(
+    shell: Shell, command: tuple[str, ...], advice: str
+) -> None:
+    failed = await shell(*command, "--status", "CANCELED")
+
+    assert failed.code == 2
+    assert failed.err.splitlines()[-1].endswith(advice)
+
+
 async def test_status_filter_is_rejected_when_the_end_cause_contradicts_it(shell: Shell) -> None:
     listed = await shell("get", "j", "--status", "CANCELED", "--end-cause", "DEVICE")
 

@@ -24,7 +24,8 @@ def plain_lines(shown: str) -> list[str]:
     ("columns", "header"),
     [
         (40, ["JOB"]),
-        (80, [name for name in ALL_COLUMNS if name != "TARGET"]),
+        (60, ["JOB", "STATUS", "TARGET"]),
+        (80, [name for name in ALL_COLUMNS if name not in ("TYPE", "CREATED")]),
         (100, ALL_COLUMNS),
         (140, ALL_COLUMNS),
     ],
@@ -47,6 +48,7 @@ async def test_table_drops_columns_but_keeps_whole_ids_when_terminal_is_narrow(
     assert (note in shown) == bool(hidden)
     assert lines[0].split() == header
     assert [line.split()[0] for line in lines[1:]] == ids[::-1]
+    assert columns < 80 or all(" group north " in line for line in lines[1:])
     assert all(len(line) <= columns for line in lines)
 
 
