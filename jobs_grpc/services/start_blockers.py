@@ -12,22 +12,32 @@ from jobs_grpc.services.row_conversions import (
 
 _KINDS = dict(StartBlocker.Kind.items())
 
-_END_CAUSES = {
-    "DEVICE": "the device reported it",
-    "TIMEOUT": "it was IN_PROGRESS for longer than its timeout",
-    "JOB_EXPIRED": "the job expired before the device started",
-    "JOB_CANCELED": "the job was canceled",
-    "EXECUTION_CANCELED": "an operator canceled the execution",
-    "DEVICE_REMOVED": "the device was deleted",
-}
-
+# Each is the whole message, with columns of the row in braces.
 _MESSAGES = {
     "JOB_SCHEDULED": "The job has not started yet.",
     "NOT_RELEASED": "The rate of the rollout has not released the device yet.",
     "WINDOW_CLOSED": "No start window is open.",
     "BACKOFF": "The last attempt failed, and the backoff before the next one has not ended.",
+    "JOB_FULL": "The job is full: {in_progress:,} of at most {max_in_progress:,} executions are"
+    " IN_PROGRESS.",
+    "OTHER_JOB_FIRST": "The execution of job {other_job_id} is ahead in the queue of the device.",
     "EXPIRES_FIRST": "The job expires before the device can start.",
     "WAITING_FOR_DEVICE": "The device can start, but has not asked for the execution yet.",
+}
+
+_END_MESSAGES = {
+    "DEVICE": "The device has reported {status}.",
+    "TIMEOUT": "The execution was IN_PROGRESS for longer than its timeout.",
+    "JOB_EXPIRED": "The job expired before the device started.",
+    "JOB_CANCELED": "The job was canceled.",
+    "EXECUTION_CANCELED": "An operator canceled the execution.",
+    "DEVICE_REMOVED": "The device was deleted.",
+}
+
+_PAUSE_MESSAGES = {
+    "OPERATOR": "{paused_by} paused the job: {pause_reason}",
+    "FAILURE_CRITERION": "A failure criterion paused the job: {pause_reason}",
+    "GATE_NOT_MET": "A gate that is not met paused the job: {pause_reason}",
 }
 
 
@@ -45,40 +55,30 @@ def explanation_fields(row: Row) -> MessageFields:
 
 
 def _blocker_fields(row: Row, kind: str, until: MessageFields) -> MessageFields:
-    fields = {"kind": _KINDS[kind], "until": until}
+    fields = {"kind": _KINDS[kind], "until": until, "message": _message(row, kind)}
     match kind:
-        case "FINISHED":
-            cause = _END_CAUSES.get(row["end_cause"])
-            fields["message"] = f"The execution is {row['status']}{f': {cause}' if cause else ''}."
         case "JOB_PAUSED":
-            fields |= {"pause": pause_fields(row), "message": _pause_message(row)}
+            fields["pause"] = pause_fields(row)
         case "STAGE_NOT_OPEN":
-            fields |= {"stage_gate": _gate_fields(row), "message": _gate_message(row)}
+            fields["stage_gate"] = _gate_fields(row)
         case "JOB_FULL":
-            slots = {name: row[name] for name in ("in_progress", "max_in_progress")}
-            message = (
-                f"The job is full: {slots['in_progress']:,} of at most {slots['max_in_progress']:,}"
-                " executions are IN_PROGRESS."
-            )
-            fields |= {"job_slots": slots, "message": message}
+            fields["job_slots"] = {name: row[name] for name in ("in_progress", "max_in_progress")}
         case "OTHER_JOB_FIRST":
-            job_id = row["other_job_id"]
-            message = f"The execution of job {job_id} is ahead in the queue of the device."
-            fields |= {"other_job_id": job_id, "message": message}
-        case _:
-            fields["message"] = _MESSAGES[kind]
+            fields["other_job_id"] = row["other_job_id"]
     return fields
 
 
-def _pause_message(row: Row) -> str:
-    match row["pause_cause"]:
-        case "OPERATOR":
-            by = row["paused_by"] or "An operator"
-        case "FAILURE_CRITERION":
-            by = "A failure criterion"
+def _message(row: Row, kind: str) -> str:
+    match kind:
+        case "FINISHED":
+            template = _END_MESSAGES.get(row["end_cause"], "The execution is {status}.")
+        case "JOB_PAUSED":
+            template = _PAUSE_MESSAGES.get(row["pause_cause"], "The job is paused: {pause_reason}")
+        case "STAGE_NOT_OPEN":
+            return _gate_message(row)
         case _:
-            by = "A gate that is not met"
-    return f"{by} paused the job: {row['pause_reason']}"
+            template = _MESSAGES[kind]
+    return template.format_map({**row, "paused_by": row["paused_by"] or "An operator"})
 
 
 def _gate_fields(row: Row) -> MessageFields:
@@ -95,20 +95,18 @@ def _gate_fields(row: Row) -> MessageFields:
 
 def _gate_message(row: Row) -> str:
     """What the stage of the execution waits for, such as devices of the open stage."""
-    stage, required = row["open_stage"], row["open_stage_required"]
+    closed, stage, required = row["stage"], row["open_stage"], row["open_stage_required"]
+    total, succeeded = row["open_stage_executions"], row["open_stage_succeeded"]
     if row["awaiting_approval"]:
-        wait = f"Stage {stage} waits for an approval."
-    elif required is not None and row["open_stage_succeeded"] < required:
-        share = row["open_stage_succeeded"] * 100 // row["open_stage_executions"]
-        wait = (
-            f"The gate of stage {stage}: {share} % succeeded,"
-            f" {row['open_stage_percent']} % required."
+        return f"Stage {closed} is not open. Stage {stage} waits for an approval."
+    if required is not None and succeeded < required:
+        return (
+            f"Stage {closed} is not open. The gate of stage {stage}: {succeeded * 100 // total} %"
+            f" succeeded, {row['open_stage_percent']} % required."
         )
-    elif required is None and row["open_stage_unfinished"]:
-        wait = (
-            f"In stage {stage}, {row['open_stage_unfinished']:,} of"
-            f" {row['open_stage_executions']:,} executions are not finished."
+    if required is None and (unfinished := row["open_stage_unfinished"]):
+        return (
+            f"Stage {closed} is not open. In stage {stage}, {unfinished:,} of {total:,} executions"
+            " are not finished."
         )
-    else:
-        wait = f"The bake_time of stage {stage} has not passed."
-    return f"Stage {row['stage']} is not open. {wait}"
+    return f"Stage {closed} is not open. The bake_time of stage {stage} has not passed."

@@ -103,7 +103,7 @@ async def test_execution_is_finished_when_the_device_has_reported(
     explanation = await operator.explain("j", "pump")
 
     assert kinds(explanation) == ["FINISHED"]
-    assert messages(explanation) == ["The execution is FAILED: the device reported it."]
+    assert messages(explanation) == ["The device has reported FAILED."]
 
 
 async def test_execution_is_finished_when_its_job_is_canceled(
@@ -114,7 +114,7 @@ async def test_execution_is_finished_when_its_job_is_canceled(
 
     explanation = await operator.explain("j", "pump")
 
-    assert messages(explanation) == ["The execution is REJECTED: the job was canceled."]
+    assert messages(explanation) == ["The job was canceled."]
 
 
 async def test_pause_blocks_with_its_user_and_reason(pump: Device, operator: Operator) -> None:
