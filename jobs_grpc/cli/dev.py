@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from jobs_grpc.dev.demo_fleet import (
 from jobs_grpc.dev.simulated_fleet import start_simulated_fleet
 from jobs_grpc.dev.webhooks import make_webhook_keys, webhook_settings
 from jobs_grpc.server.signals import interrupt_on_stop_signals, run_until_stop_signal
+from jobs_grpc.webhooks.destinations import webhook_destinations
 
 _DATABASE = "jobs"
 _CONSOLE = "Console: http://127.0.0.1:8080/console, while the gateway runs (jobs-gateway)"
@@ -178,11 +180,8 @@ def _greeting(
 def _webhook_lines(config: Config) -> list[str]:
     if not config.events.webhook_keys_file:
         return []
-    events = config.events
-    networks = ", ".join(map(str, events.webhook_allowed_networks))
-    targets = f"also to {networks}" if networks else "to public addresses"
-    http = ", by http" if events.webhook_allow_http else ""
-    return [f"Webhooks: {targets}{http}; ports {', '.join(map(str, events.webhook_allowed_ports))}"]
+    text = f"Webhooks: to {webhook_destinations(config.events)}"
+    return textwrap.wrap(text, width=80, subsequent_indent=" " * 10)
 
 
 def _example_commands(address: str, config: Config, simulate: bool) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import asyncpg
 
-from jobs_grpc.config import Config
+from jobs_grpc.config import Config, EventsConfig
 from jobs_grpc.db.pg_errors import is_schema_error
 from jobs_grpc.doctor.connection import (
     DATABASE_ERRORS,
@@ -15,6 +15,7 @@ from jobs_grpc.doctor.connection import (
     fetch_one,
 )
 from jobs_grpc.doctor.finding import Finding, Status
+from jobs_grpc.webhooks.destinations import webhook_destinations
 from jobs_grpc.webhooks.secrets import MalformedKeys, MasterKeys, load_master_keys
 
 _CHECK = "webhooks"
@@ -59,10 +60,10 @@ async def check_webhooks(config: Config) -> list[Finding]:
         if is_schema_error(e):
             return [Finding(_CHECK, Status.SKIPPED, "needs the schema")]
         return [check_failed(_CHECK, e)]
-    return _check_state(row, has_keys=keys is not None)
+    return _check_state(row, config.events, has_keys=keys is not None)
 
 
-def _check_state(row: asyncpg.Record, *, has_keys: bool) -> list[Finding]:
+def _check_state(row: asyncpg.Record, events: EventsConfig, *, has_keys: bool) -> list[Finding]:
     enabled = row["enabled"]
     if enabled and not has_keys:
         return [
@@ -92,8 +93,9 @@ def _check_state(row: asyncpg.Record, *, has_keys: bool) -> list[Finding]:
                 _CHECK,
                 Status.ERROR,
                 f"{detail}; no endpoint can be reached",
-                "allow this host to connect to public addresses on JOBS_WEBHOOK_ALLOWED_PORTS, and"
-                " to resolve names: see its firewall, NetworkPolicy and name servers",
+                "start the receivers, and let this host resolve their names and connect to them"
+                " (firewall, NetworkPolicy, name servers); the settings allow"
+                f" {webhook_destinations(events)}",
             )
         ]
     if row["retrying"] or row["disabled"]:

@@ -158,7 +158,8 @@ async def test_dev_sends_webhooks_to_this_machine_and_keeps_their_keys(
     (keys,) = data_dir.rglob("webhook-keys")  # noqa: ASYNC240 - a small folder
     before = keys.read_text()
     assert keys.stat().st_mode & 0o077 == 0
-    assert f"\nWebhooks: also to 127.0.0.0/8, by http; ports {endpoint.port}\n" in greeting
+    destinations = f"public addresses and 127.0.0.0/8; https and http; ports {endpoint.port}"
+    assert f"\nWebhooks: to {destinations}\n" in greeting
 
     async with _running_dev(data_dir, **settings) as (address, _), open_channel(address) as channel:
         caller = WebhookCaller(events_pb2_grpc.EventServiceStub(channel), "demo")

@@ -71,6 +71,10 @@ async def test_doctor_reports_webhooks_that_fail(
     [found] = await doctor("webhooks", **keys)
     assert found.status == "ERROR"
     assert found.detail == "enabled: 0; retrying: 1; no endpoint can be reached"
+    assert found.remedy.endswith("the settings allow public addresses; https; ports 443")
+    allowed = {"JOBS_WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8", "JOBS_WEBHOOK_ALLOW_HTTP": "true"}
+    [found] = await doctor("webhooks", **keys, **allowed)
+    assert "allow public addresses and 127.0.0.0/8; https and http; ports" in found.remedy
 
     await add_webhook(fresh, "acme", URL, works=True)
     [found] = await doctor("webhooks", **keys)
