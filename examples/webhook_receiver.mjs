@@ -10,7 +10,11 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 
 const [port, stored] = process.argv.slice(2);
-const key = Buffer.from(process.env.WEBHOOK_SECRET.replace("whsec_", ""), "base64");
+const key = Buffer.from((process.env.WEBHOOK_SECRET ?? "").replace("whsec_", ""), "base64");
+if (key.length < 24) {
+  console.error("set WEBHOOK_SECRET to the secret of the webhook, such as whsec_…");
+  process.exit(1);
+}
 
 function isValid({ "webhook-id": id, "webhook-timestamp": sentAt, "webhook-signature": signatures = "" }, body) {
   const expected = createHmac("sha256", key).update(`${id}.${sentAt}.`).update(body).digest();

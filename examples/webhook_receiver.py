@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 try:
-    KEY = base64.b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"), validate=True)
-except (KeyError, ValueError):
+    SECRET = os.environ.get("WEBHOOK_SECRET", "").removeprefix("whsec_")
+    KEY = base64.b64decode(SECRET, validate=True)
+except ValueError:
+    KEY = b""
+if len(KEY) < 24:
     sys.exit("set WEBHOOK_SECRET to the secret of the webhook, such as whsec_…")
 STORED = Path(sys.argv[2])
 

@@ -124,14 +124,14 @@ async def running(
             await process.wait()
 
 
-@pytest.mark.parametrize("secret", [None, "whsec_abc"])
-async def test_python_receiver_ends_with_one_line_without_a_valid_secret(
-    secret: str | None, tmp_path: Path
+@pytest.mark.parametrize("secret", [None, "", "whsec_abc"])
+async def test_receiver_ends_with_one_line_without_a_valid_secret(
+    command: tuple[Any, ...], secret: str | None, tmp_path: Path
 ) -> None:
     environ = {k: v for k, v in os.environ.items() if k != "WEBHOOK_SECRET"}
     process = await asyncio.create_subprocess_exec(
-        *(*RECEIVERS["python"], "0", tmp_path / "position"),
-        env=environ | ({"WEBHOOK_SECRET": secret} if secret else {}),
+        *(*command, "0", tmp_path / "position"),
+        env=environ | ({} if secret is None else {"WEBHOOK_SECRET": secret}),
         stderr=asyncio.subprocess.PIPE,
     )
     _, error = await process.communicate()
