@@ -281,8 +281,9 @@ class GroupEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB002
         super().__init__("Group has no members", groupId=group_id)
 
     def add_hint(self, hint: str) -> None:
-        """Add only the metadata: see the module."""
+        """Add the metadata and, for REST, a violation, but keep the message: see the module."""
         self.metadata = {**self.metadata, "hint": hint}
+        self.field_violations = [Violation("target_group_id", hint)]
 
 
 class TenantEmpty(JobsError, code=StatusCode.FAILED_PRECONDITION, sqlstate="JB003"):

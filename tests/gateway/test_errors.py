@@ -26,7 +26,13 @@ async def test_error_of_the_service_keeps_its_reason_and_detail(
         response = await rest.send(method, JOBS + path)
         assert_error(response, 404, "NOT_FOUND", "JOB_NOT_FOUND", "Job not found")
 
-    await database.add_devices(rest.tenant, 1)
+    await database.add_devices(rest.tenant, 1, group="north")
+    response = await rest.create(target_group_id="nort")
+    error = assert_error(
+        response, 400, "FAILED_PRECONDITION", "GROUP_EMPTY", "Group has no members"
+    )
+    hint = "no device is in group nort; did you mean north?"
+    assert error["field_violations"] == [{"field": "target_group_id", "description": hint}]
     await rest.create(job_id="a", target_all=True)
     response = await rest.create(job_id="a", target_all=True, expires_in_hours=1)
     assert_error(response, 409, "ALREADY_EXISTS", "JOB_ALREADY_EXISTS")

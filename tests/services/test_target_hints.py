@@ -109,12 +109,15 @@ async def test_error_of_an_empty_stage_has_the_hint(fleet: Fleet, operator: Oper
     assert failure.metadata == {"stage": "1", "groupId": "nort", "hint": NORT}
 
 
-async def test_error_of_an_empty_group_keeps_its_message(fleet: Fleet, operator: Operator) -> None:
+async def test_error_of_an_empty_group_keeps_its_message_and_has_a_violation(
+    fleet: Fleet, operator: Operator
+) -> None:
     with expect_failure(StatusCode.FAILED_PRECONDITION, "GROUP_EMPTY") as failure:
         await operator.create(job_id="j", target_group_id="nort")
 
     assert failure.message == "Group has no members"
     assert failure.metadata == {"groupId": "nort", "hint": NORT}
+    assert failure.violations == {"target_group_id": NORT}
 
 
 async def test_hint_says_that_it_knows_only_1000_devices(database: Database, fleet: Fleet) -> None:
