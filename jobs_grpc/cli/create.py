@@ -34,6 +34,7 @@ from jobs_grpc.cli.schedule_options import add_schedule, add_schedule_options
 from jobs_grpc.cli.targets import add_target, preview_lines, read_target
 from jobs_grpc.client import JobsClient, errors, job_status_name
 from jobs_grpc.client.documents import params_struct
+from jobs_grpc.contract.document_depth import MAX_DOCUMENT_LEVELS
 
 
 def add_command(commands: Subparsers) -> None:
@@ -208,7 +209,9 @@ def _read_params(text: str) -> dict[str, Any]:
             pb.CreateJobRequest(document_params=params_struct(params)).SerializeToString()
         )
     except (RecursionError, EncodeError, DecodeError):
-        raise CliError("--params: nested too deeply", ExitCode.USAGE) from None
+        raise CliError(
+            f"--params: nested deeper than {MAX_DOCUMENT_LEVELS} levels", ExitCode.USAGE
+        ) from None
     except UnicodeEncodeError:
         raise CliError("--params: must be UTF-8", ExitCode.USAGE) from None
     except json.JSONDecodeError as e:

@@ -6,6 +6,7 @@ from typing import Any, Self
 from google.protobuf.message import DecodeError, Message
 from grpc.aio import EOF
 
+from jobs_grpc.contract.document_depth import MAX_DOCUMENT_LEVELS
 from jobs_grpc.contract.methods import METHODS
 from jobs_grpc.errors import Limit, LimitExceeded, MalformedRequest
 from jobs_grpc.limits.memory_limit import Reservation, decoded_bytes, receive_bytes
@@ -141,5 +142,8 @@ def _decode(handler: Any, raw_request: bytes) -> Message:
     try:
         message: Message = handler.request_deserializer(raw_request)
     except DecodeError:
-        raise MalformedRequest("The request is not a valid protobuf message") from None
+        raise MalformedRequest(
+            "The request is not a valid protobuf message, or a document in it is nested deeper than"
+            f" {MAX_DOCUMENT_LEVELS} levels"
+        ) from None
     return message

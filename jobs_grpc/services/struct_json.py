@@ -10,6 +10,7 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Struct, Value
 
+from jobs_grpc.contract.document_depth import MAX_DOCUMENT_LEVELS
 from jobs_grpc.errors import Violation
 from jobs_grpc.limits.fair_slots import YieldNow
 from jobs_grpc.services.wire_format import varint
@@ -19,10 +20,6 @@ _SETTING = "JOBS_MAX_DOCUMENT_BYTES"
 
 # Above 2^53 a double cannot represent every integer.
 _MAX_EXACT_INTEGER = 2**53
-
-# Protobuf parsers allow 100 nested messages. One level of a Struct takes up to three of them,
-# and a response nests the Struct deeper than the request does.
-_MAX_DEPTH = 20
 
 # A byte of compact JSON takes at most 5.5 bytes in protobuf ("1," takes 11); 8 leaves a margin. A
 # Struct that exceeds this ratio exceeds the limit as JSON, so it is rejected without conversion.
@@ -204,8 +201,8 @@ async def _from_struct(
             del keys[-1:]
             continue
         keys.append(key)
-        if len(levels) > _MAX_DEPTH:
-            raise _InvalidValue(f"is nested deeper than {_MAX_DEPTH} levels", keys)
+        if len(levels) > MAX_DOCUMENT_LEVELS:
+            raise _InvalidValue(f"is nested deeper than {MAX_DOCUMENT_LEVELS} levels", keys)
     return result, expansion
 
 

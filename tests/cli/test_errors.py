@@ -29,9 +29,9 @@ def _nested(levels: int) -> str:
         (["get", "j", "--tenant", "é"], 2, "--tenant must be 1–256 printable ASCII"),
         (["get", "j", "--user", " olivia"], 2, "--user must be 1–256 printable ASCII"),
         (["get", "j", "--user", "\udcff"], 2, "--user must be 1–256 printable ASCII"),
-        ([*CREATE, "--params", "[" * 100_000], 2, "--params: nested too deeply"),
-        ([*CREATE, "--params", _nested(500)], 2, "--params: nested too deeply"),
-        ([*CREATE, "--params", _nested(150)], 2, "--params: nested too deeply"),
+        ([*CREATE, "--params", "[" * 100_000], 2, "--params: nested deeper than 20 levels"),
+        ([*CREATE, "--params", _nested(500)], 2, "--params: nested deeper than 20 levels"),
+        ([*CREATE, "--params", _nested(150)], 2, "--params: nested deeper than 20 levels"),
         ([*CREATE, "--params", _nested(30)], 2, "INVALID_ARGUMENT: document_params.a"),
         (
             [*CREATE, "--params", f'{{"n": {2**53 + 1}}}'],

@@ -262,8 +262,10 @@ async def test_request_is_malformed_when_nesting_exceeds_the_limit_of_protobuf(
         "/fleet.jobs.v1.JobService/CreateJob"
     )
 
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST"):
+    with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
         await call(nested_request(lists, objects), metadata=operator.metadata, timeout=TIMEOUT)
+
+    assert failure.message.endswith("a document in it is nested deeper than 20 levels")
 
 
 @pytest.mark.parametrize(("lists", "objects"), [(20, 0), (0, 20), (10, 10), (48, 0), (0, 32)])
