@@ -55,11 +55,11 @@ def add_server_command(
     run: Callable[[argparse.Namespace], None],
     *,
     formats: tuple[str, ...] = ("text", "json", "jsonl"),
-    own_timeout: bool = False,
+    own_timeout: tuple[float | None, str] | None = None,
 ) -> argparse.ArgumentParser:
     """Add a command that connects to the server itself, with their common options.
 
-    `own_timeout`: the command adds a --timeout of its own.
+    `own_timeout`: the default and the help of --timeout, if it is not that of each call.
 
     `usage` is its name and its arguments. The docstring of `run` is its description, and examples
     that follow an empty line. Under `python -OO`, there are no docstrings.
@@ -78,7 +78,11 @@ def add_server_command(
     group = parser.add_argument_group(
         CONNECTION, "--server, --tenant, --token-file, --tls …: see `jobs-grpc help connection`"
     )
-    _add_connection_options(group, has_timeout=not own_timeout)
+    _add_connection_options(group)
+    if own_timeout:
+        _add_timeout(parser, *own_timeout)
+    else:
+        _add_timeout(group)
     parser.set_defaults(run=run)
     return parser
 
@@ -93,22 +97,23 @@ def connection_help() -> str:
         add_help=False,
     )
     _add_connection_options(parser)
+    _add_timeout(parser)
     return parser.format_help()
 
 
-def _add_connection_options(
-    group: "argparse._ActionsContainer", *, has_timeout: bool = True
-) -> None:
+def _add_connection_options(group: "argparse._ActionsContainer") -> None:
     group.add_argument("--context", metavar="NAME", help="context to use ($JOBS_CONTEXT)")
     add_target_options(group)
-    if has_timeout:
-        group.add_argument(
-            "--timeout",
-            type=arguments.seconds,
-            default=90.0,
-            metavar="SECONDS",
-            help="timeout of each call with its retries (default: 90)",
-        )
+
+
+def _add_timeout(
+    group: "argparse._ActionsContainer",
+    default: float | None = 90.0,
+    help_text: str = "timeout of each call with its retries (default: 90)",
+) -> None:
+    group.add_argument(
+        "--timeout", type=arguments.seconds, default=default, metavar="SECONDS", help=help_text
+    )
 
 
 def add_target_options(group: "argparse._ActionsContainer", *, stored: bool = False) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_server_command
 from jobs_grpc.cli.connection import Target, resolve_target
 from jobs_grpc.cli.errors import CliError, ExitCode, call_error
@@ -16,14 +15,8 @@ from jobs_grpc.client.errors import from_rpc_error
 
 
 def add_command(commands: Subparsers) -> None:
-    parser = add_server_command(commands, "health", _health, own_timeout=True)
-    parser.add_argument(
-        "--timeout",
-        type=arguments.seconds,
-        default=5.0,
-        metavar="SECONDS",
-        help="timeout of the check (default: 5)",
-    )
+    timeout = (5.0, "timeout of the check (default: 5)")
+    add_server_command(commands, "health", _health, own_timeout=timeout)
 
 
 def _health(args: argparse.Namespace) -> None:

@@ -40,22 +40,12 @@ exit codes:
 
 
 def add_command(commands: Subparsers) -> None:
-    parser = add_server_command(
-        commands,
-        "watch JOB",
-        _watch,
-        own_timeout=True,
-    )
+    timeout = (None, "exit with code 5 if the job does not finish in time (default: no timeout)")
+    parser = add_server_command(commands, "watch JOB", _watch, own_timeout=timeout)
     parser.description = _DESCRIPTION
     parser.epilog = _EXIT_CODES_HELP
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     arguments.add_job(parser)
-    parser.add_argument(
-        "--timeout",
-        type=arguments.seconds,
-        metavar="SECONDS",
-        help="exit with code 5 if the job does not finish in time (default: no timeout)",
-    )
 
 
 class LineView:
