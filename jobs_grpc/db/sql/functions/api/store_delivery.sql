@@ -26,10 +26,7 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    SELECT w.* INTO v_webhook
-    FROM jobs.webhooks w
-    WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id
-    FOR UPDATE;
+    v_webhook := jobs.lock_webhook(p_tenant_id, p_webhook_id, p_may_raise => false);
     stored := v_webhook.claim_id IS NOT DISTINCT FROM p_claim_id;
     IF NOT stored THEN
         RETURN;

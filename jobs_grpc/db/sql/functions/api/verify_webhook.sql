@@ -12,10 +12,7 @@ DECLARE
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
-    SELECT w.* INTO v_webhook
-    FROM jobs.webhooks w
-    WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id
-    FOR UPDATE;
+    v_webhook := jobs.lock_webhook(p_tenant_id, p_webhook_id, p_may_raise => false);
     IF v_webhook.url = p_url AND v_webhook.verified_at IS NULL THEN
         v_webhook.verified_at := jobs.clock_time();
         IF v_webhook.enabled AND v_webhook.failure_count > 0 THEN
