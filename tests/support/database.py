@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import asyncpg
@@ -26,7 +26,6 @@ class Database:
     owner_dsn: str
     request_dsn: str
     owner: asyncpg.Connection
-    wrong_jobs: set[tuple[Any, ...]] = field(default_factory=set)
 
     async def add_devices(self, tenant: str, devices: int | Iterable[str], group: str = "") -> None:
         """Add devices by name, or that many named d00001, d00002 …, optionally to a group."""
@@ -111,22 +110,17 @@ class Database:
             )
 
     async def recount(self, tenant: str | None = None) -> list[tuple[Any, ...]]:
-        """Return the counts that differ from the executions, of a tenant's jobs or of all jobs.
-
-        Returns each wrong job once.
-        """
+        """Return the counts that differ from the executions, of a tenant's jobs or of all jobs."""
         jobs = await self.owner.fetch(
             "SELECT tenant_id, job_id FROM jobs.jobs WHERE deleted_at IS NULL"
             " AND tenant_id = coalesce($1, tenant_id)",
             tenant,
         )
-        wrong = []
-        for job in map(tuple, jobs):
-            rows = await self.owner.fetch("SELECT * FROM jobs.recount($1, $2)", *job)
-            if rows and job not in self.wrong_jobs:
-                self.wrong_jobs.add(job)
-                wrong += [(*job, *row) for row in rows]
-        return wrong
+        return [
+            (*job, *row)
+            for job in jobs
+            for row in await self.owner.fetch("SELECT * FROM jobs.recount($1, $2)", *job)
+        ]
 
     async def blocked_sessions(self) -> int:
         """Count the sessions of this database that wait for a lock, on all nodes of a cluster."""
