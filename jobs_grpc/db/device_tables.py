@@ -2,7 +2,7 @@
 
 The service writes only to its own: it registers and deletes devices, and changes groups. `migrate`
 decides it once and stores it in jobs.device_tables. They are the service's own if `migrate` creates
-both tables, or if its option says so; the platform manages those of every existing database.
+both tables, or if its option says so.
 """
 
 from typing import Literal
@@ -29,7 +29,7 @@ async def decide(connection: asyncpg.Connection, choice: Choice | None) -> list[
     Returns one line per change. Raises NotWritable if the service can't manage them.
     """
     stored = await connection.fetchval("SELECT is_own FROM jobs.device_tables")
-    if choice is None and stored is not None and await _has_migrations(connection):
+    if choice is None and await _has_migrations(connection):
         return []
     is_own = choice == "own" if choice else await _creates_both(connection)
     if is_own:
@@ -57,11 +57,11 @@ async def _has_migrations(connection: asyncpg.Connection) -> bool:
 
 
 async def _creates_both(connection: asyncpg.Connection) -> bool:
-    """Whether the first migration is still to run, and will create both tables."""
+    """Whether the first migration, which is still to run, will create both tables."""
     existing: int = await connection.fetchval(
         "SELECT count(to_regclass(name)) FROM unnest($1::text[]) AS name", list(_KEYS)
     )
-    return existing == 0 and not await _has_migrations(connection)
+    return existing == 0
 
 
 async def _require_writable(connection: asyncpg.Connection) -> None:

@@ -12,7 +12,7 @@ import asyncpg
 
 from jobs_grpc.config import ConfigError
 from jobs_grpc.db import citus, device_tables, schema
-from jobs_grpc.db.adoption import AdoptionError, adopt
+from jobs_grpc.db.conversion import ConversionError, convert
 from jobs_grpc.db.index_migrations import run_index_statements, run_outside_transaction
 from jobs_grpc.db.migration_progress import Report, reporting_progress
 from jobs_grpc.db.schema import Migration, migrations
@@ -111,8 +111,8 @@ async def migrate(
             await _lock(connection, report)
             await connection.execute(_SET_LOCK_TIMEOUT)
             await execute_each(connection, schema.read_sql("bootstrap.sql"))
+            changes += await convert(connection, role.name)
             changes += await device_tables.decide(connection, device_tables_manager)
-            changes += await adopt(connection)
             missing = await _missing_migrations(connection)
             before = [migration for migration in missing if not migration.after_code]
             after = [migration for migration in missing if migration.after_code]
@@ -125,8 +125,8 @@ async def migrate(
             await _apply(connection, after, changes)
             return changes
     except (
-        AdoptionError,
         citus.ClusterError,
+        ConversionError,
         device_tables.NotWritable,
         ReplacementError,
     ) as e:

@@ -6,6 +6,7 @@ parameters. If the results or columns do not fit, drops the object with its depe
 come later and create them again.
 """
 
+from collections.abc import Collection
 from contextlib import suppress
 
 import asyncpg
@@ -22,6 +23,15 @@ _VIEWS = """
     SELECT oid, NULL AS version, 'VIEW' AS kind, 'pg_class' AS catalog,
            oid::regclass::text AS signature
     FROM pg_class WHERE relnamespace = 'jobs'::regnamespace AND relkind = 'v' AND relname = $1
+"""
+_OTHERS = """
+    SELECT oid, 'FUNCTION' AS kind, 'pg_proc' AS catalog, oid::regprocedure::text AS signature,
+           proname AS name
+    FROM pg_proc WHERE pronamespace = 'jobs'::regnamespace AND proname <> ALL ($1::text[])
+    UNION ALL
+    SELECT oid, 'VIEW', 'pg_class', oid::regclass::text, relname
+    FROM pg_class
+    WHERE relnamespace = 'jobs'::regnamespace AND relkind = 'v' AND relname <> ALL ($1::text[])
 """
 # Statements that restore privileges. REVOKE, because PUBLIC may execute each new function.
 _PRIVILEGES = """
@@ -78,6 +88,13 @@ async def replace_views_and_functions(connection: asyncpg.Connection) -> None:
                     await connection.execute(row["statement"])
 
 
+async def drop_others(connection: asyncpg.Connection) -> None:
+    """Drop the views and functions that have no file. Raises ReplacementError."""
+    others = await connection.fetch(_OTHERS, list(schema.code()))
+    for row in others:
+        await _drop(connection, row, {other["name"] for other in others})
+
+
 async def _replace(connection: asyncpg.Connection, name: str, sql: str) -> None:
     earlier = await connection.fetch(_FUNCTIONS, name)
     try:
@@ -96,14 +113,17 @@ async def _replace(connection: asyncpg.Connection, name: str, sql: str) -> None:
                 await _drop(connection, row)
 
 
-async def _drop(connection: asyncpg.Connection, row: asyncpg.Record) -> None:
+async def _drop(
+    connection: asyncpg.Connection, row: asyncpg.Record, others: Collection[str] = ()
+) -> None:
+    names = [*schema.code(), *others]
     dependents = await connection.fetch(
-        schema.read_sql("dependents.sql"), row["catalog"], row["oid"], list(schema.code())
+        schema.read_sql("dependents.sql"), row["catalog"], row["oid"], names
     )
     if dependents:
-        names = ", ".join(dependent["name"] for dependent in dependents)
+        listed = ", ".join(dependent["name"] for dependent in dependents)
         raise ReplacementError(
-            f"{row['signature']} changes, and other objects depend on it: {names}; drop them,"
+            f"{row['signature']} changes, and other objects depend on it: {listed}; drop them,"
             " migrate, and create them again"
         )
     await connection.execute(f"DROP {row['kind']} IF EXISTS {row['signature']} CASCADE")

@@ -4,6 +4,7 @@ import asyncpg
 
 from jobs_grpc.config import Config
 from jobs_grpc.db import readiness
+from jobs_grpc.db.conversion import FIRST_CHECKSUM
 from jobs_grpc.db.schema import code_checksum, migrations
 from jobs_grpc.doctor.connection import fetch_one
 from jobs_grpc.doctor.finding import Finding, Status
@@ -61,6 +62,11 @@ async def _check_schema(connection: asyncpg.Connection) -> Finding:
         return _error("the request role can't read which migrations were applied")
     applied = await fetch_one(connection, "migrations", code_checksum())
     checksums = dict(zip(applied["versions"], applied["checksums"], strict=True))
+    if checksums.get(1) == FIRST_CHECKSUM:
+        return _error(
+            "the database has the tables of an earlier version",
+            "stop all servers, back up the database, and run `jobs-grpc migrate`",
+        )
     for migration in migrations():
         checksum = checksums.pop(migration.version, None)
         if checksum is None:

@@ -42,16 +42,15 @@ async def test_migrate_prints_its_changes(
 
     assert first.code == second.code == 0
     assert first.out.startswith(
-        "the device tables are the service's own\napplied migration 0001 jobs\n"
+        "the device tables are the service's own\napplied migration 0001 schema\n"
     )
     assert second.out == "the schema is current\n"
     assert audited["message"] == "audit migrate"
     assert (audited["logger"], audited["code"]) == ("jobs_grpc.audit", "OK")
     assert audited["subject"] == getpass.getuser()
     assert audited["database"].endswith(f"/{name}")
-    assert audited["change_count"] == first.out.count("\n") > len(audited["changes"])
-    assert "applied migration 0001 jobs" in audited["changes"]
-    assert len(json.dumps(audited["changes"])) < 1100
+    assert audited["change_count"] == first.out.count("\n")
+    assert "applied migration 0001 schema" in audited["changes"]
     assert (audited_again["code"], audited_again["change_count"]) == ("OK", 0)
 
 
@@ -71,8 +70,7 @@ async def test_migrate_audits_the_changes_before_an_error(
     assert result.code == 1
     [audited] = shell.audit_log
     assert (audited["code"], audited["reason"]) == ("FAILED", "DuplicateTableError")
-    assert audited["change_count"] > 30
-    assert "applied migration 0001 jobs" in audited["changes"]
+    assert audited["changes"] == ["the device tables are the service's own"]
 
 
 async def test_migrate_fails_without_citus_when_it_is_required(

@@ -104,9 +104,7 @@ CREATE TABLE jobs.jobs (
     paused_by text,
     pause_reason text,
     revision integer DEFAULT 1 NOT NULL,
-    rollout_request jsonb,
     has_failure_criteria boolean DEFAULT false NOT NULL,
-    requested_timeout_minutes integer,
     max_in_progress integer,
     open_stage smallint,
     release_end integer,
@@ -117,7 +115,6 @@ CREATE TABLE jobs.jobs (
     awaiting_approval boolean DEFAULT false NOT NULL,
     pause_cause text,
     trip jsonb,
-    default_expiry boolean DEFAULT false NOT NULL,
     request jsonb,
     labels jsonb,
     description text,
@@ -134,6 +131,7 @@ CREATE TABLE jobs.jobs (
     CONSTRAINT jobs_canceled_at_check CHECK (((status = 'CANCELED'::jobs.job_status) = (canceled_at IS NOT NULL))),
     CONSTRAINT jobs_completed_at_check CHECK (((status = 'COMPLETED'::jobs.job_status) = (completed_at IS NOT NULL))),
     CONSTRAINT jobs_force_canceled_check CHECK (((canceled_at IS NOT NULL) OR (NOT force_canceled))),
+    CONSTRAINT jobs_one_target_check CHECK (((num_nonnulls(target_device_id, target_group_id, target_selector, target_device_count, target_failed_in) + (target_all)::integer) = 1)),
     CONSTRAINT jobs_pause_check CHECK ((((paused_at IS NULL) = (pause_reason IS NULL)) AND ((paused_at IS NOT NULL) OR (paused_by IS NULL))))
 );
 
@@ -378,11 +376,11 @@ CREATE TABLE jobs.webhooks (
     claim_id uuid,
     last_attempt_at timestamp with time zone,
     last_success_at timestamp with time zone,
-    last_http_status integer DEFAULT 0 CONSTRAINT webhooks_last_status_not_null NOT NULL,
+    last_http_status integer DEFAULT 0 NOT NULL,
     last_error text,
     failure_count integer DEFAULT 0 NOT NULL,
     first_failure_at timestamp with time zone,
-    is_unproven boolean DEFAULT true CONSTRAINT webhooks_is_failing_not_null NOT NULL,
+    is_unproven boolean DEFAULT true NOT NULL,
     secret_number integer DEFAULT 1 NOT NULL,
     key_id text NOT NULL,
     rotated_at timestamp with time zone,
@@ -533,7 +531,6 @@ CREATE TABLE jobs.event_heads (
     "position" bigint NOT NULL,
     purged_position bigint DEFAULT 0 NOT NULL,
     event_count bigint DEFAULT 0 NOT NULL,
-    tests_until timestamp with time zone,
     restarts_until timestamp with time zone
 )
 WITH (fillfactor='50');
@@ -787,9 +784,6 @@ ALTER TABLE ONLY jobs.job_progress
 
 ALTER TABLE ONLY jobs.job_stages
     ADD CONSTRAINT job_stages_pkey PRIMARY KEY (tenant_id, job_id, stage);
-
-ALTER TABLE jobs.jobs
-    ADD CONSTRAINT jobs_one_target_check CHECK (((num_nonnulls(target_device_id, target_group_id, target_selector, target_device_count, target_failed_in) + (target_all)::integer) = 1)) NOT VALID;
 
 ALTER TABLE ONLY jobs.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (tenant_id, job_id);

@@ -9,7 +9,10 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from jobs_grpc.db import schema
+from jobs_grpc.db.conversion import FIRST_CHECKSUM
 from jobs_grpc.db.migrate import RequestRole, migrate
+from jobs_grpc.db.schema import Migration
 from jobs_grpc.doctor import connection, database
 from tests.doctor.conftest import PASSWORD, Doctor
 from tests.support.database import Database
@@ -164,14 +167,21 @@ async def test_doctor_reports_database_without_schema(
             assert repaired.status == "OK", repaired
 
 
+async def test_doctor_reports_a_migration_that_was_not_applied(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = (*schema.migrations(), Migration(9001, "later", ""))
+    monkeypatch.setattr("jobs_grpc.doctor.schema.migrations", lambda: later)
+
+    [found] = await doctor("schema")
+
+    assert (found.status, found.detail) == ("ERROR", "migration 9001 later was not applied")
+    assert "jobs-grpc migrate" in found.remedy
+
+
 @pytest.mark.parametrize(
     ("damage", "detail"),
     [
-        (
-            "DELETE FROM jobs.migrations WHERE version = 3;"
-            " ALTER TABLE jobs.jobs DROP COLUMN default_expiry",
-            "migration 0003 add_default_expiry was not applied",
-        ),
         (
             "UPDATE jobs.schema_code SET checksum = 'other'",
             "the views and functions of this version were not applied",
@@ -198,16 +208,24 @@ async def test_doctor_reports_schema_that_migrate_repairs(
     assert found.status == "OK"
 
 
-async def test_doctor_reports_migration_with_different_sql(doctor: Doctor, fresh: Database) -> None:
-    await fresh.owner.execute("UPDATE jobs.migrations SET checksum = 'x' WHERE version = 1")
+@pytest.mark.parametrize(
+    ("checksum", "detail", "remedy"),
+    [
+        ("x", "0001 schema was applied with different SQL", "use another database"),
+        (FIRST_CHECKSUM, "the database has the tables of an earlier version", "stop all servers"),
+    ],
+)
+async def test_doctor_reports_migration_with_different_sql(
+    doctor: Doctor, fresh: Database, checksum: str, detail: str, remedy: str
+) -> None:
+    change = "UPDATE jobs.migrations SET checksum = $1 WHERE version = 1"
+    await fresh.owner.execute(change, checksum)
 
     [found] = await doctor("schema")
 
-    assert (found.status, "0001 jobs was applied with different SQL" in found.detail) == (
-        "ERROR",
-        True,
-    )
-    assert "use another database" in found.remedy
+    assert found.status == "ERROR"
+    assert detail in found.detail
+    assert remedy in found.remedy
 
 
 async def test_doctor_accepts_schema_of_a_newer_version(doctor: Doctor, fresh: Database) -> None:

@@ -7,7 +7,6 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
-from jobs_grpc.db import schema
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
@@ -140,80 +139,15 @@ async def test_create_is_rejected_when_job_id_exists_with_a_different_request(
     assert await operator.get("j") == before
 
 
-# The row as versions before 0004 and 0006 wrote it. Updated: its timeout was changed since.
-_EARLIER = """
-    UPDATE jobs.jobs
-    SET request = NULL, default_expiry = $2, rollout_request =
-        CASE WHEN request ?| '{rollout, failure_criteria}' THEN
-            -- Citus refuses jsonb_build_object here.
-            jsonb_set(
-                jsonb_set('{}', '{rollout}', coalesce(request -> 'rollout', 'null')),
-                '{failure_criteria}', coalesce(request -> 'failure_criteria', 'null')) END
-    WHERE tenant_id = $1
-"""
-_UPDATED = """
-    UPDATE jobs.jobs
-    SET requested_timeout_minutes = coalesce(in_progress_timeout_minutes, 0),
-        in_progress_timeout_minutes = 60
-    WHERE tenant_id = $1
-"""
-_WITHOUT_TARGET = "UPDATE jobs.jobs SET request = request - 'target_all' WHERE tenant_id = $1"
-_FILL_REQUEST = next(m.sql for m in schema.migrations() if m.name == "fill_request")
-
-
-@pytest.mark.parametrize(
-    ("fields", "earlier", "different"),
-    [
-        ({}, {}, {"expires_in_hours": 25}),
-        ({"never_expires": True}, {}, {"never_expires": False}),
-        ({"target_group_id": "g"}, {}, {"target_all": True, "target_group_id": None}),
-        ({"in_progress_timeout_minutes": 5}, {}, {"in_progress_timeout_minutes": None}),
-        (
-            {"in_progress_timeout_minutes": 5},
-            {"updated": True},
-            {"in_progress_timeout_minutes": 60},
-        ),
-        ({}, {"updated": True}, {"in_progress_timeout_minutes": 60}),
-        ({"rollout": _STAGED}, {}, {"expires_in_hours": 25}),
-        ({"rollout": _STAGED}, {"default_expiry": True}, {"expires_in_hours": 24}),
-        ({"rollout": _STAGED, "expires_in_hours": 25}, {}, {"expires_in_hours": None}),
-        ({"failure_criteria": [_CRITERION]}, {}, {"failure_criteria": []}),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("stored", [True, False])
-async def test_repeated_create_is_compared_with_a_job_of_an_earlier_version(
-    database: Database,
-    operator: Operator,
-    fields: dict[str, Any],
-    earlier: dict[str, bool],
-    different: dict[str, Any],
-    stored: bool,
-) -> None:
-    await database.add_devices(operator.tenant, 3, group="g")
-    request = {"job_id": "j", "target_all": True, **fields}
-    first = await operator.create(**request)
-    if stored:
-        await database.owner.execute(_WITHOUT_TARGET, operator.tenant)
-    else:
-        if earlier.get("updated"):
-            await database.owner.execute(_UPDATED, operator.tenant)
-        default_expiry = earlier.get("default_expiry", False)
-        await database.owner.execute(_EARLIER, operator.tenant, default_expiry)
-
-    await database.owner.execute(_FILL_REQUEST)
-
-    assert await operator.create(**request) == first
-    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-        await operator.create(**request | different)
-
-
 async def test_repeated_create_returns_the_first_response_when_target_all_is_not_stored(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, 3, group="g")
     first = await operator.create(job_id="j", target_all=True)
-    await database.owner.execute(_WITHOUT_TARGET, operator.tenant)
+    await database.owner.execute(
+        "UPDATE jobs.jobs SET request = request - 'target_all' WHERE tenant_id = $1",
+        operator.tenant,
+    )
 
     assert await operator.create(job_id="j", target_all=True) == first
     with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):

@@ -21,7 +21,8 @@ class NoHistoryError(Exception):
 def find_earlier_commit() -> str:
     """Return the newest tag before HEAD; without tags, the last commit that set the baseline.
 
-    HEAD does not count: a release is compared with the release before it. Raises NoHistoryError.
+    The tag of HEAD does not count: a release is compared with the release before it. Without tags,
+    HEAD counts, because it may break what was never released. Raises NoHistoryError.
     """
     if not (_ROOT / ".git").exists():
         raise NoHistoryError("this is not a clone of the repository")
@@ -30,7 +31,7 @@ def find_earlier_commit() -> str:
     tags = _git("tag", "--list", "v*", "--merged", "HEAD^", "--sort", "-creatordate").split()
     if tags:
         return tags[0].decode()
-    return _git("log", "-1", "--format=%H", "HEAD^", "--", _BASELINE).decode().strip()
+    return _git("log", "-1", "--format=%H", "--", _BASELINE).decode().strip()
 
 
 def extract(commit: str, folder: Path) -> Code:

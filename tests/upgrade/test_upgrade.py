@@ -1,4 +1,4 @@
-"""Upgrades under traffic: servers of an earlier version, taken from the history, are replaced."""
+"""Upgrades of an earlier version, taken from the history, under traffic; and a conversion."""
 
 import asyncio
 import shutil
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs_grpc.db.conversion import LAST_COMMIT
 from tests.chaos.history import History
 from tests.chaos.recount import check_stored
 from tests.chaos.system import THIS_VERSION, Code, System, running_system
@@ -24,10 +25,11 @@ _JOBS = SCALE
 
 
 @pytest.fixture
-def earlier(folder: Path) -> Code:
-    """The code of the earlier version."""
+def earlier(request: pytest.FixtureRequest, folder: Path) -> Code:
+    """The code of the earlier version, or of the commit request.param."""
     try:
-        return extract(find_earlier_commit(), folder / "earlier")
+        commit = getattr(request, "param", None) or find_earlier_commit()
+        return extract(commit, folder / "earlier")
     except NoHistoryError as e:
         pytest.skip(f"no earlier version: {e}")
 
@@ -69,7 +71,7 @@ async def test_upgrade_and_rollback_fail_no_call(
     await features.add_devices(system)
     async with running_traffic(system, history) as traffic:
         await traffic.flow(_JOBS)
-        await _migrate(system, history, traffic, earlier)
+        await system.migrate()
         await traffic.flow(_JOBS)
 
         await _replace(system, traffic, 0, THIS_VERSION)
@@ -91,18 +93,28 @@ async def test_upgrade_and_rollback_fail_no_call(
     assert not history.violations, dict(history.violations)
 
 
-async def _migrate(system: System, history: History, traffic: Traffic, code: Code) -> None:
-    """Migrate to this version, while servers with `code` serve."""
-    await system.migrate()
-    if not _repeats_statements(code):
-        # Some calls that the migration interrupts fail.
-        await traffic.flow(1, check=False)
-        history.forget_violations()
+@pytest.mark.parametrize("earlier", [LAST_COMMIT], indirect=True)
+async def test_jobs_continue_on_a_converted_database(system: System, history: History) -> None:
+    """Its servers are stopped before the conversion, and servers of this version started after."""
+    await features.add_devices(system)
+    async with running_traffic(system, history) as traffic:
+        await traffic.flow(_JOBS)
+    job_ids = await features.create_features(system, 0)
+    for server in system.servers:
+        await server.stop(signal.SIGTERM)
 
+    assert "converted migration" in await system.migrate()
 
-def _repeats_statements(code: Code) -> bool:
-    text = (code.folder / "jobs_grpc/db/pg_errors.py").read_text()
-    return "def is_interrupted_by_migration(" in text
+    for server in system.servers:
+        server.environ |= THIS_VERSION.environ()
+        await server.start()
+    await system.wait_until_all_answer()
+    await features.use_features(system, history, 1, job_ids)
+    async with running_traffic(system, history) as traffic:
+        await traffic.flow(_JOBS)
+    await check_stored(system, history, 60)
+
+    assert not history.violations, dict(history.violations)
 
 
 async def _replace(system: System, traffic: Traffic, number: int, code: Code) -> None:

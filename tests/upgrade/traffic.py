@@ -29,6 +29,7 @@ _WORKING_DEVICES = device_names()[:: len(GROUPS)]
 _GROUP_SIZE = DEVICES_PER_TENANT // len(GROUPS)
 _STATUS = pb.JobExecution.Status
 _GATEWAY_PROBES = 16  # More than the gateway has connections.
+_numbers = itertools.count(1)  # of jobs: no two have the same ID
 _JOBS: Any = jobs_pb2_grpc.JobServiceStub
 _DEVICES: Any = device_jobs_pb2_grpc.DeviceJobServiceStub
 
@@ -58,7 +59,6 @@ class Traffic:
         self._system = system
         self._channels = channels
         self._history = history
-        self._numbers = itertools.count(1)
         self._servers = itertools.cycle((0, 1))
         self._replaced: int | None = None
         self._stopping = False
@@ -174,7 +174,7 @@ class Traffic:
 
     async def _work_off_a_job(self, tenant: str) -> None:
         """Create a job, watch the devices finish it, and let those that failed repeat it."""
-        job_id = f"work-{next(self._numbers)}"
+        job_id = f"work-{next(_numbers)}"
         request = pb.CreateJobRequest(
             job_id=job_id, document_type="reboot", target_group_id=WORKING_GROUP
         )
@@ -206,7 +206,7 @@ class Traffic:
 
     async def _cancel_a_job(self, tenant: str) -> None:
         """Create a job, read it and cancel it; delete every second one."""
-        number = next(self._numbers)
+        number = next(_numbers)
         job_id = f"cancel-{number}"
         request = pb.CreateJobRequest(
             job_id=job_id, document_type="reboot", target_group_id=IDLE_GROUP
@@ -276,7 +276,7 @@ class Traffic:
 
     async def _use_rest(self, tenant: str) -> None:
         """Create a job over REST, read it, and cancel it."""
-        job_id = f"rest-{next(self._numbers)}"
+        job_id = f"rest-{next(_numbers)}"
         body = {"job_id": job_id, "document_type": "reboot", "target_group_id": IDLE_GROUP}
         if await self._request("POST", "", tenant, json=body):
             self._history.created[tenant, job_id] = _GROUP_SIZE
