@@ -87,7 +87,6 @@ nightly: $(READY) $(BENCH_READY) ## Run the tests at full scale, 200 faults, the
 	@$(MAKE) --no-print-directory test-bench
 	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench-fairness ARGS=--quick)
 	@$(if $(WITH_CPULIMIT),$(MAKE) --no-print-directory bench-workers ARGS=--quick)
-	@$(MAKE) --no-print-directory bench-queues ARGS=--quick
 	@$(MAKE) --no-print-directory bench-soak MINUTES=10
 
 FAULTS ?= 200
@@ -182,20 +181,16 @@ bench-gateway: $(READY) gateway-build ## Compare calls per second of the gateway
 	@PYTHONPATH=generated $(BIN)/python -m bench.gateway $(ARGS)
 
 .PHONY: bench
-bench: $(BENCH_READY) ## Compare the service with a FastAPI service and measure rollouts (20 minutes; needs h2load and Go; ARGS=--quick is a short run)
+bench: $(BENCH_READY) ## Compare the service with a FastAPI service (15 minutes; needs h2load; ARGS=--quick is a short run)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench $(ARGS)
-	@$(if $(ARGS),,$(MAKE) --no-print-directory bench-rollouts ARGS=--page)
 
 .PHONY: test-bench
 test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check that they produce all figures (a minute)
 	@$(if $(WITH_H2LOAD),$(MAKE) --no-print-directory bench ARGS=--quick,echo 'Without h2load, make bench is not tested.')
 	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory bench-gateway ARGS='--duration 100ms --min-ratio 0')
 	@$(MAKE) --no-print-directory bench-capacity ARGS=--quick
-	@$(MAKE) --no-print-directory bench-rollouts ARGS=--quick
 	@$(MAKE) --no-print-directory bench-devices ARGS=--quick
 	@$(MAKE) --no-print-directory bench-release ARGS=--quick
-	@$(MAKE) --no-print-directory bench-schedules ARGS=--quick
-	@$(MAKE) --no-print-directory bench-events ARGS=--quick
 	@$(if $(and $(WITH_GATEWAY),$(WITH_BROWSER)),$(MAKE) --no-print-directory bench-console ARGS=--quick)
 	@$(MAKE) --no-print-directory bench-soak ARGS=--quick
 	@$(MAKE) --no-print-directory bench-year ARGS=--quick
@@ -231,17 +226,9 @@ bench-herd: $(READY) ## Measure WATCHES=8000 watches of TENANTS=1 that reconnect
 bench-tenants: $(READY) ## Measure 10,000 tenants with two watches each, and calls of 1,000 tenants (4 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.tenants $(ARGS)
 
-.PHONY: bench-queues
-bench-queues: $(READY) ## Measure long queues and background work with and without statistics (9 minutes; ARGS=--page keeps the figures)
-	@PYTHONPATH=generated $(BIN)/python -m bench.queues $(ARGS)
-
 .PHONY: bench-capacity
 bench-capacity: $(READY) ## Measure disk, WAL, CPU and backup of a million executions (3 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.capacity $(ARGS)
-
-.PHONY: bench-rollouts
-bench-rollouts: $(READY) ## Measure what rollouts cost, up to a million devices (6 minutes; ARGS=--page keeps the figures)
-	@PYTHONPATH=generated $(BIN)/python -m bench.rollouts $(ARGS)
 
 .PHONY: bench-devices
 bench-devices: $(READY) ## Measure selectors, lists and changes of a million devices (4 minutes; ARGS=--page keeps the figures)
@@ -250,14 +237,6 @@ bench-devices: $(READY) ## Measure selectors, lists and changes of a million dev
 .PHONY: bench-release
 bench-release: $(READY) ## Compare the CPU time of the core calls with that of an earlier commit (6 minutes; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated $(BIN)/python -m bench.release $(ARGS)
-
-.PHONY: bench-schedules
-bench-schedules: $(READY) ## Compare the cost of calls with the commit before start times, windows and retries (8 minutes; ARGS=--page keeps the figures)
-	@PYTHONPATH=generated $(BIN)/python -m bench.schedules $(ARGS)
-
-.PHONY: bench-events
-bench-events: $(READY) ## Measure what events cost calls, the log and its streams (5 minutes; ARGS=--page keeps the figures)
-	@PYTHONPATH=generated $(BIN)/python -m bench.events $(ARGS)
 
 .PHONY: bench-console
 bench-console: $(READY) need-go ## Measure how soon the console shows a million devices, its memory and its cost at rest (8 minutes; needs Go and Chromium)

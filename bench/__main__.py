@@ -6,18 +6,16 @@ bench/results/fastapi.md and the plots.
 
 import argparse
 import asyncio
-import os
-import shutil
 import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from bench import ghz, page, plots, report
+from bench import page, plots, report
 from bench.environment import Environment, environment
 from bench.figures import FULL, QUICK, Results, Scale, load, save
 from bench.h2load import h2load_version
 from bench.machine import describe_machine
-from bench.requests import InvalidRun
+from bench.run import InvalidRun
 from bench.workloads import concurrency, cpu, growth, memory, reports, throughput, updates
 
 _RESULTS = page.RESULTS / "fastapi.jsonl"
@@ -72,9 +70,6 @@ def main() -> None:
 def _check(results: Results) -> None:
     """Exit with an error unless all workloads have figures, and none is zero."""
     missing = report.unmeasured(results)
-    if not shutil.which("go") and not os.environ.get("CI"):
-        # ghz needs Go, which is required only in CI.
-        missing = [workload for workload in missing if workload != "cancel_by_clients"]
     zero = {f"{figure.workload}, {figure.case}" for figure in results if min(figure.values) <= 0}
     if missing or zero:
         sys.exit(f"no figures: {', '.join([*missing, *sorted(zero)])}")
@@ -94,7 +89,7 @@ async def _run(
                 sys.exit(f"invalid run: {e}")
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
         machine = await describe_machine(env.service, _PACKAGES)
-        return results, machine | {"h2load": h2load} | ghz.versions(env.folder)
+        return results, machine | {"h2load": h2load}
 
 
 if __name__ == "__main__":

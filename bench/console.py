@@ -26,7 +26,8 @@ from bench.machine import describe_machine
 from bench.page import RESULTS, describe, replace_figures
 from bench.process import postgres_cpu_time
 from bench.report import format_figure
-from bench.requests import TENANT, InvalidRun
+from bench.requests import TENANT
+from bench.run import InvalidRun
 from jobs_grpc.db.store import ExecutionUpdate
 from jobs_grpc.services.job_request import job_request, present_fields
 from tests.console.browser import open_console, renderer_memory

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 from playwright.async_api import Browser, Request
 
-from bench.requests import InvalidRun
+from bench.run import InvalidRun
 from tests.console.browser import open_console
 
 

@@ -23,7 +23,8 @@ from bench.figures import Results
 from bench.machine import describe_machine
 from bench.page import RESULTS, describe, replace_figures
 from bench.report import format_figure
-from bench.requests import TENANT, InvalidRun
+from bench.requests import TENANT
+from bench.run import InvalidRun
 from jobs_grpc.db.store import Store
 from jobs_grpc.services.job_request import job_request, present_fields, target_request
 from jobs_grpc.services.selectors import parse

@@ -27,7 +27,8 @@ from bench.flood import run_flood
 from bench.h2load import h2load_version
 from bench.machine import describe_machine
 from bench.page import RESULTS, describe, format_number, replace_figures
-from bench.requests import Call, InvalidRun, grpc_call
+from bench.requests import Call, grpc_call
+from bench.run import InvalidRun
 from bench.watches import watch_clients
 
 _QUIET, _WATCHING = "quiet", "watching"

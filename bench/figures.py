@@ -34,8 +34,6 @@ class Scale:
     executions_per_listed_job: int
     reports: int
     open_streams: int
-    canceled_jobs: int
-    """Number of jobs that are canceled, for each number of clients."""
 
     def runs_at(self, size: int) -> int:
         """Return how often jobs of this size are measured."""
@@ -51,7 +49,6 @@ FULL = Scale(
     executions_per_listed_job=10_000,
     reports=20_000,
     open_streams=1_000,
-    canceled_jobs=3_000,
 )
 
 QUICK = Scale(
@@ -63,7 +60,6 @@ QUICK = Scale(
     executions_per_listed_job=20,
     reports=320,
     open_streams=20,
-    canceled_jobs=20,
 )
 
 

@@ -5,7 +5,8 @@ import re
 import tempfile
 from pathlib import Path
 
-from bench.requests import Call, InvalidRun
+from bench.requests import Call
+from bench.run import InvalidRun
 
 _FRAME_HEADER = 5  # bytes before each gRPC message
 

@@ -16,7 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.requests import Call, InvalidRun
+from bench.requests import Call
+from bench.run import InvalidRun
 
 # Seconds between sampled calls.
 _SAMPLE_INTERVAL = 0.2

@@ -29,7 +29,7 @@ from bench.machine import describe_machine
 from bench.other_tenant_calls import Call, other_tenant_calls
 from bench.page import RESULTS, describe, format_number, replace_figures
 from bench.process import postgres_cpu_time
-from bench.requests import InvalidRun
+from bench.run import InvalidRun
 from bench.watches import Clients, Received, watch_clients
 from tests.support import shapes
 

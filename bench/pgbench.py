@@ -4,7 +4,7 @@ import asyncio
 import re
 from pathlib import Path
 
-from bench.requests import InvalidRun
+from bench.run import InvalidRun
 from jobs_grpc.dev.embedded_postgres.binaries import find_binaries
 
 

@@ -27,16 +27,13 @@ def plot(results: Results, folder: Path) -> None:
     _plot_workloads(
         results, folder / "growth.svg", ("create", "list", "get", "cancel"), "devices", "ms"
     )
-    names = ("create_by_clients", "get_by_clients", "list_by_clients", "cancel_by_clients")
+    names = ("create_by_clients", "get_by_clients", "list_by_clients")
     _plot_workloads(results, folder / "clients.svg", names, "clients", "calls per second")
 
 
 def _plot_workloads(
     results: Results, path: Path, workloads: tuple[str, ...], x_label: str, y_label: str
 ) -> None:
-    # Without Go, cancels by clients are not measured.
-    measured = {figure.workload for figure in results}
-    workloads = tuple(name for name in workloads if name in measured)
     drawing, axes = plt.subplots(1, len(workloads), figsize=(3.2 * len(workloads), 3.2))
     for workload, axis in zip(workloads, axes, strict=True):
         for subject, (label, color, marker) in _STYLES.items():

@@ -6,6 +6,7 @@ now, now, before. So what else the machine does slows down both. The figures are
 server process with all its threads, and of its sessions of PostgreSQL. Needs Linux and the history.
 """
 
+import argparse
 import asyncio
 import statistics
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -17,18 +18,21 @@ from typing import Any, TypeAlias
 import asyncpg
 import grpc
 
-from bench.comparison import run
 from bench.core_calls import CoreCall, add_jobs, core_calls
-from bench.environment import running_service
+from bench.environment import SETTINGS, running_service
 from bench.machine import describe_machine
 from bench.page import describe, format_number
+from bench.postgres import running_postgres, temporary_folder
 from bench.process import cpu_seconds
-from bench.requests import InvalidRun
-from bench.versions import BEFORE, NOW, migrated_database
+from bench.run import InvalidRun, Option, run
+from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.dev.embedded_postgres import Cluster
 from tests.chaos.system import THIS_VERSION, Code
+from tests.upgrade.earlier_version import NoHistoryError, extract
 
 COMMIT_BEFORE = "0be2f3477"
+BEFORE, NOW = "before", "now"
+"""The names of the versions."""
 
 _CLIENTS = 4
 
@@ -42,19 +46,6 @@ _HEAD = (
     "| call | CPU time of | before | now | times (series) | goal |",
     "|---|---|---|---|---|---|",
 )
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Each round of a series makes four batches of each call, two of each version."""
-
-    series: int
-    rounds: int
-    batch: int
-
-
-FULL = Scale(series=5, rounds=15, batch=50)
-QUICK = Scale(series=2, rounds=1, batch=4)
 
 
 @dataclass(frozen=True)
@@ -92,12 +83,34 @@ class _Version:
 
 
 @asynccontextmanager
+async def _database(
+    cluster: Cluster, name: str, code: Code
+) -> AsyncIterator[tuple[asyncpg.Connection, str]]:
+    """Create a database with the schema of a version.
+
+    Yields a connection as its owner, and the DSN of the request role.
+    """
+    dsn = cluster.dsn(name, RequestRole().name)
+    admin = await asyncpg.connect(cluster.dsn("postgres"))
+    await admin.execute(f"CREATE DATABASE {name}")
+    await admin.close()
+    await code.migrate(cluster.dsn(name), dsn)
+    owner = await asyncpg.connect(cluster.dsn(name))
+    for table in ("jobs", "job_executions", "job_progress"):
+        await owner.execute(f"ALTER TABLE jobs.{table} SET (autovacuum_enabled = false)")
+    try:
+        yield owner, dsn
+    finally:
+        await owner.close()
+
+
+@asynccontextmanager
 async def _running(
     cluster: Cluster, name: str, database: str, code: Code, folder: Path, executions: int
 ) -> AsyncIterator[_Version]:
     """Run a server on a new database with at least that many executions."""
     async with (
-        migrated_database(cluster, database, code) as (owner, dsn),
+        _database(cluster, database, code) as (owner, dsn),
         running_service(dsn, folder / f"{name}.log", **code.environ()) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
@@ -126,12 +139,22 @@ async def _round(
     return times
 
 
-async def _measure(cluster: Cluster, before: Code, scale: Scale) -> str:
+async def _measure(args: argparse.Namespace) -> str:
     """Return the machine and a table as Markdown."""
+    with temporary_folder() as folder:
+        try:
+            before = extract(args.before, folder / BEFORE)
+        except NoHistoryError as e:
+            return f"Commit {args.before} is not in this copy of the project: {e}"
+        with running_postgres(folder / "data", *SETTINGS) as cluster:
+            return await _compare(cluster, before, args)
+
+
+async def _compare(cluster: Cluster, before: Code, args: argparse.Namespace) -> str:
     calls = core_calls()
-    executions = 2 * scale.batch * (scale.rounds + 1)
+    executions = 2 * args.batch * (args.rounds + 1)
     series: list[Sequence[_Round]] = []
-    for number in range(scale.series):
+    for number in range(args.series):
         async with AsyncExitStack() as stack:
             # New processes: two of the same code differ by several percent as long as they live.
             versions = [
@@ -140,16 +163,16 @@ async def _measure(cluster: Cluster, before: Code, scale: Scale) -> str:
                 )
                 for name, code in ((BEFORE, before), (NOW, THIS_VERSION))
             ]
-            await _round(versions, calls, 0, scale.batch)  # fills pools and caches
-            rounds = range(1, 1 + scale.rounds)
-            series.append([await _round(versions, calls, n, scale.batch) for n in rounds])
+            await _round(versions, calls, 0, args.batch)  # fills pools and caches
+            rounds = range(1, 1 + args.rounds)
+            series.append([await _round(versions, calls, n, args.batch) for n in rounds])
             machine = describe(await describe_machine(versions[0].owner))
         print(f"  series {number + 1}", flush=True)
-    rows = [row for call in calls for row in _rows(call, series, scale)]
+    rows = [row for call in calls for row in _rows(call, series)]
     return "\n".join([machine, "", *_HEAD, *rows])
 
 
-def _rows(call: CoreCall, series: Sequence[Sequence[_Round]], scale: Scale) -> Iterator[str]:
+def _rows(call: CoreCall, series: Sequence[Sequence[_Round]]) -> Iterator[str]:
     for part, process in enumerate(("server", "PostgreSQL")):
         before, now = (
             statistics.median(times[call.name, name][part] for rounds in series for times in rounds)
@@ -162,7 +185,7 @@ def _rows(call: CoreCall, series: Sequence[Sequence[_Round]], scale: Scale) -> I
             for rounds in series
         ]
         times = statistics.median(ratios)
-        missed = " missed" if scale == FULL and times > call.goal else ""
+        missed = " missed" if times > call.goal else ""
         cells = [
             call.name,
             process,
@@ -174,4 +197,12 @@ def _rows(call: CoreCall, series: Sequence[Sequence[_Round]], scale: Scale) -> I
 
 
 if __name__ == "__main__":
-    run("release", __doc__, COMMIT_BEFORE, _measure, FULL, QUICK)
+    run(
+        "release",
+        __doc__,
+        _measure,
+        Option("series", 5, "series of rounds, each with new servers", quick=2),
+        Option("rounds", 15, "rounds of a series", quick=1),
+        Option("batch", 50, "calls of a batch", quick=4),
+        Option("before", COMMIT_BEFORE, "the earlier commit"),
+    )

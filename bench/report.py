@@ -58,11 +58,6 @@ TABLES = (
     Table("create_by_clients", "CreateJob, one device, by clients", plot="clients"),
     Table("get_by_clients", "GetJob, 10 executions, by clients"),
     Table("list_by_clients", "ListJobs, 50 jobs of 10 executions, by clients"),
-    Table("cancel_by_clients", "CancelJob, one device per job, by clients"),
-    Table("create_by_processes", "CreateJob, one device, by processes"),
-    Table("get_by_processes", "GetJob, 10 executions, by processes"),
-    Table("get_1000_by_processes", "GetJob, 1,000 executions, by processes"),
-    Table("list_by_processes", "ListJobs, 50 jobs of 10 executions, by processes"),
     Table("memory", "Memory of the server process"),
 )
 

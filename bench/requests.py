@@ -10,14 +10,12 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
+from bench.run import InvalidRun
+
 TENANT = "bench"
 
 JOB_SERVICE = "fleet.jobs.v1.JobService"
 DEVICE_JOB_SERVICE = "fleet.jobs.v1.DeviceJobService"
-
-
-class InvalidRun(Exception):
-    """A measurement does not count because a response was not the expected one."""
 
 
 @dataclass(frozen=True)

@@ -61,29 +61,3 @@ async def start_executions(env: Environment, tenant: str, job_id: str) -> None:
         tenant,
         job_id,
     )
-
-
-async def insert_jobs(env: Environment, tenant: str, prefix: str, count: int) -> list[str]:
-    """Insert jobs for the tenant's device d0000000; return their IDs, all of the same length."""
-    job_ids = [f"{prefix}-{number:07}" for number in range(count)]
-    await env.service.execute(
-        "SELECT count(*) FROM unnest($2::text[]) j, jobs.create_job($1, j,"
-        ' \'{"document_type": "bench", "target_device_id": "d0000000"}\', \'{}\', NULL, 2000000,'
-        " NULL, 24)",
-        tenant,
-        job_ids,
-    )
-    async with env.fastapi.transaction():
-        await env.fastapi.execute(
-            "INSERT INTO jobs (tenant_id, job_id, document_type, target_device_id, expires_at)"
-            " SELECT $1, unnest($2::text[]), 'bench', 'd0000000', now() + interval '1 day'",
-            tenant,
-            job_ids,
-        )
-        await env.fastapi.execute(
-            "INSERT INTO job_executions (tenant_id, job_id, device_id)"
-            " SELECT $1, unnest($2::text[]), 'd0000000'",
-            tenant,
-            job_ids,
-        )
-    return job_ids

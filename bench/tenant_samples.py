@@ -12,7 +12,7 @@ import grpc
 from fleet.jobs.v1 import device_jobs_pb2, device_jobs_pb2_grpc, jobs_pb2, jobs_pb2_grpc
 
 from bench.environment import Server
-from bench.requests import InvalidRun
+from bench.run import InvalidRun
 
 _TIMEOUT = 30.0
 

@@ -26,7 +26,7 @@ from bench.machine import describe_machine
 from bench.other_tenant_calls import Call, other_tenant_calls
 from bench.page import RESULTS, describe, format_number, replace_figures
 from bench.process import PythonProcess, postgres_cpu_time
-from bench.requests import InvalidRun
+from bench.run import InvalidRun
 from bench.tenant_samples import Samples
 from bench.watches import Clients, read_line, watch_clients
 from tests.support.endpoints import running_endpoint

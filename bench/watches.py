@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.environment import Server
 from bench.process import PythonProcess
-from bench.requests import InvalidRun
+from bench.run import InvalidRun
 
 # Processes of clients. In one, their messages would wait for each other.
 _PROCESSES = 2

@@ -17,7 +17,8 @@ from bench.environment import Environment, Server, environment
 from bench.figures import SERVICE, Results
 from bench.h2load import h2load_version, run_load
 from bench.machine import describe_machine
-from bench.requests import Call, InvalidRun
+from bench.requests import Call
+from bench.run import InvalidRun
 from bench.workloads.throughput import (
     SIZE_TOLERANCE,
     TEN,

@@ -17,7 +17,7 @@ from bench.hawkbit.report import HAWKBIT, render
 from bench.hawkbit.service import Service
 from bench.hawkbit.update_server import UpdateServer
 from bench.machine import describe_machine
-from bench.requests import InvalidRun
+from bench.run import InvalidRun
 
 System = UpdateServer | Service
 

@@ -9,7 +9,8 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench.hawkbit.update_server import PAGE_SIZE
-from bench.requests import TENANT, InvalidRun
+from bench.requests import TENANT
+from bench.run import InvalidRun
 
 _METADATA = (("x-tenant-id", TENANT),)
 

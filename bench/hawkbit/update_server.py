@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from bench.requests import InvalidRun
+from bench.run import InvalidRun
 
 _GATEWAY_TOKEN = "bench"
 

@@ -9,7 +9,8 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from bench import seed
 from bench.environment import Environment, Server
 from bench.figures import FASTAPI, SERVICE, Results, Scale, measure_in_turn
-from bench.requests import Call, InvalidRun, grpc_call, rest_call, rest_delete_call
+from bench.requests import Call, grpc_call, rest_call, rest_delete_call
+from bench.run import InvalidRun
 
 # A read takes little time, so one figure is the median of several reads.
 _REPEATS = 5

@@ -20,7 +20,8 @@ from bench import seed
 from bench.environment import Environment, Server
 from bench.figures import BASELINE, ECHO, FASTAPI, SERVICE, Results, Scale, measure_in_turn
 from bench.h2load import run_clients
-from bench.requests import DEVICE_JOB_SERVICE, TENANT, InvalidRun, grpc_call
+from bench.requests import DEVICE_JOB_SERVICE, TENANT, grpc_call
+from bench.run import InvalidRun
 
 REPORTERS = 32
 _DEVICES = 50_000

@@ -20,7 +20,8 @@ from bench.figures import (
 )
 from bench.h2load import run_load
 from bench.minimal_server import EXECUTIONS_LIMIT
-from bench.requests import Call, InvalidRun, grpc_call, rest_call
+from bench.requests import Call, grpc_call, rest_call
+from bench.run import InvalidRun
 
 # Tenants whose job is read, and the number of its executions.
 TEN, THOUSAND, STARTED = "10", "1000", "1000-started"

@@ -15,7 +15,8 @@ from bench import seed
 from bench.environment import Environment, Server
 from bench.figures import FASTAPI, SERVICE, Results, Scale, measure_in_turn
 from bench.h2load import run_clients
-from bench.requests import DEVICE_JOB_SERVICE, InvalidRun, grpc_call
+from bench.requests import DEVICE_JOB_SERVICE, grpc_call
+from bench.run import InvalidRun
 from bench.workloads.reports import run_reference_statements
 
 _CALLERS = 16
