@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 Fields: TypeAlias = tuple[str, ...]
 
 MAX_WATCHES = 40
+MAX_REQUESTS = 160
 MIB = 1 << 20
 
 # Space is what makes the body large.
@@ -34,7 +35,11 @@ async def gateway(
     """A gateway with low limits, in front of a server that verifies tokens."""
     path = tmp_path_factory.mktemp("keys") / "jwks.json"
     path.write_text(jwks(KEY))
-    limits = {"MAX_WATCHES": str(MAX_WATCHES), "MAX_BUFFERED_BYTES": str(32 * MIB)}
+    limits = {
+        "MAX_WATCHES": str(MAX_WATCHES),
+        "MAX_REQUESTS_IN_FLIGHT": str(MAX_REQUESTS),
+        "MAX_BUFFERED_BYTES": str(32 * MIB),
+    }
     async with (
         running_server(database.request_dsn, JOBS_JWT_KEYS=str(path), **JWT_SETTINGS) as server,
         running_gateway(gateway_binary, server.address, **limits) as gateway,
@@ -94,6 +99,25 @@ async def test_one_token_holds_a_quarter_of_the_watches_under_ten_spellings(
         assert set(statuses) == {200, 429}
         assert await watch(gateway, stack, bearer(tenant, "viewer", "amir")) == 200
         assert await watch(gateway, stack, bearer(other, "viewer")) == 200
+
+
+async def test_callers_of_an_address_are_served_when_bodies_from_it_never_arrive(
+    gateway: Gateway, database: Database, tenant: str
+) -> None:
+    await database.add_devices(tenant, 1)
+    head = ("POST /customer/jobs HTTP/1.1", "Host: localhost", "Authorization: Bearer junk")
+    request = "\r\n".join((*head, "Content-Length: 100", "", "{")).encode()
+
+    async with AsyncExitStack() as stack:
+        readers = [await send(gateway, stack, request) for _ in range(MAX_REQUESTS)]
+        # The share of the address is an eighth. The gateway asks the server about the others.
+        others = MAX_REQUESTS * 7 // 8
+        responses = [asyncio.create_task(status_of(reader)) for reader in readers]
+        first = asyncio.as_completed(responses)
+        assert {await next(first) for _ in range(others)} == {401}
+        await create_job(gateway, tenant)
+        for response in responses:
+            response.cancel()
 
 
 async def create_job(gateway: Gateway, tenant: str) -> None:

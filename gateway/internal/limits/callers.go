@@ -46,6 +46,7 @@ type Callers struct {
 	trustedProxies []netip.Prefix
 	hashKey        []byte
 	lookups        *Semaphore // calls of GetCaller
+	waiting        *Semaphore // requests that wait for them
 
 	mu      sync.Mutex
 	known   map[digest]*list.Element
@@ -75,7 +76,7 @@ func NewCallers(connections int, connection func() *grpc.ClientConn, trustedProx
 	rand.Read(key) // never fails
 	return &Callers{
 		connections: connections, connection: connection, trustedProxies: trustedProxies, hashKey: key,
-		lookups: newLookups(connections), known: map[digest]*list.Element{}, pending: map[digest]*lookup{},
+		lookups: newLookups(connections, 1), waiting: newLookups(connections, waitingPerLookup), known: map[digest]*list.Element{}, pending: map[digest]*lookup{},
 	}
 }
 
@@ -128,11 +129,16 @@ func (id *Identity) Learn(ctx context.Context) *apierror.Error {
 	if id.Known() {
 		return nil
 	}
-	l := id.callers.lookUp(id)
+	c, address := id.callers, id.Caller
+	if !c.waiting.TryAcquire(address, 1) {
+		return apierror.Overloaded("upstream-connections", int64(c.connections))
+	}
+	defer c.waiting.Release(address, 1)
+	l := c.lookUp(id)
 	select {
 	case <-l.done:
 	case <-ctx.Done():
-		id.callers.leave(l, id.digest)
+		c.leave(l, id.digest)
 		return apierror.FromGRPC(ctx, status.FromContextError(ctx.Err()).Err())
 	}
 	if l.err != nil {

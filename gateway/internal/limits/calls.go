@@ -23,8 +23,12 @@ func NewCalls(connections int) *Semaphore {
 	})
 }
 
-// newLookups returns the limit of concurrent lookups. The calls of requests leave these streams free.
-func newLookups(connections int) *Semaphore {
-	size := int64(connections * StreamsPerConnection / 4)
+// waitingPerLookup is how many requests may wait for each lookup that is possible at a time.
+const waitingPerLookup = 10
+
+// newLookups returns the limit of concurrent lookups, or of factor times as many. The calls of requests leave these
+// streams free.
+func newLookups(connections, factor int) *Semaphore {
+	size := int64(connections * StreamsPerConnection / 4 * factor)
 	return NewSemaphore(size, Shares{unknown: size, address: max(size/2, 1)})
 }

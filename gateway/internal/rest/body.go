@@ -56,7 +56,7 @@ func readAll(w http.ResponseWriter, r *http.Request, maxBytes int64, memory *lim
 	if r.ContentLength > maxBytes {
 		return nil, false, readError(&http.MaxBytesError{}, maxBytes)
 	}
-	limited := http.MaxBytesReader(w, r.Body, maxBytes)
+	limited := http.MaxBytesReader(w, newPacedBody(w, r), maxBytes)
 	body, err := io.ReadAll(io.LimitReader(limited, limits.FreeBytes))
 	if err != nil || len(body) < limits.FreeBytes {
 		return body, false, readError(err, maxBytes)

@@ -9,7 +9,6 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"google.golang.org/grpc/codes"
 
@@ -26,8 +25,8 @@ import (
 )
 
 // newHandler returns the handler of the REST listener. It ends watches when stopping is closed. A request passes, in this
-// order: Instrument, withSecurityHeaders, withAllowedHosts, withCORS, withRequestLimit, the check of the route, the checks of the
-// request, the handler of its operation.
+// order: Instrument, withSecurityHeaders, withAllowedHosts, withCORS, the limit of requests in flight, the check of the
+// route, the checks of the request, the handler of its operation.
 func newHandler(
 	stopping <-chan struct{}, openAPI []byte, config *config.Config, upstream *upstream.Upstream,
 	metrics *observability.Metrics, tracer *observability.Tracer, logger *slog.Logger,
@@ -41,6 +40,7 @@ func newHandler(
 	memoryLimits := limits.NewMemoryLimits(config.MaxBufferedBytes)
 	callers := upstream.NewCallers(config.TrustedProxies)
 	watches := watch.NewHandler(stopping, config, upstream, memoryLimits)
+	slots := newRequestSlots(config.MaxRequestsInFlight)
 	dispatch := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		client, unbounded := w, r.Context()
 		ctx, cancel := context.WithTimeout(r.Context(), config.RequestTimeout)
@@ -50,6 +50,14 @@ func newHandler(
 		w = &limits.BoundedWriter{ResponseWriter: w, Memory: memory, Timeout: config.RequestTimeout}
 		r = r.WithContext(limits.WithRequestMemory(ctx, memory))
 		m := routes.MatchFromContext(ctx)
+		if m.Operation == nil || !m.Operation.IsStream() {
+			release, e := slots.acquire(ctx, m, memory.Identity)
+			if e != nil {
+				e.Write(w)
+				return
+			}
+			defer release()
+		}
 		switch {
 		case m.Route == routes.NoRoute:
 			path, detail := table.WithoutSlash(r.URL), "No such route; /openapi.json lists all routes"
@@ -87,8 +95,7 @@ func newHandler(
 		}
 		m.Operation.Handler(w, r, m.Variables)
 	})
-	limited := withRequestLimit(config.MaxRequestsInFlight, dispatch)
-	allowed := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, limited))
+	allowed := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, dispatch))
 	log := observability.NewAccessLog(logger, config.TrustedProxies)
 	return observability.Instrument(table, metrics, tracer, log, withSecurityHeaders(config.HSTSMaxAge, allowed)), nil
 }
@@ -126,27 +133,6 @@ func withSecurityHeaders(hstsMaxAge int64, next http.Handler) http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		if hstsMaxAge > 0 {
 			w.Header().Set("Strict-Transport-Security", "max-age="+strconv.FormatInt(hstsMaxAge, 10))
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// healthReserve is how many health checks may be in flight in addition to all other requests, so
-// that a load balancer does not take an overloaded gateway for a broken one.
-const healthReserve = 100
-
-// withRequestLimit rejects requests while the maximum number is in flight.
-func withRequestLimit(maximum int64, next http.Handler) http.Handler {
-	var inFlight atomic.Int64
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		limit := maximum
-		if routes.MatchFromContext(r.Context()).IsHealthCheck() {
-			limit += healthReserve
-		}
-		defer inFlight.Add(-1)
-		if inFlight.Add(1) > limit {
-			apierror.Overloaded("max-requests-in-flight", maximum).Write(w)
-			return
 		}
 		next.ServeHTTP(w, r)
 	})

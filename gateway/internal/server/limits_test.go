@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -25,6 +26,7 @@ import (
 )
 
 func TestRequestLimit_RejectsRequests_WhenTooManyAreInFlight(t *testing.T) {
+	// One slot is for the address, and one for the tenant.
 	s, address := gatewaytest.ServeBlockingStub(t)
 	gateway := newTestGateway(t, map[string]string{
 		"JOBS_GATEWAY_UPSTREAM": address, "JOBS_GATEWAY_MAX_REQUESTS_IN_FLIGHT": "2",
@@ -48,6 +50,73 @@ func TestRequestLimit_RejectsRequests_WhenTooManyAreInFlight(t *testing.T) {
 	if got := get(gateway, "/openapi.json", nil).StatusCode; got != 200 {
 		t.Errorf("after the calls: %d", got)
 	}
+}
+
+// blockedBody is a body that arrives when end is closed.
+type blockedBody struct{ started, end chan struct{} }
+
+func (b *blockedBody) Read([]byte) (int, error) {
+	b.started <- struct{}{}
+	<-b.end
+	return 0, io.EOF
+}
+
+func TestRequestLimit_LeavesSlotsToOthers_WhenOneClientSendsNoBodies(t *testing.T) {
+	// 16 slots: an address has 2, and a tenant 8.
+	s := gatewaytest.NewTokenStub()
+	gateway := newTestGateway(t, map[string]string{
+		"JOBS_GATEWAY_UPSTREAM": gatewaytest.ServeService(t, s), "JOBS_GATEWAY_MAX_REQUESTS_IN_FLIGHT": "16",
+	})
+	body := &blockedBody{make(chan struct{}), make(chan struct{})}
+	post := func() *http.Response {
+		request := httptest.NewRequest("POST", "/customer/jobs", body)
+		request.Host, request.Header = "localhost", gatewaytest.Bearer("junk")
+		recorder := httptest.NewRecorder()
+		gateway.ServeHTTP(recorder, request)
+		return recorder.Result()
+	}
+	var posts sync.WaitGroup
+	for range 2 {
+		posts.Go(func() { post() })
+		<-body.started
+	}
+	if got := get(gateway, "/openapi.json", nil).StatusCode; got != 429 {
+		t.Errorf("a page for the client: %d", got)
+	}
+	if got := post().StatusCode; got != 401 {
+		t.Errorf("a third body of the client: %d", got)
+	}
+	if got := get(gateway, "/customer/jobs/a", gatewaytest.Bearer("acme/olivia")).StatusCode; got != 200 {
+		t.Errorf("a known caller with the same address: %d", got)
+	}
+	if got := get(gateway, "/healthz", nil).StatusCode; got != 200 {
+		t.Errorf("/healthz: %d", got)
+	}
+	close(body.end)
+	posts.Wait()
+	if got := get(gateway, "/openapi.json", nil).StatusCode; got != 200 {
+		t.Errorf("after the bodies: %d", got)
+	}
+}
+
+func TestRequestLimit_GivesOneTenantHalf(t *testing.T) {
+	s, address := gatewaytest.ServeBlockingStub(t)
+	gateway := newTestGateway(t, map[string]string{
+		"JOBS_GATEWAY_UPSTREAM": address, "JOBS_GATEWAY_MAX_REQUESTS_IN_FLIGHT": "16",
+	})
+	call := func(tenant string) *http.Response {
+		return get(gateway, "/customer/jobs/a", http.Header{"X-Tenant-Id": {tenant}})
+	}
+	var calls sync.WaitGroup
+	for range 10 { // 2 of them before the gateway knows the caller
+		calls.Go(func() { call("acme") })
+		<-s.Started
+	}
+	gatewaytest.CheckOverloaded(t, call("acme"), "JOBS_GATEWAY_MAX_REQUESTS_IN_FLIGHT is 16")
+	calls.Go(func() { call("other") })
+	<-s.Started
+	close(s.Release)
+	calls.Wait()
 }
 
 func TestUpstream_SpreadsCallsOverConnections(t *testing.T) {
@@ -149,44 +218,59 @@ func (c lineChannel) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-func TestServer_ClosesConnections_WhenTooManyAreOpen(t *testing.T) {
-	log := make(lineChannel, 100)
-	config := gatewaytest.LoadTestConfig(t, map[string]string{"JOBS_GATEWAY_MAX_CONNECTIONS": "2"})
-	server := newServer(http.NotFoundHandler(), config, slog.New(slog.NewTextHandler(log, nil)))
+func TestServer_ClosesConnectionsWithoutRequestFirst_WhenTooManyAreOpen(t *testing.T) {
+	log, started, release := make(lineChannel, 100), make(chan struct{}), make(chan struct{})
+	config := gatewaytest.LoadTestConfig(t, map[string]string{"JOBS_GATEWAY_MAX_CONNECTIONS": "3"})
+	server := newServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/blocked" {
+			started <- struct{}{}
+			<-release
+		}
+	}), config, slog.New(slog.NewTextHandler(log, nil)))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	go server.Serve(listener)
 	defer server.Close()
-	// responds opens a connection and reports whether the server responds on it.
-	responds := func() (net.Conn, bool) {
+	open := func(text string) net.Conn {
 		connection, err := net.Dial("tcp", listener.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
-		io.WriteString(connection, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-		n, _ := connection.Read(make([]byte, 1))
-		return connection, n == 1
+		t.Cleanup(func() { connection.Close() })
+		connection.SetDeadline(time.Now().Add(10 * time.Second))
+		io.WriteString(connection, text)
+		return connection
 	}
-	first, ok1 := responds()
-	second, ok2 := responds()
-	third, ok3 := responds()
-	defer second.Close()
-	defer third.Close()
-	if !ok1 || !ok2 || ok3 {
-		t.Errorf("responses: %v %v %v", ok1, ok2, ok3)
+	isOpen := func(connection net.Conn) bool {
+		n, _ := connection.Read(make([]byte, 1))
+		return n == 1
+	}
+	blocked := []net.Conn{open("GET /blocked HTTP/1.1\r\nHost: localhost\r\n\r\n")}
+	<-started
+	halfSent := open("GET / HTTP/1.1\r\n")
+	// Each closes the one before it.
+	for range 2 {
+		blocked = append(blocked, open("GET /blocked HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+		<-started
+	}
+	if isOpen(halfSent) {
+		t.Error("the connection without a request was not closed")
+	}
+	if isOpen(open("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")) {
+		t.Error("a connection was accepted although all others have requests")
 	}
 	if line := <-log; !strings.Contains(line, "max-connections are open") {
 		t.Errorf("log: %s", line)
 	}
-	first.Close()
-	for { // the server notices the close a moment later
-		connection, ok := responds()
-		connection.Close()
-		if ok {
-			break
+	close(release)
+	for _, connection := range blocked {
+		if !isOpen(connection) {
+			t.Error("a connection with a request was closed")
 		}
+	}
+	for !isOpen(open("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")) { // the others become idle a moment later
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -95,28 +94,8 @@ func newServer(handler http.Handler, config *config.Config, logger *slog.Logger)
 			MaxReceiveBufferPerStream:     limits.FreeBytes,
 			WriteByteTimeout:              config.RequestTimeout,
 		},
-		ConnState: limitConnections(config.MaxConnections, logger),
+		ConnState: newConnectionLimit(config.MaxConnections, logger).update,
 		ErrorLog:  slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-	}
-}
-
-// limitConnections returns a http.Server.ConnState function that closes new connections while
-// the maximum number is open.
-func limitConnections(maximum int64, logger *slog.Logger) func(net.Conn, http.ConnState) {
-	var open, rejected atomic.Int64
-	return func(connection net.Conn, state http.ConnState) {
-		switch state {
-		case http.StateNew:
-			if open.Add(1) <= maximum {
-				return
-			}
-			connection.Close()
-			if count := rejected.Add(1); count&(count-1) == 0 { // 1, 2, 4, 8 …: a flood must not fill the log
-				logger.Warn("connection rejected: max-connections are open", "max_connections", maximum, "rejected", count)
-			}
-		case http.StateHijacked, http.StateClosed:
-			open.Add(-1)
-		}
 	}
 }
 
