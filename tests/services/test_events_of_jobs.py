@@ -65,6 +65,25 @@ async def test_created_has_the_user_and_the_counts(
     assert event.time.timestamp() == pytest.approx(created_at.ToNanoseconds() / 1e9, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("first_stage", "counts"),
+    [
+        ({"device_count": 1}, {"queued": 1, "held": 1}),
+        ({"device_count": 1, "releases_per_minute": 60}, {"held": 2}),
+    ],
+)
+async def test_created_counts_as_queued_what_is_released(
+    operator: Operator,
+    pump: Device,
+    log: EventLog,
+    first_stage: dict[str, int],
+    counts: dict[str, int],
+) -> None:
+    await operator.create(job_id="j", target_all=True, rollout=rollout(first_stage, REMAINDER))
+
+    assert (await log.one()).counts == counts
+
+
 async def test_repeated_create_adds_no_event(
     operator: Operator, pump: Device, log: EventLog
 ) -> None:

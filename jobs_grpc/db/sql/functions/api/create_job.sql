@@ -60,6 +60,7 @@ DECLARE
     v_exists boolean;
     v_job record;
     v_is_deleted boolean;
+    v_released integer;  -- executions at creation; the others are HELD
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -273,8 +274,19 @@ BEGIN
     start_at := v_start_at;
     expires_at := v_expires_at;
     IF NOT p_validate_only THEN
-        INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
-        VALUES (p_tenant_id, p_job_id, execution_count);
+        -- Nothing is released before the start, and a rate releases nothing at the start.
+        v_released := CASE
+            WHEN v_start_at > v_now OR v_rollout -> 'stages' -> 0 ? 'releases_per_minute' THEN 0
+            ELSE coalesce(stage_sizes[1], execution_count)
+        END;
+        INSERT INTO jobs.job_progress (tenant_id, job_id, queued, event_count)
+        VALUES (p_tenant_id, p_job_id, execution_count, 1);
+        -- The first event. add_event would write the row above a second time, and read the job.
+        INSERT INTO jobs.event_queue
+            (tenant_id, job_id, number, type, occurred_at, status, counts, user_id)
+        VALUES
+            (p_tenant_id, p_job_id, 1, 'job.created', v_now, status,
+             ARRAY[v_released, execution_count - v_released, 0, 0, 0, 0, 0], p_created_by);
 
         IF p_request ? 'labels' THEN
             INSERT INTO jobs.job_labels (tenant_id, label, created_at, job_id)
@@ -284,7 +296,6 @@ BEGIN
         IF v_failure_criteria IS NOT NULL THEN
             PERFORM jobs.insert_failure_criteria(p_tenant_id, p_job_id, v_failure_criteria);
         END IF;
-        PERFORM jobs.add_event(p_tenant_id, p_job_id, v_now, 'job.created', p_created_by);
         IF v_rollout IS NOT NULL THEN
             -- An empty first stage passes at once.
             PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now);
