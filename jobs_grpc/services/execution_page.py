@@ -119,10 +119,10 @@ def _executions(row: Row) -> Iterable[tuple[str, tuple[Any, ...], tuple[Any, ...
     """The device, the _VALUES and the _TIMES of each execution. The columns are arrays."""
     if row["device_ids"] is None:
         return ()
-    count = len(row["device_ids"])
     # A column without values can be NULL.
-    values = zip(*(row[column] or (None,) * count for column in _VALUES), strict=True)
-    times = zip(*(row[column] for column in _TIMES), strict=True)
+    nothing = (None,) * len(row["device_ids"])
+    values = zip(*(row[column] or nothing for column in _VALUES), strict=True)
+    times = zip(*(row[column] or nothing for column in _TIMES), strict=True)
     return zip(row["device_ids"], values, times, strict=True)
 
 

@@ -57,10 +57,13 @@ VALUES: dict[str, list[Any]] = {
 
 
 def page_row(executions: list[dict[str, Any]]) -> Row:
+    """The columns, of which those without values are NULL."""
     columns = {
         column: [execution[name] for execution in executions] for name, column in COLUMNS.items()
     }
-    return cast("Row", columns)
+    return cast(
+        "Row", {c: v if any(x is not None for x in v) else None for c, v in columns.items()}
+    )
 
 
 def random_executions(rng: random.Random, count: int) -> list[dict[str, Any]]:

@@ -1,9 +1,10 @@
 -- A page of executions with one array per column, in the order of device_id: the type of the rows that
 -- list_job_executions returns, and of a part of those of get_job. The view has no rows.
 --
--- It is cheaper to send and decode than thousands of rows. The arrays are NULL if the page is empty.
--- Executions after the first 8 MiB of details, as text, have neither a status nor details. A response
--- has no room for them: it has at most 4 MiB.
+-- It is cheaper to send and decode than thousands of rows. The arrays are NULL if the page is empty. The
+-- last seven are also NULL if no execution of the page has one of their values. Executions after the first
+-- 8 MiB of details, as text, have neither a status nor details. A response has no room for them: it has at
+-- most 4 MiB.
 CREATE OR REPLACE VIEW jobs.execution_page WITH (security_invoker = true) AS
 SELECT
     NULL::text[] AS device_ids,
@@ -20,6 +21,6 @@ SELECT
     NULL::text[] AS end_causes,
     NULL::timestamptz[] AS not_befores,
     NULL::text[] AS time_zones,
-    NULL::text[] AS reported_bys,  -- NULL: none has one
+    NULL::text[] AS reported_bys,
     NULL::timestamptz AS job_created_at
 WHERE false;

@@ -29,13 +29,19 @@ BEGIN
             array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status END),
             array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status_details END),
             array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
-            array_agg(e.started_at), array_agg(e.last_updated_at), array_agg(e.times_out_at),
-            array_agg(e.failure_code), array_agg(e.stage), array_agg(e.end_cause),
-            array_agg(e.not_before), array_agg(e.time_zone),
-            CASE WHEN count(e.reported_by) > 0 THEN array_agg(e.reported_by) END
+            array_agg(e.started_at), array_agg(e.last_updated_at),
+            CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.times_out_at) END,
+            CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.failure_code) END,
+            CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.stage) END,
+            CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.end_cause) END,
+            CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.not_before) END,
+            CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.time_zone) END,
+            CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.reported_by) END
         FROM (
             SELECT
                 page.*,
+                num_nonnulls(page.times_out_at, page.failure_code, page.stage, page.end_cause,
+                             page.not_before, page.time_zone, page.reported_by) AS rare_values,
                 coalesce(sum(octet_length(page.status_details::text))
                     OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
             FROM (
