@@ -168,7 +168,7 @@ class Webhooks:
             raise WebhooksUnavailable from e
         message_id, body = test_message(webhook_id)
         headers = signed_headers(message_id, int(time.time()), body, signing)
-        result = await delivery.sender.send(row["url"], headers, body)
+        result = await delivery.sender.send(tenant_id, row["url"], headers, body)
         if not (result.error or row["is_verified"]):
             await self._store.verify_webhook(tenant_id, webhook_id=webhook_id, url=row["url"])
         return result

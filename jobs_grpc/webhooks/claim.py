@@ -197,7 +197,7 @@ class Claim:
             message, body = message_id(tenant_id, row["position"]), event_body(dict(row))
         headers = signed_headers(message, int(time.time()), body, secrets)
         self.event_time = row["occurred_at"]
-        return await self._sender.send(row["url"], headers, body)
+        return await self._sender.send(tenant_id, row["url"], headers, body)
 
     async def _store_result(
         self, row: asyncpg.Record, result: DeliveryResult, failure_count: int, *, is_last: bool

@@ -14,7 +14,7 @@ from yarl import URL
 
 from jobs_grpc.config.settings import EventsConfig
 from jobs_grpc.webhooks.addresses import AddressNotAllowed, AllowedAddresses, SocketFactory
-from jobs_grpc.webhooks.resolver import ThreadResolver
+from jobs_grpc.webhooks.resolver import ThreadResolver, tenant_of_lookup
 from jobs_grpc.webhooks.response_limit import limit_responses
 from jobs_grpc.webhooks.sender import DeliveryResult
 
@@ -74,8 +74,11 @@ class HttpSender:
         self._session = session
         self._schemes = schemes
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> DeliveryResult:
-        """Send one POST and return the result. Raises only CancelledError."""
+    async def send(
+        self, tenant_id: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> DeliveryResult:
+        """Send one POST of a tenant and return the result. Raises only CancelledError."""
+        tenant_of_lookup.set(tenant_id)
         started = time.monotonic()
         status, error, retry_after = 0, None, None
         try:

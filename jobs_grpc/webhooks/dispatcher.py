@@ -87,10 +87,12 @@ class _SlowDetectingSender:
         self._sender = sender
         self._on_slow = on_slow
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> DeliveryResult:
+    async def send(
+        self, tenant_id: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> DeliveryResult:
         timer = asyncio.get_running_loop().call_later(_SLOW_SECONDS, self._on_slow)
         try:
-            return await self._sender.send(url, headers, body)
+            return await self._sender.send(tenant_id, url, headers, body)
         finally:
             timer.cancel()
 

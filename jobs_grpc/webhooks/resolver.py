@@ -9,31 +9,39 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from jobs_grpc.limits.fair_semaphore import FairSemaphore
+
 # Further addresses of a host are not tried.
 _MAX_ADDRESSES = 8
+
+tenant_of_lookup: ContextVar[str] = ContextVar("tenant_of_lookup")
+"""The tenant whose delivery needs the lookup. aiohttp passes the context on to the resolver."""
 
 
 class ThreadResolver(AbstractResolver):
     """Calls getaddrinfo, at most `max_lookups` times at once; further lookups wait.
 
-    A canceled lookup counts until getaddrinfo returns.
+    A tenant must leave as many lookups free as it has, so hosts of one tenant whose name servers
+    do not answer take half of them. A canceled lookup counts until getaddrinfo returns.
     """
 
     def __init__(self, max_lookups: int) -> None:
-        self._slots = asyncio.Semaphore(max_lookups)
+        self._slots = FairSemaphore(max_lookups, reserve=lambda held: held)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """Return the addresses of a host. Raises OSError."""
-        await self._slots.acquire()
+        tenant_id = tenant_of_lookup.get()
+        await self._slots.take(tenant_id)
         infos = await _in_thread(
             lambda: socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM),
-            self._slots.release,
+            lambda: self._slots.release(tenant_id),
         )
         return [
             ResolveResult(

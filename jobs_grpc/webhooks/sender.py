@@ -22,5 +22,7 @@ class DeliveryResult:
 class Sender(Protocol):
     """Sends deliveries."""
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> DeliveryResult:
-        """Send one POST and return the result. Raises only CancelledError."""
+    async def send(
+        self, tenant_id: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> DeliveryResult:
+        """Send one POST of a tenant and return the result. Raises only CancelledError."""

@@ -62,7 +62,9 @@ class RecordingSender:
     result: DeliveryResult = field(default_factory=lambda: DeliveryResult(204, None, 0.25))
     sent: list[tuple[str, Mapping[str, str], bytes]] = field(default_factory=list)
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> DeliveryResult:
+    async def send(
+        self, tenant_id: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> DeliveryResult:
         """Record a delivery."""
         self.sent.append((url, headers, body))
         return self.result

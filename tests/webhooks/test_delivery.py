@@ -57,7 +57,7 @@ async def opened(
 
 async def _send(endpoint: Endpoint, **options: Any) -> DeliveryResult:
     async with opened(endpoint.port, **options) as sender:
-        return await sender.send(endpoint.url(), HEADERS, b'{"a":1}')
+        return await sender.send("acme", endpoint.url(), HEADERS, b'{"a":1}')
 
 
 async def test_post_has_body_headers_and_no_others_of_the_process(
@@ -107,7 +107,7 @@ async def test_redirect_is_not_followed(endpoint: Endpoint, status: int) -> None
     async with running_endpoint(None) as internal:
         endpoint.answer(response(status, f"Location: {internal.url()}"))
         async with opened(endpoint.port, internal.port, allow_http=True) as sender:
-            result = await sender.send(endpoint.url(), HEADERS, b"{}")
+            result = await sender.send("acme", endpoint.url(), HEADERS, b"{}")
         assert (result.status, result.error) == (status, "REDIRECT")
         assert internal.connections == 0
 
@@ -143,7 +143,7 @@ async def test_each_post_has_a_new_connection_and_no_cookies(endpoint: Endpoint)
     endpoint.answer(response(200, "Set-Cookie: a=b"))
     async with opened(endpoint.port) as sender:
         for _ in range(5):
-            assert (await sender.send(endpoint.url(), HEADERS, b"{}")).error is None
+            assert (await sender.send("acme", endpoint.url(), HEADERS, b"{}")).error is None
     assert endpoint.connections == 5
     assert not any("cookie" in request.headers for request in endpoint.requests)
 
@@ -208,7 +208,7 @@ async def test_flood_of_informational_responses_is_a_failure(
         _flood(b"", response_head * 1000) as (port, closed),
         opened(port, allow_http=True) as sender,
     ):
-        result = await sender.send(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
+        result = await sender.send("acme", f"http://127.0.0.1:{port}/", HEADERS, b"{}")
         await closed.wait()
     assert (result.status, result.error) == (0, "CONNECTION_FAILED")
     assert len(parsed) <= 17
@@ -226,7 +226,7 @@ async def test_responses_after_the_first_are_not_parsed(parsed: list[Any]) -> No
         _flood(head, head * 1000) as (port, closed),
         opened(port, allow_http=True) as sender,
     ):
-        result = await sender.send(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
+        result = await sender.send("acme", f"http://127.0.0.1:{port}/", HEADERS, b"{}")
         await closed.wait()
     assert (result.status, result.error) == (200, None)
     assert len(parsed) == 1
@@ -253,7 +253,7 @@ async def test_socket_is_closed_when_the_endpoint_does_not_read_the_body(
 
     monkeypatch.setattr(delivery, "SocketFactory", RecordingFactory)
     async with serving(serve) as port, opened(port, allow_http=True) as sender:
-        result = await sender.send(f"http://127.0.0.1:{port}/", HEADERS, b"x" * 1_000_000)
+        result = await sender.send("acme", f"http://127.0.0.1:{port}/", HEADERS, b"x" * 1_000_000)
         assert (result.status, result.error) == (204, None)
         await wait_until(is_closed)
 
@@ -274,7 +274,7 @@ async def test_body_of_response_is_not_read() -> None:
             closed.set()
 
     async with serving(serve) as port, opened(port, allow_http=True) as sender:
-        result = await sender.send(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
+        result = await sender.send("acme", f"http://127.0.0.1:{port}/", HEADERS, b"{}")
         assert (result.status, result.error) == (200, None)
         await closed.wait()
     # The buffers of the sockets.
@@ -314,7 +314,7 @@ async def test_delivery_times_out(monkeypatch: pytest.MonkeyPatch, part: bytes) 
             await asyncio.sleep(0.1 if part != b"H" else 60)
 
     async with serving(serve) as port, opened(port, allow_http=True) as sender:
-        result = await sender.send(f"http://127.0.0.1:{port}/", HEADERS, b"{}")
+        result = await sender.send("acme", f"http://127.0.0.1:{port}/", HEADERS, b"{}")
     assert (result.status, result.error) == (0, "TIMEOUT")
     assert 0.3 <= result.duration < 5
 
@@ -324,7 +324,7 @@ async def test_connection_that_is_refused_is_a_failure() -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         async with opened(port) as sender:
-            result = await sender.send(f"https://127.0.0.1:{port}/", HEADERS, b"{}")
+            result = await sender.send("acme", f"https://127.0.0.1:{port}/", HEADERS, b"{}")
     assert (result.status, result.error) == (0, "CONNECTION_FAILED")
 
 
@@ -338,7 +338,7 @@ async def test_certificate_of_another_authority_is_rejected(
 
 async def test_certificate_of_another_host_is_rejected(endpoint: Endpoint) -> None:
     async with opened(endpoint.port, networks=["127.0.0.0/8"]) as sender:
-        result = await sender.send(endpoint.url(host="127.0.0.2"), HEADERS, b"{}")
+        result = await sender.send("acme", endpoint.url(host="127.0.0.2"), HEADERS, b"{}")
         assert result.error in ("TLS_FAILED", "CONNECTION_FAILED")
     assert endpoint.requests == []
 
@@ -360,7 +360,7 @@ async def test_endpoint_without_tls_fails() -> None:
         await writer.drain()
 
     async with serving(serve) as port, opened(port) as sender:
-        result = await sender.send(f"https://127.0.0.1:{port}/", HEADERS, b"{}")
+        result = await sender.send("acme", f"https://127.0.0.1:{port}/", HEADERS, b"{}")
     assert (result.status, result.error) == (0, "TLS_FAILED")
 
 
@@ -401,14 +401,14 @@ async def test_endpoint_without_tls_fails() -> None:
 )
 async def test_url_of_forbidden_address_is_refused(url: str) -> None:
     async with opened(443, networks=[]) as sender:
-        result = await sender.send(url, HEADERS, b"{}")
+        result = await sender.send("acme", url, HEADERS, b"{}")
     assert result.status == 0
     assert result.error in ("ADDRESS_NOT_ALLOWED", "HOST_NOT_FOUND")
 
 
 async def test_port_that_is_not_allowed_is_refused(endpoint: Endpoint) -> None:
     async with opened(443) as sender:
-        result = await sender.send(endpoint.url(), HEADERS, b"{}")
+        result = await sender.send("acme", endpoint.url(), HEADERS, b"{}")
     assert result.error == "ADDRESS_NOT_ALLOWED"
     assert endpoint.connections == 0
 
@@ -452,9 +452,9 @@ async def test_name_that_changes_to_a_forbidden_address_is_refused(
         public.answer(response(200, "Connection: close"))
         monkeypatch.setattr("jobs_grpc.webhooks.resolver.socket.getaddrinfo", _resolve_with(port))
         url = public.url(host="localhost")
-        first = await sender.send(url, HEADERS, b"{}")
-        second = await sender.send(url, HEADERS, b"{}")
-        third = await sender.send(url, HEADERS, b"{}")
+        first = await sender.send("acme", url, HEADERS, b"{}")
+        second = await sender.send("acme", url, HEADERS, b"{}")
+        third = await sender.send("acme", url, HEADERS, b"{}")
     assert (first.status, first.error) == (200, None)
     assert (second.error, third.error) == ("ADDRESS_NOT_ALLOWED", "ADDRESS_NOT_ALLOWED")
     assert (len(public.requests), internal.connections, name_server.queries) == (1, 0, 3)
@@ -472,7 +472,7 @@ async def test_forbidden_addresses_of_a_name_are_skipped(
         opened(public.port, networks=["127.0.0.2/32"]) as sender,
     ):
         monkeypatch.setattr("jobs_grpc.webhooks.resolver.socket.getaddrinfo", _resolve_with(port))
-        result = await sender.send(public.url(host="localhost"), HEADERS, b"{}")
+        result = await sender.send("acme", public.url(host="localhost"), HEADERS, b"{}")
     assert (result.status, result.error) == (204, None)
     assert internal.connections == 0
 
@@ -480,37 +480,42 @@ async def test_forbidden_addresses_of_a_name_are_skipped(
 async def test_host_that_does_not_exist_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_name_server([]) as (_, port), opened(443) as sender:
         monkeypatch.setattr("jobs_grpc.webhooks.resolver.socket.getaddrinfo", _resolve_with(port))
-        result = await sender.send("https://missing.example/", HEADERS, b"{}")
+        result = await sender.send("acme", "https://missing.example/", HEADERS, b"{}")
     assert (result.status, result.error) == (0, "HOST_NOT_FOUND")
 
 
 async def test_name_that_dns_does_not_allow_is_a_failure() -> None:
     async with opened(443) as sender:
-        result = await sender.send(f"https://{'a' * 64}.example/", HEADERS, b"{}")
+        result = await sender.send("acme", f"https://{'a' * 64}.example/", HEADERS, b"{}")
     assert (result.status, result.error) == (0, "HOST_NOT_FOUND")
 
 
-async def test_lookups_that_hang_are_bounded_and_do_not_delay_the_end(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_lookups_that_hang_are_bounded_and_do_not_delay_others_or_the_end(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
-    lookups = 0
+    hanging: list[str] = []
+    resolve = socket.getaddrinfo
 
-    def getaddrinfo(*_: Any, **__: Any) -> list[Any]:
-        nonlocal lookups
-        lookups += 1
+    def getaddrinfo(host: str, *args: Any, **options: Any) -> list[Any]:
+        if host == "localhost":
+            return resolve(host, *args, **options)
+        hanging.append(host)
         release.wait()
         raise socket.gaierror
 
     monkeypatch.setattr(delivery, "TIMEOUT_SECONDS", 0.2)
     monkeypatch.setattr("jobs_grpc.webhooks.resolver.socket.getaddrinfo", getaddrinfo)
     started = time.monotonic()
-    async with opened(443, max_connections=3) as sender:
+    async with opened(endpoint.port, max_connections=4) as sender:
         results = await asyncio.gather(
-            *(sender.send(f"https://h{n}.example/", HEADERS, b"{}") for n in range(10))
+            *(sender.send("acme", f"https://h{n}.example/", HEADERS, b"{}") for n in range(10))
         )
+        monkeypatch.setattr(delivery, "TIMEOUT_SECONDS", 10)
+        other = await sender.send("other", endpoint.url(host="localhost"), HEADERS, b"{}")
     assert {result.error for result in results} == {"TIMEOUT"}
-    assert lookups == 3
+    assert len(hanging) == 2
+    assert other.status == 204
     assert time.monotonic() - started < 10
     release.set()
 
@@ -532,19 +537,19 @@ async def test_lookup_that_gets_no_thread_fails_and_takes_no_slot(
         with monkeypatch.context() as patched:
             patched.setattr("jobs_grpc.webhooks.resolver.threading.Thread", Refused)
             for _ in range(2):
-                result = await sender.send(url, HEADERS, b"{}")
+                result = await sender.send("acme", url, HEADERS, b"{}")
                 assert (result.status, result.error) == (0, "CONNECTION_FAILED")
-        assert (await sender.send(url, HEADERS, b"{}")).status == 204
+        assert (await sender.send("acme", url, HEADERS, b"{}")).status == 204
 
 
 async def test_canceled_delivery_closes_its_connection(endpoint: Endpoint) -> None:
     endpoint.respond = hang
     async with opened(endpoint.port) as sender:
-        sending = asyncio.create_task(sender.send(endpoint.url(), HEADERS, b"{}"))
+        sending = asyncio.create_task(sender.send("acme", endpoint.url(), HEADERS, b"{}"))
         await endpoint.received(1)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
         endpoint.respond = None
-        assert (await sender.send(endpoint.url(), HEADERS, b"{}")).error is None
+        assert (await sender.send("acme", endpoint.url(), HEADERS, b"{}")).error is None
     assert endpoint.connections == 2

@@ -403,7 +403,9 @@ async def test_nothing_is_sent_after_the_lease_may_have_ended(
     sent = []
 
     class Sender:
-        async def send(self, url: str, headers: object, body: bytes) -> DeliveryResult:
+        async def send(
+            self, tenant_id: str, url: str, headers: object, body: bytes
+        ) -> DeliveryResult:
             nonlocal now
             sent.append(int(json.loads(body)["data"]["position"]))
             now += 20
