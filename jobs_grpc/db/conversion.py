@@ -18,10 +18,12 @@ LAST_COMMIT = "28ee0805"
 FIRST_CHECKSUM = "5b2b8d5bb2e2670aa983bb4c69d92e4dfe89a48460dc839ba9cb8c6c90b972e1"
 """The checksum of the earlier migration 0001."""
 
-# Of the checksums of the earlier migrations 0001 to 0035.
-_DIGEST = "82f1e15d168a6f3de76b148a257e874bde84bede91e819494af7138aff280e24"
-
-_MIGRATIONS = "SELECT version, name, checksum FROM jobs.migrations ORDER BY version"
+# Of the checksums of the earlier migrations 0001 to 0035. Without 0020, which ran last and only
+# dropped an index: on Citus, the earlier version can fail before it.
+_DIGEST = "303b4c39d062d44834f85f7edb4932af8d47c3b615e22eb227e4cdbb31777964"
+_MIGRATIONS = (
+    "SELECT version, name, checksum FROM jobs.migrations WHERE version <> 20 ORDER BY version"
+)
 
 # Of databases with still earlier numbers.
 _HAS_EARLIEST = "SELECT to_regclass('jobs.schema_migrations') IS NOT NULL"

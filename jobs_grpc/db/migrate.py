@@ -256,7 +256,7 @@ async def _set_up_device_tables(
         )
         await connection.execute(_SET_LOCK_TIMEOUT)
         # Once; calls add what is missing. See change_device_count.sql.
-        if not await connection.fetchval("SELECT EXISTS (SELECT FROM jobs.device_counts)"):
+        if not await connection.fetchval("SELECT EXISTS (SELECT 1 FROM jobs.device_counts)"):
             await connection.execute(
                 "INSERT INTO jobs.device_counts (tenant_id, device_count)"
                 " SELECT tenant_id, count(*) FROM public.device_state GROUP BY tenant_id"

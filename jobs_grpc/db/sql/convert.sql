@@ -8,6 +8,9 @@ ALTER TABLE jobs.jobs
     DROP COLUMN requested_timeout_minutes;
 ALTER TABLE jobs.event_heads DROP COLUMN tests_until;
 
+-- The earlier 0020 may not have run.
+DROP INDEX IF EXISTS jobs.job_executions_queue;
+
 -- The constraint was added without reading the rows.
 ALTER TABLE jobs.jobs VALIDATE CONSTRAINT jobs_one_target_check;
 
