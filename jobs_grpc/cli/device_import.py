@@ -10,11 +10,10 @@ from typing import TextIO
 
 from fleet.jobs.v1.jobs_pb2 import CancelExecutionRequest, Stage
 
-from jobs_grpc.auth.principal import TENANT_RULE, is_tenant_id
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.files import standard_input
 from jobs_grpc.cli.output import print_note, progress_line
-from jobs_grpc.cli.owner_audit import audited
+from jobs_grpc.cli.owner_audit import add_tenant, audited, read_tenant
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import LimitsConfig, read_dsn
 from jobs_grpc.config.declaration import read_group
@@ -56,19 +55,14 @@ def add_command(commands: Subparsers) -> None:
         ),
     )
     parser.add_argument("file", metavar="FILE", help="CSV file; - reads standard input")
-    parser.add_argument("--tenant", metavar="ID", help="tenant of the devices ($JOBS_TENANT)")
+    add_tenant(parser, "tenant of the devices")
     parser.set_defaults(run=_import_devices)
 
 
 def _import_devices(args: argparse.Namespace) -> None:
     owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
     max_devices = read_group(LimitsConfig, os.environ).max_tenant_devices
-    # A context names a server, and the import connects to a database: only the variable counts.
-    tenant = os.environ.get("JOBS_TENANT") or None if args.tenant is None else args.tenant
-    if tenant is None:
-        raise CliError("--tenant or JOBS_TENANT is required", ExitCode.USAGE)
-    if not is_tenant_id(tenant):
-        raise CliError(f"--tenant {TENANT_RULE}", ExitCode.USAGE)
+    tenant = read_tenant(args)
     with (
         interrupt_on_stop_signals(),
         _open_file(args.file) as file,

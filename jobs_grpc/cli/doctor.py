@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 
+from jobs_grpc.cli import arguments
 from jobs_grpc.cli.dev import running_settings
 from jobs_grpc.cli.errors import CliError
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.serve import add_setting_options, read_config
 from jobs_grpc.cli.tables import TableColumn, print_table
 from jobs_grpc.doctor import Finding, Status, examine
+from jobs_grpc.doctor.counts import MAX_EXECUTIONS
 from jobs_grpc.text import escape_unprintable
 
 _DESCRIPTION = """\
@@ -48,12 +50,20 @@ def add_command(commands: Subparsers) -> None:
     add_setting_options(parser)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--strict", action="store_true", help="exit with 1 also on warnings")
+    parser.add_argument(
+        "--max-executions",
+        type=arguments.row_limit,
+        default=MAX_EXECUTIONS,
+        metavar="N",
+        help="recount jobs with at most N executions in total: those that are not finished, then"
+        f" the newest (default: {MAX_EXECUTIONS:,})",
+    )
     parser.set_defaults(run=_doctor)
 
 
 def _doctor(args: argparse.Namespace) -> None:
     environ = os.environ if "JOBS_DATABASE_URL" in os.environ else running_settings()
-    findings = asyncio.run(examine(read_config(args, environ)))
+    findings = asyncio.run(examine(read_config(args, environ), args.max_executions))
     if args.json:
         report = {"version": version("jobs-grpc"), "findings": list(map(asdict, findings))}
         print(json.dumps(report, indent=2))

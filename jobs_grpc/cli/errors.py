@@ -11,6 +11,7 @@ import grpc
 from jobs_grpc.client import JobsError
 from jobs_grpc.config import ConfigError
 from jobs_grpc.db.migrate import MigrationError
+from jobs_grpc.db.owner_pool import NotTheOwner, StatementTimedOut
 from jobs_grpc.db.readiness import NotIsolated
 from jobs_grpc.dev.embedded_postgres import EmbeddedPostgresError
 from jobs_grpc.server.sockets import ListenError
@@ -182,7 +183,13 @@ def to_cli_error(error: Exception) -> CliError | None:
             return error
         case ConfigError():
             return CliError(str(error), ExitCode.USAGE)
-        case MigrationError() | NotIsolated() | EmbeddedPostgresError() | ListenError():
+        case (
+            MigrationError()
+            | NotIsolated()
+            | NotTheOwner()
+            | EmbeddedPostgresError()
+            | ListenError()
+        ):
             return CliError(str(error))
         case asyncpg.LockNotAvailableError():
             return CliError("another session holds a required lock; retry", ExitCode.UNAVAILABLE)
@@ -190,7 +197,7 @@ def to_cli_error(error: Exception) -> CliError | None:
             return CliError(f"invalid database URL: {_one_line(error)}", ExitCode.USAGE)
         case asyncpg.PostgresError() | asyncpg.InterfaceError():
             return CliError(f"PostgreSQL: {_one_line(error)}")
-        case TimeoutError():
+        case TimeoutError() | StatementTimedOut():
             return CliError("the database did not respond in time; retry", ExitCode.UNAVAILABLE)
         case OSError() if error.errno == errno.ENOSPC:
             return CliError(f"can't write the output: {error.strerror}")

@@ -4,16 +4,12 @@ import argparse
 import os
 
 from jobs_grpc.cli.output import progress_line
-from jobs_grpc.cli.owner_audit import audited
+from jobs_grpc.cli.owner_audit import add_changes, audited
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.config import read_dsn
 from jobs_grpc.db.migrate import RequestRole, migrate
-from jobs_grpc.observability import logs
 from jobs_grpc.server.signals import run_until_stop_signal
 from jobs_grpc.text import escape_unprintable
-
-# Of the changes in the line of the audit log.
-_MAX_AUDITED_BYTES = 1024
 
 
 def add_command(commands: Subparsers) -> None:
@@ -75,7 +71,6 @@ def _migrate(args: argparse.Namespace) -> None:
                     )
                 )
         finally:  # changes before an error are committed
-            audit["change_count"] = len(changes)
-            audit["changes"] = logs.first_that_fit(changes, _MAX_AUDITED_BYTES)
+            add_changes(audit, changes)
     for line in "\n".join(changes or ["the schema is current"]).split("\n"):
         print(escape_unprintable(line))

@@ -1,17 +1,41 @@
-"""Lines of the audit log for commands that change the database as its owner, without a server."""
+"""What commands share that work on the database as its owner, without a server.
 
+Their option --tenant, and their lines of the audit log.
+"""
+
+import argparse
 import getpass
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from jobs_grpc.cli.errors import CliError
+from jobs_grpc.auth.principal import TENANT_RULE, is_tenant_id
+from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.observability import logs
+
+# Of the changes in a line of the audit log.
+_MAX_CHANGES_BYTES = 1024
+
+
+def add_tenant(parser: argparse.ArgumentParser, help_text: str) -> None:
+    """Add --tenant."""
+    parser.add_argument("--tenant", metavar="ID", help=f"{help_text} ($JOBS_TENANT)")
+
+
+def read_tenant(args: argparse.Namespace) -> str:
+    """Return the tenant of --tenant or JOBS_TENANT. Raises CliError."""
+    # A context names a server, and the command connects to a database: only the variable counts.
+    tenant = os.environ.get("JOBS_TENANT") or None if args.tenant is None else args.tenant
+    if tenant is None:
+        raise CliError("--tenant or JOBS_TENANT is required", ExitCode.USAGE)
+    if not is_tenant_id(tenant):
+        raise CliError(f"--tenant {TENANT_RULE}", ExitCode.USAGE)
+    return str(tenant)
 
 
 @contextmanager
@@ -38,6 +62,12 @@ def audited(command: str, owner_dsn: str, **fields: Any) -> Iterator[dict[str, A
         _write(command, {"code": code, **fields, "reason": type(e).__name__}, started)
         raise
     _write(command, {"code": "OK", **fields}, started)
+
+
+def add_changes(fields: dict[str, Any], changes: Sequence[str]) -> None:
+    """Add the number of changes, and as many of the first as take 1 KB."""
+    fields["change_count"] = len(changes)
+    fields["changes"] = logs.first_that_fit(changes, _MAX_CHANGES_BYTES)
 
 
 def _write(command: str, fields: dict[str, Any], started: float) -> None:

@@ -37,6 +37,7 @@ from jobs_grpc.cli import (
     migrate,
     pause,
     preview,
+    recount,
     retry,
     serve,
     simulate,
@@ -60,7 +61,7 @@ _GROUPS = {
     "rollouts": "advance approve",
     "devices": "devices device groups simulate",
     "events": "events webhooks",
-    "server": "dev serve migrate doctor health",
+    "server": "dev serve migrate doctor recount health",
     "command line": "context whoami completion help",
 }
 
@@ -93,6 +94,7 @@ _COMMANDS = (
     whoami,
     health,
     doctor,
+    recount,
     simulate,
 )
 

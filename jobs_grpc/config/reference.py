@@ -26,9 +26,9 @@ brackets.
 _FOOTER = """
 ## Other variables
 
-`jobs-grpc migrate` also reads `JOBS_OWNER_DATABASE_URL`, and `JOBS_DATABASE_URL` for the name of
-the request role. `jobs-grpc devices import` also reads `JOBS_OWNER_DATABASE_URL`. `jobs-grpc dev`
-keeps the data of the embedded PostgreSQL in `JOBS_DATA_DIR`.
+`jobs-grpc migrate`, `devices import` and `recount` also read `JOBS_OWNER_DATABASE_URL`, and
+`migrate` reads `JOBS_DATABASE_URL` for the name of the request role. `jobs-grpc dev` keeps the data
+of the embedded PostgreSQL in `JOBS_DATA_DIR`.
 
 - Client commands read `JOBS_SERVER` and other variables that [the CLI](../cli.md) lists.
 - The gateway reads `JOBS_GATEWAY_…`: [its settings](gateway-settings.md).

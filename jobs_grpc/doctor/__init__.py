@@ -5,6 +5,7 @@ from jobs_grpc.doctor import (
     address,
     authentication,
     certificates,
+    counts,
     database,
     dot_segments,
     host,
@@ -16,11 +17,12 @@ from jobs_grpc.doctor.finding import Finding, Status
 __all__ = ["Finding", "Status", "examine"]
 
 
-async def examine(config: Config) -> list[Finding]:
+async def examine(config: Config, max_executions: int = counts.MAX_EXECUTIONS) -> list[Finding]:
     """Run all checks and return what they found, at least one finding of each check.
 
-    Changes nothing and does not need a running server. Takes up to about 30 seconds if nothing
-    responds. No finding contains a password or a key.
+    `max_executions` limits those that are recounted. Changes nothing and does not need a running
+    server. Takes up to about 30 seconds if nothing responds. No finding contains a password or a
+    key.
     """
     return [
         host.check_version(),
@@ -32,5 +34,5 @@ async def examine(config: Config) -> list[Finding]:
         *await database.check_database(config),
         *await webhooks.check_webhooks(config),
         *await dot_segments.check_dot_segments(config),
-        *await maintenance.check_maintenance(config),
+        *await maintenance.check_maintenance(config, max_executions),
     ]

@@ -14,6 +14,7 @@ from jobs_grpc.doctor.connection import (
     connect_failed,
     fetch_one,
 )
+from jobs_grpc.doctor.counts import check_counts
 from jobs_grpc.doctor.finding import Finding, Status
 
 _CHECK = "maintenance"
@@ -23,7 +24,7 @@ _COUNTS_CHECK = "device-counts"
 _MAX_LAG = 300.0
 
 
-async def check_maintenance(config: Config) -> list[Finding]:
+async def check_maintenance(config: Config, max_executions: int) -> list[Finding]:
     """Run the checks that need a connection of the owner."""
     owner_url = config.maintenance.owner_database_url
     if owner_url is None:
@@ -40,7 +41,11 @@ async def check_maintenance(config: Config) -> list[Finding]:
         async with connect(owner_url, config) as connection:
             if problem := await _check_owner(connection, config):
                 return [problem]
-            return [*await _check_lag(connection, config), *await _check_device_counts(connection)]
+            return [
+                *await _check_lag(connection, config),
+                *await _check_device_counts(connection),
+                *await check_counts(connection, max_executions),
+            ]
     except ConnectError as e:
         return [connect_failed(_CHECK, "JOBS_OWNER_DATABASE_URL", e)]
     except DATABASE_ERRORS as e:

@@ -304,6 +304,16 @@ async def _cancel(c: asyncpg.Connection, p: Probe) -> None:
     await store_on(c).cancel_job(p.tenant, job_id="j1", reason="r", force=True)
 
 
+async def _plant_wrong_count(c: asyncpg.Connection, p: Probe) -> None:
+    await _execute(
+        c,
+        (
+            "UPDATE jobs.job_progress SET retrying = 5 WHERE tenant_id = $1 AND job_id = 'old1'",
+            p.tenant,
+        ),
+    )
+
+
 async def _delete(c: asyncpg.Connection, p: Probe) -> None:
     await _cancel(c, p)
     await store_on(c).delete_job(p.tenant, job_id="j1")
@@ -978,6 +988,13 @@ CASES = {
         "apply_retention",
         60,
         lambda c, p: c.fetch("SELECT jobs.apply_retention($1, 'old1', 30, 0)", p.tenant),
+        as_owner=True,
+    ),
+    "repair_counts": Case(
+        "repair_counts",
+        150,
+        lambda c, p: c.fetch("SELECT * FROM jobs.repair_counts($1, 'old1')", p.tenant),
+        prepare=_plant_wrong_count,
         as_owner=True,
     ),
     "purge_job": Case(
