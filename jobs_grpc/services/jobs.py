@@ -207,8 +207,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             current_principal().tenant_id, job_id=request.job_id, executions_limit=limit + 1
         )
         fields = job_details_fields(row)
-        if row["start_windows"] is not None:
-            fields |= window_state_fields(row)
+        if (window_state := row["window_state"]) is not None:
+            fields |= window_state_fields(window_state)
         response = pb.GetJobResponse(job=fields)
         job = response.job
         if await append_executions(job, row, limit, self._yield_now, used_bytes=job.ByteSize()):

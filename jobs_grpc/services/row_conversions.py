@@ -88,11 +88,12 @@ def job_fields(row: Row) -> MessageFields:
     return fields
 
 
-def window_state_fields(row: Row) -> MessageFields:
-    """The fields of a Job that only GetJob sets, from a row of jobs.job_page."""
+def window_state_fields(json_text: str) -> MessageFields:
+    """The fields of a Job that only GetJob sets, from the JSON of window_state.sql."""
+    state = json.loads(json_text)
     return {
-        "is_window_open": row["is_window_open"],
-        "next_openings": [timestamp_fields(at) for at in row["next_openings"] or ()],
+        "is_window_open": state["is_open"],
+        "next_openings": [timestamp_fields(at) for at in state["next_openings"]],
     }
 
 

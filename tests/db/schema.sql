@@ -500,8 +500,7 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
     d.retrying_count,
     d.is_retry_budget_exhausted,
     d.execution_events,
-    NULL::boolean AS is_window_open,
-    NULL::timestamp with time zone[] AS next_openings
+    NULL::json AS window_state
    FROM (jobs.execution_page p
      CROSS JOIN jobs.job_details d);
 

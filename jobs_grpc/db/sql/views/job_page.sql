@@ -4,7 +4,6 @@ CREATE OR REPLACE VIEW jobs.job_page WITH (security_invoker = true) AS
 SELECT
     p.*,
     d.*,
-    NULL::boolean AS is_window_open,
-    NULL::timestamptz[] AS next_openings
+    NULL::json AS window_state
 FROM jobs.execution_page p
 CROSS JOIN jobs.job_details d;

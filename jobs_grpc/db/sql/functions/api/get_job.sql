@@ -1,6 +1,8 @@
--- depends on: is_window_open, job_page, next_openings
--- Returns a job, the first page of its executions, whether a start window is open, and the next seven
--- openings, all from one snapshot. The last two are NULL if the windows are in the time zone of each device.
+-- depends on: job_page, window_state
+-- Returns a job, the first page of its executions, and the state of its start windows, from one snapshot.
+--
+-- To set up the expressions of the columns takes most of the time of a call, also of those that are not
+-- evaluated. So columns that few jobs need are one expression, or a function that is not inlined.
 --
 -- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_job(
@@ -14,13 +16,7 @@ BEGIN
     PERFORM jobs.set_read_time(jobs.clock_time());
 
     RETURN QUERY
-    SELECT e.*, s.created_at, s.*,
-           jobs.is_window_open(
-               s.start_windows, nullif(s.window_time_zone, 'DEVICE'), jobs.read_time()
-           ),
-           jobs.next_openings(
-               s.start_windows, nullif(s.window_time_zone, 'DEVICE'), jobs.read_time(), 7
-           )
+    SELECT e.*, s.created_at, s.*, jobs.window_state(s.start_windows, s.window_time_zone)
     FROM jobs.job_details s
     CROSS JOIN LATERAL (
         -- As in list_job_executions. A function for both would make get_job a tenth slower.
@@ -45,7 +41,9 @@ BEGIN
                 coalesce(sum(octet_length(page.status_details::text))
                     OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
             FROM (
-                SELECT e.*
+                SELECT e.device_id, e.status, e.status_details, e.execution_number, e.version,
+                       e.queued_at, e.started_at, e.last_updated_at, e.times_out_at, e.failure_code,
+                       e.stage, e.end_cause, e.not_before, e.time_zone, e.reported_by
                 FROM jobs.execution_states e
                 WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
                 ORDER BY e.device_id
