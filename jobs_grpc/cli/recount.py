@@ -36,7 +36,8 @@ def add_command(commands: Subparsers) -> None:
         "recount",
         help="compare the stored counts of a job with its executions",
         description="Count the executions of a job in the database of JOBS_OWNER_DATABASE_URL, and "
-        "show the stored counts that differ. The exit code is 0 if there are none, otherwise 1.",
+        "show the stored counts that differ. The exit code is 0 if there are none, or if --repair "
+        "has set all of them; otherwise 1.",
         examples=(
             "jobs-grpc recount update-1 --tenant acme",
             "jobs-grpc recount update-1 --tenant acme --repair",

@@ -9,7 +9,7 @@ from jobs_grpc.db.owner_pool import OwnerPool
 
 RECOUNT = "SELECT * FROM jobs.recount($1, $2) ORDER BY table_name, key, column_name"
 _REPAIR = "SELECT * FROM jobs.repair_counts($1, $2) ORDER BY table_name, key, column_name"
-_EXISTS = "SELECT FROM jobs.jobs WHERE tenant_id = $1 AND job_id = $2 AND deleted_at IS NULL"
+_EXISTS = "SELECT job_id FROM jobs.jobs WHERE tenant_id = $1 AND job_id = $2 AND deleted_at IS NULL"
 
 # Seconds. A recount reads a million executions in about four.
 _STATEMENT_TIMEOUT = 600.0
