@@ -471,7 +471,8 @@ class LimitsConfig:
         integer(1, 100000000),
         "Maximum number of registered devices per tenant, unless the platform manages the device"
         " tables. An UpdateDevices that would register more fails with RESOURCE_EXHAUSTED, and so"
-        " does `jobs-grpc devices import`. Set it to the same value on all servers.",
+        " does `jobs-grpc devices import`. It also bounds what devices store: UpdateDevices accepts"
+        " 32 labels and 1,000 groups per device. Set it to the same value on all servers.",
         default=1000000,
     )
 

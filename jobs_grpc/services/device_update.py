@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from fleet.jobs.v1 import fleet_pb2 as pb
 
-from jobs_grpc.contract.field_rules import check
+from jobs_grpc.contract.field_rules import check, rules_of
 from jobs_grpc.errors import InvalidField, Violation, name_ids
 from jobs_grpc.limits.fair_slots import YieldNow
 from jobs_grpc.services.selectors import check_labels
@@ -15,6 +15,11 @@ from jobs_grpc.services.validation import raise_for_violations
 
 # Devices that are checked between two pauses: about 0.5 ms, with 8 labels each.
 _DEVICES_PER_PAUSE = 50
+# Groups that take as long as a device.
+_GROUPS_PER_DEVICE = 40
+
+_VALID_DEVICE = pb.Device(device_id="d")
+_MAX_DEVICES = rules_of(pb.UpdateDevicesRequest, "devices").repeated.max_items
 
 
 @dataclass(slots=True)
@@ -35,7 +40,13 @@ async def device_changes(request: pb.UpdateDevicesRequest, yield_now: YieldNow) 
     Fields that update_mask does not name are ignored, but have the limits of the contract. Calls
     `yield_now` at times, so that other calls run.
     """
-    raise_for_violations(check(request))
+    # The devices are checked below, with pauses, unless they are too many.
+    head = pb.UpdateDevicesRequest(
+        devices=[_VALID_DEVICE] if request.devices else [],
+        update_mask=request.update_mask if request.HasField("update_mask") else None,
+        remove_labels=request.remove_labels,
+    )
+    raise_for_violations(check(request if len(request.devices) > _MAX_DEVICES else head))
     fields = {*request.update_mask.paths}
     raise_for_violations(_check_request(request, fields))
     changes = DeviceChanges(
@@ -43,8 +54,10 @@ async def device_changes(request: pb.UpdateDevicesRequest, yield_now: YieldNow) 
         *([] if name in fields else None for name in ("labels", "time_zone", "group_ids")),
     )
     violations: list[Violation] = []
+    checked = 0
     for index, device in enumerate(request.devices):
         path = f"devices[{index}]"
+        violations += check(device, f"{path}.")
         if changes.labels is not None:
             violations += check_labels(device.labels, f"{path}.labels")
             violations += _check_not_removed(request, device, f"{path}.labels")
@@ -57,7 +70,9 @@ async def device_changes(request: pb.UpdateDevicesRequest, yield_now: YieldNow) 
             changes.group_ids.append(json.dumps([*device.group_ids], ensure_ascii=False))
         if len(violations) >= InvalidField.MAX_VIOLATIONS:
             break
-        if (index + 1) % _DEVICES_PER_PAUSE == 0:
+        checked += 1 + len(device.group_ids) // _GROUPS_PER_DEVICE
+        if checked >= _DEVICES_PER_PAUSE:
+            checked = 0
             await yield_now()
     raise_for_violations(violations)
     return changes

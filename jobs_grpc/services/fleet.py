@@ -28,6 +28,7 @@ from jobs_grpc.services.target_hints import preview_hints
 from jobs_grpc.services.targets import (
     EvaluationLimit,
     check_target,
+    has_large_list,
     preview_fields,
     selector_terms,
     target_device_ids,
@@ -172,6 +173,8 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         violations = check_target(request)
         violations += check_rollout(request.rollout) if request.HasField("rollout") else []
         validation.raise_for_violations(violations)
+        if has_large_list(request):
+            await self._yield_now()
         tenant_id = current_principal().tenant_id
         with self._evaluations.evaluation(tenant_id, request, is_preview=True) as may_evaluate:
             if not may_evaluate:

@@ -66,6 +66,7 @@ from jobs_grpc.services.struct_json import to_json
 from jobs_grpc.services.target_hints import add_hint
 from jobs_grpc.services.targets import (
     EvaluationLimit,
+    has_large_list,
     preview_fields,
     selector_terms,
     target_device_ids,
@@ -119,6 +120,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         violations += check_labels(request.labels) if "labels" in fields else []
         validation.require_valid(request, violations)
         validation.raise_for_violations(check_fields(request, fields))
+        if has_large_list(request):
+            await self._yield_now()
 
         caller = current_principal()
         error_if_new: type[JobsError] | None = None

@@ -23,7 +23,8 @@ _MAX_CODES = rules_of(pb.FailedIn, "failure_codes").repeated.max_items
 MAX_TARGET_BYTES = 4 * selectors.MAX_CHARACTERS + _MAX_CODES * 66 + 200
 """The maximum size of the target of a Job: a character can have four bytes."""
 
-# CreateJob looks up a list of at most this many devices without counting as an evaluation.
+# CreateJob looks up a list of at most this many devices without counting as an evaluation, and
+# checks and converts it without a pause: about 1 ms.
 _SMALL_LIST = 1000
 
 _NOT_LIMITED = nullcontext(True)
@@ -71,6 +72,11 @@ def target_device_ids(request: TargetRequest) -> list[str] | None:
     if not request.HasField("target_device_ids"):
         return None
     return sorted({*request.target_device_ids.device_ids})
+
+
+def has_large_list(request: TargetRequest) -> bool:
+    """Whether other calls should run between the check of a list and its conversion."""
+    return len(request.target_device_ids.device_ids) > _SMALL_LIST
 
 
 def device_ids_json(device_ids: pb.DeviceIds) -> dict[str, Any]:
@@ -137,7 +143,7 @@ def _is_costly(request: TargetRequest, is_preview: bool) -> bool:
     return (
         is_preview
         or request.HasField("target_failed_in")
-        or len(request.target_device_ids.device_ids) > _SMALL_LIST
+        or has_large_list(request)
         or bool(request.target_selector)
         or any(stage.selector for stage in request.rollout.stages)
     )

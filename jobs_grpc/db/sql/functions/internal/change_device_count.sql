@@ -2,7 +2,8 @@
 -- did not change. The caller has set the tenant, and has registered or deleted the devices before.
 --
 -- Must be the transaction's last lock, to avoid deadlocks. If the row is missing, the devices are counted: others
--- can't have committed a change of devices meanwhile, because they would have added the row.
+-- can't have committed a change of devices meanwhile, because they would have added the row. That does not hold for SQL
+-- that writes devices directly: the doctor compares the counts.
 CREATE OR REPLACE FUNCTION jobs.change_device_count(p_tenant_id text, p_change integer) RETURNS bigint
 LANGUAGE plpgsql
 -- settings: lookup
