@@ -75,7 +75,7 @@ func poll(ctx context.Context, device jobsv1.DeviceJobServiceClient) error {
 			if err = carryOut(ctx, device, next.Execution); err == nil {
 				continue
 			}
-		case err == nil && next.PollAfter != nil: // an old server sends none
+		case err == nil:
 			wait = next.PollAfter.AsDuration()
 		}
 		delay := wait

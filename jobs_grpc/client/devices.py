@@ -127,7 +127,7 @@ class DeviceClient:
     def _note_poll_after(
         self, response: pb.StartNextExecutionResponse | pb.ListPendingExecutionsResponse
     ) -> None:
-        # A server of an earlier version sends none.
+        # Not set with an execution, nor before the last page.
         if response.HasField("poll_after"):
             self._poll_after = response.poll_after.ToTimedelta().total_seconds()
 

@@ -138,7 +138,7 @@ class Store:
         before_job_id: str | None,
         limit: int,
     ) -> Sequence[Row]:
-        return await self._read("list_device_executions", {**locals(), "check_device": True})
+        return await self._read("list_device_executions", locals())
 
     async def list_devices(
         self,
@@ -318,7 +318,6 @@ class Store:
         after_queued_at: PgMicros | None = None,
         after_job_id: str | None = None,
         limit: int,
-        with_due_at: bool = False,
     ) -> Sequence[Row]:
         return await self._read("list_pending_executions", locals())
 

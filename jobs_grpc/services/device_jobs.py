@@ -74,7 +74,6 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             after_queued_at=after_queued_at,
             after_job_id=after_job_id,
             limit=limit + 1,
-            with_due_at=True,
         )
         due_in = None
         if rows and rows[-1]["job_id"] is None:

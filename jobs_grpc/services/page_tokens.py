@@ -108,15 +108,13 @@ def parse_pending_token(request: PagedRequest, device_id: str) -> list[Any]:
     """The status, queue_order, queued_at and job_id of a token, after its device_id.
 
     None for each if there is no token. Raises InvalidPageToken, also for that of another device.
-    Tokens of servers without priorities have no queue_order: it is None.
     """
-    parsers: list[Callable[[str], Any]] = [str, _parse_status, parse_micros, str]
-    if not request.page_token or len(_decode(request)) > len(parsers):
-        parsers.insert(2, _parse_queue_order)
-    token_device_id, status, *queue_order, queued_at, job_id = parse_token(request, *parsers)
+    token_device_id, *position = parse_token(
+        request, str, _parse_status, _parse_queue_order, parse_micros, str
+    )
     if token_device_id not in (None, device_id):
         raise InvalidPageToken(_OTHER_REQUEST)
-    return [status, *(queue_order or [None]), queued_at, job_id]
+    return position
 
 
 def _parse_status(text: str) -> str:

@@ -122,6 +122,9 @@ _CALLS_UNTIL_GENERIC = 8
 # rolled-back transactions stay until vacuum, such as those of the jobs that other tests cancel.
 PAGE, JOBS_PAGE = 1020, 80
 
+# list_pending_executions: a page, and next_due_at.
+PENDING = 2 * JOBS + 1
+
 # A read of one row; a function that writes reads the rows of a job several times.
 READ_ROW = 8
 WRITE_ROW = 8 * 20
@@ -294,7 +297,7 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
         _list_pending,
         {
             "jobs_pkey": JOBS_PAGE,
-            "job_executions_queue_by_priority": JOBS,
+            "job_executions_queue_by_priority": PENDING,
             "job_executions_pkey": JOBS,
         },
     ),
@@ -308,7 +311,7 @@ CALLS: dict[str, tuple[Callable[[Store], Awaitable[object]], dict[str, int]]] = 
         ),
         {
             "jobs_pkey": JOBS_PAGE,
-            "job_executions_queue_by_priority": JOBS,
+            "job_executions_queue_by_priority": PENDING,
             "job_executions_pkey": JOBS,
         },
     ),

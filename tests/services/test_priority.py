@@ -1,16 +1,14 @@
 """The priority of jobs in the queues of devices."""
 
 from contextlib import aclosing
-from datetime import UTC
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from tests.support.callers import Device, Operator, all_pending
-from tests.support.database import Database, request_session
+from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.server import Server
 
@@ -157,39 +155,3 @@ async def test_later_page_stays_at_its_place_when_the_last_execution_is_retried(
     await operator.retry("n1", pb.JobExecution.FAILED)
 
     assert await all_pending(pump, page_token=page.next_page_token) == ["n2", "n1", "l1", "l2"]
-
-
-async def _page_of_an_earlier_server(
-    database: Database, pump: Device, last: device_pb.DeviceExecution
-) -> list[str]:
-    """The jobs of the page after an execution. Servers without priorities pass no queue_order."""
-    async with request_session(database) as (_, store):
-        rows = await store.list_pending_executions(
-            pump.tenant,
-            device_id=pump.name,
-            after_status="QUEUED",
-            after_queued_at=cast("Any", last.queued_at.ToDatetime(UTC)),
-            after_job_id=last.job_id,
-            limit=10,
-        )
-    return [row["job_id"] for row in rows]
-
-
-async def test_page_of_an_earlier_server_starts_after_its_last_execution(
-    database: Database, pump: Device
-) -> None:
-    for index, job_id in enumerate(QUEUE, start=1):
-        page = await _page_of_an_earlier_server(database, pump, await pump.get(job_id))
-        assert page == QUEUE[index:]
-
-
-async def test_page_of_an_earlier_server_leaves_nothing_out_when_its_last_execution_changes(
-    database: Database, pump: Device, operator: Operator
-) -> None:
-    last = await pump.get("n1")
-    await pump.update("n1", pb.JobExecution.FAILED)
-    await operator.retry("n1", pb.JobExecution.FAILED)
-
-    page = await _page_of_an_earlier_server(database, pump, last)
-
-    assert set(page) >= {"n2", "n1", "l1", "l2"}

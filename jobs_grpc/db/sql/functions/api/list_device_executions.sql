@@ -5,8 +5,8 @@
 -- Executions after the first 8 MiB of details, as text, have neither a status nor details; see
 -- execution_page.
 --
--- Raises DEVICE_NOT_FOUND with p_check_device and without p_job_id, if the first page is empty and
--- the tenant has no such device.
+-- Raises DEVICE_NOT_FOUND without p_job_id, if the first page is empty and the tenant has no such
+-- device.
 CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_tenant_id text,
     p_device_id text,
@@ -16,8 +16,6 @@ CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_before_job_id text,
     p_limit integer,
     p_failure_code text DEFAULT NULL,  -- NULL: all; '': failures without a code
-    p_check_device boolean DEFAULT false,  -- the previous version does not know the error
-    p_end_cause text DEFAULT NULL,  -- of servers that do not know p_end_causes
     p_end_causes text[] DEFAULT NULL  -- NULL: all
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql STABLE  -- see set_read_time
@@ -27,7 +25,6 @@ AS $$
 DECLARE
     v_before_queued_at timestamptz := coalesce(p_before_queued_at, 'infinity');
     v_before_job_id text := coalesce(p_before_job_id, '');
-    v_end_causes text[] := coalesce(p_end_causes, string_to_array(p_end_cause, ''));
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.set_read_time(jobs.clock_time());
@@ -39,7 +36,7 @@ BEGIN
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id
           AND (p_status IS NULL OR s.status = p_status)
           AND (p_failure_code IS NULL OR s.failure_code = p_failure_code)
-          AND (v_end_causes IS NULL OR s.end_cause = ANY (v_end_causes))
+          AND (p_end_causes IS NULL OR s.end_cause = ANY (p_end_causes))
           AND (s.queued_at, s.job_id) < (v_before_queued_at, v_before_job_id)
         LIMIT p_limit;
         RETURN;
@@ -78,10 +75,10 @@ BEGIN
               AND (e.queued_at, e.job_id) < (v_before_queued_at, v_before_job_id)
               AND j.deleted_at IS NULL
               AND (p_failure_code IS NULL OR e.failure_code = p_failure_code)
-              AND (v_end_causes IS NULL OR jobs.end_cause(  -- as in execution_states
+              AND (p_end_causes IS NULL OR jobs.end_cause(  -- as in execution_states
                       derived.status, e.failure_code, e.end_cause,
                       derived.status <> e.status OR e.last_updated_at = j.canceled_at
-                  ) = ANY (v_end_causes))
+                  ) = ANY (p_end_causes))
               AND (p_status IS NULL OR p_status = CASE
                       WHEN derived.status = 'QUEUED' AND jobs.is_held_at(
                           e.rank, j.release_end, j.release_base, j.release_rate, j.release_since,
@@ -101,7 +98,7 @@ BEGIN
         ORDER BY page.queued_at DESC, page.job_id DESC
     ) s;
 
-    IF NOT FOUND AND p_check_device AND p_before_queued_at IS NULL THEN
+    IF NOT FOUND AND p_before_queued_at IS NULL THEN
         PERFORM FROM public.device_state d
         WHERE d.tenant_id = p_tenant_id AND d.device_id = p_device_id;
         IF NOT FOUND THEN

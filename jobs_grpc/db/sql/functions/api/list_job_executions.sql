@@ -10,7 +10,6 @@ CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     p_after_device_id text,
     p_limit integer,
     p_failure_code text DEFAULT NULL,  -- NULL: all; '': failures without a code
-    p_end_cause text DEFAULT NULL,     -- of servers that do not know p_end_causes
     p_stage integer DEFAULT NULL,      -- NULL: all
     p_device_id_prefix text DEFAULT '',
     p_end_causes text[] DEFAULT NULL   -- NULL: all
@@ -48,7 +47,7 @@ BEGIN
                     OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
             FROM jobs.job_executions_after(
                 p_tenant_id, p_job_id, p_status, p_failure_code,
-                coalesce(p_end_causes, string_to_array(p_end_cause, '')), p_stage,
+                p_end_causes, p_stage,
                 p_device_id_prefix, p_after_device_id, p_limit
             ) e
         ) e

@@ -3,17 +3,16 @@
 -- group is sorted by (queue_order, queued_at, job_id). Leaves out executions that wait; see
 -- is_waiting_at. Returns at most p_limit executions after the given position.
 --
--- With p_with_due_at, if there are fewer and an execution waits, a last row without a job_id has the
--- time at which it is due as not_before (see next_due_at), and the current time as last_updated_at.
+-- If there are fewer and an execution waits, a last row without a job_id has the time at which it is
+-- due as not_before (see next_due_at), and the current time as last_updated_at.
 CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
     p_tenant_id text,
     p_device_id text,
     p_after_status text,            -- IN_PROGRESS or QUEUED; NULL: from the first execution
-    p_after_queued_at timestamptz,  -- NULL if p_after_status is NULL
-    p_after_job_id text,            -- NULL if p_after_status is NULL
-    p_limit integer,
-    p_after_queue_order smallint DEFAULT NULL,  -- NULL: unknown, as in servers without priorities
-    p_with_due_at boolean DEFAULT false
+    p_after_queue_order smallint,   -- this and the next two: NULL if p_after_status is NULL
+    p_after_queued_at timestamptz,
+    p_after_job_id text,
+    p_limit integer
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
 -- Only the index on the device's queue delivers the order; see next_execution.
@@ -21,24 +20,13 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     v_after_queued boolean := coalesce(p_after_status = 'QUEUED', false);
+    v_after_queue_order smallint := coalesce(p_after_queue_order, -1);
     v_after_queued_at timestamptz := coalesce(p_after_queued_at, '-infinity');
     v_after_job_id text := coalesce(p_after_job_id, '');
-    v_after_queue_order smallint :=
-        CASE WHEN p_after_job_id IS NULL THEN -1 ELSE p_after_queue_order END;
     v_executions integer;
     v_due jobs.execution_states;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
-    IF v_after_queue_order IS NULL THEN
-        -- If the execution has changed, starts early enough to leave no other one out.
-        v_after_queue_order := coalesce((
-            SELECT e.queue_order
-            FROM jobs.job_executions e
-            WHERE e.tenant_id = p_tenant_id AND e.job_id = p_after_job_id
-              AND e.device_id = p_device_id AND e.queued_at = p_after_queued_at
-        ), -1);
-    END IF;
 
     RETURN QUERY
     SELECT q.tenant_id, q.job_id, q.device_id, q.status, q.status_details, q.execution_number,
@@ -57,7 +45,7 @@ BEGIN
     LIMIT p_limit;
 
     GET DIAGNOSTICS v_executions = ROW_COUNT;
-    IF p_with_due_at AND v_executions < p_limit THEN
+    IF v_executions < p_limit THEN
         v_due.not_before := jobs.next_due_at(p_tenant_id, p_device_id);
         IF v_due.not_before IS NOT NULL THEN
             v_due.last_updated_at := jobs.now();
