@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,4 +73,15 @@ func TestBody_IsNotSlow_WhileTheGatewayDoesNotRead(t *testing.T) {
 			t.Errorf("%d %v", n, err)
 		}
 	})
+}
+
+func TestBody_LeavesTheDeadlineOfTheRequest_AtItsEnd(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 70*time.Second)
+	defer cancel()
+	source := &slowBody{ResponseWriter: httptest.NewRecorder()}
+	request := httptest.NewRequestWithContext(ctx, "POST", "/", strings.NewReader("{}"))
+	_, err := io.Copy(io.Discard, newPacedBody(source, request))
+	if want, _ := ctx.Deadline(); err != nil || source.deadline != want {
+		t.Errorf("%v %v, want %v", err, source.deadline, want)
+	}
 }
