@@ -215,11 +215,21 @@ async def test_watch_prints_why_the_job_is_paused_and_the_next_steps(
 
 
 async def test_watch_names_the_first_devices_that_do_not_report(
-    shell: Shell, server: Server, tenant: str, job: str, monkeypatch: pytest.MonkeyPatch
+    shell: Shell,
+    server: Server,
+    database: Database,
+    tenant: str,
+    job: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("jobs_grpc.cli.stalled._QUIET", 0.2)
     for number in range(1, 6):
         await server.device(tenant, f"d{number:05}").start(job)
+    await database.owner.execute(
+        "UPDATE jobs.job_executions SET last_updated_at = last_updated_at - interval '1 minute'"
+        " WHERE tenant_id = $1 AND status = 'IN_PROGRESS'",
+        tenant,
+    )
 
     lines = await watch_until_timeout(shell, "watch", job, count=3)
 
