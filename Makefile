@@ -206,7 +206,7 @@ screenshots: $(READY) gateway-build ## Take the screenshots of docs/cli.md, docs
 
 .PHONY: rollout-timeline
 rollout-timeline: $(BENCH_READY) ## Draw the picture of docs/rollouts.md from a simulated rollout (two minutes)
-	@PYTHONPATH=generated .venv-bench/bin/python -m bench.rollout_timeline
+	@PYTHONPATH=generated .venv-bench/bin/python -m tools.rollout_timeline
 
 .PHONY: bench-workers
 bench-workers: $(BENCH_READY) ## Measure how calls per second scale with workers (5 minutes; needs h2load and cpulimit; ARGS=--page keeps the figures)

@@ -1,4 +1,8 @@
-"""Benchmarks: see bench/results/README.md."""
+"""Benchmarks: see bench/results/README.md.
+
+Each starts what it needs (`environment`, `process`), loads it (`h2load`, `watches`, or a client of
+its own), measures it (`figures`, `process`), and returns the tables of its page (`page`, `run`).
+"""
 
 import os
 

@@ -11,10 +11,10 @@ import time
 from collections.abc import Awaitable, Callable
 
 from bench import page, plots, report
-from bench.environment import Environment, environment
 from bench.figures import FULL, QUICK, Results, Scale, load, save
 from bench.h2load import h2load_version
 from bench.machine import describe_machine
+from bench.peers import Peers, peers
 from bench.run import InvalidRun
 from bench.workloads import concurrency, cpu, growth, memory, reports, throughput, updates
 
@@ -22,7 +22,7 @@ _RESULTS = page.RESULTS / "fastapi.jsonl"
 
 _PACKAGES = ("grpcio", "protobuf", "asyncpg", "fastapi", "uvicorn", "uvloop", "httptools")
 
-Workload = Callable[[Environment, Scale, Results], Awaitable[None]]
+Workload = Callable[[Peers, Scale, Results], Awaitable[None]]
 
 _WORKLOADS: dict[str, Workload] = {
     "growth": growth.run,
@@ -79,7 +79,7 @@ async def _run(
     scale: Scale, workloads: dict[str, Workload], h2load: str
 ) -> tuple[Results, dict[str, str]]:
     results = Results()
-    async with environment() as env:
+    async with peers() as env:
         for name, workload in workloads.items():
             print(f"{name} …", flush=True)
             started = time.monotonic()
@@ -88,7 +88,7 @@ async def _run(
             except InvalidRun as e:
                 sys.exit(f"invalid run: {e}")
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
-        machine = await describe_machine(env.service, _PACKAGES)
+        machine = await describe_machine(env.owner, _PACKAGES)
         return results, machine | {"h2load": h2load}
 
 

@@ -20,20 +20,17 @@ from typing import Any, cast
 
 import asyncpg
 
+from bench.environment import Environment, environment
 from bench.machine import describe_machine
-from bench.page import RESULTS, describe, format_number, replace_figures, wrap
-from bench.postgres import running_postgres, temporary_folder
-from bench.process import postgres_cpu_time
-from jobs_grpc.db.migrate import RequestRole, migrate
+from bench.page import describe, format_number, table, wrap
+from bench.run import Option, run
 from jobs_grpc.db.store import ExecutionUpdate, Store
-from jobs_grpc.dev import embedded_postgres
 from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
 from jobs_grpc.dev.embedded_postgres.binaries import find_binaries
 from jobs_grpc.maintenance.sweeper import Sweeper
 
 SETTINGS = ("shared_buffers=512MB", "max_wal_size=4GB")
 
-_ROLE = RequestRole()
 _TENANT = "acme"
 _DEVICES_PER_JOB = 100_000
 # What concurrent streams of reports reach: see Batches of updates in docs/architecture.md.
@@ -59,8 +56,7 @@ Figures = dict[str, float]
 class Bench:
     """The database, and what has been measured."""
 
-    cluster: embedded_postgres.Cluster
-    owner: asyncpg.Connection
+    env: Environment
     request: asyncpg.Connection
     executions: int
     phases: dict[str, Figures] = field(default_factory=dict)
@@ -86,12 +82,12 @@ class Bench:
 
         A checkpoint precedes it, so that the first change of each page writes the whole page.
         """
-        await self.owner.execute("CHECKPOINT")
-        wal, cpu, start = await self._wal(), self._cpu(), time.monotonic()
+        await self.env.owner.execute("CHECKPOINT")
+        wal, cpu, start = await self._wal(), self.env.postgres_cpu_time(), time.monotonic()
         yield
         seconds = time.monotonic() - start
-        cpu = self._cpu() - cpu
-        sizes = await self.owner.fetchrow(_SIZES)
+        cpu = self.env.postgres_cpu_time() - cpu
+        sizes = await self.env.owner.fetchrow(_SIZES)
         assert sizes is not None
         self.phases[name] = {
             "executions": float(executions or self.executions),
@@ -103,59 +99,34 @@ class Bench:
 
     async def _wal(self) -> float:
         sql = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8"
-        return float(await self.owner.fetchval(sql))
-
-    def _cpu(self) -> float:
-        return postgres_cpu_time(self.cluster.data_dir)
+        return float(await self.env.owner.fetchval(sql))
 
 
-def main() -> None:
-    """Measure and print tables; with --page, keep them."""
-    parser = argparse.ArgumentParser(prog="bench.capacity", description=__doc__)
-    parser.add_argument("--executions", type=int, default=1_000_000, help="[1000000]")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
+async def _measure(args: argparse.Namespace) -> str:
+    async with environment(SETTINGS) as env:
+        request = await asyncpg.connect(env.dsn)
+        bench = Bench(env, request, args.executions)
+        await _run(bench)
+        hot, dump = await _hot_ratios(bench), await _dump_and_restore(env)
+        await _delete(bench)
+        await request.close()
+        machine = await describe_machine(env.owner, ["asyncpg"])
+    return "\n\n".join(
+        [
+            describe(machine),
+            wrap(
+                f"{args.executions:,} executions, batches of {_BATCH}, one connection; settings:"
+                f" {', '.join(f'`{setting}`' for setting in SETTINGS)}."
+            ),
+            _phases(bench),
+            _million(bench),
+            table(["", ""], [*hot, *dump]),
+        ]
     )
-    parser.add_argument(
-        "--page", action="store_true", help="write the tables to bench/results/capacity.md"
-    )
-    args = parser.parse_args()
-    if args.quick:
-        args.executions = 1_000
-    with temporary_folder() as folder, running_postgres(folder / "data", *SETTINGS) as cluster:
-        result = asyncio.run(_measure(cluster, folder, args.executions))
-    text = "\n".join(_render(result))
-    print(text)
-    if args.page:
-        replace_figures(RESULTS / "capacity.md", text)
 
 
-async def _measure(
-    cluster: embedded_postgres.Cluster, folder: Path, executions: int
-) -> dict[str, Any]:
-    admin = await asyncpg.connect(cluster.dsn("postgres"))
-    await admin.execute("CREATE DATABASE capacity")
-    await migrate(cluster.dsn("capacity"), _ROLE)
-    owner = await asyncpg.connect(cluster.dsn("capacity"))
-    request = await asyncpg.connect(cluster.dsn("capacity", _ROLE.name))
-    bench = Bench(cluster, owner, request, executions)
-    await _run(bench, folder)
-    result = {
-        "machine": await describe_machine(owner, ["asyncpg"]),
-        "settings": list(SETTINGS),
-        "executions": executions,
-        "phases": bench.phases,
-        "hot": await _hot_ratios(bench),
-        "dump": await _dump_and_restore(bench, admin, folder),
-    }
-    await _delete(bench)
-    for connection in (owner, request, admin):
-        await connection.close()
-    return result
-
-
-async def _run(bench: Bench, folder: Path) -> None:
-    await bench.owner.execute(
+async def _run(bench: Bench) -> None:
+    await bench.env.owner.execute(
         "INSERT INTO device_state (tenant_id, device_id)"
         " SELECT $1, 'device-' || lpad(n::text, 8, '0') FROM generate_series(1, $2::integer) n",
         _TENANT,
@@ -221,31 +192,31 @@ def _batches(
             yield [make_update(job_id, device) for device in devices[first : first + _BATCH]]
 
 
-async def _hot_ratios(bench: Bench) -> Figures:
+async def _hot_ratios(bench: Bench) -> list[list[str]]:
     """The part of the updates of each table that wrote no index entry."""
-    ratios = {}
-    for table in ("job_executions", "job_progress"):
-        row = await bench.owner.fetchrow(_UPDATES, table)
-        ratios[table] = row["hot"] / row["updated"] if row and row["updated"] else 0.0
-    return ratios
+    rows = []
+    for name in ("job_executions", "job_progress"):
+        row = await bench.env.owner.fetchrow(_UPDATES, name)
+        ratio = row["hot"] / row["updated"] if row and row["updated"] else 0.0
+        rows.append([f"HOT updates of `{name}`", f"{ratio:.1%}"])
+    return rows
 
 
-async def _dump_and_restore(bench: Bench, admin: asyncpg.Connection, folder: Path) -> Figures:
-    binaries = find_binaries(bench.cluster.data_dir, unprivileged_account())
-    file = folder / "capacity.dump"
+async def _dump_and_restore(env: Environment) -> list[list[str]]:
+    binaries = find_binaries(env.cluster.data_dir, unprivileged_account())
+    file = env.folder / "capacity.dump"
     start = time.monotonic()
-    await _run_tool(binaries / "pg_dump", "-Fc", "-f", file, bench.cluster.dsn("capacity"))
+    await _run_tool(binaries / "pg_dump", "-Fc", "-f", file, env.owner_dsn)
     dumped = time.monotonic()
-    await admin.execute("CREATE DATABASE restored")
-    restored = bench.cluster.dsn("restored")
-    await _run_tool(binaries / "pg_restore", "--jobs=2", "-d", restored, file)
-    figures = {
-        "dump_seconds": dumped - start,
-        "restore_seconds": time.monotonic() - dumped,
-        "bytes": float(file.stat().st_size),
-    }
-    await admin.execute("DROP DATABASE restored WITH (FORCE)")
-    return figures
+    await env.owner.execute("CREATE DATABASE restored")
+    await _run_tool(binaries / "pg_restore", "--jobs=2", "-d", env.cluster.dsn("restored"), file)
+    seconds = time.monotonic() - dumped
+    await env.owner.execute("DROP DATABASE restored WITH (FORCE)")
+    size = file.stat().st_size / _MIB
+    return [
+        ["`pg_dump -Fc`", f"{dumped - start:.1f} s, {size:.0f} MiB"],
+        ["`pg_restore --jobs=2`", f"{seconds:.1f} s"],
+    ]
 
 
 async def _run_tool(*command: str | Path) -> None:
@@ -253,34 +224,26 @@ async def _run_tool(*command: str | Path) -> None:
 
 
 async def _delete(bench: Bench) -> None:
-    await bench.owner.execute("UPDATE jobs.jobs SET updated_at = updated_at - interval '2 days'")
-    dsn = bench.cluster.dsn("capacity")
+    age = "UPDATE jobs.jobs SET updated_at = updated_at - interval '2 days'"
+    await bench.env.owner.execute(age)
     # The phase ends first: the CPU of sessions that are just ending cannot be read.
     async with (
-        Sweeper(dsn, retention_days=1, statement_timeout=_TIMEOUT) as sweeper,
+        Sweeper(bench.env.owner_dsn, retention_days=1, statement_timeout=_TIMEOUT) as sweeper,
         bench.phase("delete"),
     ):
         await sweeper.run_cleanup()
         await sweeper.run_cleanup()
     async with bench.phase("vacuum"):
-        await bench.owner.execute("VACUUM jobs.job_executions")
+        await bench.env.owner.execute("VACUUM jobs.job_executions")
 
 
-def _render(result: dict[str, Any]) -> Iterator[str]:
-    executions = result["executions"]
-    yield describe(result["machine"])
-    yield ""
-    yield wrap(
-        f"{executions:,} executions, batches of {_BATCH}, one connection; settings:"
-        f" {', '.join(f'`{setting}`' for setting in result['settings'])}."
+def _phases(bench: Bench) -> str:
+    head = (
+        *("after", "seconds", "CPU of PostgreSQL, µs per execution"),
+        *("WAL, bytes per execution", "table, MiB", "indexes, MiB"),
     )
-    yield ""
-    yield (
-        "| after | seconds | CPU of PostgreSQL, µs per execution | WAL, bytes per execution"
-        " | table, MiB | indexes, MiB |"
-    )
-    yield "|---|---|---|---|---|---|"
-    for name, figures in result["phases"].items():
+    rows = []
+    for name, figures in bench.phases.items():
         cells = (
             figures["seconds"],
             figures["cpu_seconds"] * 1_000_000 / figures["executions"],
@@ -288,28 +251,19 @@ def _render(result: dict[str, Any]) -> Iterator[str]:
             figures["table"] / _MIB,
             figures["indexes"] / _MIB,
         )
-        yield f"| {name} | {' | '.join(format_number(cell) for cell in cells)} |"
-    yield ""
-    yield _million(result)
-    yield ""
-    yield "| | |"
-    yield "|---|---|"
-    for table, ratio in result["hot"].items():
-        yield f"| HOT updates of `{table}` | {ratio:.1%} |"
-    dump = result["dump"]
-    yield f"| `pg_dump -Fc` | {dump['dump_seconds']:.1f} s, {dump['bytes'] / _MIB:.0f} MiB |"
-    yield f"| `pg_restore --jobs=2` | {dump['restore_seconds']:.1f} s |"
+        rows.append([name, *map(format_number, cells)])
+    return table(head, rows)
 
 
-def _million(result: dict[str, Any]) -> str:
+def _million(bench: Bench) -> str:
     """Return what a million executions take from their creation to their completion."""
-    factor = 1_000_000 / result["executions"]
-    phases = [result["phases"][name] for name in ("create", "start", "report")]
+    factor = 1_000_000 / bench.executions
+    phases = [bench.phases[name] for name in ("create", "start", "report")]
     seconds, cpu, wal = (
         factor * sum(figures[name] for figures in phases)
         for name in ("seconds", "cpu_seconds", "wal")
     )
-    origin = "measured" if factor == 1 else f"calculated from these {result['executions']:,}"
+    origin = "measured" if factor == 1 else f"calculated from these {bench.executions:,}"
     return wrap(
         f"A million executions, created, started and reported until their jobs are COMPLETED"
         f" ({origin}): {seconds:.0f} s on one connection, of which PostgreSQL uses {cpu:.0f} s of"
@@ -318,4 +272,9 @@ def _million(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(
+        "capacity",
+        __doc__,
+        _measure,
+        Option("executions", 1_000_000, "number of executions", quick=1_000),
+    )

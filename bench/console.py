@@ -8,8 +8,7 @@ fifty windows of a browser would use the cores that are measured. Nothing change
 import argparse
 import asyncio
 import os
-import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -20,14 +19,13 @@ from playwright.async_api import Browser, async_playwright
 
 from bench import seed
 from bench.console_clients import Recording, record, replaying
-from bench.environment import Environment, Server, environment
-from bench.figures import SERVICE, Results
+from bench.environment import Environment, environment
+from bench.figures import SERVICE, Results, tables_by_case
 from bench.machine import describe_machine
-from bench.page import RESULTS, describe, replace_figures
-from bench.process import postgres_cpu_time
-from bench.report import format_figure
+from bench.page import describe
+from bench.process import Server
 from bench.requests import TENANT
-from bench.run import InvalidRun
+from bench.run import InvalidRun, Option, run
 from jobs_grpc.db.store import ExecutionUpdate
 from jobs_grpc.services.job_request import job_request, present_fields
 from tests.console.browser import open_console, renderer_memory
@@ -62,25 +60,6 @@ _GOALS = {
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How large, how often, and how long."""
-
-    devices: int
-    rounds: int
-    consoles: int
-    settle: float
-    """Seconds after which a page that is at rest polls as rarely as it will."""
-    recorded: float
-    """Seconds of the recording that clients repeat."""
-    seconds: float
-    """Seconds for which the cost is measured."""
-
-
-FULL = Scale(devices=1_000_000, rounds=10, consoles=50, settle=45, recorded=60, seconds=60)
-QUICK = Scale(devices=2_500, rounds=1, consoles=4, settle=1, recorded=5, seconds=1)
-
-
-@dataclass(frozen=True)
 class Bench:
     """What runs, and the figures."""
 
@@ -88,7 +67,7 @@ class Bench:
     server: Server
     gateway: Gateway
     browser: Browser
-    scale: Scale
+    args: argparse.Namespace
     results: Results
 
     def add(self, work: str, case: str, unit: str, value: float) -> None:
@@ -100,19 +79,19 @@ class Bench:
         return {
             "server": self.server.cpu_time(),
             "gateway": sum(psutil.Process(self.gateway.process.pid).cpu_times()[:2]),
-            "PostgreSQL": postgres_cpu_time(self.env.folder),
+            "PostgreSQL": self.env.postgres_cpu_time(),
         }
 
 
 async def _fill(env: Environment, devices: int) -> None:
     """Insert the devices, a job for all of them, and the jobs of the list."""
-    await seed.add_devices(env.service, TENANT, devices)
-    await env.service.execute(
+    await seed.add_devices(env.owner, TENANT, devices)
+    await env.owner.execute(
         "INSERT INTO device_group_members (tenant_id, group_id, device_id)"
         " SELECT tenant_id, 'some', device_id FROM device_state ORDER BY device_id LIMIT $1",
         _JOB_DEVICES,
     )
-    connection = await asyncpg.connect(env.service_dsn)
+    connection = await asyncpg.connect(env.dsn)
     store = store_on(connection)
     stages = [pb.Stage(percent=1), pb.Stage(percent=10), pb.Stage(remainder=True)]
     requests = [
@@ -131,7 +110,7 @@ async def _fill(env: Environment, devices: int) -> None:
             max_active_jobs=None,
             default_expires_in_hours=24,
         )
-        rows = await env.service.fetch(
+        rows = await env.owner.fetch(
             "SELECT device_id FROM jobs.job_executions WHERE tenant_id = $1 AND job_id = $2"
             " AND coalesce(stage, 0) = 0 ORDER BY device_id LIMIT $3",
             TENANT,
@@ -154,7 +133,7 @@ async def _fill(env: Environment, devices: int) -> None:
 
 
 async def _measure_list(bench: Bench) -> None:
-    for _ in range(bench.scale.rounds):
+    for _ in range(bench.args.rounds):
         async with open_console(bench.browser, bench.gateway.url, tenant=TENANT) as console:
             await console.await_elements("ul.jobs li", 50)
             await console.open("/jobs")
@@ -166,8 +145,8 @@ async def _measure_list(bench: Bench) -> None:
 
 
 async def _measure_large_job(bench: Bench) -> None:
-    case = f"{_LARGE_JOB}: {bench.scale.devices:,} devices"
-    for number in range(bench.scale.rounds):
+    case = f"{_LARGE_JOB}: {bench.args.devices:,} devices"
+    for number in range(bench.args.rounds):
         async with open_console(bench.browser, bench.gateway.url, tenant=TENANT) as console:
             response, painted = await open_job(console, _LARGE)
             bench.add("from the navigation to the usable page", case, "ms", painted)
@@ -186,7 +165,7 @@ async def _measure_large_job(bench: Bench) -> None:
 
 
 async def _measure_rest(bench: Bench) -> None:
-    scale = bench.scale
+    scale = bench.args
     pages = {"lists": "/jobs", "job pages": f"/jobs/{_JOBS[0]}"}
     recorded = await asyncio.gather(
         *(
@@ -223,21 +202,23 @@ async def _measure_cpu(bench: Bench, recordings: list[Recording]) -> dict[str, f
         for number, recording in enumerate(recordings)
     ]
     async with replaying(bench.gateway.url, consoles):
-        await asyncio.sleep(bench.scale.settle / 4)
+        await asyncio.sleep(bench.args.settle / 4)
         loop = asyncio.get_running_loop()
         started, before = loop.time(), bench.cpu_times()
-        await asyncio.sleep(bench.scale.seconds)
+        await asyncio.sleep(bench.args.seconds)
         share = 100 / (loop.time() - started)
         return {part: (after - before[part]) * share for part, after in bench.cpu_times().items()}
 
 
 @asynccontextmanager
-async def _running(env: Environment, scale: Scale, results: Results) -> AsyncIterator[Bench]:
+async def _running(
+    env: Environment, args: argparse.Namespace, results: Results
+) -> AsyncIterator[Bench]:
     executable = find_browser()
     if executable is None:
         raise InvalidRun("Chromium is not installed")
     async with (
-        env.service_server() as server,
+        env.server() as server,
         running_gateway(build_gateway(), server.address) as gateway,
         async_playwright() as playwright,
     ):
@@ -246,15 +227,16 @@ async def _running(env: Environment, scale: Scale, results: Results) -> AsyncIte
             # The figures of performance.memory are rounded otherwise.
             args=["--no-sandbox", "--enable-precise-memory-info"],
         )
-        yield Bench(env, server, gateway, browser, scale, results)
+        yield Bench(env, server, gateway, browser, args, results)
         await browser.close()
 
 
-async def _measure(scale: Scale, results: Results) -> dict[str, str]:
+async def _measure(args: argparse.Namespace) -> str:
+    results = Results()
     async with environment() as env:
-        machine = await describe_machine(env.service)
-        await _fill(env, scale.devices)
-        async with _running(env, scale, results) as bench:
+        machine = await describe_machine(env.owner)
+        await _fill(env, args.devices)
+        async with _running(env, args, results) as bench:
             machine["chromium"] = bench.browser.version
             # The first calls of a server prepare statements.
             async with open_console(bench.browser, bench.gateway.url, tenant=TENANT) as console:
@@ -265,45 +247,18 @@ async def _measure(scale: Scale, results: Results) -> dict[str, str]:
             await _measure_list(bench)
             await _measure_large_job(bench)
             await _measure_rest(bench)
-    return machine
-
-
-def report(results: Results, machine: Mapping[str, str]) -> str:
-    """Return the machine and the tables as Markdown."""
-    lines = [describe(machine)]
-    for case in dict.fromkeys(figure.case for figure in results):
-        lines += ["", f"| {case} | | goal |", "|---|---|---|"]
-        for figure in results:
-            if figure.case != case:
-                continue
-            goal = _GOALS.get(figure.workload)
-            met = "" if goal is None else f"≤ {goal:g} {figure.unit}"
-            if goal is not None and figure.median > goal:
-                met += " missed"
-            lines.append(f"| {figure.workload} | {format_figure(figure)} | {met} |")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Measure and print the tables; with --page, keep them."""
-    parser = argparse.ArgumentParser(prog="bench.console", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
-    )
-    parser.add_argument(
-        "--page", action="store_true", help="write the tables to bench/results/console.md"
-    )
-    args = parser.parse_args()
-    results = Results()
-    try:
-        machine = asyncio.run(_measure(QUICK if args.quick else FULL, results))
-    except InvalidRun as e:
-        sys.exit(f"invalid run: {e}")
-    text = report(results, machine)
-    print(f"\n{text}")
-    if args.page:
-        replace_figures(RESULTS / "console.md", text)
+    return f"{describe(machine)}\n\n{tables_by_case(results, _GOALS)}"
 
 
 if __name__ == "__main__":
-    main()
+    run(
+        "console",
+        __doc__,
+        _measure,
+        Option("devices", 1_000_000, "devices of the large job", quick=2_500),
+        Option("rounds", 10, "times that each page is opened", quick=1),
+        Option("consoles", 50, "consoles at rest", quick=4),
+        Option("settle", 45.0, "seconds after which a page polls as rarely as it will", quick=1.0),
+        Option("recorded", 60.0, "seconds of the recording that clients repeat", quick=5.0),
+        Option("seconds", 60.0, "seconds for which the cost is measured", quick=1.0),
+    )

@@ -5,9 +5,7 @@ role, with the commit. Each device has 8 labels and is in two groups.
 """
 
 import argparse
-import asyncio
 import json
-import sys
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -19,12 +17,11 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
 from bench.environment import Environment, environment
-from bench.figures import Results
+from bench.figures import SERVICE, Results, tables_by_case
 from bench.machine import describe_machine
-from bench.page import RESULTS, describe, replace_figures
-from bench.report import format_figure
+from bench.page import describe
 from bench.requests import TENANT
-from bench.run import InvalidRun
+from bench.run import InvalidRun, Option, run
 from jobs_grpc.db.store import Store
 from jobs_grpc.services.job_request import job_request, present_fields, target_request
 from jobs_grpc.services.selectors import parse
@@ -38,17 +35,6 @@ _PAGE = 50
 _MAX_COUNTED = 100_000
 _CHANGED = 1000
 
-
-@dataclass(frozen=True)
-class Scale:
-    """How many devices, and how often."""
-
-    devices: int
-    rounds: int
-
-
-FULL = Scale(devices=_GOALS_DEVICES, rounds=11)
-QUICK = Scale(devices=2_000, rounds=1)
 
 # CreateJob is measured in a tenant of its own, because a stock PostgreSQL takes minutes to create
 # several jobs for a million devices.
@@ -88,7 +74,9 @@ class Bench:
 
     env: Environment
     connection: asyncpg.Connection
-    scale: Scale
+    devices: int
+    rounds: int
+    """The number of calls of a kind."""
     results: Results
 
     @property
@@ -100,16 +88,17 @@ class Bench:
         """Add the time of a call and return its result."""
         started = time.perf_counter()
         result = await call
-        milliseconds = (time.perf_counter() - started) * 1000
-        self.results.add(work, case, "", "ms", milliseconds)
+        seconds = time.perf_counter() - started
+        name, fleet = f"{work}, {case}", f"{self.devices:,} devices"
+        self.results.add(name, fleet, SERVICE, "ms", seconds * 1000)
         return result
 
 
 async def _fill(bench: Bench) -> None:
     """Insert the devices d0000000 … with labels and groups."""
-    owner = bench.env.service
+    owner = bench.env.owner
     await owner.execute("TRUNCATE device_state, device_group_members, jobs.devices")
-    await seed.add_devices(owner, TENANT, bench.scale.devices)
+    await seed.add_devices(owner, TENANT, bench.devices)
     await owner.execute(
         "INSERT INTO jobs.devices (tenant_id, device_id, labels)"
         " SELECT tenant_id, device_id, jsonb_build_object("
@@ -130,13 +119,13 @@ async def _fill(bench: Bench) -> None:
 async def _preview(bench: Bench) -> None:
     for case, selector in _PREVIEWED.items():
         request = fleet_pb2.PreviewTargetRequest(target_selector=selector)
-        for _ in range(bench.scale.rounds):
+        for _ in range(bench.rounds):
             preview = bench.store.preview_target(
                 TENANT,
                 request=target_request(request),
                 selector_terms=selector_terms(request),
                 target_device_ids=None,
-                max_targets=bench.scale.devices,
+                max_targets=bench.devices,
             )
             if not (await bench.add_time("PreviewTarget", case, preview))["execution_count"]:
                 raise InvalidRun(f"no device matches {selector}")
@@ -144,10 +133,10 @@ async def _preview(bench: Bench) -> None:
 
 async def _create(bench: Bench) -> None:
     """Create jobs for all devices by target_all and by a selector, in turns."""
-    devices = min(bench.scale.devices, _MAX_CREATED)
+    devices = min(bench.devices, _MAX_CREATED)
     for table in ("device_state", "jobs.devices"):
         columns = "device_id" + (", labels" if table == "jobs.devices" else "")
-        await bench.env.service.execute(
+        await bench.env.owner.execute(
             f"INSERT INTO {table} (tenant_id, {columns})"
             f" SELECT $1, {columns} FROM {table} WHERE tenant_id = $2 ORDER BY device_id LIMIT $3",
             _CREATING_TENANT,
@@ -155,7 +144,7 @@ async def _create(bench: Bench) -> None:
             devices,
         )
     await bench.env.vacuum()
-    for _ in range(bench.scale.rounds):
+    for _ in range(bench.rounds):
         for case, target in _CREATED.items():
             # Each job finds the same tables. In tables with other jobs, its place in the indexes
             # decides more of the time than its target.
@@ -179,9 +168,9 @@ async def _create(bench: Bench) -> None:
 
 async def _list(bench: Bench) -> None:
     for case, selector in _LISTED.items():
-        for number in range(bench.scale.rounds):
+        for number in range(bench.rounds):
             # Each round reads another part of the tenant.
-            start = bench.scale.devices * number // (2 * bench.scale.rounds)
+            start = bench.devices * number // (2 * bench.rounds)
             page = bench.store.list_devices(
                 TENANT,
                 terms=parse(selector).terms_json,
@@ -190,7 +179,7 @@ async def _list(bench: Bench) -> None:
                 limit=_PAGE,
             )
             await bench.add_time("ListDevices, a page of 50", case, page)
-    for _ in range(bench.scale.rounds):
+    for _ in range(bench.rounds):
         groups = bench.store.list_groups(
             TENANT, prefix="", after="", limit=_PAGE, max_counted=_MAX_COUNTED
         )
@@ -200,8 +189,8 @@ async def _list(bench: Bench) -> None:
 async def _change(bench: Bench) -> None:
     """Change 1,000 devices, and register 1,000 with 8 labels and a group."""
     labels = json.dumps({f"label-{number}": "new" for number in range(8)})
-    for number in range(bench.scale.rounds):
-        first = number * _CHANGED % bench.scale.devices
+    for number in range(bench.rounds):
+        first = number * _CHANGED % bench.devices
         changed = [f"d{first + n:07}" for n in range(_CHANGED)]
         row = await bench.add_time(
             "UpdateDevices, 1,000 devices",
@@ -234,59 +223,25 @@ def _update(
     )
 
 
-def render(results: Results, machine: dict[str, str], devices: int) -> str:
-    """Return the machine and the table of all figures as Markdown."""
-    lines = [
-        describe(machine),
-        "",
-        f"| work, {devices:,} devices | case | time | goal |",
-        "|---|---|---|---|",
-    ]
-    for figure in results:
-        goal = _GOALS.get(f"{figure.workload}, {figure.case}")
-        text = ""
-        if goal and devices == _GOALS_DEVICES:
-            text = f"≤ {goal:,.0f} ms{' missed' if figure.median > goal else ''}"
-        cells = (figure.workload, figure.case, format_figure(figure), text)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Measure and print the table; with --page, keep it."""
-    parser = argparse.ArgumentParser(prog="bench.devices", description=__doc__)
-    parser.add_argument(
-        "--devices", type=int, default=FULL.devices, metavar="N", help="(default: %(default)s)"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
-    )
-    parser.add_argument(
-        "--page", action="store_true", help="write the table to bench/results/devices.md"
-    )
-    args = parser.parse_args()
-    scale = QUICK if args.quick else Scale(args.devices, FULL.rounds)
-    try:
-        results, machine = asyncio.run(_measure(scale))
-    except InvalidRun as e:
-        sys.exit(f"invalid run: {e}")
-    text = render(results, machine, scale.devices)
-    print(text)
-    if args.page:
-        replace_figures(RESULTS / "devices.md", text)
-
-
-async def _measure(scale: Scale) -> tuple[Results, dict[str, str]]:
+async def _measure(args: argparse.Namespace) -> str:
     results = Results()
     async with environment() as env:
-        connection = await asyncpg.connect(env.service_dsn)
-        bench = Bench(env, connection, scale, results)
+        connection = await asyncpg.connect(env.dsn)
+        bench = Bench(env, connection, args.devices, args.rounds, results)
         await _fill(bench)
         for part in (_preview, _list, _change, _create):
             await part(bench)
         await connection.close()
-        return results, await describe_machine(env.service)
+        machine = await describe_machine(env.owner)
+    goals = _GOALS if args.devices == _GOALS_DEVICES else {}
+    return f"{describe(machine)}\n\n{tables_by_case(results, goals)}"
 
 
 if __name__ == "__main__":
-    main()
+    run(
+        "devices",
+        __doc__,
+        _measure,
+        Option("devices", _GOALS_DEVICES, "number of devices", quick=2_000),
+        Option("rounds", 11, "calls of a kind", quick=1),
+    )

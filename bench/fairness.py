@@ -8,8 +8,6 @@ quiet tenant alone, the floods alone, both.
 
 import argparse
 import asyncio
-import statistics
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
@@ -21,14 +19,14 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
 from bench import seed
-from bench.environment import Environment, Server, environment
-from bench.figures import SERVICE, Results
-from bench.flood import run_flood
-from bench.h2load import h2load_version
+from bench.environment import Environment, environment
+from bench.figures import SERVICE, Results, percentile
+from bench.h2load import h2load_version, run_flood
 from bench.machine import describe_machine
-from bench.page import RESULTS, describe, format_number, replace_figures
+from bench.page import describe, table
+from bench.process import Server
 from bench.requests import Call, grpc_call
-from bench.run import InvalidRun
+from bench.run import InvalidRun, Option, run
 from bench.watches import watch_clients
 
 _QUIET, _WATCHING = "quiet", "watching"
@@ -74,54 +72,24 @@ _STORM = "watches of one tenant open at once"
 _STORM_FIGURES = ("maximum", "time to open", "memory per watch", "p99 with open watches")
 
 
-def main() -> None:
-    """Measure and print a table."""
-    parser = argparse.ArgumentParser(prog="bench.fairness", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=2, help="seconds per phase [2]")
-    parser.add_argument("--runs", type=int, default=3, help="runs per case [3]")
-    parser.add_argument("--watches", type=int, default=6000, help="watches of the storm [6000]")
-    parser.add_argument("--only", metavar="TEXT", default="", help="only cases that contain TEXT")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
-    )
-    parser.add_argument(
-        "--page", action="store_true", help="write the table to bench/results/fairness.md"
-    )
-    args = parser.parse_args()
-    if args.quick:
-        args.seconds, args.runs, args.watches = 1, 1, 60
-    h2load_version()
+async def _measure(args: argparse.Namespace) -> str:
+    h2load = h2load_version()
     results = Results()
-    try:
-        machine = asyncio.run(_measure(args, results))
-    except InvalidRun as e:
-        sys.exit(f"invalid run: {e}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    text = report(results, machine)
-    print(text)
-    if args.page:
-        replace_figures(RESULTS / "fairness.md", text)
-
-
-async def _measure(args: argparse.Namespace, results: Results) -> dict[str, str]:
     async with environment() as env:
-        for tenant in (_QUIET, *_FLOODS):
-            await seed.insert_devices(env, tenant, 10)
-            await seed.insert_job(env, tenant, "j")
-        await seed.insert_devices(env, _WATCHING, args.watches)
-        await seed.insert_job(env, _WATCHING, "j")
+        for tenant, devices in (*((t, 10) for t in (_QUIET, *_FLOODS)), (_WATCHING, args.watches)):
+            await seed.add_devices(env.owner, tenant, devices)
+            await seed.add_job(env.owner, tenant, "j")
         await env.vacuum()
         for case in CASES:
             if args.only in case.name:
-                async with env.service_server() as server:
+                async with env.server() as server:
                     for _ in range(args.runs):
                         await _flood(env, server, case, args.seconds, results)
         if args.only in _STORM:
             for _ in range(args.runs):
-                async with env.service_server() as server:
+                async with env.server() as server:
                     await _watch_storm(server, args.watches, args.seconds, results)
-        return await describe_machine(env.service) | {"h2load": h2load_version()}
+        return _render(results, await describe_machine(env.owner) | {"h2load": h2load})
 
 
 async def _flood(
@@ -149,12 +117,12 @@ async def _flood(
         return sum(await asyncio.gather(*rates))
 
     async with _job_locks(env) if case.locked else nullcontext():
-        add("p99 alone", "ms", _p99(await _quiet(server, seconds)))
+        add("p99 alone", "ms", percentile(await _quiet(server, seconds), 99))
         if not case.locked:
             add("rate alone", "/s", await flood())
         flooding = asyncio.create_task(flood())
         await asyncio.sleep(_RAMP_UP)
-        add("p99", "ms", _p99(await _quiet(server, seconds)))
+        add("p99", "ms", percentile(await _quiet(server, seconds), 99))
         rate = await flooding
         if not case.locked:
             add("rate", "/s", rate)
@@ -162,8 +130,8 @@ async def _flood(
 
 @asynccontextmanager
 async def _job_locks(env: Environment) -> AsyncIterator[None]:
-    async with env.service.transaction():
-        await env.service.execute(
+    async with env.owner.transaction():
+        await env.owner.execute(
             "SELECT FROM jobs.job_progress WHERE tenant_id = ANY($1) FOR UPDATE", list(_FLOODS)
         )
         yield
@@ -173,7 +141,7 @@ async def _watch_storm(server: Server, watches: int, seconds: float, results: Re
     def add(figure: str, unit: str, value: float) -> None:
         results.add(figure, f"{watches:,} {_STORM}", SERVICE, unit, value)
 
-    add("p99 alone", "ms", _p99(await _quiet(server, seconds)))
+    add("p99 alone", "ms", percentile(await _quiet(server, seconds), 99))
     idle = server.resident_bytes()
     async with watch_clients(server, "WatchPendingExecutions", watches, [_WATCHING]) as clients:
         started = time.monotonic()
@@ -184,11 +152,11 @@ async def _watch_storm(server: Server, watches: int, seconds: float, results: Re
         received = opened.result()
         if received.ends:
             raise InvalidRun(f"watches failed: {dict(received.ends)}")
-        add("p99", "ms", _p99(latencies))
+        add("p99", "ms", percentile(latencies, 99))
         add("maximum", "ms", max(latencies))
         add("time to open", "s", max(received.times) - started)
         add("memory per watch", "KiB", (server.resident_bytes() - idle) / watches / 1024)
-        add("p99 with open watches", "ms", _p99(await _quiet(server, seconds)))
+        add("p99 with open watches", "ms", percentile(await _quiet(server, seconds), 99))
 
 
 async def _quiet(server: Server, seconds: float) -> list[float]:
@@ -218,18 +186,9 @@ def _cancel(server: Server, tenant: str) -> Call:
     return grpc_call(server.address, "CancelJob", pb.CancelJobRequest(job_id="j"), tenant=tenant)
 
 
-def _p99(latencies: list[float]) -> float:
-    return statistics.quantiles(latencies, n=100)[98]
-
-
-def report(results: Results, machine: Mapping[str, str]) -> str:
+def _render(results: Results, machine: Mapping[str, str]) -> str:
     """Return the machine, a row for each goal, and the storm's other figures, as Markdown."""
-    rows = [
-        describe(machine),
-        "",
-        "| case | measure | alone | together | result | goal | |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for case in dict.fromkeys(figure.case for figure in results):
         alone, together = (results.find(name, case, SERVICE) for name in ("p99 alone", "p99"))
         assert alone
@@ -240,25 +199,23 @@ def report(results: Results, machine: Mapping[str, str]) -> str:
         else:
             goal, result = f"≤ {_P99_FACTOR}×", f"{together.median / alone.median:.1f}×"
             met = together.median <= _P99_FACTOR * alone.median
-        rows.append(
-            f"| {case} | quiet tenant's p99 | {alone.median:.1f} ms | {together.median:.1f} ms"
-            f" | {result} | {goal} | {_verdict(met)} |"
-        )
+        times = f"{alone.median:.1f} ms", f"{together.median:.1f} ms"
+        rows.append([case, "quiet tenant's p99", *times, result, goal, _verdict(met)])
         alone, together = (results.find(name, case, SERVICE) for name in ("rate alone", "rate"))
         if alone and together:
             part = together.median / alone.median
-            rows.append(
-                f"| {case} | floods' rate | {alone.median:,.0f}/s | {together.median:,.0f}/s"
-                f" | {part:.0%} | ≥ {_RATE_PART:.0%} | {_verdict(part >= _RATE_PART)} |"
-            )
+            rates = f"{alone.median:,.0f}/s", f"{together.median:,.0f}/s"
+            goal, met = f"≥ {_RATE_PART:.0%}", part >= _RATE_PART
+            rows.append([case, "floods' rate", *rates, f"{part:.0%}", goal, _verdict(met)])
+    text = table(["case", "measure", "alone", "together", "result", "goal", ""], rows)
     storm = [
-        f"{figure.workload} {format_number(figure.median)} {figure.unit}"
+        f"{figure.workload} {figure.format(figure.median)}"
         for figure in results
         if figure.case.endswith(_STORM) and figure.workload in _STORM_FIGURES
     ]
     if storm:
-        rows += ["", f"The watches: {', '.join(storm)}."]
-    return "\n".join(rows)
+        text += f"\n\nThe watches: {', '.join(storm)}."
+    return f"{describe(machine)}\n\n{text}"
 
 
 def _verdict(met: bool) -> str:
@@ -266,4 +223,12 @@ def _verdict(met: bool) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(
+        "fairness",
+        __doc__,
+        _measure,
+        Option("seconds", 2.0, "seconds per phase", quick=1),
+        Option("runs", 3, "runs per case", quick=1),
+        Option("watches", 6000, "watches of the storm", quick=60),
+        Option("only", "", "only cases that contain this text"),
+    )

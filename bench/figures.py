@@ -2,9 +2,11 @@
 
 import json
 import statistics
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from bench.page import format_number, table
 
 # Subjects: what a figure measures.
 SERVICE = "service"
@@ -78,6 +80,17 @@ class Figure:
         """The median of the runs."""
         return statistics.median(self.values)
 
+    def __str__(self) -> str:
+        """The median with its unit, and the range of several runs."""
+        text = self.format(self.median)
+        low, high = min(self.values), max(self.values)
+        return f"{text} ({format_number(low)}–{format_number(high)})" if low < high else text
+
+    def format(self, value: float) -> str:
+        """Return a value with the unit."""
+        separator = "" if self.unit == "/s" else " "
+        return f"{format_number(value)}{separator}{self.unit}".rstrip()
+
     def times_better(self, other: "Figure") -> float:
         """Return the factor by which this figure is better than the other one."""
         if self.unit in LOWER_IS_BETTER:
@@ -103,6 +116,19 @@ class Results(list[Figure]):
             if (figure.workload, figure.case, figure.subject) == (workload, case, subject):
                 return figure
         return None
+
+    def add_percentiles(
+        self, workload: str, case: str, subject: str, unit: str, values: Sequence[float]
+    ) -> None:
+        """Add p50 and p99 of a run. `workload` has "{}" in the place of these."""
+        for percent in (50, 99):
+            name = workload.format(f"p{percent}")
+            self.add(name, case, subject, unit, percentile(values, percent))
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Return a percentile of at least two values."""
+    return statistics.quantiles(values, n=100)[percent - 1]
 
 
 def save(path: Path, results: Results, machine: Mapping[str, str]) -> None:
@@ -132,3 +158,27 @@ async def measure_in_turn(
     for _ in range(runs):
         for subject, measure in subjects.items():
             results.add(workload, case, subject, unit, await measure())
+
+
+def tables_by_case(
+    results: Results, goals: Mapping[str, float], subjects: Mapping[str, str] | None = None
+) -> str:
+    """Return a Markdown table for each case, with a row for each workload.
+
+    `goals` are the largest values of workloads that are good enough, in the unit of the figure.
+    `subjects` names the columns, of which the first has goals; by default, there is only SERVICE.
+    """
+    columns = subjects or {SERVICE: ""}
+    tables = []
+    for case in dict.fromkeys(figure.case for figure in results):
+        rows = []
+        for name in dict.fromkeys(figure.workload for figure in results if figure.case == case):
+            found = [results.find(name, case, subject) for subject in columns]
+            figure, goal = found[0], goals.get(name)
+            cells = [name, *(str(each) if each else "–" for each in found), "", ""]
+            if figure and goal is not None:
+                verdict = "met" if figure.median <= goal else "missed"
+                cells[-2:] = [f"≤ {goal:g} {figure.unit}".rstrip(), verdict]
+            rows.append(cells)
+        tables.append(table([case, *columns.values(), "goal", ""], rows))
+    return "\n\n".join(tables)

@@ -126,6 +126,39 @@ async def run_clients(
     return max(run.end for run in runs) - min(run.start for run in runs)
 
 
+async def run_flood(
+    call: Call,
+    *,
+    connections: int,
+    streams: int,
+    ramp_up: float,
+    seconds: float,
+    response_bytes: int,
+) -> float:
+    """Send a gRPC call without a pause on `streams` streams of each connection.
+
+    Returns the successful calls per second, counted for `seconds` after `ramp_up` seconds by the
+    size of all messages, of which each has `response_bytes`. Refusals are allowed. Runs at low
+    priority. Raises InvalidRun.
+    """
+    options = (f"-c{connections}", f"-D{seconds * 1000:.0f}ms")
+    warm_up = f"--warm-up-time={ramp_up * 1000:.0f}ms"
+    with _folder() as name:
+        process = await _start_h2load(
+            call, Path(name), *options, warm_up, call.url, streams=streams, nice=19
+        )
+        try:
+            out = (await process.communicate())[0].decode()
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+    data = re.search(r"\((\d+)\) data", out)
+    if data is None:
+        raise InvalidRun(out)
+    return int(data[1]) / (response_bytes + _FRAME_HEADER) / seconds
+
+
 def _check_size(
     call: Call, data: int, responses: int, sample_response: bytes, size_tolerance: int
 ) -> None:
@@ -168,8 +201,12 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="jobs-bench-h2load-")
 
 
-async def _start_h2load(call: Call, folder: Path, *options: str) -> asyncio.subprocess.Process:
-    command = ["h2load", *options, "-t1", "-m1", f"--log-file={folder / 'log'}"]
+async def _start_h2load(
+    call: Call, folder: Path, *options: str, streams: int = 1, nice: int = 0
+) -> asyncio.subprocess.Process:
+    command = ["nice", f"-n{nice}", "h2load", *options, "-t1", f"-m{streams}"]
+    if not nice:  # the log of a flood would be large
+        command.append(f"--log-file={folder / 'log'}")
     if call.is_http1:
         command.append("--h1")
     if call.body is not None:

@@ -2,19 +2,18 @@
 
 Run by `make bench-herd`. Clients in processes of their own keep the watches open; the server is
 killed, terminated and started again. Another tenant sends one GetJob after the other. A bare
-grpc.aio server of streams shows the cost of the transport. Ctrl-C ends the run and prints a table
-of what was measured.
+grpc.aio server of streams shows the cost of the transport.
 """
 
 import argparse
 import asyncio
 import signal
-import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,14 +21,14 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
 from bench import seed
-from bench.environment import Environment, Server, environment, free_address
-from bench.figures import MINIMAL, SERVICE, Figure, Results
+from bench.environment import Environment, environment, temporary_folder
+from bench.figures import MINIMAL, SERVICE, Results, tables_by_case
 from bench.hostile.other_tenant import TENANT as OTHER_TENANT
 from bench.machine import describe_machine
-from bench.other_tenant_calls import Call, other_tenant_calls
-from bench.page import RESULTS, describe, format_number, replace_figures
-from bench.process import postgres_cpu_time
-from bench.run import InvalidRun
+from bench.other_tenant_calls import Call, milliseconds, other_tenant_calls
+from bench.page import describe
+from bench.process import Server, free_address, server
+from bench.run import InvalidRun, Option, run
 from bench.watches import Clients, Received, watch_clients
 from tests.support import shapes
 
@@ -65,53 +64,21 @@ _GOALS = {
 }
 
 
-def main() -> None:
-    """Measure and print a table; with --page, keep it."""
-    parser = argparse.ArgumentParser(prog="bench.herd", description=__doc__)
-    parser.add_argument("--watches", type=int, default=8000, help="number of watches [8000]")
-    parser.add_argument("--tenants", type=int, default=1, help="tenants that watch [1]")
-    parser.add_argument("--idle", type=float, default=8, help="seconds of idle watches [8]")
-    parser.add_argument(
-        "--only", choices=(_PENDING, _JOB, MINIMAL), help="measure one subject, and keep nothing"
-    )
-    parser.add_argument("--quick", action="store_true", help="60 watches of two tenants")
-    parser.add_argument(
-        "--page", action="store_true", help="write the tables to bench/results/herd.md"
-    )
-    args = parser.parse_args()
-    if args.quick:
-        args.watches, args.tenants, args.idle = 60, 2, 0.5
+async def _measure(args: argparse.Namespace) -> str:
     results = Results()
-    machine: dict[str, str] = {}
-    try:
-        asyncio.run(_measure(args, results, machine))
-    except InvalidRun as e:
-        sys.exit(f"invalid run: {e}")
-    except KeyboardInterrupt:
-        if results:
-            print(f"\n{report(results, machine)}")
-        sys.exit(130)
-    text = report(results, machine)
-    print(f"\n{text}")
-    if args.page:
-        replace_figures(RESULTS / "herd.md", text)
-
-
-async def _measure(args: argparse.Namespace, results: Results, machine: dict[str, str]) -> None:
-    """Fill `results` and `machine`."""
-    case = f"{args.watches:,} watches of {args.tenants} tenant{'s' if args.tenants > 1 else ''}"
+    plural = "s" if args.tenants > 1 else ""
+    case = f"{args.watches:,} watches of {args.tenants} tenant{plural}"
     tenants = [f"herd-{number}" for number in range(args.tenants)]
     for method in (_PENDING, _JOB):
-        if args.only in (None, method):
-            # An environment of its own, with tables that were never analyzed.
-            async with environment() as env:
-                machine |= await describe_machine(env.service)
-                herd = _Herd(env, results, f"{method}, {case}", method, args, tenants)
-                await herd.measure()
-    if args.only in (None, MINIMAL):
+        # An environment of its own, with tables that were never analyzed.
         async with environment() as env:
-            machine |= await describe_machine(env.service)
-            await _measure_bare(env, results, f"{_PENDING}, {case}", args, tenants)
+            herd = _Herd(env, results, f"{method}, {case}", method, args, tenants)
+            await herd.measure()
+            machine = await describe_machine(env.owner)
+    with temporary_folder() as folder:
+        await _measure_bare(folder, results, f"{_PENDING}, {case}", args, tenants)
+    subjects = {SERVICE: "service", MINIMAL: "bare stream"}
+    return f"{describe(machine)}\n\n{tables_by_case(results, _GOALS, subjects)}"
 
 
 class _Herd:
@@ -163,7 +130,7 @@ class _Herd:
                 await self._reopen(server, "SIGTERM", reopened)
 
     def _server(self) -> AbstractAsyncContextManager[Server]:
-        return self._env.service_server(
+        return self._env.server(
             address=self._address,
             JOBS_MAX_STREAMS=str(max(20_000, 2 * self._watches)),
             JOBS_MAX_TENANT_STREAMS=str(max(10_000, 2 * self._watches)),
@@ -171,18 +138,18 @@ class _Herd:
 
     async def _insert(self, server: Server) -> None:
         """Insert the devices into tables that are never analyzed on their own, and jobs."""
-        await shapes.disable_autovacuum(self._env.service)
+        await shapes.disable_autovacuum(self._env.owner)
         devices = -(-self._watches // len(self._tenants))
         for tenant, count in (*((tenant, devices) for tenant in self._tenants), (OTHER_TENANT, 10)):
-            await seed.add_devices(self._env.service, tenant, count)
+            await seed.add_devices(self._env.owner, tenant, count)
             await _create(server, tenant, "j")
 
     async def _open(self, server: Server, clients: Clients) -> None:
         idle = server.resident_bytes()
-        async with other_tenant_calls(server) as calls:
+        async with other_tenant_calls(server.address) as calls:
             await asyncio.sleep(2 * _MIN_SECONDS)
         self._add_latencies(calls, "alone")
-        async with other_tenant_calls(server) as calls:
+        async with other_tenant_calls(server.address) as calls:
             started = time.monotonic()
             received = await (await clients.expect("first"))
             await asyncio.sleep(_MIN_SECONDS)
@@ -196,7 +163,7 @@ class _Herd:
     async def _reopen(
         self, server: Server, phase: str, reopened: "asyncio.Future[Received]"
     ) -> None:
-        async with other_tenant_calls(server) as calls:
+        async with other_tenant_calls(server.address) as calls:
             received = await reopened
             await asyncio.sleep(_MIN_SECONDS)
         self._add(f"open all after {phase}", "s", max(received.times) - min(received.times))
@@ -206,13 +173,11 @@ class _Herd:
     async def _measure_idle(self, server: Server, state: str) -> None:
         await asyncio.sleep(self._idle_seconds / 4)
         started = time.monotonic()
-        server_cpu, database_cpu = server.cpu_time(), postgres_cpu_time(self._env.folder)
+        server_cpu, database_cpu = server.cpu_time(), self._env.postgres_cpu_time()
         await asyncio.sleep(self._idle_seconds)
         share = 100 / (time.monotonic() - started)
         self._add(f"server {state}", "%", (server.cpu_time() - server_cpu) * share)
-        self._add(
-            f"database {state}", "%", (postgres_cpu_time(self._env.folder) - database_cpu) * share
-        )
+        self._add(f"database {state}", "%", (self._env.postgres_cpu_time() - database_cpu) * share)
 
     async def _notify(self, server: Server, clients: Clients, number: int) -> None:
         """Change what all watch: create a job for all devices, or pause or resume the job."""
@@ -233,9 +198,7 @@ class _Herd:
             received - changed[number % len(changed)]
             for number, received in enumerate(result.times)
         ]
-        percentiles = statistics.quantiles(seconds, n=100)
-        self._add("notification p50", "s", percentiles[49])
-        self._add("notification p99", "s", percentiles[98])
+        self._results.add_percentiles("notification {}", self._case, SERVICE, "s", seconds)
 
     def _add(self, figure: str, unit: str, value: float) -> None:
         self._results.add(figure, self._case, SERVICE, unit, value)
@@ -249,13 +212,12 @@ class _Herd:
         others = sum(count for end, count in ends.items() if end not in _EXPECTED_ENDS)
         self._add(f"other errors, {phase}", "", others)
 
-    def _add_latencies(self, calls: Sequence[Call], phase: str) -> None:
-        milliseconds = [1000 * seconds for _, seconds, error in calls if not error]
-        if len(milliseconds) < 2:
+    def _add_latencies(self, calls: list[Call], phase: str) -> None:
+        times = milliseconds(calls)
+        if len(times) < 2:
             raise InvalidRun(f"another tenant made no call {phase}")
-        percentiles = statistics.quantiles(milliseconds, n=100)
-        self._add(f"another tenant's p50 {phase}", "ms", percentiles[49])
-        self._add(f"another tenant's p99 {phase}", "ms", percentiles[98])
+        name = f"another tenant's {{}} {phase}"
+        self._results.add_percentiles(name, self._case, SERVICE, "ms", times)
 
 
 async def _create(server: Server, tenant: str, job_id: str) -> None:
@@ -270,56 +232,32 @@ async def _call(server: Server, tenant: str, method: str, request: Any) -> None:
 
 
 async def _measure_bare(
-    env: Environment, results: Results, case: str, args: argparse.Namespace, tenants: Sequence[str]
+    folder: Path, results: Results, case: str, args: argparse.Namespace, tenants: Sequence[str]
 ) -> None:
-    async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(env.bare_stream_server())
-        idle = server.resident_bytes()
-        clients = await stack.enter_async_context(
-            watch_clients(server, _PENDING, args.watches, tenants)
-        )
-        started = time.monotonic()
+    address = free_address()
+    command = (sys.executable, "-m", "bench.bare_stream_server", address)
+    async with (
+        server(*command, address=address, log=folder / "bare.log") as bare,
+        watch_clients(bare, _PENDING, args.watches, tenants) as clients,
+    ):
+        idle, started = bare.resident_bytes(), time.monotonic()
         received = await (await clients.expect("first"))
         results.add("open all", case, MINIMAL, "s", max(received.times) - started)
-        memory = (server.resident_bytes() - idle) / args.watches / 1024
+        memory = (bare.resident_bytes() - idle) / args.watches / 1024
         results.add("memory per watch", case, MINIMAL, "KiB", memory)
         changes = await clients.expect("next")
         started = time.monotonic()
-        server.process.send_signal(signal.SIGUSR1)
+        bare.process.send_signal(signal.SIGUSR1)
         seconds = [received - started for received in (await changes).times]
-        percentiles = statistics.quantiles(seconds, n=100)
-        results.add("notification p50", case, MINIMAL, "s", percentiles[49])
-        results.add("notification p99", case, MINIMAL, "s", percentiles[98])
-
-
-def report(results: Results, machine: Mapping[str, str]) -> str:
-    """Return the machine and a table for each kind of watch, as Markdown."""
-    lines = [describe(machine)]
-    for case in dict.fromkeys(figure.case for figure in results):
-        names = dict.fromkeys(figure.workload for figure in results if figure.case == case)
-        lines += [
-            "",
-            f"| {case} | service | bare stream | goal | |",
-            "|---|---|---|---|---|",
-        ]
-        for name in names:
-            service = results.find(name, case, SERVICE)
-            cells = [_format(service), _format(results.find(name, case, MINIMAL))]
-            goal = _GOALS.get(name)
-            verdict = "" if goal is None or service is None else _verdict(service.median <= goal)
-            unit = service.unit if service else ""
-            cells += ["" if goal is None else f"≤ {goal:g} {unit}".rstrip(), verdict]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _format(figure: Figure | None) -> str:
-    return "–" if figure is None else f"{format_number(figure.median)} {figure.unit}".rstrip()
-
-
-def _verdict(met: bool) -> str:
-    return "met" if met else "missed"
+        results.add_percentiles("notification {}", case, MINIMAL, "s", seconds)
 
 
 if __name__ == "__main__":
-    main()
+    run(
+        "herd",
+        __doc__,
+        _measure,
+        Option("watches", 8000, "number of watches", quick=60),
+        Option("tenants", 1, "tenants that watch", quick=2),
+        Option("idle", 8.0, "seconds of idle watches", quick=0.5),
+    )

@@ -1,7 +1,7 @@
 """The tables that benchmarks write to the pages of bench/results."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
@@ -16,6 +16,12 @@ def replace_figures(page: Path, markdown: str) -> None:
     if not found_begin or not found_end:
         raise ValueError(f"{page} must contain the markers {_BEGIN} and {_END}")
     page.write_text(f"{before}{_BEGIN}\n\n{markdown}\n\n{_END}{after}", encoding="utf-8")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
 def describe(machine: Mapping[str, str]) -> str:

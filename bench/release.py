@@ -19,11 +19,10 @@ import asyncpg
 import grpc
 
 from bench.core_calls import CoreCall, add_jobs, core_calls
-from bench.environment import SETTINGS, running_service
+from bench.environment import SETTINGS, running_postgres, temporary_folder
 from bench.machine import describe_machine
-from bench.page import describe, format_number
-from bench.postgres import running_postgres, temporary_folder
-from bench.process import cpu_seconds
+from bench.page import describe, format_number, table
+from bench.process import cpu_seconds, service
 from bench.run import InvalidRun, Option, run
 from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.dev.embedded_postgres import Cluster
@@ -42,10 +41,7 @@ _Times: TypeAlias = tuple[float, float]
 _Round: TypeAlias = dict[tuple[str, str], _Times]
 """The cost of a call by its name and that of the version."""
 
-_HEAD = (
-    "| call | CPU time of | before | now | times (series) | goal |",
-    "|---|---|---|---|---|---|",
-)
+_HEAD = ("call", "CPU time of", "before", "now", "times (series)", "goal")
 
 
 @dataclass(frozen=True)
@@ -96,8 +92,8 @@ async def _database(
     await admin.close()
     await code.migrate(cluster.dsn(name), dsn)
     owner = await asyncpg.connect(cluster.dsn(name))
-    for table in ("jobs", "job_executions", "job_progress"):
-        await owner.execute(f"ALTER TABLE jobs.{table} SET (autovacuum_enabled = false)")
+    for relation in ("jobs", "job_executions", "job_progress"):
+        await owner.execute(f"ALTER TABLE jobs.{relation} SET (autovacuum_enabled = false)")
     try:
         yield owner, dsn
     finally:
@@ -111,7 +107,7 @@ async def _running(
     """Run a server on a new database with at least that many executions."""
     async with (
         _database(cluster, database, code) as (owner, dsn),
-        running_service(dsn, folder / f"{name}.log", **code.environ()) as server,
+        service(dsn, folder / f"{name}.log", **dict[str, Any](code.environ())) as server,
         grpc.aio.insecure_channel(server.address) as channel,
     ):
         await add_jobs(owner, channel, executions)
@@ -146,7 +142,7 @@ async def _measure(args: argparse.Namespace) -> str:
             before = extract(args.before, folder / BEFORE)
         except NoHistoryError as e:
             return f"Commit {args.before} is not in this copy of the project: {e}"
-        with running_postgres(folder / "data", *SETTINGS) as cluster:
+        with running_postgres(folder, *SETTINGS) as cluster:
             return await _compare(cluster, before, args)
 
 
@@ -169,10 +165,10 @@ async def _compare(cluster: Cluster, before: Code, args: argparse.Namespace) -> 
             machine = describe(await describe_machine(versions[0].owner))
         print(f"  series {number + 1}", flush=True)
     rows = [row for call in calls for row in _rows(call, series)]
-    return "\n".join([machine, "", *_HEAD, *rows])
+    return f"{machine}\n\n{table(_HEAD, rows)}"
 
 
-def _rows(call: CoreCall, series: Sequence[Sequence[_Round]]) -> Iterator[str]:
+def _rows(call: CoreCall, series: Sequence[Sequence[_Round]]) -> Iterator[list[str]]:
     for part, process in enumerate(("server", "PostgreSQL")):
         before, now = (
             statistics.median(times[call.name, name][part] for rounds in series for times in rounds)
@@ -186,14 +182,13 @@ def _rows(call: CoreCall, series: Sequence[Sequence[_Round]]) -> Iterator[str]:
         ]
         times = statistics.median(ratios)
         missed = " missed" if times > call.goal else ""
-        cells = [
+        yield [
             call.name,
             process,
             *(f"{format_number(cost * 1e6)} µs" for cost in (before, now)),
             f"{times:.3f}× ({min(ratios):.3f}–{max(ratios):.3f})",
             f"≤ {call.goal}×{missed}" if process == "server" else "",
         ]
-        yield f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from bench.figures import (
     Figure,
     Results,
 )
-from bench.page import describe, format_number
+from bench.page import describe, format_number, table
 
 # Subjects that fit side by side.
 _MAX_COLUMNS = 3
@@ -65,28 +65,28 @@ TABLES = (
 def unmeasured(results: Results) -> list[str]:
     """Return the workloads without a figure."""
     measured = {figure.workload for figure in results}
-    return [table.workload for table in TABLES if table.workload not in measured]
+    return [shown.workload for shown in TABLES if shown.workload not in measured]
 
 
 def render(results: Results, machine: dict[str, str]) -> str:
     """Return all tables as Markdown."""
     parts = [describe(machine)]
-    for table in TABLES:
-        rows = [figure for figure in results if figure.workload == table.workload]
+    for shown in TABLES:
+        rows = [figure for figure in results if figure.workload == shown.workload]
         if rows:
-            parts += [f"## {table.title}", _render_table(table, rows)]
-            if table.plot:
-                parts.append(f"![{table.title}]({table.plot}.svg)")
+            parts += [f"## {shown.title}", _render_table(shown, rows)]
+            if shown.plot:
+                parts.append(f"![{shown.title}]({shown.plot}.svg)")
     return "\n\n".join(parts)
 
 
-def _subject_names(table: Table) -> dict[str, str]:
+def _subject_names(baseline: str) -> dict[str, str]:
     """Return the names of subjects in the order of the columns."""
     return {
         SERVICE: "service",
         METRICS: "service with metrics",
         FASTAPI: "FastAPI",
-        BASELINE: table.baseline,
+        BASELINE: baseline,
         ECHO: "echo server",
         MINIMAL: "minimal server",
         CONVERTING: "with conversion",
@@ -94,9 +94,9 @@ def _subject_names(table: Table) -> dict[str, str]:
     }
 
 
-def _render_table(table: Table, figures: list[Figure]) -> str:
+def _render_table(shown: Table, figures: list[Figure]) -> str:
     """Return a row for each case, or for each subject if there are too many for a line."""
-    names = _subject_names(table)
+    names = _subject_names(shown.baseline)
     subjects = [s for s in names if any(figure.subject == s for figure in figures)]
     cases = list(dict.fromkeys(figure.case for figure in figures))
     by_key = {(figure.case, figure.subject): figure for figure in figures}
@@ -104,8 +104,8 @@ def _render_table(table: Table, figures: list[Figure]) -> str:
     def cell(case: str, subject: str) -> str:
         figure, service = by_key.get((case, subject)), by_key.get((case, SERVICE))
         if figure is None or service is None or subject == SERVICE:
-            return format_figure(figure)
-        return f"{format_figure(figure)}, {format_number(service.times_better(figure))}×"
+            return str(figure or "")
+        return f"{figure}, {format_number(service.times_better(figure))}×"
 
     if len(subjects) > _MAX_COLUMNS:
         head = ["", *cases]
@@ -113,18 +113,4 @@ def _render_table(table: Table, figures: list[Figure]) -> str:
     else:
         head = ["", *(names[s] for s in subjects)]
         rows = [[case, *(cell(case, s) for s in subjects)] for case in cases]
-    lines = [f"| {' | '.join(row)} |" for row in (head, *rows)]
-    lines.insert(1, "|---" * len(head) + "|")
-    return "\n".join(lines)
-
-
-def format_figure(figure: Figure | None) -> str:
-    """Return the median with its unit, and the range of several runs; "" without a figure."""
-    if figure is None:
-        return ""
-    unit = "/s" if figure.unit == "/s" else f" {figure.unit}"
-    text = f"{format_number(figure.median)}{unit}"
-    low, high = min(figure.values), max(figure.values)
-    if low < high:
-        text += f" ({format_number(low)}–{format_number(high)})"
-    return text
+    return table(head, rows)

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
+from bench.process import OWN_CONNECTIONS
 from bench.run import InvalidRun
 
 TENANT = "bench"
@@ -76,8 +77,7 @@ class GrpcCall(Call):
         return False
 
     async def send(self) -> Response:
-        options = (("grpc.use_local_subchannel_pool", 1),)
-        async with grpc.aio.insecure_channel(self.address, options=options) as channel:
+        async with grpc.aio.insecure_channel(self.address, OWN_CONNECTIONS) as channel:
             await channel.channel_ready()
             metadata = [(k, v) for k, v in self.headers.items() if k.startswith("x-")]
             started = time.perf_counter()

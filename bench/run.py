@@ -20,12 +20,27 @@ class InvalidRun(Exception):
 
 @dataclass(frozen=True)
 class Option:
-    """An option of the command line. With --quick, it has the value of `quick`, if there is one."""
+    """An option of the command line. With --quick, it has the value of `quick`, if there is one.
+
+    A tuple takes several values, and False takes none.
+    """
 
     name: str
     default: Any
     help: str
     quick: Any = None
+
+    def add_to(self, parser: argparse.ArgumentParser) -> None:
+        """Add the option to a parser."""
+        name, default = f"--{self.name}", self.default
+        if default is False:
+            parser.add_argument(name, action="store_true", help=self.help)
+        elif isinstance(default, tuple):
+            kind = type(default[0]) if default else str
+            parser.add_argument(name, nargs="+", type=kind, default=default, help=self.help)
+        else:
+            text = f"{self.help} [{default}]"
+            parser.add_argument(name, type=type(default), default=default, help=text)
 
 
 @dataclass(frozen=True)
@@ -45,12 +60,7 @@ def run(name: str, doc: str | None, measure: Measure, *options: Option) -> None:
         prog=f"bench.{name}", description=doc, formatter_class=argparse.RawTextHelpFormatter
     )
     for option in options:
-        parser.add_argument(
-            f"--{option.name}",
-            type=type(option.default),
-            default=option.default,
-            help=f"{option.help} [{option.default}]",
-        )
+        option.add_to(parser)
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
     )

@@ -1,13 +1,13 @@
-"""Insert devices and jobs without the services, mostly the same into both databases."""
+"""Insert devices and jobs without the services."""
 
 import asyncpg
 
-from bench.environment import Environment
+from bench.peers import Peers
 
 
-async def add_devices(connection: asyncpg.Connection, tenant: str, devices: int) -> None:
-    """Insert devices d0000000, d0000001 … into one database."""
-    await connection.execute(
+async def add_devices(owner: asyncpg.Connection, tenant: str, devices: int) -> None:
+    """Insert devices d0000000, d0000001 … into a database."""
+    await owner.execute(
         "INSERT INTO public.device_state (tenant_id, device_id)"
         " SELECT $1, 'd' || lpad(n::text, 7, '0') FROM generate_series(0, $2 - 1) n",
         tenant,
@@ -15,20 +15,25 @@ async def add_devices(connection: asyncpg.Connection, tenant: str, devices: int)
     )
 
 
-async def insert_devices(env: Environment, tenant: str, devices: int) -> None:
-    """Insert the same devices into both databases."""
-    for connection in (env.service, env.fastapi):
-        await add_devices(connection, tenant, devices)
-
-
-async def insert_job(env: Environment, tenant: str, job_id: str) -> None:
-    """Insert a job for all devices of the tenant."""
-    await env.service.fetch(
+async def add_job(owner: asyncpg.Connection, tenant: str, job_id: str) -> None:
+    """Create a job of this service for all devices of the tenant."""
+    await owner.fetch(
         "SELECT * FROM jobs.create_job($1, $2,"
         ' \'{"document_type": "bench", "target_all": true}\', \'{}\', NULL, 2000000, NULL, 24)',
         tenant,
         job_id,
     )
+
+
+async def insert_devices(env: Peers, tenant: str, devices: int) -> None:
+    """Insert the same devices into both databases."""
+    for connection in (env.owner, env.fastapi):
+        await add_devices(connection, tenant, devices)
+
+
+async def insert_job(env: Peers, tenant: str, job_id: str) -> None:
+    """Insert a job for all devices of the tenant into both databases."""
+    await add_job(env.owner, tenant, job_id)
     async with env.fastapi.transaction():
         await env.fastapi.execute(
             "INSERT INTO jobs (tenant_id, job_id, document_type, target_all, expires_at)"
@@ -44,7 +49,7 @@ async def insert_job(env: Environment, tenant: str, job_id: str) -> None:
         )
 
 
-async def start_executions(env: Environment, tenant: str, job_id: str) -> None:
+async def start_executions(env: Peers, tenant: str, job_id: str) -> None:
     """Start all executions of a job, each with its own started_at and last_updated_at."""
     start = (
         "UPDATE {} SET status = 'IN_PROGRESS', started_at = queued_at + n * interval '1 ms',"
@@ -54,8 +59,8 @@ async def start_executions(env: Environment, tenant: str, job_id: str) -> None:
         " WHERE tenant_id = $1 AND job_id = $2 AND device_id = device"
     )
     await env.fastapi.execute(start.format("job_executions"), tenant, job_id)
-    await env.service.execute(start.format("jobs.job_executions"), tenant, job_id)
-    await env.service.execute(
+    await env.owner.execute(start.format("jobs.job_executions"), tenant, job_id)
+    await env.owner.execute(
         "UPDATE jobs.job_progress SET in_progress = queued, queued = 0"
         " WHERE tenant_id = $1 AND job_id = $2",
         tenant,

@@ -10,16 +10,14 @@ keeps what was measured.
 import argparse
 import asyncio
 import itertools
-import os
 import signal
 import statistics
 import sys
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -29,16 +27,14 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from bench.environment import free_address, wait_until_serving
+from bench.environment import environment
 from bench.machine import describe_machine
-from bench.page import RESULTS, describe, format_number, replace_figures, wrap
-from bench.postgres import running_postgres, temporary_folder
-from jobs_grpc.db.migrate import RequestRole, migrate
-from jobs_grpc.dev import embedded_postgres
+from bench.page import describe, format_number, table, wrap
+from bench.process import OWN_CONNECTIONS, Server
+from bench.run import InvalidRun, Option, Report, run
 
 SETTINGS = ("shared_buffers=512MB", "max_wal_size=4GB")
 
-_ROLE = RequestRole("soak_request")
 _TENANT = "acme"
 _CALLERS = 24
 _MIB = 1 << 20
@@ -162,33 +158,7 @@ class Load:
         return response
 
 
-def main() -> None:
-    """Measure until the last minute or Ctrl-C, and print a summary."""
-    parser = argparse.ArgumentParser(prog="bench.soak", description=__doc__)
-    parser.add_argument("--minutes", type=int, default=12, help="how long [12]")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
-    )
-    parser.add_argument(
-        "--page", action="store_true", help="write the tables to bench/results/soak.md"
-    )
-    args = parser.parse_args()
-    churn, minutes = (QUICK, 3) if args.quick else (FULL, args.minutes)
-    rows: list[Minute] = []
-    machine, failures, interrupted = asyncio.run(_measure(churn, minutes, rows))
-    if not rows:
-        sys.exit(130)
-    summary = render(rows, machine, churn)
-    print(f"\n{summary}")
-    if args.page:
-        replace_figures(RESULTS / "soak.md", summary)
-    if problems := _problems(rows, failures, quick=args.quick):
-        sys.exit("\n".join(problems))
-    if interrupted:
-        sys.exit(130)
-
-
-def _problems(rows: list[Minute], failures: Counter[str], *, quick: bool) -> list[str]:
+def _problems(rows: list[Minute], failures: Counter[str]) -> list[str]:
     """Return why the run fails."""
     problems = [f"{count:,} calls failed: {text}" for text, count in failures.most_common(5)]
     first, last = rows[0], rows[-1]
@@ -196,37 +166,26 @@ def _problems(rows: list[Minute], failures: Counter[str], *, quick: bool) -> lis
         problems.append(
             f"memory of the server grew from {first.server_mib:.1f} to {last.server_mib:.1f} MiB"
         )
-    if quick:
-        problems += [f"no figures of {call}" for call in _CALLS if call not in last.milliseconds]
-    return problems
+    return problems + [f"no figures of {call}" for call in _CALLS if call not in last.milliseconds]
 
 
-async def _measure(
-    churn: Churn, minutes: int, rows: list[Minute]
-) -> tuple[dict[str, str], Counter[str], bool]:
-    """Fill `rows`. Return the machine, the failed calls, and whether Ctrl-C ended the run."""
+async def _measure(args: argparse.Namespace) -> Report:
+    churn = QUICK if args.quick else FULL
+    rows: list[Minute] = []
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(temporary_folder())
-        cluster = stack.enter_context(running_postgres(folder / "data", *SETTINGS))
-        owner = await asyncpg.connect(cluster.dsn("postgres"))
-        await owner.execute("CREATE DATABASE soak")
-        await owner.close()
-        await migrate(cluster.dsn("soak"), _ROLE)
-        owner = await asyncpg.connect(cluster.dsn("soak"))
-        stack.push_async_callback(owner.close)
-        await owner.execute(
+        env = await stack.enter_async_context(environment(SETTINGS))
+        await env.owner.execute(
             "INSERT INTO device_state (tenant_id, device_id)"
             " SELECT $1, 'd' || lpad(n::text, 6, '0') FROM generate_series(0, $2 - 1) n",
             _TENANT,
             churn.devices,
         )
-        machine = await describe_machine(owner)
-        address, server = await stack.enter_async_context(_running_server(folder, cluster))
+        machine = await describe_machine(env.owner)
+        server = await stack.enter_async_context(env.maintaining_server())
         channels = [
             await stack.enter_async_context(
-                grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+                grpc.aio.insecure_channel(server.address, OWN_CONNECTIONS)
             )
             for _ in range(2)
         ]
@@ -235,52 +194,26 @@ async def _measure(
             jobs_pb2_grpc.JobServiceStub(channels[0]),
             device_jobs_pb2_grpc.DeviceJobServiceStub(channels[1]),
         )
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
         async with asyncio.TaskGroup() as tasks:
             clients = [tasks.create_task(load.operate())]
             clients += [tasks.create_task(load.work()) for _ in range(_CALLERS)]
-            for number in range(1, minutes + 1):
+            for number in range(1, args.minutes + 1):
                 started = time.monotonic()
-                await _wait(stop, churn.row_interval, f"minute {number} of {minutes}")
+                await _wait(stop, churn.row_interval, f"minute {number} of {args.minutes}")
                 seconds = time.monotonic() - started
                 # Less than half a minute shows little.
                 if seconds > churn.row_interval / 2:
                     minute = number - 1 + min(1.0, round(seconds / churn.row_interval, 1))
-                    rows.append(await _read(minute, seconds, load, owner, server))
+                    rows.append(await _read(minute, seconds, load, env.owner, server))
                     _print_row(rows[-1], head=len(rows) == 1)
                 if stop.is_set():
                     break
             for client in clients:
                 client.cancel()
-    return machine, load.failures, stop.is_set()
-
-
-@asynccontextmanager
-async def _running_server(
-    folder: Path, cluster: embedded_postgres.Cluster
-) -> AsyncIterator[tuple[str, psutil.Process]]:
-    """Run the server with maintenance, in a session of its own, so that Ctrl-C does not end it."""
-    address = free_address()
-    variables = {
-        "JOBS_DATABASE_URL": cluster.dsn("soak", _ROLE.name),
-        "JOBS_OWNER_DATABASE_URL": cluster.dsn("soak"),
-        "JOBS_LISTEN": address,
-    }
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("JOBS_")}
-    with (folder / "server.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "jobs_grpc.cli", "serve"),
-            env=inherited | variables,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        await wait_until_serving(address)
-        yield address, psutil.Process(process.pid)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+    if not rows:
+        raise InvalidRun("it ended before the first row")
+    return Report(render(rows, machine, churn), _problems(rows, load.failures))
 
 
 async def _wait(stop: asyncio.Event, seconds: float, text: str) -> None:
@@ -299,19 +232,17 @@ async def _wait(stop: asyncio.Event, seconds: float, text: str) -> None:
 
 
 async def _read(
-    minute: float, seconds: float, load: Load, owner: asyncpg.Connection, server: psutil.Process
+    minute: float, seconds: float, load: Load, owner: asyncpg.Connection, server: Server
 ) -> Minute:
     calls, load.latencies = load.latencies, defaultdict(list)
     tables = {row["table"]: dict(row) for row in await owner.fetch(_TABLES)}
-    for table in tables.values():
-        del table["table"]
     return Minute(
         minute,
         len(calls["UpdateExecution"]) / seconds,
         load.waiting,
         {call: _percentiles(calls[call]) for call in _CALLS if calls.get(call)},
-        {name: table for name, table in tables.items() if table["updated"] or table["live"]},
-        server.memory_info().rss / _MIB,
+        {name: each for name, each in tables.items() if each["updated"] or each["live"]},
+        server.resident_bytes() / _MIB,
         await asyncio.to_thread(_postgres_memory, await owner.fetchval("SELECT pg_backend_pid()")),
     )
 
@@ -393,45 +324,36 @@ def _line(cells: Sequence[str]) -> str:
 
 def render(rows: list[Minute], machine: dict[str, str], churn: Churn) -> str:
     """Return the figures as Markdown."""
-    return "\n".join(_render(rows, machine, churn))
-
-
-def _render(rows: list[Minute], machine: dict[str, str], churn: Churn) -> Iterator[str]:
-    yield describe(machine)
-    yield ""
-    yield wrap(
+    load = wrap(
         f"A job for {churn.devices:,} devices every {churn.job_interval:g} s, {_CALLERS} devices at"
         f" a time; the newest {churn.kept_jobs} jobs are kept."
         f" Settings: {', '.join(f'`{setting}`' for setting in SETTINGS)}."
     )
-    yield ""
     heads = [f"{h}, {u}" if u else h for h, u in zip(_HEAD, _UNITS, strict=True)]
-    for columns in (_SPEED, _SIZE):
-        yield f"| {' | '.join(heads[column] for column in columns)} |"
-        yield "|---" * len(columns) + "|"
-        for row in rows:
-            cells = _cells(row)
-            yield f"| {' | '.join(cells[column] for column in columns)} |"
-        yield ""
-    yield (
-        "| table | size, first and last minute, MiB | indexes, MiB | dead rows | HOT updates"
-        " | autovacuum, analyze |"
-    )
-    yield "|---|---|---|---|---|---|"
+    by_minute = [
+        table([heads[c] for c in columns], ([_cells(row)[c] for c in columns] for row in rows))
+        for columns in (_SPEED, _SIZE)
+    ]
     first, last = rows[0].tables, rows[-1].tables
-    for name, table in last.items():
-        before = first.get(name, table)
-        updated = table["updated"]
-        cells = [
-            f"`{name}`",
-            f"{before['bytes'] / _MIB:.1f}, {table['bytes'] / _MIB:.1f}",
-            f"{before['index_bytes'] / _MIB:.1f}, {table['index_bytes'] / _MIB:.1f}",
-            f"{before['dead']:,}, {table['dead']:,}",
-            f"{table['hot'] / updated:.0%}" if updated else "–",
-            f"{table['vacuums']}, {table['analyzes']}",
-        ]
-        yield f"| {' | '.join(cells)} |"
+    sizes = []
+    for name, sized in last.items():
+        before, updated = first.get(name, sized), sized["updated"]
+        sizes.append(
+            [
+                f"`{name}`",
+                f"{before['bytes'] / _MIB:.1f}, {sized['bytes'] / _MIB:.1f}",
+                f"{before['index_bytes'] / _MIB:.1f}, {sized['index_bytes'] / _MIB:.1f}",
+                f"{before['dead']:,}, {sized['dead']:,}",
+                f"{sized['hot'] / updated:.0%}" if updated else "–",
+                f"{sized['vacuums']}, {sized['analyzes']}",
+            ]
+        )
+    head = (
+        *("table", "size, first and last minute, MiB", "indexes, MiB", "dead rows"),
+        *("HOT updates", "autovacuum, analyze"),
+    )
+    return "\n\n".join([describe(machine), load, *by_minute, table(head, sizes)])
 
 
 if __name__ == "__main__":
-    main()
+    run("soak", __doc__, _measure, Option("minutes", 12, "how long", quick=3))

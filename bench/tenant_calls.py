@@ -1,7 +1,8 @@
 """Call GetJob at a constant rate, as several tenants in turn.
 
 `python -m bench.tenant_calls ADDRESS RATE SECONDS TENANT...` starts RATE calls a second whether or
-not earlier ones have ended, and prints how long each took, in milliseconds, as a line of JSON.
+not earlier ones have ended. Prints a line when it is connected, and then how long each call took,
+in milliseconds, as a line of JSON.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
+from bench.process import OWN_CONNECTIONS
+
 # Calls go to several connections, as those of several services would.
 _CONNECTIONS = 8
 
@@ -23,9 +26,9 @@ _TIMEOUT = 20
 
 
 async def _main(address: str, rate: str, seconds: str, *tenants: str) -> None:
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(_CONNECTIONS)]
+    channels = [grpc.aio.insecure_channel(address, OWN_CONNECTIONS) for _ in range(_CONNECTIONS)]
     await asyncio.gather(*(channel.channel_ready() for channel in channels))
+    print("connected", flush=True)
     stubs: list[Any] = [jobs_pb2_grpc.JobServiceStub(channel) for channel in channels]
     milliseconds: list[float] = []
 

@@ -11,7 +11,7 @@ import asyncpg
 import grpc
 from fleet.jobs.v1 import device_jobs_pb2, device_jobs_pb2_grpc, jobs_pb2, jobs_pb2_grpc
 
-from bench.environment import Server
+from bench.process import OWN_CONNECTIONS, Server
 from bench.run import InvalidRun
 
 _TIMEOUT = 30.0
@@ -171,6 +171,4 @@ def _has_job(job_id: str) -> Callable[[Any], bool]:
 
 
 def _channel(server: Server) -> grpc.aio.Channel:
-    return grpc.aio.insecure_channel(
-        server.address, options=[("grpc.use_local_subchannel_pool", 1)]
-    )
+    return grpc.aio.insecure_channel(server.address, OWN_CONNECTIONS)

@@ -10,25 +10,24 @@ import argparse
 import asyncio
 import json
 import statistics
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import Any
 
 import grpc
 from fleet.jobs.v1 import events_pb2, events_pb2_grpc
 
-from bench.environment import Environment, Server, environment
-from bench.figures import SERVICE, Results
+from bench.environment import Environment, environment
+from bench.figures import SERVICE, Results, percentile, tables_by_case
 from bench.hostile.other_tenant import TENANT as OTHER_TENANT
 from bench.machine import describe_machine
-from bench.other_tenant_calls import Call, other_tenant_calls
-from bench.page import RESULTS, describe, format_number, replace_figures
-from bench.process import PythonProcess, postgres_cpu_time
-from bench.run import InvalidRun
+from bench.other_tenant_calls import Call, milliseconds, other_tenant_calls
+from bench.page import describe
+from bench.process import Server, python, read_line
+from bench.run import Option, run
 from bench.tenant_samples import Samples
-from bench.watches import Clients, read_line, watch_clients
+from bench.watches import Clients, watch_clients
 from tests.support.endpoints import running_endpoint
 from tests.support.webhooks import loopback_settings, write_keys
 
@@ -46,10 +45,12 @@ _DEVICES = 10
 _CALLS_BY_ONE, _CALLS_BY_MANY = "GetJob of one tenant, p99", "GetJob of all tenants, p99"
 _FACTOR = "GetJob of all tenants, p99, against that of one"
 
+_IDLE, _CHANGING = "idle watches", "changes"
+
 # The largest figures that are good enough.
 _GOALS = {
-    "another tenant's p99": 100,
-    "another tenant's failed calls": 0,
+    **{f"another tenant's p99, {phase}": 100 for phase in (_IDLE, _CHANGING)},
+    **{f"another tenant's failed calls, {phase}": 0 for phase in (_IDLE, _CHANGING)},
     "change by the same server, p99": 0.3,
     "change by another server, p99": 1.2,
     "release by time alone, p99": 1.2,
@@ -60,43 +61,15 @@ _GOALS = {
 }
 
 
-def main() -> None:
-    """Measure and print a table; with --page, keep it."""
-    parser = argparse.ArgumentParser(prog="bench.tenants", description=__doc__)
-    parser.add_argument("--tenants", type=int, default=10_000, help="number of tenants [10000]")
-    parser.add_argument("--samples", type=int, default=100, help="tenants that change [100]")
-    parser.add_argument("--seconds", type=float, default=15, help="seconds of each phase [15]")
-    parser.add_argument("--rate", type=int, default=600, help="calls per second [600]")
-    parser.add_argument("--quick", action="store_true", help="60 tenants, and short phases")
-    parser.add_argument(
-        "--page", action="store_true", help="write the table to bench/results/tenants.md"
-    )
-    args = parser.parse_args()
-    if args.quick:
-        args.tenants, args.samples, args.seconds, args.rate = 60, 5, 1.0, 50
+async def _measure(args: argparse.Namespace) -> str:
     results = Results()
-    machine: dict[str, str] = {}
-    try:
-        asyncio.run(_measure(args, results, machine))
-    except InvalidRun as e:
-        sys.exit(f"invalid run: {e}")
-    except KeyboardInterrupt:
-        print(f"\n{report(results, machine)}")
-        sys.exit(130)
-    text = report(results, machine)
-    print(f"\n{text}")
-    if args.page:
-        replace_figures(RESULTS / "tenants.md", text)
-
-
-async def _measure(args: argparse.Namespace, results: Results, machine: dict[str, str]) -> None:
-    """Fill `results` and `machine`."""
     async with environment() as env:
-        machine |= await describe_machine(env.service)
         tenants = _Tenants(env, results, args)
         await tenants.insert()
         await tenants.measure_watches()
         await tenants.measure_calls()
+        machine = await describe_machine(env.owner)
+    return f"{describe(machine)}\n\n{tables_by_case(results, _GOALS)}"
 
 
 class _Tenants:
@@ -115,14 +88,14 @@ class _Tenants:
     async def insert(self) -> None:
         """Insert devices and a job for all devices of each tenant."""
         for tenants, devices in ((self._names, _DEVICES), ([OTHER_TENANT], _DEVICES)):
-            await self._env.service.execute(
+            await self._env.owner.execute(
                 "INSERT INTO device_state (tenant_id, device_id)"
                 " SELECT t, 'd' || lpad(n::text, 7, '0')"
                 " FROM unnest($1::text[]) t, generate_series(0, $2 - 1) n",
                 tenants,
                 devices,
             )
-            await self._env.service.execute(
+            await self._env.owner.execute(
                 "SELECT count(*) FROM unnest($1::text[]) t, jobs.create_job("
                 "t, 'j', '{\"document_type\": \"bench\", \"target_all\": true}', '{}', NULL,"
                 " 2000000, NULL, 24)",
@@ -137,7 +110,7 @@ class _Tenants:
             keys = write_keys(self._env.folder / "webhook-keys", "k1")
             settings = loopback_settings(keys, endpoint.port)
             # For maintenance and the delivery to webhooks.
-            settings["JOBS_OWNER_DATABASE_URL"] = self._env.service_owner_dsn
+            settings["JOBS_OWNER_DATABASE_URL"] = self._env.owner_dsn
             server = await stack.enter_async_context(self._server(**settings))
             other_server = await stack.enter_async_context(self._server(**settings))
             await self._create_webhooks(other_server, endpoint.url())
@@ -161,19 +134,21 @@ class _Tenants:
             )
 
             await self._measure_rest(server)
-            async with other_tenant_calls(server) as calls:
+            async with other_tenant_calls(server.address) as calls:
                 await asyncio.sleep(self._seconds)
-            self._add_calls(calls)
-            changes: Mapping[str, Callable[[], Awaitable[list[float]]]] = {
-                "change by the same server": lambda: samples.change(server, self._seconds),
-                "change by another server": lambda: samples.change(other_server, self._seconds),
-                "release by time alone": lambda: samples.release(other_server, self._seconds),
-                "expiry by time alone": lambda: samples.expire(self._env.service, self._seconds),
+            self._add_calls(calls, _IDLE)
+            changes = {
+                "change by the same server": partial(samples.change, server, self._seconds),
+                "change by another server": partial(samples.change, other_server, self._seconds),
+                "release by time alone": partial(samples.release, other_server, self._seconds),
+                "expiry by time alone": partial(samples.expire, self._env.owner, self._seconds),
             }
-            async with other_tenant_calls(server) as calls:
+            async with other_tenant_calls(server.address) as calls:
                 for name, change in changes.items():
-                    self._add_percentiles(name, "s", await change())
-            self._add_calls(calls)
+                    self._results.add_percentiles(
+                        f"{name}, {{}}", self._case, SERVICE, "s", await change()
+                    )
+            self._add_calls(calls, _CHANGING)
             self._add("events delivered to webhooks", "", len(endpoint.requests))
 
     async def measure_calls(self) -> None:
@@ -183,13 +158,10 @@ class _Tenants:
         async with self._server() as server:
             for _ in range(3):
                 for name, tenants in ((_CALLS_BY_ONE, many[:1]), (_CALLS_BY_MANY, many)):
-                    process = PythonProcess(
-                        *("-m", "bench.tenant_calls", server.address, str(self._rate)),
-                        *(str(self._seconds / 3), *tenants),
-                    )
-                    async with process as calling:
-                        milliseconds = json.loads(await read_line(calling))
-                    p99[name].append(statistics.quantiles(milliseconds, n=100)[98])
+                    arguments = (server.address, self._rate, self._seconds / 3, *tenants)
+                    async with python("bench.tenant_calls", *arguments) as calling:
+                        times = json.loads(await read_line(calling))
+                    p99[name].append(percentile(times, 99))
                     self._add(name, "ms", p99[name][-1])
         one, all_tenants = map(statistics.median, p99.values())
         self._add(_FACTOR, "times", all_tenants / one)
@@ -209,40 +181,29 @@ class _Tenants:
     async def _measure_rest(self, server: Server) -> None:
         await asyncio.sleep(self._seconds / 3)
         started = time.monotonic()
-        cpu = server.cpu_time(), postgres_cpu_time(self._env.folder)
+        cpu = server.cpu_time(), self._env.postgres_cpu_time()
         await asyncio.sleep(self._seconds)
         share = 100 / (time.monotonic() - started)
         server_cpu = (server.cpu_time() - cpu[0]) * share
         # The other server has no watches.
-        database_cpu = (postgres_cpu_time(self._env.folder) - cpu[1]) * share
+        database_cpu = (self._env.postgres_cpu_time() - cpu[1]) * share
         self._add("server at rest", "%", server_cpu)
         self._add("database at rest", "%", database_cpu)
         self._add("server and database at rest", "%", server_cpu + database_cpu)
 
-    @asynccontextmanager
-    async def _server(self, **settings: Any) -> AsyncIterator[Server]:
+    def _server(self, **settings: Any) -> AbstractAsyncContextManager[Server]:
         streams = str(max(25_000, 3 * len(self._names)))
         # A tenant that makes all calls must not be refused for a burst.
-        async with self._env.service_server(
-            JOBS_MAX_STREAMS=streams, JOBS_MAX_TENANT_CALLS="1000", **settings
-        ) as server:
-            yield server
+        return self._env.server(JOBS_MAX_STREAMS=streams, JOBS_MAX_TENANT_CALLS="1000", **settings)
 
     def _add(self, figure: str, unit: str, value: float) -> None:
         self._results.add(figure, self._case, SERVICE, unit, value)
 
-    def _add_percentiles(self, name: str, unit: str, values: Sequence[float]) -> None:
-        percentiles = statistics.quantiles(values, n=100)
-        self._add(f"{name}, p50", unit, percentiles[49])
-        self._add(f"{name}, p99", unit, percentiles[98])
-
-    def _add_calls(self, calls: Sequence[Call]) -> None:
-        milliseconds = [1000 * seconds for _, seconds, error in calls if not error]
-        percentiles = statistics.quantiles(milliseconds, n=100)
-        self._add("another tenant's p50", "ms", percentiles[49])
-        self._add("another tenant's p99", "ms", percentiles[98])
+    def _add_calls(self, calls: list[Call], phase: str) -> None:
+        name, times = f"another tenant's {{}}, {phase}", milliseconds(calls)
+        self._results.add_percentiles(name, self._case, SERVICE, "ms", times)
         failed = sum(bool(error) for _, _, error in calls[:-1])  # the end cancels the last one
-        self._add("another tenant's failed calls", "", failed)
+        self._add(f"another tenant's failed calls, {phase}", "", failed)
 
 
 async def _open(clients: Clients) -> None:
@@ -251,23 +212,13 @@ async def _open(clients: Clients) -> None:
         print(f"    ended while they opened: {dict(received.ends)}")
 
 
-def report(results: Results, machine: Mapping[str, str]) -> str:
-    """Return the machine and a table, as Markdown."""
-    lines = [describe(machine)]
-    for case in dict.fromkeys(figure.case for figure in results):
-        lines += ["", f"| {case} | | goal | |", "|---|---|---|---|"]
-        for figure in results:
-            if figure.case != case:
-                continue
-            # The two phases with calls of another tenant must both be good enough.
-            value = max(figure.values) if figure.workload in _GOALS else figure.median
-            goal = _GOALS.get(figure.workload)
-            cells = [f"{format_number(value)} {figure.unit}".rstrip()]
-            cells.append("" if goal is None else f"≤ {goal:g} {figure.unit}".rstrip())
-            cells.append("" if goal is None else ("met" if value <= goal else "missed"))
-            lines.append(f"| {figure.workload} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
-    main()
+    run(
+        "tenants",
+        __doc__,
+        _measure,
+        Option("tenants", 10_000, "number of tenants", quick=60),
+        Option("samples", 100, "tenants that change", quick=5),
+        Option("seconds", 15.0, "seconds of each phase", quick=1.0),
+        Option("rate", 600, "calls per second", quick=50),
+    )

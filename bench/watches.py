@@ -8,8 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bench.environment import Server
-from bench.process import PythonProcess
+from bench.process import Server, python, read_line
 from bench.run import InvalidRun
 
 # Processes of clients. In one, their messages would wait for each other.
@@ -61,14 +60,6 @@ class Clients:
         return Received(times, ends)
 
 
-async def read_line(process: Any) -> str:
-    """Return a line of a client process. Raises InvalidRun if it has ended."""
-    line = await process.stdout.readline()
-    if not line:
-        raise InvalidRun("a client process has ended")
-    return str(line.decode())
-
-
 @asynccontextmanager
 async def watch_clients(
     server: Server, method: str, watches: int, tenants: Sequence[str]
@@ -78,9 +69,7 @@ async def watch_clients(
         processes = []
         for number in range(_PROCESSES):
             first, end = (watches * n // _PROCESSES for n in (number, number + 1))
-            command = ("-m", "bench.watch_clients", server.address, method)
-            process = PythonProcess(*command, str(first), str(end - first), *tenants)
-            processes.append(await stack.enter_async_context(process))
-        for process in processes:
-            await read_line(process)
+            arguments = (server.address, method, first, end - first, *tenants)
+            started = python("bench.watch_clients", *arguments)
+            processes.append(await stack.enter_async_context(started))
         yield Clients(processes)

@@ -8,17 +8,18 @@ core: all workers together use less than one core, and the rates show how the wo
 import argparse
 import asyncio
 import shutil
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from bench import page
-from bench.environment import Environment, Server, environment
+from bench.environment import Environment
 from bench.figures import SERVICE, Results
 from bench.h2load import h2load_version, run_load
 from bench.machine import describe_machine
+from bench.page import describe, table
+from bench.peers import peers
+from bench.process import Server
 from bench.requests import Call
-from bench.run import InvalidRun
+from bench.run import InvalidRun, Option, run
 from bench.workloads.throughput import (
     SIZE_TOLERANCE,
     TEN,
@@ -36,43 +37,13 @@ _PERCENT_OF_CORE = 20
 _CLIENTS = 64
 
 
-def main() -> None:
-    """Measure and print a table; with --page, keep it."""
-    parser = argparse.ArgumentParser(prog="bench.workers", description=__doc__)
-    parser.add_argument(
-        "--max-workers", type=int, default=4, help="measure 1 to this many workers [4]"
-    )
-    parser.add_argument("--seconds", type=float, default=5, help="seconds per run [5]")
-    parser.add_argument("--runs", type=int, default=3, help="runs per number of workers [3]")
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
-    )
-    parser.add_argument(
-        "--page", action="store_true", help="write the table to bench/results/workers.md"
-    )
-    args = parser.parse_args()
-    if args.quick:
-        args.max_workers, args.seconds, args.runs = 2, 1, 1
+async def _measure(args: argparse.Namespace) -> str:
     h2load_version()
     if shutil.which("cpulimit") is None:
-        sys.exit("cpulimit is needed: apt-get install cpulimit")
-    try:
-        results, machine = asyncio.run(_measure(args))
-    except InvalidRun as e:
-        sys.exit(f"invalid run: {e}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    text = _render(results, machine)
-    print(f"\n{text}")
-    if args.page:
-        page.replace_figures(page.RESULTS / "workers.md", text)
-
-
-async def _measure(args: argparse.Namespace) -> tuple[Results, dict[str, str]]:
-    numbers = range(1, args.max_workers + 1)
+        raise InvalidRun("cpulimit is needed: apt-get install cpulimit")
+    numbers = range(1, args.workers + 1)
     results = Results()
-    async with environment() as env:
-        await env.clear()
+    async with peers() as env:
         await insert_jobs_to_read(env)
         await env.vacuum()
         for _ in range(args.runs):
@@ -86,20 +57,18 @@ async def _measure(args: argparse.Namespace) -> tuple[Results, dict[str, str]]:
                             size_tolerance=SIZE_TOLERANCE,
                         )
                         results.add(name, f"{workers}", SERVICE, "/s", load.rate_of_first_half)
-        machine = await describe_machine(env.service)
-    return results, machine
+        return f"{describe(await describe_machine(env.owner))}\n\n{_table(results)}"
 
 
-def _render(results: Results, machine: dict[str, str]) -> str:
+def _table(results: Results) -> str:
     """Return a table with a row for each call and a column for each number of workers."""
     numbers = list(dict.fromkeys(figure.case for figure in results))
     head = [f"workers, each with {_PERCENT_OF_CORE} % of a core", *numbers]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    rows = []
     for name in dict.fromkeys(figure.workload for figure in results):
         rates = [figure.median for figure in results if figure.workload == name]
-        cells = [name, *(f"{rate:,.0f}/s, {rate / rates[0]:.1f}×" for rate in rates)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n\n".join([page.describe(machine), "\n".join(lines)])
+        rows.append([name, *(f"{rate:,.0f}/s, {rate / rates[0]:.1f}×" for rate in rates)])
+    return table(head, rows)
 
 
 def _calls(server: Server) -> dict[str, Call]:
@@ -116,7 +85,7 @@ def _calls(server: Server) -> dict[str, Call]:
 @asynccontextmanager
 async def _server_with_cpu_limit(env: Environment, workers: int) -> AsyncIterator[Server]:
     """Run a server whose processes may use `_PERCENT_OF_CORE` percent of a core each."""
-    async with env.service_server(workers) as server:
+    async with env.server(workers=workers) as server:
         limits = [
             await asyncio.create_subprocess_exec(
                 *("cpulimit", f"--limit={_PERCENT_OF_CORE}", f"--pid={process.pid}"),
@@ -138,4 +107,11 @@ async def _server_with_cpu_limit(env: Environment, workers: int) -> AsyncIterato
 
 
 if __name__ == "__main__":
-    main()
+    run(
+        "workers",
+        __doc__,
+        _measure,
+        Option("workers", 4, "measure 1 to this many workers", quick=2),
+        Option("seconds", 5.0, "seconds per run", quick=1),
+        Option("runs", 3, "runs per number of workers", quick=1),
+    )

@@ -6,18 +6,16 @@ a PostgreSQL server of its own. Both are measured one after the other, by the sa
 
 import argparse
 import asyncio
-import sys
 import time
 from collections.abc import Awaitable, Sequence
 
-from bench import page
 from bench.environment import environment
 from bench.figures import SERVICE, Results
 from bench.hawkbit.report import HAWKBIT, render
 from bench.hawkbit.service import Service
 from bench.hawkbit.update_server import UpdateServer
 from bench.machine import describe_machine
-from bench.run import InvalidRun
+from bench.run import InvalidRun, Option, run
 
 System = UpdateServer | Service
 
@@ -28,44 +26,16 @@ _WARM_UPS = 3
 _WARM_UP_DEVICES = 400
 
 
-def main() -> None:
-    """Measure and print a table; with --page, keep it."""
-    parser = argparse.ArgumentParser(prog="bench.hawkbit", description=__doc__)
-    parser.add_argument(
-        "--url", default="http://127.0.0.1:8080", help="hawkBit's address [%(default)s]"
-    )
-    parser.add_argument("--user", default="admin", help="user of the Management API [%(default)s]")
-    parser.add_argument("--password", default="admin", help="password of the user [%(default)s]")
-    parser.add_argument("--version", default="unknown", help="hawkBit's version, for the page")
-    parser.add_argument("--database", default="unknown", help="hawkBit's database, for the page")
-    parser.add_argument(
-        "--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="devices of a job"
-    )
-    parser.add_argument(
-        "--page", action="store_true", help="write the table to bench/results/hawkbit.md"
-    )
-    args = parser.parse_args()
-    try:
-        results, machine = asyncio.run(_run(args))
-    except InvalidRun as e:
-        sys.exit(f"invalid run: {e}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    text = render(results, machine)
-    print(f"\n{text}")
-    if args.page:
-        page.replace_figures(page.RESULTS / "hawkbit.md", text)
-
-
-async def _run(args: argparse.Namespace) -> tuple[Results, dict[str, str]]:
+async def _run(args: argparse.Namespace) -> str:
     results = Results()
     async with environment() as env:
-        machine = await describe_machine(env.service)
-        async with env.service_server() as server:
-            await _measure(SERVICE, Service(server.address, env.service), args.sizes, results)
+        machine = await describe_machine(env.owner)
+        async with env.server() as server:
+            await _measure(SERVICE, Service(server.address, env.owner), args.sizes, results)
     hawkbit = UpdateServer(args.url, args.user, args.password)
     await _measure(HAWKBIT, hawkbit, args.sizes, results)
-    return results, machine | {"hawkBit": args.version, "hawkBit's database": args.database}
+    machine |= {"hawkBit": args.version, "hawkBit's database": args.database}
+    return render(results, machine)
 
 
 async def _measure(subject: str, system: System, sizes: Sequence[int], results: Results) -> None:
@@ -120,4 +90,14 @@ async def _carry_out(system: System, devices: Sequence[str], callers: int) -> No
 
 
 if __name__ == "__main__":
-    main()
+    run(
+        "hawkbit",
+        __doc__,
+        _run,
+        Option("url", "http://127.0.0.1:8080", "hawkBit's address"),
+        Option("user", "admin", "user of the Management API"),
+        Option("password", "admin", "password of the user"),
+        Option("version", "unknown", "hawkBit's version, for the page"),
+        Option("database", "unknown", "hawkBit's database, for the page"),
+        Option("sizes", (1_000, 10_000, 100_000), "devices of a job"),
+    )

@@ -9,6 +9,7 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench.hawkbit.update_server import PAGE_SIZE
+from bench.process import OWN_CONNECTIONS
 from bench.requests import TENANT
 from bench.run import InvalidRun
 
@@ -23,8 +24,7 @@ class Service:
 
     def __init__(self, address: str, owner: asyncpg.Connection) -> None:
         self._owner = owner
-        options = (("grpc.use_local_subchannel_pool", 1),)
-        channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(_CHANNELS)]
+        channels = [grpc.aio.insecure_channel(address, OWN_CONNECTIONS) for _ in range(_CHANNELS)]
         self._jobs = jobs_pb2_grpc.JobServiceStub(channels[0])
         self._device_stubs = itertools.cycle(
             [device_jobs_pb2_grpc.DeviceJobServiceStub(channel) for channel in channels]

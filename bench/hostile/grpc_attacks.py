@@ -17,6 +17,7 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench.hostile.frames import Connection, connect, length_prefixed, rst_stream
+from bench.process import OWN_CONNECTIONS
 from tests.support import http2
 
 TENANT = {"x-tenant-id": "attacker"}
@@ -44,8 +45,6 @@ _MIB = 1 << 20
 
 _RESETS_PER_SECOND = 10_000
 _RESETS_AT_ONCE = 100
-
-_LOCAL_SUBCHANNELS = (("grpc.use_local_subchannel_pool", 1),)
 
 # Metadata of the size that gRPC accepts by default.
 _METADATA_BYTES = 7_000
@@ -376,9 +375,7 @@ async def _create_large_job(stub: Any, metadata: Any) -> None:
 
 
 def _channels(address: str) -> list[grpc.aio.Channel]:
-    return [
-        grpc.aio.insecure_channel(address, options=_LOCAL_SUBCHANNELS) for _ in range(CONNECTIONS)
-    ]
+    return [grpc.aio.insecure_channel(address, OWN_CONNECTIONS) for _ in range(CONNECTIONS)]
 
 
 async def _keep_watching(opened: Callable[[], Any]) -> None:

@@ -21,6 +21,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 
 from bench.hostile.tokens import make_token
+from bench.process import OWN_CONNECTIONS
 
 TENANT = "other"
 
@@ -40,8 +41,7 @@ _Call = Callable[[], Awaitable[None]]
 
 @asynccontextmanager
 async def _grpc_client(address: str) -> AsyncIterator[_Call]:
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
+    async with grpc.aio.insecure_channel(address, OWN_CONNECTIONS) as channel:
         stub: Any = jobs_pb2_grpc.JobServiceStub(channel)
         metadata = (("x-tenant-id", TENANT),)
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from bench.figures import Results
 from bench.hostile.attacks import ATTACKS
-from bench.page import describe, wrap
+from bench.other_tenant_calls import Call
+from bench.page import describe, table, wrap
 
 WORKLOAD = "hostile"
 
@@ -22,9 +23,6 @@ _WEBHOOK_BOUNDS = {
     # 1.5 seconds.
     "new webhook": 3,
 }
-
-# The start, the seconds and the error of a call.
-Call = tuple[float, float, str]
 
 
 def add_calls(results: Results, name: str, calls: Sequence[Call]) -> None:
@@ -72,16 +70,11 @@ def verdict(results: Results, name: str) -> str:
 
 def render(results: Results, machine: dict[str, str]) -> str:
     """Return the table and the list of attacks as Markdown."""
-    lines = [
-        "| attack | memory | log, POSTs | p50 / p99 | errors | bounds |",
-        "|---|---|---|---|---|---|",
-    ]
     names = list(dict.fromkeys(figure.case for figure in results))
-    for name in names:
-        cells = [f"`{name}`", *_cells(results, name), verdict(results, name)]
-        lines.append(f"| {' | '.join(cells)} |")
+    rows = [[f"`{name}`", *_cells(results, name), verdict(results, name)] for name in names]
+    head = ("attack", "memory", "log, POSTs", "p50 / p99", "errors", "bounds")
     attacks = [wrap(f"- `{name}`: {ATTACKS[name].description}.", "  ") for name in names]
-    return "\n\n".join([describe(machine), "\n".join(lines), "\n".join(attacks)])
+    return "\n\n".join([describe(machine), table(head, rows), "\n".join(attacks)])
 
 
 def _cells(results: Results, name: str) -> list[str]:

@@ -3,8 +3,8 @@
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.environment import Environment
 from bench.figures import FASTAPI, SERVICE, Results, Scale, measure_in_turn
+from bench.peers import Peers
 from bench.requests import grpc_call, rest_call
 from bench.workloads.throughput import (
     SIZE_TOLERANCE,
@@ -18,7 +18,7 @@ from bench.workloads.throughput import (
 _LISTED = 50
 
 
-async def run(env: Environment, scale: Scale, results: Results) -> None:
+async def run(env: Peers, scale: Scale, results: Results) -> None:
     """Measure the workloads …_by_clients, in calls per second."""
     await env.clear()
     await insert_jobs_to_read(env)
@@ -26,7 +26,7 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
     for number in range(_LISTED):
         await seed.insert_job(env, "listed", f"j{number}")
     await env.vacuum()
-    async with env.service_server() as service, env.fastapi_server() as fastapi:
+    async with env.server() as service, env.fastapi_server() as fastapi:
         list_jobs = grpc_call(service.address, "ListJobs", pb.ListJobsRequest(), tenant="listed")
         calls = {
             "create": create_job_calls(service, fastapi),

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from bench.environment import Environment, Server
 from bench.figures import (
     CONVERTING,
     ECHO,
@@ -16,6 +15,8 @@ from bench.figures import (
     measure_in_turn,
 )
 from bench.h2load import run_load
+from bench.peers import Peers
+from bench.process import Server
 from bench.requests import Call
 from bench.workloads.throughput import (
     EXECUTIONS_BY_TENANT,
@@ -25,7 +26,7 @@ from bench.workloads.throughput import (
 )
 
 
-async def run(env: Environment, scale: Scale, results: Results) -> None:
+async def run(env: Peers, scale: Scale, results: Results) -> None:
     """Measure cpu: microseconds per call, without the CPU of PostgreSQL."""
     await env.clear()
     await insert_jobs_to_read(env)
@@ -34,11 +35,11 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
         await _compare(env, scale, results, tenant)
 
 
-async def _compare(env: Environment, scale: Scale, results: Results, tenant: str) -> None:
+async def _compare(env: Peers, scale: Scale, results: Results, tenant: str) -> None:
     async with AsyncExitStack() as servers:
         start = servers.enter_async_context
-        service, fastapi = await start(env.service_server()), await start(env.fastapi_server())
-        metrics = await start(env.service_server(metrics=True))
+        service, fastapi = await start(env.server()), await start(env.fastapi_server())
+        metrics = await start(env.server(JOBS_METRICS_LISTEN="127.0.0.1:0"))
         service_call, fastapi_call = get_job_calls(service, fastapi, tenant)
         response = (await service_call.send()).body
         echo = await start(env.echo_server("GetJob", response))

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.environment import Environment, Server
 from bench.figures import FASTAPI, SERVICE, Results, Scale, measure_in_turn
+from bench.peers import Peers
+from bench.process import Server
 from bench.requests import Call, grpc_call, rest_call, rest_delete_call
 from bench.run import InvalidRun
 
@@ -21,12 +22,12 @@ _BARE_INSERT = """
 """
 
 
-async def run(env: Environment, scale: Scale, results: Results) -> None:
+async def run(env: Peers, scale: Scale, results: Results) -> None:
     """Measure create, list, get, cancel and expire, in milliseconds by number of devices."""
     await env.clear()
     for size in scale.job_sizes:
         await seed.insert_devices(env, str(size), size)
-    async with env.service_server() as service, env.fastapi_server() as fastapi:
+    async with env.server() as service, env.fastapi_server() as fastapi:
         for size in scale.job_sizes:
             for _ in range(scale.runs_at(size)):
                 await env.delete_jobs()
@@ -36,7 +37,7 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
 
 
 async def _measure_job(
-    env: Environment, size: int, service: Server, fastapi: Server, results: Results
+    env: Peers, size: int, service: Server, fastapi: Server, results: Results
 ) -> None:
     tenant, address, fastapi_address = str(size), service.address, fastapi.address
     case = f"{size:,} devices"
@@ -80,16 +81,16 @@ async def _measure_job(
     )
 
 
-async def _expire(env: Environment, scale: Scale, results: Results) -> None:
+async def _expire(env: Peers, scale: Scale, results: Results) -> None:
     """Measure expiry: for the service a read of an expired job, for FastAPI the writes."""
     for size in (scale.job_sizes[0], scale.job_sizes[-1]):
         await env.delete_jobs()
         await seed.insert_job(env, str(size), "j")
         await env.vacuum()
         past = "SET expires_at = now() - interval '1 hour', created_at = now() - interval '2 hours'"
-        await env.service.execute(f"UPDATE jobs.jobs {past}")
+        await env.owner.execute(f"UPDATE jobs.jobs {past}")
         await env.fastapi.execute(f"UPDATE jobs {past}")
-        async with env.service_server() as service:
+        async with env.server() as service:
             call = grpc_call(
                 service.address,
                 "GetJob",
@@ -105,7 +106,7 @@ async def _expire(env: Environment, scale: Scale, results: Results) -> None:
         results.add("expire", case, FASTAPI, "ms", await _expire_in_fastapi(env))
 
 
-async def _expire_in_fastapi(env: Environment) -> float:
+async def _expire_in_fastapi(env: Peers) -> float:
     started = time.perf_counter()
     async with env.fastapi.transaction():
         await env.fastapi.execute(
@@ -124,7 +125,7 @@ async def _milliseconds(call: Call) -> float:
     return (await call.send()).seconds * 1000
 
 
-async def _create_in_empty_tables(env: Environment, call: Call) -> float:
+async def _create_in_empty_tables(env: Peers, call: Call) -> float:
     """Create a job in empty tables, as the bare INSERT does."""
     await env.delete_jobs()
     return await _milliseconds(call)
@@ -134,16 +135,16 @@ async def _median_milliseconds(call: Call) -> float:
     return statistics.median([await _milliseconds(call) for _ in range(_REPEATS)])
 
 
-async def _milliseconds_of_sql(env: Environment, sql: str, tenant: str) -> float:
+async def _milliseconds_of_sql(env: Peers, sql: str, tenant: str) -> float:
     started = time.perf_counter()
-    await env.service.execute(sql, tenant)
+    await env.owner.execute(sql, tenant)
     return (time.perf_counter() - started) * 1000
 
 
-async def _check_created(env: Environment, size: int) -> None:
+async def _check_created(env: Peers, size: int) -> None:
     """Raise InvalidRun unless both services have created all executions."""
     for connection, table in (
-        (env.service, "jobs.job_executions"),
+        (env.owner, "jobs.job_executions"),
         (env.fastapi, "job_executions"),
     ):
         count = await connection.fetchval(f"SELECT count(*) FROM {table} WHERE job_id = 'j'")

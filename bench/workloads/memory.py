@@ -7,9 +7,10 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 
 from bench import seed
-from bench.environment import Environment, Server
 from bench.figures import SERVICE, Results, Scale
 from bench.h2load import run_load
+from bench.peers import Peers
+from bench.process import OWN_CONNECTIONS, Server
 from bench.requests import TENANT
 from bench.workloads.throughput import TEN, get_job_calls
 
@@ -17,14 +18,14 @@ _STREAMS_PER_CONNECTION = 100
 _MIB = 1 << 20
 
 
-async def run(env: Environment, scale: Scale, results: Results) -> None:
+async def run(env: Peers, scale: Scale, results: Results) -> None:
     """Measure memory, in MiB resident."""
     await env.clear()
     await seed.insert_devices(env, TENANT, scale.open_streams)
     await seed.insert_devices(env, TEN, 10)
     await seed.insert_job(env, TEN, "j")
     await env.vacuum()
-    async with env.service_server() as service:
+    async with env.server() as service:
         call, _ = get_job_calls(service, service, TEN)
         results.add("memory", "idle", SERVICE, "MiB", service.resident_bytes() / _MIB)
         await run_load(call, seconds=scale.seconds)
@@ -38,9 +39,8 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
 
 async def _open_streams(service: Server, scale: Scale, results: Results) -> None:
     """Open WatchPendingExecutions for many devices and wait for the first response of each."""
-    options = (("grpc.use_local_subchannel_pool", 1),)
     channels = [
-        grpc.aio.insecure_channel(service.address, options=options)
+        grpc.aio.insecure_channel(service.address, OWN_CONNECTIONS)
         for _ in range(-(-scale.open_streams // _STREAMS_PER_CONNECTION))
     ]
     streams = []

@@ -17,9 +17,10 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.environment import Environment, Server
 from bench.figures import BASELINE, ECHO, FASTAPI, SERVICE, Results, Scale, measure_in_turn
 from bench.h2load import run_clients
+from bench.peers import Peers
+from bench.process import Server
 from bench.requests import DEVICE_JOB_SERVICE, TENANT, grpc_call
 from bench.run import InvalidRun
 
@@ -48,19 +49,19 @@ _BARE_COUNT = """
 """
 
 
-async def run(env: Environment, scale: Scale, results: Results) -> None:
+async def run(env: Peers, scale: Scale, results: Results) -> None:
     """Measure report, in reports per second."""
     await env.clear()
     devices = max(_DEVICES if scale.reports > 1000 else 1000, scale.reports)
     await seed.insert_devices(env, TENANT, devices)
     case = f"a job of {devices:,} devices"
-    async with env.service_server() as service:
+    async with env.server() as service:
         await _one_per_message(env, service, scale, results, case)
         await _several_per_message(env, service, scale, results, case)
 
 
 async def _one_per_message(
-    env: Environment, service: Server, scale: Scale, results: Results, case: str
+    env: Peers, service: Server, scale: Scale, results: Results, case: str
 ) -> None:
     await seed.insert_job(env, TENANT, "streamed-x")
     sample_response = await _send_sample(service, _report("streamed-x", 0))
@@ -95,7 +96,7 @@ async def _one_per_message(
 
 
 async def _several_per_message(
-    env: Environment, service: Server, scale: Scale, results: Results, case: str
+    env: Peers, service: Server, scale: Scale, results: Results, case: str
 ) -> None:
     # All messages have the same number of reports, so that the sizes of responses can be checked.
     per_message = min(_PER_MESSAGE, scale.reports // REPORTERS)
@@ -136,7 +137,7 @@ def _numbers_by_stream(reports: int) -> list[range]:
 
 
 async def run_reference_statements(
-    env: Environment, tenant: str, job_id: str, reports: int, devices: Iterable[str] = ()
+    env: Peers, tenant: str, job_id: str, reports: int, devices: Iterable[str] = ()
 ) -> float:
     """Run the statements of the reference design for each report; return reports per second.
 
@@ -170,15 +171,15 @@ async def run_reference_statements(
     return reports / seconds
 
 
-async def _measure_bare_sql(env: Environment, job_id: str, reports: int) -> float:
+async def _measure_bare_sql(env: Peers, job_id: str, reports: int) -> float:
     """Write the rows that the reports write, in batches of bare SQL."""
     names = [f"d{number:07}" for number in range(reports)]
     started = time.perf_counter()
     for first in range(0, len(names), _BATCH):
         batch = names[first : first + _BATCH]
-        async with env.service.transaction():
-            await env.service.execute(_BARE_COUNT, TENANT, job_id, len(batch))
-            await env.service.execute(_BARE_UPDATE, TENANT, job_id, batch)
+        async with env.owner.transaction():
+            await env.owner.execute(_BARE_COUNT, TENANT, job_id, len(batch))
+            await env.owner.execute(_BARE_UPDATE, TENANT, job_id, batch)
     return len(names) / (time.perf_counter() - started)
 
 

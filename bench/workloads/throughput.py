@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import pgbench, seed
-from bench.environment import Environment, Server
 from bench.figures import (
     BASELINE,
     DATABASE,
@@ -20,6 +19,8 @@ from bench.figures import (
 )
 from bench.h2load import run_load
 from bench.minimal_server import EXECUTIONS_LIMIT
+from bench.peers import Peers
+from bench.process import Server
 from bench.requests import Call, grpc_call, rest_call
 from bench.run import InvalidRun
 
@@ -34,10 +35,10 @@ _SHARE_OF_FASTAPI_RATE = 0.5
 SIZE_TOLERANCE = 16
 
 
-async def run(env: Environment, scale: Scale, results: Results) -> None:
+async def run(env: Peers, scale: Scale, results: Results) -> None:
     """Measure create_one, get_rate, get_p99, list_rate, list_in_database and page."""
     await _seed(env, scale)
-    async with env.service_server() as service, env.fastapi_server() as fastapi:
+    async with env.server() as service, env.fastapi_server() as fastapi:
         await _measure_create(env, scale, results, service, fastapi)
         # Without new statistics, ten thousand new jobs slow the reads of the FastAPI service,
         # which keeps its query plans.
@@ -50,7 +51,7 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
         await _measure_pages(scale, results, service)
 
 
-async def _seed(env: Environment, scale: Scale) -> None:
+async def _seed(env: Peers, scale: Scale) -> None:
     jobs, executions = scale.listed_jobs, scale.executions_per_listed_job
     await env.clear()
     await insert_jobs_to_read(env)
@@ -64,7 +65,7 @@ async def _seed(env: Environment, scale: Scale) -> None:
     await env.vacuum()
 
 
-async def insert_jobs_to_read(env: Environment) -> None:
+async def insert_jobs_to_read(env: Peers) -> None:
     """Insert the jobs that are read."""
     for tenant, executions in EXECUTIONS_BY_TENANT.items():
         await seed.insert_devices(env, tenant, executions)
@@ -113,7 +114,7 @@ def measure_rate(
 
 
 async def _measure_create(
-    env: Environment, scale: Scale, results: Results, service: Server, fastapi: Server
+    env: Peers, scale: Scale, results: Results, service: Server, fastapi: Server
 ) -> None:
     calls = create_job_calls(service, fastapi)
     subjects = zip((SERVICE, FASTAPI), calls, strict=True)
@@ -129,7 +130,7 @@ async def _measure_create(
         },
     )
     for connection, table in (
-        (env.service, "jobs.job_executions"),
+        (env.owner, "jobs.job_executions"),
         (env.fastapi, "job_executions"),
     ):
         jobs = await connection.fetchval(
@@ -145,7 +146,7 @@ async def _measure_create(
 
 
 async def _measure_get_rate(
-    env: Environment, scale: Scale, results: Results, service: Server, fastapi: Server, tenant: str
+    env: Peers, scale: Scale, results: Results, service: Server, fastapi: Server, tenant: str
 ) -> None:
     service_call, fastapi_call = get_job_calls(service, fastapi, tenant)
     response = (await service_call.send()).body
@@ -174,10 +175,10 @@ async def _measure_get_rate(
         )
 
 
-async def _rate_of_database(env: Environment, scale: Scale, tenant: str) -> float:
+async def _rate_of_database(env: Peers, scale: Scale, tenant: str) -> float:
     """Return how often per second pgbench gets the rows of GetJob, as the request role."""
     return await pgbench.run_statement(
-        env.service_dsn,
+        env.dsn,
         f"SELECT * FROM jobs.get_job('{tenant}', 'j', {EXECUTIONS_LIMIT})",
         clients=16,
         seconds=scale.seconds,
@@ -209,7 +210,7 @@ async def _measure_get_p99(
 
 
 async def _measure_list(
-    env: Environment, scale: Scale, results: Results, service: Server, fastapi: Server
+    env: Peers, scale: Scale, results: Results, service: Server, fastapi: Server
 ) -> None:
     jobs, executions = scale.listed_jobs, scale.executions_per_listed_job
     for tenant, size in (("few", 10), ("listed", executions)):
@@ -231,7 +232,7 @@ async def _measure_list(
 
         async def in_database() -> float:
             return await _median_ms(
-                lambda: env.service.fetch(
+                lambda: env.owner.fetch(
                     "SELECT * FROM jobs.list_jobs($1, NULL, NULL, NULL, 51, 0)",
                     tenant,  # noqa: B023
                 )

@@ -12,9 +12,10 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.environment import Environment, Server
 from bench.figures import FASTAPI, SERVICE, Results, Scale, measure_in_turn
 from bench.h2load import run_clients
+from bench.peers import Peers
+from bench.process import Server
 from bench.requests import DEVICE_JOB_SERVICE, grpc_call
 from bench.run import InvalidRun
 from bench.workloads.reports import run_reference_statements
@@ -28,7 +29,7 @@ _MAX_DEVICES = 100_000
 _SIZE_TOLERANCE = 16
 
 
-async def run(env: Environment, scale: Scale, results: Results) -> None:
+async def run(env: Peers, scale: Scale, results: Results) -> None:
     """Measure update, in updates per second: one device per caller, and one device for all."""
     await env.clear()
     sizes = [size for size in scale.job_sizes if size <= _MAX_DEVICES]
@@ -37,7 +38,7 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
         await seed.insert_job(env, str(size), "j")
     await env.vacuum()
     device_ids = [f"d{number:07}" for number in range(_CALLERS)]
-    async with env.service_server() as service:
+    async with env.server() as service:
         for size in sizes:
             case = f"{_CALLERS} devices of a job of {size:,}"
             await _compare(env, scale, results, service, str(size), device_ids, case)
@@ -53,7 +54,7 @@ async def run(env: Environment, scale: Scale, results: Results) -> None:
 
 
 async def _compare(
-    env: Environment,
+    env: Peers,
     scale: Scale,
     results: Results,
     service: Server,
@@ -71,7 +72,7 @@ async def _compare(
 
 
 async def _run_updates(
-    env: Environment, server: Server, tenant: str, device_ids: Sequence[str], updates: int
+    env: Peers, server: Server, tenant: str, device_ids: Sequence[str], updates: int
 ) -> float:
     request = device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.IN_PROGRESS)
     callers = [
@@ -101,9 +102,9 @@ async def _run_updates(
     return calls_per_caller * _CALLERS / seconds
 
 
-async def _count_updates(env: Environment, tenant: str) -> int:
+async def _count_updates(env: Peers, tenant: str) -> int:
     """Return the sum of all versions; each update adds one."""
-    total: int = await env.service.fetchval(
+    total: int = await env.owner.fetchval(
         "SELECT sum(version) FROM jobs.job_executions WHERE tenant_id = $1", tenant
     )
     return total

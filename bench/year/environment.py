@@ -9,14 +9,13 @@ from pathlib import Path
 import asyncpg
 import grpc
 
-from bench.environment import running_service
+from bench.environment import Environment
+from bench.process import OWN_CONNECTIONS
 from bench.year.calls import Clock
 from bench.year.consumers import Consumers
 from bench.year.fleet import devices
 from bench.year.recount import EVENT_RETENTION, RETENTION
 from bench.year.scale import Scale
-from jobs_grpc.db.migrate import RequestRole, migrate
-from jobs_grpc.dev.embedded_postgres import Cluster
 from tests.support.database import Database
 from tests.support.waiting import wait_until
 
@@ -27,8 +26,6 @@ SETTINGS = (
 )
 
 _SECONDS_AHEAD = "year.seconds_ahead"
-_LOG = "server.log"
-_ROLE = RequestRole("year_request")
 _INSERT_DEVICES = """
     WITH device AS (
         INSERT INTO public.device_state (tenant_id, device_id) SELECT $1, unnest($2::text[])
@@ -39,50 +36,36 @@ _INSERT_DEVICES = """
 """
 
 
-@asynccontextmanager
-async def year_database(cluster: Cluster, scale: Scale) -> AsyncIterator[Database]:
-    """Create a database with the devices of all tenants."""
-    dsn = cluster.dsn("year")
-    first = await asyncpg.connect(cluster.dsn("postgres"))
-    await first.execute("CREATE DATABASE year")
-    await first.close()
-    await migrate(dsn, _ROLE)
-    owner = await asyncpg.connect(dsn)
-    try:
-        await _let_time_move(owner)
-        fleet = devices(scale.devices, scale.cohorts)
-        labels = [json.dumps(device.labels) for device in fleet]
-        for tenant in scale.tenant_ids:
-            await owner.execute(
-                _INSERT_DEVICES,
-                tenant,
-                [device.device_id for device in fleet],
-                labels,
-                [device.zone for device in fleet],
-            )
-        yield Database(dsn, cluster.dsn("year", _ROLE.name), owner)
-    finally:
-        await owner.close()
+async def year_database(env: Environment, scale: Scale) -> Database:
+    """Let the time of the database move, and insert the devices of all tenants."""
+    await _let_time_move(env.owner)
+    fleet = devices(scale.devices, scale.cohorts)
+    labels = [json.dumps(device.labels) for device in fleet]
+    for tenant in scale.tenant_ids:
+        await env.owner.execute(
+            _INSERT_DEVICES,
+            tenant,
+            [device.device_id for device in fleet],
+            labels,
+            [device.zone for device in fleet],
+        )
+    return Database(env.owner_dsn, env.dsn, env.owner)
 
 
 @asynccontextmanager
 async def year_server(
-    database: Database, folder: Path, consumers: Consumers
+    env: Environment, consumers: Consumers
 ) -> AsyncIterator[tuple[grpc.aio.Channel, grpc.aio.Channel]]:
     """Run the server with maintenance. Yields a channel for calls and one for streams of events."""
-    options = [("grpc.use_local_subchannel_pool", 1)]
     async with (
-        running_service(
-            database.request_dsn,
-            folder / _LOG,
-            JOBS_OWNER_DATABASE_URL=database.owner_dsn,
+        env.maintaining_server(
             JOBS_LOG_LEVEL="WARNING",
             JOBS_RETENTION_DAYS=str(RETENTION.days),
             JOBS_EVENT_RETENTION_DAYS=str(EVENT_RETENTION.days),
             **consumers.variables,
         ) as server,
-        grpc.aio.insecure_channel(server.address, options) as calls,
-        grpc.aio.insecure_channel(server.address, options) as streams,
+        grpc.aio.insecure_channel(server.address, OWN_CONNECTIONS) as calls,
+        grpc.aio.insecure_channel(server.address, OWN_CONNECTIONS) as streams,
     ):
         yield calls, streams
 
@@ -120,7 +103,7 @@ async def _let_time_move(owner: asyncpg.Connection) -> None:
         )
 
 
-def logged_errors(folder: Path) -> list[str]:
+def logged_errors(log: Path) -> list[str]:
     """Return the errors that the server has logged."""
-    lines = (folder / _LOG).read_text().splitlines()
+    lines = log.read_text().splitlines()
     return [line for line in lines if " ERROR " in line or "Traceback" in line]

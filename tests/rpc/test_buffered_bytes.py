@@ -12,8 +12,8 @@ import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from bench.environment import free_address
 from bench.hostile.frames import Connection, connect
+from bench.process import free_address
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.http2 import message

@@ -13,22 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import grpc
 import matplotlib as mpl
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
 from google.protobuf.duration_pb2 import Duration
 
-from bench.environment import wait_until_serving
-from bench.postgres import running_postgres, temporary_folder
-from jobs_grpc.config import Config
-from jobs_grpc.db.migrate import RequestRole, migrate
-from jobs_grpc.dev import embedded_postgres
+from bench.environment import environment
 from jobs_grpc.dev.simulator.behavior import Bug, DeviceBehavior
 from jobs_grpc.dev.simulator.fleet import Fleet, run_fleet
 from jobs_grpc.dev.simulator.totals import Totals
-from jobs_grpc.server import app
 
 mpl.use("svg")
 
@@ -57,43 +51,19 @@ Sample = tuple[float, pb.Job]
 
 async def main() -> None:
     """Run the rollout and draw it."""
-    async with _server() as address, grpc.aio.insecure_channel(address) as channel:
-        samples = await _run_rollout(jobs_pb2_grpc.JobServiceStub(channel), address)
+    async with environment() as env:
+        await env.owner.execute(
+            "INSERT INTO public.device_state (tenant_id, device_id)"
+            " SELECT 'timeline', 'device-' || n FROM generate_series(1, $1) AS n",
+            DEVICES,
+        )
+        async with (
+            env.maintaining_server(JOBS_MAX_TENANT_CALLS="1000") as server,
+            grpc.aio.insecure_channel(server.address) as channel,
+        ):
+            samples = await _run_rollout(jobs_pb2_grpc.JobServiceStub(channel), server.address)
     _draw(samples)
     print(f"wrote {PICTURE.relative_to(Path.cwd())}")
-
-
-@asynccontextmanager
-async def _server() -> AsyncIterator[str]:
-    """Run PostgreSQL with DEVICES devices, and a server with maintenance; yield its address."""
-    with temporary_folder() as folder, running_postgres(folder / "data") as cluster:
-        async with _server_on(cluster) as address:
-            yield address
-
-
-@asynccontextmanager
-async def _server_on(cluster: embedded_postgres.Cluster) -> AsyncIterator[str]:
-    role = RequestRole("timeline_request")
-    owner_dsn = cluster.dsn("postgres")
-    await migrate(owner_dsn, role)
-    owner = await asyncpg.connect(owner_dsn)
-    await owner.execute(
-        "INSERT INTO public.device_state (tenant_id, device_id)"
-        " SELECT 'timeline', 'device-' || n FROM generate_series(1, $1) AS n",
-        DEVICES,
-    )
-    await owner.close()
-    config = Config.from_env(
-        {
-            "JOBS_DATABASE_URL": cluster.dsn("postgres", role.name),
-            "JOBS_OWNER_DATABASE_URL": owner_dsn,
-            "JOBS_LISTEN": "127.0.0.1:0",
-            "JOBS_MAX_TENANT_CALLS": "1000",
-        }
-    )
-    async with app.running(config) as running:
-        await wait_until_serving(running.address, 1)
-        yield running.address
 
 
 async def _run_rollout(stub: "jobs_pb2_grpc.JobServiceAsyncStub", address: str) -> list[Sample]:
