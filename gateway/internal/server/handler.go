@@ -25,8 +25,8 @@ import (
 )
 
 // newHandler returns the handler of the REST listener. It ends watches when stopping is closed. A request passes, in this
-// order: Instrument, withSecurityHeaders, withAllowedHosts, withCORS, the limit of requests in flight, the check of the
-// route, the checks of the request, the handler of its operation.
+// order: withBoundedFlushes, Instrument, withSecurityHeaders, withAllowedHosts, withCORS, the limit of requests in
+// flight, the check of the route, the checks of the request, the handler of its operation.
 func newHandler(
 	stopping <-chan struct{}, openAPI []byte, config *config.Config, upstream *upstream.Upstream,
 	metrics *observability.Metrics, tracer *observability.Tracer, logger *slog.Logger,
@@ -97,7 +97,8 @@ func newHandler(
 	})
 	allowed := withAllowedHosts(config.AllowedHosts, config.Listen, withCORS(config.CORSOrigins, dispatch))
 	log := observability.NewAccessLog(logger, config.TrustedProxies)
-	return observability.Instrument(table, metrics, tracer, log, withSecurityHeaders(config.HSTSMaxAge, allowed)), nil
+	instrumented := observability.Instrument(table, metrics, tracer, log, withSecurityHeaders(config.HSTSMaxAge, allowed))
+	return withBoundedFlushes(config, instrumented), nil
 }
 
 // followsRedirects reports whether a path with a slash at its end is redirected with this method. DELETE and
