@@ -141,8 +141,7 @@ async def _prepare_database(cluster: embedded_postgres.Cluster, role: RequestRol
         pass
     finally:
         await connection.close()
-    # Also those of a database that an earlier version created.
-    await migrate(cluster.dsn(_DATABASE), role, device_tables_manager="own")
+    await migrate(cluster.dsn(_DATABASE), role)
     await load_demo_fleet(cluster.dsn(_DATABASE))
 
 
