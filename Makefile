@@ -181,7 +181,7 @@ bench-gateway: $(READY) gateway-build ## Compare calls per second of the gateway
 	@PYTHONPATH=generated $(BIN)/python -m bench.gateway $(ARGS)
 
 .PHONY: bench
-bench: $(BENCH_READY) ## Compare the service with a FastAPI service (15 minutes; needs h2load; ARGS=--quick is a short run)
+bench: $(BENCH_READY) ## Compare the service with a FastAPI service (15 minutes; needs h2load; ARGS=--page keeps the figures)
 	@PYTHONPATH=generated .venv-bench/bin/python -m bench $(ARGS)
 
 .PHONY: test-bench
@@ -241,10 +241,6 @@ bench-release: $(READY) ## Compare the CPU time of the core calls with that of a
 .PHONY: bench-console
 bench-console: $(READY) need-go ## Measure how soon the console shows a million devices, its memory and its cost at rest (8 minutes; needs Go and Chromium)
 	@PYTHONPATH=generated $(BIN)/python -m bench.console $(ARGS)
-
-.PHONY: bench-scale-out
-bench-scale-out: $(READY) ## Compare calls on running databases, such as PostgreSQL and Citus (half a minute each; ARGS="--owner NAME NAME=URL …")
-	@PYTHONPATH=generated $(BIN)/python -m bench.scale_out $(ARGS)
 
 MINUTES ?= 12
 .PHONY: bench-soak

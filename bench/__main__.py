@@ -1,24 +1,23 @@
 """Compare this service with the FastAPI service and the baselines.
 
-`python -m bench` writes bench/results/fastapi.jsonl and, from it, the tables of
+`make bench ARGS=--page` writes bench/results/fastapi.jsonl, and from it the tables of
 bench/results/fastapi.md and the plots.
 """
 
 import argparse
-import asyncio
-import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from bench import page, plots, report
+from bench import plots, report
 from bench.figures import FULL, QUICK, Results, Scale, load, save
 from bench.h2load import h2load_version
 from bench.machine import describe_machine
+from bench.page import RESULTS
 from bench.peers import Peers, peers
-from bench.run import InvalidRun
+from bench.run import InvalidRun, Option, Report, run
 from bench.workloads import concurrency, cpu, growth, memory, reports, throughput, updates
 
-_RESULTS = page.RESULTS / "fastapi.jsonl"
+_RESULTS = RESULTS / "fastapi.jsonl"
 
 _PACKAGES = ("grpcio", "protobuf", "asyncpg", "fastapi", "uvicorn", "uvloop", "httptools")
 
@@ -35,62 +34,45 @@ _WORKLOADS: dict[str, Workload] = {
 }
 
 
-def main() -> None:
-    """Run the workloads, or only render the last results."""
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny sizes: check that the benchmark works"
-    )
-    parser.add_argument(
-        "--only", choices=_WORKLOADS, nargs="+", help="run only these workloads and do not save"
-    )
-    parser.add_argument(
-        "--render", action="store_true", help="rewrite the page from the last results"
-    )
-    args = parser.parse_args()
-
-    if not args.render:
-        scale = QUICK if args.quick else FULL
-        workloads = {name: _WORKLOADS[name] for name in args.only or _WORKLOADS}
-        try:
-            results, machine = asyncio.run(_run(scale, workloads, h2load_version()))
-        except KeyboardInterrupt:
-            sys.exit(130)
-        print(report.render(results, machine))
-        if args.quick and workloads == _WORKLOADS:
-            _check(results)
-        if args.quick or args.only:
-            return
+async def _measure(args: argparse.Namespace) -> Report:
+    """Run the workloads, or with --render, take the figures of the last page."""
+    if args.page and args.only:
+        raise InvalidRun("the page has the figures of all workloads")
+    problems: Sequence[str] = ()
+    if args.render:
+        results, machine = load(_RESULTS)
+    else:
+        names = args.only or tuple(_WORKLOADS)
+        results, machine = await _run(QUICK if args.quick else FULL, names)
+        problems = () if args.only else _problems(results)
+    if args.page:
         save(_RESULTS, results, machine)
-    results, machine = load(_RESULTS)
-    page.replace_figures(page.RESULTS / "fastapi.md", report.render(results, machine))
-    plots.plot(results, page.RESULTS)
+        plots.plot(results, RESULTS)
+    return Report(report.render(results, machine), problems)
 
 
-def _check(results: Results) -> None:
-    """Exit with an error unless all workloads have figures, and none is zero."""
-    missing = report.unmeasured(results)
+def _problems(results: Results) -> list[str]:
+    """Return the workloads without figures, and the figures that are zero."""
     zero = {f"{figure.workload}, {figure.case}" for figure in results if min(figure.values) <= 0}
-    if missing or zero:
-        sys.exit(f"no figures: {', '.join([*missing, *sorted(zero)])}")
+    return [f"no figures of {name}" for name in [*report.unmeasured(results), *sorted(zero)]]
 
 
-async def _run(
-    scale: Scale, workloads: dict[str, Workload], h2load: str
-) -> tuple[Results, dict[str, str]]:
-    results = Results()
+async def _run(scale: Scale, names: Sequence[str]) -> tuple[Results, dict[str, str]]:
+    results, h2load = Results(), h2load_version()
     async with peers() as env:
-        for name, workload in workloads.items():
+        for name in names:
             print(f"{name} …", flush=True)
             started = time.monotonic()
-            try:
-                await workload(env, scale, results)
-            except InvalidRun as e:
-                sys.exit(f"invalid run: {e}")
+            await _WORKLOADS[name](env, scale, results)
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
-        machine = await describe_machine(env.owner, _PACKAGES)
-        return results, machine | {"h2load": h2load}
+        return results, await describe_machine(env.owner, _PACKAGES) | {"h2load": h2load}
 
 
 if __name__ == "__main__":
-    main()
+    run(
+        "fastapi",
+        __doc__,
+        _measure,
+        Option("only", (), f"run only some of {', '.join(_WORKLOADS)}"),
+        Option("render", False, "use the figures of bench/results/fastapi.jsonl"),
+    )

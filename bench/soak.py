@@ -12,11 +12,9 @@ import asyncio
 import itertools
 import signal
 import statistics
-import sys
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,6 +86,14 @@ class Minute:
     server_mib: float
     postgres_mib: float
     """Private memory of all processes of PostgreSQL, without shared_buffers."""
+
+    def __str__(self) -> str:
+        """The main figures, for the terminal."""
+        return (
+            f"minute {self.minute:g}: {format_number(self.cycles_per_second)} cycles/s,"
+            f" {self.waiting:,} waiting, tables {self.total('bytes') / _MIB:.1f} MiB,"
+            f" server {self.server_mib:.1f} MiB"
+        )
 
     def total(self, figure: str) -> int:
         """Return the sum of a figure over all tables."""
@@ -200,13 +206,14 @@ async def _measure(args: argparse.Namespace) -> Report:
             clients += [tasks.create_task(load.work()) for _ in range(_CALLERS)]
             for number in range(1, args.minutes + 1):
                 started = time.monotonic()
-                await _wait(stop, churn.row_interval, f"minute {number} of {args.minutes}")
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), churn.row_interval)
                 seconds = time.monotonic() - started
                 # Less than half a minute shows little.
                 if seconds > churn.row_interval / 2:
                     minute = number - 1 + min(1.0, round(seconds / churn.row_interval, 1))
                     rows.append(await _read(minute, seconds, load, env.owner, server))
-                    _print_row(rows[-1], head=len(rows) == 1)
+                    print(rows[-1], flush=True)
                 if stop.is_set():
                     break
             for client in clients:
@@ -214,21 +221,6 @@ async def _measure(args: argparse.Namespace) -> Report:
     if not rows:
         raise InvalidRun("it ended before the first row")
     return Report(render(rows, machine, churn), _problems(rows, load.failures))
-
-
-async def _wait(stop: asyncio.Event, seconds: float, text: str) -> None:
-    """Wait until `stop` or the end of the minute; on a terminal, show the time that is left."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    while not stop.is_set() and (left := end - loop.time()) > 0:
-        if sys.stdout.isatty():
-            print(f"\r\033[K{text}, {left:.0f} s left", end="", flush=True)
-        try:
-            await asyncio.wait_for(stop.wait(), min(left, 1.0))
-        except TimeoutError:
-            continue
-    if sys.stdout.isatty():
-        print("\r\033[K", end="", flush=True)
 
 
 async def _read(
@@ -302,24 +294,6 @@ def _cells(row: Minute) -> list[str]:
 # The columns of the two tables by minute, each narrow enough for a page.
 _SPEED = tuple(range(_HEAD.index("tables")))
 _SIZE = (0, *range(_HEAD.index("tables"), len(_HEAD)))
-
-# The columns of the rows that are printed during the run, which fit 80 characters.
-_SHORT = tuple(
-    _HEAD.index(name)
-    for name in (
-        *("minute", "cycles/s", "waiting", "start", "report", "tables", "dead rows", "server"),
-    )
-)
-
-
-def _print_row(row: Minute, *, head: bool) -> None:
-    for cells in (_HEAD, _UNITS, _cells(row)) if head else (_cells(row),):
-        print(_line(cells), flush=True)
-
-
-def _line(cells: Sequence[str]) -> str:
-    widths = [max(len(h), len(u)) for h, u in zip(_HEAD, _UNITS, strict=True)]
-    return "  ".join(f"{cells[column]:>{widths[column]}}" for column in _SHORT)
 
 
 def render(rows: list[Minute], machine: dict[str, str], churn: Churn) -> str:

@@ -15,7 +15,6 @@ OTHERS = [ROOT / ".ci" / "run", *sorted(ROOT.glob(".github/workflows/*.yml"))]
 
 # Why nightly does not run these.
 NOT_RUN = {
-    "bench-scale-out": "it needs two databases; tests/bench/test_scale_out.py has them",
     "bench-hawkbit": "it needs a running hawkBit",
 }
 

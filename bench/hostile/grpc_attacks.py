@@ -16,9 +16,9 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from bench.hostile.frames import Connection, connect, length_prefixed, rst_stream
 from bench.process import OWN_CONNECTIONS
 from tests.support import http2
+from tests.support.http2_windows import Connection, connect, length_prefixed, rst_stream
 
 TENANT = {"x-tenant-id": "attacker"}
 

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from bench.page import describe, format_number, wrap
+from bench.page import describe, format_number, table, wrap
 from bench.year.ledger import Ledger
 from bench.year.samples import Sample
 from bench.year.scale import STEP_HOURS, Scale
@@ -75,60 +75,44 @@ def render(
     samples: Sequence[Sample], ledger: Ledger, machine: Mapping[str, str], scale: Scale
 ) -> str:
     """Return the figures as Markdown."""
-    return "\n".join(_render(samples, ledger, machine, scale))
-
-
-def _render(
-    samples: Sequence[Sample], ledger: Ledger, machine: Mapping[str, str], scale: Scale
-) -> Iterator[str]:
-    yield describe(machine)
-    yield ""
-    months = (
-        "all months"
-        if len(scale.months) == 12
-        else f"the months {', '.join(map(str, scale.months))}"
-    )
-    yield wrap(
-        f"{scale.tenants} tenants with {scale.devices:,} devices each, {months},"
+    passed = "all months"
+    if len(scale.months) < 12:
+        passed = f"the months {', '.join(map(str, scale.months))}"
+    size = (
+        f"{scale.tenants} tenants with {scale.devices:,} devices each, {passed},"
         f" in steps of {STEP_HOURS} hours."
     )
-    yield ""
-    head = ("month", "executions", "seconds", "tables, MiB", "indexes, MiB")
-    yield f"| {' | '.join((*head, *(f'{name} p99, ms' for name in _SHOWN.values())))} |"
-    yield "|---" * (len(head) + len(_SHOWN)) + "|"
-    for sample in samples:
-        cells = (
-            str(sample.month),
-            f"{sample.executions:,}",
-            f"{sample.seconds:.0f}",
-            *(
-                format_number(sum(sizes[number] for sizes in sample.tables.values()) / _MIB)
-                for number in (0, 1)
-            ),
-            *(
-                format_number(p99(sample.latencies[name])) if sample.latencies.get(name) else "–"
-                for name in _SHOWN
-            ),
-        )
-        yield f"| {' | '.join(cells)} |"
-    yield ""
+    parts = [describe(machine), wrap(size), _months(samples)]
     if both := compared_months(samples):
-        yield f"| figure | month {both[0].month} | month {both[1].month} | ratio | goal |"
-        yield "|---|---|---|---|---|"
-        for name, before, after, goal in _comparisons(*both):
-            times = _times(before, after)
-            missed = " missed" if times > goal else ""
-            yield (
-                f"| {name} | {format_number(before)} | {format_number(after)} | {times:.2f}"
-                f" | ≤ {goal:.2f}{missed} |"
-            )
-        yield ""
-    yield "| what happened | count |"
-    yield "|---|---|"
-    for name, count in sorted(ledger.done.items()):
-        yield f"| {name} | {count:,} |"
-    yield ""
-    yield from _problems(ledger.problems, ledger.examples)
+        head = ("figure", *(f"month {sample.month}" for sample in both), "ratio", "goal")
+        parts.append(table(head, map(_compared, _comparisons(*both))))
+    done = ([name, f"{count:,}"] for name, count in sorted(ledger.done.items()))
+    parts.append(table(["what happened", "count"], done))
+    return "\n\n".join([*parts, "\n".join(_problems(ledger.problems, ledger.examples))])
+
+
+def _months(samples: Sequence[Sample]) -> str:
+    head = ("month", "executions", "seconds", "tables, MiB", "indexes, MiB")
+    rows = []
+    for sample in samples:
+        sizes = (sum(each[number] for each in sample.tables.values()) / _MIB for number in (0, 1))
+        latencies = (sample.latencies.get(name) for name in _SHOWN)
+        rows.append(
+            [
+                *(f"{sample.month}", f"{sample.executions:,}", f"{sample.seconds:.0f}"),
+                *map(format_number, sizes),
+                *(format_number(p99(seconds)) if seconds else "–" for seconds in latencies),
+            ]
+        )
+    return table([*head, *(f"{name} p99, ms" for name in _SHOWN.values())], rows)
+
+
+def _compared(comparison: tuple[str, float, float, float]) -> list[str]:
+    name, before, after, goal = comparison
+    times = _times(before, after)
+    missed = " missed" if times > goal else ""
+    values = map(format_number, (before, after))
+    return [name, *values, f"{times:.2f}", f"≤ {goal:.2f}{missed}"]
 
 
 def _problems(problems: Counter[str], examples: Mapping[str, str]) -> Iterator[str]:

@@ -12,11 +12,11 @@ import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from bench.hostile.frames import Connection, connect
 from bench.process import free_address
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.http2 import message
+from tests.support.http2_windows import Connection, connect
 from tests.support.metrics import scrape
 from tests.support.server_process import ServerProcess, running_server_process
 from tests.support.waiting import TIMEOUT, wait_until

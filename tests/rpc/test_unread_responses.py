@@ -14,9 +14,9 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import Message
 
-from bench.hostile.frames import Connection, connect
 from tests.support.database import Database
 from tests.support.http2 import message
+from tests.support.http2_windows import Connection, connect
 from tests.support.server_process import ServerProcess, running_server_process
 from tests.support.waiting import TIMEOUT
 

@@ -9,10 +9,10 @@ import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
 
-from bench.hostile.frames import connect, rst_stream
 from tests.support.database import Database
 from tests.support.failures import Failure
 from tests.support.health import watch_health
+from tests.support.http2_windows import connect, rst_stream
 from tests.support.server import open_channel, running_server
 from tests.support.server_process import ServerProcess, running_server_process
 from tests.support.waiting import TIMEOUT

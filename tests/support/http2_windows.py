@@ -1,4 +1,4 @@
-"""HTTP/2 connections for attacks: they follow flow control, except where an attack violates it."""
+"""HTTP/2 connections that follow flow control, except where a test or an attack violates it."""
 
 import asyncio
 import struct
