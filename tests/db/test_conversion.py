@@ -88,11 +88,12 @@ async def test_converted_database_equals_a_new_one(earlier: Database, fresh: Dat
 
 
 async def test_converted_jobs_trip_and_equal_repeated_requests(earlier: Database) -> None:
-    """Jobs whose criteria have no counts yet: two that run, and one that is completed."""
+    """Jobs whose criteria have no counts yet run, or are completed; one job has none."""
     requests = {
         "running": _REQUEST | {"failure_criteria": [_CRITERION]},
         "staged": _REQUEST | _STAGES | {"failure_criteria": [_CRITERION | {"scope": "STAGE"}]},
         "retried": _REQUEST | {"failure_criteria": [_CRITERION]},
+        "repeated": _REQUEST | {"expires_in_hours": 24},
     }
     await earlier.add_devices("t", 2)
     for job_id, request in requests.items():
@@ -113,7 +114,9 @@ async def test_converted_jobs_trip_and_equal_repeated_requests(earlier: Database
         operator, device = server.operator("t"), server.device("t", "d00001")
         assert (await operator.get("retried")).status == pb.Job.COMPLETED
         await operator.retry("retried", pb.JobExecution.FAILED)
-        for job_id in requests:
+        repeated = await operator.create(job_id="repeated", target_all=True)
+        assert repeated.execution_count == 2
+        for job_id in requests.keys() - {"repeated"}:
             await device.update(job_id, pb.JobExecution.FAILED, failure_code="E1")
             job = await operator.get(job_id)
             assert (job.status, job.pause.cause) == (pb.Job.PAUSED, pb.Pause.FAILURE_CRITERION)

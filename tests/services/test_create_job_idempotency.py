@@ -139,21 +139,6 @@ async def test_create_is_rejected_when_job_id_exists_with_a_different_request(
     assert await operator.get("j") == before
 
 
-async def test_repeated_create_returns_the_first_response_when_target_all_is_not_stored(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 3, group="g")
-    first = await operator.create(job_id="j", target_all=True)
-    await database.owner.execute(
-        "UPDATE jobs.jobs SET request = request - 'target_all' WHERE tenant_id = $1",
-        operator.tenant,
-    )
-
-    assert await operator.create(job_id="j", target_all=True) == first
-    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-        await operator.create(job_id="j", target_group_id="g")
-
-
 async def test_repeated_create_by_an_unknown_user_returns_the_first_response_with_approvals(
     server: Server, database: Database, operator: Operator
 ) -> None:

@@ -26,9 +26,8 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    -- Earlier servers stored the request without target_all. No other target means the same devices.
     IF v_job.deleted_at IS NOT NULL
-        OR v_job.request - 'target_all' IS DISTINCT FROM p_request - 'target_all'
+        OR v_job.request IS DISTINCT FROM p_request
         OR v_job.document_params <> p_document_params
     THEN
         PERFORM jobs.raise_error(
