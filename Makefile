@@ -196,7 +196,7 @@ test-bench: $(READY) $(BENCH_READY) ## Run the benchmarks at tiny size and check
 	@$(MAKE) --no-print-directory bench-year ARGS=--quick
 	@$(MAKE) --no-print-directory bench-herd ARGS=--quick
 	@$(MAKE) --no-print-directory bench-tenants ARGS=--quick
-	@$(if $(wildcard /proc/self/status),$(MAKE) --no-print-directory bench-hostile ARGS='--seconds 1 --only no-attack unread-pages gateway-unread-responses gateway-watches-with-junk-tokens')
+	@$(if $(wildcard /proc/self/status),$(MAKE) --no-print-directory bench-hostile ARGS='--seconds 1 --only no-attack unread-pages gateway-unread-responses gateway-bodies-of-ten-devices gateway-watches-with-junk-tokens')
 
 .PHONY: screenshots
 screenshots: $(READY) gateway-build ## Take the screenshots of docs/cli.md, docs/console.md and docs/reference/rest.md (needs Go and Chromium)

@@ -13,15 +13,24 @@ from bench.figures import FULL, QUICK, Results, Scale, load, save
 from bench.h2load import h2load_version
 from bench.machine import describe_machine
 from bench.page import RESULTS
-from bench.peers import Peers, peers
+from bench.peers import peers
 from bench.run import InvalidRun, Option, Report, run
-from bench.workloads import concurrency, cpu, growth, memory, reports, throughput, updates
+from bench.workloads import (
+    Bench,
+    concurrency,
+    cpu,
+    growth,
+    memory,
+    reports,
+    throughput,
+    updates,
+)
 
 _RESULTS = RESULTS / "fastapi.jsonl"
 
 _PACKAGES = ("grpcio", "protobuf", "asyncpg", "fastapi", "uvicorn", "uvloop", "httptools")
 
-Workload = Callable[[Peers, Scale, Results], Awaitable[None]]
+Workload = Callable[[Bench], Awaitable[None]]
 
 _WORKLOADS: dict[str, Workload] = {
     "growth": growth.run,
@@ -63,7 +72,7 @@ async def _run(scale: Scale, names: Sequence[str]) -> tuple[Results, dict[str, s
         for name in names:
             print(f"{name} …", flush=True)
             started = time.monotonic()
-            await _WORKLOADS[name](env, scale, results)
+            await _WORKLOADS[name](Bench(env, scale, results))
             print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
         return results, await describe_machine(env.owner, _PACKAGES) | {"h2load": h2load}
 

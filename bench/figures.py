@@ -17,8 +17,6 @@ ECHO = "echo"  # the echo server, where BASELINE is bare SQL
 MINIMAL = "minimal"  # grpc.aio, asyncpg and the statement, without the service
 CONVERTING = "converting"  # the minimal server, which also converts rows to messages
 
-DATABASE = "database"  # PostgreSQL answers pgbench, without a service
-
 LOWER_IS_BETTER = ("ms", "µs", "MiB", "bytes")
 
 
@@ -144,20 +142,6 @@ def load(path: Path) -> tuple[Results, dict[str, str]]:
 
 
 Measure = Callable[[], Awaitable[float]]
-
-
-async def measure_in_turn(
-    results: Results,
-    workload: str,
-    case: str,
-    unit: str,
-    runs: int,
-    subjects: Mapping[str, Measure],
-) -> None:
-    """Measure the subjects in turn, `runs` times, so that a drift affects all of them."""
-    for _ in range(runs):
-        for subject, measure in subjects.items():
-            results.add(workload, case, subject, unit, await measure())
 
 
 def tables_by_case(

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,26 +82,17 @@ async def _measure(args: argparse.Namespace) -> str:
     return f"{describe(machine)}\n\n{tables_by_case(results, _GOALS, subjects)}"
 
 
+@dataclass(frozen=True)
 class _Herd:
     """The watches of one method, and what is measured with them."""
 
-    def __init__(
-        self,
-        env: Environment,
-        results: Results,
-        case: str,
-        method: str,
-        args: argparse.Namespace,
-        tenants: Sequence[str],
-    ) -> None:
-        self._env = env
-        self._results = results
-        self._case = case
-        self._method = method
-        self._watches = args.watches
-        self._idle_seconds = args.idle
-        self._tenants = tenants
-        self._address = free_address()
+    _env: Environment
+    _results: Results
+    _case: str
+    _method: str
+    _args: argparse.Namespace
+    _tenants: Sequence[str]
+    _address: str = field(default_factory=free_address)
 
     async def measure(self) -> None:
         """Open the watches, change what they watch, and restart the server twice."""
@@ -108,7 +100,7 @@ class _Herd:
             async with self._server() as server:
                 await self._insert(server)
                 clients = await stack.enter_async_context(
-                    watch_clients(server, self._method, self._watches, self._tenants)
+                    watch_clients(server, self._method, self._args.watches, self._tenants)
                 )
                 await self._open(server, clients)
                 await self._measure_idle(server, "idle")
@@ -132,14 +124,14 @@ class _Herd:
     def _server(self) -> AbstractAsyncContextManager[Server]:
         return self._env.server(
             address=self._address,
-            JOBS_MAX_STREAMS=str(max(20_000, 2 * self._watches)),
-            JOBS_MAX_TENANT_STREAMS=str(max(10_000, 2 * self._watches)),
+            JOBS_MAX_STREAMS=str(max(20_000, 2 * self._args.watches)),
+            JOBS_MAX_TENANT_STREAMS=str(max(10_000, 2 * self._args.watches)),
         )
 
     async def _insert(self, server: Server) -> None:
         """Insert the devices into tables that are never analyzed on their own, and jobs."""
         await shapes.disable_autovacuum(self._env.owner)
-        devices = -(-self._watches // len(self._tenants))
+        devices = -(-self._args.watches // len(self._tenants))
         for tenant, count in (*((tenant, devices) for tenant in self._tenants), (OTHER_TENANT, 10)):
             await seed.add_devices(self._env.owner, tenant, count)
             await _create(server, tenant, "j")
@@ -154,7 +146,7 @@ class _Herd:
             received = await (await clients.expect("first"))
             await asyncio.sleep(_MIN_SECONDS)
         seconds = max(received.times) - started
-        memory = (server.resident_bytes() - idle) / self._watches / 1024
+        memory = (server.resident_bytes() - idle) / self._args.watches / 1024
         self._add("open all", "s", seconds)
         self._add("memory per watch", "KiB", memory)
         self._add_ends(received.ends, "first opening")
@@ -171,10 +163,10 @@ class _Herd:
         self._add_latencies(calls, f"after {phase}")
 
     async def _measure_idle(self, server: Server, state: str) -> None:
-        await asyncio.sleep(self._idle_seconds / 4)
+        await asyncio.sleep(self._args.idle / 4)
         started = time.monotonic()
         server_cpu, database_cpu = server.cpu_time(), self._env.postgres_cpu_time()
-        await asyncio.sleep(self._idle_seconds)
+        await asyncio.sleep(self._args.idle)
         share = 100 / (time.monotonic() - started)
         self._add(f"server {state}", "%", (server.cpu_time() - server_cpu) * share)
         self._add(f"database {state}", "%", (self._env.postgres_cpu_time() - database_cpu) * share)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from bench.figures import (
     BASELINE,
     CONVERTING,
-    DATABASE,
     ECHO,
     FASTAPI,
     METRICS,
@@ -39,13 +38,8 @@ TABLES = (
     Table(
         "get_p99", "GetJob, 99th percentile of the latency at half of the FastAPI service's rate"
     ),
-    Table("page", "ListJobExecutions, pages of 1,000 of the largest job"),
     Table("list", "ListJobs of a tenant with one job"),
     Table("list_rate", "ListJobs"),
-    Table(
-        "list_in_database",
-        "ListJobs, time of the statement including the round trip to the database",
-    ),
     Table("cancel", "CancelJob, all executions QUEUED", "UPDATE of one row"),
     Table(
         "expire", "Expiry (service: a read that shows it; FastAPI: the statements that write it)"
@@ -90,7 +84,6 @@ def _subject_names(baseline: str) -> dict[str, str]:
         ECHO: "echo server",
         MINIMAL: "minimal server",
         CONVERTING: "with conversion",
-        DATABASE: "PostgreSQL alone",
     }
 
 

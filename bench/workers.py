@@ -25,7 +25,7 @@ from bench.workloads.throughput import (
     TEN,
     THOUSAND,
     create_job_calls,
-    get_job_calls,
+    get_job_call,
     insert_jobs_to_read,
 )
 
@@ -73,12 +73,10 @@ def _table(results: Results) -> str:
 
 def _calls(server: Server) -> dict[str, Call]:
     create, _ = create_job_calls(server, server)
-    ten, _ = get_job_calls(server, server, TEN)
-    thousand, _ = get_job_calls(server, server, THOUSAND)
     return {
         "CreateJob, one device": create,
-        "GetJob, 10 executions": ten,
-        "GetJob, 1,000 executions": thousand,
+        "GetJob, 10 executions": get_job_call(server, TEN),
+        "GetJob, 1,000 executions": get_job_call(server, THOUSAND),
     }
 
 

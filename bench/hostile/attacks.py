@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bench.hostile import fleet_attacks, gateway_attacks, grpc_attacks
 
@@ -43,6 +43,11 @@ class Attack:
     def description(self) -> str:
         """What the attacker does, without a period."""
         return (self.run.__doc__ or "").rstrip(".")
+
+
+def _with_tokens(run: Callable[[str], Awaitable[None]], **options: Any) -> Attack:
+    """Return an attack on a gateway in front of a server that verifies tokens."""
+    return Attack(run, on_gateway=True, with_tokens=True, **options)
 
 
 _ATTACKS = (
@@ -90,36 +95,12 @@ _ATTACKS = (
     Attack(gateway_attacks.slow_bodies, on_gateway=True),
     Attack(gateway_attacks.large_headers, on_gateway=True),
     Attack(gateway_attacks.event_streams, on_gateway=True),
-    Attack(
-        gateway_attacks.bodies_under_ten_spellings,
-        on_gateway=True,
-        with_tokens=True,
-        other_tenant="posts",
-    ),
-    Attack(
-        gateway_attacks.bodies_of_ten_devices,
-        on_gateway=True,
-        with_tokens=True,
-        other_tenant="posts",
-    ),
-    Attack(
-        gateway_attacks.watches_under_ten_spellings,
-        on_gateway=True,
-        with_tokens=True,
-        other_tenant="watches",
-    ),
-    Attack(
-        gateway_attacks.watches_of_ten_users,
-        on_gateway=True,
-        with_tokens=True,
-        other_tenant="watches",
-    ),
-    Attack(
-        gateway_attacks.watches_with_junk_tokens,
-        on_gateway=True,
-        with_tokens=True,
-        other_tenant="watches",
-        server_away=True,
+    _with_tokens(gateway_attacks.bodies_under_ten_spellings, other_tenant="posts"),
+    _with_tokens(gateway_attacks.bodies_of_ten_devices, other_tenant="posts"),
+    _with_tokens(gateway_attacks.watches_under_ten_spellings, other_tenant="watches"),
+    _with_tokens(gateway_attacks.watches_of_ten_users, other_tenant="watches"),
+    _with_tokens(
+        gateway_attacks.watches_with_junk_tokens, other_tenant="watches", server_away=True
     ),
 )
 

@@ -7,7 +7,7 @@ where a client library would not send them.
 import asyncio
 import gzip
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -303,34 +303,26 @@ async def continuation_frames(address: str) -> None:
 
 async def watches_at_once(address: str) -> None:
     """Open 1,500 watches of devices at once, as a bridge does after a network failure."""
-    channels = _channels(address)
-
-    async def watch(number: int) -> None:
-        stub = device_jobs_pb2_grpc.DeviceJobServiceStub(channels[number % CONNECTIONS])
-        metadata = (*TENANT.items(), ("x-device-id", f"d{number:07}"))
-        await _keep_watching(
-            lambda: stub.WatchPendingExecutions(
-                device_pb.WatchPendingExecutionsRequest(), metadata=metadata
-            )
-        )
-
-    await asyncio.gather(*map(watch, range(CONNECTIONS * STREAMS)))
+    devices = (f"d{number:07}" for number in range(CONNECTIONS * STREAMS))
+    await _watch_devices(address, [(TENANT["x-tenant-id"], device) for device in devices])
 
 
 async def watches_of_tenants(address: str) -> None:
     """Watch a device of each of 3,000 tenants, on one stream each, and change nothing."""
+    await _watch_devices(address, [(f"attacker-{n}", "d0000000") for n in range(3000)])
+
+
+async def _watch_devices(address: str, devices: Sequence[tuple[str, str]]) -> None:
+    """Watch devices of tenants."""
     channels = _channels(address)
 
-    async def watch(number: int) -> None:
+    async def watch(number: int, tenant: str, device: str) -> None:
         stub = device_jobs_pb2_grpc.DeviceJobServiceStub(channels[number % CONNECTIONS])
-        metadata = (("x-tenant-id", f"attacker-{number}"), ("x-device-id", "d0000000"))
-        await _keep_watching(
-            lambda: stub.WatchPendingExecutions(
-                device_pb.WatchPendingExecutionsRequest(), metadata=metadata
-            )
-        )
+        metadata = (("x-tenant-id", tenant), ("x-device-id", device))
+        request = device_pb.WatchPendingExecutionsRequest()
+        await _keep_watching(lambda: stub.WatchPendingExecutions(request, metadata=metadata))
 
-    await asyncio.gather(*map(watch, range(3000)))
+    await asyncio.gather(*(watch(number, *names) for number, names in enumerate(devices)))
 
 
 async def watches_of_large_jobs(address: str) -> None:

@@ -34,6 +34,7 @@ _TIMEOUT = 20
 # Seconds after which a watch without an event counts as open.
 _REFUSED_WITHIN = 1
 
+_JSON = {"Content-Type": "application/json"}
 _VALID_JOB = b'{"document_type": "bench", "target_all": true, "validate_only": true}'
 
 _Call = Callable[[], Awaitable[None]]
@@ -66,7 +67,8 @@ async def _rest_client(address: str, *options: str) -> AsyncIterator[_Call]:
         async def post() -> None:
             # Space is what makes the body large: a document has at most 32 KiB.
             body = b"%s%s" % (b" " * 100_000, _VALID_JOB)
-            (await client.post("/customer/jobs", content=body)).raise_for_status()
+            response = await client.post("/customer/jobs", content=body, headers=_JSON)
+            response.raise_for_status()
 
         async def watch() -> None:
             # With an event id, the watch waits while the server is away. It is not refused then.

@@ -3,9 +3,8 @@
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.figures import FASTAPI, SERVICE, Results, Scale, measure_in_turn
-from bench.peers import Peers
 from bench.requests import grpc_call, rest_call
+from bench.workloads import Bench
 from bench.workloads.throughput import (
     SIZE_TOLERANCE,
     TEN,
@@ -18,8 +17,9 @@ from bench.workloads.throughput import (
 _LISTED = 50
 
 
-async def run(env: Peers, scale: Scale, results: Results) -> None:
+async def run(bench: Bench) -> None:
     """Measure the workloads …_by_clients, in calls per second."""
+    env = bench.env
     await env.clear()
     await insert_jobs_to_read(env)
     await seed.insert_devices(env, "listed", 10)
@@ -33,11 +33,13 @@ async def run(env: Peers, scale: Scale, results: Results) -> None:
             "get": get_job_calls(service, fastapi, TEN),
             "list": (list_jobs, rest_call(fastapi.address, tenant="listed")),
         }
-        for clients in scale.client_counts:
-            for name, pair in calls.items():
-                subjects = {
-                    subject: measure_rate(call, scale, clients, SIZE_TOLERANCE)
-                    for subject, call in zip((SERVICE, FASTAPI), pair, strict=True)
-                }
-                workload = f"{name}_by_clients"
-                await measure_in_turn(results, workload, f"{clients}", "/s", 1, subjects)
+        for clients in bench.scale.client_counts:
+            for name, (call, fastapi_call) in calls.items():
+                await bench.in_turn(
+                    f"{name}_by_clients",
+                    f"{clients}",
+                    "/s",
+                    runs=1,
+                    service=measure_rate(bench, call, clients, SIZE_TOLERANCE),
+                    fastapi=measure_rate(bench, fastapi_call, clients, SIZE_TOLERANCE),
+                )

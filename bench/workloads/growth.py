@@ -2,16 +2,16 @@
 
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from functools import partial
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.figures import FASTAPI, SERVICE, Results, Scale, measure_in_turn
 from bench.peers import Peers
 from bench.process import Server
 from bench.requests import Call, grpc_call, rest_call, rest_delete_call
 from bench.run import InvalidRun
+from bench.workloads import Bench
 
 # A read takes little time, so one figure is the median of several reads.
 _REPEATS = 5
@@ -22,8 +22,9 @@ _BARE_INSERT = """
 """
 
 
-async def run(env: Peers, scale: Scale, results: Results) -> None:
+async def run(bench: Bench) -> None:
     """Measure create, list, get, cancel and expire, in milliseconds by number of devices."""
+    env, scale = bench.env, bench.scale
     await env.clear()
     for size in scale.job_sizes:
         await seed.insert_devices(env, str(size), size)
@@ -32,19 +33,15 @@ async def run(env: Peers, scale: Scale, results: Results) -> None:
             for _ in range(scale.runs_at(size)):
                 await env.delete_jobs()
                 await env.vacuum()
-                await _measure_job(env, size, service, fastapi, results)
-    await _expire(env, scale, results)
+                await _measure_job(bench, size, service, fastapi)
+    for size in (scale.job_sizes[0], scale.job_sizes[-1]):
+        await _expire(bench, size)
 
 
-async def _measure_job(
-    env: Peers, size: int, service: Server, fastapi: Server, results: Results
-) -> None:
-    tenant, address, fastapi_address = str(size), service.address, fastapi.address
-    case = f"{size:,} devices"
-
-    async def measure(workload: str, **subjects: Callable[[], Awaitable[float]]) -> None:
-        await measure_in_turn(results, workload, case, "ms", 1, subjects)
-
+async def _measure_job(bench: Bench, size: int, service: Server, fastapi: Server) -> None:
+    env, tenant = bench.env, str(size)
+    address, fastapi_address = service.address, fastapi.address
+    measure = partial(bench.in_turn, case=f"{size:,} devices", unit="ms", runs=1)
     create = pb.CreateJobRequest(job_id="j", document_type="bench", target_all=True)
     body: dict[str, object] = {"job_id": "j", "document_type": "bench", "target_all": True}
     await measure(
@@ -81,29 +78,29 @@ async def _measure_job(
     )
 
 
-async def _expire(env: Peers, scale: Scale, results: Results) -> None:
+async def _expire(bench: Bench, size: int) -> None:
     """Measure expiry: for the service a read of an expired job, for FastAPI the writes."""
-    for size in (scale.job_sizes[0], scale.job_sizes[-1]):
-        await env.delete_jobs()
-        await seed.insert_job(env, str(size), "j")
-        await env.vacuum()
-        past = "SET expires_at = now() - interval '1 hour', created_at = now() - interval '2 hours'"
-        await env.owner.execute(f"UPDATE jobs.jobs {past}")
-        await env.fastapi.execute(f"UPDATE jobs {past}")
-        async with env.server() as service:
-            call = grpc_call(
-                service.address,
-                "GetJob",
-                pb.GetJobRequest(job_id="j", executions_limit=0),
-                tenant=str(size),
-            )
-            read = pb.GetJobResponse.FromString((await call.send()).body).job
-            if read.execution_counts != pb.ExecutionCounts(timed_out=size):
-                raise InvalidRun(f"{size} devices have expired, but GetJob returned {read}")
-            milliseconds = await _median_milliseconds(call)
-        case = f"{size:,} devices"
-        results.add("expire", case, SERVICE, "ms", milliseconds)
-        results.add("expire", case, FASTAPI, "ms", await _expire_in_fastapi(env))
+    env, tenant = bench.env, str(size)
+    await env.delete_jobs()
+    await seed.insert_job(env, tenant, "j")
+    await env.vacuum()
+    past = "SET expires_at = now() - interval '1 hour', created_at = now() - interval '2 hours'"
+    await env.owner.execute(f"UPDATE jobs.jobs {past}")
+    await env.fastapi.execute(f"UPDATE jobs {past}")
+    request = pb.GetJobRequest(job_id="j", executions_limit=0)
+    async with env.server() as service:
+        call = grpc_call(service.address, "GetJob", request, tenant=tenant)
+        read = pb.GetJobResponse.FromString((await call.send()).body).job
+        if read.execution_counts != pb.ExecutionCounts(timed_out=size):
+            raise InvalidRun(f"{size} devices have expired, but GetJob returned {read}")
+        await bench.in_turn(
+            "expire",
+            f"{size:,} devices",
+            "ms",
+            runs=1,
+            service=lambda: _median_milliseconds(call),
+            fastapi=lambda: _expire_in_fastapi(env),
+        )
 
 
 async def _expire_in_fastapi(env: Peers) -> float:

@@ -17,12 +17,13 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.figures import BASELINE, ECHO, FASTAPI, SERVICE, Results, Scale, measure_in_turn
+from bench.figures import BASELINE, ECHO, FASTAPI, SERVICE, Measure
 from bench.h2load import run_clients
 from bench.peers import Peers
 from bench.process import Server
 from bench.requests import DEVICE_JOB_SERVICE, TENANT, grpc_call
 from bench.run import InvalidRun
+from bench.workloads import Bench
 
 REPORTERS = 32
 _DEVICES = 50_000
@@ -49,91 +50,64 @@ _BARE_COUNT = """
 """
 
 
-async def run(env: Peers, scale: Scale, results: Results) -> None:
+async def run(bench: Bench) -> None:
     """Measure report, in reports per second."""
-    await env.clear()
-    devices = max(_DEVICES if scale.reports > 1000 else 1000, scale.reports)
-    await seed.insert_devices(env, TENANT, devices)
+    await bench.env.clear()
+    reports = bench.scale.reports
+    devices = max(_DEVICES if reports > 1000 else 1000, reports)
+    await seed.insert_devices(bench.env, TENANT, devices)
     case = f"a job of {devices:,} devices"
-    async with env.server() as service:
-        await _one_per_message(env, service, scale, results, case)
-        await _several_per_message(env, service, scale, results, case)
-
-
-async def _one_per_message(
-    env: Peers, service: Server, scale: Scale, results: Results, case: str
-) -> None:
-    await seed.insert_job(env, TENANT, "streamed-x")
-    sample_response = await _send_sample(service, _report("streamed-x", 0))
-    messages = [
-        [_report("streamed-x", n) for n in numbers] for numbers in _numbers_by_stream(scale.reports)
-    ]
-    async with env.echo_server("ReportExecutions", sample_response) as echo:
-        for server in (service, echo):
-            await _measure_streams(server, messages, scale.reports, sample_response)
-        for run_number in range(scale.runs):
-            # Each run uses its own new job.
-            service_job, bare_job = f"streamed-{run_number}", f"bare-{run_number}"
-            await seed.insert_job(env, TENANT, service_job)
-            await seed.insert_job(env, TENANT, bare_job)
-            await env.vacuum()
-            messages = [
-                [_report(service_job, n) for n in numbers]
-                for numbers in _numbers_by_stream(scale.reports)
-            ]
-            subjects = {
-                FASTAPI: partial(
-                    run_reference_statements, env, TENANT, bare_job, max(100, scale.reports // 20)
-                ),
-                SERVICE: partial(
-                    _measure_streams, service, messages, scale.reports, sample_response
-                ),
-                BASELINE: partial(_measure_bare_sql, env, bare_job, scale.reports),
-                ECHO: partial(_measure_streams, echo, messages, scale.reports, sample_response),
-            }
-            await measure_in_turn(results, "report", case, "/s", 1, subjects)
-            await _check_stored(service, service_job, scale.reports)
-
-
-async def _several_per_message(
-    env: Peers, service: Server, scale: Scale, results: Results, case: str
-) -> None:
     # All messages have the same number of reports, so that the sizes of responses can be checked.
-    per_message = min(_PER_MESSAGE, scale.reports // REPORTERS)
-    messages_per_stream = 2 * scale.reports // REPORTERS // per_message
-    reports = REPORTERS * messages_per_stream * per_message
-    await seed.insert_job(env, TENANT, "several-x")
-    sample_response = await _send_sample(service, _message("several-x", range(per_message)))
-    async with env.echo_server("ReportExecutions", sample_response) as echo:
-        for run_number in range(scale.runs):
-            service_job, bare_job = f"several-{run_number}", f"bare-several-{run_number}"
-            await seed.insert_job(env, TENANT, service_job)
-            await seed.insert_job(env, TENANT, bare_job)
+    per_message = min(_PER_MESSAGE, reports // REPORTERS)
+    per_stream = 2 * reports // REPORTERS // per_message * per_message
+    several = f"{case}, {per_message} reports per message"
+    async with bench.env.server() as service:
+        await _compare(bench, service, case, reports, 1)
+        await _compare(bench, service, several, REPORTERS * per_stream, per_message)
+
+
+async def _compare(
+    bench: Bench, service: Server, case: str, reports: int, per_message: int
+) -> None:
+    env = bench.env
+    sample_job = f"sample-{per_message}"
+    await seed.insert_job(env, TENANT, sample_job)
+    sample = await _send_sample(service, _message(sample_job, range(per_message)))
+    async with env.echo_server("ReportExecutions", sample) as echo:
+        for server in (service, echo) if per_message == 1 else ():  # a warm-up
+            messages = _messages(sample_job, reports, per_message)
+            await _measure_streams(server, messages, reports, sample)
+        for number in range(bench.scale.runs):
+            # Each run uses its own new jobs.
+            job, bare_job = f"reported-{per_message}-{number}", f"bare-{per_message}-{number}"
+            for name in (job, bare_job):
+                await seed.insert_job(env, TENANT, name)
             await env.vacuum()
-            messages = [
-                [
-                    _message(service_job, numbers[first : first + per_message])
-                    for first in range(0, len(numbers), per_message)
-                ]
-                for numbers in _numbers_by_stream(reports)
-            ]
-            subjects = {
-                SERVICE: partial(
-                    _measure_streams, service, messages, reports, sample_response, per_message
-                ),
-                BASELINE: partial(_measure_bare_sql, env, bare_job, reports),
-                ECHO: partial(
-                    _measure_streams, echo, messages, reports, sample_response, per_message
-                ),
-            }
-            name = f"{case}, {per_message} reports per message"
-            await measure_in_turn(results, "report", name, "/s", 1, subjects)
-            await _check_stored(service, service_job, reports)
+            messages = _messages(job, reports, per_message)
+            subjects: dict[str, Measure] = {}
+            if per_message == 1:
+                count = max(100, reports // 20)
+                subjects[FASTAPI] = partial(run_reference_statements, env, TENANT, bare_job, count)
+            for subject, server in ((SERVICE, service), (ECHO, echo)):
+                subjects[subject] = partial(
+                    _measure_streams, server, messages, reports, sample, per_message
+                )
+            subjects[BASELINE] = partial(_measure_bare_sql, env, bare_job, reports)
+            await bench.in_turn("report", case, "/s", runs=1, **subjects)
+            await _check_stored(service, job, reports)
 
 
-def _numbers_by_stream(reports: int) -> list[range]:
-    """The numbers of the reports that each stream sends."""
-    return [range(first, reports, REPORTERS) for first in range(REPORTERS)]
+def _messages(
+    job_id: str, reports: int, per_message: int
+) -> list[list[device_pb.ReportExecutionsRequest]]:
+    """Return the messages of each stream."""
+    return [
+        [
+            _message(job_id, numbers[first : first + per_message])
+            for first in range(0, len(numbers), per_message)
+        ]
+        for numbers in (range(first, reports, REPORTERS) for first in range(REPORTERS))
+    ]
 
 
 async def run_reference_statements(
@@ -207,17 +181,14 @@ async def _measure_streams(
     return reports / seconds
 
 
-def _report(job_id: str, number: int) -> device_pb.ReportExecutionsRequest:
-    """A message with one report."""
-    return device_pb.ReportExecutionsRequest(device_id=_device(number), report=_succeeded(job_id))
-
-
-def _message(job_id: str, numbers: Iterable[int]) -> device_pb.ReportExecutionsRequest:
-    """A message with several reports."""
-    update = _succeeded(job_id)
+def _message(job_id: str, numbers: Sequence[int]) -> device_pb.ReportExecutionsRequest:
+    """A message with a report of each device, one or several."""
+    report = _succeeded(job_id)
+    if len(numbers) == 1:
+        return device_pb.ReportExecutionsRequest(device_id=_device(numbers[0]), report=report)
     return device_pb.ReportExecutionsRequest(
         reports=[
-            device_pb.ExecutionReport(device_id=_device(number), report=update)
+            device_pb.ExecutionReport(device_id=_device(number), report=report)
             for number in numbers
         ]
     )

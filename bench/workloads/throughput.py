@@ -1,28 +1,15 @@
 """Calls per second of creates, reads and lists, and their latency under equal load."""
 
-import statistics
-import time
-from collections.abc import Awaitable, Callable
-
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from bench import pgbench, seed
-from bench.figures import (
-    BASELINE,
-    DATABASE,
-    FASTAPI,
-    MINIMAL,
-    SERVICE,
-    Results,
-    Scale,
-    measure_in_turn,
-)
+from bench import seed
+from bench.figures import FASTAPI, Measure
 from bench.h2load import run_load
-from bench.minimal_server import EXECUTIONS_LIMIT
 from bench.peers import Peers
 from bench.process import Server
 from bench.requests import Call, grpc_call, rest_call
 from bench.run import InvalidRun
+from bench.workloads import Bench
 
 # Tenants whose job is read, and the number of its executions.
 TEN, THOUSAND, STARTED = "10", "1000", "1000-started"
@@ -35,34 +22,36 @@ _SHARE_OF_FASTAPI_RATE = 0.5
 SIZE_TOLERANCE = 16
 
 
-async def run(env: Peers, scale: Scale, results: Results) -> None:
-    """Measure create_one, get_rate, get_p99, list_rate, list_in_database and page."""
-    await _seed(env, scale)
+async def run(bench: Bench) -> None:
+    """Measure create_one, get_rate, get_p99 and list_rate."""
+    env, scale = bench.env, bench.scale
+    await env.clear()
+    await insert_jobs_to_read(env)
+    sizes = {"few": 10, "listed": scale.executions_per_listed_job}
+    for tenant, executions in sizes.items():
+        await seed.insert_devices(env, tenant, executions)
+        for number in range(scale.listed_jobs):
+            await seed.insert_job(env, tenant, f"j{number}")
+    await env.vacuum()
     async with env.server() as service, env.fastapi_server() as fastapi:
-        await _measure_create(env, scale, results, service, fastapi)
+        await _measure_create(bench, service, fastapi)
         # Without new statistics, ten thousand new jobs slow the reads of the FastAPI service,
         # which keeps its query plans.
         await env.vacuum()
         for tenant in EXECUTIONS_BY_TENANT:
-            await _measure_get_rate(env, scale, results, service, fastapi, tenant)
+            await _measure_get_rate(bench, service, fastapi, tenant)
         for tenant in (TEN, THOUSAND):
-            await _measure_get_p99(scale, results, service, fastapi, tenant)
-        await _measure_list(env, scale, results, service, fastapi)
-        await _measure_pages(scale, results, service)
-
-
-async def _seed(env: Peers, scale: Scale) -> None:
-    jobs, executions = scale.listed_jobs, scale.executions_per_listed_job
-    await env.clear()
-    await insert_jobs_to_read(env)
-    await seed.insert_devices(env, "listed", executions)
-    await seed.insert_devices(env, "few", 10)
-    await seed.insert_devices(env, "largest", scale.job_sizes[-1])
-    await seed.insert_job(env, "largest", "j")
-    for number in range(jobs):
-        await seed.insert_job(env, "listed", f"j{number}")
-        await seed.insert_job(env, "few", f"j{number}")
-    await env.vacuum()
+            await _measure_get_p99(bench, service, fastapi, tenant)
+        for tenant, size in sizes.items():
+            call = grpc_call(service.address, "ListJobs", pb.ListJobsRequest(), tenant=tenant)
+            fastapi_call = rest_call(fastapi.address, tenant=tenant)
+            await bench.in_turn(
+                "list_rate",
+                f"50 of {scale.listed_jobs} jobs of {size:,} executions",
+                "/s",
+                service=measure_rate(bench, call),
+                fastapi=measure_rate(bench, fastapi_call, clients=4),
+            )
 
 
 async def insert_jobs_to_read(env: Peers) -> None:
@@ -90,190 +79,80 @@ def create_job_calls(service: Server, fastapi: Server) -> tuple[Call, Call]:
     )
 
 
+def get_job_call(server: Server, tenant: str) -> Call:
+    """Return GetJob of the tenant's job."""
+    return grpc_call(server.address, "GetJob", pb.GetJobRequest(job_id="j"), tenant=tenant)
+
+
 def get_job_calls(service: Server, fastapi: Server, tenant: str) -> tuple[Call, Call]:
     """Return GetJob of the tenant's job, for both services."""
-    return (
-        grpc_call(service.address, "GetJob", pb.GetJobRequest(job_id="j"), tenant=tenant),
-        rest_call(fastapi.address, "/j", tenant=tenant),
-    )
+    return get_job_call(service, tenant), rest_call(fastapi.address, "/j", tenant=tenant)
 
 
-def measure_rate(
-    call: Call, scale: Scale, clients: int = 16, size_tolerance: int = 0
-) -> Callable[[], Awaitable[float]]:
+def measure_rate(bench: Bench, call: Call, clients: int = 16, size_tolerance: int = 0) -> Measure:
     """Return a function that measures calls per second."""
 
     async def measure() -> float:
-        return (
-            await run_load(
-                call, seconds=scale.seconds, clients=clients, size_tolerance=size_tolerance
-            )
-        ).rate
+        load = await run_load(
+            call, seconds=bench.scale.seconds, clients=clients, size_tolerance=size_tolerance
+        )
+        return load.rate
 
     return measure
 
 
-async def _measure_create(
-    env: Peers, scale: Scale, results: Results, service: Server, fastapi: Server
-) -> None:
-    calls = create_job_calls(service, fastapi)
-    subjects = zip((SERVICE, FASTAPI), calls, strict=True)
-    await measure_in_turn(
-        results,
+async def _measure_create(bench: Bench, service: Server, fastapi: Server) -> None:
+    call, fastapi_call = create_job_calls(service, fastapi)
+    await bench.in_turn(
         "create_one",
         "1 device",
         "/s",
-        scale.runs,
-        {
-            subject: measure_rate(call, scale, size_tolerance=SIZE_TOLERANCE)
-            for subject, call in subjects
-        },
+        service=measure_rate(bench, call, size_tolerance=SIZE_TOLERANCE),
+        fastapi=measure_rate(bench, fastapi_call, size_tolerance=SIZE_TOLERANCE),
     )
-    for connection, table in (
-        (env.owner, "jobs.job_executions"),
-        (env.fastapi, "job_executions"),
-    ):
-        jobs = await connection.fetchval(
-            f"SELECT count(*) FROM {table.replace('job_executions', 'jobs')} WHERE tenant_id = $1",
-            TEN,
-        )
-        executions = await connection.fetchval(
-            f"SELECT count(*) FROM {table} WHERE tenant_id = $1", TEN
-        )
+    for connection, schema in ((bench.env.owner, "jobs"), (bench.env.fastapi, "public")):
+        count = f"SELECT count(*) FROM {schema}.{{}} WHERE tenant_id = $1"
+        jobs, executions = [
+            await connection.fetchval(count.format(table), TEN)
+            for table in ("jobs", "job_executions")
+        ]
         # One job has ten executions, all others one.
         if executions != jobs + 9:
-            raise InvalidRun(f"{table}: {jobs} jobs have {executions} executions")
+            raise InvalidRun(f"{schema}: {jobs} jobs have {executions} executions")
 
 
-async def _measure_get_rate(
-    env: Peers, scale: Scale, results: Results, service: Server, fastapi: Server, tenant: str
-) -> None:
-    service_call, fastapi_call = get_job_calls(service, fastapi, tenant)
-    response = (await service_call.send()).body
+async def _measure_get_rate(bench: Bench, service: Server, fastapi: Server, tenant: str) -> None:
+    call, fastapi_call = get_job_calls(service, fastapi, tenant)
+    response = (await call.send()).body
     if len(pb.GetJobResponse.FromString(response).job.executions) != EXECUTIONS_BY_TENANT[tenant]:
         raise InvalidRun("GetJob did not return all executions")
     async with (
-        env.echo_server("GetJob", response) as echo,
-        env.minimal_server(tenant, response) as minimal,
+        bench.env.echo_server("GetJob", response) as echo,
+        bench.env.minimal_server(tenant, response) as minimal,
     ):
-        echo_call, _ = get_job_calls(echo, fastapi, tenant)
-        minimal_call, _ = get_job_calls(minimal, fastapi, tenant)
-        subjects = {
-            SERVICE: service_call,
-            FASTAPI: fastapi_call,
-            BASELINE: echo_call,
-            MINIMAL: minimal_call,
-        }
-        await measure_in_turn(
-            results,
+        await bench.in_turn(
             "get_rate",
             case_of(tenant),
             "/s",
-            scale.runs,
-            {subject: measure_rate(call, scale) for subject, call in subjects.items()}
-            | {DATABASE: lambda: _rate_of_database(env, scale, tenant)},
+            service=measure_rate(bench, call),
+            fastapi=measure_rate(bench, fastapi_call),
+            baseline=measure_rate(bench, get_job_call(echo, tenant)),
+            minimal=measure_rate(bench, get_job_call(minimal, tenant)),
         )
 
 
-async def _rate_of_database(env: Peers, scale: Scale, tenant: str) -> float:
-    """Return how often per second pgbench gets the rows of GetJob, as the request role."""
-    return await pgbench.run_statement(
-        env.dsn,
-        f"SELECT * FROM jobs.get_job('{tenant}', 'j', {EXECUTIONS_LIMIT})",
-        clients=16,
-        seconds=scale.seconds,
-    )
-
-
-async def _measure_get_p99(
-    scale: Scale, results: Results, service: Server, fastapi: Server, tenant: str
-) -> None:
-    fastapi_rate = results.find("get_rate", case_of(tenant), FASTAPI)
+async def _measure_get_p99(bench: Bench, service: Server, fastapi: Server, tenant: str) -> None:
+    fastapi_rate = bench.results.find("get_rate", case_of(tenant), FASTAPI)
     assert fastapi_rate is not None
     limit = fastapi_rate.median * _SHARE_OF_FASTAPI_RATE
 
-    def p99(call: Call) -> Callable[[], Awaitable[float]]:
+    def p99(call: Call) -> Measure:
         async def measure() -> float:
-            return (await run_load(call, seconds=scale.seconds, rate=limit)).p99 * 1000
+            return (await run_load(call, seconds=bench.scale.seconds, rate=limit)).p99 * 1000
 
         return measure
 
-    subjects = zip((SERVICE, FASTAPI), get_job_calls(service, fastapi, tenant), strict=True)
-    await measure_in_turn(
-        results,
-        "get_p99",
-        case_of(tenant),
-        "ms",
-        scale.runs,
-        {subject: p99(call) for subject, call in subjects},
+    call, fastapi_call = get_job_calls(service, fastapi, tenant)
+    await bench.in_turn(
+        "get_p99", case_of(tenant), "ms", service=p99(call), fastapi=p99(fastapi_call)
     )
-
-
-async def _measure_list(
-    env: Peers, scale: Scale, results: Results, service: Server, fastapi: Server
-) -> None:
-    jobs, executions = scale.listed_jobs, scale.executions_per_listed_job
-    for tenant, size in (("few", 10), ("listed", executions)):
-        listed = f"50 of {jobs} jobs of {size:,} executions"
-        await measure_in_turn(
-            results,
-            "list_rate",
-            listed,
-            "/s",
-            scale.runs,
-            {
-                SERVICE: measure_rate(
-                    grpc_call(service.address, "ListJobs", pb.ListJobsRequest(), tenant=tenant),
-                    scale,
-                ),
-                FASTAPI: measure_rate(rest_call(fastapi.address, tenant=tenant), scale, clients=4),
-            },
-        )
-
-        async def in_database() -> float:
-            return await _median_ms(
-                lambda: env.owner.fetch(
-                    "SELECT * FROM jobs.list_jobs($1, NULL, NULL, NULL, 51, 0)",
-                    tenant,  # noqa: B023
-                )
-            )
-
-        await measure_in_turn(
-            results, "list_in_database", listed, "ms", scale.runs, {SERVICE: in_database}
-        )
-
-
-async def _median_ms(action: Callable[[], Awaitable[object]]) -> float:
-    durations = []
-    for _ in range(20):
-        started = time.perf_counter()
-        await action()
-        durations.append((time.perf_counter() - started) * 1000)
-    return statistics.median(durations)
-
-
-async def _measure_pages(scale: Scale, results: Results, service: Server) -> None:
-    """List all executions of the largest job in pages of a thousand."""
-    durations: list[float] = []
-    request = pb.ListJobExecutionsRequest(job_id="j", limit=1000)
-    executions = 0
-    while True:
-        response = await grpc_call(
-            service.address, "ListJobExecutions", request, tenant="largest"
-        ).send()
-        durations.append(response.seconds * 1000)
-        page = pb.ListJobExecutionsResponse.FromString(response.body)
-        executions += len(page.executions)
-        request.page_token = page.next_page_token
-        if not page.next_page_token:
-            break
-    if executions != scale.job_sizes[-1]:
-        raise InvalidRun(f"the pages had {executions} executions")
-    tenth = max(1, len(durations) // 10)
-    middle = len(durations) // 2
-    for part, pages in (
-        ("first tenth", durations[:tenth]),
-        ("middle tenth", durations[middle - tenth // 2 : middle + tenth // 2 + 1]),
-        ("last tenth", durations[-tenth:]),
-    ):
-        results.add("page", part, SERVICE, "ms", statistics.median(pages))

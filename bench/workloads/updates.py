@@ -12,12 +12,12 @@ from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench import seed
-from bench.figures import FASTAPI, SERVICE, Results, Scale, measure_in_turn
 from bench.h2load import run_clients
 from bench.peers import Peers
 from bench.process import Server
 from bench.requests import DEVICE_JOB_SERVICE, grpc_call
 from bench.run import InvalidRun
+from bench.workloads import Bench
 from bench.workloads.reports import run_reference_statements
 
 _CALLERS = 16
@@ -29,46 +29,28 @@ _MAX_DEVICES = 100_000
 _SIZE_TOLERANCE = 16
 
 
-async def run(env: Peers, scale: Scale, results: Results) -> None:
+async def run(bench: Bench) -> None:
     """Measure update, in updates per second: one device per caller, and one device for all."""
+    env, scale = bench.env, bench.scale
     await env.clear()
     sizes = [size for size in scale.job_sizes if size <= _MAX_DEVICES]
     for size in sizes:
         await seed.insert_devices(env, str(size), size)
         await seed.insert_job(env, str(size), "j")
     await env.vacuum()
-    device_ids = [f"d{number:07}" for number in range(_CALLERS)]
+    devices = [f"d{number:07}" for number in range(_CALLERS)]
+    cases = [(f"{_CALLERS} devices of a job of {size:,}", str(size), devices) for size in sizes]
+    cases.append((f"one device of a job of {sizes[-1]:,}", str(sizes[-1]), devices[:1]))
     async with env.server() as service:
-        for size in sizes:
-            case = f"{_CALLERS} devices of a job of {size:,}"
-            await _compare(env, scale, results, service, str(size), device_ids, case)
-        await _compare(
-            env,
-            scale,
-            results,
-            service,
-            str(sizes[-1]),
-            device_ids[:1],
-            f"one device of a job of {sizes[-1]:,}",
-        )
-
-
-async def _compare(
-    env: Peers,
-    scale: Scale,
-    results: Results,
-    service: Server,
-    tenant: str,
-    device_ids: Sequence[str],
-    case: str,
-) -> None:
-    subjects = {
-        SERVICE: partial(_run_updates, env, service, tenant, device_ids, scale.reports // 4),
-        FASTAPI: partial(
-            run_reference_statements, env, tenant, "j", max(100, scale.reports // 50), device_ids
-        ),
-    }
-    await measure_in_turn(results, "update", case, "/s", scale.runs, subjects)
+        for case, tenant, names in cases:
+            reference = max(100, scale.reports // 50)
+            await bench.in_turn(
+                "update",
+                case,
+                "/s",
+                service=partial(_run_updates, env, service, tenant, names, scale.reports // 4),
+                fastapi=partial(run_reference_statements, env, tenant, "j", reference, names),
+            )
 
 
 async def _run_updates(

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -61,25 +60,22 @@ class Calls:
 
     async def read(self, tenant: str, request: Any) -> Any:
         """Make a call of an operator that changes no job. Return None if it fails."""
-        response, _ = await self._call(tenant, request, "operator", ())
-        return response
+        return await self._call(tenant, request, "operator")
 
-    async def change(
-        self, tenant: str, request: Any, expected: Collection[str] = ()
-    ) -> tuple[Any, str, OperatorCall, str]:
+    async def change(self, tenant: str, request: Any) -> tuple[Any, OperatorCall, str]:
         """Make a call of an operator that changes a job, as a user of its own.
 
-        Returns the response, or None and a reason of `expected`; the call; and its user.
+        Returns the response, or None if it fails; the call; and its user.
         """
         self._users += 1
         user = f"u{self._users}"
         method = _method(request)
         call = OperatorCall(tenant, getattr(request, "job_id", ""), method, self.clock.now())
-        response, reason = await self._call(tenant, request, user, expected)
+        response = await self._call(tenant, request, user)
         call.ended_at, call.accepted = self.clock.now(), response is not None
         if response is not None:
             self.ledger.done[method] += 1
-        return response, reason, call, user
+        return response, call, user
 
     async def device(self, tenant: str, device_id: str, request: Any) -> tuple[Any, str]:
         """Make a call of a device. Returns the response, or None and the reason."""
@@ -95,9 +91,7 @@ class Calls:
         self._latencies[method].append(time.perf_counter() - started)
         return response, ""
 
-    async def _call(
-        self, tenant: str, request: Any, user: str, expected: Collection[str]
-    ) -> tuple[Any, str]:
+    async def _call(self, tenant: str, request: Any, user: str) -> Any:
         method = _method(request)
         call = next(getattr(s, method) for s in self._services if hasattr(s, method))
         metadata = (("x-tenant-id", tenant), ("x-user-id", user))
@@ -111,14 +105,11 @@ class Calls:
                     self.ledger.done[f"{method} repeated after {error.reason}"] += 1
                     await asyncio.sleep(error.retry_after)
                     continue
-                reason = error.reason or error.code.name
-                if reason not in expected:
-                    self.ledger.problem(
-                        f"{method} fails with {reason}", f"{tenant} {request}: {error.message}"
-                    )
-                return None, reason
+                kind = f"{method} fails with {error.reason or error.code.name}"
+                self.ledger.problem(kind, f"{tenant} {request}: {error.message}")
+                return None
             self._latencies[method].append(time.perf_counter() - started)
-            return response, ""
+            return response
 
 
 def _method(request: Any) -> str:

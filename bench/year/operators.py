@@ -169,7 +169,7 @@ class Operators:
     ) -> LedgerJob | None:
         if not devices:
             return None
-        response, _, call, user = await self._calls.change(self._tenant, request)
+        response, call, user = await self._calls.change(self._tenant, request)
         if response is None:
             return None
         if response.execution_count != len(devices):
@@ -346,7 +346,7 @@ class Operators:
             if device_id in other.devices and other.current(device_id).status == "QUEUED"
         ]
         request = fleet_pb2.DeleteDevicesRequest(device_ids=chosen)
-        response, _, call, user = await self._calls.change(self._tenant, request)
+        response, call, user = await self._calls.change(self._tenant, request)
         if response is None:
             return
         found = response.deleted_count, response.ended_execution_count
@@ -401,7 +401,7 @@ class Operators:
 
     async def _change(self, job: LedgerJob, request: Any) -> Any:
         """Make a call that changes a job."""
-        response, _, call, user = await self._calls.change(self._tenant, request)
+        response, call, user = await self._calls.change(self._tenant, request)
         job.calls[user] = call
         return response
 
