@@ -19,7 +19,12 @@ AS $$
 DECLARE
     v_job record;
 BEGIN
-    SELECT j.created_at, j.expires_in_hours, j.request, j.document_params, j.deleted_at
+    -- One statement, so that no DeleteJob comes between the job and its count.
+    SELECT j.created_at, j.expires_in_hours, j.request, j.document_params, j.deleted_at, (
+               SELECT s.total_executions
+               FROM jobs.job_states s
+               WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+           ) AS total_executions
     INTO v_job
     FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
@@ -38,9 +43,5 @@ BEGIN
     start_at := greatest((v_job.request ->> 'start_at')::timestamptz, v_job.created_at);
     expires_at := start_at + make_interval(hours => v_job.expires_in_hours);
     status := CASE WHEN start_at > v_job.created_at THEN 'SCHEDULED' ELSE 'IN_PROGRESS' END;
-    execution_count := (
-        SELECT s.total_executions
-        FROM jobs.job_states s
-        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
-    );
+    execution_count := v_job.total_executions;
 END $$;
