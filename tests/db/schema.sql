@@ -41,6 +41,35 @@ CREATE TYPE jobs.decided_update AS (
 	has_rules boolean
 );
 
+CREATE TYPE jobs.execution_change AS (
+	n bigint,
+	job_id text,
+	device_id text,
+	outcome text,
+	previous_status jobs.execution_status,
+	row_id tid,
+	stage smallint,
+	executions integer,
+	execution_number integer,
+	stored_status jobs.execution_status,
+	failed_status jobs.execution_status,
+	failed_code text,
+	failed_at timestamp with time zone,
+	retries integer,
+	time_zone text,
+	new_status jobs.execution_status,
+	status_details jsonb,
+	failure_code text,
+	times_out_at timestamp with time zone,
+	end_cause text,
+	reported_by text,
+	needs_retry boolean,
+	not_before timestamp with time zone,
+	is_expired boolean,
+	has_rules boolean,
+	execution_events boolean
+);
+
 CREATE TYPE jobs.finished_attempt AS (
 	job_id text,
 	device_id text,

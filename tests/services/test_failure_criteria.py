@@ -505,6 +505,29 @@ async def test_resumed_job_counts_from_the_resume(
     assert await status(operator) == "PAUSED"
 
 
+async def test_criterion_counts_and_trips_after_the_clock_was_set_back(
+    database: Database, operator: Operator, report: Report
+) -> None:
+    await create(operator, {"count": 2})
+    await report((1, "FAILED"), (2, "FAILED"))
+    await database.pass_time(-300)
+    try:
+        await operator.resume("j")
+        await report((3, "FAILED"))
+        assert await status(operator) == "IN_PROGRESS"
+        assert await criterion_counts(database, operator) == [(0, -1, 1, 2)]
+        await report((4, "FAILED"))
+        assert await status(operator) == "PAUSED"
+
+        await operator.resume("j")
+        await report((5, "FAILED"))
+        await operator.retry("j", pb.JobExecution.FAILED)
+
+        assert await criterion_counts(database, operator) == [(0, -1, 0, 0)]
+    finally:
+        await database.set_time_offset(0)
+
+
 async def test_retry_after_a_resume_takes_back_only_failures_since(
     database: Database, operator: Operator, report: Report
 ) -> None:

@@ -286,6 +286,22 @@ async def test_executions_that_expired_stay_timed_out_when_job_gets_a_new_expiry
     await check_counts(database, mixed.tenant, "mixed")
 
 
+async def test_retry_of_a_code_leaves_executions_that_expired_timed_out(
+    database: Database, server: Server, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 2)
+    await operator.create(job_id="j", target_all=True)
+    await server.device(operator.tenant, "d00001").update("j", "FAILED", failure_code="E1")
+    await database.expire(operator.tenant, "j")
+
+    await operator.retry("j", "FAILED", "TIMED_OUT", failure_codes=["E1"], expires_in_hours=1)
+
+    assert await statuses_and_attempts(operator, "j") == {
+        "d00001": ("QUEUED", 2),
+        "d00002": ("TIMED_OUT", 1),
+    }
+
+
 @pytest.mark.parametrize("expiry", [{"expires_in_hours": 1}, {"never_expires": True}], ids=str)
 async def test_executions_that_expired_can_be_retried_with_a_new_expiry(
     database: Database, server: Server, mixed: Operator, expiry: dict[str, Any]

@@ -104,14 +104,14 @@ async def test_job_with_retry_policy_equals_the_model_after_each_step(
 # Each is a function, a part of it, and the mistake in its place.
 MISTAKES = {
     "success of a retry leaves the failure counted": (
-        "apply_retry_policies",
-        "WHERE e.failed_at IS NOT NULL AND e.status <> 'IN_PROGRESS'",
-        "WHERE e.failed_at IS NOT NULL AND e.status NOT IN ('IN_PROGRESS', 'SUCCEEDED')",
+        "contributions",
+        "<> ALL (ARRAY['SUCCEEDED'::jobs.execution_status, 'QUEUED'::jobs.execution_status])",
+        "<> 'QUEUED'::jobs.execution_status",
     ),
     "failure before a resume leaves the wrong count": (
-        "apply_retry_policies",
-        "array_agg(e.stage), array_agg(e.failed_at)",
-        "array_agg(e.stage), array_agg(p_now)",
+        "count_changes",
+        "WHERE f.failed_at > c.counts_since AND",
+        "WHERE",
     ),
     "budget is one device too small": (
         "exceeds_retry_budget",
@@ -119,30 +119,34 @@ MISTAKES = {
         "retried_devices >= 20",
     ),
     "policy has one attempt more": (
-        "apply_retry_policies",
-        "e.retries + 1 < next.max_attempts",
-        "e.retries < next.max_attempts",
+        "decide_retries",
+        "c.retries + 1 < next.max_attempts",
+        "c.retries < next.max_attempts",
     ),
     "attempt can start after the expiry": (
-        "apply_retry_policies",
-        "next.not_before, v_job.start_windows",
-        "NULL, v_job.start_windows",
+        "decide_retries",
+        "next.not_before, j.start_windows",
+        "NULL, j.start_windows",
     ),
-    "canceled job retries": ("apply_retry_policies", "NOT v_job.is_canceled AND", ""),
+    "canceled job retries": ("decide_retries", "AND j.canceled_at IS NULL", ""),
     "RetryExecutions leaves waiting devices": (
         "retry_executions",
-        "v_job.retrying > 0 AND NOT v_expired",
-        "false",
+        "ELSE v_job.retrying END > 0",
+        "ELSE 0 END > 0",
     ),
     "RetryExecutions continues the series": (
         "retry_executions",
         "last_updated_at = v_now, not_before = NULL, retries = 0",
         "last_updated_at = v_now, not_before = NULL",
     ),
-    "canceled execution is still retrying": ("cancel_execution", "IF v_is_retrying", "IF false"),
+    "canceled execution is still retrying": (
+        "contributions",
+        "(c.new_status = 'IN_PROGRESS'::jobs.execution_status)",
+        "(c.new_status <> 'SUCCEEDED'::jobs.execution_status)",
+    ),
     "start of a retry is not counted": (
-        "change_retrying_counts",
-        "retrying_in_progress = p.retrying_in_progress + c.in_progress",
+        "count_changes",
+        "retrying_in_progress = p.retrying_in_progress + c.retrying_in_progress",
         "retrying_in_progress = p.retrying_in_progress",
     ),
     "report without a number counts for a later attempt": (

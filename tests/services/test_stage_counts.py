@@ -192,6 +192,8 @@ async def test_purge_deletes_the_stages_and_the_criteria(
 async def test_counts_of_stages_cannot_become_negative(job: StagedJob) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         await job.database.owner.execute(
-            "SELECT jobs.count_stage_changes($1, '{j}', '{2}', '{FAILED}', '{QUEUED}', '{1}')",
+            "SELECT jobs.count_changes($1, ARRAY[jobs.execution_change("
+            "job_id => 'j', device_id => 'd', stage => 2::smallint,"
+            " stored_status => 'FAILED', new_status => 'QUEUED')], now())",
             job.operator.tenant,
         )

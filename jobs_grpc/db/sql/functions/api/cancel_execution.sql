@@ -1,4 +1,4 @@
--- depends on: execution_states
+-- depends on: change_executions, execution_change, execution_states
 -- Cancels one execution and returns it. Completes the job if none of its executions is
 -- pending afterwards; otherwise, the next stage may open.
 --
@@ -17,11 +17,8 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     v_job record;
-    v_status jobs.execution_status;
-    v_stage smallint;
-    v_is_retrying boolean;
-    v_number integer;
-    v_details jsonb := jsonb_build_object('reason', p_reason);
+    v_status jobs.execution_status;  -- as readers see it
+    v_changes jobs.execution_change[];
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -29,9 +26,19 @@ BEGIN
     PERFORM jobs.set_read_time(v_job.locked_at);
 
     SELECT jobs.execution_status_at(
-        e.status, v_job.canceled_at, v_job.force_canceled, v_job.expires_at, v_job.locked_at
-    ), e.stage, e.failed_at IS NOT NULL, e.execution_number
-    INTO v_status, v_stage, v_is_retrying, v_number
+               e.status, v_job.canceled_at, v_job.force_canceled, v_job.expires_at, v_job.locked_at
+           ),
+           ARRAY[jobs.execution_change(
+               job_id => e.job_id, device_id => e.device_id, row_id => e.ctid, stage => e.stage,
+               execution_number => e.execution_number, stored_status => e.status,
+               failed_status => e.failed_status, failed_code => e.failed_code,
+               failed_at => e.failed_at, retries => e.retries,
+               new_status => 'REJECTED', status_details => jsonb_build_object('reason', p_reason),
+               end_cause => 'EXECUTION_CANCELED',
+               is_expired => jobs.is_expired_at(v_job.expires_at, v_job.locked_at),
+               has_rules => e.stage IS NOT NULL, execution_events => v_job.execution_events
+           )]
+    INTO v_status, v_changes
     FROM jobs.job_executions e
     WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = p_device_id;
     IF NOT FOUND THEN
@@ -42,41 +49,7 @@ BEGIN
         PERFORM jobs.raise_error('EXECUTION_IN_PROGRESS');
     END IF;
 
-    UPDATE jobs.job_executions e
-    SET status = 'REJECTED', canceled_by_operator = true, end_cause = 'EXECUTION_CANCELED',
-        status_details = v_details, version = e.version + 1, last_updated_at = v_job.locked_at, times_out_at = NULL
-    WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = p_device_id;
-
-    UPDATE jobs.job_progress p
-    SET queued = p.queued - (v_status = 'QUEUED')::integer,
-        in_progress = p.in_progress - (v_status = 'IN_PROGRESS')::integer,
-        rejected = p.rejected + 1
-    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
-    IF v_stage IS NOT NULL THEN
-        PERFORM jobs.count_stage_changes(
-            p_tenant_id, ARRAY[p_job_id], ARRAY[v_stage], ARRAY[v_status],
-            ARRAY['REJECTED'::jobs.execution_status]
-        );
-    END IF;
-
-    IF v_is_retrying THEN
-        PERFORM jobs.change_retrying_counts(
-            p_tenant_id, ARRAY[p_job_id], ARRAY[v_stage], ARRAY[-1],
-            ARRAY[-(v_status = 'IN_PROGRESS')::integer]
-        );
-    END IF;
-
-    IF v_job.execution_events THEN
-        PERFORM jobs.add_finished_events(
-            p_tenant_id,
-            ARRAY[ROW(p_job_id, p_device_id, 'REJECTED', '', v_number)::jobs.finished_attempt],
-            false, v_job.locked_at, p_user_id
-        );
-    END IF;
-    PERFORM jobs.complete_finished_jobs(
-        p_tenant_id, ARRAY[p_job_id], v_job.locked_at, p_user_id
-    );
-    PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_job.locked_at);
+    PERFORM jobs.change_executions(p_tenant_id, v_changes, v_job.locked_at, p_user_id);
 
     RETURN QUERY
     SELECT s.*

@@ -1,4 +1,4 @@
--- depends on: queued_status_at
+-- depends on: change_executions, execution_change, queued_status_at
 -- Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
 -- REJECTED, at most p_max_executions of them: remaining says whether there are more. Executions
 -- that are IN_PROGRESS stay, and their devices can report. Ignores devices that do not exist, so a
@@ -22,13 +22,9 @@ AS $$
 DECLARE
     v_locked_ids text[];
     v_now timestamptz;
-    v_job_id text;
-    v_job_ids text[];     -- the executions to end: the first two arrays are parallel
+    v_job_ids text[];     -- the executions to end: the two arrays are parallel
     v_device_ids text[];
-    v_ended_job_ids text[];  -- the ended executions: also parallel
-    v_ended_stages smallint[];
-    v_ended_retries integer[];  -- 1 if it was retrying
-    v_attempts jobs.finished_attempt[];  -- of jobs with execution_events; NULL: none
+    v_changes jobs.execution_change[];
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -113,86 +109,34 @@ BEGIN
     PERFORM jobs.set_read_time(v_now);
 
     -- Read again under the job locks: a device may have started, and a job may have ended.
-    WITH updated AS (
-        UPDATE jobs.job_executions e
-        -- canceled_by_operator is also set for a removed device, so that its own late report of REJECTED is
-        -- rejected instead of counting as repeated.
-        SET status = 'REJECTED', canceled_by_operator = true, end_cause = 'DEVICE_REMOVED',
-            status_details = '{"reason": "device removed"}', version = e.version + 1,
-            last_updated_at = v_now
-        FROM (
-            SELECT e.row_id, j.execution_events
-            FROM unnest(v_job_ids, v_device_ids) AS u (job_id, device_id)
-            CROSS JOIN LATERAL (
-                SELECT e.ctid AS row_id, e.status
-                FROM jobs.job_executions e
-                WHERE e.tenant_id = p_tenant_id AND e.job_id = u.job_id AND e.device_id = u.device_id
-                OFFSET 0
-            ) e
-            CROSS JOIN LATERAL (
-                SELECT j.canceled_at, j.expires_at, j.deleted_at, j.execution_events
-                FROM jobs.jobs j
-                WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id
-                OFFSET 0
-            ) j
-            WHERE e.status = 'QUEUED' AND j.deleted_at IS NULL
-              AND jobs.queued_status_at(j.canceled_at, j.expires_at, v_now) = 'QUEUED'
-        ) queued
-        WHERE e.tenant_id = p_tenant_id AND e.ctid = queued.row_id
-        RETURNING e.job_id, e.device_id, e.execution_number, e.stage, e.failed_at,
-                  queued.execution_events
-    )
-    SELECT count(*), array_agg(u.job_id), array_agg(u.stage),
-           array_agg((u.failed_at IS NOT NULL)::integer),
-           array_agg(
-               ROW(u.job_id, u.device_id, 'REJECTED', '', u.execution_number)::jobs.finished_attempt
-           ) FILTER (WHERE u.execution_events)
-    INTO ended_count, v_ended_job_ids, v_ended_stages, v_ended_retries, v_attempts
-    FROM updated u;
-    IF ended_count = 0 THEN
-        PERFORM jobs.change_device_count(p_tenant_id, -deleted_count);
-        RETURN;
+    SELECT array_agg(jobs.execution_change(
+        n => u.n, job_id => u.job_id, device_id => u.device_id, row_id => e.row_id, stage => e.stage,
+        execution_number => e.execution_number, stored_status => e.status,
+        failed_status => e.failed_status, failed_code => e.failed_code, failed_at => e.failed_at,
+        retries => e.retries,
+        new_status => 'REJECTED', status_details => '{"reason": "device removed"}',
+        end_cause => 'DEVICE_REMOVED',
+        has_rules => e.stage IS NOT NULL, execution_events => j.execution_events
+    ))
+    INTO v_changes
+    FROM unnest(v_job_ids, v_device_ids) WITH ORDINALITY AS u (job_id, device_id, n)
+    CROSS JOIN LATERAL (
+        SELECT e.ctid AS row_id, e.*
+        FROM jobs.job_executions e
+        WHERE e.tenant_id = p_tenant_id AND e.job_id = u.job_id AND e.device_id = u.device_id
+        OFFSET 0
+    ) e
+    CROSS JOIN LATERAL (
+        SELECT j.canceled_at, j.expires_at, j.deleted_at, j.execution_events
+        FROM jobs.jobs j
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id
+        OFFSET 0
+    ) j
+    WHERE e.status = 'QUEUED' AND j.deleted_at IS NULL
+      AND jobs.queued_status_at(j.canceled_at, j.expires_at, v_now) = 'QUEUED';
+    IF v_changes IS NOT NULL THEN
+        ended_count := cardinality(v_changes);
+        PERFORM jobs.change_executions(p_tenant_id, v_changes, v_now, p_user_id);
     END IF;
-
-    UPDATE jobs.job_progress p
-    SET queued = p.queued - c.executions, rejected = p.rejected + c.executions
-    FROM (
-        SELECT p.row_id, u.executions
-        FROM (
-            SELECT u.job_id, count(*)::integer AS executions
-            FROM unnest(v_ended_job_ids) AS u (job_id)
-            GROUP BY u.job_id
-        ) u
-        CROSS JOIN LATERAL (
-            SELECT p.ctid AS row_id
-            FROM jobs.job_progress p
-            WHERE p.tenant_id = p_tenant_id AND p.job_id = u.job_id
-            OFFSET 0
-        ) p
-    ) c
-    WHERE p.tenant_id = p_tenant_id AND p.ctid = c.row_id;
-    PERFORM jobs.count_stage_changes(
-        p_tenant_id, v_ended_job_ids, v_ended_stages,
-        array_fill('QUEUED'::jobs.execution_status, ARRAY[ended_count]),
-        array_fill('REJECTED'::jobs.execution_status, ARRAY[ended_count])
-    );
-
-    IF 1 = ANY (v_ended_retries) THEN
-        PERFORM jobs.change_retrying_counts(
-            p_tenant_id, array_agg(u.job_id), array_agg(u.stage), array_agg(-u.retrying),
-            array_agg(0)
-        )
-        FROM unnest(v_ended_job_ids, v_ended_stages, v_ended_retries)
-            AS u (job_id, stage, retrying);
-    END IF;
-
-    IF v_attempts IS NOT NULL THEN
-        PERFORM jobs.add_finished_events(p_tenant_id, v_attempts, false, v_now, p_user_id);
-    END IF;
-    v_ended_job_ids := ARRAY(SELECT DISTINCT u.job_id FROM unnest(v_ended_job_ids) AS u (job_id));
-    PERFORM jobs.complete_finished_jobs(p_tenant_id, v_ended_job_ids, v_now, p_user_id);
-    FOREACH v_job_id IN ARRAY v_ended_job_ids LOOP
-        PERFORM jobs.apply_rollout_rules(p_tenant_id, v_job_id, v_now);
-    END LOOP;
     PERFORM jobs.change_device_count(p_tenant_id, -deleted_count);
 END $$;

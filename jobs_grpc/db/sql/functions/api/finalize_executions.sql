@@ -1,3 +1,4 @@
+-- depends on: count_changes, execution_change
 -- Writes derived statuses of a canceled or expired job: those of the next p_limit executions after
 -- p_after_device_id ('': from the start) and, when no execution is left, that of the job. Readers see no
 -- difference, so the version of an execution does not change. For p_wait_ms see lock_job_with_timeout.
@@ -24,12 +25,11 @@ DECLARE
     v_cancel_reason text;
     v_queued integer;
     v_in_progress integer;
-    v_retrying integer;
     v_forced boolean;  -- the executions stored as IN_PROGRESS become REJECTED
     v_queued_finalized integer;
     v_in_progress_finalized integer := 0;
-    v_has_stages boolean;
     v_last_device_id text;
+    v_groups jobs.execution_change[];  -- the executions to write, in groups with the same counts
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -39,15 +39,14 @@ BEGIN
         RETURN;
     END IF;
     v_now := jobs.clock_time();
-    SELECT p.queued, p.in_progress, p.retrying INTO v_queued, v_in_progress, v_retrying
+    SELECT p.queued, p.in_progress INTO v_queued, v_in_progress
     FROM jobs.job_progress p
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
 
     SELECT jobs.queued_status_at(j.canceled_at, j.expires_at, v_now),
            least(j.canceled_at, j.expires_at),  -- see queued_status_at; ignores NULL
-           j.canceled_at, j.cancel_reason, j.force_canceled AND v_in_progress > 0,
-           j.open_stage IS NOT NULL
-    INTO v_final_status, v_final_at, v_canceled_at, v_cancel_reason, v_forced, v_has_stages
+           j.canceled_at, j.cancel_reason, j.force_canceled AND v_in_progress > 0
+    INTO v_final_status, v_final_at, v_canceled_at, v_cancel_reason, v_forced
     FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND NOT j.finalized
       AND j.deleted_at IS NULL;
@@ -65,42 +64,23 @@ BEGIN
         ORDER BY e.device_id
         LIMIT 1 OFFSET p_limit - 1;
 
-        IF v_has_stages THEN
-            PERFORM jobs.count_stage_changes(
-                p_tenant_id, array_agg(p_job_id), array_agg(c.stage), array_agg(c.status),
-                array_agg(CASE WHEN c.status = 'QUEUED' THEN v_final_status ELSE 'REJECTED' END),
-                array_agg(c.executions)
-            )
-            FROM (
-                SELECT e.stage, e.status, count(*)::integer AS executions
-                FROM jobs.job_executions e
-                WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
-                  AND e.device_id > p_after_device_id
-                  AND (v_last_device_id IS NULL OR e.device_id <= v_last_device_id)
-                  AND (e.status = 'QUEUED' OR e.status = 'IN_PROGRESS' AND v_forced)
-                GROUP BY e.stage, e.status
-            ) c
-            HAVING count(*) > 0;
-        END IF;
-
-        IF v_retrying > 0 THEN
-            PERFORM jobs.change_retrying_counts(
-                p_tenant_id, array_agg(p_job_id), array_agg(c.stage), array_agg(-c.executions),
-                array_agg(-c.in_progress)
-            )
-            FROM (
-                SELECT e.stage, count(*)::integer AS executions,
-                       count(*) FILTER (WHERE e.status = 'IN_PROGRESS')::integer AS in_progress
-                FROM jobs.job_executions e
-                WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
-                  AND e.device_id > p_after_device_id
-                  AND (v_last_device_id IS NULL OR e.device_id <= v_last_device_id)
-                  AND (e.status = 'QUEUED' OR e.status = 'IN_PROGRESS' AND v_forced)
-                  AND e.failed_at IS NOT NULL
-                GROUP BY e.stage
-            ) c
-            HAVING count(*) > 0;
-        END IF;
+        -- An earlier failure stays counted, so only its time matters: an execution with one is retrying.
+        SELECT array_agg(jobs.execution_change(
+            job_id => p_job_id, stage => g.stage, executions => g.executions,
+            stored_status => g.status, failed_at => g.failed_at,
+            new_status => CASE WHEN g.status = 'QUEUED' THEN v_final_status ELSE 'REJECTED' END
+        ))
+        INTO v_groups
+        FROM (
+            SELECT e.stage, e.status, min(e.failed_at) AS failed_at, count(*)::integer AS executions
+            FROM jobs.job_executions e
+            WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
+              AND e.device_id > p_after_device_id
+              AND (v_last_device_id IS NULL OR e.device_id <= v_last_device_id)
+              AND (e.status = 'QUEUED' OR e.status = 'IN_PROGRESS' AND v_forced)
+            GROUP BY e.stage, e.status, e.failed_at IS NULL
+        ) g;
+        PERFORM jobs.count_changes(p_tenant_id, v_groups, v_now);
 
         v_final_details := jobs.final_status_details(v_final_status, v_cancel_reason);
         v_end_cause := CASE WHEN v_final_status = 'REJECTED' THEN 'JOB_CANCELED' END;
@@ -131,12 +111,6 @@ BEGIN
         ELSE
             rejected_count := v_queued_finalized + v_in_progress_finalized;
         END IF;
-        UPDATE jobs.job_progress p
-        SET queued = p.queued - v_queued_finalized,
-            in_progress = p.in_progress - v_in_progress_finalized,
-            timed_out = p.timed_out + timed_out_count,
-            rejected = p.rejected + rejected_count
-        WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
 
         IF v_queued > v_queued_finalized
            OR v_forced AND v_in_progress > v_in_progress_finalized THEN

@@ -33,7 +33,10 @@ BEGIN
     END IF;
 
     IF v_job.paused_at IS NOT NULL THEN
-        PERFORM jobs.restart_criteria(p_tenant_id, p_job_id, v_job.locked_at);
+        -- greatest: the clock may have been set back after the failures that paused the job.
+        PERFORM jobs.restart_criteria(
+            p_tenant_id, p_job_id, greatest(v_job.locked_at, v_job.paused_at)
+        );
         -- greatest: AdvanceJob can have opened the stage during the pause.
         SELECT j.open_stage,
                s.active_since + greatest(

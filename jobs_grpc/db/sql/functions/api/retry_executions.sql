@@ -1,4 +1,4 @@
--- depends on: reset_retrying_counts, uncount_failures
+-- depends on: count_changes, execution_change
 -- Queues the next attempt of every execution that readers see in one of p_statuses and that matches
 -- p_failure_codes and p_device_ids. If there is no such execution, changes nothing, not even the
 -- expiry. Each execution keeps its stage and its rank, so it stays released.
@@ -33,25 +33,16 @@ DECLARE
     v_now timestamptz;
     v_expired boolean;
     v_new_expires_at timestamptz;
-    v_stored_statuses jobs.execution_status[] := p_statuses::jobs.execution_status[];
     v_expired_details jsonb := jobs.final_status_details('TIMED_OUT', NULL);
-    v_failed integer;  -- this and the next three: the executions to retry, by stored status
-    v_timed_out integer;
-    v_rejected integer;
-    v_queued integer;
-    v_queued_retries integer := 0;  -- executions whose next attempt the retry policy has queued
-    v_retried integer;
-    v_kept_timed_out integer := 0;  -- not retried: stored as TIMED_OUT instead of QUEUED
+    v_retries_expired boolean;  -- retries executions that the expiry timed out, which are stored as QUEUED
+    v_statuses jobs.execution_status[];  -- the stored statuses of executions that may change
     v_status jobs.execution_status;
-    v_has_stages boolean;
-    -- Of the executions to retry that count as failed: their failures, in parallel arrays.
-    v_device_ids text[];
-    v_failed_statuses jobs.execution_status[];
-    v_failed_codes text[];
-    v_stages smallint[];
-    v_failed_ats timestamptz[];
-    v_retried_devices integer := 0;  -- executions to retry that have needed an automatic retry
-    v_needed_retry integer;
+    -- The executions to change, in groups with the same counts. Their new status is QUEUED, or TIMED_OUT if
+    -- they expired and are not retried.
+    v_groups jobs.execution_change[];
+    v_groups_of_status jobs.execution_change[];
+    v_counts_since timestamptz[];
+    v_retried integer;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -59,6 +50,7 @@ BEGIN
     PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
     v_now := v_job.locked_at;
     v_expired := jobs.is_expired_at(v_job.expires_at, v_now);
+    v_retries_expired := v_expired AND 'TIMED_OUT' = ANY (p_statuses);
     v_new_expires_at := CASE
         WHEN p_never_expires THEN NULL
         WHEN p_expires_in_hours IS NULL THEN v_job.expires_at
@@ -68,38 +60,68 @@ BEGIN
         PERFORM jobs.raise_error('JOB_NOT_RETRYABLE', v_job.status::text);
     END IF;
 
-    -- Readers see the QUEUED executions of an expired job as TIMED_OUT.
-    IF v_expired AND 'TIMED_OUT' = ANY (v_stored_statuses) THEN
-        v_stored_statuses := 'QUEUED'::jobs.execution_status || v_stored_statuses;
-    END IF;
-    -- The counts are exact, so no execution is read if there is nothing to retry.
-    v_failed := CASE WHEN 'FAILED' = ANY (v_stored_statuses) THEN v_job.failed ELSE 0 END;
-    v_timed_out := CASE WHEN 'TIMED_OUT' = ANY (v_stored_statuses) THEN v_job.timed_out ELSE 0 END;
-    v_rejected := CASE WHEN 'REJECTED' = ANY (v_stored_statuses) THEN v_job.rejected ELSE 0 END;
-    v_queued := CASE WHEN 'QUEUED' = ANY (v_stored_statuses) THEN v_job.queued ELSE 0 END;
-    IF num_nonnulls(p_failure_codes, p_device_ids) > 0
-       AND v_failed + v_timed_out + v_rejected + v_queued > 0 THEN
-        SELECT count(*) FILTER (WHERE e.status = 'FAILED'),
-               count(*) FILTER (WHERE e.status = 'TIMED_OUT'),
-               count(*) FILTER (WHERE e.status = 'REJECTED'),
-               count(*) FILTER (WHERE e.status = 'QUEUED')
-        INTO v_failed, v_timed_out, v_rejected, v_queued
-        FROM jobs.job_executions e
-        WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
-          AND e.status = ANY (v_stored_statuses)
-          AND jobs.matches_retry(e.failure_code, e.device_id, p_failure_codes, p_device_ids);
-    END IF;
-    IF v_job.retrying > 0 AND NOT v_expired THEN
-        SELECT count(*), array_agg(e.device_id), array_agg(e.failed_status), array_agg(e.failed_code),
-               array_agg(e.stage), array_agg(e.failed_at)
-        INTO v_queued_retries, v_device_ids, v_failed_statuses, v_failed_codes, v_stages, v_failed_ats
-        FROM jobs.job_executions e
-        WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = 'QUEUED'
-          AND e.failed_at IS NOT NULL AND e.failed_status = ANY (v_stored_statuses)
-          AND jobs.matches_retry(e.failed_code, e.device_id, p_failure_codes, p_device_ids);
-    END IF;
-    v_retried := v_failed + v_timed_out + v_rejected + v_queued + v_queued_retries;
-    IF v_retried = 0 THEN
+    -- The counts are exact, so executions with a status are read only if there are some to change.
+    v_statuses := ARRAY(
+        SELECT DISTINCT u.status::jobs.execution_status
+        FROM unnest('QUEUED'::text || p_statuses) AS u (status)
+        WHERE CASE WHEN u.status = 'FAILED' THEN v_job.failed
+                   WHEN u.status = 'TIMED_OUT' THEN v_job.timed_out
+                   WHEN u.status = 'REJECTED' THEN v_job.rejected
+                   WHEN v_expired THEN v_job.queued
+                   ELSE v_job.retrying END > 0
+        ORDER BY 1
+    );
+    -- A group must not have failures from both before and after the restart of a criterion.
+    v_counts_since := ARRAY(
+        SELECT DISTINCT c.counts_since + interval '1 microsecond'
+        FROM jobs.job_failure_criteria c
+        WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id
+        ORDER BY 1
+    );
+    -- EXECUTE puts the status into the statement as a constant, which the predicate of the status's index matches.
+    FOREACH v_status IN ARRAY v_statuses LOOP
+        EXECUTE format(
+            $query$
+            SELECT array_agg(jobs.execution_change(
+                job_id => $2, stage => g.stage, executions => g.executions, stored_status => %L,
+                failed_status => g.failed_status, failed_code => g.failed_code,
+                failed_at => g.failed_at, retries => g.retries, new_status => g.new_status
+            ))
+            FROM (
+                SELECT e.stage, e.new_status, e.failed_status, e.failed_code,
+                       min(e.failed_at) AS failed_at, min(e.retries) AS retries,
+                       count(*)::integer AS executions
+                FROM (
+                    SELECT e.stage, e.retries,
+                           -- If a cancel or an expiry ended the last attempt, the failure of the attempt
+                           -- before counts.
+                           CASE WHEN e.failure_code IS NULL THEN e.failed_status ELSE e.status END
+                               AS failed_status,
+                           coalesce(e.failure_code, e.failed_code) AS failed_code,
+                           CASE WHEN e.failure_code IS NULL THEN e.failed_at ELSE e.last_updated_at END
+                               AS failed_at,
+                           CASE WHEN e.status <> 'QUEUED' OR NOT $7
+                                     OR $8 AND jobs.matches_retry(e.failure_code, e.device_id, $4, $5)
+                                THEN 'QUEUED' ELSE 'TIMED_OUT' END::jobs.execution_status AS new_status
+                    FROM jobs.job_executions e
+                    WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
+                      AND CASE WHEN e.status <> 'QUEUED'
+                                   THEN jobs.matches_retry(e.failure_code, e.device_id, $4, $5)
+                               ELSE $7 OR e.failed_at IS NOT NULL AND e.failed_status = ANY ($3)
+                                          AND jobs.matches_retry(e.failed_code, e.device_id, $4, $5) END
+                ) e
+                GROUP BY e.stage, e.new_status, e.failed_status, e.failed_code,
+                         width_bucket(e.failed_at, $6), e.retries > 0
+            ) g
+            $query$,
+            v_status, v_status
+        ) INTO v_groups_of_status
+        USING p_tenant_id, p_job_id, p_statuses::jobs.execution_status[], p_failure_codes, p_device_ids,
+              v_counts_since, v_expired, v_retries_expired;
+        v_groups := v_groups || v_groups_of_status;
+    END LOOP;
+    v_retried := (SELECT sum(g.executions) FROM unnest(v_groups) g WHERE g.new_status = 'QUEUED');
+    IF v_retried IS NULL THEN
         RETURN QUERY SELECT 0, v_job.expires_at, 0;
         RETURN;
     END IF;
@@ -107,74 +129,33 @@ BEGIN
     IF v_job.status <> 'IN_PROGRESS' AND p_max_active_jobs IS NOT NULL THEN
         PERFORM jobs.check_active_job_limit(p_tenant_id, p_job_id, p_max_active_jobs);
     END IF;
-
-    -- Change the counts of the stages as the statements below change the executions.
-    SELECT j.open_stage IS NOT NULL INTO v_has_stages
-    FROM jobs.jobs j
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
-    IF v_has_stages THEN
-        PERFORM jobs.count_stage_changes(
-            p_tenant_id, array_agg(p_job_id), array_agg(c.stage), array_agg(c.status),
-            array_agg(CASE WHEN c.status = 'QUEUED' THEN 'TIMED_OUT'::jobs.execution_status
-                           ELSE 'QUEUED' END),
-            array_agg(c.executions)
-        )
-        FROM (
-            SELECT e.stage, e.status, count(*)::integer AS executions
-            FROM jobs.job_executions e
-            WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
-              AND CASE WHEN e.status = 'QUEUED'
-                       THEN v_expired AND (v_queued = 0 OR e.device_id <> ALL (p_device_ids))
-                       ELSE e.status = ANY (v_stored_statuses)
-                            AND jobs.matches_retry(
-                                e.failure_code, e.device_id, p_failure_codes, p_device_ids
-                            ) END
-            GROUP BY e.stage, e.status
-        ) c
-        HAVING count(*) > 0;
-    END IF;
-
-    -- Executions that the old expiry timed out are stored as QUEUED, so a new expiry would make
-    -- readers see them as QUEUED again. Therefore TIMED_OUT is stored first: as an attempt for the
-    -- executions that are retried, in the row for the others.
-    IF v_expired AND v_job.queued > v_queued THEN
-        v_kept_timed_out := v_job.queued - v_queued;
-        UPDATE jobs.job_executions e
-        SET status = 'TIMED_OUT', last_updated_at = v_job.expires_at,
-            status_details = v_expired_details
-        WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = 'QUEUED'
-          -- They have no failure_code, so only p_device_ids can select some of them.
-          AND (v_queued = 0 OR e.device_id <> ALL (p_device_ids));
-    END IF;
+    PERFORM jobs.count_changes(p_tenant_id, v_groups, v_now);
 
     IF v_expired THEN
-        PERFORM jobs.reset_retrying_counts(p_tenant_id, p_job_id);
-    END IF;
-
-    IF v_queued_retries > 0 THEN
-        PERFORM jobs.uncount_failures(
-            p_tenant_id, p_job_id, v_failed_statuses, v_failed_codes, v_stages, v_failed_ats
-        );
-        PERFORM jobs.change_retrying_counts(
-            p_tenant_id, array_fill(p_job_id, ARRAY[v_queued_retries]), v_stages,
-            array_fill(-1, ARRAY[v_queued_retries]), array_fill(0, ARRAY[v_queued_retries])
-        );
-        v_retried_devices := v_queued_retries;
+        -- A new expiry would make readers see these executions as QUEUED again.
+        UPDATE jobs.job_executions e
+        SET status = 'TIMED_OUT', last_updated_at = v_job.expires_at, status_details = v_expired_details
+        WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = 'QUEUED'
+          AND (v_retries_expired AND jobs.matches_retry(
+                  e.failure_code, e.device_id, p_failure_codes, p_device_ids
+              )) IS NOT TRUE;
+    ELSIF v_job.retrying > 0 THEN
+        -- Their next attempt is queued already.
         UPDATE jobs.job_executions e
         SET version = e.version + 1, last_updated_at = v_now, not_before = NULL, retries = 0,
             failed_status = NULL, failed_code = NULL, failed_at = NULL
-        WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.device_id = ANY (v_device_ids);
+        WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id AND e.status = 'QUEUED'
+          AND e.failed_at IS NOT NULL AND e.failed_status = ANY (p_statuses::jobs.execution_status[])
+          AND jobs.matches_retry(e.failed_code, e.device_id, p_failure_codes, p_device_ids);
     END IF;
-
-    -- QUEUED comes first, because the executions that are retried become QUEUED. EXECUTE puts the
-    -- status into the statement as a constant, which the predicate of the status's index matches.
-    FOREACH v_status IN ARRAY v_stored_statuses LOOP
+    -- QUEUED, for those that expired, is the first of these statuses, because all of them become QUEUED.
+    FOREACH v_status IN ARRAY v_statuses LOOP
+        CONTINUE WHEN v_status = 'QUEUED' AND NOT v_retries_expired;
         EXECUTE format(
             $query$
             INSERT INTO jobs.execution_attempts
                 (tenant_id, job_id, device_id, execution_number, version, status, queued_at,
-                 started_at, last_updated_at, status_details, failure_code, end_cause,
-                 reported_by)
+                 started_at, last_updated_at, status_details, failure_code, end_cause, reported_by)
             SELECT e.tenant_id, e.job_id, e.device_id, e.execution_number, e.version,
                    CASE WHEN e.status = 'QUEUED' THEN 'TIMED_OUT' ELSE e.status END,
                    e.queued_at, e.started_at,
@@ -186,38 +167,7 @@ BEGIN
               AND jobs.matches_retry(e.failure_code, e.device_id, $5, $6)
             $query$,
             v_status
-        ) USING p_tenant_id, p_job_id, v_job.expires_at, v_expired_details, p_failure_codes,
-                p_device_ids;
-        -- If a cancel or an expiry ended the last attempt, the failure of the attempt before counts.
-        EXECUTE format(
-            $query$
-            SELECT array_agg(f.status) FILTER (WHERE f.failed_at IS NOT NULL),
-                   array_agg(f.failure_code) FILTER (WHERE f.failed_at IS NOT NULL),
-                   array_agg(f.stage) FILTER (WHERE f.failed_at IS NOT NULL),
-                   array_agg(f.failed_at) FILTER (WHERE f.failed_at IS NOT NULL),
-                   count(*) FILTER (WHERE f.retries > 0)
-            FROM (
-                SELECT CASE WHEN e.failure_code IS NULL THEN e.failed_status ELSE e.status END
-                           AS status,
-                       CASE WHEN e.failure_code IS NULL THEN e.failed_code ELSE e.failure_code END
-                           AS failure_code,
-                       e.stage, e.retries,
-                       CASE WHEN e.failure_code IS NULL THEN e.failed_at ELSE e.last_updated_at END
-                           AS failed_at
-                FROM jobs.job_executions e
-                WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
-                  AND jobs.matches_retry(e.failure_code, e.device_id, $3, $4)
-            ) f
-            $query$,
-            v_status
-        ) INTO v_failed_statuses, v_failed_codes, v_stages, v_failed_ats, v_needed_retry
-        USING p_tenant_id, p_job_id, p_failure_codes, p_device_ids;
-        v_retried_devices := v_retried_devices + v_needed_retry;
-        IF v_failed_ats IS NOT NULL THEN
-            PERFORM jobs.uncount_failures(
-                p_tenant_id, p_job_id, v_failed_statuses, v_failed_codes, v_stages, v_failed_ats
-            );
-        END IF;
+        ) USING p_tenant_id, p_job_id, v_job.expires_at, v_expired_details, p_failure_codes, p_device_ids;
         EXECUTE format(
             $query$
             UPDATE jobs.job_executions e
@@ -234,14 +184,8 @@ BEGIN
     END LOOP;
 
     UPDATE jobs.job_progress p
-    SET queued = p.queued - v_queued - v_kept_timed_out + v_retried - v_queued_retries,
-        failed = p.failed - v_failed,
-        timed_out = p.timed_out - v_timed_out + v_kept_timed_out,
-        rejected = p.rejected - v_rejected,
-        retried_devices = p.retried_devices - v_retried_devices,
-        has_expiry_event = false
-    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id;
-
+    SET has_expiry_event = false
+    WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id AND p.has_expiry_event;
     UPDATE jobs.jobs j
     SET status = 'IN_PROGRESS', completed_at = NULL, expires_at = v_new_expires_at,
         finalized = false, revision = j.revision + 1,
@@ -253,8 +197,6 @@ BEGIN
         p_tenant_id, p_job_id, v_now, 'job.retried', p_user_id,
         jsonb_build_object('retried_count', v_retried)
     );
-
     PERFORM jobs.apply_rollout_rules(p_tenant_id, p_job_id, v_now);
-
-    RETURN QUERY SELECT v_retried, v_new_expires_at, v_queued + v_kept_timed_out;
+    RETURN QUERY SELECT v_retried, v_new_expires_at, CASE WHEN v_expired THEN v_job.queued ELSE 0 END;
 END $$;

@@ -1,4 +1,4 @@
--- depends on: apply_retry_policies, apply_updates, count_updates, decide_batch, ended_attempts, execution_due_at, next_due_at
+-- depends on: change_executions, decide_batch, decide_retries, ended_attempts, execution_due_at, failure_time, next_due_at
 -- Applies the updates (starts and reports) of a tenant's devices as one batch, and completes the
 -- jobs that have no pending execution anymore. The arrays are parallel, with one element per
 -- update; no device may occur twice. Returns one row per update, in order: its outcome, the status
@@ -78,20 +78,16 @@ DECLARE
     v_locked_job_ids text[];
     v_now timestamptz;
     v_decided record;
-    v_updates jobs.decided_update[];
-    v_not_deferred jobs.decided_update[];
-    v_applied record;
-    v_job_id text;
+    v_changes jobs.execution_change[];
     v_device_id text;
+    v_has_failures boolean := p_statuses && '{FAILED, REJECTED}';
     -- Reports of the batch can change what the rules of its jobs allow to start.
-    v_has_final_reports boolean := p_statuses && '{SUCCEEDED, FAILED, REJECTED}';
-    v_defers_starts boolean := v_has_final_reports AND (
+    v_defers_starts boolean := p_statuses && '{SUCCEEDED, FAILED, REJECTED}' AND (
         array_position(p_statuses, NULL) IS NOT NULL OR 'IN_PROGRESS' = ANY (p_statuses)
     );
-    v_has_retry_policies boolean;
-    v_failed_ats timestamptz[];  -- see apply_retry_policies
+    v_deferred bigint[];  -- the positions of these starts
+    v_has_retry_policies boolean := false;
     v_attempts jobs.execution_attempts[];  -- see ended_attempts
-    v_deferred bigint[];  -- the positions of the starts that wait for these reports and rules
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
 
@@ -120,104 +116,73 @@ BEGIN
     v_now := jobs.clock_time();
     PERFORM jobs.set_read_time(v_now);
 
-    v_decided := jobs.decide_batch(
-        p_tenant_id, v_locked_job_ids, v_now, NULL, v_defers_starts, v_job_ids, p_must_be_next,
-        p_device_ids, p_statuses, p_status_details, p_execution_numbers, p_expected_versions,
-        p_extend_timeout_minutes, p_failure_codes
-    );
-    v_updates := v_decided.updates;
-    v_has_retry_policies := coalesce(v_decided.has_retry_policies, false);
-    IF v_decided.expired_job_ids IS NOT NULL THEN
-        FOR v_job_id IN SELECT DISTINCT u.job_id FROM unnest(v_decided.expired_job_ids) AS u (job_id)
-        LOOP
-            PERFORM jobs.add_expiry_events(p_tenant_id, v_job_id, v_now);
-        END LOOP;
-    END IF;
-    v_applied := jobs.apply_updates(p_tenant_id, v_updates, v_now, p_reported_bys);
-    IF v_applied.ruled_job_ids IS NOT NULL OR p_statuses && '{FAILED, REJECTED}' THEN
-        PERFORM jobs.count_updates(p_tenant_id, v_updates);
-    END IF;
-    IF v_has_retry_policies THEN
-        v_failed_ats := jobs.apply_retry_policies(p_tenant_id, v_updates, v_now);
-    END IF;
-    IF v_decided.finished_attempts IS NOT NULL THEN
-        PERFORM jobs.add_finished_events(
-            p_tenant_id, v_decided.finished_attempts, v_has_retry_policies, v_now
+    -- Once, or twice with deferred starts: first all other updates, then these starts.
+    LOOP
+        v_decided := jobs.decide_batch(
+            p_tenant_id, v_locked_job_ids, v_now, v_deferred, v_defers_starts, v_job_ids,
+            p_must_be_next, p_device_ids, p_statuses, p_status_details, p_execution_numbers,
+            p_expected_versions, p_extend_timeout_minutes, p_failure_codes, p_reported_bys
         );
-    END IF;
-    IF v_applied.idle_job_ids IS NOT NULL THEN
-        PERFORM jobs.complete_finished_jobs(p_tenant_id, v_applied.idle_job_ids, v_now);
-    END IF;
-
-    IF v_has_final_reports AND v_applied.ruled_job_ids IS NOT NULL THEN
-        FOREACH v_job_id IN ARRAY v_applied.ruled_job_ids LOOP
-            PERFORM jobs.apply_rollout_rules(
-                p_tenant_id, v_job_id, v_now, bool_or(u.new_status <> 'SUCCEEDED'),
-                array_agg(u.stage), array_agg(v_failed_ats[u.n])
-            )
-            FROM unnest(v_updates) u
-            WHERE u.outcome = 'APPLIED' AND u.job_id = v_job_id
-              AND u.new_status IN ('SUCCEEDED', 'FAILED', 'REJECTED');
-        END LOOP;
-    END IF;
-    IF v_defers_starts THEN
-        SELECT array_agg(u.n) FILTER (WHERE u.outcome = 'DEFERRED'),
-               array_agg(u) FILTER (WHERE u.outcome <> 'DEFERRED')
-        INTO v_deferred, v_not_deferred
-        FROM unnest(v_updates) u;
-        IF v_deferred IS NOT NULL THEN
-            v_decided := jobs.decide_batch(
-                p_tenant_id, v_locked_job_ids, v_now, v_deferred, false, v_job_ids, p_must_be_next,
-                p_device_ids, p_statuses, p_status_details, p_execution_numbers,
-                p_expected_versions, p_extend_timeout_minutes, p_failure_codes
-            );
-            v_updates := v_decided.updates;
-            PERFORM jobs.apply_updates(p_tenant_id, v_updates, v_now, p_reported_bys);
-            PERFORM jobs.count_updates(p_tenant_id, v_updates);
-            IF v_decided.has_retry_policies THEN
-                PERFORM jobs.apply_retry_policies(p_tenant_id, v_updates, v_now);
-            END IF;
-            v_updates := v_not_deferred || v_updates;
+        IF v_decided.expired_job_ids IS NOT NULL THEN
+            PERFORM jobs.add_expiry_events(p_tenant_id, u.job_id, v_now)
+            FROM (SELECT DISTINCT u.job_id FROM unnest(v_decided.expired_job_ids) AS u (job_id)) u;
         END IF;
-    END IF;
+        IF v_has_failures AND v_decided.has_rules THEN
+            v_now := jobs.failure_time(p_tenant_id, v_locked_job_ids, v_now);
+        END IF;
+        IF v_has_failures AND v_decided.has_retry_policies THEN
+            v_decided.changes := jobs.decide_retries(p_tenant_id, v_decided.changes, v_now);
+        END IF;
+        PERFORM jobs.change_executions(p_tenant_id, v_decided.changes, v_now);
+        v_has_retry_policies := v_has_retry_policies OR coalesce(v_decided.has_retry_policies, false);
+        v_changes := v_changes || v_decided.changes;
+
+        EXIT WHEN NOT v_defers_starts;
+        SELECT array_agg(c.n) FILTER (WHERE c.outcome = 'DEFERRED'),
+               array_agg(c) FILTER (WHERE c.outcome <> 'DEFERRED')
+        INTO v_deferred, v_changes
+        FROM unnest(v_changes) c;
+        EXIT WHEN v_deferred IS NULL;
+        v_defers_starts := false;
+    END LOOP;
 
     IF v_has_retry_policies THEN
-        v_attempts := jobs.ended_attempts(p_tenant_id, v_updates, p_execution_numbers);
+        v_attempts := jobs.ended_attempts(p_tenant_id, v_changes, p_execution_numbers);
     END IF;
 
     RETURN QUERY
-    SELECT CASE WHEN u.outcome = 'EXECUTION_CHANGED' AND a.status IS NOT NULL THEN 'REPEATED'
-                WHEN u.outcome = 'EXECUTION_NOT_DUE' AND NOT p_with_due_at THEN 'EXECUTION_HELD'
-                ELSE u.outcome END,
-           u.previous_status::text, u.job_id, s.device_id,
+    SELECT CASE WHEN c.outcome = 'EXECUTION_CHANGED' AND a.status IS NOT NULL THEN 'REPEATED'
+                WHEN c.outcome = 'EXECUTION_NOT_DUE' AND NOT p_with_due_at THEN 'EXECUTION_HELD'
+                ELSE c.outcome END,
+           c.previous_status::text, c.job_id, s.device_id,
            CASE WHEN a.status IS NULL THEN s.status ELSE a.status::text END,
-           CASE WHEN NOT coalesce(p_with_details[u.n], true) THEN NULL
+           CASE WHEN NOT coalesce(p_with_details[c.n], true) THEN NULL
                 WHEN a.status IS NULL THEN s.status_details ELSE a.status_details END,
            coalesce(a.execution_number, s.execution_number), coalesce(a.queued_at, s.queued_at),
            CASE WHEN a.status IS NULL THEN s.started_at ELSE a.started_at END,
-           CASE WHEN u.outcome = 'NONE' THEN v_now
+           CASE WHEN c.outcome = 'NONE' THEN v_now
                 ELSE coalesce(a.last_updated_at, s.last_updated_at) END,
            coalesce(a.version, s.version), s.document_type,
-           CASE WHEN p_with_documents[u.n] AND u.outcome NOT IN ('BUSY', 'AGAIN')
+           CASE WHEN p_with_documents[c.n] AND c.outcome NOT IN ('BUSY', 'AGAIN')
                 THEN s.document_params END,
            s.expires_at, CASE WHEN a.status IS NULL THEN s.times_out_at END,
            CASE WHEN a.status IS NULL THEN s.failure_code ELSE a.failure_code END,
            CASE WHEN NOT p_with_due_at THEN NULL
-                WHEN u.outcome = 'NONE' THEN jobs.next_due_at(p_tenant_id, u.device_id)
+                WHEN c.outcome = 'NONE' THEN jobs.next_due_at(p_tenant_id, c.device_id)
                 -- Not from pending_executions: at the start of the statement, it may have been HELD.
-                WHEN u.outcome = 'EXECUTION_NOT_DUE'
-                    THEN jobs.execution_due_at(p_tenant_id, u.job_id, u.device_id, v_now) END
-    FROM unnest(v_updates) u
+                WHEN c.outcome = 'EXECUTION_NOT_DUE'
+                    THEN jobs.execution_due_at(p_tenant_id, c.job_id, c.device_id, v_now) END
+    FROM unnest(v_changes) c
     LEFT JOIN LATERAL (
         SELECT s.*
         FROM jobs.execution_states s
-        WHERE s.tenant_id = p_tenant_id AND s.job_id = u.job_id AND s.device_id = u.device_id
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = c.job_id AND s.device_id = c.device_id
         OFFSET 0
     ) s ON true
     -- Not a join with execution_attempts: each call would prepare it, and few need it.
     CROSS JOIN LATERAL (
         SELECT (v.attempt).*
-        FROM (SELECT v_attempts[u.n] AS attempt OFFSET 0) v
+        FROM (SELECT v_attempts[c.n] AS attempt OFFSET 0) v
     ) a
-    ORDER BY u.n;
+    ORDER BY c.n;
 END $$;

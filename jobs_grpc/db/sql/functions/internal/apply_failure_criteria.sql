@@ -18,7 +18,7 @@ CREATE OR REPLACE FUNCTION jobs.apply_failure_criteria(
     p_now timestamptz,
     p_has_failures boolean,  -- an execution has just failed, or the criteria changed; false: all SUCCEEDED
     p_stages smallint[], -- stages of executions that have just finished, with duplicates; NULL: all
-    p_failed_ats timestamptz[]  -- parallel to p_stages: see apply_retry_policies
+    p_failed_ats timestamptz[]  -- parallel to p_stages: failed_at before they finished
 ) RETURNS boolean
 LANGUAGE plpgsql
 -- settings: lookup, nested loops

@@ -1,6 +1,6 @@
--- depends on: execution_status_at, is_expired_at, is_held_at, is_waiting_at, limit_starts, next_execution, update_outcome
--- Sets the outcome of each update of a batch, and what apply_updates needs: see update_executions. The
--- caller has taken the job locks of p_locked_job_ids, and its settings apply to the query.
+-- depends on: execution_change, execution_status_at, is_expired_at, is_held_at, is_waiting_at, limit_starts, next_execution, update_outcome
+-- Decides what each update of a batch changes, and its outcome: see update_executions. The caller has taken the
+-- job locks of p_locked_job_ids, and its settings apply to the query.
 --
 -- If the job has a retry policy, a report of the second or a later attempt must have the execution_number:
 -- without it, it could be a late report of an earlier attempt.
@@ -20,11 +20,12 @@ CREATE OR REPLACE FUNCTION jobs.decide_batch(
     p_expected_versions integer[],
     p_extend_timeout_minutes integer[],
     p_failure_codes text[],
-    OUT updates jobs.decided_update[],
-    OUT has_retry_policies boolean,  -- true: a job of the batch has one; NULL: none has
-    -- Those that the updates end, of jobs with execution_events; NULL: none.
-    OUT finished_attempts jobs.finished_attempt[],
-    OUT expired_job_ids text[]       -- of applied updates, with duplicates; NULL: none
+    p_reported_bys text[],
+    OUT changes jobs.execution_change[],
+    -- This and the next: true if a job of the batch has one; otherwise, false or NULL.
+    OUT has_retry_policies boolean,
+    OUT has_rules boolean,
+    OUT expired_job_ids text[]  -- of applied updates, with duplicates; NULL: none
 )
 LANGUAGE plpgsql
 AS $$
@@ -38,26 +39,29 @@ BEGIN
                u.status::jobs.execution_status AS status,
                u.status_details::jsonb AS status_details, u.execution_number, u.expected_version,
                p_now + make_interval(mins => u.extend_timeout_minutes) AS extended_until,
-               u.failure_code
+               u.failure_code, u.reported_by
         FROM unnest(
             p_job_ids, p_must_be_next, p_device_ids, p_statuses, p_status_details,
-            p_execution_numbers, p_expected_versions, p_extend_timeout_minutes, p_failure_codes
+            p_execution_numbers, p_expected_versions, p_extend_timeout_minutes, p_failure_codes,
+            p_reported_bys
         ) WITH ORDINALITY AS u (
             job_id, must_be_next, device_id, status, status_details,
-            execution_number, expected_version, extend_timeout_minutes, failure_code, n
+            execution_number, expected_version, extend_timeout_minutes, failure_code, reported_by, n
         )
         WHERE p_positions IS NULL OR u.n = ANY (p_positions)
         OFFSET 0
     ), current AS (
-        SELECT u.n, u.job_id, u.must_be_next, u.device_id, u.status_details, u.failure_code,
+        SELECT u.n, u.job_id, u.must_be_next, u.device_id, u.status_details, u.reported_by,
+               CASE WHEN u.status IN ('FAILED', 'REJECTED') THEN coalesce(u.failure_code, '') END
+                   AS failure_code,
                coalesce(u.status, 'IN_PROGRESS') AS new_status,
                j.job_id IS NOT NULL AND j.job_id <> ALL (p_locked_job_ids) AS is_busy,
                j.has_rules, j.has_retry_policy, j.execution_events, j.max_in_progress,
                jobs.is_expired_at(j.expires_at, p_now) AS is_expired,
                derived.status = 'QUEUED' AND coalesce(u.status, 'IN_PROGRESS') = 'IN_PROGRESS'
                    AS is_start,
-               e.ctid AS row_id, e.stage, e.status AS stored_status,
-               e.execution_number,
+               e.ctid AS row_id, e.stage, e.status AS stored_status, e.execution_number,
+               e.failed_status, e.failed_code, e.failed_at, e.retries, e.time_zone,
                derived.status AS current_status,
                CASE WHEN u.status <> 'IN_PROGRESS' THEN NULL
                     WHEN u.extended_until IS NOT NULL THEN u.extended_until
@@ -100,7 +104,7 @@ BEGIN
         LEFT JOIN LATERAL (
             SELECT e.ctid, e.status, e.status_details, e.execution_number, e.version,
                    e.canceled_by_operator, e.failure_code, e.rank, e.stage, e.times_out_at,
-                   e.not_before, e.time_zone
+                   e.not_before, e.time_zone, e.failed_status, e.failed_code, e.failed_at, e.retries
             FROM jobs.job_executions e
             WHERE e.tenant_id = p_tenant_id AND e.job_id = j.job_id AND e.device_id = u.device_id
             OFFSET 0
@@ -113,9 +117,11 @@ BEGIN
         ) derived
         OFFSET 0
     ), decided AS (
-        SELECT c.n, c.job_id, c.device_id, c.status_details, c.failure_code, c.new_status,
-               c.has_rules, c.has_retry_policy, c.execution_events, c.is_expired, c.row_id, c.stage,
-               c.stored_status, c.execution_number, c.current_status, c.times_out_at,
+        SELECT c.n, c.job_id, c.device_id, c.current_status, c.row_id, c.stage,
+               c.execution_number, c.stored_status, c.failed_status, c.failed_code, c.failed_at,
+               c.retries, c.time_zone,
+               c.new_status, c.status_details, c.failure_code, c.times_out_at, c.reported_by,
+               c.has_rules, c.has_retry_policy, c.execution_events, c.is_expired,
                c.is_start AND c.max_in_progress IS NOT NULL AS is_limited_start,
                CASE
                    WHEN c.is_busy THEN 'BUSY'
@@ -130,25 +136,22 @@ BEGIN
         FROM current c
         OFFSET 0
     )
-    SELECT array_agg(
-               ROW(
-                   d.n, d.job_id, d.device_id, d.outcome, d.current_status, d.row_id,
-                   d.stored_status, d.new_status, d.status_details, d.failure_code,
-                   d.times_out_at, d.stage, d.has_rules
-               )::jobs.decided_update
-           ),
-           bool_or(d.has_retry_policy), bool_or(d.is_limited_start),
-           array_agg(
-               ROW(
-                   d.job_id, d.device_id, d.new_status, d.failure_code, d.execution_number
-               )::jobs.finished_attempt
-           ) FILTER (
-               WHERE d.execution_events AND d.outcome = 'APPLIED' AND d.new_status <> 'IN_PROGRESS'
-           ),
+    SELECT array_agg(jobs.execution_change(
+               n => d.n, job_id => d.job_id, device_id => d.device_id, outcome => d.outcome,
+               previous_status => d.current_status, row_id => d.row_id, stage => d.stage,
+               execution_number => d.execution_number, stored_status => d.stored_status,
+               failed_status => d.failed_status, failed_code => d.failed_code,
+               failed_at => d.failed_at, retries => d.retries, time_zone => d.time_zone,
+               new_status => d.new_status, status_details => d.status_details,
+               failure_code => d.failure_code, times_out_at => d.times_out_at,
+               reported_by => d.reported_by,
+               is_expired => d.is_expired, has_rules => d.has_rules, execution_events => d.execution_events
+           )),
+           bool_or(d.has_retry_policy), bool_or(d.has_rules), bool_or(d.is_limited_start),
            array_agg(d.job_id) FILTER (WHERE d.is_expired AND d.outcome = 'APPLIED')
-    INTO updates, has_retry_policies, v_has_limited_starts, finished_attempts, expired_job_ids
+    INTO changes, has_retry_policies, has_rules, v_has_limited_starts, expired_job_ids
     FROM decided d;
     IF v_has_limited_starts THEN
-        updates := jobs.limit_starts(p_tenant_id, updates, p_must_be_next);
+        changes := jobs.limit_starts(p_tenant_id, changes, p_must_be_next);
     END IF;
 END $$;

@@ -1,13 +1,13 @@
--- Returns the updates of a batch with another outcome of the starts that exceed the max_in_progress of their
+-- Returns the changes of a batch with another outcome of the starts that exceed the max_in_progress of their
 -- job: JOB_FULL, or AGAIN if the execution had to be the next one of its device. The caller has taken the job
 -- locks, and its settings apply to the query.
 --
 -- A separate function, so that only batches with a start of a job with a limit pay for it.
 CREATE OR REPLACE FUNCTION jobs.limit_starts(
     p_tenant_id text,
-    p_updates jobs.decided_update[],
+    p_changes jobs.execution_change[],
     p_must_be_next boolean[]  -- of update_executions
-) RETURNS jobs.decided_update[]
+) RETURNS jobs.execution_change[]
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -16,11 +16,11 @@ BEGIN
     FOR v_start IN
         SELECT start.n, start.index
         FROM (
-            SELECT u.n, u.ordinality AS index, u.job_id,
-                   row_number() OVER (PARTITION BY u.job_id ORDER BY u.n) AS number
-            FROM unnest(p_updates) WITH ORDINALITY AS u
-            WHERE u.outcome = 'APPLIED' AND u.stored_status = 'QUEUED'
-              AND u.new_status = 'IN_PROGRESS'
+            SELECT c.n, c.ordinality AS index, c.job_id,
+                   row_number() OVER (PARTITION BY c.job_id ORDER BY c.n) AS number
+            FROM unnest(p_changes) WITH ORDINALITY AS c
+            WHERE c.outcome = 'APPLIED' AND c.stored_status = 'QUEUED'
+              AND c.new_status = 'IN_PROGRESS'
         ) start
         CROSS JOIN LATERAL (
             SELECT j.max_in_progress
@@ -36,8 +36,8 @@ BEGIN
         ) p
         WHERE start.number > j.max_in_progress - p.in_progress
     LOOP
-        p_updates[v_start.index].outcome :=
+        p_changes[v_start.index].outcome :=
             CASE WHEN p_must_be_next[v_start.n] THEN 'AGAIN' ELSE 'JOB_FULL' END;
     END LOOP;
-    RETURN p_updates;
+    RETURN p_changes;
 END $$;

@@ -1,3 +1,4 @@
+-- depends on: failure_time
 -- Resets the counts of failure criteria to 0: they count the executions that finish after p_now. The
 -- number of rows that this writes depends on the numbers of criteria and stages, not of executions. The
 -- caller holds the job lock and has set the tenant.
@@ -10,9 +11,12 @@ CREATE OR REPLACE FUNCTION jobs.restart_criteria(
 LANGUAGE plpgsql
 -- settings: lookup
 AS $$
+DECLARE
+    -- All failures until now are before it, also those that failure_time has moved.
+    v_counts_since timestamptz := jobs.failure_time(p_tenant_id, ARRAY[p_job_id], p_now);
 BEGIN
     UPDATE jobs.job_failure_criteria c
-    SET counts_since = p_now
+    SET counts_since = v_counts_since
     WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id
       AND (p_criteria IS NULL OR c.criterion = ANY (p_criteria));
 

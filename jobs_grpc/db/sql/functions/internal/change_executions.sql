@@ -1,0 +1,124 @@
+-- depends on: add_finished_events, apply_rollout_rules, complete_finished_jobs, count_changes
+-- Writes those of the changes that are APPLIED, counts them, adds the events of ended attempts, completes the
+-- jobs that have no pending execution anymore, and applies the rules of the others. The caller holds the job
+-- locks and has set the tenant.
+CREATE OR REPLACE FUNCTION jobs.change_executions(
+    p_tenant_id text,
+    p_changes jobs.execution_change[],
+    p_now timestamptz,
+    p_user_id text DEFAULT NULL  -- whose call has ended executions; NULL: unknown, or none
+) RETURNS void
+LANGUAGE plpgsql
+-- settings: lookup, nested loops
+AS $$
+DECLARE
+    v_finished_job_ids text[];
+    v_has_details boolean;  -- see count_changes
+    v_has_rules boolean;    -- this and the next: of a job with an execution that has ended
+    v_execution_events boolean;
+    v_job record;
+BEGIN
+    -- If a retry follows, the row is written once: as the next attempt. The update is by ctid, which stays valid,
+    -- because the caller holds the job lock, and only a transaction that holds it updates or deletes executions.
+    WITH written AS (
+        UPDATE jobs.job_executions e
+        SET status = CASE WHEN c.is_retried THEN 'QUEUED' ELSE c.new_status END,
+            execution_number = e.execution_number + c.is_retried::integer,
+            version = e.version + 1 + c.is_retried::integer,
+            canceled_by_operator = c.end_cause IS NOT NULL,
+            queued_at = CASE WHEN c.is_retried THEN p_now ELSE e.queued_at END,
+            started_at = CASE WHEN c.is_retried THEN NULL
+                              WHEN c.new_status = 'IN_PROGRESS' THEN coalesce(e.started_at, p_now)
+                              ELSE e.started_at END,
+            times_out_at = c.times_out_at,
+            last_updated_at = p_now,
+            status_details = CASE WHEN NOT c.is_retried
+                                  THEN coalesce(c.status_details, e.status_details) END,
+            failure_code = CASE WHEN NOT c.is_retried THEN c.failure_code END,
+            end_cause = c.end_cause,
+            reported_by = CASE WHEN NOT c.is_retried THEN coalesce(c.reported_by, e.reported_by) END,
+            retries = e.retries + c.needs_retry::integer,
+            not_before = coalesce(c.not_before, e.not_before),
+            failed_status = CASE WHEN c.is_retried THEN c.new_status
+                                 WHEN c.keeps_failure THEN e.failed_status END,
+            failed_code = CASE WHEN c.is_retried THEN c.failure_code
+                               WHEN c.keeps_failure THEN e.failed_code END,
+            failed_at = CASE WHEN c.is_retried THEN p_now
+                             WHEN c.keeps_failure THEN e.failed_at END
+        FROM (
+            SELECT c.*, c.not_before IS NOT NULL AS is_retried,
+                   -- See contributions.
+                   c.failure_code IS NULL AND c.new_status <> 'SUCCEEDED' AS keeps_failure
+            FROM unnest(p_changes) c
+            WHERE c.outcome = 'APPLIED'
+        ) c
+        WHERE e.tenant_id = p_tenant_id AND e.ctid = c.row_id
+        RETURNING c.job_id, c.stored_status AS old_status, e.status AS new_status,
+                  c.stage IS NOT NULL OR c.failure_code IS NOT NULL OR c.failed_at IS NOT NULL
+                      OR c.retries > 0 AS has_details,
+                  c.is_expired, c.new_status <> 'IN_PROGRESS' AND c.has_rules AS has_rules,
+                  c.new_status <> 'IN_PROGRESS' AND c.execution_events AS execution_events
+    ), counted AS (
+        UPDATE jobs.job_progress p
+        SET queued = p.queued - c.from_queued + c.to_queued,
+            in_progress = p.in_progress - c.from_in_progress + c.to_in_progress,
+            succeeded = p.succeeded + c.to_succeeded, failed = p.failed + c.to_failed,
+            timed_out = p.timed_out + c.to_timed_out, rejected = p.rejected + c.to_rejected
+        FROM (
+            SELECT c.*, p.row_id
+            FROM (
+                SELECT w.job_id, bool_or(w.is_expired) AS is_expired,
+                       bool_or(w.has_details) AS has_details, bool_or(w.has_rules) AS has_rules,
+                       bool_or(w.execution_events) AS execution_events,
+                       count(*) FILTER (WHERE w.old_status = 'QUEUED') AS from_queued,
+                       count(*) FILTER (WHERE w.old_status = 'IN_PROGRESS') AS from_in_progress,
+                       count(*) FILTER (WHERE w.new_status = 'QUEUED') AS to_queued,
+                       count(*) FILTER (WHERE w.new_status = 'IN_PROGRESS') AS to_in_progress,
+                       count(*) FILTER (WHERE w.new_status = 'SUCCEEDED') AS to_succeeded,
+                       count(*) FILTER (WHERE w.new_status = 'FAILED') AS to_failed,
+                       count(*) FILTER (WHERE w.new_status = 'TIMED_OUT') AS to_timed_out,
+                       count(*) FILTER (WHERE w.new_status = 'REJECTED') AS to_rejected
+                FROM written w
+                GROUP BY w.job_id
+            ) c
+            CROSS JOIN LATERAL (
+                SELECT p.ctid AS row_id
+                FROM jobs.job_progress p
+                WHERE p.tenant_id = p_tenant_id AND p.job_id = c.job_id
+                OFFSET 0
+            ) p
+        ) c
+        WHERE p.tenant_id = p_tenant_id AND p.ctid = c.row_id
+        RETURNING p.job_id, p.in_progress = 0 AND (p.queued = 0 OR c.is_expired) AS is_finished,
+                  c.has_details, c.has_rules, c.execution_events
+    )
+    SELECT array_agg(c.job_id) FILTER (WHERE c.is_finished), bool_or(c.has_details),
+           bool_or(c.has_rules), bool_or(c.execution_events)
+    INTO v_finished_job_ids, v_has_details, v_has_rules, v_execution_events
+    FROM counted c;
+
+    IF v_has_details THEN
+        PERFORM jobs.count_changes(p_tenant_id, p_changes, p_now);
+    END IF;
+    IF v_execution_events THEN
+        PERFORM jobs.add_finished_events(p_tenant_id, p_changes, p_now, p_user_id);
+    END IF;
+    IF v_finished_job_ids IS NOT NULL THEN
+        PERFORM jobs.complete_finished_jobs(p_tenant_id, v_finished_job_ids, p_now, p_user_id);
+    END IF;
+    IF v_has_rules THEN
+        FOR v_job IN
+            -- If others have ended the executions, no criterion can trip: only the gates are checked.
+            SELECT c.job_id, bool_or(c.new_status <> 'SUCCEEDED') FILTER (WHERE c.end_cause IS NULL)
+                       AS has_failures,
+                   array_agg(c.stage) AS stages, array_agg(c.failed_at) AS failed_ats
+            FROM unnest(p_changes) c
+            WHERE c.outcome = 'APPLIED' AND c.has_rules AND c.new_status <> 'IN_PROGRESS'
+            GROUP BY c.job_id
+        LOOP
+            PERFORM jobs.apply_rollout_rules(
+                p_tenant_id, v_job.job_id, p_now, v_job.has_failures, v_job.stages, v_job.failed_ats
+            );
+        END LOOP;
+    END IF;
+END $$;
