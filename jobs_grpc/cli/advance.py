@@ -18,12 +18,8 @@ from jobs_grpc.contract.field_rules import rules_of
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "advance JOB", _advance)
     arguments.add_job(parser)
-    parser.add_argument(
-        "--stage",
-        type=arguments.stage_index,
-        metavar="N",
-        help="number of the stage to open; makes the command safe to repeat (default: the next)",
-    )
+    help_text = "number of the stage to open; makes the command safe to repeat (default: the next)"
+    arguments.add_options(parser, {"--stage N": help_text}, N=arguments.stage_index)
     arguments.add_etag(parser)
     parser = add_client_command(commands, "approve JOB [STAGE]", _approve)
     arguments.add_job(parser)
@@ -36,7 +32,8 @@ def add_command(commands: Subparsers) -> None:
         "stage that waits for an approval)",
     )
     length = rules_of(pb.ApproveStageRequest, "comment").string.max_len
-    arguments.add_text(parser, "--comment", f"comment to store, at most {length} characters")
+    help_text = f"comment to store, at most {length} characters"
+    arguments.add_options(parser, {"--comment TEXT": help_text}, default="")
     arguments.add_etag(parser)
 
 

@@ -1,7 +1,7 @@
 """Types of arguments. Each rejects an invalid value with a message that says what is valid."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -170,14 +170,41 @@ REJECTED_INCLUDES_CANCELED = (
 )
 
 
+def add_options(
+    parser: "argparse._ActionsContainer",
+    helps: Mapping[str, str],
+    *,
+    default: str | None = None,
+    **types: Callable[[str], object],
+) -> None:
+    """Add an option for each of `helps`, such as "--stage N", and a flag for "--force".
+
+    `types` has the types of values by their names, such as N; others are texts, which have the
+    default.
+    """
+    for usage, help_text in helps.items():
+        option, _, metavar = usage.partition(" ")
+        if not metavar:
+            parser.add_argument(option, action="store_true", help=help_text)
+        elif metavar in types:
+            parser.add_argument(option, type=types[metavar], metavar=metavar, help=help_text)
+        else:
+            parser.add_argument(option, type=text, default=default, metavar=metavar, help=help_text)
+
+
 def add_job(parser: argparse.ArgumentParser) -> None:
     """Add the argument JOB."""
     parser.add_argument("job_id", type=text, metavar="JOB", help="ID of the job")
 
 
-def add_text(parser: argparse.ArgumentParser, option: str, help_text: str) -> None:
-    """Add an option with a text, by default empty."""
-    parser.add_argument(option, type=text, default="", metavar="TEXT", help=help_text)
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the argument DEVICE."""
+    parser.add_argument("device_id", type=text, metavar="DEVICE", help="ID of the device")
+
+
+def add_yes(parser: argparse.ArgumentParser, help_text: str) -> None:
+    """Add --yes, which omits a question."""
+    parser.add_argument("-y", "--yes", action="store_true", help=help_text)
 
 
 def add_labels(parser: "argparse._ActionsContainer", help_text: str) -> None:
@@ -261,20 +288,11 @@ def add_expiry(
 
 def add_max_in_progress(parser: "argparse._ActionsContainer") -> None:
     """Add --max-in-progress."""
-    parser.add_argument(
-        "--max-in-progress",
-        type=max_in_progress,
-        metavar="N",
-        help="let at most N devices have the job IN_PROGRESS at a time",
-    )
+    help_text = "let at most N devices have the job IN_PROGRESS at a time"
+    add_options(parser, {"--max-in-progress N": help_text}, N=max_in_progress)
 
 
 def add_etag(parser: argparse.ArgumentParser) -> None:
     """Add --etag."""
-    parser.add_argument(
-        "--etag",
-        type=text,
-        default="",
-        metavar="ETAG",
-        help="fail if the job has another etag (see get --json)",
-    )
+    help_text = "fail if the job has another etag (see get --json)"
+    add_options(parser, {"--etag ETAG": help_text}, default="")

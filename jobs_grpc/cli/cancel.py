@@ -14,16 +14,13 @@ from jobs_grpc.client import JobsClient, JobsError, errors
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "cancel JOB [JOB ...]", _cancel)
     add_jobs(parser)
-    parser.add_argument(
-        "--device",
-        type=arguments.text,
-        metavar="ID",
-        help="cancel only the executions of this device",
-    )
-    arguments.add_text(parser, "--reason", "reason to store (default: canceled by operator)")
-    parser.add_argument(
-        "--force", action="store_true", help="also cancel executions that are IN_PROGRESS"
-    )
+    helps = {"--device ID": "cancel only the executions of this device"}
+    arguments.add_options(parser, helps)
+    helps = {
+        "--reason TEXT": "reason to store (default: canceled by operator)",
+        "--force": "also cancel executions that are IN_PROGRESS",
+    }
+    arguments.add_options(parser, helps, default="")
 
 
 async def _cancel(args: argparse.Namespace, jobs: JobsClient) -> None:

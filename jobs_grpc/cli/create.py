@@ -48,12 +48,8 @@ def add_command(commands: Subparsers) -> None:
         metavar="JSON",
         help="document parameters; @FILE reads them from a file (default: {})",
     )
-    parser.add_argument(
-        "--job-id",
-        type=arguments.text,
-        metavar="ID",
-        help="ID of the job; makes it safe to repeat the command (default: a new UUID)",
-    )
+    job_id_help = "ID of the job; makes it safe to repeat the command (default: a new UUID)"
+    arguments.add_options(parser, {"--job-id ID": job_id_help})
     hours = arguments.range_text(pb.CreateJobRequest, "expires_in_hours")
     minutes = arguments.range_text(pb.CreateJobRequest, "in_progress_timeout_minutes")
     arguments.add_expiry(
@@ -62,40 +58,26 @@ def add_command(commands: Subparsers) -> None:
         f"hours from the start of the job until it expires, {hours} (default: 24, plus the time "
         "that the rollout takes if every device succeeds at once)",
     )
-    parser.add_argument(
-        "--in-progress-timeout",
-        type=arguments.timeout_minutes,
-        metavar="MINUTES",
-        help=f"minutes until an IN_PROGRESS execution times out, {minutes} (default: no timeout)",
+    timeout_help = (
+        f"minutes until an IN_PROGRESS execution times out, {minutes} (default: no timeout)"
+    )
+    arguments.add_options(
+        parser, {"--in-progress-timeout MINUTES": timeout_help}, MINUTES=arguments.timeout_minutes
     )
     arguments.add_labels(parser, "label of the job, such as team=pumps; can be repeated")
-    arguments.add_text(parser, "--description", "description of the job")
-    parser.add_argument(
-        "--execution-events",
-        action="store_true",
-        help="also add events of attempts that end, not only of the job (see `events`)",
-    )
-    parser.add_argument(
-        "--validate-only",
-        action="store_true",
-        help="check the request and show the devices and the stages, but create nothing",
-    )
-    parser.add_argument(
-        "--preview",
-        action="store_true",
-        help="show the devices and the stages, ask for confirmation, and create the job only if "
-        "they have not changed",
-    )
-    parser.add_argument(
-        "-y", "--yes", action="store_true", help="with --preview: do not ask for confirmation"
-    )
-    parser.add_argument(
-        "--expected-target-digest",
-        type=arguments.text,
-        default="",
-        metavar="DIGEST",
-        help="fail if the target has another digest now (see `preview`)",
-    )
+    helps = {
+        "--description TEXT": "description of the job",
+        "--execution-events": "also add events of attempts that end, not only of the job (see "
+        "`events`)",
+        "--validate-only": "check the request and show the devices and the stages, but create "
+        "nothing",
+        "--preview": "show the devices and the stages, ask for confirmation, and create the job "
+        "only if they have not changed",
+    }
+    arguments.add_options(parser, helps, default="")
+    arguments.add_yes(parser, "with --preview: do not ask for confirmation")
+    digest_help = "fail if the target has another digest now (see `preview`)"
+    arguments.add_options(parser, {"--expected-target-digest DIGEST": digest_help}, default="")
     add_target(parser)
     add_schedule_options(parser)
     add_rollout_options(parser)

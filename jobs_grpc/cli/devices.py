@@ -68,21 +68,12 @@ def add_command(commands: Subparsers) -> None:
 def _add_list(commands: Subparsers) -> None:
     parser = add_client_command(commands, "list", _list, client=FleetClient, formats=FORMATS)
     filters = parser.add_argument_group("filters")
-    filters.add_argument(
-        "--where",
-        type=arguments.text,
-        default="",
-        metavar="SELECTOR",
-        help="devices that match, such as 'group in (north,south),model=x200,!quarantined'; != and "
-        "notin also match devices without the label",
-    )
-    filters.add_argument(
-        "--id-prefix",
-        type=arguments.text,
-        default="",
-        metavar="TEXT",
-        help="devices whose ID starts with this text",
-    )
+    helps = {
+        "--where SELECTOR": "devices that match, such as 'group in (north,south),model=x200,"
+        "!quarantined'; != and notin also match devices without the label",
+        "--id-prefix TEXT": "devices whose ID starts with this text",
+    }
+    arguments.add_options(filters, helps, default="")
     add_listing_options(parser, _COLUMNS, limit=50, noun="devices")
 
 
@@ -109,7 +100,7 @@ def _add_get(commands: Subparsers) -> None:
         "which the device gets them; `jobs-grpc device` lists all executions. The formats csv and "
         "jsonl print the queue only."
     )
-    parser.add_argument("device_id", type=arguments.text, metavar="DEVICE", help="ID of the device")
+    arguments.add_device(parser)
     add_listing_options(parser, DEVICE_COLUMNS)
 
 
@@ -169,12 +160,8 @@ def _add_label(commands: Subparsers) -> None:
         metavar="ID",
         help="another device; can be repeated",
     )
-    parser.add_argument(
-        "--time-zone",
-        type=arguments.text,
-        metavar="ZONE",
-        help="time zone, such as Europe/Berlin or UTC; '' clears it",
-    )
+    zone_help = "time zone, such as Europe/Berlin or UTC; '' clears it"
+    arguments.add_options(parser, {"--time-zone ZONE": zone_help})
     groups = parser.add_mutually_exclusive_group()
     groups.add_argument(
         "--set-group",
@@ -279,9 +266,7 @@ def _add_delete(commands: Subparsers) -> None:
         metavar="DEVICE",
         help="IDs of the devices",
     )
-    parser.add_argument(
-        "-y", "--yes", action="store_true", help="do not ask; without it, a terminal asks"
-    )
+    arguments.add_yes(parser, "do not ask; without it, a terminal asks")
 
 
 async def _delete(args: argparse.Namespace, fleet: FleetClient) -> None:

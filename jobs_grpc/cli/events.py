@@ -31,19 +31,13 @@ def add_command(commands: Subparsers) -> None:
         " --after."
     )
     start = parser.add_mutually_exclusive_group()
-    start.add_argument(
-        "--after",
-        type=arguments.position,
-        metavar="POSITION",
-        help="begin after this position; 0: with the oldest event, which is the default without "
-        "--follow",
-    )
-    start.add_argument(
-        "--since",
-        type=arguments.moment,
-        metavar="TIME",
-        help="begin at this time, such as 2030-01-31T12:00:00Z, or 24h ago (also 30m, 7d)",
-    )
+    starts = {
+        "--after POSITION": "begin after this position; 0: with the oldest event, which is the "
+        "default without --follow",
+        "--since TIME": "begin at this time, such as 2030-01-31T12:00:00Z, or 24h ago (also 30m, "
+        "7d)",
+    }
+    arguments.add_options(start, starts, POSITION=arguments.position, TIME=arguments.moment)
     end = parser.add_mutually_exclusive_group()
     end.add_argument(
         "-f",
@@ -59,9 +53,7 @@ def add_command(commands: Subparsers) -> None:
         help=f"maximum number of events (default: {_LIMIT})",
     )
     filters = parser.add_argument_group("filters")
-    filters.add_argument(
-        "--job", type=arguments.text, default="", metavar="JOB", help="events of this job"
-    )
+    arguments.add_options(filters, {"--job JOB": "events of this job"}, default="")
     add_types(filters, "events of these types")
 
 

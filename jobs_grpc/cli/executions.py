@@ -101,12 +101,8 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         metavar="STATUS",
         help=f"executions with this status: {', '.join(statuses)}",
     )
-    filters.add_argument(
-        "--failure-code",
-        type=arguments.text,
-        metavar="CODE",
-        help="executions that failed with this code; '' selects those without a code",
-    )
+    code_help = "executions that failed with this code; '' selects those without a code"
+    arguments.add_options(filters, {"--failure-code CODE": code_help})
     filters.add_argument(
         "--end-cause",
         choices=causes,
@@ -118,19 +114,11 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 def add_device_filters(parser: argparse.ArgumentParser) -> None:
     """Add --stage and --device-prefix, for lists of a job's executions."""
-    parser.add_argument(
-        "--stage",
-        type=arguments.stage_index,
-        metavar="N",
-        help="executions of this stage of the rollout; the first is 0",
-    )
-    parser.add_argument(
-        "--device-prefix",
-        type=arguments.text,
-        default="",
-        metavar="TEXT",
-        help="executions of devices whose ID starts with this text",
-    )
+    helps = {
+        "--stage N": "executions of this stage of the rollout; the first is 0",
+        "--device-prefix TEXT": "executions of devices whose ID starts with this text",
+    }
+    arguments.add_options(parser, helps, default="", N=arguments.stage_index)
 
 
 def execution_filters(args: argparse.Namespace) -> dict[str, Any]:
@@ -168,16 +156,12 @@ def note_canceled(args: argparse.Namespace) -> None:
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "attempts JOB DEVICE", _attempts, formats=FORMATS)
     arguments.add_job(parser)
-    _add_device(parser)
+    arguments.add_device(parser)
     add_listing_options(parser, _ATTEMPT_COLUMNS, limit=100, noun="attempts")
     parser = add_client_command(commands, "device DEVICE", _device, formats=FORMATS)
-    _add_device(parser)
+    arguments.add_device(parser)
     add_filters(parser)
     add_listing_options(parser, DEVICE_COLUMNS, limit=50, noun="executions")
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("device_id", type=arguments.text, metavar="DEVICE", help="ID of the device")
 
 
 async def _attempts(args: argparse.Namespace, jobs: JobsClient) -> None:

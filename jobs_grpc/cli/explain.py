@@ -19,7 +19,7 @@ from jobs_grpc.text import escape_unprintable
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "explain JOB DEVICE", _explain)
     arguments.add_job(parser)
-    parser.add_argument("device_id", type=arguments.text, metavar="DEVICE", help="ID of the device")
+    arguments.add_device(parser)
 
 
 async def _explain(args: argparse.Namespace, jobs: JobsClient) -> None:

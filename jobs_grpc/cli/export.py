@@ -46,12 +46,8 @@ def add_command(commands: Subparsers) -> None:
     # Unset, so that the name of the file can choose the format.
     parser.set_defaults(output=None)
     arguments.add_job(parser)
-    parser.add_argument(
-        "--to",
-        type=arguments.text,
-        metavar="FILE",
-        help="write to this file; *.jsonl gets JSON Lines (default: standard output)",
-    )
+    help_text = "write to this file; *.jsonl gets JSON Lines (default: standard output)"
+    arguments.add_options(parser, {"--to FILE": help_text})
     add_filters(parser)
     add_device_filters(parser)
     add_listing_options(parser, EXECUTION_COLUMNS)

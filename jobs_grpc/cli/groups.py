@@ -35,13 +35,8 @@ def add_command(commands: Subparsers) -> None:
     parser.epilog = (
         f"{_MAX_COUNT:,}+ is more than {_MAX_COUNT:,}; in CSV and JSON it is {_MAX_COUNT + 1}."
     )
-    parser.add_argument(
-        "--id-prefix",
-        type=arguments.text,
-        default="",
-        metavar="TEXT",
-        help="groups whose ID starts with this text",
-    )
+    help_text = "groups whose ID starts with this text"
+    arguments.add_options(parser, {"--id-prefix TEXT": help_text}, default="")
     add_listing_options(parser, _COLUMNS, limit=50, noun="groups")
 
 

@@ -63,52 +63,27 @@ def add_command(commands: Subparsers) -> None:
     )
     filters = parser.add_argument_group("filters", "Only jobs that match all filters are listed.")
     arguments.add_statuses(filters, pb.Job.Status.keys()[1:], "jobs with one of these statuses")
-    target = filters.add_mutually_exclusive_group()
-    for group, option, metavar, help_text in (
-        (filters, "--type", "TYPE", "jobs with this document type"),
-        (filters, "--created-by", "USER", "jobs that this user created"),
-        (
-            target,
-            "--target-device",
-            "ID",
-            "jobs that target this one device (`device ID` lists all jobs of a device)",
-        ),
-        (target, "--target-group", "ID", "jobs that target this group"),
-    ):
-        group.add_argument(option, type=arguments.text, default="", metavar=metavar, help=help_text)
-    target.add_argument("--target-all", action="store_true", help="jobs that target all devices")
-    filters.add_argument(
-        "--created-from",
-        type=arguments.moment,
-        metavar="TIME",
-        help="jobs created at or after this time, such as 2030-01-31T12:00:00Z, or 24h for the "
-        "last day",
-    )
-    filters.add_argument(
-        "--created-until",
-        type=arguments.moment,
-        metavar="TIME",
-        help="jobs created before this time",
-    )
-    filters.add_argument(
-        "--awaiting-approval",
-        action="store_true",
-        help="jobs with a stage that waits for an approval",
-    )
-    filters.add_argument(
-        "--where",
-        type=arguments.text,
-        default="",
-        metavar="SELECTOR",
-        help="jobs whose labels match, such as 'team=pumps,wave in (1,2),!test'",
-    )
-    filters.add_argument(
-        "--id-prefix",
-        type=arguments.text,
-        default="",
-        metavar="TEXT",
-        help="jobs whose ID starts with this text",
-    )
+    helps = {
+        "--type TYPE": "jobs with this document type",
+        "--created-by USER": "jobs that this user created",
+    }
+    arguments.add_options(filters, helps, default="")
+    helps = {
+        "--target-device ID": "jobs that target this one device (`device ID` lists all jobs of a "
+        "device)",
+        "--target-group ID": "jobs that target this group",
+        "--target-all": "jobs that target all devices",
+    }
+    arguments.add_options(filters.add_mutually_exclusive_group(), helps, default="")
+    helps = {
+        "--created-from TIME": "jobs created at or after this time, such as 2030-01-31T12:00:00Z, "
+        "or 24h for the last day",
+        "--created-until TIME": "jobs created before this time",
+        "--awaiting-approval": "jobs with a stage that waits for an approval",
+        "--where SELECTOR": "jobs whose labels match, such as 'team=pumps,wave in (1,2),!test'",
+        "--id-prefix TEXT": "jobs whose ID starts with this text",
+    }
+    arguments.add_options(filters, helps, default="", TIME=arguments.moment)
     add_listing_options(parser, _COLUMNS, limit=50, noun="jobs")
 
 

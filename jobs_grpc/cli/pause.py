@@ -14,7 +14,8 @@ from jobs_grpc.client import JobsClient
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "pause JOB", _pause)
     arguments.add_job(parser)
-    arguments.add_text(parser, "--reason", "reason to store (default: paused by operator)")
+    help_text = "reason to store (default: paused by operator)"
+    arguments.add_options(parser, {"--reason TEXT": help_text}, default="")
     arguments.add_etag(parser)
     parser = add_client_command(commands, "resume JOB", _resume)
     arguments.add_job(parser)

@@ -47,9 +47,7 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     group = parser.add_argument_group("rollout")
-    group.add_argument(
-        "--rollout", type=arguments.text, metavar="FILE", help="read the rollout from this file"
-    )
+    arguments.add_options(group, {"--rollout FILE": "read the rollout from this file"})
     group.add_argument(
         "--stage",
         type=arguments.stage,
@@ -59,43 +57,30 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="add a stage: 1%%, 50, group:NAME, where:SELECTOR or rest",
     )
-    group.add_argument(
-        "--min-succeeded",
-        type=arguments.percent,
-        metavar="PERCENT",
-        help="open the next stage when this share of a stage has succeeded "
+    gates = {
+        "--min-succeeded PERCENT": "open the next stage when this share of a stage has succeeded "
         "(default: when all its devices have finished)",
-    )
-    group.add_argument(
-        "--bake",
-        type=arguments.duration,
-        metavar="TIME",
-        help="wait this long after that, such as 10m (units: s, m, h, d)",
-    )
-    group.add_argument(
-        "--advance-after",
-        type=arguments.duration,
-        metavar="TIME",
-        help="open the next stage this long after a stage opened, even if its gate is not met",
-    )
-    group.add_argument(
-        "--require-approval", action="store_true", help="open the next stage only after `approve`"
-    )
-    group.add_argument(
-        "--releases-per-minute",
-        type=arguments.releases_per_minute,
-        metavar="N",
-        help="release at most N devices per minute (default: a whole stage at once)",
+        "--bake TIME": "wait this long after that, such as 10m (units: s, m, h, d)",
+        "--advance-after TIME": "open the next stage this long after a stage opened, even if its "
+        "gate is not met",
+        "--require-approval": "open the next stage only after `approve`",
+        "--releases-per-minute N": "release at most N devices per minute (default: a whole stage "
+        "at once)",
+    }
+    arguments.add_options(
+        group,
+        gates,
+        PERCENT=arguments.percent,
+        TIME=arguments.duration,
+        N=arguments.releases_per_minute,
     )
     arguments.add_max_in_progress(group)
-    for action in ("pause", "cancel"):
-        group.add_argument(
-            f"--{action}-at",
-            type=arguments.threshold,
-            metavar="N",
-            help=f"{action} the job when N devices have failed, or N%% of the finished ones "
-            f"once {_MIN_FINISHED} have finished",
-        )
+    thresholds = {
+        f"--{action}-at N": f"{action} the job when N devices have failed, or N%% of the finished "
+        f"ones once {_MIN_FINISHED} have finished"
+        for action in ("pause", "cancel")
+    }
+    arguments.add_options(group, thresholds, N=arguments.threshold)
 
 
 def read_rollout_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -20,11 +20,9 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "job_ids", type=arguments.text, nargs="+", metavar="JOB", help="IDs of the jobs"
     )
-    parser.add_argument(
-        "-y",
-        "--yes",
-        action="store_true",
-        help="do not ask; without it, a terminal asks before jobs of more than "
+    arguments.add_yes(
+        parser,
+        "do not ask; without it, a terminal asks before jobs of more than "
         f"{_MAX_DEVICES_WITHOUT_QUESTION:,} devices",
     )
     arguments.add_etag(parser)

@@ -59,54 +59,31 @@ def add_command(commands: Subparsers) -> None:
         help="seconds that an execution takes, chosen at random (default: 1:5)",
     )
     for name, default, outcome in (
-        ("failure", 0.05, "fail"),
-        ("reject", 0.0, "the device rejects"),
-        ("stall", 0.01, "the device starts and never reports on"),
+        ("failure", 0.05, "executions that fail"),
+        ("reject", 0.0, "executions that the device rejects"),
+        ("stall", 0.01, "executions that the device starts and never reports on"),
+        ("offline", 0.0, "devices that do not call the server in this run"),
     ):
         parser.add_argument(
             f"--{name}-rate",
             type=arguments.rate,
             default=default,
             metavar="RATE",
-            help=f"share of executions that {outcome}, 0–1 (default: {default:g})",
+            help=f"share of {outcome}, 0–1 (default: {default:g})",
         )
-    parser.add_argument(
-        "--offline-rate",
-        type=arguments.rate,
-        default=0.0,
-        metavar="RATE",
-        help="share of devices that do not call the server in this run, 0–1 (default: 0)",
-    )
-    parser.add_argument(
-        "--bug",
-        type=arguments.bug,
-        metavar="RATE:CODE",
-        help="share of devices that always fail, with this failure code, such as 0.08:FLASH",
-    )
-    parser.add_argument(
-        "--recovering",
-        type=arguments.recovering,
-        metavar="RATE:CODE:ATTEMPTS",
-        help="share of devices that fail with this failure code in the first ATTEMPTS attempts of "
-        "each execution, such as 0.3:NETWORK:2",
-    )
-    parser.add_argument(
-        "--bug-version",
-        type=arguments.text,
-        metavar="VERSION",
-        help="only executions whose document has this `version` have the bug (default: all)",
-    )
-    parser.add_argument(
-        "--poll",
-        type=arguments.seconds,
-        metavar="SECONDS",
-        help="poll interval of each device (default: "
-        f"fleets of up to {_MAX_STREAMS} devices use streams; larger fleets poll "
-        "when the server asks for it)",
-    )
-    parser.add_argument(
-        "--bridge", action="store_true", help="send the reports of all devices over one stream"
-    )
+    helps = {
+        "--bug RATE:CODE": "share of devices that always fail, with this failure code, such as "
+        "0.08:FLASH",
+        "--recovering RATE:CODE:ATTEMPTS": "share of devices that fail with this failure code in "
+        "the first ATTEMPTS attempts of each execution, such as 0.3:NETWORK:2",
+        "--bug-version VERSION": "only executions whose document has this `version` have the bug "
+        "(default: all)",
+        "--poll SECONDS": "poll interval of each device (default: fleets of up to "
+        f"{_MAX_STREAMS} devices use streams; larger fleets poll when the server asks for it)",
+        "--bridge": "send the reports of all devices over one stream",
+    }
+    types = {"RATE:CODE": arguments.bug, "RATE:CODE:ATTEMPTS": arguments.recovering}
+    arguments.add_options(parser, helps, SECONDS=arguments.seconds, **types)
     parser.add_argument(
         "--for",
         type=arguments.seconds,

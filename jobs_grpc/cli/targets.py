@@ -31,26 +31,15 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     )
     target = group.add_mutually_exclusive_group()
     arguments.add_texts(target, "--device", metavar="ID", help_text="these devices")
-    target.add_argument(
-        "--devices-file",
-        type=arguments.text,
-        metavar="FILE",
-        help="the devices whose IDs are the lines of this file; - reads stdin",
-    )
-    target.add_argument("--group", type=arguments.text, metavar="ID", help="the members of a group")
-    target.add_argument("--all", action="store_true", help="all devices")
-    target.add_argument(
-        "--failed-in",
-        type=arguments.text,
-        metavar="JOB",
-        help="the devices that have failed in another job",
-    )
-    group.add_argument(
-        "--where",
-        type=arguments.text,
-        metavar="SELECTOR",
-        help="the devices that match, such as 'group in (north,south),model=x200,!quarantined'",
-    )
+    helps = {
+        "--devices-file FILE": "the devices whose IDs are the lines of this file; - reads stdin",
+        "--group ID": "the members of a group",
+        "--all": "all devices",
+        "--failed-in JOB": "the devices that have failed in another job",
+    }
+    arguments.add_options(target, helps)
+    where = "the devices that match, such as 'group in (north,south),model=x200,!quarantined'"
+    arguments.add_options(group, {"--where SELECTOR": where})
     arguments.add_statuses(
         group,
         arguments.failure_statuses,

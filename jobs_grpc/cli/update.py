@@ -19,35 +19,25 @@ from jobs_grpc.client import JobsClient
 def add_command(commands: Subparsers) -> None:
     parser = add_client_command(commands, "update JOB", _update)
     arguments.add_job(parser)
-    parser.add_argument(
-        "--rollout",
-        type=arguments.text,
-        metavar="FILE",
-        help="read the rollout, the failure criteria, the windows and the retries from this YAML "
-        "or JSON file",
+    rollout_help = (
+        "read the rollout, the failure criteria, the windows and the retries from this YAML or "
+        "JSON file"
     )
+    arguments.add_options(parser, {"--rollout FILE": rollout_help})
     arguments.add_max_in_progress(parser)
     expiry = arguments.add_expiry(
         parser, arguments.new_expiry_hours, "let the job expire in N hours from now, 1–8784"
     )
-    expiry.add_argument(
-        "--expires-at",
-        type=arguments.time,
-        metavar="TIME",
-        help="let the job expire at this time, such as 2030-01-31T12:00:00Z",
-    )
-    parser.add_argument(
-        "--in-progress-timeout",
-        type=arguments.timeout_minutes,
-        metavar="MINUTES",
-        help="minutes until an IN_PROGRESS execution times out; applies to later starts only",
+    time_help = "let the job expire at this time, such as 2030-01-31T12:00:00Z"
+    arguments.add_options(expiry, {"--expires-at TIME": time_help}, TIME=arguments.time)
+    timeout_help = "minutes until an IN_PROGRESS execution times out; applies to later starts only"
+    arguments.add_options(
+        parser, {"--in-progress-timeout MINUTES": timeout_help}, MINUTES=arguments.timeout_minutes
     )
     labels = parser.add_mutually_exclusive_group()
     arguments.add_labels(labels, "replace all labels; can be repeated")
     labels.add_argument("--no-labels", action="store_true", help="remove all labels")
-    parser.add_argument(
-        "--description", type=arguments.text, metavar="TEXT", help="new description of the job"
-    )
+    arguments.add_options(parser, {"--description TEXT": "new description of the job"})
     add_schedule_options(parser, updates=True)
     arguments.add_etag(parser)
 

@@ -203,7 +203,7 @@ def _add_create(commands: Subparsers) -> None:
     )
     parser.add_argument("url", type=arguments.text, metavar="URL", help="endpoint, https://…")
     add_types(parser, "send events of these types only")
-    arguments.add_text(parser, "--description", "a text for people")
+    arguments.add_options(parser, {"--description TEXT": "a text for people"}, default="")
 
 
 async def _create(args: argparse.Namespace, events: EventsClient) -> None:
@@ -230,10 +230,8 @@ def _add_update(commands: Subparsers) -> None:
     parser = add_client_command(commands, "update WEBHOOK", _update, client=EventsClient)
     parser.epilog = "A webhook that is enabled again continues after its position."
     _add_webhook(parser)
-    parser.add_argument("--url", type=arguments.text, metavar="URL", help="endpoint, https://…")
-    parser.add_argument(
-        "--description", type=arguments.text, metavar="TEXT", help="a text for people"
-    )
+    helps = {"--url URL": "endpoint, https://…", "--description TEXT": "a text for people"}
+    arguments.add_options(parser, helps)
     types = parser.add_mutually_exclusive_group()
     add_types(types, "send events of these types only")
     types.add_argument(
@@ -250,13 +248,11 @@ def _add_update(commands: Subparsers) -> None:
     enabled.add_argument(
         "--disable", dest="enabled", action="store_const", const=False, help="send no events"
     )
-    parser.add_argument(
-        "--position",
-        type=arguments.position,
-        metavar="POSITION",
-        help="send the events after this position: an earlier position sends events again, a "
-        "later one skips events",
+    position = (
+        "send the events after this position: an earlier position sends events again, a later one "
+        "skips events"
     )
+    arguments.add_options(parser, {"--position POSITION": position}, POSITION=arguments.position)
 
 
 async def _update(args: argparse.Namespace, events: EventsClient) -> None:
@@ -278,9 +274,7 @@ async def _update(args: argparse.Namespace, events: EventsClient) -> None:
 def _add_delete(commands: Subparsers) -> None:
     parser = add_client_command(commands, "delete WEBHOOK", _delete, client=EventsClient)
     _add_webhook(parser)
-    parser.add_argument(
-        "-y", "--yes", action="store_true", help="do not ask; without it, a terminal asks"
-    )
+    arguments.add_yes(parser, "do not ask; without it, a terminal asks")
 
 
 async def _delete(args: argparse.Namespace, events: EventsClient) -> None:
