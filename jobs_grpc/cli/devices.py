@@ -36,22 +36,11 @@ _PAGE_SIZE = 1000
 _MAX_UPDATED = rules_of(pb.UpdateDevicesRequest, "devices").repeated.max_items
 
 _COLUMNS: tuple[Column[pb.Device], ...] = (
-    Column("device_id", "DEVICE", lambda device: device.device_id),
-    Column("group_ids", "GROUPS", lambda device: [*device.group_ids] or None, 3, min_width=8),
-    Column(
-        "labels",
-        "LABELS",
-        lambda device: dict(sorted(device.labels.items())) or None,
-        1,
-        min_width=12,
-    ),
-    Column("time_zone", "TIME_ZONE", lambda device: device.time_zone or None, 4),
-    Column(
-        "last_seen_at",
-        "LAST_SEEN",
-        lambda device: device.last_seen_at if device.HasField("last_seen_at") else None,
-        2,
-    ),
+    Column("device_id", "DEVICE"),
+    Column("group_ids", "GROUPS", drop_order=3, min_width=8),
+    Column("labels", "LABELS", drop_order=1, min_width=12),
+    Column("time_zone", "TIME_ZONE", drop_order=4),
+    Column("last_seen_at", "LAST_SEEN", drop_order=2),
 )
 
 

@@ -1,7 +1,6 @@
 """The columns and filters of executions, and the commands `attempts` and `device`."""
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -16,10 +15,6 @@ from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient, end_cause_name
 
 _Column = Column[pb.JobExecution]
-
-
-def _optional(field: str) -> Callable[[pb.JobExecution], object]:
-    return lambda execution: getattr(execution, field) if execution.HasField(field) else None  # type: ignore[arg-type]
 
 
 _END_CAUSES = {
@@ -46,25 +41,19 @@ def _status_text(execution: pb.JobExecution) -> str:
     return f"{status} ({word})" if word else status
 
 
-_DEVICE = _Column("device_id", "DEVICE", lambda e: e.device_id)
-_JOB = _Column("job_id", "JOB", lambda e: e.job_id)
-_STATUS = _Column(
-    "status",
-    "STATUS",
-    format_status,
-    drop_order=1,
-    text=_status_text,
-)
-_UPDATED = _Column("last_updated_at", "UPDATED", lambda e: e.last_updated_at, drop_order=5)
-_STARTED = _Column("started_at", "STARTED", _optional("started_at"), drop_order=6)
-_QUEUED = _Column("queued_at", "QUEUED", lambda e: e.queued_at, wide=True)
-_TIMES_OUT = _Column("times_out_at", "TIMES_OUT", _optional("times_out_at"), wide=True)
-_NOT_BEFORE = _Column("not_before", "NOT_BEFORE", _optional("not_before"), wide=True)
-_ZONE = _Column("time_zone", "TIME_ZONE", lambda e: e.time_zone or None, wide=True)
-_STAGE = _Column("stage", "STAGE", _optional("stage"), wide=True, is_number=True)
-_VERSION = _Column("version", "VERSION", lambda e: e.version, wide=True, is_number=True)
-_ATTEMPT = _Column("execution_number", "ATTEMPT", lambda e: e.execution_number, 4, is_number=True)
-_CODE = _Column("failure_code", "CODE", lambda e: e.failure_code or None, drop_order=3)
+_DEVICE = _Column("device_id", "DEVICE")
+_JOB = _Column("job_id", "JOB")
+_STATUS = _Column("status", "STATUS", format_status, drop_order=1, text=_status_text)
+_UPDATED = _Column("last_updated_at", "UPDATED", drop_order=5)
+_STARTED = _Column("started_at", "STARTED", drop_order=6)
+_QUEUED = _Column("queued_at", "QUEUED", wide=True)
+_TIMES_OUT = _Column("times_out_at", "TIMES_OUT", wide=True)
+_NOT_BEFORE = _Column("not_before", "NOT_BEFORE", wide=True)
+_ZONE = _Column("time_zone", "TIME_ZONE", wide=True)
+_STAGE = _Column("stage", "STAGE", wide=True, is_number=True)
+_VERSION = _Column("version", "VERSION", wide=True, is_number=True)
+_ATTEMPT = _Column("execution_number", "ATTEMPT", drop_order=4, is_number=True)
+_CODE = _Column("failure_code", "CODE", drop_order=3)
 _END_CAUSE = _Column(
     "end_cause",
     "END_CAUSE",
@@ -74,13 +63,10 @@ _END_CAUSE = _Column(
 _REPORTED_BY = _Column(
     "reported_by",
     "REPORTED_BY",
-    _optional("reported_by"),
     wide=True,
     text=lambda e: (e.reported_by or "(no user)") if e.HasField("reported_by") else None,
 )
-_DETAILS = _Column(
-    "status_details", "DETAILS", _optional("status_details"), 2, min_width=20, wraps=True
-)
+_DETAILS = _Column("status_details", "DETAILS", drop_order=2, min_width=20, wraps=True)
 _REST = (_UPDATED, _STARTED, _QUEUED, _NOT_BEFORE, _TIMES_OUT, _ZONE, _STAGE, _VERSION)
 
 _END = (_CODE, _END_CAUSE, _REPORTED_BY, _DETAILS)

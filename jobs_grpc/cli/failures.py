@@ -12,9 +12,9 @@ from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient, execution_status_name
 
 _COLUMNS: tuple[Column[pb.FailureCount], ...] = (
-    Column("execution_count", "FAILURES", lambda f: f.execution_count, is_number=True),
+    Column("execution_count", "FAILURES", is_number=True),
     Column("status", "STATUS", lambda f: execution_status_name(f.status), drop_order=1),
-    Column("failure_code", "CODE", lambda f: f.failure_code or None),
+    Column("failure_code", "CODE"),
     Column("device_ids", "DEVICES", lambda f: list(f.device_ids), 2, min_width=20, wraps=True),
 )
 

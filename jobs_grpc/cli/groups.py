@@ -19,14 +19,8 @@ def _device_count(group: pb.Group) -> object:
 
 
 _COLUMNS: tuple[Column[pb.Group], ...] = (
-    Column("group_id", "GROUP", lambda group: group.group_id),
-    Column(
-        "device_count",
-        "DEVICES",
-        lambda group: group.device_count,
-        is_number=True,
-        text=_device_count,
-    ),
+    Column("group_id", "GROUP"),
+    Column("device_count", "DEVICES", is_number=True, text=_device_count),
 )
 
 

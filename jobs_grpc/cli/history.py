@@ -14,12 +14,12 @@ from jobs_grpc.client import EventsClient, job_status_name
 _PAGE_SIZE = 1000
 
 _COLUMNS: tuple[Column[pb.Event], ...] = (
-    Column("time", "TIME", lambda event: event.time),
-    Column("type", "EVENT", lambda event: event.type, text=event_name),
-    Column("user", "BY", lambda event: event.user or None, 1, min_width=8, text=event_by),
+    Column("time", "TIME"),
+    Column("type", "EVENT", text=event_name),
+    Column("user", "BY", drop_order=1, min_width=8, text=event_by),
     Column("detail", "DETAIL", event_detail, min_width=20, wraps=True),
     Column("status", "STATUS", lambda event: job_status_name(event.status), 2, wide=True),
-    Column("cause", "CAUSE", lambda event: event.cause or None, 3, wide=True),
+    Column("cause", "CAUSE", drop_order=3, wide=True),
     Column("position", "POSITION", lambda event: str(event.position), 4, wide=True),
 )
 

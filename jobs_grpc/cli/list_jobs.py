@@ -12,11 +12,11 @@ from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient, job_priority_name, job_status_name
 
 _COLUMNS: tuple[Column[pb.Job], ...] = (
-    Column("job_id", "JOB", lambda job: job.job_id),
+    Column("job_id", "JOB"),
     Column("status", "STATUS", lambda job: job_status_name(job.status), drop_order=1),
-    Column("document_type", "TYPE", lambda job: job.document_type, drop_order=6, min_width=4),
+    Column("document_type", "TYPE", drop_order=6, min_width=4),
     Column("target", "TARGET", format_target, drop_order=2, min_width=10),
-    Column("total_executions", "DEVICES", lambda j: j.total_executions, 3, is_number=True),
+    Column("total_executions", "DEVICES", drop_order=3, is_number=True),
     Column("queued", "QUEUED", lambda j: j.execution_counts.queued, wide=True, is_number=True),
     Column("held", "HELD", lambda j: j.execution_counts.held, wide=True, is_number=True),
     Column(
@@ -26,32 +26,26 @@ _COLUMNS: tuple[Column[pb.Job], ...] = (
         wide=True,
         is_number=True,
     ),
-    Column("succeeded_count", "OK", lambda j: j.succeeded_count, 5, is_number=True),
-    Column("failed_count", "NOT_OK", lambda j: j.failed_count, 4, is_number=True),
-    Column("created_at", "CREATED", lambda job: job.created_at, 7),
-    Column("created_by", "BY", lambda job: job.created_by or None, min_width=6, wide=True),
-    Column("updated_at", "UPDATED", lambda job: job.updated_at, wide=True),
+    Column("succeeded_count", "OK", drop_order=5, is_number=True),
+    Column("failed_count", "NOT_OK", drop_order=4, is_number=True),
+    Column("created_at", "CREATED", drop_order=7),
+    Column("created_by", "BY", min_width=6, wide=True),
+    Column("updated_at", "UPDATED", wide=True),
     Column(
         "expires_at",
         "EXPIRES",
-        lambda job: job.expires_at if job.HasField("expires_at") else None,
         wide=True,
         text=lambda job: job.expires_at if is_active(job) and job.HasField("expires_at") else None,
     ),
-    Column(
-        "start_at",
-        "START",
-        lambda job: job.start_at if job.HasField("start_at") else None,
-        wide=True,
-    ),
+    Column("start_at", "START", wide=True),
     Column(
         "priority",
         "PRIORITY",
         lambda job: job.priority and job_priority_name(job.priority),
         wide=True,
     ),
-    Column("labels", "LABELS", lambda job: dict(job.labels) or None, wide=True),
-    Column("description", "DESCRIPTION", lambda job: job.description or None, wide=True),
+    Column("labels", "LABELS", wide=True),
+    Column("description", "DESCRIPTION", wide=True),
 )
 
 

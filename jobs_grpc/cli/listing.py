@@ -44,8 +44,9 @@ class Column(Generic[M]):
     name: str
     """Its name in --columns, CSV and JSON: that of the field in the contract."""
     title: str
-    value: Callable[[M], object]
-    """Returns a str, an int, a Timestamp, a Struct, a list or dict of str, or None: no value."""
+    read: Callable[[M], object] | None = None
+    """Returns a str, an int, a Timestamp, a Struct, a list or dict of str, or None: no value.
+    Without it, the value is that of the field with the name of the column."""
     drop_order: int = 0
     """If the terminal is narrow, the column with the highest value is dropped first; 0: never."""
     min_width: int | None = None
@@ -57,6 +58,22 @@ class Column(Generic[M]):
     is_number: bool = False
     text: Callable[[M], object] | None = None
     """Returns what tables show in place of the value."""
+
+    def value(self, item: M) -> object:
+        """Return the value of an item; None if it has none."""
+        return self.read(item) if self.read else _field_value(item, self.name)
+
+
+def _field_value(message: Message, name: str) -> object:
+    """Return a field as a value of a column; None if it is unset or empty."""
+    value = getattr(message, name)
+    field = message.DESCRIPTOR.fields_by_name[name]
+    if field.has_presence:
+        return value if message.HasField(name) else None
+    if not field.is_repeated:
+        return None if value == "" else value
+    is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
+    return (dict(sorted(value.items())) if is_map else list(value)) or None
 
 
 def add_listing_options(

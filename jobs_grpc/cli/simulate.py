@@ -7,6 +7,7 @@ import random
 import sys
 import time
 from datetime import timedelta
+from typing import Any
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_server_command
@@ -82,7 +83,7 @@ def add_command(commands: Subparsers) -> None:
         f"{_MAX_STREAMS} devices use streams; larger fleets poll when the server asks for it)",
         "--bridge": "send the reports of all devices over one stream",
     }
-    types = {"RATE:CODE": arguments.bug, "RATE:CODE:ATTEMPTS": arguments.recovering}
+    types: dict[str, Any] = {"RATE:CODE": arguments.bug, "RATE:CODE:ATTEMPTS": arguments.recovering}
     arguments.add_options(parser, helps, SECONDS=arguments.seconds, **types)
     parser.add_argument(
         "--for",

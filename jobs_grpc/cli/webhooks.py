@@ -80,15 +80,13 @@ def _types(webhook: pb.Webhook) -> str:
 
 
 _COLUMNS: tuple[Column[pb.Webhook], ...] = (
-    Column("webhook_id", "WEBHOOK", lambda webhook: webhook.webhook_id),
+    Column("webhook_id", "WEBHOOK"),
     Column("state", "STATE", _state),
-    Column("url", "URL", lambda webhook: webhook.url, min_width=32),
-    Column("last_success_at", "LAST_SUCCESS", _last_success, 1),
-    Column("failure_count", "FAILURES", lambda webhook: webhook.failure_count, 2, is_number=True),
-    Column(
-        "types", "TYPES", lambda webhook: [*webhook.types] or None, 3, text=_types, min_width=12
-    ),
-    Column("description", "DESCRIPTION", lambda webhook: webhook.description or None, 4, wide=True),
+    Column("url", "URL", min_width=32),
+    Column("last_success_at", "LAST_SUCCESS", drop_order=1),
+    Column("failure_count", "FAILURES", drop_order=2, is_number=True),
+    Column("types", "TYPES", drop_order=3, text=_types, min_width=12),
+    Column("description", "DESCRIPTION", drop_order=4, wide=True),
     Column("position", "POSITION", lambda webhook: str(webhook.position), 5, wide=True),
 )
 
