@@ -90,13 +90,14 @@ class ServiceCalls:
         await self._stack.aclose()
 
     async def unary(
-        self, method: str, request: Message, response_type: type[R], *, repeatable: bool = False
+        self, request: Message, response_type: type[R], *, repeatable: bool = False
     ) -> R:
-        """Make a unary call within the timeout. Raises JobsError.
+        """Make the unary call of a request within the timeout. Raises JobsError.
 
         Retries it after a transient error if it is safe to repeat, and otherwise only if the
         server has refused it. `response_type` is the type of the result.
         """
+        method = _method_of(request)
         repeatable = repeatable or method in _ALWAYS_REPEATABLE
         deadline = time.monotonic() + self._timeout
         delays = Delays(self.retry)
@@ -129,9 +130,7 @@ class ServiceCalls:
         call = getattr(self.connection.stub(self._stub_type), method)
         return call(*request, metadata=await self._caller.metadata())
 
-    async def follow(
-        self, method: str, request: Message, response_type: type[R]
-    ) -> AsyncIterator[R]:
+    async def follow(self, request: Message, response_type: type[R]) -> AsyncIterator[R]:
         """Yield the messages of a stream until the server ends it. Reconnects when it breaks.
 
         Raises JobsError for an error that a reconnect does not solve.
@@ -139,7 +138,7 @@ class ServiceCalls:
         delays = Delays(self.retry)
         while True:
             received = False
-            call = await self.open_stream(method, request)
+            call = await self.open_stream(_method_of(request), request)
             try:
                 async for response in call:
                     received = True
@@ -170,3 +169,8 @@ class ServiceCalls:
         """Report an error after which the client tries again."""
         if self.retry.on_retry:
             self.retry.on_retry(error)
+
+
+def _method_of(request: Message) -> str:
+    """Return the name of a method: in the contract, each has a request of its own."""
+    return type(request).__name__.removesuffix("Request")

@@ -95,9 +95,7 @@ class DeviceClient:
         """Yield the pending executions: those IN_PROGRESS, then those QUEUED."""
         request = pb.ListPendingExecutionsRequest(limit=page_size)
         while True:
-            page = await self._calls.unary(
-                "ListPendingExecutions", request, pb.ListPendingExecutionsResponse
-            )
+            page = await self._calls.unary(request, pb.ListPendingExecutionsResponse)
             self._note_poll_after(page)
             for execution in page.executions:
                 yield execution
@@ -111,15 +109,13 @@ class DeviceClient:
         Reconnects when the stream breaks, after a random time.
         """
         request = pb.WatchPendingExecutionsRequest()
-        async for response in self._calls.follow(
-            "WatchPendingExecutions", request, pb.WatchPendingExecutionsResponse
-        ):
+        async for response in self._calls.follow(request, pb.WatchPendingExecutionsResponse):
             yield response
 
     async def start_next(self) -> pb.DeviceExecution | None:
         """Start the next execution, or return the one IN_PROGRESS; None: nothing is pending."""
         response = await self._calls.unary(
-            "StartNextExecution", pb.StartNextExecutionRequest(), pb.StartNextExecutionResponse
+            pb.StartNextExecutionRequest(), pb.StartNextExecutionResponse
         )
         self._note_poll_after(response)
         return response.execution if response.HasField("execution") else None
@@ -134,14 +130,12 @@ class DeviceClient:
     async def start(self, job_id: str) -> pb.DeviceExecution:
         """Start the execution of one job."""
         request = pb.StartExecutionRequest(job_id=job_id)
-        return (
-            await self._calls.unary("StartExecution", request, pb.StartExecutionResponse)
-        ).execution
+        return (await self._calls.unary(request, pb.StartExecutionResponse)).execution
 
     async def get(self, job_id: str) -> pb.DeviceExecution:
         """Return the execution of one job."""
         request = pb.GetExecutionRequest(job_id=job_id)
-        return (await self._calls.unary("GetExecution", request, pb.GetExecutionResponse)).execution
+        return (await self._calls.unary(request, pb.GetExecutionResponse)).execution
 
     async def progress(
         self,
@@ -184,7 +178,7 @@ class DeviceClient:
         """Report on an execution. Repeated after a transient error if it names the attempt."""
         repeatable = update.HasField("execution_number") and not update.HasField("expected_version")
         response = await self._calls.unary(
-            "UpdateExecution", update, pb.UpdateExecutionResponse, repeatable=repeatable
+            update, pb.UpdateExecutionResponse, repeatable=repeatable
         )
         return response.execution
 

@@ -71,7 +71,7 @@ class EventsClient(OperatorClient):
         `limit` is the maximum number of events of all pages; None: all.
         """
         request = pb.ListJobEventsRequest(job_id=job_id, newest_first=newest_first, types=types)
-        read = partial(self._calls.unary, "ListJobEvents", request, pb.ListJobEventsResponse)
+        read = partial(self._calls.unary, request, pb.ListJobEventsResponse)
         return Pager(read, request, "events", page_size, page_token, limit)
 
     def list_events(
@@ -99,7 +99,7 @@ class EventsClient(OperatorClient):
         left = limit
         while left is None or left > 0:
             request.limit = page_size if left is None else min(page_size, left)
-            page = await self._calls.unary("ListEvents", request, pb.ListEventsResponse)
+            page = await self._calls.unary(request, pb.ListEventsResponse)
             yield page
             if not page.has_more:
                 return
@@ -130,7 +130,7 @@ class EventsClient(OperatorClient):
         self, request: pb.WatchEventsRequest
     ) -> AsyncGenerator[pb.WatchEventsResponse, None]:
         while True:
-            responses = self._calls.follow("WatchEvents", request, pb.WatchEventsResponse)
+            responses = self._calls.follow(request, pb.WatchEventsResponse)
             async for response in responses:
                 request.after_position = response.position  # for the next connection
                 yield response
@@ -146,18 +146,17 @@ class EventsClient(OperatorClient):
         The client does not retry the call, because each call creates a webhook.
         """
         request = pb.CreateWebhookRequest(url=url, description=description, types=types)
-        return await self._calls.unary("CreateWebhook", request, pb.CreateWebhookResponse)
+        return await self._calls.unary(request, pb.CreateWebhookResponse)
 
     async def list_webhooks(self) -> list[pb.Webhook]:
         """List the webhooks, oldest first."""
-        request = pb.ListWebhooksRequest()
-        response = await self._calls.unary("ListWebhooks", request, pb.ListWebhooksResponse)
+        response = await self._calls.unary(pb.ListWebhooksRequest(), pb.ListWebhooksResponse)
         return [*response.webhooks]
 
     async def get_webhook(self, webhook_id: str) -> pb.Webhook:
         """Return a webhook with the state of its deliveries."""
         request = pb.GetWebhookRequest(webhook_id=webhook_id)
-        return (await self._calls.unary("GetWebhook", request, pb.GetWebhookResponse)).webhook
+        return (await self._calls.unary(request, pb.GetWebhookResponse)).webhook
 
     async def update_webhook(
         self,
@@ -187,12 +186,12 @@ class EventsClient(OperatorClient):
             update_mask=FieldMask(paths=[*fields]),
             webhook=pb.Webhook(**fields),
         )
-        return (await self._calls.unary("UpdateWebhook", request, pb.UpdateWebhookResponse)).webhook
+        return (await self._calls.unary(request, pb.UpdateWebhookResponse)).webhook
 
     async def delete_webhook(self, webhook_id: str) -> None:
         """Delete a webhook. The client does not retry the call."""
         request = pb.DeleteWebhookRequest(webhook_id=webhook_id)
-        await self._calls.unary("DeleteWebhook", request, pb.DeleteWebhookResponse)
+        await self._calls.unary(request, pb.DeleteWebhookResponse)
 
     async def rotate_webhook_secret(self, webhook_id: str) -> pb.RotateWebhookSecretResponse:
         """Give a webhook a new secret, and return it. The client does not retry the call.
@@ -200,13 +199,12 @@ class EventsClient(OperatorClient):
         For a day, deliveries are signed with the old secret as well.
         """
         request = pb.RotateWebhookSecretRequest(webhook_id=webhook_id)
-        response_type = pb.RotateWebhookSecretResponse
-        return await self._calls.unary("RotateWebhookSecret", request, response_type)
+        return await self._calls.unary(request, pb.RotateWebhookSecretResponse)
 
     async def test_webhook(self, webhook_id: str) -> pb.TestWebhookResponse:
         """Send a test event to the URL of a webhook, and return the result."""
         request = pb.TestWebhookRequest(webhook_id=webhook_id)
-        return await self._calls.unary("TestWebhook", request, pb.TestWebhookResponse)
+        return await self._calls.unary(request, pb.TestWebhookResponse)
 
 
 def _start(after_position: int | None, from_time: datetime | None) -> dict[str, Any]:

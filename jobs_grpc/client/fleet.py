@@ -41,7 +41,7 @@ class FleetClient(OperatorClient):
         `limit` is the maximum number of devices of all pages; None: all.
         """
         request = pb.ListDevicesRequest(selector=selector, device_id_prefix=device_id_prefix)
-        read = partial(self._calls.unary, "ListDevices", request, pb.ListDevicesResponse)
+        read = partial(self._calls.unary, request, pb.ListDevicesResponse)
         return Pager(read, request, "devices", page_size, page_token, limit)
 
     async def preview_target(
@@ -67,13 +67,13 @@ class FleetClient(OperatorClient):
             ),
             rollout=rollout,
         )
-        response = await self._calls.unary("PreviewTarget", request, pb.PreviewTargetResponse)
+        response = await self._calls.unary(request, pb.PreviewTargetResponse)
         return response.preview
 
     async def get(self, device_id: str) -> pb.GetDeviceResponse:
         """Return a device and its queue."""
         request = pb.GetDeviceRequest(device_id=device_id)
-        return await self._calls.unary("GetDevice", request, pb.GetDeviceResponse)
+        return await self._calls.unary(request, pb.GetDeviceResponse)
 
     async def update(
         self,
@@ -94,7 +94,7 @@ class FleetClient(OperatorClient):
             remove_labels=remove_labels,
             allow_missing=allow_missing,
         )
-        return await self._calls.unary("UpdateDevices", request, pb.UpdateDevicesResponse)
+        return await self._calls.unary(request, pb.UpdateDevicesResponse)
 
     async def delete(
         self,
@@ -114,9 +114,7 @@ class FleetClient(OperatorClient):
             request = pb.DeleteDevicesRequest(device_ids=ids[start : start + _MAX_DELETED])
             remaining = True
             while remaining:
-                response = await self._calls.unary(
-                    "DeleteDevices", request, pb.DeleteDevicesResponse
-                )
+                response = await self._calls.unary(request, pb.DeleteDevicesResponse)
                 remaining = response.remaining
                 total.deleted_count += response.deleted_count
                 total.ended_execution_count += response.ended_execution_count
@@ -137,5 +135,5 @@ class FleetClient(OperatorClient):
         `limit` is the maximum number of groups of all pages; None: all.
         """
         request = pb.ListGroupsRequest(group_id_prefix=group_id_prefix)
-        read = partial(self._calls.unary, "ListGroups", request, pb.ListGroupsResponse)
+        read = partial(self._calls.unary, request, pb.ListGroupsResponse)
         return Pager(read, request, "groups", page_size, page_token, limit)

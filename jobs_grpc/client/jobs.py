@@ -96,12 +96,12 @@ class JobsClient(OperatorClient):
             priority=priority,
             execution_events=execution_events,
         )
-        return await self._calls.unary("CreateJob", request, pb.CreateJobResponse, repeatable=True)
+        return await self._calls.unary(request, pb.CreateJobResponse, repeatable=True)
 
     async def get(self, job_id: str, *, executions_limit: int = 0) -> pb.Job:
         """Return a job, with its first `executions_limit` executions."""
         request = pb.GetJobRequest(job_id=job_id, executions_limit=executions_limit)
-        return (await self._calls.unary("GetJob", request, pb.GetJobResponse)).job
+        return (await self._calls.unary(request, pb.GetJobResponse)).job
 
     def list(
         self,
@@ -142,7 +142,7 @@ class JobsClient(OperatorClient):
             selector=selector,
             job_id_prefix=job_id_prefix,
         )
-        read = partial(self._calls.unary, "ListJobs", request, pb.ListJobsResponse)
+        read = partial(self._calls.unary, request, pb.ListJobsResponse)
         return Pager(read, request, "jobs", page_size, page_token, limit)
 
     def executions(
@@ -172,8 +172,7 @@ class JobsClient(OperatorClient):
             stage=stage,
             device_id_prefix=device_id_prefix,
         )
-        response_type = pb.ListJobExecutionsResponse
-        read = partial(self._calls.unary, "ListJobExecutions", request, response_type)
+        read = partial(self._calls.unary, request, pb.ListJobExecutionsResponse)
         return Pager(read, request, "executions", page_size, page_token, limit)
 
     def attempts(
@@ -190,14 +189,13 @@ class JobsClient(OperatorClient):
         `limit` is the maximum number of attempts of all pages; None: all.
         """
         request = pb.ListExecutionAttemptsRequest(job_id=job_id, device_id=device_id)
-        response_type = pb.ListExecutionAttemptsResponse
-        read = partial(self._calls.unary, "ListExecutionAttempts", request, response_type)
+        read = partial(self._calls.unary, request, pb.ListExecutionAttemptsResponse)
         return Pager(read, request, "attempts", page_size, page_token, limit)
 
     async def explain(self, job_id: str, device_id: str) -> pb.ExplainExecutionResponse:
         """Explain why a device does not start its execution of a job now."""
         request = pb.ExplainExecutionRequest(job_id=job_id, device_id=device_id)
-        return await self._calls.unary("ExplainExecution", request, pb.ExplainExecutionResponse)
+        return await self._calls.unary(request, pb.ExplainExecutionResponse)
 
     async def failures(
         self,
@@ -210,14 +208,14 @@ class JobsClient(OperatorClient):
         request = pb.GetFailureSummaryRequest(
             job_id=job_id, statuses=statuses, failure_codes=failure_codes
         )
-        return await self._calls.unary("GetFailureSummary", request, pb.GetFailureSummaryResponse)
+        return await self._calls.unary(request, pb.GetFailureSummaryResponse)
 
     async def cancel(
         self, job_id: str, *, reason: str = "", force: bool = False, etag: str = ""
     ) -> pb.CancelJobResponse:
         """Cancel a job. Not repeated, because the second try can't tell who canceled."""
         request = pb.CancelJobRequest(job_id=job_id, reason=reason, force=force, etag=etag)
-        return await self._calls.unary("CancelJob", request, pb.CancelJobResponse)
+        return await self._calls.unary(request, pb.CancelJobResponse)
 
     async def cancel_execution(
         self, job_id: str, device_id: str, *, reason: str = "", force: bool = False
@@ -226,30 +224,25 @@ class JobsClient(OperatorClient):
         request = pb.CancelExecutionRequest(
             job_id=job_id, device_id=device_id, reason=reason, force=force
         )
-        response = await self._calls.unary("CancelExecution", request, pb.CancelExecutionResponse)
+        response = await self._calls.unary(request, pb.CancelExecutionResponse)
         return response.execution
 
     async def pause(self, job_id: str, *, reason: str = "", etag: str = "") -> pb.Job:
         """Pause a job. Safe to repeat."""
         request = pb.PauseJobRequest(job_id=job_id, reason=reason, etag=etag)
-        response_type = pb.PauseJobResponse
-        return (await self._calls.unary("PauseJob", request, response_type, repeatable=True)).job
+        return (await self._calls.unary(request, pb.PauseJobResponse, repeatable=True)).job
 
     async def resume(self, job_id: str, *, etag: str = "") -> pb.Job:
         """Resume a job. Safe to repeat with an etag: without one, it could end a newer pause."""
         request = pb.ResumeJobRequest(job_id=job_id, etag=etag)
-        response = await self._calls.unary(
-            "ResumeJob", request, pb.ResumeJobResponse, repeatable=bool(etag)
-        )
+        response = await self._calls.unary(request, pb.ResumeJobResponse, repeatable=bool(etag))
         return response.job
 
     async def advance(self, job_id: str, *, stage: int | None = None, etag: str = "") -> pb.Job:
         """Open a stage of a rollout; None: the next one. Safe to repeat with a stage or an etag."""
         request = pb.AdvanceJobRequest(job_id=job_id, stage=stage, etag=etag)
         repeatable = stage is not None or bool(etag)
-        response = await self._calls.unary(
-            "AdvanceJob", request, pb.AdvanceJobResponse, repeatable=repeatable
-        )
+        response = await self._calls.unary(request, pb.AdvanceJobResponse, repeatable=repeatable)
         return response.job
 
     async def approve(
@@ -257,7 +250,7 @@ class JobsClient(OperatorClient):
     ) -> pb.Job:
         """Approve the open stage of a rollout. Safe to repeat."""
         request = pb.ApproveStageRequest(job_id=job_id, stage=stage, comment=comment, etag=etag)
-        return (await self._calls.unary("ApproveStage", request, pb.ApproveStageResponse)).job
+        return (await self._calls.unary(request, pb.ApproveStageResponse)).job
 
     async def update(
         self,
@@ -292,9 +285,7 @@ class JobsClient(OperatorClient):
             retry_policy=retry_policy,
             etag=etag,
         )
-        response = await self._calls.unary(
-            "UpdateJob", request, pb.UpdateJobResponse, repeatable=bool(etag)
-        )
+        response = await self._calls.unary(request, pb.UpdateJobResponse, repeatable=bool(etag))
         return response.job
 
     async def retry(
@@ -318,16 +309,15 @@ class JobsClient(OperatorClient):
             never_expires=never_expires,
             etag=etag,
         )
-        return await self._calls.unary("RetryExecutions", request, pb.RetryExecutionsResponse)
+        return await self._calls.unary(request, pb.RetryExecutionsResponse)
 
     async def delete(self, job_id: str, *, etag: str = "") -> None:
         """Delete a finished job. Not repeated by the client."""
-        request = pb.DeleteJobRequest(job_id=job_id, etag=etag)
-        await self._calls.unary("DeleteJob", request, pb.DeleteJobResponse)
+        await self._calls.unary(pb.DeleteJobRequest(job_id=job_id, etag=etag), pb.DeleteJobResponse)
 
     async def caller(self) -> pb.GetCallerResponse:
         """Return who the server says that this client is, and which methods it may call."""
-        return await self._calls.unary("GetCaller", pb.GetCallerRequest(), pb.GetCallerResponse)
+        return await self._calls.unary(pb.GetCallerRequest(), pb.GetCallerResponse)
 
     async def watch(self, job_id: str) -> AsyncIterator[pb.Job]:
         """Yield the job now and after each change, up to the state in which it is finished.
@@ -337,7 +327,7 @@ class JobsClient(OperatorClient):
         """
         last: pb.Job | None = None
         request = pb.WatchJobRequest(job_id=job_id)
-        async for response in self._calls.follow("WatchJob", request, pb.WatchJobResponse):
+        async for response in self._calls.follow(request, pb.WatchJobResponse):
             if response.job != last:
                 last = response.job
                 yield response.job
