@@ -47,7 +47,8 @@ class Store:
     """The SQL functions that serve calls. Each method is one round trip and one transaction.
 
     A method has the name of its SQL function, whose file documents it, and its parameters without
-    the prefix p_, tenant first.
+    the prefix p_, tenant first. Many parameters are only passed on, as `parameters`: the function
+    declares their types and defaults. JSON is passed as a str.
     Every method can raise what Database.fetch raises, and the errors that its SQL function
     documents.
     """
@@ -65,103 +66,40 @@ class Store:
         for listener in self._write_listeners:
             listener(tenant_id)
 
-    async def create_job(
-        self,
-        tenant_id: str,
-        *,
-        job_id: str,
-        request: str,
-        document_params: str,
-        created_by: str | None,
-        max_targets: int,
-        max_active_jobs: int | None,
-        default_expires_in_hours: int,
-        validate_only: bool = False,
-        error_if_new: str | None = None,
-        selector_terms: str | None = None,
-        target_device_ids: list[str] | None = None,
-        expected_target_digest: str | None = None,
-    ) -> Row:
-        """See create_job.sql; `request`, `document_params` and `selector_terms` are JSON."""
+    async def create_job(self, tenant_id: str, **parameters: Any) -> Row:
+        """Return the job that the call, or the same request before, has created."""
         return (await self._write("create_job", locals()))[0]
 
-    async def preview_target(
-        self,
-        tenant_id: str,
-        *,
-        request: str,
-        selector_terms: str | None,
-        target_device_ids: list[str] | None,
-        max_targets: int,
-    ) -> Row:
-        """See preview_target.sql; `request` and `selector_terms` are JSON."""
+    async def preview_target(self, tenant_id: str, **parameters: Any) -> Row:
+        """Return what a target and a rollout select now."""
         return (await self._read("preview_target", locals()))[0]
 
     async def target_names(
         self, tenant_id: str, *, label_keys: list[str], labels: list[str], group_ids: list[str]
     ) -> Row:
-        """See target_names.sql."""
+        """Return the label keys, labels and groups that an empty target may have meant."""
         return (await self._read("target_names", locals()))[0]
 
     async def list_jobs(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
-        """See list_jobs.sql. Pass all filters, also those that are None: one statement for all."""
-        return await self._read("list_jobs", {"tenant_id": tenant_id, **parameters})
+        """Return a page of jobs. Pass all filters, also those that are None: one statement."""
+        return await self._read("list_jobs", locals())
 
     async def get_job(self, tenant_id: str, *, job_id: str, executions_limit: int) -> Row:
         return (await self._read("get_job", locals()))[0]
 
-    async def list_job_executions(
-        self,
-        tenant_id: str,
-        *,
-        job_id: str,
-        status: str | None,
-        failure_code: str | None = None,
-        end_causes: list[str] | None = None,
-        stage: int | None = None,
-        device_id_prefix: str = "",
-        after_device_id: str,
-        limit: int,
-    ) -> Row:
+    async def list_job_executions(self, tenant_id: str, **parameters: Any) -> Row:
         return (await self._read("list_job_executions", locals()))[0]
 
-    async def list_device_executions(
-        self,
-        tenant_id: str,
-        *,
-        device_id: str,
-        job_id: str | None,
-        status: str | None,
-        failure_code: str | None = None,
-        end_causes: list[str] | None = None,
-        before_queued_at: PgMicros | None,
-        before_job_id: str | None,
-        limit: int,
-    ) -> Sequence[Row]:
+    async def list_device_executions(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
         return await self._read("list_device_executions", locals())
 
     async def list_devices(
-        self,
-        tenant_id: str,
-        *,
-        terms: str,
-        prefix: str,
-        after: str,
-        limit: int,
+        self, tenant_id: str, *, terms: str, prefix: str, after: str, limit: int
     ) -> Sequence[Row]:
-        """See list_devices.sql."""
+        """Return a page of devices."""
         return await self._read("list_devices", locals())
 
-    async def cancel_job(
-        self,
-        tenant_id: str,
-        *,
-        job_id: str,
-        reason: str,
-        force: bool,
-        user_id: str | None = None,
-        etag: str = "",
-    ) -> None:
+    async def cancel_job(self, tenant_id: str, **parameters: Any) -> None:
         await self._write("cancel_job", locals())
 
     async def pause_job(
@@ -174,102 +112,27 @@ class Store:
     ) -> Row:
         return (await self._write("resume_job", locals()))[0]
 
-    async def advance_job(
-        self,
-        tenant_id: str,
-        *,
-        job_id: str,
-        stage: int | None,
-        etag: str,
-        user_id: str | None = None,
-    ) -> Row:
+    async def advance_job(self, tenant_id: str, **parameters: Any) -> Row:
         return (await self._write("advance_job", locals()))[0]
 
-    async def approve_stage(
-        self,
-        tenant_id: str,
-        *,
-        job_id: str,
-        stage: int,
-        approved_by: str,
-        comment: str,
-        etag: str = "",
-    ) -> Row:
+    async def approve_stage(self, tenant_id: str, **parameters: Any) -> Row:
         return (await self._write("approve_stage", locals()))[0]
 
-    async def update_job(
-        self,
-        tenant_id: str,
-        *,
-        job_id: str,
-        etag: str,
-        fields: list[str],
-        in_progress_timeout_minutes: int | None,
-        rollout: str,
-        failure_criteria: str,
-        expires_at: PgMicros | None = None,
-        labels: str = "{}",
-        description: str = "",
-        start_at: PgMicros | None = None,
-        start_windows: list[int] | None = None,
-        window_time_zone: str | None = None,
-        retry_policy: str | None = None,
-        user_id: str | None = None,
-    ) -> tuple[Row, Row]:
-        """See update_job.sql. Returns two rows: after and before the change.
-
-        `rollout`, `failure_criteria`, `labels` and `retry_policy` are JSON.
-        """
+    async def update_job(self, tenant_id: str, **parameters: Any) -> tuple[Row, Row]:
+        """Return the job after the change, and before it."""
         row, before = await self._write("update_job", locals())
         return row, before
 
-    async def cancel_execution(
-        self,
-        tenant_id: str,
-        *,
-        job_id: str,
-        device_id: str,
-        reason: str,
-        force: bool,
-        user_id: str | None = None,
-    ) -> Row:
+    async def cancel_execution(self, tenant_id: str, **parameters: Any) -> Row:
         return (await self._write("cancel_execution", locals()))[0]
 
-    async def retry_executions(
-        self,
-        tenant_id: str,
-        *,
-        job_id: str,
-        statuses: Sequence[str],
-        expires_in_hours: int | None,
-        never_expires: bool,
-        max_active_jobs: int | None,
-        failure_codes: list[str] | None = None,
-        device_ids: list[str] | None = None,
-        user_id: str | None = None,
-        etag: str = "",
-    ) -> Row:
+    async def retry_executions(self, tenant_id: str, **parameters: Any) -> Row:
         return (await self._write("retry_executions", locals()))[0]
 
-    async def get_failure_summary(
-        self,
-        tenant_id: str,
-        *,
-        job_id: str,
-        statuses: list[str] | None,
-        failure_codes: list[str] | None,
-    ) -> Sequence[Row]:
+    async def get_failure_summary(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
         return await self._read("get_failure_summary", locals())
 
-    async def list_execution_attempts(
-        self,
-        tenant_id: str,
-        *,
-        job_id: str,
-        device_id: str,
-        before_number: int | None,
-        limit: int,
-    ) -> Sequence[Row]:
+    async def list_execution_attempts(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
         return await self._read("list_execution_attempts", locals())
 
     async def explain_execution(self, tenant_id: str, *, job_id: str, device_id: str) -> Row:
@@ -286,7 +149,7 @@ class Store:
     async def changed_job_fingerprints(
         self, tenant_ids: list[str], *, job_ids: list[str], fingerprints: list[int | None]
     ) -> list[tuple[int, int]]:
-        """See changed_job_fingerprints.sql; positions start at 0. Each job has a tenant."""
+        """Return the positions, from 0, of the jobs that have changed, with new fingerprints."""
         return await self._changed_fingerprints("changed_job_fingerprints", locals())
 
     async def changed_pending_fingerprints(
@@ -297,7 +160,7 @@ class Store:
         limits: list[int],
         fingerprints: list[int | None],
     ) -> list[tuple[int, int]]:
-        """See changed_pending_fingerprints.sql; positions start at 0. Each device has a tenant."""
+        """Return the positions, from 0, of the changed devices, with new fingerprints."""
         return await self._changed_fingerprints("changed_pending_fingerprints", locals())
 
     async def list_watched_executions(
@@ -308,23 +171,13 @@ class Store:
     async def get_execution(self, tenant_id: str, *, device_id: str, job_id: str) -> Row:
         return (await self._read("get_execution", locals()))[0]
 
-    async def list_pending_executions(
-        self,
-        tenant_id: str,
-        *,
-        device_id: str,
-        after_status: str | None = None,
-        after_queue_order: int | None = None,
-        after_queued_at: PgMicros | None = None,
-        after_job_id: str | None = None,
-        limit: int,
-    ) -> Sequence[Row]:
+    async def list_pending_executions(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
         return await self._read("list_pending_executions", locals())
 
     async def update_executions(
         self, tenant_id: str, updates: Sequence[ExecutionUpdate], *, wait_ms: int
     ) -> Sequence[Row]:
-        """See update_executions.sql: one row per update. Raises LockTimeout after `wait_ms`."""
+        """Return a row for each update. Raises LockTimeout after `wait_ms`."""
         reported_bys = [update.reported_by for update in updates]
         args = {
             "tenant_id": tenant_id,
@@ -346,91 +199,45 @@ class Store:
         return await self._write("update_executions", args)
 
     async def get_device(self, tenant_id: str, *, device_id: str, limit: int) -> Sequence[Row]:
-        """See get_device.sql."""
+        """Return a row with the device, then a row for each execution of its queue."""
         return await self._read("get_device", locals())
 
-    async def update_devices(
-        self,
-        tenant_id: str,
-        *,
-        device_ids: list[str],
-        labels: list[str] | None,
-        time_zones: list[str] | None,
-        group_ids: list[str] | None,
-        remove_labels: list[str],
-        allow_missing: bool,
-        max_devices: int | None = None,
-    ) -> Row:
-        """See update_devices.sql; elements of `labels` and `group_ids` are JSON."""
+    async def update_devices(self, tenant_id: str, **parameters: Any) -> Row:
+        """Return how many devices were registered and updated."""
         return (await self._write("update_devices", locals()))[0]
 
-    async def delete_devices(
-        self,
-        tenant_id: str,
-        *,
-        device_ids: list[str],
-        max_executions: int,
-        wait_ms: int,
-        user_id: str | None = None,
-    ) -> Row:
-        """See delete_devices.sql. Raises LockTimeout after `wait_ms`."""
+    async def delete_devices(self, tenant_id: str, **parameters: Any) -> Row:
+        """Return the counts, and whether executions remain. Raises LockTimeout after `wait_ms`."""
         return (await self._write("delete_devices", locals()))[0]
 
     async def list_groups(
         self, tenant_id: str, *, prefix: str, after: str, limit: int, max_counted: int
     ) -> Sequence[Row]:
-        """See list_groups.sql."""
+        """Return a page of groups."""
         return await self._read("list_groups", locals())
 
     async def remove_stale_devices(
         self, tenant_id: str, after_device_id: str, limit: int = 1000
     ) -> str | None:
-        """See remove_stale_devices.sql."""
+        """Return the device_id to continue after; None at the end."""
         device_id: str | None = (await self._read("remove_stale_devices", locals()))[0][0]
         return device_id
 
-    async def list_events(
-        self,
-        tenant_id: str,
-        *,
-        after_position: int | None,
-        from_position: int | None = None,
-        types: list[str] | None = None,
-        job_id: str | None = None,
-        limit: int,
-    ) -> Sequence[Row]:
-        """See list_events.sql."""
+    async def list_events(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
+        """Return a page of events, then a row with the position of its end."""
         return await self._read("list_events", locals())
 
-    async def list_job_events(
-        self,
-        tenant_id: str,
-        *,
-        job_id: str,
-        newest_first: bool,
-        last_position: int | None,
-        limit: int,
-        types: list[str] | None,
-    ) -> Sequence[Row]:
-        """See list_job_events.sql."""
+    async def list_job_events(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
+        """Return a page of the history of a job."""
         return await self._read("list_job_events", locals())
 
     async def changed_event_heads(
         self, tenant_ids: list[str], *, positions: list[int | None]
     ) -> list[tuple[int, int]]:
-        """See changed_event_heads.sql; the first number of each pair starts at 0."""
+        """Return the indexes, from 0, of the tenants with new events, with the new positions."""
         return await self._changed_fingerprints("changed_event_heads", locals())
 
-    async def create_webhook(
-        self,
-        tenant_id: str,
-        *,
-        webhook_id: str,
-        url: str,
-        description: str,
-        types: list[str] | None,
-        key_id: str,
-    ) -> Row:
+    async def create_webhook(self, tenant_id: str, **parameters: Any) -> Row:
         return (await self._read("create_webhook", locals()))[0]
 
     async def list_webhooks(self, tenant_id: str) -> Sequence[Row]:
@@ -439,19 +246,8 @@ class Store:
     async def get_webhook(self, tenant_id: str, *, webhook_id: str) -> Row:
         return (await self._read("get_webhook", locals()))[0]
 
-    async def update_webhook(
-        self,
-        tenant_id: str,
-        *,
-        webhook_id: str,
-        fields: list[str],
-        url: str,
-        description: str,
-        types: list[str] | None,
-        enabled: bool,
-        position: int,
-    ) -> tuple[Row, Row]:
-        """See update_webhook.sql. Returns the webhook, and the webhook before."""
+    async def update_webhook(self, tenant_id: str, **parameters: Any) -> tuple[Row, Row]:
+        """Return the webhook after the change, and before it."""
         row, before = await self._read("update_webhook", locals())
         return row, before
 
@@ -462,11 +258,11 @@ class Store:
         return (await self._read("rotate_webhook_secret", locals()))[0]
 
     async def test_webhook(self, tenant_id: str, *, webhook_id: str) -> Row:
-        """See test_webhook.sql."""
+        """Return the URL and the keys for the delivery of a test event."""
         return (await self._read("test_webhook", locals()))[0]
 
     async def verify_webhook(self, tenant_id: str, *, webhook_id: str, url: str) -> None:
-        """See verify_webhook.sql."""
+        """Store that the URL has answered a signed event."""
         await self._read("verify_webhook", locals())
 
     async def _changed_fingerprints(
@@ -514,9 +310,10 @@ class Store:
 
 
 def _arguments(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Remove `self` from the locals() of a method."""
+    """Return the arguments of a method from its locals()."""
     parameters.pop("self", None)
-    return parameters
+    others = parameters.pop("parameters", {})
+    return {**parameters, **others}
 
 
 @functools.cache

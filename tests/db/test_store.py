@@ -15,11 +15,11 @@ _METHODS = [
     for name, _ in inspect.getmembers(Store, inspect.iscoroutinefunction)
     if not name.startswith("_")
 ]
-_LIST_PARAMETERS = (
-    *("statuses", "document_type", "created_by", "target_device_id", "target_group_id"),
-    *("target_all", "created_from", "created_until", "before_created_at", "before_job_id"),
-    *("limit", "offset"),
-)
+_REQUIRED = """
+SELECT array_agg(substr(name, 3) ORDER BY n)
+FROM pg_proc, unnest(proargnames) WITH ORDINALITY AS parameter(name, n)
+WHERE oid = $1::regproc AND n <= pronargs - pronargdefaults
+"""
 _TENANT: dict[str, Any] = {"tenant_id": "t", "tenant_ids": ["t"]}
 
 
@@ -45,15 +45,13 @@ async def test_method_calls_its_function_with_the_parameters_that_it_requires(
     """Citus delegates only a function alone, with the tenant first and parameters as arguments."""
     connection = _PreparingConnection(database.owner)
     call = getattr(store_on(cast("Any", connection), is_distributed=is_distributed), method)
-    required = [
-        parameter.name
-        for parameter in inspect.signature(call).parameters.values()
-        if parameter.default is parameter.empty
-    ]
+    parameters = inspect.signature(call).parameters.values()
+    required = [parameter.name for parameter in parameters if parameter.default is parameter.empty]
+    if "parameters" in required:
+        # It passes on the parameters of its function.
+        required = await database.owner.fetchval(_REQUIRED, f"jobs.{method}")
 
-    # list_jobs passes any filters.
-    required = [*_LIST_PARAMETERS, *required] if method == "list_jobs" else required
-    await call(**{name: _TENANT.get(name, []) for name in required if name != "parameters"})
+    await call(**{name: _TENANT.get(name, []) for name in required})
 
     ((statement, args),) = connection.calls
     form = (
