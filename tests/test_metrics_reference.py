@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
-from jobs_grpc.observability.metrics import merge_workers
+from jobs_grpc.server.metrics import merge_workers
 from tests.auth.support import JWT_SETTINGS, KEY
 from tests.support.database import Database
 from tests.support.identities import jwks

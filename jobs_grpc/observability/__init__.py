@@ -1,1 +1,1 @@
-"""Logs, traces and metrics of the server."""
+"""Logs and traces of the server, and what counts its calls."""

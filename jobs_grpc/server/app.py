@@ -57,7 +57,7 @@ from jobs_grpc.webhooks.sender import Sender
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from jobs_grpc.observability.metrics import ServerParts
+    from jobs_grpc.server.metrics import ServerParts
 
 logger = logging.getLogger(__name__)
 
@@ -242,7 +242,7 @@ async def running(
         background: set[asyncio.Task[None]] = set()
         metrics_address = None
         if call_metrics:
-            from jobs_grpc.observability.metrics import ServerParts
+            from jobs_grpc.server.metrics import ServerParts
 
             lag = Histogram(event_loop.LAG_SECONDS)
             background.add(asyncio.create_task(event_loop.measure_lag(lag)))
@@ -306,7 +306,7 @@ async def _serving_metrics(
     parts: "ServerParts", supervisor: socket.socket | None, max_age: float
 ) -> AsyncIterator[str | None]:
     """Serve the metrics; yields the address. Or answer the supervisor, which serves them."""
-    from jobs_grpc.observability.metrics import make_registry
+    from jobs_grpc.server.metrics import make_registry
     from jobs_grpc.server.metrics_endpoint import serving_metrics
 
     registry = make_registry(parts)

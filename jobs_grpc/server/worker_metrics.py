@@ -50,7 +50,7 @@ class WorkerMetrics:
 
     async def collect(self) -> "list[Metric]":
         """Return the metrics of all workers. Needs the extra `metrics`."""
-        from jobs_grpc.observability.metrics import merge_workers
+        from jobs_grpc.server.metrics import merge_workers
 
         answers = {number: worker.ask() for number, worker in self._workers.items()}
         if answers:

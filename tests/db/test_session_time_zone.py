@@ -72,7 +72,7 @@ async def test_expiry_keeps_its_distance_to_the_start_when_the_clocks_change(
         in_progress_timeout_minutes=None,
         rollout="{}",
         failure_criteria="[]",
-        start_at=now + timedelta(days=8),  # type: ignore[arg-type]  # without the codec of the pool
+        start_at=now + timedelta(days=8),  # without the codec of the pool
     )
 
     assert row["expires_at"] - row["start_at"] == timedelta(hours=24)
