@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
+from fleet.jobs.v1 import jobs_pb2 as pb
 
+from bench import seed
 from bench.environment import Environment, environment
 from bench.machine import describe_machine
 from bench.page import describe, format_number, table, wrap
@@ -35,6 +37,7 @@ _TENANT = "acme"
 _DEVICES_PER_JOB = 100_000
 # What concurrent streams of reports reach: see Batches of updates in docs/architecture.md.
 _BATCH = 100
+_DOCUMENT = '{"url": "https://example.com/2.4.1.bin"}'
 _DETAILS = json.dumps({"firmware": "2.4.1", "duration_seconds": 312, "message": "installed"})
 _TIMEOUT = 600.0
 _MIB = 1 << 20
@@ -134,7 +137,14 @@ async def _run(bench: Bench) -> None:
     )
     async with bench.phase("create"):
         for job_id in bench.jobs:
-            await _create(bench, job_id)
+            request = pb.CreateJobRequest(
+                job_id=job_id,
+                document_type="firmware",
+                target_all=True,
+                expires_in_hours=24,
+                in_progress_timeout_minutes=60,
+            )
+            await seed.create_job(bench.store, _TENANT, request, _DOCUMENT)
     first = next(_batches(bench, _start))
     async with bench.phase("start 100, after a checkpoint", len(first)):
         await _apply(bench, first)
@@ -144,26 +154,6 @@ async def _run(bench: Bench) -> None:
         await _update_all(
             bench, lambda job, device: ExecutionUpdate(job, device, "SUCCEEDED", _DETAILS)
         )
-
-
-async def _create(bench: Bench, job_id: str) -> None:
-    await bench.store.create_job(
-        _TENANT,
-        job_id=job_id,
-        request=json.dumps(
-            {
-                "document_type": "firmware",
-                "target_all": True,
-                "expires_in_hours": 24,
-                "in_progress_timeout_minutes": 60,
-            }
-        ),
-        document_params='{"url": "https://example.com/2.4.1.bin"}',
-        created_by="olivia",
-        max_targets=bench.devices,
-        max_active_jobs=None,
-        default_expires_in_hours=24,
-    )
 
 
 async def _update_all(bench: Bench, make_update: Callable[[str, str], ExecutionUpdate]) -> None:

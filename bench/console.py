@@ -27,7 +27,6 @@ from bench.process import Server
 from bench.requests import TENANT
 from bench.run import InvalidRun, Option, run
 from jobs_grpc.db.store import ExecutionUpdate
-from jobs_grpc.services.job_request import job_request, present_fields
 from tests.console.browser import open_console, renderer_memory
 from tests.console.large_job import open_job, read_pages
 from tests.gateway.browser import find_browser
@@ -100,16 +99,7 @@ async def _fill(env: Environment, devices: int) -> None:
     ]
     for request in requests:
         request.document_type, job_id = "firmware", request.job_id
-        await store.create_job(
-            TENANT,
-            job_id=job_id,
-            request=job_request(present_fields(request)),
-            document_params='{"version": "2.1"}',
-            created_by="ann",
-            max_targets=devices,
-            max_active_jobs=None,
-            default_expires_in_hours=24,
-        )
+        await seed.create_job(store, TENANT, request, '{"version": "2.1"}')
         rows = await env.owner.fetch(
             "SELECT device_id FROM jobs.job_executions WHERE tenant_id = $1 AND job_id = $2"
             " AND coalesce(stage, 0) = 0 ORDER BY device_id LIMIT $3",

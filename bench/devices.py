@@ -23,7 +23,7 @@ from bench.page import describe
 from bench.requests import TENANT
 from bench.run import InvalidRun, Option, run
 from jobs_grpc.db.store import Store
-from jobs_grpc.services.job_request import job_request, present_fields, target_request
+from jobs_grpc.services.job_request import target_request
 from jobs_grpc.services.selectors import parse
 from jobs_grpc.services.targets import selector_terms
 
@@ -149,18 +149,10 @@ async def _create(bench: Bench) -> None:
             # Each job finds the same tables. In tables with other jobs, its place in the indexes
             # decides more of the time than its target.
             await bench.env.delete_jobs()
-            request = pb.CreateJobRequest(document_type="reboot", **cast("Any", target))
-            created = bench.store.create_job(
-                _CREATING_TENANT,
-                job_id="job",
-                request=job_request(present_fields(request)),
-                document_params="{}",
-                created_by=None,
-                max_targets=devices,
-                max_active_jobs=None,
-                default_expires_in_hours=24,
-                selector_terms=selector_terms(request),
+            request = pb.CreateJobRequest(
+                job_id="job", document_type="reboot", **cast("Any", target)
             )
+            created = seed.create_job(bench.store, _CREATING_TENANT, request)
             row = await bench.add_time(f"CreateJob, {devices:,} devices", case, created)
             if row["execution_count"] != devices:
                 raise InvalidRun(f"{case} matches {row['execution_count']} devices")

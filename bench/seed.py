@@ -1,8 +1,14 @@
 """Insert devices and jobs without the services."""
 
+from typing import Any
+
 import asyncpg
+from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench.peers import Peers
+from jobs_grpc.db.store import Store
+from jobs_grpc.services.job_request import job_request, present_fields
+from jobs_grpc.services.targets import selector_terms
 
 
 async def add_devices(owner: asyncpg.Connection, tenant: str, devices: int) -> None:
@@ -22,6 +28,23 @@ async def add_job(owner: asyncpg.Connection, tenant: str, job_id: str) -> None:
         ' \'{"document_type": "bench", "target_all": true}\', \'{}\', NULL, 2000000, NULL, 24)',
         tenant,
         job_id,
+    )
+
+
+async def create_job(
+    store: Store, tenant: str, request: pb.CreateJobRequest, document_params: str = "{}"
+) -> Any:
+    """Create a job by the SQL function that CreateJob runs, as the role of the store."""
+    return await store.create_job(
+        tenant,
+        job_id=request.job_id,
+        request=job_request(present_fields(request)),
+        document_params=document_params,
+        created_by="olivia",
+        max_targets=2_000_000,
+        max_active_jobs=None,
+        default_expires_in_hours=24,
+        selector_terms=selector_terms(request),
     )
 
 

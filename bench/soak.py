@@ -3,8 +3,8 @@
 Run by `make bench-soak`. A job for all devices is created every few seconds. Devices start and
 report each execution, an operator reads, and old jobs are deleted. The server runs
 maintenance; PostgreSQL has its default settings, except for those in SETTINGS. Each minute prints a
-row with the main figures, and the end of the run tables with all of them. Ctrl-C ends the run and
-keeps what was measured.
+row with the main figures, and the end of the run tables with all of them. Ctrl-C ends the run; the
+tables have what was measured until then.
 """
 
 import argparse
@@ -55,23 +55,6 @@ _TABLES = """
 """
 
 
-@dataclass(frozen=True)
-class Churn:
-    """The size of the load."""
-
-    devices: int
-    job_interval: float
-    """Seconds between two jobs."""
-    kept_jobs: int
-    """Jobs that are not deleted yet."""
-    row_interval: float = 60.0
-    """Seconds between two rows of the report."""
-
-
-FULL = Churn(devices=1_500, job_interval=4.0, kept_jobs=30)
-QUICK = Churn(devices=40, job_interval=0.25, kept_jobs=3, row_interval=1.5)
-
-
 @dataclass
 class Minute:
     """The figures of one minute."""
@@ -104,7 +87,7 @@ class Minute:
 class Load:
     """The clients, and the latencies of their calls in this minute."""
 
-    churn: Churn
+    args: argparse.Namespace
     jobs: Any
     devices: Any
     latencies: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -122,17 +105,17 @@ class Load:
         kept: deque[str] = deque()
         started = loop.time()
         for number in itertools.count():
-            await asyncio.sleep(started + number * self.churn.job_interval - loop.time())
+            await asyncio.sleep(started + number * self.args.interval - loop.time())
             job_id = f"job-{number:06}"
             request = pb.CreateJobRequest(job_id=job_id, document_type="install", target_all=True)
             await self._call(self.jobs.CreateJob, request)
             kept.append(job_id)
-            for device in range(self.churn.devices):
+            for device in range(self.args.devices):
                 self._waiting_devices.put_nowait(f"d{device:06}")
             for read in kept:
                 await self._call(self.jobs.GetJob, pb.GetJobRequest(job_id=read))
                 await self._call(self.jobs.ListJobs, pb.ListJobsRequest())
-            if len(kept) > self.churn.kept_jobs:
+            if len(kept) > self.args.kept:
                 await self._call(self.jobs.DeleteJob, pb.DeleteJobRequest(job_id=kept.popleft()))
 
     async def work(self) -> None:
@@ -164,7 +147,7 @@ class Load:
         return response
 
 
-def _problems(rows: list[Minute], failures: Counter[str]) -> list[str]:
+def _problems(rows: list[Minute], failures: Counter[str], *, quick: bool) -> list[str]:
     """Return why the run fails."""
     problems = [f"{count:,} calls failed: {text}" for text, count in failures.most_common(5)]
     first, last = rows[0], rows[-1]
@@ -172,11 +155,12 @@ def _problems(rows: list[Minute], failures: Counter[str]) -> list[str]:
         problems.append(
             f"memory of the server grew from {first.server_mib:.1f} to {last.server_mib:.1f} MiB"
         )
-    return problems + [f"no figures of {call}" for call in _CALLS if call not in last.milliseconds]
+    if quick:
+        problems += [f"no figures of {call}" for call in _CALLS if call not in last.milliseconds]
+    return problems
 
 
 async def _measure(args: argparse.Namespace) -> Report:
-    churn = QUICK if args.quick else FULL
     rows: list[Minute] = []
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
@@ -185,7 +169,7 @@ async def _measure(args: argparse.Namespace) -> Report:
             "INSERT INTO device_state (tenant_id, device_id)"
             " SELECT $1, 'd' || lpad(n::text, 6, '0') FROM generate_series(0, $2 - 1) n",
             _TENANT,
-            churn.devices,
+            args.devices,
         )
         machine = await describe_machine(env.owner)
         server = await stack.enter_async_context(env.maintaining_server())
@@ -196,7 +180,7 @@ async def _measure(args: argparse.Namespace) -> Report:
             for _ in range(2)
         ]
         load = Load(
-            churn,
+            args,
             jobs_pb2_grpc.JobServiceStub(channels[0]),
             device_jobs_pb2_grpc.DeviceJobServiceStub(channels[1]),
         )
@@ -207,11 +191,11 @@ async def _measure(args: argparse.Namespace) -> Report:
             for number in range(1, args.minutes + 1):
                 started = time.monotonic()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), churn.row_interval)
+                    await asyncio.wait_for(stop.wait(), args.row)
                 seconds = time.monotonic() - started
                 # Less than half a minute shows little.
-                if seconds > churn.row_interval / 2:
-                    minute = number - 1 + min(1.0, round(seconds / churn.row_interval, 1))
+                if seconds > args.row / 2:
+                    minute = number - 1 + min(1.0, round(seconds / args.row, 1))
                     rows.append(await _read(minute, seconds, load, env.owner, server))
                     print(rows[-1], flush=True)
                 if stop.is_set():
@@ -220,7 +204,7 @@ async def _measure(args: argparse.Namespace) -> Report:
                 client.cancel()
     if not rows:
         raise InvalidRun("it ended before the first row")
-    return Report(render(rows, machine, churn), _problems(rows, load.failures))
+    return Report(render(rows, machine, args), _problems(rows, load.failures, quick=args.quick))
 
 
 async def _read(
@@ -296,11 +280,11 @@ _SPEED = tuple(range(_HEAD.index("tables")))
 _SIZE = (0, *range(_HEAD.index("tables"), len(_HEAD)))
 
 
-def render(rows: list[Minute], machine: dict[str, str], churn: Churn) -> str:
+def render(rows: list[Minute], machine: dict[str, str], args: argparse.Namespace) -> str:
     """Return the figures as Markdown."""
     load = wrap(
-        f"A job for {churn.devices:,} devices every {churn.job_interval:g} s, {_CALLERS} devices at"
-        f" a time; the newest {churn.kept_jobs} jobs are kept."
+        f"A job for {args.devices:,} devices every {args.interval:g} s, {_CALLERS} devices at"
+        f" a time; the newest {args.kept} jobs are kept."
         f" Settings: {', '.join(f'`{setting}`' for setting in SETTINGS)}."
     )
     heads = [f"{h}, {u}" if u else h for h, u in zip(_HEAD, _UNITS, strict=True)]
@@ -330,4 +314,13 @@ def render(rows: list[Minute], machine: dict[str, str], churn: Churn) -> str:
 
 
 if __name__ == "__main__":
-    run("soak", __doc__, _measure, Option("minutes", 12, "how long", quick=3))
+    run(
+        "soak",
+        __doc__,
+        _measure,
+        Option("minutes", 12, "rows of the tables", quick=3),
+        Option("row", 60.0, "seconds of a row", quick=1.5),
+        Option("devices", 1_500, "devices of a job", quick=40),
+        Option("interval", 4.0, "seconds between two jobs", quick=0.25),
+        Option("kept", 30, "jobs that are not deleted yet", quick=3),
+    )

@@ -1,6 +1,10 @@
 """The report of a soak."""
 
-from bench.soak import QUICK, Minute, render
+from argparse import Namespace
+
+from bench.soak import Minute, render
+
+SIZE = Namespace(devices=40, interval=0.25, kept=3)
 
 
 def minute(number: int, size: int) -> Minute:
@@ -20,7 +24,7 @@ def minute(number: int, size: int) -> Minute:
 
 
 def test_report_has_a_row_for_each_minute_and_compares_the_tables() -> None:
-    text = render([minute(1, 10), minute(2, 11)], {"python": "3.11"}, QUICK)
+    text = render([minute(1, 10), minute(2, 11)], {"python": "3.11"}, SIZE)
 
     assert "| 2 | 375 | 0 | 12/31 | – |" in text
     assert "| 2 | 11.0 | 1.0 | 5 | 2 +1 | 60.0 | 80.0 |" in text

@@ -299,14 +299,9 @@ class Session:
         self.fetch = self.fetch_for_tenants = connection.fetch
 
 
-def store_on(
-    connection: asyncpg.Connection,
-    *,
-    is_distributed: bool = False,
-    store_class: type[Store] = Store,
-) -> Store:
+def store_on(connection: asyncpg.Connection, *, is_distributed: bool = False) -> Store:
     """Return a store that calls functions on this connection, which may be on Citus."""
-    return store_class(cast("Any", Session(connection, is_distributed=is_distributed)))
+    return Store(cast("Any", Session(connection, is_distributed=is_distributed)))
 
 
 @asynccontextmanager
