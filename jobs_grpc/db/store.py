@@ -193,7 +193,6 @@ class Store:
             "with_documents": [update.with_document for update in updates],
             "failure_codes": [update.failure_code for update in updates],
             "with_details": [update.with_details for update in updates],
-            "with_due_at": True,
             "reported_bys": None if reported_bys.count(None) == len(updates) else reported_bys,
         }
         return await self._write("update_executions", args)

@@ -9,38 +9,6 @@ CREATE TYPE jobs.execution_status AS ENUM (
     'REJECTED'
 );
 
-CREATE TYPE jobs.decided_retry AS (
-	n bigint,
-	row_id tid,
-	device_id text,
-	stage smallint,
-	old_status jobs.execution_status,
-	status jobs.execution_status,
-	failure_code text,
-	failed_status jobs.execution_status,
-	failed_code text,
-	failed_at timestamp with time zone,
-	needs_first_retry boolean,
-	needs_retry boolean,
-	not_before timestamp with time zone
-);
-
-CREATE TYPE jobs.decided_update AS (
-	n bigint,
-	job_id text,
-	device_id text,
-	outcome text,
-	previous_status jobs.execution_status,
-	row_id tid,
-	stored_status jobs.execution_status,
-	new_status jobs.execution_status,
-	status_details jsonb,
-	failure_code text,
-	times_out_at timestamp with time zone,
-	stage smallint,
-	has_rules boolean
-);
-
 CREATE TYPE jobs.execution_change AS (
 	n bigint,
 	job_id text,
@@ -68,14 +36,6 @@ CREATE TYPE jobs.execution_change AS (
 	is_expired boolean,
 	has_rules boolean,
 	execution_events boolean
-);
-
-CREATE TYPE jobs.finished_attempt AS (
-	job_id text,
-	device_id text,
-	status jobs.execution_status,
-	failure_code text,
-	execution_number integer
 );
 
 CREATE TYPE jobs.job_status AS ENUM (

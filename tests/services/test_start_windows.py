@@ -176,20 +176,6 @@ async def test_next_execution_is_that_of_a_later_job_while_the_first_one_waits(
     assert started.job_id == "later"
 
 
-async def test_start_of_an_older_server_is_held_while_windows_are_closed(
-    database: Database, tenant: str
-) -> None:
-    async with request_session(database) as (connection, _):
-        row = await connection.fetchrow(
-            "SELECT outcome, due_at FROM jobs.update_executions($1, 0, '{j}', '{f}', '{pump}',"
-            " '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{NULL}', '{f}', '{NULL}')",
-            tenant,
-        )
-
-    assert row is not None
-    assert tuple(row) == ("EXECUTION_HELD", None)
-
-
 async def test_batch_starts_only_what_is_due(database: Database, operator: Operator) -> None:
     await database.add_devices(operator.tenant, ["fan"])
     await operator.create(job_id="due", target_all=True)

@@ -1,7 +1,7 @@
 -- Changes the tables of a database at the earlier migration 0035 to those of 0001_schema.sql: see
 -- conversion.py. The views and functions are replaced afterwards.
 
--- Only earlier servers used these columns.
+-- Only earlier servers used these columns and types. Functions that are replaced use the types.
 ALTER TABLE jobs.jobs
     DROP COLUMN rollout_request,
     DROP COLUMN default_expiry,
@@ -10,6 +10,10 @@ ALTER TABLE jobs.event_heads DROP COLUMN tests_until;
 
 -- The earlier 0020 may not have run.
 DROP INDEX IF EXISTS jobs.job_executions_queue;
+
+DROP TYPE jobs.decided_update CASCADE;
+DROP TYPE jobs.decided_retry CASCADE;
+DROP TYPE jobs.finished_attempt CASCADE;
 
 -- The constraint was added without reading the rows.
 ALTER TABLE jobs.jobs VALIDATE CONSTRAINT jobs_one_target_check;

@@ -38,9 +38,6 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     p_with_documents boolean[],     -- return the document_params
     p_failure_codes text[] DEFAULT NULL,  -- only with FAILED and REJECTED; NULL: none
     p_with_details boolean[] DEFAULT NULL,  -- return the status_details; NULL: true
-    -- Without it, the outcome is EXECUTION_HELD instead of EXECUTION_NOT_DUE, which earlier servers do not
-    -- know, and due_at is NULL.
-    p_with_due_at boolean DEFAULT false,
     -- Per update: the bridge's subject, '' if it has none, NULL for the device itself. The array is NULL if
     -- no update is from a bridge.
     p_reported_bys text[] DEFAULT NULL
@@ -106,7 +103,7 @@ BEGIN
         outcome := 'NONE';
         last_updated_at := jobs.clock_time();
         FOREACH v_device_id IN ARRAY p_device_ids LOOP
-            due_at := CASE WHEN p_with_due_at THEN jobs.next_due_at(p_tenant_id, v_device_id) END;
+            due_at := jobs.next_due_at(p_tenant_id, v_device_id);
             RETURN NEXT;
         END LOOP;
         RETURN;
@@ -152,7 +149,6 @@ BEGIN
 
     RETURN QUERY
     SELECT CASE WHEN c.outcome = 'EXECUTION_CHANGED' AND a.status IS NOT NULL THEN 'REPEATED'
-                WHEN c.outcome = 'EXECUTION_NOT_DUE' AND NOT p_with_due_at THEN 'EXECUTION_HELD'
                 ELSE c.outcome END,
            c.previous_status::text, c.job_id, s.device_id,
            CASE WHEN a.status IS NULL THEN s.status ELSE a.status::text END,
@@ -167,8 +163,7 @@ BEGIN
                 THEN s.document_params END,
            s.expires_at, CASE WHEN a.status IS NULL THEN s.times_out_at END,
            CASE WHEN a.status IS NULL THEN s.failure_code ELSE a.failure_code END,
-           CASE WHEN NOT p_with_due_at THEN NULL
-                WHEN c.outcome = 'NONE' THEN jobs.next_due_at(p_tenant_id, c.device_id)
+           CASE WHEN c.outcome = 'NONE' THEN jobs.next_due_at(p_tenant_id, c.device_id)
                 -- Not from pending_executions: at the start of the statement, it may have been HELD.
                 WHEN c.outcome = 'EXECUTION_NOT_DUE'
                     THEN jobs.execution_due_at(p_tenant_id, c.job_id, c.device_id, v_now) END
