@@ -192,6 +192,21 @@ def add_options(
             parser.add_argument(option, type=text, default=default, metavar=metavar, help=help_text)
 
 
+def add_repeated(
+    parser: "argparse._ActionsContainer",
+    usage: str,
+    help_text: str,
+    value: Callable[[str], object] = text,
+    dest: str | None = None,
+) -> None:
+    """Add an option such as "--label KEY=VALUE" that can be repeated: a list of values."""
+    option, metavar = usage.split(" ")
+    dest = dest or option.removeprefix("--")
+    parser.add_argument(
+        option, dest=dest, type=value, action="append", default=[], metavar=metavar, help=help_text
+    )
+
+
 def add_job(parser: argparse.ArgumentParser) -> None:
     """Add the argument JOB."""
     parser.add_argument("job_id", type=text, metavar="JOB", help="ID of the job")
@@ -209,15 +224,7 @@ def add_yes(parser: argparse.ArgumentParser, help_text: str) -> None:
 
 def add_labels(parser: "argparse._ActionsContainer", help_text: str) -> None:
     """Add --label, which can be repeated."""
-    parser.add_argument(
-        "--label",
-        dest="labels",
-        type=label,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help=help_text,
-    )
+    add_repeated(parser, "--label KEY=VALUE", help_text, label, "labels")
 
 
 def read_labels(args: argparse.Namespace) -> dict[str, str]:

@@ -5,6 +5,7 @@ import argparse
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.formatting import format_device_count
 from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.several_jobs import add_jobs, confirm, for_each_job
@@ -64,8 +65,9 @@ async def _running_devices(jobs: JobsClient, job_id: str) -> list[str]:
         return []  # The cancel has a result of its own.
     if not count:
         return []
-    devices = "1 device is" if count == 1 else f"{count:,} devices are"
+    are = "is" if count == 1 else "are"
     return [
-        f"{devices} still IN_PROGRESS: `jobs-grpc get {job_id} --status IN_PROGRESS` lists them,"
+        f"{format_device_count(count)} {are} still IN_PROGRESS: `jobs-grpc get {job_id} --status"
+        " IN_PROGRESS` lists them,"
         f" `jobs-grpc cancel {job_id} --device DEVICE --force` cancels one"
     ]

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from jobs_grpc.cli.command import add_target_options
@@ -38,36 +39,30 @@ def add_command(commands: Subparsers) -> None:
         "context", help="manage contexts, which name servers and callers", description=_DESCRIPTION
     )
     subcommands = parser.add_commands()
-    listing = subcommands.add_parser(
-        "list",
-        help="list the contexts",
-        examples=("jobs-grpc context list", "jobs-grpc context list --json"),
-    )
+    listing = _add(subcommands, "list", _list, "list the contexts", "list", "list --json")
     add_output_options(listing, _FORMATS)
-    listing.set_defaults(run=_list)
-    use = subcommands.add_parser(
-        "use",
-        help="make a context the current one",
-        examples=("jobs-grpc context use prod", "jobs-grpc context use local"),
-    )
+    use = _add(subcommands, "use", _use, "make a context the current one", "use prod", "use local")
     _add_name(use)
-    use.set_defaults(run=_use)
-    show = subcommands.add_parser(
-        "show",
-        help="show which server and caller commands use, and where that is set",
-        examples=("jobs-grpc context show", "jobs-grpc context show prod"),
-    )
+    show_help = "show which server and caller commands use, and where that is set"
+    show = _add(subcommands, "show", _show, show_help, "show", "show prod")
     add_output_options(show, _FORMATS)
     _add_name(show, optional=True)
-    show.set_defaults(run=_show)
     _add_set(subcommands)
-    delete = subcommands.add_parser(
-        "delete",
-        help="delete a context",
-        examples=("jobs-grpc context delete prod", "jobs-grpc context delete local"),
-    )
+    delete = _add(subcommands, "delete", _delete, "delete a context", "delete prod", "delete local")
     _add_name(delete)
-    delete.set_defaults(run=_delete)
+
+
+def _add(
+    subcommands: Subparsers,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    help_text: str,
+    *examples: str,
+) -> argparse.ArgumentParser:
+    examples = tuple(f"jobs-grpc context {example}" for example in examples)
+    parser = subcommands.add_parser(name, help=help_text, examples=examples)
+    parser.set_defaults(run=run)
+    return parser
 
 
 def _add_set(subcommands: Subparsers) -> None:

@@ -10,7 +10,7 @@ from jobs_grpc.cli.changes import LOST_RESPONSE, explaining_failures
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.executions import DEVICE_COLUMNS
-from jobs_grpc.cli.formatting import format_device_count, format_labels, format_moment
+from jobs_grpc.cli.formatting import format_device_count, format_field, format_labels, format_number
 from jobs_grpc.cli.listing import (
     FORMATS,
     Column,
@@ -27,7 +27,7 @@ from jobs_grpc.cli.output import (
     progress_line,
 )
 from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.cli.questions import ask, can_ask
+from jobs_grpc.cli.questions import confirm
 from jobs_grpc.client import FleetClient
 from jobs_grpc.contract.field_rules import rules_of
 from jobs_grpc.text import escape_unprintable
@@ -120,8 +120,7 @@ def _device_fields(device: pb.Device, utc: bool) -> Iterator[tuple[str, str]]:
     yield "groups", " ".join(device.group_ids) or "-"
     yield "labels", format_labels(device.labels) or "-"
     yield "time zone", device.time_zone or "-"
-    is_seen = device.HasField("last_seen_at")
-    yield "last seen", format_moment(device.last_seen_at, utc) if is_seen else "-"
+    yield "last seen", format_field(device, "last_seen_at", utc)
 
 
 def _add_label(commands: Subparsers) -> None:
@@ -141,32 +140,14 @@ def _add_label(commands: Subparsers) -> None:
         metavar="DEVICE",
         help="IDs of the devices, then KEY=VALUE to set a label, or KEY- to remove it",
     )
-    parser.add_argument(
-        "--device",
-        type=arguments.text,
-        action="append",
-        default=[],
-        metavar="ID",
-        help="another device; can be repeated",
-    )
+    arguments.add_repeated(parser, "--device ID", "another device; can be repeated")
     zone_help = "time zone, such as Europe/Berlin or UTC; '' clears it"
     arguments.add_options(parser, {"--time-zone ZONE": zone_help})
     groups = parser.add_mutually_exclusive_group()
-    groups.add_argument(
-        "--set-group",
-        dest="set_groups",
-        type=arguments.text,
-        action="append",
-        default=[],
-        metavar="GROUP",
-        help="make the devices members of this group and of no others; can be repeated",
-    )
-    groups.add_argument(
-        "--clear-groups", action="store_true", help="remove the devices from all groups"
-    )
-    parser.add_argument(
-        "--allow-missing", action="store_true", help="register the devices that do not exist"
-    )
+    set_help = "make the devices members of this group and of no others; can be repeated"
+    arguments.add_repeated(groups, "--set-group GROUP", set_help, dest="set_groups")
+    arguments.add_options(groups, {"--clear-groups": "remove the devices from all groups"})
+    arguments.add_options(parser, {"--allow-missing": "register the devices that do not exist"})
 
 
 async def _label(args: argparse.Namespace, fleet: FleetClient) -> None:
@@ -268,8 +249,7 @@ async def _delete(args: argparse.Namespace, fleet: FleetClient) -> None:
     is_one = len(device_ids) == 1
     what, whose = (device_ids[0], "its") if is_one else (f"{len(device_ids):,} devices", "their")
     question = f"delete {what} and end {whose} QUEUED and HELD executions?"
-    if not args.yes and can_ask() and not await ask(question):
-        raise CliError("nothing was changed; to delete without this question, add --yes")
+    await confirm(question, yes=args.yes, verb="delete")
     with (
         explaining_failures(
             args, lambda: "to delete what is left, repeat the command", LOST_RESPONSE
@@ -284,7 +264,5 @@ async def _delete(args: argparse.Namespace, fleet: FleetClient) -> None:
 
 
 def _deletion_text(total: pb.DeleteDevicesResponse) -> str:
-    devices = format_device_count(total.deleted_count)
-    count = total.ended_execution_count
-    executions = "1 execution" if count == 1 else f"{count:,} executions"
-    return f"deleted {devices}, ended {executions}"
+    executions = format_number(total.ended_execution_count, "execution")
+    return f"deleted {format_device_count(total.deleted_count)}, ended {executions}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from buf.validate import validate_pb2
 from fleet.jobs.v1 import events_pb2 as pb
 
-from jobs_grpc.cli.formatting import counts_by_status, format_counts
+from jobs_grpc.cli.formatting import counts_by_status, format_counts, format_number
 from jobs_grpc.client import execution_status_name, job_status_name
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def event_phrase(event: pb.Event) -> str:
 
 
 def _created(event: pb.Event) -> str:
-    executions = _number(sum(counts_by_status(event.execution_counts).values()), "execution")
+    executions = format_number(sum(counts_by_status(event.execution_counts).values()), "execution")
     status = job_status_name(event.status)
     return executions if status == "IN_PROGRESS" else f"{executions}, {status}"
 
@@ -84,15 +84,11 @@ def _attempt(attempt: pb.FinishedAttempt) -> str:
     return f"{attempt.device_id} {execution_status_name(attempt.status)}{code}{retried}"
 
 
-def _number(count: int, noun: str) -> str:
-    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 # Other types have a stage, a reason or updated fields.
 _DETAILS: Mapping[str, Callable[[pb.Event], str]] = {
     "job.created": _created,
     "job.tripped": lambda event: event.reason,  # also names the stage
-    "job.retried": lambda event: f"{_number(event.retried_count, 'execution')} queued again",
+    "job.retried": lambda event: f"{format_number(event.retried_count, 'execution')} queued again",
     "job.expired": lambda event: format_counts(event.execution_counts),
     "job.completed": lambda event: format_counts(event.execution_counts),
     "executions.finished": _finished,

@@ -9,7 +9,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.formatting import format_moment, format_status
+from jobs_grpc.cli.formatting import format_field, format_moment, format_status
 from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient
@@ -49,8 +49,7 @@ def _fields(explanation: pb.ExplainExecutionResponse, utc: bool) -> Iterator[tup
     if execution.status == pb.JobExecution.IN_PROGRESS:
         status += f" since {format_moment(execution.started_at, utc)}"
     yield "status", status
-    is_seen = explanation.HasField("last_seen_at")
-    yield "last seen", format_moment(explanation.last_seen_at, utc) if is_seen else "-"
+    yield "last seen", format_field(explanation, "last_seen_at", utc)
     if explanation.HasField("earliest_start_at"):
         yield "starts", f"{format_moment(explanation.earliest_start_at, utc)} at the earliest"
 

@@ -20,6 +20,7 @@ from jobs_grpc.cli.executions import (
     note_canceled,
 )
 from jobs_grpc.cli.files import replacing_file, reporting_write_errors
+from jobs_grpc.cli.formatting import format_number
 from jobs_grpc.cli.listing import RowWriter, add_listing_options
 from jobs_grpc.cli.output import progress_line
 from jobs_grpc.cli.parser import Subparsers
@@ -73,8 +74,7 @@ async def _export(args: argparse.Namespace, jobs: JobsClient) -> None:
         progress_line() as show,
     ):
         count = await _write_pages(args, jobs, file, path, show)
-    executions = "1 execution" if count == 1 else f"{count:,} executions"
-    print(f"exported {executions} to {escape_unprintable(args.to)}")
+    print(f"exported {format_number(count, 'execution')} to {escape_unprintable(args.to)}")
     note_canceled(args)
 
 

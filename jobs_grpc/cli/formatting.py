@@ -46,6 +46,11 @@ def format_moment(time: Timestamp, utc: bool = False) -> str:
     return format_time(time) if utc else f"{format_time(time)} ({format_age(time)})"
 
 
+def format_field(message: Message, field: str, utc: bool) -> str:
+    """Format the time in a field, as format_moment does; "-" if it is unset."""
+    return format_moment(getattr(message, field), utc) if message.HasField(field) else "-"
+
+
 def utc_now(timespec: str = "seconds") -> str:
     """Return the current time in ISO 8601, such as 2030-01-31T12:00:00Z."""
     return datetime.now(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
@@ -78,9 +83,14 @@ def format_expiry(message: Message, utc: bool = False) -> str:
     return format_moment(expires_at, utc)
 
 
+def format_number(count: int, noun: str) -> str:
+    """Format a number of things, such as "1 device" or "2,000 devices"."""
+    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def format_device_count(count: int) -> str:
     """Format a number of devices, such as "1 device"."""
-    return "1 device" if count == 1 else f"{count:,} devices"
+    return format_number(count, "device")
 
 
 def format_labels(labels: Mapping[str, str]) -> str:

@@ -3,12 +3,22 @@
 import asyncio
 import sys
 
+from jobs_grpc.cli.errors import CliError
 from jobs_grpc.text import escape_unprintable
 
 
 def can_ask() -> bool:
     """Return whether a person can answer: scripts have no terminal."""
     return all(stream and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
+async def confirm(question: str, *, yes: bool, verb: str) -> None:
+    """Ask a person, unless --yes is given. Raises CliError after a "no".
+
+    Without a terminal, it does not ask, because scripts cannot answer.
+    """
+    if not yes and can_ask() and not await ask(question):
+        raise CliError(f"nothing was changed; to {verb} without this question, add --yes")
 
 
 async def ask(question: str) -> bool:

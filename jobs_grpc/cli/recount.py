@@ -10,6 +10,7 @@ import asyncpg
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.errors import CliError, ExitCode
+from jobs_grpc.cli.formatting import format_number
 from jobs_grpc.cli.output import print_json
 from jobs_grpc.cli.owner_audit import add_changes, add_tenant, audited, read_tenant
 from jobs_grpc.cli.parser import Subparsers
@@ -76,7 +77,7 @@ def _recount(args: argparse.Namespace) -> None:
     else:
         print(f"the counts of job {escape_unprintable(job_id)} are correct")
     if remaining:
-        counts = f"{len(remaining):,} count{'' if len(remaining) == 1 else 's'} of job {job_id}"
+        counts = f"{format_number(len(remaining), 'count')} of job {job_id}"
         if not args.repair:
             raise CliError(f"wrong: {counts}; --repair sets what the executions tell")
         named = "; ".join(map(describe, remaining[:_MAX_NAMED]))

@@ -7,7 +7,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.changes import read_before
 from jobs_grpc.cli.command import add_client_command
-from jobs_grpc.cli.formatting import format_expiry
+from jobs_grpc.cli.formatting import format_expiry, format_number
 from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.client import JobsClient
@@ -58,7 +58,7 @@ async def _retry(args: argparse.Namespace, jobs: JobsClient) -> None:
         etag=args.etag,
     )
     job_id, count = args.job_id, retried.retried_count
-    lines = [f"queued {count:,} execution{'' if count == 1 else 's'} of {job_id} again,"]
+    lines = [f"queued {format_number(count, 'execution')} of {job_id} again,"]
     if not count:
         lines = [f"no execution of {job_id} {_filters(args)}, so nothing changed;"]
     lines[0] += f" expires: {format_expiry(retried, args.utc)}"

@@ -15,6 +15,10 @@ from jobs_grpc.cli.rollout_file import read_rollout_file
 _MIN_FINISHED = 20
 
 _GATE_OPTIONS = ("min_succeeded", "bake", "advance_after", "require_approval")
+_OPTIONS = (
+    *("stages", *_GATE_OPTIONS, "releases_per_minute"),
+    *("max_in_progress", "pause_at", "cancel_at"),
+)
 
 _EXAMPLE = """\
 A rollout starts the devices stage by stage. The sizes of --stage are "1%" (of
@@ -48,15 +52,8 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     group = parser.add_argument_group("rollout")
     arguments.add_options(group, {"--rollout FILE": "read the rollout from this file"})
-    group.add_argument(
-        "--stage",
-        type=arguments.stage,
-        action="append",
-        default=[],
-        dest="stages",
-        metavar="SIZE",
-        help="add a stage: 1%%, 50, group:NAME, where:SELECTOR or rest",
-    )
+    stage_help = "add a stage: 1%%, 50, group:NAME, where:SELECTOR or rest"
+    arguments.add_repeated(group, "--stage SIZE", stage_help, arguments.stage, "stages")
     gates = {
         "--min-succeeded PERCENT": "open the next stage when this share of a stage has succeeded "
         "(default: when all its devices have finished)",
@@ -86,7 +83,7 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
 def read_rollout_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return what the options or the file describe, as parameters of a client."""
     if args.rollout is not None:
-        if conflict := next((name for name in _option_names() if getattr(args, name)), None):
+        if conflict := next((name for name in _OPTIONS if getattr(args, name)), None):
             option = "--stage" if conflict == "stages" else f"--{conflict.replace('_', '-')}"
             raise CliError(f"--rollout can't be combined with {option}", ExitCode.USAGE)
         return read_rollout_file(args.rollout)
@@ -130,11 +127,6 @@ def _set_gate(stage: pb.Stage, args: argparse.Namespace) -> None:
         stage.gate.advance_after.CopyFrom(Duration(seconds=args.advance_after))
     if args.require_approval:
         stage.gate.require_approval = True
-
-
-def _option_names() -> list[str]:
-    gate = ["min_succeeded", "bake", "advance_after", "require_approval", "releases_per_minute"]
-    return ["stages", *gate, "max_in_progress", "pause_at", "cancel_at"]
 
 
 def _criterion(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobs_grpc.cli.formatting import format_span
+from jobs_grpc.cli.formatting import format_number, format_span
 from jobs_grpc.client import execution_status_name
 
 # A criterion without statuses counts all of these.
@@ -40,7 +40,7 @@ def format_criterion_state(job: pb.Job, index: int) -> str:
     if not states:
         return ""
     state = max(states, key=lambda s: s.failure_count / s.threshold if s.threshold else 0)
-    text = f"{state.failure_count:,} failure{'' if state.failure_count == 1 else 's'}"
+    text = format_number(state.failure_count, "failure")
     if state.basis_count:
         basis = job.failure_criteria[index].basis or pb.FailureCriterion.FINISHED
         text += f" of {state.basis_count:,} {pb.FailureCriterion.Basis.Name(basis).lower()}"
@@ -72,8 +72,7 @@ def format_gate(stage: pb.Stage, state: pb.JobStage | None = None) -> str:
         parts.append(f"advance after {format_span(gate.advance_after.seconds)}")
     texts = [f"gate: {', '.join(parts)}"] if parts else []
     if stage.HasField("releases_per_minute"):
-        rate = stage.releases_per_minute
-        texts.append(f"{rate:,} release{'' if rate == 1 else 's'} per minute")
+        texts.append(f"{format_number(stage.releases_per_minute, 'release')} per minute")
     return "; ".join(texts)
 
 

@@ -108,41 +108,33 @@ def add_schedule_options(parser: argparse.ArgumentParser, *, updates: bool = Fal
         + (", or now; only until the job has started" if updates else ""),
     )
     windows = group.add_mutually_exclusive_group()
-    windows.add_argument(
-        "--window",
-        type=window_argument,
-        action="append",
-        default=[],
-        dest="windows",
-        metavar="WINDOW",
-        help="let devices start only in this start window, such as 'Mon-Fri 22:00-04:00', or "
+    arguments.add_repeated(
+        windows,
+        "--window WINDOW",
+        "let devices start only in this start window, such as 'Mon-Fri 22:00-04:00', or "
         "'02:00-05:00' for every day; can be repeated",
+        window_argument,
+        "windows",
     )
-    group.add_argument(
-        "--zone",
-        type=_zone,
-        metavar="ZONE",
-        help="time zone of the windows, such as Europe/Berlin, or `device` for that of each device "
-        "(default: UTC)",
+    zone_help = (
+        "time zone of the windows, such as Europe/Berlin, or `device` for that of each device "
+        "(default: UTC)"
     )
+    arguments.add_options(group, {"--zone ZONE": zone_help}, ZONE=_zone)
     retries = group.add_mutually_exclusive_group()
-    retries.add_argument(
-        "--retry",
-        type=retry_argument,
-        action="append",
-        default=[],
-        dest="retry_rules",
-        metavar="RULE",
-        help="retry failures: NETWORK:5 allows up to 5 attempts after the failure code NETWORK, "
+    arguments.add_repeated(
+        retries,
+        "--retry RULE",
+        "retry failures: NETWORK:5 allows up to 5 attempts after the failure code NETWORK, "
         "any:3:10m-24h up to 3 after FAILED or TIMED_OUT, with a random backoff of up to 10m "
         "before the second attempt and up to 24h before later ones; can be repeated, and the first "
         "rule that matches decides",
+        retry_argument,
+        "retry_rules",
     )
     if updates:
-        windows.add_argument(
-            "--no-windows", action="store_true", help="let devices start at any time"
-        )
-        retries.add_argument("--no-retries", action="store_true", help="do not retry failures")
+        arguments.add_options(windows, {"--no-windows": "let devices start at any time"})
+        arguments.add_options(retries, {"--no-retries": "do not retry failures"})
     else:
         group.add_argument(
             "--priority",

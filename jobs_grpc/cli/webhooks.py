@@ -5,18 +5,17 @@ import time
 from collections.abc import Iterator, Sequence
 
 from fleet.jobs.v1 import events_pb2 as pb
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.changes import LOST_RESPONSE, explaining_failures
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.event_text import add_types
-from jobs_grpc.cli.formatting import format_moment
+from jobs_grpc.cli.formatting import format_field, format_moment
 from jobs_grpc.cli.listing import FORMATS, Column, add_listing_options, json_row, print_rows
 from jobs_grpc.cli.output import print_json, print_note, print_result
 from jobs_grpc.cli.parser import Subparsers
-from jobs_grpc.cli.questions import ask, can_ask
+from jobs_grpc.cli.questions import confirm
 from jobs_grpc.client import EventsClient
 
 _STORE_NOTE = (
@@ -69,10 +68,6 @@ def _is_waiting(webhook: pb.Webhook) -> bool:
     if webhook.failure_count or not webhook.HasField("due_since"):
         return False
     return webhook.due_since.seconds < time.time() - _MAX_DUE_SECONDS
-
-
-def _last_success(webhook: pb.Webhook) -> Timestamp | None:
-    return webhook.last_success_at if webhook.HasField("last_success_at") else None
 
 
 def _types(webhook: pb.Webhook) -> str:
@@ -173,10 +168,8 @@ def _fields(webhook: pb.Webhook, utc: bool) -> Iterator[tuple[str, str]]:
     if webhook.purged_position:
         yield "lost", f"events up to position {webhook.purged_position} were purged before delivery"
     yield "created", format_moment(webhook.created_at, utc)
-    verified = webhook.HasField("verified_at")
-    yield "verified", format_moment(webhook.verified_at, utc) if verified else "-"
-    success = _last_success(webhook)
-    yield "delivered", format_moment(success, utc) if success else "-"
+    yield "verified", format_field(webhook, "verified_at", utc)
+    yield "delivered", format_field(webhook, "last_success_at", utc)
     if webhook.last_error:
         failed_at = format_moment(webhook.last_attempt_at, utc)
         yield "failed", f"{failed_at}: {_error(webhook.last_error, webhook.last_http_status)}"
@@ -282,8 +275,7 @@ async def _delete(args: argparse.Namespace, events: EventsClient) -> None:
     jobs-grpc webhooks delete wh_4f1c9a --yes
     """
     question = f"delete {args.webhook_id}? Its secret and its position are lost"
-    if not args.yes and can_ask() and not await ask(question):
-        raise CliError("nothing was changed; to delete without this question, add --yes")
+    await confirm(question, yes=args.yes, verb="delete")
     await events.delete_webhook(args.webhook_id)
     print_result(args, pb.DeleteWebhookResponse(), f"deleted {args.webhook_id}")
 
