@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 
 from fleet.jobs.v1 import events_pb2 as events_pb
@@ -25,7 +25,7 @@ from jobs_grpc.cli.formatting import (
     job_duration,
 )
 from jobs_grpc.cli.next_steps import describe_wait, next_steps
-from jobs_grpc.cli.stages import BAR_CHARACTERS, split_width, stage_name, stage_states
+from jobs_grpc.cli.stages import BAR_CHARACTERS, bar_parts, stage_name, stage_states
 from jobs_grpc.cli.tables import STATUS_STYLES
 from jobs_grpc.client import job_status_name
 from jobs_grpc.text import escape_unprintable
@@ -82,14 +82,12 @@ class Rate:
 class Bar:
     """A bar over the available width, with a part for each status in proportion to its count."""
 
-    def __init__(self, counts: Mapping[str, int]) -> None:
+    def __init__(self, counts: pb.ExecutionCounts) -> None:
         self._counts = counts
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        numbers = [self._counts[status] for status in BAR_CHARACTERS]
-        widths = split_width(numbers, options.max_width)
-        for (status, character), width in zip(BAR_CHARACTERS.items(), widths, strict=True):
-            yield Segment(character * width, Style.parse(_EXECUTION_STYLES[status]))
+        for status, drawn in bar_parts(self._counts, options.max_width):
+            yield Segment(drawn, Style.parse(_EXECUTION_STYLES[status]))
         yield Segment.line()
 
 
@@ -170,7 +168,7 @@ def job_lines(job: pb.Job, rate: float) -> list[RenderableType]:
         facts.append(f"{job.retrying_count:,} retrying")
     lines: list[RenderableType] = [
         _left_and_right(title, Text(status, STATUS_STYLES.get(status, ""))),
-        _left_and_right(Bar(counts), Text(f"{percent} %")),
+        _left_and_right(Bar(job.execution_counts), Text(f"{percent} %")),
         legend,
         Text(" · ".join(facts), "bright_black"),
     ]
@@ -217,7 +215,7 @@ def stage_bars(job: pb.Job) -> list[RenderableType]:
             str(index),
             escape_unprintable(stage_name(job, index)),
             Text(states[index], _STAGE_STYLES.get(states[index], "")),
-            Bar({status: getattr(stage.execution_counts, status) for status in BAR_CHARACTERS}),
+            Bar(stage.execution_counts),
             f"{finished:,} / {stage.total_executions:,}",
         )
     return [grid]

@@ -71,12 +71,14 @@ def stage_states(job: pb.Job) -> list[str]:
 
 def bar(counts: pb.ExecutionCounts, width: int = BAR_WIDTH) -> str:
     """Draw the counts in proportion; each count above 0 gets at least one character."""
-    numbers = [getattr(counts, status) for status in BAR_CHARACTERS]
-    parts = split_width(numbers, width)
-    drawn = "".join(
-        character * part for character, part in zip(BAR_CHARACTERS.values(), parts, strict=True)
-    )
-    return drawn or " " * width
+    return "".join(drawn for _, drawn in bar_parts(counts, width)) or " " * width
+
+
+def bar_parts(counts: pb.ExecutionCounts, width: int) -> Iterator[tuple[str, str]]:
+    """Yield the statuses of a bar with their characters."""
+    widths = split_width([getattr(counts, status) for status in BAR_CHARACTERS], width)
+    for (status, character), part in zip(BAR_CHARACTERS.items(), widths, strict=True):
+        yield status, character * part
 
 
 def split_width(numbers: list[int], width: int) -> list[int]:

@@ -8,7 +8,7 @@ from fleet.jobs.v1 import events_pb2 as pb
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.changes import LOST_RESPONSE, explaining_failures
-from jobs_grpc.cli.command import add_client_command
+from jobs_grpc.cli.command import RunClient, add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.event_text import add_types
 from jobs_grpc.cli.formatting import format_field, format_moment
@@ -89,24 +89,29 @@ _COLUMNS: tuple[Column[pb.Webhook], ...] = (
 def add_command(commands: Subparsers) -> None:
     parser = commands.add_parser("webhooks", help="manage webhooks, which receive events")
     subcommands = parser.add_commands()
-    _add_list(subcommands)
-    _add_get(subcommands)
+    listing = add_client_command(subcommands, "list", _list, client=EventsClient, formats=FORMATS)
+    add_listing_options(listing, _COLUMNS)
+    _add(subcommands, "get WEBHOOK", _get)
     _add_create(subcommands)
     _add_update(subcommands)
-    _add_delete(subcommands)
-    _add_rotate_secret(subcommands)
-    _add_test(subcommands)
-
-
-def _add_webhook(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "webhook_id", type=arguments.text, metavar="WEBHOOK", help="ID of the webhook"
+    delete = _add(subcommands, "delete WEBHOOK", _delete)
+    arguments.add_yes(delete, "do not ask; without it, a terminal asks")
+    rotate_secret = _add(subcommands, "rotate-secret WEBHOOK", _rotate_secret)
+    rotate_secret.epilog = "For a day, deliveries are signed with the old secret as well."
+    test = _add(subcommands, "test WEBHOOK", _test)
+    test.epilog = (
+        "Exits with 1 if the delivery fails. A 2xx status verifies the URL, so that events are "
+        "sent. The position does not change."
     )
 
 
-def _add_list(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "list", _list, client=EventsClient, formats=FORMATS)
-    add_listing_options(parser, _COLUMNS)
+def _add(commands: Subparsers, usage: str, run: RunClient) -> argparse.ArgumentParser:
+    """Add a command with the argument WEBHOOK."""
+    parser = add_client_command(commands, usage, run, client=EventsClient)
+    parser.add_argument(
+        "webhook_id", type=arguments.text, metavar="WEBHOOK", help="ID of the webhook"
+    )
+    return parser
 
 
 async def _list(args: argparse.Namespace, events: EventsClient) -> None:
@@ -124,11 +129,6 @@ async def _list(args: argparse.Namespace, events: EventsClient) -> None:
         if not webhooks:
             print_note("no webhooks")
         _print_notes(webhooks)
-
-
-def _add_get(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "get WEBHOOK", _get, client=EventsClient)
-    _add_webhook(parser)
 
 
 async def _get(args: argparse.Namespace, events: EventsClient) -> None:
@@ -218,9 +218,8 @@ async def _create(args: argparse.Namespace, events: EventsClient) -> None:
 
 
 def _add_update(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "update WEBHOOK", _update, client=EventsClient)
+    parser = _add(commands, "update WEBHOOK", _update)
     parser.epilog = "A webhook that is enabled again continues after its position."
-    _add_webhook(parser)
     helps = {"--url URL": "endpoint, https://…", "--description TEXT": "a text for people"}
     arguments.add_options(parser, helps)
     types = parser.add_mutually_exclusive_group()
@@ -262,12 +261,6 @@ async def _update(args: argparse.Namespace, events: EventsClient) -> None:
     print_result(args, webhook, f"updated {webhook.webhook_id}: {state}")
 
 
-def _add_delete(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "delete WEBHOOK", _delete, client=EventsClient)
-    _add_webhook(parser)
-    arguments.add_yes(parser, "do not ask; without it, a terminal asks")
-
-
 async def _delete(args: argparse.Namespace, events: EventsClient) -> None:
     """Delete a webhook.
 
@@ -278,14 +271,6 @@ async def _delete(args: argparse.Namespace, events: EventsClient) -> None:
     await confirm(question, yes=args.yes, verb="delete")
     await events.delete_webhook(args.webhook_id)
     print_result(args, pb.DeleteWebhookResponse(), f"deleted {args.webhook_id}")
-
-
-def _add_rotate_secret(commands: Subparsers) -> None:
-    parser = add_client_command(
-        commands, "rotate-secret WEBHOOK", _rotate_secret, client=EventsClient
-    )
-    parser.epilog = "For a day, deliveries are signed with the old secret as well."
-    _add_webhook(parser)
 
 
 async def _rotate_secret(args: argparse.Namespace, events: EventsClient) -> None:
@@ -302,15 +287,6 @@ async def _rotate_secret(args: argparse.Namespace, events: EventsClient) -> None
         response = await events.rotate_webhook_secret(args.webhook_id)
     print_result(args, response, f"secret: {response.secret}")
     print_note(f"{_STORE_NOTE}; for a day, the old secret verifies it as well")
-
-
-def _add_test(commands: Subparsers) -> None:
-    parser = add_client_command(commands, "test WEBHOOK", _test, client=EventsClient)
-    parser.epilog = (
-        "Exits with 1 if the delivery fails. A 2xx status verifies the URL, so that events are "
-        "sent. The position does not change."
-    )
-    _add_webhook(parser)
 
 
 async def _test(args: argparse.Namespace, events: EventsClient) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 from fleet.jobs.v1 import device_jobs_pb2 as pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc
@@ -50,12 +51,19 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self._store = store
         self._batcher = batcher
         self._last_seen = last_seen
-        self._memory = memory
         self._max_document_bytes = max_document_bytes
-        self._stopping = stopping
         self._poll_after = poll_after
-        self._report_log_seconds = report_log_seconds
         self._slots = slots
+        self._report_stream = partial(
+            ReportStream,
+            batcher,
+            last_seen,
+            memory,
+            slots,
+            max_document_bytes,
+            stopping,
+            log_seconds=report_log_seconds,
+        )
         self.watch = ExecutionWatch(store, memory, stopping, slots.yield_now)
 
     async def ListPendingExecutions(
@@ -169,17 +177,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         request_iterator: AsyncIterator[pb.ReportExecutionsRequest],
         context: ServicerContext[pb.ReportExecutionsRequest, bytes],
     ) -> None:
-        stream = ReportStream(
-            self._batcher,
-            self._last_seen,
-            self._memory,
-            self._slots,
-            self._max_document_bytes,
-            self._stopping,
-            current_principal(),
-            self._report_log_seconds,
-        )
-        await stream.run(request_iterator, context)
+        await self._report_stream(current_principal()).run(request_iterator, context)
 
     async def WatchPendingExecutions(  # type: ignore[override]  # gRPC allows context.write
         self,
