@@ -1,4 +1,7 @@
-"""Types of arguments. Each rejects an invalid value with a message that says what is valid."""
+"""Types of arguments, and functions that add options of these types.
+
+Each type rejects an invalid value with a message that says what is valid.
+"""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
