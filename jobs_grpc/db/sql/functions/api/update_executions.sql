@@ -74,7 +74,7 @@ DECLARE
     v_job_ids text[] := p_job_ids;
     v_locked_job_ids text[];
     v_now timestamptz;
-    v_decided record;
+    v_decided record;  -- see decide_batch
     v_changes jobs.execution_change[];
     v_device_id text;
     v_has_failures boolean := p_statuses && '{FAILED, REJECTED}';
@@ -113,7 +113,9 @@ BEGIN
     v_now := jobs.clock_time();
     PERFORM jobs.set_read_time(v_now);
 
-    -- Once, or twice with deferred starts: first all other updates, then these starts.
+    -- Once, or twice with deferred starts: first all other updates, then these starts. Each time, decide what
+    -- changes, then change it. Nothing is written before the decisions are complete, except events of an
+    -- expiry, which precede those of the changes, and the attempts that retries follow.
     LOOP
         v_decided := jobs.decide_batch(
             p_tenant_id, v_locked_job_ids, v_now, v_deferred, v_defers_starts, v_job_ids,

@@ -18,8 +18,11 @@ DECLARE
     v_execution_events boolean;
     v_job record;
 BEGIN
-    -- If a retry follows, the row is written once: as the next attempt. The update is by ctid, which stays valid,
-    -- because the caller holds the job lock, and only a transaction that holds it updates or deletes executions.
+    -- If a retry follows, the row is written once: as the next attempt. canceled_by_operator is also set for a
+    -- removed device, so that its own late report of REJECTED is rejected instead of counting as repeated.
+    --
+    -- row_id is the ctid of the execution. It stays valid, because the caller holds the job lock, and only a
+    -- transaction that holds it updates or deletes executions.
     WITH written AS (
         UPDATE jobs.job_executions e
         SET status = CASE WHEN c.is_retried THEN 'QUEUED' ELSE c.new_status END,
