@@ -302,6 +302,12 @@ def add_max_in_progress(parser: "argparse._ActionsContainer") -> None:
     add_options(parser, {"--max-in-progress N": help_text}, N=max_in_progress)
 
 
+def add_limit(parser: "argparse._ActionsContainer", limit: int, noun: str) -> None:
+    """Add --limit, the maximum number of items of a list."""
+    help_text = f"maximum number of {noun} (default: {limit})"
+    parser.add_argument("--limit", type=row_limit, default=limit, metavar="N", help=help_text)
+
+
 def add_etag(parser: argparse.ArgumentParser) -> None:
     """Add --etag."""
     help_text = "fail if the job has another etag (see get --json)"

@@ -45,13 +45,7 @@ def add_command(commands: Subparsers) -> None:
         action="store_true",
         help="wait for more events; without --after and --since, begin with the next one",
     )
-    end.add_argument(
-        "--limit",
-        type=arguments.row_limit,
-        default=_LIMIT,
-        metavar="N",
-        help=f"maximum number of events (default: {_LIMIT})",
-    )
+    arguments.add_limit(end, _LIMIT, "events")
     filters = parser.add_argument_group("filters")
     arguments.add_options(filters, {"--job JOB": "events of this job"}, default="")
     add_types(filters, "events of these types")

@@ -89,13 +89,9 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     )
     code_help = "executions that failed with this code; '' selects those without a code"
     arguments.add_options(filters, {"--failure-code CODE": code_help})
-    filters.add_argument(
-        "--end-cause",
-        choices=causes,
-        metavar="CAUSE",
-        help="executions that ended by this cause: "
-        + "; ".join(f"{cause}: {_END_CAUSES[cause]}" for cause in causes),
-    )
+    explained = "; ".join(f"{cause}: {_END_CAUSES[cause]}" for cause in causes)
+    help_text = f"executions that ended by this cause: {explained}"
+    filters.add_argument("--end-cause", choices=causes, metavar="CAUSE", help=help_text)
 
 
 def add_device_filters(parser: argparse.ArgumentParser) -> None:

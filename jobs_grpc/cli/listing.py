@@ -102,24 +102,15 @@ def add_listing_options(
     )
     if limit:
         size = parser.add_mutually_exclusive_group()
-        size.add_argument(
-            "--limit",
-            type=arguments.row_limit,
-            default=limit,
-            metavar="N",
-            help=f"maximum number of {noun} (default: {limit})",
-        )
+        arguments.add_limit(size, limit, noun)
         size.add_argument(
             "--all", dest="limit", action="store_const", const=None, help=f"show all {noun}"
         )
-        parser.add_argument(
-            "--page-token",
-            type=arguments.text,
-            default="",
-            metavar="TOKEN",
-            help="continue with the next_page_token of an earlier call with the same filters, "
-            "which the formats json and jsonl print",
+        page_help = (
+            "continue with the next_page_token of an earlier call with the same filters, which "
+            "the formats json and jsonl print"
         )
+        arguments.add_options(parser, {"--page-token TOKEN": page_help}, default="")
 
 
 def _column_names(columns: Sequence[Column[M]]) -> Callable[[str], list[str]]:

@@ -99,14 +99,13 @@ retry_argument = arguments.argument(
 def add_schedule_options(parser: argparse.ArgumentParser, *, updates: bool = False) -> None:
     """Add the options; if it `updates` a job, also those that remove windows and retries."""
     group = parser.add_argument_group("schedule")
-    group.add_argument(
-        "--start-at",
-        type=arguments.time,
-        metavar="TIME",
-        help="start at this time, such as 'tomorrow 02:00 Europe/Berlin', "
-        "'2030-01-31 02:00' (local time), 2030-01-31T01:00:00Z or +2h"
-        + (", or now; only until the job has started" if updates else ""),
+    start_help = (
+        "start at this time, such as 'tomorrow 02:00 Europe/Berlin', '2030-01-31 02:00' (local "
+        "time), 2030-01-31T01:00:00Z or +2h"
     )
+    if updates:
+        start_help += ", or now; only until the job has started"
+    arguments.add_options(group, {"--start-at TIME": start_help}, TIME=arguments.time)
     windows = group.add_mutually_exclusive_group()
     arguments.add_repeated(
         windows,
