@@ -521,6 +521,9 @@ async def test_criterion_counts_and_trips_after_the_clock_was_set_back(
 
         await operator.resume("j")
         await report((5, "FAILED"))
+        await operator.pause("j")
+        await operator.resume("j")
+        assert await criterion_counts(database, operator) == [(0, -1, 0, 5)]
         await operator.retry("j", pb.JobExecution.FAILED)
 
         assert await criterion_counts(database, operator) == [(0, -1, 0, 0)]

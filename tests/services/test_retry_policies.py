@@ -166,6 +166,10 @@ async def test_device_starts_the_next_attempt_after_the_backoff(job: Job) -> Non
     started = await device.start_next()
     assert started is not None
     assert started.execution_number == 2
+    retries = await job.database.owner.fetchval(
+        "SELECT retries FROM jobs.job_progress WHERE tenant_id = $1", job.operator.tenant
+    )
+    assert retries == 1, "a start takes no retry back"
 
 
 async def test_backoff_grows_up_to_its_maximum(
