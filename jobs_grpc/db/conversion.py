@@ -29,9 +29,9 @@ _MIGRATIONS = (
 _HAS_EARLIEST = "SELECT to_regclass('jobs.schema_migrations') IS NOT NULL"
 _EARLIEST = "SELECT version, name FROM jobs.schema_migrations ORDER BY version"
 
+# Not by backend_type, which is NULL for sessions of other roles unless the owner is a superuser.
 _SESSIONS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = $1"
-    " AND backend_type = 'client backend'"
 )
 
 

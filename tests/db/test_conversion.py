@@ -9,7 +9,7 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db import schema
-from jobs_grpc.db.conversion import LAST_COMMIT
+from jobs_grpc.db.conversion import LAST_COMMIT, ConversionError, convert
 from jobs_grpc.db.migrate import MigrationError, RequestRole, migrate
 from tests.support.database import Database
 from tests.support.postgres import Postgres, connect
@@ -162,6 +162,19 @@ async def test_conversion_is_refused_while_a_server_is_connected(earlier: Databa
     await earlier.wait_for_idle_sessions()
 
     assert (await _migrate(earlier))[0].startswith("converted migration 0035")
+
+
+async def test_an_owner_that_is_no_superuser_sees_the_sessions_of_servers(
+    earlier: Database,
+) -> None:
+    server = await asyncpg.connect(earlier.request_dsn)
+    await earlier.owner.execute("SET ROLE pg_read_all_data")
+    role = RequestRole.from_dsn(earlier.request_dsn)
+
+    with pytest.raises(ConversionError, match="sessions of"):
+        await convert(earlier.owner, role.name)
+
+    await server.close()
 
 
 async def test_conversion_that_fails_changes_nothing(earlier: Database) -> None:
