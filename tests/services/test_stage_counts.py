@@ -197,3 +197,16 @@ async def test_counts_of_stages_cannot_become_negative(job: StagedJob) -> None:
             " stored_status => 'FAILED', new_status => 'QUEUED')], now())",
             job.operator.tenant,
         )
+
+
+async def test_progress_of_a_device_does_not_write_its_stage(
+    database: Database, job: StagedJob
+) -> None:
+    stages = "SELECT stage, xmin::text FROM jobs.job_stages WHERE tenant_id = $1 ORDER BY 1"
+    before = await database.owner.fetch(stages, job.operator.tenant)
+
+    await job.device(0, 1).update("j", "IN_PROGRESS")
+
+    assert await database.owner.fetch(stages, job.operator.tenant) == before
+    await job.device(0, 1).update("j", "SUCCEEDED")
+    assert await database.owner.fetch(stages, job.operator.tenant) != before

@@ -57,7 +57,9 @@ BEGIN
         ) c
         WHERE e.tenant_id = p_tenant_id AND e.ctid = c.row_id
         RETURNING c.job_id, c.stored_status AS old_status, e.status AS new_status,
-                  c.stage IS NOT NULL OR c.failure_code IS NOT NULL OR c.failed_at IS NOT NULL
+                  -- Progress of an execution that stays IN_PROGRESS changes no count.
+                  c.new_status <> c.stored_status
+                      AND (c.stage IS NOT NULL OR c.failure_code IS NOT NULL OR c.failed_at IS NOT NULL)
                       AS has_details,
                   c.is_expired, c.new_status <> 'IN_PROGRESS' AND c.has_rules AS has_rules,
                   c.new_status <> 'IN_PROGRESS' AND c.execution_events AS execution_events
