@@ -531,6 +531,24 @@ async def test_criterion_counts_and_trips_after_the_clock_was_set_back(
         await database.set_time_offset(0)
 
 
+@pytest.mark.wrong_counts("failures that the restart counted as earlier are later than it")
+async def test_failures_from_before_the_clock_was_set_back_can_be_retried(
+    database: Database, operator: Operator, report: Report
+) -> None:
+    await create(operator, {"count": 3})
+    await report((1, "FAILED"), (2, "FAILED"))
+    await database.pass_time(-300)
+    try:
+        await operator.pause("j")
+        await operator.resume("j")
+
+        await operator.retry("j", pb.JobExecution.FAILED)
+
+        assert await criterion_counts(database, operator) == [(0, -1, 0, 2)]
+    finally:
+        await database.set_time_offset(0)
+
+
 async def test_retry_after_a_resume_takes_back_only_failures_since(
     database: Database, operator: Operator, report: Report
 ) -> None:

@@ -173,9 +173,11 @@ BEGIN
             GROUP BY 1, 2, 3
         LOOP
             CONTINUE WHEN v_count.failures = 0 AND v_count.finished_before = 0;
+            -- If the clock was set back before counts_since, it precedes failures that the restart took as earlier
+            -- ones: they are subtracted from the wrong count, which greatest() keeps above 0.
             UPDATE jobs.job_criterion_counts n
-            SET failures = n.failures + v_count.failures,
-                finished_before = n.finished_before + v_count.finished_before
+            SET failures = greatest(n.failures + v_count.failures, 0),
+                finished_before = greatest(n.finished_before + v_count.finished_before, 0)
             WHERE n.tenant_id = p_tenant_id AND n.job_id = v_count.job_id
               AND n.criterion = v_count.criterion AND n.stage = v_count.stage;
             -- A criterion without a row has counted nothing yet.
