@@ -124,12 +124,12 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             await self._yield_now()
 
         caller = current_principal()
-        error_if_new: type[JobsError] | None = None
+        error_unless_repeated: type[JobsError] | None = None
         if "rollout" in fields:
             if requires_approval(request.rollout) and caller.subject is None:
-                error_if_new = SubjectRequired
+                error_unless_repeated = SubjectRequired
             elif has_time_gate(request.rollout) and not self._has_background_work:
-                error_if_new = TimeGatesUnavailable
+                error_unless_repeated = TimeGatesUnavailable
         job_id = request.job_id or str(uuid.uuid4())
         counting = self._active_job_counts.call(caller.tenant_id, always=request.validate_only)
         async with counting as count:
@@ -138,7 +138,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             ) as may_evaluate:
                 if not may_evaluate:
                     # Not raised here, because a repeated request returns the existing job.
-                    error_if_new = error_if_new or EvaluationRunning
+                    error_unless_repeated = error_unless_repeated or EvaluationRunning
                 try:
                     row = await self._store.create_job(
                         caller.tenant_id,
@@ -150,7 +150,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                         max_active_jobs=count.max_active_jobs,
                         default_expires_in_hours=DEFAULT_EXPIRES_IN_HOURS,
                         validate_only=request.validate_only,
-                        error_if_new=error_if_new.upper_name() if error_if_new else None,
+                        error_unless_repeated=error_unless_repeated.upper_name()
+                        if error_unless_repeated
+                        else None,
                         selector_terms=selector_terms(request),
                         target_device_ids=target_device_ids(request),
                         expected_target_digest=request.expected_target_digest or None,

@@ -201,7 +201,7 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
             WHEN j.force_canceled THEN 0
             ELSE p.retrying_in_progress
         END AS retrying_count,
-    jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS is_retry_budget_exhausted,
+    jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_count_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS is_retry_budget_exhausted,
     j.execution_events
    FROM (((jobs.jobs j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
@@ -217,7 +217,7 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
                         ELSE 0
                     END
                     ELSE ( SELECT (sum(stages.held))::integer AS sum
-                       FROM unnest(jobs.held_executions(j.tenant_id, j.job_id, jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.read_time()))) stages(held))
+                       FROM unnest(jobs.held_executions(j.tenant_id, j.job_id, jobs.released_count_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.read_time()))) stages(held))
                 END AS held
          OFFSET 0) rollout)
   WHERE (j.deleted_at IS NULL);
@@ -584,7 +584,7 @@ CREATE VIEW jobs.job_fingerprints WITH (security_invoker='true') AS
         CASE
             WHEN (j.start_at > jobs.now()) THEN 'scheduled '::text
             ELSE ''::text
-        END) || COALESCE((jobs.released_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.now()))::text, ''::text))) AS fingerprint
+        END) || COALESCE((jobs.released_count_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.now()))::text, ''::text))) AS fingerprint
    FROM (jobs.jobs j
      CROSS JOIN LATERAL ( SELECT DISTINCT ON (p_1.tenant_id, p_1.job_id) p_1.tenant_id,
             p_1.xmin AS version

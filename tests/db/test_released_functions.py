@@ -1,11 +1,13 @@
 """Servers of the released version can call this version's functions.
 
-released_functions.json has the functions of the released version: the types of their parameters,
-and the names and types of their result columns. A release writes it (see CONTRIBUTING.md).
+released_functions.json has the functions of the released version: the names and types of their
+parameters, which servers pass by name, and of their result columns. A release writes it (see
+CONTRIBUTING.md).
 """
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,16 @@ def _released() -> list[dict[str, Any]]:
     return functions
 
 
-async def _describe(connection: asyncpg.Connection, name: str, parameters: int) -> dict[str, Any]:
+async def _describe(
+    connection: asyncpg.Connection, name: str, parameters: Collection[str]
+) -> dict[str, Any]:
     """Describe a function as the statement of a server sees it."""
-    values = ", ".join(f"${n}" for n in range(1, parameters + 1))
+    values = ", ".join(f"{parameter} => ${n}" for n, parameter in enumerate(parameters, 1))
     statement = await connection.prepare(f"SELECT * FROM jobs.{name}({values})")
+    types = (parameter.name for parameter in statement.get_parameters())
     return {
         "name": name,
-        "parameters": [parameter.name for parameter in statement.get_parameters()],
+        "parameters": dict(zip(parameters, types, strict=True)),
         "columns": {column.name: column.type.name for column in statement.get_attributes()},
     }
 
@@ -38,12 +43,15 @@ async def _describe(connection: asyncpg.Connection, name: str, parameters: int) 
 async def _text(database: Database) -> str:
     """Return what the file has if this version is the released one."""
     names = [path.stem for path in _FOLDER.glob("*/*.sql") if path.parent.name != "internal"]
-    counts = await database.owner.fetch(
-        "SELECT proname, pronargs FROM pg_proc WHERE pronamespace = 'jobs'::regnamespace"
-        " AND proname = ANY ($1) ORDER BY proname, pronargs",
+    rows = await database.owner.fetch(
+        "SELECT proname, proargnames[:pronargs] AS parameters FROM pg_proc"
+        " WHERE pronamespace = 'jobs'::regnamespace AND proname = ANY ($1)"
+        " ORDER BY proname, pronargs",
         names,
     )
-    functions = [await _describe(database.owner, row["proname"], row["pronargs"]) for row in counts]
+    functions = [
+        await _describe(database.owner, row["proname"], row["parameters"] or ()) for row in rows
+    ]
     lines = ",\n".join(json.dumps(function) for function in functions)
     return f"[\n{lines}\n]\n"
 
@@ -64,7 +72,7 @@ async def test_release_has_written_its_functions(database: Database) -> None:
 async def test_function_still_has_the_parameters_and_columns_of_the_release(
     database: Database, released: dict[str, Any]
 ) -> None:
-    current = await _describe(database.owner, released["name"], len(released["parameters"]))
+    current = await _describe(database.owner, released["name"], released["parameters"])
 
     assert current["parameters"] == released["parameters"]
     assert released["columns"].items() <= current["columns"].items()

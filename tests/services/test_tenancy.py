@@ -41,7 +41,7 @@ CALLS = (
     "SELECT * FROM jobs.delete_job($1, 'canceled')",
     "SELECT * FROM jobs.get_jobs($1, '{j}')",
     "SELECT * FROM jobs.list_device_executions($1, 'foreign', NULL, NULL, NULL, NULL, 10)",
-    "SELECT * FROM jobs.list_pending_executions($1, 'foreign', NULL, NULL, NULL, NULL, 10)",
+    "SELECT * FROM jobs.list_pending_executions($1, 'foreign', 10)",
     "SELECT * FROM jobs.get_execution($1, 'foreign', 'j')",
     "SELECT * FROM jobs.changed_pending_fingerprints($1, '{foreign}', '{11}', '{1}')",
     "SELECT * FROM jobs.changed_pending_fingerprints_of_tenants(ARRAY[$1], '{foreign}', '{11}',"

@@ -45,7 +45,7 @@ CREATE TABLE jobs.jobs (
     revision         integer NOT NULL DEFAULT 1,  -- of the settings of the job; its etag
     has_failure_criteria boolean NOT NULL DEFAULT false,
     max_in_progress  integer,      -- NULL: no limit
-    -- The next five are NULL without a rollout. released_at.sql computes from them how many
+    -- The next five are NULL without a rollout. released_count_at.sql computes from them how many
     -- executions are released: those with a rank up to that number.
     open_stage       smallint,     -- the first stage is 0
     release_end      integer,      -- the last rank of the open stage
@@ -192,7 +192,7 @@ CREATE TABLE jobs.job_progress (
     timed_out   integer NOT NULL DEFAULT 0 CHECK (timed_out >= 0),
     rejected    integer NOT NULL DEFAULT 0 CHECK (rejected >= 0),
     retries     integer NOT NULL DEFAULT 0,  -- attempts that the retry policy has queued
-    retried_devices integer NOT NULL DEFAULT 0,  -- devices that needed a retry
+    retried_devices integer NOT NULL DEFAULT 0,  -- executions with retries > 0
     retrying    integer NOT NULL DEFAULT 0,      -- see Job.retrying_count
     -- Those of them that have started the next attempt. A cancel or an expiry of the job ends the others.
     retrying_in_progress integer NOT NULL DEFAULT 0,
@@ -242,7 +242,7 @@ CREATE TABLE jobs.job_stages (
     failed      integer NOT NULL DEFAULT 0 CHECK (failed >= 0),
     timed_out   integer NOT NULL DEFAULT 0 CHECK (timed_out >= 0),
     rejected    integer NOT NULL DEFAULT 0 CHECK (rejected >= 0),
-    failures    integer NOT NULL DEFAULT 0 CHECK (failures >= 0),  -- with a failure_code
+    failures    integer NOT NULL DEFAULT 0 CHECK (failures >= 0),  -- executions with one: see docs/counts.md
     allow_empty boolean NOT NULL DEFAULT false,  -- a stage of a group may have no devices
     selector    text,                  -- the canonical text, for the size
     retrying    integer NOT NULL DEFAULT 0,      -- this and the next: as in job_progress
@@ -263,8 +263,8 @@ CREATE TABLE jobs.job_failure_criteria (
     min_finished  integer NOT NULL,    -- for percent
     scope         text NOT NULL,       -- JOB or STAGE
     action        text NOT NULL,       -- PAUSE, CANCEL or FORCE_CANCEL
-    -- The criterion counts the executions that finish after this time: that of the last ResumeJob, or
-    -- of the UpdateJob that added the criterion.
+    -- The last restart of the criterion: it counts the executions that finish after this time. Set by
+    -- ResumeJob, and by the UpdateJob that added the criterion.
     counts_since  timestamptz NOT NULL DEFAULT '-infinity',
     PRIMARY KEY (tenant_id, job_id, criterion)
 );
@@ -277,8 +277,8 @@ CREATE TABLE jobs.job_criterion_counts (
     criterion  smallint NOT NULL,
     stage      smallint NOT NULL,      -- -1: the scope is JOB
     failures   integer NOT NULL DEFAULT 0 CHECK (failures >= 0),  -- that match, since counts_since
-    -- The executions that devices had finished before counts_since: SUCCEEDED, or failed. Excludes
-    -- those that were retried since.
+    -- The executions that had SUCCEEDED or failed at counts_since, without those that were retried
+    -- since.
     finished_before integer NOT NULL DEFAULT 0 CHECK (finished_before >= 0),
     PRIMARY KEY (tenant_id, job_id, criterion, stage)
 ) WITH (fillfactor = 50);

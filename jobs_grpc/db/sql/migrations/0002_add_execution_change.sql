@@ -1,5 +1,5 @@
--- Adds a change of an execution, as functions that decide about it pass it to those that write and count it.
--- See docs/counts.md.
+-- Adds the type of a change of an execution. Functions that decide changes pass them to functions that write and
+-- count them: see docs/counts.md.
 CREATE TYPE jobs.execution_change AS (
     n bigint,                               -- the position in the batch
     job_id text,

@@ -1,4 +1,4 @@
--- depends on: is_expired_at, now, released_at, text_fingerprint
+-- depends on: is_expired_at, now, released_count_at, text_fingerprint
 -- Each job with a 60-bit hash that changes when readers would see another state of it. A transaction that
 -- changes executions, stages or criteria also writes a new version of the row of the job or of its
 -- counts. Time alone changes only whether the job has started or has expired, and the number of released
@@ -14,7 +14,7 @@ SELECT
         || CASE WHEN jobs.is_expired_at(j.expires_at, jobs.now()) THEN ' expired ' ELSE ' ' END
         || CASE WHEN j.start_at > jobs.now() THEN 'scheduled ' ELSE '' END
         || coalesce(
-            jobs.released_at(
+            jobs.released_count_at(
                 j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
                 jobs.now()
             )::text, ''

@@ -1,4 +1,4 @@
--- depends on: exceeds_retry_budget, held_executions, job_status_at, job_status_with_pause_at, now, queued_status_at, read_time, released_at
+-- depends on: exceeds_retry_budget, held_executions, job_status_at, job_status_with_pause_at, now, queued_status_at, read_time, released_count_at
 -- Jobs as readers see them, with derived status and counts.
 CREATE OR REPLACE VIEW jobs.job_states WITH (security_invoker = true) AS
 SELECT
@@ -55,7 +55,7 @@ SELECT
     jobs.exceeds_retry_budget(
         p.retried_devices,
         coalesce(
-            jobs.released_at(
+            jobs.released_count_at(
                 j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
                 -- A cancel ends the release of executions.
                 least(jobs.read_time(), j.canceled_at)
@@ -83,7 +83,7 @@ CROSS JOIN LATERAL (
             SELECT sum(stages.held)::integer
             FROM unnest(jobs.held_executions(
                 j.tenant_id, j.job_id,
-                jobs.released_at(
+                jobs.released_count_at(
                     j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
                     jobs.read_time()
                 )

@@ -5,8 +5,8 @@
 --
 -- Raises DEVICE_NOT_FOUND, DEVICES_NOT_FOUND, JOB_NOT_FOUND, GROUP_EMPTY, TENANT_EMPTY, TARGET_EMPTY,
 -- TARGET_CHANGED, TOO_MANY_TARGETS, TOO_MANY_ACTIVE_JOBS, STAGE_EMPTY, STAGES_TOO_SMALL, EXPIRY_TOO_EARLY,
--- START_OUT_OF_RANGE, ZONE_NOT_ALLOWED, p_error_if_new, and JOB_ALREADY_EXISTS if a different request created
--- the job.
+-- START_OUT_OF_RANGE, ZONE_NOT_ALLOWED, p_error_unless_repeated, and JOB_ALREADY_EXISTS if a different request
+-- created the job.
 CREATE OR REPLACE FUNCTION jobs.create_job(
     p_tenant_id text,
     p_job_id text,
@@ -18,7 +18,7 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     -- From the start, if the request has no expiry. The minimum time of the rollout is added.
     p_default_expires_in_hours integer,
     p_validate_only boolean DEFAULT false,
-    p_error_if_new text DEFAULT NULL,   -- the error to raise unless the job exists; NULL: none
+    p_error_unless_repeated text DEFAULT NULL,  -- the error to raise if there is no such job yet; NULL: none
     p_selector_terms jsonb DEFAULT NULL,      -- of each selector in p_request; see target_query
     p_target_device_ids text[] DEFAULT NULL,  -- p_request has their number and a hash
     p_expected_target_digest text DEFAULT NULL   -- the digest that a new job must have; NULL: any
@@ -91,8 +91,8 @@ BEGIN
         END IF;
     END IF;
 
-    IF p_error_if_new IS NOT NULL THEN
-        PERFORM jobs.raise_error(p_error_if_new);
+    IF p_error_unless_repeated IS NOT NULL THEN
+        PERFORM jobs.raise_error(p_error_unless_repeated);
     END IF;
     IF p_request ?| '{start_at,start_windows}' THEN
         PERFORM jobs.check_schedule(p_request, start_at, v_now);

@@ -8,11 +8,11 @@
 CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
     p_tenant_id text,
     p_device_id text,
-    p_after_status text,            -- IN_PROGRESS or QUEUED; NULL: from the first execution
-    p_after_queue_order smallint,   -- this and the next two: NULL if p_after_status is NULL
-    p_after_queued_at timestamptz,
-    p_after_job_id text,
-    p_limit integer
+    p_limit integer,
+    p_after_status text DEFAULT NULL,  -- IN_PROGRESS or QUEUED; NULL: from the first execution
+    p_after_queue_order smallint DEFAULT NULL,  -- this and the next two: NULL if p_after_status is NULL
+    p_after_queued_at timestamptz DEFAULT NULL,
+    p_after_job_id text DEFAULT NULL
 ) RETURNS SETOF jobs.execution_states
 LANGUAGE plpgsql
 -- Only the index on the device's queue delivers the order; see next_execution.

@@ -1,8 +1,8 @@
 -- depends on: change_executions, decide_batch, decide_retries, ended_attempts, execution_due_at, failure_time, next_due_at
--- Applies the updates (starts and reports) of a tenant's devices as one batch, and completes the
--- jobs that have no pending execution anymore. The arrays are parallel, with one element per
--- update; no device may occur twice. Returns one row per update, in order: its outcome, the status
--- before it, and the execution after it. The outcome is one of update_outcome, or
+-- Applies the updates (starts and reports) of a tenant's devices as one batch: locks their jobs, decides each
+-- update (decide_batch, decide_retries), and carries out those that are APPLIED (change_executions). The arrays
+-- are parallel, with one element per update; no device may occur twice. Returns one row per update, in order:
+-- its outcome, the status before it, and the execution after it. The outcome is one of update_outcome, or
 --
 -- NONE      the device has no next execution
 -- AGAIN     with p_must_be_next: while this call waited for the job lock, another execution became the
@@ -13,17 +13,17 @@
 --           AGAIN instead
 --
 -- If a job has failure criteria or a rollout, its reports are applied first, then its rules, then its
--- starts. So no execution starts after a failure that pauses the job, and an execution that finishes
--- makes room for one that starts.
+-- starts, which are deferred to a second round. So no execution starts after a failure that pauses the
+-- job, and an execution that finishes makes room for one that starts.
 --
 -- If the wait for one job lock exceeds p_wait_ms, raises lock_not_available (SQLSTATE 55P03). All
 -- job locks are taken before any execution is changed.
 --
 -- If a report ended an attempt and the retry policy has queued the next one, the returned execution is
--- the attempt that ended. A repeated report returns the same.
+-- the attempt that ended. If the report is repeated, the outcome is REPEATED, with the same attempt.
 --
--- The returned execution is as of the start of the statement: if its job expired while this call
--- waited for the lock, the row does not show it.
+-- The status of the returned execution is derived for the start of the statement: if its job expired
+-- while this call waited for the lock, the row does not show it.
 CREATE OR REPLACE FUNCTION jobs.update_executions(
     p_tenant_id text,
     p_wait_ms integer,              -- the longest wait for a job lock; 0: do not wait
@@ -78,11 +78,11 @@ DECLARE
     v_changes jobs.execution_change[];
     v_device_id text;
     v_has_failures boolean := p_statuses && '{FAILED, REJECTED}';
-    -- Reports of the batch can change what the rules of its jobs allow to start.
+    -- The batch has reports that end executions, and starts. The rules of a job may forbid its starts after them.
     v_defers_starts boolean := p_statuses && '{SUCCEEDED, FAILED, REJECTED}' AND (
         array_position(p_statuses, NULL) IS NOT NULL OR 'IN_PROGRESS' = ANY (p_statuses)
     );
-    v_deferred bigint[];  -- the positions of these starts
+    v_deferred bigint[];  -- the positions of the deferred starts; NULL in the first round
     v_has_retry_policies boolean := false;
     v_attempts jobs.execution_attempts[];  -- see ended_attempts
 BEGIN
@@ -113,9 +113,9 @@ BEGIN
     v_now := jobs.clock_time();
     PERFORM jobs.set_read_time(v_now);
 
-    -- Once, or twice with deferred starts: first all other updates, then these starts. Each time, decide what
-    -- changes, then change it. Nothing is written before the decisions are complete, except events of an
-    -- expiry, which precede those of the changes, and the attempts that retries follow.
+    -- One round for all updates. With deferred starts, a second round for these. In a round, everything is decided
+    -- before the executions are changed. Only two things are written earlier: the events of an expiry, which
+    -- precede those of the changes, and the attempts that end with a retry (decide_retries).
     LOOP
         v_decided := jobs.decide_batch(
             p_tenant_id, v_locked_job_ids, v_now, v_deferred, v_defers_starts, v_job_ids,
@@ -127,6 +127,7 @@ BEGIN
             FROM (SELECT DISTINCT u.job_id FROM unnest(v_decided.expired_job_ids) AS u (job_id)) u;
         END IF;
         IF v_has_failures AND v_decided.has_rules THEN
+            -- The time of all changes from here on, also of the starts in the second round.
             v_now := jobs.failure_time(p_tenant_id, v_locked_job_ids, v_now);
         END IF;
         IF v_has_failures AND v_decided.has_retry_policies THEN

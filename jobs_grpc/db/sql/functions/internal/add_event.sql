@@ -1,4 +1,4 @@
--- depends on: held_executions, job_status_with_pause_at, queued_status_at, released_at
+-- depends on: held_executions, job_status_with_pause_at, queued_status_at, released_count_at
 -- Adds an event of a job to the queue, with the status and the counts that readers see at p_now. The caller
 -- holds the job lock, has just written the change, and has set the tenant.
 --
@@ -47,7 +47,7 @@ BEGIN
                 SELECT sum(stages.held)
                 FROM unnest(jobs.held_executions(
                     p_tenant_id, p_job_id,
-                    jobs.released_at(
+                    jobs.released_count_at(
                         v_job.release_end, v_job.release_base, v_job.release_rate,
                         v_job.release_since, v_job.paused_at, p_now
                     )

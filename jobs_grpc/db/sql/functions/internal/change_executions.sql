@@ -1,56 +1,58 @@
 -- depends on: add_finished_events, apply_rollout_rules, complete_finished_jobs, count_changes
--- Writes those of the changes that are APPLIED, counts them, adds the events of ended attempts, completes the
--- jobs that have no pending execution anymore, and applies the rules of the others. The caller holds the job
--- locks and has set the tenant.
+-- Carries out the changes whose outcome is APPLIED; the others are ignored. For these changes, in this order:
+-- writes the executions, counts them, adds the events of the attempts that ended, completes the jobs that have
+-- no pending execution anymore, and applies failure criteria and gates. See docs/counts.md. The caller holds
+-- the job locks and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.change_executions(
     p_tenant_id text,
     p_changes jobs.execution_change[],
     p_now timestamptz,
-    p_user_id text DEFAULT NULL  -- whose call has ended executions; NULL: unknown, or none
+    p_user_id text DEFAULT NULL  -- the subject of the call that ended attempts; NULL: unknown or none
 ) RETURNS void
 LANGUAGE plpgsql
 -- settings: lookup, nested loops
 AS $$
 DECLARE
     v_finished_job_ids text[];
-    v_has_details boolean;  -- see count_changes
-    v_has_rules boolean;    -- this and the next: of a job with an execution that has ended
-    v_execution_events boolean;
+    v_has_other_counts boolean;  -- a change affects counts other than those of statuses in job_progress
+    v_has_rules boolean;         -- an attempt ended in a job with failure criteria or gates
+    v_execution_events boolean;  -- an attempt ended in a job with execution_events
     v_job record;
 BEGIN
-    -- If a retry follows, the row is written once: as the next attempt. canceled_by_operator is also set for a
-    -- removed device, so that its own late report of REJECTED is rejected instead of counting as repeated.
+    -- The row of an attempt that failed and is retried is written once: as the next attempt. decide_retries has
+    -- stored the attempt that failed. canceled_by_operator is also set for a removed device, so that its own late
+    -- report of REJECTED is rejected instead of counting as repeated.
     --
     -- row_id is the ctid of the execution. It stays valid, because the caller holds the job lock, and only a
     -- transaction that holds it updates or deletes executions.
     WITH written AS (
         UPDATE jobs.job_executions e
-        SET status = CASE WHEN c.is_retried THEN 'QUEUED' ELSE c.new_status END,
-            execution_number = e.execution_number + c.is_retried::integer,
-            version = e.version + 1 + c.is_retried::integer,
+        SET status = CASE WHEN c.is_requeued THEN 'QUEUED' ELSE c.new_status END,
+            execution_number = e.execution_number + c.is_requeued::integer,
+            version = e.version + 1 + c.is_requeued::integer,
             canceled_by_operator = c.end_cause IS NOT NULL,
-            queued_at = CASE WHEN c.is_retried THEN p_now ELSE e.queued_at END,
-            started_at = CASE WHEN c.is_retried THEN NULL
+            queued_at = CASE WHEN c.is_requeued THEN p_now ELSE e.queued_at END,
+            started_at = CASE WHEN c.is_requeued THEN NULL
                               WHEN c.new_status = 'IN_PROGRESS' THEN coalesce(e.started_at, p_now)
                               ELSE e.started_at END,
             times_out_at = c.times_out_at,
             last_updated_at = p_now,
-            status_details = CASE WHEN NOT c.is_retried
+            status_details = CASE WHEN NOT c.is_requeued
                                   THEN coalesce(c.status_details, e.status_details) END,
-            failure_code = CASE WHEN NOT c.is_retried THEN c.failure_code END,
+            failure_code = CASE WHEN NOT c.is_requeued THEN c.failure_code END,
             end_cause = c.end_cause,
-            reported_by = CASE WHEN NOT c.is_retried THEN coalesce(c.reported_by, e.reported_by) END,
+            reported_by = CASE WHEN NOT c.is_requeued THEN coalesce(c.reported_by, e.reported_by) END,
             retries = e.retries + c.needs_retry::integer,
             not_before = coalesce(c.not_before, e.not_before),
-            failed_status = CASE WHEN c.is_retried THEN c.new_status
+            failed_status = CASE WHEN c.is_requeued THEN c.new_status
                                  WHEN c.keeps_failure THEN e.failed_status END,
-            failed_code = CASE WHEN c.is_retried THEN c.failure_code
+            failed_code = CASE WHEN c.is_requeued THEN c.failure_code
                                WHEN c.keeps_failure THEN e.failed_code END,
-            failed_at = CASE WHEN c.is_retried THEN p_now
+            failed_at = CASE WHEN c.is_requeued THEN p_now
                              WHEN c.keeps_failure THEN e.failed_at END
         FROM (
-            SELECT c.*, c.not_before IS NOT NULL AS is_retried,
-                   -- See contributions.
+            SELECT c.*, c.not_before IS NOT NULL AS is_requeued,
+                   -- The attempt neither replaces nor removes the earlier failure: see contributions.
                    c.failure_code IS NULL AND c.new_status <> 'SUCCEEDED' AS keeps_failure
             FROM unnest(p_changes) c
             WHERE c.outcome = 'APPLIED'
@@ -60,7 +62,7 @@ BEGIN
                   -- Progress of an execution that stays IN_PROGRESS changes no count.
                   c.new_status <> c.stored_status
                       AND (c.stage IS NOT NULL OR c.failure_code IS NOT NULL OR c.failed_at IS NOT NULL)
-                      AS has_details,
+                      AS has_other_counts,
                   c.is_expired, c.new_status <> 'IN_PROGRESS' AND c.has_rules AS has_rules,
                   c.new_status <> 'IN_PROGRESS' AND c.execution_events AS execution_events
     ), counted AS (
@@ -73,7 +75,7 @@ BEGIN
             SELECT c.*, p.row_id
             FROM (
                 SELECT w.job_id, bool_or(w.is_expired) AS is_expired,
-                       bool_or(w.has_details) AS has_details, bool_or(w.has_rules) AS has_rules,
+                       bool_or(w.has_other_counts) AS has_other_counts, bool_or(w.has_rules) AS has_rules,
                        bool_or(w.execution_events) AS execution_events,
                        count(*) FILTER (WHERE w.old_status = 'QUEUED') AS from_queued,
                        count(*) FILTER (WHERE w.old_status = 'IN_PROGRESS') AS from_in_progress,
@@ -95,14 +97,14 @@ BEGIN
         ) c
         WHERE p.tenant_id = p_tenant_id AND p.ctid = c.row_id
         RETURNING p.job_id, p.in_progress = 0 AND (p.queued = 0 OR c.is_expired) AS is_finished,
-                  c.has_details, c.has_rules, c.execution_events
+                  c.has_other_counts, c.has_rules, c.execution_events
     )
-    SELECT array_agg(c.job_id) FILTER (WHERE c.is_finished), bool_or(c.has_details),
+    SELECT array_agg(c.job_id) FILTER (WHERE c.is_finished), bool_or(c.has_other_counts),
            bool_or(c.has_rules), bool_or(c.execution_events)
-    INTO v_finished_job_ids, v_has_details, v_has_rules, v_execution_events
+    INTO v_finished_job_ids, v_has_other_counts, v_has_rules, v_execution_events
     FROM counted c;
 
-    IF v_has_details THEN
+    IF v_has_other_counts THEN
         PERFORM jobs.count_changes(p_tenant_id, p_changes, p_now);
     END IF;
     IF v_execution_events THEN

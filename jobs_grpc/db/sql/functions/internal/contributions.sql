@@ -1,22 +1,23 @@
--- Returns what the changes of a batch subtract from the stored counts and add to them: for each change that is
--- APPLIED, its executions before it, with a negative number, and after it. This is the definition of each
--- count, as in recount: see docs/counts.md.
+-- Returns two rows for each change whose outcome is APPLIED: what its executions contributed to the stored
+-- counts before the change, with a negative number of executions, and what they contribute after it. A count
+-- changes by the sum of the rows that match its condition. This is the definition of each count, as in recount:
+-- see docs/counts.md.
 --
--- PostgreSQL inlines this function, so a query that reads two columns computes two. OFFSET 0: the planner would
--- otherwise copy each expression to every place that uses its value, as in decide_batch.
+-- PostgreSQL inlines this function, so a query computes only the columns that it reads. OFFSET 0: the planner
+-- would otherwise copy each expression to every place that uses its value, as in decide_batch.
 CREATE OR REPLACE FUNCTION jobs.contributions(
     p_changes jobs.execution_change[],
-    p_now timestamptz  -- of the changes
+    p_now timestamptz  -- the time of the changes
 ) RETURNS TABLE (
     job_id text,
     stage smallint,
-    executions integer,
-    status jobs.execution_status,         -- the stored one
+    executions integer,                   -- how many; below 0: before the change
+    status jobs.execution_status,         -- as stored
     failed_status jobs.execution_status,  -- this and the next two: of the failure that counts
     failed_code text,
-    failed_at timestamptz,                -- NULL: none counts
-    is_retrying boolean,
-    is_retried boolean
+    failed_at timestamptz,                -- NULL: no failure counts
+    is_retrying boolean,                  -- pending after a failure
+    was_retried boolean                   -- the device has needed a retry, see job_executions.retries
 )
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
@@ -25,8 +26,8 @@ BEGIN ATOMIC
            CASE WHEN side.sign < 0 THEN c.stored_status
                 WHEN c.not_before IS NULL THEN c.new_status
                 ELSE 'QUEUED' END,
-           -- An attempt that failed by itself replaces the earlier failure. A success or RetryExecutions
-           -- removes it. It stays if the next attempt starts, or is ended by others.
+           -- The failure that counts after the change: that of this attempt if it failed by itself, none after
+           -- a success or RetryExecutions (new_status is QUEUED), otherwise the earlier one.
            CASE WHEN side.sign < 0 THEN c.failed_status
                 WHEN c.failure_code IS NOT NULL THEN c.new_status
                 WHEN c.new_status NOT IN ('SUCCEEDED', 'QUEUED') THEN c.failed_status END,

@@ -1,10 +1,10 @@
 -- depends on: contributions, matches_criterion
--- Adds what changes contribute to the stored counts of their jobs: see docs/counts.md. The caller holds the job
--- locks, has set the tenant and writes the executions.
+-- Updates the stored counts of jobs by what changes of their executions contribute: see docs/counts.md. Does not
+-- write the executions. The caller holds the job locks and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.count_changes(
     p_tenant_id text,
-    -- Groups of executions of one job, without a device_id. Or those of change_executions, which has counted their
-    -- statuses in job_progress.
+    -- Either groups of executions of one job, without a device_id. Or the changes of change_executions, with a
+    -- device_id: it has already updated the counts of statuses in job_progress, so this function leaves them out.
     p_changes jobs.execution_change[],
     p_now timestamptz
 ) RETURNS void
@@ -13,11 +13,11 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     v_has_stages boolean;
-    v_has_failures boolean;  -- before or after the changes
-    v_has_retries boolean;   -- the same
+    v_has_failures boolean;  -- this and the next: before or after the changes
+    v_has_retries boolean;
     v_count record;
     v_job_id text;
-    v_pairs integer;  -- of status and code of this job, with a row in job_failures
+    v_pairs integer;  -- how many pairs of status and code of this job have a row in job_failures
 BEGIN
     IF p_changes[1].device_id IS NULL THEN
         UPDATE jobs.job_progress p
@@ -37,7 +37,7 @@ BEGIN
     END IF;
 
     SELECT bool_or(c.stage IS NOT NULL), bool_or(c.failed_at IS NOT NULL),
-           bool_or(c.is_retried OR c.is_retrying)
+           bool_or(c.was_retried OR c.is_retrying)
     INTO v_has_stages, v_has_failures, v_has_retries
     FROM jobs.contributions(p_changes, p_now) c;
 
@@ -88,11 +88,11 @@ BEGIN
             SELECT c.*, p.row_id
             FROM (
                 SELECT c.job_id,
-                       -- Not a sum over the executions: it only grows, with each attempt that a policy queues.
+                       -- Only grows: each attempt that a policy queues adds 1, and nothing subtracts it.
                        coalesce(sum(c.executions) FILTER (
                            WHERE c.executions > 0 AND c.is_retrying AND c.status = 'QUEUED'
                        ), 0) AS retries,
-                       coalesce(sum(c.executions) FILTER (WHERE c.is_retried), 0) AS retried_devices,
+                       coalesce(sum(c.executions) FILTER (WHERE c.was_retried), 0) AS retried_devices,
                        coalesce(sum(c.executions) FILTER (WHERE c.is_retrying), 0) AS retrying,
                        coalesce(
                            sum(c.executions) FILTER (WHERE c.is_retrying AND c.status = 'IN_PROGRESS'), 0
@@ -146,7 +146,10 @@ BEGIN
             );
         END LOOP;
 
-        -- Not derived from the counts above, which count some codes together.
+        -- Not computed from job_failures, which counts some codes together as '*'.
+        --
+        -- finished_before only falls here, when a failure from before the restart no longer counts: all ends
+        -- are after counts_since (see failure_time), and restart_criteria counts those before it.
         FOR v_count IN
             SELECT f.job_id, c.criterion, CASE WHEN c.scope = 'STAGE' THEN f.stage ELSE -1 END AS stage,
                    coalesce(sum(f.executions) FILTER (
@@ -180,7 +183,7 @@ BEGIN
                 finished_before = greatest(n.finished_before + v_count.finished_before, 0)
             WHERE n.tenant_id = p_tenant_id AND n.job_id = v_count.job_id
               AND n.criterion = v_count.criterion AND n.stage = v_count.stage;
-            -- A criterion without a row has counted nothing yet.
+            -- No row: both counts are 0. So no failure from before counts_since exists that could be removed.
             IF NOT FOUND THEN
                 INSERT INTO jobs.job_criterion_counts (tenant_id, job_id, criterion, stage, failures)
                 VALUES (p_tenant_id, v_count.job_id, v_count.criterion, v_count.stage, v_count.failures);

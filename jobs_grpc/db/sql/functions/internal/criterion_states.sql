@@ -1,4 +1,4 @@
--- depends on: released_at
+-- depends on: released_count_at
 -- Returns what the failure criteria of a job have counted, one row per criterion, or per criterion and
 -- stage with the scope STAGE. p_at decides how many executions are released. The caller has set the
 -- tenant.
@@ -27,7 +27,7 @@ BEGIN
     FROM (
         SELECT p.queued + p.in_progress + p.succeeded + p.failed + p.timed_out + p.rejected
                    AS total,
-               jobs.released_at(
+               jobs.released_count_at(
                    j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, p_at
                ) AS released,
                p.succeeded + (

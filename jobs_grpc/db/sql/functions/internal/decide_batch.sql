@@ -1,16 +1,14 @@
 -- depends on: execution_change, execution_status_at, is_expired_at, is_held_at, is_waiting_at, limit_starts, next_execution, update_outcome
--- Decides what each update of a batch changes, and its outcome: see update_executions. The caller has taken the
--- job locks of p_locked_job_ids, and its settings apply to the query.
---
--- If the job has a retry policy, a report of the second or a later attempt must have the execution_number:
--- without it, it could be a late report of an earlier attempt.
+-- Decides the outcome of each update of a batch, and what it changes if the outcome is APPLIED: see
+-- update_executions. Writes nothing. The caller has taken the job locks of p_locked_job_ids and has set the
+-- tenant; its planner settings apply here, too.
 CREATE OR REPLACE FUNCTION jobs.decide_batch(
     p_tenant_id text,
     p_locked_job_ids text[],
     p_now timestamptz,
     p_positions bigint[],    -- of the updates to decide; NULL: all
-    p_defer_starts boolean,  -- of jobs with rules: their outcome is DEFERRED
-    -- The others are those of update_executions.
+    p_defer_starts boolean,  -- true: the starts of jobs with rules have the outcome DEFERRED
+    -- The others are as in update_executions.
     p_job_ids text[],
     p_must_be_next boolean[],
     p_device_ids text[],
@@ -22,10 +20,9 @@ CREATE OR REPLACE FUNCTION jobs.decide_batch(
     p_failure_codes text[],
     p_reported_bys text[],
     OUT changes jobs.execution_change[],
-    -- This and the next: true if a job of the batch has one; otherwise, false or NULL.
-    OUT has_retry_policies boolean,
-    OUT has_rules boolean,
-    OUT expired_job_ids text[]  -- of applied updates, with duplicates; NULL: none
+    OUT has_retry_policies boolean,  -- a job of the batch has a retry policy; NULL: none
+    OUT has_rules boolean,           -- a job of the batch has failure criteria or gates; NULL: none
+    OUT expired_job_ids text[]       -- the expired jobs of APPLIED updates, with duplicates; NULL: none
 )
 LANGUAGE plpgsql
 AS $$
@@ -71,23 +68,27 @@ BEGIN
                jobs.update_outcome(
                    derived.status,
                    e.status_details, e.failure_code, e.execution_number, e.version,
-                   e.canceled_by_operator OR derived.status <> e.status,
-                   derived.status = 'QUEUED' AND jobs.is_held_at(
+                   finished_without_report => e.canceled_by_operator OR derived.status <> e.status,
+                   is_held => derived.status = 'QUEUED' AND jobs.is_held_at(
                        e.rank, j.release_end, j.release_base, j.release_rate, j.release_since,
                        j.paused_at, p_now
                    ),
-                   j.paused_at IS NOT NULL,
-                   jobs.is_waiting_at(
+                   job_is_paused => j.paused_at IS NOT NULL,
+                   is_waiting => jobs.is_waiting_at(
                        e.not_before, j.start_windows,
                        coalesce(j.window_time_zone, e.time_zone, 'UTC'), p_now
                    ),
-                   u.status, u.status_details, u.failure_code,
-                   coalesce(
+                   reported_status => u.status, reported_details => u.status_details,
+                   reported_failure_code => u.failure_code,
+                   -- With a retry policy, a report without a number could be a late one about an earlier
+                   -- attempt. After the first attempt, the number of the attempt before makes the outcome
+                   -- EXECUTION_CHANGED.
+                   expected_number => coalesce(
                        u.execution_number,
                        CASE WHEN j.has_retry_policy AND u.status IS NOT NULL
                                  AND e.execution_number > 1 THEN e.execution_number - 1 END
                    ),
-                   u.expected_version
+                   expected_version => u.expected_version
                ) AS outcome
         FROM input u
         LEFT JOIN LATERAL (

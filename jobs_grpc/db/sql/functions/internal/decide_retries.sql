@@ -1,7 +1,9 @@
--- depends on: due_at, exceeds_retry_budget, is_expired_at, released_at, retry_backoff, retry_rule
--- Returns the changes of a batch with needs_retry and not_before of those failures that the retry policy of
--- their job retries, and stores the attempts that end with these changes. change_executions then writes the
--- next attempt in place of the failure. The caller holds the job locks and has set the tenant.
+-- depends on: due_at, exceeds_retry_budget, is_expired_at, released_count_at, retry_backoff, retry_rule
+-- Applies the retry policies of jobs to the failures among the changes of a batch. Returns all changes, and sets
+-- in each failure that a policy retries: needs_retry, and not_before, the earliest start of the next attempt,
+-- unless the retry budget is exhausted. Stores the attempts that ended with a not_before in execution_attempts:
+-- change_executions then overwrites their rows with the next attempt. The caller holds the job locks and has set
+-- the tenant.
 CREATE OR REPLACE FUNCTION jobs.decide_retries(
     p_tenant_id text,
     p_changes jobs.execution_change[],
@@ -15,7 +17,7 @@ BEGIN
     FOR v_retry IN
         SELECT f.index,
                CASE WHEN NOT jobs.exceeds_retry_budget(
-                   -- Includes the earlier failures of the batch, so the budget holds within it.
+                   -- Includes the devices of earlier changes of the batch, so the budget holds within it.
                    f.retried_devices + count(*) FILTER (WHERE f.retries = 0) OVER (
                        PARTITION BY f.job_id ORDER BY f.index ROWS UNBOUNDED PRECEDING
                    ),
@@ -27,7 +29,7 @@ BEGIN
             FROM unnest(p_changes) WITH ORDINALITY c
             CROSS JOIN LATERAL (
                 SELECT j.retry_policy, j.expires_at, j.canceled_at, j.start_windows, j.window_time_zone,
-                       jobs.released_at(
+                       jobs.released_count_at(
                            j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
                            p_now
                        ) AS released

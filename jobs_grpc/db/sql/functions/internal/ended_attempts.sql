@@ -1,7 +1,8 @@
 -- depends on: update_outcome
--- Returns the attempt that each report ended, by execution_change.n. NULL: the report ended no attempt, or that
--- attempt is still the current one, because the retry policy has not queued the next. A repeated report gets
--- the same attempt. The caller holds the job locks and has set the tenant.
+-- Finds the attempts that were retried after reports of this batch, which update_executions returns instead of
+-- the executions: these already show the next attempt. The index of the result is execution_change.n. NULL: the
+-- report ended no attempt, or the retry policy has not queued another one. A repeated report of the failure gets
+-- the same attempt. The caller holds the job locks, has set the tenant, and has written the changes.
 CREATE OR REPLACE FUNCTION jobs.ended_attempts(
     p_tenant_id text,
     p_changes jobs.execution_change[],
@@ -43,10 +44,13 @@ BEGIN
         ) a
         WHERE c.new_status IN ('FAILED', 'REJECTED')
           AND (c.outcome = 'APPLIED'
+               -- Does the report repeat the one that ended the attempt?
                OR c.outcome = 'EXECUTION_CHANGED' AND jobs.update_outcome(
                    a.status, a.status_details, a.failure_code, a.execution_number, a.version,
-                   a.failure_code IS NULL, false, false, false, c.new_status, c.status_details,
-                   c.failure_code, NULL, NULL
+                   finished_without_report => a.failure_code IS NULL, is_held => false,
+                   job_is_paused => false, is_waiting => false, reported_status => c.new_status,
+                   reported_details => c.status_details, reported_failure_code => c.failure_code,
+                   expected_number => NULL, expected_version => NULL
                ) = 'REPEATED')
     LOOP
         v_attempts[v_ended.n] := v_ended.attempt;

@@ -1,4 +1,6 @@
--- Makes a jobs.execution_change from named arguments: see the type. PostgreSQL inlines this function.
+-- Returns a jobs.execution_change: the parameters are its fields, without the two that decide_retries sets. See
+-- the type. Use named arguments; the defaults are those of a change of one execution. PostgreSQL inlines this
+-- function.
 CREATE OR REPLACE FUNCTION jobs.execution_change(
     job_id text,
     device_id text DEFAULT NULL,

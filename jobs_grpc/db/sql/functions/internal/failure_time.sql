@@ -1,13 +1,14 @@
--- Returns the time of failures in these jobs: p_now, or a time after the last restart of their failure
--- criteria, if the clock was set back since. So a criterion counts each failure that happens after its restart.
--- The caller holds the job locks and has set the tenant.
+-- Returns the time to store for failures that happen now in these jobs: p_now, or, if the clock was set back,
+-- the microsecond after the last restart of their failure criteria. So a failure after a restart always has a
+-- later time than the restart, and the criterion counts it. The caller holds the job locks and has set the
+-- tenant.
 CREATE OR REPLACE FUNCTION jobs.failure_time(
     p_tenant_id text, p_job_ids text[], p_now timestamptz
 ) RETURNS timestamptz
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    v_counts_since timestamptz;
+    v_counts_since timestamptz;  -- the last restart; NULL: the jobs have no failure criteria
 BEGIN
     SELECT max(c.counts_since) INTO v_counts_since
     FROM unnest(p_job_ids) AS u (job_id)

@@ -1,4 +1,4 @@
--- depends on: released_at
+-- depends on: released_count_at
 -- Returns whether an execution whose status would otherwise be QUEUED is HELD at the time `at`: its job
 -- has not started, or the rollout has not released its rank yet.
 CREATE OR REPLACE FUNCTION jobs.is_held_at(
@@ -13,7 +13,7 @@ CREATE OR REPLACE FUNCTION jobs.is_held_at(
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN release_since IS NOT NULL
     AND coalesce(
-        coalesce(rank, 1) > jobs.released_at(
+        coalesce(rank, 1) > jobs.released_count_at(
             release_end, release_base, release_rate, release_since, paused_at, at
         ),
         false

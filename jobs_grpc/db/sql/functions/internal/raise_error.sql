@@ -1,10 +1,10 @@
 -- Raises an error of the service by the name of its exception, which sqlstates.py creates.
--- p_status becomes the DETAIL: the status that does not allow the call, the stage, or the field.
+-- p_detail becomes the DETAIL: the status that does not allow the call, the stage, or the field.
 -- p_facts becomes the HINT: other arguments of the exception that are not arguments of the call.
 --
 -- `make errors-reference` writes the SQLSTATEs, which jobs_grpc/errors.py and sqlstates.py declare.
 CREATE OR REPLACE FUNCTION jobs.raise_error(
-    p_error text, p_status text DEFAULT '', p_facts jsonb DEFAULT NULL
+    p_error text, p_detail text DEFAULT '', p_facts jsonb DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql
 AS $$
@@ -57,6 +57,6 @@ DECLARE
         WHEN 'TOO_MANY_DEVICES' THEN 'JB045'
     END;
 BEGIN
-    RAISE EXCEPTION '%', p_error USING ERRCODE = v_sqlstate, DETAIL = p_status,
+    RAISE EXCEPTION '%', p_error USING ERRCODE = v_sqlstate, DETAIL = p_detail,
         HINT = coalesce(p_facts::text, '');
 END $$;

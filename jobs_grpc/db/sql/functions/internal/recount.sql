@@ -5,9 +5,9 @@
 -- status       the stored one: executions that are HELD, expired or canceled count as QUEUED or IN_PROGRESS
 -- failure      status, failure_code and last_updated_at of an attempt that failed by itself; otherwise
 --              failed_status, failed_code and failed_at of the attempt before, while that one counts
--- retrying     QUEUED or IN_PROGRESS after a failure
--- retried      retries > 0
--- finished at  the time of the failure, or last_updated_at of an execution that SUCCEEDED
+-- is_retrying  QUEUED or IN_PROGRESS after a failure
+-- was_retried  retries > 0
+-- finished_at  the time of the failure, or last_updated_at of an execution that SUCCEEDED
 --
 -- Reads all executions of the job, in one snapshot. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.recount(
@@ -26,7 +26,7 @@ AS $$
 BEGIN
     RETURN QUERY
     WITH executions AS (
-        SELECT e.stage, e.status, e.retries > 0 AS is_retried,
+        SELECT e.stage, e.status, e.retries > 0 AS was_retried,
                e.failed_at IS NOT NULL AND e.status IN ('QUEUED', 'IN_PROGRESS') AS is_retrying,
                CASE WHEN e.failure_code IS NULL THEN e.failed_status ELSE e.status END AS failed_status,
                coalesce(e.failure_code, e.failed_code) AS failed_code,
@@ -49,7 +49,7 @@ BEGIN
                count(*) FILTER (WHERE e.is_retrying) AS retrying,
                count(*) FILTER (WHERE e.is_retrying AND e.status = 'IN_PROGRESS')
                    AS retrying_in_progress,
-               count(*) FILTER (WHERE e.is_retried) AS retried_devices,
+               count(*) FILTER (WHERE e.was_retried) AS retried_devices,
                count(*) FILTER (WHERE e.failed_at IS NOT NULL) AS failures,
                count(*) AS executions,
                count(*) FILTER (WHERE e.is_wrong) AS wrong

@@ -1,6 +1,6 @@
 -- Returns how many executions of a job are released at the time `at`, with the fraction of the next
 -- release: 2.5 is halfway between the second and the third. NULL without a rollout, except before the
--- start, see released_at.
+-- start, see released_count_at.
 --
 -- In PL/pgSQL, so that PostgreSQL does not inline it: only jobs with a rate need the result, but each
 -- call of a function that reads jobs or executions would set up the expression.

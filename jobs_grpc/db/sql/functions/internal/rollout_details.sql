@@ -1,4 +1,4 @@
--- depends on: criterion_states, held_executions, pg_micros, queued_status_at, read_time, released_at
+-- depends on: criterion_states, held_executions, pg_micros, queued_status_at, read_time, released_count_at
 -- Returns the rollout and the failure criteria of a job as JSON: its settings, the state of each
 -- stage, the criteria, and what they have counted. Times are numbers, see pg_micros. The caller has set
 -- the tenant.
@@ -18,7 +18,7 @@ BEGIN
            j.has_failure_criteria, j.canceled_at, j.force_canceled, j.awaiting_approval,
            CASE WHEN j.paused_at IS NULL THEN j.stage_due_at END AS stage_due_at,
            jobs.queued_status_at(j.canceled_at, j.expires_at, jobs.now()) AS queued_status,
-           jobs.released_at(
+           jobs.released_count_at(
                j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
                jobs.read_time()
            ) AS released

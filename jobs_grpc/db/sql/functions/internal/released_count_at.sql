@@ -3,7 +3,7 @@
 -- number; 0 before the job starts. NULL without a rollout, except before the start. It never falls while
 -- the job is not changed, and each change starts at the number released so far, so an execution that was
 -- released stays released.
-CREATE OR REPLACE FUNCTION jobs.released_at(
+CREATE OR REPLACE FUNCTION jobs.released_count_at(
     release_end integer,
     release_base integer,
     release_rate integer,        -- per minute; NULL: all up to release_end
