@@ -61,7 +61,7 @@ async def program(
 
 @asynccontextmanager
 async def python(module: str, *arguments: object, kill: bool = False) -> AsyncIterator[Any]:
-    """Run a Python module until the block ends, from its first line of output on."""
+    """Run a Python module; the block begins with its first line of output."""
     async with program(sys.executable, "-m", module, *arguments, kill=kill) as process:
         await read_line(process)
         yield process
@@ -107,7 +107,7 @@ class Server:
 async def server(
     *command: object, address: str, log: Path, stdin: bytes = b"", **options: Any
 ) -> AsyncIterator[Server]:
-    """Run a server, from when it listens on the address on. See `program` for the options."""
+    """Run a server; the block begins when it listens. See `program` for the options."""
     async with program(*command, log=log, **options) as process:
         process.stdin.write(stdin)
         process.stdin.close()

@@ -180,10 +180,10 @@ def add_options(
     default: str | None = None,
     **types: Callable[[str], object],
 ) -> None:
-    """Add an option for each of `helps`, such as "--stage N", and a flag for "--force".
+    """Add options. `helps` maps a usage to its help: "--stage N" has a value, "--force" is a flag.
 
-    `types` has the types of values by their names, such as N; others are texts, which have the
-    default.
+    `types` maps names of values, such as N, to argument types. Other values are texts, and
+    `default` is their default.
     """
     for usage, help_text in helps.items():
         option, _, metavar = usage.partition(" ")

@@ -58,11 +58,11 @@ async def _cancel_job(args: argparse.Namespace, jobs: JobsClient, job_id: str) -
 
 
 async def _running_devices(jobs: JobsClient, job_id: str) -> list[str]:
-    """Say how many devices carry on with a canceled job, and how to cancel these; [] if none."""
+    """Say how many devices still run a canceled job, and how to cancel these; [] if none."""
     try:
         count = (await jobs.get(job_id)).execution_counts.in_progress
     except JobsError:
-        return []  # The cancel has a result of its own.
+        return []  # The cancel has succeeded or failed in any case.
     if not count:
         return []
     are = "is" if count == 1 else "are"

@@ -1,6 +1,6 @@
-"""What commands share that work on the database as its owner, without a server.
+"""Shared by the commands that work on the database as its owner, without a server.
 
-Their option --tenant, and their lines of the audit log.
+Adds the option --tenant, and writes the lines of the audit log.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from jobs_grpc.auth.principal import TENANT_RULE, is_tenant_id
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.observability import logs
 
-# Of the changes in a line of the audit log.
+# The maximum size of the changes in a line of the audit log.
 _MAX_CHANGES_BYTES = 1024
 
 

@@ -20,7 +20,7 @@ from jobs_grpc.db.recount import describe, recount_job, row_name
 from jobs_grpc.server.signals import run_until_stop_signal
 from jobs_grpc.text import escape_unprintable
 
-# Of the counts that a repair does not set.
+# How many counts an error names that a repair does not set.
 _MAX_NAMED = 3
 
 _COLUMNS = (
@@ -79,7 +79,7 @@ def _recount(args: argparse.Namespace) -> None:
     if remaining:
         counts = f"{format_number(len(remaining), 'count')} of job {job_id}"
         if not args.repair:
-            raise CliError(f"wrong: {counts}; --repair sets what the executions tell")
+            raise CliError(f"wrong: {counts}; run with --repair to correct them")
         named = "; ".join(map(describe, remaining[:_MAX_NAMED]))
         more = "; …" if len(remaining) > _MAX_NAMED else ""
         raise CliError(f"not repaired: {counts}: {named}{more}")

@@ -18,14 +18,14 @@ LAST_COMMIT = "28ee0805"
 FIRST_CHECKSUM = "5b2b8d5bb2e2670aa983bb4c69d92e4dfe89a48460dc839ba9cb8c6c90b972e1"
 """The checksum of the earlier migration 0001."""
 
-# Of the checksums of the earlier migrations 0001 to 0035. Without 0020, which ran last and only
-# dropped an index: on Citus, the earlier version can fail before it.
+# The SHA-256 of the checksums of the earlier migrations 0001 to 0035 without 0020. That one ran
+# last and only dropped an index; on Citus, the earlier version can fail before it.
 _DIGEST = "303b4c39d062d44834f85f7edb4932af8d47c3b615e22eb227e4cdbb31777964"
 _MIGRATIONS = (
     "SELECT version, name, checksum FROM jobs.migrations WHERE version <> 20 ORDER BY version"
 )
 
-# Of databases with still earlier numbers.
+# Databases with still earlier numbers have this table.
 _HAS_EARLIEST = "SELECT to_regclass('jobs.schema_migrations') IS NOT NULL"
 _EARLIEST = "SELECT version, name FROM jobs.schema_migrations ORDER BY version"
 

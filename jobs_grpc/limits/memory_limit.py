@@ -77,10 +77,10 @@ class Reservation:
             raise self._limit.limit_exceeded(self._tenant_id) from None
         self._size += size
 
-    def try_add(self, size: int) -> bool:
-        """Hold `size` bytes without waiting, and return whether it does.
+    def try_set_size(self, size: int) -> bool:
+        """Hold `size` bytes in total without waiting. Returns False if nothing is held.
 
-        Always possible if it holds some already.
+        Succeeds if the reservation holds bytes already, whatever the limits are.
         """
         if self._size:
             self.set_size(size)

@@ -166,7 +166,7 @@ class BatchReader(Generic[Q, V]):
         """Wait until a statement may run, and for its bytes."""
         try:
             async with self._statements:
-                if reservation.try_add(_RESERVED_BYTES):
+                if reservation.try_set_size(_RESERVED_BYTES):
                     yield
                     return
             # Slow clients of the tenant may hold its bytes for long.

@@ -15,7 +15,7 @@ from jobs_grpc.services.validation import raise_for_violations
 
 # Devices that are checked between two pauses: about 0.5 ms, with 8 labels each.
 _DEVICES_PER_PAUSE = 50
-# Groups that take as long as a device.
+# Checking this many groups takes as long as checking a device.
 _GROUPS_PER_DEVICE = 40
 
 _VALID_DEVICE = pb.Device(device_id="d")
@@ -40,7 +40,7 @@ async def device_changes(request: pb.UpdateDevicesRequest, yield_now: YieldNow) 
     Fields that update_mask does not name are ignored, but have the limits of the contract. Calls
     `yield_now` at times, so that other calls run.
     """
-    # The devices are checked below, with pauses, unless they are too many.
+    # The devices are checked below, with pauses, unless there are too many.
     head = pb.UpdateDevicesRequest(
         devices=[_VALID_DEVICE] if request.devices else [],
         update_mask=request.update_mask if request.HasField("update_mask") else None,

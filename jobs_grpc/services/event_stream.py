@@ -240,7 +240,7 @@ class _Stream:
         while found := recent.page_after(self._position):
             page, is_whole = found
             message = self._filtered(page, is_whole=is_whole)
-            if message and not self._reservation.try_add(response_bytes(len(message))):
+            if message and not self._reservation.try_set_size(response_bytes(len(message))):
                 return False  # Reading the database waits for free bytes.
             self._position = page.position
             del found, page

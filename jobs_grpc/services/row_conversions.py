@@ -89,7 +89,7 @@ def job_fields(row: Row) -> MessageFields:
 
 
 def window_state_fields(json_text: str) -> MessageFields:
-    """The fields of a Job that only GetJob sets, from the JSON of window_state.sql."""
+    """Return the fields of a Job that only GetJob sets, from the JSON of window_state.sql."""
     state = json.loads(json_text)
     return {
         "is_window_open": state["is_open"],

@@ -26,8 +26,8 @@ func NewCalls(connections int) *Semaphore {
 // waitingPerLookup is how many requests may wait for each lookup that is possible at a time.
 const waitingPerLookup = 10
 
-// newLookups returns the limit of concurrent lookups, or of factor times as many. The calls of requests leave these
-// streams free.
+// newLookups returns a limit of factor times the number of concurrent lookups. These use at most a quarter of the
+// streams, which the calls of requests leave free.
 func newLookups(connections, factor int) *Semaphore {
 	size := int64(connections * StreamsPerConnection / 4 * factor)
 	return NewSemaphore(size, Shares{unknown: size, address: max(size/2, 1)})

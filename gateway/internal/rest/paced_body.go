@@ -14,12 +14,12 @@ const (
 )
 
 // pacedBody is a body whose client must not be slow: a slow one would hold its slot and its memory. Only the time in
-// which the gateway waits for the client counts. Read returns os.ErrDeadlineExceeded.
+// which the gateway waits for the client counts. Read returns os.ErrDeadlineExceeded if the client is too slow.
 type pacedBody struct {
 	io.ReadCloser
 	control *http.ResponseController
-	left    time.Duration
-	ends    time.Time // of the request
+	left    time.Duration // how long the client may still send nothing
+	ends    time.Time     // of the request
 }
 
 func newPacedBody(w http.ResponseWriter, r *http.Request) *pacedBody {

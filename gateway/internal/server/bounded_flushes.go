@@ -8,8 +8,8 @@ import (
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/limits"
 )
 
-// withBoundedFlushes sends the end of an HTTP/2 response before the handler returns, and limits how many wait for their
-// clients. net/http would send it afterwards, when no limit counts the request, and a client that grants no window
+// withBoundedFlushes sends the end of an HTTP/2 response before the handler returns, and limits how many responses wait
+// for their clients. net/http would send it afterwards, when no limit counts the request, and a client that grants no window
 // could have 100 such responses on each connection.
 func withBoundedFlushes(config *config.Config, next http.Handler) http.Handler {
 	flushing := limits.NewSemaphore(config.MaxRequestsInFlight, limits.SharesOf(config.MaxRequestsInFlight))

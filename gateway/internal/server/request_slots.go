@@ -8,8 +8,8 @@ import (
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/routes"
 )
 
-// healthSlots are the slots of health checks, so that a load balancer does not take an overloaded gateway for a broken
-// one. Callers without credentials have 100 of them, and one address 50.
+// healthSlots is the number of slots for health checks. They have their own, so that a load balancer does not take an
+// overloaded gateway for a broken one. Callers without credentials have 100 of them, and one address 50.
 const healthSlots = 400
 
 // requestSlots limit the requests in flight. Streams have slots of their own: see package watch.
@@ -26,8 +26,8 @@ func newRequestSlots(maximum int64) *requestSlots {
 	}
 }
 
-// acquire takes a slot, which release returns. A caller who is not known yet takes it from the share of its address.
-// If that is used up, a call asks the server who the caller is, and takes it from the share of the tenant.
+// acquire takes a slot until release is called. The slot of a caller who is not known yet counts for its address. If the
+// share of the address is used up, acquire asks the server who the caller is, and the slot counts for the tenant.
 func (s *requestSlots) acquire(ctx context.Context, m *routes.Match, id *limits.Identity) (release func(), e *apierror.Error) {
 	semaphore, taken := s.requests, false
 	if m.IsHealthCheck() {
