@@ -36,9 +36,8 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	_ = b.control.SetReadDeadline(deadline) // fails only in tests
 	n, err := b.ReadCloser.Read(p)
 	b.left = min(b.left-time.Since(started)+time.Duration(n)*bodyPace, bodyPatience)
-	if err != nil {
-		// After the body, net/http reads on to notice when the client disconnects.
-		_ = b.control.SetReadDeadline(b.ends)
-	}
+	// Not b.left: HTTP/2 would end the body also while the gateway does not read it. After the body, net/http reads on to
+	// notice when the client disconnects.
+	_ = b.control.SetReadDeadline(b.ends)
 	return n, err
 }

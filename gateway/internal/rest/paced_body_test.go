@@ -75,13 +75,15 @@ func TestBody_IsNotSlow_WhileTheGatewayDoesNotRead(t *testing.T) {
 	})
 }
 
-func TestBody_LeavesTheDeadlineOfTheRequest_AtItsEnd(t *testing.T) {
+func TestBody_LeavesTheDeadlineOfTheRequest_WhileTheGatewayDoesNotRead(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 70*time.Second)
 	defer cancel()
 	source := &slowBody{ResponseWriter: httptest.NewRecorder()}
-	request := httptest.NewRequestWithContext(ctx, "POST", "/", strings.NewReader("{}"))
-	_, err := io.Copy(io.Discard, newPacedBody(source, request))
-	if want, _ := ctx.Deadline(); err != nil || source.deadline != want {
-		t.Errorf("%v %v, want %v", err, source.deadline, want)
+	body := newPacedBody(source, httptest.NewRequestWithContext(ctx, "POST", "/", strings.NewReader("{}")))
+	want, _ := ctx.Deadline()
+	for _, end := range []error{nil, io.EOF} {
+		if _, err := body.Read(make([]byte, 2)); err != end || source.deadline != want {
+			t.Errorf("%v %v, want %v %v", err, source.deadline, end, want)
+		}
 	}
 }
