@@ -1,7 +1,8 @@
 -- Changes the tables of a database at the earlier migration 0035 to those of 0001_schema.sql: see
 -- conversion.py. The views and functions are replaced afterwards.
 
--- Only earlier servers used these columns and types. Functions that are replaced use the types.
+-- Only earlier servers used these columns and types. Functions that use the types are dropped with them, and
+-- created again.
 ALTER TABLE jobs.jobs
     DROP COLUMN rollout_request,
     DROP COLUMN default_expiry,
@@ -18,7 +19,8 @@ DROP TYPE jobs.finished_attempt CASCADE;
 -- The constraint was added without reading the rows.
 ALTER TABLE jobs.jobs VALIDATE CONSTRAINT jobs_one_target_check;
 
--- From PostgreSQL 18 on, NOT NULL has a name. These two have the names of columns that were renamed.
+-- From PostgreSQL 18 on, a NOT NULL constraint has a name. The names of these two contain the names that the
+-- columns had before.
 ALTER TABLE jobs.webhooks
     ALTER COLUMN last_http_status DROP NOT NULL,
     ALTER COLUMN is_unproven DROP NOT NULL;

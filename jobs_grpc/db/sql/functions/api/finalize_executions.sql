@@ -64,7 +64,8 @@ BEGIN
         ORDER BY e.device_id
         LIMIT 1 OFFSET p_limit - 1;
 
-        -- An earlier failure stays counted, so only its time matters: an execution with one is retrying.
+        -- The failure of an earlier attempt still counts afterwards, so its status and code change no count. Its
+        -- time says that the execution was retrying.
         SELECT array_agg(jobs.execution_change(
             job_id => p_job_id, stage => g.stage, executions => g.executions,
             stored_status => g.status, failed_at => g.failed_at,

@@ -1,8 +1,8 @@
 -- depends on: job_page, window_state
 -- Returns a job, the first page of its executions, and the state of its start windows, from one snapshot.
 --
--- To set up the expressions of the columns takes most of the time of a call, also of those that are not
--- evaluated. So columns that few jobs need are one expression, or a function that is not inlined.
+-- Most of the time of a call is the setup of the expressions of its columns, evaluated or not. So the columns that
+-- few jobs need are computed by one expression, or by a function that is not inlined.
 --
 -- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_job(

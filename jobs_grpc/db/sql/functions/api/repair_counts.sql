@@ -1,7 +1,7 @@
 -- Sets the stored counts of a job that differ from its executions, and returns what differed: see recount. Then
 -- completes the job if no execution is pending, and opens its next stage if the gate is met.
 --
--- Leaves alone what is not a count: executions whose columns contradict each other, and the ranks of a stage.
+-- Does not change what is not a count: executions whose columns contradict each other, and the ranks of a stage.
 --
 -- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.repair_counts(

@@ -148,7 +148,7 @@ BEGIN
           AND e.failed_at IS NOT NULL AND e.failed_status = ANY (p_statuses::jobs.execution_status[])
           AND jobs.matches_retry(e.failed_code, e.device_id, p_failure_codes, p_device_ids);
     END IF;
-    -- QUEUED, for those that expired, is the first of these statuses, because all of them become QUEUED.
+    -- QUEUED, of executions that expired, comes first: the later statuses add rows that are QUEUED.
     FOREACH v_status IN ARRAY v_statuses LOOP
         CONTINUE WHEN v_status = 'QUEUED' AND NOT v_retries_expired;
         EXECUTE format(

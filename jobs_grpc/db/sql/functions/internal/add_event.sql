@@ -33,7 +33,7 @@ BEGIN
               j.paused_at
     INTO v_job;
 
-    -- From here on as in job_states, whose time is not p_now.
+    -- The same as in job_states, which computes it for another time than p_now.
     IF v_job.queued_status <> 'QUEUED' THEN
         IF v_job.queued_status = 'TIMED_OUT' THEN
             v_job.timed_out := v_job.timed_out + v_job.queued;

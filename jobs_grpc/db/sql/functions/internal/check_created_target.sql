@@ -12,7 +12,7 @@ CREATE OR REPLACE FUNCTION jobs.check_created_target(
     p_max_targets integer,
     p_executions integer,
     p_expected_digest text,  -- NULL: any
-    p_digest text            -- that of preview_targets; NULL: the executions exist
+    p_digest text            -- with p_validate_only, of preview_targets; NULL: the executions exist
 ) RETURNS void
 LANGUAGE plpgsql
 -- settings: index
@@ -20,7 +20,7 @@ AS $$
 DECLARE
     v_digest text := p_digest;
 BEGIN
-    -- check_target has counted them before: devices may have been added to the group or the tenant since.
+    -- check_target has checked the number, but devices may have been added to the group or the tenant since.
     IF p_executions > p_max_targets THEN
         PERFORM jobs.raise_error('TOO_MANY_TARGETS');
     END IF;

@@ -1,6 +1,6 @@
--- Returns the changes of a batch with another outcome of the starts that exceed the max_in_progress of their
--- job: JOB_FULL, or AGAIN if the execution had to be the next one of its device. The caller has taken the job
--- locks, and its settings apply to the query.
+-- Limits the starts of a batch to the max_in_progress of their jobs. Returns the changes: starts beyond it have
+-- the outcome JOB_FULL, or AGAIN if the execution must be the next one of its device. The caller has taken the job
+-- locks and has set the tenant; its planner settings apply here, too.
 --
 -- A separate function, so that only batches with a start of a job with a limit pay for it.
 CREATE OR REPLACE FUNCTION jobs.limit_starts(

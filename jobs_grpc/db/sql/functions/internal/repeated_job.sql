@@ -1,5 +1,5 @@
 -- depends on: job_states
--- Returns what create_job returned for a job that exists, as NULL if there is none. The caller has set the
+-- Returns what create_job returned when it created this job; NULL: there is no such job. The caller has set the
 -- tenant.
 --
 -- Raises JOB_ALREADY_EXISTS if a different request created the job, or if it is deleted.
