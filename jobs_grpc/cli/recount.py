@@ -79,7 +79,7 @@ def _recount(args: argparse.Namespace) -> None:
     if remaining:
         counts = f"{format_number(len(remaining), 'count')} of job {job_id}"
         if not args.repair:
-            raise CliError(f"wrong: {counts}; run with --repair to correct them")
+            raise CliError(f"wrong: {counts}; add --repair to correct the counts")
         named = "; ".join(map(describe, remaining[:_MAX_NAMED]))
         more = "; …" if len(remaining) > _MAX_NAMED else ""
         raise CliError(f"not repaired: {counts}: {named}{more}")

@@ -54,7 +54,7 @@ async def test_recount_shows_what_differs(shell: Shell) -> None:
         ["job_progress", "-", "queued", "1,500", "2"],
     ]
     assert recounted.err == (
-        "jobs-grpc: wrong: 1 count of job j; run with --repair to correct them\n"
+        "jobs-grpc: wrong: 1 count of job j; add --repair to correct the counts\n"
     )
     assert json.loads(as_json.out) == {
         "counts": [
