@@ -8,6 +8,9 @@ import (
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/limits"
 )
 
+// flushPatience is how long a response waits for its client if too many others wait.
+const flushPatience = 250 * time.Millisecond
+
 // withBoundedFlushes sends the end of an HTTP/2 response before the handler returns, and limits how many responses wait
 // for their clients. net/http would send it afterwards, when no limit counts the request, and a client that grants no window
 // could have 100 such responses on each connection.
@@ -20,11 +23,12 @@ func withBoundedFlushes(config *config.Config, next http.Handler) http.Handler {
 		}
 		control := http.NewResponseController(w)
 		address := limits.Caller{Subject: limits.ClientNetwork(r, config.TrustedProxies)}
-		if !flushing.TryAcquire(address, 1) {
-			_ = control.SetWriteDeadline(time.Unix(0, 0)) // resets the stream
-			return
+		if flushing.TryAcquire(address, 1) {
+			defer flushing.Release(address, 1)
+		} else {
+			// Not at once: clients that read must get their responses, also if others hold all places.
+			_ = control.SetWriteDeadline(time.Now().Add(flushPatience)) // then resets the stream
 		}
-		defer flushing.Release(address, 1)
 		_ = control.Flush()
 	})
 }
