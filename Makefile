@@ -39,7 +39,7 @@ PYTEST = $(WITH_POSTGRES) $(BIN)/pytest --numprocesses=3 --dist=loadfile --no-lo
 test: $(READY) ## Run every test on a real PostgreSQL (ARGS="-k cancel" selects tests; PG=16 another version)
 	@$(if $(ARGS),,rm -f .coverage.* && JOBS_TEST_COVERAGE=1) $(PYTEST) $(ARGS)
 	@$(if $(ARGS),,$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
-	@$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway)
+	@$(if $(ARGS),,$(if $(WITH_GATEWAY),$(MAKE) --no-print-directory test-gateway))
 
 .PHONY: test-fast
 test-fast: $(READY) ## Run the tests that are not marked slow, in less than a minute

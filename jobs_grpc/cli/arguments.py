@@ -155,7 +155,7 @@ failure_statuses = [
     pb.JobExecution.Status.Name(status)
     for status in getattr(rules_of(pb.FailureCriterion, "statuses").repeated.items.enum, "in")
 ]
-threshold = argument(Parser("a whole number such as 50 or 5%", _threshold))
+threshold = argument(Parser("a whole number such as 50, or 1% to 100%", _threshold))
 duration = argument(Parser("a time up to 30d, such as 90s, 10m, 24h or 7d", parse_duration))
 moment = argument(
     Parser("a time such as 2030-01-31T12:00:00Z (local time without Z), or 24h or 7d ago", _moment)

@@ -90,16 +90,16 @@ def _dev(args: argparse.Namespace) -> None:
     print("PostgreSQL has stopped; its data is kept.", file=sys.stderr)
 
 
-def running_settings() -> dict[str, str]:
+def running_settings(missing: str) -> dict[str, str]:
     """Return the settings of the `jobs-grpc dev` that runs with this data folder.
 
-    Raises CliError if none runs.
+    Raises CliError if none runs; it names the `missing` setting, whose database it replaces.
     """
     data_dir = _data_dir()
     if cluster := embedded_postgres.find_running(data_dir):
         return _settings(cluster, RequestRole())
     raise CliError(
-        "JOBS_DATABASE_URL is not set, and no `jobs-grpc dev` runs with the data in"
+        f"{missing} is not set, and no `jobs-grpc dev` runs with the data in"
         f" {data_dir}: set it, or start one (JOBS_DATA_DIR names another folder)",
         ExitCode.USAGE,
     )

@@ -62,7 +62,8 @@ def add_command(commands: Subparsers) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    environ = os.environ if "JOBS_DATABASE_URL" in os.environ else running_settings()
+    setting = "JOBS_DATABASE_URL"
+    environ = os.environ if setting in os.environ else running_settings(setting)
     findings = asyncio.run(examine(read_config(args, environ), args.max_executions))
     if args.json:
         report = {"version": version("jobs-grpc"), "findings": list(map(asdict, findings))}

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from jobs_grpc.cli import arguments
+from jobs_grpc.cli.dev import running_settings
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.formatting import format_number
 from jobs_grpc.cli.output import print_json
@@ -36,9 +37,9 @@ def add_command(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "recount",
         help="compare the stored counts of a job with its executions",
-        description="Count the executions of a job in the database of JOBS_OWNER_DATABASE_URL, and "
-        "show the stored counts that differ. The exit code is 0 if there are none, or if --repair "
-        "has set all of them; otherwise 1.",
+        description="Count the executions of a job in the database of JOBS_OWNER_DATABASE_URL, or "
+        "of a running `jobs-grpc dev`, and show the stored counts that differ. The exit code is 0 "
+        "if there are none, or if --repair has set all of them; otherwise 1.",
         examples=(
             "jobs-grpc recount update-1 --tenant acme",
             "jobs-grpc recount update-1 --tenant acme --repair",
@@ -57,7 +58,9 @@ def add_command(commands: Subparsers) -> None:
 
 
 def _recount(args: argparse.Namespace) -> None:
-    owner_dsn = read_dsn(os.environ, "JOBS_OWNER_DATABASE_URL")
+    setting = "JOBS_OWNER_DATABASE_URL"
+    environ = os.environ if setting in os.environ else running_settings(setting)
+    owner_dsn = read_dsn(environ, setting)
     tenant, job_id = read_tenant(args), args.job_id
     with ExitStack() as stack:
         audit: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+from pathlib import Path
 
 import pytest
 
@@ -143,3 +144,17 @@ async def test_recount_needs_the_owner(
 
     assert failed.code == 1
     assert "use the owner of the tables" in failed.err
+
+
+async def test_without_a_database_recount_needs_a_running_dev(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("JOBS_OWNER_DATABASE_URL")
+    monkeypatch.setenv("JOBS_DATA_DIR", str(tmp_path))
+
+    recounted = await shell("recount", "j")
+
+    assert recounted.code == 2
+    assert recounted.err.startswith(
+        "jobs-grpc: JOBS_OWNER_DATABASE_URL is not set, and no `jobs-grpc dev` runs with the data"
+    )
