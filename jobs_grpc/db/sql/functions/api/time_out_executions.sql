@@ -1,4 +1,4 @@
--- depends on: change_executions, decide_retries, execution_change, failure_time
+-- depends on: change_executions, decide_retries, execution_change, end_time
 -- Times out the devices' IN_PROGRESS executions whose times_out_at has passed. Completes the job if no
 -- execution is pending anymore; otherwise, applies its retry policy and rules. Returns the number of
 -- executions that it timed out: fewer than p_device_ids if a device reported before this function got
@@ -62,7 +62,7 @@ BEGIN
     END IF;
 
     IF v_job.has_rules THEN
-        v_now := jobs.failure_time(p_tenant_id, ARRAY[p_job_id], v_now);
+        v_now := jobs.end_time(p_tenant_id, ARRAY[p_job_id], v_now);
     END IF;
     IF v_job.has_retry_policy THEN
         v_changes := jobs.decide_retries(p_tenant_id, v_changes, v_now);

@@ -1,4 +1,4 @@
--- depends on: change_executions, decide_batch, decide_retries, ended_attempts, execution_due_at, failure_time, next_due_at
+-- depends on: change_executions, decide_batch, decide_retries, ended_attempts, execution_due_at, end_time, next_due_at
 -- Applies the updates (starts and reports) of a tenant's devices as one batch: locks their jobs, decides each
 -- update (decide_batch, decide_retries), and carries out those that are APPLIED (change_executions). The arrays
 -- are parallel, with one element per update; no device may occur twice. Returns one row per update, in order:
@@ -78,8 +78,9 @@ DECLARE
     v_changes jobs.execution_change[];
     v_device_id text;
     v_has_failures boolean := p_statuses && '{FAILED, REJECTED}';
-    -- The batch has reports that end executions, and starts. The rules of a job may forbid its starts after them.
-    v_defers_starts boolean := p_statuses && '{SUCCEEDED, FAILED, REJECTED}' AND (
+    v_has_ends boolean := p_statuses && '{SUCCEEDED, FAILED, REJECTED}';
+    -- The batch also has starts. The rules of a job may forbid them after the ends.
+    v_defers_starts boolean := v_has_ends AND (
         array_position(p_statuses, NULL) IS NOT NULL OR 'IN_PROGRESS' = ANY (p_statuses)
     );
     v_deferred bigint[];  -- the positions of the deferred starts; NULL in the first round
@@ -126,9 +127,9 @@ BEGIN
             PERFORM jobs.add_expiry_events(p_tenant_id, u.job_id, v_now)
             FROM (SELECT DISTINCT u.job_id FROM unnest(v_decided.expired_job_ids) AS u (job_id)) u;
         END IF;
-        IF v_has_failures AND v_decided.has_rules THEN
+        IF v_has_ends AND v_decided.has_rules THEN
             -- The time of all changes from here on, also of the starts in the second round.
-            v_now := jobs.failure_time(p_tenant_id, v_locked_job_ids, v_now);
+            v_now := jobs.end_time(p_tenant_id, v_locked_job_ids, v_now);
         END IF;
         IF v_has_failures AND v_decided.has_retry_policies THEN
             v_decided.changes := jobs.decide_retries(p_tenant_id, v_decided.changes, v_now);

@@ -149,7 +149,7 @@ BEGIN
         -- Not computed from job_failures, which counts some codes together as '*'.
         --
         -- finished_before only falls here, when a failure from before the restart no longer counts: all ends
-        -- are after counts_since (see failure_time), and restart_criteria counts those before it.
+        -- are after counts_since (see end_time), and restart_criteria counts those before it.
         FOR v_count IN
             SELECT f.job_id, c.criterion, CASE WHEN c.scope = 'STAGE' THEN f.stage ELSE -1 END AS stage,
                    coalesce(sum(f.executions) FILTER (

@@ -1,4 +1,4 @@
--- depends on: failure_time
+-- depends on: end_time
 -- Resets the counts of failure criteria to 0: they count the executions that finish after p_now. The
 -- number of rows that this writes depends on the numbers of criteria and stages, not of executions. The
 -- caller holds the job lock and has set the tenant.
@@ -12,8 +12,8 @@ LANGUAGE plpgsql
 -- settings: lookup
 AS $$
 DECLARE
-    -- All failures until now are before it, also those that failure_time has moved.
-    v_counts_since timestamptz := jobs.failure_time(p_tenant_id, ARRAY[p_job_id], p_now);
+    -- All failures until now are before it, also those that end_time has moved.
+    v_counts_since timestamptz := jobs.end_time(p_tenant_id, ARRAY[p_job_id], p_now);
 BEGIN
     UPDATE jobs.job_failure_criteria c
     SET counts_since = v_counts_since

@@ -1,8 +1,8 @@
--- Returns the time to store for failures that happen now in these jobs: p_now, or, if the clock was set back,
--- the microsecond after the last restart of their failure criteria. So a failure after a restart always has a
--- later time than the restart, and the criterion counts it. The caller holds the job locks and has set the
--- tenant.
-CREATE OR REPLACE FUNCTION jobs.failure_time(
+-- Returns the time to store for attempts that end now in these jobs: p_now, or, if the clock was set back, the
+-- microsecond after the last restart of their failure criteria. So an attempt that ends after a restart always
+-- has a later time than the restart, and the criterion counts it. The caller holds the job locks and has set
+-- the tenant.
+CREATE OR REPLACE FUNCTION jobs.end_time(
     p_tenant_id text, p_job_ids text[], p_now timestamptz
 ) RETURNS timestamptz
 LANGUAGE plpgsql
