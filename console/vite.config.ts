@@ -7,7 +7,9 @@ const gateway = process.env.JOBS_CONSOLE_GATEWAY ?? "http://127.0.0.1:8080";
 export default defineConfig({
     base: "/console/",
     define: {
-        __EVENT_TYPES__: JSON.stringify(openapi.components.schemas.Event.properties.type.examples),
+        __EVENT_TYPES__: JSON.stringify(
+            openapi.components.schemas.Event.properties.type["x-extensible-enum"],
+        ),
     },
     oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
     build: {

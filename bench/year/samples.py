@@ -51,7 +51,9 @@ _READS: Mapping[str, Read] = {
     "ListJobExecutions": lambda s, t, j, d: s.list_job_executions(
         t, job_id=j, status=None, after_device_id="", limit=101
     ),
-    "ListEvents": lambda s, t, j, d: s.list_events(t, after_position=0, limit=21),
+    "ListEvents": lambda s, t, j, d: s.list_events(
+        t, after_position=0, from_position=None, types=None, job_id=None, limit=21
+    ),
     "ListJobEvents": lambda s, t, j, d: s.list_job_events(
         t, job_id=j, newest_first=False, last_position=None, limit=101, types=None
     ),

@@ -1313,20 +1313,6 @@ export interface components {
              *       executions.finished     The attempts in `attempts` have ended. Only for jobs with execution_events, and not
              *                               for attempts that end because the job is canceled or expires. An attempt with will_retry
              *                               does not finish its execution: the retry policy has queued the next attempt.
-             * @example job.created
-             * @example job.stage_opened
-             * @example job.awaiting_approval
-             * @example job.approved
-             * @example job.tripped
-             * @example job.paused
-             * @example job.resumed
-             * @example job.updated
-             * @example job.retried
-             * @example job.canceled
-             * @example job.expired
-             * @example job.completed
-             * @example job.deleted
-             * @example executions.finished
              */
             type: string;
             /** @description The fields that UpdateJob has changed, as in UpdateJobRequest.update_mask. */

@@ -137,7 +137,7 @@ func convertProperty(schema string, field protoreflect.FieldDescriptor, property
 		property["additionalProperties"] = true
 	}
 	if examples := rulesOf(field).GetString().GetExample(); len(examples) > 0 {
-		property["examples"] = examples
+		property["x-extensible-enum"] = examples // later versions can add values
 	}
 	if isRequest(schema) {
 		maps.Copy(property, limitsOf(field))
