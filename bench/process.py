@@ -45,8 +45,10 @@ async def program(
             stdin=asyncio.subprocess.PIPE,
             stdout=output or asyncio.subprocess.PIPE,
             stderr=output,
-            # Ctrl-C of a terminal would end it before its parent has read from it.
-            start_new_session=True,
+            # Ctrl-C of a terminal would end it before its parent has read from it. Not a session of
+            # its own: Linux shares the processors among sessions, so a server with many threads
+            # would have no more time than an attacker with one.
+            process_group=0,
             preexec_fn=_limit_open_files(open_files) if open_files else None,
             # A line can have the figures of thousands of streams.
             limit=1 << 26,
