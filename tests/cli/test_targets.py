@@ -1,17 +1,19 @@
 """The targets of `jobs-grpc create` and `preview`."""
 
 import asyncio
+import fcntl
 import io
 import json
 import os
 import signal
+import termios
 from pathlib import Path
 
 import pytest
 
 from tests.support.cli import Shell, spawn
 from tests.support.database import Database
-from tests.support.waiting import TIMEOUT
+from tests.support.waiting import TIMEOUT, wait_until
 
 CREATE = ("create", "--type", "x", "--job-id", "j")
 
@@ -159,7 +161,13 @@ async def test_ctrl_c_ends_create_while_it_reads_the_devices(tmp_path: Path) -> 
         *(*CREATE, "--devices-file", str(pipe)), JOBS_SERVER="127.0.0.1:1", JOBS_TENANT="t"
     )
     # Returns when the command has opened the other end.
-    with await asyncio.to_thread(pipe.open, "wb"):
+    with await asyncio.to_thread(pipe.open, "wb", 0) as writer:
+        writer.write(b"d")
+
+        async def has_read() -> bool:
+            return fcntl.ioctl(writer, termios.FIONREAD, bytes(4)) == bytes(4)
+
+        await wait_until(has_read)
         process.send_signal(signal.SIGINT)
         output = await asyncio.wait_for(process.communicate(), TIMEOUT)
 
