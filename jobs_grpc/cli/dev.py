@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -90,16 +91,19 @@ def _dev(args: argparse.Namespace) -> None:
     print("PostgreSQL has stopped; its data is kept.", file=sys.stderr)
 
 
-def running_settings(missing: str) -> dict[str, str]:
-    """Return the settings of the `jobs-grpc dev` that runs with this data folder.
+def settings_with_database(setting: str) -> Mapping[str, str]:
+    """Return the environment if it has the URL of a database in `setting`.
 
-    Raises CliError if none runs; it names the `missing` setting, whose database it replaces.
+    Otherwise, return the settings of the `jobs-grpc dev` that runs with this data folder. Raises
+    CliError if none runs.
     """
+    if setting in os.environ:
+        return os.environ
     data_dir = _data_dir()
     if cluster := embedded_postgres.find_running(data_dir):
         return _settings(cluster, RequestRole())
     raise CliError(
-        f"{missing} is not set, and no `jobs-grpc dev` runs with the data in"
+        f"{setting} is not set, and no `jobs-grpc dev` runs with the data in"
         f" {data_dir}: set it, or start one (JOBS_DATA_DIR names another folder)",
         ExitCode.USAGE,
     )

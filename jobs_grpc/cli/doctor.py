@@ -3,13 +3,12 @@
 import argparse
 import asyncio
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.dev import running_settings
+from jobs_grpc.cli.dev import settings_with_database
 from jobs_grpc.cli.errors import CliError
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.serve import add_setting_options, read_config
@@ -62,8 +61,7 @@ def add_command(commands: Subparsers) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    setting = "JOBS_DATABASE_URL"
-    environ = os.environ if setting in os.environ else running_settings(setting)
+    environ = settings_with_database("JOBS_DATABASE_URL")
     findings = asyncio.run(examine(read_config(args, environ), args.max_executions))
     if args.json:
         report = {"version": version("jobs-grpc"), "findings": list(map(asdict, findings))}

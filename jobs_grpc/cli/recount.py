@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import os
 from contextlib import ExitStack
 from typing import Any
 
 import asyncpg
 
 from jobs_grpc.cli import arguments
-from jobs_grpc.cli.dev import running_settings
+from jobs_grpc.cli.dev import settings_with_database
 from jobs_grpc.cli.errors import CliError, ExitCode
 from jobs_grpc.cli.formatting import format_number
 from jobs_grpc.cli.output import print_json
@@ -59,8 +58,7 @@ def add_command(commands: Subparsers) -> None:
 
 def _recount(args: argparse.Namespace) -> None:
     setting = "JOBS_OWNER_DATABASE_URL"
-    environ = os.environ if setting in os.environ else running_settings(setting)
-    owner_dsn = read_dsn(environ, setting)
+    owner_dsn = read_dsn(settings_with_database(setting), setting)
     tenant, job_id = read_tenant(args), args.job_id
     with ExitStack() as stack:
         audit: dict[str, Any] = {}
