@@ -19,7 +19,7 @@ from jobs_grpc.errors import (
     ServerStopping,
 )
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation, response_bytes
-from jobs_grpc.services.response_pages import MAX_RESPONSE_BYTES, PAUSE_BYTES
+from jobs_grpc.services.response_pages import BYTES_PER_YIELD, MAX_RESPONSE_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class BatchReader(Generic[Q, V]):
             results = await self._read_rows(tenant_id, [request.query for request in requests])
         except (DatabaseUnavailable, Overloaded, QueryTimeout, SchemaNotCurrent):
             return 0
-        served = failed = unpaused_bytes = 0
+        served = failed = bytes_since_yield = 0
         first_failure: Exception | None = None
         free_bytes = _RESERVED_BYTES
         for request, encode in zip(requests, results, strict=False):
@@ -208,9 +208,9 @@ class BatchReader(Generic[Q, V]):
                 reservation.set_size(free_bytes)
                 request.reservation.set_size(size)
                 request.result.set_result(result)
-            unpaused_bytes += len(result.response)
-            if unpaused_bytes >= PAUSE_BYTES:
-                unpaused_bytes = 0
+            bytes_since_yield += len(result.response)
+            if bytes_since_yield >= BYTES_PER_YIELD:
+                bytes_since_yield = 0
                 await self._yield_now(tenant_id)
             elif served % _RESPONSES_PER_ITERATION == 0:
                 await asyncio.sleep(0)

@@ -13,8 +13,8 @@ from jobs_grpc.services.selectors import check_labels
 from jobs_grpc.services.time_zones import check_time_zone
 from jobs_grpc.services.validation import raise_for_violations
 
-# Devices that are checked between two pauses: about 0.5 ms, with 8 labels each.
-_DEVICES_PER_PAUSE = 50
+# Devices that are checked between two calls of yield_now: about 0.5 ms, with 8 labels each.
+_DEVICES_PER_YIELD = 50
 # Checking this many groups takes as long as checking a device.
 _GROUPS_PER_DEVICE = 40
 
@@ -40,7 +40,7 @@ async def device_changes(request: pb.UpdateDevicesRequest, yield_now: YieldNow) 
     Fields that update_mask does not name are ignored, but have the limits of the contract. Calls
     `yield_now` at times, so that other calls run.
     """
-    # The devices are checked below, with pauses, unless there are too many.
+    # The devices are checked below, with calls of yield_now, unless there are too many.
     head = pb.UpdateDevicesRequest(
         devices=[_VALID_DEVICE] if request.devices else [],
         update_mask=request.update_mask if request.HasField("update_mask") else None,
@@ -71,7 +71,7 @@ async def device_changes(request: pb.UpdateDevicesRequest, yield_now: YieldNow) 
         if len(violations) >= InvalidField.MAX_VIOLATIONS:
             break
         checked += 1 + len(device.group_ids) // _GROUPS_PER_DEVICE
-        if checked >= _DEVICES_PER_PAUSE:
+        if checked >= _DEVICES_PER_YIELD:
             checked = 0
             await yield_now()
     raise_for_violations(violations)

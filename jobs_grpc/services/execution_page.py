@@ -9,7 +9,7 @@ from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, ListJobExecutionsResponse
 from jobs_grpc.db.store import Row
 from jobs_grpc.limits.fair_slots import YieldNow
 from jobs_grpc.services.response_pages import (
-    PAUSE_BYTES,
+    BYTES_PER_YIELD,
     conversion_bytes,
     json_elements,
     max_page_bytes,
@@ -60,7 +60,7 @@ async def append_executions(
     a status has no room on the page. `used_bytes` is the size of the rest of the response. Returns
     True if executions are left over. Calls `yield_now` at times, so that other calls run.
     """
-    total_bytes, max_bytes, unpaused_bytes = used_bytes, max_page_bytes(limit), 0
+    total_bytes, max_bytes, bytes_since_yield = used_bytes, max_page_bytes(limit), 0
     total_elements, max_elements, elements = 0, max_page_elements(limit), 0
     # Neighboring executions of a job share most values. Changing one message where they differ
     # and appending a copy takes a third to a half of the time of building each message.
@@ -104,9 +104,9 @@ async def append_executions(
         if changed:
             execution.device_id = device_id
             page.add().CopyFrom(execution)
-            unpaused_bytes += conversion_bytes(overhead, elements)
-            if unpaused_bytes >= PAUSE_BYTES:
-                unpaused_bytes = 0
+            bytes_since_yield += conversion_bytes(overhead, elements)
+            if bytes_since_yield >= BYTES_PER_YIELD:
+                bytes_since_yield = 0
                 await yield_now()
         else:
             devices.append(device)

@@ -49,8 +49,8 @@ _ROW_BYTES = 4096
 REPORT_LOG_SECONDS = 60.0
 """The time from the first report that has not been logged to the line that counts it."""
 
-# Bytes of reports that are converted between two pauses: at most about three milliseconds.
-_PAUSE_BYTES = 8 * 1024
+# Bytes of reports that are converted between two calls of yield_now: at most about 3 ms.
+_BYTES_PER_YIELD = 8 * 1024
 
 Report: TypeAlias = pb.ReportExecutionsRequest | pb.ExecutionReport
 """One report. A message with a single report has the same fields as one of several."""
@@ -62,7 +62,7 @@ Updates: TypeAlias = list[ExecutionUpdate | Exception] | InvalidField
 class ReportStream:
     """One ReportExecutions stream of `caller`.
 
-    The streams of all tenants pause in `slots` while they convert large messages, so that other
+    The streams of all tenants yield in `slots` while they convert large messages, so that other
     calls run in between. `stopping` is set when the server begins to stop.
     """
 
@@ -206,16 +206,16 @@ class ReportStream:
         self._responded.set()
 
     async def _parse_message(self, request: pb.ReportExecutionsRequest) -> Updates:
-        """Convert the reports of a message; pauses at times, so that other calls run."""
+        """Convert the reports of a message; lets other calls run at times."""
         if not request.reports:
             return [await self._parse(request, with_details=True)]
         if violations := _check_message(request):
             return InvalidField(violations)
         reports = request.reports
-        per_pause = max(1, len(reports) * _PAUSE_BYTES // request.ByteSize())
+        per_yield = max(1, len(reports) * _BYTES_PER_YIELD // request.ByteSize())
         updates: list[ExecutionUpdate | Exception] = []
         for number, report in enumerate(reports):
-            if number % per_pause == 0 and per_pause < len(reports):
+            if number % per_yield == 0 and per_yield < len(reports):
                 await self._yield_now()
             updates.append(await self._parse(report, with_details=False))
         return updates

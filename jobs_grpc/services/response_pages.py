@@ -31,8 +31,8 @@ _ELEMENT_BYTES = 32
 # A message in a repeated field also takes a field tag and a length.
 _ITEM_OVERHEAD_BYTES = 6
 
-PAUSE_BYTES = 32 * 1024
-"""Bytes of a page that are converted between two pauses; see also conversion_bytes."""
+BYTES_PER_YIELD = 32 * 1024
+"""Bytes of a page that are converted between two calls of yield_now; see also conversion_bytes."""
 
 
 def max_page_bytes(limit: int) -> int:
@@ -76,7 +76,7 @@ async def fill_page(
     max_page_bytes; it always has at least one message.
     Returns True if rows are left over. Calls `yield_now` at times, so that other calls run.
     """
-    total_bytes, max_bytes, unpaused_bytes = used_bytes, max_page_bytes(limit), 0
+    total_bytes, max_bytes, bytes_since_yield = used_bytes, max_page_bytes(limit), 0
     total_elements, max_elements = 0, max_page_elements(limit)
     for count, row in enumerate(rows, start=1):
         elements = _row_elements(row)
@@ -88,8 +88,8 @@ async def fill_page(
         if total_bytes > max_bytes and count > 1:
             del page[-1]
             return True
-        unpaused_bytes += conversion_bytes(size, elements)
-        if unpaused_bytes >= PAUSE_BYTES:
-            unpaused_bytes = 0
+        bytes_since_yield += conversion_bytes(size, elements)
+        if bytes_since_yield >= BYTES_PER_YIELD:
+            bytes_since_yield = 0
             await yield_now()
     return False

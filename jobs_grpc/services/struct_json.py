@@ -28,9 +28,9 @@ _MAX_PROTOBUF_RATIO = 8
 # Documents that are kept in wire format, with at most 0.4 MiB each by default.
 _CACHED_DOCUMENTS = 16
 
-# Values that are converted between two pauses: about 150 us. New calls are accepted in between, a
-# few in each iteration of the event loop.
-_VALUES_PER_PAUSE = 100
+# Values that are converted between two calls of yield_now: about 150 us. New calls are accepted in
+# between, a few in each iteration of the event loop.
+_VALUES_PER_YIELD = 100
 
 # Maximum length of the path in an error message, in characters.
 _MAX_PATH_LENGTH = 120
@@ -163,7 +163,7 @@ async def _from_struct(
             count += 1
             if count > max_values:
                 raise _TooManyValues
-            if count % _VALUES_PER_PAUSE == 0:
+            if count % _VALUES_PER_YIELD == 0:
                 await yield_now()
             if isinstance(key, str):
                 _check_text(key, keys)
