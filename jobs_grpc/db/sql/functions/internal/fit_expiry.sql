@@ -19,7 +19,6 @@ CREATE OR REPLACE FUNCTION jobs.fit_expiry(
 LANGUAGE plpgsql
 -- settings: index
 AS $$
-#variable_conflict use_column
 DECLARE
     v_expires_in_hours integer := p_expires_in_hours;
     v_time_zones text[] := coalesce(p_time_zones, ARRAY[p_request ->> 'window_time_zone']);
@@ -40,8 +39,7 @@ BEGIN
     expires_at := p_start_at + make_interval(hours => v_expires_in_hours);
     IF NOT p_validate_only AND v_expires_in_hours <> p_expires_in_hours THEN
         UPDATE jobs.jobs j
-        SET expires_in_hours = v_expires_in_hours,
-            expires_at = p_start_at + make_interval(hours => v_expires_in_hours)
+        SET expires_in_hours = v_expires_in_hours, expires_at = fit_expiry.expires_at
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     END IF;
     PERFORM jobs.check_time_for_rollout(
