@@ -72,7 +72,7 @@ def render(results: Results, machine: dict[str, str]) -> str:
     """Return the table and the list of attacks as Markdown."""
     names = list(dict.fromkeys(figure.case for figure in results))
     rows = [[f"`{name}`", *_cells(results, name), verdict(results, name)] for name in names]
-    head = ("attack", "memory", "log, POSTs", "p50 / p99", "errors", "bounds")
+    head = ("attack", "gateway + server", "log, POSTs", "p50 / p99", "errors", "bounds")
     attacks = [wrap(f"- `{name}`: {ATTACKS[name].description}.", "  ") for name in names]
     return "\n\n".join([describe(machine), table(head, rows), "\n".join(attacks)])
 
@@ -86,7 +86,7 @@ def _cells(results: Results, name: str) -> list[str]:
     log = f"{_value(results, name, 'log') or 0:,.0f} kB/s"
     memory = f"{server:,.0f} MiB"
     if gateway is not None:
-        memory = f"gateway {gateway:,.0f} MiB, server {memory}"
+        memory = f"{gateway:,.0f} + {memory}"
     if posts := _value(results, name, "posts"):
         log += f", {posts:,.0f} POST/s"
     if wait := _value(results, name, "new webhook"):
