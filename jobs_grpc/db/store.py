@@ -1,9 +1,9 @@
 """Calls the SQL functions that serve calls, one method per function."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import asyncpg
 
@@ -11,6 +11,11 @@ from jobs_grpc.db.database import Database, PgMicros, Row
 from jobs_grpc.db.sqlstates import domain_error
 
 __all__ = ["ExecutionUpdate", "PgMicros", "Row", "Store"]
+
+R = TypeVar("R")
+
+_Changed: TypeAlias = list[tuple[int, int]]
+"""Pairs of an index of the parameters, which are lists of one length, and its new value."""
 
 
 class ExecutionUpdate(NamedTuple):
@@ -43,14 +48,56 @@ class ExecutionUpdate(NamedTuple):
     """The subject that acts for the device, "" if it is unknown; None: the device itself."""
 
 
+def _first(rows: Sequence[Row]) -> Row:
+    return rows[0]
+
+
+def _pair(rows: Sequence[Row]) -> tuple[Row, Row]:
+    first, second = rows
+    return first, second
+
+
+def _all(rows: Sequence[Row]) -> Sequence[Row]:
+    return rows
+
+
+def _nothing(rows: Sequence[Row]) -> None:
+    return None
+
+
+class _Read(Generic[R]):
+    """A method of Store that calls the SQL function of its name."""
+
+    _writes = False
+
+    def __init__(self, result: Callable[[Sequence[Row]], R]) -> None:
+        """`result` returns of the rows what the method returns."""
+        self._result = result
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._function = name
+
+    def __get__(self, store: "Store", owner: type) -> Callable[..., Coroutine[Any, Any, R]]:
+        async def call(tenant_id: str, **parameters: Any) -> R:
+            args = {"tenant_id": tenant_id, **parameters}
+            return self._result(await store.call(self._function, args, writes=self._writes))
+
+        return call
+
+
+class _Write(_Read[R]):
+    """Like _Read, for a function that may write rows of the tenant."""
+
+    _writes = True
+
+
 class Store:
     """The SQL functions that serve calls. Each method is one round trip and one transaction.
 
     A method has the name of its SQL function, whose file documents it, and its parameters without
-    the prefix p_, tenant first. Many parameters are only passed on, as `parameters`: the function
-    declares their types and defaults. JSON is passed as a str.
-    Every method can raise what Database.fetch raises, and the errors that its SQL function
-    documents.
+    the prefix p_: the tenant, then the others as keywords. The function declares their types and
+    defaults. JSON is passed as a str. Every method can raise what Database.fetch raises, and the
+    errors that its SQL function documents.
     """
 
     def __init__(self, database: Database) -> None:
@@ -66,113 +113,47 @@ class Store:
         for listener in self._write_listeners:
             listener(tenant_id)
 
-    async def create_job(self, tenant_id: str, **parameters: Any) -> Row:
-        """Return the job that the call, or the same request before, has created."""
-        return (await self._write("create_job", locals()))[0]
+    create_job = _Write(_first)  # the job that the call, or the same request before, has created
+    preview_target = _Read(_first)
+    target_names = _Read(_first)  # those that an empty target may have meant
+    list_jobs = _Read(_all)  # pass all filters, also those that are None: one statement
+    get_jobs = _Read(_all)
+    get_job = _Read(_first)  # with the first page of its executions, as arrays
+    list_job_executions = _Read(_first)  # a page, as arrays
+    list_device_executions = _Read(_all)
+    cancel_job = _Write(_nothing)
+    pause_job = _Write(_first)
+    resume_job = _Write(_first)
+    advance_job = _Write(_first)
+    approve_stage = _Write(_first)
+    update_job = _Write(_pair)  # the job after the change, and before it
+    delete_job = _Write(_nothing)
+    cancel_execution = _Write(_first)
+    retry_executions = _Write(_first)
+    get_failure_summary = _Read(_all)
+    list_execution_attempts = _Read(_all)
+    explain_execution = _Read(_first)
 
-    async def preview_target(self, tenant_id: str, **parameters: Any) -> Row:
-        """Return what a target and a rollout select now."""
-        return (await self._read("preview_target", locals()))[0]
+    get_execution = _Read(_first)
+    list_pending_executions = _Read(_all)
+    list_watched_executions = _Read(_all)
 
-    async def target_names(
-        self, tenant_id: str, *, label_keys: list[str], labels: list[str], group_ids: list[str]
-    ) -> Row:
-        """Return the label keys, labels and groups that an empty target may have meant."""
-        return (await self._read("target_names", locals()))[0]
+    list_devices = _Read(_all)
+    get_device = _Read(_all)  # the device, then a row for each execution of its queue
+    update_devices = _Write(_first)  # how many devices were registered and updated
+    delete_devices = _Write(_first)  # the counts, and whether executions remain
+    list_groups = _Read(_all)
 
-    async def list_jobs(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
-        """Return a page of jobs. Pass all filters, also those that are None: one statement."""
-        return await self._read("list_jobs", locals())
-
-    async def get_job(self, tenant_id: str, *, job_id: str, executions_limit: int) -> Row:
-        return (await self._read("get_job", locals()))[0]
-
-    async def list_job_executions(self, tenant_id: str, **parameters: Any) -> Row:
-        return (await self._read("list_job_executions", locals()))[0]
-
-    async def list_device_executions(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
-        return await self._read("list_device_executions", locals())
-
-    async def list_devices(
-        self, tenant_id: str, *, terms: str, prefix: str, after: str, limit: int
-    ) -> Sequence[Row]:
-        """Return a page of devices."""
-        return await self._read("list_devices", locals())
-
-    async def cancel_job(self, tenant_id: str, **parameters: Any) -> None:
-        await self._write("cancel_job", locals())
-
-    async def pause_job(
-        self, tenant_id: str, *, job_id: str, reason: str, paused_by: str | None, etag: str
-    ) -> Row:
-        return (await self._write("pause_job", locals()))[0]
-
-    async def resume_job(
-        self, tenant_id: str, *, job_id: str, etag: str, user_id: str | None = None
-    ) -> Row:
-        return (await self._write("resume_job", locals()))[0]
-
-    async def advance_job(self, tenant_id: str, **parameters: Any) -> Row:
-        return (await self._write("advance_job", locals()))[0]
-
-    async def approve_stage(self, tenant_id: str, **parameters: Any) -> Row:
-        return (await self._write("approve_stage", locals()))[0]
-
-    async def update_job(self, tenant_id: str, **parameters: Any) -> tuple[Row, Row]:
-        """Return the job after the change, and before it."""
-        row, before = await self._write("update_job", locals())
-        return row, before
-
-    async def cancel_execution(self, tenant_id: str, **parameters: Any) -> Row:
-        return (await self._write("cancel_execution", locals()))[0]
-
-    async def retry_executions(self, tenant_id: str, **parameters: Any) -> Row:
-        return (await self._write("retry_executions", locals()))[0]
-
-    async def get_failure_summary(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
-        return await self._read("get_failure_summary", locals())
-
-    async def list_execution_attempts(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
-        return await self._read("list_execution_attempts", locals())
-
-    async def explain_execution(self, tenant_id: str, *, job_id: str, device_id: str) -> Row:
-        return (await self._read("explain_execution", locals()))[0]
-
-    async def delete_job(
-        self, tenant_id: str, *, job_id: str, user_id: str | None = None, etag: str = ""
-    ) -> None:
-        await self._write("delete_job", locals())
-
-    async def get_jobs(self, tenant_id: str, *, job_ids: list[str]) -> Sequence[Row]:
-        return await self._read("get_jobs", locals())
-
-    async def changed_job_fingerprints(
-        self, tenant_ids: list[str], *, job_ids: list[str], fingerprints: list[int | None]
-    ) -> list[tuple[int, int]]:
-        """Return the positions, from 0, of the jobs that have changed, with new fingerprints."""
-        return await self._changed_fingerprints("changed_job_fingerprints", locals())
-
-    async def changed_pending_fingerprints(
-        self,
-        tenant_ids: list[str],
-        *,
-        device_ids: list[str],
-        limits: list[int],
-        fingerprints: list[int | None],
-    ) -> list[tuple[int, int]]:
-        """Return the positions, from 0, of the changed devices, with new fingerprints."""
-        return await self._changed_fingerprints("changed_pending_fingerprints", locals())
-
-    async def list_watched_executions(
-        self, tenant_id: str, *, device_ids: list[str], limits: list[int], max_bytes: int
-    ) -> Sequence[Row]:
-        return await self._read("list_watched_executions", locals())
-
-    async def get_execution(self, tenant_id: str, *, device_id: str, job_id: str) -> Row:
-        return (await self._read("get_execution", locals()))[0]
-
-    async def list_pending_executions(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
-        return await self._read("list_pending_executions", locals())
+    list_events = _Read(_all)  # events, then a row with the position of their end
+    list_job_events = _Read(_all)
+    create_webhook = _Read(_first)
+    list_webhooks = _Read(_all)
+    get_webhook = _Read(_first)
+    update_webhook = _Read(_pair)  # the webhook after the change, and before it
+    delete_webhook = _Read(_nothing)
+    rotate_webhook_secret = _Read(_first)
+    test_webhook = _Read(_first)  # the URL and the keys for the delivery of a test event
+    verify_webhook = _Read(_nothing)
 
     async def update_executions(
         self, tenant_id: str, updates: Sequence[ExecutionUpdate], *, wait_ms: int
@@ -195,86 +176,37 @@ class Store:
             "with_details": [update.with_details for update in updates],
             "reported_bys": None if reported_bys.count(None) == len(updates) else reported_bys,
         }
-        return await self._write("update_executions", args)
-
-    async def get_device(self, tenant_id: str, *, device_id: str, limit: int) -> Sequence[Row]:
-        """Return a row with the device, then a row for each execution of its queue."""
-        return await self._read("get_device", locals())
-
-    async def update_devices(self, tenant_id: str, **parameters: Any) -> Row:
-        """Return how many devices were registered and updated."""
-        return (await self._write("update_devices", locals()))[0]
-
-    async def delete_devices(self, tenant_id: str, **parameters: Any) -> Row:
-        """Return the counts, and whether executions remain. Raises LockTimeout after `wait_ms`."""
-        return (await self._write("delete_devices", locals()))[0]
-
-    async def list_groups(
-        self, tenant_id: str, *, prefix: str, after: str, limit: int, max_counted: int
-    ) -> Sequence[Row]:
-        """Return a page of groups."""
-        return await self._read("list_groups", locals())
+        return await self.call("update_executions", args, writes=True)
 
     async def remove_stale_devices(
         self, tenant_id: str, after_device_id: str, limit: int = 1000
     ) -> str | None:
         """Return the device_id to continue after; None at the end."""
-        device_id: str | None = (await self._read("remove_stale_devices", locals()))[0][0]
+        args = {"tenant_id": tenant_id, "after_device_id": after_device_id, "limit": limit}
+        device_id: str | None = (await self.call("remove_stale_devices", args))[0][0]
         return device_id
 
-    async def list_events(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
-        """Return a page of events, then a row with the position of its end."""
-        return await self._read("list_events", locals())
+    async def changed_job_fingerprints(self, tenant_ids: list[str], **columns: Any) -> _Changed:
+        """Return the jobs of `job_ids` that have changed, with new fingerprints."""
+        return await self._changed("changed_job_fingerprints", tenant_ids, columns)
 
-    async def list_job_events(self, tenant_id: str, **parameters: Any) -> Sequence[Row]:
-        """Return a page of the history of a job."""
-        return await self._read("list_job_events", locals())
+    async def changed_pending_fingerprints(self, tenant_ids: list[str], **columns: Any) -> _Changed:
+        """Return the devices of `device_ids` that have changed, with new fingerprints."""
+        return await self._changed("changed_pending_fingerprints", tenant_ids, columns)
 
-    async def changed_event_heads(
-        self, tenant_ids: list[str], *, positions: list[int | None]
-    ) -> list[tuple[int, int]]:
-        """Return the indexes, from 0, of the tenants with new events, with the new positions."""
-        return await self._changed_fingerprints("changed_event_heads", locals())
+    async def changed_event_heads(self, tenant_ids: list[str], **columns: Any) -> _Changed:
+        """Return the tenants with events after `positions`, with new positions."""
+        return await self._changed("changed_event_heads", tenant_ids, columns)
 
-    async def create_webhook(self, tenant_id: str, **parameters: Any) -> Row:
-        return (await self._read("create_webhook", locals()))[0]
-
-    async def list_webhooks(self, tenant_id: str) -> Sequence[Row]:
-        return await self._read("list_webhooks", locals())
-
-    async def get_webhook(self, tenant_id: str, *, webhook_id: str) -> Row:
-        return (await self._read("get_webhook", locals()))[0]
-
-    async def update_webhook(self, tenant_id: str, **parameters: Any) -> tuple[Row, Row]:
-        """Return the webhook after the change, and before it."""
-        row, before = await self._read("update_webhook", locals())
-        return row, before
-
-    async def delete_webhook(self, tenant_id: str, *, webhook_id: str) -> None:
-        await self._read("delete_webhook", locals())
-
-    async def rotate_webhook_secret(self, tenant_id: str, *, webhook_id: str, key_id: str) -> Row:
-        return (await self._read("rotate_webhook_secret", locals()))[0]
-
-    async def test_webhook(self, tenant_id: str, *, webhook_id: str) -> Row:
-        """Return the URL and the keys for the delivery of a test event."""
-        return (await self._read("test_webhook", locals()))[0]
-
-    async def verify_webhook(self, tenant_id: str, *, webhook_id: str, url: str) -> None:
-        """Store that the URL has answered a signed event."""
-        await self._read("verify_webhook", locals())
-
-    async def _changed_fingerprints(
-        self, function: str, parameters: dict[str, Any]
-    ) -> list[tuple[int, int]]:
-        columns = _arguments(parameters)
+    async def _changed(
+        self, function: str, tenant_ids: list[str], columns: dict[str, Any]
+    ) -> _Changed:
         if not self._database.is_distributed:
-            statement = _statement(f"{function}_of_tenants", *columns)
-            rows = await self._database.fetch_for_tenants(statement, *columns.values())
-            return [(position - 1, fingerprint) for position, fingerprint in rows]
+            statement = _statement(f"{function}_of_tenants", "tenant_ids", *columns)
+            rows = await self._database.fetch_for_tenants(statement, tenant_ids, *columns.values())
+            return [(position - 1, value) for position, value in rows]
         changed = []
         # Citus stores tenants on several nodes. A poll passes sorted tenant_ids.
-        tenant_ids = columns.pop("tenant_ids")
         for tenant_id, group in groupby(range(len(tenant_ids)), tenant_ids.__getitem__):
             positions = list(group)
             rows = await self._database.fetch(
@@ -282,37 +214,24 @@ class Store:
                 tenant_id,
                 *(column[positions[0] : positions[-1] + 1] for column in columns.values()),
             )
-            changed += [(positions[position - 1], fingerprint) for position, fingerprint in rows]
+            changed += [(positions[position - 1], value) for position, value in rows]
         return changed
 
-    async def _write(self, function: str, parameters: dict[str, Any]) -> Sequence[Row]:
-        """Like _read, for a function that may write rows of the tenant."""
-        rows = await self._read(function, parameters)
-        self.note_write(parameters["tenant_id"])
-        return rows
-
-    async def _read(self, function: str, parameters: dict[str, Any]) -> Sequence[Row]:
-        """Call jobs.`function` with the parameters of a method, which are its locals()."""
-        args = _arguments(parameters)
+    async def call(
+        self, function: str, args: dict[str, Any], *, writes: bool = False
+    ) -> Sequence[Row]:
+        """Call jobs.`function`. If it `writes` rows of the tenant, tell the listeners."""
         try:
-            return await self._database.fetch(_statement(function, *args), *args.values())
+            rows = await self._database.fetch(_statement(function, *args), *args.values())
         except asyncpg.PostgresError as e:
-            error = domain_error(
-                e.sqlstate or "",
-                args,
-                getattr(e, "detail", None) or "",
-                getattr(e, "hint", None) or "",
-            )
+            detail, hint = getattr(e, "detail", None), getattr(e, "hint", None)
+            error = domain_error(e.sqlstate or "", args, detail or "", hint or "")
             if error is None:
                 raise
             raise error from None
-
-
-def _arguments(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a method from its locals()."""
-    parameters.pop("self", None)
-    others = parameters.pop("parameters", {})
-    return {**parameters, **others}
+        if writes:
+            self.note_write(args["tenant_id"])
+        return rows
 
 
 @functools.cache

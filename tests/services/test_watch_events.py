@@ -466,7 +466,7 @@ async def test_new_events_are_read_once_for_all_streams(database: Database, tena
             calls += 1
             return await list_events(*args, **kwargs)
 
-        streams._store.list_events = counted  # type: ignore[method-assign]
+        streams._store.list_events = counted
         for n in range(9):
             await queue_event(database.owner, tenant, f"j{n % 3}")
         for client in clients:

@@ -252,7 +252,7 @@ async def test_change_between_the_fingerprint_and_the_list_is_sent(
                 await operator.create(job_id="j", target_all=True)
             return await read(*args, **options)
 
-        store.list_watched_executions = change_and_read  # type: ignore[method-assign]
+        store.list_watched_executions = change_and_read
         responses: asyncio.Queue[device_pb.WatchPendingExecutionsResponse] = asyncio.Queue()
 
         async def write(response: bytes) -> None:
