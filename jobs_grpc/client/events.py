@@ -5,7 +5,6 @@ import random
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from datetime import datetime
-from functools import partial
 from typing import Any, Self
 
 from fleet.jobs.v1 import events_pb2 as pb
@@ -14,7 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.times import timestamp
+from jobs_grpc.client.requests import timestamp
 
 
 class EventReader:
@@ -70,9 +69,7 @@ class EventsClient(OperatorClient):
 
         `limit` is the maximum number of events of all pages; None: all.
         """
-        request = pb.ListJobEventsRequest(job_id=job_id, newest_first=newest_first, types=types)
-        read = partial(self._calls.unary, request, pb.ListJobEventsResponse)
-        return Pager(read, request, "events", page_size, page_token, limit)
+        return self._pager(pb.ListJobEventsRequest, pb.ListJobEventsResponse, "events", locals())
 
     def list_events(
         self,
@@ -210,4 +207,7 @@ class EventsClient(OperatorClient):
 def _start(after_position: int | None, from_time: datetime | None) -> dict[str, Any]:
     if after_position is not None and from_time is not None:
         raise ValueError("only one of after_position and from_time is allowed")
-    return {"after_position": after_position, "from_time": timestamp(from_time)}
+    return {
+        "after_position": after_position,
+        "from_time": from_time and timestamp(from_time),
+    }

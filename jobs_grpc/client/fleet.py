@@ -1,7 +1,6 @@
 """FleetClient: the operators' API for devices."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
 
 from fleet.jobs.v1 import fleet_pb2 as pb
 from fleet.jobs.v1 import fleet_pb2_grpc
@@ -10,7 +9,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.targets import id_list, target_fields
+from jobs_grpc.client.requests import build, id_list
 from jobs_grpc.contract.field_rules import rules_of
 
 # The maximum of one call.
@@ -40,9 +39,7 @@ class FleetClient(OperatorClient):
 
         `limit` is the maximum number of devices of all pages; None: all.
         """
-        request = pb.ListDevicesRequest(selector=selector, device_id_prefix=device_id_prefix)
-        read = partial(self._calls.unary, request, pb.ListDevicesResponse)
-        return Pager(read, request, "devices", page_size, page_token, limit)
+        return self._pager(pb.ListDevicesRequest, pb.ListDevicesResponse, "devices", locals())
 
     async def preview_target(
         self,
@@ -56,17 +53,7 @@ class FleetClient(OperatorClient):
         rollout: jobs_pb.Rollout | None = None,
     ) -> jobs_pb.TargetPreview:
         """Return what a target and a rollout select now."""
-        request = pb.PreviewTargetRequest(
-            **target_fields(
-                target_device_id=target_device_id,
-                target_group_id=target_group_id,
-                target_all=target_all,
-                target_selector=target_selector,
-                target_device_ids=target_device_ids,
-                target_failed_in=target_failed_in,
-            ),
-            rollout=rollout,
-        )
+        request = build(pb.PreviewTargetRequest, locals())
         response = await self._calls.unary(request, pb.PreviewTargetResponse)
         return response.preview
 
@@ -134,6 +121,4 @@ class FleetClient(OperatorClient):
 
         `limit` is the maximum number of groups of all pages; None: all.
         """
-        request = pb.ListGroupsRequest(group_id_prefix=group_id_prefix)
-        read = partial(self._calls.unary, request, pb.ListGroupsResponse)
-        return Pager(read, request, "groups", page_size, page_token, limit)
+        return self._pager(pb.ListGroupsRequest, pb.ListGroupsResponse, "groups", locals())

@@ -3,20 +3,16 @@
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
-from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
-from google.protobuf.field_mask_pb2 import FieldMask
 
-from jobs_grpc.client.documents import params_struct
 from jobs_grpc.client.errors import create_error
 from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.targets import id_list, target_fields
-from jobs_grpc.client.times import timestamp
+from jobs_grpc.client.requests import build
 
 JobStatus: TypeAlias = pb.Job.Status.ValueType
 ExecutionStatus: TypeAlias = pb.JobExecution.Status.ValueType
@@ -68,34 +64,8 @@ class JobsClient(OperatorClient):
         So the call is safe to repeat, and a retry does not create a second job. Raises ValueError
         for an integer beyond ±2^53 in document_params: send it as a string.
         """
-        request = pb.CreateJobRequest(
-            job_id=job_id or str(uuid.uuid4()),
-            document_type=document_type,
-            document_params=params_struct(document_params),
-            **target_fields(
-                target_device_id=target_device_id,
-                target_group_id=target_group_id,
-                target_all=target_all,
-                target_selector=target_selector,
-                target_device_ids=target_device_ids,
-                target_failed_in=target_failed_in,
-            ),
-            expires_in_hours=expires_in_hours,
-            never_expires=never_expires,
-            in_progress_timeout_minutes=in_progress_timeout_minutes,
-            rollout=rollout,
-            failure_criteria=failure_criteria,
-            validate_only=validate_only,
-            labels=labels,
-            description=description,
-            expected_target_digest=expected_target_digest,
-            start_at=timestamp(start_at),
-            start_windows=start_windows,
-            window_time_zone=window_time_zone,
-            retry_policy=retry_policy,
-            priority=priority,
-            execution_events=execution_events,
-        )
+        job_id = job_id or str(uuid.uuid4())
+        request = build(pb.CreateJobRequest, locals())
         return await self._calls.unary(request, pb.CreateJobResponse, repeatable=True)
 
     async def get(self, job_id: str, *, executions_limit: int = 0) -> pb.Job:
@@ -126,24 +96,7 @@ class JobsClient(OperatorClient):
 
         `limit` is the maximum number of jobs of all pages; None: all.
         """
-        request = pb.ListJobsRequest(
-            status=status,
-            statuses=statuses,
-            document_type=document_type,
-            created_by=created_by,
-            **target_fields(
-                target_device_id=target_device_id,
-                target_group_id=target_group_id,
-                target_all=target_all,
-            ),
-            created_from=timestamp(created_from),
-            created_until=timestamp(created_until),
-            awaiting_approval=awaiting_approval,
-            selector=selector,
-            job_id_prefix=job_id_prefix,
-        )
-        read = partial(self._calls.unary, request, pb.ListJobsResponse)
-        return Pager(read, request, "jobs", page_size, page_token, limit)
+        return self._pager(pb.ListJobsRequest, pb.ListJobsResponse, "jobs", locals())
 
     def executions(
         self,
@@ -163,17 +116,9 @@ class JobsClient(OperatorClient):
 
         `limit` is the maximum number of executions of all pages; None: all.
         """
-        request = pb.ListJobExecutionsRequest(
-            job_id=job_id,
-            device_id=device_id,
-            status=status,
-            failure_code=failure_code,
-            end_causes=end_causes,
-            stage=stage,
-            device_id_prefix=device_id_prefix,
+        return self._pager(
+            pb.ListJobExecutionsRequest, pb.ListJobExecutionsResponse, "executions", locals()
         )
-        read = partial(self._calls.unary, request, pb.ListJobExecutionsResponse)
-        return Pager(read, request, "executions", page_size, page_token, limit)
 
     def attempts(
         self,
@@ -188,9 +133,9 @@ class JobsClient(OperatorClient):
 
         `limit` is the maximum number of attempts of all pages; None: all.
         """
-        request = pb.ListExecutionAttemptsRequest(job_id=job_id, device_id=device_id)
-        read = partial(self._calls.unary, request, pb.ListExecutionAttemptsResponse)
-        return Pager(read, request, "attempts", page_size, page_token, limit)
+        return self._pager(
+            pb.ListExecutionAttemptsRequest, pb.ListExecutionAttemptsResponse, "attempts", locals()
+        )
 
     async def explain(self, job_id: str, device_id: str) -> pb.ExplainExecutionResponse:
         """Explain why a device does not start its execution of a job now."""
@@ -270,21 +215,7 @@ class JobsClient(OperatorClient):
         etag: str = "",
     ) -> pb.Job:
         """Change the fields that `update_mask` names. Safe to repeat with an etag."""
-        request = pb.UpdateJobRequest(
-            job_id=job_id,
-            update_mask=FieldMask(paths=update_mask),
-            in_progress_timeout_minutes=in_progress_timeout_minutes,
-            rollout=rollout,
-            failure_criteria=failure_criteria,
-            expires_at=timestamp(expires_at),
-            labels=labels,
-            description=description,
-            start_at=timestamp(start_at),
-            start_windows=start_windows,
-            window_time_zone=window_time_zone,
-            retry_policy=retry_policy,
-            etag=etag,
-        )
+        request = build(pb.UpdateJobRequest, locals())
         response = await self._calls.unary(request, pb.UpdateJobResponse, repeatable=bool(etag))
         return response.job
 
@@ -300,15 +231,7 @@ class JobsClient(OperatorClient):
         etag: str = "",
     ) -> pb.RetryExecutionsResponse:
         """Queue the next attempt of the matching executions. Not repeated by the client."""
-        request = pb.RetryExecutionsRequest(
-            job_id=job_id,
-            statuses=statuses,
-            failure_codes=failure_codes,
-            device_ids=id_list(device_ids),
-            expires_in_hours=expires_in_hours,
-            never_expires=never_expires,
-            etag=etag,
-        )
+        request = build(pb.RetryExecutionsRequest, locals())
         return await self._calls.unary(request, pb.RetryExecutionsResponse)
 
     async def delete(self, job_id: str, *, etag: str = "") -> None:

@@ -1,10 +1,15 @@
 """What JobsClient, FleetClient and EventsClient share: who calls, and the connection."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Self
+
+from google.protobuf.message import Message
 
 from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
 from jobs_grpc.client.channel import Connection
+from jobs_grpc.client.pager import Pager
+from jobs_grpc.client.requests import build
 from jobs_grpc.client.retry import RetryPolicy
 
 
@@ -39,3 +44,18 @@ class OperatorClient:
 
     async def __aexit__(self, *exception: object) -> None:
         await self._calls.__aexit__(*exception)
+
+    def _pager(
+        self,
+        request_type: type[Message],
+        response_type: type[Message],
+        items: str,
+        parameters: Mapping[str, Any],
+    ) -> Pager[Any]:
+        """Return a list of `items`, a field of the response.
+
+        `parameters` are the locals() of a method with `page_size`, `page_token` and `limit`.
+        """
+        request = build(request_type, parameters)
+        page = (parameters[name] for name in ("page_size", "page_token", "limit"))
+        return Pager(partial(self._calls.unary, request, response_type), request, items, *page)
