@@ -4,6 +4,7 @@ package restjson
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -57,29 +58,28 @@ func IsFalseIfUnset(field protoreflect.FieldDescriptor) bool {
 	return field.Kind() == protoreflect.BoolKind && !field.HasOptionalKeyword()
 }
 
-// Marshal writes a message, or a field of one that is a response_body in rest_routes.yaml. It writes every field
+// Marshal writes a message, or a list of messages that is a response_body in rest_routes.yaml. It writes every field
 // by its proto name; an unset field is null, or false if it is a bool of a oneof. protojson would omit unset optional
 // fields and oneof members.
-func Marshal(v any) ([]byte, error) {
-	switch v := v.(type) {
-	case proto.Message:
-		return appendMessage(nil, v.ProtoReflect(), omittedFields(v))
-	case []*jobsv1.Job:
-		return appendList(v)
-	case []*jobsv1.JobExecution:
-		return appendList(v)
-	case []*jobsv1.DeviceExecution:
-		return appendList(v)
-	case []*jobsv1.Device:
-		return appendList(v)
-	case []*jobsv1.Group:
-		return appendList(v)
-	case []*jobsv1.Event:
-		return appendList(v)
-	case []*jobsv1.Webhook:
-		return appendList(v)
+func Marshal(v any) (b []byte, err error) {
+	if m, ok := v.(proto.Message); ok {
+		return appendMessage(nil, m.ProtoReflect(), omittedFields(m))
 	}
-	return nil, fmt.Errorf("can't marshal %T: add it to restjson.Marshal", v)
+	list := reflect.ValueOf(v)
+	if list.Kind() != reflect.Slice || !list.Type().Elem().Implements(reflect.TypeFor[proto.Message]()) {
+		return nil, fmt.Errorf("can't marshal %T: it is neither a message nor a list of messages", v)
+	}
+	b = append(b, '[')
+	for i := range list.Len() {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		message := list.Index(i).Interface().(proto.Message)
+		if b, err = appendMessage(b, message.ProtoReflect(), omittedInLists); err != nil {
+			return nil, err
+		}
+	}
+	return append(b, ']'), nil
 }
 
 // omittedFields returns the fields to leave out of a message that is not an item of a list.
@@ -89,19 +89,6 @@ func omittedFields(m proto.Message) map[protoreflect.FullName]bool {
 		return getJobOnlyFields
 	}
 	return nil
-}
-
-func appendList[M proto.Message](messages []M) (b []byte, err error) {
-	b = append(b, '[')
-	for i, message := range messages {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		if b, err = appendMessage(b, message.ProtoReflect(), omittedInLists); err != nil {
-			return nil, err
-		}
-	}
-	return append(b, ']'), nil
 }
 
 // appendMessage appends m as a JSON object without the fields in omit.
