@@ -44,6 +44,14 @@ CREATE TYPE jobs.job_status AS ENUM (
     'CANCELED'
 );
 
+CREATE TYPE jobs.release AS (
+	last_rank integer,
+	base integer,
+	rate integer,
+	since timestamp with time zone,
+	paused_at timestamp with time zone
+);
+
 CREATE TABLE jobs.job_progress (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     job_id text NOT NULL COLLATE pg_catalog."C",
@@ -124,6 +132,58 @@ CREATE TABLE jobs.jobs (
     CONSTRAINT jobs_pause_check CHECK ((((paused_at IS NULL) = (pause_reason IS NULL)) AND ((paused_at IS NOT NULL) OR (paused_by IS NULL))))
 );
 
+CREATE VIEW jobs.jobs_with_release WITH (security_invoker='true') AS
+ SELECT ROW(release_end, release_base, release_rate, release_since, paused_at)::jobs.release AS release,
+    xmin AS row_version,
+    tenant_id,
+    job_id,
+    document_type,
+    document_params,
+    target_device_id,
+    target_group_id,
+    target_all,
+    in_progress_timeout_minutes,
+    expires_in_hours,
+    expires_at,
+    status,
+    completed_at,
+    canceled_at,
+    cancel_reason,
+    force_canceled,
+    finalized,
+    deleted_at,
+    created_by,
+    created_at,
+    updated_at,
+    paused_at,
+    paused_by,
+    pause_reason,
+    revision,
+    has_failure_criteria,
+    max_in_progress,
+    open_stage,
+    release_end,
+    release_base,
+    release_rate,
+    release_since,
+    stage_due_at,
+    awaiting_approval,
+    pause_cause,
+    trip,
+    request,
+    labels,
+    description,
+    target_selector,
+    target_device_count,
+    target_failed_in,
+    start_at,
+    start_windows,
+    window_time_zone,
+    retry_policy,
+    priority,
+    execution_events
+   FROM jobs.jobs j;
+
 CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
  SELECT j.tenant_id,
     j.job_id,
@@ -201,9 +261,9 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
             WHEN j.force_canceled THEN 0
             ELSE p.retrying_in_progress
         END AS retrying_count,
-    jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_count_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS is_retry_budget_exhausted,
+    jobs.exceeds_retry_budget((p.retried_devices)::bigint, (COALESCE(jobs.released_count_at(j.release, LEAST(jobs.read_time(), j.canceled_at)), (((((p.queued + p.in_progress) + p.succeeded) + p.failed) + p.timed_out) + p.rejected)))::bigint) AS is_retry_budget_exhausted,
     j.execution_events
-   FROM (((jobs.jobs j
+   FROM (((jobs.jobs_with_release j
      JOIN jobs.job_progress p ON (((p.tenant_id = j.tenant_id) AND (p.job_id = j.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.job_status_at(j.status, j.expires_at, p.in_progress, jobs.now()) AS status,
             jobs.queued_status_at(j.canceled_at, j.expires_at, jobs.now()) AS queued_status
@@ -217,7 +277,7 @@ CREATE VIEW jobs.job_states WITH (security_invoker='true') AS
                         ELSE 0
                     END
                     ELSE ( SELECT (sum(stages.held))::integer AS sum
-                       FROM unnest(jobs.held_executions(j.tenant_id, j.job_id, jobs.released_count_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.read_time()))) stages(held))
+                       FROM unnest(jobs.held_executions(j.tenant_id, j.job_id, jobs.released_count_at(j.release, jobs.read_time()))) stages(held))
                 END AS held
          OFFSET 0) rollout)
   WHERE (j.deleted_at IS NULL);
@@ -306,7 +366,7 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
     e.job_id,
     e.device_id,
         CASE
-            WHEN ((derived.status = 'QUEUED'::jobs.execution_status) AND jobs.is_held_at(e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.read_time())) THEN 'HELD'::text
+            WHEN ((derived.status = 'QUEUED'::jobs.execution_status) AND jobs.is_held(e.rank, jobs.released_count_at(j.release, jobs.read_time()))) THEN 'HELD'::text
             ELSE (derived.status)::text
         END AS status,
         CASE
@@ -344,7 +404,7 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
         END AS time_zone,
     e.reported_by
    FROM ((jobs.job_executions e
-     JOIN jobs.jobs j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
+     JOIN jobs.jobs_with_release j ON (((j.tenant_id = e.tenant_id) AND (j.job_id = e.job_id))))
      CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) AS status
          OFFSET 0) derived)
   WHERE (j.deleted_at IS NULL);
@@ -576,7 +636,7 @@ WITH (fillfactor='50');
 CREATE VIEW jobs.job_fingerprints WITH (security_invoker='true') AS
  SELECT j.tenant_id,
     j.job_id,
-    jobs.text_fingerprint(((((((j.xmin)::text || ' '::text) || (p.version)::text) ||
+    jobs.text_fingerprint(((((((j.row_version)::text || ' '::text) || (p.version)::text) ||
         CASE
             WHEN jobs.is_expired_at(j.expires_at, jobs.now()) THEN ' expired '::text
             ELSE ' '::text
@@ -584,8 +644,8 @@ CREATE VIEW jobs.job_fingerprints WITH (security_invoker='true') AS
         CASE
             WHEN (j.start_at > jobs.now()) THEN 'scheduled '::text
             ELSE ''::text
-        END) || COALESCE((jobs.released_count_at(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, jobs.now()))::text, ''::text))) AS fingerprint
-   FROM (jobs.jobs j
+        END) || COALESCE((jobs.released_count_at(j.release, jobs.now()))::text, ''::text))) AS fingerprint
+   FROM (jobs.jobs_with_release j
      CROSS JOIN LATERAL ( SELECT DISTINCT ON (p_1.tenant_id, p_1.job_id) p_1.tenant_id,
             p_1.xmin AS version
            FROM jobs.job_progress p_1
@@ -696,13 +756,10 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
             j_1.paused_at,
             j_1.deleted_at,
             j_1.max_in_progress,
-            j_1.release_end,
-            j_1.release_base,
-            j_1.release_rate,
-            j_1.release_since,
             j_1.start_windows,
-            j_1.window_time_zone
-           FROM jobs.jobs j_1
+            j_1.window_time_zone,
+            jobs.released_count_at(j_1.release, jobs.now()) AS released
+           FROM jobs.jobs_with_release j_1
           WHERE ((j_1.tenant_id = e.tenant_id) AND (j_1.job_id = e.job_id))) j)
      LEFT JOIN LATERAL ( SELECT DISTINCT ON (p_1.tenant_id, p_1.job_id) p_1.tenant_id,
             p_1.in_progress,
@@ -713,7 +770,7 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
             p_1.retries
            FROM jobs.job_progress p_1
           WHERE ((p_1.tenant_id = e.tenant_id) AND (p_1.job_id = e.job_id) AND (j.max_in_progress IS NOT NULL) AND (e.status = 'QUEUED'::jobs.execution_status))) p ON ((p.tenant_id = e.tenant_id)))
-  WHERE ((j.tenant_id = e.tenant_id) AND (e.status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND (j.deleted_at IS NULL) AND (jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND ((e.status = 'IN_PROGRESS'::jobs.execution_status) OR ((j.paused_at IS NULL) AND (NOT jobs.is_held_at(e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, NULL::timestamp with time zone, jobs.now())))));
+  WHERE ((j.tenant_id = e.tenant_id) AND (e.status = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND (j.deleted_at IS NULL) AND (jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) = ANY (ARRAY['QUEUED'::jobs.execution_status, 'IN_PROGRESS'::jobs.execution_status])) AND ((e.status = 'IN_PROGRESS'::jobs.execution_status) OR ((j.paused_at IS NULL) AND (NOT jobs.is_held(e.rank, j.released)))));
 
 CREATE TABLE jobs.schema_code (
     checksum text NOT NULL,

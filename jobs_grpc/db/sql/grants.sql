@@ -3,7 +3,7 @@ GRANT USAGE ON SCHEMA jobs TO {role};
 GRANT SELECT ON jobs.migrations, jobs.schema_code, jobs.device_tables TO {role};
 GRANT SELECT ON
     jobs.execution_page, jobs.execution_states, jobs.job_details, jobs.job_fingerprints, jobs.job_page,
-    jobs.job_states, jobs.pending_executions TO {role};
+    jobs.job_states, jobs.jobs_with_release, jobs.pending_executions TO {role};
 GRANT SELECT, INSERT, UPDATE ON
     jobs.jobs, jobs.job_progress, jobs.job_executions, jobs.job_failures, jobs.job_stages,
     jobs.job_failure_criteria, jobs.job_criterion_counts TO {role};

@@ -1,4 +1,4 @@
--- depends on: end_cause, execution_status_at, final_status_details, is_held_at, now, read_time
+-- depends on: end_cause, execution_status_at, final_status_details, is_held, jobs_with_release, now, read_time, released_count_at
 -- Executions as readers see them, with derived status. If a cancel or expiry of the job ended an
 -- execution, its details and last_updated_at come from the job until finalize_executions writes them
 -- to the row of the execution.
@@ -8,9 +8,8 @@ SELECT
     e.job_id,
     e.device_id,
     CASE
-        WHEN derived.status = 'QUEUED' AND jobs.is_held_at(
-            e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
-            jobs.read_time()
+        WHEN derived.status = 'QUEUED' AND jobs.is_held(
+            e.rank, jobs.released_count_at(j.release, jobs.read_time())
         ) THEN 'HELD'
         ELSE derived.status::text
     END AS status,
@@ -45,7 +44,7 @@ SELECT
          THEN coalesce(e.time_zone, 'UTC') END AS time_zone,
     e.reported_by
 FROM jobs.job_executions e
-JOIN jobs.jobs j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id
+JOIN jobs.jobs_with_release j ON j.tenant_id = e.tenant_id AND j.job_id = e.job_id
 CROSS JOIN LATERAL (
     SELECT jobs.execution_status_at(
         e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()

@@ -1,4 +1,4 @@
--- depends on: is_expired_at, now, released_count_at, text_fingerprint
+-- depends on: is_expired_at, jobs_with_release, now, released_count_at, text_fingerprint
 -- Each job with a 60-bit hash that changes when readers would see another state of it. A transaction that
 -- changes executions, stages or criteria also writes a new version of the row of the job or of its
 -- counts. Time alone changes only whether the job has started or has expired, and the number of released
@@ -10,17 +10,12 @@ SELECT
     j.tenant_id,
     j.job_id,
     jobs.text_fingerprint(
-        j.xmin::text || ' ' || p.version::text
+        j.row_version::text || ' ' || p.version::text
         || CASE WHEN jobs.is_expired_at(j.expires_at, jobs.now()) THEN ' expired ' ELSE ' ' END
         || CASE WHEN j.start_at > jobs.now() THEN 'scheduled ' ELSE '' END
-        || coalesce(
-            jobs.released_count_at(
-                j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
-                jobs.now()
-            )::text, ''
-        )
+        || coalesce(jobs.released_count_at(j.release, jobs.now())::text, '')
     ) AS fingerprint
-FROM jobs.jobs j
+FROM jobs.jobs_with_release j
 CROSS JOIN LATERAL (
     SELECT DISTINCT ON (p.tenant_id, p.job_id) p.tenant_id, p.xmin AS version
     FROM jobs.job_progress p

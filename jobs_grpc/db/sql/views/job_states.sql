@@ -1,4 +1,4 @@
--- depends on: exceeds_retry_budget, held_executions, job_status_at, job_status_with_pause_at, now, queued_status_at, read_time, released_count_at
+-- depends on: exceeds_retry_budget, held_executions, job_status_at, job_status_with_pause_at, jobs_with_release, now, queued_status_at, read_time, released_count_at
 -- Jobs as readers see them, with derived status and counts.
 CREATE OR REPLACE VIEW jobs.job_states WITH (security_invoker = true) AS
 SELECT
@@ -55,16 +55,13 @@ SELECT
     jobs.exceeds_retry_budget(
         p.retried_devices,
         coalesce(
-            jobs.released_count_at(
-                j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
-                -- A cancel ends the release of executions.
-                least(jobs.read_time(), j.canceled_at)
-            ),
+            -- A cancel ends the release of executions.
+            jobs.released_count_at(j.release, least(jobs.read_time(), j.canceled_at)),
             p.queued + p.in_progress + p.succeeded + p.failed + p.timed_out + p.rejected
         )
     ) AS is_retry_budget_exhausted,
     j.execution_events
-FROM jobs.jobs j
+FROM jobs.jobs_with_release j
 JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
 CROSS JOIN LATERAL (
     SELECT
@@ -83,10 +80,7 @@ CROSS JOIN LATERAL (
             SELECT sum(stages.held)::integer
             FROM unnest(jobs.held_executions(
                 j.tenant_id, j.job_id,
-                jobs.released_count_at(
-                    j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
-                    jobs.read_time()
-                )
+                jobs.released_count_at(j.release, jobs.read_time())
             )) AS stages (held)
         )
     END AS held

@@ -1,4 +1,4 @@
--- depends on: execution_status_at, is_held_at, is_waiting_at, now, opening_delay, pg_micros
+-- depends on: execution_status_at, is_held, is_waiting_at, jobs_with_release, now, opening_delay, pg_micros, released_count_at
 -- The queue of each device: its executions that are pending, as readers see them. Its order is
 -- (is_queued, queue_order, queued_at, job_id), which the index job_executions_queue_by_priority
 -- delivers.
@@ -61,9 +61,9 @@ FROM jobs.job_executions e
 CROSS JOIN LATERAL (
     SELECT DISTINCT ON (j.tenant_id, j.job_id)
         j.tenant_id, j.document_type, j.document_params, j.canceled_at, j.force_canceled,
-        j.expires_at, j.paused_at, j.deleted_at, j.max_in_progress, j.release_end, j.release_base,
-        j.release_rate, j.release_since, j.start_windows, j.window_time_zone
-    FROM jobs.jobs j
+        j.expires_at, j.paused_at, j.deleted_at, j.max_in_progress, j.start_windows,
+        j.window_time_zone, jobs.released_count_at(j.release, jobs.now()) AS released
+    FROM jobs.jobs_with_release j
     WHERE j.tenant_id = e.tenant_id AND j.job_id = e.job_id
 ) j
 -- Read only for executions that need a slot.
@@ -82,7 +82,5 @@ WHERE j.tenant_id = e.tenant_id
       ) IN ('QUEUED', 'IN_PROGRESS')
   AND (
       e.status = 'IN_PROGRESS'
-      OR j.paused_at IS NULL AND NOT jobs.is_held_at(
-          e.rank, j.release_end, j.release_base, j.release_rate, j.release_since, NULL, jobs.now()
-      )
+      OR j.paused_at IS NULL AND NOT jobs.is_held(e.rank, j.released)
   );

@@ -47,7 +47,6 @@ AS $$
 DECLARE
     v_now timestamptz := jobs.clock_time();
     v_job record;
-    v_release_time timestamptz;
 BEGIN
     PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.set_read_time(v_now);
@@ -74,13 +73,14 @@ BEGIN
         RETURN;
     END IF;
 
-    SELECT e.rank, e.queue_order, e.not_before, j.start_windows,
+    SELECT e.queue_order, e.not_before, j.start_windows,
            coalesce(j.window_time_zone, e.time_zone, 'UTC') AS zone, j.start_at, j.expires_at,
-           j.paused_at, j.paused_by, j.pause_reason, j.pause_cause, j.release_end, j.release_base,
-           j.release_rate, j.release_since, j.max_in_progress, j.open_stage, j.awaiting_approval,
-           j.stage_due_at, p.in_progress
+           j.paused_at, j.paused_by, j.pause_reason, j.pause_cause, j.max_in_progress,
+           j.open_stage, j.awaiting_approval, j.stage_due_at, p.in_progress,
+           jobs.is_held(e.rank, jobs.released_count_at(j.release, v_now)) AS is_held,
+           jobs.rank_release_time(e.rank, j.release) AS release_time
     INTO v_job
-    FROM jobs.jobs j
+    FROM jobs.jobs_with_release j
     JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
     JOIN jobs.job_executions e ON e.tenant_id = j.tenant_id AND e.job_id = j.job_id
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND e.device_id = p_device_id;
@@ -99,10 +99,7 @@ BEGIN
         kinds := kinds || 'JOB_SCHEDULED'::text;
         untils := untils || v_job.start_at;
     END IF;
-    v_release_time := jobs.rank_release_time(
-        v_job.rank, v_job.release_end, v_job.release_base, v_job.release_rate, v_job.release_since
-    );
-    IF v_release_time IS NULL THEN
+    IF v_job.release_time IS NULL THEN
         kinds := kinds || 'STAGE_NOT_OPEN'::text;
         untils := array_append(untils, NULL);
         open_stage := v_job.open_stage;
@@ -115,13 +112,10 @@ BEGIN
              open_stage_required, open_stage_percent
         FROM jobs.job_stages s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_job.open_stage;
-    ELSIF v_release_time > coalesce(v_job.start_at, '-infinity') AND jobs.is_held_at(
-        v_job.rank, v_job.release_end, v_job.release_base, v_job.release_rate, v_job.release_since,
-        v_job.paused_at, v_now
-    ) THEN
+    ELSIF v_job.release_time > coalesce(v_job.start_at, '-infinity') AND v_job.is_held THEN
         kinds := kinds || 'NOT_RELEASED'::text;
         -- A pause stops the release.
-        untils := array_append(untils, CASE WHEN v_job.paused_at IS NULL THEN v_release_time END);
+        untils := array_append(untils, CASE WHEN v_job.paused_at IS NULL THEN v_job.release_time END);
     END IF;
     IF jobs.is_waiting_at(NULL, v_job.start_windows, v_job.zone, v_now) THEN
         kinds := kinds || 'WINDOW_CLOSED'::text;
@@ -156,7 +150,7 @@ BEGIN
         untils := '{NULL}';
     ELSIF array_position(untils, NULL) IS NULL THEN
         earliest_start_at := jobs.due_at(
-            v_job.not_before, v_job.start_windows, v_job.zone, greatest(v_now, v_release_time)
+            v_job.not_before, v_job.start_windows, v_job.zone, greatest(v_now, v_job.release_time)
         );
         IF jobs.is_expired_at(v_job.expires_at, earliest_start_at) THEN
             kinds := kinds || 'EXPIRES_FIRST'::text;

@@ -59,9 +59,9 @@ BEGIN
             SELECT e.job_id, e.queued_at
             FROM jobs.job_executions e
             CROSS JOIN LATERAL (
-                SELECT j.canceled_at, j.force_canceled, j.expires_at, j.paused_at, j.deleted_at,
-                       j.release_end, j.release_base, j.release_rate, j.release_since
-                FROM jobs.jobs j
+                SELECT j.canceled_at, j.force_canceled, j.expires_at, j.deleted_at,
+                       jobs.released_count_at(j.release, jobs.read_time()) AS released
+                FROM jobs.jobs_with_release j
                 WHERE j.tenant_id = p_tenant_id AND j.job_id = e.job_id
                 OFFSET 0
             ) j
@@ -80,10 +80,8 @@ BEGIN
                       derived.status <> e.status OR e.last_updated_at = j.canceled_at
                   ) = ANY (p_end_causes))
               AND (p_status IS NULL OR p_status = CASE
-                      WHEN derived.status = 'QUEUED' AND jobs.is_held_at(
-                          e.rank, j.release_end, j.release_base, j.release_rate, j.release_since,
-                          j.paused_at, jobs.read_time()
-                      ) THEN 'HELD'
+                      WHEN derived.status = 'QUEUED' AND jobs.is_held(e.rank, j.released)
+                          THEN 'HELD'
                       ELSE derived.status::text
                   END)
             ORDER BY e.queued_at DESC, e.job_id DESC

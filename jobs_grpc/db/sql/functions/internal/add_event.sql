@@ -1,4 +1,4 @@
--- depends on: held_executions, job_status_with_pause_at, queued_status_at, released_count_at
+-- depends on: held_executions, job_status_with_pause_at, jobs_with_release, queued_status_at, released_count_at
 -- Adds an event of a job to the queue, with the status and the counts that readers see at p_now. The caller
 -- holds the job lock, has just written the change, and has set the tenant.
 --
@@ -21,7 +21,7 @@ DECLARE
 BEGIN
     UPDATE jobs.job_progress p
     SET event_count = p.event_count + 1
-    FROM jobs.jobs j
+    FROM jobs.jobs_with_release j
     WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
       AND j.tenant_id = p_tenant_id AND j.job_id = p_job_id
     RETURNING p.event_count, p.queued, p.in_progress, p.succeeded, p.failed, p.timed_out, p.rejected,
@@ -29,8 +29,7 @@ BEGIN
                   j.status, j.expires_at, p.in_progress, j.paused_at, j.start_at > p_now, p_now
               ) AS status,
               jobs.queued_status_at(j.canceled_at, j.expires_at, p_now) AS queued_status,
-              j.force_canceled, j.release_end, j.release_base, j.release_rate, j.release_since,
-              j.paused_at
+              j.force_canceled, j.open_stage, jobs.released_count_at(j.release, p_now) AS released
     INTO v_job;
 
     -- The same as in job_states, which computes it for another time than p_now.
@@ -41,21 +40,15 @@ BEGIN
             v_job.rejected := v_job.rejected + v_job.queued;
         END IF;
         v_job.queued := 0;
-    ELSIF v_job.release_since IS NOT NULL AND v_job.queued > 0 THEN
-        IF v_job.release_end IS NOT NULL THEN
-            v_held := (
+    ELSIF v_job.released IS NOT NULL AND v_job.queued > 0 THEN
+        v_held := CASE
+            WHEN v_job.open_stage IS NULL THEN v_job.queued  -- without a rollout, until the start
+            ELSE (
                 SELECT sum(stages.held)
-                FROM unnest(jobs.held_executions(
-                    p_tenant_id, p_job_id,
-                    jobs.released_count_at(
-                        v_job.release_end, v_job.release_base, v_job.release_rate,
-                        v_job.release_since, v_job.paused_at, p_now
-                    )
-                )) AS stages (held)
-            );
-        ELSIF least(p_now, v_job.paused_at) < v_job.release_since THEN
-            v_held := v_job.queued;
-        END IF;
+                FROM unnest(jobs.held_executions(p_tenant_id, p_job_id, v_job.released))
+                    AS stages (held)
+            )
+        END;
     END IF;
     IF v_job.force_canceled THEN
         v_job.rejected := v_job.rejected + v_job.in_progress;

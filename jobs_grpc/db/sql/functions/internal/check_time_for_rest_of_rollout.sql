@@ -18,15 +18,14 @@ BEGIN
            extract(epoch FROM j.expires_at - greatest(p_now, j.start_at)) AS seconds_left,
            coalesce(j.start_at > p_now, false) AS is_scheduled,
            j.start_windows, p.queued,
-           jobs.release_progress_at(j.release_end, j.release_base, j.release_rate, j.release_since,
-                                    j.paused_at, p_now) AS released,
+           jobs.release_progress_at(j.release, p_now) AS released,
            greatest(extract(epoch FROM least(j.paused_at, p_now) - s.active_since), 0)
                AS open_seconds,
            CASE WHEN s.gate_met_since IS NOT NULL THEN
                greatest(extract(epoch FROM least(j.paused_at, p_now) - s.gate_met_since), 0)
            END AS met_seconds
     INTO v_job
-    FROM jobs.jobs j
+    FROM jobs.jobs_with_release j
     JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
     LEFT JOIN jobs.job_stages s
         ON s.tenant_id = j.tenant_id AND s.job_id = j.job_id AND s.stage = j.open_stage

@@ -27,15 +27,13 @@ BEGIN
     FROM (
         SELECT p.queued + p.in_progress + p.succeeded + p.failed + p.timed_out + p.rejected
                    AS total,
-               jobs.released_count_at(
-                   j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at, p_at
-               ) AS released,
+               jobs.released_count_at(j.release, p_at) AS released,
                p.succeeded + (
                    SELECT coalesce(sum(f.executions), 0)::integer
                    FROM jobs.job_failures f
                    WHERE f.tenant_id = p_tenant_id AND f.job_id = p_job_id
                ) AS finished
-        FROM jobs.jobs j
+        FROM jobs.jobs_with_release j
         JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
         WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id
         OFFSET 0  -- computed once

@@ -1,4 +1,4 @@
--- depends on: execution_change, execution_status_at, is_expired_at, is_held_at, is_waiting_at, limit_starts, next_execution, update_outcome
+-- depends on: execution_change, execution_status_at, is_expired_at, is_held, is_waiting_at, limit_starts, next_execution, update_outcome
 -- Decides the outcome of each update of a batch, and what it changes if the outcome is APPLIED: see
 -- update_executions. Writes nothing. The caller has taken the job locks of p_locked_job_ids and has set the
 -- tenant; its planner settings apply here, too.
@@ -69,10 +69,7 @@ BEGIN
                    derived.status,
                    e.status_details, e.failure_code, e.execution_number, e.version,
                    finished_without_report => e.canceled_by_operator OR derived.status <> e.status,
-                   is_held => derived.status = 'QUEUED' AND jobs.is_held_at(
-                       e.rank, j.release_end, j.release_base, j.release_rate, j.release_since,
-                       j.paused_at, p_now
-                   ),
+                   is_held => derived.status = 'QUEUED' AND jobs.is_held(e.rank, j.released),
                    job_is_paused => j.paused_at IS NOT NULL,
                    is_waiting => jobs.is_waiting_at(
                        e.not_before, j.start_windows,
@@ -96,9 +93,9 @@ BEGIN
                    j.in_progress_timeout_minutes, j.max_in_progress,
                    j.open_stage IS NOT NULL OR j.has_failure_criteria AS has_rules,
                    j.retry_policy IS NOT NULL AS has_retry_policy, j.execution_events,
-                   j.release_end, j.release_base, j.release_rate, j.release_since,
+                   jobs.released_count_at(j.release, p_now) AS released,
                    j.start_windows, j.window_time_zone
-            FROM jobs.jobs j
+            FROM jobs.jobs_with_release j
             WHERE j.tenant_id = p_tenant_id AND j.job_id = u.job_id AND j.deleted_at IS NULL
             OFFSET 0
         ) j ON true

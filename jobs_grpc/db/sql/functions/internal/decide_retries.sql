@@ -29,11 +29,8 @@ BEGIN
             FROM unnest(p_changes) WITH ORDINALITY c
             CROSS JOIN LATERAL (
                 SELECT j.retry_policy, j.expires_at, j.canceled_at, j.start_windows, j.window_time_zone,
-                       jobs.released_count_at(
-                           j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
-                           p_now
-                       ) AS released
-                FROM jobs.jobs j
+                       jobs.released_count_at(j.release, p_now) AS released
+                FROM jobs.jobs_with_release j
                 WHERE j.tenant_id = p_tenant_id AND j.job_id = c.job_id
                 OFFSET 0
             ) j

@@ -5,23 +5,19 @@
 -- In PL/pgSQL, so that PostgreSQL does not inline it: only jobs with a rate need the result, but each
 -- call of a function that reads jobs or executions would set up the expression.
 CREATE OR REPLACE FUNCTION jobs.release_progress_at(
-    release_end integer,
-    release_base integer,
-    release_rate integer,       -- per minute; NULL: all up to release_end
-    release_since timestamptz,
-    paused_at timestamptz,      -- NULL: not paused
-    at timestamptz
+    release jobs.release, at timestamptz
 ) RETURNS numeric
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
+DECLARE
+    v_at timestamptz := least(at, release.paused_at);
 BEGIN
     RETURN CASE
-        WHEN least(at, paused_at) < release_since THEN coalesce(release_base, 0)
-        WHEN release_rate IS NULL THEN release_end
+        WHEN v_at < release.since THEN coalesce(release.base, 0)
+        WHEN release.rate IS NULL THEN release.last_rank
         ELSE least(
-            release_end,
-            release_base
-            + extract(epoch FROM least(at, paused_at) - release_since) * release_rate / 60
+            release.last_rank,
+            release.base + extract(epoch FROM v_at - release.since) * release.rate / 60
         )
     END;
 END $$;

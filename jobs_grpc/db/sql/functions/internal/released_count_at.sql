@@ -4,20 +4,12 @@
 -- the job is not changed, and each change starts at the number released so far, so an execution that was
 -- released stays released.
 CREATE OR REPLACE FUNCTION jobs.released_count_at(
-    release_end integer,
-    release_base integer,
-    release_rate integer,        -- per minute; NULL: all up to release_end
-    release_since timestamptz,   -- not before the job starts; NULL: neither a rollout nor a start time
-    paused_at timestamptz,       -- NULL: not paused
-    at timestamptz
+    release jobs.release, at timestamptz
 ) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
-    WHEN least(at, paused_at) < release_since THEN coalesce(release_base, 0)
-    WHEN release_rate IS NULL THEN release_end
-    ELSE floor(
-        jobs.release_progress_at(
-            release_end, release_base, release_rate, release_since, paused_at, at
-        )
-    )::integer
+    WHEN (release).since IS NULL THEN NULL
+    WHEN least(at, (release).paused_at) < (release).since THEN coalesce((release).base, 0)
+    WHEN (release).rate IS NULL THEN (release).last_rank
+    ELSE floor(jobs.release_progress_at(release, at))::integer
 END;

@@ -18,12 +18,9 @@ BEGIN
            j.has_failure_criteria, j.canceled_at, j.force_canceled, j.awaiting_approval,
            CASE WHEN j.paused_at IS NULL THEN j.stage_due_at END AS stage_due_at,
            jobs.queued_status_at(j.canceled_at, j.expires_at, jobs.now()) AS queued_status,
-           jobs.released_count_at(
-               j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at,
-               jobs.read_time()
-           ) AS released
+           jobs.released_count_at(j.release, jobs.read_time()) AS released
     INTO v_job
-    FROM jobs.jobs j
+    FROM jobs.jobs_with_release j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
 
     IF v_job.open_stage IS NOT NULL THEN

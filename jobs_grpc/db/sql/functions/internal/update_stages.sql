@@ -1,4 +1,3 @@
--- depends on: release_with_rate
 -- Changes the names, rates and gates of the stages of a job that have not passed. p_stages has all
 -- stages. The caller holds the job lock and has set the tenant.
 --
@@ -24,7 +23,6 @@ DECLARE
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
     );
     v_old_rate integer;
-    v_release record;
 BEGIN
     SELECT j.open_stage, j.release_rate INTO v_open_stage, v_old_rate
     FROM jobs.jobs j
@@ -97,14 +95,9 @@ BEGIN
 
         IF v_stage.stage = v_open_stage
            AND v_new.releases_per_minute IS DISTINCT FROM v_old_rate THEN
-            v_release := jobs.release_with_rate(
-                p_tenant_id, p_job_id, v_new.releases_per_minute, p_now
+            PERFORM jobs.set_release(
+                p_tenant_id, p_job_id, v_stage.last_rank, v_new.releases_per_minute, p_now
             );
-            UPDATE jobs.jobs j
-            SET release_base = v_release.release_base,
-                release_rate = v_new.releases_per_minute,
-                release_since = v_release.release_since
-            WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
         END IF;
     END LOOP;
 END $$;
