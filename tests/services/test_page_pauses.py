@@ -60,10 +60,7 @@ def jobs_of(document: str, count: int) -> list[Any]:
     return [{"document_params": document}] * count
 
 
-@pytest.mark.parametrize(
-    ("limit", "size"),
-    [(100, 20), (2, 2), (1000, 20)],
-)
+@pytest.mark.parametrize(("limit", "size"), [(100, 20), (2, 2), (1000, 20)])
 async def test_page_ends_when_it_has_20_000_elements(limit: int, size: int) -> None:
     counted, response = Pauses(), ListJobsResponse()
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
-from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.store import Row, Store
@@ -22,10 +21,10 @@ from jobs_grpc.errors import (
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation, response_bytes
 from jobs_grpc.services.batch_reader import BatchReader
 from jobs_grpc.services.pending_pages import Page, PageQuery, read_pages
-from tests.support.callers import Device, Operator
 from tests.support.database import Database, replaced_function, request_session
-from tests.support.server import Server
+from tests.support.staged_jobs import rollout
 from tests.support.waiting import wait_until
+from tests.support.world import World
 
 MIB = 1024 * 1024
 
@@ -53,8 +52,8 @@ class RecordingStore:
 class Pages:
     """Pages of a tenant's devices, with a memory limit of their own."""
 
-    def __init__(self, store: Store, tenant: str) -> None:
-        self.tenant = tenant
+    def __init__(self, world: World, store: Store) -> None:
+        self.world, self.tenant = world, world.tenant
         self.store = RecordingStore(store)
         self.memory = MemoryLimit(64 * MIB, 32 * MIB)
         self.stopping = asyncio.Event()
@@ -62,6 +61,10 @@ class Pages:
         self._pages = BatchReader[PageQuery, Page](
             partial(read_pages, store_), self.memory, 0.01, self.stopping, _pause, noun="pages"
         )
+
+    async def create(self, job_id: str = "j", **fields: Any) -> None:
+        """Create a job for all devices."""
+        await self.world.operator.create(job_id=job_id, target_all=True, **fields)
 
     async def read(
         self, device: str, limit: int = 10, reservation: Reservation | None = None
@@ -74,6 +77,13 @@ class Pages:
     def reading(self, device: str, **options: Any) -> "asyncio.Task[Any]":
         """Read the page of a device in a task."""
         return asyncio.create_task(self.read(device, **options))
+
+    async def rows(self, max_bytes: int) -> Sequence[Row]:
+        """Return the rows of the pages of d0 and d1, read on another session."""
+        async with request_session(self.world.database) as (_, store):
+            return await store.list_watched_executions(
+                self.tenant, device_ids=["d0", "d1"], limits=[10, 10], max_bytes=max_bytes
+            )
 
     async def wait_until_bytes_are_awaited(self) -> None:
         """Return when a page waits for memory."""
@@ -89,12 +99,12 @@ async def _pause(_: str) -> None:
 
 
 @pytest.fixture
-async def pages(database: Database, operator: Operator) -> AsyncIterator[Pages]:
+async def pages(world: World) -> AsyncIterator[Pages]:
     """Pages of the tenant's devices d0, d1 and d2."""
-    await database.add_devices(operator.tenant, ["d0", "d1", "d2"])
-    async with request_session(database) as (connection, store):
+    await world.add_devices(["d0", "d1", "d2"])
+    async with request_session(world.database) as (connection, store):
         await prepare_connection(connection)
-        yield Pages(store, operator.tenant)
+        yield Pages(world, store)
 
 
 def job_ids(page: device_pb.WatchPendingExecutionsResponse) -> list[str]:
@@ -102,47 +112,32 @@ def job_ids(page: device_pb.WatchPendingExecutionsResponse) -> list[str]:
     return [execution.job_id for execution in page.executions]
 
 
-async def test_page_equals_the_list_of_pending_executions(
-    server: Server, operator: Operator, pages: Pages
-) -> None:
-    device = server.device(operator.tenant, "d1")
-    await operator.create(job_id="first", target_all=True, document_params={"n": [1, {"a": None}]})
-    await operator.create(job_id="second", target_all=True, in_progress_timeout_minutes=5)
+async def test_page_equals_the_list_of_pending_executions(pages: Pages) -> None:
+    device = pages.world.device("d1")
+    await pages.create("first", document_params={"n": [1, {"a": None}]})
+    await pages.create("second", in_progress_timeout_minutes=5)
     await device.start("second", status_details={"step": "download"})
 
     page = await pages.read("d1")
 
-    assert list(page.executions) == list((await _list_pending(device)).executions)
+    assert list(page.executions) == list((await device.pending()).executions)
     assert job_ids(page) == ["second", "first"]
 
 
-async def _list_pending(device: Device) -> Any:
-    metadata = (("x-tenant-id", device.tenant), ("x-device-id", device.name))
-    stub: Any = device.stub
-    return await stub.ListPendingExecutions(
-        device_pb.ListPendingExecutionsRequest(), metadata=metadata
-    )
-
-
-async def test_pages_that_are_asked_for_together_share_a_statement(
-    operator: Operator, pages: Pages
-) -> None:
-    await operator.create(job_id="j", target_all=True, document_params={"n": 1})
+async def test_pages_that_are_asked_for_together_share_a_statement(pages: Pages) -> None:
+    await pages.create("j", document_params={"n": 1})
     devices = ["d0", "d1", "unknown", "d1"]
 
     received = await asyncio.gather(*map(pages.read, devices))
 
     assert [job_ids(page) for page in received] == [["j"], ["j"], [], ["j"]]
-    assert [page.executions[0].device_id for page in received if page.executions] == [
-        *("d0", "d1", "d1")
-    ]
+    shown = [page.executions[0].device_id for page in received if page.executions]
+    assert shown == ["d0", "d1", "d1"]
     assert all(page.executions[0].document_params == {"n": 1} for page in received[:2])
     assert pages.store.statements == [devices]
 
 
-async def test_pages_that_are_asked_for_during_a_statement_share_the_next_one(
-    pages: Pages,
-) -> None:
+async def test_pages_that_are_asked_for_during_a_statement_share_the_next_one(pages: Pages) -> None:
     others: list[asyncio.Task[Any]] = []
 
     async def ask() -> None:
@@ -158,11 +153,9 @@ async def test_pages_that_are_asked_for_during_a_statement_share_the_next_one(
     assert pages.store.statements == [["d0"], ["d1", "d2"]]
 
 
-async def test_page_has_more_when_more_executions_are_pending_than_its_limit(
-    operator: Operator, pages: Pages
-) -> None:
+async def test_page_has_more_when_more_executions_are_pending_than_its_limit(pages: Pages) -> None:
     for job_id in ("first", "second"):
-        await operator.create(job_id=job_id, target_all=True, document_params={"job": job_id})
+        await pages.create(job_id, document_params={"job": job_id})
 
     short, full = await asyncio.gather(pages.read("d0", limit=1), pages.read("d1", limit=2))
 
@@ -172,81 +165,63 @@ async def test_page_has_more_when_more_executions_are_pending_than_its_limit(
     assert full.executions[1].document_params == {"job": "second"}
 
 
-async def test_statement_reads_no_more_devices_after_its_maximum_of_bytes(
-    operator: Operator, pages: Pages, database: Database
-) -> None:
-    await operator.create(job_id="j", target_all=True, document_params={"n": 1})
-    async with request_session(database) as (_, store):
-        rows = await store.list_watched_executions(
-            operator.tenant, device_ids=["d0", "d1"], limits=[10, 10], max_bytes=5
-        )
+async def test_statement_reads_no_more_devices_after_its_maximum_of_bytes(pages: Pages) -> None:
+    await pages.create(document_params={"n": 1})
 
-    assert [row["position"] for row in rows] == [1, 1]
+    assert [row["position"] for row in await pages.rows(max_bytes=5)] == [1, 1]
 
 
-async def test_rows_without_documents_count_in_the_maximum_of_bytes(
-    operator: Operator, pages: Pages, database: Database
-) -> None:
+async def test_rows_without_documents_count_in_the_maximum_of_bytes(pages: Pages) -> None:
     for number in range(10):
-        await operator.create(job_id=f"j{number}", target_all=True)
-    async with request_session(database) as (_, store):
-        rows = await store.list_watched_executions(
-            operator.tenant, device_ids=["d0", "d1"], limits=[10, 10], max_bytes=2000
-        )
+        await pages.create(f"j{number}")
 
-    assert {row["position"] for row in rows} == {1}
+    assert {row["position"] for row in await pages.rows(max_bytes=2000)} == {1}
 
 
 async def test_devices_that_exceed_the_maximum_of_bytes_are_read_by_the_next_statement(
-    database: Database, operator: Operator, pages: Pages
+    pages: Pages,
 ) -> None:
     for number in range(3):
-        await operator.create(job_id=f"j{number}", target_all=True)
-    await database.owner.execute(
+        await pages.create(f"j{number}")
+    await pages.world.owner_value(
         "UPDATE jobs.job_executions SET status_details = $2 WHERE tenant_id = $1",
-        operator.tenant,
         json.dumps({"a": "x" * 400_000}),
     )
 
-    received = await asyncio.gather(*(pages.read(device) for device in ("d0", "d1", "d2")))
+    received = await asyncio.gather(*map(pages.read, ("d0", "d1", "d2")))
 
     assert [job_ids(page)[:1] for page in received] == [["j0"]] * 3
     assert pages.store.statements == [["d0", "d1", "d2"], ["d1", "d2"], ["d2"]]
 
 
 async def test_pages_that_exceed_the_reserved_bytes_are_read_by_the_next_statement(
-    operator: Operator, pages: Pages
+    pages: Pages,
 ) -> None:
     """The documents are read once, but each page has all of them."""
     for number in range(90):
-        await operator.create(
-            job_id=f"j{number}", target_all=True, document_params={"a": "x" * 30_000}
-        )
-    memory = pages.memory
-    devices = ("d0", "d1", "d2")
-    reservations = [Reservation(memory, operator.tenant) for _ in devices]
+        await pages.create(f"j{number}", document_params={"a": "x" * 30_000})
+    reservations = [Reservation(pages.memory, pages.tenant) for _ in range(3)]
 
     received = await asyncio.gather(
         *(
-            pages.read(device, limit=90, reservation=reservation)
-            for device, reservation in zip(devices, reservations, strict=True)
+            pages.read(f"d{n}", limit=90, reservation=reservation)
+            for n, reservation in enumerate(reservations)
         )
     )
 
     assert [len(page.executions) for page in received] == [90] * 3
     assert len(pages.store.statements) == 3
-    assert memory.held == sum(response_bytes(page.ByteSize()) for page in received)
+    assert pages.memory.held == sum(response_bytes(page.ByteSize()) for page in received)
 
 
 async def test_rows_that_cannot_be_encoded_fail_only_their_devices_and_are_logged_once(
-    operator: Operator, pages: Pages, database: Database, caplog: pytest.LogCaptureFixture
+    pages: Pages, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await operator.create(job_id="j", target_all=True, document_params={"n": 1})
+    await pages.create("j", document_params={"n": 1})
     # A number of JSON that a message can't hold, such as a platform may have stored.
-    await database.owner.execute(
+    await pages.world.owner_value(
         "UPDATE jobs.job_executions SET status_details = $2"
         " WHERE tenant_id = $1 AND device_id <> 'd2'",
-        operator.tenant,
         '{"n": 1e400}',
     )
 
@@ -294,49 +269,38 @@ async def waiting_fingerprints(database: Database) -> AsyncIterator[None]:
 
 @pytest.mark.single_node("an advisory lock is of one node")
 @pytest.mark.usefixtures("waiting_fingerprints")
-async def test_execution_of_a_job_that_is_purged_meanwhile_is_left_out(
-    operator: Operator, pages: Pages, database: Database
-) -> None:
-    await operator.create(job_id="j", target_device_id="d1", document_params={"n": 1})
+async def test_execution_of_a_job_that_is_purged_meanwhile_is_left_out(pages: Pages) -> None:
+    await pages.world.operator.create(job_id="j", target_device_id="d1", document_params={"n": 1})
 
-    async with database.owner.transaction():
-        await database.owner.execute("SELECT pg_advisory_xact_lock(4711)")
+    owner = pages.world.database.owner
+    async with owner.transaction():
+        await owner.execute("SELECT pg_advisory_xact_lock(4711)")
         # It has read the row of d1, and waits in the fingerprint of d0.
         reading = asyncio.gather(pages.read("d0"), pages.read("d1"))
-        await database.wait_for_blocked_sessions(1)
-        await database.owner.execute("SELECT set_config('app.tenant_id', $1, true)", pages.tenant)
-        await database.owner.execute(
-            "DELETE FROM jobs.jobs WHERE tenant_id = $1 AND job_id = 'j'", pages.tenant
-        )
+        await pages.world.database.wait_for_blocked_sessions(1)
+        await owner.execute("SELECT set_config('app.tenant_id', $1, true)", pages.tenant)
+        await owner.execute("DELETE FROM jobs.jobs WHERE tenant_id = $1", pages.tenant)
 
     assert [job_ids(page) for page in await reading] == [[], []]
 
 
-async def test_list_has_the_fingerprint_of_the_poll(
-    server: Server, operator: Operator, pages: Pages, database: Database
-) -> None:
-    await operator.create(job_id="first", target_all=True)
-    await operator.create(
-        job_id="second",
-        target_all=True,
-        rollout=pb.Rollout(stages=[pb.Stage(remainder=True)], max_in_progress=2),
-    )
-    await server.device(operator.tenant, "d0").start("second")
+async def test_list_has_the_fingerprint_of_the_poll(pages: Pages) -> None:
+    await pages.create("first")
+    await pages.create("second", rollout=rollout({"remainder": True}, max_in_progress=2))
+    await pages.world.device("d0").start("second")
     devices, limits = ["d0", "d1", "d1", "unknown"], [11, 11, 2, 11]
-    async with request_session(database) as (_, store):
-        tenants = [operator.tenant] * 4
-        polled = await store.changed_pending_fingerprints(
-            tenants, device_ids=devices, limits=limits, fingerprints=[None] * 4
-        )
+    async with request_session(pages.world.database) as (_, store):
+
+        async def poll(known: Sequence[int | None]) -> Sequence[tuple[int, int]]:
+            return await store.changed_pending_fingerprints(
+                [pages.tenant] * 4, device_ids=devices, limits=limits, fingerprints=[*known]
+            )
+
+        polled = await poll([None] * 4)
         listed = await store.list_watched_executions(
-            operator.tenant, device_ids=devices, limits=limits, max_bytes=MIB
+            pages.tenant, device_ids=devices, limits=limits, max_bytes=MIB
         )
-        unchanged = await store.changed_pending_fingerprints(
-            tenants,
-            device_ids=devices,
-            limits=limits,
-            fingerprints=[fingerprint for _, fingerprint in polled],
-        )
+        unchanged = await poll([fingerprint for _, fingerprint in polled])
 
     assert polled == [
         (row["position"] - 1, row["fingerprint"]) for row in listed if row["job_id"] is None
@@ -347,9 +311,9 @@ async def test_list_has_the_fingerprint_of_the_poll(
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable(), QueryTimeout(1), SchemaNotCurrent()])
 async def test_page_is_read_when_the_database_is_available_again(
-    operator: Operator, pages: Pages, error: Exception
+    pages: Pages, error: Exception
 ) -> None:
-    await operator.create(job_id="j", target_all=True)
+    await pages.create()
 
     async def fail_twice() -> None:
         if len(pages.store.statements) < 3:
@@ -382,11 +346,9 @@ async def test_read_ends_when_the_server_stops_while_the_database_is_away(pages:
     assert pages.memory.held == 0
 
 
-async def test_page_waits_while_slow_readers_hold_the_tenants_bytes(
-    operator: Operator, pages: Pages
-) -> None:
-    await operator.create(job_id="j", target_all=True)
-    slow = Reservation(pages.memory, operator.tenant)
+async def test_page_waits_while_slow_readers_hold_the_tenants_bytes(pages: Pages) -> None:
+    await pages.create()
+    slow = Reservation(pages.memory, pages.tenant)
     slow.set_size(32 * MIB)
     reading = pages.reading("d0")
     await pages.wait_until_bytes_are_awaited()
@@ -397,11 +359,9 @@ async def test_page_waits_while_slow_readers_hold_the_tenants_bytes(
     assert job_ids(await reading) == ["j"]
 
 
-async def test_streams_that_end_while_they_wait_for_bytes_are_forgotten(
-    operator: Operator, pages: Pages
-) -> None:
-    await operator.create(job_id="j", target_all=True)
-    slow = Reservation(pages.memory, operator.tenant)
+async def test_streams_that_end_while_they_wait_for_bytes_are_forgotten(pages: Pages) -> None:
+    await pages.create()
+    slow = Reservation(pages.memory, pages.tenant)
     slow.set_size(32 * MIB)
     ended = pages.reading("d0")
     await pages.wait_until_bytes_are_awaited()
@@ -418,17 +378,15 @@ async def test_streams_that_end_while_they_wait_for_bytes_are_forgotten(
     assert pages.store.statements == [["d2"]]
 
 
-async def test_stream_that_ends_while_its_page_is_read_holds_no_bytes(
-    operator: Operator, pages: Pages
-) -> None:
-    await operator.create(job_id="j", target_all=True)
+async def test_stream_that_ends_while_its_page_is_read_holds_no_bytes(pages: Pages) -> None:
+    await pages.create()
     reading_d0 = pages.reading("d0")
 
     async def cancel() -> None:
         reading_d0.cancel()
 
     pages.store.before = cancel
-    reservation = Reservation(pages.memory, operator.tenant)
+    reservation = Reservation(pages.memory, pages.tenant)
     others = pages.reading("d1", reservation=reservation)
 
     assert job_ids(await others) == ["j"]

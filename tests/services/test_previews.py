@@ -1,47 +1,44 @@
 """PreviewTarget, validate_only, and CreateJob with an expected_target_digest."""
 
-import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from tests.support.callers import Fleet, Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
-from tests.support.server import Server
+from tests.support.failures import expect_error, invalid_fields
+from tests.support.staged_jobs import rollout
+from tests.support.world import World
 
 DEVICES = [f"d{n:02}" for n in range(30)]
-CANARY = pb.Rollout(
-    stages=[pb.Stage(selector="ring=0", allow_empty=True), pb.Stage(remainder=True)]
-)
+CANARY = rollout({"selector": "ring=0", "allow_empty": True}, {"remainder": True})
+MODEL_A = {"target_selector": "model=a"}
 
 
 @pytest.fixture
-async def fleet(database: Database, server: Server, tenant: str) -> Fleet:
+async def fleet(world: World) -> Fleet:
     """A caller of FleetService. 30 devices; those with an even number have the model a."""
-    await database.add_devices(tenant, DEVICES)
-    await database.add_labels(tenant, {device: {"model": "a"} for device in DEVICES[::2]})
-    return server.fleet(tenant)
+    await world.add_devices(DEVICES)
+    await label(world, "a", *DEVICES[::2])
+    return world.fleet
 
 
-@pytest.fixture
-async def session(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """A session of the request role, in which tests hold a transaction open."""
-    connection = await asyncpg.connect(database.request_dsn)
-    yield connection
-    await connection.close()
+async def label(world: World, model: str, *devices: str, **labels: str) -> None:
+    """Set the labels of devices."""
+    of_each = {"model": model, **labels}
+    await world.database.add_labels(world.tenant, dict.fromkeys(devices, of_each))
 
 
 async def test_preview_shows_the_devices_and_the_sizes_of_the_stages(
-    database: Database, fleet: Fleet
+    world: World, fleet: Fleet
 ) -> None:
-    await database.add_labels(fleet.tenant, {"d00": {"model": "a", "ring": "0"}})
+    await label(world, "a", "d00", ring="0")
 
-    preview = await fleet.preview(target_selector="model=a", rollout=CANARY)
+    preview = await fleet.preview(**MODEL_A, rollout=CANARY)
 
     assert preview.device_count == 15
     assert preview.stage_sizes == [1, 14]
@@ -70,7 +67,7 @@ async def test_preview_names_the_jobs_that_are_pending_on_its_devices(
     await operator.pause("paused")
     await operator.cancel("canceled")
 
-    preview = await fleet.preview(target_selector="model=a")
+    preview = await fleet.preview(**MODEL_A)
 
     assert preview.overlapping_job_ids == ["a", "b", "c"]
     response = await operator.create(job_id="a", target_device_id="d00", validate_only=True)
@@ -108,36 +105,40 @@ async def test_preview_of_a_target_without_devices_is_empty(
 
 
 async def test_preview_fails_when_the_job_does_not_exist(fleet: Fleet) -> None:
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
-        await fleet.preview(target_failed_in=pb.FailedIn(job_id="unknown"))
+    preview = fleet.preview(target_failed_in=pb.FailedIn(job_id="unknown"))
+    failure = await expect_error("JOB_NOT_FOUND", preview)
 
     assert failure.metadata == {"jobId": "unknown"}
 
 
 async def test_preview_fails_when_the_request_is_malformed(fleet: Fleet) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await fleet.preview(
-            target_selector="=", rollout=pb.Rollout(stages=[pb.Stage(selector="!")])
-        )
+    preview = fleet.preview(target_selector="=", rollout=rollout({"selector": "!"}))
 
-    assert list(failure.violations) == ["target_selector", "rollout.stages[0].selector"]
+    assert await invalid_fields(preview) == ["target_selector", "rollout.stages[0].selector"]
 
 
-# Holds back CreateJob with the same job_id until its transaction ends.
-CREATE_J = """
-    SELECT jobs.create_job($1, 'j', '{"document_type": "reboot", "target_all": true,
-        "expires_in_hours": 24}', '{}', NULL, 99, 99, 24)
-"""
+@asynccontextmanager
+async def create_held_back(world: World) -> AsyncIterator[None]:
+    """Let CreateJob of the job "j" wait until the block ends, and find no such job then."""
+    session = await asyncpg.connect(world.database.request_dsn)
+    transaction = session.transaction()
+    await transaction.start()
+    await session.execute(
+        'SELECT jobs.create_job($1, \'j\', \'{"document_type": "reboot", "target_all": true,'
+        " \"expires_in_hours\": 24}', '{}', NULL, 99, 99, 24)",
+        world.tenant,
+    )
+    yield
+    await transaction.rollback()
+    await session.close()
 
 
 async def test_one_preview_of_a_tenant_runs_at_a_time(database: Database, fleet: Fleet) -> None:
     async with database.owner.transaction():
         # Briefly: the server's check of the database waits for it, too.
         await database.owner.execute("LOCK TABLE jobs.devices")
-        running = asyncio.create_task(fleet.preview(target_selector="model"))
-        await database.wait_for_blocked_sessions(1)
-        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-            await fleet.preview(target_all=True)
+        running = await database.blocked(fleet.preview(target_selector="model"))
+        failure = await expect_error("LIMIT_EXCEEDED", fleet.preview(target_all=True))
 
     assert failure.retry_after == 1
     assert (await running).device_count == 15
@@ -146,50 +147,47 @@ async def test_one_preview_of_a_tenant_runs_at_a_time(database: Database, fleet:
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_one_call_of_a_tenant_evaluates_a_target_at_a_time(
-    database: Database,
-    fleet: Fleet,
-    operator: Operator,
-    server: Server,
-    session: asyncpg.Connection,
+    world: World, fleet: Fleet
 ) -> None:
-    await operator.create(job_id="first", target_selector="model")
-    many = [f"e{n:04}" for n in range(1001)]
-    transaction = session.transaction()
-    await transaction.start()
-    await session.execute(CREATE_J, fleet.tenant)
-    running = asyncio.create_task(operator.create(job_id="j", target_selector="model"))
-    await database.wait_for_blocked_sessions(1)
+    operator, target = world.operator, {"target_selector": "model"}
+    await operator.create(job_id="first", **target)
+    async with create_held_back(world):
+        running = await world.blocked(operator.create(job_id="j", **target))
 
-    for request in (
-        {"target_all": True, "validate_only": True},
-        {"target_selector": "model", "job_id": "second"},
-        {"target_failed_in": pb.FailedIn(job_id="first")},
-        {"target_device_ids": pb.DeviceIds(device_ids=many)},
-        {"target_all": True, "rollout": CANARY},
-    ):
-        with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-            await operator.create(**request)
-        assert failure.retry_after == 1
-    with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"):
-        await fleet.preview(target_all=True)
-    # A repeated request, other targets and other tenants do not wait.
-    repeated = await operator.create(job_id="first", target_selector="model")
-    assert repeated.execution_count == 15
-    await operator.create(target_all=True)
-    await operator.create(target_device_ids=pb.DeviceIds(device_ids=DEVICES))
-    assert (await fleet.preview(target_device_id="d00")).device_count == 1
-    assert (await server.fleet("other").preview(target_all=True)).device_count == 0
-    await transaction.rollback()
+        for request in (
+            {"target_all": True, "validate_only": True},
+            {"target_selector": "model", "job_id": "second"},
+            {"target_failed_in": pb.FailedIn(job_id="first")},
+            {"target_device_ids": pb.DeviceIds(device_ids=[f"e{n:04}" for n in range(1001)])},
+            {"target_all": True, "rollout": CANARY},
+        ):
+            failure = await expect_error("LIMIT_EXCEEDED", operator.create(**request))
+            assert failure.retry_after == 1
+        await expect_error("LIMIT_EXCEEDED", fleet.preview(target_all=True))
+        # A repeated request, other targets and other tenants do not wait.
+        assert (await operator.create(job_id="first", **target)).execution_count == 15
+        await operator.create(target_all=True)
+        await operator.create(target_device_ids=pb.DeviceIds(device_ids=DEVICES))
+        assert (await fleet.preview(target_device_id="d00")).device_count == 1
+        assert (await world.server.fleet("other").preview(target_all=True)).device_count == 0
 
     assert (await running).execution_count == 15
-    assert (await operator.create(job_id="second", target_selector="model")).execution_count == 15
+    assert (await operator.create(job_id="second", **target)).execution_count == 15
+
+
+async def create(
+    operator: Operator, preview: pb.TargetPreview, **fields: Any
+) -> pb.CreateJobResponse:
+    """Create the job "j" if its target is as in the preview."""
+    digest = preview.target_digest
+    return await operator.create(job_id="j", expected_target_digest=digest, **fields)
 
 
 @pytest.mark.parametrize(
     "target",
     [
-        {"target_selector": "model=a"},
-        {"target_selector": "model=a", "rollout": CANARY},
+        MODEL_A,
+        {**MODEL_A, "rollout": CANARY},
         {"target_all": True},
         {"target_device_id": "d00"},
         {"target_device_ids": pb.DeviceIds(device_ids=DEVICES[:3]), "rollout": CANARY},
@@ -200,84 +198,53 @@ async def test_job_is_created_when_the_target_is_as_in_its_preview(
 ) -> None:
     preview = await fleet.preview(**target)
 
-    response = await operator.create(
-        job_id="j", **target, expected_target_digest=preview.target_digest
-    )
+    response = await create(operator, preview, **target)
 
     assert response.execution_count == preview.device_count
 
 
 async def test_create_fails_when_labels_changed_after_the_preview(
-    database: Database, fleet: Fleet, operator: Operator
+    world: World, fleet: Fleet
 ) -> None:
-    preview = await fleet.preview(target_selector="model=a")
-    await database.add_labels(fleet.tenant, {"d01": {"model": "a"}})
+    preview = await fleet.preview(**MODEL_A)
+    await label(world, "a", "d01")
 
-    with expect_failure(StatusCode.ABORTED, "TARGET_CHANGED") as failure:
-        await operator.create(
-            job_id="j",
-            target_selector="model=a",
-            expected_target_digest=preview.target_digest,
-        )
+    failure = await expect_error("TARGET_CHANGED", create(world.operator, preview, **MODEL_A))
 
     assert failure.metadata == {"jobId": "j", "deviceCount": "16", "expectedCount": "15"}
-    assert (await operator.list()).jobs == []
+    assert (await world.operator.list()).jobs == []
 
 
+@pytest.mark.parametrize("validate_only", [True, False])
 async def test_create_fails_when_another_stage_claims_a_device(
-    database: Database, fleet: Fleet, operator: Operator
+    world: World, fleet: Fleet, validate_only: bool
 ) -> None:
-    target = {"target_selector": "model=a", "rollout": CANARY}
-    preview = await fleet.preview(**target)
-    await database.add_labels(fleet.tenant, {"d00": {"model": "a", "ring": "0"}})
+    preview = await fleet.preview(**MODEL_A, rollout=CANARY)
+    await label(world, "a", "d00", ring="0")
 
-    for validate_only in (True, False):
-        with expect_failure(StatusCode.ABORTED, "TARGET_CHANGED") as failure:
-            await operator.create(
-                job_id="j",
-                **target,
-                expected_target_digest=preview.target_digest,
-                validate_only=validate_only,
-            )
-        assert failure.metadata["deviceCount"] == failure.metadata["expectedCount"] == "15"
+    changed = create(
+        world.operator, preview, **MODEL_A, rollout=CANARY, validate_only=validate_only
+    )
+    failure = await expect_error("TARGET_CHANGED", changed)
+    assert failure.metadata["deviceCount"] == failure.metadata["expectedCount"] == "15"
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_create_fails_when_labels_change_while_it_waits(
-    database: Database, fleet: Fleet, operator: Operator, session: asyncpg.Connection
-) -> None:
-    preview = await fleet.preview(target_selector="model=a")
-    # Another call with the same job_id, whose transaction is open.
-    transaction = session.transaction()
-    await transaction.start()
-    await session.execute(CREATE_J, fleet.tenant)
-    create = asyncio.create_task(
-        operator.create(
-            job_id="j", target_selector="model=a", expected_target_digest=preview.target_digest
-        )
-    )
-    await database.wait_for_blocked_sessions(1)
-    await database.add_labels(fleet.tenant, {"d00": {"model": "b"}})
-    await transaction.rollback()
+async def test_create_fails_when_labels_change_while_it_waits(world: World, fleet: Fleet) -> None:
+    preview = await fleet.preview(**MODEL_A)
+    async with create_held_back(world):
+        changed = await world.blocked(create(world.operator, preview, **MODEL_A))
+        await label(world, "b", "d00")
 
-    with expect_failure(StatusCode.ABORTED, "TARGET_CHANGED") as failure:
-        await create
+    failure = await expect_error("TARGET_CHANGED", changed)
 
     assert failure.metadata["deviceCount"] == "14"
 
 
-async def test_repeated_create_ignores_the_expected_digest(
-    database: Database, fleet: Fleet, operator: Operator
-) -> None:
-    preview = await fleet.preview(target_selector="model=a")
-    target = {"target_selector": "model=a"}
-    first = await operator.create(
-        job_id="j", **target, expected_target_digest=preview.target_digest
-    )
-    await database.add_labels(fleet.tenant, {"d01": {"model": "a"}})
+async def test_repeated_create_ignores_the_expected_digest(world: World, fleet: Fleet) -> None:
+    preview = await fleet.preview(**MODEL_A)
+    first = await create(world.operator, preview, **MODEL_A)
+    await label(world, "a", "d01")
 
-    again = await operator.create(
-        job_id="j", **target, expected_target_digest=preview.target_digest
-    )
-
-    assert again == first == await operator.create(job_id="j", **target)
+    assert await create(world.operator, preview, **MODEL_A) == first
+    assert await world.operator.create(job_id="j", **MODEL_A) == first

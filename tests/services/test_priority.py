@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from tests.support.callers import Device, Operator, all_pending
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server
 
 # In the order of creation, with the priority of each.
@@ -23,10 +22,7 @@ TARGETS: dict[str, dict[str, Any]] = {
     "selector": {"target_selector": "device_id=pump"},
     "list": {"target_device_ids": pb.DeviceIds(device_ids=["pump"])},
     "failed_in": {"target_failed_in": pb.FailedIn(job_id="n1")},
-    "rollout": {
-        "target_all": True,
-        "rollout": pb.Rollout(stages=[pb.Stage(remainder=True)]),
-    },
+    "rollout": {"target_all": True, "rollout": pb.Rollout(stages=[pb.Stage(remainder=True)])},
 }
 
 
@@ -77,9 +73,7 @@ async def test_execution_in_progress_stays_first_when_a_job_with_a_higher_priori
     await _create(operator, "h3", "HIGH")
 
     assert await all_pending(pump) == ["l2", "h1", "h2", "h3", "n1", "n2", "l1"]
-    execution = await pump.start_next()
-    assert execution is not None
-    assert execution.job_id == "l2"
+    assert await pump.start_next_job() == "l2"
 
 
 async def test_execution_keeps_the_priority_of_its_job_when_it_is_retried(
@@ -123,13 +117,11 @@ async def test_repeated_request_equals_the_first_when_it_states_normal(
             await _create(operator, job_id, priority)
 
     for job_id, priority in (("n1", "HIGH"), ("h1", "NORMAL"), ("h1", ""), ("h1", "LOW")):
-        with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-            await _create(operator, job_id, priority)
+        await expect_error("JOB_ALREADY_EXISTS", _create(operator, job_id, priority))
 
 
 async def test_priority_is_rejected_when_it_is_unknown(operator: Operator) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
-        await operator.create(job_id="j", target_all=True, priority=4)
+    await expect_error("INVALID_FIELD", operator.create(job_id="j", target_all=True, priority=4))
 
 
 async def test_later_pages_leave_no_execution_out_when_the_queue_changes(

@@ -1,4 +1,4 @@
-"""ReportExecutions: messages with several reports, each with its own result."""
+"""ReportExecutions: what holds for messages with several reports, and the stream's limits."""
 
 import asyncio
 import itertools
@@ -9,7 +9,7 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
-from fleet.jobs.v1 import device_jobs_pb2_grpc, error_reason_pb2
+from fleet.jobs.v1 import error_reason_pb2
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
@@ -21,186 +21,40 @@ from jobs_grpc.errors import Internal
 from jobs_grpc.limits.fair_slots import FairSlots
 from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services.report_stream import ReportStream
-from tests.support.callers import Operator
-from tests.support.database import Database, job_lock_held
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.metrics import METRICS_ON, scrape
-from tests.support.report_streams import Stream, reporting
-from tests.support.server import Server, running_server
+from tests.support.report_streams import message, report, reporting, respond, single
+from tests.support.server import running_server
 from tests.support.waiting import wait_until
-
-
-def report(device: str, status: str, report_id: str = "", **fields: Any) -> Any:
-    """One report on the job "j"."""
-    update = device_pb.UpdateExecutionRequest(**({"job_id": "j", "status": status} | fields))
-    return device_pb.ExecutionReport(report_id=report_id, device_id=device, report=update)
-
-
-def message(*reports: Any) -> device_pb.ReportExecutionsRequest:
-    """One message with several reports."""
-    return device_pb.ReportExecutionsRequest(reports=reports)
-
-
-async def respond(stream: Stream, request: device_pb.ReportExecutionsRequest) -> Any:
-    """Send a message and return its response."""
-    await stream.write(request)
-    return await stream.read()
+from tests.support.world import World
 
 
 @pytest.fixture
-async def fleet(database: Database, operator: Operator) -> list[str]:
+async def devices(world: World) -> list[str]:
     """The devices of the test's tenant, with a job "j" for all of them."""
     devices = [f"d{n:03}" for n in range(120)]
-    await database.add_devices(operator.tenant, devices)
-    await operator.create(job_id="j", target_all=True)
+    await world.add_devices(devices)
+    await world.operator.create(job_id="j", target_all=True)
     return devices
 
 
-async def test_message_has_one_response_with_the_results_in_its_order(
-    server: Server, operator: Operator, fleet: list[str]
-) -> None:
-    devices = list(reversed(fleet[:100]))
-    reports = [
-        report(device, "SUCCEEDED", f"r-{device}", status_details={"log": "x"})
-        for device in devices
-    ]
-
-    async with reporting(server, operator.tenant) as stream:
-        response = await respond(stream, message(*reports))
-
-    assert response.WhichOneof("result") is None
-    assert [result.report_id for result in response.results] == [f"r-{d}" for d in devices]
-    for device, result in zip(devices, response.results, strict=True):
-        assert result.execution.device_id == device
-        assert result.execution.job_id == "j"
-        assert result.execution.status == pb.JobExecution.SUCCEEDED
-        assert result.execution.version == 2
-        assert not result.execution.HasField("document_params")
-        assert not result.execution.HasField("status_details")
-    assert (await operator.get("j")).execution_counts.succeeded == 100
-    execution = await server.device(operator.tenant, fleet[0]).get("j")
-    assert execution.status_details == {"log": "x"}
-
-
-async def test_each_report_of_a_message_has_its_own_result_or_error(
-    database: Database, server: Server, operator: Operator, fleet: list[str]
-) -> None:
-    await database.set_status(operator.tenant, "j", "d001", "FAILED")
-    reports = [
-        report("missing", "SUCCEEDED", "unknown"),
-        report("d000", "SUCCEEDED", "valid"),
-        report("d001", "SUCCEEDED", "finished"),
-        report("d003", "TIMED_OUT", "invalid"),
-        report("d002", "SUCCEEDED", "changed", expected_version=9),
-        report("d004", "SUCCEEDED", "x" * 129),
-        report("", "SUCCEEDED", "without-device"),
-        report("d005", "FAILED", "also-valid"),
-    ]
-
-    async with reporting(server, operator.tenant) as stream:
-        response = await respond(stream, message(*reports))
-
-    outcomes = [
-        (r.report_id, error_reason_pb2.ErrorReason.Name(r.error.reason))
-        if r.HasField("error")
-        else (r.report_id, r.execution.device_id)
-        for r in response.results
-    ]
-    assert outcomes == [
-        ("unknown", "EXECUTION_NOT_FOUND"),
-        ("valid", "d000"),
-        ("finished", "EXECUTION_FINISHED"),
-        ("invalid", "INVALID_FIELD"),
-        ("changed", "EXECUTION_CHANGED"),
-        ("", "INVALID_FIELD"),
-        ("without-device", "INVALID_FIELD"),
-        ("also-valid", "d005"),
-    ]
-    changed = response.results[4].error
-    assert changed.code == StatusCode.ABORTED.value[0]
-    assert (changed.current_execution.device_id, changed.current_execution.version) == ("d002", 1)
-    counts = (await operator.get("j")).execution_counts
-    assert (counts.succeeded, counts.failed, counts.queued) == (1, 2, 117)
-
-
-async def test_reports_of_one_message_on_one_execution_are_applied_in_order(
-    server: Server, operator: Operator, fleet: list[str]
-) -> None:
-    """The second one expects the version that the first one writes, the third one does not."""
-    reports = [
-        report("d000", "IN_PROGRESS", expected_version=1),
-        report("d001", "SUCCEEDED"),
-        report("d000", "IN_PROGRESS", expected_version=2),
-        report("d000", "FAILED", expected_version=2),
-        report("d000", "SUCCEEDED", expected_version=3),
-    ]
-
-    async with reporting(server, operator.tenant) as stream:
-        response = await respond(stream, message(*reports))
-
-    versions = [
-        r.execution.version if r.HasField("execution") else r.error.current_execution.version
-        for r in response.results
-    ]
-    assert versions == [2, 2, 3, 3, 4]
-    errors = [n for n, r in enumerate(response.results) if r.HasField("error")]
-    assert errors == [3]
-    assert response.results[3].error.reason == error_reason_pb2.EXECUTION_CHANGED
-    assert response.results[4].execution.status == pb.JobExecution.SUCCEEDED
-
-
-async def test_duplicate_report_of_a_message_returns_the_stored_execution(
-    server: Server, operator: Operator, fleet: list[str]
-) -> None:
-    twice = report("d000", "SUCCEEDED", "same", status_details={"n": 1})
-
-    async with reporting(server, operator.tenant) as stream:
-        response = await respond(stream, message(twice, twice))
-
-    assert [(r.report_id, r.execution.version) for r in response.results] == [("same", 2)] * 2
-
-
-async def test_other_reports_of_a_message_are_applied_when_one_causes_an_internal_error(
-    database: Database, server: Server, operator: Operator, fleet: list[str]
-) -> None:
-    """A constraint that the code does not expect simulates a bug."""
-    await database.owner.execute(
-        "ALTER TABLE jobs.job_executions ADD CONSTRAINT unexpected"
-        " CHECK (status_details ->> 'n' IS DISTINCT FROM 'bug')"
-    )
-    try:
-        async with reporting(server, operator.tenant) as stream:
-            response = await respond(
-                stream,
-                message(
-                    report("d000", "SUCCEEDED"),
-                    report("d001", "SUCCEEDED", status_details={"n": "bug"}),
-                    report("d002", "SUCCEEDED"),
-                ),
-            )
-    finally:
-        await database.owner.execute("ALTER TABLE jobs.job_executions DROP CONSTRAINT unexpected")
-
-    assert [r.WhichOneof("result") for r in response.results] == ["execution", "error", "execution"]
-    assert response.results[1].error.reason == error_reason_pb2.INTERNAL
-    assert response.results[1].error.message == "Internal error"
-
-
 async def test_message_is_rejected_when_it_has_more_than_100_reports(
-    server: Server, operator: Operator, fleet: list[str]
+    world: World, devices: list[str]
 ) -> None:
-    too_many = [report(device, "SUCCEEDED") for device in fleet[:101]]
+    too_many = [report(device, "SUCCEEDED") for device in devices[:101]]
 
-    async with reporting(server, operator.tenant) as stream:
+    async with reporting(world.server, world.tenant) as stream:
         rejected = await respond(stream, message(*too_many))
         accepted = await respond(stream, message(*too_many[:1]))
 
-    assert rejected.error.code == StatusCode.INVALID_ARGUMENT.value[0]
-    assert rejected.error.reason == error_reason_pb2.INVALID_FIELD
-    assert rejected.error.message == "reports must have at most 100 elements"
+    assert rejected.error == device_pb.ReportError(
+        code=StatusCode.INVALID_ARGUMENT.value[0],
+        reason=error_reason_pb2.INVALID_FIELD,
+        message="reports must have at most 100 elements",
+    )
     assert not rejected.results
     assert accepted.results[0].execution.device_id == "d000"
-    assert (await operator.get("j")).execution_counts.succeeded == 1
+    assert (await world.operator.counts())["succeeded"] == 1
 
 
 @pytest.mark.parametrize(
@@ -213,90 +67,68 @@ async def test_message_is_rejected_when_it_has_more_than_100_reports(
     ids=["report_id", "device_id", "report"],
 )
 async def test_message_is_rejected_when_it_has_reports_and_another_field(
-    server: Server, operator: Operator, fleet: list[str], fields: dict[str, Any]
+    world: World, devices: list[str], fields: dict[str, Any]
 ) -> None:
     request = device_pb.ReportExecutionsRequest(reports=[report("d000", "SUCCEEDED")], **fields)
 
-    async with reporting(server, operator.tenant) as stream:
+    async with reporting(world.server, world.tenant) as stream:
         rejected = await respond(stream, request)
         accepted = await respond(stream, message(report("d002", "SUCCEEDED")))
 
     assert rejected.report_id == fields.get("report_id", "")
     assert rejected.error.code == StatusCode.INVALID_ARGUMENT.value[0]
-    assert rejected.error.message == (
-        "reports must be empty if report_id, device_id or report is set"
-    )
+    problem = "reports must be empty if report_id, device_id or report is set"
+    assert rejected.error.message == problem
     assert not rejected.results
     assert accepted.results[0].execution.device_id == "d002"
-    counts = (await operator.get("j")).execution_counts
-    assert (counts.succeeded, counts.failed) == (1, 0)
-
-
-async def test_reports_of_another_device_are_rejected_when_caller_is_a_device(
-    server: Server, operator: Operator, fleet: list[str]
-) -> None:
-    async with reporting(server, operator.tenant, device="d000") as stream:
-        response = await respond(
-            stream, message(report("", "IN_PROGRESS"), report("d001", "FAILED"))
-        )
-
-    own, other = response.results
-    assert own.execution.device_id == "d000"
-    assert other.error.message == "device_id must be empty or the id of the calling device"
+    assert await world.operator.counts() == {"queued": 119, "succeeded": 1}
 
 
 async def test_reports_that_are_not_sent_are_not_applied_when_the_stream_is_canceled(
-    database: Database,
-    server: Server,
-    operator: Operator,
-    fleet: list[str],
-    caplog: pytest.LogCaptureFixture,
+    world: World, devices: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The first report of each device is in the database; the second one waits for it."""
     caplog.set_level(logging.INFO, "jobs_grpc.calls")
-    async with job_lock_held(database, operator.tenant, "j"):
-        async with reporting(server, operator.tenant) as stream:
-            await stream.write(
-                message(
-                    report("d000", "IN_PROGRESS"),
-                    report("d001", "IN_PROGRESS"),
-                    report("d000", "SUCCEEDED"),
-                    report("d001", "SUCCEEDED"),
-                )
-            )
-            await database.wait_for_blocked_sessions(1)
+    reports = [
+        report(device, status)
+        for status in ("IN_PROGRESS", "SUCCEEDED")
+        for device in ("d000", "d001")
+    ]
+    async with world.lock_held():
+        async with reporting(world.server, world.tenant) as stream:
+            await stream.write(message(*reports))
+            await world.database.wait_for_blocked_sessions(1)
 
         async def stream_has_ended() -> bool:
             return "ReportExecutions CANCELLED" in caplog.text
 
         await wait_until(stream_has_ended)
     # Updates of a device are applied in order, so this one follows those of the stream.
-    await server.device(operator.tenant, "d001").update("j", "IN_PROGRESS")
+    await world.device("d001").update("j", "IN_PROGRESS")
 
-    counts = (await operator.get("j")).execution_counts
-    assert (counts.in_progress, counts.succeeded) == (2, 0)
+    assert await world.operator.counts() == {"queued": 118, "in_progress": 2}
 
 
 async def test_message_that_was_read_is_answered_when_the_server_stops(
-    database: Database, operator: Operator, fleet: list[str]
+    world: World, devices: list[str]
 ) -> None:
-    async with running_server(database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as stopping_server:
-        stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(stopping_server.channel)
-        stream = stub.ReportExecutions(metadata=(("x-tenant-id", operator.tenant),))
-        async with job_lock_held(database, operator.tenant, "j"):
-            await stream.write(message(*(report(d, "SUCCEEDED") for d in fleet[:50])))
-            await database.wait_for_blocked_sessions(1)
+    async with (
+        running_server(world.database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as stopping_server,
+        reporting(stopping_server, world.tenant) as stream,
+    ):
+        async with world.lock_held():
+            await stream.write(message(*(report(d, "SUCCEEDED") for d in devices[:50])))
+            await world.database.wait_for_blocked_sessions(1)
             stopping_server.app.stopping.set()
-        response = await stream.read()
-        with expect_failure(StatusCode.UNAVAILABLE, "SERVER_STOPPING"):
-            await stream.read()
+        response: Any = await stream.read()
+        await expect_error("SERVER_STOPPING", stream.read())
 
-    assert [r.execution.device_id for r in response.results] == fleet[:50]
-    assert (await operator.get("j")).execution_counts.succeeded == 50
+    assert [r.execution.device_id for r in response.results] == devices[:50]
+    assert (await world.operator.counts())["succeeded"] == 50
 
 
-async def test_message_that_waits_for_the_memory_limit_is_not_applied_when_the_server_stops(
-    database: Database, operator: Operator, fleet: list[str]
+async def test_message_that_waits_for_memory_is_not_applied_when_the_server_stops(
+    world: World, devices: list[str]
 ) -> None:
     small = {
         "JOBS_MAX_REQUEST_BYTES": "196608",
@@ -304,31 +136,30 @@ async def test_message_that_waits_for_the_memory_limit_is_not_applied_when_the_s
         "JOBS_MAX_TENANT_BUFFERED_BYTES": "1048576",
         "JOBS_SHUTDOWN_GRACE": "600",
     }
-    async with running_server(database.request_dsn, **small, **METRICS_ON) as stopping_server:
+    answered = 0
+    async with running_server(world.database.request_dsn, **small, **METRICS_ON) as stopping_server:
 
         async def message_waits() -> bool:
             metrics = await scrape(stopping_server.app.metrics_address)
             return metrics.value("jobs_buffered_bytes_waiting") == 1
 
-        stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(stopping_server.channel)
-        stream = stub.ReportExecutions(metadata=(("x-tenant-id", operator.tenant),))
-        async with job_lock_held(database, operator.tenant, "j"):
-            # The row of a single report counts as six documents of 32 KiB.
-            for device in fleet[:10]:
-                update: Any = {"job_id": "j", "status": "SUCCEEDED"}
-                await stream.write(
-                    device_pb.ReportExecutionsRequest(device_id=device, report=update)
-                )
-            await wait_until(message_waits)
-            stopping_server.app.stopping.set()
-        answered = 0
-        with expect_failure(StatusCode.UNAVAILABLE, "SERVER_STOPPING"):
+        async def read() -> None:
+            nonlocal answered
             async for response in stream:
                 assert response.execution.status == pb.JobExecution.SUCCEEDED
                 answered += 1
 
+        async with reporting(stopping_server, world.tenant) as stream:
+            async with world.lock_held():
+                # The row of a single report counts as six documents of 32 KiB.
+                for device in devices[:10]:
+                    await stream.write(single(report(device, "SUCCEEDED")))
+                await wait_until(message_waits)
+                stopping_server.app.stopping.set()
+            await expect_error("SERVER_STOPPING", read())
+
     assert 0 < answered < 10
-    assert (await operator.get("j")).execution_counts.succeeded == answered
+    assert (await world.operator.counts())["succeeded"] == answered
 
 
 class _HeldBatcher(UpdateBatcher):
@@ -342,6 +173,19 @@ class _HeldBatcher(UpdateBatcher):
         return [Internal() for _ in updates]
 
 
+def _parts(
+    batcher: UpdateBatcher,
+    memory: MemoryLimit,
+    slots: FairSlots | None = None,
+    max_document_bytes: int = 1000,
+    tenant: str = "t",
+) -> tuple[Any, ...]:
+    """The arguments of a ReportStream of a bridge."""
+    caller = Principal(tenant, frozenset({Role.BRIDGE}))
+    slots = slots or FairSlots(1)
+    return batcher, Mock(), memory, slots, max_document_bytes, asyncio.Event(), caller
+
+
 async def test_reading_stops_when_256_reports_of_a_stream_are_in_flight() -> None:
     """The limit counts reports, not messages."""
     read = 0
@@ -352,10 +196,8 @@ async def test_reading_stops_when_256_reports_of_a_stream_are_in_flight() -> Non
             read += 1
             yield message(*(report("d", "SUCCEEDED") for _ in range(100)))
 
-    batcher, caller = _HeldBatcher(), Principal("t", frozenset({Role.BRIDGE}))
-    memory = MemoryLimit(1 << 30, 1 << 30)
-    stopping = asyncio.Event()
-    stream = ReportStream(batcher, Mock(), memory, FairSlots(1), 1000, stopping, caller)
+    batcher, memory = _HeldBatcher(), MemoryLimit(1 << 30, 1 << 30)
+    stream = ReportStream(*_parts(batcher, memory))
     context: Any = AsyncMock()
     running = asyncio.create_task(stream.run(requests(), context))
     for _ in range(100):
@@ -400,8 +242,7 @@ async def test_calls_run_while_a_large_message_is_converted() -> None:
     calling = asyncio.create_task(other_calls())
     async with asyncio.TaskGroup() as group:
         for tenant in ("a", "b"):
-            caller = Principal(tenant, frozenset({Role.BRIDGE}))
-            stream = Recorder(batcher, Mock(), memory, slots, 10_000, asyncio.Event(), caller)
+            stream = Recorder(*_parts(batcher, memory, slots, 10_000, tenant))
             group.create_task(stream.run(requests(), AsyncMock()))
     calling.cancel()
 
@@ -420,10 +261,8 @@ async def test_memory_is_released_when_a_stream_is_canceled_before_a_response_be
         yield message(report("d", "SUCCEEDED"))
         await asyncio.Event().wait()
 
-    caller = Principal("t", frozenset({Role.BRIDGE}))
     memory = MemoryLimit(1 << 30, 1 << 30)
-    slots, stopping = FairSlots(1), asyncio.Event()
-    stream = ReportStream(_HeldBatcher(), Mock(), memory, slots, 1000, stopping, caller)
+    stream = ReportStream(*_parts(_HeldBatcher(), memory))
     running = asyncio.create_task(stream.run(requests(), AsyncMock()))
 
     await asyncio.wait({running})

@@ -1,193 +1,218 @@
-"""ReportExecutions: many reports on one stream, each with its own response."""
+"""ReportExecutions: reports of many devices on one stream, alone or several in a message."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
-from fleet.jobs.v1 import device_jobs_pb2_grpc, error_reason_pb2
+from fleet.jobs.v1 import error_reason_pb2
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support.callers import Operator, read_to_end
-from tests.support.database import Database, job_lock_held
-from tests.support.failures import expect_failure
-from tests.support.report_streams import Stream, reporting
-from tests.support.server import Server, running_server
+from tests.support.report_streams import Stream, message, report, reporting, single
 from tests.support.waiting import wait_until
+from tests.support.world import World
+
+DEVICES = [f"d{n:03}" for n in range(100)]
 
 
-def report(device: str, status: str, report_id: str = "", **fields: Any) -> Any:
-    """One report; job_id defaults to "j", and report_id to the device."""
-    update = device_pb.UpdateExecutionRequest(**({"job_id": "j", "status": status} | fields))
-    return device_pb.ReportExecutionsRequest(
-        report_id=report_id or device, device_id=device, report=update
-    )
+@pytest.fixture(autouse=True)
+async def job(world: World) -> None:
+    """A job "j" for all devices."""
+    await world.add_devices(DEVICES)
+    await world.operator.create(job_id="j", target_all=True)
 
 
-async def send_reports(stream: Stream, requests: Iterable[Any]) -> dict[str, Any]:
-    """Send the reports, half-close the stream, and return the responses by report_id."""
-    for request in requests:
-        await stream.write(request)
+@pytest.fixture(params=[False, True], ids=["single reports", "message"])
+def in_message(request: pytest.FixtureRequest) -> bool:
+    """Whether the reports are in one message."""
+    several: bool = request.param
+    return several
+
+
+async def send(
+    stream: Stream, reports: Sequence[device_pb.ExecutionReport], *, in_message: bool
+) -> list[Any]:
+    """Send the reports, and return their results in their order."""
+    if in_message:
+        await stream.write(message(*reports))
+        response: Any = await stream.read()
+        return list(response.results)
+    for one in reports:
+        await stream.write(single(one))
     await stream.done_writing()
-    return {response.report_id: response async for response in stream}
+    responses = [response async for response in stream]
+    places = {one.report_id: place for place, one in enumerate(reports)}
+    return sorted(responses, key=lambda response: places.get(response.report_id, 999))
 
 
-@pytest.fixture
-async def fleet(database: Database, operator: Operator) -> list[str]:
-    """The devices of the test's tenant, with a job "j" for all of them."""
-    devices = [f"d{n:03}" for n in range(100)]
-    await database.add_devices(operator.tenant, devices)
-    await operator.create(job_id="j", target_all=True)
-    return devices
+def reasons(results: Sequence[Any]) -> list[str]:
+    """The reason of each result that is an error; empty if it is an execution."""
+    return [
+        error_reason_pb2.ErrorReason.Name(result.error.reason) if result.HasField("error") else ""
+        for result in results
+    ]
 
 
 async def test_job_completes_when_all_devices_report_on_one_stream(
-    server: Server, operator: Operator, fleet: list[str]
+    world: World, in_message: bool
 ) -> None:
-    async with reporting(server, operator.tenant) as stream:
-        responses = await send_reports(stream, (report(device, "SUCCEEDED") for device in fleet))
-
-    assert sorted(responses) == fleet
-    for device, response in responses.items():
-        assert response.execution.device_id == device
-        assert response.execution.status == pb.JobExecution.SUCCEEDED
-        assert not response.execution.HasField("document_params")
-    job = await operator.get("j")
-    assert job.status == pb.Job.COMPLETED
-    assert job.execution_counts == pb.ExecutionCounts(succeeded=100)
-
-
-async def test_each_report_has_its_own_result_or_error(
-    database: Database, server: Server, operator: Operator, fleet: list[str]
-) -> None:
-    await database.set_status(operator.tenant, "j", "d001", "FAILED")
-    requests = [
-        report("d000", "SUCCEEDED", "valid"),
-        report("d001", "SUCCEEDED", "finished"),
-        report("d002", "SUCCEEDED", "changed", expected_version=9),
-        report("missing", "SUCCEEDED", "unknown"),
-        report("d003", "TIMED_OUT", "invalid"),
-        report("", "SUCCEEDED", "without-device"),
+    devices = DEVICES[::-1]
+    reports = [
+        report(device, "SUCCEEDED", f"r-{device}", status_details={"log": "x"})
+        for device in devices
     ]
 
-    async with reporting(server, operator.tenant) as stream:
-        responses = await send_reports(stream, requests)
+    async with reporting(world.server, world.tenant) as stream:
+        results = await send(stream, reports, in_message=in_message)
 
-    assert responses["valid"].execution.status == pb.JobExecution.SUCCEEDED
-    errors = {
-        report_id: (response.error.code, error_reason_pb2.ErrorReason.Name(response.error.reason))
-        for report_id, response in responses.items()
-        if response.HasField("error")
-    }
-    assert errors == {
-        "finished": (StatusCode.FAILED_PRECONDITION.value[0], "EXECUTION_FINISHED"),
-        "changed": (StatusCode.ABORTED.value[0], "EXECUTION_CHANGED"),
-        "unknown": (StatusCode.NOT_FOUND.value[0], "EXECUTION_NOT_FOUND"),
-        "invalid": (StatusCode.INVALID_ARGUMENT.value[0], "INVALID_FIELD"),
-        "without-device": (StatusCode.INVALID_ARGUMENT.value[0], "INVALID_FIELD"),
-    }
-    assert responses["changed"].error.current_execution.version == 1
-    assert responses["invalid"].error.message.startswith("status must be one of")
+    assert [result.report_id for result in results] == [f"r-{device}" for device in devices]
+    assert [result.execution.device_id for result in results] == devices
+    for result in results:
+        assert result.execution.job_id == "j"
+        assert result.execution.status == pb.JobExecution.SUCCEEDED
+        assert result.execution.version == 2
+        assert not result.execution.HasField("document_params")
+        assert result.execution.HasField("status_details") is not in_message
+    assert await world.operator.status() == "COMPLETED"
+    assert await world.operator.counts() == {"succeeded": 100}
+    assert (await world.device(DEVICES[0]).get("j")).status_details == {"log": "x"}
 
 
-async def test_stream_continues_when_one_report_causes_an_internal_error(
-    database: Database, server: Server, operator: Operator, fleet: list[str]
+async def test_each_report_has_its_own_result_or_error(world: World, in_message: bool) -> None:
+    await world.database.set_status(world.tenant, "j", "d001", "FAILED")
+    reports = [
+        report("missing", "SUCCEEDED", "unknown"),
+        report("d000", "SUCCEEDED", "x" * 128),
+        report("d001", "SUCCEEDED", "finished"),
+        report("d003", "TIMED_OUT", "invalid"),
+        report("d002", "SUCCEEDED", "changed", expected_version=9),
+        report("", "SUCCEEDED", "without-device"),
+        report("d005", "FAILED", "also-valid"),
+        report("d004", "SUCCEEDED", "x" * 129),
+    ]
+
+    async with reporting(world.server, world.tenant) as stream:
+        results = await send(stream, reports, in_message=in_message)
+
+    assert [result.report_id for result in results] == [
+        *(one.report_id for one in reports[:-1]),
+        "",  # not returned, because it is too long
+    ]
+    assert reasons(results) == [
+        *("EXECUTION_NOT_FOUND", "", "EXECUTION_FINISHED", "INVALID_FIELD"),
+        *("EXECUTION_CHANGED", "INVALID_FIELD", "", "INVALID_FIELD"),
+    ]
+    assert [result.execution.device_id for result in (results[1], results[6])] == ["d000", "d005"]
+    assert results[3].error.message.startswith("status must be one of")
+    changed = results[4].error
+    assert changed.code == StatusCode.ABORTED.value[0]
+    assert (changed.current_execution.device_id, changed.current_execution.version) == ("d002", 1)
+    assert "x" * 129 not in str(results[-1])
+    assert await world.operator.counts() == {"queued": 97, "succeeded": 1, "failed": 2}
+
+
+async def test_reports_on_one_execution_are_applied_in_order(
+    world: World, in_message: bool
 ) -> None:
-    """A constraint that the code does not expect simulates a bug."""
-    await database.owner.execute(
-        "ALTER TABLE jobs.job_executions ADD CONSTRAINT unexpected"
-        " CHECK (status_details ->> 'n' IS DISTINCT FROM 'bug')"
-    )
-    try:
-        async with reporting(server, operator.tenant) as stream:
-            responses = await send_reports(
-                stream,
-                [
-                    report("d000", "SUCCEEDED"),
-                    report("d001", "SUCCEEDED", status_details={"n": "bug"}),
-                    report("d002", "SUCCEEDED"),
-                ],
-            )
-    finally:
-        await database.owner.execute("ALTER TABLE jobs.job_executions DROP CONSTRAINT unexpected")
+    """The third one expects the version that the first one writes, the fourth one does not."""
+    reports = [
+        report("d000", "IN_PROGRESS", "0", expected_version=1),
+        report("d001", "SUCCEEDED", "1"),
+        report("d000", "IN_PROGRESS", "2", expected_version=2),
+        report("d000", "FAILED", "3", expected_version=2),
+        report("d000", "SUCCEEDED", "4", expected_version=3),
+        report("d000", "SUCCEEDED", "5"),
+    ]
 
-    assert responses["d001"].error == device_pb.ReportError(
+    async with reporting(world.server, world.tenant) as stream:
+        results = await send(stream, reports, in_message=in_message)
+
+    assert reasons(results) == ["", "", "", "EXECUTION_CHANGED", "", ""]
+    versions = [
+        r.execution.version if r.HasField("execution") else r.error.current_execution.version
+        for r in results
+    ]
+    # The last report is a duplicate.
+    assert versions == [2, 2, 3, 3, 4, 4]
+    assert results[4].execution.status == pb.JobExecution.SUCCEEDED
+
+
+@asynccontextmanager
+async def planted_bug(world: World) -> AsyncIterator[None]:
+    """A constraint that the code does not expect."""
+    alter = "ALTER TABLE jobs.job_executions"
+    check = "CHECK (status_details ->> 'n' IS DISTINCT FROM 'bug')"
+    await world.database.owner.execute(f"{alter} ADD CONSTRAINT unexpected {check}")
+    try:
+        yield
+    finally:
+        await world.database.owner.execute(f"{alter} DROP CONSTRAINT unexpected")
+
+
+async def test_other_reports_are_applied_when_one_causes_an_internal_error(
+    world: World, in_message: bool
+) -> None:
+    reports = [
+        report("d000", "SUCCEEDED", "0"),
+        report("d001", "SUCCEEDED", "1", status_details={"n": "bug"}),
+        report("d002", "SUCCEEDED", "2"),
+    ]
+
+    async with planted_bug(world), reporting(world.server, world.tenant) as stream:
+        results = await send(stream, reports, in_message=in_message)
+
+    assert reasons(results) == ["", "INTERNAL", ""]
+    assert results[1].error == device_pb.ReportError(
         code=StatusCode.INTERNAL.value[0],
         reason=error_reason_pb2.INTERNAL,
         message="Internal error",
     )
-    for device in ("d000", "d002"):
-        assert responses[device].execution.status == pb.JobExecution.SUCCEEDED
 
 
 async def test_report_of_another_device_is_rejected_when_caller_is_a_device(
-    server: Server, operator: Operator, fleet: list[str]
+    world: World, in_message: bool
 ) -> None:
-    requests = [
-        report("", "IN_PROGRESS", "without-device"),
-        report("d000", "SUCCEEDED", "own-device"),
-        report("d001", "SUCCEEDED", "other-device"),
+    reports = [
+        report("", "IN_PROGRESS", "0"),
+        report("d000", "SUCCEEDED", "1"),
+        report("d001", "SUCCEEDED", "2"),
     ]
 
-    async with reporting(server, operator.tenant, device="d000") as stream:
-        responses = await send_reports(stream, requests)
+    async with reporting(world.server, world.tenant, device="d000") as stream:
+        without_device, own, other = await send(stream, reports, in_message=in_message)
 
-    assert responses["without-device"].execution.device_id == "d000"
-    assert responses["own-device"].execution.status == pb.JobExecution.SUCCEEDED
-    assert (
-        responses["other-device"].error.message
-        == "device_id must be empty or the id of the calling device"
-    )
+    assert without_device.execution.device_id == own.execution.device_id == "d000"
+    assert other.error.message == "device_id must be empty or the id of the calling device"
 
 
-async def test_executions_of_another_tenant_are_not_found(
-    server: Server, operator: Operator, fleet: list[str]
-) -> None:
-    async with reporting(server, f"not-{operator.tenant}") as stream:
-        responses = await send_reports(stream, [report("d000", "SUCCEEDED")])
+async def test_executions_of_another_tenant_are_not_found(world: World, in_message: bool) -> None:
+    async with reporting(world.server, f"not-{world.tenant}") as stream:
+        results = await send(stream, [report("d000", "SUCCEEDED")], in_message=in_message)
 
-    assert responses["d000"].error.reason == error_reason_pb2.EXECUTION_NOT_FOUND
-
-
-async def test_reports_of_one_execution_are_applied_in_order(
-    server: Server, operator: Operator, fleet: list[str]
-) -> None:
-    progress = [
-        report("d000", "IN_PROGRESS", str(n), status_details={"percent": n}) for n in range(50)
-    ]
-
-    async with reporting(server, operator.tenant) as stream:
-        responses = await send_reports(stream, [*progress, report("d000", "SUCCEEDED", "last")])
-
-    versions = [responses[str(n)].execution.version for n in range(50)]
-    assert versions == list(range(2, 52))
-    assert responses["last"].execution.version == 52
-    assert responses["last"].execution.status_details == {"percent": 49}
+    assert reasons(results) == ["EXECUTION_NOT_FOUND"]
 
 
 @pytest.mark.slow
-async def test_client_is_slowed_down_when_reports_cannot_be_applied(
-    database: Database, server: Server, operator: Operator, fleet: list[str]
-) -> None:
+async def test_client_is_slowed_down_when_reports_cannot_be_applied(world: World) -> None:
     """While the job is locked, the server reads only a limited number of reports."""
-    total, written = 3000, 0
-    details = {"log": "x" * 8000}
+    total, written = 1000, 0
+    details = {"log": "x" * 30_000}
 
-    async with reporting(server, operator.tenant) as stream:
+    async with reporting(world.server, world.tenant) as stream:
 
         async def write() -> None:
             nonlocal written
             for number in range(total):
-                device = fleet[number % len(fleet)]
-                await stream.write(
-                    report(device, "IN_PROGRESS", str(number), status_details=details)
-                )
+                device = DEVICES[number % len(DEVICES)]
+                one = report(device, "IN_PROGRESS", str(number), status_details=details)
+                await stream.write(single(one))
                 written += 1
             await stream.done_writing()
 
-        async with job_lock_held(database, operator.tenant, "j"):
+        async with world.lock_held():
             writing = asyncio.create_task(write())
             samples: list[int] = []
 
@@ -203,50 +228,11 @@ async def test_client_is_slowed_down_when_reports_cannot_be_applied(
     assert sorted(report_ids, key=int) == [str(number) for number in range(total)]
 
 
-async def test_update_of_another_device_succeeds_when_a_stream_is_canceled(
-    database: Database, server: Server, operator: Operator, fleet: list[str]
-) -> None:
-    async with (
-        job_lock_held(database, operator.tenant, "j"),
-        reporting(server, operator.tenant) as stream,
-    ):
-        await stream.write(report("d000", "SUCCEEDED"))
-        await database.wait_for_blocked_sessions(1)
-        other = asyncio.create_task(server.device(operator.tenant, "d001").update("j", "SUCCEEDED"))
-        await operator.list()
+async def test_update_of_another_device_succeeds_when_a_stream_is_canceled(world: World) -> None:
+    async with world.lock_held(), reporting(world.server, world.tenant) as stream:
+        await stream.write(single(report("d000", "SUCCEEDED")))
+        await world.database.wait_for_blocked_sessions(1)
+        other = asyncio.create_task(world.device("d001").update("j", "SUCCEEDED"))
+        await world.operator.list()
 
     assert (await other).status == pb.JobExecution.SUCCEEDED
-
-
-async def test_stream_ends_with_server_stopping_when_the_server_stops(
-    database: Database, operator: Operator, fleet: list[str]
-) -> None:
-    async with running_server(database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as stopping_server:
-        stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(stopping_server.channel)
-        stream = stub.ReportExecutions(metadata=(("x-tenant-id", operator.tenant),))
-        await stream.write(report("d000", "SUCCEEDED"))
-        assert (await stream.read()).report_id == "d000"
-        stopping_server.app.stopping.set()
-        with expect_failure(StatusCode.UNAVAILABLE, "SERVER_STOPPING"):
-            await read_to_end(stream)
-
-
-async def test_report_id_of_128_characters_is_returned(
-    server: Server, operator: Operator, fleet: list[str]
-) -> None:
-    async with reporting(server, operator.tenant) as stream:
-        responses = await send_reports(stream, [report(fleet[0], "SUCCEEDED", "x" * 128)])
-
-    assert responses["x" * 128].WhichOneof("result") == "execution"
-
-
-async def test_report_id_is_not_returned_when_it_is_too_long(
-    server: Server, operator: Operator, fleet: list[str]
-) -> None:
-    async with reporting(server, operator.tenant) as stream:
-        responses = await send_reports(stream, [report(fleet[0], "SUCCEEDED", "x" * 129)])
-
-    (response,) = responses.values()
-    assert response.report_id == ""
-    assert response.error.reason == error_reason_pb2.INVALID_FIELD
-    assert "x" * 129 not in str(response)

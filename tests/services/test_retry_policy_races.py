@@ -3,20 +3,17 @@
 The first transaction of each test is not committed until the second waits for the job lock.
 """
 
-import asyncio
-from collections.abc import Awaitable
 from typing import Any
 
 import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, uncommitted
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.retry_policies import rule
-from tests.support.server import Server
+from tests.support.world import World, uncommitted_report
 
 pytestmark = pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 
@@ -28,34 +25,19 @@ _LOCK = "SELECT FROM jobs.lock_job($1, 'j')"
 
 
 @pytest.fixture(autouse=True)
-async def job(database: Database, operator: Operator) -> None:
+async def job(world: World) -> None:
     """A job "j" for 22 devices that retries once."""
-    await database.add_devices(operator.tenant, 22)
-    await operator.create(
-        job_id="j",
-        target_all=True,
-        in_progress_timeout_minutes=1,
-        retry_policy=pb.RetryPolicy(rules=[rule(max_attempts=2)]),
+    await world.add_devices(22)
+    policy = pb.RetryPolicy(rules=[rule(max_attempts=2)])
+    await world.operator.create(
+        job_id="j", target_all=True, in_progress_timeout_minutes=1, retry_policy=policy
     )
 
 
 @pytest.fixture
-def device(server: Server, operator: Operator) -> Device:
+def device(world: World) -> Device:
     """The first device of the job."""
-    return server.device(operator.tenant, "d00001")
-
-
-def uncommitted_report(database: Database, device: Device, status: str, number: int) -> Any:
-    """Apply a report as another server would, and commit when the block ends."""
-    return uncommitted(
-        database,
-        "SELECT outcome FROM jobs.update_executions($1, 1000, '{j}', '{f}', ARRAY[$2], ARRAY[$3],"
-        " '{NULL}', ARRAY[$4::integer], '{NULL}', '{NULL}', '{f}', '{NULL}')",
-        device.tenant,
-        device.name,
-        status,
-        number,
-    )
+    return world.device("d00001")
 
 
 async def fetch_value(database: Database, sql: str, *args: object) -> Any:
@@ -67,13 +49,6 @@ async def fetch_value(database: Database, sql: str, *args: object) -> Any:
         await session.close()
 
 
-async def waiting(database: Database, call: Awaitable[Any]) -> "asyncio.Task[Any]":
-    """Start a call and return when it waits for the job lock."""
-    task = asyncio.ensure_future(call)
-    await database.wait_for_blocked_sessions(1)
-    return task
-
-
 async def attempts(operator: Operator) -> list[tuple[int, str]]:
     """The attempts of the first device, the current one first."""
     return [
@@ -82,143 +57,136 @@ async def attempts(operator: Operator) -> list[tuple[int, str]]:
     ]
 
 
-async def test_failure_after_a_cancel_is_final(
-    database: Database, operator: Operator, device: Device
-) -> None:
+async def test_failure_after_a_cancel_is_final(world: World, device: Device) -> None:
     await device.start("j")
 
-    async with uncommitted(database, _CANCEL, operator.tenant):
-        report = await waiting(database, device.update("j", "FAILED"))
+    async with uncommitted(world.database, _CANCEL, world.tenant):
+        report = await world.blocked(device.update("j", "FAILED"))
     assert (await report).status == E.FAILED
 
-    assert await attempts(operator) == [(1, "FAILED")]
-    assert (await operator.get("j")).retrying_count == 0
+    assert await attempts(world.operator) == [(1, "FAILED")]
+    assert (await world.operator.get("j")).retrying_count == 0
 
 
-async def test_cancel_after_a_failure_ends_the_next_attempt(
-    database: Database, operator: Operator, device: Device
-) -> None:
-    async with uncommitted_report(database, device, "FAILED", 1):
-        cancel = await waiting(database, operator.cancel("j"))
+async def test_cancel_after_a_failure_ends_the_next_attempt(world: World, device: Device) -> None:
+    async with uncommitted_report(world.database, device, "FAILED", 1):
+        cancel = await world.blocked(world.operator.cancel("j"))
     await cancel
 
-    assert await attempts(operator) == [(2, "REJECTED"), (1, "FAILED")]
-    job = await operator.get("j")
+    assert await attempts(world.operator) == [(2, "REJECTED"), (1, "FAILED")]
+    job = await world.operator.get("j")
     assert (job.retrying_count, job.execution_counts.rejected) == (0, 22)
 
 
 async def test_retry_executions_after_a_failure_takes_the_attempt_that_waits(
-    database: Database, operator: Operator, device: Device
+    world: World, device: Device
 ) -> None:
-    async with uncommitted_report(database, device, "FAILED", 1):
-        retry = await waiting(database, operator.retry("j", "FAILED"))
+    async with uncommitted_report(world.database, device, "FAILED", 1):
+        retry = await world.blocked(world.operator.retry("j", "FAILED"))
     assert (await retry).retried_count == 1
 
-    assert await attempts(operator) == [(2, "QUEUED"), (1, "FAILED")]
-    assert not (await operator.failures("j")).failures
+    assert await attempts(world.operator) == [(2, "QUEUED"), (1, "FAILED")]
+    assert not (await world.operator.failures("j")).failures
     # The retry policy counts the attempts from 1 again.
     await device.update("j", "FAILED", execution_number=2)
-    assert await attempts(operator) == [(3, "QUEUED"), (2, "FAILED"), (1, "FAILED")]
+    assert await attempts(world.operator) == [(3, "QUEUED"), (2, "FAILED"), (1, "FAILED")]
 
 
 async def test_failure_after_retry_executions_is_of_an_earlier_attempt(
-    database: Database, operator: Operator, device: Device
+    world: World, device: Device
 ) -> None:
     await device.update("j", "FAILED")
     await device.update("j", "FAILED", execution_number=2)
 
-    async with uncommitted(database, _RETRY, operator.tenant):
-        report = await waiting(
-            database, device.update("j", "FAILED", execution_number=2, failure_code="E1")
+    async with uncommitted(world.database, _RETRY, world.tenant):
+        report = await world.blocked(
+            device.update("j", "FAILED", execution_number=2, failure_code="E1")
         )
-    with expect_failure(StatusCode.ABORTED, "EXECUTION_CHANGED"):
-        await report
+    await expect_error("EXECUTION_CHANGED", report)
 
-    assert await attempts(operator) == [(3, "QUEUED"), (2, "FAILED"), (1, "FAILED")]
+    assert await attempts(world.operator) == [(3, "QUEUED"), (2, "FAILED"), (1, "FAILED")]
 
 
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED"])
 async def test_report_after_the_timeout_of_its_attempt_changes_nothing(
-    database: Database, operator: Operator, device: Device, status: str
+    world: World, device: Device, status: str
 ) -> None:
     await device.start("j")
-    await database.make_overdue(operator.tenant, "j")
+    await world.database.make_overdue(world.tenant, "j")
 
-    async with uncommitted(database, _TIME_OUT, operator.tenant):
-        report = await waiting(database, device.update("j", status, execution_number=1))
-    with expect_failure(StatusCode.ABORTED, "EXECUTION_CHANGED"):
-        await report
+    async with uncommitted(world.database, _TIME_OUT, world.tenant):
+        report = await world.blocked(device.update("j", status, execution_number=1))
+    await expect_error("EXECUTION_CHANGED", report)
 
-    assert await attempts(operator) == [(2, "QUEUED"), (1, "TIMED_OUT")]
-    [failure] = (await operator.failures("j")).failures
+    assert await attempts(world.operator) == [(2, "QUEUED"), (1, "TIMED_OUT")]
+    [failure] = (await world.operator.failures("j")).failures
     assert (failure.status, failure.execution_count) == (E.TIMED_OUT, 1)
 
 
 async def test_timeout_after_the_failure_of_its_attempt_changes_nothing(
-    database: Database, operator: Operator, device: Device
+    world: World, device: Device
 ) -> None:
     await device.start("j")
-    await database.make_overdue(operator.tenant, "j")
+    await world.database.make_overdue(world.tenant, "j")
 
-    async with uncommitted_report(database, device, "FAILED", 1):
-        time_out = await waiting(database, fetch_value(database, _TIME_OUT, operator.tenant))
+    async with uncommitted_report(world.database, device, "FAILED", 1):
+        time_out = await world.blocked(fetch_value(world.database, _TIME_OUT, world.tenant))
     assert await time_out == 0
 
-    assert await attempts(operator) == [(2, "QUEUED"), (1, "FAILED")]
+    assert await attempts(world.operator) == [(2, "QUEUED"), (1, "FAILED")]
 
 
 async def test_report_that_is_repeated_before_the_commit_returns_the_same_attempt(
-    database: Database, operator: Operator, device: Device
+    world: World, device: Device
 ) -> None:
-    async with uncommitted_report(database, device, "FAILED", 1):
-        repeated = await waiting(database, device.update("j", "FAILED", execution_number=1))
+    async with uncommitted_report(world.database, device, "FAILED", 1):
+        repeated = await world.blocked(device.update("j", "FAILED", execution_number=1))
     answer = await repeated
 
     assert (answer.status, answer.execution_number) == (E.FAILED, 1)
-    assert await attempts(operator) == [(2, "QUEUED"), (1, "FAILED")]
+    assert await attempts(world.operator) == [(2, "QUEUED"), (1, "FAILED")]
 
 
 async def test_failure_is_final_when_the_job_expires_while_the_report_waits(
-    database: Database, operator: Operator, device: Device
+    world: World, device: Device
 ) -> None:
     await device.start("j")
 
-    async with uncommitted(database, _LOCK, operator.tenant):
-        report = await waiting(database, device.update("j", "FAILED"))
-        await database.expire(operator.tenant, "j")
+    async with uncommitted(world.database, _LOCK, world.tenant):
+        report = await world.blocked(device.update("j", "FAILED"))
+        await world.expire()
     assert (await report).status == E.FAILED
 
-    assert await attempts(operator) == [(1, "FAILED")]
+    assert await attempts(world.operator) == [(1, "FAILED")]
 
 
 async def test_job_that_expires_before_the_next_attempt_ends_it(
-    database: Database, operator: Operator, device: Device
+    world: World, device: Device
 ) -> None:
     await device.update("j", "FAILED")
 
-    await database.expire(operator.tenant, "j")
+    await world.expire()
 
-    assert await attempts(operator) == [(2, "TIMED_OUT"), (1, "FAILED")]
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
-        await device.update("j", "FAILED", execution_number=2)
+    assert await attempts(world.operator) == [(2, "TIMED_OUT"), (1, "FAILED")]
+    await expect_error("EXECUTION_FINISHED", device.update("j", "FAILED", execution_number=2))
     # Another expiry queues it again only through RetryExecutions, which starts a new series.
-    assert (await operator.retry("j", "TIMED_OUT", expires_in_hours=1)).retried_count == 22
-    assert (await attempts(operator))[:2] == [(3, "QUEUED"), (2, "TIMED_OUT")]
-    assert not (await operator.failures("j")).failures
+    assert (await world.operator.retry("j", "TIMED_OUT", expires_in_hours=1)).retried_count == 22
+    assert (await attempts(world.operator))[:2] == [(3, "QUEUED"), (2, "TIMED_OUT")]
+    assert not (await world.operator.failures("j")).failures
 
 
 async def test_second_of_two_failures_at_the_limit_of_the_budget_is_final(
-    database: Database, server: Server, operator: Operator, device: Device
+    world: World, device: Device
 ) -> None:
     for number in range(3, 22):
-        await server.device(operator.tenant, f"d{number:05}").update("j", "FAILED")
-    last = server.device(operator.tenant, "d00022")
+        await world.device(f"d{number:05}").update("j", "FAILED")
+    last = world.device("d00022")
 
-    async with uncommitted_report(database, device, "FAILED", 1):
-        report = await waiting(database, last.update("j", "FAILED"))
+    async with uncommitted_report(world.database, device, "FAILED", 1):
+        report = await world.blocked(last.update("j", "FAILED"))
     await report
 
-    job = await operator.get("j")
+    job = await world.operator.get("j")
     assert (job.retrying_count, job.is_retry_budget_exhausted) == (20, True)
     assert (await device.get("j")).status == E.QUEUED
     assert (await last.get("j")).status == E.FAILED

@@ -1,31 +1,22 @@
 """Gates: what opens the next stage of a rollout, and what pauses the job."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
-from tests.support.callers import Operator
-from tests.support.database import Database
-from tests.support.failures import expect_failure
-from tests.support.server import Server
-from tests.support.staged_jobs import StagedJob, create_staged_job
-
-Create = Callable[..., Awaitable[StagedJob]]
-FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
+from tests.support.failures import expect_error
+from tests.support.world import World
 
 
-@pytest.fixture
-async def create(database: Database, server: Server, operator: Operator) -> Create:
-    """A function that creates a job with these stages for 10 devices."""
-    await database.add_devices(operator.tenant, 10)
+@pytest.fixture(autouse=True)
+async def devices(world: World) -> None:
+    """Ten devices of the tenant."""
+    await world.add_devices(10)
 
-    async def create(*stages: dict[str, Any], **fields: Any) -> StagedJob:
-        return await create_staged_job(database, server, operator, *stages, **fields)
 
-    return create
+REST: dict[str, Any] = {"remainder": True}
+EMPTY: dict[str, Any] = {"group_id": "nobody", "allow_empty": True}
 
 
 def percent_gate(percent: int, **fields: Any) -> dict[str, Any]:
@@ -34,31 +25,28 @@ def percent_gate(percent: int, **fields: Any) -> dict[str, Any]:
 
 
 async def test_next_stage_opens_when_all_executions_are_finished_in_any_status(
-    create: Create,
+    world: World,
 ) -> None:
-    job = await create({"device_count": 3}, {"device_count": 3}, {"remainder": True})
+    job = await world.create_staged({"device_count": 3}, {"device_count": 3}, REST)
     succeeds, fails, canceled = job.devices(0)
 
     await succeeds.update("j", "SUCCEEDED")
     await fails.update("j", "FAILED")
     assert await job.open_stage() == 0
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_HELD"):
-        await job.device(1).start("j")
+    await expect_error("EXECUTION_HELD", job.device(1).start("j"))
     await job.operator.cancel_execution("j", canceled.name)
 
     assert await job.open_stage() == 1
     for device in job.devices(1):
         await device.start("j")
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_HELD"):
-        await job.device(2).start("j")
-    await job.check_counts()
+    await expect_error("EXECUTION_HELD", job.device(2).start("j"))
 
 
 @pytest.mark.parametrize(("percent", "needed"), [(50, 2), (51, 3), (100, 4), (1, 1)])
 async def test_next_stage_opens_when_the_percentage_of_the_stage_has_succeeded(
-    create: Create, percent: int, needed: int
+    world: World, percent: int, needed: int
 ) -> None:
-    job = await create(percent_gate(percent), {"remainder": True})
+    job = await world.create_staged(percent_gate(percent), REST)
 
     for number in range(needed):
         assert await job.open_stage() == 0
@@ -69,13 +57,13 @@ async def test_next_stage_opens_when_the_percentage_of_the_stage_has_succeeded(
 
 
 async def test_job_is_paused_when_the_stage_is_finished_and_its_gate_is_not_met(
-    create: Create,
+    world: World,
 ) -> None:
-    job = await create(percent_gate(75), {"remainder": True})
+    job = await world.create_staged(percent_gate(75), REST)
     etag = (await job.get()).etag
     for number, status in enumerate(["SUCCEEDED", "SUCCEEDED", "FAILED"]):
         await job.device(0, number).update("j", status)
-    assert (await job.get()).status == pb.Job.IN_PROGRESS
+    assert await job.operator.status() == "IN_PROGRESS"
 
     await job.device(0, 3).update("j", "REJECTED")
 
@@ -86,76 +74,68 @@ async def test_job_is_paused_when_the_stage_is_finished_and_its_gate_is_not_met(
     assert paused.pause.reason == ("stage 0 is finished: 50 % succeeded, 75 % required")
     row = await job.row()
     assert (row["pause_cause"], row["open_stage"]) == ("GATE_NOT_MET", 0)
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_HELD"):
-        await job.device(1).start("j")
-    with expect_failure(FAILED_PRECONDITION, "GATE_NOT_MET") as failure:
-        await job.operator.resume("j")
+    await expect_error("EXECUTION_HELD", job.device(1).start("j"))
+    failure = await expect_error("GATE_NOT_MET", job.operator.resume("j"))
     assert failure.metadata == {"jobId": "j", "stage": "0"}
     assert await job.row() == row
 
 
-async def test_job_continues_after_a_retry_that_meets_the_gate(create: Create) -> None:
-    job = await create(percent_gate(75), {"remainder": True})
+async def test_job_continues_after_a_retry_that_meets_the_gate(world: World) -> None:
+    job = await world.create_staged(percent_gate(75), REST)
     await job.device(0, 0).update("j", "SUCCEEDED")
     await job.device(0, 1).update("j", "SUCCEEDED")
     await job.device(0, 2).update("j", "FAILED")
     await job.device(0, 3).update("j", "FAILED")
 
     await job.operator.retry("j", "FAILED")
-    await job.check_counts()
-    assert (await job.get()).status == pb.Job.PAUSED
+    assert await job.operator.status() == "PAUSED"
     await job.operator.resume("j")
     await job.device(0, 2).update("j", "SUCCEEDED")
 
     assert await job.open_stage() == 1
-    assert (await job.get()).status == pb.Job.IN_PROGRESS
+    assert await job.operator.status() == "IN_PROGRESS"
 
 
-async def test_job_is_paused_again_when_a_retry_fails_again(create: Create) -> None:
-    job = await create(percent_gate(100), {"remainder": True})
+async def test_job_is_paused_again_when_a_retry_fails_again(world: World) -> None:
+    job = await world.create_staged(percent_gate(100), REST)
     await job.finish(0, "FAILED")
     await job.operator.retry("j", "FAILED", device_ids=[job.device(0).name])
     await job.operator.resume("j")
 
     await job.device(0).update("j", "FAILED")
 
-    assert (await job.get()).status == pb.Job.PAUSED
+    assert await job.operator.status() == "PAUSED"
     assert (await job.row())["pause_cause"] == "GATE_NOT_MET"
 
 
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED"])
 async def test_job_completes_when_the_last_stage_is_finished_in_any_status(
-    create: Create, status: str
+    world: World, status: str
 ) -> None:
-    job = await create({"device_count": 4}, {"remainder": True})
+    job = await world.create_staged({"device_count": 4}, REST)
     await job.finish(0)
 
     await job.finish(1, status)
 
-    assert (await job.get()).status == pb.Job.COMPLETED
+    assert await job.operator.status() == "COMPLETED"
 
 
 async def test_job_completes_when_a_gate_is_not_met_and_no_execution_is_pending(
-    create: Create,
+    world: World,
 ) -> None:
-    job = await create(percent_gate(100), {"remainder": True})
+    job = await world.create_staged(percent_gate(100), REST)
     for device in job.devices(1):
         await job.operator.cancel_execution("j", device.name)
 
     await job.finish(0, "FAILED")
 
-    assert (await job.get()).status == pb.Job.COMPLETED
+    assert await job.operator.status() == "COMPLETED"
 
 
-async def test_empty_stages_pass_at_once(database: Database, create: Create) -> None:
-    group = {"group_id": "nobody", "allow_empty": True}
-    job = await create(
-        group,
-        {"device_count": 4},
-        group,
-        group | {"gate": pb.Gate(min_succeeded_percent=100)},
-        {"remainder": True},
-    )
+async def test_empty_stages_pass_at_once(world: World) -> None:
+    gated = EMPTY | {"gate": pb.Gate(min_succeeded_percent=100)}
+    job = await world.create_staged(EMPTY, {"device_count": 4}, EMPTY, gated, REST)
+    await job.set_gate(2, bake_seconds=600)
     assert await job.open_stage() == 1
 
     await job.finish(1, "FAILED")
@@ -164,23 +144,9 @@ async def test_empty_stages_pass_at_once(database: Database, create: Create) -> 
     await job.device(4).start("j")
 
 
-async def test_empty_stage_has_no_bake_time(create: Create) -> None:
-    job = await create(
-        {"device_count": 4}, {"group_id": "nobody", "allow_empty": True}, {"remainder": True}
-    )
-    await job.set_gate(1, bake_seconds=600)
-
-    await job.finish(0)
-
-    assert await job.open_stage() == 2
-
-
-async def test_empty_stage_waits_for_its_approval(create: Create) -> None:
-    job = await create(
-        {"device_count": 4},
-        {"group_id": "nobody", "allow_empty": True, "gate": pb.Gate(require_approval=True)},
-        {"remainder": True},
-    )
+async def test_empty_stage_waits_for_its_approval(world: World) -> None:
+    gated = EMPTY | {"gate": pb.Gate(require_approval=True)}
+    job = await world.create_staged({"device_count": 4}, gated, REST)
 
     await job.finish(0)
 
@@ -188,10 +154,8 @@ async def test_empty_stage_waits_for_its_approval(create: Create) -> None:
     assert (row["open_stage"], row["awaiting_approval"]) == (1, True)
 
 
-async def test_next_stage_opens_when_the_gate_has_been_met_for_the_bake_time(
-    create: Create,
-) -> None:
-    job = await create(percent_gate(50), {"remainder": True})
+async def test_next_stage_opens_when_the_gate_has_been_met_for_the_bake_time(world: World) -> None:
+    job = await world.create_staged(percent_gate(50), REST)
     await job.set_gate(0, bake_seconds=600)
     await job.device(0, 0).update("j", "SUCCEEDED")
     assert (await job.row())["stage_due_at"] is None
@@ -201,51 +165,47 @@ async def test_next_stage_opens_when_the_gate_has_been_met_for_the_bake_time(
     row, stage = await job.row(), await job.stage_row(0)
     assert (row["open_stage"], row["awaiting_approval"]) == (0, False)
     assert (row["stage_due_at"] - stage["gate_met_since"]).total_seconds() == 600
-    await job.database.pass_time(590)
+    await world.pass_time(590)
     await job.device(0, 2).update("j", "SUCCEEDED")
     assert await job.open_stage() == 0
-    await job.database.pass_time(10)
-    await job.apply_rules()
+    await job.pass_time(10)
     assert await job.open_stage() == 1
 
 
-async def test_bake_time_starts_again_when_a_retry_undoes_the_gate(create: Create) -> None:
-    job = await create({"device_count": 4}, {"remainder": True})
+async def test_bake_time_starts_again_when_a_retry_undoes_the_gate(world: World) -> None:
+    job = await world.create_staged({"device_count": 4}, REST)
     await job.set_gate(0, bake_seconds=600)
     await job.finish(0, "FAILED")
-    await job.database.pass_time(500)
+    await world.pass_time(500)
 
     await job.operator.retry("j", "FAILED", device_ids=[job.device(0).name])
 
     row, stage = await job.row(), await job.stage_row(0)
     assert (row["stage_due_at"], stage["gate_met_since"]) == (None, None)
-    await job.database.pass_time(500)
+    await world.pass_time(500)
     await job.device(0).update("j", "SUCCEEDED")
-    row = await job.row()
-    assert row["open_stage"] == 0
-    await job.database.pass_time(600)
-    await job.apply_rules()
+    assert await job.open_stage() == 0
+    await job.pass_time(600)
     assert await job.open_stage() == 1
 
 
 async def test_next_stage_opens_after_advance_after_although_devices_are_offline(
-    create: Create,
+    world: World,
 ) -> None:
-    job = await create(percent_gate(100), {"remainder": True})
+    job = await world.create_staged(percent_gate(100), REST)
     await job.set_gate(0, advance_after_seconds=600)
     row, stage = await job.row(), await job.stage_row(0)
     assert (row["stage_due_at"] - stage["active_since"]).total_seconds() == 600
     await job.device(0).update("j", "FAILED")
 
-    await job.database.pass_time(600)
-    await job.apply_rules()
+    await job.pass_time(600)
 
     row = await job.row()
     assert (row["open_stage"], row["stage_due_at"], row["paused_at"]) == (1, None, None)
 
 
-async def test_stage_is_due_at_the_earlier_of_bake_time_and_advance_after(create: Create) -> None:
-    job = await create(percent_gate(25), {"remainder": True})
+async def test_stage_is_due_at_the_earlier_of_bake_time_and_advance_after(world: World) -> None:
+    job = await world.create_staged(percent_gate(25), REST)
     await job.set_gate(0, bake_seconds=700, advance_after_seconds=600)
 
     await job.device(0).update("j", "SUCCEEDED")
@@ -254,10 +214,8 @@ async def test_stage_is_due_at_the_earlier_of_bake_time_and_advance_after(create
     assert (row["stage_due_at"] - stage["active_since"]).total_seconds() == 600
 
 
-async def test_finished_stage_pauses_the_job_once_when_it_has_advance_after(
-    create: Create,
-) -> None:
-    job = await create(percent_gate(100), {"remainder": True})
+async def test_finished_stage_pauses_the_job_once_when_it_has_advance_after(world: World) -> None:
+    job = await world.create_staged(percent_gate(100), REST)
     await job.set_gate(0, advance_after_seconds=600)
     await job.finish(0, "FAILED")
     assert (await job.row())["pause_cause"] == "GATE_NOT_MET"
@@ -266,15 +224,14 @@ async def test_finished_stage_pauses_the_job_once_when_it_has_advance_after(
 
     # The operator accepted the failures: the job waits for advance_after.
     await job.operator.cancel_execution("j", job.device(1).name)
-    assert (await job.get()).status == pb.Job.IN_PROGRESS
+    assert await job.operator.status() == "IN_PROGRESS"
     assert await job.open_stage() == 0
-    await job.database.pass_time(600)
-    await job.apply_rules()
+    await job.pass_time(600)
     assert await job.open_stage() == 1
 
 
-async def test_job_is_paused_again_when_advance_after_is_removed(create: Create) -> None:
-    job = await create(percent_gate(100), {"remainder": True})
+async def test_job_is_paused_again_when_advance_after_is_removed(world: World) -> None:
+    job = await world.create_staged(percent_gate(100), REST)
     await job.set_gate(0, advance_after_seconds=600)
     await job.finish(0, "FAILED")
     await job.operator.resume("j")
@@ -284,10 +241,8 @@ async def test_job_is_paused_again_when_advance_after_is_removed(create: Create)
     assert (await job.row())["pause_cause"] == "GATE_NOT_MET"
 
 
-async def test_job_waits_for_the_approval_when_the_rest_of_the_gate_is_met(
-    create: Create,
-) -> None:
-    job = await create(percent_gate(25, require_approval=True), {"remainder": True})
+async def test_job_waits_for_the_approval_when_the_rest_of_the_gate_is_met(world: World) -> None:
+    job = await world.create_staged(percent_gate(25, require_approval=True), REST)
     assert not (await job.row())["awaiting_approval"]
 
     await job.device(0).update("j", "SUCCEEDED")
@@ -296,25 +251,24 @@ async def test_job_waits_for_the_approval_when_the_rest_of_the_gate_is_met(
     assert (row["open_stage"], row["awaiting_approval"], row["stage_due_at"]) == (0, True, None)
 
 
-async def test_approval_is_awaited_from_the_end_of_the_bake_time(create: Create) -> None:
-    job = await create(percent_gate(25, require_approval=True), {"remainder": True})
+async def test_approval_is_awaited_from_the_end_of_the_bake_time(world: World) -> None:
+    job = await world.create_staged(percent_gate(25, require_approval=True), REST)
     await job.set_gate(0, bake_seconds=600)
     await job.device(0).update("j", "SUCCEEDED")
     row = await job.row()
     assert not row["awaiting_approval"]
     assert row["stage_due_at"] is not None
 
-    await job.database.pass_time(600)
-    await job.apply_rules()
+    await job.pass_time(600)
 
     row = await job.row()
     assert (row["open_stage"], row["awaiting_approval"], row["stage_due_at"]) == (0, True, None)
 
 
-async def test_advance_after_does_not_replace_an_approval(create: Create) -> None:
-    job = await create(percent_gate(100, require_approval=True), {"remainder": True})
+async def test_advance_after_does_not_replace_an_approval(world: World) -> None:
+    job = await world.create_staged(percent_gate(100, require_approval=True), REST)
     await job.set_gate(0, advance_after_seconds=600)
-    await job.database.pass_time(600)
+    await world.pass_time(600)
 
     await job.apply_rules()
 
@@ -323,11 +277,11 @@ async def test_advance_after_does_not_replace_an_approval(create: Create) -> Non
 
 
 async def test_finished_stage_does_not_pause_a_job_that_only_waits_for_an_approval(
-    create: Create,
+    world: World,
 ) -> None:
-    job = await create(percent_gate(100, require_approval=True), {"remainder": True})
+    job = await world.create_staged(percent_gate(100, require_approval=True), REST)
     await job.set_gate(0, advance_after_seconds=600)
-    await job.database.pass_time(600)
+    await world.pass_time(600)
 
     await job.finish(0, "FAILED")
 
@@ -335,9 +289,9 @@ async def test_finished_stage_does_not_pause_a_job_that_only_waits_for_an_approv
     assert (row["paused_at"], row["awaiting_approval"]) == (None, True)
 
 
-async def test_retry_withdraws_the_wait_for_an_approval(create: Create) -> None:
+async def test_retry_withdraws_the_wait_for_an_approval(world: World) -> None:
     gate = pb.Gate(require_approval=True)
-    job = await create({"device_count": 4, "gate": gate}, {"remainder": True})
+    job = await world.create_staged({"device_count": 4, "gate": gate}, REST)
     await job.finish(0, "FAILED")
     assert (await job.row())["awaiting_approval"]
 
@@ -347,9 +301,9 @@ async def test_retry_withdraws_the_wait_for_an_approval(create: Create) -> None:
 
 
 async def test_gate_that_fails_after_an_update_withdraws_the_wait_for_an_approval(
-    create: Create,
+    world: World,
 ) -> None:
-    job = await create(percent_gate(50, require_approval=True), {"remainder": True})
+    job = await world.create_staged(percent_gate(50, require_approval=True), REST)
     for device, status in zip(job.devices(0), ["SUCCEEDED"] * 2 + ["FAILED"] * 2, strict=True):
         await device.update("j", status)
     assert (await job.row())["awaiting_approval"]
@@ -360,51 +314,31 @@ async def test_gate_that_fails_after_an_update_withdraws_the_wait_for_an_approva
     assert (row["pause_cause"], row["awaiting_approval"]) == ("GATE_NOT_MET", False)
 
 
-@pytest.mark.parametrize("end", ["cancel", "complete"])
-async def test_finished_job_awaits_no_approval(create: Create, end: str) -> None:
-    gate = pb.Gate(require_approval=True)
-    job = await create({"device_count": 4, "gate": gate}, {"remainder": True})
-    await job.finish(0)
-    assert (await job.row())["awaiting_approval"]
-
-    if end == "cancel":
-        await job.operator.cancel("j")
-    else:
-        for device in job.devices(1):
-            await job.operator.cancel_execution("j", device.name)
-
-    assert not (await job.row())["awaiting_approval"]
-
-
-async def test_leftovers_are_released_first_at_the_rate_of_the_next_stage(
-    create: Create,
-) -> None:
+async def test_leftovers_are_released_first_at_the_rate_of_the_next_stage(world: World) -> None:
     slow = {"device_count": 5, "releases_per_minute": 1}
-    job = await create(
+    job = await world.create_staged(
         slow | {"gate": pb.Gate(min_succeeded_percent=20)},
         {"remainder": True, "releases_per_minute": 60},
     )
-    await job.database.pass_time(61)
+    await world.pass_time(61)
     await job.device(0).update("j", "SUCCEEDED")
     assert await job.open_stage() == 1
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_HELD"):
-        await job.device(0, 1).start("j")
+    await expect_error("EXECUTION_HELD", job.device(0, 1).start("j"))
 
-    await job.database.pass_time(4)
+    await world.pass_time(4)
 
     for number in (1, 2, 3, 4):
         await job.device(0, number).start("j")
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_HELD"):
-        await job.device(1).start("j")
+    await expect_error("EXECUTION_HELD", job.device(1).start("j"))
 
 
-async def test_expired_job_opens_no_stage(database: Database, create: Create) -> None:
-    job = await create({"device_count": 4}, {"remainder": True})
+async def test_expired_job_opens_no_stage(world: World) -> None:
+    job = await world.create_staged({"device_count": 4}, REST)
     for device in job.devices(0):
         await device.start("j")
-    await database.expire(job.operator.tenant, "j")
+    await world.expire()
 
     await job.finish(0)
 
     assert await job.open_stage() == 0
-    assert (await job.get()).status == pb.Job.COMPLETED
+    assert await job.operator.status() == "COMPLETED"

@@ -1,298 +1,178 @@
 """What operators read of a job with a rollout: its settings, its stages and their counts."""
 
+from typing import Any
+
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-from grpc import StatusCode
 
-from tests.support.callers import Operator, all_executions
-from tests.support.database import Database
-from tests.support.failures import expect_failure
-from tests.support.rollouts import StoredRollout
-from tests.support.server import Server
+from tests.support.callers import all_executions
+from tests.support.failures import expect_error
+from tests.support.staged_jobs import StagedJob
+from tests.support.world import World
+
+OPEN, PASSED, PENDING = pb.JobStage.OPEN, pb.JobStage.PASSED, pb.JobStage.PENDING
+STAGES: list[dict[str, Any]] = [
+    {"device_count": 1, "display_name": "canary"},
+    {"percent": 40, "gate": pb.Gate(min_succeeded_percent=90)},
+    {"remainder": True, "releases_per_minute": 7},
+]
+APPROVAL: dict[str, Any] = {"device_count": 1, "gate": pb.Gate(require_approval=True)}
+
+
+@pytest.fixture(autouse=True)
+async def devices(world: World) -> None:
+    """Ten devices of the tenant."""
+    await world.add_devices(10)
 
 
 @pytest.fixture
-async def rollout(database: Database, operator: Operator) -> StoredRollout:
+async def job(world: World) -> StagedJob:
     """The job "j" of ten devices in stages of 1, 4 and 5 devices."""
-    await database.add_devices(operator.tenant, 10)
-    await operator.create(job_id="j", target_all=True)
-    rollout = StoredRollout(database.owner, operator.tenant, "j")
-    await rollout.add([1, 4, 5])
-    return rollout
+    return await world.create_staged(*STAGES, max_in_progress=3)
 
 
-async def test_get_job_returns_the_settings_of_the_rollout(
-    operator: Operator, rollout: StoredRollout
-) -> None:
-    await rollout.set_job("max_in_progress = 3")
-    await rollout.set_stage(0, "display_name = 'canary', bake_seconds = 60")
-    await rollout.set_stage(
-        1, "device_count = NULL, percent = 50, min_succeeded_percent = 90, require_approval = true"
-    )
-    await rollout.set_stage(2, "device_count = NULL, releases_per_minute = 7")
+async def test_get_job_returns_the_rollout_and_the_state_of_each_stage(job: StagedJob) -> None:
+    read = await job.operator.get("j")
 
-    job = await operator.get("j")
-
-    assert job.rollout == pb.Rollout(
-        stages=[
-            pb.Stage(
-                display_name="canary",
-                device_count=1,
-                gate=pb.Gate(bake_time=Duration(seconds=60)),
-            ),
-            pb.Stage(percent=50, gate=pb.Gate(min_succeeded_percent=90, require_approval=True)),
-            pb.Stage(remainder=True, releases_per_minute=7),
-        ],
-        max_in_progress=3,
-        seed="s",
-    )
-
-
-async def test_get_job_returns_the_state_of_each_stage(
-    operator: Operator, rollout: StoredRollout
-) -> None:
-    job = await operator.get("j")
-
-    assert [stage.state for stage in job.stages] == [
-        pb.JobStage.OPEN,
-        pb.JobStage.PENDING,
-        pb.JobStage.PENDING,
-    ]
-    assert [stage.total_executions for stage in job.stages] == [1, 4, 5]
-    assert [stage.released_count for stage in job.stages] == [1, 0, 0]
-    assert [stage.execution_counts for stage in job.stages] == [
+    assert list(read.rollout.stages) == [pb.Stage(**stage) for stage in STAGES]
+    assert read.rollout.max_in_progress == 3
+    assert [
+        (stage.state, stage.total_executions, stage.released_count) for stage in read.stages
+    ] == [(OPEN, 1, 1), (PENDING, 4, 0), (PENDING, 5, 0)]
+    assert [stage.execution_counts for stage in read.stages] == [
         pb.ExecutionCounts(queued=1),
         pb.ExecutionCounts(held=4),
         pb.ExecutionCounts(held=5),
     ]
-    assert job.execution_counts == pb.ExecutionCounts(queued=1, held=9)
-    assert [execution.status for execution in job.executions] == [
-        pb.JobExecution.QUEUED,
-        *9 * [pb.JobExecution.HELD],
-    ]
-    assert [execution.stage for execution in job.executions] == [0, *4 * [1], *5 * [2]]
+    assert read.execution_counts == pb.ExecutionCounts(queued=1, held=9)
+    assert {e.device_id: (e.status, e.stage) for e in read.executions} == {
+        name: (pb.JobExecution.HELD if stage else pb.JobExecution.QUEUED, stage)
+        for stage, names in enumerate(job.names)
+        for name in names
+    }
 
 
-async def test_get_job_returns_no_rollout_when_the_job_has_none(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="j", target_all=True)
+async def test_get_job_returns_no_rollout_when_the_job_has_none(world: World) -> None:
+    await world.operator.create(job_id="j", target_all=True)
 
-    job = await operator.get("j")
+    job = await world.operator.get("j")
 
     assert not job.HasField("rollout")
     assert not job.failure_criteria
     assert not job.stages
     assert not job.HasField("trip")
     assert not job.executions[0].HasField("stage")
-    assert job.execution_counts == pb.ExecutionCounts(queued=1)
 
 
-async def test_state_of_stages_follows_the_open_stage(
-    operator: Operator, rollout: StoredRollout
+async def test_state_of_stages_follows_the_open_stage_and_the_end_of_the_job(
+    world: World, job: StagedJob
 ) -> None:
-    await rollout.set_job("open_stage = 2, release_end = 10, release_base = 5")
-    job = await operator.get("j")
+    await world.operator.advance("j")
+    advanced = await world.operator.advance("j")
+    await world.pass_time(60)
 
-    assert [stage.state for stage in job.stages] == [
-        pb.JobStage.PASSED,
-        pb.JobStage.PASSED,
-        pb.JobStage.OPEN,
-    ]
-    assert [stage.released_count for stage in job.stages] == [1, 4, 5]
-
-
-async def test_last_stage_has_passed_when_all_its_executions_are_finished(
-    operator: Operator, rollout: StoredRollout
-) -> None:
-    await rollout.set_job("open_stage = 2, release_end = 10, expires_at = now()")
-
-    job = await operator.get("j")
-
-    assert job.stages[2].state == pb.JobStage.PASSED
-    assert job.stages[2].execution_counts == pb.ExecutionCounts(timed_out=5)
-    assert job.execution_counts == pb.ExecutionCounts(timed_out=10)
+    assert [stage.state for stage in advanced.stages] == [PASSED, PASSED, OPEN]
+    assert [stage.released_count for stage in (await job.get()).stages] == [1, 4, 5]
+    await world.expire()
+    expired = await job.get()
+    assert expired.stages[2].state == PASSED
+    assert expired.stages[2].execution_counts == pb.ExecutionCounts(timed_out=5)
+    assert expired.execution_counts == pb.ExecutionCounts(timed_out=10)
 
 
-async def test_held_executions_are_rejected_when_the_job_is_canceled(
-    operator: Operator, rollout: StoredRollout
-) -> None:
-    await operator.cancel("j")
+async def test_held_executions_are_rejected_when_the_job_is_canceled(job: StagedJob) -> None:
+    await job.operator.cancel("j")
 
-    job = await operator.get("j")
+    canceled = await job.operator.get("j")
 
-    assert job.execution_counts == pb.ExecutionCounts(rejected=10)
-    assert [stage.execution_counts for stage in job.stages] == [
-        pb.ExecutionCounts(rejected=1),
-        pb.ExecutionCounts(rejected=4),
-        pb.ExecutionCounts(rejected=5),
-    ]
-    assert {execution.status for execution in job.executions} == {pb.JobExecution.REJECTED}
+    assert canceled.execution_counts == pb.ExecutionCounts(rejected=10)
+    assert [stage.execution_counts.rejected for stage in canceled.stages] == [1, 4, 5]
+    assert {execution.status for execution in canceled.executions} == {pb.JobExecution.REJECTED}
 
 
-async def test_rate_releases_executions_as_time_passes(
-    operator: Operator, rollout: StoredRollout
-) -> None:
-    await rollout.set_job(
-        "open_stage = 1, release_end = 5, release_base = 1, release_rate = 2,"
-        " release_since = now() - interval '70 seconds'"
-    )
-
-    job = await operator.get("j")
-
-    assert [stage.released_count for stage in job.stages] == [1, 2, 0]
-    assert job.execution_counts == pb.ExecutionCounts(queued=3, held=7)
-    assert job.stages[1].execution_counts == pb.ExecutionCounts(queued=2, held=2)
-
-
-async def test_rate_stands_still_during_a_pause(operator: Operator, rollout: StoredRollout) -> None:
-    await rollout.set_job(
-        "release_end = 5, release_base = 1, release_rate = 2,"
-        " release_since = now() - interval '1 hour', paused_at = now() - interval '59 minutes',"
-        " pause_reason = 'r', pause_cause = 'GATE_NOT_MET'"
-    )
-
-    job = await operator.get("j")
-
-    assert job.execution_counts == pb.ExecutionCounts(queued=3, held=7)
-    assert job.pause.cause == pb.Pause.GATE_NOT_MET
-
-
-async def test_pause_by_an_operator_has_that_cause(
-    operator: Operator, rollout: StoredRollout
-) -> None:
-    paused = await operator.pause("j")
+async def test_pause_by_an_operator_has_that_cause(job: StagedJob) -> None:
+    paused = await job.operator.pause("j")
 
     assert paused.pause.cause == pb.Pause.OPERATOR
-    assert paused.rollout.stages[0].device_count == 1
-    assert len(paused.stages) == 3
-    assert (await operator.list()).jobs[0].pause.cause == pb.Pause.OPERATOR
+    assert len(paused.rollout.stages) == len(paused.stages) == 3
+    assert (await job.operator.list()).jobs[0].pause.cause == pb.Pause.OPERATOR
 
 
-async def test_next_opening_is_shown_unless_paused_or_the_approval_is_missing(
-    operator: Operator, rollout: StoredRollout
-) -> None:
-    await rollout.set_job("stage_due_at = '2030-01-01T00:00:00Z'")
+async def test_next_opening_is_shown_unless_paused_or_the_approval_is_missing(world: World) -> None:
+    job = await world.create_staged({"device_count": 1}, APPROVAL, {"remainder": True})
 
-    assert (await operator.get("j")).stages[0].next_opens_at == Timestamp(seconds=1893456000)
+    async def set_time_gate(stage: int) -> pb.JobStage:
+        await job.set_gate(stage, advance_after_seconds=600)
+        return (await job.get()).stages[stage]
 
-    await rollout.set_stage(0, "require_approval = true")
-    assert not (await operator.get("j")).stages[0].HasField("next_opens_at")
+    opened = await set_time_gate(0)
+    assert opened.next_opens_at.seconds - opened.opened_at.seconds == 600
 
-    await rollout.set_stage(0, "approved_at = now(), approved_by = 'ann', approval_comment = 'ok'")
-    stage = (await operator.get("j")).stages[0]
-    assert stage.HasField("next_opens_at")
-    assert (stage.approval.approved_by, stage.approval.comment) == ("ann", "ok")
+    await world.operator.advance("j")
+    assert not (await set_time_gate(1)).HasField("next_opens_at")
+    approver = world.server.operator(world.tenant, "ann")
+    assert (await approver.approve("j", 1)).stages[1].HasField("next_opens_at")
 
-    assert not (await operator.pause("j")).stages[0].HasField("next_opens_at")
-
-
-async def test_list_jobs_counts_held_executions_and_leaves_out_the_rollout(
-    operator: Operator, rollout: StoredRollout
-) -> None:
-    (job,) = (await operator.list()).jobs
-
-    assert job.execution_counts == pb.ExecutionCounts(queued=1, held=9)
-    assert not job.HasField("rollout")
-    assert not job.stages
+    assert not (await world.operator.pause("j")).stages[1].HasField("next_opens_at")
 
 
-@pytest.mark.parametrize(
-    ("status", "devices"),
-    [("QUEUED", ["d00001"]), ("HELD", [f"d{n:05}" for n in range(2, 11)])],
-)
-async def test_status_filter_finds_held_and_queued_executions(
-    operator: Operator, rollout: StoredRollout, status: str, devices: list[str]
-) -> None:
-    executions = await all_executions(operator, "j", status=status, limit=2)
+async def test_list_jobs_counts_held_executions_and_leaves_out_the_rollout(job: StagedJob) -> None:
+    (listed,) = (await job.operator.list()).jobs
 
-    assert [execution.device_id for execution in executions] == devices
-    assert {execution.status for execution in executions} == {pb.JobExecution.Status.Value(status)}
+    assert listed.execution_counts == pb.ExecutionCounts(queued=1, held=9)
+    assert not listed.HasField("rollout")
+    assert not listed.stages
 
 
-async def test_executions_of_a_device_show_that_they_are_held(
-    operator: Operator, rollout: StoredRollout
-) -> None:
-    listed = await operator.executions("", device_id="d00002", status="HELD")
-    queued = await operator.executions("", device_id="d00002", status="QUEUED")
-    of_job = await operator.executions("j", device_id="d00002", status="HELD")
+async def test_status_filter_finds_held_and_queued_executions(job: StagedJob) -> None:
+    async def filtered(status: str) -> list[str]:
+        executions = await all_executions(job.operator, "j", status=status, limit=2)
+        assert {e.status for e in executions} == {pb.JobExecution.Status.Value(status)}
+        return [e.device_id for e in executions]
+
+    assert await filtered("QUEUED") == job.names[0]
+    assert await filtered("HELD") == sorted(job.names[1] + job.names[2])
+
+
+async def test_executions_of_a_device_show_that_they_are_held(job: StagedJob) -> None:
+    device, operator = job.device(1), job.operator
+
+    listed = await operator.executions("", device_id=device.name, status="HELD")
 
     (execution,) = listed.executions
     assert (execution.status, execution.stage) == (pb.JobExecution.HELD, 1)
+    assert await operator.executions("j", device_id=device.name, status="HELD") == listed
+    queued = await operator.executions("", device_id=device.name, status="QUEUED")
     assert not queued.executions
-    assert of_job == listed
-    (attempt,) = await operator.attempts("j", "d00002")
+    (attempt,) = await operator.attempts("j", device.name)
     assert (attempt.status, attempt.stage) == (pb.JobExecution.HELD, 1)
 
 
-async def test_devices_do_not_see_held_executions(
-    server: Server, operator: Operator, rollout: StoredRollout
-) -> None:
-    device = server.device(operator.tenant, "d00002")
-
-    assert not (await device.pending()).executions
-    assert await device.start_next() is None
-    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-        await device.get("j")
+async def test_devices_do_not_see_held_executions(job: StagedJob) -> None:
+    assert not (await job.device(1).pending()).executions
+    await expect_error("EXECUTION_NOT_FOUND", job.device(1).get("j"))
 
 
-async def test_device_starts_its_next_execution_behind_a_held_one(
-    server: Server, operator: Operator, rollout: StoredRollout
-) -> None:
-    device = server.device(operator.tenant, "d00002")
-    await operator.create(job_id="later", target_device_id="d00002")
+@pytest.mark.parametrize("end", ["cancel", "expire", "complete"])
+async def test_list_jobs_finds_jobs_that_await_an_approval(world: World, end: str) -> None:
+    job = await world.create_staged(APPROVAL, {"remainder": True})
+    await world.operator.create(job_id="other", target_all=True)
 
-    started = await device.start_next()
+    async def listed(**filters: Any) -> list[str]:
+        jobs = (await world.operator.list(awaiting_approval=True, **filters)).jobs
+        return [job.job_id for job in jobs]
 
-    assert started is not None
-    assert started.job_id == "later"
+    assert await listed() == []
 
+    await job.finish(0)
 
-async def test_device_sees_an_execution_that_the_rate_has_released(
-    server: Server, operator: Operator, rollout: StoredRollout
-) -> None:
-    await rollout.set_job(
-        "release_end = 5, release_base = 1, release_rate = 60,"
-        " release_since = now() - interval '1 second'"
-    )
-    device = server.device(operator.tenant, "d00002")
-
-    (pending,) = (await device.pending()).executions
-
-    assert pending.status == pb.JobExecution.QUEUED
-    assert (await device.get("j")).status == pb.JobExecution.QUEUED
-    started = await device.start_next()
-    assert started is not None
-
-
-async def test_list_jobs_finds_jobs_that_await_an_approval(
-    operator: Operator, rollout: StoredRollout
-) -> None:
-    await operator.create(job_id="other", target_all=True)
-    assert not (await operator.list(awaiting_approval=True)).jobs
-
-    await rollout.set_job("awaiting_approval = true")
-
-    (job,) = (await operator.list(awaiting_approval=True)).jobs
-    assert job.job_id == "j"
-    assert (await operator.get("j")).stages[0].awaiting_approval
-    assert not (await operator.list(awaiting_approval=True, document_type="x")).jobs
-    assert not (await operator.list(awaiting_approval=True, status="COMPLETED")).jobs
-    assert (await operator.list(awaiting_approval=True, status="IN_PROGRESS")).jobs
-
-
-@pytest.mark.parametrize("end", ["expires_at = now()", None], ids=["expired", "canceled"])
-async def test_finished_job_awaits_no_approval(
-    operator: Operator, rollout: StoredRollout, end: str | None
-) -> None:
-    await rollout.set_job("awaiting_approval = true")
-    if end:
-        await rollout.set_job(end)
+    assert await listed() == await listed(status="IN_PROGRESS") == ["j"]
+    assert (await job.get()).stages[0].awaiting_approval
+    assert await listed(document_type="x") == await listed(status="COMPLETED") == []
+    if end == "complete":
+        for device in job.devices(1):
+            await world.operator.cancel_execution("j", device.name)
     else:
-        await operator.cancel("j")
-
-    assert not (await operator.list(awaiting_approval=True)).jobs
-    assert not (await operator.get("j")).stages[0].awaiting_approval
+        await (world.operator.cancel("j") if end == "cancel" else world.expire())
+    assert await listed() == []
+    assert not (await job.get()).stages[0].awaiting_approval

@@ -8,11 +8,7 @@ from fleet.jobs.v1.device_jobs_pb2 import DeviceExecution
 from fleet.jobs.v1.jobs_pb2 import Job, JobExecution
 
 from jobs_grpc.db.store import Row
-from jobs_grpc.services.row_conversions import (
-    device_execution_fields,
-    execution_fields,
-    job_fields,
-)
+from jobs_grpc.services.row_conversions import device_execution_fields, execution_fields, job_fields
 
 EXECUTION_STATUSES = [
     ("TIMED_OUT", JobExecution.TIMED_OUT),

@@ -83,22 +83,13 @@ _NO_END = 'at character 3, a quoted value has no end, or a \\ that is not before
         ("k,group", "at character 3, group needs a value, as in group=NAME"),
         ("!device_id", "at character 2, device_id needs a value, as in device_id!=NAME"),
         *((f"{key}=a", f"at character 1, the key {key} is reserved") for key in _RESERVED),
-        ('k="a', 'at character 3, a quoted value has no end, or a \\ that is not before " or \\'),
-        (
-            r'k="a\n"',
-            'at character 3, a quoted value has no end, or a \\ that is not before " or \\',
-        ),
+        ('k="a', _NO_END),
+        (r'k="a\n"', _NO_END),
         ("k=a;b", "at character 4, ';' needs quotes"),
         ("k=日", "at character 3, '日' needs quotes"),
         ("k=\x00", r"at character 3, '\x00' needs quotes"),
-        (
-            'k="\x00"',
-            "at character 3, a value must be at most 63 characters without control characters",
-        ),
-        (
-            f"k={'x' * 64}",
-            "at character 3, a value must be at most 63 characters without control characters",
-        ),
+        ('k="\x00"', f"at character 3, a value must be {_VALUE}"),
+        (f"k={'x' * 64}", f"at character 3, a value must be {_VALUE}"),
         ('group=""', "at character 7, group must be 1–256 characters without control characters"),
         ("x" * 4097, "it has more than 4096 characters"),
         (",".join(f"k{n}" for n in range(33)), "at character 119, there are more than 32 terms"),
@@ -150,7 +141,7 @@ TERMS = st.one_of(
 
 
 @given(st.sets(TERMS, max_size=5))
-@examples(100)
+@examples(50)
 def test_canonical_text_parses_to_the_same_selector(terms: set[Term]) -> None:
     selector = Selector(tuple(sorted(terms)))
 
@@ -159,7 +150,7 @@ def test_canonical_text_parses_to_the_same_selector(terms: set[Term]) -> None:
 
 
 @given(st.text('kv"\\,()=! \t\nä-', max_size=12) | st.text(max_size=12))
-@examples(300)
+@examples(150)
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         selector = parse(text)

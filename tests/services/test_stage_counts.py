@@ -7,11 +7,10 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.server import Server
-from tests.support.staged_jobs import StagedJob, create_staged_job
+from tests.support.staged_jobs import StagedJob
 from tests.support.waiting import TIMEOUT
+from tests.support.world import World
 
 
 @pytest.fixture
@@ -22,34 +21,28 @@ async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
 
 
 @pytest.fixture
-async def job(database: Database, server: Server, operator: Operator) -> StagedJob:
+async def job(world: World) -> StagedJob:
     """A job with three stages, of which two have opened, and executions in each status."""
-    await database.add_devices(operator.tenant, 20)
-    gate = pb.Gate(min_succeeded_percent=10)
-    job = await create_staged_job(
-        database,
-        server,
-        operator,
-        {"device_count": 8, "gate": gate},
-        {"device_count": 8, "gate": gate},
-        {"remainder": True},
-        in_progress_timeout_minutes=30,
+    await world.add_devices(20)
+    stage = {"device_count": 8, "gate": pb.Gate(min_succeeded_percent=10)}
+    job = await world.create_staged(
+        stage, stage, {"remainder": True}, in_progress_timeout_minutes=30
     )
     await job.device(0, 0).update("j", "SUCCEEDED")
-    for stage in (0, 1):
-        await job.device(stage, 1).start("j")
-        await job.device(stage, 2).update("j", "FAILED", failure_code="E1")
-        await job.device(stage, 3).update("j", "REJECTED")
-        await job.operator.cancel_execution("j", job.device(stage, 4).name)
+    for number in (0, 1):
+        await job.device(number, 1).start("j")
+        await job.device(number, 2).update("j", "FAILED", failure_code="E1")
+        await job.device(number, 3).update("j", "REJECTED")
+        await job.operator.cancel_execution("j", job.device(number, 4).name)
     await job.operator.cancel_execution("j", job.device(2).name)
     await job.check_counts()
     return job
 
 
 async def test_counts_are_exact_after_a_timeout(
-    database: Database, job: StagedJob, sweeper: Sweeper
+    world: World, job: StagedJob, sweeper: Sweeper
 ) -> None:
-    await database.make_overdue(job.operator.tenant, "j")
+    await world.database.make_overdue(world.tenant, "j")
 
     await sweeper.run_timeouts()
 
@@ -58,41 +51,28 @@ async def test_counts_are_exact_after_a_timeout(
 
 
 async def test_timeout_opens_the_next_stage_when_it_finishes_the_open_one(
-    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+    world: World, sweeper: Sweeper
 ) -> None:
-    await database.add_devices(operator.tenant, 2)
-    job = await create_staged_job(
-        database,
-        server,
-        operator,
-        {"device_count": 1},
-        {"remainder": True},
-        in_progress_timeout_minutes=30,
+    await world.add_devices(2)
+    job = await world.create_staged(
+        {"device_count": 1}, {"remainder": True}, in_progress_timeout_minutes=30
     )
     await job.device(0).start("j")
-    await database.make_overdue(operator.tenant, "j")
+    await world.database.make_overdue(world.tenant, "j")
 
     await sweeper.run_timeouts()
 
     assert await job.open_stage() == 1
 
 
-@pytest.mark.parametrize("force", [True, False])
-async def test_counts_are_exact_after_the_finalization_of_a_canceled_job(
-    job: StagedJob, sweeper: Sweeper, force: bool
+@pytest.mark.parametrize("end", ["cancel", "force cancel", "expiry"])
+async def test_counts_are_exact_after_the_finalization_of_an_ended_job(
+    world: World, job: StagedJob, sweeper: Sweeper, end: str
 ) -> None:
-    await job.operator.cancel("j", force=force)
-
-    await sweeper.run_cleanup()
-
-    await job.check_counts()
-    assert [(await job.stage_row(stage))["queued"] for stage in range(3)] == [0, 0, 0]
-
-
-async def test_counts_are_exact_after_the_finalization_of_an_expired_job(
-    database: Database, job: StagedJob, sweeper: Sweeper
-) -> None:
-    await database.expire(job.operator.tenant, "j")
+    if end == "expiry":
+        await world.expire()
+    else:
+        await world.operator.cancel("j", force=end == "force cancel")
 
     await sweeper.run_cleanup()
 
@@ -101,16 +81,13 @@ async def test_counts_are_exact_after_the_finalization_of_an_expired_job(
 
 
 async def test_counts_are_exact_after_batches_of_a_finalization(
-    database: Database, job: StagedJob
+    world: World, job: StagedJob
 ) -> None:
-    await job.operator.cancel("j", force=True)
+    await world.operator.cancel("j", force=True)
+    batch = "SELECT next_device_id FROM jobs.finalize_executions($1, 'j', $2, 3, 0)"
     after: str | None = ""
     while after is not None:
-        after = await database.owner.fetchval(
-            "SELECT next_device_id FROM jobs.finalize_executions($1, 'j', $2, 3, 0)",
-            job.operator.tenant,
-            after,
-        )
+        after = await world.owner_value(batch, after)
         await job.check_counts()
 
 
@@ -134,16 +111,11 @@ async def test_counts_are_exact_after_a_retry_of_some_executions(job: StagedJob)
 @pytest.mark.parametrize("some", [True, False])
 @pytest.mark.parametrize("statuses", [["TIMED_OUT"], ["FAILED"], ["TIMED_OUT", "FAILED"]])
 async def test_counts_are_exact_after_a_retry_of_an_expired_job(
-    database: Database,
-    job: StagedJob,
-    sweeper: Sweeper,
-    statuses: list[str],
-    some: bool,
-    finalized: bool,
+    world: World, job: StagedJob, sweeper: Sweeper, statuses: list[str], some: bool, finalized: bool
 ) -> None:
     await job.device(0, 1).update("j", "FAILED")
     await job.device(1, 1).update("j", "FAILED")
-    await database.expire(job.operator.tenant, "j")
+    await world.expire()
     if finalized:
         await sweeper.run_cleanup()
     names = [job.device(stage, number).name for stage in range(3) for number in (1, 2, 3)]
@@ -164,49 +136,39 @@ async def test_retried_execution_keeps_its_stage_and_is_released(job: StagedJob)
 
 
 async def test_purge_deletes_the_stages_and_the_criteria(
-    database: Database, job: StagedJob, sweeper: Sweeper
+    world: World, job: StagedJob, sweeper: Sweeper
 ) -> None:
-    criterion = pb.FailureCriterion(count=1)
-    fragile = await create_staged_job(
-        database,
-        job.server,
-        job.operator,
-        {"remainder": True},
-        job_id="fragile",
-        failure_criteria=[criterion],
+    criteria = [pb.FailureCriterion(count=1)]
+    fragile = await world.create_staged(
+        {"remainder": True}, job_id="fragile", failure_criteria=criteria
     )
     await fragile.device(0).update("fragile", "FAILED")
     for job_id in ("j", "fragile"):
-        await job.operator.cancel(job_id, force=True)
-        await job.operator.delete(job_id)
+        await world.operator.cancel(job_id, force=True)
+        await world.operator.delete(job_id)
 
     await sweeper.run_cleanup()
 
     for table in ("job_stages", "job_failure_criteria", "job_criterion_counts", "jobs"):
-        count = await database.owner.fetchval(
-            f"SELECT count(*) FROM jobs.{table} WHERE tenant_id = $1", job.operator.tenant
-        )
-        assert count == 0, table
+        rows = f"SELECT count(*) FROM jobs.{table} WHERE tenant_id = $1"
+        assert await world.owner_value(rows) == 0, table
 
 
-async def test_counts_of_stages_cannot_become_negative(job: StagedJob) -> None:
+async def test_counts_of_stages_cannot_become_negative(world: World, job: StagedJob) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
-        await job.database.owner.execute(
+        await world.owner_value(
             "SELECT jobs.count_changes($1, ARRAY[jobs.execution_change("
             "job_id => 'j', device_id => 'd', stage => 2::smallint,"
-            " stored_status => 'FAILED', new_status => 'QUEUED')], now())",
-            job.operator.tenant,
+            " stored_status => 'FAILED', new_status => 'QUEUED')], now())"
         )
 
 
-async def test_progress_of_a_device_does_not_write_its_stage(
-    database: Database, job: StagedJob
-) -> None:
-    stages = "SELECT stage, xmin::text FROM jobs.job_stages WHERE tenant_id = $1 ORDER BY 1"
-    before = await database.owner.fetch(stages, job.operator.tenant)
+async def test_progress_of_a_device_does_not_write_its_stage(world: World, job: StagedJob) -> None:
+    stages = "SELECT array_agg(xmin::text ORDER BY stage) FROM jobs.job_stages WHERE tenant_id = $1"
+    before = await world.owner_value(stages)
 
     await job.device(0, 1).update("j", "IN_PROGRESS")
 
-    assert await database.owner.fetch(stages, job.operator.tenant) == before
+    assert await world.owner_value(stages) == before
     await job.device(0, 1).update("j", "SUCCEEDED")
-    assert await database.owner.fetch(stages, job.operator.tenant) != before
+    assert await world.owner_value(stages) != before

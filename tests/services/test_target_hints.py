@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from tests.support.callers import Fleet, Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server
 
 MODELL = "no device has the label modell; did you mean model?"
@@ -81,10 +80,10 @@ async def test_preview_has_hints_for_three_stages_that_must_not_be_empty(fleet: 
 async def test_error_of_an_empty_target_has_the_hint(
     fleet: Fleet, operator: Operator, *, validate_only: bool
 ) -> None:
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "TARGET_EMPTY") as failure:
-        await operator.create(
-            job_id="j", target_selector="modell=x200", validate_only=validate_only
-        )
+    failure = await expect_error(
+        "TARGET_EMPTY",
+        operator.create(job_id="j", target_selector="modell=x200", validate_only=validate_only),
+    )
 
     assert failure.message == f"No device matches modell=x200 ({MODELL})"
     assert failure.metadata == {"jobId": "j", "hint": MODELL}
@@ -93,8 +92,10 @@ async def test_error_of_an_empty_target_has_the_hint(
 async def test_error_of_an_empty_failed_in_has_the_hint(fleet: Fleet, operator: Operator) -> None:
     await operator.create(job_id="first", target_all=True)
 
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "TARGET_EMPTY") as failure:
-        await operator.create(target_failed_in=pb.FailedIn(job_id="first", selector="modell"))
+    failure = await expect_error(
+        "TARGET_EMPTY",
+        operator.create(target_failed_in=pb.FailedIn(job_id="first", selector="modell")),
+    )
 
     assert failure.metadata["hint"] == MODELL
 
@@ -102,8 +103,10 @@ async def test_error_of_an_empty_failed_in_has_the_hint(fleet: Fleet, operator: 
 async def test_error_of_an_empty_stage_has_the_hint(fleet: Fleet, operator: Operator) -> None:
     stages = [pb.Stage(group_id="north"), pb.Stage(group_id="nort"), pb.Stage(remainder=True)]
 
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "STAGE_EMPTY") as failure:
-        await operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages))
+    failure = await expect_error(
+        "STAGE_EMPTY",
+        operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages)),
+    )
 
     assert failure.message.endswith(f"set allow_empty ({NORT})")
     assert failure.metadata == {"stage": "1", "groupId": "nort", "hint": NORT}
@@ -112,8 +115,7 @@ async def test_error_of_an_empty_stage_has_the_hint(fleet: Fleet, operator: Oper
 async def test_error_of_an_empty_group_keeps_its_message_and_has_a_violation(
     fleet: Fleet, operator: Operator
 ) -> None:
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "GROUP_EMPTY") as failure:
-        await operator.create(job_id="j", target_group_id="nort")
+    failure = await expect_error("GROUP_EMPTY", operator.create(job_id="j", target_group_id="nort"))
 
     assert failure.message == "Group has no members"
     assert failure.metadata == {"groupId": "nort", "hint": NORT}

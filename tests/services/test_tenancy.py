@@ -1,18 +1,19 @@
 """Tenancy: callers are identified, and tenants are isolated from each other."""
 
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from tests.support.callers import Operator, all_jobs
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
+from tests.support.world import World
 
 TABLES_AND_VIEWS = (
     "jobs.jobs",
@@ -34,7 +35,6 @@ CALLS = (
     "SELECT * FROM jobs.list_jobs($1, NULL, NULL, NULL, 10, 0)",
     "SELECT * FROM jobs.get_job($1, 'j', 10)",
     "SELECT * FROM jobs.list_job_executions($1, 'j', NULL, '', 10)",
-    "SELECT * FROM jobs.cancel_job($1, 'j', 'no', true)",
     "SELECT * FROM jobs.cancel_execution($1, 'j', 'foreign', 'no', true)",
     "SELECT * FROM jobs.retry_executions($1, 'j', '{REJECTED}', NULL, false, 9)",
     "SELECT * FROM jobs.list_execution_attempts($1, 'j', 'foreign', NULL, 10)",
@@ -49,7 +49,10 @@ CALLS = (
     "SELECT * FROM jobs.changed_job_fingerprints($1, '{j}', '{0}')",
     "SELECT * FROM jobs.changed_job_fingerprints_of_tenants(ARRAY[$1], '{j}', '{0}')",
     "SELECT * FROM jobs.list_watched_executions($1, '{foreign}', '{11}', 1000)",
+    "SELECT * FROM jobs.cancel_job($1, 'j', 'no', true)",
 )
+
+ONE_NODE = pytest.mark.single_node("Citus does not send a session's settings to other nodes")
 
 INJECTIONS = (
     "'; DROP TABLE jobs.jobs; --",
@@ -79,6 +82,14 @@ async def other(database: Database, server: Server) -> Operator:
     return operator
 
 
+@pytest.fixture
+async def session(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A session of the request role."""
+    connection = await asyncpg.connect(database.request_dsn)
+    yield connection
+    await connection.close()
+
+
 async def create_retried_job(operator: Operator, job_id: str) -> None:
     """Create a job for all devices and bring each execution to its second attempt."""
     await operator.create(job_id=job_id, target_all=True)
@@ -105,35 +116,26 @@ async def create_retried_job(operator: Operator, job_id: str) -> None:
 async def test_call_is_rejected_when_its_caller_is_missing_or_ambiguous(
     operator: Operator, metadata: list[tuple[str, str]], reason: str
 ) -> None:
-    calls: list[tuple[Any, Any]] = [
-        (operator.stub.CreateJob, pb.CreateJobRequest(document_type="a", target_all=True)),
-        (operator.stub.ListJobs, pb.ListJobsRequest()),
-        (operator.stub.GetJob, pb.GetJobRequest(job_id="j")),
-        (operator.stub.ListJobExecutions, pb.ListJobExecutionsRequest(job_id="j")),
-        (operator.stub.CancelJob, pb.CancelJobRequest(job_id="j")),
-        (operator.stub.CancelExecution, pb.CancelExecutionRequest(job_id="j", device_id="d")),
-        (
-            operator.stub.RetryExecutions,
-            pb.RetryExecutionsRequest(job_id="j", statuses=[pb.JobExecution.FAILED]),
-        ),
-        (
-            operator.stub.ListExecutionAttempts,
-            pb.ListExecutionAttemptsRequest(job_id="j", device_id="d"),
-        ),
-        (
-            operator.stub.ExplainExecution,
-            pb.ExplainExecutionRequest(job_id="j", device_id="d"),
-        ),
-        (operator.stub.DeleteJob, pb.DeleteJobRequest(job_id="j")),
+    stub: Any = operator.stub
+    requests = [
+        pb.CreateJobRequest(document_type="a", target_all=True),
+        pb.ListJobsRequest(),
+        pb.GetJobRequest(job_id="j"),
+        pb.ListJobExecutionsRequest(job_id="j"),
+        pb.CancelJobRequest(job_id="j"),
+        pb.CancelExecutionRequest(job_id="j", device_id="d"),
+        pb.RetryExecutionsRequest(job_id="j", statuses=[pb.JobExecution.FAILED]),
+        pb.ListExecutionAttemptsRequest(job_id="j", device_id="d"),
+        pb.ExplainExecutionRequest(job_id="j", device_id="d"),
+        pb.DeleteJobRequest(job_id="j"),
     ]
-    for call, request in calls:
-        with expect_failure(StatusCode.UNAUTHENTICATED, reason):
-            await call(request, metadata=tuple(metadata), timeout=TIMEOUT)
+    for request in requests:
+        call = getattr(stub, request.DESCRIPTOR.name.removesuffix("Request"))
+        await expect_error(reason, call(request, metadata=tuple(metadata), timeout=TIMEOUT))
 
 
 async def test_caller_is_checked_before_the_request(operator: Operator) -> None:
-    with expect_failure(StatusCode.UNAUTHENTICATED, "TENANT_REQUIRED"):
-        await operator.stub.GetJob(pb.GetJobRequest(), timeout=TIMEOUT)
+    await expect_error("TENANT_REQUIRED", operator.stub.GetJob(pb.GetJobRequest(), timeout=TIMEOUT))
 
 
 async def test_longest_tenant_and_user_are_accepted(database: Database, server: Server) -> None:
@@ -148,26 +150,22 @@ async def test_longest_tenant_and_user_are_accepted(database: Database, server: 
 
 
 async def test_devices_and_groups_of_another_tenant_are_not_found(
-    database: Database, operator: Operator, other: Operator
+    world: World, other: Operator
 ) -> None:
-    await database.add_devices(operator.tenant, ["own"])
+    await world.add_devices(["own"])
 
-    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
-        await operator.create(target_device_id="foreign")
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "GROUP_EMPTY"):
-        await operator.create(target_group_id="g")
-    assert (await operator.create(job_id="a", target_all=True)).execution_count == 1
+    await expect_error("DEVICE_NOT_FOUND", world.operator.create(target_device_id="foreign"))
+    await expect_error("GROUP_EMPTY", world.operator.create(target_group_id="g"))
+    assert (await world.operator.create(job_id="a", target_all=True)).execution_count == 1
 
 
-async def test_equal_names_in_two_tenants_are_independent(
-    database: Database, operator: Operator, other: Operator
-) -> None:
-    await database.add_devices(operator.tenant, ["foreign", "own"], group="g")
-    await operator.create(job_id="j", target_group_id="g")
+async def test_equal_names_in_two_tenants_are_independent(world: World, other: Operator) -> None:
+    await world.add_devices(["foreign", "own"], group="g")
+    await world.operator.create(job_id="j", target_group_id="g")
 
-    await operator.cancel("j", reason="no")
+    await world.operator.cancel("j", reason="no")
 
-    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=2)
+    assert await world.operator.counts() == {"rejected": 2}
     assert (await other.get("j")).execution_counts == pb.ExecutionCounts(queued=1)
 
 
@@ -179,16 +177,13 @@ async def test_page_token_of_another_tenant_reveals_nothing(
     executions = (await other.get("j", executions_limit=0)).next_executions_page_token
 
     assert not (await operator.list(page_token=jobs)).jobs
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.executions("j", page_token=executions)
+    await expect_error("JOB_NOT_FOUND", operator.executions("j", page_token=executions))
 
 
 @pytest.mark.parametrize("name", INJECTIONS)
-async def test_sql_in_names_has_no_effect(
-    database: Database, server: Server, other: Operator, name: str
-) -> None:
-    operator = server.operator(f"{name}{uuid.uuid4().hex}", user=name)
-    await database.add_devices(operator.tenant, [name], group=name)
+async def test_sql_in_names_has_no_effect(world: World, other: Operator, name: str) -> None:
+    operator = world.server.operator(f"{name}{uuid.uuid4().hex}", user=name)
+    await world.database.add_devices(operator.tenant, [name], group=name)
 
     await operator.create(
         job_id="device", target_device_id=name, document_type=name, document_params={name: name}
@@ -198,66 +193,58 @@ async def test_sql_in_names_has_no_effect(
 
     jobs = {job.job_id: job for job in await all_jobs(operator)}
     assert set(jobs) == {"device", "group"}
-    assert jobs["device"].target_device_id == name
-    assert jobs["device"].document_type == name
-    assert jobs["device"].document_params == {name: name}
-    assert jobs["device"].created_by == name
+    device = jobs["device"]
+    assert (device.target_device_id, device.document_type, device.created_by) == (name,) * 3
+    assert device.document_params == {name: name}
     assert jobs["group"].cancel_reason == name
     (execution,) = (await operator.executions("group")).executions
     assert execution.device_id == name
     assert execution.status_details == {"reason": name}
-    assert (await other.get("j")).status == pb.Job.IN_PROGRESS
+    assert await other.status() == "IN_PROGRESS"
 
 
-@pytest.mark.parametrize("table", TABLES_AND_VIEWS)
-@pytest.mark.single_node("Citus does not send a session's settings to other nodes")
+@ONE_NODE
 async def test_request_role_sees_only_the_rows_of_the_current_tenant(
-    database: Database, operator: Operator, other: Operator, table: str
+    world: World, other: Operator, session: asyncpg.Connection
 ) -> None:
-    await database.add_devices(operator.tenant, ["own"], group="g")
-    await create_retried_job(operator, "j")
-    tenants = f"SELECT DISTINCT tenant_id FROM {table}"
+    await world.add_devices(["own"], group="g")
+    await create_retried_job(world.operator, "j")
 
-    session = await asyncpg.connect(database.request_dsn)
-    try:
-        assert await session.fetch(tenants) == []
-        async with session.transaction():
-            await session.execute("SELECT set_config('app.tenant_id', $1, true)", operator.tenant)
-            assert await session.fetchval(tenants) == operator.tenant
-            assert len(await session.fetch(tenants)) == 1
-        assert await session.fetch(tenants) == []
-    finally:
-        await session.close()
+    async def tenants() -> set[tuple[str, ...]]:
+        """The tenants of the rows that the session sees of a table, for each table."""
+        return {
+            tuple(row[0] for row in await session.fetch(f"SELECT DISTINCT tenant_id FROM {table}"))
+            for table in TABLES_AND_VIEWS
+        }
+
+    assert await tenants() == {()}
+    async with session.transaction():
+        await session.execute("SELECT set_config('app.tenant_id', $1, true)", world.tenant)
+        assert await tenants() == {(world.tenant,)}
+    assert await tenants() == {()}
 
 
 @pytest.mark.parametrize("table", ["jobs.jobs", "jobs.job_progress", "jobs.job_executions"])
-@pytest.mark.single_node("Citus does not send a session's settings to other nodes")
+@ONE_NODE
 async def test_request_role_cannot_write_rows_of_another_tenant(
-    database: Database, operator: Operator, other: Operator, table: str
+    tenant: str, other: Operator, session: asyncpg.Connection, table: str
 ) -> None:
-    session = await asyncpg.connect(database.request_dsn)
-    try:
-        async with session.transaction():
-            await session.execute("SELECT set_config('app.tenant_id', $1, true)", operator.tenant)
-            update = f"UPDATE {table} SET job_id = 'changed' WHERE tenant_id = $1"
-            assert await session.execute(update, other.tenant) == "UPDATE 0"
-        await session.execute("SELECT set_config('app.tenant_id', $1, false)", other.tenant)
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await session.execute(f"UPDATE {table} SET tenant_id = $1", operator.tenant)
-    finally:
-        await session.close()
+    async with session.transaction():
+        await session.execute("SELECT set_config('app.tenant_id', $1, true)", tenant)
+        update = f"UPDATE {table} SET job_id = 'changed' WHERE tenant_id = $1"
+        assert await session.execute(update, other.tenant) == "UPDATE 0"
+    await session.execute("SELECT set_config('app.tenant_id', $1, false)", other.tenant)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await session.execute(f"UPDATE {table} SET tenant_id = $1", tenant)
 
 
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.single_node("Citus does not send a session's settings to other nodes")
+@ONE_NODE
 async def test_tenant_setting_is_reset_after_each_call(
-    database: Database, other: Operator, call: str
+    other: Operator, session: asyncpg.Connection
 ) -> None:
-    session = await asyncpg.connect(database.request_dsn)
-    try:
+    for call in CALLS:
         await session.fetch(call, other.tenant)
 
-        assert await session.fetchval("SELECT current_setting('app.tenant_id', true)") == ""
-        assert await session.fetchval("SELECT count(*) FROM jobs.jobs") == 0
-    finally:
-        await session.close()
+        setting = await session.fetchval("SELECT current_setting('app.tenant_id', true)")
+        assert setting == "", call
+        assert await session.fetchval("SELECT count(*) FROM jobs.jobs") == 0, call

@@ -1,17 +1,15 @@
 """UpdateDevices: labels, time zones, groups, and registration; alone and concurrent."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 
 import pytest
 from fleet.jobs.v1.fleet_pb2 import Device
-from grpc import StatusCode
 
 from jobs_grpc.db.store import Store
 from tests.support.callers import Fleet, Operator
 from tests.support.database import Database, request_session, rows_locked
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error, invalid_fields
 from tests.support.server import Server
 
 ALL = ("labels", "time_zone", "group_ids")
@@ -102,8 +100,7 @@ async def test_nothing_changes_and_up_to_20_devices_are_named_when_some_are_unkn
     unknown = [f"unknown, {n:02}" for n in range(25)]
     devices = [Device(device_id=name, labels={"a": "b"}) for name in ["known", *unknown]]
 
-    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND") as failure:
-        await fleet.update(*devices, mask=["labels"])
+    failure = await expect_error("DEVICE_NOT_FOUND", fleet.update(*devices, mask=["labels"]))
 
     assert json.loads(failure.metadata["deviceIds"]) == unknown[:20]
     assert failure.message == f"Devices not found: {', '.join(unknown[:20])}, and 5 more"
@@ -116,12 +113,10 @@ async def test_device_is_not_registered_when_its_id_has_a_dot_segment(
 ) -> None:
     devices = [Device(device_id=name, labels={"a": "b"}) for name in ("a..", device_id)]
 
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await fleet.update(*devices, mask=["labels"], allow_missing=True)
-
-    assert list(failure.violations) == ["devices[1].device_id"]
-    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
-        await fleet.get("a..")
+    assert await invalid_fields(fleet.update(*devices, mask=["labels"], allow_missing=True)) == [
+        "devices[1].device_id"
+    ]
+    await expect_error("DEVICE_NOT_FOUND", fleet.get("a.."))
     # One that exists stays reachable.
     await database.add_devices(fleet.tenant, [device_id])
     response = await fleet.update(*devices, mask=["labels"], allow_missing=True)
@@ -134,12 +129,10 @@ async def test_device_has_at_most_32_labels_after_the_merge(fleet: Fleet) -> Non
     await fleet.update(Device(device_id="full", labels=many), mask=["labels"], allow_missing=True)
     devices = Device(device_id="new"), Device(device_id="full", labels={"one-more": ""})
 
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await fleet.update(*devices, mask=["labels"], allow_missing=True)
-
-    assert list(failure.violations) == ["devices[1].labels"]
-    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
-        await fleet.get("new")
+    assert await invalid_fields(fleet.update(*devices, mask=["labels"], allow_missing=True)) == [
+        "devices[1].labels"
+    ]
+    await expect_error("DEVICE_NOT_FOUND", fleet.get("new"))
     # One is removed, so there is room.
     await fleet.update(*devices, mask=["labels"], remove_labels=["key-0"], allow_missing=True)
     assert len((await fleet.get("full")).device.labels) == 32
@@ -166,8 +159,7 @@ async def test_device_has_at_most_32_labels_after_the_merge(fleet: Fleet) -> Non
 async def test_invalid_field_is_named(
     fleet: Fleet, device: Device, fields: dict[str, list[str]], field: str
 ) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await fleet.update(device, **{"mask": ALL} | fields)
+    failure = await expect_error("INVALID_FIELD", fleet.update(device, **{"mask": ALL} | fields))
 
     (violated,) = failure.violations
     assert violated.startswith(field)
@@ -176,8 +168,9 @@ async def test_invalid_field_is_named(
 async def test_each_device_occurs_once(fleet: Fleet) -> None:
     device = Device(device_id="twice")
 
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await fleet.update(device, device, mask=["labels"], allow_missing=True)
+    failure = await expect_error(
+        "INVALID_FIELD", fleet.update(device, device, mask=["labels"], allow_missing=True)
+    )
 
     assert failure.message == "devices must contain each device once, but repeats twice"
     assert failure.violations == {"devices": failure.message}
@@ -193,10 +186,8 @@ async def test_platforms_devices_get_labels_and_zones_only(
 
     assert (await fleet.get("d")).device == changed
     for device, mask in ((Device(device_id="new"), ["labels"]), (changed, ["group_ids"])):
-        with expect_failure(StatusCode.FAILED_PRECONDITION, "DEVICES_READ_ONLY"):
-            await fleet.update(device, mask=mask, allow_missing=True)
-    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
-        await fleet.update(Device(device_id="new"), mask=["labels"])
+        await expect_error("DEVICES_READ_ONLY", fleet.update(device, mask=mask, allow_missing=True))
+    await expect_error("DEVICE_NOT_FOUND", fleet.update(Device(device_id="new"), mask=["labels"]))
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
@@ -219,8 +210,7 @@ async def test_concurrent_updates_of_the_same_devices_wait_for_each_other(
             devices = [
                 Device(device_id=name, labels={"second": "2"}, group_ids=["two"]) for name in "ab"
             ]
-            second = asyncio.create_task(fleet.update(*devices, mask=["labels", "group_ids"]))
-            await database.wait_for_blocked_sessions(1)
+            second = await database.blocked(fleet.update(*devices, mask=["labels", "group_ids"]))
         await second
 
     for name in "ab":
@@ -241,11 +231,9 @@ async def test_device_that_two_calls_register_is_deleted_with_labels_and_groups(
     ):
         async with first_connection.transaction():
             await _register(first, fleet.tenant, "d")
-            registration = asyncio.create_task(_register(second, fleet.tenant, "d"))
-            await database.wait_for_blocked_sessions(1)
+            registration = await database.blocked(_register(second, fleet.tenant, "d"))
         await registration
-        deletion = asyncio.create_task(fleet.delete("d"))
-        await database.wait_for_blocked_sessions(1)
+        deletion = await database.blocked(fleet.delete("d"))
 
     assert (await deletion).deleted_count == 1
     for table in ("device_group_members", "jobs.devices"):
@@ -260,12 +248,10 @@ async def test_device_that_is_registered_during_an_update_is_not_found(
     await database.add_devices(fleet.tenant, ["a"])
     async with rows_locked(database, "device_state", tenant_id=fleet.tenant, device_id="a"):
         devices = [Device(device_id=name, labels={"k": ""}) for name in "ab"]
-        update = asyncio.create_task(fleet.update(*devices, mask=["labels"]))
-        await database.wait_for_blocked_sessions(1)
+        update = await database.blocked(fleet.update(*devices, mask=["labels"]))
         await database.add_devices(fleet.tenant, ["b"])
 
-    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
-        await update
+    await expect_error("DEVICE_NOT_FOUND", update)
 
 
 async def _register(store: Store, tenant: str, device: str) -> None:

@@ -2,16 +2,14 @@
 
 from typing import Any
 
-import grpc
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
-from tests.support.server import Server
+from tests.support.failures import expect_error
 from tests.support.waiting import TIMEOUT
+from tests.support.world import World
 
 ALL = {"target_all": True}
 
@@ -92,8 +90,7 @@ VALID: list[dict[str, Any]] = [
 async def test_invalid_request_is_rejected_with_the_field_names(
     operator: Operator, rpc: str, request_fields: dict[str, Any], invalid_fields: set[str]
 ) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await getattr(operator, rpc)(**request_fields)
+    failure = await expect_error("INVALID_FIELD", getattr(operator, rpc)(**request_fields))
 
     assert set(failure.violations) == invalid_fields
     for field, description in failure.violations.items():
@@ -104,13 +101,13 @@ async def test_invalid_request_is_rejected_with_the_field_names(
 
 @pytest.mark.parametrize("request_fields", VALID)
 async def test_request_is_accepted_when_its_fields_are_at_the_limits(
-    database: Database, operator: Operator, request_fields: dict[str, Any]
+    world: World, request_fields: dict[str, Any]
 ) -> None:
-    await database.add_devices(operator.tenant, ["🚀" * 256, "'; --"], group="g" * 256)
+    await world.add_devices(["🚀" * 256, "'; --"], group="g" * 256)
 
-    response = await operator.create(**request_fields)
+    response = await world.operator.create(**request_fields)
 
-    job = await operator.get(response.job_id)
+    job = await world.operator.get(response.job_id)
     for field in ("document_type", "target_device_id", "target_group_id"):
         assert getattr(job, field) == request_fields.get(field, getattr(job, field))
 
@@ -125,8 +122,9 @@ async def test_longest_reason_is_accepted(database: Database, operator: Operator
 
 
 async def test_message_lists_three_violations_and_counts_the_others(operator: Operator) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await operator.create(job_id="/", document_type="", expires_in_hours=0)
+    failure = await expect_error(
+        "INVALID_FIELD", operator.create(job_id="/", document_type="", expires_in_hours=0)
+    )
 
     assert set(failure.violations) == {"job_id", "document_type", "target", "expires_in_hours"}
     assert failure.message.endswith("; and 1 more")
@@ -137,10 +135,8 @@ async def test_invalid_request_changes_nothing(database: Database, operator: Ope
     await operator.create(job_id="j", **ALL)
     before = await operator.get("j")
 
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
-        await operator.cancel("j", reason="x" * 1001)
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
-        await operator.create(job_id="k", expires_in_hours=0, **ALL)
+    await expect_error("INVALID_FIELD", operator.cancel("j", reason="x" * 1001))
+    await expect_error("INVALID_FIELD", operator.create(job_id="k", expires_in_hours=0, **ALL))
 
     assert (await operator.list()).jobs[0].status == pb.Job.IN_PROGRESS
     assert await operator.get("j") == before
@@ -156,13 +152,12 @@ async def test_invalid_request_changes_nothing(database: Database, operator: Ope
     ],
 )
 async def test_request_is_malformed_when_its_bytes_are_not_a_message(
-    server: Server, operator: Operator, method: str, raw: bytes
+    world: World, method: str, raw: bytes
 ) -> None:
-    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = server.channel.unary_unary(
-        f"/fleet.jobs.v1.JobService/{method}"
-    )
+    call: Any = world.server.channel.unary_unary(f"/fleet.jobs.v1.JobService/{method}")
 
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
-        await call(raw, metadata=operator.metadata, timeout=TIMEOUT)
+    failure = await expect_error(
+        "MALFORMED_REQUEST", call(raw, metadata=world.operator.metadata, timeout=TIMEOUT)
+    )
 
     assert failure.request_id

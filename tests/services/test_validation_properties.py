@@ -13,10 +13,10 @@ from grpc import StatusCode
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from tests.support.database import Database
 from tests.support.failures import Failure
 from tests.support.scale import examples
 from tests.support.server import Server
+from tests.support.world import World
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 
@@ -130,15 +130,15 @@ def is_valid(
 
 
 @pytest.mark.slow
-@examples(25)
+@examples(10)
 @given(request=requests())
 async def test_request_is_accepted_if_and_only_if_it_is_valid(
-    database: Database, server: Server, request: dict[str, Any]
+    world: World, request: dict[str, Any]
 ) -> None:
-    operator = server.operator(uuid.uuid4().hex)
+    operator = world.server.operator(uuid.uuid4().hex)
     target = request["target"]
     name = str(target[1]).replace("\0", "") if target else "d"
-    await database.add_devices(operator.tenant, [name], group=name)
+    await world.database.add_devices(operator.tenant, [name], group=name)
     hours, never = request["expiry"]
 
     failure = Failure(StatusCode.OK)
@@ -164,7 +164,7 @@ async def test_request_is_accepted_if_and_only_if_it_is_valid(
         assert failure.violations
 
 
-@examples(25)
+@examples(10)
 @given(
     fields=st.one_of(
         st.fixed_dictionaries(
@@ -198,13 +198,13 @@ async def test_requests_fail_only_with_documented_codes(
 
 
 @pytest.mark.slow
-@examples(25)
+@examples(10)
 @given(document=st.dictionaries(st.text("abé🚀", max_size=9), JSON, max_size=5))
 async def test_any_document_is_returned_as_it_was_sent(
-    database: Database, server: Server, document: dict[str, Any]
+    world: World, document: dict[str, Any]
 ) -> None:
-    operator = server.operator(uuid.uuid4().hex)
-    await database.add_devices(operator.tenant, 1)
+    operator = world.server.operator(uuid.uuid4().hex)
+    await world.database.add_devices(operator.tenant, 1)
 
     await operator.create(job_id="j", target_all=True, document_params=struct(document))
 

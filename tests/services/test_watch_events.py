@@ -2,40 +2,68 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 from fleet.jobs.v1 import events_pb2 as pb
-from grpc import StatusCode
 
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.errors import ServerStopping
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.server.app import AppOptions
-from jobs_grpc.services import watch_hub
+from jobs_grpc.services import event_stream
 from jobs_grpc.services.event_pages import EventPage
 from jobs_grpc.services.event_start import Start
 from jobs_grpc.services.event_stream import EventStreams
 from jobs_grpc.services.recent_events import RecentEvents
-from tests.support.callers import Events, Operator
-from tests.support.database import Database, request_session
+from tests.support.callers import Events
+from tests.support.database import request_session
 from tests.support.event_rows import queue_event, store_events
-from tests.support.failures import expect_failure
-from tests.support.server import Server, running_server
+from tests.support.failures import expect_error
+from tests.support.server import running_server
 from tests.support.waiting import wait_until
+from tests.support.watch_hubs import poll_hourly
+from tests.support.world import World
 
 MIB = 1024 * 1024
 
 Responses = AsyncGenerator[pb.WatchEventsResponse, None]
 
 
+@dataclass(frozen=True)
+class Log(World):
+    """The event log of the test's tenant."""
+
+    @property
+    def events(self) -> Events:
+        """A caller of EventService."""
+        return self.server.events(self.tenant)
+
+    async def store(self, count: int, **fields: Any) -> int:
+        """Add events; return the last position."""
+        return await store_events(self.database, self.tenant, count, **fields)
+
+    async def queue(self, job_id: str = "j", type_: str = "job.updated") -> None:
+        """Queue an event."""
+        await queue_event(self.database.owner, self.tenant, job_id, type_)
+
+
 @pytest.fixture
-def events(server: Server, tenant: str) -> Events:
-    return server.events(tenant)
+def log(world: World) -> Log:
+    return Log(world.database, world.server, world.operator)
+
+
+@asynccontextmanager
+async def opened(events: Events, **fields: Any) -> AsyncIterator[Responses]:
+    """A stream whose first response has been read."""
+    async with aclosing(events.watch(**fields)) as responses:
+        await anext(responses)
+        yield responses
 
 
 async def job_ids(responses: Responses, count: int) -> list[str]:
@@ -47,17 +75,15 @@ async def job_ids(responses: Responses, count: int) -> list[str]:
     return found
 
 
-async def test_stream_sends_the_events_of_calls(
-    database: Database, operator: Operator, events: Events
-) -> None:
-    await database.add_devices(operator.tenant, ["pump"])
-    await operator.create(job_id="before", target_all=True)
+async def test_stream_sends_the_events_of_calls(log: Log) -> None:
+    await log.add_devices(["pump"])
+    await log.operator.create(job_id="before", target_all=True)
 
-    async with aclosing(events.watch()) as responses:
+    async with aclosing(log.events.watch()) as responses:
         first = await anext(responses)
-        await operator.create(job_id="j", target_all=True)
+        await log.operator.create(job_id="j", target_all=True)
         second = await anext(responses)
-        await operator.pause("j", reason="error rate")
+        await log.operator.pause("j", reason="error rate")
         third = await anext(responses)
 
     assert (list(first.events), first.position > 0) == ([], True)
@@ -68,210 +94,172 @@ async def test_stream_sends_the_events_of_calls(
     assert second.position < third.position == paused.position
 
 
-async def test_stream_from_the_oldest_event_continues_with_new_ones(
-    database: Database, events: Events, tenant: str
-) -> None:
-    last = await store_events(database, tenant, 250)
+async def test_stream_from_the_oldest_event_continues_with_new_ones(log: Log) -> None:
+    last = await log.store(250)
 
-    async with aclosing(events.watch(after_position=0)) as responses:
+    async with aclosing(log.events.watch(after_position=0)) as responses:
         pages = [await anext(responses) for _ in range(3)]
-        await queue_event(database.owner, tenant, "new")
-        new = await anext(responses)
+        await log.queue("new")
+        assert await job_ids(responses, 1) == ["new"]
 
     assert [len(page.events) for page in pages] == [100, 100, 50]
     positions = [event.position for page in pages for event in page.events]
     assert positions == list(range(last - 249, last + 1))
-    assert [event.job_id for event in new.events] == ["new"]
 
 
-async def test_resumed_stream_misses_and_repeats_nothing(
-    database: Database, events: Events, tenant: str
-) -> None:
+async def test_resumed_stream_misses_and_repeats_nothing(log: Log) -> None:
     """It is resumed after each response."""
-    start = (await events.list()).position
+    position = start = (await log.events.list()).position
     found: list[str] = []
-    position = start
     for n in range(12):
-        await queue_event(database.owner, tenant, f"j{n}")
+        await log.queue(f"j{n}")
         if n % 3 == 0:
-            await queue_event(database.owner, tenant, f"j{n}")
-        async with aclosing(events.watch(after_position=position)) as responses:
+            await log.queue(f"j{n}")
+        async with aclosing(log.events.watch(after_position=position)) as responses:
             response = await anext(responses)
             found += [event.job_id for event in response.events]
             position = response.position
 
-    everything = await events.list_all(after_position=start)
+    everything = await log.events.list_all(after_position=start)
     assert found == [event.job_id for event in everything]
     assert len(found) == 16
 
 
-async def test_stream_from_a_time_begins_there(
-    database: Database, events: Events, tenant: str
-) -> None:
-    await store_events(database, tenant, 5, days_ago=2)
-    last = await store_events(database, tenant, 2, days_ago=1)
+async def test_stream_from_a_time_begins_there(log: Log) -> None:
+    await log.store(5, days_ago=2)
+    last = await log.store(2, days_ago=1)
 
     since = datetime.now(UTC) - timedelta(days=1.5)
-    async with aclosing(events.watch(from_time=since)) as responses:
+    async with aclosing(log.events.watch(from_time=since)) as responses:
         first = await anext(responses)
 
     assert [event.position for event in first.events] == [last - 1, last]
 
 
-async def test_streams_send_only_what_their_filters_include(
-    database: Database, events: Events, tenant: str
-) -> None:
+async def test_streams_send_only_what_their_filters_include(log: Log) -> None:
+    filters: list[dict[str, Any]] = [{"job_id": "a"}, {"types": ["job.paused"]}, {"job_id": "z"}]
     async with AsyncExitStack() as stack:
-        streams = [
-            await stack.enter_async_context(aclosing(events.watch(**fields)))
-            for fields in ({}, {"job_id": "a"}, {"types": ["job.paused"]}, {"job_id": "z"})
+        every, of_job, of_type, of_other = [
+            await stack.enter_async_context(opened(log.events, **fields))
+            for fields in ({}, *filters)
         ]
-        for responses in streams:
-            await anext(responses)
         for job_id, type_ in (("a", "job.created"), ("b", "job.paused"), ("a", "job.resumed")):
-            await queue_event(database.owner, tenant, job_id, type_)
+            await log.queue(job_id, type_)
 
-        every, of_job, of_type, of_other = streams
         assert await job_ids(every, 3) == ["a", "b", "a"]
         assert await job_ids(of_job, 2) == ["a", "a"]
         assert await job_ids(of_type, 1) == ["b"]
-        await queue_event(database.owner, tenant, "z")
+        await log.queue("z")
         assert await job_ids(of_other, 1) == ["z"]
 
 
-async def test_other_tenants_events_are_not_sent(
-    database: Database, server: Server, events: Events, tenant: str
-) -> None:
-    other = server.events(f"{tenant}-2")
-    async with aclosing(events.watch()) as responses, aclosing(other.watch()) as others:
-        await anext(responses)
-        await anext(others)
-        await queue_event(database.owner, tenant, "mine")
-        await queue_event(database.owner, other.tenant, "theirs")
+async def test_other_tenants_events_are_not_sent(log: Log) -> None:
+    other = log.server.events(f"{log.tenant}-2")
+    async with opened(log.events) as responses, opened(other) as others:
+        await log.queue("mine")
+        await queue_event(log.database.owner, other.tenant, "theirs")
 
         assert [event.job_id for event in (await anext(responses)).events] == ["mine"]
         assert [event.job_id for event in (await anext(others)).events] == ["theirs"]
 
 
 async def test_event_of_the_same_server_is_sent_before_the_next_poll(
-    database: Database, operator: Operator, events: Events
+    log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await database.add_devices(operator.tenant, ["pump"])
-    await operator.create(job_id="j", target_all=True)
-    clock = asyncio.get_running_loop().time
-    async with aclosing(events.watch()) as responses:
-        await anext(responses)
-        began = clock()
-        for number in range(8):
-            await (operator.pause("j") if number % 2 == 0 else operator.resume("j"))
-            await job_ids(responses, 1)
+    await log.add_devices(["pump"])
+    await log.operator.create(job_id="j", target_all=True)
+    poll_hourly(monkeypatch, event_stream)
+    async with (
+        running_server(log.database.request_dsn) as server,
+        opened(server.events(log.tenant)) as responses,
+    ):
+        operator = server.operator(log.tenant)
+        for change in (operator.pause, operator.resume):
+            await change("j")
+            assert await job_ids(responses, 1) == ["j"]
 
-    assert clock() - began < 8 * watch_hub.POLL_INTERVAL / 2
 
-
-async def test_open_change_of_another_job_delays_no_events(
-    database: Database, events: Events, tenant: str
-) -> None:
-    changing = await asyncpg.connect(database.owner_dsn)
-    async with aclosing(events.watch()) as responses, AsyncExitStack() as stack:
+async def test_open_change_of_another_job_delays_no_events(log: Log) -> None:
+    async with opened(log.events) as responses, AsyncExitStack() as stack:
+        changing = await asyncpg.connect(log.database.owner_dsn)
         stack.push_async_callback(changing.close)
-        await anext(responses)
         async with changing.transaction():
-            await queue_event(changing, tenant, "open")
-            await queue_event(database.owner, tenant, "other")
+            await queue_event(changing, log.tenant, "open")
+            await log.queue("other")
             assert await job_ids(responses, 1) == ["other"]
         assert await job_ids(responses, 1) == ["open"]
 
 
 @pytest.mark.single_node("needs a second database")
-async def test_idle_transaction_delays_no_events(
-    database: Database, events: Events, tenant: str
-) -> None:
+async def test_idle_transaction_delays_no_events(log: Log) -> None:
     """Not even one with a transaction id and a snapshot that is older than the events."""
-    async with request_session(database) as (connection, _), connection.transaction():
+    async with request_session(log.database) as (connection, _), connection.transaction():
         await connection.execute("SELECT pg_current_xact_id()")
-        async with aclosing(events.watch()) as responses:
-            await anext(responses)
-            await queue_event(database.owner, tenant, "j")
+        async with opened(log.events) as responses:
+            await log.queue()
             assert await job_ids(responses, 1) == ["j"]
 
 
-async def test_purged_position_is_rejected(database: Database, events: Events, tenant: str) -> None:
-    old = await store_events(database, tenant, 5, days_ago=8)
-    await store_events(database, tenant, 5)
-    await database.owner.fetchval("SELECT jobs.purge_events($1, 7, 1000, 1000)", tenant)
+async def test_purged_position_is_rejected(log: Log) -> None:
+    old = await log.store(5, days_ago=8)
+    await log.store(5)
+    await log.owner_value("SELECT jobs.purge_events($1, 7, 1000, 1000)")
 
-    async with aclosing(events.watch(after_position=old - 1)) as responses:
-        with expect_failure(StatusCode.OUT_OF_RANGE, "EVENTS_PURGED") as failure:
-            await anext(responses)
-    async with aclosing(events.watch(after_position=old)) as responses:
+    async with aclosing(log.events.watch(after_position=old - 1)) as responses:
+        failure = await expect_error("EVENTS_PURGED", anext(responses))
+    async with aclosing(log.events.watch(after_position=old)) as responses:
         assert len((await anext(responses)).events) == 5
 
     assert failure.metadata == {"position": str(old - 1), "purgedPosition": str(old)}
 
 
-async def test_position_of_a_database_that_was_restored_is_unknown(
-    database: Database, events: Events, tenant: str
-) -> None:
+async def test_position_of_a_database_that_was_restored_is_unknown(log: Log) -> None:
     """Also to a stream that is open while the database is restored."""
-    last = await store_events(database, tenant, 5)
+    last = await log.store(5)
 
-    async with aclosing(events.watch()) as responses:
-        await anext(responses)
-        await database.owner.execute(
-            "UPDATE jobs.event_heads SET position = position - 5 WHERE tenant_id = $1", tenant
+    async with opened(log.events) as responses:
+        await log.owner_value(
+            "UPDATE jobs.event_heads SET position = position - 5 WHERE tenant_id = $1"
         )
-        with expect_failure(StatusCode.OUT_OF_RANGE, "POSITION_UNKNOWN") as failure:
-            await anext(responses)
-    async with aclosing(events.watch(after_position=last)) as responses:
-        with expect_failure(StatusCode.OUT_OF_RANGE, "POSITION_UNKNOWN"):
-            await anext(responses)
+        failure = await expect_error("POSITION_UNKNOWN", anext(responses))
+    async with aclosing(log.events.watch(after_position=last)) as responses:
+        await expect_error("POSITION_UNKNOWN", anext(responses))
 
     assert failure.metadata == {"position": str(last), "lastPosition": str(last - 5)}
 
 
-async def test_stream_continues_when_database_sessions_are_terminated(
-    database: Database, events: Events, tenant: str
-) -> None:
-    async with aclosing(events.watch()) as responses:
-        await anext(responses)
-        await database.owner.execute(
+async def test_stream_continues_when_database_sessions_are_terminated(log: Log) -> None:
+    async with opened(log.events) as responses:
+        await log.database.owner.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1"
             " AND datname = current_database()",
-            RequestRole.from_dsn(database.request_dsn).name,
+            RequestRole.from_dsn(log.database.request_dsn).name,
         )
-        await queue_event(database.owner, tenant, "j")
+        await log.queue()
 
         assert await job_ids(responses, 1) == ["j"]
 
 
-async def test_stream_ends_with_server_stopping_when_the_server_stops(
-    database: Database, tenant: str
-) -> None:
-    async with running_server(database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as server:
-        events = server.events(tenant)
-        async with aclosing(events.watch()) as one, aclosing(events.watch(job_id="j")) as two:
-            await anext(one)
-            await anext(two)
+async def test_stream_ends_with_server_stopping_when_the_server_stops(log: Log) -> None:
+    async with running_server(log.database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as server:
+        events = server.events(log.tenant)
+        async with opened(events) as one, opened(events, job_id="j") as two:
             server.app.stopping.set()
 
             for responses in (one, two):
-                with expect_failure(StatusCode.UNAVAILABLE, "SERVER_STOPPING"):
-                    await anext(responses)
+                await expect_error("SERVER_STOPPING", anext(responses))
 
 
-async def test_idle_stream_sends_its_position_as_a_heartbeat(
-    database: Database, tenant: str
-) -> None:
+async def test_idle_stream_sends_its_position_as_a_heartbeat(log: Log) -> None:
     options = AppOptions(event_heartbeat=0.01)
-    async with running_server(database.request_dsn, options) as server:
-        events = server.events(tenant)
+    async with running_server(log.database.request_dsn, options) as server:
+        events = server.events(log.tenant)
         async with aclosing(events.watch(job_id="j")) as responses:
             first = await anext(responses)
             assert await anext(responses) == first
 
             # Events that the filter excludes move the position.
-            await queue_event(database.owner, tenant, "other")
+            await log.queue("other")
             while (response := await anext(responses)) == first:
                 pass
             last = (await events.list()).position
@@ -282,30 +270,16 @@ def test_heartbeat_is_sent_within_15_seconds() -> None:
     assert AppOptions().event_heartbeat <= 15
 
 
-async def test_all_streams_of_a_tenant_receive_all_events(
-    database: Database, events: Events, tenant: str
-) -> None:
-    async with AsyncExitStack() as stack:
-        streams = [await stack.enter_async_context(aclosing(events.watch())) for _ in range(20)]
-        for responses in streams:
-            await anext(responses)
-        for n in range(5):
-            await queue_event(database.owner, tenant, f"j{n}")
-
-        for responses in streams:
-            assert await job_ids(responses, 5) == [f"j{n}" for n in range(5)]
-
-
 @asynccontextmanager
 async def event_streams(
-    database: Database, memory: MemoryLimit, stopping: asyncio.Event, **options: Any
+    log: Log, memory: MemoryLimit, stopping: asyncio.Event | None = None
 ) -> AsyncIterator[EventStreams]:
     """Streams on a session of their own, which poll every 10 ms."""
 
     async def pause(_: str) -> None:
         await asyncio.sleep(0)
 
-    async with request_session(database) as (connection, store):
+    async with request_session(log.database) as (connection, store):
         await prepare_connection(connection)
         lock = asyncio.Lock()
         fetch = store._database.fetch
@@ -316,28 +290,24 @@ async def event_streams(
 
         session: Any = store._database
         session.fetch = session.fetch_for_tenants = one_at_a_time
-        yield EventStreams(store, memory, stopping, pause, interval=0.01, **options)
+        yield EventStreams(store, memory, stopping or asyncio.Event(), pause, interval=0.01)
 
 
 class Client:
     """Reads a stream. While `reads` is not set, it blocks the stream."""
 
-    def __init__(self, streams: EventStreams, tenant: str, start: Start, job_id: str = "") -> None:
+    def __init__(self, streams: EventStreams, tenant: str, job_id: str = "") -> None:
         self.found: list[pb.Event] = []
-        self.responses = 0
-        self.position = 0
-        self.reads = asyncio.Event()
+        self.opened, self.reads = asyncio.Event(), asyncio.Event()
         self.reads.set()
         self.task = asyncio.create_task(
-            streams.run(tenant, start, frozenset(), job_id, self._write)
+            streams.run(tenant, Start(), frozenset(), job_id, self._write)
         )
 
     async def _write(self, raw: bytes) -> None:
         await self.reads.wait()
-        response = pb.WatchEventsResponse.FromString(raw)
-        self.responses += 1
-        self.found += response.events
-        self.position = response.position
+        self.found += pb.WatchEventsResponse.FromString(raw).events
+        self.opened.set()
 
     async def wait_for(self, count: int) -> None:
         """Wait until this many events have arrived."""
@@ -347,34 +317,32 @@ class Client:
 
         await wait_until(arrived)
 
-    async def close(self) -> None:
-        """Cancel the stream."""
-        self.task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self.task
+
+@asynccontextmanager
+async def reading(streams: EventStreams, log: Log, *job_ids: str) -> AsyncIterator[list[Client]]:
+    """Clients that have begun to read, each with the events of a job ("": of all jobs)."""
+    clients = [Client(streams, log.tenant, job_id) for job_id in job_ids]
+    for client in clients:
+        await client.opened.wait()
+    yield clients
+    for client in clients:
+        client.task.cancel()
+    await asyncio.wait([client.task for client in clients])
 
 
-async def test_slow_client_holds_bounded_memory_and_misses_nothing(
-    database: Database, tenant: str
-) -> None:
+async def test_slow_client_holds_bounded_memory_and_misses_nothing(log: Log) -> None:
     memory = MemoryLimit(64 * MIB, 32 * MIB)
-    details = {"reason": "x" * 1000}
-    async with event_streams(database, memory, asyncio.Event()) as streams:
-        fast = Client(streams, tenant, Start())
-        slow = Client(streams, tenant, Start())
-        for client in (fast, slow):
-            await wait_until_open(client)
+    held = []
+    async with event_streams(log, memory) as streams, reading(streams, log, "", "") as clients:
+        fast, slow = clients
         slow.reads.clear()
-        held = []
         for n in range(30):
-            await store_events(database, tenant, 100, details=details)
+            await log.store(100, details={"reason": "x" * 1000})
             await fast.wait_for(100 * (n + 1))
             held.append(memory.held)
 
         slow.reads.set()
         await slow.wait_for(3000)
-        for client in (fast, slow):
-            await client.close()
 
     assert [e.position for e in slow.found] == [e.position for e in fast.found]
     assert len(slow.found) == 3000
@@ -382,15 +350,8 @@ async def test_slow_client_holds_bounded_memory_and_misses_nothing(
     assert memory.held == 0
 
 
-async def wait_until_open(client: Client) -> None:
-    async def opened() -> bool:
-        return client.responses > 0
-
-    await wait_until(opened)
-
-
 async def test_stream_reads_the_database_when_the_reader_of_its_tenant_has_an_internal_error(
-    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+    log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append, errors = RecentEvents.append, [RuntimeError("a test")]
 
@@ -401,49 +362,40 @@ async def test_stream_reads_the_database_when_the_reader_of_its_tenant_has_an_in
 
     monkeypatch.setattr(RecentEvents, "append", fail_once)
     memory = MemoryLimit(64 * MIB, 32 * MIB)
-    async with event_streams(database, memory, asyncio.Event()) as streams:
-        client = Client(streams, tenant, Start())
-        await wait_until_open(client)
+    async with event_streams(log, memory) as streams, reading(streams, log, "") as (client,):
         for count in (1, 2, 3):
-            await queue_event(database.owner, tenant)
+            await log.queue()
             await client.wait_for(count)
-        await client.close()
     assert not errors
     assert memory.held == 0
 
 
-async def test_idle_streams_hold_no_bytes(database: Database, tenant: str) -> None:
+async def test_idle_streams_hold_no_bytes(log: Log) -> None:
     memory = MemoryLimit(64 * MIB, 32 * MIB)
-    async with event_streams(database, memory, asyncio.Event()) as streams:
-        clients = [Client(streams, tenant, Start()) for _ in range(5)]
-        for client in clients:
-            await wait_until_open(client)
-        await queue_event(database.owner, tenant, "j")
-        for client in clients:
-            await client.wait_for(1)
 
-        async def released() -> bool:
-            return memory.held == 0
+    async def released() -> bool:
+        return memory.held == 0
 
-        await wait_until(released)
-        assert streams.open_streams == 5
-        for client in clients:
-            await client.close()
+    async with event_streams(log, memory) as streams:
+        async with reading(streams, log, *[""] * 5) as clients:
+            await log.queue()
+            for client in clients:
+                await client.wait_for(1)
+
+            await wait_until(released)
+            assert streams.open_streams == 5
         assert streams.open_streams == 0
 
 
-async def test_stream_that_waits_for_bytes_ends_when_the_server_stops(
-    database: Database, tenant: str
-) -> None:
-    memory = MemoryLimit(MIB, MIB)
-    Reservation(memory, tenant).set_size(MIB)
-    stopping = asyncio.Event()
+async def test_stream_that_waits_for_bytes_ends_when_the_server_stops(log: Log) -> None:
+    memory, stopping = MemoryLimit(MIB, MIB), asyncio.Event()
+    Reservation(memory, log.tenant).set_size(MIB)
 
     async def waits_for_bytes() -> bool:
         return memory.waiting > 0
 
-    async with event_streams(database, memory, stopping) as streams:
-        client = Client(streams, tenant, Start())
+    async with event_streams(log, memory, stopping) as streams:
+        client = Client(streams, log.tenant)
         await wait_until(waits_for_bytes)
 
         stopping.set()
@@ -452,13 +404,11 @@ async def test_stream_that_waits_for_bytes_ends_when_the_server_stops(
             await client.task
 
 
-async def test_new_events_are_read_once_for_all_streams(database: Database, tenant: str) -> None:
+async def test_new_events_are_read_once_for_all_streams(log: Log) -> None:
     memory = MemoryLimit(64 * MIB, 32 * MIB)
-    async with event_streams(database, memory, asyncio.Event()) as streams:
-        clients = [Client(streams, tenant, Start(), job_id=f"j{n % 3}") for n in range(30)]
-        for client in clients:
-            await wait_until_open(client)
-        calls = 0
+    jobs = [f"j{n % 3}" for n in range(30)]
+    calls = 0
+    async with event_streams(log, memory) as streams, reading(streams, log, *jobs) as clients:
         list_events = streams._store.list_events
 
         async def counted(*args: Any, **kwargs: Any) -> Any:
@@ -468,11 +418,9 @@ async def test_new_events_are_read_once_for_all_streams(database: Database, tena
 
         streams._store.list_events = counted
         for n in range(9):
-            await queue_event(database.owner, tenant, f"j{n % 3}")
+            await log.queue(f"j{n % 3}")
         for client in clients:
             await client.wait_for(3)
-        for client in clients:
-            await client.close()
 
     # One per event at most, not one per stream.
     assert calls <= 9

@@ -2,25 +2,27 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 from unittest.mock import AsyncMock
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.errors import ServerStopping
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
-from jobs_grpc.services import watch_hub
+from jobs_grpc.services import job_watch as watch_module
 from jobs_grpc.services.job_watch import JobWatch
-from tests.support.callers import Operator
-from tests.support.database import Database, request_session
-from tests.support.failures import expect_failure
-from tests.support.server import Server, running_server
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.callers import Device, Operator
+from tests.support.database import request_session
+from tests.support.failures import expect_error
+from tests.support.server import running_server
+from tests.support.waiting import wait_until
+from tests.support.watch_hubs import poll_hourly
+from tests.support.world import World
 
 MIB = 1024 * 1024
 
@@ -30,34 +32,39 @@ async def pause(_: str) -> None:
     await asyncio.sleep(0)
 
 
-def watch(operator: Operator, job_id: str) -> AsyncIterator[pb.Job]:
-    """Open a watch and iterate over its jobs."""
-    request = pb.WatchJobRequest(job_id=job_id)
-    stub: Any = operator.stub
-    call = stub.WatchJob(request, metadata=operator.metadata, timeout=TIMEOUT)
-
-    async def jobs() -> AsyncIterator[pb.Job]:
-        try:
-            async for response in call:
-                yield response.job
-        finally:
-            call.cancel()
-
-    return jobs()
-
-
-@pytest.fixture
-async def device(database: Database, server: Server, operator: Operator) -> Any:
+@pytest.fixture(autouse=True)
+async def device(world: World) -> Device:
     """The only device of the test's tenant, with a QUEUED execution of job "j"."""
-    await database.add_devices(operator.tenant, ["pump"])
-    await operator.create(job_id="j", target_all=True, document_params={"n": 1})
-    return server.device(operator.tenant, "pump")
+    await world.add_devices(["pump"])
+    await world.operator.create(job_id="j", target_all=True, document_params={"n": 1})
+    return world.device("pump")
+
+
+@asynccontextmanager
+async def job_watch(
+    world: World,
+    memory: MemoryLimit,
+    *options: Any,
+    stopping: asyncio.Event | None = None,
+    pause: Callable[[str], Awaitable[None]] = pause,
+) -> AsyncIterator[JobWatch]:
+    """Watches on a session of their own."""
+    async with request_session(world.database) as (connection, store):
+        await prepare_connection(connection)
+        yield JobWatch(store, memory, 32768, stopping or asyncio.Event(), pause, *options)
+
+
+async def wait_until_bytes_are_awaited(memory: MemoryLimit) -> None:
+    async def waits_for_bytes() -> bool:
+        return memory.waiting > 0
+
+    await wait_until(waits_for_bytes)
 
 
 async def test_watch_sends_pause_and_resume_and_does_not_end(
-    operator: Operator, device: Any
+    operator: Operator, device: Device
 ) -> None:
-    jobs = watch(operator, "j")
+    jobs = operator.watch()
     await anext(jobs)
 
     await operator.pause("j", reason="error rate")
@@ -70,9 +77,9 @@ async def test_watch_sends_pause_and_resume_and_does_not_end(
 
 
 async def test_watch_sends_each_change_until_the_job_completes(
-    operator: Operator, device: Any
+    operator: Operator, device: Device
 ) -> None:
-    jobs = watch(operator, "j")
+    jobs = operator.watch()
 
     first = await anext(jobs)
     await device.start("j")
@@ -89,16 +96,14 @@ async def test_watch_sends_each_change_until_the_job_completes(
         await anext(jobs)
 
 
-async def test_watch_sends_what_the_failure_criteria_count(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, ["a", "b"])
+async def test_watch_sends_what_the_failure_criteria_count(world: World) -> None:
+    await world.add_devices(["valve"])
     criterion = pb.FailureCriterion(percent=100, basis=pb.FailureCriterion.TARGETED)
-    await operator.create(job_id="j", target_all=True, failure_criteria=[criterion])
-    jobs = watch(operator, "j")
+    await world.operator.create(job_id="k", target_all=True, failure_criteria=[criterion])
+    jobs = world.operator.watch("k")
     first = await anext(jobs)
 
-    await server.device(operator.tenant, "a").update("j", "FAILED")
+    await world.device("valve").update("k", "FAILED")
     second = await anext(jobs)
 
     state = pb.CriterionState(failure_count=0, basis_count=2, threshold=2)
@@ -107,35 +112,29 @@ async def test_watch_sends_what_the_failure_criteria_count(
     assert list(second.criterion_states) == [state]
 
 
-async def test_watch_sends_a_finished_job_once(operator: Operator, device: Any) -> None:
+async def test_watch_sends_a_finished_job_once(operator: Operator) -> None:
     await operator.cancel("j")
 
-    jobs = [job async for job in watch(operator, "j")]
-
-    assert [job.status for job in jobs] == [pb.Job.CANCELED]
+    assert [job.status async for job in operator.watch()] == [pb.Job.CANCELED]
 
 
-async def test_watch_ends_when_the_job_expires(
-    database: Database, operator: Operator, device: Any
-) -> None:
-    jobs = watch(operator, "j")
+async def test_watch_ends_when_the_job_expires(world: World) -> None:
+    jobs = world.operator.watch()
     await anext(jobs)
 
-    await database.expire(operator.tenant, "j")
+    await world.expire()
 
     assert [job.status async for job in jobs] == [pb.Job.COMPLETED]
 
 
-async def test_watch_is_rejected_when_job_does_not_exist_in_the_tenant(
-    server: Server, operator: Operator, device: Any
-) -> None:
-    for caller, job_id in ((operator, "missing"), (server.operator("other-tenant"), "j")):
-        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-            await anext(watch(caller, job_id))
+async def test_watch_does_not_find_the_job_of_another_tenant(world: World) -> None:
+    other = world.server.operator("other-tenant")
+
+    await expect_error("JOB_NOT_FOUND", anext(other.watch()))
 
 
-async def test_all_watches_of_a_job_receive_a_change(operator: Operator, device: Any) -> None:
-    watches = [watch(operator, "j") for _ in range(20)]
+async def test_all_watches_of_a_job_receive_a_change(operator: Operator, device: Device) -> None:
+    watches = [operator.watch() for _ in range(20)]
     for jobs in watches:
         await anext(jobs)
 
@@ -145,41 +144,36 @@ async def test_all_watches_of_a_job_receive_a_change(operator: Operator, device:
         assert (await anext(jobs)).execution_counts == pb.ExecutionCounts(in_progress=1)
 
 
-async def test_watch_continues_when_database_sessions_are_terminated(
-    database: Database, operator: Operator, device: Any
-) -> None:
-    jobs = watch(operator, "j")
+async def test_watch_continues_when_database_sessions_are_terminated(world: World) -> None:
+    jobs = world.operator.watch()
     await anext(jobs)
 
-    await database.owner.execute(
+    await world.database.owner.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1"
         " AND datname = current_database()",
-        RequestRole.from_dsn(database.request_dsn).name,
+        RequestRole.from_dsn(world.database.request_dsn).name,
     )
-    await database.set_status(operator.tenant, "j", "pump", "IN_PROGRESS")
+    await world.database.set_status(world.tenant, "j", "pump", "IN_PROGRESS")
 
     assert (await anext(jobs)).execution_counts == pb.ExecutionCounts(in_progress=1)
 
 
-async def test_watch_ends_with_server_stopping_when_the_server_stops(
-    database: Database, operator: Operator, device: Any
-) -> None:
-    async with running_server(database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as server:
-        jobs = watch(server.operator(operator.tenant), "j")
+async def test_watch_ends_with_server_stopping_when_the_server_stops(world: World) -> None:
+    async with running_server(world.database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as server:
+        jobs = server.operator(world.tenant).watch()
         await anext(jobs)
         server.app.stopping.set()
 
-        with expect_failure(StatusCode.UNAVAILABLE, "SERVER_STOPPING"):
-            await anext(jobs)
+        await expect_error("SERVER_STOPPING", anext(jobs))
 
 
 async def test_watch_is_logged_as_canceled_when_the_client_cancels(
-    operator: Operator, device: Any, caplog: pytest.LogCaptureFixture
+    operator: Operator, device: Device, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "jobs_grpc.calls")
-    jobs = watch(operator, "j")
+    jobs = operator.watch()
     await anext(jobs)
-    await jobs.aclose()  # type: ignore[attr-defined]  # it is a generator
+    await jobs.aclose()
 
     lines: list[str] = []
 
@@ -197,36 +191,29 @@ async def test_watch_is_logged_as_canceled_when_the_client_cancels(
 
 
 async def test_write_of_the_same_server_is_sent_before_the_next_poll(
-    operator: Operator, device: Any
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = watch(operator, "j")
-    await anext(jobs)
-    clock = asyncio.get_running_loop().time
-    began = clock()
-
-    for number in range(8):
-        await (operator.pause("j") if number % 2 == 0 else operator.resume("j"))
+    poll_hourly(monkeypatch, watch_module)
+    async with running_server(world.database.request_dsn) as server:
+        operator = server.operator(world.tenant)
+        jobs = operator.watch()
         await anext(jobs)
 
-    assert clock() - began < 8 * watch_hub.POLL_INTERVAL / 2
+        await operator.pause("j")
+        assert (await anext(jobs)).status == pb.Job.PAUSED
+        await operator.resume("j")
+        assert (await anext(jobs)).status == pb.Job.IN_PROGRESS
+        await jobs.aclose()
 
 
-async def test_watch_that_waits_for_bytes_ends_when_the_server_stops(
-    database: Database, operator: Operator, device: Any
-) -> None:
+async def test_watch_that_waits_for_bytes_ends_when_the_server_stops(world: World) -> None:
     memory = MemoryLimit(MIB, MIB)
-    slow = Reservation(memory, operator.tenant)
-    slow.set_size(MIB)
+    Reservation(memory, world.tenant).set_size(MIB)
     stopping = asyncio.Event()
 
-    async def waits_for_bytes() -> bool:
-        return memory.waiting > 0
-
-    async with request_session(database) as (connection, store):
-        await prepare_connection(connection)
-        jobs = JobWatch(store, memory, 32768, stopping, pause)
-        watching = asyncio.create_task(jobs.run(operator.tenant, "j", AsyncMock()))
-        await wait_until(waits_for_bytes)
+    async with job_watch(world, memory, stopping=stopping) as jobs:
+        watching = asyncio.create_task(jobs.run(world.tenant, "j", AsyncMock()))
+        await wait_until_bytes_are_awaited(memory)
 
         stopping.set()
 
@@ -234,33 +221,23 @@ async def test_watch_that_waits_for_bytes_ends_when_the_server_stops(
             await watching
 
 
-async def test_watch_that_waited_for_bytes_gets_the_current_state(
-    database: Database, operator: Operator, device: Any
-) -> None:
-    received: asyncio.Queue[pb.Job] = asyncio.Queue()
+async def test_watch_that_waited_for_bytes_gets_the_current_state(world: World) -> None:
+    received: asyncio.Queue[bytes] = asyncio.Queue()
     memory = MemoryLimit(MIB, MIB)
-    slow = Reservation(memory, operator.tenant)
+    slow = Reservation(memory, world.tenant)
     slow.set_size(MIB)
 
-    async def write(response: bytes) -> None:
-        received.put_nowait(pb.WatchJobResponse.FromString(response).job)
-
-    async def waits_for_bytes() -> bool:
-        return memory.waiting > 0
-
-    async with request_session(database) as (connection, store):
-        await prepare_connection(connection)
-        jobs = JobWatch(store, memory, 32768, asyncio.Event(), pause, 0.01)
-        watching = asyncio.create_task(jobs.run(operator.tenant, "j", write))
-        await wait_until(waits_for_bytes)
-        await operator.pause("j")
+    async with job_watch(world, memory, 0.01) as jobs:
+        watching = asyncio.create_task(jobs.run(world.tenant, "j", received.put))
+        await wait_until_bytes_are_awaited(memory)
+        await world.operator.pause("j")
         slow.release()
 
-        job = await received.get()
+        response = pb.WatchJobResponse.FromString(await received.get())
         watching.cancel()
         await asyncio.wait({watching})
 
-    assert job.status == pb.Job.PAUSED
+    assert response.job.status == pb.Job.PAUSED
     assert received.empty()
     assert memory.held == 0
 
@@ -288,26 +265,22 @@ async def test_poll_that_waits_for_the_database_holds_no_bytes() -> None:
     await asyncio.wait({watching})
 
 
-async def test_calls_run_while_large_states_are_converted(
-    database: Database, operator: Operator, device: Any
-) -> None:
+async def test_calls_run_while_large_states_are_converted(world: World) -> None:
     """A pause after each 32 KiB: four jobs of 20 KiB need two."""
     tenants: list[str] = []
     names = [f"large-{n}" for n in range(4)]
     for name in names:
-        await operator.create(
+        await world.operator.create(
             job_id=name, target_all=True, document_params={"a": name + "x" * 20_000}
         )
 
     async def count_pause(tenant_id: str) -> None:
         tenants.append(tenant_id)
 
-    async with request_session(database) as (connection, store):
-        await prepare_connection(connection)
-        jobs = JobWatch(store, MemoryLimit(MIB, MIB), 32768, asyncio.Event(), count_pause, 3600)
+    async with job_watch(world, MemoryLimit(MIB, MIB), 3600, pause=count_pause) as jobs:
         received: asyncio.Queue[bytes] = asyncio.Queue()
         watching = [
-            asyncio.create_task(jobs.run(operator.tenant, name, received.put)) for name in names
+            asyncio.create_task(jobs.run(world.tenant, name, received.put)) for name in names
         ]
         for _ in names:
             await received.get()
@@ -315,4 +288,4 @@ async def test_calls_run_while_large_states_are_converted(
             task.cancel()
         await asyncio.wait(watching)
 
-    assert tenants == [operator.tenant] * 2
+    assert tenants == [world.tenant] * 2

@@ -8,7 +8,6 @@ import asyncpg
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from jobs_grpc.db import citus
 from jobs_grpc.db.connection_pool import prepare_connection
@@ -16,12 +15,14 @@ from jobs_grpc.limits.memory_limit import MemoryLimit
 from jobs_grpc.services.execution_watch import ExecutionWatch
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, request_session, store_on
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.http2 import connection
 from tests.support.proxy import running_proxy
-from tests.support.server import Server, running_server
+from tests.support.server import running_server
+from tests.support.staged_jobs import rollout
 from tests.support.waiting import TIMEOUT
 from tests.support.windows import set_time, set_windows
+from tests.support.world import World
 
 WATCH_PENDING = "/fleet.jobs.v1.DeviceJobService/WatchPendingExecutions"
 
@@ -32,10 +33,26 @@ def job_ids(response: device_pb.WatchPendingExecutionsResponse) -> list[str]:
 
 
 @pytest.fixture
-async def device(database: Database, server: Server, tenant: str) -> Device:
+async def device(world: World) -> Device:
     """One of two devices of the test's tenant."""
-    await database.add_devices(tenant, ["other", "pump"])
-    return server.device(tenant, "pump")
+    await world.add_devices(["other", "pump"])
+    return world.device("pump")
+
+
+async def create_with_one_place(world: World) -> Device:
+    """Create the job "j", of which one execution may be IN_PROGRESS; return the other device."""
+    stages = rollout({"remainder": True}, max_in_progress=1)
+    await world.operator.create(job_id="j", target_all=True, rollout=stages)
+    return world.device("other")
+
+
+async def read_fingerprint(device: Device, database: Database) -> int:
+    """The fingerprint of the pending executions of a device."""
+    async with request_session(database) as (_, store):
+        ((_, fingerprint),) = await store.changed_pending_fingerprints(
+            [device.tenant], device_ids=[device.name], limits=[11], fingerprints=[None]
+        )
+    return fingerprint
 
 
 async def test_watch_leaves_out_a_queued_execution_while_its_job_is_paused(
@@ -54,11 +71,8 @@ async def test_watch_leaves_out_a_queued_execution_while_its_job_is_paused(
 async def test_watch_sends_an_execution_when_the_rate_of_its_rollout_releases_it(
     operator: Operator, device: Device
 ) -> None:
-    await operator.create(
-        job_id="j",
-        target_device_id="pump",
-        rollout=pb.Rollout(stages=[pb.Stage(remainder=True, releases_per_minute=60)]),
-    )
+    stages = rollout({"remainder": True, "releases_per_minute": 60})
+    await operator.create(job_id="j", target_device_id="pump", rollout=stages)
     responses = device.watch()
 
     assert job_ids(await anext(responses)) == []
@@ -112,22 +126,16 @@ async def test_watch_sends_the_new_expiry_of_a_retried_job(
 
 
 async def test_fingerprint_changes_when_a_job_is_created_again_with_the_same_id(
-    database: Database, operator: Operator, device: Device
+    world: World, device: Device
 ) -> None:
     """No poll may have seen that the first one was gone, and the version starts again."""
-    async with request_session(database) as (_, store):
-        values = set()
-        for number in range(2):
-            await operator.create(
-                job_id="j", target_all=True, document_params={"n": number}, expires_in_hours=None
-            )
-            ((_, value),) = await store.changed_pending_fingerprints(
-                [operator.tenant], device_ids=[device.name], limits=[11], fingerprints=[None]
-            )
-            values.add(value)
-            await operator.cancel("j")
-            await operator.delete("j")
-            await database.owner.fetch("SELECT jobs.purge_job($1, 'j', '', 10, 0)", operator.tenant)
+    values = set()
+    for number in range(2):
+        await world.operator.create(job_id="j", target_all=True, document_params={"n": number})
+        values.add(await read_fingerprint(device, world.database))
+        await world.operator.cancel("j")
+        await world.operator.delete("j")
+        await world.owner_value("SELECT jobs.purge_job($1, 'j', '', 10, 0)")
 
     assert len(values) == 2
 
@@ -153,37 +161,29 @@ async def test_limit_applies_to_each_response(device: Device, operator: Operator
 
 
 async def test_limit_is_rejected_when_it_is_out_of_range(device: Device) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
-        await anext(device.watch(limit=101))
+    await expect_error("INVALID_FIELD", anext(device.watch(limit=101)))
 
 
 @pytest.mark.slow
-async def test_watches_retry_when_the_server_is_overloaded(
-    database: Database, tenant: str, operator: Operator
-) -> None:
+async def test_watches_retry_when_the_server_is_overloaded(world: World) -> None:
     """With one connection and a very short pool timeout, many of their queries are rejected."""
     variables = {"JOBS_POOL_MAX_SIZE": "1", "JOBS_POOL_TIMEOUT": "0.01"}
-    names = [f"d{n}" for n in range(60)]
-    await database.add_devices(tenant, names)
-    async with running_server(database.request_dsn, **variables) as server:
-        watches = [server.device(tenant, name).watch() for name in names]
+    names = [f"d{n}" for n in range(30)]
+    await world.add_devices(names)
+    async with running_server(world.database.request_dsn, **variables) as server:
+        watches = [server.device(world.tenant, name).watch() for name in names]
         await asyncio.gather(*(anext(responses) for responses in watches))
-        await operator.create(job_id="j", target_all=True)
+        await world.operator.create(job_id="j", target_all=True)
 
         received = await asyncio.gather(*(anext(responses) for responses in watches))
 
-    assert [job_ids(response) for response in received] == [["j"]] * 60
+    assert [job_ids(response) for response in received] == [["j"]] * 30
 
 
 async def test_watch_sends_the_list_again_when_a_full_job_has_a_free_place(
-    server: Server, operator: Operator, device: Device
+    world: World, device: Device
 ) -> None:
-    await operator.create(
-        job_id="j",
-        target_all=True,
-        rollout=pb.Rollout(stages=[pb.Stage(remainder=True)], max_in_progress=1),
-    )
-    other = server.device(operator.tenant, "other")
+    other = await create_with_one_place(world)
     await other.start("j")
     responses = device.watch()
     assert job_ids(await anext(responses)) == ["j"]
@@ -196,30 +196,18 @@ async def test_watch_sends_the_list_again_when_a_full_job_has_a_free_place(
 
 
 async def test_fingerprint_changes_when_a_full_job_has_a_free_place_before_the_next_poll(
-    database: Database, server: Server, operator: Operator, device: Device
+    world: World, device: Device
 ) -> None:
     """No poll sees that the job was full, but the device was told so."""
-    await operator.create(
-        job_id="j",
-        target_all=True,
-        rollout=pb.Rollout(stages=[pb.Stage(remainder=True)], max_in_progress=1),
-    )
-    other = server.device(operator.tenant, "other")
+    other = await create_with_one_place(world)
 
-    async def fingerprint() -> str:
-        async with request_session(database) as (_, store):
-            ((_, fingerprint),) = await store.changed_pending_fingerprints(
-                [operator.tenant], device_ids=[device.name], limits=[11], fingerprints=[None]
-            )
-        return str(fingerprint)
-
-    free = await fingerprint()
+    free = await read_fingerprint(device, world.database)
     await other.start("j")
-    full = await fingerprint()
+    full = await read_fingerprint(device, world.database)
     assert await device.start_next() is None
     await other.update("j", "SUCCEEDED")
 
-    assert len({free, full, await fingerprint()}) == 3
+    assert len({free, full, await read_fingerprint(device, world.database)}) == 3
 
 
 class OneAtATime:
@@ -236,10 +224,10 @@ class OneAtATime:
 
 
 async def test_change_between_the_fingerprint_and_the_list_is_sent(
-    database: Database, operator: Operator, device: Device
+    world: World, device: Device
 ) -> None:
     """The fingerprint is of the state before the change, the list of the state after it."""
-    async with request_session(database) as (connection, _):
+    async with request_session(world.database) as (connection, _):
         await prepare_connection(connection)
         is_distributed = await citus.is_installed(connection)
         store = store_on(cast("Any", OneAtATime(connection)), is_distributed=is_distributed)
@@ -249,7 +237,7 @@ async def test_change_between_the_fingerprint_and_the_list_is_sent(
         async def change_and_read(*args: Any, **options: Any) -> Any:
             if not changed.is_set():
                 changed.set()
-                await operator.create(job_id="j", target_all=True)
+                await world.operator.create(job_id="j", target_all=True)
             return await read(*args, **options)
 
         store.list_watched_executions = change_and_read
@@ -263,10 +251,10 @@ async def test_change_between_the_fingerprint_and_the_list_is_sent(
 
         memory = MemoryLimit(1 << 20, 1 << 20)
         watch = ExecutionWatch(store, memory, asyncio.Event(), pause, 0.01)
-        watching = asyncio.create_task(watch.run(operator.tenant, device.name, 10, write))
+        watching = asyncio.create_task(watch.run(world.tenant, device.name, 10, write))
         async with asyncio.timeout(TIMEOUT):
             assert job_ids(await responses.get()) == ["j"]
-            await operator.cancel("j")
+            await world.operator.cancel("j")
             while job_ids(await responses.get()):  # The list that already had the job comes again.
                 pass
         watching.cancel()
@@ -275,18 +263,17 @@ async def test_change_between_the_fingerprint_and_the_list_is_sent(
 
 @pytest.mark.slow
 async def test_watch_that_opens_while_the_database_is_away_gets_the_list_later(
-    database: Database, operator: Operator, device: Device
+    world: World, device: Device
 ) -> None:
-    await operator.create(job_id="j", target_all=True)
+    await world.operator.create(job_id="j", target_all=True)
     async with (
-        running_proxy(database.request_dsn) as proxy,
+        running_proxy(world.database.request_dsn) as proxy,
         running_server(proxy.dsn, JOBS_QUERY_TIMEOUT="0.2") as server,
     ):
         proxy.freeze()
-        responses = server.device(operator.tenant, device.name).watch()
+        responses = server.device(world.tenant, device.name).watch()
         first = asyncio.ensure_future(anext(responses))
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
-            await server.operator(operator.tenant).list()
+        await expect_error("DATABASE_UNAVAILABLE", server.operator(world.tenant).list())
         assert not first.done()
         proxy.thaw()
 
@@ -294,62 +281,57 @@ async def test_watch_that_opens_while_the_database_is_away_gets_the_list_later(
 
 
 @pytest.mark.slow
-async def test_watches_get_a_change_while_others_do_not_read(
-    database: Database, server: Server, operator: Operator, device: Device
-) -> None:
+async def test_watches_get_a_change_while_others_do_not_read(world: World, device: Device) -> None:
     """The responses of the slow streams are larger than what gRPC sends without a window."""
     names = [f"d{n}" for n in range(40)]
-    await database.add_devices(operator.tenant, names)
-    await operator.create(job_id="first", target_all=True, document_params={"a": "x" * 30_000})
-    async with connection(server.address, window=0) as slow:
+    await world.add_devices(names)
+    await world.operator.create(
+        job_id="first", target_all=True, document_params={"a": "x" * 30_000}
+    )
+    async with connection(world.server.address, window=0) as slow:
         for number, name in enumerate(names):
-            metadata = {"x-tenant-id": operator.tenant, "x-device-id": name}
+            metadata = {"x-tenant-id": world.tenant, "x-device-id": name}
             request = device_pb.WatchPendingExecutionsRequest()
             slow.call(2 * number + 1, WATCH_PENDING, metadata, request)
         responses = device.watch()
         await anext(responses)
 
-        await operator.create(job_id="second", target_all=True)
+        await world.operator.create(job_id="second", target_all=True)
 
         assert job_ids(await anext(responses)) == ["first", "second"]
 
 
 async def test_watch_sends_an_execution_when_a_window_opens_after_the_delay_of_the_device(
-    database: Database, operator: Operator, device: Device
+    world: World, device: Device
 ) -> None:
     opening = datetime(2027, 6, 7, 2, tzinfo=UTC)
-    delay = await database.owner.fetchval("SELECT jobs.opening_delay($1)", device.name)
+    delay = await world.database.owner.fetchval("SELECT jobs.opening_delay($1)", device.name)
     due_at = opening + timedelta(seconds=delay)
-    await set_time(database, opening - timedelta(hours=1))
-    await operator.create(job_id="j", target_all=True, never_expires=True)
-    await set_windows(database, operator.tenant, "j", [127, 120, 60])
+    await set_time(world.database, opening - timedelta(hours=1))
+    await world.operator.create(job_id="j", target_all=True, never_expires=True)
+    await set_windows(world.database, world.tenant, "j", [127, 120, 60])
     try:
         responses = device.watch()
         assert job_ids(await anext(responses)) == []
 
-        await set_time(database, due_at - timedelta(seconds=2))
+        await set_time(world.database, due_at - timedelta(seconds=0.3))
         assert job_ids(await anext(responses)) == ["j"]
-        assert await database.owner.fetchval("SELECT jobs.clock_time()") >= due_at
-        await set_time(database, opening + timedelta(minutes=60))
+        assert await world.database.owner.fetchval("SELECT jobs.clock_time()") >= due_at
+        await set_time(world.database, opening + timedelta(minutes=60))
         assert job_ids(await anext(responses)) == []
     finally:
-        await database.set_time_offset(0)
+        await world.database.set_time_offset(0)
 
 
-async def test_watch_sends_an_execution_when_its_backoff_ends(
-    database: Database, operator: Operator, device: Device
-) -> None:
-    await operator.create(job_id="j", target_all=True)
-    now: datetime = await database.owner.fetchval("SELECT jobs.clock_time()")
-    not_before = now + timedelta(seconds=2)
-    await database.owner.execute(
-        "UPDATE jobs.job_executions SET not_before = $2"
-        " WHERE tenant_id = $1 AND device_id = 'pump'",
-        operator.tenant,
-        not_before,
+async def test_watch_sends_an_execution_when_its_backoff_ends(world: World, device: Device) -> None:
+    await world.operator.create(job_id="j", target_all=True)
+    now: datetime = await world.database.owner.fetchval("SELECT jobs.clock_time()")
+    not_before = now + timedelta(seconds=1)
+    await world.owner_value(
+        "UPDATE jobs.job_executions SET not_before = $2 WHERE tenant_id = $1", not_before
     )
     responses = device.watch()
 
     assert job_ids(await anext(responses)) == []
     assert job_ids(await anext(responses)) == ["j"]
-    assert await database.owner.fetchval("SELECT jobs.clock_time()") >= not_before
+    assert await world.database.owner.fetchval("SELECT jobs.clock_time()") >= not_before

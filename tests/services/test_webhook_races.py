@@ -1,28 +1,27 @@
 """Calls about webhooks, dispatchers and changes of jobs in explicit orders."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
-from grpc import StatusCode
 
 from tests.support.database import Database, rows_locked
 from tests.support.event_rows import queue_event
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server
 from tests.support.webhooks import (
-    Dispatcher,
     RecordingSender,
+    TenantWebhook,
     WebhookCaller,
-    add_events,
+    create_webhook,
     running_webhook_server,
     sequence,
-    set_verified,
 )
 
 pytestmark = pytest.mark.single_node("holds locks and transactions on one node")
@@ -42,11 +41,9 @@ def caller(server: Server, tenant: str) -> WebhookCaller:
 
 
 @pytest.fixture
-async def dispatcher(database: Database, caller: WebhookCaller) -> Dispatcher:
-    """A dispatcher of a new webhook, whose URL is verified."""
-    created = await caller.create()
-    await set_verified(database, created.webhook.webhook_id)
-    return Dispatcher(database.owner, caller.tenant, created.webhook.webhook_id)
+async def hook(database: Database, caller: WebhookCaller) -> TenantWebhook:
+    """A new webhook, whose URL is verified."""
+    return await create_webhook(database, caller)
 
 
 @pytest.fixture
@@ -57,12 +54,33 @@ async def session(database: Database) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
+@pytest.fixture
+def other(hook: TenantWebhook, session: asyncpg.Connection) -> TenantWebhook:
+    """Another dispatcher of the same webhook, on the second session."""
+    return replace(hook, connection=session, claim_id=uuid4())
+
+
 @asynccontextmanager
 async def begun(session: asyncpg.Connection, tenant: str) -> AsyncIterator[None]:
     """Run the statements of the block in a transaction of the tenant."""
     async with session.transaction():
         await session.execute("SELECT set_config('app.tenant_id', $1, true)", tenant)
         yield
+
+
+async def blocked(session: asyncpg.Connection, call: Awaitable[Any]) -> asyncio.Task[Any]:
+    """Start a call, and return it when it waits for a lock, as the second session sees it."""
+    task = asyncio.ensure_future(call)
+    for _ in range(3000):
+        await session.execute("SELECT pg_stat_clear_snapshot()")
+        count = await session.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        if count == 1:
+            return task
+        await asyncio.sleep(0.01)
+    pytest.fail("the call did not wait for a lock")
 
 
 async def test_two_concurrent_creates_share_one_free_place(
@@ -80,9 +98,7 @@ async def test_two_concurrent_creates_share_one_free_place(
     assert len(await caller.list()) == 16
 
 
-async def test_two_concurrent_creates_of_a_tenant_without_events_succeed(
-    caller: WebhookCaller,
-) -> None:
+async def test_concurrent_creates_of_a_tenant_without_events_succeed(caller: WebhookCaller) -> None:
     await asyncio.gather(*(caller.create() for _ in range(8)))
 
     assert len(await caller.list()) == 8
@@ -93,103 +109,79 @@ async def test_event_that_is_committed_after_the_create_is_delivered(
 ) -> None:
     async with begun(session, caller.tenant):
         await queue_event(session, caller.tenant)
-        created = await caller.create()
-    dispatcher = Dispatcher(database.owner, caller.tenant, created.webhook.webhook_id)
+        hook = await create_webhook(database, caller, verified=False)
 
     await sequence(database.owner, caller.tenant)
 
-    assert len(await dispatcher.claim()) == 1
+    assert len(await hook.claim()) == 1
 
 
 async def test_webhook_does_not_become_idle_while_an_event_is_sequenced(
-    database: Database, dispatcher: Dispatcher, session: asyncpg.Connection
+    hook: TenantWebhook, session: asyncpg.Connection
 ) -> None:
     """The claim does not wait for the sequencing, and leaves the webhook due."""
-    await make_due(database, dispatcher)
-    await queue_event(database.owner, dispatcher.tenant)
-    async with begun(session, dispatcher.tenant):
-        await session.execute("SELECT jobs.sequence_events($1)", dispatcher.tenant)
+    await make_due(hook)
+    await queue_event(hook.connection, hook.tenant)
+    async with begun(session, hook.tenant):
+        await session.execute("SELECT jobs.sequence_events($1)", hook.tenant)
         # One row of NULLs.
-        assert await dispatcher.positions() == [None]
-        assert await dispatcher.is_due()
+        assert await hook.positions() == [None]
+        assert await hook.is_due()
 
-    assert len(await dispatcher.positions()) == 1
+    assert len(await hook.positions()) == 1
 
 
 async def test_event_that_is_sequenced_after_the_webhook_has_become_idle_wakes_it(
-    database: Database, dispatcher: Dispatcher, session: asyncpg.Connection
+    hook: TenantWebhook, other: TenantWebhook
 ) -> None:
     """The sequencing waits for the claim, so it sees that the webhook is idle."""
-    await make_due(database, dispatcher)
-    await queue_event(database.owner, dispatcher.tenant)
-    async with begun(session, dispatcher.tenant):
-        assert not await on(session, dispatcher).claim()
-        sequencing = asyncio.create_task(sequence(database.owner, dispatcher.tenant))
-        await wait_for_blocked(session, 1)
+    await make_due(hook)
+    await queue_event(hook.connection, hook.tenant)
+    async with begun(other.connection, hook.tenant):
+        assert not await other.claim()
+        sequencing = await blocked(other.connection, sequence(hook.connection, hook.tenant))
     await sequencing
 
-    assert await dispatcher.is_due()
-    assert len(await dispatcher.claim()) == 1
+    assert await hook.is_due()
+    assert len(await hook.claim()) == 1
 
 
-async def make_due(database: Database, dispatcher: Dispatcher) -> None:
+async def make_due(hook: TenantWebhook) -> None:
     """Let the webhook be due without an event."""
-    await database.owner.execute(
-        "UPDATE jobs.webhooks SET due_at = now() WHERE webhook_id = $1", dispatcher.webhook_id
-    )
-
-
-async def wait_for_blocked(session: asyncpg.Connection, count: int) -> None:
-    """Return when `count` sessions of the database wait for a lock, as another session sees it."""
-    for _ in range(3000):
-        await session.execute("SELECT pg_stat_clear_snapshot()")
-        blocked = await session.fetchval(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        if blocked == count:
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail(f"{count} sessions did not wait for a lock")
-
-
-def on(session: asyncpg.Connection, dispatcher: Dispatcher) -> Dispatcher:
-    """Another dispatcher of the same webhook, on another connection."""
-    return replace(dispatcher, connection=session, claim_id=uuid4())
+    sql = "UPDATE jobs.webhooks SET due_at = now() WHERE webhook_id = $1"
+    await hook.connection.execute(sql, hook.webhook_id)
 
 
 async def test_only_one_of_two_dispatchers_claims_a_webhook(
-    database: Database, dispatcher: Dispatcher, session: asyncpg.Connection
+    hook: TenantWebhook, other: TenantWebhook
 ) -> None:
-    positions = await add_events(database, dispatcher.tenant)
-    other = on(session, dispatcher)
+    positions = await hook.add_events()
 
-    async with begun(session, dispatcher.tenant):
+    async with begun(other.connection, hook.tenant):
         assert await other.positions() == positions
         # Does not wait.
-        assert not await dispatcher.claim()
-    assert not await dispatcher.claim()
+        assert not await hook.claim()
+    assert not await hook.claim()
 
-    assert not await dispatcher.succeed(positions[0])
+    assert not await hook.succeed(positions[0])
     assert await other.succeed(positions[0])
 
 
 async def test_dispatcher_that_was_frozen_cannot_store_after_its_lease(
-    database: Database, caller: WebhookCaller, dispatcher: Dispatcher, session: asyncpg.Connection
+    hook: TenantWebhook, other: TenantWebhook
 ) -> None:
-    first, second = await add_events(database, dispatcher.tenant, 2)
-    await dispatcher.claim()
-    await database.pass_time(31)
-    other = on(session, dispatcher)
+    first, second = await hook.add_events(2)
+    await hook.claim()
+    await hook.database.pass_time(31)
     assert await other.positions() == [first, second]
     assert await other.succeed(first)
     assert await other.succeed(second)
 
-    assert not await dispatcher.succeed(first)
-    assert await dispatcher.fail(first) == (False, None)
-    assert not await dispatcher.release()
+    assert not await hook.succeed(first)
+    assert await hook.fail(first) == (False, None)
+    assert not await hook.release()
 
-    assert (await caller.get(dispatcher.webhook_id)).position == second
+    assert (await hook.get()).position == second
 
 
 @pytest.mark.parametrize(
@@ -198,128 +190,105 @@ async def test_dispatcher_that_was_frozen_cannot_store_after_its_lease(
     ids=["position", "url", "types"],
 )
 async def test_dispatcher_cannot_overwrite_an_update(
-    database: Database,
-    caller: WebhookCaller,
-    dispatcher: Dispatcher,
-    change: dict[str, object],
+    hook: TenantWebhook, change: dict[str, object]
 ) -> None:
-    first, second = await add_events(database, dispatcher.tenant, 2)
-    before = (await caller.get(dispatcher.webhook_id)).position
-    await dispatcher.claim()
+    first, second = await hook.add_events(2)
+    before = (await hook.get()).position
+    await hook.claim()
     fields = {"position": second} if "position" in change else change
 
-    updated = await caller.update(dispatcher.webhook_id, **fields)
+    updated = await hook.update(**fields)
 
-    assert not await dispatcher.succeed(first)
+    assert not await hook.succeed(first)
     assert updated.position == (second if "position" in change else before)
-    assert await caller.get(dispatcher.webhook_id) == updated
-    assert await dispatcher.is_due()
+    assert await hook.get() == updated
+    assert await hook.is_due()
 
 
 async def test_update_that_waits_for_a_result_ends_the_claim(
-    database: Database, caller: WebhookCaller, dispatcher: Dispatcher, session: asyncpg.Connection
+    hook: TenantWebhook, other: TenantWebhook
 ) -> None:
-    first, second = await add_events(database, dispatcher.tenant, 2)
-    other = on(session, dispatcher)
+    first, second = await hook.add_events(2)
     await other.claim()
-    async with begun(session, dispatcher.tenant):
+    async with begun(other.connection, hook.tenant):
         assert await other.succeed(first)
-        update = asyncio.create_task(caller.update(dispatcher.webhook_id, position=first - 1))
-        await wait_for_blocked(session, 1)
+        update = await blocked(other.connection, hook.update(position=first - 1))
 
     assert (await update).position == first - 1
     assert not await other.succeed(second)
-    assert await dispatcher.positions() == [first, second]
+    assert await hook.positions() == [first, second]
 
 
-async def test_disabled_webhook_stays_disabled_when_a_delivery_fails(
-    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
-) -> None:
-    (position,) = await add_events(database, dispatcher.tenant)
-    await dispatcher.claim()
-    await caller.update(dispatcher.webhook_id, enabled=False)
+async def test_disabled_webhook_stays_disabled_when_a_delivery_fails(hook: TenantWebhook) -> None:
+    (position,) = await hook.add_events()
+    await hook.claim()
+    await hook.update(enabled=False)
 
-    assert await dispatcher.fail(position) == (False, None)
+    assert await hook.fail(position) == (False, None)
 
-    assert not await dispatcher.is_due()
-    assert (await caller.get(dispatcher.webhook_id)).failure_count == 0
+    assert not await hook.is_due()
+    assert (await hook.get()).failure_count == 0
 
 
-async def test_description_does_not_end_the_claim(
-    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
-) -> None:
-    (position,) = await add_events(database, dispatcher.tenant)
-    await dispatcher.claim()
+async def test_description_does_not_end_the_claim(hook: TenantWebhook) -> None:
+    (position,) = await hook.add_events()
+    await hook.claim()
 
-    await caller.update(dispatcher.webhook_id, description="new", enabled=True)
+    await hook.update(description="new", enabled=True)
 
-    assert await dispatcher.succeed(position)
+    assert await hook.succeed(position)
 
 
-async def test_result_of_a_deleted_webhook_is_not_stored(
-    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
-) -> None:
-    (position,) = await add_events(database, dispatcher.tenant)
-    await dispatcher.claim()
+async def test_result_of_a_deleted_webhook_is_not_stored(hook: TenantWebhook) -> None:
+    (position,) = await hook.add_events()
+    await hook.claim()
 
-    await caller.delete(dispatcher.webhook_id)
+    await hook.caller.delete(hook.webhook_id)
 
-    assert not await dispatcher.succeed(position)
-    assert not await dispatcher.claim()
-    assert not await dispatcher.is_due()
+    assert not await hook.succeed(position)
+    assert not await hook.claim()
+    assert not await hook.is_due()
 
 
 async def test_delete_that_waits_for_a_claim_succeeds(
-    database: Database, caller: WebhookCaller, dispatcher: Dispatcher, session: asyncpg.Connection
+    hook: TenantWebhook, other: TenantWebhook
 ) -> None:
-    await add_events(database, dispatcher.tenant)
-    async with begun(session, dispatcher.tenant):
-        await on(session, dispatcher).claim()
-        delete = asyncio.create_task(caller.delete(dispatcher.webhook_id))
-        await wait_for_blocked(session, 1)
+    await hook.add_events()
+    async with begun(other.connection, hook.tenant):
+        await other.claim()
+        delete = await blocked(other.connection, hook.caller.delete(hook.webhook_id))
     await delete
 
-    with expect_failure(StatusCode.NOT_FOUND, "WEBHOOK_NOT_FOUND"):
-        await caller.get(dispatcher.webhook_id)
+    await expect_error("WEBHOOK_NOT_FOUND", hook.get())
 
 
 async def test_rotation_ends_the_claim_so_that_no_delivery_has_only_the_old_signature(
-    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
+    hook: TenantWebhook,
 ) -> None:
-    (position,) = await add_events(database, dispatcher.tenant)
-    (before,) = await dispatcher.claim()
+    (position,) = await hook.add_events()
+    (before,) = await hook.claim()
     assert (before["secret_number"], before["previous_key_id"]) == (1, None)
 
-    await caller.rotate(dispatcher.webhook_id)
+    await hook.caller.rotate(hook.webhook_id)
 
-    assert not await dispatcher.succeed(position)
-    (after,) = await dispatcher.claim()
+    assert not await hook.succeed(position)
+    (after,) = await hook.claim()
     assert (after["secret_number"], after["key_id"], after["previous_key_id"]) == (2, "k1", "k1")
 
 
-async def test_two_concurrent_rotations_create_two_secrets(
-    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
-) -> None:
-    async with rows_locked(database, "jobs.webhooks", webhook_id=dispatcher.webhook_id):
-        rotations = asyncio.gather(
-            caller.rotate(dispatcher.webhook_id), caller.rotate(dispatcher.webhook_id)
-        )
-        await database.wait_for_blocked_sessions(2)
-    first, second = await rotations
+async def test_two_concurrent_rotations_create_two_secrets(hook: TenantWebhook) -> None:
+    async with rows_locked(hook.database, "jobs.webhooks", webhook_id=hook.webhook_id):
+        rotations = [asyncio.create_task(hook.caller.rotate(hook.webhook_id)) for _ in range(2)]
+        await hook.database.wait_for_blocked_sessions(2)
 
-    assert first.secret != second.secret
+    assert len({(await rotation).secret for rotation in rotations}) == 2
 
 
-async def test_one_of_two_concurrent_tests_is_sent(
-    database: Database, caller: WebhookCaller, dispatcher: Dispatcher
-) -> None:
-    async with rows_locked(database, "jobs.webhooks", webhook_id=dispatcher.webhook_id):
-        tests = asyncio.gather(
-            caller.test(dispatcher.webhook_id),
-            caller.test(dispatcher.webhook_id),
-            return_exceptions=True,
-        )
-        await database.wait_for_blocked_sessions(2)
+async def test_one_of_two_concurrent_tests_is_sent(hook: TenantWebhook) -> None:
+    tests = [hook.caller.test(hook.webhook_id) for _ in range(2)]
+    async with rows_locked(hook.database, "jobs.webhooks", webhook_id=hook.webhook_id):
+        testing = asyncio.gather(*tests, return_exceptions=True)
+        await hook.database.wait_for_blocked_sessions(2)
 
-    results = await tests
+    results = await testing
     assert sum(not isinstance(result, BaseException) for result in results) == 1

@@ -1,22 +1,21 @@
 """Start windows in CreateJob, UpdateJob and GetJob, and updates that race with starts."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
+from fleet.jobs.v1.fleet_pb2 import Device
 from google.protobuf.duration_pb2 import Duration
-from grpc import StatusCode
 
 from jobs_grpc.services import time_zones
-from tests.support.callers import Device, Operator
-from tests.support.database import Database, job_lock_held
-from tests.support.failures import expect_failure
-from tests.support.server import Server
+from tests.support import callers
+from tests.support.callers import Operator
+from tests.support.database import uncommitted
+from tests.support.failures import expect_error
 from tests.support.waiting import wait_until
 from tests.support.windows import set_time
+from tests.support.world import World
 
 # A Monday in summer time.
 NOW = datetime(2027, 6, 7, 12, tzinfo=UTC)
@@ -29,19 +28,13 @@ def window(start_time: str, hours: int = 1, *days: Any) -> pb.StartWindow:
 
 
 @pytest.fixture(autouse=True)
-async def devices(database: Database, server: Server, tenant: str) -> None:
+async def devices(world: World) -> None:
     """Three devices: in two time zones, and without one."""
-    await set_time(database, NOW)
-    await database.add_devices(tenant, ZONES, group="all")
-    await database.add_devices(tenant, ["berlin", "tokyo"], group="pair")
-    for device, zone in ZONES.items():
-        await database.owner.execute(
-            "INSERT INTO jobs.devices (tenant_id, device_id, time_zone)"
-            " VALUES ($1, $2, nullif($3, ''))",
-            tenant,
-            device,
-            zone,
-        )
+    await set_time(world.database, NOW)
+    await world.add_devices(ZONES, group="all")
+    await world.add_devices(["berlin", "tokyo"], group="pair")
+    devices = [Device(device_id=device, time_zone=zone) for device, zone in ZONES.items()]
+    await world.fleet.update(*devices, mask=["time_zone"])
 
 
 async def create(operator: Operator, *windows: pb.StartWindow, **fields: Any) -> None:
@@ -55,6 +48,16 @@ def openings(job: pb.Job) -> list[str]:
     return [at.ToJsonString()[5:16] for at in job.next_openings]
 
 
+def windows_and_zone(job: pb.Job) -> tuple[list[str], str]:
+    """The start times of the windows, and their zone."""
+    return sorted(w.start_time for w in job.start_windows), job.window_time_zone
+
+
+async def zones(operator: Operator) -> dict[str, str]:
+    """The time zone of each execution."""
+    return {e.device_id: e.time_zone for e in (await operator.executions("j")).executions}
+
+
 async def test_job_shows_its_windows_whether_one_is_open_and_the_next_openings(
     operator: Operator,
 ) -> None:
@@ -62,8 +65,7 @@ async def test_job_shows_its_windows_whether_one_is_open_and_the_next_openings(
     await create(operator, *windows, window_time_zone="Europe/Berlin")
 
     job = await operator.get("j")
-    assert sorted(w.start_time for w in job.start_windows) == ["09:30", "14:00"]
-    assert job.window_time_zone == "Europe/Berlin"
+    assert windows_and_zone(job) == (["09:30", "14:00"], "Europe/Berlin")
     # It is 14:00 in Berlin.
     assert job.is_window_open
     assert openings(job) == [
@@ -108,61 +110,56 @@ async def test_job_shows_no_openings_without_a_zone_of_its_own(
     ids=["all", "group", "selector", "device ids", "stages", "stage of a group"],
 )
 async def test_executions_have_the_zones_that_their_devices_had_when_the_job_was_created(
-    database: Database, operator: Operator, fields: dict[str, Any]
+    world: World, fields: dict[str, Any]
 ) -> None:
-    await create(operator, window("14:00"), window_time_zone="DEVICE", **fields)
-    await database.owner.execute("UPDATE jobs.devices SET time_zone = 'America/Lima'")
+    await create(world.operator, window("14:00"), window_time_zone="DEVICE", **fields)
+    await world.database.owner.execute("UPDATE jobs.devices SET time_zone = 'America/Lima'")
 
     expected = {"berlin": "Europe/Berlin", "tokyo": "Asia/Tokyo", "nowhere": "UTC"}
-    page = (await operator.executions("j")).executions
-    assert {e.device_id: e.time_zone for e in page} == expected
-    job = await operator.get("j", executions_limit=10)
+    assert await zones(world.operator) == expected
+    job = await world.operator.get("j", executions_limit=10)
     assert {e.device_id: e.time_zone for e in job.executions} == expected
 
 
-async def test_execution_of_one_device_has_the_zone_of_the_device(operator: Operator) -> None:
-    await create(operator, window("14:00"), window_time_zone="DEVICE", target_device_id="tokyo")
-
-    (execution,) = (await operator.executions("j", device_id="tokyo")).executions
-    assert execution.time_zone == "Asia/Tokyo"
-    (execution,) = await operator.attempts("j", "tokyo")
-    assert execution.time_zone == "Asia/Tokyo"
-
-
-async def test_zone_that_is_an_abbreviation_counts_as_utc(
-    database: Database, operator: Operator
-) -> None:
-    await database.owner.execute(
-        "UPDATE jobs.devices SET time_zone = 'CET' WHERE tenant_id = $1", operator.tenant
+async def test_execution_of_one_device_has_the_zone_of_the_device(world: World) -> None:
+    zone = "Asia/Tokyo"
+    await create(
+        world.operator, window("18:00"), window_time_zone="DEVICE", target_device_id="tokyo"
     )
-    await create(operator, window("14:00"), window_time_zone="DEVICE")
 
-    page = (await operator.executions("j")).executions
-    assert {e.time_zone for e in page} == {"UTC"}
+    assert await zones(world.operator) == {"tokyo": zone}
+    assert [e.time_zone for e in await world.operator.attempts("j", "tokyo")] == [zone]
+    (waiting,) = (await world.fleet.get("tokyo")).executions
+    assert (waiting.status, waiting.time_zone) == (pb.JobExecution.QUEUED, zone)
 
 
-async def test_devices_start_in_the_windows_of_their_zones(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await create(operator, window("14:00"), window_time_zone="DEVICE")
+async def test_zone_that_is_an_abbreviation_counts_as_utc(world: World) -> None:
+    await world.owner_value("UPDATE jobs.devices SET time_zone = 'CET' WHERE tenant_id = $1")
+    await create(world.operator, window("14:00"), window_time_zone="DEVICE")
+
+    assert {*(await zones(world.operator)).values()} == {"UTC"}
+
+
+async def test_devices_start_in_the_windows_of_their_zones(world: World) -> None:
+    await create(world.operator, window("14:00"), window_time_zone="DEVICE")
 
     for at, device in [
         (NOW, "berlin"),
         (NOW + timedelta(hours=2), "nowhere"),
         (NOW + timedelta(hours=17), "tokyo"),
     ]:
-        await set_time(database, at)
-        assert await started(server, operator.tenant) == [device]
+        await set_time(world.database, at)
+        assert await started(world) == [device]
 
 
-async def started(server: Server, tenant: str) -> list[str]:
+async def started(world: World) -> list[str]:
     """Start the execution of each device whose window is open, and return these devices."""
     devices = []
     for name in ZONES:
-        device = server.device(tenant, name)
-        if (execution := await device.start_next()) is not None:
+        device = world.device(name)
+        if (job_id := await device.start_next_job()) is not None:
             devices.append(name)
-            await device.update(execution.job_id, pb.JobExecution.SUCCEEDED)
+            await device.update(job_id, "SUCCEEDED")
     return devices
 
 
@@ -170,26 +167,21 @@ async def test_update_changes_windows_and_zone(operator: Operator) -> None:
     await create(operator, window("14:00"), window_time_zone="Europe/Berlin")
 
     job = await operator.update("j", "start_windows", start_windows=[window("18:00", 3)])
-    assert [w.start_time for w in job.start_windows] == ["18:00"]
-    assert job.window_time_zone == "Europe/Berlin"
+    assert windows_and_zone(job) == (["18:00"], "Europe/Berlin")
     job = await operator.update("j", "window_time_zone", window_time_zone="Asia/Tokyo")
-    assert [w.start_time for w in job.start_windows] == ["18:00"]
-    assert job.window_time_zone == "Asia/Tokyo"
+    assert windows_and_zone(job) == (["18:00"], "Asia/Tokyo")
     job = await operator.update("j", "window_time_zone")
-    assert job.window_time_zone == "UTC"
+    assert windows_and_zone(job) == (["18:00"], "UTC")
     assert openings(await operator.get("j"))[0] == "06-07T18:00"
 
 
-async def test_update_removes_windows_so_that_devices_start(
-    server: Server, operator: Operator
-) -> None:
-    await create(operator, window("18:00"), target_device_id="berlin")
-    assert await started(server, operator.tenant) == []
+async def test_update_removes_windows_so_that_devices_start(world: World) -> None:
+    await create(world.operator, window("18:00"), target_device_id="berlin")
+    assert await started(world) == []
 
-    job = await operator.update("j", "start_windows")
-    assert not job.start_windows
-    assert job.window_time_zone == ""
-    assert await started(server, operator.tenant) == ["berlin"]
+    job = await world.operator.update("j", "start_windows")
+    assert windows_and_zone(job) == ([], "")
+    assert await started(world) == ["berlin"]
 
 
 async def test_update_adds_windows_in_utc_to_a_job_without_windows(operator: Operator) -> None:
@@ -209,8 +201,7 @@ async def test_update_returns_to_the_zones_of_devices_if_the_job_was_created_wit
     await operator.update("j", "window_time_zone", window_time_zone="UTC")
     job = await operator.update("j", "window_time_zone", window_time_zone="DEVICE")
     assert job.window_time_zone == "DEVICE"
-    page = (await operator.executions("j")).executions
-    assert {e.time_zone for e in page} == {"Europe/Berlin", "Asia/Tokyo", "UTC"}
+    assert {*(await zones(operator)).values()} == {"Europe/Berlin", "Asia/Tokyo", "UTC"}
 
 
 @pytest.mark.parametrize(
@@ -225,8 +216,8 @@ async def test_update_to_a_zone_that_the_job_cannot_have_is_rejected(
 ) -> None:
     await create(operator, *windows)
 
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await operator.update("j", "window_time_zone", window_time_zone=zone)
+    update = operator.update("j", "window_time_zone", window_time_zone=zone)
+    failure = await expect_error("INVALID_FIELD", update)
     assert failure.violations == {"window_time_zone": f"window_time_zone {problem}"}
 
 
@@ -235,92 +226,57 @@ async def test_zone_that_the_database_does_not_know_is_rejected(
 ) -> None:
     monkeypatch.setattr(time_zones, "time_zones", lambda: {"Mars/Base"})
     await create(operator, window("14:00"))
+    zone = {"window_time_zone": "Mars/Base"}
+    problem = "window_time_zone is not known to the database"
 
     for call in (
-        operator.create(
-            target_all=True, start_windows=[window("14:00")], window_time_zone="Mars/Base"
-        ),
-        operator.update("j", "window_time_zone", window_time_zone="Mars/Base"),
+        operator.create(target_all=True, start_windows=[window("14:00")], **zone),
+        operator.update("j", "window_time_zone", **zone),
     ):
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-            await call
-        assert failure.violations == {
-            "window_time_zone": "window_time_zone is not known to the database"
-        }
-
-
-async def test_start_fails_when_its_window_closes_after_it_was_listed(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await create(operator, window("12:00"))
-    device = server.device(operator.tenant, "berlin")
-    (listed,) = (await device.pending()).executions
-
-    await set_time(database, NOW + timedelta(hours=1))
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_NOT_DUE") as failure:
-        await device.start(listed.job_id)
-    assert failure.metadata["earliestStartAt"] == "2027-06-08T12:00:00Z"
+        failure = await expect_error("INVALID_FIELD", call)
+        assert failure.violations == {"window_time_zone": problem}
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 @pytest.mark.parametrize("call", ["start", "start next"])
 async def test_start_that_waits_for_an_update_of_the_windows_follows_the_new_windows(
-    database: Database, server: Server, operator: Operator, call: str
+    world: World, call: str
 ) -> None:
-    await create(operator, window("12:00"))
-    device = server.device(operator.tenant, "berlin")
-    updating = await asyncpg.connect(database.request_dsn)
-    try:
-        async with updating.transaction():
-            await updating.execute(
-                "SELECT jobs.update_job($1, 'j', '', '{start_windows}', NULL, '{}', '[]',"
-                " p_start_windows => '{127,1080,60}')",
-                operator.tenant,
-            )
-            start = asyncio.create_task(_start(device, call))
-            await database.wait_for_blocked_sessions(1)
-    finally:
-        await updating.close()
+    await create(world.operator, window("12:00"))
+    device = world.device("berlin")
+    update = (
+        "SELECT jobs.update_job($1, 'j', '', '{start_windows}', NULL, '{}', '[]',"
+        " p_start_windows => '{127,1080,60}')"
+    )
+    async with uncommitted(world.database, update, world.tenant):
+        start = await world.blocked(_start(device, call))
 
     assert not await start
     assert (await device.get("j")).status == pb.JobExecution.QUEUED
 
 
-async def _start(device: Device, call: str) -> bool:
+async def _start(device: callers.Device, call: str) -> bool:
     """Return whether the device starts an execution."""
     if call == "start next":
         return await device.start_next() is not None
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_NOT_DUE"):
-        await device.start("j")
+    await expect_error("EXECUTION_NOT_DUE", device.start("j"))
     return False
 
 
 @pytest.mark.slow
 async def test_start_that_waits_for_the_job_lock_until_its_window_closes_fails(
-    database: Database, server: Server, operator: Operator
+    world: World,
 ) -> None:
-    await create(operator, window("12:00"))
-    device = server.device(operator.tenant, "berlin")
+    await create(world.operator, window("12:00"))
+    device = world.device("berlin")
     closing = NOW + timedelta(hours=1)
 
     async def is_closed() -> bool:
-        return bool(await database.owner.fetchval("SELECT jobs.clock_time() >= $1", closing))
+        return bool(await world.database.owner.fetchval("SELECT jobs.clock_time() >= $1", closing))
 
-    async with job_lock_held(database, operator.tenant, "j"):
-        await set_time(database, closing - timedelta(seconds=1))
-        start = asyncio.create_task(_start(device, "start"))
-        await database.wait_for_blocked_sessions(1)
+    async with world.lock_held():
+        await set_time(world.database, closing - timedelta(seconds=1))
+        start = await world.blocked(_start(device, "start"))
         await wait_until(is_closed)
 
     assert not await start
-
-
-async def test_device_shows_waiting_executions_to_operators(
-    server: Server, operator: Operator
-) -> None:
-    await create(operator, window("18:00"), window_time_zone="DEVICE")
-
-    fleet = server.fleet(operator.tenant)
-    (execution,) = (await fleet.get("tokyo")).executions
-    assert execution.status == pb.JobExecution.QUEUED
-    assert execution.time_zone == "Asia/Tokyo"

@@ -141,6 +141,15 @@ class Operator:
         response = await self.stub.GetJob(request, metadata=self.metadata, timeout=TIMEOUT)
         return response.job
 
+    async def status(self, job_id: str = "j") -> str:
+        """Read the status of a job."""
+        return pb.Job.Status.Name((await self.get(job_id, executions_limit=0)).status)
+
+    async def counts(self, job_id: str = "j") -> dict[str, int]:
+        """Read the execution counts of a job that are not 0."""
+        job = await self.get(job_id, executions_limit=0)
+        return {field.name: count for field, count in job.execution_counts.ListFields()}
+
     async def executions(self, job_id: str, **fields: Any) -> pb.ListJobExecutionsResponse:
         """List a job's executions."""
         request = pb.ListJobExecutionsRequest(job_id=job_id, **fields)
@@ -202,6 +211,17 @@ class Operator:
         request = pb.RetryExecutionsRequest(job_id=job_id, statuses=statuses, **fields)
         return await self.stub.RetryExecutions(request, metadata=self.metadata, timeout=TIMEOUT)
 
+    async def watch(self, job_id: str = "j") -> AsyncGenerator[pb.Job, None]:
+        """Open a watch of a job and iterate over its jobs."""
+        stub: Any = self.stub
+        request = pb.WatchJobRequest(job_id=job_id)
+        call = stub.WatchJob(request, metadata=self.metadata, timeout=TIMEOUT)
+        try:
+            async for response in call:
+                yield response.job
+        finally:
+            call.cancel()
+
     async def attempts(self, job_id: str, device: str) -> Sequence[pb.JobExecution]:
         """List the attempts of one device, the current one first."""
         return (await self.attempts_page(job_id, device)).attempts
@@ -254,6 +274,11 @@ class Device:
         """Start the next execution; return None if no execution is pending."""
         response = await self.start_next_response(**fields)
         return response.execution if response.HasField("execution") else None
+
+    async def start_next_job(self) -> str | None:
+        """Start the next execution; return its job, or None if no execution is pending."""
+        execution = await self.start_next()
+        return execution.job_id if execution else None
 
     async def start_next_response(self, **fields: Any) -> device_pb.StartNextExecutionResponse:
         """Start the next execution; return the whole response."""

@@ -1,7 +1,8 @@
 """A test's database: its devices, changes of stored rows, and locks."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -168,6 +169,12 @@ class Database:
             return await self.blocked_sessions() == count
 
         await wait_until(all_blocked)
+
+    async def blocked(self, call: Awaitable[Any], count: int = 1) -> asyncio.Task[Any]:
+        """Start a call, and return it when exactly `count` sessions wait for a lock."""
+        task = asyncio.ensure_future(call)
+        await self.wait_for_blocked_sessions(count)
+        return task
 
     async def expire(self, tenant: str, job_id: str) -> None:
         """Move the job's expiry to an hour ago, and its creation to an hour before that."""

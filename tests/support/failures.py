@@ -1,6 +1,6 @@
 """Expects calls to fail and reads their error details."""
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -9,6 +9,8 @@ import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+
+from jobs_grpc.errors import BY_REASON
 
 
 @dataclass
@@ -60,6 +62,18 @@ def expect_failure(code: grpc.StatusCode, reason: str = "") -> Iterator[Failure]
         yield failure
     failure.read(raised.value)
     assert (raised.value.code(), failure.reason) == (code, reason), raised.value
+
+
+async def expect_error(reason: str, call: Awaitable[object]) -> Failure:
+    """Expect a call to fail with this reason and its status, and return the failure."""
+    with expect_failure(BY_REASON[reason].code, reason) as failure:
+        await call
+    return failure
+
+
+async def invalid_fields(call: Awaitable[object]) -> list[str]:
+    """Expect a call to fail with INVALID_FIELD, and return the paths of the fields."""
+    return [*(await expect_error("INVALID_FIELD", call)).violations]
 
 
 def check_limit_error(

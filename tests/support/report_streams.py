@@ -28,3 +28,29 @@ async def reporting(server: Server, tenant: str, device: str = "") -> AsyncItera
         yield call
     finally:
         call.cancel()
+
+
+def report(
+    device: str, status: str, report_id: str = "", **fields: Any
+) -> device_pb.ExecutionReport:
+    """One report; its job_id defaults to "j"."""
+    update = device_pb.UpdateExecutionRequest(**({"job_id": "j", "status": status} | fields))
+    return device_pb.ExecutionReport(report_id=report_id, device_id=device, report=update)
+
+
+def message(*reports: device_pb.ExecutionReport) -> device_pb.ReportExecutionsRequest:
+    """One message with several reports."""
+    return device_pb.ReportExecutionsRequest(reports=reports)
+
+
+def single(of: device_pb.ExecutionReport) -> device_pb.ReportExecutionsRequest:
+    """A message that is one report."""
+    return device_pb.ReportExecutionsRequest(
+        report_id=of.report_id, device_id=of.device_id, report=of.report
+    )
+
+
+async def respond(stream: Stream, request: device_pb.ReportExecutionsRequest) -> Any:
+    """Send a message and return its response."""
+    await stream.write(request)
+    return await stream.read()

@@ -77,6 +77,11 @@ class StagedJob:
         )
         await self.apply_rules()
 
+    async def pass_time(self, seconds: float) -> None:
+        """Move the time of the database forward, and apply the rules of the job."""
+        await self.database.pass_time(seconds)
+        await self.apply_rules()
+
     async def apply_rules(self) -> None:
         """Apply the rules of the job, as each change of its counts does."""
         await self.database.owner.execute(

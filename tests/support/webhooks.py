@@ -204,6 +204,38 @@ class Dispatcher:
         ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TenantWebhook(Dispatcher):
+    """A webhook: a dispatcher, the calls about it, and events of its tenant."""
+
+    database: Database
+    caller: WebhookCaller
+
+    async def get(self) -> pb.Webhook:
+        """Get the webhook."""
+        return await self.caller.get(self.webhook_id)
+
+    async def update(self, **fields: Any) -> pb.Webhook:
+        """Change fields of the webhook."""
+        return await self.caller.update(self.webhook_id, **fields)
+
+    async def add_events(self, count: int = 1) -> list[int]:
+        """Add events to the log of the tenant, and return their positions."""
+        return await add_events(self.database, self.tenant, count)
+
+
+async def create_webhook(
+    database: Database, caller: WebhookCaller, *, verified: bool = True
+) -> TenantWebhook:
+    """Create a webhook; its URL is verified unless `verified` is false."""
+    webhook_id = (await caller.create()).webhook.webhook_id
+    if verified:
+        await set_verified(database, webhook_id)
+    return TenantWebhook(
+        database.owner, caller.tenant, webhook_id, database=database, caller=caller
+    )
+
+
 async def set_verified(database: Database, webhook_id: str) -> None:
     """Let the URL of a webhook be verified, so that events are sent."""
     await database.owner.execute(

@@ -1,0 +1,88 @@
+"""A tenant of a test, and what acts in it."""
+
+import asyncio
+from collections.abc import Awaitable, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tests.support.callers import Device, Fleet, Operator
+from tests.support.database import Database, job_lock_held, uncommitted
+from tests.support.server import Server
+from tests.support.staged_jobs import StagedJob, create_staged_job
+
+
+@dataclass(frozen=True)
+class World:
+    """The operator and the devices of a tenant, the server and its database."""
+
+    database: Database
+    server: Server
+    operator: Operator
+
+    @property
+    def tenant(self) -> str:
+        """The tenant of the test."""
+        return self.operator.tenant
+
+    @property
+    def fleet(self) -> Fleet:
+        """A caller of FleetService."""
+        return self.server.fleet(self.tenant)
+
+    def device(self, name: str) -> Device:
+        """A device of the tenant."""
+        return self.server.device(self.tenant, name)
+
+    async def add_devices(self, devices: int | Iterable[str], group: str = "") -> None:
+        """Add devices to the tenant: see Database."""
+        await self.database.add_devices(self.tenant, devices, group)
+
+    async def create_staged(self, *stages: dict[str, Any], **fields: Any) -> StagedJob:
+        """Create the job "j" with these stages: see create_staged_job."""
+        return await create_staged_job(self.database, self.server, self.operator, *stages, **fields)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Move the time of the database forward."""
+        await self.database.pass_time(seconds)
+
+    async def time_in(self, seconds: float) -> Timestamp:
+        """The time of the database, this many seconds later."""
+        now = await self.database.owner.fetchval("SELECT jobs.now()")
+        timestamp = Timestamp()
+        timestamp.FromDatetime(now + timedelta(seconds=seconds))
+        return timestamp
+
+    async def expire(self, job_id: str = "j") -> None:
+        """Let a job have expired an hour ago."""
+        await self.database.expire(self.tenant, job_id)
+
+    def lock_held(self, job_id: str = "j") -> AbstractAsyncContextManager[None]:
+        """Hold the lock of a job: see job_lock_held."""
+        return job_lock_held(self.database, self.tenant, job_id)
+
+    async def owner_value(self, sql: str, *args: object) -> Any:
+        """Return the value of a statement of the owner, whose first parameter is the tenant."""
+        return await self.database.owner.fetchval(sql, self.tenant, *args)
+
+    async def blocked(self, call: Awaitable[Any], count: int = 1) -> asyncio.Task[Any]:
+        """Start a call, and return it when this many sessions wait for a lock."""
+        return await self.database.blocked(call, count)
+
+
+def uncommitted_report(
+    database: Database, device: Device, status: str | None, attempt: int | None = None
+) -> AbstractAsyncContextManager[None]:
+    """Apply a start (None) or a report on "j" as another server would; commit at the end."""
+    return uncommitted(
+        database,
+        "SELECT outcome FROM jobs.update_executions($1, 1000, '{j}', '{f}', ARRAY[$2], ARRAY[$3],"
+        " '{NULL}', ARRAY[$4::integer], '{NULL}', '{NULL}', '{f}', '{NULL}')",
+        device.tenant,
+        device.name,
+        status,
+        attempt,
+    )
