@@ -27,24 +27,6 @@ async def device(
         yield client
 
 
-async def test_device_starts_reports_progress_and_succeeds(
-    jobs: JobsClient, device: DeviceClient
-) -> None:
-    await jobs.create("reboot", target_all=True, job_id="j", in_progress_timeout_minutes=5)
-
-    pending = [e.job_id async for e in device.pending()]
-    execution = await device.start_next()
-    assert execution
-    progress = await device.progress(execution, {"percent": 50}, extend_timeout_minutes=60)
-    done = await device.succeed(execution, {"version": "2.1"})
-
-    assert pending == ["j"]
-    assert progress.times_out_at.seconds > execution.times_out_at.seconds + 3000
-    assert done.status == pb.JobExecution.SUCCEEDED
-    assert dict((await device.get("j")).status_details) == {"version": "2.1"}
-    assert await device.start_next() is None
-
-
 async def test_device_fails_with_a_code_and_rejects(jobs: JobsClient, device: DeviceClient) -> None:
     await jobs.create("reboot", target_all=True, job_id="first")
     await jobs.create("reboot", target_all=True, job_id="second")

@@ -34,17 +34,6 @@ async def test_devices_are_registered_changed_and_read(fleet: FleetClient) -> No
         await fleet.update([pb.Device(device_id=name) for name in "xy"], ["labels"])
 
 
-async def test_groups_are_read_page_by_page(
-    database: Database, fleet: FleetClient, tenant: str
-) -> None:
-    for group in ("north", "south", "south-1", "south-2"):
-        await database.add_devices(tenant, ["d"], group=group)
-
-    groups = [g.group_id async for g in fleet.groups(group_id_prefix="south", page_size=2)]
-
-    assert groups == ["south", "south-1", "south-2"]
-
-
 async def test_delete_repeats_until_no_execution_remains(
     database: Database,
     jobs: JobsClient,

@@ -1,4 +1,4 @@
-"""Filters of GET /customer/jobs."""
+"""Filters of GET /customer/jobs: how a query writes them. tests/doors has what they select."""
 
 from typing import Any
 
@@ -8,13 +8,6 @@ from tests.gateway.support import RestClient, assert_error
 from tests.support.database import Database
 
 JOBS = "/customer/jobs"
-
-
-async def list_ids(rest: RestClient, query: str) -> list[str]:
-    """Return the IDs of the jobs that match a query, newest first."""
-    response = await rest.send("GET", f"{JOBS}?{query}")
-    assert response.status_code == 200, response.text
-    return [job["job_id"] for job in response.json()]
 
 
 @pytest.fixture
@@ -31,22 +24,14 @@ async def jobs(database: Database, rest: RestClient) -> None:
     ("query", "expected"),
     [
         ("status=STATUS_UNSPECIFIED", ["all", "north", "one"]),
-        ("statuses=CANCELED", ["all"]),
         ("statuses=CANCELED&statuses=IN_PROGRESS", ["all", "north", "one"]),
         ("statuses=&statuses=COMPLETED", []),
         ("status=CANCELED&statuses=COMPLETED", ["all"]),
-        ("document_type=update", ["north"]),
-        ("created_by=olivia", ["all", "north", "one"]),
-        ("created_by=nobody", []),
-        ("target_device_id=d00001", ["one"]),
-        ("target_group_id=north", ["north"]),
         ("target_all=true", ["all"]),
         ("target_all=false", ["all", "north", "one"]),
         ("target_all=&target_group_id=north", ["north"]),
         ("selector=team%3D%22a%2Cb%22", ["one"]),
-        ("selector=!team", ["all", "north"]),
         ("selector=", ["all", "north", "one"]),
-        ("job_id_prefix=no", ["north"]),
         ("created_from=2020-01-01T00:00:00Z", ["all", "north", "one"]),
         ("created_until=2020-01-01T00:00:00%2B02:00", []),
         ("document_type=reboot&statuses=IN_PROGRESS&target_device_id=d00001", ["one"]),
@@ -56,7 +41,9 @@ async def jobs(database: Database, rest: RestClient) -> None:
 async def test_list_returns_the_jobs_that_match_the_filters(
     rest: RestClient, query: str, expected: list[str]
 ) -> None:
-    assert await list_ids(rest, query) == expected
+    response = await rest.send("GET", f"{JOBS}?{query}")
+
+    assert [job["job_id"] for job in response.json()] == expected
 
 
 @pytest.mark.usefixtures("jobs")

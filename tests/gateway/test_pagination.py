@@ -94,34 +94,3 @@ async def test_next_page_link_works_when_device_id_contains_a_slash(
     page = await rest.send("GET", page.links["next"]["url"])
 
     assert [e["job_id"] for e in page.json()] == ["1"]
-
-
-async def test_devices_are_listed_in_pages(database: Database, rest: RestClient) -> None:
-    await database.add_devices(rest.tenant, 3, group="north")
-    await database.add_labels(rest.tenant, {"d00001": {"site": "Zürich, west"}})
-
-    page = await rest.send("GET", "/customer/fleet/devices?selector=group%3Dnorth&limit=2")
-    first, second = page.json()
-    (last,) = (await rest.send("GET", page.links["next"]["url"])).json()
-
-    assert first == {
-        "device_id": "d00001",
-        "labels": {"site": "Zürich, west"},
-        "time_zone": "",
-        "group_ids": ["north"],
-        "last_seen_at": None,
-    }
-    assert [second["device_id"], last["device_id"]] == ["d00002", "d00003"]
-    assert second["labels"] == {}
-
-
-async def test_groups_are_listed_in_pages(database: Database, rest: RestClient) -> None:
-    for group in ("north, east", "south", "west"):
-        await database.add_devices(rest.tenant, 2, group=group)
-
-    page = await rest.send("GET", "/customer/fleet/groups?limit=2")
-    rest_of = await rest.send("GET", page.links["next"]["url"])
-
-    assert [*page.json(), *rest_of.json()] == [
-        {"group_id": group, "device_count": 2} for group in ("north, east", "south", "west")
-    ]

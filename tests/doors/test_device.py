@@ -1,0 +1,74 @@
+"""What the calls of devices do, through each door. tests/services has every case."""
+
+import pytest
+from grpc import StatusCode
+
+from tests.doors.doors import Door, refused, shown
+from tests.support.callers import Operator
+from tests.support.database import Database
+
+JOB = {"job_id": "j"}
+
+
+@pytest.fixture(autouse=True)
+async def job(database: Database, operator: Operator) -> None:
+    """The job "j" for the device "pump"."""
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True, in_progress_timeout_minutes=5)
+
+
+async def test_device_finds_starts_and_finishes_its_execution(
+    device: Door, operator: Operator
+) -> None:
+    (pending,) = await device("ListPendingExecutions")
+    started = (await device("StartNextExecution"))["execution"]
+    report = {"status": "IN_PROGRESS", "status_details": {"percent": 50}}
+    running = await device("UpdateExecution", **JOB, **report, extend_timeout_minutes=60)
+    await device("UpdateExecution", **JOB, status="FAILED", failure_code="E1", execution_number=1)
+
+    expected = JOB | {"device_id": "pump", "document_type": "reboot", "status": "QUEUED"}
+    assert shown(pending, expected) == expected
+    assert shown(started, expected) == expected | {"status": "IN_PROGRESS"}
+    assert shown(running, report) == report
+    assert running["times_out_at"] > started["times_out_at"]
+    final = {"status": "FAILED", "failure_code": "E1", "status_details": {"percent": 50}}
+    assert shown(await device("GetExecution", **JOB), final) == final
+    assert not (await device("StartNextExecution")).get("execution")
+    assert (await operator.get("j")).execution_counts.failed == 1
+
+
+async def test_device_starts_the_execution_of_a_job(device: Door, operator: Operator) -> None:
+    await operator.create(job_id="other", target_all=True)
+
+    started = await device("StartExecution", job_id="other")
+
+    assert (started["job_id"], started["status"]) == ("other", "IN_PROGRESS")
+
+
+async def test_report_is_refused_when_the_execution_has_changed(
+    device: Door, operator: Operator
+) -> None:
+    with refused(StatusCode.ABORTED, "EXECUTION_CHANGED"):
+        await device("UpdateExecution", **JOB, status="SUCCEEDED", execution_number=2)
+    await device("UpdateExecution", **JOB, status="REJECTED")
+
+    for method, fields in (("StartExecution", {}), ("UpdateExecution", {"status": "SUCCEEDED"})):
+        with refused(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+            await device(method, **JOB, **fields)
+
+
+@pytest.mark.parametrize("method", ["GetExecution", "StartExecution", "UpdateExecution"])
+async def test_device_does_not_find_the_execution_of_another_device(
+    device: Door, database: Database, operator: Operator, method: str
+) -> None:
+    await database.add_devices(operator.tenant, ["valve"])
+    await operator.create(job_id="of-valve", target_device_id="valve")
+    status = {"status": "FAILED"} if method == "UpdateExecution" else {}
+
+    with refused(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+        await device(method, job_id="of-valve", **status)
+
+
+async def test_report_is_refused_when_a_field_is_invalid(device: Door) -> None:
+    with refused(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "status"):
+        await device("UpdateExecution", **JOB, status="QUEUED")
