@@ -81,27 +81,6 @@ async def test_context_is_chosen_by_the_environment(
     assert json.loads(shown.out) == {"server": "127.0.0.1:50051", "tenant": "second"}
 
 
-async def test_list_marks_the_context_in_use_and_hides_tokens(
-    shell: Shell, config_file: Path
-) -> None:
-    _write(
-        config_file,
-        'current = "b"\n[contexts.a]\n[contexts.b]\ntoken_env = "PROD_TOKEN"\n',
-        mode=0o600,
-    )
-
-    listed = await shell("context", "list")
-    as_json = await shell("context", "list", "--json")
-    shown = await shell("context", "show", "a")
-
-    assert [cells(line) for line in listed.out.splitlines()] == [
-        ["CURRENT", "NAME", "SERVER", "TENANT", "USER", "TOKEN"],
-        ["a", "-", "-", "-", "-"],
-        ["*", "b", "-", "-", "-", "$PROD_TOKEN"],
-    ]
-    assert "secret" not in listed.out + as_json.out + shown.out
-
-
 async def test_show_says_that_the_environment_has_a_token_and_hides_it(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,15 +167,6 @@ async def test_set_leaves_no_file_behind_when_the_file_cannot_be_replaced(
 
     assert saved.err == f"jobs-grpc: can't write {config_file}: Operation not permitted\n"
     assert list(config_file.parent.iterdir()) == []
-
-
-async def test_delete_removes_the_context_in_use(shell: Shell) -> None:
-    await shell("context", "set", "a", "--tenant", "t")
-
-    deleted = await shell("context", "delete", "a")
-    listed = await shell("context", "list", "--json")
-
-    assert (deleted.code, json.loads(listed.out)) == (0, {"contexts": []})
 
 
 @pytest.mark.parametrize(

@@ -8,55 +8,12 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.support.cli import Shell, spawn, without_times
+from tests.support.cli import Shell, spawn
 from tests.support.database import Database
 from tests.support.scripted_server import Refusal, running_scripted_server
 from tests.support.waiting import TIMEOUT
 
 CREATE = ("create", "--type", "x", "--all", "--job-id", "j")
-
-
-async def test_create_prints_device_count_and_expiry(
-    shell: Shell, database: Database, tenant: str
-) -> None:
-    await database.add_devices(tenant, ["a", "b"], group="north")
-
-    created = await shell("create", "--type", "reboot", "--group", "north", "--job-id", "j")
-
-    assert created.code == 0
-    assert created.out.startswith("created j for 2 devices, expires: 20")
-
-
-@pytest.mark.parametrize("option", [(), ("--validate-only",)])
-async def test_create_says_that_the_job_exists_when_it_is_repeated(
-    shell: Shell, database: Database, tenant: str, option: tuple[str, ...]
-) -> None:
-    await database.add_devices(tenant, 2)
-    await shell(*CREATE)
-    await shell("cancel", "j")
-
-    repeated = await shell(*CREATE, *option, "--utc")
-
-    assert repeated.code == 0
-    assert without_times(repeated.out) == (
-        "j exists already: the same request created it TIME by olivia\n"
-        "j is CANCELED: 2 REJECTED or CANCELED\n"
-    )
-
-
-async def test_create_sets_in_progress_timeout(
-    shell: Shell, database: Database, tenant: str
-) -> None:
-    await database.add_devices(tenant, 1)
-
-    created = await shell(*CREATE, "--in-progress-timeout", "90")
-    got = await shell("get", "j")
-    rejected = await shell(*CREATE, "--in-progress-timeout", "0")
-
-    assert created.code == got.code == 0
-    assert "timeout       90 min after the start\n" in got.out
-    assert rejected.code == 2
-    assert rejected.err.endswith("--in-progress-timeout: must be a whole number from 1 to 10080\n")
 
 
 async def test_create_reads_params_from_file(
@@ -144,12 +101,3 @@ async def test_create_rejects_a_file_of_params_that_is_not_utf8(
     created = await shell(*CREATE, "--params", f"@{file}")
 
     assert (created.code, created.err) == (2, f"jobs-grpc: can't read {file}: not UTF-8\n")
-
-
-@pytest.mark.parametrize("command", [CREATE, ("update", "j")])
-async def test_label_that_is_given_twice_is_rejected(
-    shell: Shell, command: tuple[str, ...]
-) -> None:
-    result = await shell(*command, "--label", "team=pumps", "--label", "team=valves")
-
-    assert (result.code, result.err) == (2, "jobs-grpc: the label team is given twice\n")

@@ -13,7 +13,6 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from jobs_grpc.contract.dot_segments import DOT_SEGMENT_PROBLEM
 from jobs_grpc.db import citus
 from tests.support.cli import Result, Shell, run_on_terminal, spawn
 from tests.support.database import Database
@@ -56,15 +55,6 @@ async def _devices(database: Database, tenant: str) -> list[str]:
     return [row["device_id"] for row in rows]
 
 
-async def test_import_adds_devices_and_groups(
-    load: _Import, database: Database, tenant: str
-) -> None:
-    result = await load("device_id,group_id\na,north\nb,\na,south\n")
-
-    assert result == Result(0, "lines read: 3, new devices: 2, new group memberships: 2\n", "")
-    assert await _devices(database, tenant) == ["a", "b"]
-
-
 async def test_import_writes_a_line_of_the_audit_log(
     load: _Import, shell: Shell, database: Database, tenant: str
 ) -> None:
@@ -76,114 +66,6 @@ async def test_import_writes_a_line_of_the_audit_log(
     assert (audited["tenant"], audited["subject"]) == (tenant, getpass.getuser())
     assert audited["changes"] == {"registered": 2, "memberships": 1, "labels_or_time_zone": 1}
     assert "password" not in json.dumps(audited)
-
-
-async def test_import_accepts_file_without_group_column(
-    load: _Import, database: Database, tenant: str
-) -> None:
-    result = await load("\ufeffdevice_id\r\na\r\n")
-
-    assert result.out == "lines read: 1, new devices: 1, new group memberships: 0\n"
-    assert await _devices(database, tenant) == ["a"]
-
-
-async def test_import_is_rejected_when_the_tenant_would_have_too_many_devices(
-    load: _Import, database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JOBS_MAX_TENANT_DEVICES", "2")
-    await load("device_id\na\nb\n")
-
-    result = await load("device_id\na\nb\nc\n")
-
-    assert (result.code, result.err) == (
-        2,
-        "jobs-grpc: nothing was imported: the tenant would have 3 devices"
-        " (JOBS_MAX_TENANT_DEVICES is 2)\n",
-    )
-    assert await _devices(database, tenant) == ["a", "b"]
-
-
-async def test_import_skips_empty_lines(load: _Import) -> None:
-    result = await load(f"device_id\na\n{5000 * chr(10)}b\n")
-
-    assert result.out == "lines read: 2, new devices: 2, new group memberships: 0\n"
-
-
-async def test_import_leaves_existing_devices_unchanged(load: _Import) -> None:
-    await load("device_id,group_id\na,north\n")
-
-    result = await load("device_id,group_id\na,north\nb,north\n")
-
-    assert result.out == "lines read: 2, new devices: 1, new group memberships: 1\n"
-
-
-async def _labels(database: Database, tenant: str) -> dict[str, tuple[dict[str, str], str | None]]:
-    rows = await database.owner.fetch(
-        "SELECT device_id, labels::text, time_zone FROM jobs.devices WHERE tenant_id = $1", tenant
-    )
-    return {row["device_id"]: (json.loads(row["labels"]), row["time_zone"]) for row in rows}
-
-
-async def test_import_adds_labels_and_time_zones(
-    load: _Import, database: Database, tenant: str
-) -> None:
-    result = await load(
-        "label:site,device_id,time_zone,label:model\n"
-        '"Zürich, ""west""",a,Europe/Zurich,x200\n,b,,x300\n,c,,\n'
-    )
-
-    assert result.out == (
-        "lines read: 3, new devices: 3, new group memberships: 0,"
-        " devices with new labels or time zone: 2\n"
-    )
-    assert await _devices(database, tenant) == ["a", "b", "c"]
-    assert await _labels(database, tenant) == {
-        "a": ({"site": 'Zürich, "west"', "model": "x200"}, "Europe/Zurich"),
-        "b": ({"model": "x300"}, None),
-    }
-
-
-async def test_import_merges_labels_with_those_of_the_device(
-    load: _Import, database: Database, tenant: str
-) -> None:
-    first = "device_id,time_zone,label:a,label:b\nd,UTC,1,2\ne,,1,\n"
-    await load(first)
-
-    again = await load(first)
-    changed = await load("device_id,time_zone,label:b,label:c\nd,,3,4\ne,UTC,,\n")
-
-    assert again.out.endswith("devices with new labels or time zone: 0\n")
-    assert changed.out.endswith("devices with new labels or time zone: 2\n")
-    assert await _labels(database, tenant) == {
-        "d": ({"a": "1", "b": "3", "c": "4"}, "UTC"),
-        "e": ({"a": "1"}, "UTC"),
-    }
-
-
-async def test_import_takes_the_last_value_of_a_label_when_lines_differ(
-    load: _Import, database: Database, tenant: str
-) -> None:
-    await load(
-        "device_id,group_id,time_zone,label:a,label:b\n"
-        "d,north,UTC,1,1\nd,south,Europe/Berlin,2,\nd,west,,,\n"
-    )
-
-    assert await _labels(database, tenant) == {"d": ({"a": "2", "b": "1"}, "Europe/Berlin")}
-
-
-async def test_import_names_lines_with_invalid_labels_and_imports_nothing(
-    load: _Import, database: Database, tenant: str
-) -> None:
-    result = await load(f"device_id,time_zone,label:a\na,UTC,1\nb,UTC+1,\nc,,{'x' * 64}\n")
-
-    assert result.code == 2
-    assert result.err.splitlines() == [
-        "jobs-grpc: nothing was imported:",
-        "fleet.csv:3: time_zone must be an IANA time zone such as Europe/Berlin, or UTC",
-        'fleet.csv:4: labels["a"] must be at most 63 characters without control characters',
-    ]
-    assert await _devices(database, tenant) == []
-    assert await _labels(database, tenant) == {}
 
 
 async def test_import_is_rolled_back_when_a_device_would_have_too_many_labels(
@@ -201,39 +83,6 @@ async def test_import_is_rolled_back_when_a_device_would_have_too_many_labels(
     assert await _devices(database, tenant) == ["full"]
 
 
-async def test_import_names_invalid_lines_and_imports_nothing(
-    load: _Import, database: Database, tenant: str
-) -> None:
-    result = await load(f"device_id,group_id\na,north\n,north\n{'x' * 257},\nb,north,more\nc\n")
-
-    assert result.code == 2
-    assert result.err.splitlines() == [
-        "jobs-grpc: nothing was imported:",
-        "fleet.csv:3: device_id must be 1–256 characters without control characters",
-        "fleet.csv:4: device_id must be 1–256 characters without control characters",
-        "fleet.csv:5: must have as many columns as the header",
-        "fleet.csv:6: must have as many columns as the header",
-    ]
-    assert await _devices(database, tenant) == []
-
-
-async def test_import_refuses_dot_segments_in_the_ids_of_new_devices_only(
-    load: _Import, database: Database, tenant: str
-) -> None:
-    await database.add_devices(tenant, [".."])
-
-    refused = await load("device_id,label:a\n..,1\na/..,\nb,\n")
-    changed = await load("device_id,label:a\n..,1\n")
-
-    assert (refused.code, refused.err) == (
-        2,
-        f"jobs-grpc: nothing was imported: device_id {DOT_SEGMENT_PROBLEM}: a/..\n",
-    )
-    assert changed.code == 0
-    assert await _labels(database, tenant) == {"..": ({"a": "1"}, None)}
-    assert await _devices(database, tenant) == [".."]
-
-
 async def test_import_is_rolled_back_when_line_after_full_batch_is_invalid(
     load: _Import, database: Database, tenant: str
 ) -> None:
@@ -249,18 +98,7 @@ async def test_import_is_rolled_back_when_line_after_full_batch_is_invalid(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            "",
-            "fleet.csv:1: the header must be device_id, and optionally group_id, time_zone and"
-            " label:KEY\n",
-        ),
-        ("name\na\n", "time_zone and label:KEY, not 'name'"),
-        ("device_id,label:a b\na,\n", "fleet.csv:1: labels has the key 'a b'; a key must be"),
-        ("device_id,label:group\na,\n", "labels has the key group, which is reserved"),
-        ("device_id,group\na,b\n", "not 'device_id', 'group'"),
-        ("device_id,device_id\na,b\n", "not 'device_id', 'device_id'"),
         (b"device_id\n\xff\n", "fleet.csv: must be UTF-8"),
-        ('device_id\n"a"b\n', "fleet.csv:2: "),
         ("device_id\na\n" + 200_000 * "b", "fleet.csv:3: field larger than field limit"),
         (200_000 * "b", "fleet.csv:1: field larger than field limit"),
         ("device_id\na\nb" + (1 << 20) * ",", "fleet.csv:3: has more than 1,048,576 characters"),
@@ -438,22 +276,6 @@ async def test_import_rejects_invalid_tenant(shell: Shell, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "problem"),
-    [
-        ("gone.csv", "No such file or directory"),
-        (f"{__file__}/x", "Not a directory"),
-        ("/", "Is a directory"),
-    ],
-)
-async def test_import_fails_with_one_line_when_file_cannot_be_read(
-    shell: Shell, name: str, problem: str
-) -> None:
-    result = await shell("devices", "import", name, "--tenant", "t")
-
-    assert (result.code, result.err) == (2, f"jobs-grpc: can't read {name}: {problem}\n")
-
-
 async def test_import_does_not_blame_file_when_database_is_unreachable(
     load: _Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,18 +285,6 @@ async def test_import_does_not_blame_file_when_database_is_unreachable(
 
     assert result.code == 5
     assert "can't read" not in result.err
-    assert result.err.count("\n") == 1
-
-
-async def test_import_fails_with_one_line_when_database_url_has_invalid_option(
-    load: _Import, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", "postgresql://u@h/d?sslmode=bogus")
-
-    result = await load("device_id\na\n")
-
-    assert result.code == 2
-    assert result.err.startswith("jobs-grpc: invalid database URL: `sslmode` parameter must")
     assert result.err.count("\n") == 1
 
 

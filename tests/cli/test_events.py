@@ -15,9 +15,7 @@ from fleet.jobs.v1 import jobs_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.cli.event_text import EVENT_TYPES, event_by, event_detail, event_line
-from tests.support.callers import Operator
 from tests.support.cli import Shell, cells, run_on_terminal, spawn
-from tests.support.database import Database
 from tests.support.scripted_server import Answer, Refusal, running_scripted_server
 from tests.support.waiting import TIMEOUT
 
@@ -279,21 +277,3 @@ async def test_create_can_add_events_of_executions(
 
     requests = [r for r in server.requests if isinstance(r, jobs_pb2.CreateJobRequest)]
     assert [request.execution_events for request in requests] == [True, False]
-
-
-async def test_history_and_events_of_the_service(
-    shell: Shell, database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 2)
-    await operator.create(job_id="j", target_all=True)
-    await shell("pause", "j", "--reason", "too hot")
-
-    history = await shell("history", "j", "--columns", "event,by,detail")
-    listed = await shell("events", "--type", "paused")
-    missing = await shell("history", "nope")
-
-    assert [cells(line)[0] for line in history.out.splitlines()] == ["EVENT", "created", "paused"]
-    assert cells(history.out.splitlines()[-1]) == ["paused", "olivia", "too hot"]
-    assert re.fullmatch(r"\S+Z j paused by olivia: too hot\n", listed.out)
-    assert re.fullmatch(r"no more events; continue with --after \d{16}\n", listed.err)
-    assert (missing.code, missing.err.count("\n")) == (3, 1)

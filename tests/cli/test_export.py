@@ -278,13 +278,9 @@ async def test_export_gives_a_new_file_the_mode_of_the_umask(
 
 @pytest.mark.slow
 async def test_export_counts_executions_on_a_terminal(
-    server: Server, operator: Operator, job: str, tmp_path: Path
+    shell: Shell, job: str, tmp_path: Path
 ) -> None:
-    code, shown = await run_on_terminal(
-        *("export", job, "--to", str(tmp_path / "a.csv")),
-        JOBS_SERVER=server.address,
-        JOBS_TENANT=operator.tenant,
-    )
+    code, shown = await run_on_terminal("export", job, "--to", str(tmp_path / "a.csv"))
 
     assert code == 0
     assert "\r\x1b[K30 executions" in shown

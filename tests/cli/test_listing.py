@@ -46,16 +46,6 @@ async def test_csv_has_all_fields_in_full(shell: Shell) -> None:
     assert (second["execution_number"], second["times_out_at"]) == ("2", "")
 
 
-async def test_jsonl_has_a_line_for_each_message(shell: Shell) -> None:
-    listed = await shell("get", "j", "--output", "jsonl", "--limit", "2")
-
-    lines = [json.loads(line) for line in listed.out.splitlines()]
-    assert [line.get("status_details") for line in lines] == [{"at": 5}, None]
-    token = json.loads(listed.err)["next_executions_page_token"]
-    rest = await shell("get", "j", "-o", "jsonl", "--page-token", token, "--limit", "1")
-    assert json.loads(rest.out)["device_id"] == "d00003"
-
-
 async def test_json_has_the_token_of_the_next_page(shell: Shell, operator: Operator) -> None:
     await operator.create(job_id="k", target_all=True)
 
@@ -66,35 +56,13 @@ async def test_json_has_the_token_of_the_next_page(shell: Shell, operator: Opera
     assert [job["job_id"] for job in json.loads(rest.out)["jobs"]] == ["j"]
 
 
-@pytest.mark.parametrize(
-    ("output", "shown"),
-    [
-        ("table", "TYPE    JOB  DEVICES\nreboot  j      1,200\n"),
-        ("csv", '"document_type","job_id","total_executions"\n"reboot","j","1200"\n'),
-        ("jsonl", '{"document_type": "reboot", "job_id": "j", "total_executions": 1200}\n'),
-    ],
-)
-async def test_columns_are_those_that_the_user_names(shell: Shell, output: str, shown: str) -> None:
-    listed = await shell("list", "--columns", "type,job_id,DEVICES", "-o", output)
-
-    assert listed.out == shown
-
-
-async def test_error_names_the_columns_when_one_is_unknown(shell: Shell) -> None:
-    listed = await shell("list", "--columns", "job,size")
-
-    assert listed.code == 2
-    assert "no column 'size'; the columns are job_id, status, document_type" in listed.err
-
-
 @pytest.mark.slow
 async def test_wide_table_has_all_columns_in_full_on_a_narrow_terminal(
-    server: Server, operator: Operator
+    shell: Shell, operator: Operator
 ) -> None:
     await operator.create(job_id="k", target_all=True, document_type="firmware-update")
-    variables = {"JOBS_SERVER": server.address, "JOBS_TENANT": operator.tenant}
 
-    _, shown = await run_on_terminal("list", "-o", "wide", columns=60, **variables)
+    _, shown = await run_on_terminal("list", "-o", "wide", columns=60)
 
     assert "EXPIRES" in shown
     assert " firmware-update " in shown
@@ -129,41 +97,3 @@ async def test_list_shows_only_jobs_that_match_the_filters(
     listed = await shell("list", "-o", "csv", "--columns", "job", *filters)
 
     assert (listed.code, listed.unquoted.split()[1:]) == (0, ids)
-
-
-async def test_attempts_lists_the_attempts_of_an_execution(shell: Shell) -> None:
-    listed = await shell("attempts", "j", "d00002", "-o", "csv", "--columns", "attempt,code")
-    unknown = await shell("attempts", "j", "nowhere")
-
-    assert listed.unquoted == "execution_number,failure_code\n2,E2\n1,E1\n"
-    assert unknown.code == 3
-
-
-async def test_device_lists_the_executions_of_a_device_in_all_jobs(
-    shell: Shell, operator: Operator
-) -> None:
-    await operator.create(job_id="k", target_device_id="d00001")
-
-    listed = await shell("device", "d00001")
-    failed = await shell("device", "d00001", "--status", "FAILED")
-
-    assert [cells(line)[:2] for line in listed.out.splitlines()] == [
-        ["JOB", "STATUS"],
-        ["k", "QUEUED"],
-        ["j", "FAILED"],
-    ]
-    assert len(failed.out.splitlines()) == 2
-
-
-@pytest.mark.parametrize("option", [["--json"], ["-o", "json"], ["--output=jsonl"], ["-ojsonl"]])
-async def test_error_is_json_when_the_output_is(shell: Shell, option: list[str]) -> None:
-    failed = await shell("get", "nowhere", *option)
-    misused = await shell("get", *option)
-
-    error = json.loads(failed.err)["error"]
-    assert (failed.code, error["exit_code"], error["reason"]) == (3, 3, "JOB_NOT_FOUND")
-    assert error["request_id"]
-    assert json.loads(misused.err)["error"] == {
-        "message": "the following arguments are required: JOB",
-        "exit_code": 2,
-    }

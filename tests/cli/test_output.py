@@ -9,57 +9,9 @@ import pytest
 from jobs_grpc.cli.program import _parser
 from tests.cli.test_help import commands
 from tests.support.callers import Operator
-from tests.support.cli import Shell, cells, spawn
+from tests.support.cli import Shell, spawn
 from tests.support.database import Database
 from tests.support.server import Server
-
-
-async def test_output_is_text_by_default(shell: Shell, database: Database, tenant: str) -> None:
-    await database.add_devices(tenant, ["a", "b"], group="north")
-    create = ("create", "--type", "reboot", "--group", "north", "--job-id", "j")
-
-    created = await shell(*create, "--params", '{"delay": 5}')
-    listed = await shell("list")
-    canceled = await shell("cancel", "j", "--reason", "oops")
-    got = await shell("get", "j")
-
-    assert created.code == listed.code == canceled.code == got.code == 0
-    assert created.out.startswith("created j for 2 devices, expires: 20")
-    header, row = (cells(line) for line in listed.out.splitlines())
-    assert header[:4] == ["JOB", "STATUS", "TYPE", "TARGET"]
-    assert row[:4] == ["j", "IN_PROGRESS", "reboot", "group north"]
-    assert canceled.out == "canceled j\n"
-    facts, table = got.out.split("\n\n")
-    assert "status        CANCELED\ncancel reason oops\n" in facts
-    assert 'params        {"delay": 5}\n' in facts
-    assert " by olivia\n" in facts
-    assert "devices       2: 2 REJECTED or CANCELED" in facts
-    assert [cells(line)[0] for line in table.splitlines()] == ["DEVICE", "a", "b"]
-
-
-async def test_output_is_response_as_json_when_requested(
-    shell: Shell, database: Database, tenant: str
-) -> None:
-    await database.add_devices(tenant, 1)
-    params = '{"delay": 5, "ratio": 0.5}'
-    create = ("create", "--type", "reboot", "--all", "--job-id", "j", "--never-expires")
-
-    created = json.loads((await shell(*create, "--params", params, "--json")).out)
-    job = json.loads((await shell("get", "j", "--json")).out)
-    jobs = json.loads((await shell("list", "--json")).out)
-    canceled = json.loads((await shell("cancel", "j", "--json")).out)
-
-    assert created == {
-        "job_id": "j",
-        "status": "IN_PROGRESS",
-        "execution_count": 1,
-    }
-    assert job["document_params"] == {"delay": 5, "ratio": 0.5}
-    assert isinstance(job["document_params"]["delay"], int)
-    assert job["execution_counts"]["queued"] == 1
-    assert [execution["device_id"] for execution in job["executions"]] == ["d00001"]
-    assert [listed["job_id"] for listed in jobs["jobs"]] == ["j"]
-    assert canceled == {"job_id": "j", "status": "CANCELED"}
 
 
 async def test_output_escapes_control_characters_of_stored_text(

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.client import JobsClient
 from tests.support.callers import Operator
-from tests.support.cli import Shell, without_times
+from tests.support.cli import Shell
 from tests.support.database import Database
 from tests.support.server import Server
 
@@ -189,120 +188,6 @@ async def test_create_rejects_invalid_rollout_options(
     assert problem in created.err
 
 
-@pytest.mark.parametrize(
-    ("stages", "problem"),
-    [
-        (("10%", "20%"), "The percents add up to 30, not 100; add --stage rest"),
-        (("2", "3"), "the stages have room for 5 of 10 devices; add --stage rest"),
-        (("rest", "3"), "--stage rest is allowed only in the last stage"),
-    ],
-)
-@pytest.mark.usefixtures("fleet")
-async def test_create_names_the_option_when_the_server_rejects_the_stages(
-    shell: Shell, stages: tuple[str, ...], problem: str
-) -> None:
-    created = await shell(*CREATE, *(f"--stage={stage}" for stage in stages))
-
-    assert created.code == 2
-    assert created.err == f"jobs-grpc: INVALID_ARGUMENT: {problem}\n"
-
-
-@pytest.mark.usefixtures("fleet")
-async def test_validate_only_shows_the_stages_and_creates_nothing(
-    shell: Shell, operator: Operator
-) -> None:
-    validated = await shell(*CREATE, "--stage", "25%", "--stage", "rest", "--validate-only")
-
-    first, *stages = validated.out.splitlines()
-    assert first.startswith("would create j for 10 devices, expires: 20")
-    assert stages[0].startswith("10 devices: ")
-    assert stages[1:] == [" 0 25%   3 devices", " 1 rest  7 devices"]
-    assert not (await operator.list()).jobs
-
-
-@pytest.mark.usefixtures("fleet")
-@pytest.mark.parametrize("options", [(), ("--validate-only",)])
-async def test_create_names_the_option_that_allows_a_stage_without_devices(
-    shell: Shell, operator: Operator, options: tuple[str, ...]
-) -> None:
-    created = await shell(*CREATE, "--stage", "group:nort", "--stage", "rest", *options)
-
-    assert (created.code, created.err) == (
-        4,
-        "jobs-grpc: FAILED_PRECONDITION: Stage 0 has no devices: no device of the job is in group"
-        " nort, or earlier stages claim them all; correct the group, or allow it with --stage"
-        " group:nort,allow-empty\n",
-    )
-    assert not (await operator.list()).jobs
-
-
-@pytest.mark.usefixtures("fleet")
-async def test_create_shows_the_expiry_that_leaves_time_for_the_rollout(
-    shell: Shell, operator: Operator
-) -> None:
-    slow = ("--stage", "rest", "--releases-per-minute", "1")
-
-    created = await shell(*CREATE, *slow, "--utc")
-    never = await shell(*CREATE[:-1], "k", *slow, "--never-expires")
-
-    job = await operator.get("j")
-    assert job.expires_at.seconds - job.created_at.seconds == 25 * 3600
-    expires_at = job.expires_at.ToDatetime().isoformat(" ", "seconds")
-    assert created.out.startswith(f"created j for 10 devices, expires: {expires_at}")
-    assert never.out.rstrip().endswith("expires: never")
-
-
-@pytest.mark.usefixtures("fleet")
-async def test_get_shows_the_stages(shell: Shell, operator: Operator) -> None:
-    await shell(*CREATE, "--stage", "20%", "--stage", "rest", "--pause-at", "2")
-
-    got = await shell("get", "j")
-
-    assert f"stages\n 0 20%   OPEN     {'░' * 24}  2 QUEUED\n" in got.out
-    assert f" 1 rest  PENDING  {'·' * 24}  8 HELD\n" in got.out
-    assert "criterion     pause at 2 failures: 0 failures; trips at 2\n" in got.out
-
-
-@pytest.mark.usefixtures("fleet")
-async def test_advance_opens_the_next_stage(shell: Shell, operator: Operator) -> None:
-    await shell(*CREATE, "--stage", "20%", "--stage", "rest")
-
-    advanced = await shell("advance", "j", "--stage", "1")
-    repeated = await shell("advance", "j", "--stage", "1")
-
-    assert advanced.code == repeated.code == 0
-    assert advanced.out.startswith("advanced j:\n 0 20%   PASSED ")
-    assert repeated.out.startswith("stage 1 of j was opened before, so nothing changed:\n")
-    assert [stage.state for stage in (await operator.get("j")).stages] == [
-        pb.JobStage.PASSED,
-        pb.JobStage.OPEN,
-    ]
-
-
-@pytest.mark.usefixtures("fleet")
-async def test_approve_needs_another_user(
-    shell: Shell, server: Server, operator: Operator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await shell(*CREATE, "--stage", "20%", "--stage", "rest", "--require-approval")
-
-    by_creator = await shell("approve", "j", "0")
-    monkeypatch.setenv("JOBS_USER", "aisha")
-    approved = await shell("approve", "j", "0", "--comment", "checked", "--utc")
-    repeated = await shell("approve", "j", "0", "--comment", "checked again")
-
-    assert by_creator.code != 0
-    assert "The creator of job" in by_creator.err
-    assert without_times(approved.out) == (
-        f"approved stage 0 of j:\n"
-        f" 0 20%   OPEN     {'░' * 24}  2 QUEUED\n"
-        f"   gate: approval\n"
-        f"   approved at TIME by aisha: checked\n"
-        f" 1 rest  PENDING  {'·' * 24}  8 HELD\n"
-    )
-    assert repeated.out.startswith("stage 0 of j was approved before, so nothing changed:\n")
-    assert (await operator.get("j")).stages[0].approval.comment == "checked"
-
-
 @pytest.mark.usefixtures("fleet")
 async def test_approve_without_a_stage_approves_the_one_that_waits(
     shell: Shell, server: Server, operator: Operator, monkeypatch: pytest.MonkeyPatch
@@ -338,19 +223,6 @@ async def test_approve_without_a_stage_approves_the_one_that_waits(
 
 
 @pytest.mark.usefixtures("fleet")
-@pytest.mark.parametrize("option", ["max_in_progress", "releases_per_minute"])
-async def test_create_limits_the_pace_without_a_stage(
-    shell: Shell, operator: Operator, option: str
-) -> None:
-    created = await shell(*CREATE, f"--{option.replace('_', '-')}", "3")
-
-    rollout = (await operator.get("j")).rollout
-    (stage,) = rollout.stages
-    assert (created.code, stage.remainder) == (0, True)
-    assert getattr(rollout if option == "max_in_progress" else stage, option) == 3
-
-
-@pytest.mark.usefixtures("fleet")
 async def test_update_changes_what_the_options_name(
     shell: Shell, operator: Operator, tmp_path: Path
 ) -> None:
@@ -367,28 +239,6 @@ async def test_update_changes_what_the_options_name(
     assert job.rollout.max_in_progress == 4
     assert job.failure_criteria[0].count == 7
     assert len(job.stages) == 2
-
-
-@pytest.mark.usefixtures("fleet")
-async def test_update_changes_the_expiry(shell: Shell, operator: Operator) -> None:
-    await shell(*CREATE, "--stage", "rest", "--releases-per-minute", "1")
-    day = (datetime.now(UTC) + timedelta(days=300)).date()
-
-    at = await shell("update", "j", "--expires-at", f"{day}T12:00:00Z", "--utc")
-    assert at.out == f"updated j: expires_at, expires: {day} 12:00:00Z\n"
-    hours = await shell("update", "j", "--expires-in-hours", "5")
-    assert hours.out.startswith("updated j: expires_at, expires: 20")
-    left = (await operator.get("j")).expires_at.ToDatetime(UTC) - datetime.now(UTC)
-    assert timedelta(hours=4.9) < left <= timedelta(hours=5)
-    never = await shell("update", "j", "--never-expires")
-    assert never.out == "updated j: expires_at, expires: never\n"
-
-    soon = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
-    early = await shell("update", "j", "--expires-at", soon)
-    assert early.code != 0
-    assert "The rollout takes at least " in early.err
-    both = await shell("update", "j", "--never-expires", "--expires-in-hours", "5")
-    assert both.code == 2
 
 
 @pytest.mark.usefixtures("fleet")

@@ -1,7 +1,5 @@
 """When devices start and try again: create, update, get and list."""
 
-import json
-import re
 from argparse import ArgumentTypeError
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +14,7 @@ from jobs_grpc.cli.formatting import format_summary
 from jobs_grpc.cli.schedule_options import parse_retry, parse_window, window_argument
 from jobs_grpc.cli.schedule_text import format_window, schedule_facts
 from tests.support.callers import Operator
-from tests.support.cli import Shell, cells
+from tests.support.cli import Shell
 from tests.support.database import Database
 
 CREATE = ("create", "--type", "x", "--all", "--job-id", "j")
@@ -108,25 +106,6 @@ async def test_create_sets_the_schedule_of_the_options(shell: Shell, operator: O
     assert job.priority == pb.Job.HIGH
 
 
-@pytest.mark.usefixtures("fleet")
-async def test_get_shows_the_schedule(shell: Shell) -> None:
-    await shell(
-        *CREATE,
-        *("--start-at", f"{START:%FT%TZ}", "--never-expires", "--priority", "low"),
-        *("--window", "Mon-Fri 22:00-04:00", "--window", "10:00-12:00", "--retry", "NETWORK:5"),
-    )
-
-    got = await shell("get", "j", "--utc")
-
-    facts = dict(line.split(maxsplit=1) for line in got.out.split("\n\n")[0].splitlines())
-    assert facts["start"] == f"{START:%F %TZ}"
-    assert facts["windows"].startswith("Mon-Fri 22:00-04:00; 10:00-12:00 UTC")
-    assert facts["retry"] == (
-        "NETWORK (FAILED/TIMED_OUT/REJECTED): 5 attempts, backoff up to 5m, then ×2 up to 24h"
-    )
-    assert facts["priority"] == "LOW"
-
-
 def test_facts_include_openings_and_retries() -> None:
     job = pb.Job(
         start_windows=[_window([], "02:00", 1)],
@@ -177,17 +156,6 @@ async def test_create_reads_the_schedule_from_the_file(
     assert job.retry_policy.rules[0].max_attempts == 5
 
 
-@pytest.mark.usefixtures("fleet")
-async def test_list_shows_start_and_priority(shell: Shell) -> None:
-    await shell(*CREATE, "--start-at", f"{START:%FT%TZ}", "--never-expires")
-
-    listed = await shell("list", "--columns", "job_id,start_at,priority", "--utc")
-    as_json = await shell("list", "--json")
-
-    assert cells(listed.out.splitlines()[1]) == ["j", f"{START:%F %TZ}", "NORMAL"]
-    assert json.loads(as_json.out)["jobs"][0]["start_at"] == f"{START:%FT%TZ}"
-
-
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
@@ -208,26 +176,6 @@ async def test_create_names_valid_values_when_an_option_is_malformed(
 
     assert result.code == 2
     assert f"error: argument {problem}" in result.err.splitlines()[-1]
-
-
-@pytest.mark.usefixtures("fleet")
-async def test_create_says_when_the_job_starts(shell: Shell) -> None:
-    created = await shell(*CREATE, "--start-at", "+2h", "--utc")
-
-    assert re.fullmatch(
-        r"created j for 10 devices, starts: \S+ \S+Z, expires: \S+ \S+Z\n", created.out
-    )
-
-
-@pytest.mark.usefixtures("fleet")
-async def test_update_changes_the_schedule(shell: Shell, operator: Operator) -> None:
-    await shell(*CREATE, "--start-at", "+2h")
-
-    updated = await shell("update", "j", "--start-at", "now")
-
-    assert updated.code == 0, updated.err
-    assert updated.out.startswith("updated j: start_at, expires: ")
-    assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
 
 
 def test_summary_of_a_scheduled_job_has_its_start() -> None:

@@ -17,6 +17,8 @@ from tests.support.fleets import make_fleet, running_fleet
 from tests.support.server import Server, reserved_address, running_server
 from tests.support.waiting import TIMEOUT
 
+pytestmark = pytest.mark.usefixtures("shell")
+
 UNAVAILABLE = ("can't reach the server at ", "the server can't serve the call, retrying: ")
 
 
@@ -165,14 +167,12 @@ async def test_watch_leaves_the_terminal_as_it_is_when_the_context_is_missing() 
 
 @pytest.mark.slow
 async def test_watch_shows_bar_on_terminal(
-    database: Database, server: Server, operator: Operator, job: str
+    database: Database, operator: Operator, job: str
 ) -> None:
     for number in range(1, 51):
         await database.set_status(operator.tenant, job, f"d{number:05}", "SUCCEEDED")
     await operator.cancel(job)
-    code, shown = await run_on_terminal(
-        "watch", job, JOBS_SERVER=server.address, JOBS_TENANT=operator.tenant
-    )
+    code, shown = await run_on_terminal("watch", job)
 
     assert code == 4
     assert "50 of 50 finished" in shown
@@ -181,15 +181,13 @@ async def test_watch_shows_bar_on_terminal(
 
 @pytest.mark.slow
 async def test_watch_without_colors_tells_success_and_rejection_apart(
-    database: Database, server: Server, operator: Operator, job: str
+    database: Database, operator: Operator, job: str
 ) -> None:
     for number in range(1, 26):
         await database.set_status(operator.tenant, job, f"d{number:05}", "SUCCEEDED")
     await operator.cancel(job)
 
-    _, shown = await run_on_terminal(
-        "watch", job, NO_COLOR="1", JOBS_SERVER=server.address, JOBS_TENANT=operator.tenant
-    )
+    _, shown = await run_on_terminal("watch", job, NO_COLOR="1")
 
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", shown)
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).splitlines()]

@@ -5,9 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from jobs_grpc.client import JobsClient, RetryPolicy
+from tests.client.scripted import QUICK
 from tests.support.server import Server
-
-QUICK = RetryPolicy(first_delay=0.02, max_delay=0.2, reconnect_within=0.2)
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ async def test_poll_ends_with_an_error_that_a_repetition_does_not_solve(
             await anext(device.poll())
 
 
-async def test_devices_of_a_server_without_poll_after_spread(quick: RetryPolicy) -> None:
+async def test_devices_of_a_server_without_poll_after_spread() -> None:
     async with running_scripted_server(
         ListPendingExecutions=device_pb.ListPendingExecutionsResponse()
     ) as server:

@@ -10,8 +10,9 @@ from fleet.jobs.v1 import events_pb2 as pb
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from jobs_grpc.client import EventReader, EventsClient, JobsClient, RetryPolicy, errors
+from tests.client.scripted import scripted_events
 from tests.support.database import Database
-from tests.support.scripted_server import Answer, Refusal, running_scripted_server
+from tests.support.scripted_server import Answer, Refusal
 from tests.support.server import reserved_address, running_server
 from tests.support.waiting import TIMEOUT
 
@@ -33,9 +34,7 @@ async def _append(stream: EventReader, received: list[int]) -> None:
         received.append(each.position)
 
 
-async def test_watch_continues_after_the_last_position_when_the_stream_breaks(
-    quick: RetryPolicy,
-) -> None:
+async def test_watch_continues_after_the_last_position_when_the_stream_breaks() -> None:
     answers: list[Answer] = [
         watched(position=10),
         UNAVAILABLE,
@@ -45,10 +44,7 @@ async def test_watch_continues_after_the_last_position_when_the_stream_breaks(
         watched(16, position=16),
         Refusal(grpc.StatusCode.OUT_OF_RANGE, "EVENTS_PURGED"),
     ]
-    async with (
-        running_scripted_server(WatchEvents=answers) as server,
-        EventsClient(server.address, tenant="demo", retry=quick) as events,
-    ):
+    async with scripted_events(WatchEvents=answers) as (server, events):
         stream = events.watch_events(from_time=TIME, types=["job.paused"], job_id="a")
         received: list[int] = []
         with pytest.raises(errors.EventsPurged):
@@ -61,10 +57,10 @@ async def test_watch_continues_after_the_last_position_when_the_stream_breaks(
     assert all((r.types, r.job_id) == (["job.paused"], "a") for r in server.requests)
 
 
-async def test_watch_reports_the_position_of_heartbeats(quick: RetryPolicy) -> None:
+async def test_watch_reports_the_position_of_heartbeats() -> None:
+    answers = [watched(position=9), watched(12, position=12)]
     async with (
-        running_scripted_server(WatchEvents=[watched(position=9), watched(12, position=12)]) as s,
-        EventsClient(s.address, tenant="demo", retry=quick) as events,
+        scripted_events(WatchEvents=answers) as (s, events),
         aclosing(events.watch_events()) as stream,
     ):
         assert stream.position is None
@@ -78,10 +74,7 @@ async def test_watch_reports_the_position_of_heartbeats(quick: RetryPolicy) -> N
 )
 async def test_lost_positions_are_errors(reason: str, error: type[errors.JobsError]) -> None:
     lost = Refusal(grpc.StatusCode.OUT_OF_RANGE, reason)
-    async with (
-        running_scripted_server(WatchEvents=lost, ListEvents=lost) as server,
-        EventsClient(server.address, tenant="demo") as events,
-    ):
+    async with scripted_events(WatchEvents=lost, ListEvents=lost) as (server, events):
         with pytest.raises(error):
             await anext(events.watch_events(after_position=1))
         with pytest.raises(error):
@@ -89,10 +82,10 @@ async def test_lost_positions_are_errors(reason: str, error: type[errors.JobsErr
     assert server.calls == {"WatchEvents": 1, "ListEvents": 1}
 
 
-async def test_watch_ends_when_its_reader_is_closed(quick: RetryPolicy) -> None:
-    async with (
-        running_scripted_server(WatchEvents=[watched(1, position=1), watched(2, position=2)]) as s,
-        EventsClient(s.address, tenant="demo", retry=quick) as events,
+async def test_watch_ends_when_its_reader_is_closed() -> None:
+    async with scripted_events(WatchEvents=[watched(1, position=1), watched(2, position=2)]) as (
+        s,
+        events,
     ):
         stream = events.watch_events()
         await anext(stream)
@@ -108,10 +101,7 @@ async def test_list_reads_all_pages_also_empty_ones() -> None:
         pb.ListEventsResponse(position=90, has_more=True),
         pb.ListEventsResponse(events=[event(91)], position=95),
     ]
-    async with (
-        running_scripted_server(ListEvents=pages) as server,
-        EventsClient(server.address, tenant="demo") as events,
-    ):
+    async with scripted_events(ListEvents=pages) as (server, events):
         reader = events.list_events(after_position=2, page_size=7)
         assert reader.position == 2
         assert (await anext(reader)).position == reader.position == 3
@@ -123,10 +113,7 @@ async def test_list_reads_all_pages_also_empty_ones() -> None:
 
 async def test_list_ends_at_its_limit() -> None:
     page = pb.ListEventsResponse(events=[event(3), event(4)], position=4, has_more=True)
-    async with (
-        running_scripted_server(ListEvents=page) as server,
-        EventsClient(server.address, tenant="demo") as events,
-    ):
+    async with scripted_events(ListEvents=page) as (server, events):
         reader = events.list_events(from_time=TIME, page_size=3, limit=4)
         assert len([each async for each in reader]) == 4
 
@@ -146,30 +133,24 @@ async def test_history_of_a_job_is_read_page_by_page() -> None:
         pb.ListJobEventsResponse(events=[event(9)], next_page_token="next"),
         pb.ListJobEventsResponse(events=[event(3)]),
     ]
-    async with (
-        running_scripted_server(ListJobEvents=pages) as server,
-        EventsClient(server.address, tenant="demo") as events,
-    ):
+    async with scripted_events(ListJobEvents=pages) as (server, events):
         history = events.list_job_events("a", newest_first=True)
         assert [each.position async for each in history] == [9, 3]
 
     assert [(r.newest_first, r.page_token) for r in server.requests] == [(True, ""), (True, "next")]
 
 
-async def test_webhook_call_is_repeated_only_when_that_is_safe(quick: RetryPolicy) -> None:
+async def test_webhook_call_is_repeated_only_when_that_is_safe() -> None:
     webhook = pb.Webhook(webhook_id="wh_1")
-    async with (
-        running_scripted_server(
-            CreateWebhook=pb.CreateWebhookResponse(webhook=webhook, secret="whsec_a"),
-            ListWebhooks=pb.ListWebhooksResponse(webhooks=[webhook]),
-            GetWebhook=pb.GetWebhookResponse(webhook=webhook),
-            UpdateWebhook=[UNAVAILABLE, pb.UpdateWebhookResponse(webhook=webhook)],
-            RotateWebhookSecret=pb.RotateWebhookSecretResponse(webhook=webhook, secret="whsec_b"),
-            TestWebhook=pb.TestWebhookResponse(http_status=200),
-            DeleteWebhook=UNAVAILABLE,
-        ) as server,
-        EventsClient(server.address, tenant="demo", retry=quick) as events,
-    ):
+    async with scripted_events(
+        CreateWebhook=pb.CreateWebhookResponse(webhook=webhook, secret="whsec_a"),
+        ListWebhooks=pb.ListWebhooksResponse(webhooks=[webhook]),
+        GetWebhook=pb.GetWebhookResponse(webhook=webhook),
+        UpdateWebhook=[UNAVAILABLE, pb.UpdateWebhookResponse(webhook=webhook)],
+        RotateWebhookSecret=pb.RotateWebhookSecretResponse(webhook=webhook, secret="whsec_b"),
+        TestWebhook=pb.TestWebhookResponse(http_status=200),
+        DeleteWebhook=UNAVAILABLE,
+    ) as (server, events):
         created = await events.create_webhook("https://example.com", types=["job.created"])
         assert created.secret == "whsec_a"
         assert await events.list_webhooks() == [await events.get_webhook("wh_1")]
@@ -189,10 +170,9 @@ async def test_webhook_call_is_repeated_only_when_that_is_safe(quick: RetryPolic
     )
 
 
-async def test_watch_continues_when_a_proxy_ends_the_stream(quick: RetryPolicy) -> None:
+async def test_watch_continues_when_a_proxy_ends_the_stream() -> None:
     async with (
-        running_scripted_server(WatchEvents=watched(1, position=1)) as server,
-        EventsClient(server.address, tenant="demo", retry=quick) as events,
+        scripted_events(WatchEvents=watched(1, position=1)) as (server, events),
         asyncio.timeout(10),
         aclosing(events.watch_events()) as stream,
     ):

@@ -1,7 +1,7 @@
 """Which calls the client tries again, when, and what it raises."""
 
+import asyncio
 import dataclasses
-import time
 from types import SimpleNamespace
 
 import grpc
@@ -20,6 +20,7 @@ from jobs_grpc.client import (
     job_status_name,
 )
 from jobs_grpc.client.retry import Delays
+from tests.client.scripted import QUICK, scripted_jobs
 from tests.support.clock import Clock
 from tests.support.database import Database
 from tests.support.scripted_server import Answer, Refusal, running_scripted_server
@@ -29,12 +30,9 @@ AWAY = Refusal(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
 BUSY = Refusal(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", retry_after=1)
 
 
-async def test_create_is_repeated_with_the_same_job_id(quick: RetryPolicy) -> None:
+async def test_create_is_repeated_with_the_same_job_id() -> None:
     answers: list[Answer] = [AWAY, AWAY, pb.CreateJobResponse(execution_count=1)]
-    async with (
-        running_scripted_server(CreateJob=answers) as server,
-        JobsClient(server.address, tenant="t", retry=quick) as jobs,
-    ):
+    async with scripted_jobs(CreateJob=answers) as (server, jobs):
         created = await jobs.create("reboot", target_all=True)
 
     assert created.execution_count == 1
@@ -43,12 +41,10 @@ async def test_create_is_repeated_with_the_same_job_id(quick: RetryPolicy) -> No
 
 
 @pytest.mark.parametrize("code", [StatusCode.UNAVAILABLE, StatusCode.CANCELLED])
-async def test_call_that_is_not_safe_to_repeat_is_made_once(
-    quick: RetryPolicy, code: StatusCode
-) -> None:
-    async with (
-        running_scripted_server(RetryExecutions=Refusal(code), CancelJob=Refusal(code)) as server,
-        JobsClient(server.address, tenant="t", retry=quick) as jobs,
+async def test_call_that_is_not_safe_to_repeat_is_made_once(code: StatusCode) -> None:
+    async with scripted_jobs(RetryExecutions=Refusal(code), CancelJob=Refusal(code)) as (
+        server,
+        jobs,
     ):
         with pytest.raises(JobsError):
             await jobs.retry("j", [pb.JobExecution.FAILED])
@@ -59,18 +55,15 @@ async def test_call_that_is_not_safe_to_repeat_is_made_once(
     assert raised.value.code is StatusCode.UNAVAILABLE
 
 
-async def test_call_that_the_server_reset_is_repeated(quick: RetryPolicy) -> None:
+async def test_call_that_the_server_reset_is_repeated() -> None:
     """A server that stops resets calls that reach it before its clients know."""
     answers: list[Answer] = [
         Refusal(StatusCode.CANCELLED),
         pb.GetJobResponse(job=pb.Job(job_id="j")),
     ]
     retried: list[JobsError] = []
-    retry = dataclasses.replace(quick, on_retry=retried.append)
-    async with (
-        running_scripted_server(GetJob=answers) as server,
-        JobsClient(server.address, tenant="t", retry=retry) as jobs,
-    ):
+    retry = dataclasses.replace(QUICK, on_retry=retried.append)
+    async with scripted_jobs({"retry": retry}, GetJob=answers) as (_, jobs):
         assert (await jobs.get("j")).job_id == "j"
 
     [error] = retried
@@ -89,13 +82,8 @@ def test_stream_that_the_server_reset_before_it_started_is_unavailable() -> None
 
 
 @pytest.mark.parametrize(("etag", "calls"), [("", 1), ("e1", 5)])
-async def test_resume_is_repeated_only_with_an_etag(
-    quick: RetryPolicy, etag: str, calls: int
-) -> None:
-    async with (
-        running_scripted_server(ResumeJob=AWAY) as server,
-        JobsClient(server.address, tenant="t", retry=quick) as jobs,
-    ):
+async def test_resume_is_repeated_only_with_an_etag(etag: str, calls: int) -> None:
+    async with scripted_jobs(ResumeJob=AWAY) as (server, jobs):
         with pytest.raises(errors.DatabaseUnavailable):
             await jobs.resume("j", etag=etag)
 
@@ -110,40 +98,36 @@ async def test_resume_is_repeated_only_with_an_etag(
         Refusal(StatusCode.INTERNAL, "INTERNAL"),
     ],
 )
-async def test_permanent_error_is_not_retried(quick: RetryPolicy, refusal: Refusal) -> None:
-    async with (
-        running_scripted_server(GetJob=refusal) as server,
-        JobsClient(server.address, tenant="t", retry=quick) as jobs,
-    ):
+async def test_permanent_error_is_not_retried(refusal: Refusal) -> None:
+    async with scripted_jobs(GetJob=refusal) as (server, jobs):
         with pytest.raises(errors.BY_REASON[refusal.reason]):
             await jobs.get("j")
 
     assert server.calls["GetJob"] == 1
 
 
-@pytest.mark.slow
-async def test_retry_waits_for_the_delay_that_the_server_asks_for(quick: RetryPolicy) -> None:
-    answers: list[Answer] = [BUSY, pb.RetryExecutionsResponse(retried_count=2)]
-    async with (
-        running_scripted_server(RetryExecutions=answers) as server,
-        JobsClient(server.address, tenant="t", retry=quick) as jobs,
-    ):
-        started = time.monotonic()
-        response = await jobs.retry("j", [pb.JobExecution.FAILED])
-        elapsed = time.monotonic() - started
-
-    # The server refused the call before it did anything, so that any call is safe to repeat.
-    assert response.retried_count == 2
-    assert elapsed >= 1
-
-
-async def test_error_is_raised_at_once_when_the_delay_is_past_the_deadline(
-    quick: RetryPolicy,
+async def test_retry_waits_for_the_delay_that_the_server_asks_for(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with (
-        running_scripted_server(GetJob=BUSY) as server,
-        JobsClient(server.address, tenant="t", retry=quick, timeout=0.9) as jobs,
-    ):
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr("jobs_grpc.client.calls.asyncio.sleep", note)
+    answers: list[Answer] = [BUSY, pb.RetryExecutionsResponse(retried_count=2)]
+    async with scripted_jobs(RetryExecutions=answers) as (_, jobs):
+        # The server refused the call before it did anything, so that any call is safe to repeat.
+        response = await jobs.retry("j", [pb.JobExecution.FAILED])
+
+    assert response.retried_count == 2
+    assert [1 <= seconds < 1.5 for seconds in slept if seconds] == [True]
+
+
+async def test_error_is_raised_at_once_when_the_delay_is_past_the_deadline() -> None:
+    async with scripted_jobs({"timeout": 0.9}, GetJob=BUSY) as (server, jobs):
         with pytest.raises(errors.Overloaded) as raised:
             await jobs.get("j")
 
@@ -164,10 +148,7 @@ async def test_call_beyond_the_rate_limit_succeeds_after_the_delay(
 
 
 async def test_unknown_reason_raises_the_base_class() -> None:
-    async with (
-        running_scripted_server(GetJob=Refusal(StatusCode.ABORTED, "NEW_REASON")) as server,
-        JobsClient(server.address, tenant="t") as jobs,
-    ):
+    async with scripted_jobs(GetJob=Refusal(StatusCode.ABORTED, "NEW_REASON")) as (_, jobs):
         with pytest.raises(JobsError) as raised:
             await jobs.get("j")
 
@@ -206,24 +187,21 @@ async def test_unknown_enum_values_do_not_raise() -> None:
     assert execution_status_name(77) == "UNKNOWN_77"
 
 
-async def test_token_is_requested_for_each_try(quick: RetryPolicy) -> None:
+async def test_token_is_requested_for_each_try() -> None:
     tokens = iter(["first", "second"])
 
     async def next_token() -> str:
         return next(tokens)
 
     answers: list[Answer] = [AWAY, pb.GetJobResponse()]
-    async with (
-        running_scripted_server(GetJob=answers) as server,
-        JobsClient(server.address, token=next_token, retry=quick) as jobs,
-    ):
+    async with scripted_jobs({"token": next_token}, GetJob=answers) as (server, jobs):
         await jobs.get("j")
 
     assert [m["authorization"] for m in server.metadata] == ["Bearer first", "Bearer second"]
 
 
 async def test_time_that_a_token_takes_counts_against_the_timeout(
-    quick: RetryPolicy, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock()
     monkeypatch.setattr("jobs_grpc.client.calls.time", SimpleNamespace(monotonic=clock))
@@ -232,10 +210,9 @@ async def test_time_that_a_token_takes_counts_against_the_timeout(
         clock.now += 60
         return "token"
 
-    async with (
-        running_scripted_server(GetJob=pb.GetJobResponse()) as server,
-        JobsClient(server.address, token=take_a_minute, retry=quick, timeout=30) as jobs,
-    ):
+    async with scripted_jobs(
+        {"token": take_a_minute, "timeout": 30}, GetJob=pb.GetJobResponse()
+    ) as (server, jobs):
         with pytest.raises(JobsError) as raised:
             await jobs.get("j")
 
@@ -243,27 +220,23 @@ async def test_time_that_a_token_takes_counts_against_the_timeout(
     assert server.calls["GetJob"] == 0
 
 
-async def test_watch_reconnects_with_a_new_token_when_the_token_expires(quick: RetryPolicy) -> None:
+async def test_watch_reconnects_with_a_new_token_when_the_token_expires() -> None:
     tokens = iter(["first", "second"])
     running = pb.WatchJobResponse(job=pb.Job(job_id="j", status=pb.Job.IN_PROGRESS))
     done = pb.WatchJobResponse(job=pb.Job(job_id="j", status=pb.Job.COMPLETED))
     expired = Refusal(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN")
-    async with (
-        running_scripted_server(WatchJob=[running, expired, running, done]) as server,
-        JobsClient(server.address, token=lambda: next(tokens), retry=quick) as jobs,
-    ):
+    async with scripted_jobs(
+        {"token": lambda: next(tokens)}, WatchJob=[running, expired, running, done]
+    ) as (server, jobs):
         states = [job.status async for job in jobs.watch("j")]
 
     assert states == [pb.Job.IN_PROGRESS, pb.Job.COMPLETED]
     assert [m["authorization"] for m in server.metadata] == ["Bearer first", "Bearer second"]
 
 
-async def test_watch_raises_when_a_token_is_refused_at_once(quick: RetryPolicy) -> None:
+async def test_watch_raises_when_a_token_is_refused_at_once() -> None:
     refused = Refusal(StatusCode.UNAUTHENTICATED, "INVALID_TOKEN")
-    async with (
-        running_scripted_server(WatchJob=refused) as server,
-        JobsClient(server.address, token=lambda: "wrong", retry=quick) as jobs,
-    ):
+    async with scripted_jobs({"token": lambda: "wrong"}, WatchJob=refused) as (server, jobs):
         with pytest.raises(errors.InvalidToken):
             await anext(jobs.watch("j"))
 
@@ -286,22 +259,19 @@ def test_reconnects_of_many_clients_are_spread(retry_after: float | None) -> Non
 async def test_on_retry_gets_each_error_that_is_retried() -> None:
     retried: list[JobsError] = []
     policy = RetryPolicy(first_delay=0.02, max_attempts=3, on_retry=retried.append)
-    async with (
-        running_scripted_server(GetJob=AWAY) as server,
-        JobsClient(server.address, tenant="t", retry=policy) as jobs,
-    ):
+    async with scripted_jobs({"retry": policy}, GetJob=AWAY) as (_, jobs):
         with pytest.raises(errors.DatabaseUnavailable):
             await jobs.get("j")
 
     assert [error.reason for error in retried] == ["DATABASE_UNAVAILABLE"] * 2
 
 
-async def test_watch_reconnects_when_a_proxy_resets_the_stream(quick: RetryPolicy) -> None:
+async def test_watch_reconnects_when_a_proxy_resets_the_stream() -> None:
     running = pb.WatchJobResponse(job=pb.Job(job_id="j", status=pb.Job.IN_PROGRESS))
     done = pb.WatchJobResponse(job=pb.Job(job_id="j", status=pb.Job.COMPLETED))
-    async with (
-        running_scripted_server(WatchJob=[running, Refusal(StatusCode.INTERNAL), done]) as server,
-        JobsClient(server.address, tenant="t", retry=quick) as jobs,
+    async with scripted_jobs(WatchJob=[running, Refusal(StatusCode.INTERNAL), done]) as (
+        server,
+        jobs,
     ):
         job = await jobs.wait("j")
 
