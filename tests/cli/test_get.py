@@ -70,8 +70,14 @@ async def test_get_shows_gates_approvals_and_what_a_stage_waits_for(
 
 
 @pytest.mark.slow
-async def test_get_ends_with_the_summary_on_a_terminal(tenant: str, canceled_job: str) -> None:
-    code, shown = await run_on_terminal("get", canceled_job, "--utc")
+async def test_get_ends_with_the_summary_on_a_terminal(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 30)
+    await operator.create(job_id="j", target_all=True)
+    await operator.cancel("j")
+
+    code, shown = await run_on_terminal("get", "j", "--utc")
 
     lines = re.sub(r"\x1b\[[0-9;]*m", "", without_times(shown)).splitlines()
     assert code == 0
