@@ -1,17 +1,19 @@
 """CancelExecution, alone and concurrent with reports and starts."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
 from tests.support.callers import Device, Operator
-from tests.support.database import Database, job_lock_held
+from tests.support.database import Database
 from tests.support.failures import expect_failure
+from tests.support.races import lock_in_order
 from tests.support.server import Server
+
+FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
+Counts = pb.ExecutionCounts
 
 
 @pytest.fixture
@@ -27,36 +29,27 @@ async def test_canceled_execution_becomes_rejected_with_the_reason_when_queued(
 ) -> None:
     execution = await operator.cancel_execution("j", "pump", reason="in repair")
 
-    assert execution.device_id == "pump"
-    assert execution.status == pb.JobExecution.REJECTED
+    assert (execution.device_id, execution.status) == ("pump", pb.JobExecution.REJECTED)
     assert execution.status_details == {"reason": "in repair"}
     assert not execution.HasField("started_at")
+    assert (execution.version, execution.execution_number) == (2, 1)
     job = await operator.get("j")
     assert job.status == pb.Job.IN_PROGRESS
-    assert job.execution_counts == pb.ExecutionCounts(rejected=1, queued=1)
+    assert job.execution_counts == Counts(rejected=1, queued=1)
     assert job.executions[0] == execution
-    current = await pump.get("j")
-    assert (current.version, current.execution_number) == (2, 1)
-
-
-async def test_reason_defaults_to_canceled_by_operator(pump: Device, operator: Operator) -> None:
-    execution = await operator.cancel_execution("j", "pump")
-
-    assert execution.status_details == {"reason": "canceled by operator"}
 
 
 async def test_device_cannot_start_or_report_a_canceled_execution(
     pump: Device, operator: Operator
 ) -> None:
-    await operator.cancel_execution("j", "pump")
+    execution = await operator.cancel_execution("j", "pump")
 
+    assert execution.status_details == {"reason": "canceled by operator"}  # the default
     assert not (await pump.pending()).executions
     assert await pump.start_next() is None
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
-        await pump.start("j")
-    for status in ("SUCCEEDED", "REJECTED"):
-        with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
-            await pump.update("j", status)
+    for call in (pump.start("j"), pump.update("j", "SUCCEEDED"), pump.update("j", "REJECTED")):
+        with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+            await call
 
 
 async def test_execution_in_progress_is_canceled_only_with_force(
@@ -64,7 +57,7 @@ async def test_execution_in_progress_is_canceled_only_with_force(
 ) -> None:
     started = await pump.start("j", status_details={"percent": 10})
 
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_IN_PROGRESS") as failure:
+    with expect_failure(FAILED_PRECONDITION, "EXECUTION_IN_PROGRESS") as failure:
         await operator.cancel_execution("j", "pump")
     assert failure.metadata == {"jobId": "j", "deviceId": "pump"}
     assert await pump.get("j") == started
@@ -74,8 +67,8 @@ async def test_execution_in_progress_is_canceled_only_with_force(
     assert execution.status == pb.JobExecution.REJECTED
     assert execution.status_details == {"reason": "stuck"}
     assert execution.started_at == started.started_at
-    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=1, queued=1)
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+    assert (await operator.get("j")).execution_counts == Counts(rejected=1, queued=1)
+    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED"):
         await pump.update("j", "SUCCEEDED")
 
 
@@ -83,20 +76,18 @@ async def test_held_execution_is_canceled_and_is_held_again_when_retried(
     database: Database, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, ["pump", "valve"])
-    start_at = Timestamp()
-    start_at.FromDatetime(datetime.now(UTC) + timedelta(days=1))
+    start_at = (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0)
     await operator.create(job_id="scheduled", target_all=True, start_at=start_at)
 
     execution = await operator.cancel_execution("scheduled", "pump")
 
     assert execution.status == pb.JobExecution.REJECTED
-    assert execution.end_cause == pb.JobExecution.EXECUTION_CANCELED
     job = await operator.get("scheduled")
-    assert job.execution_counts == pb.ExecutionCounts(rejected=1, held=1)
+    assert job.execution_counts == Counts(rejected=1, held=1)
     await operator.retry("scheduled", "REJECTED", expires_in_hours=1)
     job = await operator.get("scheduled")
     assert (job.status, job.execution_counts.held) == (pb.Job.SCHEDULED, 2)
-    assert job.expires_at.seconds == start_at.seconds + 3600  # counts from the start
+    assert job.expires_at.ToDatetime(UTC) == start_at + timedelta(hours=1)
 
 
 async def test_job_completes_when_its_last_pending_execution_is_canceled(
@@ -107,37 +98,26 @@ async def test_job_completes_when_its_last_pending_execution_is_canceled(
     execution = await operator.cancel_execution("j", "valve")
 
     job = await operator.get("j")
-    assert job.status == pb.Job.COMPLETED
-    assert job.completed_at == execution.last_updated_at
+    assert (job.status, job.completed_at) == (pb.Job.COMPLETED, execution.last_updated_at)
 
 
-async def test_expired_job_completes_when_its_last_execution_in_progress_is_canceled(
-    database: Database, pump: Device, operator: Operator
+@pytest.mark.parametrize("end", ["expired", "canceled"])
+async def test_last_execution_in_progress_of_an_expired_or_canceled_job_can_be_canceled(
+    database: Database, pump: Device, operator: Operator, end: str
 ) -> None:
     await pump.start("j")
-    await database.expire(operator.tenant, "j")
+    await (database.expire(operator.tenant, "j") if end == "expired" else operator.cancel("j"))
 
     await operator.cancel_execution("j", "pump", force=True)
 
     job = await operator.get("j")
-    assert job.status == pb.Job.COMPLETED
-    assert job.execution_counts == pb.ExecutionCounts(rejected=1, timed_out=1)
+    assert (job.status, job.execution_counts) == (
+        (pb.Job.COMPLETED, Counts(rejected=1, timed_out=1))
+        if end == "expired"
+        else (pb.Job.CANCELED, Counts(rejected=2))
+    )
 
 
-async def test_canceled_job_stays_canceled_when_its_last_execution_in_progress_is_canceled(
-    pump: Device, operator: Operator
-) -> None:
-    await pump.start("j")
-    await operator.cancel("j")
-
-    await operator.cancel_execution("j", "pump", force=True)
-
-    job = await operator.get("j")
-    assert job.status == pb.Job.CANCELED
-    assert job.execution_counts == pb.ExecutionCounts(rejected=2)
-
-
-@pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize(
     ("history", "status"),
     [
@@ -149,7 +129,7 @@ async def test_canceled_job_stays_canceled_when_its_last_execution_in_progress_i
     ],
 )
 async def test_cancel_is_rejected_when_execution_is_finished(
-    database: Database, pump: Device, operator: Operator, history: str, status: str, force: bool
+    database: Database, pump: Device, operator: Operator, history: str, status: str
 ) -> None:
     match history:
         case "succeeded":
@@ -165,10 +145,10 @@ async def test_cancel_is_rejected_when_execution_is_finished(
             await database.expire(operator.tenant, "j")
     before = await operator.get("j")
 
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
-        await operator.cancel_execution("j", "pump", force=force)
-
-    assert failure.metadata == {"jobId": "j", "deviceId": "pump", "status": status}
+    for force in (False, True):
+        with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+            await operator.cancel_execution("j", "pump", force=force)
+        assert failure.metadata == {"jobId": "j", "deviceId": "pump", "status": status}
     assert await operator.get("j") == before
 
 
@@ -177,72 +157,59 @@ async def test_cancel_is_rejected_when_execution_does_not_exist_in_the_tenant(
 ) -> None:
     other = server.operator(operator.tenant + "-other")
 
-    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
-        await operator.cancel_execution("j", "missing")
-    assert failure.metadata == {"jobId": "j", "deviceId": "missing"}
-    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-        await operator.cancel_execution("missing", "pump")
-    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-        await other.cancel_execution("j", "pump")
+    for caller, job_id, device in (
+        (operator, "j", "missing"),
+        (operator, "missing", "pump"),
+        (other, "j", "pump"),
+    ):
+        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
+            await caller.cancel_execution(job_id, device)
+        assert failure.metadata == {"jobId": job_id, "deviceId": device}
 
 
 async def test_cancel_is_rejected_when_a_concurrent_report_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    async with job_lock_held(database, operator.tenant, "j"):
-        reporting = asyncio.create_task(pump.update("j", "SUCCEEDED"))
-        await database.wait_for_blocked_sessions(1)
-        canceling = asyncio.create_task(operator.cancel_execution("j", "pump", force=True))
-        await database.wait_for_blocked_sessions(2)
+    calls = pump.update("j", "SUCCEEDED"), operator.cancel_execution("j", "pump", force=True)
+    reporting, canceling = await lock_in_order(database, operator.tenant, "j", *calls)
 
     await reporting
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await canceling
     assert failure.metadata["status"] == "SUCCEEDED"
-    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(succeeded=1, queued=1)
+    assert (await operator.get("j")).execution_counts == Counts(succeeded=1, queued=1)
 
 
 async def test_report_is_rejected_when_a_concurrent_cancel_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    async with job_lock_held(database, operator.tenant, "j"):
-        canceling = asyncio.create_task(operator.cancel_execution("j", "pump"))
-        await database.wait_for_blocked_sessions(1)
-        reporting = asyncio.create_task(pump.update("j", "SUCCEEDED"))
-        await database.wait_for_blocked_sessions(2)
+    calls = operator.cancel_execution("j", "pump"), pump.update("j", "SUCCEEDED")
+    canceling, reporting = await lock_in_order(database, operator.tenant, "j", *calls)
 
     await canceling
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await reporting
     assert failure.metadata["status"] == "REJECTED"
-    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=1, queued=1)
+    assert (await operator.get("j")).execution_counts == Counts(rejected=1, queued=1)
 
 
 async def test_cancel_without_force_is_rejected_when_a_concurrent_start_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    async with job_lock_held(database, operator.tenant, "j"):
-        starting = asyncio.create_task(pump.start("j"))
-        await database.wait_for_blocked_sessions(1)
-        canceling = asyncio.create_task(operator.cancel_execution("j", "pump"))
-        await database.wait_for_blocked_sessions(2)
+    calls = pump.start("j"), operator.cancel_execution("j", "pump")
+    starting, canceling = await lock_in_order(database, operator.tenant, "j", *calls)
 
     await starting
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_IN_PROGRESS"):
+    with expect_failure(FAILED_PRECONDITION, "EXECUTION_IN_PROGRESS"):
         await canceling
 
 
 async def test_job_completes_when_its_last_two_executions_are_canceled_concurrently(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    async with job_lock_held(database, operator.tenant, "j"):
-        canceling = [
-            asyncio.create_task(operator.cancel_execution("j", device))
-            for device in ("pump", "valve")
-        ]
-        await database.wait_for_blocked_sessions(2)
+    calls = operator.cancel_execution("j", "pump"), operator.cancel_execution("j", "valve")
+    first, second = await lock_in_order(database, operator.tenant, "j", *calls)
 
-    canceled_at = [(await execution).last_updated_at for execution in canceling]
+    last = max([await first, await second], key=lambda e: e.last_updated_at.ToNanoseconds())
     job = await operator.get("j")
-    assert job.status == pb.Job.COMPLETED
-    assert job.completed_at.ToNanoseconds() == max(time.ToNanoseconds() for time in canceled_at)
+    assert (job.status, job.completed_at) == (pb.Job.COMPLETED, last.last_updated_at)

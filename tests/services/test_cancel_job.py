@@ -1,80 +1,105 @@
-"""CancelJob without force."""
+"""CancelJob, with and without force, alone and concurrent with other calls."""
 
-import asyncio
+from typing import Any
 
-import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
-from tests.support.callers import Operator
+from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.support.callers import Device, Operator
 from tests.support.database import Database
 from tests.support.failures import expect_failure
+from tests.support.races import lock_in_order, wait_for_commit
+from tests.support.server import Server
+
+FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
+Counts = pb.ExecutionCounts
+
+# Reports that fail after a forced cancel.
+REPORTS: list[dict[str, Any]] = [
+    {"status": "IN_PROGRESS"},
+    {"status": "SUCCEEDED"},
+    {"status": "FAILED"},
+    {"status": "REJECTED"},
+    {"status": "REJECTED", "status_details": {"reason": "no space"}},
+    {"status": "REJECTED", "status_details": {"percent": 10}},
+    {"status": "REJECTED", "status_details": {"reason": "smoke"}},
+]
 
 
-async def test_queued_executions_become_rejected_with_the_reason_when_job_is_canceled(
-    database: Database, operator: Operator
+@pytest.fixture
+async def pump(database: Database, server: Server, operator: Operator) -> Device:
+    """The device "pump", whose execution of job "j" is IN_PROGRESS; that of "valve" is QUEUED."""
+    await database.add_devices(operator.tenant, ["pump", "valve"])
+    await operator.create(job_id="j", target_all=True)
+    device = server.device(operator.tenant, "pump")
+    await device.start("j", status_details={"percent": 10})
+    return device
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_cancel_rejects_what_is_queued_and_with_force_also_what_is_in_progress(
+    pump: Device, operator: Operator, force: bool
 ) -> None:
-    await database.add_devices(operator.tenant, 2)
-    await operator.create(job_id="a", target_all=True)
+    response = await operator.cancel("j", reason="smoke", force=force)
 
-    response = await operator.cancel("a", reason="wrong firmware")
-
-    assert response == pb.CancelJobResponse(job_id="a", status=pb.Job.CANCELED)
-    job = await operator.get("a")
-    assert job.status == pb.Job.CANCELED
-    assert job.cancel_reason == "wrong firmware"
-    assert job.execution_counts == pb.ExecutionCounts(rejected=2)
-    assert job.failed_count == 2
-    for execution in job.executions:
+    assert response == pb.CancelJobResponse(job_id="j", status=pb.Job.CANCELED)
+    job = await operator.get("j")
+    counts = Counts(rejected=2) if force else Counts(in_progress=1, rejected=1)
+    assert (job.status, job.cancel_reason) == (pb.Job.CANCELED, "smoke")
+    assert (job.execution_counts, job.failed_count) == (counts, counts.rejected)
+    assert job.executions[0].HasField("started_at")
+    for execution in job.executions if force else job.executions[1:]:
         assert execution.status == pb.JobExecution.REJECTED
-        assert execution.status_details == {"reason": "wrong firmware"}
-        assert execution.last_updated_at.ToNanoseconds() == job.updated_at.ToNanoseconds()
+        assert execution.status_details == {"reason": "smoke"}
+        assert execution.last_updated_at == job.updated_at
+    (listed,) = (await operator.list(status="CANCELED")).jobs
+    assert listed.execution_counts == counts
+    rejected = (await operator.executions("j", status="REJECTED")).executions
+    assert len(rejected) == counts.rejected
+    in_progress = (await operator.executions("j", status="IN_PROGRESS")).executions
+    assert len(in_progress) == counts.in_progress
 
 
-async def test_reason_defaults_to_canceled_by_operator(
-    database: Database, operator: Operator
+async def test_reason_defaults_to_canceled_by_operator(pump: Device, operator: Operator) -> None:
+    await operator.cancel("j")
+
+    execution = (await operator.get("j")).executions[1]
+    assert execution.status_details == {"reason": "canceled by operator"}
+
+
+@pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "TIMED_OUT"])
+async def test_finished_execution_is_unchanged_when_cancel_is_forced(
+    database: Database, server: Server, pump: Device, operator: Operator, status: str
 ) -> None:
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="a", target_all=True)
+    if status == "TIMED_OUT":
+        await database.expire(operator.tenant, "j")
+    else:
+        await server.device(operator.tenant, "valve").update("j", status, status_details={"n": 1})
+    finished = (await operator.get("j")).executions[1]
 
-    await operator.cancel("a")
+    await operator.cancel("j", force=True)
 
-    job = await operator.get("a")
-    assert job.executions[0].status_details == {"reason": "canceled by operator"}
-
-
-async def test_executions_in_progress_or_finished_are_unchanged_when_job_is_canceled(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, ["finished", "queued", "running"])
-    await operator.create(job_id="a", target_all=True)
-    await database.set_status(operator.tenant, "a", "running", "IN_PROGRESS")
-    await database.set_status(operator.tenant, "a", "finished", "SUCCEEDED")
-
-    await operator.cancel("a")
-
-    job = await operator.get("a")
-    assert job.execution_counts == pb.ExecutionCounts(rejected=1, in_progress=1, succeeded=1)
+    job = await operator.get("j")
+    assert job.executions[1] == finished
+    assert job.execution_counts == Counts(**{"rejected": 1, status.lower(): 1})
 
 
+@pytest.mark.parametrize("force", [False, True])
 async def test_cancel_is_rejected_when_job_is_finished(
-    database: Database, operator: Operator
+    database: Database, pump: Device, operator: Operator, force: bool
 ) -> None:
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="canceled", target_all=True)
-    await operator.cancel("canceled")
     await operator.create(job_id="expired", target_all=True)
     await database.expire(operator.tenant, "expired")
+    await operator.cancel("j")
 
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
-        await operator.cancel("canceled")
-    assert failure.message == "Cannot cancel job in status CANCELED"
-    assert failure.metadata == {"jobId": "canceled", "status": "CANCELED"}
-
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
-        await operator.cancel("expired")
-    assert failure.message == "Cannot cancel job in status COMPLETED"
+    for job_id, status in (("j", "CANCELED"), ("expired", "COMPLETED")):
+        with expect_failure(FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
+            await operator.cancel(job_id, force=force)
+        assert failure.message == f"Cannot cancel job in status {status}"
+        assert failure.metadata == {"jobId": job_id, "status": status}
+    assert (await operator.get("j")).execution_counts.in_progress == 1
 
 
 async def test_cancel_is_rejected_when_job_does_not_exist(operator: Operator) -> None:
@@ -83,36 +108,87 @@ async def test_cancel_is_rejected_when_job_does_not_exist(operator: Operator) ->
     assert failure.message == "Job not found"
 
 
+@pytest.mark.parametrize("force", [False, True])
+async def test_cancel_writes_no_execution_rows(
+    database: Database, pump: Device, operator: Operator, force: bool
+) -> None:
+    query = "SELECT xmin, * FROM jobs.job_executions WHERE tenant_id = $1 ORDER BY device_id"
+    before = await database.owner.fetch(query, operator.tenant)
+
+    await operator.cancel("j", force=force)
+
+    assert await database.owner.fetch(query, operator.tenant) == before
+
+
+@pytest.mark.parametrize("finalized", [False, True], ids=["derived", "finalized"])
+async def test_report_is_rejected_after_a_forced_cancel(
+    database: Database, pump: Device, operator: Operator, finalized: bool
+) -> None:
+    """Even if it is REJECTED as well: the device must learn that an operator canceled."""
+    await operator.cancel("j", reason="smoke", force=True)
+    if finalized:
+        async with Sweeper(database.owner_dsn) as sweeper:
+            await sweeper.run_once()
+
+    for report in REPORTS:
+        with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+            await pump.update("j", **report)
+        assert failure.metadata["status"] == "REJECTED"
+    assert (await operator.get("j")).execution_counts == Counts(rejected=2)
+
+
+async def test_device_gets_its_next_job_after_a_forced_cancel(
+    pump: Device, operator: Operator
+) -> None:
+    await operator.create(job_id="next", target_all=True)
+
+    await operator.cancel("j", force=True)
+
+    assert [execution.job_id for execution in (await pump.pending()).executions] == ["next"]
+    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+        await pump.start("j")
+    started = await pump.start_next()
+    assert started is not None
+    assert started.job_id == "next"
+
+
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_second_of_two_concurrent_cancels_is_rejected(
-    database: Database, operator: Operator
+    database: Database, pump: Device, operator: Operator
 ) -> None:
-    """The first cancel holds the job lock, uncommitted, while the second waits for it."""
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="a", target_all=True)
-    first = await asyncpg.connect(database.request_dsn)
-    try:
-        async with first.transaction():
-            await first.execute(
-                "SELECT jobs.cancel_job($1, $2, $3)", operator.tenant, "a", "the first"
-            )
-            second = asyncio.create_task(operator.cancel("a", reason="the second"))
-            await database.wait_for_blocked_sessions(1)
-        with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
-            await second
-    finally:
-        await first.close()
+    first = "SELECT jobs.cancel_job($1, 'j', 'the first')"
+    second = await wait_for_commit(
+        database, operator.cancel("j", reason="the second"), first, operator.tenant
+    )
 
+    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
+        await second
     assert failure.message == "Cannot cancel job in status CANCELED"
-    assert (await operator.get("a")).cancel_reason == "the first"
+    assert (await operator.get("j")).cancel_reason == "the first"
 
 
-async def test_cancel_writes_no_execution_rows(database: Database, operator: Operator) -> None:
-    await database.add_devices(operator.tenant, 500)
-    await operator.create(job_id="a", target_all=True)
-    count = "SELECT count(*) FROM jobs.job_executions WHERE tenant_id = $1 AND status = 'QUEUED'"
+async def test_report_is_rejected_when_a_concurrent_forced_cancel_is_first(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    cancel, report = operator.cancel("j", force=True), pump.update("j", "SUCCEEDED")
+    canceling, reporting = await lock_in_order(database, operator.tenant, "j", cancel, report)
 
-    await operator.cancel("a")
+    await canceling
+    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+        await reporting
+    assert (await operator.get("j")).execution_counts == Counts(rejected=2)
 
-    assert await database.owner.fetchval(count, operator.tenant) == 500
-    assert (await operator.get("a")).execution_counts == pb.ExecutionCounts(rejected=500)
+
+async def test_report_is_applied_when_it_precedes_a_concurrent_forced_cancel(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    report, cancel = pump.update("j", "SUCCEEDED"), operator.cancel("j", force=True)
+    reporting, canceling = await lock_in_order(database, operator.tenant, "j", report, cancel)
+
+    assert (await reporting).status == pb.JobExecution.SUCCEEDED
+    await canceling
+    job = await operator.get("j")
+    assert (job.status, job.execution_counts) == (
+        pb.Job.CANCELED,
+        Counts(succeeded=1, rejected=1),
+    )

@@ -1,7 +1,7 @@
 """DeleteDevices: what it removes, which executions it ends, and races with other calls."""
 
 import asyncio
-import json
+from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -9,11 +9,12 @@ from fleet.jobs.v1.fleet_pb2 import Device
 from grpc import StatusCode
 
 from tests.support.callers import Fleet, Operator
-from tests.support.database import Database, job_lock_held, request_session, rows_locked
+from tests.support.database import Database, request_session, rows_locked, uncommitted
 from tests.support.failures import expect_failure
+from tests.support.races import lock_in_order
 from tests.support.server import Server
+from tests.support.staged_jobs import rollout
 
-REMOVED = {"reason": "device removed"}
 Counts = pb.ExecutionCounts
 
 
@@ -51,15 +52,12 @@ async def test_queued_executions_end_as_rejected_and_jobs_complete(
 
     assert response.ended_execution_count == 2
     both = await operator.get("both")
-    assert (both.status, both.execution_counts) == (
-        pb.Job.IN_PROGRESS,
-        Counts(queued=1, rejected=1),
-    )
+    assert both.status == pb.Job.IN_PROGRESS
+    assert both.execution_counts == Counts(queued=1, rejected=1)
     ended = both.executions[0]
     assert (ended.device_id, ended.status) == ("pump", pb.JobExecution.REJECTED)
-    assert ended.status_details == REMOVED
-    assert ended.end_cause == pb.JobExecution.DEVICE_REMOVED
-    assert ended.version == 2
+    assert ended.status_details == {"reason": "device removed"}
+    assert (ended.end_cause, ended.version) == (pb.JobExecution.DEVICE_REMOVED, 2)
     assert not ended.HasField("failure_code")
     assert (await operator.get("pump-only")).status == pb.Job.COMPLETED
     assert (await fleet.delete("pump")).ended_execution_count == 0
@@ -95,17 +93,18 @@ async def test_ended_executions_of_canceled_and_expired_jobs_stay(
     assert (await operator.get("expired")).execution_counts == Counts(timed_out=1)
 
 
+async def staged(operator: Operator, **gate: Any) -> tuple[str, str]:
+    """Create job "j" with two stages of one device; return the devices of both."""
+    stages = rollout({"device_count": 1, "gate": pb.Gate(**gate)}, {"remainder": True})
+    await operator.create(job_id="j", target_all=True, rollout=stages)
+    first = (await operator.executions("j", stage=0)).executions[0].device_id
+    return first, "valve" if first == "pump" else "pump"
+
+
 async def test_held_executions_end_and_the_gate_counts_them_as_not_succeeded(
-    server: Server, fleet: Fleet, operator: Operator
+    fleet: Fleet, operator: Operator
 ) -> None:
-    stages = [
-        pb.Stage(device_count=1, gate=pb.Gate(min_succeeded_percent=100)),
-        pb.Stage(remainder=True),
-    ]
-    await operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages))
-    executions = (await operator.executions("j")).executions
-    (first,) = (e.device_id for e in executions if e.status == pb.JobExecution.QUEUED)
-    (held,) = (e.device_id for e in executions if e.status == pb.JobExecution.HELD)
+    first, held = await staged(operator, min_succeeded_percent=100)
 
     assert (await fleet.delete(held)).ended_execution_count == 1
     job = await operator.get("j")
@@ -122,13 +121,7 @@ async def test_held_executions_end_and_the_gate_counts_them_as_not_succeeded(
 async def test_job_pauses_when_a_removed_device_makes_its_gate_impossible(
     fleet: Fleet, operator: Operator
 ) -> None:
-    stages = [
-        pb.Stage(device_count=1, gate=pb.Gate(min_succeeded_percent=100)),
-        pb.Stage(remainder=True),
-    ]
-    await operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages))
-    executions = (await operator.executions("j")).executions
-    (first,) = (e.device_id for e in executions if e.status == pb.JobExecution.QUEUED)
+    first, _ = await staged(operator, min_succeeded_percent=100)
 
     await fleet.delete(first)
 
@@ -139,10 +132,7 @@ async def test_job_pauses_when_a_removed_device_makes_its_gate_impossible(
 async def test_next_stage_opens_when_all_devices_of_a_stage_are_removed(
     fleet: Fleet, operator: Operator
 ) -> None:
-    stages = [pb.Stage(device_count=1), pb.Stage(remainder=True)]
-    await operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages))
-    executions = (await operator.executions("j")).executions
-    (first,) = (e.device_id for e in executions if e.status == pb.JobExecution.QUEUED)
+    first, _ = await staged(operator)
 
     await fleet.delete(first)
 
@@ -160,7 +150,6 @@ async def test_removed_devices_do_not_trip_failure_criteria(
     assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
 
 
-@pytest.mark.slow
 async def test_call_ends_at_most_1000_executions_and_says_that_more_remain(
     database: Database, fleet: Fleet, operator: Operator
 ) -> None:
@@ -195,17 +184,11 @@ async def test_repeated_call_ends_the_execution_that_a_concurrent_create_added(
     database: Database, fleet: Fleet, operator: Operator
 ) -> None:
     """CreateJob has read the device before it is removed, and commits afterwards."""
-    async with request_session(database) as (connection, store), connection.transaction():
-        await store.create_job(
-            fleet.tenant,
-            job_id="j",
-            request=json.dumps({"document_type": "reboot", "target_all": True}),
-            document_params="{}",
-            created_by=None,
-            max_targets=10,
-            max_active_jobs=None,
-            default_expires_in_hours=24,
-        )
+    create = """
+        SELECT * FROM jobs.create_job(
+            $1, 'j', '{"document_type": "reboot", "target_all": true}', '{}', NULL, 10, NULL, 24)
+    """
+    async with uncommitted(database, create, fleet.tenant):
         first = await fleet.delete("pump")
 
     assert (first.deleted_count, first.ended_execution_count) == (1, 0)
@@ -220,11 +203,8 @@ async def test_execution_that_starts_first_is_not_ended(
 ) -> None:
     """DeleteDevices waits for the job lock and then reads the execution again."""
     await operator.create(job_id="j", target_all=True)
-    async with job_lock_held(database, fleet.tenant, "j"):
-        start = asyncio.create_task(server.device(fleet.tenant, "pump").start("j"))
-        await database.wait_for_blocked_sessions(1)
-        deletion = asyncio.create_task(fleet.delete("pump"))
-        await database.wait_for_blocked_sessions(2)
+    calls = server.device(fleet.tenant, "pump").start("j"), fleet.delete("pump")
+    start, deletion = await lock_in_order(database, fleet.tenant, "j", *calls)
     await start
 
     assert (await deletion).ended_execution_count == 0
@@ -237,18 +217,14 @@ async def test_device_is_registered_after_a_deletion_that_holds_its_row(
 ) -> None:
     """The new device does not lose the labels that the same call gave it."""
     await fleet.update(Device(device_id="pump", labels={"old": ""}), mask=["labels"])
+    registered = Device(device_id="pump", labels={"new": ""})
+    register = fleet.update(registered, mask=["labels"], allow_missing=True)
     async with request_session(database) as (connection, store):
         async with connection.transaction():
             await store.delete_devices(
                 fleet.tenant, device_ids=["pump"], max_executions=1000, wait_ms=1000
             )
-            update = asyncio.create_task(
-                fleet.update(
-                    Device(device_id="pump", labels={"new": ""}),
-                    mask=["labels"],
-                    allow_missing=True,
-                )
-            )
+            update = asyncio.create_task(register)
             await database.wait_for_blocked_sessions(1)
         response = await update
 

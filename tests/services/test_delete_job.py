@@ -1,19 +1,24 @@
 """DeleteJob: readers no longer see the job; the sweeper purges its rows later."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from tests.support.callers import Device, Operator
-from tests.support.database import Database, job_lock_held
-from tests.support.failures import Failure, expect_failure
+from tests.support.database import Database
+from tests.support.failures import expect_failure
+from tests.support.races import lock_in_order, wait_for_commit
 from tests.support.server import Server
+
+FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
+DEVICE_CALLS: dict[str, Callable[[Device], Coroutine[Any, Any, Any]]] = {
+    "start": lambda device: device.start("j"),
+    "report": lambda device: device.update("j", "SUCCEEDED"),
+    "start next": lambda device: device.start_next(),
+}
 
 
 @pytest.fixture
@@ -22,14 +27,6 @@ async def pump(database: Database, server: Server, operator: Operator) -> Device
     await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="j", target_all=True)
     return server.device(operator.tenant, "pump")
-
-
-@pytest.fixture
-async def session(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """A session of the request role, in which tests hold a transaction open."""
-    connection = await asyncpg.connect(database.request_dsn)
-    yield connection
-    await connection.close()
 
 
 async def finish(database: Database, pump: Device, operator: Operator, history: str) -> None:
@@ -47,63 +44,40 @@ async def finish(database: Database, pump: Device, operator: Operator, history: 
 
 
 @pytest.mark.parametrize("history", ["completed", "expired", "canceled", "canceled with force"])
-async def test_operators_do_not_find_a_deleted_job(
+async def test_operators_and_devices_do_not_find_a_deleted_job(
     database: Database, pump: Device, operator: Operator, history: str
 ) -> None:
     await operator.create(job_id="other", target_all=True)
+    token = (await operator.get("j", executions_limit=0)).next_executions_page_token
     await finish(database, pump, operator, history)
 
     await operator.delete("j")
 
     assert [job.job_id for job in (await operator.list()).jobs] == ["other"]
-    for call in (
+    assert [execution.job_id for execution in (await pump.pending()).executions] == ["other"]
+    for job_call in (
         operator.get("j"),
         operator.executions("j"),
+        operator.executions("j", page_token=token),
         operator.cancel("j"),
         operator.cancel("j", force=True),
         operator.retry("j", "FAILED", never_expires=True),
         operator.delete("j"),
     ):
         with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
-            await call
+            await job_call
         assert failure.metadata == {"jobId": "j"}
     for execution_call in (
         operator.attempts("j", "pump"),
         operator.cancel_execution("j", "pump"),
-    ):
-        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-            await execution_call
-
-
-@pytest.mark.parametrize("history", ["completed", "expired", "canceled", "canceled with force"])
-async def test_devices_do_not_find_a_deleted_job(
-    database: Database, pump: Device, operator: Operator, history: str
-) -> None:
-    await finish(database, pump, operator, history)
-
-    await operator.delete("j")
-
-    assert not (await pump.pending()).executions
-    assert await pump.start_next() is None
-    for call in (
         pump.get("j"),
         pump.start("j"),
         pump.update("j", "SUCCEEDED"),
         pump.update("j", "FAILED", execution_number=7),
     ):
         with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
-            await call
+            await execution_call
         assert failure.metadata == {"jobId": "j", "deviceId": "pump"}
-
-
-async def test_page_token_does_not_find_a_deleted_job(pump: Device, operator: Operator) -> None:
-    token = (await operator.get("j", executions_limit=0)).next_executions_page_token
-    await pump.update("j", "SUCCEEDED")
-
-    await operator.delete("j")
-
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.executions("j", page_token=token)
 
 
 async def test_page_token_of_a_deleted_job_is_rejected_when_another_job_has_its_job_id(
@@ -121,31 +95,26 @@ async def test_page_token_of_a_deleted_job_is_rejected_when_another_job_has_its_
         await server.device(operator.tenant, device).update("k", "REJECTED", **broken)
 
     of_job = (await operator.get("k", executions_limit=0)).next_executions_page_token
-    of_all = (await operator.executions("k", limit=1)).next_page_token
-    of_status = (await operator.executions("k", limit=1, **rejected)).next_page_token
-    of_code = (await operator.executions("k", limit=1, **broken)).next_page_token
+    of_filters = {
+        (await operator.executions("k", limit=1, **filters)).next_page_token: filters
+        for filters in ({}, rejected, broken)
+    }
     of_attempts = (await operator.attempts_page("k", "pump", limit=1)).next_page_token
     await operator.delete("k")
     await database.owner.fetch("SELECT jobs.purge_job($1, 'k', '', 10, 1000)", operator.tenant)
     await operator.create(**request)
 
-    def expect_rejection() -> AbstractContextManager[Failure]:
-        return expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN")
-
-    with expect_rejection() as failure:
-        await operator.executions("k", page_token=of_job)
-    assert failure.message == (
-        "page_token belongs to an earlier job with this job_id, which was deleted; omit it to"
-        " start from the first page"
-    )
-    with expect_rejection():
-        await operator.executions("k", page_token=of_all)
-    with expect_rejection():
-        await operator.executions("k", page_token=of_status, **rejected)
-    with expect_rejection():
-        await operator.executions("k", page_token=of_code, **broken)
-    with expect_rejection():
-        await operator.attempts_page("k", "pump", page_token=of_attempts)
+    for call in (
+        operator.executions("k", page_token=of_job),
+        *(operator.executions("k", page_token=t, **filters) for t, filters in of_filters.items()),
+        operator.attempts_page("k", "pump", page_token=of_attempts),
+    ):
+        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN") as failure:
+            await call
+        assert failure.message == (
+            "page_token belongs to an earlier job with this job_id, which was deleted; omit it to"
+            " start from the first page"
+        )
 
 
 async def test_job_id_of_a_deleted_job_cannot_be_reused(pump: Device, operator: Operator) -> None:
@@ -158,27 +127,21 @@ async def test_job_id_of_a_deleted_job_cannot_be_reused(pump: Device, operator: 
         assert failure.message.startswith("Job j was deleted and is not purged yet;")
 
 
-async def test_delete_is_rejected_when_job_is_in_progress(pump: Device, operator: Operator) -> None:
-    for _ in range(2):  # QUEUED first, then IN_PROGRESS
-        with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
+async def test_delete_is_rejected_when_job_is_in_progress(
+    database: Database, pump: Device, operator: Operator
+) -> None:
+    async def check() -> None:
+        with expect_failure(FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
             await operator.delete("j")
         assert failure.message == "Cannot delete job j in status IN_PROGRESS; cancel it first"
         assert failure.metadata == {"jobId": "j", "status": "IN_PROGRESS"}
-        await pump.start("j")
 
-    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(in_progress=1)
-
-
-async def test_delete_is_rejected_when_an_expired_job_has_an_execution_in_progress(
-    database: Database, pump: Device, operator: Operator
-) -> None:
+    await check()
     await pump.start("j")
+    await check()
     await database.expire(operator.tenant, "j")
-
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
-        await operator.delete("j")
-
-    assert failure.metadata["status"] == "IN_PROGRESS"
+    await check()
+    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(in_progress=1)
 
 
 async def test_canceled_job_can_be_deleted_after_its_last_report(
@@ -187,7 +150,7 @@ async def test_canceled_job_can_be_deleted_after_its_last_report(
     await pump.start("j")
     await operator.cancel("j")
 
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
+    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
         await operator.delete("j")
     assert (
         failure.message == "Cannot delete job j in status CANCELED while executions are IN_PROGRESS"
@@ -202,11 +165,11 @@ async def test_delete_is_rejected_when_job_does_not_exist_in_the_tenant(
     server: Server, pump: Device, operator: Operator
 ) -> None:
     await pump.update("j", "SUCCEEDED")
+    other = server.operator(operator.tenant + "-other")
 
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.delete("missing")
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await server.operator(operator.tenant + "-other").delete("j")
+    for call in (operator.delete("missing"), other.delete("j")):
+        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+            await call
     assert (await operator.get("j")).status == pb.Job.COMPLETED
 
 
@@ -225,74 +188,40 @@ async def test_delete_writes_no_execution_rows(
 async def test_delete_is_rejected_when_a_concurrent_start_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
-    async with job_lock_held(database, operator.tenant, "j"):
-        starting = asyncio.create_task(pump.start("j"))
-        await database.wait_for_blocked_sessions(1)
-        deleting = asyncio.create_task(operator.delete("j"))
-        await database.wait_for_blocked_sessions(2)
+    calls = pump.start("j"), operator.delete("j")
+    starting, deleting = await lock_in_order(database, operator.tenant, "j", *calls)
 
     assert (await starting).status == pb.JobExecution.IN_PROGRESS
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE"):
+    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_DELETABLE"):
         await deleting
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_start_is_rejected_when_a_concurrent_delete_is_first(
-    database: Database, pump: Device, operator: Operator, session: asyncpg.Connection
+@pytest.mark.parametrize("call", DEVICE_CALLS)
+async def test_device_does_not_find_the_job_when_a_concurrent_delete_is_first(
+    database: Database, pump: Device, operator: Operator, call: str
 ) -> None:
-    async with session.transaction():
-        await session.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
-        await session.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
-        starting = asyncio.create_task(pump.start("j"))
-        await database.wait_for_blocked_sessions(1)
-
-    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-        await starting
-
-
-@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_start_next_starts_another_job_when_a_concurrent_delete_is_first(
-    database: Database, pump: Device, operator: Operator, session: asyncpg.Connection
-) -> None:
-    """The job was still IN_PROGRESS when the start chose it."""
+    """The job was still IN_PROGRESS when the call began: start next goes on to another job."""
     await operator.create(job_id="next", target_all=True)
-    async with session.transaction():
-        await session.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
-        await session.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
-        starting = asyncio.create_task(pump.start_next())
-        await database.wait_for_blocked_sessions(1)
+    delete = "SELECT jobs.cancel_job($1, 'j', 'no'), jobs.delete_job($1, 'j')"
+    calling = await wait_for_commit(database, DEVICE_CALLS[call](pump), delete, operator.tenant)
 
-    started = await starting
-    assert started is not None
-    assert started.job_id == "next"
-
-
-@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_report_is_rejected_when_a_concurrent_delete_is_first(
-    database: Database, pump: Device, operator: Operator, session: asyncpg.Connection
-) -> None:
-    async with session.transaction():
-        await session.execute("SELECT jobs.cancel_job($1, 'j', 'no')", operator.tenant)
-        await session.execute("SELECT jobs.delete_job($1, 'j')", operator.tenant)
-        reporting = asyncio.create_task(pump.update("j", "SUCCEEDED"))
-        await database.wait_for_blocked_sessions(1)
-
-    with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-        await reporting
+    if call == "start next":
+        assert (await calling).job_id == "next"
+    else:
+        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+            await calling
 
 
 async def test_delete_is_rejected_when_a_concurrent_retry_is_first(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     await pump.update("j", "FAILED")
-    async with job_lock_held(database, operator.tenant, "j"):
-        retrying = asyncio.create_task(operator.retry("j", "FAILED"))
-        await database.wait_for_blocked_sessions(1)
-        deleting = asyncio.create_task(operator.delete("j"))
-        await database.wait_for_blocked_sessions(2)
+    calls = operator.retry("j", "FAILED"), operator.delete("j")
+    retrying, deleting = await lock_in_order(database, operator.tenant, "j", *calls)
 
     assert (await retrying).retried_count == 1
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_DELETABLE"):
+    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_DELETABLE"):
         await deleting
     assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
 
@@ -301,11 +230,8 @@ async def test_second_of_two_concurrent_deletes_is_rejected(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     await pump.update("j", "SUCCEEDED")
-    async with job_lock_held(database, operator.tenant, "j"):
-        first = asyncio.create_task(operator.delete("j"))
-        await database.wait_for_blocked_sessions(1)
-        second = asyncio.create_task(operator.delete("j"))
-        await database.wait_for_blocked_sessions(2)
+    calls = operator.delete("j"), operator.delete("j")
+    first, second = await lock_in_order(database, operator.tenant, "j", *calls)
 
     await first
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):

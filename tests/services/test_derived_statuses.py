@@ -91,84 +91,48 @@ async def stored_rows(database: Database, tenant: str) -> list[Any]:
 
 
 @pytest.mark.single_node("each node has its own now() in a transaction")
-async def test_job_is_in_progress_one_microsecond_before_it_expires(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 2)
-    await operator.create(job_id="j", target_all=True)
-
-    async with transaction(database) as session:
-        await expire_in(session, operator.tenant, MICROSECOND)
-        job = await read(session, operator.tenant)
-        statuses = await found_statuses(session, operator.tenant)
-
-    assert job["status"] == "IN_PROGRESS"
-    assert job["statuses"] == ["QUEUED", "QUEUED"]
-    assert (job["queued"], job["timed_out"]) == (2, 0)
-    assert job["updated_at"] == job["created_at"]
-    assert statuses == {"job IN_PROGRESS", "QUEUED"}
-
-
-@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_job_is_completed_at_the_moment_it_expires(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 2)
-    await operator.create(job_id="j", target_all=True)
-
-    async with transaction(database) as session:
-        await expire_in(session, operator.tenant, timedelta())
-        job = await read(session, operator.tenant)
-        statuses = await found_statuses(session, operator.tenant)
-
-    assert job["status"] == "COMPLETED"
-    assert job["statuses"] == ["TIMED_OUT", "TIMED_OUT"]
-    assert job["status_details"] == ['{"reason": "job expired"}'] * 2
-    assert (job["queued"], job["timed_out"]) == (0, 2)
-    assert job["updated_at"] == job["expires_at"]
-    assert job["last_updated_ats"] == [job["expires_at"]] * 2
-    assert statuses == {"job COMPLETED", "TIMED_OUT"}
-
-
-@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_expired_job_stays_in_progress_while_an_execution_is_in_progress(
-    database: Database, operator: Operator
+@pytest.mark.parametrize(
+    ("history", "expires_in", "status", "statuses"),
+    [
+        ("", MICROSECOND, "IN_PROGRESS", ["QUEUED", "QUEUED"]),
+        ("", timedelta(), "COMPLETED", ["TIMED_OUT", "TIMED_OUT"]),
+        ("started", timedelta(), "IN_PROGRESS", ["IN_PROGRESS", "TIMED_OUT"]),
+        ("canceled", timedelta(), "CANCELED", ["REJECTED", "REJECTED"]),
+    ],
+)
+async def test_job_expires_at_the_microsecond_of_its_expiry(
+    database: Database,
+    server: Server,
+    operator: Operator,
+    history: str,
+    expires_in: timedelta,
+    status: str,
+    statuses: list[str],
 ) -> None:
     await database.add_devices(operator.tenant, ["a", "b"])
     await operator.create(job_id="j", target_all=True)
-    await database.set_status(operator.tenant, "j", "a", "IN_PROGRESS")
-
-    async with transaction(database) as session:
-        await expire_in(session, operator.tenant, timedelta())
-        job = await read(session, operator.tenant)
-        statuses = await found_statuses(session, operator.tenant)
-
-    assert job["status"] == "IN_PROGRESS"
-    assert job["statuses"] == ["IN_PROGRESS", "TIMED_OUT"]
-    assert statuses == {
-        "job IN_PROGRESS",
-        "IN_PROGRESS",
-        "TIMED_OUT",
-    }
-
-
-@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_canceled_job_is_unchanged_when_its_expiry_passes(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 2)
-    await operator.create(job_id="j", target_all=True)
-    await operator.cancel("j", reason="no")
+    if history == "started":
+        await server.device(operator.tenant, "a").start("j")
+    elif history == "canceled":
+        await operator.cancel("j")
 
     async with transaction(database) as session:
         before = await read(session, operator.tenant)
-        await expire_in(session, operator.tenant, timedelta())
+        await expire_in(session, operator.tenant, expires_in)
         job = await read(session, operator.tenant)
-        statuses = await found_statuses(session, operator.tenant)
+        found = await found_statuses(session, operator.tenant)
 
-    assert job | {"expires_at": None} == before | {"expires_at": None}
-    assert job["statuses"] == ["REJECTED", "REJECTED"]
-    assert statuses == {"job CANCELED", "REJECTED"}
+    assert (job["status"], job["statuses"]) == (status, statuses)
+    assert {name: job[name.lower()] for name in STATUSES if job[name.lower()]} == Counter(statuses)
+    assert found == {f"job {status}", *statuses}
+    for n, name in enumerate(statuses):
+        if name == "TIMED_OUT":
+            assert job["status_details"][n] == '{"reason": "job expired"}'
+            assert job["last_updated_ats"][n] == job["expires_at"]
+    if status == "COMPLETED":
+        assert job["updated_at"] == job["expires_at"]
+    if status == "CANCELED":
+        assert job | {"expires_at": None} == before | {"expires_at": None}
 
 
 async def test_expired_job_reads_as_completed_without_a_write(
@@ -210,18 +174,17 @@ async def test_job_that_never_expires_stays_in_progress(
 
 
 async def test_timed_out_executions_are_unchanged_when_an_expired_job_is_canceled(
-    database: Database, operator: Operator
+    database: Database, server: Server, operator: Operator
 ) -> None:
     await database.add_devices(operator.tenant, ["queued", "running"])
     await operator.create(job_id="j", target_all=True)
-    await database.set_status(operator.tenant, "j", "running", "IN_PROGRESS")
+    await server.device(operator.tenant, "running").start("j")
     await database.expire(operator.tenant, "j")
 
     await operator.cancel("j", reason="no")
 
     job = await operator.get("j")
-    assert job.status == pb.Job.CANCELED
-    assert job.cancel_reason == "no"
+    assert (job.status, job.cancel_reason) == (pb.Job.CANCELED, "no")
     assert job.execution_counts == pb.ExecutionCounts(timed_out=1, in_progress=1)
     assert job.executions[0].status_details == {"reason": "job expired"}
     assert job.executions[0].last_updated_at == job.expires_at

@@ -10,10 +10,12 @@ from grpc import StatusCode
 
 from jobs_grpc.db.store import ExecutionUpdate
 from tests.support.callers import Device, Operator
-from tests.support.database import Database, job_lock_held, request_session
-from tests.support.failures import expect_failure
+from tests.support.database import Database, job_lock_held, request_session, uncommitted
+from tests.support.failures import expect_failure, expect_invalid
+from tests.support.races import lock_in_order
 from tests.support.server import Server
 
+FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
 TERMINAL = ["SUCCEEDED", "FAILED", "REJECTED"]
 
 
@@ -23,6 +25,14 @@ async def device(database: Database, server: Server, operator: Operator) -> Devi
     await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="j", target_all=True)
     return server.device(operator.tenant, "pump")
+
+
+@pytest.fixture
+async def two(database: Database, server: Server, operator: Operator) -> list[Device]:
+    """The devices "a" and "b", with QUEUED executions of job "k"."""
+    await database.add_devices(operator.tenant, ["a", "b"])
+    await operator.create(job_id="k", target_all=True)
+    return [server.device(operator.tenant, name) for name in "ab"]
 
 
 @pytest.mark.parametrize("before", ["QUEUED", "IN_PROGRESS"])
@@ -56,29 +66,20 @@ async def test_status_details_are_kept_when_report_has_none(device: Device) -> N
 
 
 @pytest.mark.parametrize("status", TERMINAL)
-async def test_repeated_terminal_report_returns_the_stored_execution(
-    device: Device, operator: Operator, status: str
-) -> None:
+async def test_finished_execution_accepts_only_the_same_report(device: Device, status: str) -> None:
     first = await device.update("j", status, status_details={"n": 1}, expected_version=1)
 
     repeated = await device.update("j", status, status_details={"n": 1}, expected_version=1)
     without_details = await device.update("j", status)
 
     assert first == repeated == without_details
-    assert (await operator.get("j")).total_executions == 1
-
-
-@pytest.mark.parametrize("status", [*TERMINAL, "IN_PROGRESS"])
-async def test_report_is_rejected_when_execution_is_finished(device: Device, status: str) -> None:
-    await device.update("j", "SUCCEEDED", status_details={"n": 1})
-
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
-        await device.update("j", status, status_details={"n": 2})
-
-    assert (
-        failure.message == "The execution of job j on device pump is finished in status SUCCEEDED"
-    )
-    assert (await device.get("j")).status_details == {"n": 1}
+    for other in (*TERMINAL, "IN_PROGRESS"):
+        with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+            await device.update("j", other, status_details={"n": 2})
+        assert failure.message == (
+            f"The execution of job j on device pump is finished in status {status}"
+        )
+    assert await device.get("j") == first
 
 
 async def test_error_leaves_out_document_and_status_details_when_they_are_too_large(
@@ -130,10 +131,8 @@ async def test_invalid_report_is_rejected_with_the_field_name(
 ) -> None:
     request = {"job_id": "j", "status": "SUCCEEDED"} | fields
 
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_invalid(invalid_field):
         await device.update(**request)
-
-    assert set(failure.violations) == {invalid_field}
 
 
 async def test_call_is_rejected_when_it_names_no_device(device: Device) -> None:
@@ -157,79 +156,63 @@ async def test_execution_in_progress_of_a_canceled_job_accepts_reports(
     await device.update("j", "SUCCEEDED")
 
     job = await operator.get("j")
-    assert job.status == pb.Job.CANCELED
-    assert not job.HasField("completed_at")
+    assert (job.status, job.HasField("completed_at")) == (pb.Job.CANCELED, False)
     assert job.execution_counts == pb.ExecutionCounts(succeeded=1)
 
 
 async def test_job_completes_when_its_last_execution_finishes(
-    database: Database, server: Server, operator: Operator
+    two: list[Device], operator: Operator
 ) -> None:
-    await database.add_devices(operator.tenant, ["a", "b"])
-    await operator.create(job_id="j", target_all=True)
-    a, b = (server.device(operator.tenant, name) for name in ("a", "b"))
-
-    await a.update("j", "SUCCEEDED")
-    assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
-    last = await b.update("j", "FAILED")
-
-    job = await operator.get("j")
-    assert job.status == pb.Job.COMPLETED
-    assert job.completed_at == last.last_updated_at == job.updated_at
-    assert [job.job_id for job in (await operator.list(status="COMPLETED")).jobs] == ["j"]
-
-
-async def test_expired_job_completes_when_its_last_execution_in_progress_finishes(
-    database: Database, device: Device, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, ["valve"])
-    await operator.create(job_id="k", target_all=True)
-    await device.start("k")
-    await database.expire(operator.tenant, "k")
+    a, b = two
+    await a.update("k", "SUCCEEDED")
     assert (await operator.get("k")).status == pb.Job.IN_PROGRESS
-
-    last = await device.update("k", "SUCCEEDED")
+    last = await b.update("k", "FAILED")
 
     job = await operator.get("k")
     assert job.status == pb.Job.COMPLETED
-    assert job.completed_at == last.last_updated_at
+    assert job.completed_at == last.last_updated_at == job.updated_at
+    assert [job.job_id for job in (await operator.list(status="COMPLETED")).jobs] == ["k"]
+
+
+async def test_expired_job_completes_when_its_last_execution_in_progress_finishes(
+    database: Database, two: list[Device], operator: Operator
+) -> None:
+    await two[0].start("k")
+    await database.expire(operator.tenant, "k")
+    assert (await operator.get("k")).status == pb.Job.IN_PROGRESS
+
+    last = await two[0].update("k", "SUCCEEDED")
+
+    job = await operator.get("k")
+    assert (job.status, job.completed_at) == (pb.Job.COMPLETED, last.last_updated_at)
     assert job.execution_counts == pb.ExecutionCounts(succeeded=1, timed_out=1)
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_job_completes_once_when_its_last_two_reports_are_concurrent(
-    database: Database, server: Server, operator: Operator
+    database: Database, two: list[Device], operator: Operator
 ) -> None:
     """The second report is processed before the first one commits."""
-    await database.add_devices(operator.tenant, ["a", "b"])
-    await operator.create(job_id="j", target_all=True)
     async with request_session(database) as (first, store):
         async with first.transaction():
-            await store.update_executions(
-                operator.tenant, [ExecutionUpdate("j", "a", "SUCCEEDED")], wait_ms=30000
-            )
-            second = asyncio.create_task(
-                server.device(operator.tenant, "b").update("j", "SUCCEEDED")
-            )
+            report = ExecutionUpdate("k", "a", "SUCCEEDED")
+            await store.update_executions(operator.tenant, [report], wait_ms=30000)
+            second = asyncio.create_task(two[1].update("k", "SUCCEEDED"))
             await database.wait_for_blocked_sessions(1)
         last = await second
 
-    job = await operator.get("j")
-    assert job.status == pb.Job.COMPLETED
-    assert job.completed_at == last.last_updated_at
+    job = await operator.get("k")
+    assert (job.status, job.completed_at) == (pb.Job.COMPLETED, last.last_updated_at)
 
 
 async def test_cancel_is_rejected_when_a_concurrent_report_completes_the_job_first(
     database: Database, device: Device, operator: Operator
 ) -> None:
-    async with job_lock_held(database, device.tenant, "j"):
-        reporting = asyncio.create_task(device.update("j", "SUCCEEDED"))
-        await database.wait_for_blocked_sessions(1)
-        canceling = asyncio.create_task(operator.cancel("j"))
-        await database.wait_for_blocked_sessions(2)
+    calls = device.update("j", "SUCCEEDED"), operator.cancel("j")
+    reporting, canceling = await lock_in_order(database, device.tenant, "j", *calls)
 
     await reporting
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
+    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
         await canceling
     assert failure.message == "Cannot cancel job in status COMPLETED"
     assert (await operator.get("j")).status == pb.Job.COMPLETED
@@ -247,7 +230,7 @@ async def test_report_is_rejected_when_the_job_expires_while_it_waits_for_the_lo
             device.tenant,
         )
 
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await reporting
     assert failure.metadata["status"] == "TIMED_OUT"
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(timed_out=1)
@@ -283,14 +266,12 @@ async def test_batches_do_not_deadlock_when_they_name_jobs_in_opposite_orders(
 
 
 async def test_batch_returns_busy_for_a_job_that_it_has_not_locked(
-    database: Database, operator: Operator
+    database: Database, two: list[Device], operator: Operator
 ) -> None:
     """The job is created while the batch waits for the lock of another job."""
-    await database.add_devices(operator.tenant, ["a", "b"])
-    await operator.create(job_id="j", target_all=True)
-    updates = [ExecutionUpdate("j", "a", "SUCCEEDED"), ExecutionUpdate("new", "b", "SUCCEEDED")]
+    updates = [ExecutionUpdate("k", "a", "SUCCEEDED"), ExecutionUpdate("new", "b", "SUCCEEDED")]
     async with request_session(database) as (_, store):
-        async with job_lock_held(database, operator.tenant, "j"):
+        async with job_lock_held(database, operator.tenant, "k"):
             batch = asyncio.create_task(
                 store.update_executions(operator.tenant, updates, wait_ms=30000)
             )
@@ -304,26 +285,16 @@ async def test_batch_returns_busy_for_a_job_that_it_has_not_locked(
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 async def test_report_is_accepted_only_after_the_create_of_its_job_commits(
-    database: Database, server: Server, operator: Operator
+    database: Database, device: Device, operator: Operator
 ) -> None:
-    await database.add_devices(operator.tenant, ["a"])
-    await operator.create(job_id="j", target_all=True)
-    device = server.device(operator.tenant, "a")
-    async with request_session(database) as (creating, store):
-        async with creating.transaction():
-            await store.create_job(
-                operator.tenant,
-                job_id="new",
-                request='{"document_type": "reboot", "target_all": true}',
-                document_params="{}",
-                created_by=None,
-                max_targets=9,
-                max_active_jobs=None,
-                default_expires_in_hours=24,
-            )
-            with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-                await device.update("new", "SUCCEEDED")
-            started = await device.start_next()
+    create = """
+        SELECT * FROM jobs.create_job(
+            $1, 'new', '{"document_type": "reboot", "target_all": true}', '{}', NULL, 9, NULL, 24)
+    """
+    async with uncommitted(database, create, operator.tenant):
+        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+            await device.update("new", "SUCCEEDED")
+        started = await device.start_next()
         assert started is not None
         assert started.job_id == "j"
 

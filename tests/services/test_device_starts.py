@@ -10,7 +10,12 @@ from jobs_grpc.db.store import ExecutionUpdate
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, job_lock_held, request_session
 from tests.support.failures import expect_failure
+from tests.support.races import wait_for_commit
 from tests.support.server import Server
+
+FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
+QUEUED, IN_PROGRESS = pb.JobExecution.QUEUED, pb.JobExecution.IN_PROGRESS
+CANCEL = "SELECT jobs.cancel_job($1, 'j', 'no')"
 
 
 @pytest.fixture
@@ -31,24 +36,12 @@ async def test_pending_executions_are_listed_oldest_first_with_their_documents(
     pending = await device.pending()
 
     assert [execution.job_id for execution in pending.executions] == ["first", "second", "third"]
-    assert not pending.next_page_token
     first = pending.executions[0]
     assert first.document_type == "do-first"
     assert first.document_params == {"n": 5}
-    assert (first.status, first.version, first.execution_number) == (pb.JobExecution.QUEUED, 1, 1)
+    assert (first.status, first.version, first.execution_number) == (QUEUED, 1, 1)
     assert first.HasField("expires_at")
     assert not first.HasField("started_at")
-
-
-async def test_execution_in_progress_is_listed_first(device: Device, operator: Operator) -> None:
-    for job_id in ("first", "second", "third"):
-        await operator.create(job_id=job_id, target_all=True)
-    await device.start("third")
-
-    pending = await device.pending(limit=2)
-
-    assert [execution.job_id for execution in pending.executions] == ["third", "first"]
-    assert pending.next_page_token
 
 
 async def test_finished_executions_are_not_pending(
@@ -56,7 +49,7 @@ async def test_finished_executions_are_not_pending(
 ) -> None:
     for job_id in ("finished", "canceled", "expired", "queued"):
         await operator.create(job_id=job_id, target_all=True)
-    await device.update("finished", pb.JobExecution.SUCCEEDED)
+    await device.update("finished", "SUCCEEDED")
     await operator.cancel("canceled")
     await database.expire(device.tenant, "expired")
 
@@ -65,7 +58,7 @@ async def test_finished_executions_are_not_pending(
     assert [execution.job_id for execution in pending.executions] == ["queued"]
 
 
-async def test_start_next_starts_the_oldest_queued_execution(
+async def test_start_next_starts_the_oldest_queued_execution_once(
     device: Device, operator: Operator
 ) -> None:
     await operator.create(job_id="first", target_all=True, document_params={"n": 1})
@@ -74,26 +67,14 @@ async def test_start_next_starts_the_oldest_queued_execution(
     started = await device.start_next(status_details={"step": "download"})
 
     assert started is not None
-    assert (started.job_id, started.status) == ("first", pb.JobExecution.IN_PROGRESS)
-    assert started.version == 2
+    assert (started.job_id, started.status, started.version) == ("first", IN_PROGRESS, 2)
     assert started.document_params == {"n": 1}
     assert started.status_details == {"step": "download"}
     assert started.HasField("started_at")
+    assert await device.start_next(status_details={"ignored": True}) == started
     job = await operator.get("first")
     assert job.execution_counts == pb.ExecutionCounts(in_progress=1)
-    assert job.executions[0].status == pb.JobExecution.IN_PROGRESS
-
-
-async def test_repeated_start_next_returns_the_execution_in_progress(
-    device: Device, operator: Operator
-) -> None:
-    await operator.create(job_id="first", target_all=True)
-    await operator.create(job_id="second", target_all=True)
-
-    first = await device.start_next()
-    repeated = await device.start_next(status_details={"ignored": True})
-
-    assert repeated == first
+    assert job.executions[0].status == IN_PROGRESS
 
 
 async def test_start_next_returns_no_execution_when_none_is_pending(
@@ -107,36 +88,34 @@ async def test_start_next_returns_no_execution_when_none_is_pending(
     assert await device.start_next() is None
 
 
-async def test_start_starts_the_execution_of_a_given_job(
+async def test_start_starts_the_execution_of_a_given_job_once(
     device: Device, operator: Operator
 ) -> None:
     await operator.create(job_id="first", target_all=True)
     await operator.create(job_id="second", target_all=True)
 
     started = await device.start("second")
-    repeated = await device.start("second")
 
-    assert (started.job_id, started.status) == ("second", pb.JobExecution.IN_PROGRESS)
-    assert repeated == started == await device.get("second")
+    assert (started.job_id, started.status) == ("second", IN_PROGRESS)
+    assert await device.start("second") == started == await device.get("second")
 
 
-@pytest.mark.parametrize("history", ["canceled", "expired", "succeeded"])
+@pytest.mark.parametrize("status", ["REJECTED", "TIMED_OUT", "SUCCEEDED"])
 async def test_start_is_rejected_when_execution_is_finished(
-    database: Database, device: Device, operator: Operator, history: str
+    database: Database, device: Device, operator: Operator, status: str
 ) -> None:
     await operator.create(job_id="j", target_all=True)
-    match history:
-        case "canceled":
+    match status:
+        case "REJECTED":
             await operator.cancel("j")
-        case "expired":
+        case "TIMED_OUT":
             await database.expire(device.tenant, "j")
         case _:
-            await device.update("j", pb.JobExecution.SUCCEEDED)
+            await device.update("j", status)
 
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
+    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
         await device.start("j")
 
-    status = {"canceled": "REJECTED", "expired": "TIMED_OUT", "succeeded": "SUCCEEDED"}[history]
     assert failure.metadata == {"jobId": "j", "deviceId": "pump", "status": status}
     assert (
         failure.message == f"The execution of job j on device pump is finished in status {status}"
@@ -150,12 +129,9 @@ async def test_executions_of_other_devices_and_tenants_are_not_found(
     others = [server.device(device.tenant, "other"), server.device("other-tenant", "pump")]
 
     for other in others:
-        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-            await other.start("j")
-        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-            await other.get("j")
-        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-            await other.update("j", pb.JobExecution.SUCCEEDED)
+        for call in (other.start("j"), other.get("j"), other.update("j", "SUCCEEDED")):
+            with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
+                await call
         assert await other.start_next() is None
         assert not (await other.pending()).executions
 
@@ -164,14 +140,10 @@ async def test_executions_of_other_devices_and_tenants_are_not_found(
 async def test_start_is_rejected_when_a_concurrent_cancel_is_first(
     database: Database, device: Device, operator: Operator
 ) -> None:
-    """The cancel holds the job lock, uncommitted, while the start waits for it."""
     await operator.create(job_id="j", target_all=True)
-    async with request_session(database) as (canceling, _), canceling.transaction():
-        await canceling.execute("SELECT jobs.cancel_job($1, 'j', 'no')", device.tenant)
-        starting = asyncio.create_task(device.start("j"))
-        await database.wait_for_blocked_sessions(1)
+    starting = await wait_for_commit(database, device.start("j"), CANCEL, device.tenant)
 
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED"):
         await starting
 
 
@@ -181,10 +153,7 @@ async def test_start_next_starts_another_job_when_a_concurrent_cancel_is_first(
 ) -> None:
     await operator.create(job_id="j", target_all=True)
     await operator.create(job_id="second", target_all=True)
-    async with request_session(database) as (canceling, _), canceling.transaction():
-        await canceling.execute("SELECT jobs.cancel_job($1, 'j', 'no')", device.tenant)
-        starting = asyncio.create_task(device.start_next())
-        await database.wait_for_blocked_sessions(1)
+    starting = await wait_for_commit(database, device.start_next(), CANCEL, device.tenant)
 
     started = await starting
     assert started is not None
@@ -198,18 +167,14 @@ async def test_start_next_returns_again_instead_of_locking_a_second_job(
     """So two starts that go on to a second job cannot deadlock."""
     await operator.create(job_id="z", target_all=True)
     await operator.create(job_id="a", target_all=True)
-    async with request_session(database) as (canceling, _), request_session(database) as (_, store):
-        async with canceling.transaction():
-            await canceling.execute("SELECT jobs.cancel_job($1, 'z', 'no')", device.tenant)
-            update = ExecutionUpdate(None, device.name, None, must_be_next=True)
-            starting = asyncio.create_task(
-                store.update_executions(device.tenant, [update], wait_ms=30000)
-            )
-            await database.wait_for_blocked_sessions(1)
-        (row,) = await starting
+    async with request_session(database) as (_, store):
+        update = ExecutionUpdate(None, device.name, None, must_be_next=True)
+        call = store.update_executions(device.tenant, [update], wait_ms=30000)
+        cancel = CANCEL.replace("'j'", "'z'")
+        (row,) = await (await wait_for_commit(database, call, cancel, device.tenant))
 
     assert (row["outcome"], row["job_id"]) == ("AGAIN", "z")
-    assert (await device.get("a")).status == pb.JobExecution.QUEUED
+    assert (await device.get("a")).status == QUEUED
 
 
 @pytest.mark.parametrize("use_start_next", [False, True], ids=["start", "start next"])
@@ -229,7 +194,7 @@ async def test_start_does_not_start_an_execution_when_the_job_expires_while_it_w
     if use_start_next:
         assert await starting is None
     else:
-        with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+        with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED"):
             await starting
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -13,7 +13,7 @@ from grpc import StatusCode
 from jobs_grpc.services.struct_json import document_from_json, from_json, to_json
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_failure, expect_invalid
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
 
@@ -88,10 +88,8 @@ def nested_request(lists: int, objects: int) -> bytes:
 async def test_document_is_rejected_when_it_cannot_be_stored(
     operator: Operator, params: Struct, invalid_field: str
 ) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_invalid(invalid_field):
         await operator.create(target_all=True, document_params=params)
-
-    assert set(failure.violations) == {invalid_field}
 
 
 @pytest.mark.parametrize(
@@ -109,14 +107,13 @@ async def test_document_is_rejected_when_it_is_larger_than_32_kib(
     largest = filler * count + "x" * rest
 
     await operator.create(job_id="j", target_all=True, document_params=document(a=largest))
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+    with expect_invalid("document_params") as failure:
         await operator.create(target_all=True, document_params=document(a=largest + "x"))
 
     assert (await operator.get("j")).document_params["a"] == largest
-    assert failure.violations == {
-        "document_params": "document_params has 32769 bytes as JSON; the limit is 32768"
-        " (JOBS_MAX_DOCUMENT_BYTES)"
-    }
+    assert failure.violations["document_params"] == (
+        "document_params has 32769 bytes as JSON; the limit is 32768 (JOBS_MAX_DOCUMENT_BYTES)"
+    )
 
 
 async def test_document_size_limit_is_a_setting(database: Database, tenant: str) -> None:
@@ -125,26 +122,12 @@ async def test_document_size_limit_is_a_setting(database: Database, tenant: str)
         operator = server.operator(tenant)
 
         await operator.create(target_all=True, document_params=document(a="x" * 1016))
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        with expect_invalid("document_params") as failure:
             await operator.create(target_all=True, document_params=document(a="x" * 1017))
 
     assert failure.violations["document_params"].endswith(
         "the limit is 1024 (JOBS_MAX_DOCUMENT_BYTES)"
     )
-
-
-async def test_document_size_counts_all_digits_of_a_number(
-    database: Database, operator: Operator
-) -> None:
-    """1e300 has 301 digits, and 1e-300 has 302 characters."""
-    await database.add_devices(operator.tenant, 1)
-
-    for number in (1e300, -1e300, 1e-300):
-        fits, exceeds = [number] * 100, [number] * 110
-        await operator.create(target_all=True, document_params=document(a=fits))
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-            await operator.create(target_all=True, document_params=document(a=exceeds))
-        assert set(failure.violations) == {"document_params"}
 
 
 @pytest.mark.parametrize(
@@ -165,7 +148,10 @@ async def test_integers_are_stored_without_a_fraction_if_they_are_exact(
     assert converted == (f'{{"a":{text}}}', [])
 
 
-@pytest.mark.parametrize(("number", "digits"), [(0.5, 3), (1e22, 23), (1e-7, 9), (-1.5e-7, 11)])
+@pytest.mark.parametrize(
+    ("number", "digits"),
+    [(0.5, 3), (1e22, 23), (1e300, 301), (1e-7, 9), (-1.5e-7, 11), (1e-300, 302)],
+)
 async def test_size_of_a_number_is_its_length_without_an_exponent(
     number: float, digits: int
 ) -> None:
@@ -215,15 +201,6 @@ async def test_path_of_a_violation_is_shortened_and_escaped(key: str, path: str)
     assert violation.description == f"{path} must be a finite number"
 
 
-async def test_document_of_megabytes_is_rejected(database: Database, tenant: str) -> None:
-    async with running_server(database.request_dsn, **LARGE_REQUESTS) as server:
-        operator = server.operator(tenant)
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-            await operator.create(target_all=True, document_params=document(a="x" * 3_000_000))
-
-    assert set(failure.violations) == {"document_params"}
-
-
 @pytest.mark.parametrize(
     "key",
     ["x" * 100_000, "🚀" * 20_000, "a\r\nb: c", "\x1b[31mred", "a\u2028b\x85c", "%00%0a", "a.b[0]"],
@@ -254,69 +231,69 @@ async def test_error_has_at_most_twenty_violations(operator: Operator) -> None:
     assert {"job_id", "target"} < set(failure.violations)
 
 
-@pytest.mark.parametrize(("lists", "objects"), [(1000, 0), (0, 1000), (49, 0), (0, 33)])
-async def test_request_is_malformed_when_nesting_exceeds_the_limit_of_protobuf(
-    server: Server, operator: Operator, lists: int, objects: int
-) -> None:
-    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = server.channel.unary_unary(
-        "/fleet.jobs.v1.JobService/CreateJob"
+Call = Callable[[int, int], Awaitable[object]]
+
+
+@pytest.fixture
+async def create_nested(database: Database, server: Server, operator: Operator) -> Call:
+    """A function that creates the job "j" with a nested document."""
+    await database.add_devices(operator.tenant, 1)
+    call: Any = server.channel.unary_unary("/fleet.jobs.v1.JobService/CreateJob")
+    return lambda lists, objects: call(
+        nested_request(lists, objects), metadata=operator.metadata, timeout=TIMEOUT
     )
 
+
+@pytest.mark.parametrize(("lists", "objects"), [(1000, 0), (0, 1000), (49, 0), (0, 33)])
+async def test_request_is_malformed_when_nesting_exceeds_the_limit_of_protobuf(
+    create_nested: Call, lists: int, objects: int
+) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST") as failure:
-        await call(nested_request(lists, objects), metadata=operator.metadata, timeout=TIMEOUT)
+        await create_nested(lists, objects)
 
     assert failure.message.endswith("a document in it is nested deeper than 20 levels")
 
 
 @pytest.mark.parametrize(("lists", "objects"), [(20, 0), (0, 20), (10, 10), (48, 0), (0, 32)])
 async def test_document_is_rejected_when_it_has_more_than_20_levels(
-    server: Server, operator: Operator, lists: int, objects: int
+    create_nested: Call, lists: int, objects: int
 ) -> None:
     """Documents that protobuf accepts, up to its own limit."""
-    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = server.channel.unary_unary(
-        "/fleet.jobs.v1.JobService/CreateJob"
-    )
-
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await call(nested_request(lists, objects), metadata=operator.metadata, timeout=TIMEOUT)
+        await create_nested(lists, objects)
 
     assert "is nested deeper than 20 levels" in failure.message
 
 
 @pytest.mark.parametrize(("lists", "objects"), [(19, 0), (0, 19), (10, 9)])
 async def test_document_is_accepted_and_returned_when_it_has_20_levels(
-    database: Database, server: Server, operator: Operator, lists: int, objects: int
+    create_nested: Call, operator: Operator, lists: int, objects: int
 ) -> None:
-    await database.add_devices(operator.tenant, 1)
-    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = server.channel.unary_unary(
-        "/fleet.jobs.v1.JobService/CreateJob"
-    )
-    await call(nested_request(lists, objects), metadata=operator.metadata, timeout=TIMEOUT)
+    await create_nested(lists, objects)
 
-    assert len((await operator.list()).jobs) == 1
     assert "k" in (await operator.get("j")).document_params.fields
 
 
-async def test_conversion_pauses_after_each_hundred_values() -> None:
-    pauses = 0
+class Pauses:
+    """Counts the pauses of a conversion."""
 
-    async def pause() -> None:
-        nonlocal pauses
-        pauses += 1
+    count = 0
+
+    async def __call__(self) -> None:
+        self.count += 1
+
+
+async def test_conversion_pauses_after_each_hundred_values() -> None:
+    pause = Pauses()
 
     await to_json(document(a=[[] for _ in range(10_000)]), "params", MAX_BYTES, pause)
 
-    assert pauses == 100
+    assert pause.count == 100
 
 
 async def test_conversion_stops_when_the_values_exceed_the_limit_in_any_case() -> None:
     """n values take at least 2n + 1 bytes as JSON, as in [1,1]."""
-    pauses = 0
-
-    async def pause() -> None:
-        nonlocal pauses
-        pauses += 1
-
+    pause = Pauses()
     params = document(a=[[] for _ in range(50_000)])
 
     text, (violation,) = await to_json(params, "params", MAX_BYTES, pause)
@@ -324,8 +301,7 @@ async def test_conversion_stops_when_the_values_exceed_the_limit_in_any_case() -
     assert violation.description == (
         "params has more than 32768 bytes as JSON (JOBS_MAX_DOCUMENT_BYTES)"
     )
-    assert text == ""
-    assert pauses == MAX_BYTES // 2 // 100
+    assert (text, pause.count) == ("", MAX_BYTES // 2 // 100)
 
 
 @pytest.mark.slow
@@ -341,7 +317,7 @@ async def test_document_is_rejected_without_walking_it_when_far_too_large(
     values.extend([Value(null_value=NullValue.NULL_VALUE)] * 490_000)
 
     async with running_server(database.request_dsn, **LARGE_REQUESTS) as server:
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
+        with expect_invalid("document_params") as failure:
             await server.operator(tenant).create(target_all=True, document_params=params)
 
     assert failure.message == (

@@ -1,17 +1,16 @@
 """The events that operators, devices and rules cause: their fields, and the job after them."""
 
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from fleet.jobs.v1.fleet_pb2 import DeleteDevicesRequest
 from grpc import StatusCode
 
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Device, Operator
-from tests.support.criteria_model import Criterion
 from tests.support.database import Database, moved_back
-from tests.support.events import EventLog, stored_events
+from tests.support.events import Event, EventLog
 from tests.support.failures import expect_failure
 from tests.support.retry_policies import rule
 from tests.support.server import Server
@@ -20,8 +19,12 @@ from tests.support.staged_jobs import StagedJob, create_staged_job, rollout
 FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
 USER = "olivia"
 TWO_DAYS = "interval '2 days'"
+ONE: dict[str, Any] = {"device_count": 1}
 REMAINDER: dict[str, Any] = {"remainder": True}
-APPROVAL = {"gate": pb.Gate(require_approval=True)}
+EMPTY: dict[str, Any] = {"group_id": "none", "allow_empty": True}
+APPROVAL: dict[str, Any] = ONE | {"gate": pb.Gate(require_approval=True)}
+
+Staged = Callable[..., Coroutine[Any, Any, StagedJob]]
 
 
 @pytest.fixture
@@ -32,61 +35,110 @@ async def pump(database: Database, server: Server, operator: Operator) -> Device
 
 
 @pytest.fixture
-def log(database: Database, operator: Operator) -> EventLog:
+def log(database: Database, operator: Operator, pump: Device) -> EventLog:
     """The events of the job "j"."""
     return EventLog(database, operator)
 
 
 @pytest.fixture
-async def job(operator: Operator, pump: Device, log: EventLog) -> Operator:
+async def job(operator: Operator, log: EventLog) -> Operator:
     """The operator, who has created the job "j" for both devices."""
     await operator.create(job_id="j", target_all=True)
     await log.new()
     return operator
 
 
-async def staged(
-    database: Database, server: Server, operator: Operator, *stages: dict[str, Any], **fields: Any
-) -> StagedJob:
-    """The job "j" with these stages for the tenant's devices."""
-    return await create_staged_job(database, server, operator, *stages, **fields)
+@pytest.fixture
+def staged(database: Database, server: Server, operator: Operator, log: EventLog) -> Staged:
+    """A function that creates the job "j" with stages, and skips its events."""
+
+    async def create(*stages: dict[str, Any], **fields: Any) -> StagedJob:
+        job = await create_staged_job(database, server, operator, *stages, **fields)
+        await log.new()
+        return job
+
+    return create
 
 
-async def test_created_has_the_user_and_the_counts(
+def facts(event: Event) -> tuple[str, str | None, str, Any, Any]:
+    """The type, the user, the status, the counts and the details of an event."""
+    return event.type, event.user, event.status, event.counts, event.details
+
+
+async def test_each_change_by_an_operator_adds_an_event(
     operator: Operator, pump: Device, log: EventLog
 ) -> None:
     await operator.create(job_id="j", target_all=True)
-
-    event = await log.one()
-
-    assert (event.type, event.user, event.status) == ("job.created", USER, "IN_PROGRESS")
-    assert (event.counts, event.details) == ({"queued": 2}, {})
     created_at = (await operator.get("j")).created_at
-    assert event.time.timestamp() == pytest.approx(created_at.ToNanoseconds() / 1e9, abs=1e-6)
+    await operator.pause("j", reason="error rate")
+    await operator.resume("j")
+    await operator.update("j", "labels", "description", labels={"a": "b"}, description="x")
+    await pump.start("j")
+    await operator.cancel("j", reason="recalled")
+    await pump.update("j", "SUCCEEDED")
+    await operator.update("j", "description", description="y")
+    await operator.delete("j")
+    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
+        await operator.delete("j")
+
+    events = await log.new()
+
+    queued, canceled = {"queued": 2}, {"in_progress": 1, "rejected": 1}
+    ended = {"succeeded": 1, "rejected": 1}
+    assert [facts(event) for event in events] == [
+        ("job.created", USER, "IN_PROGRESS", queued, {}),
+        ("job.paused", USER, "PAUSED", queued, {"cause": "OPERATOR", "reason": "error rate"}),
+        ("job.resumed", USER, "IN_PROGRESS", queued, {}),
+        (
+            *("job.updated", USER, "IN_PROGRESS", queued),
+            {"updated_fields": ["description", "labels"]},
+        ),
+        ("job.canceled", USER, "CANCELED", canceled, {"cause": "OPERATOR", "reason": "recalled"}),
+        ("job.updated", USER, "CANCELED", ended, {"updated_fields": ["description"]}),
+        ("job.deleted", USER, "CANCELED", ended, {"cause": "OPERATOR"}),
+    ]
+    assert events[0].time.timestamp() == pytest.approx(created_at.ToMicroseconds() / 1e6, abs=1e-6)
+
+
+async def test_completions_and_retries_add_events(
+    server: Server, job: Operator, pump: Device, log: EventLog
+) -> None:
+    await pump.update("j", "FAILED")
+    await server.device(job.tenant, "valve").update("j", "SUCCEEDED")
+    await job.retry("j", "FAILED")
+    await job.retry("j", "FAILED")  # nothing is left to retry
+    await job.cancel_execution("j", "pump")
+
+    assert [facts(event) for event in await log.new()] == [
+        ("job.completed", None, "COMPLETED", {"succeeded": 1, "failed": 1}, {}),
+        (
+            *("job.retried", USER, "IN_PROGRESS", {"queued": 1, "succeeded": 1}),
+            {"retried_count": 1},
+        ),
+        ("job.completed", USER, "COMPLETED", {"succeeded": 1, "rejected": 1}, {}),
+    ]
 
 
 @pytest.mark.parametrize(
     ("first_stage", "counts"),
-    [
-        ({"device_count": 1}, {"queued": 1, "held": 1}),
-        ({"device_count": 1, "releases_per_minute": 60}, {"held": 2}),
-    ],
+    [(ONE, {"queued": 1, "held": 1}), (ONE | {"releases_per_minute": 60}, {"held": 2})],
 )
 async def test_created_counts_as_queued_what_is_released(
-    operator: Operator,
-    pump: Device,
-    log: EventLog,
-    first_stage: dict[str, int],
-    counts: dict[str, int],
+    operator: Operator, log: EventLog, first_stage: dict[str, int], counts: dict[str, int]
 ) -> None:
     await operator.create(job_id="j", target_all=True, rollout=rollout(first_stage, REMAINDER))
 
     assert (await log.one()).counts == counts
 
 
-async def test_repeated_create_adds_no_event(
-    operator: Operator, pump: Device, log: EventLog
+async def test_repeated_validated_and_rejected_creates_add_no_event(
+    operator: Operator, log: EventLog
 ) -> None:
+    await operator.create(job_id="j", target_all=True, validate_only=True)
+    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
+        await operator.create(job_id="j", target_device_id="none")
+    assert await log.new() == []
+
     await operator.create(job_id="j", target_all=True)
     await operator.create(job_id="j", target_all=True)
     with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
@@ -95,18 +147,8 @@ async def test_repeated_create_adds_no_event(
     assert await log.types() == ["job.created"]
 
 
-async def test_validated_and_rejected_creates_add_no_event(
-    database: Database, operator: Operator, pump: Device, log: EventLog
-) -> None:
-    await operator.create(job_id="j", target_all=True, validate_only=True)
-    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
-        await operator.create(job_id="j", target_device_id="none")
-
-    assert await stored_events(database, operator.tenant) == []
-
-
 async def test_created_of_a_scheduled_job_has_only_held_executions(
-    operator: Operator, pump: Device, log: EventLog
+    operator: Operator, log: EventLog
 ) -> None:
     start_at = (await operator.create(target_all=True)).expires_at  # in a day
 
@@ -116,25 +158,10 @@ async def test_created_of_a_scheduled_job_has_only_held_executions(
     assert (event.status, event.counts) == ("SCHEDULED", {"held": 2})
 
 
-async def test_pause_and_resume(job: Operator, log: EventLog) -> None:
-    await job.pause("j", reason="error rate")
-
-    event = await log.one()
-    assert (event.type, event.user, event.status) == ("job.paused", USER, "PAUSED")
-    assert event.details == {"cause": "OPERATOR", "reason": "error rate"}
-
-    await job.resume("j")
-
-    event = await log.one()
-    assert (event.type, event.user, event.status) == ("job.resumed", USER, "IN_PROGRESS")
-    assert (event.counts, event.details) == ({"queued": 2}, {})
-
-
 async def test_repeated_pause_resume_and_approval_add_no_event(
-    database: Database, server: Server, operator: Operator, pump: Device, log: EventLog
+    server: Server, operator: Operator, staged: Staged, log: EventLog
 ) -> None:
-    stages = ({"device_count": 1} | APPROVAL, REMAINDER)
-    await staged(database, server, operator, *stages)
+    await staged(APPROVAL, REMAINDER)
     approver = server.operator(operator.tenant, "anna")
     for call in (operator.pause, operator.resume):
         await call("j")
@@ -147,20 +174,6 @@ async def test_repeated_pause_resume_and_approval_add_no_event(
     await operator.advance("j", stage=0)
 
     assert await log.new() == []
-
-
-@pytest.mark.parametrize("force", [False, True])
-async def test_cancel_has_the_reason_and_the_counts(
-    job: Operator, pump: Device, log: EventLog, force: bool
-) -> None:
-    await pump.start("j")
-
-    await job.cancel("j", reason="recalled", force=force)
-
-    event = await log.one()
-    assert (event.type, event.user, event.status) == ("job.canceled", USER, "CANCELED")
-    assert event.details == {"cause": "OPERATOR", "reason": "recalled"}
-    assert event.counts == ({"rejected": 2} if force else {"in_progress": 1, "rejected": 1})
 
 
 async def test_rejected_calls_add_no_event(job: Operator, log: EventLog) -> None:
@@ -181,73 +194,11 @@ async def test_rejected_calls_add_no_event(job: Operator, log: EventLog) -> None
     assert await log.new() == []
 
 
-async def test_update_names_the_fields(job: Operator, log: EventLog) -> None:
-    await job.update("j", "labels", "description", labels={"a": "b"}, description="x")
-
-    event = await log.one()
-    assert (event.type, event.user) == ("job.updated", USER)
-    assert event.details == {"updated_fields": ["description", "labels"]}
-
-
-async def test_update_of_a_finished_job_has_its_status(job: Operator, log: EventLog) -> None:
-    await job.cancel("j")
-    await log.new()
-
-    await job.update("j", "description", description="x")
-
-    event = await log.one()
-    assert (event.type, event.status) == ("job.updated", "CANCELED")
-
-
-async def test_last_report_completes_the_job(
-    server: Server, job: Operator, pump: Device, log: EventLog
-) -> None:
-    await pump.update("j", "SUCCEEDED")
-    assert await log.new() == []
-
-    await server.device(job.tenant, "valve").update("j", "FAILED")
-
-    event = await log.one()
-    assert (event.type, event.user, event.status) == ("job.completed", None, "COMPLETED")
-    assert (event.counts, event.details) == ({"succeeded": 1, "failed": 1}, {})
-
-
-async def test_completion_by_a_call_of_an_operator_has_the_user(
-    server: Server, job: Operator, log: EventLog
-) -> None:
-    fleet = server.fleet(job.tenant)
-
-    await job.cancel_execution("j", "valve")
-    await fleet.stub.DeleteDevices(DeleteDevicesRequest(device_ids=["pump"]), metadata=job.metadata)
-
-    event = await log.one()
-    assert (event.type, event.user, event.counts) == ("job.completed", USER, {"rejected": 2})
-
-
-async def test_retry_has_the_number_of_executions(
-    server: Server, job: Operator, pump: Device, log: EventLog
-) -> None:
-    await pump.update("j", "FAILED")
-    await server.device(job.tenant, "valve").update("j", "SUCCEEDED")
-    await log.new()
-
-    await job.retry("j", "FAILED")
-    event = await log.one()
-    assert (event.type, event.user, event.status) == ("job.retried", USER, "IN_PROGRESS")
-    assert (event.counts, event.details) == ({"queued": 1, "succeeded": 1}, {"retried_count": 1})
-
-    await job.retry("j", "FAILED")
-    assert await log.new() == []
-
-
 async def test_automatic_retry_adds_no_event(
     operator: Operator, pump: Device, log: EventLog
 ) -> None:
-    await operator.create(
-        job_id="j",
-        target_device_id="pump",
-        retry_policy=pb.RetryPolicy(rules=[rule(max_attempts=2)]),
-    )
+    policy = pb.RetryPolicy(rules=[rule(max_attempts=2)])
+    await operator.create(job_id="j", target_device_id="pump", retry_policy=policy)
     await log.new()
 
     await pump.update("j", "FAILED")
@@ -256,111 +207,72 @@ async def test_automatic_retry_adds_no_event(
     assert (await operator.get("j")).executions[0].execution_number == 2
 
 
-async def test_delete_adds_the_last_event_of_a_job(
-    database: Database, job: Operator, log: EventLog
-) -> None:
-    await job.cancel("j")
-    await log.new()
-
-    await job.delete("j")
-
-    event = await log.one()
-    assert (event.type, event.user, event.status) == ("job.deleted", USER, "CANCELED")
-    assert (event.counts, event.details) == ({"rejected": 2}, {"cause": "OPERATOR"})
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await job.delete("j")
-    assert await log.new() == []
-
-
 async def test_retention_deletes_without_a_user(
     database: Database, job: Operator, log: EventLog
 ) -> None:
     await job.cancel("j")
     await log.new()
+    await database.owner.execute(
+        f"UPDATE jobs.jobs SET {moved_back(TWO_DAYS, 'updated_at')} WHERE tenant_id = $1",
+        job.tenant,
+    )
+
     async with Sweeper(database.owner_dsn, retention_days=1) as sweeper:
-        await database.owner.execute(
-            f"UPDATE jobs.jobs SET {moved_back(TWO_DAYS, 'updated_at')} WHERE tenant_id = $1",
-            job.tenant,
-        )
         await sweeper.run_once()
 
-    deleted = (await log.new())[-1]
-    assert (deleted.type, deleted.user, deleted.status) == ("job.deleted", None, "CANCELED")
-    assert deleted.details == {"cause": "RETENTION"}
+    details = {"cause": "RETENTION"}
+    *_, deleted = await log.new()
+    assert facts(deleted) == ("job.deleted", None, "CANCELED", {"rejected": 2}, details)
 
 
-async def test_stage_opens_by_its_gate(
-    database: Database, server: Server, operator: Operator, pump: Device, log: EventLog
-) -> None:
-    job = await staged(database, server, operator, {"device_count": 1}, REMAINDER)
-    assert (await log.one()).counts == {"queued": 1, "held": 1}
-
-    await job.finish(0)
-
-    event = await log.one()
-    assert (event.type, event.user) == ("job.stage_opened", None)
-    assert event.details == {"stage": 1, "cause": "GATE"}
-    assert event.counts == {"queued": 1, "succeeded": 1}
-
-
-async def test_stage_opens_by_an_operator_and_the_next_by_its_gate(
-    database: Database, server: Server, operator: Operator, pump: Device, log: EventLog
+async def test_stage_opens_by_its_gate_or_an_operator(
+    database: Database, operator: Operator, staged: Staged, log: EventLog
 ) -> None:
     await database.add_devices(operator.tenant, ["third"])
-    empty = {"group_id": "none", "allow_empty": True}
-    await staged(database, server, operator, {"device_count": 1}, empty, REMAINDER)
-    await log.new()
+    job = await staged(ONE, ONE, EMPTY, REMAINDER)
 
+    await job.finish(0)
     await operator.advance("j")
 
-    by_operator, by_gate = await log.new()
-    assert (by_operator.type, by_operator.user) == ("job.stage_opened", USER)
-    assert by_operator.details == {"stage": 1, "cause": "OPERATOR"}
-    assert by_operator.counts == {"queued": 1, "held": 2}
-    assert (by_gate.type, by_gate.user) == ("job.stage_opened", None)
-    assert by_gate.details == {"stage": 2, "cause": "GATE"}
-    assert by_gate.counts == {"queued": 3}
+    type_, status, held = (
+        "job.stage_opened",
+        "IN_PROGRESS",
+        {"queued": 1, "held": 1, "succeeded": 1},
+    )
+    assert [facts(event) for event in await log.new()] == [
+        (type_, None, status, held, {"stage": 1, "cause": "GATE"}),
+        (type_, USER, status, held, {"stage": 2, "cause": "OPERATOR"}),
+        (type_, None, status, {"queued": 2, "succeeded": 1}, {"stage": 3, "cause": "GATE"}),
+    ]
 
 
+@pytest.mark.parametrize("scheduled", [False, True])
 async def test_empty_first_stage_opens_the_next_at_creation(
-    operator: Operator, pump: Device, log: EventLog
+    operator: Operator, log: EventLog, scheduled: bool
 ) -> None:
-    empty = {"group_id": "none", "allow_empty": True}
-    await operator.create(job_id="j", target_all=True, rollout=rollout(empty, REMAINDER))
-
-    created, opened = await log.new()
-
-    assert (created.type, created.counts) == ("job.created", {"held": 2})
-    assert (opened.type, opened.counts) == ("job.stage_opened", {"queued": 2})
-    assert opened.details == {"stage": 1, "cause": "GATE"}
-
-
-async def test_empty_first_stage_of_a_scheduled_job_opens_the_next_at_creation(
-    operator: Operator, pump: Device, log: EventLog
-) -> None:
-    """The start adds no event, as that of the first stage does not."""
-    empty = {"group_id": "none", "allow_empty": True}
-    start_at = (await operator.create(target_all=True)).expires_at  # in a day
+    """The start of a scheduled job adds no event, as that of the first stage does not."""
+    in_a_day = (await operator.create(target_all=True)).expires_at
+    start_at = in_a_day if scheduled else None
 
     await operator.create(
-        job_id="j", target_all=True, start_at=start_at, rollout=rollout(empty, REMAINDER)
+        job_id="j", target_all=True, start_at=start_at, rollout=rollout(EMPTY, REMAINDER)
     )
 
     created, opened = await log.new()
-    assert (created.type, created.status) == ("job.created", "SCHEDULED")
-    assert (opened.type, opened.status) == ("job.stage_opened", "SCHEDULED")
-    assert created.counts == opened.counts == {"held": 2}
-    assert created.time == opened.time
+    status = "SCHEDULED" if scheduled else "IN_PROGRESS"
+    counts = {"held": 2} if scheduled else {"queued": 2}
+    details = {"stage": 1, "cause": "GATE"}
+    assert (created.type, created.status, created.counts) == ("job.created", status, {"held": 2})
+    assert facts(opened)[2:] == (status, counts, details)
+    assert (opened.type, opened.time) == ("job.stage_opened", created.time)
 
 
-async def test_approval_is_awaited_once_and_precedes_the_stage(
-    database: Database, server: Server, operator: Operator, pump: Device, log: EventLog
+async def test_approval_is_awaited_once_and_again_after_a_retry_and_precedes_the_stage(
+    server: Server, operator: Operator, staged: Staged, log: EventLog
 ) -> None:
-    job = await staged(database, server, operator, {"device_count": 1} | APPROVAL, REMAINDER)
-    await log.new()
+    job = await staged(APPROVAL, REMAINDER)
 
-    await job.finish(0)
-
+    await job.finish(0, "FAILED")
     waits = await log.one()
     assert (waits.type, waits.user, waits.details) == ("job.awaiting_approval", None, {"stage": 0})
 
@@ -369,20 +281,21 @@ async def test_approval_is_awaited_once_and_precedes_the_stage(
     await operator.update("j", "in_progress_timeout_minutes", in_progress_timeout_minutes=5)
     assert await log.types() == ["job.paused", "job.resumed", "job.updated"]
 
-    await server.operator(operator.tenant, "anna").approve("j", 0, comment="looks good")
+    await operator.retry("j", "FAILED")
+    await job.finish(0)
+    assert await log.types() == ["job.retried", "job.awaiting_approval"]
 
-    approved, opened = await log.new()
-    assert (approved.type, approved.user) == ("job.approved", "anna")
-    assert approved.details == {"stage": 0, "reason": "looks good"}
-    assert (opened.type, opened.user) == ("job.stage_opened", "anna")
-    assert opened.details == {"stage": 1, "cause": "GATE"}
+    await server.operator(operator.tenant, "anna").approve("j", 0, comment="looks good")
+    assert [(event.type, event.user, event.details) for event in await log.new()] == [
+        ("job.approved", "anna", {"stage": 0, "reason": "looks good"}),
+        ("job.stage_opened", "anna", {"stage": 1, "cause": "GATE"}),
+    ]
 
 
 async def test_approval_before_the_gate_is_met_adds_only_its_event(
-    database: Database, server: Server, operator: Operator, pump: Device, log: EventLog
+    server: Server, operator: Operator, staged: Staged, log: EventLog
 ) -> None:
-    job = await staged(database, server, operator, {"device_count": 1} | APPROVAL, REMAINDER)
-    await log.new()
+    job = await staged(APPROVAL, REMAINDER)
 
     await server.operator(operator.tenant, "anna").approve("j", 0)
     assert (await log.one()).details == {"stage": 0}
@@ -392,54 +305,28 @@ async def test_approval_before_the_gate_is_met_adds_only_its_event(
     assert (opened.type, opened.user) == ("job.stage_opened", None)
 
 
-async def test_approval_is_awaited_again_after_a_retry_of_its_stage(
-    database: Database, server: Server, operator: Operator, pump: Device, log: EventLog
-) -> None:
-    job = await staged(database, server, operator, {"device_count": 1} | APPROVAL, REMAINDER)
-    await job.finish(0, "FAILED")
-    await log.new()
-
-    await operator.retry("j", "FAILED")
-    assert await log.types() == ["job.retried"]
-    await job.finish(0)
-
-    assert await log.types() == ["job.awaiting_approval"]
-
-
 @pytest.mark.parametrize("action", ["PAUSE", "CANCEL", "FORCE_CANCEL"])
 async def test_trip_precedes_what_it_does(
-    operator: Operator, pump: Device, log: EventLog, action: str
+    operator: Operator, pump: Device, log: EventLog, action: Any
 ) -> None:
-    await operator.create(
-        job_id="j", target_all=True, failure_criteria=[Criterion(count=1, action=action).message]
-    )
+    criterion = pb.FailureCriterion(count=1, action=action)
+    await operator.create(job_id="j", target_all=True, failure_criteria=[criterion])
     await log.new()
 
     await pump.update("j", "FAILED")
 
     tripped, ended = await log.new()
-    assert (tripped.type, tripped.user, tripped.status) == ("job.tripped", None, "IN_PROGRESS")
-    assert tripped.counts == {"queued": 1, "failed": 1}
-    reason = tripped.details["reason"]
-    assert reason.startswith("1 execution failed")
-    assert tripped.details == {"reason": reason}
+    reason = f"1 execution failed ({action.lower().replace('_', ' ')} at 1)"
+    counts = {"queued": 1, "failed": 1}
+    assert facts(tripped) == ("job.tripped", None, "IN_PROGRESS", counts, {"reason": reason})
     assert ended.type == ("job.paused" if action == "PAUSE" else "job.canceled")
     assert ended.details == {"cause": "FAILURE_CRITERION", "reason": reason}
     assert ended.user is None
 
 
-async def test_trip_of_a_stage_names_it(
-    database: Database, server: Server, operator: Operator, pump: Device, log: EventLog
-) -> None:
-    job = await staged(
-        database,
-        server,
-        operator,
-        {"device_count": 1},
-        REMAINDER,
-        failure_criteria=[Criterion(count=1, scope="STAGE").message],
-    )
-    await log.new()
+async def test_trip_of_a_stage_names_it(staged: Staged, log: EventLog) -> None:
+    criterion = pb.FailureCriterion(count=1, scope=pb.FailureCriterion.STAGE)
+    job = await staged(ONE, REMAINDER, failure_criteria=[criterion])
 
     await job.finish(0, "FAILED")
 
@@ -450,26 +337,23 @@ async def test_trip_of_a_stage_names_it(
 async def test_trip_by_an_update_follows_it(
     operator: Operator, pump: Device, log: EventLog
 ) -> None:
-    await operator.create(
-        job_id="j", target_all=True, failure_criteria=[Criterion(count=2).message]
-    )
+    criteria = [pb.FailureCriterion(count=count) for count in (1, 2)]
+    await operator.create(job_id="j", target_all=True, failure_criteria=criteria[1:])
     await log.new()
     await pump.update("j", "FAILED")
 
-    await operator.update("j", "failure_criteria", failure_criteria=[Criterion(count=1).message])
+    await operator.update("j", "failure_criteria", failure_criteria=criteria[:1])
 
-    updated, tripped, paused = await log.new()
-    assert (updated.type, updated.user, updated.status) == ("job.updated", USER, "IN_PROGRESS")
-    assert (tripped.type, tripped.user) == ("job.tripped", None)
-    assert (paused.type, paused.user) == ("job.paused", None)
+    assert [(event.type, event.user, event.status) for event in await log.new()] == [
+        ("job.updated", USER, "IN_PROGRESS"),
+        ("job.tripped", None, "IN_PROGRESS"),
+        ("job.paused", None, "PAUSED"),
+    ]
 
 
-async def test_failed_gate_pauses(
-    database: Database, server: Server, operator: Operator, pump: Device, log: EventLog
-) -> None:
+async def test_failed_gate_pauses(operator: Operator, staged: Staged, log: EventLog) -> None:
     gate = pb.Gate(min_succeeded_percent=100)
-    job = await staged(database, server, operator, {"device_count": 1, "gate": gate}, REMAINDER)
-    await log.new()
+    job = await staged(ONE | {"gate": gate}, REMAINDER)
 
     await job.finish(0, "FAILED")
 
@@ -483,7 +367,7 @@ async def test_failed_gate_pauses(
 
 
 async def test_calls_of_earlier_servers_have_no_user(
-    database: Database, job: Operator, pump: Device, log: EventLog
+    database: Database, job: Operator, log: EventLog
 ) -> None:
     """Without the parameters that were added for events."""
     for call in (

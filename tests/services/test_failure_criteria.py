@@ -2,227 +2,207 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
+import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.db.store import ExecutionUpdate
-from jobs_grpc.errors import InvalidField
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator
-from tests.support.database import Database, job_lock_held, request_session, rows_locked
+from tests.support.database import Database, request_session, rows_locked
 from tests.support.failures import expect_failure
+from tests.support.races import lock_in_order
 from tests.support.rows_read import rows_read
 from tests.support.server import Server
+from tests.support.staged_jobs import rollout
 
 FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
-CRITERION = pb.FailureCriterion
+REMAINDER: dict[str, Any] = {"remainder": True}
 
-Report = Callable[..., Coroutine[Any, Any, list[str]]]
+Update = tuple[int, str | None] | tuple[int, str, str]
+
+
+@dataclass(frozen=True)
+class CriteriaJob:
+    """The job "j" for the devices d00001 to d00040."""
+
+    database: Database
+    operator: Operator
+
+    async def create(self, *criteria: dict[str, Any], **fields: Any) -> None:
+        """Create the job with these failure criteria."""
+        messages = [pb.FailureCriterion(**criterion) for criterion in criteria]
+        request = {"job_id": "j", "target_all": True, "failure_criteria": messages} | fields
+        await self.operator.create(**request)
+
+    async def report(self, *updates: Update) -> list[str]:
+        """Send (device, status, code) as one batch, and return the outcomes. No status: a start."""
+        batch = [
+            ExecutionUpdate("j", f"d{number:05}", status, failure_code=code[0] if code else None)
+            for number, status, *code in updates
+        ]
+        async with request_session(self.database) as (_, store):
+            rows = await store.update_executions(self.operator.tenant, batch, wait_ms=60_000)
+        return [row["outcome"] for row in rows]
+
+    async def get(self) -> pb.Job:
+        """Read the job."""
+        return await self.operator.get("j")
+
+    async def status(self) -> str:
+        """The status of the job."""
+        return pb.Job.Status.Name((await self.get()).status)
+
+    async def counts(self) -> list[tuple[int, ...]]:
+        """The criterion, stage, failures and finished_before of each row of counts."""
+        rows = await self.database.owner.fetch(
+            "SELECT criterion, stage, failures, finished_before FROM jobs.job_criterion_counts"
+            " WHERE tenant_id = $1 ORDER BY 1, 2",
+            self.operator.tenant,
+        )
+        return [tuple(row) for row in rows]
+
+    async def in_order(self, job_id: str = "j") -> list[int]:
+        """The devices in the order of their ranks."""
+        rows = await self.database.owner.fetch(
+            "SELECT device_id FROM jobs.job_executions WHERE tenant_id = $1 AND job_id = $2"
+            " ORDER BY rank",
+            *(self.operator.tenant, job_id),
+        )
+        return [int(row["device_id"][1:]) for row in rows]
+
+    async def sweep(self) -> None:
+        """Time out what is overdue, and finalize what has expired."""
+        async with Sweeper(self.database.owner_dsn) as sweeper:
+            await sweeper.run_once()
 
 
 @pytest.fixture
-async def report(database: Database, operator: Operator) -> Report:
-    """A function that sends (device, status, code) as one batch, and returns the outcomes.
-
-    The devices d00001 to d00040 have an execution of each job that a test creates for all.
-    """
+async def job(database: Database, operator: Operator) -> CriteriaJob:
+    """A job that the test creates."""
     await database.add_devices(operator.tenant, 40)
-
-    async def send(*updates: tuple[int, str | None] | tuple[int, str, str]) -> list[str]:
-        batch = [
-            ExecutionUpdate("j", f"d{update[0]:05}", update[1], failure_code=code)
-            for update in updates
-            for code in [update[2] if len(update) == 3 else None]
-        ]
-        async with request_session(database) as (_, store):
-            rows = await store.update_executions(operator.tenant, batch, wait_ms=60_000)
-        return [row["outcome"] for row in rows]
-
-    return send
+    return CriteriaJob(database, operator)
 
 
-async def create(operator: Operator, *criteria: dict[str, Any], **fields: Any) -> None:
-    """Create job "j" for all devices with these failure criteria."""
-    await operator.create(
-        job_id="j",
-        target_all=True,
-        failure_criteria=[CRITERION(**criterion) for criterion in criteria],
-        **fields,
+async def test_job_pauses_at_the_number_of_failures(server: Server, job: CriteriaJob) -> None:
+    await job.create({"count": 3})
+    await job.report((1, "FAILED"), (2, "SUCCEEDED"), (3, "REJECTED"), (6, None))
+    before = await job.get()
+    assert before.status == pb.Job.IN_PROGRESS
+
+    await job.report((4, "FAILED", "E1"))
+
+    paused = await job.get()
+    pause = paused.pause
+    assert paused.status == pb.Job.PAUSED
+    assert (pause.reason, pause.cause, pause.HasField("paused_by")) == (
+        *("3 executions failed (pause at 3)", pb.Pause.FAILURE_CRITERION, False),
     )
-
-
-async def status(operator: Operator) -> str:
-    """The status of job "j"."""
-    return pb.Job.Status.Name((await operator.get("j")).status)
-
-
-async def criterion_counts(database: Database, operator: Operator) -> list[tuple[int, ...]]:
-    """The criterion, stage, failures and finished_before of each row of counts."""
-    rows = await database.owner.fetch(
-        "SELECT criterion, stage, failures, finished_before FROM jobs.job_criterion_counts"
-        " WHERE tenant_id = $1 ORDER BY 1, 2",
-        operator.tenant,
+    assert paused.trip == pb.Trip(
+        tripped_at=pause.paused_at, criterion=paused.failure_criteria[0], failure_count=3
     )
-    return [tuple(row) for row in rows]
-
-
-async def test_job_pauses_at_the_number_of_failures(
-    server: Server, operator: Operator, report: Report
-) -> None:
-    await create(operator, {"count": 3})
-    await report((1, "FAILED"), (2, "SUCCEEDED"), (3, "REJECTED"))
-    assert await status(operator) == "IN_PROGRESS"
-    before = await operator.get("j")
-
-    await report((4, "FAILED", "E1"))
-
-    job = await operator.get("j")
-    assert job.status == pb.Job.PAUSED
-    assert job.pause.reason == "3 executions failed (pause at 3)"
-    assert job.pause.cause == pb.Pause.FAILURE_CRITERION
-    assert not job.pause.HasField("paused_by")
-    assert job.trip == pb.Trip(
-        tripped_at=job.pause.paused_at, criterion=job.failure_criteria[0], failure_count=3
-    )
-    assert job.etag != before.etag
-    assert job.updated_at == job.pause.paused_at
+    assert paused.etag != before.etag
+    assert paused.updated_at == pause.paused_at
     with expect_failure(FAILED_PRECONDITION, "JOB_PAUSED"):
-        await server.device(operator.tenant, "d00005").start("j")
+        await server.device(job.operator.tenant, "d00005").start("j")
+    # Devices that have started continue.
+    await server.device(job.operator.tenant, "d00006").update("j", "SUCCEEDED")
+    assert (await job.get()).execution_counts.succeeded == 2
+    assert await job.status() == "PAUSED"
 
 
-async def test_devices_in_progress_continue_after_a_trip(
-    server: Server, operator: Operator, report: Report
+ELEVEN = [(1, "FAILED"), *((n, "SUCCEEDED") for n in range(2, 12))]
+
+
+@pytest.mark.parametrize(
+    ("criterion", "before", "last", "reason"),
+    [
+        (
+            {"percent": 20, "min_finished": 5},
+            [(1, "FAILED"), (2, "SUCCEEDED"), (3, "SUCCEEDED"), (4, "SUCCEEDED")],
+            (5, "SUCCEEDED"),
+            "1 of 5 finished executions failed (pause at 20%)",
+        ),
+        (  # 1 of 11 is 9.09 percent: no rounding.
+            {"percent": 10, "min_finished": 10},
+            ELEVEN,
+            (12, "FAILED"),
+            "2 of 12 finished executions failed (pause at 10%)",
+        ),
+        (
+            {"percent": 10, "basis": "TARGETED"},
+            [(1, "FAILED"), (2, "FAILED"), (3, "FAILED")],
+            (4, "FAILED"),
+            "4 of 40 targeted executions failed (pause at 10%)",
+        ),
+        (  # Without a rollout, all are released.
+            {"percent": 5, "basis": "RELEASED"},
+            [(1, "FAILED")],
+            (2, "FAILED"),
+            "2 of 40 released executions failed (pause at 5%)",
+        ),
+    ],
+)
+async def test_job_pauses_at_the_percentage_of_its_basis(
+    job: CriteriaJob, criterion: dict[str, Any], before: list[Update], last: Update, reason: str
 ) -> None:
-    await create(operator, {"count": 1})
-    await report((1, None), (2, None))
+    await job.create(criterion)
+    await job.report(*before)
+    assert await job.status() == "IN_PROGRESS"
 
-    await report((1, "FAILED"))
+    await job.report(last)
 
-    await server.device(operator.tenant, "d00002").update("j", "SUCCEEDED")
-    assert (await operator.get("j")).execution_counts.succeeded == 1
-    assert await status(operator) == "PAUSED"
-
-
-async def test_percentage_of_finished_waits_for_min_finished(
-    operator: Operator, report: Report
-) -> None:
-    await create(operator, {"percent": 20, "min_finished": 5})
-    await report((1, "FAILED"), (2, "SUCCEEDED"), (3, "SUCCEEDED"), (4, "SUCCEEDED"))
-    assert await status(operator) == "IN_PROGRESS"
-
-    await report((5, "SUCCEEDED"))
-
-    job = await operator.get("j")
-    assert job.pause.reason == ("1 of 5 finished executions failed (pause at 20%)")
+    assert (await job.get()).pause.reason == reason
 
 
-async def test_percentage_just_below_the_limit_does_not_trip(
-    operator: Operator, report: Report
-) -> None:
-    """1 of 11 is 9.09 percent: no rounding."""
-    await create(operator, {"percent": 10, "min_finished": 10})
-
-    await report((1, "FAILED"), *((n, "SUCCEEDED") for n in range(2, 12)))
-
-    assert await status(operator) == "IN_PROGRESS"
-
-
-async def test_percentage_of_targeted_executions(operator: Operator, report: Report) -> None:
-    await create(operator, {"percent": 10, "basis": "TARGETED"})
-    await report((1, "FAILED"), (2, "FAILED"), (3, "FAILED"))
-    assert await status(operator) == "IN_PROGRESS"
-
-    await report((4, "FAILED"))
-
-    job = await operator.get("j")
-    assert (job.trip.failure_count, job.trip.basis_count) == (4, 40)
-    assert job.pause.reason == ("4 of 40 targeted executions failed (pause at 10%)")
-
-
-async def test_all_executions_are_released_without_a_rollout(
-    operator: Operator, report: Report
-) -> None:
-    await create(operator, {"percent": 5, "basis": "RELEASED"})
-    await report((1, "FAILED"))
-    assert await status(operator) == "IN_PROGRESS"
-
-    await report((2, "FAILED"))
-
-    assert await status(operator) == "PAUSED"
-
-
-async def devices_in_order(database: Database, operator: Operator) -> list[int]:
-    """The numbers of the devices of job "j" in the order of their ranks."""
-    rows = await database.owner.fetch(
-        "SELECT device_id FROM jobs.job_executions WHERE tenant_id = $1 ORDER BY rank",
-        operator.tenant,
-    )
-    return [int(row["device_id"][1:]) for row in rows]
-
-
-async def test_scope_stage_counts_each_stage_alone(
-    database: Database, operator: Operator, report: Report
-) -> None:
-    stages = [pb.Stage(device_count=4), pb.Stage(remainder=True)]
-    await create(
-        operator,
+async def test_scope_stage_counts_each_stage_alone(job: CriteriaJob) -> None:
+    await job.create(
         {"count": 3, "scope": "STAGE"},
         {"percent": 50, "basis": "TARGETED", "scope": "STAGE", "action": "CANCEL"},
-        rollout=pb.Rollout(stages=stages),
+        rollout=rollout({"device_count": 4}, REMAINDER),
     )
-    await operator.advance("j")
-    first, second, *rest = await devices_in_order(database, operator)
+    await job.operator.advance("j")
+    first, second, *rest = await job.in_order()
 
-    await report((first, "FAILED"), (rest[2], "FAILED"), (rest[3], "FAILED"))
-    assert await status(operator) == "IN_PROGRESS"
-    assert await criterion_counts(database, operator) == [
-        *((0, 0, 1, 0), (0, 1, 2, 0)),
-        *((1, 0, 1, 0), (1, 1, 2, 0)),
-    ]
-    await report((second, "FAILED"))
+    await job.report((first, "FAILED"), (rest[2], "FAILED"), (rest[3], "FAILED"))
+    assert await job.status() == "IN_PROGRESS"
+    assert await job.counts() == [(0, 0, 1, 0), (0, 1, 2, 0), (1, 0, 1, 0), (1, 1, 2, 0)]
+    await job.report((second, "FAILED"))
 
-    job = await operator.get("j")
-    assert job.cancel_reason == ("2 of 4 targeted executions failed in stage 0 (cancel at 50%)")
-    assert (job.trip.stage, job.trip.HasField("stage")) == (0, True)
+    canceled = await job.get()
+    reason = "2 of 4 targeted executions failed in stage 0 (cancel at 50%)"
+    assert (canceled.cancel_reason, canceled.trip.basis_count) == (reason, 4)
+    assert (canceled.trip.stage, canceled.trip.HasField("stage")) == (0, True)
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 @pytest.mark.wrong_counts("each stage has a failure that no device had")
-async def test_report_reads_the_counts_of_its_own_stage(
-    database: Database, operator: Operator, report: Report
-) -> None:
+async def test_report_reads_the_counts_of_its_own_stage(job: CriteriaJob) -> None:
     """The rows that it reads depend on the number of criteria, but not of stages."""
-    del report
+    tenant, owner = job.operator.tenant, job.database.owner
     rows = {}
     for stages in (2, 20):
-        await operator.create(
-            job_id=f"j{stages}",
-            target_all=True,
-            failure_criteria=[CRITERION(count=50, scope=CRITERION.STAGE), CRITERION(count=50)],
-            rollout=pb.Rollout(
-                stages=[*[pb.Stage(device_count=2)] * (stages - 1), pb.Stage(remainder=True)]
-            ),
+        job_id = f"j{stages}"
+        await job.create(
+            *({"count": 50, "scope": "STAGE"}, {"count": 50}),
+            job_id=job_id,
+            rollout=rollout(*[{"device_count": 2}] * (stages - 1), REMAINDER),
         )
-        await database.owner.execute(
+        await owner.execute(
             "INSERT INTO jobs.job_criterion_counts (tenant_id, job_id, criterion, stage, failures)"
             " SELECT tenant_id, job_id, 0, stage, 1 FROM jobs.job_stages"
             " WHERE tenant_id = $1 AND job_id = $2",
-            operator.tenant,
-            f"j{stages}",
+            *(tenant, job_id),
         )
-        device = await database.owner.fetchval(
-            "SELECT device_id FROM jobs.job_executions"
-            " WHERE tenant_id = $1 AND job_id = $2 AND rank = 1",
-            operator.tenant,
-            f"j{stages}",
-        )
-        update = ExecutionUpdate(f"j{stages}", device, "FAILED")
-        async with request_session(database) as (connection, store):
-            call = store.update_executions(operator.tenant, [update], wait_ms=60_000)
+        device = (await job.in_order(job_id))[0]
+        update = ExecutionUpdate(job_id, f"d{device:05}", "FAILED")
+        async with request_session(job.database) as (connection, store):
+            call = store.update_executions(tenant, [update], wait_ms=60_000)
             rows[stages] = await rows_read(connection, call)
 
     # A row of each of the 18 other stages would be read otherwise. Dead rows, also of other tests,
@@ -230,486 +210,371 @@ async def test_report_reads_the_counts_of_its_own_stage(
     assert rows[20] < rows[2] + 18
 
 
-async def test_database_refuses_the_scope_stage_without_a_rollout(
-    database: Database, operator: Operator, report: Report
-) -> None:
+async def test_database_refuses_the_scope_stage_without_a_rollout(job: CriteriaJob) -> None:
     """The service checks it before."""
-    del report
-    criteria: list[dict[str, Any]] = [
-        {
-            "statuses": [],
-            "failure_codes": [],
-            "count": 1,
-            "basis": "FINISHED",
-            "min_finished": 0,
-            "scope": scope,
-            "action": "PAUSE",
-        }
-        for scope in ("JOB", "STAGE")
-    ]
-    async with request_session(database) as (_, store):
-        with pytest.raises(InvalidField) as error:
-            await store.create_job(
-                operator.tenant,
-                job_id="j",
-                request=json.dumps(
-                    {"document_type": "x", "target_all": True, "failure_criteria": criteria}
-                ),
-                document_params="{}",
-                created_by=None,
-                max_targets=100,
-                max_active_jobs=None,
-                default_expires_in_hours=24,
-            )
-    assert "failure_criteria[1].scope needs a rollout" in str(error.value)
+    criterion = {"statuses": [], "failure_codes": [], "count": 1, "basis": "FINISHED"}
+    criterion |= {"min_finished": 0, "scope": "STAGE", "action": "PAUSE"}
+    request = {"document_type": "x", "target_all": True, "failure_criteria": [criterion]}
+    with pytest.raises(asyncpg.PostgresError, match=r"failure_criteria\[0\].scope"):
+        await job.database.owner.fetch(
+            "SELECT jobs.create_job($1, 'j', $2, '{}', NULL, 100, NULL, 24)",
+            *(job.operator.tenant, json.dumps(request)),
+        )
 
 
-async def test_percentage_of_released_executions_falls_while_a_rate_runs(
-    database: Database, operator: Operator, report: Report
-) -> None:
-    await create(
-        operator,
+async def test_percentage_of_released_executions_falls_while_a_rate_runs(job: CriteriaJob) -> None:
+    await job.create(
         {"percent": 50, "basis": "RELEASED"},
-        rollout=pb.Rollout(stages=[pb.Stage(remainder=True, releases_per_minute=1)]),
+        rollout=rollout(REMAINDER | {"releases_per_minute": 1}),
     )
-    first, second, third, *_ = await devices_in_order(database, operator)
+    first, second, third, *_ = await job.in_order()
 
-    await database.pass_time(180)
-    await report((first, "FAILED"))  # 1 of 3
-    assert await status(operator) == "IN_PROGRESS"
-    await database.pass_time(120)
-    await report((second, "FAILED"))  # 2 of 5
-    assert await status(operator) == "IN_PROGRESS"
-    await report((third, "FAILED"))
+    await job.database.pass_time(180)
+    await job.report((first, "FAILED"))  # 1 of 3
+    await job.database.pass_time(120)
+    await job.report((second, "FAILED"))  # 2 of 5
+    assert await job.status() == "IN_PROGRESS"
+    await job.report((third, "FAILED"))
 
-    assert (await operator.get("j")).pause.reason == (
-        "3 of 5 released executions failed (pause at 50%)"
+    reason = "3 of 5 released executions failed (pause at 50%)"
+    assert (await job.get()).pause.reason == reason
+
+
+async def test_resume_and_retry_change_the_counts_of_each_stage(job: CriteriaJob) -> None:
+    stages = rollout({"device_count": 2}, {"device_count": 38}, REMAINDER)
+    await job.create({"count": 2, "scope": "STAGE"}, {"count": 9}, rollout=stages)
+    await job.operator.advance("j")
+    first, second, third, fourth, *_ = await job.in_order()
+    await job.report(
+        (first, "FAILED"), (second, "SUCCEEDED"), (third, "FAILED"), (fourth, "FAILED")
     )
 
+    await job.operator.resume("j")
 
-async def test_resume_and_retry_change_the_counts_of_each_stage(
-    database: Database, operator: Operator, report: Report
-) -> None:
-    stages = [pb.Stage(device_count=2), pb.Stage(device_count=38), pb.Stage(remainder=True)]
-    await create(
-        operator, {"count": 2, "scope": "STAGE"}, {"count": 9}, rollout=pb.Rollout(stages=stages)
-    )
-    await operator.advance("j")
-    first, second, third, fourth, *_ = await devices_in_order(database, operator)
-    await report((first, "FAILED"), (second, "SUCCEEDED"), (third, "FAILED"), (fourth, "FAILED"))
-
-    await operator.resume("j")
-
-    assert await criterion_counts(database, operator) == [
-        *((0, 0, 0, 2), (0, 1, 0, 2), (0, 2, 0, 0)),
-        (1, -1, 0, 4),
-    ]
-    await operator.retry("j", "FAILED", device_ids=[f"d{third:05}"])
-    assert await criterion_counts(database, operator) == [
-        *((0, 0, 0, 2), (0, 1, 0, 1), (0, 2, 0, 0)),
-        (1, -1, 0, 3),
-    ]
+    assert await job.counts() == [(0, 0, 0, 2), (0, 1, 0, 2), (0, 2, 0, 0), (1, -1, 0, 4)]
+    await job.operator.retry("j", "FAILED", device_ids=[f"d{third:05}"])
+    assert await job.counts() == [(0, 0, 0, 2), (0, 1, 0, 1), (0, 2, 0, 0), (1, -1, 0, 3)]
     failures = "SELECT failures FROM jobs.job_stages WHERE tenant_id = $1 ORDER BY stage"
-    rows = await database.owner.fetch(failures, operator.tenant)
+    rows = await job.database.owner.fetch(failures, job.operator.tenant)
     assert [row["failures"] for row in rows] == [1, 1, 0]
 
 
-@pytest.mark.parametrize(
-    ("criterion", "counted"),
-    [
+async def test_criterion_counts_failures_with_its_statuses_and_codes(job: CriteriaJob) -> None:
+    counted: list[tuple[dict[str, Any], int]] = [
         ({}, 6),
         ({"statuses": ["FAILED"]}, 3),
         ({"statuses": ["REJECTED", "TIMED_OUT"]}, 3),
         ({"failure_codes": ["E1"]}, 2),
         ({"failure_codes": [""]}, 3),
         ({"statuses": ["FAILED"], "failure_codes": ["E1", "E2"]}, 2),
-    ],
+    ]
+    criteria = [criterion | {"count": 100} for criterion, _ in counted]
+    await job.create(*criteria, in_progress_timeout_minutes=1)
+    await job.report((6, None))
+    await job.database.make_overdue(job.operator.tenant, "j")
+    await job.sweep()
+
+    await job.report((1, "FAILED"), (2, "FAILED", "E1"), (3, "FAILED", "E2"))
+    await job.report((4, "REJECTED"), (5, "REJECTED", "E1"))
+
+    assert await job.counts() == [(n, -1, count, 0) for n, (_, count) in enumerate(counted)]
+
+
+async def test_timeouts_trip(job: CriteriaJob) -> None:
+    await job.create({"count": 2}, in_progress_timeout_minutes=1)
+    await job.report((1, None), (2, None))
+    await job.database.make_overdue(job.operator.tenant, "j")
+
+    await job.sweep()
+
+    assert await job.status() == "PAUSED"
+
+
+async def test_what_operators_and_the_expiry_end_does_not_count(job: CriteriaJob) -> None:
+    await job.create({"count": 1})
+    await job.report((1, None), (2, None))
+    await job.operator.cancel_execution("j", "d00001", force=True)
+    await job.operator.cancel_execution("j", "d00003")
+
+    await job.database.expire(job.operator.tenant, "j")
+    await job.sweep()
+
+    assert await job.counts() == []
+    assert await job.status() == "IN_PROGRESS"
+
+
+@pytest.mark.parametrize(
+    ("action", "counts"),
+    [("CANCEL", {"in_progress": 1, "rejected": 38}), ("FORCE_CANCEL", {"rejected": 39})],
 )
-async def test_criterion_counts_failures_with_its_statuses_and_codes(
-    database: Database,
-    operator: Operator,
-    report: Report,
-    criterion: dict[str, Any],
-    counted: int,
+async def test_cancel_rejects_what_has_not_started_and_with_force_what_is_in_progress(
+    job: CriteriaJob, action: str, counts: dict[str, int]
 ) -> None:
-    await create(operator, criterion | {"count": 100}, in_progress_timeout_minutes=1)
-    await report((6, None))
-    await database.make_overdue(operator.tenant, "j")
-    async with Sweeper(database.owner_dsn) as sweeper:
-        await sweeper.run_once()
+    await job.create({"count": 1, "action": action})
+    await job.report((1, None), (2, None))
 
-    await report((1, "FAILED"), (2, "FAILED", "E1"), (3, "FAILED", "E2"))
-    await report((4, "REJECTED"), (5, "REJECTED", "E1"))
+    await job.report((1, "FAILED"))
 
-    assert await criterion_counts(database, operator) == [(0, -1, counted, 0)]
-
-
-async def test_timeouts_trip(database: Database, operator: Operator, report: Report) -> None:
-    await create(operator, {"count": 2}, in_progress_timeout_minutes=1)
-    await report((1, None), (2, None))
-    await database.make_overdue(operator.tenant, "j")
-
-    async with Sweeper(database.owner_dsn) as sweeper:
-        await sweeper.run_once()
-
-    assert await status(operator) == "PAUSED"
+    canceled = await job.get()
+    reason = f"1 execution failed ({action.lower().replace('_', ' ')} at 1)"
+    assert canceled.status == pb.Job.CANCELED
+    assert (canceled.cancel_reason, canceled.trip.tripped_at) == (reason, canceled.updated_at)
+    assert canceled.execution_counts == pb.ExecutionCounts(failed=1, **counts)
+    assert canceled.executions[2].status_details == {"reason": reason}
 
 
-async def test_what_operators_and_the_expiry_end_does_not_count(
-    database: Database, operator: Operator, report: Report
-) -> None:
-    await create(operator, {"count": 1})
-    await report((1, None), (2, None))
-    await operator.cancel_execution("j", "d00001", force=True)
-    await operator.cancel_execution("j", "d00003")
-
-    await database.expire(operator.tenant, "j")
-    async with Sweeper(database.owner_dsn) as sweeper:
-        await sweeper.run_once()
-
-    assert await criterion_counts(database, operator) == []
-    assert await status(operator) == "IN_PROGRESS"
-
-
-async def test_cancel_rejects_what_has_not_started(operator: Operator, report: Report) -> None:
-    await create(operator, {"count": 1, "action": "CANCEL"})
-    await report((1, None), (2, None))
-
-    await report((1, "FAILED"))
-
-    job = await operator.get("j")
-    reason = "1 execution failed (cancel at 1)"
-    assert (job.status, job.cancel_reason) == (pb.Job.CANCELED, reason)
-    assert job.trip.tripped_at == job.updated_at
-    assert job.execution_counts == pb.ExecutionCounts(failed=1, in_progress=1, rejected=38)
-    assert job.executions[2].status_details["reason"] == reason
-
-
-async def test_forced_cancel_also_ends_what_is_in_progress(
-    operator: Operator, report: Report
-) -> None:
-    await create(operator, {"count": 1, "action": "FORCE_CANCEL"})
-    await report((1, None), (2, None))
-
-    await report((1, "FAILED"))
-
-    job = await operator.get("j")
-    assert job.status == pb.Job.CANCELED
-    assert job.execution_counts == pb.ExecutionCounts(failed=1, rejected=39)
-
-
-async def test_first_criterion_that_trips_decides(operator: Operator, report: Report) -> None:
-    await create(
-        operator,
-        {"count": 3, "action": "CANCEL"},
-        {"count": 2},
-        {"count": 2, "action": "FORCE_CANCEL"},
+async def test_first_criterion_that_trips_decides(job: CriteriaJob) -> None:
+    await job.create(
+        {"count": 3, "action": "CANCEL"}, {"count": 2}, {"count": 2, "action": "FORCE_CANCEL"}
     )
 
-    await report((1, "FAILED"), (2, "FAILED"))
+    await job.report((1, "FAILED"), (2, "FAILED"))
 
-    job = await operator.get("j")
-    assert job.status == pb.Job.PAUSED
-    assert job.pause.reason == "2 executions failed (pause at 2)"
+    paused = await job.get()
+    assert (paused.status, paused.pause.reason) == (
+        *(pb.Job.PAUSED, "2 executions failed (pause at 2)"),
+    )
 
 
-async def test_start_in_the_batch_of_the_last_failure_is_rejected(
-    operator: Operator, report: Report
-) -> None:
-    await create(operator, {"count": 1})
+async def test_start_in_the_batch_of_the_last_failure_is_rejected(job: CriteriaJob) -> None:
+    await job.create({"count": 1})
 
-    outcomes = await report((1, None), (2, "FAILED"), (3, None), (4, "SUCCEEDED"))
+    outcomes = await job.report((1, None), (2, "FAILED"), (3, None), (4, "SUCCEEDED"))
 
     assert outcomes == ["JOB_PAUSED", "APPLIED", "JOB_PAUSED", "APPLIED"]
 
 
-async def test_report_that_finishes_the_job_completes_it(
-    operator: Operator, report: Report
-) -> None:
-    await create(operator, {"count": 1})
+async def test_report_that_finishes_the_job_completes_it(job: CriteriaJob) -> None:
+    await job.create({"count": 1})
 
-    await report(*((n, "FAILED") for n in range(1, 41)))
+    await job.report(*((n, "FAILED") for n in range(1, 41)))
 
-    assert await status(operator) == "COMPLETED"
+    assert await job.status() == "COMPLETED"
 
 
-async def test_retry_takes_back_the_failure(
-    database: Database, operator: Operator, report: Report
-) -> None:
-    await create(operator, {"count": 2}, {"count": 9, "failure_codes": ["E2"]})
-    await report((1, "FAILED", "E1"))
+async def test_retry_takes_back_the_failure(job: CriteriaJob) -> None:
+    await job.create({"count": 2}, {"count": 9, "failure_codes": ["E2"]})
+    await job.report((1, "FAILED", "E1"))
 
-    await operator.retry("j", "FAILED")
+    await job.operator.retry("j", "FAILED")
 
-    assert await criterion_counts(database, operator) == [(0, -1, 0, 0)]
-    await report((1, "FAILED", "E2"))
-    assert await status(operator) == "IN_PROGRESS"
-    assert await criterion_counts(database, operator) == [(0, -1, 1, 0), (1, -1, 1, 0)]
-    await report((2, "FAILED"))
-    assert await status(operator) == "PAUSED"
+    assert await job.counts() == [(0, -1, 0, 0)]
+    await job.report((1, "FAILED", "E2"))
+    assert await job.status() == "IN_PROGRESS"
+    assert await job.counts() == [(0, -1, 1, 0), (1, -1, 1, 0)]
+    await job.report((2, "FAILED"))
+    assert await job.status() == "PAUSED"
 
 
 async def test_retry_of_other_failures_and_successes_after_it_trip_nothing(
-    operator: Operator, report: Report
+    job: CriteriaJob,
 ) -> None:
     """One of five is 20 percent; when three others are retried, it is one of two."""
-    await create(operator, {"percent": 50, "failure_codes": ["E1"], "min_finished": 2})
-    await report(*((n, "FAILED") for n in range(1, 4)), (4, "FAILED", "E1"), (5, "SUCCEEDED"))
-    assert await status(operator) == "IN_PROGRESS"
+    operator = job.operator
+    await job.create({"percent": 50, "failure_codes": ["E1"], "min_finished": 2})
+    await job.report(*((n, "FAILED") for n in (1, 2, 3)), (4, "FAILED", "E1"), (5, "SUCCEEDED"))
 
     await operator.retry("j", "FAILED", failure_codes=[""])
-    assert await status(operator) == "IN_PROGRESS"
-    assert (await operator.get("j")).execution_counts.queued == 38
-    await report((6, None))
+    assert (await job.get()).execution_counts.queued == 38
+    await job.report((6, None))
     await operator.cancel_execution("j", "d00007")
     await operator.update("j", "in_progress_timeout_minutes", in_progress_timeout_minutes=5)
-    assert await status(operator) == "IN_PROGRESS"
+    assert await job.status() == "IN_PROGRESS"
 
-    await report((6, "FAILED", "E1"))
+    await job.report((6, "FAILED", "E1"))
 
-    assert await status(operator) == "PAUSED"
+    assert await job.status() == "PAUSED"
 
 
 async def test_successes_after_a_retry_trip_only_if_they_reach_min_finished(
-    operator: Operator, report: Report
+    job: CriteriaJob,
 ) -> None:
-    await create(operator, {"percent": 30, "failure_codes": ["E1"], "min_finished": 2})
-    await report(*((n, "FAILED") for n in range(1, 4)), (4, "FAILED", "E1"))
-    await operator.retry("j", "FAILED", failure_codes=[""])
-    await report((5, "SUCCEEDED"))
-    assert await status(operator) == "PAUSED"  # one of two
-    await operator.resume("j")
+    await job.create({"percent": 30, "failure_codes": ["E1"], "min_finished": 2})
+    await job.report(*((n, "FAILED") for n in (1, 2, 3)), (4, "FAILED", "E1"))
+    await job.operator.retry("j", "FAILED", failure_codes=[""])
+    await job.report((5, "SUCCEEDED"))
+    assert await job.status() == "PAUSED"  # one of two
+    await job.operator.resume("j")
 
-    await report(*((n, "FAILED") for n in (1, 2, 3)), (6, "FAILED", "E1"), (7, "SUCCEEDED"))
-    assert await status(operator) == "IN_PROGRESS"  # one of five
-    await operator.retry("j", "FAILED", failure_codes=[""])
-    await report((8, "SUCCEEDED"))  # one of three
+    await job.report(*((n, "FAILED") for n in (1, 2, 3)), (6, "FAILED", "E1"), (7, "SUCCEEDED"))
+    assert await job.status() == "IN_PROGRESS"  # one of five
+    await job.operator.retry("j", "FAILED", failure_codes=[""])
+    await job.report((8, "SUCCEEDED"))  # one of three
 
-    assert await status(operator) == "IN_PROGRESS"
+    assert await job.status() == "IN_PROGRESS"
 
 
-async def test_resumed_job_counts_from_the_resume(
-    database: Database, operator: Operator, report: Report
-) -> None:
-    await create(operator, {"count": 2}, {"percent": 50, "min_finished": 2})
-    await report((1, "FAILED"), (2, "FAILED"), (3, "SUCCEEDED"))
-    assert await status(operator) == "PAUSED"
+async def test_resumed_job_counts_from_the_resume(job: CriteriaJob) -> None:
+    """In a row per criterion, not per failure."""
+    await job.create({"count": 2}, {"percent": 50, "min_finished": 2})
+    await job.report((1, "FAILED", "E1"), (2, "FAILED", "E2"), (3, "SUCCEEDED"))
+    assert await job.status() == "PAUSED"
 
-    await operator.resume("j")
+    await job.operator.resume("j")
 
-    assert await criterion_counts(database, operator) == [(0, -1, 0, 3), (1, -1, 0, 3)]
-    await report((4, "SUCCEEDED"), (5, "SUCCEEDED"))
-    await report((6, "FAILED"))
-    assert await status(operator) == "IN_PROGRESS"  # one failure, 33 percent
-    await report((7, "FAILED"))
-    assert await status(operator) == "PAUSED"
+    assert await job.counts() == [(0, -1, 0, 3), (1, -1, 0, 3)]
+    await job.report((4, "SUCCEEDED"), (5, "SUCCEEDED"))
+    await job.report((6, "FAILED"))
+    assert await job.status() == "IN_PROGRESS"  # one failure, 33 percent
+    await job.report((7, "FAILED"))
+    assert await job.status() == "PAUSED"
+
+
+@pytest.fixture
+async def clock(database: Database) -> AsyncIterator[Database]:
+    """The database, whose time is reset after the test."""
+    yield database
+    await database.set_time_offset(0)
 
 
 async def test_criterion_counts_and_trips_after_the_clock_was_set_back(
-    database: Database, operator: Operator, report: Report
+    job: CriteriaJob, clock: Database
 ) -> None:
-    await create(operator, {"count": 2})
-    await report((1, "FAILED"), (2, "FAILED"))
-    await database.pass_time(-300)
-    try:
-        await operator.resume("j")
-        await report((3, "FAILED"))
-        assert await status(operator) == "IN_PROGRESS"
-        assert await criterion_counts(database, operator) == [(0, -1, 1, 2)]
-        await report((4, "FAILED"))
-        assert await status(operator) == "PAUSED"
+    await job.create({"count": 2})
+    await job.report((1, "FAILED"), (2, "FAILED"))
+    await clock.pass_time(-300)
+    await job.operator.resume("j")
+    await job.report((3, "FAILED"))
+    assert await job.status() == "IN_PROGRESS"
+    assert await job.counts() == [(0, -1, 1, 2)]
+    await job.report((4, "FAILED"))
+    assert await job.status() == "PAUSED"
 
-        await operator.resume("j")
-        await report((5, "FAILED"))
-        await operator.pause("j")
-        await operator.resume("j")
-        assert await criterion_counts(database, operator) == [(0, -1, 0, 5)]
-        await operator.retry("j", pb.JobExecution.FAILED)
+    await job.operator.resume("j")
+    await job.report((5, "FAILED"))
+    await job.operator.pause("j")
+    await job.operator.resume("j")
+    assert await job.counts() == [(0, -1, 0, 5)]
+    await job.operator.retry("j", pb.JobExecution.FAILED)
 
-        # A recount must not take it for one before the restart.
-        await report((6, "SUCCEEDED"))
-        assert await criterion_counts(database, operator) == [(0, -1, 0, 0)]
-    finally:
-        await database.set_time_offset(0)
+    # A recount must not take it for one before the restart.
+    await job.report((6, "SUCCEEDED"))
+    assert await job.counts() == [(0, -1, 0, 0)]
 
 
 @pytest.mark.wrong_counts("failures that the restart counted as earlier are later than it")
 async def test_failures_from_before_the_clock_was_set_back_can_be_retried(
-    database: Database, operator: Operator, report: Report
+    job: CriteriaJob, clock: Database
 ) -> None:
-    await create(operator, {"count": 3})
-    await report((1, "FAILED"), (2, "FAILED"))
-    await database.pass_time(-300)
-    try:
-        await operator.pause("j")
-        await operator.resume("j")
+    await job.create({"count": 3})
+    await job.report((1, "FAILED"), (2, "FAILED"))
+    await clock.pass_time(-300)
+    await job.operator.pause("j")
+    await job.operator.resume("j")
 
-        await operator.retry("j", pb.JobExecution.FAILED)
+    await job.operator.retry("j", pb.JobExecution.FAILED)
 
-        assert await criterion_counts(database, operator) == [(0, -1, 0, 2)]
-    finally:
-        await database.set_time_offset(0)
+    assert await job.counts() == [(0, -1, 0, 2)]
 
 
-async def test_retry_after_a_resume_takes_back_only_failures_since(
-    database: Database, operator: Operator, report: Report
-) -> None:
-    await create(operator, {"count": 2})
-    await report((1, "FAILED"), (2, "FAILED"), (3, "SUCCEEDED"))
-    await operator.resume("j")
-    await report((4, "FAILED"))
-    assert await criterion_counts(database, operator) == [(0, -1, 1, 3)]
+async def test_retry_after_a_resume_takes_back_only_failures_since(job: CriteriaJob) -> None:
+    await job.create({"count": 2})
+    await job.report((1, "FAILED"), (2, "FAILED"), (3, "SUCCEEDED"))
+    await job.operator.resume("j")
+    await job.report((4, "FAILED"))
+    assert await job.counts() == [(0, -1, 1, 3)]
 
-    await operator.retry("j", "FAILED", device_ids=["d00001"])
-    assert await criterion_counts(database, operator) == [(0, -1, 1, 2)]
+    await job.operator.retry("j", "FAILED", device_ids=["d00001"])
+    assert await job.counts() == [(0, -1, 1, 2)]
 
-    await operator.retry("j", "FAILED")
-    assert await criterion_counts(database, operator) == [(0, -1, 0, 1)]
+    await job.operator.retry("j", "FAILED")
+    assert await job.counts() == [(0, -1, 0, 1)]
 
 
-async def test_retried_devices_finish_again_after_a_resume(
-    operator: Operator, report: Report
-) -> None:
+async def test_retried_devices_finish_again_after_a_resume(job: CriteriaJob) -> None:
     """Retried before or after the resume, they are part of the basis when they finish again."""
-    await create(operator, {"percent": 50, "min_finished": 3})
-    await report((1, "FAILED"), (2, "FAILED"), (3, "FAILED"))
-    await operator.retry("j", "FAILED", device_ids=["d00001"])
-    await operator.resume("j")
-    await operator.retry("j", "FAILED")
+    await job.create({"percent": 50, "min_finished": 3})
+    await job.report((1, "FAILED"), (2, "FAILED"), (3, "FAILED"))
+    await job.operator.retry("j", "FAILED", device_ids=["d00001"])
+    await job.operator.resume("j")
+    await job.operator.retry("j", "FAILED")
 
-    await report((1, "SUCCEEDED"), (2, "SUCCEEDED"))
-    await report((3, "FAILED"))
+    await job.report((1, "SUCCEEDED"), (2, "SUCCEEDED"))
+    await job.report((3, "FAILED"))
+    assert await job.status() == "IN_PROGRESS"  # 1 of 3
+    await job.report((4, "FAILED"))
 
-    assert await status(operator) == "IN_PROGRESS"  # 1 of 3
-    await report((4, "FAILED"))
-    job = await operator.get("j")
-    assert "2 of 4 finished executions failed" in job.pause.reason
-
-
-async def test_pause_by_an_operator_does_not_trip_until_the_resume(
-    operator: Operator, report: Report
-) -> None:
-    await create(operator, {"count": 1})
-    await operator.pause("j", reason="lunch")
-
-    await report((1, "FAILED"))
-
-    assert (await operator.get("j")).pause.reason == "lunch"
-    await operator.resume("j")
-    assert await status(operator) == "IN_PROGRESS"
+    assert "2 of 4 finished executions failed" in (await job.get()).pause.reason
 
 
-async def test_codes_are_counted_exactly_when_devices_invent_ten_thousand(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 10_000)
-    await create(
-        operator,
-        {"count": 3, "failure_codes": ["invented-09000", "invented-09500", "invented-09999"]},
-        {"count": 10_000},
-    )
-    async with request_session(database) as (_, store):
-        for first in range(1, 10_000, 500):
-            batch = [
-                ExecutionUpdate("j", f"d{n:05}", "FAILED", failure_code=f"invented-{n:05}")
-                for n in range(first, min(first + 500, 9_999))
-            ]
-            await store.update_executions(operator.tenant, batch, wait_ms=60_000)
-        assert await status(operator) == "IN_PROGRESS"
-        assert await criterion_counts(database, operator) == [(0, -1, 2, 0), (1, -1, 9_998, 0)]
+async def test_pause_by_an_operator_does_not_trip_until_the_resume(job: CriteriaJob) -> None:
+    await job.create({"count": 1})
+    await job.operator.pause("j", reason="lunch")
 
-        await operator.retry("j", "FAILED", failure_codes=["invented-09500"])
-        assert await criterion_counts(database, operator) == [(0, -1, 1, 0), (1, -1, 9_997, 0)]
+    await job.report((1, "FAILED"))
 
-        for number in (9_500, 9_999):
-            update = ExecutionUpdate(
-                "j", f"d{number:05}", "FAILED", failure_code=f"invented-{number:05}"
-            )
-            await store.update_executions(operator.tenant, [update], wait_ms=60_000)
-
-    assert (
-        await operator.get("j", executions_limit=0)
-    ).pause.reason == "3 executions failed (pause at 3)"
+    assert (await job.get()).pause.reason == "lunch"
+    await job.operator.resume("j")
+    assert await job.status() == "IN_PROGRESS"
 
 
-async def test_report_before_the_resume_is_old_and_one_after_it_counts(
-    database: Database, server: Server, operator: Operator, report: Report
-) -> None:
+async def test_codes_are_counted_exactly_when_devices_invent_hundreds(job: CriteriaJob) -> None:
+    """Also those beyond the first hundred, which the failure summary counts together."""
+
+    def failures(*numbers: int) -> list[Update]:
+        return [(number, "FAILED", f"invented-{number:05}") for number in numbers]
+
+    await job.database.add_devices(job.operator.tenant, 300)
+    codes = ["invented-00250", "invented-00275", "invented-00299"]
+    await job.create({"count": 3, "failure_codes": codes}, {"count": 300})
+    await job.report(*failures(*range(1, 299)))
+    assert await job.status() == "IN_PROGRESS"
+    assert await job.counts() == [(0, -1, 2, 0), (1, -1, 298, 0)]
+
+    await job.operator.retry("j", "FAILED", failure_codes=codes[1:2])
+    assert await job.counts() == [(0, -1, 1, 0), (1, -1, 297, 0)]
+    await job.report(*failures(275))
+    await job.report(*failures(299))
+
+    assert (await job.get()).pause.reason == "3 executions failed (pause at 3)"
+
+
+async def test_report_before_the_resume_is_old_and_one_after_it_counts(job: CriteriaJob) -> None:
     """The last one waits for the job lock while the resume holds it."""
-    await create(operator, {"count": 2})
-    await report((1, None), (2, None), (3, "FAILED"), (4, "FAILED"))
-    assert await status(operator) == "PAUSED"
+    database, tenant = job.database, job.operator.tenant
+    await job.create({"count": 2})
+    await job.report((1, None), (2, None), (3, "FAILED"), (4, "FAILED"))
+    assert await job.status() == "PAUSED"
 
-    async with rows_locked(
-        database, "jobs.job_failure_criteria", tenant_id=operator.tenant, job_id="j"
-    ):
-        async with job_lock_held(database, operator.tenant, "j"):
-            early = asyncio.create_task(report((1, "FAILED")))
-            await database.wait_for_blocked_sessions(1)
-            resume = asyncio.create_task(operator.resume("j"))
-            await database.wait_for_blocked_sessions(2)
+    async with rows_locked(database, "jobs.job_failure_criteria", tenant_id=tenant, job_id="j"):
+        calls = job.report((1, "FAILED")), job.operator.resume("j")
+        early, resume = await lock_in_order(database, tenant, "j", *calls)
         await early
         await database.wait_for_blocked_sessions(1)
-        late = asyncio.create_task(report((2, "FAILED")))
+        late = asyncio.create_task(job.report((2, "FAILED")))
         await database.wait_for_blocked_sessions(2)
     await asyncio.gather(resume, late)
 
-    assert await criterion_counts(database, operator) == [(0, -1, 1, 3)]
-    assert await status(operator) == "IN_PROGRESS"
+    assert await job.counts() == [(0, -1, 1, 3)]
+    assert await job.status() == "IN_PROGRESS"
 
 
-async def test_start_before_the_trip_runs_and_one_after_it_is_rejected(
-    database: Database, operator: Operator, report: Report
-) -> None:
+async def test_start_before_the_trip_runs_and_one_after_it_is_rejected(job: CriteriaJob) -> None:
     """The last one waits for the job lock while the report that trips the criterion holds it."""
-    await create(operator, {"count": 1})
+    database, tenant = job.database, job.operator.tenant
+    await job.create({"count": 1})
 
-    async with rows_locked(
-        database,
-        "jobs.job_executions",
-        tenant_id=operator.tenant,
-        job_id="j",
-        device_id="d00002",
-    ):
-        async with job_lock_held(database, operator.tenant, "j"):
-            early = asyncio.create_task(report((1, None)))
-            await database.wait_for_blocked_sessions(1)
-            trip = asyncio.create_task(report((2, "FAILED")))
-            await database.wait_for_blocked_sessions(2)
+    execution = {"tenant_id": tenant, "job_id": "j", "device_id": "d00002"}
+    async with rows_locked(database, "jobs.job_executions", **execution):
+        calls = job.report((1, None)), job.report((2, "FAILED"))
+        early, trip = await lock_in_order(database, tenant, "j", *calls)
         assert await early == ["APPLIED"]
         await database.wait_for_blocked_sessions(1)
-        late = asyncio.create_task(report((3, None)))
+        late = asyncio.create_task(job.report((3, None)))
         await database.wait_for_blocked_sessions(2)
 
     assert [await trip, await late] == [["APPLIED"], ["JOB_PAUSED"]]
-    counts = (await operator.get("j")).execution_counts
-    assert counts == pb.ExecutionCounts(in_progress=1, failed=1, queued=38)
+    counts = pb.ExecutionCounts(in_progress=1, failed=1, queued=38)
+    assert (await job.get()).execution_counts == counts
 
 
-async def test_retry_before_the_report_keeps_the_job_going(
-    database: Database, operator: Operator, report: Report
-) -> None:
+async def test_retry_before_the_report_keeps_the_job_going(job: CriteriaJob) -> None:
     """The retry takes back the first failure before the second one counts."""
-    await create(operator, {"count": 2})
-    await report((1, "FAILED"))
+    await job.create({"count": 2})
+    await job.report((1, "FAILED"))
 
-    async with job_lock_held(database, operator.tenant, "j"):
-        retry = asyncio.create_task(operator.retry("j", "FAILED"))
-        await database.wait_for_blocked_sessions(1)
-        second = asyncio.create_task(report((2, "FAILED")))
-        await database.wait_for_blocked_sessions(2)
-    await asyncio.gather(retry, second)
+    calls = job.operator.retry("j", "FAILED"), job.report((2, "FAILED"))
+    await asyncio.gather(*await lock_in_order(job.database, job.operator.tenant, "j", *calls))
 
-    assert await status(operator) == "IN_PROGRESS"
-    assert await criterion_counts(database, operator) == [(0, -1, 1, 0)]
-
-
-async def test_resume_writes_rows_per_criterion_not_per_failure(
-    database: Database, operator: Operator, report: Report
-) -> None:
-    await create(operator, {"count": 1}, {"count": 1, "scope": "JOB", "failure_codes": ["E1"]})
-    await report(*((n, "FAILED", f"E{n}") for n in range(1, 40)))
-
-    await operator.resume("j")
-
-    assert await criterion_counts(database, operator) == [(0, -1, 0, 39), (1, -1, 0, 39)]
+    assert await job.status() == "IN_PROGRESS"
+    assert await job.counts() == [(0, -1, 1, 0)]

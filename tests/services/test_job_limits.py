@@ -11,7 +11,7 @@ from grpc import StatusCode
 from jobs_grpc.limits import active_jobs
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import check_limit_error, expect_failure
+from tests.support.failures import Failure, check_limit_error, expect_failure
 from tests.support.server import Server, running_server
 
 EXHAUSTED = StatusCode.RESOURCE_EXHAUSTED
@@ -31,6 +31,19 @@ async def limited(database: Database, limited_server: Server, tenant: str) -> Op
     """An operator of that server, with three devices that are members of the group "g"."""
     await database.add_devices(tenant, 3, group="g")
     return limited_server.operator(tenant)
+
+
+async def create(operator: Operator, *job_ids: str) -> None:
+    """Create jobs for all devices."""
+    for job_id in job_ids:
+        await operator.create(job_id=job_id, target_all=True)
+
+
+async def check_full(operator: Operator, job_id: str = "beyond") -> Failure:
+    """Check that the tenant can create no more jobs."""
+    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+        await operator.create(job_id=job_id, target_all=True)
+    return failure
 
 
 async def test_create_is_rejected_when_job_has_too_many_targets(
@@ -54,15 +67,11 @@ async def test_create_is_rejected_when_devices_added_while_it_runs_exceed_the_li
     database: Database, limited: Operator
 ) -> None:
     """A table lock stops the create between its first check and its insert."""
-    session = await asyncpg.connect(database.owner_dsn)
-    await session.execute("BEGIN")
-    await session.execute("LOCK jobs.job_executions IN ACCESS EXCLUSIVE MODE")
-    creating = asyncio.create_task(limited.create(job_id="j", target_all=True))
-    await database.wait_for_blocked_sessions(1)
-
-    await database.add_devices(limited.tenant, ["fourth"])
-    await session.execute("COMMIT")
-    await session.close()
+    async with database.owner.transaction():
+        await database.owner.execute("LOCK jobs.job_executions IN ACCESS EXCLUSIVE MODE")
+        creating = asyncio.create_task(limited.create(job_id="j", target_all=True))
+        await database.wait_for_blocked_sessions(1)
+        await database.add_devices(limited.tenant, ["fourth"])
 
     with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
         await creating
@@ -72,14 +81,12 @@ async def test_create_is_rejected_when_devices_added_while_it_runs_exceed_the_li
 async def test_create_is_rejected_when_tenant_has_too_many_active_jobs(
     limited_server: Server, limited: Operator
 ) -> None:
-    await limited.create(job_id="a", target_all=True)
-    await limited.create(job_id="b", target_all=True)
+    await create(limited, "a", "b")
 
-    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-        await limited.create(job_id="c", target_all=True)
+    failure = await check_full(limited, "c")
 
     check_limit_error(failure, "JOBS_MAX_ACTIVE_JOBS", "2", 60)
-    assert (await limited.create(job_id="b", target_all=True)).execution_count == 3
+    await create(limited, "b")
     with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
         await limited.create(job_id="b", target_group_id="g")
     # Jobs of one tenant do not count for another: this tenant fails for another reason.
@@ -91,30 +98,27 @@ async def test_create_is_rejected_when_tenant_has_too_many_active_jobs(
 
 
 async def test_paused_job_counts_as_active(limited: Operator) -> None:
+    await create(limited, "a", "b")
     for job_id in ("a", "b"):
-        await limited.create(job_id=job_id, target_all=True)
         await limited.pause(job_id)
 
-    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
-        await limited.create(job_id="c", target_all=True)
+    await check_full(limited)
 
 
 async def test_expired_job_counts_as_active_only_while_an_execution_is_in_progress(
     database: Database, limited_server: Server, limited: Operator
 ) -> None:
     device = limited_server.device(limited.tenant, "d00001")
-    for job_id in ("running", "expired"):
-        await limited.create(job_id=job_id, target_all=True)
+    await create(limited, "running", "expired")
     await device.start("running")
     for job_id in ("running", "expired"):
         await database.expire(limited.tenant, job_id)
 
-    await limited.create(job_id="a", never_expires=True, target_all=True)
-    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
-        await limited.create(job_id="b", target_all=True)
+    await create(limited, "a")
+    await check_full(limited)
 
     await device.update("running", "SUCCEEDED")
-    await limited.create(job_id="b", target_all=True)
+    await create(limited, "b")
 
 
 async def test_retry_is_rejected_when_tenant_has_too_many_active_jobs(
@@ -123,8 +127,7 @@ async def test_retry_is_rejected_when_tenant_has_too_many_active_jobs(
     device = limited_server.device(limited.tenant, "d00001")
     await limited.create(job_id="failed", target_device_id="d00001")
     await device.update("failed", "FAILED")
-    for job_id in ("a", "b"):
-        await limited.create(job_id=job_id, target_all=True)
+    await create(limited, "a", "b")
 
     with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
         await limited.retry("failed", "FAILED")
@@ -139,7 +142,7 @@ async def test_retry_is_rejected_when_tenant_has_too_many_active_jobs(
 
 
 @asynccontextmanager
-async def _row_is_locked(database: Database, tenant: str, job_id: str) -> AsyncIterator[None]:
+async def row_is_locked(database: Database, tenant: str, job_id: str) -> AsyncIterator[None]:
     """A create of the job waits for this row, after it has checked the limit."""
     session = await asyncpg.connect(database.owner_dsn)
     try:
@@ -148,8 +151,7 @@ async def _row_is_locked(database: Database, tenant: str, job_id: str) -> AsyncI
             "INSERT INTO jobs.job_executions"
             " (tenant_id, job_id, device_id, queued_at, last_updated_at)"
             " VALUES ($1, $2, 'd00001', now(), now())",
-            tenant,
-            job_id,
+            *(tenant, job_id),
         )
         yield
         await session.execute("ROLLBACK")
@@ -158,27 +160,42 @@ async def _row_is_locked(database: Database, tenant: str, job_id: str) -> AsyncI
 
 
 @asynccontextmanager
-async def _count_blocks(database: Database, tenant: str) -> AsyncIterator[None]:
-    """A call that counts the active jobs waits for this lock."""
+async def jobs_locked(database: Database, tenant: str, mode: str = "") -> AsyncIterator[None]:
+    """A call that counts the active jobs waits for this lock; "_shared": that of a create."""
     session = await asyncpg.connect(database.owner_dsn)
     try:
         async with session.transaction():
             await session.execute(
-                "SELECT pg_advisory_xact_lock(hashtextextended('jobs of ' || $1, 0))", tenant
+                f"SELECT pg_advisory_xact_lock{mode}(hashtextextended('jobs of ' || $1, 0))", tenant
             )
             yield
     finally:
         await session.close()
 
 
+@asynccontextmanager
+async def operator_with_limit(
+    database: Database, tenant: str, limit: int, **variables: str
+) -> AsyncIterator[Operator]:
+    """An operator of a server that allows this many active jobs, with one device."""
+    await database.add_devices(tenant, 1)
+    variables["JOBS_MAX_ACTIVE_JOBS"] = str(limit)
+    async with running_server(database.request_dsn, **variables) as server:
+        yield server.operator(tenant)
+
+
+@pytest.fixture
+def rarely_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process counts the jobs again only if it may have reached the limit."""
+    monkeypatch.setattr(active_jobs, "MAX_AGE_SECONDS", 3600.0)
+
+
 async def test_second_of_two_concurrent_creates_is_rejected_at_the_limit(
     database: Database, tenant: str
 ) -> None:
     """The second create waits for the first before it counts the active jobs."""
-    await database.add_devices(tenant, 1)
-    async with running_server(database.request_dsn, JOBS_MAX_ACTIVE_JOBS="1") as server:
-        operator = server.operator(tenant)
-        async with _row_is_locked(database, tenant, "b"):
+    async with operator_with_limit(database, tenant, 1) as operator:
+        async with row_is_locked(database, tenant, "b"):
             first = asyncio.create_task(operator.create(job_id="b", target_all=True))
             await database.wait_for_blocked_sessions(1)
             second = asyncio.create_task(operator.create(job_id="c", target_all=True))
@@ -189,80 +206,61 @@ async def test_second_of_two_concurrent_creates_is_rejected_at_the_limit(
             await second
 
 
+@pytest.mark.usefixtures("rarely_counted")
 async def test_creates_count_jobs_again_within_a_tenth_of_the_limit(
-    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+    database: Database, tenant: str
 ) -> None:
-    monkeypatch.setattr(active_jobs, "MAX_AGE_SECONDS", 3600.0)
-    await database.add_devices(tenant, 1)
-    async with running_server(database.request_dsn, JOBS_MAX_ACTIVE_JOBS="10") as server:
-        operator = server.operator(tenant)
-        await operator.create(job_id="j0", target_all=True)
-        async with _count_blocks(database, tenant):
-            for number in range(1, 9):
-                await operator.create(job_id=f"j{number}", target_all=True)
+    async with operator_with_limit(database, tenant, 10) as operator:
+        await create(operator, "j0")
+        async with jobs_locked(database, tenant):
+            await create(operator, *(f"j{number}" for number in range(1, 9)))
             tenth = asyncio.create_task(operator.create(job_id="j9", target_all=True))
             await database.wait_for_blocked_sessions(1)
 
         await tenth
-        with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
-            await operator.create(job_id="j10", target_all=True)
+        await check_full(operator)
 
 
+@pytest.mark.usefixtures("rarely_counted")
 async def test_job_that_is_created_without_a_count_counts_once(
-    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+    database: Database, tenant: str
 ) -> None:
     """The last call gets the only connection after the others, which do not count, have ended."""
-    monkeypatch.setattr(active_jobs, "MAX_AGE_SECONDS", 3600.0)
-    await database.add_devices(tenant, 1)
-    limits = {"JOBS_MAX_ACTIVE_JOBS": "10", **ONE_CONNECTION}
-    async with running_server(database.request_dsn, **limits) as server:
-        operator = server.operator(tenant)
-        await operator.create(job_id="j0", target_all=True)
-        async with _row_is_locked(database, tenant, "j1"):
-            creating = [asyncio.create_task(operator.create(job_id="j1", target_all=True))]
+    async with operator_with_limit(database, tenant, 10, **ONE_CONNECTION) as operator:
+        await create(operator, "j0")
+        async with row_is_locked(database, tenant, "j1"):
+            creating = [asyncio.create_task(create(operator, "j1"))]
             await database.wait_for_blocked_sessions(1)
             creating += [
-                asyncio.create_task(operator.create(job_id=f"j{number}", target_all=True))
-                for number in range(2, 10)
+                asyncio.create_task(create(operator, f"j{number}")) for number in range(2, 10)
             ]
         await asyncio.gather(*creating)
 
-        with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
-            await operator.create(job_id="j10", target_all=True)
+        await check_full(operator)
 
 
+@pytest.mark.usefixtures("rarely_counted")
 async def test_another_process_exceeds_the_limit_by_what_it_creates_before_it_counts_again(
-    database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+    database: Database, tenant: str
 ) -> None:
-    monkeypatch.setattr(active_jobs, "MAX_AGE_SECONDS", 3600.0)
-    await database.add_devices(tenant, 1)
-    limits = {"JOBS_MAX_ACTIVE_JOBS": "10"}
     async with (
-        running_server(database.request_dsn, **limits) as first,
-        running_server(database.request_dsn, **limits) as second,
+        operator_with_limit(database, tenant, 10) as first,
+        operator_with_limit(database, tenant, 10) as second,
     ):
-        await second.operator(tenant).create(job_id="second", target_all=True)
-        for number in range(9):
-            await first.operator(tenant).create(job_id=f"first-{number}", target_all=True)
+        await create(second, "second")
+        await create(first, *(f"first-{number}" for number in range(9)))
         # The second process knows of one job.
-        for number in range(8):
-            await second.operator(tenant).create(job_id=f"second-{number}", target_all=True)
+        await create(second, *(f"second-{number}" for number in range(8)))
 
-        for server in (first, second):
-            with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
-                await server.operator(tenant).create(job_id="beyond", target_all=True)
+        await check_full(first)
+        await check_full(second)
 
 
 async def test_concurrent_creates_do_not_wait_for_each_other_far_from_the_limit(
     database: Database, tenant: str
 ) -> None:
-    await database.add_devices(tenant, 1)
-    async with running_server(database.request_dsn, JOBS_MAX_ACTIVE_JOBS="100000") as server:
-        session = await asyncpg.connect(database.owner_dsn)
-        async with session.transaction():
-            # The lock that a concurrent create holds.
-            await session.execute(
-                "SELECT pg_advisory_xact_lock_shared(hashtextextended('jobs of ' || $1, 0))", tenant
-            )
-            await server.operator(tenant).create(target_all=True)
-        await session.close()
+    async with (
+        operator_with_limit(database, tenant, 100_000) as operator,
+        jobs_locked(database, tenant, "_shared"),
+    ):
+        await create(operator, "j")

@@ -342,6 +342,11 @@ async def all_jobs(operator: Operator, **fields: Any) -> list[pb.Job]:
         fields["page_token"] = page.next_page_token
 
 
+async def job_ids(operator: Operator, **fields: Any) -> list[str]:
+    """List the job_ids of all pages, as all_jobs does."""
+    return [job.job_id for job in await all_jobs(operator, **fields)]
+
+
 async def all_pending(device: Device, **fields: Any) -> list[str]:
     """List the jobs of the pending executions of all pages, starting as all_jobs does."""
     job_ids: list[str] = []
