@@ -34,6 +34,18 @@ async def test_devices_are_registered_changed_and_read(fleet: FleetClient) -> No
         await fleet.update([pb.Device(device_id=name) for name in "xy"], ["labels"])
 
 
+async def test_devices_are_read_page_by_page(
+    database: Database, fleet: FleetClient, tenant: str
+) -> None:
+    await database.add_devices(tenant, 5, group="north")
+    await database.add_devices(tenant, ["x"])
+    names = [f"d{n:05}" for n in range(1, 6)]
+
+    assert [d.device_id async for d in fleet.devices("group=north", page_size=2)] == names
+    assert [d.device_id async for d in fleet.devices(limit=3, page_size=2)] == names[:3]
+    assert [d.device_id async for d in fleet.devices(device_id_prefix="x")] == ["x"]
+
+
 async def test_delete_repeats_until_no_execution_remains(
     database: Database,
     jobs: JobsClient,

@@ -1,9 +1,9 @@
 """JOBS_MAX_TENANT_DEVICES, and the stored number of devices of a tenant."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 
-import asyncpg
 import pytest
 from fleet.jobs.v1.fleet_pb2 import Device
 from grpc import StatusCode
@@ -11,17 +11,21 @@ from grpc import StatusCode
 from jobs_grpc.db.store import Store
 from tests.support.callers import Fleet
 from tests.support.database import Database, request_session
-from tests.support.failures import Failure, expect_failure
-from tests.support.server import running_server
+from tests.support.failures import expect_failure
+from tests.support.server import Server, running_server
 
-EXHAUSTED = StatusCode.RESOURCE_EXHAUSTED
+
+@pytest.fixture(scope="module")
+async def server(database: Database) -> AsyncIterator[Server]:
+    """A server that allows three devices per tenant."""
+    async with running_server(database.request_dsn, JOBS_MAX_TENANT_DEVICES="3") as server:
+        yield server
 
 
 @pytest.fixture
-async def fleet(database: Database, tenant: str) -> AsyncIterator[Fleet]:
-    """A caller of a server that allows three devices per tenant."""
-    async with running_server(database.request_dsn, JOBS_MAX_TENANT_DEVICES="3") as server:
-        yield server.fleet(tenant)
+def fleet(server: Server, tenant: str) -> Fleet:
+    """A caller in the test's tenant."""
+    return server.fleet(tenant)
 
 
 async def register(fleet: Fleet, *names: str) -> int:
@@ -52,8 +56,11 @@ async def register_as(store: Store, tenant: str, *names: str) -> None:
     )
 
 
-def check_error(failure: Failure) -> None:
-    """Check that the error names the setting."""
+@contextmanager
+def expect_limit() -> Iterator[None]:
+    """Expect a call in the block to fail with an error that names the setting."""
+    with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+        yield
     assert failure.message == (
         "The tenant would have too many devices; delete some (JOBS_MAX_TENANT_DEVICES is 3)"
     )
@@ -64,14 +71,13 @@ async def test_update_is_rejected_when_it_would_register_too_many_devices(
     database: Database, fleet: Fleet
 ) -> None:
     assert await register(fleet, "a", "b") == 2
-    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+    with expect_limit():
         await register(fleet, "b", "c", "d")
-    check_error(failure)
     assert await register(fleet, "b", "c") == 1
     # Devices that exist can be changed.
     await fleet.update(Device(device_id="a", labels={"k": "v"}), mask=["labels"])
     assert await register(fleet, "a", "b", "c") == 0
-    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
+    with expect_limit():
         await register(fleet, "d")
 
     await fleet.delete("a", "b", "unknown")
@@ -88,15 +94,14 @@ async def test_update_that_would_register_too_many_devices_writes_nothing(
         # Writes would wait.
         await database.owner.execute("LOCK public.device_state IN SHARE MODE")
 
-        with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+        with expect_limit():
             await register(fleet, "b", "c", "d")
-    check_error(failure)
 
 
 async def test_first_call_counts_the_devices_that_exist(database: Database, fleet: Fleet) -> None:
     await database.add_devices(fleet.tenant, ["a", "b", "c"])
 
-    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
+    with expect_limit():
         await register(fleet, "d")
     assert await stored_count(database, fleet.tenant) is None
     await fleet.delete("a")
@@ -135,9 +140,8 @@ async def test_racing_registrations_do_not_exceed_the_limit(
         await (transaction.commit() if first == "commits" else transaction.rollback())
 
     if first == "commits":
-        with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
+        with expect_limit():
             await second
-        check_error(failure)
     else:
         assert await second == 1
     assert await stored_count(database, fleet.tenant) == 3
@@ -177,10 +181,6 @@ async def test_devices_of_the_platform_are_not_counted(database: Database, fleet
 
 async def test_count_of_another_tenant_is_not_visible(database: Database, fleet: Fleet) -> None:
     await register(fleet, "a")
-    request = await asyncpg.connect(database.request_dsn)
-    try:
-        async with request.transaction():
-            await request.execute("SELECT set_config('app.tenant_id', 'other', true)")
-            assert await request.fetch("SELECT * FROM jobs.device_counts") == []
-    finally:
-        await request.close()
+    async with request_session(database) as (request, _), request.transaction():
+        await request.execute("SELECT set_config('app.tenant_id', 'other', true)")
+        assert await request.fetch("SELECT * FROM jobs.device_counts") == []

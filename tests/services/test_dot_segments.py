@@ -6,26 +6,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs_grpc.contract.dot_segments import has_dot_segment
+from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_failure, expect_invalid
 from tests.support.scale import examples
 from tests.support.server import Server
 
 
 @pytest.mark.parametrize("job_id", [".", ".."])
 async def test_job_is_not_created_when_its_id_is_a_dot_segment(
-    server: Server, tenant: str, job_id: str
+    operator: Operator, job_id: str
 ) -> None:
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        await server.operator(tenant).create(job_id=job_id, target_all=True)
+    with expect_invalid("job_id") as failure:
+        await operator.create(job_id=job_id, target_all=True)
 
     assert failure.violations == {"job_id": "job_id must not be . or .."}
 
 
 async def test_job_and_device_that_exist_stay_reachable(
-    database: Database, server: Server, tenant: str
+    database: Database, server: Server, operator: Operator
 ) -> None:
-    operator, device = server.operator(tenant), server.device(tenant, "..")
+    tenant, device = operator.tenant, server.device(operator.tenant, "..")
     await database.add_devices(tenant, ["..", "a/../b"])
     await operator.create(job_id="old", target_all=True)
     for table in ("jobs", "job_progress", "job_executions"):

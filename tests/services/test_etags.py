@@ -17,15 +17,11 @@ Call = Callable[[Operator, str], Awaitable[Any]]
 _FAILED = pb.JobExecution.FAILED
 
 
-async def _approve(operator: Operator, etag: str) -> pb.Job:
-    return await operator.approve("j", 0, etag=etag)
-
-
 # Each changes a job that is IN_PROGRESS, has an open stage 0, and one execution that is FAILED.
 _CALLS: dict[str, Call] = {
     "CancelJob": lambda operator, etag: operator.cancel("j", etag=etag),
     "RetryExecutions": lambda operator, etag: operator.retry("j", _FAILED, etag=etag),
-    "ApproveStage": _approve,
+    "ApproveStage": lambda operator, etag: operator.approve("j", 0, etag=etag),
 }
 
 

@@ -27,6 +27,7 @@ _PURGE = "SELECT jobs.purge_events($1, 7, 1000000, 1000)"
 
 @pytest.fixture
 def events(server: Server, tenant: str) -> Events:
+    """A caller in the test's tenant."""
     return server.events(tenant)
 
 
@@ -54,34 +55,27 @@ async def types_after(events: Events, position: int) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("isolation", ["read_committed", "serializable"])
-async def test_open_transaction_in_another_database_delays_no_event(
-    cluster: tuple[Postgres, str], jobs: Operator, events: Events, isolation: Isolation
+@pytest.mark.parametrize("same_database", [False, True])
+async def test_open_transaction_delays_no_event(
+    cluster: tuple[Postgres, str],
+    database: Database,
+    jobs: Operator,
+    events: Events,
+    isolation: Isolation,
+    same_database: bool,
 ) -> None:
-    postgres, _ = cluster
     start = (await events.list()).position
-    other = await asyncpg.connect(postgres.dsn("postgres"))
+    dsn = database.owner_dsn if same_database else cluster[0].dsn("postgres")
+    other = await asyncpg.connect(dsn)
     async with other.transaction(isolation=isolation):
         assert await other.fetchval("SELECT pg_current_xact_id()::text")  # a writer's transaction
+        if same_database:
+            await other.fetchval("SELECT count(*) FROM jobs.events")
 
         await jobs.pause("a")
         await jobs.cancel("b")
 
         assert await types_after(events, start) == [("a", "job.paused"), ("b", "job.canceled")]
-    await other.close()
-
-
-async def test_open_transaction_of_the_same_database_delays_no_event(
-    database: Database, jobs: Operator, events: Events
-) -> None:
-    start = (await events.list()).position
-    other = await asyncpg.connect(database.owner_dsn)
-    async with other.transaction(isolation="repeatable_read"):
-        await other.fetchval("SELECT pg_current_xact_id()::text")
-        await other.fetchval("SELECT count(*) FROM jobs.events")
-
-        await jobs.pause("a")
-
-        assert await types_after(events, start) == [("a", "job.paused")]
     await other.close()
 
 

@@ -16,25 +16,6 @@ async def pause() -> None:
     """Do not wait."""
 
 
-# The columns of jobs.execution_page by those of jobs.execution_states.
-COLUMNS = {
-    "device_id": "device_ids",
-    "status": "statuses",
-    "status_details": "status_details",
-    "execution_number": "execution_numbers",
-    "version": "versions",
-    "queued_at": "queued_ats",
-    "started_at": "started_ats",
-    "last_updated_at": "last_updated_ats",
-    "times_out_at": "times_out_ats",
-    "failure_code": "failure_codes",
-    "stage": "stages",
-    "end_cause": "end_causes",
-    "not_before": "not_befores",
-    "time_zone": "time_zones",
-    "reported_by": "reported_bys",
-}
-
 # Of each column, values whose encodings have different sizes.
 TIMES = [None, 0, 1, 999_999, 1_000_000, -(10**15), 252_455_615_999_999_999]
 VALUES: dict[str, list[Any]] = {
@@ -56,11 +37,14 @@ VALUES: dict[str, list[Any]] = {
 }
 
 
+def column(name: str) -> str:
+    """The column of jobs.execution_page for a column of jobs.execution_states."""
+    return {"status": "statuses", "status_details": name}.get(name, f"{name}s")
+
+
 def page_row(executions: list[dict[str, Any]]) -> Row:
     """The columns, of which those without values are NULL."""
-    columns = {
-        column: [execution[name] for execution in executions] for name, column in COLUMNS.items()
-    }
+    columns = {column(name): [execution[name] for execution in executions] for name in VALUES}
     return cast(
         "Row", {c: v if any(x is not None for x in v) else None for c, v in columns.items()}
     )
@@ -79,7 +63,7 @@ def random_executions(rng: random.Random, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("message_type", [Job, ListJobExecutionsResponse])
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 async def test_page_equals_messages_built_one_by_one(
     message_type: type[Job] | type[ListJobExecutionsResponse], seed: int
 ) -> None:
@@ -101,7 +85,7 @@ async def test_page_is_empty_when_the_row_has_no_executions() -> None:
     response = ListJobExecutionsResponse()
 
     assert not await append_executions(
-        response, cast("Row", dict.fromkeys(COLUMNS.values())), 10, pause
+        response, cast("Row", dict.fromkeys(map(column, VALUES))), 10, pause
     )
 
     assert not response.executions

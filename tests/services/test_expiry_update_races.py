@@ -1,18 +1,17 @@
 """UpdateJob of expires_at against what else ends or extends a job, in both orders."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held, uncommitted
 from tests.support.failures import expect_failure
+from tests.support.races import wait_for_commit
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 
@@ -36,17 +35,9 @@ async def job(database: Database, operator: Operator) -> None:
     await operator.create(job_id="j", target_all=True)
 
 
-@pytest.fixture
-async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
-    """A sweeper of all tenants."""
-    async with Sweeper(database.owner_dsn) as sweeper:
-        yield sweeper
-
-
 async def update(operator: Operator, **fields: str) -> pb.Job:
     """Let the job expire in an hour."""
-    expires_at = Timestamp()
-    expires_at.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
+    expires_at = datetime.now(UTC) + timedelta(hours=1)
     return await operator.update("j", "expires_at", expires_at=expires_at, **fields)
 
 
@@ -82,21 +73,22 @@ async def test_update_is_rejected_when_the_job_expires_while_it_waits(
 
 
 async def test_job_does_not_expire_when_the_update_has_the_lock_before(
-    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+    database: Database, server: Server, operator: Operator
 ) -> None:
     """The old expiry passes before the update commits."""
     await expire_in(database, operator, 60)
 
-    async with uncommitted(database, _UPDATE, operator.tenant):
-        await database.pass_time(120)
-        assert (await operator.get("j")).status == pb.Job.COMPLETED
-        starting = asyncio.create_task(server.device(operator.tenant, "d1").start("j"))
-        await database.wait_for_blocked_sessions(1)
-        sweeping = asyncio.create_task(sweeper.run_once())
+    async with Sweeper(database.owner_dsn) as sweeper:
+        async with uncommitted(database, _UPDATE, operator.tenant):
+            await database.pass_time(120)
+            assert (await operator.get("j")).status == pb.Job.COMPLETED
+            starting = asyncio.create_task(server.device(operator.tenant, "d1").start("j"))
+            await database.wait_for_blocked_sessions(1)
+            sweeping = asyncio.create_task(sweeper.run_once())
 
-    assert (await starting).status == pb.JobExecution.IN_PROGRESS
-    await sweeping
-    await sweeper.run_once()
+        assert (await starting).status == pb.JobExecution.IN_PROGRESS
+        await sweeping
+        await sweeper.run_once()
     job = await operator.get("j")
     assert job.status == pb.Job.IN_PROGRESS
     assert job.execution_counts == pb.ExecutionCounts(queued=1, in_progress=1)
@@ -106,14 +98,8 @@ async def test_update_waits_for_the_finalization_of_an_expired_job(
     database: Database, operator: Operator
 ) -> None:
     await database.expire(operator.tenant, "j")
-
-    async with uncommitted(
-        database,
-        "SELECT jobs.finalize_executions($1, 'j', '', 100, 1000)",
-        operator.tenant,
-    ):
-        updating = asyncio.create_task(update(operator))
-        await database.wait_for_blocked_sessions(1)
+    finalize = "SELECT jobs.finalize_executions($1, 'j', '', 100, 1000)"
+    updating = await wait_for_commit(database, update(operator), finalize, operator.tenant)
 
     with expect_failure(FAILED_PRECONDITION, "JOB_NOT_UPDATABLE") as failure:
         await updating
@@ -125,10 +111,7 @@ async def test_update_is_rejected_when_the_last_report_completes_the_job_before(
     database: Database, server: Server, operator: Operator
 ) -> None:
     await server.device(operator.tenant, "d1").update("j", "SUCCEEDED")
-
-    async with uncommitted(database, _REPORT, operator.tenant, "d2"):
-        updating = asyncio.create_task(update(operator))
-        await database.wait_for_blocked_sessions(1)
+    updating = await wait_for_commit(database, update(operator), _REPORT, operator.tenant, "d2")
 
     with expect_failure(FAILED_PRECONDITION, "JOB_NOT_UPDATABLE") as failure:
         await updating
@@ -140,11 +123,8 @@ async def test_last_report_completes_the_job_after_the_update(
 ) -> None:
     await server.device(operator.tenant, "d1").update("j", "SUCCEEDED")
 
-    async with uncommitted(database, _UPDATE, operator.tenant):
-        last = server.device(operator.tenant, "d2")
-        reporting = asyncio.create_task(last.update("j", "SUCCEEDED"))
-        await database.wait_for_blocked_sessions(1)
-    await reporting
+    report = server.device(operator.tenant, "d2").update("j", "SUCCEEDED")
+    await (await wait_for_commit(database, report, _UPDATE, operator.tenant))
 
     job = await operator.get("j")
     assert job.status == pb.Job.COMPLETED
@@ -194,9 +174,8 @@ async def test_update_with_the_etag_from_before_a_retry_is_rejected(
     etag = (await operator.get("j")).etag
     retry = "SELECT jobs.retry_executions($1, 'j', '{REJECTED}', 2, false, NULL)"
 
-    async with uncommitted(database, retry, operator.tenant):
-        updating = asyncio.create_task(update(operator, etag=etag))
-        await database.wait_for_blocked_sessions(1)
+    change = update(operator, etag=etag)
+    updating = await wait_for_commit(database, change, retry, operator.tenant)
 
     with expect_failure(StatusCode.ABORTED, "JOB_CHANGED"):
         await updating

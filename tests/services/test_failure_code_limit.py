@@ -24,35 +24,34 @@ def failure(number: int, failure_code: str) -> ExecutionUpdate:
 async def test_codes_after_the_first_hundred_are_counted_together(
     database: Database, operator: Operator
 ) -> None:
-    await database.add_devices(operator.tenant, 1000)
+    await database.add_devices(operator.tenant, 300)
     await operator.create(job_id="j", target_all=True)
     async with request_session(database) as (_, store):
-        for first in range(1, 1000, 60):
-            numbers = range(first, min(first + 60, 1001))
+        for first in range(1, 300, 60):
+            numbers = range(first, first + 60)
             batch = [failure(number, code(number)) for number in numbers]
             await store.update_executions(operator.tenant, batch, wait_ms=1000)
 
     summary = await operator.failures("j")
 
-    assert [f.failure_code for f in summary.failures] == sorted(
-        code(number) for number in range(1, 101)
-    )
-    assert all(f.execution_count == 1 for f in summary.failures)
-    assert summary.other_count == 900
+    assert [(f.failure_code, f.execution_count) for f in summary.failures] == [
+        (code(number), 1) for number in range(1, 101)
+    ]
+    assert summary.other_count == 200
     assert await database.owner.fetchval(COUNT_ROWS, operator.tenant) == 101
 
     # A retry takes failures back where they were counted, and keeps the first hundred.
-    codes = [code(number) for number in (1, 50, 101, 1000)]
+    codes = [code(number) for number in (1, 50, 101, 300)]
     assert (await operator.retry("j", "FAILED", failure_codes=codes)).retried_count == 4
     summary = await operator.failures("j")
-    assert (len(summary.failures), summary.other_count) == (98, 898)
+    assert (len(summary.failures), summary.other_count) == (98, 198)
     async with request_session(database) as (_, store):
         batch = [failure(1, code(101)), failure(50, code(50))]
         await store.update_executions(operator.tenant, batch, wait_ms=1000)
     summary = await operator.failures("j")
-    assert (len(summary.failures), summary.other_count) == (99, 899)
+    assert (len(summary.failures), summary.other_count) == (99, 199)
 
-    assert (await operator.retry("j", "FAILED")).retried_count == 998
+    assert (await operator.retry("j", "FAILED")).retried_count == 298
     assert await operator.failures("j") == pb.GetFailureSummaryResponse()
 
 

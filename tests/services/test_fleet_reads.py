@@ -2,7 +2,7 @@
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from fleet.jobs.v1.fleet_pb2 import Device, Group
+from fleet.jobs.v1.fleet_pb2 import Device, ListGroupsResponse
 from grpc import StatusCode
 
 from tests.support.callers import Fleet, Operator
@@ -67,13 +67,8 @@ async def test_groups_are_in_byte_order_with_their_numbers_of_devices(
 
     response = await fleet.groups()
 
-    assert [(g.group_id, g.device_count) for g in response.groups] == [
-        ("B", 1),
-        ("a", 2),
-        ('a,"b"', 1),
-        ("b", 3),
-        ("é", 2),
-    ]
+    groups = [(group.group_id, group.device_count) for group in response.groups]
+    assert groups == [("B", 1), ("a", 2), ('a,"b"', 1), ("b", 3), ("é", 2)]
     assert not response.next_page_token
 
 
@@ -83,11 +78,11 @@ async def test_pages_have_each_group_once_while_groups_come_and_go(
     names = [f"g{n:02}" for n in range(10)]
     for name in names:
         await database.add_devices(fleet.tenant, ["d"], group=name)
-    pages: list[Group] = []
-    token = ""
-    while True:
-        response = await fleet.groups(limit=3, page_token=token)
-        pages += response.groups
+    seen: list[str] = []
+    response = ListGroupsResponse()
+    while not seen or response.next_page_token:
+        response = await fleet.groups(limit=3, page_token=response.next_page_token)
+        seen += [group.group_id for group in response.groups]
         # Before and after the position, and the position itself.
         last = response.groups[-1].group_id
         await database.add_devices(fleet.tenant, ["d"], group=f"{last} new")
@@ -96,10 +91,7 @@ async def test_pages_have_each_group_once_while_groups_come_and_go(
             fleet.tenant,
             last,
         )
-        if not (token := response.next_page_token):
-            break
 
-    seen = [group.group_id for group in pages]
     assert [name for name in seen if not name.endswith("new")] == names
     assert len(seen) == len(set(seen))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +14,22 @@ from grpc import StatusCode
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.rpcs import FIELD_MASK, STRUCT, Rpc, list_rpcs, sample_requests
+from tests.support.scale import SCALE
 from tests.support.server import Server
 from tests.support.webhooks import URL, RecordingSender, running_webhook_server
 
 INJECTIONS = (
-    "'; DROP TABLE jobs.jobs; --",
-    "' OR '1'='1",
-    "j' OR tenant_id <> 'x",
-    "') UNION SELECT * FROM jobs.jobs; --",
-    "\\'; SELECT pg_sleep(60); --",
-    '"; DELETE FROM jobs.job_executions; --',
-    "$1",
-    "$$; DROP SCHEMA jobs CASCADE; $$",
-    "%s{}%(a)s%n",
-    "{0.__class__}",
-    "%",
-    "_",
-    "*",
-    "null",
-    "../../etc/passwd",
+    *("'; DROP TABLE jobs.jobs; --", "' OR '1'='1", "j' OR tenant_id <> 'x"),
+    *("') UNION SELECT * FROM jobs.jobs; --", "\\'; SELECT pg_sleep(60); --"),
+    *('"; DELETE FROM jobs.job_executions; --', "$1", "$$; DROP SCHEMA jobs CASCADE; $$"),
+    *("%s{}%(a)s%n", "{0.__class__}", "%", "_", "*", "null", "../../etc/passwd"),
     "<script>alert(1)</script>",
 )
 
 UNICODE = (
-    "\0",
-    "a\0b",
-    "\r\nx-tenant-id: other",
-    "\x1b[31m",
-    "\x7f\x85",
-    "\u202egnp.exe",
-    "\u200b",
-    "\ufeff",
-    "\ufffe\uffff",
-    "e\u0301" * 100,
-    "\U0001f469\u200d\U0001f680" * 50,
-    "\U0010ffff",
-    "İıſK",
-    " ",
-    "x" * 5000,
+    *("\0", "a\0b", "\r\nx-tenant-id: other", "\x1b[31m", "\x7f\x85", "\u202egnp.exe"),
+    *("\u200b", "\ufeff", "\ufffe\uffff", "\U0010ffff", "İıſK", " "),
+    *("e\u0301" * 100, "\U0001f469\u200d\U0001f680" * 50, "x" * 5000),
 )
 
 # The status codes that the contract documents for these requests.
@@ -65,6 +43,12 @@ DOCUMENTED_CODES = {
     StatusCode.RESOURCE_EXHAUSTED,  # a second evaluation of the tenant at the same time
     StatusCode.PERMISSION_DENIED,  # ApproveStage without a known user, or by the creator
 }
+
+
+def some(texts: Sequence[str], number: int) -> Sequence[str]:
+    """The texts that the field or call of this number gets: a quarter in `make test`, else all."""
+    return texts[number % 4 :: 4] if SCALE == 1 else texts
+
 
 SetText = Callable[[Message, str], None]
 
@@ -159,7 +143,7 @@ async def test_hostile_text_in_any_field_has_no_effect(
         for path, set_text in text_fields(rpc.method.input_type.fields):
             field_count += 1
             calls = []
-            for text in texts:
+            for text in some(texts, field_count):
                 request = rpc.new_request()
                 request.CopyFrom(valid_request)
                 set_text(request, text)
@@ -188,9 +172,9 @@ async def test_hostile_text_in_metadata_has_no_effect(
     database: Database, server: Server, operator: Operator, key: str
 ) -> None:
     """Metadata can contain only visible ASCII, so there is no Unicode here."""
-    for rpc in await list_rpcs(server.channel):
+    for number, rpc in enumerate(await list_rpcs(server.channel)):
         *_, request = sample_requests(rpc, {"job_id": "j", "device_id": "d", "document_type": "x"})
-        for text in INJECTIONS:
+        for text in some(INJECTIONS, number):
             metadata = {"tenant": operator.tenant, "device": "d"} | {key: text}
             result = await rpc.call(server.channel, request, **metadata)
             assert result.code in DOCUMENTED_CODES | {StatusCode.UNAUTHENTICATED}, (rpc.path, text)

@@ -9,15 +9,14 @@ from jobs_grpc.db.store import Store
 from tests.support.callers import Operator
 from tests.support.database import Database, request_session
 from tests.support.server import Server
+from tests.support.staged_jobs import rollout
 
-STAGES = [
-    pb.Stage(device_count=1, gate=pb.Gate(min_succeeded_percent=50)),
-    pb.Stage(device_count=1, gate=pb.Gate(min_succeeded_percent=100)),
-    pb.Stage(remainder=True),
-]
-CRITERION = pb.FailureCriterion(
-    statuses=[pb.JobExecution.FAILED], count=3, action=pb.FailureCriterion.PAUSE
+STAGES = rollout(
+    {"device_count": 1, "gate": pb.Gate(min_succeeded_percent=50)},
+    {"device_count": 1, "gate": pb.Gate(min_succeeded_percent=100)},
+    {"remainder": True},
 )
+CRITERION = pb.FailureCriterion(statuses=[pb.JobExecution.FAILED], count=3)
 
 
 async def fingerprint(store: Store, tenant: str, job_id: str = "j") -> int:
@@ -28,7 +27,6 @@ async def fingerprint(store: Store, tenant: str, job_id: str = "j") -> int:
     return value
 
 
-@pytest.mark.slow
 async def test_each_change_that_readers_see_changes_the_fingerprint(
     database: Database, server: Server, operator: Operator
 ) -> None:
@@ -37,19 +35,17 @@ async def test_each_change_that_readers_see_changes_the_fingerprint(
         job_id="j",
         target_all=True,
         in_progress_timeout_minutes=5,
-        rollout=pb.Rollout(stages=STAGES),
+        rollout=STAGES,
         failure_criteria=[CRITERION],
     )
 
-    async def pending() -> Any:
+    async def start() -> None:
         for n in range(6):
             device = server.device(operator.tenant, f"d{n}")
-            if execution := await device.start_next():
-                return device, execution
+            if await device.start_next():
+                started.append(device)
+                return
         raise AssertionError("no device has an execution to start")
-
-    async def start() -> None:
-        started.append((await pending())[0])
 
     async def report(status: str, **fields: Any) -> None:
         await started.pop().update("j", status, **fields)
@@ -96,7 +92,7 @@ async def test_time_alone_changes_the_fingerprint(database: Database, operator: 
         job_id="j",
         target_all=True,
         expires_in_hours=1,
-        rollout=pb.Rollout(stages=[pb.Stage(remainder=True, releases_per_minute=1)]),
+        rollout=rollout({"remainder": True, "releases_per_minute": 1}),
     )
     async with request_session(database) as (_, store):
 

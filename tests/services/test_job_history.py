@@ -1,5 +1,7 @@
 """ListJobEvents: the history of a job."""
 
+from typing import Any
+
 import pytest
 from fleet.jobs.v1 import events_pb2 as pb
 from grpc import StatusCode
@@ -13,12 +15,24 @@ from tests.support.server import Server
 
 
 @pytest.fixture
-def events(server: Server, tenant: str) -> Events:
+async def events(database: Database, server: Server, tenant: str) -> Events:
+    """A caller in the test's tenant, which has a device."""
+    await database.add_devices(tenant, ["pump"])
     return server.events(tenant)
 
 
 def types(page: pb.ListJobEventsResponse) -> list[str]:
     return [event.type.removeprefix("job.") for event in page.events]
+
+
+async def all_pages(events: Events, job_id: str, **fields: Any) -> list[list[str]]:
+    """The types on each page."""
+    page = await events.history(job_id, **fields)
+    pages = [types(page)]
+    while page.next_page_token:
+        page = await events.history(job_id, **fields, page_token=page.next_page_token)
+        pages.append(types(page))
+    return pages
 
 
 async def purge(database: Database) -> None:
@@ -27,9 +41,8 @@ async def purge(database: Database) -> None:
 
 
 async def test_history_of_a_job_begins_with_its_creation(
-    database: Database, operator: Operator, events: Events
+    operator: Operator, events: Events
 ) -> None:
-    await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="other", target_all=True)
     await operator.create(job_id="j", target_all=True)
     await operator.pause("j")
@@ -50,16 +63,10 @@ async def test_pages_have_each_event_once(
     for n in range(5):
         await queue_event(database.owner, tenant, "j", f"job.n{n}")
 
-    found = []
-    token = ""
-    for _ in range(3):
-        page = await events.history("j", limit=2, newest_first=newest_first, page_token=token)
-        found += types(page)
-        token = page.next_page_token
+    pages = await all_pages(events, "j", limit=2, newest_first=newest_first)
 
-    assert sorted(found, reverse=newest_first) == found
-    assert sorted(found) == ["n0", "n1", "n2", "n3", "n4"]
-    assert token == ""
+    oldest_first = [["n0", "n1"], ["n2", "n3"], ["n4"]]
+    assert pages == ([["n4", "n3"], ["n2", "n1"], ["n0"]] if newest_first else oldest_first)
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
@@ -73,14 +80,7 @@ async def test_types_are_found_beyond_the_events_that_a_page_examines(
     await queue_event(database.owner, tenant, "job-0", "job.last")
     wanted = ["job.first", "job.second", "job.last"]
 
-    pages = []
-    token = None
-    while token != "":
-        page = await events.history(
-            "job-0", types=wanted, newest_first=newest_first, limit=2, page_token=token or ""
-        )
-        pages.append(types(page))
-        token = page.next_page_token
+    pages = await all_pages(events, "job-0", types=wanted, newest_first=newest_first, limit=2)
 
     expected = [["last"], ["second", "first"]] if newest_first else [["first", "second"], ["last"]]
     assert [found for found in pages if found] == expected
@@ -92,7 +92,6 @@ async def test_types_are_found_beyond_the_events_that_a_page_examines(
 async def test_history_of_a_deleted_job_ends_with_its_deletion(
     database: Database, operator: Operator, events: Events
 ) -> None:
-    await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="j", target_all=True)
     await operator.cancel("j")
     await operator.delete("j")
@@ -109,7 +108,6 @@ async def test_history_of_a_deleted_job_ends_with_its_deletion(
 async def test_job_with_a_reused_id_has_its_own_history(
     database: Database, operator: Operator, events: Events, newest_first: bool
 ) -> None:
-    await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="j", target_all=True)
     await operator.cancel("j")
     page = await events.history("j", limit=1, newest_first=newest_first)
@@ -133,7 +131,6 @@ async def test_job_without_events_has_an_empty_history(
     database: Database, operator: Operator, events: Events
 ) -> None:
     """Such as one that was created by an earlier version."""
-    await database.add_devices(operator.tenant, ["pump"])
     await operator.create(job_id="j", target_all=True)
     await database.owner.execute(
         "DELETE FROM jobs.event_queue WHERE tenant_id = $1", operator.tenant

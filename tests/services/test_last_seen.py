@@ -16,8 +16,7 @@ from jobs_grpc.config import Config
 from jobs_grpc.db import last_seen
 from jobs_grpc.db.database import Database as ServerDatabase
 from jobs_grpc.db.last_seen import INSERT_LAST_SEEN, UPDATE_LAST_SEEN, LastSeen
-from jobs_grpc.db.migrate import RequestRole
-from tests.support.database import Database, request_session
+from tests.support.database import Database, request_session, rows_locked
 from tests.support.failures import expect_failure
 from tests.support.metrics import METRICS_ON, scrape
 from tests.support.report_streams import reporting
@@ -61,16 +60,9 @@ async def update(
 
 async def report_all(server: Server, tenant: str, devices: Iterable[str]) -> None:
     """Send a message of a bridge with a report of each device."""
+    report = device_pb.UpdateExecutionRequest(job_id="none", status=pb.JobExecution.SUCCEEDED)
+    reports = [device_pb.ExecutionReport(device_id=d, report=report) for d in devices]
     async with reporting(server, tenant) as stream:
-        reports = [
-            device_pb.ExecutionReport(
-                device_id=device,
-                report=device_pb.UpdateExecutionRequest(
-                    job_id="none", status=pb.JobExecution.SUCCEEDED
-                ),
-            )
-            for device in devices
-        ]
         await stream.write(device_pb.ReportExecutionsRequest(reports=reports))
         await stream.read()
 
@@ -118,40 +110,14 @@ async def test_last_seen_follows_an_open_watch(
         await watch.aclose()
 
 
-async def test_marks_are_stored_at_shutdown(database: Database, tenant: str) -> None:
-    await database.add_devices(tenant, ["d1"])
-
-    async with running_server(database.request_dsn, **RARELY) as server:
-        await server.device(tenant, "d1").pending()
-        assert await seen(database, tenant) == {}
-
-    assert set(await seen(database, tenant)) == {"d1"}
-
-
-@pytest.mark.slow
 async def test_nothing_is_marked_or_stored_if_the_interval_is_zero(
     database: Database, tenant: str
 ) -> None:
     await database.add_devices(tenant, ["d1"])
 
-    async def sessions() -> int:
-        count: int = await database.owner.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND usename = $1 AND query LIKE '%_last_seen%'",
-            RequestRole.from_dsn(database.request_dsn).name,
-        )
-        return count
-
-    async with running_server(database.request_dsn, **OFTEN) as server:
-        await server.device(tenant, "d1").pending()
-        await wait_until_seen(database, tenant, ["d1"])
-        assert await sessions() == 1
-    await database.owner.execute("DELETE FROM jobs.devices WHERE tenant_id = $1", tenant)
-
     async with running_server(database.request_dsn, **OFF, **METRICS_ON) as server:
         await server.device(tenant, "d1").pending()
         assert (await scrape(server.app.metrics_address)).value("jobs_last_seen_queued") == 0
-        assert await sessions() == 0
     assert await seen(database, tenant) == {}
 
 
@@ -192,7 +158,7 @@ async def test_last_seen_survives_an_outage_and_is_logged_once(
     assert len(lines) <= 1, lines
 
 
-async def test_metrics_count_devices_that_wait_and_marks_that_are_dropped(
+async def test_marks_are_stored_at_the_shutdown_and_metrics_count_them_and_those_dropped(
     database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(last_seen, "MAX_QUEUED", 4)
@@ -202,15 +168,21 @@ async def test_metrics_count_devices_that_wait_and_marks_that_are_dropped(
             await server.device(tenant, device).pending()
         metrics = await scrape(server.app.metrics_address)
 
+        assert await seen(database, tenant) == {}
+
     assert metrics.value("jobs_last_seen_queued") == 2
     assert metrics.value("jobs_last_seen_dropped_total") == 1
-    assert set(await seen(database, tenant)) == {"d00001", "d00002"}
+    assert set(await seen(database, tenant)) == {"d00001", "d00002"}  # at the shutdown
 
 
-async def test_tenant_with_many_marks_leaves_room_to_others() -> None:
+@pytest.fixture
+def marks() -> LastSeen:
+    """Marks that nothing stores."""
     config = Config.from_env({"JOBS_DATABASE_URL": "postgresql://unused"})
-    marks = LastSeen(config, ServerDatabase(config))
+    return LastSeen(config, ServerDatabase(config))
 
+
+async def test_tenant_with_many_marks_leaves_room_to_others(marks: LastSeen) -> None:
     for number in range(100_010):
         marks.mark("large", f"device-{number}")
     assert (marks.queued, marks.dropped) == (100_000, 10)
@@ -222,10 +194,7 @@ async def test_tenant_with_many_marks_leaves_room_to_others() -> None:
     assert marks.queued == 150_001
 
 
-async def test_at_most_200_000_marks_are_kept() -> None:
-    config = Config.from_env({"JOBS_DATABASE_URL": "postgresql://unused"})
-    marks = LastSeen(config, ServerDatabase(config))
-
+async def test_at_most_200_000_marks_are_kept(marks: LastSeen) -> None:
     for number in range(200_010):
         marks.mark(f"tenant-{number}", "device")
 
@@ -252,12 +221,10 @@ async def test_last_seen_keeps_the_later_time_when_two_servers_insert_the_row(
 ) -> None:
     await database.add_devices(tenant, ["d1"])
     async with request_session(database) as (one, _), request_session(database) as (other, _):
-        transaction = one.transaction()
-        await transaction.start()
-        await update(one, tenant, {"d1": 0.0})
-        second = asyncio.create_task(update(other, tenant, {"d1": 3600.0}))
-        await database.wait_for_blocked_sessions(1)
-        await transaction.commit()
+        async with one.transaction():
+            await update(one, tenant, {"d1": 0.0})
+            second = asyncio.create_task(update(other, tenant, {"d1": 3600.0}))
+            await database.wait_for_blocked_sessions(1)
         await second
 
     assert (await seen(database, tenant))["d1"] > datetime.now(UTC) - timedelta(minutes=30)
@@ -266,10 +233,8 @@ async def test_last_seen_keeps_the_later_time_when_two_servers_insert_the_row(
 async def test_last_seen_skips_rows_that_are_locked(database: Database, tenant: str) -> None:
     await database.add_devices(tenant, ["d1", "d2", "d3"])
     await database.add_labels(tenant, {"d1": {}, "d2": {}})
-    async with request_session(database) as (connection, _), database.owner.transaction():
-        await database.owner.execute(
-            "SELECT FROM jobs.devices WHERE tenant_id = $1 AND device_id = 'd1' FOR UPDATE", tenant
-        )
+    locked = rows_locked(database, "jobs.devices", tenant_id=tenant, device_id="d1")
+    async with request_session(database) as (connection, _), locked:
         # It would fail if it waited for the row to the end.
         await update(connection, tenant, {"d1": 0.0, "d2": 0.0, "d3": 0.0})
 

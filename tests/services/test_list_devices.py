@@ -1,10 +1,10 @@
 """ListDevices: fields, filters, page tokens and page sizes."""
 
 import random
-from datetime import UTC, datetime
 
 import pytest
 from fleet.jobs.v1 import fleet_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
 from tests.support.callers import Fleet
@@ -38,15 +38,13 @@ async def ids(fleet: Fleet, **fields: object) -> list[str]:
 
 
 async def test_list_devices_returns_all_fields(database: Database, fleet: Fleet) -> None:
-    seen = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     await database.add_devices(fleet.tenant, ["d1"], group="north")
     await database.add_devices(fleet.tenant, ["d1"], group="Zoo")
     await database.add_labels(fleet.tenant, {"d1": {"model": "x200", "site": 'Zürich "1"'}})
     await database.owner.execute(
-        "UPDATE jobs.devices SET time_zone = 'Europe/Zurich', last_seen_at = $2"
-        " WHERE tenant_id = $1",
+        "UPDATE jobs.devices SET time_zone = 'Europe/Zurich',"
+        " last_seen_at = '2026-01-02 03:04:05Z' WHERE tenant_id = $1",
         fleet.tenant,
-        seen,
     )
     await database.add_devices(fleet.tenant, ["d2"])
 
@@ -56,7 +54,7 @@ async def test_list_devices_returns_all_fields(database: Database, fleet: Fleet)
             labels={"model": "x200", "site": 'Zürich "1"'},
             time_zone="Europe/Zurich",
             group_ids=["Zoo", "north"],
-            last_seen_at=seen,
+            last_seen_at=Timestamp(seconds=1767323045),
         ),
         pb.Device(device_id="d2"),
     ]
