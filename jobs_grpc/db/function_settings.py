@@ -1,7 +1,10 @@
-"""The session settings of SQL functions. Each set stands here once, under the name that files use.
+"""The session settings of SQL functions, and the tenant for which they run.
+
+Each set of settings stands here once, under the name that files use.
 
 In the SQL of a function, the line `-- settings: lookup, nested loops` stands for the SET clauses of
-these sets. Functions that calls and maintenance use also get `_ENTRY`.
+these sets. Functions that calls and maintenance use also get `_ENTRY`. If the first parameter of
+such a function is p_tenant_id, its first statement becomes `_SET_TENANT`.
 
 An internal function inherits the settings of its caller, but PostgreSQL keeps the plans of its
 queries for all callers. So it names the sets that its own queries need.
@@ -11,6 +14,10 @@ import re
 
 # Without it, a caller's search_path decides which operators and functions run.
 _ENTRY = "SET search_path = pg_catalog, pg_temp"
+
+# For the transaction of the call only: row-level security shows no rows of another tenant, and the
+# session keeps no state.
+_SET_TENANT = "    PERFORM set_config('app.tenant_id', p_tenant_id, true);\n"
 
 # Lookups by key use an index, also in a plan that was made while the tables were empty.
 _INDEX = "SET enable_seqscan = off"
@@ -46,11 +53,18 @@ _SETS = {
 }
 
 _LINE = re.compile(r"^-- settings: (.+)$", re.MULTILINE)
+_TENANT = re.compile(r"^CREATE OR REPLACE FUNCTION jobs\.\w+\(\s*p_tenant_id ", re.MULTILINE)
+_BEGIN = re.compile(r"^BEGIN\n", re.MULTILINE)
 
 
 def with_settings(sql: str, *, is_entry: bool) -> str:
-    """Return the SQL of a function with SET clauses in place of the line that names the sets."""
+    """Return the SQL of a function with SET clauses in place of the line that names the sets.
+
+    Also sets the tenant of a call.
+    """
     entry = [_ENTRY] if is_entry else []
+    if is_entry and _TENANT.search(sql):
+        sql = _BEGIN.sub(lambda begin: begin[0] + _SET_TENANT, sql, count=1)
     return _LINE.sub(
         lambda line: "\n".join([*entry, *(_SETS[name] for name in line[1].split(", "))]), sql
     )

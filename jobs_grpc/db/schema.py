@@ -16,10 +16,8 @@ _MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
 _ENTRY_FOLDERS = ("functions/api", "functions/maintenance")
 _CODE_FOLDERS = ("functions/internal", *_ENTRY_FOLDERS, "views")
 
-# A view, a SQL-standard function body and RETURNS SETOF need the objects that they name to exist.
-# The body of a PL/pgSQL function does not: PostgreSQL resolves its names when it runs.
-_DEPENDS_ON = re.compile(r"^-- depends on: (.+)$", re.MULTILINE)
-
+_COMMENT = re.compile(r"--.*")
+_NAME = re.compile(r"\bjobs\.(\w+)")
 
 # A statement of grants.sql for tables and views.
 _TABLE_GRANT = re.compile(r"^GRANT ([A-Z, ]+) ON\s+(jobs\.\w+(?:,\s+jobs\.\w+)*) TO", re.MULTILINE)
@@ -121,23 +119,20 @@ def delegated_functions() -> tuple[str, ...]:
 
 
 def order_by_dependency(code: Mapping[str, str]) -> list[str]:
-    """Sort the names so that each follows those in its SQL's "depends on" line.
+    """Sort the names so that each follows the other views and functions that its SQL names.
 
-    Raises SchemaError if a dependency is unknown or if dependencies form a cycle.
+    Views, SQL-standard function bodies, and the types of parameters, variables and results need
+    these to exist. Raises SchemaError if they form a cycle.
     """
     sorter: TopologicalSorter[str] = TopologicalSorter()
     for name, sql in sorted(code.items()):
-        match = _DEPENDS_ON.search(sql)
-        dependencies = match[1].split(", ") if match else []
-        for dependency in dependencies:
-            if dependency not in code:
-                raise SchemaError(f"{name}.sql depends on {dependency}, which has no file")
-        sorter.add(name, *dependencies)
+        names = set(_NAME.findall(_COMMENT.sub("", sql)))
+        sorter.add(name, *sorted(names & code.keys() - {name}))
     try:
         return list(sorter.static_order())
     except CycleError as e:
         cycle = " -> ".join(reversed(e.args[1]))
-        raise SchemaError(f"SQL files depend on each other in a cycle: {cycle}") from None
+        raise SchemaError(f"SQL files name each other in a cycle: {cycle}") from None
 
 
 @cache

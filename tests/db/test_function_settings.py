@@ -4,12 +4,20 @@ from importlib.resources import files
 
 from tests.support.database import Database
 
+_API = files("jobs_grpc.db").joinpath("sql/functions/api")
 _INTERNAL = files("jobs_grpc.db").joinpath("sql/functions/internal")
 
 _ENTRY_FUNCTIONS_WITHOUT_SEARCH_PATH = """
     SELECT proname FROM pg_proc
     WHERE pronamespace = 'jobs'::regnamespace AND NOT proname = ANY ($1)
       AND ('search_path=pg_catalog, pg_temp' = ANY (proconfig)) IS NOT true
+"""
+
+_FIRST_STATEMENTS = """
+    SELECT substring(prosrc FROM '\\mBEGIN\\s+([^;]+);') AS statement
+    FROM pg_proc
+    WHERE pronamespace = 'jobs'::regnamespace AND proname = ANY ($1)
+      AND proargnames[1] <> 'p_tenant_ids'
 """
 
 # enable_sort = off marks the functions that read a page in the order of an index.
@@ -32,6 +40,17 @@ async def test_functions_of_calls_and_maintenance_have_a_fixed_search_path(
     internal = [path.name.removesuffix(".sql") for path in _INTERNAL.iterdir()]
 
     assert await database.owner.fetch(_ENTRY_FUNCTIONS_WITHOUT_SEARCH_PATH, internal) == []
+
+
+async def test_functions_of_calls_set_their_tenant_first(database: Database) -> None:
+    names = [path.name.removesuffix(".sql") for path in _API.iterdir()]
+
+    functions = await database.owner.fetch(_FIRST_STATEMENTS, names)
+
+    assert len(functions) > 50
+    assert {row["statement"] for row in functions} == {
+        "PERFORM set_config('app.tenant_id', p_tenant_id, true)"
+    }
 
 
 async def test_functions_that_read_a_page_do_not_compile_queries(database: Database) -> None:

@@ -10,7 +10,7 @@ from tests.support.callers import Operator
 from tests.support.database import Database, request_session, uncommitted
 from tests.support.retry_policies import rule
 from tests.support.server import Server
-from tests.support.staged_jobs import create_staged_job
+from tests.support.staged_jobs import StagedJob, create_staged_job
 
 
 @pytest.mark.wrong_counts("plants mistakes")
@@ -111,6 +111,23 @@ async def test_repair_sets_what_differs(
     assert await database.owner.fetchval(retries, operator.tenant) == 4
 
 
+@pytest.mark.parametrize(
+    "mistake",
+    ["DELETE FROM jobs.job_failures", "UPDATE jobs.job_failures SET executions = 0"],
+)
+async def test_report_that_removes_a_failure_is_accepted_when_the_failure_is_not_counted(
+    database: Database, server: Server, operator: Operator, mistake: str
+) -> None:
+    job = await _create_counted_job(database, server, operator)
+    await database.owner.execute(
+        f"{mistake} WHERE tenant_id = $1 AND failure_code = 'E2'", operator.tenant
+    )
+
+    await job.device(0, 2).update("j", "SUCCEEDED", execution_number=2)
+
+    assert await database.recount(operator.tenant) == []
+
+
 @pytest.mark.wrong_counts("plants mistakes that are not counts")
 async def test_repair_leaves_alone_what_is_not_a_count(
     database: Database, server: Server, operator: Operator
@@ -126,7 +143,7 @@ async def test_repair_leaves_alone_what_is_not_a_count(
     await _repair(database, operator.tenant)
 
     wrong = await database.recount(operator.tenant)
-    assert [row[2] for row in wrong] == ["job_executions", "job_stages"]
+    assert {row[2] for row in wrong} == {"job_executions", "job_stages"}
 
 
 async def test_repair_completes_a_job_without_pending_executions(
@@ -172,7 +189,7 @@ async def _plant(database: Database, tenant: str, mistake: str) -> None:
     await database.owner.execute(f"UPDATE jobs.{mistake} {where} tenant_id = $1", tenant)
 
 
-async def _create_counted_job(database: Database, server: Server, operator: Operator) -> None:
+async def _create_counted_job(database: Database, server: Server, operator: Operator) -> StagedJob:
     """Create the job "j" with a row in each table of counts."""
     await database.add_devices(operator.tenant, 8)
     job = await create_staged_job(
@@ -188,3 +205,4 @@ async def _create_counted_job(database: Database, server: Server, operator: Oper
     await job.device(0, 1).update("j", "FAILED", failure_code="E1")
     await job.device(0, 2).update("j", "FAILED", failure_code="E2")
     assert await database.recount(operator.tenant) == []
+    return job

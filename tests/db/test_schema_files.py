@@ -12,24 +12,19 @@ from jobs_grpc.db.sqlstates import domain_error
 from jobs_grpc.errors import BY_SQLSTATE
 
 
-def test_order_puts_each_file_after_its_dependencies() -> None:
+def test_order_puts_each_file_after_those_that_it_names() -> None:
     code = {
-        "a_view": "-- depends on: status_at, details\nCREATE VIEW",
-        "details": "CREATE FUNCTION",
-        "status_at": "-- Computes a status.\n-- depends on: z_status\nCREATE FUNCTION",
-        "z_status": "CREATE FUNCTION",
+        "a_view": "CREATE VIEW jobs.a_view AS SELECT jobs.status_at(1) FROM jobs.details",
+        "details": "CREATE VIEW jobs.details",
+        "status_at": "-- See jobs.a_view.\nCREATE FUNCTION jobs.status_at() AS 'jobs.z_status()'",
+        "z_status": "CREATE FUNCTION jobs.z_status() -- then jobs.status_at",
     }
 
     assert order_by_dependency(code) == ["details", "z_status", "status_at", "a_view"]
 
 
-def test_order_fails_when_a_dependency_has_no_file() -> None:
-    with pytest.raises(SchemaError, match=r"^a\.sql depends on b, which has no file$"):
-        order_by_dependency({"a": "-- depends on: b\n"})
-
-
-def test_order_fails_when_dependencies_form_a_cycle() -> None:
-    code = {"a": "-- depends on: b\n", "b": "-- depends on: c\n", "c": "-- depends on: a\n"}
+def test_order_fails_when_files_name_each_other_in_a_cycle() -> None:
+    code = {"a": "jobs.b()", "b": "jobs.c()", "c": "jobs.a()"}
 
     with pytest.raises(SchemaError, match="cycle: a -> b -> c -> a"):
         order_by_dependency(code)

@@ -1,4 +1,3 @@
--- depends on: end_cause, execution_status_at, final_status_details, is_held, jobs_with_release, now, read_time, released_count_at
 -- Executions as readers see them, with derived status. If a cancel or expiry of the job ended an
 -- execution, its details and last_updated_at come from the job until finalize_executions writes them
 -- to the row of the execution.

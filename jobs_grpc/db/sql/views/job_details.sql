@@ -1,4 +1,3 @@
--- depends on: job_states, rollout_details
 -- Jobs as readers see them, with the rollout and the failure criteria.
 --
 -- Its own column comes first: CREATE OR REPLACE VIEW adds columns only at the end, as job_states does.

@@ -1,4 +1,3 @@
--- depends on: is_expired_at, jobs_with_release, now, released_count_at, text_fingerprint
 -- Each job with a 60-bit hash that changes when readers would see another state of it. A transaction that
 -- changes executions, stages or criteria also writes a new version of the row of the job or of its
 -- counts. Time alone changes only whether the job has started or has expired, and the number of released

@@ -1,4 +1,3 @@
--- depends on: execution_page, job_details
 -- A job with a page of its executions: the type of the row that get_job returns. The view has no rows.
 CREATE OR REPLACE VIEW jobs.job_page WITH (security_invoker = true) AS
 SELECT

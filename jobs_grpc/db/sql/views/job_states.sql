@@ -1,4 +1,3 @@
--- depends on: exceeds_retry_budget, held_executions, job_status_at, job_status_with_pause_at, jobs_with_release, now, queued_status_at, read_time, released_count_at
 -- Jobs as readers see them, with derived status and counts.
 CREATE OR REPLACE VIEW jobs.job_states WITH (security_invoker = true) AS
 SELECT

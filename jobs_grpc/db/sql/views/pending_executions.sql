@@ -1,4 +1,3 @@
--- depends on: execution_status_at, is_held, is_waiting_at, jobs_with_release, now, opening_delay, pg_micros, released_count_at
 -- The queue of each device: its executions that are pending, as readers see them. Its order is
 -- (is_queued, queue_order, queued_at, job_id), which the index job_executions_queue_by_priority
 -- delivers.

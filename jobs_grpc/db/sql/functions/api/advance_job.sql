@@ -1,4 +1,3 @@
--- depends on: job_details
 -- Opens the next stage of a rollout, even if the gate of the open stage is not met, and returns the job.
 -- If p_stage is already open or has passed, changes nothing. No stage opens before the job starts. The number
 -- of rows that it writes does not depend on the number of devices.
@@ -17,29 +16,21 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     v_job record;
-    v_open_stage integer;
     v_last_stage integer;
     v_is_approved boolean;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
+    v_job := jobs.lock_job(p_tenant_id, p_job_id, p_etag);
 
-    v_job := jobs.lock_job(p_tenant_id, p_job_id);
-    PERFORM jobs.set_read_time(v_job.locked_at);
-    PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
-    SELECT j.open_stage INTO v_open_stage
-    FROM jobs.jobs j
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
-
-    IF p_stage IS NULL OR v_open_stage IS NULL OR p_stage > v_open_stage THEN
+    IF p_stage IS NULL OR v_job.open_stage IS NULL OR p_stage > v_job.open_stage THEN
         SELECT max(s.stage) INTO v_last_stage
         FROM jobs.job_stages s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
-        IF v_last_stage IS NULL OR v_open_stage = v_last_stage OR p_stage > v_open_stage + 1
+        IF v_last_stage IS NULL OR v_job.open_stage = v_last_stage OR p_stage > v_job.open_stage + 1
            OR v_job.status <> 'IN_PROGRESS' OR v_job.start_at > v_job.locked_at THEN
             PERFORM jobs.raise_error(
                 'JOB_NOT_ADVANCEABLE', v_job.status_text,
                 jsonb_build_object(
-                    'stage', p_stage, 'open_stage', v_open_stage, 'last_stage', v_last_stage,
+                    'stage', p_stage, 'open_stage', v_job.open_stage, 'last_stage', v_last_stage,
                     'is_started', coalesce(v_job.start_at <= v_job.locked_at, true)
                 )
             );
@@ -47,9 +38,9 @@ BEGIN
 
         SELECT NOT s.require_approval OR s.approved_at IS NOT NULL INTO v_is_approved
         FROM jobs.job_stages s
-        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_open_stage;
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_job.open_stage;
         IF NOT v_is_approved THEN
-            PERFORM jobs.raise_error('APPROVAL_REQUIRED', v_open_stage::text);
+            PERFORM jobs.raise_error('APPROVAL_REQUIRED', v_job.open_stage::text);
         END IF;
 
         PERFORM jobs.open_next_stage(

@@ -10,8 +10,6 @@ AS $$
 DECLARE
     v_now timestamptz;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     IF NOT jobs.lock_job_with_timeout(p_tenant_id, p_job_id, p_wait_ms) THEN
         RETURN false;
     END IF;

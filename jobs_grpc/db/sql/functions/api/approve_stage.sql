@@ -1,4 +1,3 @@
--- depends on: job_details
 -- Approves the open stage of a rollout, which opens the next one if the rest of the gate is met, and
 -- returns the job. If the stage is already approved, changes nothing.
 --
@@ -18,13 +17,9 @@ AS $$
 DECLARE
     v_job record;
     v_stage record;
-    v_open_stage smallint;
     v_cause text;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     v_job := jobs.lock_job(p_tenant_id, p_job_id);
-    PERFORM jobs.set_read_time(v_job.locked_at);
     SELECT s.require_approval, s.approved_at,
            NOT s.allow_self_approval
                AND coalesce(j.created_by = p_approved_by, true) AS is_self_approval
@@ -40,12 +35,9 @@ BEGIN
         PERFORM jobs.raise_error('SELF_APPROVAL', p_stage::text);
     ELSIF v_stage.approved_at IS NULL THEN
         PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
-        SELECT j.open_stage INTO v_open_stage
-        FROM jobs.jobs j
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
         IF v_job.status <> 'IN_PROGRESS' THEN
             v_cause := 'FINISHED';
-        ELSIF p_stage <> v_open_stage THEN
+        ELSIF p_stage <> v_job.open_stage THEN
             v_cause := 'NOT_OPEN';
         END IF;
     END IF;
@@ -53,7 +45,7 @@ BEGIN
         PERFORM jobs.raise_error(
             'STAGE_NOT_APPROVABLE', p_stage::text,
             jsonb_build_object(
-                'cause', v_cause, 'status', v_job.status, 'open_stage', v_open_stage
+                'cause', v_cause, 'status', v_job.status, 'open_stage', v_job.open_stage
             )
         );
     END IF;

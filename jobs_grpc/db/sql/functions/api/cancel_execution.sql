@@ -1,4 +1,3 @@
--- depends on: change_executions, execution_change, execution_states
 -- Cancels one execution and returns it. Completes the job if none of its executions is
 -- pending afterwards; otherwise, the next stage may open.
 --
@@ -20,10 +19,9 @@ DECLARE
     v_status jobs.execution_status;  -- as readers see it
     v_changes jobs.execution_change[];
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
-    v_job := jobs.lock_job(p_tenant_id, p_job_id, 'EXECUTION_NOT_FOUND');
-    PERFORM jobs.set_read_time(v_job.locked_at);
+    v_job := jobs.lock_job(
+        p_tenant_id, p_job_id, p_not_found => 'EXECUTION_NOT_FOUND'
+    );
 
     SELECT jobs.execution_status_at(
                e.status, v_job.canceled_at, v_job.force_canceled, v_job.expires_at, v_job.locked_at

@@ -16,8 +16,6 @@ AS $$
 DECLARE
     v_head bigint := 0;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     PERFORM FROM jobs.event_queue q WHERE q.tenant_id = p_tenant_id LIMIT 1;
     IF FOUND THEN
         v_head := -1;

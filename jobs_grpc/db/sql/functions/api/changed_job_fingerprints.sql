@@ -17,8 +17,6 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     RETURN QUERY
     SELECT d.ordinality::integer, coalesce(c.fingerprint, 0)
     FROM unnest(p_job_ids, p_fingerprints) WITH ORDINALITY AS d (job_id, fingerprint)

@@ -23,8 +23,6 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     RETURN QUERY
     SELECT d.ordinality::integer, p.fingerprint
     FROM unnest(p_device_ids, p_limits, p_fingerprints)

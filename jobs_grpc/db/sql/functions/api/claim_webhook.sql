@@ -43,8 +43,6 @@ DECLARE
     v_examined bigint;
     v_previous_key_id text;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     SELECT h.position, h.purged_position INTO v_head
     FROM jobs.event_heads h
     WHERE h.tenant_id = p_tenant_id

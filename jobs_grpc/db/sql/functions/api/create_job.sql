@@ -1,4 +1,3 @@
--- depends on: apply_rollout_rules, check_active_job_limit, check_created_target, check_schedule, check_stage_sizes, check_target, create_executions, create_staged_executions, fit_expiry, insert_failure_criteria, preview_targets, repeated_job
 -- Creates a job and an execution for each targeted device. If the same request, of any user, created the
 -- job before, changes nothing and returns the same result. With p_validate_only, checks the request and
 -- returns what it would do, but writes nothing.
@@ -51,7 +50,6 @@ DECLARE
     v_time_zones text[];  -- of the start windows, as preview_targets returns them
     v_released integer;   -- executions at creation; the others are HELD
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
     start_at := greatest((p_request ->> 'start_at')::timestamptz, v_now);
     expires_at := start_at + make_interval(hours => v_expires_in_hours);
     status := CASE WHEN start_at > v_now THEN 'SCHEDULED' ELSE 'IN_PROGRESS' END;

@@ -16,8 +16,6 @@ DECLARE
     v_now timestamptz;
     v_position bigint;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     -- So the webhook does not get events that were committed before the call, unless very many are queued.
     PERFORM jobs.sequence_events(p_tenant_id);
     -- The lock also enforces the limit for concurrent calls.

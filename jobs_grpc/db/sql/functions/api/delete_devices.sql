@@ -1,4 +1,3 @@
--- depends on: change_executions, execution_change, queued_status_at
 -- Deletes devices with their group memberships and labels, then ends their QUEUED and HELD executions as
 -- REJECTED, at most p_max_executions of them: remaining says whether there are more. Executions
 -- that are IN_PROGRESS stay, and their devices can report. Ignores devices that do not exist, so a
@@ -26,8 +25,6 @@ DECLARE
     v_device_ids text[];
     v_changes jobs.execution_change[];
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     IF NOT (SELECT t.is_own FROM jobs.device_tables t) THEN
         PERFORM jobs.raise_error('DEVICES_READ_ONLY');
     END IF;
@@ -53,25 +50,7 @@ BEGIN
     GET DIAGNOSTICS deleted_count = ROW_COUNT;
 
     -- Also those of devices that were not registered.
-    DELETE FROM jobs.devices d
-    USING (
-        SELECT d.row_id
-        FROM unnest(p_device_ids) AS u (device_id)
-        CROSS JOIN LATERAL (
-            SELECT d.ctid AS row_id
-            FROM jobs.devices d
-            WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
-            OFFSET 0
-        ) d
-        LEFT JOIN LATERAL (
-            SELECT true AS is_registered
-            FROM public.device_state s
-            WHERE s.tenant_id = p_tenant_id AND s.device_id = u.device_id
-            OFFSET 0
-        ) s ON true
-        WHERE s.is_registered IS NULL
-    ) gone
-    WHERE d.tenant_id = p_tenant_id AND d.ctid = gone.row_id;
+    PERFORM jobs.delete_stale_rows(p_tenant_id, p_device_ids);
     DELETE FROM public.device_group_members m
     USING (
         SELECT m.row_id

@@ -15,10 +15,7 @@ AS $$
 DECLARE
     v_job record;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
-    v_job := jobs.lock_job(p_tenant_id, p_job_id);
-    PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
+    v_job := jobs.lock_job(p_tenant_id, p_job_id, p_etag);
     IF v_job.status = 'IN_PROGRESS' OR v_job.in_progress > 0 AND NOT v_job.force_canceled THEN
         PERFORM jobs.raise_error('JOB_NOT_DELETABLE', v_job.status_text);
     END IF;

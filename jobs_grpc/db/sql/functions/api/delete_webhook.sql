@@ -4,8 +4,6 @@ LANGUAGE plpgsql
 -- settings: lookup, lock timeout
 AS $$
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     DELETE FROM jobs.webhooks w
     WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id;
     IF NOT FOUND THEN

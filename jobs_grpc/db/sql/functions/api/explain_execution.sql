@@ -48,7 +48,6 @@ DECLARE
     v_now timestamptz := jobs.clock_time();
     v_job record;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.set_read_time(v_now);
 
     SELECT s.device_id, s.status, s.status_details, s.execution_number, s.queued_at, s.started_at,

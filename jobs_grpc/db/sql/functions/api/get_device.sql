@@ -1,4 +1,3 @@
--- depends on: execution_states
 -- Returns a device, and in further rows the first p_limit executions of its queue, in its order: those
 -- IN_PROGRESS, then those QUEUED, including those that wait (see is_waiting_at). The first row has no job_id.
 -- The others have no columns of the device; their time_zone is that of the execution.
@@ -33,7 +32,6 @@ LANGUAGE plpgsql STABLE  -- see set_read_time
 AS $$
 #variable_conflict use_column
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.set_read_time(jobs.clock_time());
 
     PERFORM FROM public.device_state d

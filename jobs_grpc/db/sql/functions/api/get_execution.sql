@@ -1,4 +1,3 @@
--- depends on: execution_states
 -- Returns one device's execution of a job, unless it is HELD: devices do not see those.
 --
 -- Raises EXECUTION_NOT_FOUND.
@@ -9,8 +8,6 @@ LANGUAGE plpgsql
 -- settings: index
 AS $$
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     RETURN QUERY
     SELECT s.*
     FROM jobs.execution_states s

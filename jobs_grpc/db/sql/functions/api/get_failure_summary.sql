@@ -14,8 +14,6 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     PERFORM FROM jobs.jobs j
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
     IF NOT FOUND THEN

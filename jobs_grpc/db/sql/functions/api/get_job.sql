@@ -1,4 +1,3 @@
--- depends on: job_page, window_state
 -- Returns a job, the first page of its executions, and the state of its start windows, from one snapshot.
 --
 -- Most of the time of a call is the setup of the expressions of its columns, evaluated or not. So the columns that
@@ -12,7 +11,6 @@ LANGUAGE plpgsql STABLE  -- see set_read_time
 -- settings: page
 AS $$
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.set_read_time(jobs.clock_time());
 
     RETURN QUERY

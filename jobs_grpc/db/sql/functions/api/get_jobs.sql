@@ -1,4 +1,3 @@
--- depends on: job_details
 -- Returns the jobs with these ids, without executions. Omits ids that don't exist.
 CREATE OR REPLACE FUNCTION jobs.get_jobs(
     p_tenant_id text, p_job_ids text[]
@@ -7,7 +6,6 @@ LANGUAGE plpgsql STABLE  -- see set_read_time
 -- settings: lookup
 AS $$
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.set_read_time(jobs.clock_time());
 
     RETURN QUERY

@@ -5,8 +5,6 @@ LANGUAGE plpgsql
 -- settings: lookup
 AS $$
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     RETURN QUERY
     SELECT w.*
     FROM jobs.webhooks w

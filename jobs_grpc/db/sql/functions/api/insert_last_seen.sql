@@ -13,8 +13,6 @@ AS $$
 DECLARE
     v_now timestamptz := jobs.clock_time();
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     INSERT INTO jobs.devices AS d (tenant_id, device_id, last_seen_at)
     SELECT p_tenant_id, s.device_id, v_now - make_interval(secs => s.age)
     FROM unnest(p_device_ids, p_ages) AS s (device_id, age)

@@ -1,4 +1,3 @@
--- depends on: execution_states
 -- Returns a page of one device's executions across jobs, newest first: those before
 -- (p_before_queued_at, p_before_job_id). They have no document_params.
 --
@@ -26,7 +25,6 @@ DECLARE
     v_before_queued_at timestamptz := coalesce(p_before_queued_at, 'infinity');
     v_before_job_id text := coalesce(p_before_job_id, '');
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.set_read_time(jobs.clock_time());
 
     IF p_job_id IS NOT NULL THEN

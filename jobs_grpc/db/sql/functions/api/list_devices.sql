@@ -1,4 +1,3 @@
--- depends on: selector_candidates, selector_condition
 -- Returns a page of the devices that match a selector and have the prefix p_prefix, in the order of
 -- device_id. If other devices may follow, the last row is no device: it has no labels, and the next page
 -- starts after its device_id.
@@ -40,8 +39,6 @@ DECLARE
     v_elements integer := 0;
     v_previous text;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     SELECT * INTO v_candidates
     FROM jobs.selector_candidates(
         p_tenant_id, p_terms, v_first, v_end, p_limit + 1, p_max_examined

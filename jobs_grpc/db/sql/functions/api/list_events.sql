@@ -1,4 +1,3 @@
--- depends on: event_page, sequence_events
 -- Returns a page of the events of a tenant, oldest first: those after p_after_position, or from
 -- p_from_position. Examines at most 5,000 events.
 --
@@ -39,7 +38,6 @@ DECLARE
     v_count integer;
     v_is_queued boolean;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
     v_head := jobs.sequence_events(p_tenant_id);
 
     IF p_from_position IS NOT NULL THEN

@@ -33,8 +33,6 @@ AS $$
 DECLARE
     v_current record;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     SELECT s.*, (
         SELECT j.created_at
         FROM jobs.jobs j

@@ -20,8 +20,6 @@ DECLARE
     v_groups integer := 0;
     v_counted integer := 0;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     LOOP
         -- One probe for each group, however many devices it has.
         SELECT m.group_id INTO v_group_id

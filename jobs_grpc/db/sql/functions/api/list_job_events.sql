@@ -1,4 +1,3 @@
--- depends on: event_page, sequence_events
 -- Returns a page of the events of a job, oldest or newest first: those after p_last_position in this order. The
 -- history begins with the creation of the job, because an earlier job may have had the same job_id.
 --
@@ -36,7 +35,6 @@ DECLARE
     v_after bigint;
     v_until bigint := 9007199254740991;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.sequence_events(p_tenant_id);
 
     SELECT e.position INTO v_start

@@ -1,4 +1,3 @@
--- depends on: execution_page
 -- Returns a page of a job's executions in the order of device_id, after p_after_device_id ('': from the
 -- start).
 --
@@ -18,7 +17,6 @@ LANGUAGE plpgsql STABLE  -- see set_read_time
 -- settings: page
 AS $$
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.set_read_time(jobs.clock_time());
 
     RETURN QUERY

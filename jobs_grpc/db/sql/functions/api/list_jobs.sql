@@ -1,4 +1,3 @@
--- depends on: job_states, matches_selector
 -- Returns a page of jobs, newest first: those before (p_before_created_at, p_before_job_id).
 --
 -- Reads one index: that of the first filter that is set, in the order awaiting approval, target
@@ -41,22 +40,9 @@ DECLARE
         WHEN p_target_all THEN 'target_all'
         ELSE 'none'
     END;
-    v_value text := CASE
-        WHEN p_awaiting_approval THEN ''
-        ELSE coalesce(p_target_device_id, p_target_group_id, p_created_by, p_document_type, '')
-    END;
-    -- The statuses as numbered in the indexes.
-    v_numbers integer[] := CASE
-        WHEN p_awaiting_approval THEN '{0}'
-        WHEN p_statuses IS NULL THEN '{0, 1, 2}'
-        ELSE array_remove(ARRAY[
-            CASE WHEN '{IN_PROGRESS, PAUSED}' && p_statuses THEN 0 END,
-            CASE WHEN 'COMPLETED' = ANY (p_statuses) THEN 1 END,
-            CASE WHEN 'CANCELED' = ANY (p_statuses) THEN 2 END
-        ], NULL)
-    END;
-    v_reads_active boolean := 0 = ANY (v_numbers);
-    v_filters text[] := array_fill(v_filter, ARRAY[cardinality(v_numbers)]);  -- of each scan
+    v_value text := coalesce(
+        p_target_device_id, p_target_group_id, p_created_by, p_document_type, ''
+    );
     -- Computed here, because in a generic plan under row-level security an expression with
     -- coalesce() is not an index condition, and an index scan starts at only one of several bounds.
     v_from timestamptz := coalesce(p_created_from, '-infinity');
@@ -68,7 +54,6 @@ DECLARE
     v_labels text[] := '{NULL}';  -- one scan of the prefix, or one for each label
     v_last_job_id text := p_job_id_prefix || '~';  -- follows the characters of a job_id
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.set_read_time(jobs.clock_time());
 
     -- Another statement, because each branch of the one below costs all calls.
@@ -120,16 +105,6 @@ BEGIN
         RETURN;
     END IF;
 
-    -- Readers see jobs that have expired as COMPLETED, although they are stored as IN_PROGRESS.
-    IF 1 = ANY (v_numbers) AND NOT v_reads_active THEN
-        v_filters := v_filters || 'expired'::text;
-        v_numbers := v_numbers || 0;
-    END IF;
-    IF 'SCHEDULED' = ANY (p_statuses) AND NOT v_reads_active THEN
-        v_filters := v_filters || 'scheduled'::text;
-        v_numbers := v_numbers || 0;
-    END IF;
-
     -- Each scan reads the newest jobs of one status from one branch of the UNION ALL; is_read repeats
     -- the predicate of its index. The planner copies the conditions around the UNION ALL to each branch. It must
     -- see j.value = scan.value there: in a branch, it would not know that the index delivers the order.
@@ -139,13 +114,12 @@ BEGIN
     SELECT s.*
     FROM (
         SELECT newest.created_at, newest.job_id
-        FROM unnest(v_filters, v_numbers, array_fill(v_value, ARRAY[cardinality(v_numbers)]))
-            AS scan (filter, number, value)
+        FROM jobs.job_scans(v_filter, v_value, p_statuses) scan
         CROSS JOIN LATERAL (
             SELECT j.created_at, j.job_id
             FROM (
                 -- A job that has expired opens no stage.
-                SELECT j.*, '' AS value, scan.filter = 'awaiting_approval' AND j.awaiting_approval
+                SELECT j.*, scan.value, scan.filter = 'awaiting_approval' AND j.awaiting_approval
                     AND j.status = 'IN_PROGRESS' AND NOT jobs.is_expired_at(j.expires_at, jobs.now())
                     AS is_read
                 FROM jobs.jobs j
@@ -158,9 +132,9 @@ BEGIN
                 UNION ALL
                 SELECT j.*, j.document_type, scan.filter = 'document_type' FROM jobs.jobs j
                 UNION ALL
-                SELECT j.*, '', scan.filter = 'target_all' AND j.target_all FROM jobs.jobs j
+                SELECT j.*, scan.value, scan.filter = 'target_all' AND j.target_all FROM jobs.jobs j
                 UNION ALL
-                SELECT j.*, '', scan.filter = 'none' AND j.created_at > '-infinity' FROM jobs.jobs j
+                SELECT j.*, scan.value, scan.filter = 'none' AND j.created_at > '-infinity' FROM jobs.jobs j
                 UNION ALL
                 -- No index has these jobs in the order of the page.
                 (SELECT j.*, scan.value, true

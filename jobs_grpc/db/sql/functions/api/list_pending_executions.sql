@@ -1,4 +1,3 @@
--- depends on: execution_states, next_due_at, pending_executions
 -- Returns a page of a device's pending executions: first those IN_PROGRESS, then those QUEUED. Each
 -- group is sorted by (queue_order, queued_at, job_id). Leaves out executions that wait; see
 -- is_waiting_at. Returns at most p_limit executions after the given position.
@@ -26,8 +25,6 @@ DECLARE
     v_executions integer;
     v_due jobs.execution_states;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     RETURN QUERY
     SELECT q.tenant_id, q.job_id, q.device_id, q.status, q.status_details, q.execution_number,
            q.queued_at, q.started_at, q.last_updated_at, q.version, q.stored_status,

@@ -38,8 +38,6 @@ DECLARE
     v_job_ids text[] := '{}';
     v_bytes bigint := 0;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     -- Reads the devices one after the other, without a sort, so that it can stop early. After the
     -- executions of each device comes a row without a job_id.
     FOR "position", job_id, document_type, status, status_details, execution_number, version,

@@ -1,4 +1,3 @@
--- depends on: job_details
 -- Pauses a job that is IN_PROGRESS and returns it. If the job is paused, changes nothing. Writes one
 -- row, however many executions the job has.
 --
@@ -16,11 +15,7 @@ AS $$
 DECLARE
     v_job record;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
-    v_job := jobs.lock_job(p_tenant_id, p_job_id);
-    PERFORM jobs.set_read_time(v_job.locked_at);
-    PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
+    v_job := jobs.lock_job(p_tenant_id, p_job_id, p_etag);
     IF v_job.status <> 'IN_PROGRESS' THEN
         PERFORM jobs.raise_error('JOB_NOT_PAUSABLE', v_job.status::text);
     END IF;

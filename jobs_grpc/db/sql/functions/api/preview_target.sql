@@ -1,4 +1,3 @@
--- depends on: check_target, preview_targets
 -- Returns what a target and a rollout select now: see preview_targets.
 --
 -- Raises TOO_MANY_TARGETS, DEVICES_NOT_FOUND and JOB_NOT_FOUND.
@@ -20,7 +19,6 @@ LANGUAGE plpgsql STABLE
 AS $$
 #variable_conflict use_column
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
     PERFORM jobs.check_target(p_tenant_id, NULL, p_request, p_max_targets);
 
     RETURN QUERY

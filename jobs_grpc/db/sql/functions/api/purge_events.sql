@@ -1,4 +1,3 @@
--- depends on: event_position
 -- Removes events of a tenant, about p_limit: the oldest ones beyond p_max_events, or else those older than p_days.
 -- Returns the position to continue after; NULL: nothing is left to remove.
 --
@@ -31,8 +30,6 @@ DECLARE
     v_job_ids text[];
     v_positions bigint[];
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     -- If another session sequences or purges, the next run tries again.
     SELECT h.purged_position, h.event_count - p_max_events INTO v_purged, v_excess
     FROM jobs.event_heads h

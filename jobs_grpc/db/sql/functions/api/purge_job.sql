@@ -11,8 +11,6 @@ AS $$
 DECLARE
     v_last_device_id text;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     IF NOT jobs.lock_job_with_timeout(p_tenant_id, p_job_id, p_wait_ms) THEN
         RETURN NULL;
     END IF;

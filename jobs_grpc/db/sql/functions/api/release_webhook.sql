@@ -9,8 +9,6 @@ AS $$
 DECLARE
     v_due_at timestamptz := jobs.clock_time() + make_interval(secs => p_delay_seconds);
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     UPDATE jobs.webhooks w
     SET claim_id = NULL, due_at = v_due_at
     WHERE w.tenant_id = p_tenant_id AND w.webhook_id = p_webhook_id AND w.claim_id = p_claim_id;

@@ -11,8 +11,6 @@ DECLARE
     v_device_ids text[];
     v_stale text[];
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     IF NOT (SELECT t.is_own FROM jobs.device_tables t) THEN
         -- Without any device, the platform may just be loading its table again.
         PERFORM FROM public.device_state d
@@ -30,30 +28,10 @@ BEGIN
         ORDER BY d.device_id
         LIMIT p_limit
     );
+    -- Without row locks: most devices exist.
     v_stale := jobs.missing_devices(p_tenant_id, v_device_ids);
     IF v_stale IS NOT NULL THEN
-        PERFORM
-        FROM unnest(v_stale) AS u (device_id)
-        CROSS JOIN LATERAL (
-            SELECT d.device_id
-            FROM jobs.devices d
-            WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
-            FOR UPDATE
-        ) locked;
-        -- Again, under the row locks: UpdateDevices may have set labels of a new device meanwhile.
-        v_stale := jobs.missing_devices(p_tenant_id, v_stale);
-        DELETE FROM jobs.devices d
-        USING (
-            SELECT d.row_id
-            FROM unnest(v_stale) AS u (device_id)
-            CROSS JOIN LATERAL (
-                SELECT d.ctid AS row_id
-                FROM jobs.devices d
-                WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
-                OFFSET 0
-            ) d
-        ) stale
-        WHERE d.tenant_id = p_tenant_id AND d.ctid = stale.row_id;
+        PERFORM jobs.delete_stale_rows(p_tenant_id, v_stale);
     END IF;
 
     IF cardinality(v_device_ids) = p_limit THEN

@@ -1,4 +1,3 @@
--- depends on: job_details
 -- Ends the pause of a job and returns the job. If the job is not paused, changes nothing. Resets the
 -- counts of the failure criteria to 0. The release of executions and the times of the open stage's gate
 -- continue where the pause stopped them; before the start of the job, they do not change. The number of rows
@@ -23,11 +22,7 @@ DECLARE
     v_gate_met_since timestamptz;
     v_release_since timestamptz;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
-    v_job := jobs.lock_job(p_tenant_id, p_job_id);
-    PERFORM jobs.set_read_time(v_job.locked_at);
-    PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
+    v_job := jobs.lock_job(p_tenant_id, p_job_id, p_etag);
     IF v_job.status <> 'IN_PROGRESS' THEN
         PERFORM jobs.raise_error('JOB_NOT_RESUMABLE', v_job.status::text);
     END IF;

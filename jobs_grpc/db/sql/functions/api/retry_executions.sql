@@ -1,4 +1,3 @@
--- depends on: count_changes, execution_change
 -- Queues the next attempt of every execution that readers see in one of p_statuses and that matches
 -- p_failure_codes and p_device_ids. If there is no such execution, changes nothing, not even the
 -- expiry. Each execution keeps its stage and its rank, so it stays released.
@@ -44,10 +43,7 @@ DECLARE
     v_counts_since timestamptz[];
     v_retried integer;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
-    v_job := jobs.lock_job(p_tenant_id, p_job_id);
-    PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
+    v_job := jobs.lock_job(p_tenant_id, p_job_id, p_etag);
     v_now := v_job.locked_at;
     v_expired := jobs.is_expired_at(v_job.expires_at, v_now);
     v_retries_expired := v_expired AND 'TIMED_OUT' = ANY (p_statuses);
@@ -151,36 +147,9 @@ BEGIN
     -- QUEUED, of executions that expired, comes first: the later statuses add rows that are QUEUED.
     FOREACH v_status IN ARRAY v_statuses LOOP
         CONTINUE WHEN v_status = 'QUEUED' AND NOT v_retries_expired;
-        EXECUTE format(
-            $query$
-            INSERT INTO jobs.execution_attempts
-                (tenant_id, job_id, device_id, execution_number, version, status, queued_at,
-                 started_at, last_updated_at, status_details, failure_code, end_cause, reported_by)
-            SELECT e.tenant_id, e.job_id, e.device_id, e.execution_number, e.version,
-                   CASE WHEN e.status = 'QUEUED' THEN 'TIMED_OUT' ELSE e.status END,
-                   e.queued_at, e.started_at,
-                   CASE WHEN e.status = 'QUEUED' THEN $3 ELSE e.last_updated_at END,
-                   CASE WHEN e.status = 'QUEUED' THEN $4 ELSE e.status_details END,
-                   e.failure_code, e.end_cause, e.reported_by
-            FROM jobs.job_executions e
-            WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
-              AND jobs.matches_retry(e.failure_code, e.device_id, $5, $6)
-            $query$,
-            v_status
-        ) USING p_tenant_id, p_job_id, v_job.expires_at, v_expired_details, p_failure_codes, p_device_ids;
-        EXECUTE format(
-            $query$
-            UPDATE jobs.job_executions e
-            SET status = 'QUEUED', execution_number = e.execution_number + 1,
-                version = e.version + 1, queued_at = $3, started_at = NULL, times_out_at = NULL,
-                last_updated_at = $3, status_details = NULL, canceled_by_operator = false,
-                failure_code = NULL, end_cause = NULL, not_before = NULL, retries = 0,
-                failed_status = NULL, failed_code = NULL, failed_at = NULL, reported_by = NULL
-            WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
-              AND jobs.matches_retry(e.failure_code, e.device_id, $4, $5)
-            $query$,
-            v_status
-        ) USING p_tenant_id, p_job_id, v_now, p_failure_codes, p_device_ids;
+        PERFORM jobs.queue_next_attempts(
+            p_tenant_id, p_job_id, v_status, p_failure_codes, p_device_ids, v_job.expires_at, v_now
+        );
     END LOOP;
 
     UPDATE jobs.job_progress p

@@ -5,8 +5,6 @@ LANGUAGE plpgsql
 -- settings: lookup
 AS $$
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     IF jobs.sequence_events(p_tenant_id, true) IS NULL THEN
         RETURN false;
     END IF;

@@ -24,8 +24,6 @@ DECLARE
     v_webhook jobs.webhooks;
     v_now timestamptz;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     v_webhook := jobs.lock_webhook(p_tenant_id, p_webhook_id, p_may_raise => false);
     stored := v_webhook.claim_id IS NOT DISTINCT FROM p_claim_id;
     IF NOT stored THEN

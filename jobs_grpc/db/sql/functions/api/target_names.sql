@@ -22,8 +22,6 @@ DECLARE
     v_group_id text;
     v_next text := '';
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     IF p_label_keys <> '{}' THEN
         WITH devices AS MATERIALIZED (
             SELECT d.labels

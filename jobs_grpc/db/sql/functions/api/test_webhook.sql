@@ -19,8 +19,6 @@ DECLARE
     v_webhook jobs.webhooks;
     v_now timestamptz;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     -- Before the webhook: see lock_webhook.
     PERFORM jobs.lock_event_head(p_tenant_id);
     v_webhook := jobs.lock_webhook(p_tenant_id, p_webhook_id);

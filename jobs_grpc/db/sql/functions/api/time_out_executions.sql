@@ -1,4 +1,3 @@
--- depends on: change_executions, decide_retries, execution_change, end_time
 -- Times out the devices' IN_PROGRESS executions whose times_out_at has passed. Completes the job if no
 -- execution is pending anymore; otherwise, applies its retry policy and rules. Returns the number of
 -- executions that it timed out: fewer than p_device_ids if a device reported before this function got
@@ -14,8 +13,6 @@ DECLARE
     v_changes jobs.execution_change[];
     v_now timestamptz;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     IF NOT jobs.lock_job_with_timeout(p_tenant_id, p_job_id, p_wait_ms) THEN
         RETURN 0;
     END IF;

@@ -28,8 +28,6 @@ DECLARE
     v_device_count bigint;
     v_index bigint;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     IF p_group_ids IS NOT NULL AND NOT v_is_own THEN
         PERFORM jobs.raise_error('DEVICES_READ_ONLY');
     END IF;

@@ -1,4 +1,3 @@
--- depends on: change_executions, decide_batch, decide_retries, ended_attempts, execution_due_at, end_time, next_due_at
 -- Applies the updates (starts and reports) of a tenant's devices as one batch: locks their jobs, decides each
 -- update (decide_batch, decide_retries), and carries out those that are APPLIED (change_executions). The arrays
 -- are parallel, with one element per update; no device may occur twice. Returns one row per update, in order:
@@ -87,8 +86,6 @@ DECLARE
     v_has_retry_policies boolean := false;
     v_attempts jobs.execution_attempts[];  -- see ended_attempts
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     IF true = ANY (p_must_be_next) THEN
         SELECT array_agg(
             CASE WHEN u.must_be_next AND u.job_id IS NULL

@@ -1,4 +1,3 @@
--- depends on: check_time_for_rest_of_rollout, job_details, set_start_windows
 -- Changes the settings that p_fields names, of a job that is not finished, or its labels and description
 -- in any status. Then applies the rules of the job. Returns two rows: after and before the change.
 --
@@ -32,15 +31,10 @@ DECLARE
     v_job record;
     v_before jobs.job_details;
     v_is_expired boolean;
-    v_has_rollout boolean;
     v_field text;
     v_max_expires_at timestamptz;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
-    v_job := jobs.lock_job(p_tenant_id, p_job_id);
-    PERFORM jobs.set_read_time(v_job.locked_at);
-    PERFORM jobs.check_etag(p_tenant_id, p_job_id, p_etag, v_job.revision);
+    v_job := jobs.lock_job(p_tenant_id, p_job_id, p_etag);
     IF v_job.status <> 'IN_PROGRESS' AND v_changes_rules THEN
         PERFORM jobs.raise_error(
             'JOB_NOT_UPDATABLE', v_job.status_text, '{"changes_start": false}'
@@ -70,10 +64,7 @@ BEGIN
         END IF;
     END IF;
 
-    SELECT j.open_stage IS NOT NULL INTO v_has_rollout
-    FROM jobs.jobs j
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
-    IF NOT v_has_rollout THEN
+    IF v_job.open_stage IS NULL THEN
         SELECT f.field INTO v_field
         FROM unnest(p_fields) AS f (field)
         WHERE f.field LIKE 'rollout.%'
@@ -91,21 +82,22 @@ BEGIN
             p_tenant_id, p_job_id, greatest(p_start_at, v_job.locked_at)
         );
     END IF;
-    IF 'expires_at' = ANY (p_fields) THEN
-        UPDATE jobs.jobs j
-        SET expires_at = p_expires_at
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
-    END IF;
-    IF 'in_progress_timeout_minutes' = ANY (p_fields) THEN
-        UPDATE jobs.jobs j
-        SET in_progress_timeout_minutes = p_in_progress_timeout_minutes
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
-    END IF;
-    IF 'rollout.max_in_progress' = ANY (p_fields) THEN
-        UPDATE jobs.jobs j
-        SET max_in_progress = (p_rollout ->> 'max_in_progress')::integer
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
-    END IF;
+    UPDATE jobs.jobs j
+    SET revision = j.revision + 1,
+        expires_at = CASE WHEN 'expires_at' = ANY (p_fields) THEN p_expires_at ELSE j.expires_at END,
+        in_progress_timeout_minutes = CASE WHEN 'in_progress_timeout_minutes' = ANY (p_fields)
+                                           THEN p_in_progress_timeout_minutes
+                                           ELSE j.in_progress_timeout_minutes END,
+        max_in_progress = CASE WHEN 'rollout.max_in_progress' = ANY (p_fields)
+                               THEN (p_rollout ->> 'max_in_progress')::integer
+                               ELSE j.max_in_progress END,
+        description = CASE WHEN 'description' = ANY (p_fields) THEN nullif(p_description, '')
+                           ELSE j.description END,
+        retry_policy = CASE WHEN 'retry_policy' <> ALL (p_fields) THEN j.retry_policy
+                            WHEN j.retry_policy IS NULL THEN nullif(p_retry_policy, '[]')
+                            -- Removing a policy leaves [], because executions may still be retrying.
+                            ELSE coalesce(p_retry_policy, '[]') END
+    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     IF 'rollout.stages' = ANY (p_fields) THEN
         PERFORM jobs.update_stages(
             p_tenant_id, p_job_id, p_rollout -> 'stages', v_job.locked_at
@@ -121,24 +113,9 @@ BEGIN
             p_tenant_id, p_job_id, p_fields, p_start_windows, p_window_time_zone
         );
     END IF;
-    IF 'retry_policy' = ANY (p_fields) THEN
-        -- Removing a policy leaves [], because executions may still be retrying.
-        UPDATE jobs.jobs j
-        SET retry_policy = CASE WHEN j.retry_policy IS NULL THEN nullif(p_retry_policy, '[]')
-                                ELSE coalesce(p_retry_policy, '[]') END
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
-    END IF;
     IF 'labels' = ANY (p_fields) THEN
         PERFORM jobs.set_job_labels(p_tenant_id, p_job_id, nullif(p_labels, '{}'));
     END IF;
-    IF 'description' = ANY (p_fields) THEN
-        UPDATE jobs.jobs j
-        SET description = nullif(p_description, '')
-        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
-    END IF;
-    UPDATE jobs.jobs j
-    SET revision = j.revision + 1
-    WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id;
     PERFORM jobs.add_event(
         p_tenant_id, p_job_id, v_job.locked_at, 'job.updated', p_user_id,
         jsonb_build_object('updated_fields', p_fields)

@@ -18,8 +18,6 @@ DECLARE
     v_device_ids text[] := p_device_ids;
     v_updated integer;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     SELECT array_agg(v_now - make_interval(secs => a.age) ORDER BY a.n),
            array_agg(v_now - make_interval(secs => a.age + p_min_change) ORDER BY a.n)
     INTO v_seen_at, v_stored_until

@@ -26,8 +26,6 @@ DECLARE
     v_before jobs.webhooks;
     v_restarts boolean := false;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     IF p_fields <> '{description}' THEN
         -- Before the webhook: see lock_webhook.
         PERFORM jobs.lock_event_head(p_tenant_id);

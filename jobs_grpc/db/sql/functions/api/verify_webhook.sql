@@ -10,8 +10,6 @@ AS $$
 DECLARE
     v_webhook jobs.webhooks;
 BEGIN
-    PERFORM set_config('app.tenant_id', p_tenant_id, true);
-
     v_webhook := jobs.lock_webhook(p_tenant_id, p_webhook_id, p_may_raise => false);
     IF v_webhook.url = p_url AND v_webhook.verified_at IS NULL THEN
         v_webhook.verified_at := jobs.clock_time();

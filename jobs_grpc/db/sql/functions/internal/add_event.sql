@@ -1,4 +1,3 @@
--- depends on: held_executions, job_status_with_pause_at, jobs_with_release, queued_status_at, released_count_at
 -- Adds an event of a job to the queue, with the status and the counts that readers see at p_now. The caller
 -- holds the job lock, has just written the change, and has set the tenant.
 --

@@ -1,4 +1,3 @@
--- depends on: is_expired_at
 -- Adds job.expired if the job has expired at p_now before it ended, and job.completed if no execution was
 -- IN_PROGRESS then. Does nothing if the events exist. The caller holds the job lock, has set the tenant, and has
 -- not changed the job yet: so these events precede those of its change, and have the counts before it.

@@ -1,4 +1,3 @@
--- depends on: add_event
 -- Adds executions.finished events for the attempts that changes have ended, of jobs with execution_events: one
 -- event for each job, or several for more than 100 attempts or about 16 KiB of details. The caller holds the job
 -- locks, has set the tenant, and has counted the changes.

@@ -1,4 +1,3 @@
--- depends on: criterion_states
 -- Pauses or cancels a job if one of its failure criteria trips, and returns whether one has tripped. If
 -- several trip, the first criterion applies, with the first of its stages. Does nothing if the job is
 -- paused or finished. The caller holds the job lock, has just changed the counts or the criteria, and

@@ -1,4 +1,3 @@
--- depends on: add_finished_events, apply_rollout_rules, complete_finished_jobs, count_changes
 -- Carries out the changes whose outcome is APPLIED; the others are ignored. For these changes, in this order:
 -- writes the executions, counts them, adds the events of the attempts that ended, completes the jobs that have
 -- no pending execution anymore, and applies failure criteria and gates. See docs/counts.md. The caller holds

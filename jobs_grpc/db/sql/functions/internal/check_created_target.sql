@@ -1,4 +1,3 @@
--- depends on: check_device_list, target_digest, target_hashes
 -- Checks the devices for which create_job has created executions, or would create them. The caller has set
 -- the tenant.
 --

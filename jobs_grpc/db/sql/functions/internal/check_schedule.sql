@@ -1,4 +1,3 @@
--- depends on: is_known_time_zone
 -- Checks when a new job starts and the time zone of its start windows.
 --
 -- Raises START_OUT_OF_RANGE and ZONE_NOT_ALLOWED.

@@ -1,4 +1,3 @@
--- depends on: check_time_for_rollout, minimum_rollout_time, queued_time_zones, release_progress_at
 -- Raises EXPIRY_TOO_EARLY unless the last device of a job can start before the job expires. If the job is
 -- paused, assumes that the pause ends now. The job has not expired. The caller holds the job lock and has set
 -- the tenant.

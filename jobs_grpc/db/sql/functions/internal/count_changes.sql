@@ -1,4 +1,3 @@
--- depends on: contributions, matches_criterion
 -- Updates the stored counts of jobs by what changes of their executions contribute: see docs/counts.md. Does not
 -- write the executions. The caller holds the job locks and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.count_changes(
@@ -119,17 +118,19 @@ BEGIN
             HAVING sum(c.executions) <> 0
             ORDER BY c.job_id, c.failed_status, c.failed_code
         LOOP
+            -- greatest: if a stored count is wrong, a failure that it lacks can be subtracted from it. The device's
+            -- report is still accepted.
             UPDATE jobs.job_failures f
-            SET executions = f.executions + v_count.executions
+            SET executions = greatest(f.executions + v_count.executions, 0)
             WHERE f.tenant_id = p_tenant_id AND f.job_id = v_count.job_id
               AND f.status = v_count.status AND f.failure_code = v_count.failed_code;
             CONTINUE WHEN FOUND;
             -- Up to 100 pairs of status and code have a row. The others are counted as '*'.
             UPDATE jobs.job_failures f
-            SET executions = f.executions + v_count.executions
+            SET executions = greatest(f.executions + v_count.executions, 0)
             WHERE f.tenant_id = p_tenant_id AND f.job_id = v_count.job_id
               AND f.status = v_count.status AND f.failure_code = '*';
-            CONTINUE WHEN FOUND;
+            CONTINUE WHEN FOUND OR v_count.executions < 0;
             IF v_job_id IS DISTINCT FROM v_count.job_id THEN
                 v_job_id := v_count.job_id;
                 v_pairs := (

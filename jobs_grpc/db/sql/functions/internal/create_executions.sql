@@ -1,4 +1,3 @@
--- depends on: queue_order, target_query
 -- Creates the executions of a job without a rollout, and returns their number. The caller has set the
 -- tenant.
 CREATE OR REPLACE FUNCTION jobs.create_executions(

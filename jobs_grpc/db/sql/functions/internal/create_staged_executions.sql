@@ -1,4 +1,3 @@
--- depends on: check_stage_sizes, stage_sizes, target_query
 -- Creates the executions of a job with a rollout, each with its stage and rank, and the stages.
 -- Returns the number of executions, and the size of each stage if there are any. The caller has set the
 -- tenant.

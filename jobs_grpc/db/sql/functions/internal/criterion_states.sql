@@ -1,4 +1,3 @@
--- depends on: released_count_at
 -- Returns what the failure criteria of a job have counted, one row per criterion, or per criterion and
 -- stage with the scope STAGE. p_at decides how many executions are released. The caller has set the
 -- tenant.

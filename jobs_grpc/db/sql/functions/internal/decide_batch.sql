@@ -1,4 +1,3 @@
--- depends on: execution_change, execution_status_at, is_expired_at, is_held, is_waiting_at, limit_starts, next_execution, update_outcome
 -- Decides the outcome of each update of a batch, and what it changes if the outcome is APPLIED: see
 -- update_executions. Writes nothing. The caller has taken the job locks of p_locked_job_ids and has set the
 -- tenant; its planner settings apply here, too.

@@ -1,4 +1,3 @@
--- depends on: due_at, exceeds_retry_budget, is_expired_at, released_count_at, retry_backoff, retry_rule
 -- Applies the retry policies of jobs to the failures among the changes of a batch. Returns all changes, and sets
 -- in each failure that a policy retries: needs_retry, and not_before, the earliest start of the next attempt,
 -- unless the retry budget is exhausted. Stores the attempts that ended with a not_before in execution_attempts:

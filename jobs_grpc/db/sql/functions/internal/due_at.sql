@@ -1,4 +1,3 @@
--- depends on: is_window_open, next_openings
 -- Returns when a QUEUED execution is due: the first time from `at` on at which is_waiting_at is false.
 CREATE OR REPLACE FUNCTION jobs.due_at(
     not_before timestamptz,

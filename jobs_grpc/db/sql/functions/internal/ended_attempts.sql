@@ -1,4 +1,3 @@
--- depends on: update_outcome
 -- Finds the attempts that were retried after reports of this batch, which update_executions returns instead of
 -- the executions: these already show the next attempt. The index of the result is execution_change.n. NULL: the
 -- report ended no attempt, or the retry policy has not queued another one. A repeated report of the failure gets

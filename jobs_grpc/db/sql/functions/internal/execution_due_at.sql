@@ -1,4 +1,3 @@
--- depends on: due_at
 -- Returns when a waiting QUEUED execution will be due; see due_at. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.execution_due_at(
     p_tenant_id text, p_job_id text, p_device_id text, p_at timestamptz

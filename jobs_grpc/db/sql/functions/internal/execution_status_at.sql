@@ -1,4 +1,3 @@
--- depends on: queued_status_at
 -- Returns the status of an execution as readers see it at the time `at`, given its stored
 -- status and its job. A forced cancel also ends executions that are IN_PROGRESS.
 CREATE OR REPLACE FUNCTION jobs.execution_status_at(

@@ -1,4 +1,3 @@
--- depends on: check_time_for_rollout, minimum_rollout_time, queued_time_zones
 -- Returns how long a new job takes at least and when it expires. Unless the request has an expiry, adds the
 -- time that the job takes to the default, and stores it. The caller has set the tenant.
 --

@@ -1,4 +1,3 @@
--- depends on: is_window_open
 -- Returns whether a QUEUED execution waits at the time `at`: its backoff has not ended, or no start window of
 -- its job is open. With a delay, it also waits for the first `delay` seconds after a window opens.
 CREATE OR REPLACE FUNCTION jobs.is_waiting_at(

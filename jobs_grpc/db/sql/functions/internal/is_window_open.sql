@@ -1,4 +1,3 @@
--- depends on: window_opening
 -- Returns whether a start window is open at the time `at`, and was open `delay` seconds earlier. A window
 -- opens when the local clock first shows its start time or a later one, and stays open for its duration in
 -- elapsed time.

@@ -1,4 +1,3 @@
--- depends on: execution_states, job_states
 -- Returns executions of a job after p_after_device_id ('': from the start), in the order of device_id: at
 -- most p_limit. The caller has set the tenant.
 --

@@ -1,4 +1,3 @@
--- depends on: is_expired_at
 -- Returns the status of a job as readers see it at the time `at`. A job past its expiry with no
 -- execution IN_PROGRESS is COMPLETED, even before the row is updated.
 CREATE OR REPLACE FUNCTION jobs.job_status_at(

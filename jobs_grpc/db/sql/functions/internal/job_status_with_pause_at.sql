@@ -1,4 +1,3 @@
--- depends on: job_status_at
 -- Returns the status of a job as readers see it at the time `at`. Unlike job_status_at, it can also be PAUSED
 -- or SCHEDULED, which are never stored: so it is text.
 CREATE OR REPLACE FUNCTION jobs.job_status_with_pause_at(

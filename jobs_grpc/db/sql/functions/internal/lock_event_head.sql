@@ -1,4 +1,3 @@
--- depends on: event_position
 -- Locks the head of a tenant's events, and returns its position. Inserts the head if it is missing. The caller
 -- must not take a job lock afterwards.
 CREATE OR REPLACE FUNCTION jobs.lock_event_head(

@@ -1,4 +1,3 @@
--- depends on: due_at
 -- Returns how long it takes until all stages are open and all executions have started, if every device
 -- starts as soon as it can and succeeds at once, and every approval is given at once:
 -- {"seconds": 7800, "stages": [{"stage": 0, "seconds": 600, "bake_seconds": 600}, …]}.

@@ -1,4 +1,3 @@
--- depends on: due_at, opening_delay, pending_executions
 -- Returns when the first of a device's waiting executions is due, plus its opening_delay if it has start
 -- windows. NULL: none waits. Examines only the first 100 waiting executions of the queue. The caller has set
 -- the tenant.

@@ -1,4 +1,3 @@
--- depends on: window_opening
 -- Returns the next openings: the times after `after` at which start windows open, the earliest first.
 CREATE OR REPLACE FUNCTION jobs.next_openings(
     windows integer[],  -- as in jobs.jobs

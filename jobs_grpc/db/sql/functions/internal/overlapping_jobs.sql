@@ -1,4 +1,3 @@
--- depends on: pending_executions
 -- Returns up to 20 jobs, other than p_job_id, by job_id, with pending executions on these devices. The
 -- caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.overlapping_jobs(

@@ -1,4 +1,3 @@
--- depends on: check_device_list, overlapping_jobs, stage_sizes, target_digest, target_hashes, target_query
 -- Returns what create_job would create: the number of devices, the size of each stage of the rollout, the
 -- first 20 devices, up to 20 other jobs with pending executions on these, and the digest. The caller has
 -- set the tenant.

@@ -1,4 +1,3 @@
--- depends on: lock_event_head, sequence_events
 -- Removes up to p_limit events of a job that are no longer part of the stream, and returns whether none of them
 -- is left, nor in the queue. purge_events removes the later ones. The caller purges the job, and holds its lock.
 CREATE OR REPLACE FUNCTION jobs.purge_job_events(

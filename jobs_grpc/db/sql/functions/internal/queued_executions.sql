@@ -1,4 +1,3 @@
--- depends on: queued_status_at
 -- Returns executions of devices that readers see as QUEUED or HELD: the first p_limit, in the order of
 -- the devices and then of their queues. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.queued_executions(

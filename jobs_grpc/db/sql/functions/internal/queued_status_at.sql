@@ -1,4 +1,3 @@
--- depends on: is_expired_at
 -- Returns the status that an execution stored as QUEUED has at the time `at`. If its job was
 -- canceled and has expired, the earlier of the two decides.
 CREATE OR REPLACE FUNCTION jobs.queued_status_at(

@@ -1,4 +1,3 @@
--- depends on: now
 -- Returns the time for which readers compute how many executions of a job are released: the time that
 -- set_read_time has set, otherwise the start of the transaction.
 CREATE OR REPLACE FUNCTION jobs.read_time() RETURNS timestamptz

@@ -1,4 +1,3 @@
--- depends on: matches_criterion
 -- Returns the stored counts of a job that differ from its executions. At every commit, there are none: a
 -- stored count is the sum of what each row of job_executions contributes.
 --
@@ -97,34 +96,26 @@ BEGIN
                to_jsonb(c) - '{criterion, stage}'::text[]
         FROM criteria c
     ), stored_rows AS (
-        SELECT 'job_progress' AS table_name, '{}'::jsonb AS key,
-               jsonb_build_object(
-                   'queued', p.queued, 'in_progress', p.in_progress, 'succeeded', p.succeeded,
-                   'failed', p.failed, 'timed_out', p.timed_out, 'rejected', p.rejected,
-                   'retrying', p.retrying, 'retrying_in_progress', p.retrying_in_progress,
-                   'retried_devices', p.retried_devices
-               ) AS counts
+        SELECT 'job_progress' AS table_name, '{}'::jsonb AS key, to_jsonb(p) AS columns
         FROM jobs.job_progress p WHERE p.tenant_id = p_tenant_id AND p.job_id = p_job_id
         UNION ALL
         SELECT 'job_stages', jsonb_build_object('stage', s.stage),
-               jsonb_build_object(
-                   'queued', s.queued, 'in_progress', s.in_progress, 'succeeded', s.succeeded,
-                   'failed', s.failed, 'timed_out', s.timed_out, 'rejected', s.rejected,
-                   'retrying', s.retrying, 'retrying_in_progress', s.retrying_in_progress,
-                   'failures', s.failures, 'executions', s.last_rank - s.first_rank + 1
-               )
+               to_jsonb(s) || jsonb_build_object('executions', s.last_rank - s.first_rank + 1)
         FROM jobs.job_stages s WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
         UNION ALL
         SELECT 'job_failures', jsonb_build_object('status', f.status, 'failure_code', f.failure_code),
-               jsonb_build_object('executions', f.executions)
+               to_jsonb(f)
         FROM jobs.job_failures f WHERE f.tenant_id = p_tenant_id AND f.job_id = p_job_id
         UNION ALL
         SELECT 'job_criterion_counts', jsonb_build_object('criterion', c.criterion, 'stage', c.stage),
-               jsonb_build_object('failures', c.failures, 'finished_before', c.finished_before)
+               to_jsonb(c)
         FROM jobs.job_criterion_counts c WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id
     ), stored_counts AS (
         SELECT r.table_name, r.key, v.key AS column_name, v.value::bigint AS value
-        FROM stored_rows r CROSS JOIN jsonb_each_text(r.counts) v
+        FROM stored_rows r CROSS JOIN jsonb_each_text(r.columns) v
+        WHERE v.key IN ('queued', 'in_progress', 'succeeded', 'failed', 'timed_out', 'rejected',
+                        'retrying', 'retrying_in_progress', 'retried_devices', 'failures',
+                        'finished_before', 'executions')
     ), counted_counts AS (
         SELECT r.table_name, r.key, v.key AS column_name, v.value::bigint AS value
         FROM counted_rows r CROSS JOIN jsonb_each_text(r.counts) v

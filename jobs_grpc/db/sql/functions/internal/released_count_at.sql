@@ -1,4 +1,3 @@
--- depends on: release_progress_at
 -- Returns how many executions of a job are released at the time `at`: those with a rank up to this
 -- number; 0 before the job starts. NULL without a rollout, except before the start. It never falls while
 -- the job is not changed, and each change starts at the number released so far, so an execution that was

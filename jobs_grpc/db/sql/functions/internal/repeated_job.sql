@@ -1,4 +1,3 @@
--- depends on: job_states
 -- Returns what create_job returned when it created this job; NULL: there is no such job. The caller has set the
 -- tenant.
 --

@@ -10,7 +10,7 @@ LANGUAGE plpgsql
 -- settings: lookup
 AS $$
 DECLARE
-    v_new_criteria smallint[];  -- those that start at 0
+    v_old smallint[];  -- for each new criterion, an old one with the same statuses, codes and scope; NULL: none
 BEGIN
     -- The old criteria get negative numbers until their counts are copied.
     UPDATE jobs.job_failure_criteria c
@@ -24,42 +24,37 @@ BEGIN
 
     -- Old criteria with the same statuses, codes and scope have the same counts, so it does not matter
     -- from which of them they are copied.
+    v_old := ARRAY(
+        SELECT (
+            SELECT max(old.criterion)
+            FROM jobs.job_failure_criteria old
+            WHERE old.tenant_id = p_tenant_id AND old.job_id = p_job_id AND old.criterion < 0
+              AND (old.statuses, old.failure_codes, old.scope) = (c.statuses, c.failure_codes, c.scope)
+        )
+        FROM jobs.job_failure_criteria c
+        WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id AND c.criterion >= 0
+        ORDER BY c.criterion
+    );
     UPDATE jobs.job_failure_criteria c
-    SET counts_since = before.counts_since
-    FROM jobs.job_failure_criteria before
-    WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id AND c.criterion >= 0
-      AND before.tenant_id = p_tenant_id AND before.job_id = p_job_id AND before.criterion < 0
-      AND (before.statuses, before.failure_codes, before.scope)
-          = (c.statuses, c.failure_codes, c.scope);
+    SET counts_since = old.counts_since
+    FROM unnest(v_old) WITH ORDINALITY AS u (criterion, n)
+    JOIN jobs.job_failure_criteria old
+        ON old.tenant_id = p_tenant_id AND old.job_id = p_job_id AND old.criterion = u.criterion
+    WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id AND c.criterion = u.n - 1;
     INSERT INTO jobs.job_criterion_counts
         (tenant_id, job_id, criterion, stage, failures, finished_before)
-    SELECT p_tenant_id, p_job_id, c.criterion, n.stage, n.failures, n.finished_before
-    FROM jobs.job_failure_criteria c
-    CROSS JOIN LATERAL (
-        SELECT before.criterion
-        FROM jobs.job_failure_criteria before
-        WHERE before.tenant_id = p_tenant_id AND before.job_id = p_job_id AND before.criterion < 0
-          AND (before.statuses, before.failure_codes, before.scope)
-              = (c.statuses, c.failure_codes, c.scope)
-        LIMIT 1
-    ) before
+    SELECT p_tenant_id, p_job_id, u.n - 1, n.stage, n.failures, n.finished_before
+    FROM unnest(v_old) WITH ORDINALITY AS u (criterion, n)
     JOIN jobs.job_criterion_counts n
-        ON n.tenant_id = p_tenant_id AND n.job_id = p_job_id AND n.criterion = before.criterion
-    WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id AND c.criterion >= 0;
-
-    SELECT array_agg(c.criterion) INTO v_new_criteria
-    FROM jobs.job_failure_criteria c
-    WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id AND c.criterion >= 0
-      AND NOT EXISTS (
-          SELECT FROM jobs.job_failure_criteria before
-          WHERE before.tenant_id = p_tenant_id AND before.job_id = p_job_id
-            AND before.criterion < 0
-            AND (before.statuses, before.failure_codes, before.scope)
-                = (c.statuses, c.failure_codes, c.scope)
-      );
-    IF v_new_criteria IS NOT NULL THEN
-        PERFORM jobs.restart_criteria(p_tenant_id, p_job_id, p_now, v_new_criteria);
-    END IF;
+        ON n.tenant_id = p_tenant_id AND n.job_id = p_job_id AND n.criterion = u.criterion;
+    PERFORM jobs.restart_criteria(
+        p_tenant_id, p_job_id, p_now,
+        ARRAY(
+            SELECT (u.n - 1)::smallint
+            FROM unnest(v_old) WITH ORDINALITY AS u (criterion, n)
+            WHERE u.criterion IS NULL
+        )
+    );
 
     DELETE FROM jobs.job_failure_criteria c
     WHERE c.tenant_id = p_tenant_id AND c.job_id = p_job_id AND c.criterion < 0;

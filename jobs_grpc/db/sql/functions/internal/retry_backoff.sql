@@ -1,4 +1,3 @@
--- depends on: jitter
 -- Returns the backoff between a failure and the next attempt. It is random ("full jitter"), so that devices
 -- that failed together do not try again together. Its maximum is initial_backoff, multiplied by
 -- backoff_multiplier for each earlier retry, and at most max_backoff.

@@ -1,4 +1,3 @@
--- depends on: criterion_states, held_executions, pg_micros, queued_status_at, read_time, released_count_at
 -- Returns the rollout and the failure criteria of a job as JSON: its settings, the state of each
 -- stage, the criteria, and what they have counted. Times are numbers, see pg_micros. The caller has set
 -- the tenant.

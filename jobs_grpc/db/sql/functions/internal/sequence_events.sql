@@ -1,4 +1,3 @@
--- depends on: event_position, lock_event_head
 -- Assigns positions to queued events of a tenant, and returns the last position of the tenant. Moves a bounded
 -- number of events, so more may be left. The caller has set the tenant, and must not take a job lock afterwards.
 --

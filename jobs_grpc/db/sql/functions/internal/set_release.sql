@@ -1,4 +1,3 @@
--- depends on: jobs_with_release, release_progress_at
 -- Continues the release of a job at another rate or up to another rank. It goes on from the whole number of released
 -- executions at p_now minus the fraction of the next release divided by the new rate. So a change of the rate
 -- loses no fraction. Before the start of the job, it goes on from the start. The caller holds the job lock and has set

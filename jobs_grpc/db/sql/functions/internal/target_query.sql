@@ -1,4 +1,3 @@
--- depends on: execution_states, selector_candidates, selector_condition, terms_of_selector
 -- Returns the text of the query for the devices of a target: (device_id, claim), where claim is the number
 -- (from 1) of the first stage whose group or selector matches the device; NULL: none does. If each execution
 -- has the time zone of its device, the third column is time_zone. Its parameters are the tenant_id ($1) and the

@@ -1,4 +1,3 @@
--- depends on: is_window_open, next_openings, pg_micros, read_time
 -- Returns whether a start window of a job is open, and its next seven openings: {"is_open": true,
 -- "next_openings": [849348000000000, …]}. NULL if the windows are in the time zone of each device.
 CREATE OR REPLACE FUNCTION jobs.window_state(

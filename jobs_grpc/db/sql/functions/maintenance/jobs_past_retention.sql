@@ -1,6 +1,5 @@
--- Finds jobs that have been finished for p_days, the oldest first: at most p_limit. Excludes the
--- jobs with tenant_id in p_skip_tenant_ids and job_id in p_skip_job_ids (parallel arrays). due_at is
--- the end of the retention.
+-- Finds jobs that have been finished for p_days, the oldest first: see jobs_to_finalize. due_at is the end of the
+-- retention.
 CREATE OR REPLACE FUNCTION jobs.jobs_past_retention(
     p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[], p_days integer
 ) RETURNS TABLE (tenant_id text, job_id text, due_at timestamptz)

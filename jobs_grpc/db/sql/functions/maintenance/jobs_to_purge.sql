@@ -1,6 +1,4 @@
--- Finds deleted jobs, the oldest deletion first: at most p_limit. Excludes the jobs with tenant_id in
--- p_skip_tenant_ids and job_id in p_skip_job_ids (parallel arrays). due_at is when the job was
--- deleted.
+-- Finds deleted jobs, the oldest deletion first: see jobs_to_finalize. due_at is when the job was deleted.
 CREATE OR REPLACE FUNCTION jobs.jobs_to_purge(
     p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[]
 ) RETURNS TABLE (tenant_id text, job_id text, due_at timestamptz)

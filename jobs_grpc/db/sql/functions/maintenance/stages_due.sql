@@ -1,6 +1,4 @@
--- Finds jobs whose stage_due_at has passed, the oldest first: at most p_limit. Excludes the jobs with
--- tenant_id in p_skip_tenant_ids and job_id in p_skip_job_ids (parallel arrays). due_at is
--- stage_due_at.
+-- Finds jobs whose stage_due_at has passed, the oldest first: see jobs_to_finalize. due_at is stage_due_at.
 CREATE OR REPLACE FUNCTION jobs.stages_due(
     p_limit integer, p_skip_tenant_ids text[], p_skip_job_ids text[]
 ) RETURNS TABLE (tenant_id text, job_id text, due_at timestamptz)

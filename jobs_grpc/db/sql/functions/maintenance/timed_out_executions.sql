@@ -1,6 +1,4 @@
--- Finds executions IN_PROGRESS past times_out_at, in the order of times_out_at: at most p_limit.
--- Excludes the jobs with tenant_id in p_skip_tenant_ids and job_id in p_skip_job_ids (parallel
--- arrays).
+-- Finds executions IN_PROGRESS past times_out_at, in the order of times_out_at: see jobs_to_finalize.
 --
 -- Also finds executions that a forced cancel or a deletion has ended, until finalize_executions or
 -- purge_job changes their rows; time_out_executions checks the job. The search does not join the

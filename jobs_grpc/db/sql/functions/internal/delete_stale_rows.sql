@@ -1,0 +1,32 @@
+-- Deletes the rows in jobs.devices of those of the devices that the tenant does not have. The caller has set the
+-- tenant.
+CREATE OR REPLACE FUNCTION jobs.delete_stale_rows(p_tenant_id text, p_device_ids text[]) RETURNS void
+LANGUAGE plpgsql
+-- settings: lookup, nested loops
+AS $$
+DECLARE
+    -- UpdateDevices waits for these row locks before it sets labels of a device that it has registered.
+    v_locked_ids text[] := ARRAY(
+        SELECT locked.device_id
+        FROM unnest(p_device_ids) AS u (device_id)
+        CROSS JOIN LATERAL (
+            SELECT d.device_id
+            FROM jobs.devices d
+            WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
+            FOR UPDATE
+        ) locked
+    );
+BEGIN
+    DELETE FROM jobs.devices d
+    USING (
+        SELECT d.row_id
+        FROM unnest(jobs.missing_devices(p_tenant_id, v_locked_ids)) AS u (device_id)
+        CROSS JOIN LATERAL (
+            SELECT d.ctid AS row_id
+            FROM jobs.devices d
+            WHERE d.tenant_id = p_tenant_id AND d.device_id = u.device_id
+            OFFSET 0
+        ) d
+    ) stale
+    WHERE d.tenant_id = p_tenant_id AND d.ctid = stale.row_id;
+END $$;
