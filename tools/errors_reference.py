@@ -156,11 +156,9 @@ def page() -> str:
 
 def sql() -> str:
     """Return raise_error.sql with the current SQLSTATEs."""
-    lines = [
-        f"        WHEN '{error.upper_name()}' THEN '{sqlstate}'"
-        for sqlstate, error in sorted(BY_SQLSTATE.items())
-    ]
-    return _replace(_SQL, r"(?<=CASE p_error\n).*(?=\n    END;)", lines)
+    names = ", ".join(error.upper_name() for _, error in sorted(BY_SQLSTATE.items()))
+    lines = textwrap.wrap(names, 96, initial_indent=8 * " ", subsequent_indent=8 * " ")
+    return _replace(_SQL, r"(?<='\{\n).*(?=\n    \}')", lines)
 
 
 def samples() -> str:

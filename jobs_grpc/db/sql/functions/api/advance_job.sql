@@ -5,8 +5,7 @@
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_ADVANCEABLE (with the status, the open stage and the last
 -- stage), and APPROVAL_REQUIRED (with the stage).
 CREATE OR REPLACE FUNCTION jobs.advance_job(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_stage integer,  -- the stage to open; NULL: the one after the open stage
     p_etag text,      -- '': any
     p_user_id text DEFAULT NULL  -- NULL: unknown

@@ -4,8 +4,7 @@
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, STAGE_NOT_APPROVABLE and SELF_APPROVAL (both with the stage).
 -- STAGE_NOT_APPROVABLE also has the cause, the status and the open stage.
 CREATE OR REPLACE FUNCTION jobs.approve_stage(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_stage integer,
     p_approved_by text,
     p_comment text,

@@ -4,9 +4,7 @@
 -- Raises EXECUTION_NOT_FOUND, EXECUTION_FINISHED (with the status), and, unless p_force,
 -- EXECUTION_IN_PROGRESS.
 CREATE OR REPLACE FUNCTION jobs.cancel_execution(
-    p_tenant_id text,
-    p_job_id text,
-    p_device_id text,
+    p_tenant_id text, p_job_id text, p_device_id text,
     p_reason text,
     p_force boolean,
     p_user_id text DEFAULT NULL  -- NULL: unknown

@@ -4,8 +4,7 @@
 -- Raises JOB_NOT_FOUND, JOB_CHANGED and, if the job is not finished or one of its executions is
 -- IN_PROGRESS, JOB_NOT_DELETABLE (with the job's status).
 CREATE OR REPLACE FUNCTION jobs.delete_job(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_user_id text DEFAULT NULL,  -- NULL: unknown
     p_etag text DEFAULT ''        -- '': any
 ) RETURNS void

@@ -83,24 +83,14 @@ BEGIN
     JOIN jobs.job_progress p ON p.tenant_id = j.tenant_id AND p.job_id = j.job_id
     JOIN jobs.job_executions e ON e.tenant_id = j.tenant_id AND e.job_id = j.job_id
     WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND e.device_id = p_device_id;
-    kinds := '{}';
-    untils := '{}';
 
     IF v_job.paused_at IS NOT NULL THEN
-        kinds := kinds || 'JOB_PAUSED'::text;
-        untils := array_append(untils, NULL);
         paused_at := v_job.paused_at;
         paused_by := v_job.paused_by;
         pause_reason := v_job.pause_reason;
         pause_cause := coalesce(v_job.pause_cause, 'OPERATOR');
     END IF;
-    IF v_job.start_at > v_now THEN
-        kinds := kinds || 'JOB_SCHEDULED'::text;
-        untils := untils || v_job.start_at;
-    END IF;
     IF v_job.release_time IS NULL THEN
-        kinds := kinds || 'STAGE_NOT_OPEN'::text;
-        untils := array_append(untils, NULL);
         open_stage := v_job.open_stage;
         awaiting_approval := v_job.awaiting_approval;
         next_opens_at := CASE WHEN v_job.paused_at IS NULL THEN v_job.stage_due_at END;
@@ -111,22 +101,8 @@ BEGIN
              open_stage_required, open_stage_percent
         FROM jobs.job_stages s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.stage = v_job.open_stage;
-    ELSIF v_job.release_time > coalesce(v_job.start_at, '-infinity') AND v_job.is_held THEN
-        kinds := kinds || 'NOT_RELEASED'::text;
-        -- A pause stops the release.
-        untils := array_append(untils, CASE WHEN v_job.paused_at IS NULL THEN v_job.release_time END);
-    END IF;
-    IF jobs.is_waiting_at(NULL, v_job.start_windows, v_job.zone, v_now) THEN
-        kinds := kinds || 'WINDOW_CLOSED'::text;
-        untils := untils || jobs.due_at(NULL, v_job.start_windows, v_job.zone, v_now);
-    END IF;
-    IF jobs.is_waiting_at(v_job.not_before, NULL, NULL, v_now) THEN
-        kinds := kinds || 'BACKOFF'::text;
-        untils := untils || v_job.not_before;
     END IF;
     IF v_job.in_progress >= v_job.max_in_progress THEN
-        kinds := kinds || 'JOB_FULL'::text;
-        untils := array_append(untils, NULL);
         in_progress := v_job.in_progress;
         max_in_progress := v_job.max_in_progress;
     END IF;
@@ -139,11 +115,26 @@ BEGIN
           < (true, v_job.queue_order, explain_execution.queued_at, p_job_id)
     ORDER BY q.is_queued, q.queue_order, q.queued_at, q.job_id
     LIMIT 1;
-    IF other_job_id IS NOT NULL THEN
-        kinds := kinds || 'OTHER_JOB_FIRST'::text;
-        untils := array_append(untils, NULL);
-    END IF;
 
+    SELECT coalesce(array_agg(b.kind ORDER BY b.n), '{}'),
+           coalesce(array_agg(b.until ORDER BY b.n), '{}')
+    INTO kinds, untils
+    FROM (
+        VALUES
+            (1, 'JOB_PAUSED', v_job.paused_at IS NOT NULL, NULL::timestamptz),
+            (2, 'JOB_SCHEDULED', v_job.start_at > v_now, v_job.start_at),
+            (3, 'STAGE_NOT_OPEN', v_job.release_time IS NULL, NULL),
+            (4, 'NOT_RELEASED',
+                v_job.is_held AND v_job.release_time > coalesce(v_job.start_at, '-infinity'),
+                -- A pause stops the release.
+                CASE WHEN v_job.paused_at IS NULL THEN v_job.release_time END),
+            (5, 'WINDOW_CLOSED', jobs.is_waiting_at(NULL, v_job.start_windows, v_job.zone, v_now),
+                jobs.due_at(NULL, v_job.start_windows, v_job.zone, v_now)),
+            (6, 'BACKOFF', v_job.not_before > v_now, v_job.not_before),
+            (7, 'JOB_FULL', v_job.in_progress >= v_job.max_in_progress, NULL),
+            (8, 'OTHER_JOB_FIRST', other_job_id IS NOT NULL, NULL)
+    ) AS b (n, kind, applies, until)
+    WHERE b.applies;
     IF kinds = '{}' THEN
         kinds := '{WAITING_FOR_DEVICE}';
         untils := '{NULL}';

@@ -2,8 +2,7 @@
 -- p_after_device_id ('': from the start) and, when no execution is left, that of the job. Readers see no
 -- difference, so the version of an execution does not change. For p_wait_ms see lock_job_with_timeout.
 CREATE OR REPLACE FUNCTION jobs.finalize_executions(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_after_device_id text,
     p_limit integer,
     p_wait_ms integer,

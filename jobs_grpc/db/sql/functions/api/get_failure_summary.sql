@@ -3,8 +3,7 @@
 --
 -- Raises JOB_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_failure_summary(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_statuses text[],      -- NULL: all
     p_failure_codes text[]  -- NULL: all; does not apply to '*'
 ) RETURNS TABLE (status text, failure_code text, executions integer, device_ids text[])

@@ -7,8 +7,7 @@
 -- Raises DEVICE_NOT_FOUND without p_job_id, if the first page is empty and the tenant has no such
 -- device.
 CREATE OR REPLACE FUNCTION jobs.list_device_executions(
-    p_tenant_id text,
-    p_device_id text,
+    p_tenant_id text, p_device_id text,
     p_job_id text,                   -- NULL: all
     p_status text,                   -- NULL: all
     p_before_queued_at timestamptz,  -- NULL: from the newest

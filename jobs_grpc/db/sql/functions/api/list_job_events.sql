@@ -6,8 +6,7 @@
 --
 -- Raises JOB_NOT_FOUND if the job does not exist and none of its events is left.
 CREATE OR REPLACE FUNCTION jobs.list_job_events(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_newest_first boolean,
     p_last_position bigint,  -- of the previous page; NULL: the first page
     p_limit integer,

@@ -5,8 +5,7 @@
 -- If there are fewer and an execution waits, a last row without a job_id has the time at which it is
 -- due as not_before (see next_due_at), and the current time as last_updated_at.
 CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
-    p_tenant_id text,
-    p_device_id text,
+    p_tenant_id text, p_device_id text,
     p_limit integer,
     p_after_status text DEFAULT NULL,  -- IN_PROGRESS or QUEUED; NULL: from the first execution
     p_after_queue_order smallint DEFAULT NULL,  -- this and the next two: NULL if p_after_status is NULL

@@ -6,8 +6,7 @@
 -- p_max_bytes of documents, details and rows (256 bytes each), or 200 jobs, it returns no further
 -- devices: call again for them. A device has all its rows or none.
 CREATE OR REPLACE FUNCTION jobs.list_watched_executions(
-    p_tenant_id text,
-    p_device_ids text[],
+    p_tenant_id text, p_device_ids text[],
     p_limits integer[],  -- one per device
     p_max_bytes integer
 ) RETURNS TABLE (

@@ -6,8 +6,7 @@
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_RESUMABLE (with the status), and GATE_NOT_MET (with the
 -- stage).
 CREATE OR REPLACE FUNCTION jobs.resume_job(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_etag text,                 -- '': any
     p_user_id text DEFAULT NULL  -- NULL: unknown
 ) RETURNS SETOF jobs.job_details

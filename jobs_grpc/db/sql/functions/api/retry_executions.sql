@@ -8,8 +8,7 @@
 -- Raises JOB_NOT_FOUND, JOB_CHANGED, JOB_NOT_RETRYABLE (with the status) if the job is canceled, or expired and
 -- gets no new expiry, and TOO_MANY_ACTIVE_JOBS if the retry would make the job IN_PROGRESS.
 CREATE OR REPLACE FUNCTION jobs.retry_executions(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_statuses text[],           -- of FAILED, TIMED_OUT and REJECTED
     p_expires_in_hours integer,  -- from now, or from the start; NULL: keep the expiry
     p_never_expires boolean,

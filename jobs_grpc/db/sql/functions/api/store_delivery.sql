@@ -5,8 +5,7 @@
 -- once, or renews its lease. A failure ends the claim; the webhook is due after p_retry_seconds, or disabled after five
 -- days of failures or status 410.
 CREATE OR REPLACE FUNCTION jobs.store_delivery(
-    p_tenant_id text,
-    p_webhook_id text,
+    p_tenant_id text, p_webhook_id text,
     p_claim_id uuid,
     p_position bigint,                  -- of the event; of a test event, that of the cursor
     p_http_status integer,              -- of the HTTP response; 0: none

@@ -4,8 +4,7 @@
 -- Raises WEBHOOK_NOT_FOUND, and TOO_MANY_WEBHOOK_RESTARTS: as limit_webhook_restarts, and less than 10 seconds after
 -- the last test of the webhook.
 CREATE OR REPLACE FUNCTION jobs.test_webhook(
-    p_tenant_id text,
-    p_webhook_id text,
+    p_tenant_id text, p_webhook_id text,
     OUT url text,
     OUT secret_number integer,
     OUT key_id text,           -- of the secret

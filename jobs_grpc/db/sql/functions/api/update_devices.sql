@@ -23,7 +23,6 @@ DECLARE
     v_is_own boolean := (SELECT t.is_own FROM jobs.device_tables t);
     v_sets_time_zone boolean := p_time_zones IS NOT NULL;
     v_device_id text;
-    v_locked_ids text[];
     v_missing text[];
     v_device_count bigint;
     v_index bigint;
@@ -65,28 +64,15 @@ BEGIN
             END IF;
             registered_count := registered_count + 1;
         END LOOP;
+    ELSIF v_is_own THEN
+        -- A device that is registered from now on is missing: it is not locked.
+        PERFORM jobs.check_device_list(p_device_ids, jobs.lock_devices(p_tenant_id, p_device_ids));
     ELSE
-        IF v_is_own THEN
-            v_locked_ids := jobs.lock_devices(p_tenant_id, p_device_ids);
-            -- A device that is registered from now on is missing: it is not locked.
-            v_missing := (
-                SELECT array_agg(missing.device_id ORDER BY missing.device_id COLLATE "C")
-                FROM (
-                    SELECT * FROM unnest(p_device_ids)
-                    EXCEPT
-                    SELECT * FROM unnest(v_locked_ids)
-                ) AS missing (device_id)
-            );
-        ELSE
-            v_missing := jobs.missing_devices(p_tenant_id, p_device_ids);
-        END IF;
+        v_missing := jobs.missing_devices(p_tenant_id, p_device_ids);
         IF v_missing IS NOT NULL AND p_allow_missing THEN
             PERFORM jobs.raise_error('DEVICES_READ_ONLY');
-        ELSIF v_missing IS NOT NULL THEN
-            PERFORM jobs.raise_error('DEVICES_NOT_FOUND', '', jsonb_build_object(
-                'device_ids', v_missing[1:20], 'count', cardinality(v_missing)
-            ));
         END IF;
+        PERFORM jobs.check_device_list(v_missing, '{}');
     END IF;
     updated_count := cardinality(p_device_ids) - registered_count;
 

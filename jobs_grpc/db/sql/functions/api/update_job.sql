@@ -5,8 +5,7 @@
 -- start), START_OUT_OF_RANGE, EXPIRY_OUT_OF_RANGE, EXPIRY_TOO_EARLY, ZONE_NOT_ALLOWED (with the problem),
 -- and STAGE_FIXED and ROLLOUT_MISSING (with the field).
 CREATE OR REPLACE FUNCTION jobs.update_job(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_etag text,                            -- '': any
     p_fields text[],                        -- as in UpdateJobRequest.update_mask
     p_in_progress_timeout_minutes integer,  -- NULL: none

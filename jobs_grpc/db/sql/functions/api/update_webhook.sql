@@ -8,8 +8,7 @@
 -- Raises WEBHOOK_NOT_FOUND; for the new position, EVENTS_PURGED and POSITION_UNKNOWN; if the webhook restarts,
 -- TOO_MANY_WEBHOOK_RESTARTS.
 CREATE OR REPLACE FUNCTION jobs.update_webhook(
-    p_tenant_id text,
-    p_webhook_id text,
+    p_tenant_id text, p_webhook_id text,
     p_fields text[],      -- of Webhook
     p_url text,
     p_description text,

@@ -12,9 +12,7 @@
 --
 -- For a criterion with the scope STAGE, reads only the stages in p_stages, because no others changed.
 CREATE OR REPLACE FUNCTION jobs.apply_failure_criteria(
-    p_tenant_id text,
-    p_job_id text,
-    p_now timestamptz,
+    p_tenant_id text, p_job_id text, p_now timestamptz,
     p_has_failures boolean,  -- an execution has just failed, or the criteria changed; false: all SUCCEEDED
     p_stages smallint[], -- stages of executions that have just finished, with duplicates; NULL: all
     p_failed_ats timestamptz[]  -- parallel to p_stages: failed_at before they finished

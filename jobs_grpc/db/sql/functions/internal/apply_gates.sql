@@ -3,9 +3,7 @@
 -- evaluated as of the start, so that their times count from it. The caller holds the job lock, has set
 -- the tenant, and has checked that the job has a rollout and is neither finished nor paused.
 CREATE OR REPLACE FUNCTION jobs.apply_gates(
-    p_tenant_id text,
-    p_job_id text,
-    p_now timestamptz,
+    p_tenant_id text, p_job_id text, p_now timestamptz,
     p_user_id text  -- of the call that approved the open stage; NULL: unknown, or none
 ) RETURNS void
 LANGUAGE plpgsql

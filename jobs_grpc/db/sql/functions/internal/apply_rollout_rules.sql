@@ -2,9 +2,7 @@
 -- settings changed. Does nothing if the job has neither, is finished, or is paused. The caller holds
 -- the job lock and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.apply_rollout_rules(
-    p_tenant_id text,
-    p_job_id text,
-    p_now timestamptz,
+    p_tenant_id text, p_job_id text, p_now timestamptz,
     p_has_failures boolean DEFAULT NULL,  -- see apply_failure_criteria; NULL: check only the gates
     -- The next two: see apply_failure_criteria.
     p_stages smallint[] DEFAULT NULL,

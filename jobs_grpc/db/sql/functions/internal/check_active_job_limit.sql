@@ -9,8 +9,7 @@
 --
 -- Raises TOO_MANY_ACTIVE_JOBS.
 CREATE OR REPLACE FUNCTION jobs.check_active_job_limit(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_max integer
 ) RETURNS integer
 LANGUAGE plpgsql

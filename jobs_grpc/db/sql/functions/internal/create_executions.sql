@@ -1,8 +1,7 @@
 -- Creates the executions of a job without a rollout, and returns their number. The caller has set the
 -- tenant.
 CREATE OR REPLACE FUNCTION jobs.create_executions(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_request jsonb,         -- as in jobs.jobs.request
     p_selector_terms jsonb,  -- see target_query
     p_target_device_ids text[],

@@ -4,8 +4,7 @@
 --
 -- Raises STAGE_EMPTY and STAGES_TOO_SMALL.
 CREATE OR REPLACE FUNCTION jobs.create_staged_executions(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_request jsonb,         -- as in jobs.jobs.request
     p_selector_terms jsonb,  -- see target_query
     p_target_device_ids text[],

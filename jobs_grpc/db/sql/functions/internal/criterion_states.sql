@@ -2,9 +2,7 @@
 -- stage with the scope STAGE. p_at decides how many executions are released. The caller has set the
 -- tenant.
 CREATE OR REPLACE FUNCTION jobs.criterion_states(
-    p_tenant_id text,
-    p_job_id text,
-    p_at timestamptz,
+    p_tenant_id text, p_job_id text, p_at timestamptz,
     p_stages smallint[]  -- of the criteria with the scope STAGE, with duplicates; NULL: all
 ) RETURNS TABLE (
     criterion smallint,

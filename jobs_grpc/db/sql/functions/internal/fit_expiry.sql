@@ -3,8 +3,7 @@
 --
 -- Raises EXPIRY_TOO_EARLY.
 CREATE OR REPLACE FUNCTION jobs.fit_expiry(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_request jsonb,             -- as in jobs.jobs.request
     p_sizes integer[],           -- of the stages; without a rollout, of the job
     p_start_at timestamptz,      -- of the job: p_now or later

@@ -2,8 +2,7 @@
 --
 -- Raises ROLLOUT_MISSING (with the field) if one has the scope STAGE, and the job has no rollout.
 CREATE OR REPLACE FUNCTION jobs.insert_failure_criteria(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_failure_criteria jsonb  -- as in jobs.jobs.request
 ) RETURNS void
 LANGUAGE plpgsql

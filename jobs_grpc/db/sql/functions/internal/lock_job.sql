@@ -4,8 +4,7 @@
 --
 -- Raises the error p_not_found if the job does not exist or was deleted, and JOB_CHANGED: see check_etag.
 CREATE OR REPLACE FUNCTION jobs.lock_job(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_etag text DEFAULT '',      -- '': any
     p_not_found text DEFAULT 'JOB_NOT_FOUND',
     OUT locked_at timestamptz,   -- the time of the change

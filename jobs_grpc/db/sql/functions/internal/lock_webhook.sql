@@ -2,8 +2,7 @@
 --
 -- To prevent deadlocks, no transaction locks the head of the events after a webhook.
 CREATE OR REPLACE FUNCTION jobs.lock_webhook(
-    p_tenant_id text,
-    p_webhook_id text,
+    p_tenant_id text, p_webhook_id text,
     p_may_raise boolean DEFAULT true  -- false: returns NULLs if there is no such webhook
 ) RETURNS jobs.webhooks
 LANGUAGE plpgsql

@@ -2,9 +2,7 @@
 -- released first, at the rate of the new stage. If the job has not started, the stage opens at its start. The
 -- caller holds the job lock, has set the tenant, and has checked that there is a next stage.
 CREATE OR REPLACE FUNCTION jobs.open_next_stage(
-    p_tenant_id text,
-    p_job_id text,
-    p_now timestamptz,
+    p_tenant_id text, p_job_id text, p_now timestamptz,
     p_cause text,   -- as in Event.cause
     p_user_id text  -- of the call that opens it; NULL: unknown, or none
 ) RETURNS void

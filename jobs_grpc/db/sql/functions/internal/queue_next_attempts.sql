@@ -2,8 +2,7 @@
 -- ones in their rows. Attempts that are stored as QUEUED timed out at p_expired_at. The caller holds the job lock and
 -- counts the changes.
 CREATE OR REPLACE FUNCTION jobs.queue_next_attempts(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_status jobs.execution_status,  -- as stored
     p_failure_codes text[],          -- this and the next: see matches_retry
     p_device_ids text[],

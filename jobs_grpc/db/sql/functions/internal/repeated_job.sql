@@ -3,8 +3,7 @@
 --
 -- Raises JOB_ALREADY_EXISTS if a different request created the job, or if it is deleted.
 CREATE OR REPLACE FUNCTION jobs.repeated_job(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_request jsonb,
     p_document_params jsonb,
     OUT status text,

@@ -1,8 +1,7 @@
 -- Replaces the failure criteria of a job. A criterion with the same statuses, codes and scope as an old
 -- one keeps its counts; the counts of the others start at 0. The caller holds the job lock and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.replace_failure_criteria(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_failure_criteria jsonb,  -- as in insert_failure_criteria
     p_now timestamptz
 ) RETURNS void

@@ -2,9 +2,7 @@
 -- number of rows that this writes depends on the numbers of criteria and stages, not of executions. The
 -- caller holds the job lock and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.restart_criteria(
-    p_tenant_id text,
-    p_job_id text,
-    p_now timestamptz,
+    p_tenant_id text, p_job_id text, p_now timestamptz,
     p_criteria smallint[] DEFAULT NULL  -- NULL: all
 ) RETURNS void
 LANGUAGE plpgsql

@@ -2,9 +2,7 @@
 -- derive the status of those that are QUEUED and, with p_force, of those that are IN_PROGRESS. The
 -- caller holds the job lock and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.set_canceled(
-    p_tenant_id text,
-    p_job_id text,
-    p_now timestamptz,
+    p_tenant_id text, p_job_id text, p_now timestamptz,
     p_cause text,       -- as in Event.cause
     p_reason text,
     p_force boolean,

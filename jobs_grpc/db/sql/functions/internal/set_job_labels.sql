@@ -1,8 +1,7 @@
 -- Replaces the labels of a job, in its row and in job_labels. The caller has set the tenant, and holds
 -- the job lock.
 CREATE OR REPLACE FUNCTION jobs.set_job_labels(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_labels jsonb  -- NULL: none
 ) RETURNS void
 LANGUAGE plpgsql

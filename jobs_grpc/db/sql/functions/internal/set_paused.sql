@@ -1,9 +1,7 @@
 -- Pauses a job that is IN_PROGRESS and not paused. The caller holds the job lock and has set the
 -- tenant.
 CREATE OR REPLACE FUNCTION jobs.set_paused(
-    p_tenant_id text,
-    p_job_id text,
-    p_now timestamptz,
+    p_tenant_id text, p_job_id text, p_now timestamptz,
     p_cause text,      -- of Pause.Cause
     p_reason text,
     p_paused_by text   -- NULL: unknown, or not a user

@@ -3,8 +3,7 @@
 -- loses no fraction. Before the start of the job, it goes on from the start. The caller holds the job lock and has set
 -- the tenant.
 CREATE OR REPLACE FUNCTION jobs.set_release(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_last_rank integer,  -- of the open stage
     p_rate integer,       -- per minute; NULL: all at once
     p_now timestamptz

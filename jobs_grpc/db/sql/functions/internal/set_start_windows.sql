@@ -4,8 +4,7 @@
 -- Raises ZONE_NOT_ALLOWED for a zone without windows, for one that PostgreSQL does not know, and for DEVICE
 -- unless the job was created with it: otherwise, no time zones of devices are stored.
 CREATE OR REPLACE FUNCTION jobs.set_start_windows(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_fields text[],            -- as in UpdateJobRequest.update_mask
     p_windows integer[],        -- NULL: none
     p_zone text                 -- 'DEVICE': that of each execution

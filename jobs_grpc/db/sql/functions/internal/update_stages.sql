@@ -4,8 +4,7 @@
 -- Raises STAGE_FIXED (with the field and the problem) if p_stages has another number of stages, a size
 -- or an approval differs, or a stage that has passed differs.
 CREATE OR REPLACE FUNCTION jobs.update_stages(
-    p_tenant_id text,
-    p_job_id text,
+    p_tenant_id text, p_job_id text,
     p_stages jsonb,  -- as in jobs.jobs.request
     p_now timestamptz
 ) RETURNS void
