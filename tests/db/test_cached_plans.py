@@ -1,33 +1,27 @@
-"""Plans that a session caches while the tables are small read few rows after they have grown.
+"""What a session that keeps its plans costs: rows after the tables have grown, and no planning.
 
 PostgreSQL keeps a cached plan until the tables are analyzed, which may be much later.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import Any
 
 import asyncpg
 import pytest
 
-from jobs_grpc.db.store import ExecutionUpdate, Store
 from jobs_grpc.errors import JobsError
-from tests.support.database import Database, request_session
-from tests.support.list_jobs import list_jobs
+from tests.db.function_calls import CASES, Case, function_of
+from tests.support import shapes
 from tests.support.postgres import Postgres, connect
-from tests.support.rows_read import rows_read
+from tests.support.rows_read import reads
+from tests.support.shapes import Jobs, Probe, Shape
 
 pytestmark = [pytest.mark.slow, pytest.mark.single_node("plans that the session itself caches")]
 
-TENANT = "t"
-# PostgreSQL can switch to a generic plan after five calls.
-_CALLS_UNTIL_GENERIC = 8
+_PROBE = Probe(devices=10)
+_SMALL, _GROWN = (Shape((Jobs(count, 10),)) for count in (1, 5000))
 
-_NO_AUTOVACUUM = """
-    ALTER TABLE jobs.jobs SET (autovacuum_enabled = off);
-    ALTER TABLE jobs.job_progress SET (autovacuum_enabled = off);
-    ALTER TABLE jobs.job_executions SET (autovacuum_enabled = off);
-"""
 # Restoring a dump builds indexes before primary keys. The planner compares them in this order.
 _RESTORED = """
     ALTER TABLE jobs.jobs DROP CONSTRAINT jobs_pkey, ADD PRIMARY KEY (tenant_id, job_id);
@@ -36,122 +30,167 @@ _RESTORED = """
     ALTER TABLE jobs.job_executions
         DROP CONSTRAINT job_executions_pkey, ADD PRIMARY KEY (tenant_id, job_id, device_id);
 """
-# Jobs $2 to $3, each for the devices d1 to d10.
-_JOBS = """
-    WITH job AS (
-        INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_all,
-                               created_by, created_at, updated_at)
-        SELECT $1, 'job-' || n, 'reboot', '{}', true, 'olivia', now() - n * interval '1 minute',
-               now()
-        FROM generate_series($2::integer, $3::integer) n
-        RETURNING *
-    ), progress AS (
-        INSERT INTO jobs.job_progress (tenant_id, job_id, queued) SELECT tenant_id, job_id, 10
-        FROM job
-    )
-    INSERT INTO jobs.job_executions (tenant_id, job_id, device_id, queued_at, last_updated_at)
-    SELECT tenant_id, job_id, 'd' || d, created_at, created_at FROM job, generate_series(1, 10) d
-"""
 
-
-def _list_jobs(store: Store, **filters: Any) -> Awaitable[object]:
-    return list_jobs(store, TENANT, limit=11, **filters)
-
-
-def _create_again(store: Store) -> Awaitable[object]:
-    return store.create_job(
-        TENANT,
-        job_id="job-1",
-        request='{"document_type": "other", "target_device_id": "d1"}',
-        document_params="{}",
-        created_by=None,
-        max_targets=1,
-        max_active_jobs=None,
-        default_expires_in_hours=24,
-    )
-
-
-def _update(store: Store, update: ExecutionUpdate) -> Awaitable[object]:
-    return store.update_executions(TENANT, [update], wait_ms=1000)
-
-
-# Each of these reads at most 80 rows.
-CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
-    "create_job: known job_id": _create_again,
-    "get_job": lambda s: s.get_job(TENANT, job_id="job-1", executions_limit=11),
-    "get_jobs": lambda s: s.get_jobs(TENANT, job_ids=["job-1"]),
-    "list_jobs": _list_jobs,
-    "list_jobs: status": lambda s: _list_jobs(s, statuses=["CANCELED"]),
-    "list_jobs: document type": lambda s: _list_jobs(s, document_type="rare"),
-    "list_jobs: creator": lambda s: _list_jobs(s, created_by="oscar"),
-    "list_jobs: device": lambda s: _list_jobs(s, target_device_id="d1"),
-    "list_jobs: group": lambda s: _list_jobs(s, target_group_id="pumps"),
-    "list_job_executions": lambda s: s.list_job_executions(
-        TENANT, job_id="job-1", status=None, after_device_id="", limit=11
-    ),
-    "list_pending_executions": lambda s: s.list_pending_executions(
-        TENANT, device_id="d1", limit=11
-    ),
-    "list_device_executions": lambda s: s.list_device_executions(
-        TENANT,
-        device_id="d1",
-        job_id=None,
-        status=None,
-        before_queued_at=None,
-        before_job_id=None,
-        limit=11,
-    ),
-    "get_execution": lambda s: s.get_execution(TENANT, device_id="d1", job_id="job-1"),
-    "cancel_execution": lambda s: s.cancel_execution(
-        TENANT, job_id="job-1", device_id="d1", reason="r", force=False
-    ),
-    "cancel_job": lambda s: s.cancel_job(TENANT, job_id="job-1", reason="r", force=False),
-    "update_executions: start next": lambda s: _update(
-        s, ExecutionUpdate(None, "d1", None, must_be_next=True)
-    ),
-    "update_executions: report": lambda s: _update(s, ExecutionUpdate("job-1", "d1", "FAILED")),
+# The functions that plan queries in each call, and whether only the owner calls them.
+_PLAN_EACH_TIME = {
+    "list_devices": False,
+    "preview_target": False,
+    "retry_executions": False,
+    "finalize_executions": True,
+    "purge_events": True,
+    "purge_job": True,
+    "repair_counts": True,
 }
+
+# A plan from the time when the tenant had one job lets these read all jobs, or all devices, until
+# the next ANALYZE.
+_READ_ALL = {
+    "target_names",
+    "list_jobs: device and status",
+    "list_jobs: rare document type and status",
+    "list_jobs: rare status",
+    "list_jobs: scheduled",
+}
+
+# What reads these indexes, and nothing else: a lookup by key that reads one of them reads all
+# executions of the device or of the job, which the counts of rows do not show.
+_READERS = {
+    "job_executions_newest_first": {"list_device_executions"},
+    "job_executions_by_failure_code": {"get_failure_summary", "list_job_executions"},
+    "job_executions_by_times_out_at": {"timed_out_executions"},
+    "job_executions_queue_by_priority": {
+        "changed_pending_fingerprints",
+        "changed_pending_fingerprints_of_tenants",
+        "delete_devices",
+        "get_device",
+        "list_pending_executions",
+        "list_watched_executions",
+        "preview_target",
+        "update_executions",
+    },
+}
+
+# PostgreSQL can switch to a generic plan after five calls.
+_CALLS_UNTIL_GENERIC = 6
+
+
+class Sessions:
+    """A session of the owner and one of the request role, in a database of their own."""
+
+    def __init__(self, postgres: Postgres, database: str, owner: asyncpg.Connection) -> None:
+        self.owner = owner
+        self._postgres, self._database = postgres, database
+        self._by_role: dict[bool, asyncpg.Connection] = {}
+
+    async def open(self, settings: dict[str, str]) -> None:
+        """Open the sessions. They keep their plans from now on."""
+        for is_owner, role in ((True, None), (False, self._postgres.role)):
+            dsn = self._postgres.dsn(self._database, role)
+            self._by_role[is_owner] = await asyncpg.connect(dsn, server_settings=settings)
+
+    async def log_planning(self) -> None:
+        """Let sessions that are opened later receive a log message per planned statement."""
+        for role in ("CURRENT_USER", self._postgres.role.name):
+            await self.owner.execute(
+                f"ALTER ROLE {role} IN DATABASE {self._database} SET log_planner_stats = on"
+            )
+
+    def of(self, case: Case) -> asyncpg.Connection:
+        """Return the session that makes this call."""
+        return self._by_role[case.as_owner]
+
+    async def call(
+        self, case: Case, is_prepared: Callable[[], None] = lambda: None
+    ) -> Counter[str]:
+        """Make a call and roll it back; return the rows read by table and index."""
+        session = self.of(case)
+
+        async def prepare() -> None:
+            if case.prepare:
+                await case.prepare(session, _PROBE)
+            is_prepared()
+
+        return await reads(session, case.call(session, _PROBE), prepare())
+
+    async def close(self) -> None:
+        """Close all sessions."""
+        for session in (self.owner, *self._by_role.values()):
+            await session.close()
 
 
 @pytest.fixture
-async def growing(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
-    """A database with one job, analyzed, that is not analyzed again."""
+async def sessions(cluster: tuple[Postgres, str]) -> AsyncIterator[Sessions]:
+    """Sessions in a database that is not analyzed automatically."""
     postgres, template = cluster
     async with postgres.database(template) as name:
-        owner = await connect(postgres.dsn(name))
-        await owner.execute(_NO_AUTOVACUUM)
-        await owner.execute(_JOBS, TENANT, 1, 1)
-        await owner.execute("ANALYZE")
-        yield Database(postgres.dsn(name), postgres.dsn(name, postgres.role), owner)
-        await owner.close()
-
-
-async def _read(
-    session: asyncpg.Connection, store: Store, call: Callable[[Store], Awaitable[object]]
-) -> int:
-    """Return the number of rows that a call reads, even if it fails."""
-
-    async def in_savepoint() -> None:
-        with suppress(JobsError):
-            async with session.transaction():
-                await call(store)
-
-    return await rows_read(session, in_savepoint())
+        sessions = Sessions(postgres, name, await connect(postgres.dsn(name)))
+        await shapes.disable_autovacuum(sessions.owner)
+        yield sessions
+        await sessions.close()
 
 
 @pytest.mark.parametrize("restored", [False, True])
 async def test_cached_plans_read_few_rows_after_the_tables_have_grown(
-    growing: Database, restored: bool
+    sessions: Sessions, restored: bool
 ) -> None:
+    await shapes.fill(sessions.owner, _SMALL)
+    await shapes.fill_counts(sessions.owner)
+    await shapes.analyze(sessions.owner)
     if restored:
-        await growing.owner.execute(_RESTORED)
-    async with request_session(growing) as (session, store):
-        for call in CALLS.values():
+        await sessions.owner.execute(_RESTORED)
+    await sessions.open({"plan_cache_mode": "force_generic_plan"})
+    for case in CASES.values():
+        # Some calls fail, because the job that they need does not exist yet.
+        with suppress(JobsError, asyncpg.PostgresError):
+            await sessions.call(case)
+
+    await sessions.owner.execute("DELETE FROM jobs.job_progress")
+    await shapes.fill(sessions.owner, _GROWN)
+    await shapes.fill_due(sessions.owner, _GROWN)
+
+    rows = {name: (await sessions.call(case)).total() for name, case in CASES.items()}
+    too_many = {name for name, case in CASES.items() if rows[name] > case.rows}
+    assert {name: rows[name] for name in too_many - _READ_ALL} == {}
+
+
+@pytest.mark.parametrize("is_owner", [False, True])
+async def test_calls_read_few_rows_and_plan_nothing_when_their_plans_are_cached(
+    sessions: Sessions, is_owner: bool
+) -> None:
+    if not await sessions.owner.fetchval("SELECT current_setting('is_superuser')::boolean"):
+        pytest.skip("only a superuser may set log_planner_stats")
+    await shapes.fill(sessions.owner, _GROWN)
+    await shapes.fill_due(sessions.owner, _GROWN)
+    await shapes.analyze(sessions.owner)
+    await sessions.log_planning()
+    await sessions.open({"client_min_messages": "log"})
+    planning, rows, readers = set(), {}, defaultdict(set)
+    for name, case in CASES.items():
+        if case.as_owner == is_owner:
             for _ in range(_CALLS_UNTIL_GENERIC):
-                await _read(session, store, call)
+                rows[name] = await sessions.call(case)
+            for index in rows[name]:
+                readers[index].add(function_of(name))
+            if await _plannings(sessions, case):
+                planning.add(function_of(name))
 
-        await growing.owner.execute(_JOBS, TENANT, 2, 5000)
+    assert planning == {name for name in _PLAN_EACH_TIME if _PLAN_EACH_TIME[name] == is_owner}
+    assert [name for name in rows if rows[name].total() > CASES[name].rows] == []
+    for index, functions in _READERS.items():
+        assert readers[index] <= functions, index
 
-        rows = {name: await _read(session, store, call) for name, call in CALLS.items()}
 
-    assert {name: count for name, count in rows.items() if count > 80} == {}
+async def _plannings(sessions: Sessions, case: Case) -> int:
+    """Return the number of statements that a call plans."""
+    messages: list[str] = []
+    session = sessions.of(case)
+
+    def listen(_: object, message: asyncpg.PostgresLogMessage) -> None:
+        messages.append(message.message)
+
+    session.add_log_listener(listen)
+    try:
+        await sessions.call(case, messages.clear)
+    finally:
+        session.remove_log_listener(listen)
+    return messages.count("PLANNER STATISTICS")

@@ -5,7 +5,7 @@ import re
 import asyncpg
 import pytest
 
-from tests.db.function_calls import CASES
+from tests.db.function_calls import CASES, function_of
 from tests.support import shapes
 from tests.support.database import Database
 from tests.support.shapes import Jobs, Probe, Shape
@@ -62,5 +62,5 @@ async def test_functions_ignore_the_search_path_of_the_session(database: Databas
 
     assert actual == expected
     # A call of each function returns something.
-    returning = {CASES[name].function for name, result in expected.items() if result != "[]"}
-    assert returning == {case.function for case in CASES.values()}
+    returning = {function_of(name) for name, result in expected.items() if result != "[]"}
+    assert returning == set(map(function_of, CASES))

@@ -5,12 +5,14 @@ from typing import Any
 
 from jobs_grpc.db.store import Row, Store
 
-_FILTERS = (
-    *("statuses", "document_type", "created_by", "target_device_id", "target_group_id"),
-    *("target_all", "created_from", "created_until", "before_created_at", "before_job_id"),
+NO_FILTERS: dict[str, Any] = dict.fromkeys(
+    (
+        *("statuses", "document_type", "created_by", "target_device_id", "target_group_id"),
+        *("target_all", "created_from", "created_until", "before_created_at", "before_job_id"),
+    )
 )
 
 
 def list_jobs(store: Store, tenant: str, *, limit: int, **filters: Any) -> Awaitable[Sequence[Row]]:
     """Return the first jobs of a tenant that match `filters`."""
-    return store.list_jobs(tenant, **(dict.fromkeys(_FILTERS) | filters), limit=limit, offset=0)
+    return store.list_jobs(tenant, **(NO_FILTERS | filters), limit=limit, offset=0)

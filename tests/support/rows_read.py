@@ -1,14 +1,42 @@
 """Counts the rows that PostgreSQL reads for a call."""
 
+from collections import Counter
 from collections.abc import Awaitable
 
 import asyncpg
 
 # Entries read of indexes, and rows read by sequential scans of tables.
 _ROWS_READ = """
-    SELECT sum(pg_stat_get_xact_tuples_returned(oid))::bigint FROM pg_class
+    SELECT relname::text, pg_stat_get_xact_tuples_returned(oid) AS count FROM pg_class
     WHERE relnamespace IN ('jobs'::regnamespace, 'public'::regnamespace) AND relkind IN ('r', 'i')
 """
+
+
+async def reads(
+    connection: asyncpg.Connection,
+    call: Awaitable[object],
+    prepare: Awaitable[object] | None = None,
+) -> Counter[str]:
+    """Return how many entries of each index, and rows of each table, a call reads.
+
+    Runs `prepare` first, which is not counted, and rolls both back.
+    """
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        if prepare:
+            await prepare
+        before = await _counts(connection)
+        await call
+        after = await _counts(connection)
+    finally:
+        await transaction.rollback()
+    return after - before
+
+
+async def _counts(connection: asyncpg.Connection) -> Counter[str]:
+    rows = await connection.fetch(_ROWS_READ)
+    return Counter({row["relname"]: row["count"] for row in rows})
 
 
 async def rows_read(
@@ -16,15 +44,5 @@ async def rows_read(
     call: Awaitable[object],
     prepare: Awaitable[object] | None = None,
 ) -> int:
-    """Return the number of rows that a call reads after `prepare`. Rolls both back."""
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        if prepare:
-            await prepare
-        before: int = await connection.fetchval(_ROWS_READ)
-        await call
-        after: int = await connection.fetchval(_ROWS_READ)
-    finally:
-        await transaction.rollback()
-    return after - before
+    """Return the number of rows that a call reads, like `reads`."""
+    return (await reads(connection, call, prepare)).total()

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 import asyncpg
 
+from tests.support.scale import SCALE
+
 TABLES = (
     "jobs.jobs",
     "jobs.job_progress",
@@ -57,19 +59,24 @@ class Shape:
     probes: tuple[Probe, ...] = (Probe(),)
 
 
+def _size(count: int) -> int:
+    """Return a quarter of a number in `make test`, all of it in `make nightly`."""
+    return count if SCALE > 1 else count // 4
+
+
 SHAPES = {
-    "few huge jobs": Shape((Jobs(2, 50_000),)),
-    "400 jobs × 200 devices": Shape((Jobs(400, 200),)),
+    "few huge jobs": Shape((Jobs(2, _size(50_000)),)),
+    "jobs × devices": Shape((Jobs(_size(400), 200),)),
     "long queue": Shape(
         (
-            Jobs(5_000, 3, prefix="ended", first_device=3, canceled=True),
-            Jobs(20_000, 3),
+            Jobs(_size(5_000), 3, prefix="ended", first_device=3, canceled=True),
+            Jobs(_size(20_000), 3),
         ),
-        (Probe(devices=2), Probe(device="d3", devices=3, skipped=5_000)),
+        (Probe(devices=2), Probe(device="d3", devices=3, skipped=_size(5_000))),
     ),
-    "many jobs of one device": Shape((Jobs(20_000, 1, one_each=True),)),
+    "many jobs of one device": Shape((Jobs(_size(20_000), 1, one_each=True),)),
     "huge and tiny tenant": Shape(
-        (Jobs(500, 100, tenant="huge"), Jobs(1, 1, tenant="tiny")),
+        (Jobs(_size(500), 100, tenant="huge"), Jobs(1, 1, tenant="tiny")),
         (Probe("huge"), Probe("tiny", devices=1)),
     ),
 }
@@ -110,8 +117,8 @@ _DEVICES = """
     ON CONFLICT DO NOTHING
 """
 # What background work finds, three jobs of each kind, each with one execution of the device
-# "other". In addition, the job j1 has executions in each terminal status, and attempts. The job j2
-# has all counts of failures that a job can have.
+# "other". In addition, the job j1 has executions in each terminal status, 500 of them FAILED with
+# one code, and attempts. The job j2 has all counts of failures that a job can have.
 _DUE = """
     INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_device_id,
         target_all, created_by, labels, status, completed_at, canceled_at, cancel_reason, finalized,
@@ -144,9 +151,10 @@ _DUE_EXECUTIONS = """
     FROM jobs.jobs WHERE tenant_id = $1::text AND document_type = 'rare'
     UNION ALL
     SELECT $1::text, 'j1', status || n, status::jobs.execution_status, now(), now(), NULL, now(),
-        CASE WHEN status = 'REJECTED' THEN '' END  -- by the device
-    FROM unnest('{SUCCEEDED, FAILED, TIMED_OUT, REJECTED}'::text[]) status,
-        generate_series(1, 3) n
+        CASE status WHEN 'FAILED' THEN 'E1' WHEN 'REJECTED' THEN '' END  -- '': by the device
+    FROM (VALUES ('SUCCEEDED', 3), ('FAILED', 500), ('TIMED_OUT', 3), ('REJECTED', 3))
+            s (status, count),
+        generate_series(1, count) n
 """
 _LABELS = """
     INSERT INTO jobs.job_labels (tenant_id, label, created_at, job_id)
@@ -269,9 +277,14 @@ async def fill_due(owner: asyncpg.Connection, shape: Shape) -> None:
             await owner.execute(sql, tenant)
         for sql in (_FLEET, _DEVICE_LABELS, _EVENTS, _EVENT_HEAD, _WEBHOOKS):
             await owner.execute(sql, tenant)
-    await owner.execute(_PROGRESS)
+    await fill_counts(owner)
     for sql in (_DEVICE_COUNTS, _OTHER_WEBHOOKS, _OTHER_HEADS, _OTHER_QUEUES):
         await owner.execute(sql)
+
+
+async def fill_counts(owner: asyncpg.Connection) -> None:
+    """Insert the counts of all jobs, which must have none."""
+    await owner.execute(_PROGRESS)
 
 
 async def clear(owner: asyncpg.Connection) -> None:
