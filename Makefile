@@ -99,14 +99,15 @@ mutation: $(READY) ## Find changes of MODULE=FILE that TESTS=FILES do not notice
 	@PYTHONPATH=.:generated $(BIN)/python -m tools.mutation $(ARGS) $(MODULE) $(TESTS)
 
 .PHONY: check
-check: check-python check-generated $(if $(WITH_GATEWAY),check-gateway) $(if $(WITH_NODE),check-console) ## Check format, lint, types, import directions, contract and generated code
+check: check-python check-generated $(if $(WITH_GATEWAY),check-gateway) $(if $(WITH_NODE),check-console) ## Check format, lint, types, import directions, contract, SQL files, pages and generated code
 
 .PHONY: check-python
-check-python: $(READY) # Check the Python code, and the contract
+check-python: $(READY) # Check the Python code, the contract, and the form of SQL files and pages
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@PYTHONPATH=.:generated $(BIN)/python -m tools.lint
 	@$(BIN)/buf lint
 	@$(BIN)/buf format --diff --exit-code
 	@$(BIN)/buf breaking --against protos/released.txtpb

@@ -90,13 +90,6 @@ def test_installed_command_runs_the_demo_fleet(installed: Path) -> None:
     assert dev.returncode == 0
 
 
-def test_readme_installs_the_wheel_of_this_version() -> None:
-    readme = (ROOT / "README.md").read_text()
-
-    assert f"pip install 'jobs_grpc-{_VERSION}-py3-none-any.whl[cli,embedded,webhooks]'" in readme
-    assert f"jobs-gateway-{_VERSION}-linux-amd64" in readme
-
-
 def test_package_is_typed_and_installs_nothing_else(installed: Path) -> None:
     assert (installed / "jobs_grpc" / "py.typed").exists()
     assert (installed / "fleet" / "jobs" / "v1" / "py.typed").exists()

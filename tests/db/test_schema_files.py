@@ -1,13 +1,10 @@
-"""The files of views and functions: their order, their names and the errors they raise."""
+"""The order of views and functions, and the errors that they raise."""
 
 import json
-import re
 
 import pytest
 
-from jobs_grpc.db import schema
-from jobs_grpc.db.index_migrations import index_statements
-from jobs_grpc.db.schema import Migration, SchemaError, order_by_dependency
+from jobs_grpc.db.schema import SchemaError, order_by_dependency
 from jobs_grpc.db.sqlstates import domain_error
 from jobs_grpc.errors import BY_SQLSTATE
 
@@ -28,45 +25,6 @@ def test_order_fails_when_files_name_each_other_in_a_cycle() -> None:
 
     with pytest.raises(SchemaError, match="cycle: a -> b -> c -> a"):
         order_by_dependency(code)
-
-
-@pytest.mark.parametrize("migration", schema.migrations(), ids=lambda migration: migration.name)
-def test_migration_locks_no_existing_table_to_build_an_index(migration: Migration) -> None:
-    if not migration.in_transaction:
-        assert index_statements(migration)
-        return
-    sql = re.sub(r"--.*", "", migration.sql)
-    new_tables = set(re.findall(r"CREATE TABLE (\S+)", sql))
-
-    assert (
-        set(re.findall(r"CREATE (?:UNIQUE )?INDEX\s+.*?\bON\s+(\S+)", sql, re.DOTALL)) <= new_tables
-    )
-    assert "DROP INDEX" not in sql
-
-
-@pytest.mark.parametrize("migration", schema.migrations(), ids=lambda migration: migration.name)
-def test_migration_locks_at_most_one_existing_table(migration: Migration) -> None:
-    """Calls lock these tables in several orders, so a lock on two can end in a deadlock."""
-    sql = re.sub(r"--.*", "", migration.sql)
-    new_tables = set(re.findall(r"CREATE TABLE (\S+)", sql))
-
-    assert len(set(re.findall(r"(?:ALTER|DROP) TABLE (\S+)", sql)) - new_tables) <= 1
-
-
-@pytest.mark.parametrize("name", schema.code())
-def test_file_creates_the_object_of_its_name(name: str) -> None:
-    created = re.findall(r"CREATE OR REPLACE (?:FUNCTION|VIEW) (\S+?)[( ]", _sql(name))
-
-    assert created == [f"jobs.{name}"]
-
-
-@pytest.mark.parametrize("name", schema.code())
-def test_file_raises_only_errors_of_raise_error(name: str) -> None:
-    sql = _sql(name)
-
-    raised = {error_type.upper_name() for error_type in BY_SQLSTATE.values()}
-    assert set(re.findall(r"raise_error\(\s*'(\w+)'", sql)) <= raised
-    assert name == "raise_error" or "RAISE " not in sql
 
 
 def test_each_sqlstate_becomes_its_exception() -> None:
@@ -103,8 +61,3 @@ def test_each_sqlstate_becomes_its_exception() -> None:
         assert type(domain_error(sqlstate, args, "0", hint)) is error_type
     assert domain_error("JB000", args, "") is None
     assert domain_error("42883", args, "", "You might need to add explicit type casts.") is None
-
-
-def _sql(name: str) -> str:
-    """Return the SQL of a file without comments."""
-    return re.sub(r"--.*", "", schema.code()[name])

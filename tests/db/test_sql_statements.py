@@ -1,9 +1,7 @@
 """Splitting SQL text into statements."""
 
-import pglast
 import pytest
 
-from jobs_grpc.db import schema
 from jobs_grpc.db.sql_statements import split_statements
 
 
@@ -32,20 +30,3 @@ from jobs_grpc.db.sql_statements import split_statements
 )
 def test_text_is_split_into_statements(sql: str, statements: list[str]) -> None:
     assert split_statements(sql) == statements
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        *schema.code().values(),
-        *(migration.sql for migration in schema.migrations()),
-        schema.read_sql("bootstrap.sql"),
-        schema.read_sql("grants.sql").replace("{role}", "jobs_request"),
-    ],
-    ids=lambda sql: sql.partition("\n")[0].strip("- ")[:40],
-)
-def test_files_are_split_as_postgresql_does(sql: str) -> None:
-    statements = split_statements(sql)
-
-    assert all(len(pglast.parse_sql(statement)) == 1 for statement in statements)
-    assert len(statements) == len(pglast.parse_sql(sql))

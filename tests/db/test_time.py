@@ -1,41 +1,11 @@
-"""All SQL takes the time from jobs.now() and jobs.clock_time(), which tests can replace."""
+"""jobs.now() and jobs.clock_time(), from which all SQL takes the time. Tests can replace them."""
 
-import re
 from datetime import timedelta
-from importlib.resources import files
-from pathlib import Path
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Operator
 from tests.support.database import Database
-
-_SQL = Path(str(files("jobs_grpc.db"))) / "sql"
-_TIME = re.compile(
-    r"(?<!jobs\.)\b(now|timeofday|(clock|statement|transaction)_timestamp)\("
-    r"|\b(CURRENT_|LOCAL)(TIME|DATE)",
-    re.IGNORECASE,
-)
-
-_OWN_TIME = {
-    "functions/internal/now.sql",
-    "functions/internal/clock_time.sql",
-    # The defaults of tables that exist before any function.
-    "bootstrap.sql",
-    # These examine the clock and the sessions of the server, also without the schema.
-    "checks/doctor/clock.sql",
-    "checks/doctor/sessions.sql",
-}
-
-
-def test_only_two_functions_read_the_clock() -> None:
-    found = {
-        str(path.relative_to(_SQL))
-        for path in _SQL.rglob("*.sql")
-        if _TIME.search(re.sub(r"--.*", "", path.read_text()))
-    }
-
-    assert found == _OWN_TIME
 
 
 async def test_times_are_inlined(database: Database) -> None:
