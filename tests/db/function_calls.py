@@ -632,7 +632,7 @@ CASES = {
     ),
     "get_jobs": Case(30, _store("get_jobs", job_ids=["j1", "overdue1"])),
     **{
-        f"list_jobs: {name}": Case(92, _list_jobs(**values))
+        f"list_jobs: {name}": Case(180, _list_jobs(**values))
         for name, values in _LIST_FILTERS.items()
     },
     "list_jobs: awaiting approval": Case(

@@ -1,8 +1,11 @@
-"""ConnectionPool: tenants take turns, and connections are reused, replaced and closed."""
+"""ConnectionPool: what is left to other tenants, and how connections are reused and closed.
+
+tests/limits/test_fair_semaphore_model.py has the turns of tenants and the calls that are canceled.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -11,8 +14,6 @@ from jobs_grpc.db.connection_pool import ConnectionPool, PooledConnection
 from jobs_grpc.errors import DatabaseUnavailable, Overloaded
 from tests.support.clock import Clock
 from tests.support.database import Database
-from tests.support.examined_waiters import record_examined
-from tests.support.scale import SCALE
 from tests.support.waiting import run_ready_tasks, wait_until
 
 LONG = 60.0
@@ -96,26 +97,6 @@ async def acquired(pool: ConnectionPool, tenant: str) -> AsyncIterator[PooledCon
         pool.release(tenant, pooled)
 
 
-async def test_tenants_take_turns_when_one_of_them_floods(open_pool: OpenPool) -> None:
-    calls = Calls(await open_pool(1))
-    await calls.start("a1", "a2", "a3", "a4", "b1", "c1", "b2")
-
-    await calls.end("a1", "a2", "b1", "c1", "a3", "b2", "a4")
-
-    assert calls.served == ["a1", "a2", "b1", "c1", "a3", "b2", "a4"]
-
-
-async def test_tenant_waits_for_at_most_one_call_of_another_tenant(open_pool: OpenPool) -> None:
-    calls = Calls(await open_pool(1))
-    await calls.start(*(f"a{n}" for n in range(100)))
-    await calls.start("b")
-
-    await calls.end("a0", "a1")
-
-    assert calls.served == ["a0", "a1", "b"]
-    await calls.cancel()
-
-
 async def test_one_tenant_gets_eight_of_ten_connections(open_pool: OpenPool) -> None:
     calls = Calls(await open_pool(10))
     await calls.start(*(f"a{n}" for n in range(20)))
@@ -143,47 +124,6 @@ async def test_one_tenant_gets_all_connections_of_a_small_pool(
     await calls.cancel()
 
 
-async def test_release_examines_few_tenants_however_many_wait(
-    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first tenants that wait hold four connections each, and need two free ones."""
-    pool = await open_pool(10)
-    held = [(tenant, await pool.acquire(tenant)) for tenant in "abababbxay"]
-    tenants = ["a", "b", *(f"t{number}" for number in range(1000 * SCALE))]
-    async with asyncio.TaskGroup() as group:
-        waiting = [group.create_task(pool.acquire(tenant)) for tenant in tenants]
-        await run_ready_tasks()
-        assert pool.waiting == len(tenants)
-        examined = record_examined(monkeypatch)
-
-        pool.release(*held.pop())
-        await run_ready_tasks()
-        assert [task.done() for task in waiting[:4]] == [False, False, True, False]
-        assert examined == ["a", "b", "t0"]
-
-        for task in waiting:
-            task.cancel()
-
-
-async def test_release_examines_no_more_tenants_when_connections_stay_free(
-    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pool = await open_pool(10)
-    held = [(tenant, await pool.acquire(tenant)) for tenant in "aaaaaaaab"]
-    waiting = [asyncio.create_task(pool.acquire("a")) for _ in range(100)]
-    await run_ready_tasks()
-    assert pool.waiting == len(waiting)
-    examined = record_examined(monkeypatch)
-
-    pool.release(*held.pop())
-
-    assert pool.waiting == len(waiting)
-    assert examined == ["a"]
-    for task in waiting:
-        task.cancel()
-    await asyncio.wait(waiting)
-
-
 async def test_call_fails_and_leaves_the_queue_when_it_waits_too_long(open_pool: OpenPool) -> None:
     pool = await open_pool(1, max_wait=0.01)
     async with acquired(pool, "a"):
@@ -192,37 +132,6 @@ async def test_call_fails_and_leaves_the_queue_when_it_waits_too_long(open_pool:
 
     async with acquired(pool, "c"):
         pass
-
-
-async def test_connection_goes_to_the_next_call_when_its_owner_is_canceled(
-    open_pool: OpenPool,
-) -> None:
-    pool = await open_pool(1)
-    calls = Calls(pool)
-    async with AsyncExitStack() as held:
-        await held.enter_async_context(acquired(pool, "a"))
-        await calls.start("b1", "c1")
-
-        # No other task runs between the release and the cancellation.
-        await held.aclose()
-        calls.tasks["b1"].cancel()
-        await run_ready_tasks()
-
-    assert calls.served == ["c1"]
-    await calls.cancel()
-
-
-async def test_canceled_call_is_skipped_when_a_connection_becomes_free(open_pool: OpenPool) -> None:
-    calls = Calls(await open_pool(1))
-    await calls.start("a1", "b1", "b2", "c1")
-
-    # Both happen before the task of b1 runs again.
-    calls.ends["a1"].set()
-    calls.tasks["b1"].cancel()
-    await run_ready_tasks()
-    await calls.end("b2")
-
-    assert calls.served == ["a1", "b2", "c1"]
 
 
 async def test_connections_open_when_they_are_needed(
@@ -369,20 +278,6 @@ async def test_close_returns_when_the_last_call_is_canceled_as_its_turn_comes(
     async with asyncio.timeout(4):
         await closing
     assert waiting.cancelled()
-
-
-async def test_pool_keeps_no_state_of_tenants_without_calls(open_pool: OpenPool) -> None:
-    pool = await open_pool(2)
-    calls = Calls(pool)
-    await calls.start("a1", "a2", "b1", "c1", "c2")
-    for name in ("b1", "c2"):
-        calls.tasks[name].cancel()
-    await calls.end("a1", "a2", "c1")
-
-    assert pool.in_use + pool.waiting == 0
-    assert not pool._semaphore._held
-    async with acquired(pool, "d"), acquired(pool, "e"):
-        pass
 
 
 async def sessions(database: Database) -> int:

@@ -3,7 +3,9 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 import pytest
@@ -32,8 +34,8 @@ AFTER_CODE = [f"applied migration {m.label}" for m in schema.migrations() if m.a
 
 
 @dataclass(frozen=True)
-class EmptyDatabase:
-    """An empty database, and a request role that does not exist yet."""
+class Target:
+    """A database, and a request role."""
 
     postgres: Postgres
     name: str
@@ -44,6 +46,10 @@ class EmptyDatabase:
     def distributed(self) -> list[str]:
         """What `migrate` also reports on Citus."""
         return [DISTRIBUTED] if self.postgres.citus_nodes else []
+
+    async def migrate(self, **options: Any) -> list[str]:
+        """Migrate; return what was done."""
+        return await migrate(self.owner_dsn, self.role, **options)
 
     @property
     def owner_dsn(self) -> str:
@@ -56,44 +62,60 @@ class EmptyDatabase:
         return self.postgres.dsn(self.name, self.role)
 
 
-@pytest.fixture
-async def empty(cluster: tuple[Postgres, str]) -> AsyncIterator[EmptyDatabase]:
-    """A new empty database."""
-    postgres, _ = cluster
-    async with postgres.database() as name, postgres.unused_role(name) as role:
+@asynccontextmanager
+async def new_target(postgres: Postgres, template: str | None = None) -> AsyncIterator[Target]:
+    """A new database, and a request role that does not exist yet."""
+    async with postgres.database(template) as name, postgres.unused_role(name) as role:
         owner = await connect(postgres.dsn(name))
-        yield EmptyDatabase(postgres, name, role, owner)
+        yield Target(postgres, name, role, owner)
         await owner.close()
 
 
-async def test_migrate_applies_everything_to_an_empty_database(empty: EmptyDatabase) -> None:
-    done = await migrate(empty.owner_dsn, empty.role)
+@pytest.fixture
+async def empty(cluster: tuple[Postgres, str]) -> AsyncIterator[Target]:
+    """A new empty database, and a role that does not exist."""
+    async with new_target(cluster[0]) as target:
+        yield target
 
-    code = [*empty.distributed, CODE]
-    assert done == [OWN, *BEFORE_CODE, f"created role {empty.role.name}", *code, *AFTER_CODE]
-    async with running_server(empty.request_dsn) as server:
+
+@pytest.fixture
+async def migrated(cluster: tuple[Postgres, str]) -> AsyncIterator[Target]:
+    """A new migrated database."""
+    async with new_target(*cluster) as target:
+        await target.migrate()
+        yield target
+
+
+async def list_jobs(dsn: str) -> None:
+    """Start a server and make a call."""
+    async with running_server(dsn) as server:
         assert not (await server.operator("any").list()).jobs
 
 
-async def test_migrate_changes_nothing_the_second_time(empty: EmptyDatabase) -> None:
-    await migrate(empty.owner_dsn, empty.role)
+async def test_migrate_applies_everything_to_an_empty_database(empty: Target) -> None:
+    done = await empty.migrate()
+
+    code = [*empty.distributed, CODE]
+    assert done == [OWN, *BEFORE_CODE, f"created role {empty.role.name}", *code, *AFTER_CODE]
+    await list_jobs(empty.request_dsn)
+
+
+async def test_migrate_changes_nothing_the_second_time(migrated: Target) -> None:
     state = (
         "SELECT xmin::text, version, checksum FROM jobs.migrations"
         " UNION ALL SELECT xmin::text, 0, checksum FROM jobs.schema_code"
         " UNION ALL SELECT prosrc, oid::int, proacl::text FROM pg_proc"
         " WHERE pronamespace = 'jobs'::regnamespace ORDER BY 2"
     )
-    before = await empty.owner.fetch(state)
+    before = await migrated.owner.fetch(state)
 
-    assert await migrate(empty.owner_dsn, empty.role) == []
+    assert await migrated.migrate() == []
 
-    assert await empty.owner.fetch(state) == before
+    assert await migrated.owner.fetch(state) == before
 
 
-async def test_one_of_two_concurrent_migrations_applies_everything(empty: EmptyDatabase) -> None:
-    done = await asyncio.gather(
-        migrate(empty.owner_dsn, empty.role), migrate(empty.owner_dsn, empty.role)
-    )
+async def test_one_of_two_concurrent_migrations_applies_everything(empty: Target) -> None:
+    done = await asyncio.gather(empty.migrate(), empty.migrate())
 
     code = [*empty.distributed, CODE]
     assert sorted(map(len, done)) == [
@@ -102,52 +124,47 @@ async def test_one_of_two_concurrent_migrations_applies_everything(empty: EmptyD
     ]
 
 
-async def test_migrate_creates_a_second_request_role(empty: EmptyDatabase) -> None:
-    await migrate(empty.owner_dsn, empty.role)
-    async with empty.postgres.unused_role(empty.name) as second:
-        await migrate(empty.owner_dsn, second)
+async def test_migrate_creates_a_second_request_role(migrated: Target) -> None:
+    async with migrated.postgres.unused_role(migrated.name) as second:
+        await migrate(migrated.owner_dsn, second)
 
-        async with running_server(empty.postgres.dsn(empty.name, second)) as server:
-            assert not (await server.operator("any").list()).jobs
+        await list_jobs(migrated.postgres.dsn(migrated.name, second))
 
 
-async def test_migrate_fails_when_an_applied_migration_was_edited(empty: EmptyDatabase) -> None:
-    await migrate(empty.owner_dsn, empty.role)
-    await empty.owner.execute("UPDATE jobs.migrations SET checksum = 'other'")
+async def test_migrate_fails_when_an_applied_migration_was_edited(migrated: Target) -> None:
+    await migrated.owner.execute("UPDATE jobs.migrations SET checksum = 'other'")
 
     with pytest.raises(
         MigrationError, match="migration 0001 schema was applied with different SQL"
     ):
-        await migrate(empty.owner_dsn, empty.role)
+        await migrated.migrate()
 
 
-async def test_migrate_replaces_functions_of_another_version(empty: EmptyDatabase) -> None:
-    await migrate(empty.owner_dsn, empty.role)
-    await empty.owner.execute(
+async def test_migrate_replaces_functions_of_another_version(migrated: Target) -> None:
+    await migrated.owner.execute(
         "DROP FUNCTION jobs.cancel_job; UPDATE jobs.schema_code SET checksum = 'another version'"
     )
 
-    assert await migrate(empty.owner_dsn, empty.role) == ["applied views and functions"]
+    assert await migrated.migrate() == ["applied views and functions"]
 
-    assert await empty.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NOT NULL")
+    assert await migrated.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NOT NULL")
 
 
 @pytest.mark.slow
 @pytest.mark.single_node("Citus chooses which transaction of a deadlock ends")
 async def test_migrate_repeats_a_transaction_that_deadlocks_with_a_call(
-    empty: EmptyDatabase,
+    migrated: Target,
 ) -> None:
-    await migrate(empty.owner_dsn, empty.role)
     # PostgreSQL ends the session that notices the deadlock: the one of migrate.
-    await empty.owner.execute(
+    await migrated.owner.execute(
         "UPDATE jobs.schema_code SET checksum = 'another version'; SET deadlock_timeout = '1min'"
     )
 
-    async with empty.owner.transaction():
-        await empty.owner.execute("LOCK jobs.job_details IN ACCESS SHARE MODE")
-        migrating = asyncio.create_task(migrate(empty.owner_dsn, empty.role))
-        await Database(empty.owner_dsn, "", empty.owner).wait_for_blocked_sessions(1)
-        await empty.owner.execute("LOCK jobs.execution_states IN ACCESS SHARE MODE")
+    async with migrated.owner.transaction():
+        await migrated.owner.execute("LOCK jobs.job_details IN ACCESS SHARE MODE")
+        migrating = asyncio.create_task(migrated.migrate())
+        await Database(migrated.owner_dsn, "", migrated.owner).wait_for_blocked_sessions(1)
+        await migrated.owner.execute("LOCK jobs.execution_states IN ACCESS SHARE MODE")
 
     assert await migrating == ["applied views and functions"]
 
@@ -160,42 +177,34 @@ async def test_migrate_repeats_a_transaction_that_deadlocks_with_a_call(
         "UPDATE jobs.schema_code SET checksum = 'a later version'",
     ],
 )
-async def test_migrate_keeps_functions_of_a_newer_version(
-    empty: EmptyDatabase, change: str
-) -> None:
+async def test_migrate_keeps_functions_of_a_newer_version(migrated: Target, change: str) -> None:
     """As when the old version migrates again during an upgrade."""
-    await migrate(empty.owner_dsn, empty.role)
-    await empty.owner.execute(f"DROP FUNCTION jobs.cancel_job; {change}")
+    await migrated.owner.execute(f"DROP FUNCTION jobs.cancel_job; {change}")
 
-    done = await migrate(empty.owner_dsn, empty.role)
+    done = await migrated.migrate()
 
     assert done == ["kept the views and functions of a newer version"]
-    assert await empty.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NULL")
+    assert await migrated.owner.fetchval("SELECT to_regproc('jobs.cancel_job') IS NULL")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("view", VIEWS)
-async def test_migrate_adds_a_last_column_to_a_view(
-    empty: EmptyDatabase, monkeypatch: pytest.MonkeyPatch, view: str
+async def test_migrate_adds_a_last_column_to_each_view_and_removes_it(
+    migrated: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await migrate(empty.owner_dsn, empty.role)
-    code = dict(schema.code())
-    columns, clause, rest = re.split(r"(\nFROM |\nWHERE )", code[view], maxsplit=1)
-    code[view] = f"{columns},\n    1 AS new_column{clause}{rest}"
-    monkeypatch.setattr(schema, "code", lambda: code)
+    original = schema.code()
     monkeypatch.setattr(schema, "code_checksum", schema.code_checksum.__wrapped__)
+    for view in VIEWS:
+        columns, clause, rest = re.split(r"(\nFROM |\nWHERE )", original[view], maxsplit=1)
+        changed = {view: f"{columns},\n    1 AS new_column{clause}{rest}"}
+        monkeypatch.setattr(schema, "code", lambda changed=changed: {**original, **changed})
 
-    done = await migrate(empty.owner_dsn, empty.role)
+        assert await migrated.migrate() == ["applied views and functions"]
 
-    assert done == ["applied views and functions"]
-    assert (
-        await empty.owner.fetchval(
+        last_column = (
             "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass('jobs.' || $1)"
-            " ORDER BY attnum DESC LIMIT 1",
-            view,
+            " ORDER BY attnum DESC LIMIT 1"
         )
-        == "new_column"
-    )
+        assert await migrated.owner.fetchval(last_column, view) == "new_column"
 
 
 _VIEWS_AND_FUNCTIONS = """
@@ -230,47 +239,43 @@ _VIEWS_AND_FUNCTIONS = """
     ],
 )
 async def test_migrate_replaces_views_and_functions_that_do_not_fit(
-    empty: EmptyDatabase, earlier: str
+    migrated: Target, earlier: str
 ) -> None:
-    await migrate(empty.owner_dsn, empty.role)
-    before = await empty.owner.fetch(_VIEWS_AND_FUNCTIONS)
-    await empty.owner.execute(earlier)
-    await empty.owner.execute("DELETE FROM jobs.schema_code")
+    before = await migrated.owner.fetch(_VIEWS_AND_FUNCTIONS)
+    await migrated.owner.execute(earlier)
+    await migrated.owner.execute("DELETE FROM jobs.schema_code")
 
-    assert await migrate(empty.owner_dsn, empty.role) == ["applied views and functions"]
+    assert await migrated.migrate() == ["applied views and functions"]
 
-    assert await empty.owner.fetch(_VIEWS_AND_FUNCTIONS) == before
-    async with running_server(empty.request_dsn) as server:
-        assert not (await server.operator("any").list()).jobs
+    assert await migrated.owner.fetch(_VIEWS_AND_FUNCTIONS) == before
+    await list_jobs(migrated.request_dsn)
 
 
-async def test_migrate_keeps_functions_that_fit(empty: EmptyDatabase) -> None:
+async def test_migrate_keeps_functions_that_fit(empty: Target) -> None:
     """A function that is dropped and created again loses its privileges."""
     oids = "SELECT oid FROM pg_proc WHERE pronamespace = 'jobs'::regnamespace ORDER BY 1"
-    await migrate(empty.owner_dsn, empty.role)
+    await empty.migrate()
     before = await empty.owner.fetch(oids)
     await empty.owner.execute("DELETE FROM jobs.schema_code")
 
-    await migrate(empty.owner_dsn, empty.role)
+    await empty.migrate()
 
     assert await empty.owner.fetch(oids) == before
 
 
 @pytest.mark.slow
 async def test_migrate_keeps_the_privileges_of_other_roles_on_a_view_that_it_creates_again(
-    empty: EmptyDatabase,
+    migrated: Target,
 ) -> None:
-    await migrate(empty.owner_dsn, empty.role)
-    async with empty.postgres.unused_role(empty.name) as second:
-        await migrate(empty.owner_dsn, second)
-        await empty.owner.execute(
+    async with migrated.postgres.unused_role(migrated.name) as second:
+        await migrate(migrated.owner_dsn, second)
+        await migrated.owner.execute(
             "ALTER VIEW jobs.job_states RENAME COLUMN job_id TO other;DELETE FROM jobs.schema_code"
         )
 
-        await migrate(empty.owner_dsn, empty.role)
+        await migrated.migrate()
 
-        async with running_server(empty.postgres.dsn(empty.name, second)) as server:
-            assert not (await server.operator("any").list()).jobs
+        await list_jobs(migrated.postgres.dsn(migrated.name, second))
 
 
 _ACLS = """
@@ -283,9 +288,9 @@ _ACLS = """
 
 @pytest.mark.slow
 async def test_migrate_restores_privileges_on_views_columns_and_functions(
-    empty: EmptyDatabase,
+    empty: Target,
 ) -> None:
-    await migrate(empty.owner_dsn, empty.role)
+    await empty.migrate()
     async with empty.postgres.unused_role(empty.name) as second:
         await migrate(empty.owner_dsn, second)
         await empty.owner.execute(
@@ -304,7 +309,7 @@ async def test_migrate_restores_privileges_on_views_columns_and_functions(
             "DELETE FROM jobs.schema_code"
         )
 
-        await migrate(empty.owner_dsn, empty.role)
+        await empty.migrate()
 
         assert [sorted(row[0]) for row in await empty.owner.fetch(_ACLS)] == [
             sorted(row[0]) for row in before
@@ -313,15 +318,14 @@ async def test_migrate_restores_privileges_on_views_columns_and_functions(
 
 @pytest.mark.single_node("the view of the administrator is on one node")
 async def test_migrate_fails_when_a_foreign_view_depends_on_a_view_that_must_be_dropped(
-    empty: EmptyDatabase,
+    migrated: Target,
 ) -> None:
-    await migrate(empty.owner_dsn, empty.role)
-    await empty.owner.execute(
+    await migrated.owner.execute(
         "CREATE VIEW public.report AS SELECT status FROM jobs.job_states;"
         "DELETE FROM jobs.schema_code"
     )
-    assert await migrate(empty.owner_dsn, empty.role) == ["applied views and functions"]
-    await empty.owner.execute(
+    assert await migrated.migrate() == ["applied views and functions"]
+    await migrated.owner.execute(
         "ALTER VIEW jobs.job_states RENAME COLUMN job_id TO other;DELETE FROM jobs.schema_code"
     )
 
@@ -329,29 +333,28 @@ async def test_migrate_fails_when_a_foreign_view_depends_on_a_view_that_must_be_
         MigrationError,
         match=r"^jobs\.job_states changes, and other objects depend on it: view report; drop them",
     ):
-        await migrate(empty.owner_dsn, empty.role)
+        await migrated.migrate()
 
-    assert await empty.owner.fetch("SELECT * FROM public.report") == []
+    assert await migrated.owner.fetch("SELECT * FROM public.report") == []
 
 
 @pytest.mark.single_node("the domain of the administrator is on one node")
 @pytest.mark.parametrize("base", ["jobs.job_states", "jobs.job_states[]"])
 async def test_migrate_fails_when_a_domain_depends_on_the_rows_of_a_view_that_must_be_dropped(
-    empty: EmptyDatabase, base: str
+    migrated: Target, base: str
 ) -> None:
-    await migrate(empty.owner_dsn, empty.role)
-    await empty.owner.execute(
+    await migrated.owner.execute(
         f"CREATE DOMAIN public.reported AS {base};"
         "ALTER VIEW jobs.job_states RENAME COLUMN job_id TO other;DELETE FROM jobs.schema_code"
     )
 
     with pytest.raises(MigrationError, match="objects depend on it: type reported; drop them"):
-        await migrate(empty.owner_dsn, empty.role)
+        await migrated.migrate()
 
-    assert await empty.owner.fetchval("SELECT to_regtype('public.reported') IS NOT NULL")
+    assert await migrated.owner.fetchval("SELECT to_regtype('public.reported') IS NOT NULL")
 
 
-async def test_migrate_keeps_tables_rows_and_policies_of_the_platform(empty: EmptyDatabase) -> None:
+async def test_migrate_keeps_tables_rows_and_policies_of_the_platform(empty: Target) -> None:
     await empty.owner.execute(
         """
         CREATE TABLE device_state (
@@ -378,7 +381,7 @@ async def test_migrate_keeps_tables_rows_and_policies_of_the_platform(empty: Emp
     rows = "SELECT * FROM device_state NATURAL JOIN device_group_members"
     before = [await empty.owner.fetch(sql) for sql in (shape, policies, rows)]
 
-    await migrate(empty.owner_dsn, empty.role)
+    await empty.migrate()
 
     assert [await empty.owner.fetch(sql) for sql in (shape, policies, rows)] == before
     async with running_server(empty.request_dsn) as server:
@@ -387,12 +390,12 @@ async def test_migrate_keeps_tables_rows_and_policies_of_the_platform(empty: Emp
 
 
 async def test_migrate_does_not_enable_row_level_security_on_tables_of_the_platform(
-    empty: EmptyDatabase,
+    empty: Target,
 ) -> None:
     """If the platform does not expect it, row-level security hides every row from it."""
     await empty.owner.execute("CREATE TABLE device_state (tenant_id text, device_id text)")
 
-    await migrate(empty.owner_dsn, empty.role)
+    await empty.migrate()
 
     table = "oid = 'public.device_state'::regclass AND NOT relrowsecurity"
     assert await empty.owner.fetchval(f"SELECT true FROM pg_class WHERE {table}")
@@ -406,7 +409,7 @@ async def test_migrate_does_not_enable_row_level_security_on_tables_of_the_platf
 
 @pytest.mark.single_node("on Citus, the owner of the device tables distributes them first")
 async def test_migrate_succeeds_when_another_role_owns_the_device_tables(
-    empty: EmptyDatabase,
+    empty: Target,
 ) -> None:
     """Only that role can grant SELECT to the request role; the server waits for it."""
     async with (
@@ -447,7 +450,7 @@ PLATFORM_TABLES = """
 """
 
 
-async def writable_tables(empty: EmptyDatabase) -> list[str]:
+async def writable_tables(empty: Target) -> list[str]:
     """Return the device tables into which the request role may write in every way."""
     rows = await empty.owner.fetch(
         """
@@ -465,44 +468,40 @@ async def writable_tables(empty: EmptyDatabase) -> list[str]:
     "tables",
     [PLATFORM_TABLES, PLATFORM_TABLES.partition("CREATE TABLE device_group_members")[0]],
 )
-async def test_device_tables_are_the_platforms_when_one_exists(
-    empty: EmptyDatabase, tables: str
-) -> None:
+async def test_device_tables_are_the_platforms_when_one_exists(empty: Target, tables: str) -> None:
     await empty.owner.execute(tables)
 
-    done = await migrate(empty.owner_dsn, empty.role)
+    done = await empty.migrate()
 
     assert done[0] == PLATFORM
     assert await writable_tables(empty) == []
-    assert await migrate(empty.owner_dsn, empty.role) == []
+    assert await empty.migrate() == []
 
 
 async def test_device_tables_are_decided_again_when_the_first_migration_did_not_run(
-    empty: EmptyDatabase,
+    empty: Target,
 ) -> None:
     """A run that ends before the first migration, and a platform that then creates the tables."""
     await empty.owner.execute(schema.read_sql("bootstrap.sql"))
     await empty.owner.execute("INSERT INTO jobs.device_tables (is_own) VALUES (true)")
     await empty.owner.execute(PLATFORM_TABLES)
 
-    assert (await migrate(empty.owner_dsn, empty.role))[0] == PLATFORM
+    assert (await empty.migrate())[0] == PLATFORM
 
 
 async def test_option_makes_device_tables_own_and_the_platforms_again(
-    empty: EmptyDatabase,
+    empty: Target,
 ) -> None:
     await empty.owner.execute(PLATFORM_TABLES)
-    await migrate(empty.owner_dsn, empty.role)
+    await empty.migrate()
     index = "SELECT to_regclass('public.device_group_members_by_device') IS NOT NULL"
 
-    assert await migrate(empty.owner_dsn, empty.role, device_tables_manager="own") == [OWN]
+    assert await empty.migrate(device_tables_manager="own") == [OWN]
     assert await writable_tables(empty) == ["device_group_members", "device_state"]
     assert await empty.owner.fetchval(index)
-    assert await migrate(empty.owner_dsn, empty.role) == []
+    assert await empty.migrate() == []
 
-    assert await migrate(empty.owner_dsn, empty.role, device_tables_manager="platform") == [
-        PLATFORM
-    ]
+    assert await empty.migrate(device_tables_manager="platform") == [PLATFORM]
     assert await writable_tables(empty) == []
 
 
@@ -528,22 +527,21 @@ async def test_option_makes_device_tables_own_and_the_platforms_again(
     ],
 )
 async def test_device_tables_are_own_only_when_calls_can_write_to_them(
-    empty: EmptyDatabase, tables: str, problem: str | None
+    empty: Target, tables: str, problem: str | None
 ) -> None:
     await empty.owner.execute(tables)
 
     if problem is None:
-        await migrate(empty.owner_dsn, empty.role, device_tables_manager="own")
+        await empty.migrate(device_tables_manager="own")
     else:
         with pytest.raises(MigrationError, match=re.escape(problem)):
-            await migrate(empty.owner_dsn, empty.role, device_tables_manager="own")
+            await empty.migrate(device_tables_manager="own")
 
 
-async def test_server_waits_for_privileges_on_own_device_tables(empty: EmptyDatabase) -> None:
-    await migrate(empty.owner_dsn, empty.role)
-    await empty.owner.execute(f"REVOKE DELETE ON device_state FROM {empty.role.name}")
+async def test_server_waits_for_privileges_on_own_device_tables(migrated: Target) -> None:
+    await migrated.owner.execute(f"REVOKE DELETE ON device_state FROM {migrated.role.name}")
 
-    request = await asyncpg.connect(empty.request_dsn)
+    request = await asyncpg.connect(migrated.request_dsn)
     try:
         with pytest.raises(NotReady, match=r"run: GRANT DELETE ON public\.device_state TO"):
             await check_ready(request)
@@ -551,41 +549,40 @@ async def test_server_waits_for_privileges_on_own_device_tables(empty: EmptyData
         await request.close()
 
 
-async def test_server_waits_for_each_privilege_that_migrate_grants(empty: EmptyDatabase) -> None:
-    await migrate(empty.owner_dsn, empty.role)
+async def test_server_waits_for_each_privilege_that_migrate_grants(migrated: Target) -> None:
     privileges = """
         SELECT table_name, privilege_type FROM information_schema.role_table_grants
         WHERE grantee = $1 AND table_schema = 'jobs' ORDER BY 1, 2
     """
-    granted = await empty.owner.fetch(privileges, empty.role.name)
-    await empty.owner.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA jobs FROM {empty.role.name}")
+    granted = await migrated.owner.fetch(privileges, migrated.role.name)
+    await migrated.owner.execute(
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA jobs FROM {migrated.role.name}"
+    )
 
-    request = await asyncpg.connect(empty.request_dsn)
+    request = await asyncpg.connect(migrated.request_dsn)
     for remedy in await missing_table_privileges(request):
-        await empty.owner.execute(remedy)
+        await migrated.owner.execute(remedy)
     await request.close()
 
-    assert await empty.owner.fetch(privileges, empty.role.name) == granted
+    assert await migrated.owner.fetch(privileges, migrated.role.name) == granted
 
 
-async def test_migrate_counts_the_devices_of_own_tables(empty: EmptyDatabase) -> None:
-    await migrate(empty.owner_dsn, empty.role)
-    await empty.owner.execute(
+async def test_migrate_counts_the_devices_of_own_tables(migrated: Target) -> None:
+    await migrated.owner.execute(
         "INSERT INTO public.device_state (tenant_id, device_id) VALUES ('a', '1'), ('a', '2')"
     )
     counts = "SELECT tenant_id, device_count FROM jobs.device_counts"
-    assert await empty.owner.fetch(counts) == []
+    assert await migrated.owner.fetch(counts) == []
 
-    await migrate(empty.owner_dsn, empty.role)
-    assert [tuple(row) for row in await empty.owner.fetch(counts)] == [("a", 2)]
-    await migrate(empty.owner_dsn, empty.role, device_tables_manager="platform")
-    assert await empty.owner.fetch(counts) == []
+    await migrated.migrate()
+    assert [tuple(row) for row in await migrated.owner.fetch(counts)] == [("a", 2)]
+    await migrated.migrate(device_tables_manager="platform")
+    assert await migrated.owner.fetch(counts) == []
 
 
-async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDatabase) -> None:
-    await migrate(empty.owner_dsn, empty.role)
+async def test_request_role_has_only_the_privileges_that_it_needs(migrated: Target) -> None:
 
-    writes = await empty.owner.fetch(
+    writes = await migrated.owner.fetch(
         """
         SELECT c.oid::regclass::text, p.privilege FROM pg_class c,
             unnest('{INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER, REFERENCES}'::text[]) p(privilege)
@@ -593,7 +590,7 @@ async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDa
           AND c.relkind IN ('r', 'v', 'p') AND has_table_privilege($1, c.oid, p.privilege)
         ORDER BY 1, 2
         """,
-        empty.role.name,
+        migrated.role.name,
     )
 
     tables = (
@@ -631,12 +628,12 @@ async def test_request_role_has_only_the_privileges_that_it_needs(empty: EmptyDa
         *(("jobs.webhooks", privilege) for privilege in ("DELETE", "INSERT", "UPDATE")),
     ]
     creates = "SELECT has_schema_privilege($1, 'jobs', 'CREATE')"
-    assert not await empty.owner.fetchval(creates, empty.role.name)
+    assert not await migrated.owner.fetchval(creates, migrated.role.name)
 
 
 @pytest.mark.slow
 @pytest.mark.single_node("on Citus, the owner needs CREATE on the database of each node")
-async def test_error_has_the_sql_when_owner_may_not_create_roles(empty: EmptyDatabase) -> None:
+async def test_error_has_the_sql_when_owner_may_not_create_roles(empty: Target) -> None:
     async with empty.postgres.unused_role(empty.name) as owner:
         await empty.owner.execute(
             f"CREATE ROLE {owner.name} LOGIN PASSWORD '{owner.password}';"
@@ -652,16 +649,15 @@ async def test_error_has_the_sql_when_owner_may_not_create_roles(empty: EmptyDat
         assert f"PASSWORD '{empty.role.password}'" not in sql[1]
         await empty.owner.execute(sql[1].replace("…", str(empty.role.password)))
         await migrate(owner_dsn, empty.role)
-        async with running_server(empty.request_dsn) as server:
-            assert not (await server.operator("any").list()).jobs
+        await list_jobs(empty.request_dsn)
 
 
-async def test_migrate_keeps_an_existing_role_unchanged(empty: EmptyDatabase) -> None:
+async def test_migrate_keeps_an_existing_role_unchanged(empty: Target) -> None:
     await empty.owner.execute(f"CREATE ROLE {empty.role.name} LOGIN PASSWORD 'other' CREATEDB")
     role = "SELECT * FROM pg_authid WHERE rolname = $1"
     before = await empty.owner.fetchrow(role, empty.role.name)
 
-    done = await migrate(empty.owner_dsn, empty.role)
+    done = await empty.migrate()
 
     assert done == [OWN, *BEFORE_CODE, *empty.distributed, CODE, *AFTER_CODE]
 
@@ -670,7 +666,7 @@ async def test_migrate_keeps_an_existing_role_unchanged(empty: EmptyDatabase) ->
 
 @pytest.mark.single_node("on Citus, the owner needs CREATE on the database of each node")
 async def test_migrate_succeeds_when_an_administrator_created_the_schema(
-    empty: EmptyDatabase,
+    empty: Target,
 ) -> None:
     """The owner may not create schemas, nor tables in public."""
     async with empty.postgres.unused_role(empty.name) as owner:
@@ -691,7 +687,7 @@ async def test_migrate_succeeds_when_an_administrator_created_the_schema(
     ]
 
 
-async def test_migrate_fails_when_the_request_role_is_the_owner(empty: EmptyDatabase) -> None:
+async def test_migrate_fails_when_the_request_role_is_the_owner(empty: Target) -> None:
     owner = await empty.owner.fetchval("SELECT current_user")
 
     with pytest.raises(MigrationError, match=f"^{owner} is the owner and can"):

@@ -1,4 +1,7 @@
-"""FairSlots: a few calls run at a time, and tenants take turns."""
+"""FairSlots: what a tenant leaves to others, and when a slot ends.
+
+test_fair_semaphore_model.py has the turns of tenants and the calls that are canceled.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -59,27 +62,6 @@ class Calls:
         assert self.slots._semaphore.held == 0
 
 
-async def test_calls_start_in_turn(calls: Calls) -> None:
-    await calls.start("a1", "b1", "a2", "a3", "c1", "c2", "d1")
-    assert calls.started == ["a1", "b1"]
-
-    await calls.end("a1", "b1", "a2", "c1", "d1", "a3", "c2")
-
-    assert calls.started == ["a1", "b1", "a2", "c1", "d1", "a3", "c2"]
-    calls.assert_idle()
-
-
-async def test_one_turn_is_left_when_a_tenant_has_the_others(calls: Calls) -> None:
-    await calls.start("a1", "a2", "a3")
-    assert calls.started == ["a1"]
-
-    await calls.start("b1")
-
-    assert calls.started == ["a1", "b1"]
-    await calls.end("b1", "a1", "a2", "a3")
-    calls.assert_idle()
-
-
 async def test_the_last_turn_goes_to_a_tenant_that_has_none() -> None:
     calls = Calls(max_slots=4)
     await calls.start("a1", "a2", "a3", "a4")
@@ -93,40 +75,6 @@ async def test_the_last_turn_goes_to_a_tenant_that_has_none() -> None:
 
     assert calls.started == ["a1", "a2", "a3", "b1", "c1"]
     await calls.end("c1", "b1", "a2", "a3", "b2", "a4")
-    calls.assert_idle()
-
-
-async def test_canceled_call_leaves_the_queue(calls: Calls) -> None:
-    await calls.start("a1", "a2", "a3")
-
-    calls.tasks["a2"].cancel()
-    await run_ready_tasks()
-    await calls.end("a1", "a3")
-
-    assert calls.started == ["a1", "a3"]
-    calls.assert_idle()
-
-
-async def test_turn_goes_to_the_next_call_when_its_owner_is_canceled_at_once(calls: Calls) -> None:
-    await calls.start("a1", "a2", "a3")
-
-    # The slot of a1 ends and a2 is canceled before the task of a2 runs.
-    calls.tasks["a1"].add_done_callback(lambda _: calls.tasks["a2"].cancel())
-    await calls.end("a1")
-
-    assert calls.started == ["a1", "a3"]
-    await calls.end("a3")
-    calls.assert_idle()
-
-
-async def test_turn_ends_when_its_call_is_canceled(calls: Calls) -> None:
-    await calls.start("a1", "a2")
-
-    calls.tasks["a1"].cancel()
-    await run_ready_tasks()
-
-    assert calls.started == ["a1", "a2"]
-    await calls.end("a2")
     calls.assert_idle()
 
 

@@ -1,4 +1,7 @@
-"""MemoryLimit: bytes are reserved within limits, and tenants that wait take turns."""
+"""MemoryLimit and Reservation: the limits, their errors, and calls that need more bytes.
+
+test_fair_semaphore_model.py has the turns of tenants and the calls that are canceled.
+"""
 
 import asyncio
 
@@ -33,11 +36,6 @@ class Calls:
         for name in names:
             self.reservations[name].release()
             await run_ready_tasks()
-
-    async def cancel(self, name: str) -> None:
-        """Cancel a call that waits."""
-        self.tasks[name].cancel()
-        await asyncio.gather(self.tasks[name], return_exceptions=True)
 
 
 async def test_call_waits_when_its_tenant_is_at_its_limit() -> None:
@@ -87,31 +85,6 @@ async def test_two_tenants_leave_a_third_to_others() -> None:
         task.cancel()
 
 
-async def test_waiting_tenants_take_turns() -> None:
-    calls = Calls(10, 10)
-    await calls.start("x", 10)
-    for name in ("a1", "a2", "a3", "b1", "c1"):
-        await calls.start(name, 10)
-
-    for name in ("x", "a1", "b1", "c1", "a2", "a3"):
-        await calls.end(name)
-
-    assert calls.served == ["x", "a1", "b1", "c1", "a2", "a3"]
-
-
-async def test_waiting_tenant_is_skipped_while_it_is_at_its_limit() -> None:
-    calls = Calls(100, 10)
-    await calls.start("a1", 10)
-    await calls.start("a2", 10)
-    await calls.start("b1", 10)
-    await calls.start("b2", 10)
-
-    await calls.end("b1")
-
-    assert calls.served == ["a1", "b1", "b2"]
-    await calls.cancel("a2")
-
-
 @pytest.mark.parametrize(
     ("max_tenant_bytes", "setting"),
     [(10, "JOBS_MAX_TENANT_BUFFERED_BYTES"), (20, "JOBS_MAX_BUFFERED_BYTES")],
@@ -131,37 +104,6 @@ async def test_error_names_the_limit_when_the_wait_takes_too_long(
     await calls.end("a1")
     assert calls.memory.held == 0
     assert calls.memory.waiting == 0
-
-
-async def test_canceled_call_is_not_served_and_holds_nothing() -> None:
-    calls = Calls(10, 10)
-    await calls.start("a1", 10)
-    await calls.start("a2", 10)
-    await calls.start("a3", 10)
-
-    await calls.cancel("a2")
-    await calls.end("a1")
-
-    assert calls.served == ["a1", "a3"]
-    await calls.end("a3")
-    assert calls.memory.held == 0
-    assert not calls.memory._held
-    assert calls.memory.waiting == 0
-
-
-async def test_call_that_is_canceled_as_its_turn_comes_gives_it_to_the_next() -> None:
-    calls = Calls(10, 10)
-    await calls.start("a1", 10)
-    await calls.start("a2", 10)
-    await calls.start("a3", 10)
-
-    # The turn of a2 comes, but its task has not run when it is canceled.
-    calls.reservations["a1"].release()
-    await calls.cancel("a2")
-    await run_ready_tasks()
-
-    assert calls.served == ["a1", "a3"]
-    assert calls.memory.held == 10
 
 
 async def test_calls_that_ask_for_more_do_not_wait_for_each_other() -> None:
@@ -192,60 +134,6 @@ async def test_bytes_stay_counted_while_a_call_waits_for_more() -> None:
     await larger
     await calls.tasks["a3"]
     assert calls.memory.held == 16
-
-
-async def test_calls_go_on_one_by_one_when_all_wait_for_more() -> None:
-    """A new call waits behind them, because what they hold stays counted."""
-    calls = Calls(20, 20)
-    await calls.start("a1", 9)
-    await calls.start("a2", 12)
-    await calls.start("a3", 1)
-    larger = {
-        name: asyncio.create_task(calls.reservations[name].resize(15)) for name in ("a1", "a2")
-    }
-    await run_ready_tasks()
-    assert [task.done() for task in larger.values()] == [True, False]
-    assert calls.memory.held == 15 + 12
-
-    await calls.end("a1")
-
-    await larger["a2"]
-    assert calls.served == ["a1", "a2"]
-    await calls.end("a2")
-    assert calls.served == ["a1", "a2", "a3"]
-
-
-async def test_calls_of_many_tenants_that_ask_for_more_exceed_the_budget_one_at_a_time() -> None:
-    calls = Calls(100, 50)
-    names = [f"{chr(ord('a') + number)}1" for number in range(20)]
-    for name in names:
-        await calls.start(name, 5)
-    larger = {name: asyncio.create_task(calls.reservations[name].resize(40)) for name in names}
-    await run_ready_tasks()
-    assert calls.memory.held <= 100 + 40
-
-    served = 0
-    while ready := [name for name, task in larger.items() if task.done()]:
-        served += len(ready)
-        for name in ready:
-            await larger.pop(name)
-            await calls.end(name)
-            assert calls.memory.held <= 100 + 40
-
-    assert served == len(names)
-    assert calls.memory.held == 0
-
-
-async def test_call_that_asks_for_more_proceeds_when_its_tenant_is_at_its_limit() -> None:
-    """Its tenant holds nothing else, so no other call of it could free bytes."""
-    calls = Calls(100, 20)
-    await calls.start("b1", 40)
-    await calls.start("a1", 20)
-
-    async with asyncio.timeout(TIMEOUT):
-        await calls.reservations["a1"].resize(30)
-
-    assert calls.memory.held == 70
 
 
 async def test_bytes_are_kept_when_the_wait_for_more_is_canceled() -> None:
