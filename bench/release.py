@@ -26,7 +26,7 @@ from bench.process import cpu_seconds, service
 from bench.run import InvalidRun, Option, run
 from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.dev.embedded_postgres import Cluster
-from tests.chaos.system import THIS_VERSION, Code
+from tests.harness.system import THIS_VERSION, Code
 from tests.upgrade.earlier_version import NoHistoryError, extract
 
 COMMIT_BEFORE = "0be2f3477"

@@ -11,7 +11,7 @@ from fleet.jobs.v1 import device_jobs_pb2_grpc, events_pb2_grpc, fleet_pb2_grpc,
 
 from bench.year.ledger import Ledger
 from jobs_grpc.client.errors import from_rpc_error
-from tests.chaos.history import OperatorCall
+from tests.harness.ledger import OperatorCall
 
 _TIMEOUT = 60.0
 _TRANSIENT = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)

@@ -17,7 +17,7 @@ from fleet.jobs.v1.jobs_pb2 import Job, JobExecution
 
 from bench.year.calls import Calls
 from bench.year.ledger import Ledger
-from tests.chaos.event_checks import LoggedEvent
+from tests.harness.event_checks import LoggedEvent
 from tests.support.endpoints import OK, Endpoint, Request, response, running_endpoint
 from tests.support.webhooks import is_signed, loopback_settings, write_keys
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from bench.year.fleet import RETRIED_CODE, Device, Directory, is_window_open
-from tests.chaos.history import OperatorCall
+from tests.harness.ledger import OperatorCall
 from tests.support.window_model import Window
 
 PENDING = ("QUEUED", "IN_PROGRESS")

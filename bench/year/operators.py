@@ -12,7 +12,7 @@ from bench.year.calls import Calls
 from bench.year.fleet import BRICKED_CODE, MODELS, RETRIED_CODE, RINGS, Device
 from bench.year.ledger import LONGEST_BACKOFF, MAX_ATTEMPTS, LedgerJob
 from bench.year.scale import Scale, Step
-from tests.chaos.history import OperatorCall
+from tests.harness.ledger import OperatorCall
 from tests.support.window_model import Window
 
 # Days of a month. All are part of each month, so that months can be compared.

@@ -9,7 +9,7 @@ import asyncpg
 
 from bench.year.consumers import Consumers
 from bench.year.ledger import Ledger, LedgerJob
-from tests.chaos.event_checks import FINISHED_ATTEMPTS, STORED_JOBS, JobChecks
+from tests.harness.event_checks import ATTEMPTS, STORED_JOBS, JobChecks
 
 RETENTION = timedelta(days=21)
 EVENT_RETENTION = timedelta(days=7)
@@ -157,7 +157,9 @@ class Recount:
         rows = await self._owner.fetch(f"{STORED_JOBS} WHERE j.tenant_id = $1", tenant)
         by_id = {row["job_id"]: row for row in rows}
         finished: dict[str, list[Any]] = defaultdict(list)
-        for row in await self._owner.fetch(f"{FINISHED_ATTEMPTS} AND e.tenant_id = $1", tenant):
+        for row in await self._owner.fetch(
+            f"SELECT * FROM ({ATTEMPTS}) a WHERE tenant_id = $1", tenant
+        ):
             finished[row["job_id"]].append(row)
         for (of_tenant, job_id), job in self._ledger.jobs.items():
             is_checked = (of_tenant, job_id) in self._checked

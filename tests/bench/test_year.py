@@ -12,7 +12,7 @@ from bench.year.recount import Recount
 from bench.year.report import missed_goals, render
 from bench.year.samples import Sample
 from bench.year.scale import QUICK
-from tests.chaos.history import OperatorCall
+from tests.harness.ledger import OperatorCall
 from tests.support.database import Database, request_session
 from tests.support.window_model import Window
 

@@ -15,9 +15,9 @@ from pathlib import Path
 # gRPC reads this variable on import. Without it, gRPC logs each process that we start.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
-from tests.chaos.history import History
 from tests.chaos.trial import report, run_trial
 from tests.gateway.support import build_gateway
+from tests.harness.ledger import Ledger
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
         if sys.stderr.isatty():
             print(f"\r\033[K{done}/{args.faults} {name}", end="", file=sys.stderr, flush=True)
 
-    async def trial(folder: Path, binary: Path) -> History:
+    async def trial(folder: Path, binary: Path) -> Ledger:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
         return await run_trial(
@@ -45,13 +45,13 @@ def main() -> int:
         folder = Path(name)
         binary = build_gateway()
         folder.chmod(0o711)
-        history = asyncio.run(trial(folder, binary))
+        ledger = asyncio.run(trial(folder, binary))
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    print(report(history, seed))
-    if history.violations:
+    print(report(ledger, seed))
+    if ledger.problems:
         return 1
-    return 0 if history.faults == args.faults else 130
+    return 0 if ledger.done["faults"] == args.faults else 130
 
 
 if __name__ == "__main__":

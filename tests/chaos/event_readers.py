@@ -1,54 +1,42 @@
-"""Readers that follow the events during the faults, and resume where they stopped."""
+"""Readers that follow the events in four ways during the faults, and are cut again and again."""
 
 import asyncio
 import itertools
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 
 import grpc
 import httpx
 from fleet.jobs.v1 import events_pb2 as pb
-from fleet.jobs.v1 import events_pb2_grpc
 
 from jobs_grpc.client import EventsClient, JobsError, RetryPolicy
 from jobs_grpc.client.errors import from_rpc_error
-from tests.chaos.event_checks import LoggedEvent
-from tests.chaos.history import History
-from tests.chaos.system import TENANTS, System
+from tests.harness.consumers import Reader, Receiver, watch
+from tests.harness.ledger import Ledger
+from tests.harness.system import TENANTS, System
 from tests.support.waiting import wait_until
 
 _READ_WITHIN = 60.0  # seconds, from the end of the traffic
-
-
-@dataclass
-class Reader:
-    """What a reader has received. A position that is resumed is the last one received."""
-
-    name: str
-    tenant: str
-    positions: list[int] = field(default_factory=list)
-    """Those of the events."""
-    resume_after: int = 0
-    opened: int = 0
-    """How often it has opened a stream or called for a page."""
+# The lease of a server that was killed, and the deliveries since then.
+_DELIVERED_WITHIN = 90.0
 
 
 class EventReaders:
-    """Reads the events of each tenant in four ways, and cuts and resumes the streams."""
+    """Reads the events of each tenant, and cuts and resumes the streams."""
 
-    def __init__(self, system: System, history: History, seed: int) -> None:
+    def __init__(self, system: System, ledger: Ledger, seed: int) -> None:
         self._system = system
-        self._history = history
+        self._ledger = ledger
         self._rng = random.Random(f"events {seed}")  # noqa: S311 - repeatable on purpose
         self._readers: list[Reader] = []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Read until the context ends."""
-        ways: Mapping[str, Callable[[Reader], Awaitable[None]]] = {
+        ways: Mapping[str, Callable[[Reader, int], Awaitable[None]]] = {
             "WatchEvents": self._watch,
             "ListEvents": self._list,
             "EventsClient": self._follow,
@@ -58,104 +46,83 @@ class EventReaders:
             started = []
             for tenant in TENANTS:
                 for name, read in ways.items():
-                    self._readers.append(Reader(name, tenant))
+                    self._readers.append(Reader(tenant, name))
                     started.append(tasks.create_task(self._repeat(read, self._readers[-1])))
             yield
             for task in started:
                 task.cancel()
 
-    async def check(self, log: Sequence[LoggedEvent]) -> None:
+    def of(self, tenant: str) -> Reader:
+        """Return a reader of a tenant, which has all events."""
+        return next(r for r in self._readers if r.tenant == tenant and r.name == "WatchEvents")
+
+    async def check(self, stored: Mapping[str, Sequence[int]]) -> None:
         """Wait until all events are read. Check that each reader got each event once, in order."""
-        expected = {t: [e.position for e in log if e.tenant == t] for t in TENANTS}
 
         async def is_read() -> bool:
-            return all(r.resume_after >= expected[r.tenant][-1] for r in self._readers)
+            return all(r.resume_after >= stored[r.tenant][-1] for r in self._readers)
 
         with suppress(AssertionError):
             await wait_until(is_read, _READ_WITHIN)
         for reader in self._readers:
-            self._history.calls[f"{reader.name}: resumed"] += reader.opened
-            self._compare(reader, expected[reader.tenant])
+            self._ledger.done[f"{reader.name}: resumed"] += reader.opened
+            found, expected = reader.positions, stored[reader.tenant]
+            for how, wrong in (
+                ("misses", sorted(set(expected) - set(found))),
+                ("has twice", [p for p, count in Counter(found).items() if count > 1]),
+                ("invents", sorted(set(found) - set(expected))),
+                ("has in the wrong order", [b for a, b in itertools.pairwise(found) if a > b]),
+            ):
+                if wrong:
+                    example = f"{reader.name} of {reader.tenant}: {len(wrong)}, {wrong[:5]}"
+                    self._ledger.problem(f"a reader {how} events", example)
 
-    def _compare(self, reader: Reader, expected: Sequence[int]) -> None:
-        found = reader.positions
-        twice = [p for p, count in Counter(found).items() if count > 1]
-        for kind, positions in (
-            ("misses", sorted(set(expected) - set(found))),
-            ("has twice", twice),
-            ("invents", sorted(set(found) - set(expected))),
-            (
-                "has in the wrong order",
-                [b for a, b in itertools.pairwise(found) if a > b],
-            ),
-        ):
-            if positions:
-                example = f"{reader.name} of {reader.tenant}: {len(positions)}, {positions[:5]}"
-                self._history.add_violation(f"a reader {kind} events", example)
-
-    async def _repeat(self, read: Callable[[Reader], Awaitable[None]], reader: Reader) -> None:
+    async def _repeat(self, read: Callable[[Reader, int], Awaitable[None]], reader: Reader) -> None:
         while True:
             reader.opened += 1
-            # Also a cut without an error resumes: the client was killed, or its network was away.
-            with suppress(TimeoutError):
+            server, started = self._rng.randrange(2), time.monotonic()
+            try:
+                # Also a cut without an error resumes: the client was killed, or its network away.
                 async with asyncio.timeout(self._rng.uniform(0.05, 4)):
-                    await read(reader)
+                    await read(reader, server)
+            except TimeoutError:
+                pass
+            except grpc.aio.AioRpcError as e:
+                self._fail(server, from_rpc_error(e), started)
+            except JobsError as e:
+                self._fail(server, e, started)
             await asyncio.sleep(self._rng.uniform(0, 0.3))
 
-    async def _watch(self, reader: Reader) -> None:
-        """Stream from a random server."""
-        server = self._rng.randrange(2)
-        stub = events_pb2_grpc.EventServiceStub(self._system.channels[server])
-        request = pb.WatchEventsRequest(after_position=reader.resume_after)
-        call = stub.WatchEvents(request, metadata=[("x-tenant-id", reader.tenant)])
-        try:
-            async for response in call:
-                _add(reader, response.events, response.position)
-        except grpc.aio.AioRpcError as e:
-            error = from_rpc_error(e)
-            self._history.failed(server, "WatchEvents", "events", error, e.debug_error_string())
-        finally:
-            call.cancel()
+    def _fail(self, server: int, error: JobsError, started: float) -> None:
+        self._ledger.failed(server, "an event reader", "events", error, started)
 
-    async def _list(self, reader: Reader) -> None:
-        """Read a page from a random server, in which the number of events is limited."""
-        server = self._rng.randrange(2)
-        stub = events_pb2_grpc.EventServiceStub(self._system.channels[server])
-        request = pb.ListEventsRequest(
-            after_position=reader.resume_after, limit=self._rng.randint(1, 200)
-        )
-        try:
-            response = await stub.ListEvents(request, metadata=[("x-tenant-id", reader.tenant)])
-        except grpc.aio.AioRpcError as e:
-            error = from_rpc_error(e)
-            self._history.failed(server, "ListEvents", "events", error, e.debug_error_string())
-        else:
-            _add(reader, response.events, response.position)
+    async def _watch(self, reader: Reader, server: int) -> None:
+        await watch(self._system.streams[server], reader)
 
-    async def _follow(self, reader: Reader) -> None:
+    async def _list(self, reader: Reader, server: int) -> None:
+        """Read a page, in which the number of events is limited."""
+        limit = self._rng.randint(1, 200)
+        request = pb.ListEventsRequest(after_position=reader.resume_after, limit=limit)
+        response = await self._system.calls[server].call(request, reader.tenant)
+        reader.add(response.events, response.position)
+
+    async def _follow(self, reader: Reader, server: int) -> None:
         """Follow the events with the client, which reconnects by itself."""
-        server = self._rng.randrange(2)
-        target = self._system.servers[server].environ["JOBS_LISTEN"]
-
-        def check(error: JobsError) -> None:
-            self._history.failed(server, "WatchEvents", "events", error)
-
-        retry = RetryPolicy(on_retry=check)
+        target, started = self._system.servers[server].environ["JOBS_LISTEN"], time.monotonic()
+        retry = RetryPolicy(on_retry=lambda error: self._fail(server, error, started))
         async with EventsClient(target, tenant=reader.tenant, retry=retry) as client:
             events = client.watch_events(after_position=reader.resume_after)
             try:
                 async for event in events:
-                    _add(reader, [event], event.position)
-            except JobsError as e:
-                check(e)
+                    reader.add([event], event.position)
             finally:
                 reader.resume_after = events.position or reader.resume_after
                 await events.aclose()
 
-    async def _watch_rest(self, reader: Reader) -> None:
+    async def _watch_rest(self, reader: Reader, _server: int) -> None:
         """Stream Server-Sent Events from the gateway."""
         headers = {"X-Tenant-Id": reader.tenant, "Last-Event-ID": str(reader.resume_after)}
-        path = "/customer/events:watch"
+        path, started = "/customer/events:watch", time.monotonic()
         name, position = "", 0
         try:
             async with self._system.http.stream(
@@ -163,7 +130,7 @@ class EventReaders:
             ) as response:
                 if response.status_code != 200:
                     await response.aread()
-                    self._history.responded(f"GET {path}", "events", response)
+                    self._ledger.responded(f"GET {path}", "events", response, started)
                     return
                 async for line in response.aiter_lines():
                     key, _, value = line.partition(": ")
@@ -177,9 +144,38 @@ class EventReaders:
                             reader.positions.append(position)
                         name, reader.resume_after = "", position
         except httpx.TransportError as e:
-            self._history.disconnected(f"GET {path}", e)
+            self._ledger.disconnected(f"GET {path}", e)
 
 
-def _add(reader: Reader, events: Sequence[pb.Event], position: int) -> None:
-    reader.positions += [event.position for event in events]
-    reader.resume_after = position
+async def check_webhooks(
+    receiver: Receiver,
+    ledger: Ledger,
+    stored: Mapping[str, Sequence[int]],
+    *,
+    max_repeated: int,
+    max_late: int,
+) -> None:
+    """Wait until all events are delivered. Check that none is lost, and few are repeated or late.
+
+    The limits are for each webhook. A server that a fault hits may have sent an event without
+    storing that. Only an event that was being sent while its server was frozen past its lease is
+    late.
+    """
+
+    async def is_delivered() -> bool:
+        return all(w.last == stored[w.tenant][-1] for w in receiver.webhooks.values())
+
+    with suppress(AssertionError):
+        await wait_until(is_delivered, _DELIVERED_WITHIN)
+    for path, webhook in receiver.webhooks.items():
+        expected = [p for p in stored[webhook.tenant] if p > webhook.since]
+        ledger.done["webhooks: delivered"] += len(webhook.positions)
+        ledger.done["webhooks: delivered again"] += webhook.repeated
+        if webhook.positions != expected:
+            lost = sorted(set(expected) - set(webhook.positions))
+            example = f"{path}: {len(webhook.positions)} of {len(expected)}, {lost[:5]} lost"
+            ledger.problem("webhooks deliver other events", example)
+        if webhook.late > max_late:
+            ledger.problem("webhooks deliver out of order", f"{path}: {webhook.late}")
+        if webhook.repeated > max_repeated:
+            ledger.problem("webhooks deliver events again", f"{path}: {webhook.repeated}")

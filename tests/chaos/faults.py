@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 
-from tests.chaos.system import Process, System, is_running
+from tests.harness.system import Process, System, is_running
 from tests.support.waiting import wait_until
 
 Fault = Callable[[System, random.Random], Awaitable[None]]
 
+PAST_LEASE = "servers frozen past the lease of a webhook"
+_PAST_LEASE_SECONDS = 35.0
 _REQUEST_BACKENDS = """
     SELECT pid FROM pg_stat_activity
     WHERE datname = 'jobs' AND usename = 'jobs_request' ORDER BY pid
@@ -32,23 +34,23 @@ async def kill_gateway(system: System, rng: random.Random) -> None:
 
 async def restart_server(system: System, rng: random.Random) -> None:
     """A server is stopped as in a deployment, with SIGTERM, and started again."""
-    number = rng.randrange(len(system.servers))
-    server = system.servers[number]
-    system.history.draining = number
-    await server.stop(signal.SIGTERM)
-    await server.start()
-    system.history.draining = None
-    await system.wait_until_all_answer()
+    await system.replace_server(rng.randrange(2))
 
 
 async def freeze_server(system: System, rng: random.Random) -> None:
     """A server process gets no CPU time for a while."""
-    await _freeze([rng.choice(system.servers).pid], rng.uniform(1, 4))
+    await _freeze([rng.choice(system.servers).pid], system.pace * rng.uniform(1, 4))
+
+
+async def freeze_server_past_lease(system: System, rng: random.Random) -> None:
+    """A server process gets no CPU time for longer than it may deliver the events of a webhook."""
+    system.ledger.done[PAST_LEASE] += 1
+    await _freeze([rng.choice(system.servers).pid], _PAST_LEASE_SECONDS)
 
 
 async def freeze_gateway(system: System, rng: random.Random) -> None:
     """The gateway process gets no CPU time for a while."""
-    await _freeze([system.gateway.pid], rng.uniform(1, 3))
+    await _freeze([system.gateway.pid], system.pace * rng.uniform(1, 3))
 
 
 async def freeze_backends(system: System, rng: random.Random) -> None:
@@ -56,13 +58,13 @@ async def freeze_backends(system: System, rng: random.Random) -> None:
     async with system.owner() as owner:
         pids = [row["pid"] for row in await owner.fetch(_REQUEST_BACKENDS)]
     if pids:
-        await _freeze(rng.sample(pids, rng.randint(1, len(pids))), rng.uniform(1, 7))
+        await _freeze(rng.sample(pids, rng.randint(1, len(pids))), system.pace * rng.uniform(1, 7))
 
 
 async def crash_postgres(system: System, rng: random.Random) -> None:
     """PostgreSQL stops without a checkpoint and recovers."""
     await system.crash_postgres()
-    await asyncio.sleep(rng.uniform(0, 2))
+    await asyncio.sleep(system.pace * rng.uniform(0, 2))
     await system.start_postgres()
 
 
@@ -92,7 +94,7 @@ async def make_read_only(system: System, rng: random.Random) -> None:
     async with system.owner() as owner:
         await owner.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         await owner.execute("SELECT pg_reload_conf()")
-    await asyncio.sleep(rng.uniform(0.5, 3))
+    await asyncio.sleep(system.pace * rng.uniform(0.5, 3))
     async with system.owner() as owner:
         await owner.execute("SET default_transaction_read_only = off")
         await owner.execute("ALTER SYSTEM RESET default_transaction_read_only")
@@ -104,7 +106,7 @@ async def fill_data_disk(system: System, rng: random.Random) -> None:
     if system.disks:
         await asyncio.to_thread(system.disks.data.fill)
         try:
-            await asyncio.sleep(rng.uniform(1, 4))
+            await asyncio.sleep(system.pace * rng.uniform(1, 4))
         finally:
             await asyncio.to_thread(system.disks.data.free)
 
@@ -116,7 +118,7 @@ async def fill_wal_disk(system: System, rng: random.Random) -> None:
         await asyncio.to_thread(system.disks.wal.fill)
         try:
             await _write_wal_until_stopped(system, pid)
-            await asyncio.sleep(rng.uniform(0, 2))
+            await asyncio.sleep(system.pace * rng.uniform(0, 2))
         finally:
             await asyncio.to_thread(system.disks.wal.free)
         await system.start_postgres()

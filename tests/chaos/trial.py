@@ -6,18 +6,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import asyncpg
+from tests.chaos.event_readers import EventReaders, check_webhooks
+from tests.chaos.faults import FAULTS, PAST_LEASE, Fault, freeze_server_past_lease
+from tests.harness.consumers import running_receiver
+from tests.harness.event_checks import check_events
+from tests.harness.ledger import Job, Ledger
+from tests.harness.recount import check_limits, check_stored, event_positions
+from tests.harness.system import TENANTS, System, running_system
+from tests.harness.traffic import Traffic
 
-from tests.chaos.event_checks import check_events, read_log
-from tests.chaos.event_readers import EventReaders
-from tests.chaos.faults import FAULTS, Fault
-from tests.chaos.history import History, Job
-from tests.chaos.recount import check_limits, check_stored
-from tests.chaos.system import System, running_system
-from tests.chaos.traffic import Traffic
-from tests.chaos.webhook_receiver import running_receiver
-
+_WEBHOOKS_PER_TENANT = 2
 _MAX_HISTORIES = 5
+# One fault of a trial is followed by a freeze past the lease for each so many faults.
+_FAULTS_PER_LONG_FREEZE = 100
 
 
 async def run_trial(
@@ -27,26 +28,29 @@ async def run_trial(
     faults: int,
     seed: int,
     late_after: float = 5.0,
+    pace: float = 1.0,
     stop: asyncio.Event | None = None,
     progress: Callable[[int, str], None] = lambda done, name: None,
-) -> History:
+) -> Ledger:
     """Inject faults under traffic and check that the service keeps its guarantees.
 
     `stop` ends the faults early; the recount follows. `progress` is called before each fault with
-    the number of faults so far and the next one's name. The service passed if the returned history
-    has no violations. One is that a process answers, or a timeout is stored, more than `late_after`
-    seconds too late.
+    the number of faults so far and the next one's name. The service passed if the returned ledger
+    has no problems. One is that a process answers, or a timeout is stored, more than `late_after`
+    seconds too late. Faults last `pace` times as long as by default.
     """
-    history = History()
+    ledger = Ledger()
     rng = random.Random(seed)  # noqa: S311 - repeatable on purpose
     wrong: list[Job] = []
     async with (
-        running_receiver(folder, history) as webhooks,
-        running_system(folder, gateway_binary, history, variables=webhooks.variables) as system,
+        running_receiver(folder, ledger) as receiver,
+        running_system(folder, gateway_binary, ledger, variables=receiver.variables) as system,
     ):
-        await webhooks.subscribe(system)
-        traffic = Traffic(system, history, seed)
-        readers = EventReaders(system, history, seed)
+        receiver.is_flaky, system.pace = True, pace
+        for tenant in TENANTS * _WEBHOOKS_PER_TENANT:
+            await receiver.subscribe(system.calls[0], tenant)
+        traffic = Traffic(system, ledger, seed=seed)
+        readers = EventReaders(system, ledger, seed)
         async with readers.running():
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(traffic.run())
@@ -54,23 +58,34 @@ async def run_trial(
                     for fault in _choose(faults, rng):
                         if stop and stop.is_set():
                             break
-                        progress(history.faults, fault.__name__)
-                        history.faults += 1
-                        history.note("faults", fault.__name__)
+                        progress(ledger.done["faults"], fault.__name__)
+                        ledger.done["faults"] += 1
+                        ledger.note("faults", fault.__name__)
                         await fault(system, rng)
                         await system.wait_until_all_answer(late_after)
-                        wrong += await check_limits(system, history)
+                        wrong += await check_limits(system, ledger)
                         await asyncio.sleep(rng.uniform(0.1, 0.6))
                 finally:
                     traffic.stop()
-            progress(history.faults, "recount")
-            wrong += await check_stored(system, history, late_after)
-            log = await read_log(system, history)
-            await readers.check(log)
-        await webhooks.check(log)
-        wrong += await check_events(system, history, log)
-        await _describe(system, history, wrong)
-    return history
+            progress(ledger.done["faults"], "recount")
+            wrong += await check_stored(system, ledger, late_after)
+            async with system.owner() as owner:
+                stored = await event_positions(owner, ledger)
+            await readers.check(stored)
+        await check_webhooks(
+            receiver,
+            ledger,
+            stored,
+            max_repeated=ledger.done["faults"] + 2,
+            max_late=ledger.done[PAST_LEASE],
+        )
+        async with system.owner() as owner:
+            events = {
+                (t, job): found for t in TENANTS for job, found in readers.of(t).events.items()
+            }
+            wrong += await check_events(owner, ledger, events)
+        await _describe(system, ledger, wrong)
+    return ledger
 
 
 def _choose(count: int, rng: random.Random) -> list[Fault]:
@@ -78,44 +93,38 @@ def _choose(count: int, rng: random.Random) -> list[Fault]:
     chosen: list[Fault] = []
     while len(chosen) < count:
         chosen += rng.sample(FAULTS, len(FAULTS))
+    for number in range(count // _FAULTS_PER_LONG_FREEZE):
+        chosen[number * _FAULTS_PER_LONG_FREEZE] = freeze_server_past_lease
     return chosen[:count]
 
 
-async def _describe(system: System, history: History, jobs: list[Job]) -> None:
-    """Add the rows and the events of the wrong jobs to the violations."""
+async def _describe(system: System, ledger: Ledger, jobs: list[Job]) -> None:
+    """Add the rows and the events of the wrong jobs to the problems."""
     async with system.owner() as owner:
         for tenant, job_id in list(dict.fromkeys(jobs))[:_MAX_HISTORIES]:
-            rows = [
-                *await _rows(owner, "jobs.jobs", tenant, job_id),
-                *await _rows(owner, "jobs.job_progress", tenant, job_id),
-                *await _rows(owner, "jobs.job_executions", tenant, job_id),
-                *await _rows(owner, "jobs.events", tenant, job_id),
-            ]
-            history.violations[f"history of {tenant} {job_id}"] = [*history.events(job_id), *rows]
+            lines = ledger.notes(job_id)
+            for table in ("jobs", "job_progress", "job_executions", "events"):
+                sql = f"SELECT t::text FROM jobs.{table} t WHERE tenant_id = $1 AND job_id = $2"
+                rows = await owner.fetch(sql, tenant, job_id)
+                lines += [f"{table}: {row[0]}" for row in rows]
+            ledger.examples[f"history of {tenant} {job_id}"] = lines
 
 
-async def _rows(owner: asyncpg.Connection, table: str, tenant: str, job_id: str) -> list[str]:
-    rows = await owner.fetch(
-        f"SELECT t::text FROM {table} t WHERE tenant_id = $1 AND job_id = $2", tenant, job_id
-    )
-    return [f"{table}: {row[0]}" for row in rows]
-
-
-def report(history: History, seed: int) -> str:
+def report(ledger: Ledger, seed: int) -> str:
     """Return the outcome of a trial as text."""
-    acknowledged = ", ".join(f"{count:,} {name}" for name, count in history.summary().items())
-    seconds = time.monotonic() - history.started_at
+    acknowledged = ", ".join(f"{count:,} {name}" for name, count in ledger.summary().items())
+    seconds = time.monotonic() - ledger.started_at
     lines = [
-        f"{history.faults} faults with seed {seed} in {seconds:.0f} s;"
-        f" {history.violation_counts.total():,} violations",
+        f"{ledger.done['faults']} faults with seed {seed} in {seconds:.0f} s;"
+        f" {ledger.problems.total():,} violations",
         f"acknowledged: {acknowledged}",
-        *(f"  {count:8,}  {name}" for name, count in sorted(history.calls.items())),
+        *(f"  {count:8,}  {name}" for name, count in sorted(ledger.done.items())),
     ]
-    if history.skipped:
-        lines.append(f"without {history.skipped}")
-    if history.violations:
-        lines += ["faults:", *history.events("faults")]
-        for kind, examples in history.violations.items():
-            count = history.violation_counts[kind]
+    if ledger.skipped:
+        lines.append(f"without {ledger.skipped}")
+    if ledger.examples:
+        lines += ["faults:", *ledger.notes("faults")]
+        for kind, examples in ledger.examples.items():
+            count = ledger.problems[kind]
             lines += [f"{count:,} × {kind}, such as:" if count else f"{kind}:", *examples]
     return "\n".join(lines)

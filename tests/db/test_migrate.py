@@ -153,20 +153,44 @@ async def test_migrate_replaces_functions_of_another_version(migrated: Target) -
 @pytest.mark.slow
 @pytest.mark.single_node("Citus chooses which transaction of a deadlock ends")
 async def test_migrate_repeats_a_transaction_that_deadlocks_with_a_call(
-    migrated: Target,
+    migrated: Target, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     # PostgreSQL ends the session that notices the deadlock: the one of migrate.
-    await migrated.owner.execute(
-        "UPDATE jobs.schema_code SET checksum = 'another version'; SET deadlock_timeout = '1min'"
-    )
+    await migrated.owner.execute("SET deadlock_timeout = '1min'")
 
     async with migrated.owner.transaction():
-        await migrated.owner.execute("LOCK jobs.job_details IN ACCESS SHARE MODE")
-        migrating = asyncio.create_task(migrated.migrate())
-        await Database(migrated.owner_dsn, "", migrated.owner).wait_for_blocked_sessions(1)
-        await migrated.owner.execute("LOCK jobs.execution_states IN ACCESS SHARE MODE")
+        migrating = await _wait_for_views(migrated)
+        await migrated.owner.execute(_LOCK_FIRST_VIEW)
 
     assert await migrating == ["applied views and functions"]
+    assert "a transaction of the migration deadlocked with calls; repeating it" in caplog.messages
+
+
+@pytest.mark.slow
+@pytest.mark.single_node("Citus chooses which transaction of a deadlock ends")
+async def test_call_that_deadlocks_with_migrate_ends_first(migrated: Target) -> None:
+    call = migrated.owner.transaction()
+    await call.start()
+    migrating = await _wait_for_views(migrated)
+    with pytest.raises(asyncpg.DeadlockDetectedError):
+        await migrated.owner.execute(_LOCK_FIRST_VIEW)
+    await call.rollback()
+
+    assert await migrating == ["applied views and functions"]
+
+
+_LOCK_FIRST_VIEW = "LOCK jobs.jobs_with_release IN ACCESS SHARE MODE"
+
+
+async def _wait_for_views(migrated: Target) -> "asyncio.Task[list[str]]":
+    """Lock a view that migrate replaces after the first one, and let migrate wait for it."""
+    owner = migrated.owner
+    await owner.execute("UPDATE jobs.schema_code SET checksum = 'another version'")
+    await owner.execute("LOCK jobs.execution_page IN ACCESS SHARE MODE")
+    migrating = asyncio.create_task(migrated.migrate())
+    await Database(migrated.owner_dsn, "", owner).wait_for_blocked_sessions(1)
+    return migrating
 
 
 @pytest.mark.parametrize(

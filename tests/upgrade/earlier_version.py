@@ -5,7 +5,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from tests.chaos.system import Code
+from tests.harness.system import Code
 
 _ROOT = Path(__file__).parents[2]
 

@@ -1,15 +1,14 @@
 """Compares the log of events with what was acknowledged, and with what is stored."""
 
-import asyncio
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.chaos.history import History, Job, OperatorCall
-from tests.chaos.system import System
+import asyncpg
+
+from tests.harness.ledger import Job, Ledger, OperatorCall
 
 # The events of the calls: their types, and the causes if a type has several.
 _CAUSED_BY = {
@@ -31,11 +30,6 @@ _ALSO_CAUSED_BY = {
 }
 _IN_PROGRESS = 2  # the index in the counts
 
-_LOG = """
-    SELECT tenant_id AS tenant, position, job_id, type, occurred_at AS time, status, counts,
-           user_id AS user, details
-    FROM jobs.events ORDER BY tenant_id, position
-"""
 STORED_JOBS = """
     SELECT j.tenant_id, j.job_id, j.status::text, j.created_at, j.canceled_at, j.deleted_at,
            j.completed_at, j.open_stage, j.execution_events, p.event_count,
@@ -46,24 +40,16 @@ STORED_JOBS = """
               AND s.approved_at IS NOT NULL) AS approved_ats
     FROM jobs.jobs j JOIN jobs.job_progress p USING (tenant_id, job_id)
 """
-# What the cancel or the expiry of the job ended has no event of its own.
-FINISHED_ATTEMPTS = """
-    SELECT e.tenant_id, e.job_id, e.device_id, e.execution_number, e.status::text,
-           e.end_cause = 'JOB_CANCELED' OR e.status = 'TIMED_OUT' AND e.failure_code IS NULL
-               AS ended_by_job,
-           e.is_current
-    FROM (
-        SELECT tenant_id, job_id, device_id, execution_number, status, end_cause, failure_code,
-               true AS is_current
-        FROM jobs.job_executions
-        UNION ALL
-        SELECT tenant_id, job_id, device_id, execution_number, status, end_cause, failure_code,
-               false
-        FROM jobs.execution_attempts
-    ) e
-    JOIN jobs.jobs j USING (tenant_id, job_id)
-    WHERE j.execution_events
+ATTEMPTS = """
+    SELECT tenant_id, job_id, device_id, execution_number, status::text, failure_code, end_cause,
+           started_at, true AS is_current
+    FROM jobs.job_executions
+    UNION ALL
+    SELECT tenant_id, job_id, device_id, execution_number, status::text, failure_code, end_cause,
+           started_at, false
+    FROM jobs.execution_attempts
 """
+"""The current and the earlier attempts of all devices."""
 
 
 @dataclass(frozen=True)
@@ -86,55 +72,34 @@ class LoggedEvent:
         return _CAUSED_BY.get((self.type, self.details.get("cause")))
 
 
-async def read_log(system: System, history: History) -> Sequence[LoggedEvent]:
-    """Wait until the servers have given all events a position. Return the log."""
-    loop = asyncio.get_running_loop()
-    start = loop.time()
-    async with system.owner() as owner:
-        while queued := await owner.fetchval("SELECT count(*) FROM jobs.event_queue"):
-            if loop.time() - start > 30:
-                history.add_violation("events without a position", f"{queued} after 30 s")
-                break
-            await asyncio.sleep(0.1)
-        return [
-            LoggedEvent(
-                **{
-                    **row,
-                    "counts": json.loads(row["counts"]),
-                    "details": json.loads(row["details"] or "{}"),
-                }
-            )
-            for row in await owner.fetch(_LOG)
-        ]
+def of_each_job(rows: Iterable[Any]) -> dict[Job, list[Any]]:
+    """Return rows by job."""
+    found: dict[Job, list[Any]] = defaultdict(list)
+    for row in rows:
+        found[row["tenant_id"], row["job_id"]].append(row)
+    return found
 
 
 async def check_events(
-    system: System, history: History, log: Sequence[LoggedEvent]
+    owner: asyncpg.Connection, ledger: Ledger, events: Mapping[Job, Sequence[LoggedEvent]]
 ) -> Sequence[Job]:
     """Check that each change has its event and each event its change. Return the wrong jobs."""
-    history.event_count = len(log)
-    history.calls.update(f"event {event.type}" for event in log)
-    events: dict[Job, list[LoggedEvent]] = defaultdict(list)
-    for event in log:
-        events[event.tenant, event.job_id].append(event)
+    ledger.done.update(f"event {event.type}" for each in events.values() for event in each)
     reported: dict[Job, dict[tuple[str, int], str]] = defaultdict(dict)
-    for (tenant, job_id, device_id, number), status in history.reported.items():
+    for (tenant, job_id, device_id, number), status in ledger.reported.items():
         reported[tenant, job_id][device_id, number] = status
     calls: dict[Job, dict[str, OperatorCall]] = defaultdict(dict)
-    for user, call in history.operator_calls.items():
+    for user, call in ledger.operator_calls.items():
         calls[call.tenant, call.job_id][user] = call
-    async with system.owner() as owner:
-        rows = await owner.fetch(STORED_JOBS)
-        finished: dict[Job, list[Any]] = defaultdict(list)
-        for row in await owner.fetch(FINISHED_ATTEMPTS):
-            finished[row["tenant_id"], row["job_id"]].append(row)
-    stored = {(row["tenant_id"], row["job_id"]): row for row in rows}
+    stored = of_each_job(await owner.fetch(STORED_JOBS))
+    attempts = of_each_job(await owner.fetch(ATTEMPTS))
     wrong = []
     for job in stored.keys() | events.keys() | calls.keys():
-        checks = JobChecks(events[job], calls[job], stored.get(job))
-        found = [*checks.violations(history.created.get(job), finished[job], reported[job])]
+        row = stored[job][0] if job in stored else None
+        checks = JobChecks(events.get(job, ()), calls[job], row)
+        found = [*checks.violations(ledger.sizes.get(job), attempts[job], reported[job])]
         for kind, example in found:
-            history.add_violation(kind, f"{job}: {example}")
+            ledger.problem(kind, f"{job}: {example}")
         wrong += [job] * bool(found)
     return wrong
 
@@ -159,12 +124,12 @@ class JobChecks:
     def violations(
         self,
         size: int | None,
-        finished: Sequence[Mapping[str, Any]],
+        attempts: Sequence[Mapping[str, Any]],
         reported: Mapping[tuple[str, int], str],
     ) -> Iterator[tuple[str, str]]:
         """Yield the violations: a kind and an example.
 
-        `size` is the number of executions, None: unknown; `finished` has the stored attempts, and
+        `size` is the number of executions, None: unknown; `attempts` has the stored ones, and
         `reported` the acknowledged reports by device and number of the attempt.
         """
         yield from self._calls_without_event()
@@ -173,7 +138,7 @@ class JobChecks:
         yield from self._impossible_transitions()
         yield from self._differences_from_job()
         yield from self._wrong_counts(size)
-        yield from self._wrong_executions(finished, reported)
+        yield from self._wrong_executions(attempts, reported)
 
     def _calls_without_event(self) -> Iterator[tuple[str, str]]:
         for user, call in self.calls.items():
@@ -320,7 +285,7 @@ class JobChecks:
             yield "the last event differs from the job", example
 
     def _wrong_executions(
-        self, finished: Sequence[Mapping[str, Any]], reported: Mapping[tuple[str, int], str]
+        self, attempts: Sequence[Mapping[str, Any]], reported: Mapping[tuple[str, int], str]
     ) -> Iterator[tuple[str, str]]:
         """Check that each attempt that ended by itself is in one event."""
         listed = [
@@ -338,13 +303,13 @@ class JobChecks:
         statuses = {(e["device_id"], e["execution_number"]): e["status"] for e in listed}
         if len(statuses) != len(listed):
             yield "an attempt is in two events", f"{listed}"
-        numbers = {e["device_id"]: e["execution_number"] for e in finished if e["is_current"]}
+        numbers = {e["device_id"]: e["execution_number"] for e in attempts if e["is_current"]}
         for attempt, status in reported.items():
             if statuses.get(attempt) != status:
                 yield "a report has no event", f"{attempt}: {statuses.get(attempt)}, not {status}"
         stored = {
-            (e["device_id"], e["execution_number"]): None if e["ended_by_job"] else e["status"]
-            for e in finished
+            (e["device_id"], e["execution_number"]): None if _ended_by_job(e) else e["status"]
+            for e in attempts
             if e["status"] not in ("QUEUED", "IN_PROGRESS")
         }
         for attempt in statuses.keys() | stored.keys():
@@ -358,3 +323,9 @@ class JobChecks:
             device = execution["device_id"]
             if execution.get("will_retry") and execution["execution_number"] >= numbers[device]:
                 yield "a retry that an event names is missing", f"{execution}"
+
+
+def _ended_by_job(attempt: Mapping[str, Any]) -> bool:
+    """Whether the cancel or the expiry of its job ended an attempt, which so has no event."""
+    is_expired = attempt["status"] == "TIMED_OUT" and attempt["failure_code"] is None
+    return is_expired or attempt["end_cause"] == "JOB_CANCELED"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.event_checks import JobChecks, LoggedEvent
-from tests.chaos.history import OperatorCall
+from tests.harness.event_checks import JobChecks, LoggedEvent
+from tests.harness.ledger import OperatorCall
 
 _START = datetime(2026, 11, 1, tzinfo=UTC)
 _REPORTED = {("pump", 1): "SUCCEEDED"}
@@ -17,7 +17,8 @@ _FINISHED = [
         "device_id": "pump",
         "execution_number": 1,
         "status": "SUCCEEDED",
-        "ended_by_job": False,
+        "failure_code": None,
+        "end_cause": None,
         "is_current": True,
     }
 ]

@@ -15,18 +15,19 @@ from pathlib import Path
 from types import MappingProxyType
 
 import asyncpg
-import grpc
 import httpx
-from fleet.jobs.v1 import device_jobs_pb2_grpc, fleet_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
+from jobs_grpc.client import JobsError
 from jobs_grpc.dev.embedded_postgres.account import unprivileged_account
 from jobs_grpc.dev.embedded_postgres.binaries import find_binaries
 from jobs_grpc.dev.embedded_postgres.server import Server as PostgresServer
-from tests.chaos.disk import Disk, MountNotPermitted
-from tests.chaos.history import History
+from tests.harness.calls import Calls
+from tests.harness.disk import Disk, MountNotPermitted
+from tests.harness.ledger import Ledger
+from tests.support.health import wait_until_healthy
 from tests.support.server import open_channel, reserved_address
-from tests.support.waiting import wait_until
+from tests.support.waiting import TIMEOUT, wait_until
 
 TENANTS = ("alpha", "beta")
 DEVICES_PER_TENANT = 60
@@ -41,6 +42,7 @@ _POSTGRES_SETTINGS = (
     "commit_siblings=0",
     "max_wal_size=256MB",
 )
+_GATEWAY_PROBES = 16  # More than the gateway has connections.
 _MAX_LOG_LINES = 200_000
 # Records of these levels are violations: a fault of the database or of a client is a WARNING.
 _ERROR_LEVELS = ("ERROR", "CRITICAL")
@@ -53,7 +55,7 @@ class Process:
     name: str
     command: list[str]
     environ: dict[str, str]
-    history: History
+    ledger: Ledger
     log: list[str] = field(default_factory=list)
     running: asyncio.subprocess.Process | None = None
     _reader: "asyncio.Task[None] | None" = None
@@ -66,7 +68,7 @@ class Process:
 
     async def start(self) -> None:
         """Start the process."""
-        self.history.note(self.name, "starts")
+        self.ledger.note(self.name, "starts")
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("JOBS_")}
         self.running = await asyncio.create_subprocess_exec(
             *self.command,
@@ -81,7 +83,7 @@ class Process:
         """Send a signal that ends the process, and wait for its end."""
         if self.running is None:
             return
-        self.history.note(self.name, f"gets {signal.Signals(number).name}")
+        self.ledger.note(self.name, f"gets {signal.Signals(number).name}")
         if self.running.returncode is None:
             self.running.send_signal(number)
         await self.running.wait()
@@ -105,7 +107,7 @@ class Process:
         if "Traceback" in line or level in _ERROR_LEVELS:
             # The cause is at the end of a traceback.
             short = line if len(line) < 2000 else f"{line[:500]} … {line[-1500:]}"
-            self.history.add_violation("an error in a log", f"{self.name}: {short}")
+            self.ledger.problem("an error in a log", f"{self.name}: {short}")
 
 
 @dataclass(frozen=True)
@@ -145,35 +147,27 @@ class Disks:
 
 @dataclass
 class System:
-    """The running processes, and channels to the two servers."""
+    """The running processes, and connections to the two servers."""
 
-    history: History
+    ledger: Ledger
     postgres: PostgresServer
     pgdata: Path
     socket_dir: Path
     servers: list[Process]
     gateway: Process
-    channels: list[grpc.aio.Channel]
+    calls: list[Calls]
+    streams: list[Calls]
+    """Other connections: one carries a limited number of calls."""
     http: httpx.AsyncClient
     disks: Disks | None
+    pace: float = 1.0
+    """How long faults last, compared with those of a full trial."""
     _probes: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
     def owner_dsn(self) -> str:
         """The DSN of the database for its owner."""
         return _owner_dsn(self.socket_dir)
-
-    def jobs(self, server: int) -> "jobs_pb2_grpc.JobServiceAsyncStub":
-        """Return the operators' service of a server."""
-        return jobs_pb2_grpc.JobServiceStub(self.channels[server])
-
-    def devices(self, server: int) -> "device_jobs_pb2_grpc.DeviceJobServiceAsyncStub":
-        """Return the devices' service of a server."""
-        return device_jobs_pb2_grpc.DeviceJobServiceStub(self.channels[server])
-
-    def fleet(self, server: int) -> "fleet_pb2_grpc.FleetServiceAsyncStub":
-        """Return the directory of devices of a server."""
-        return fleet_pb2_grpc.FleetServiceStub(self.channels[server])
 
     @asynccontextmanager
     async def owner(self) -> AsyncIterator[asyncpg.Connection]:
@@ -187,6 +181,20 @@ class System:
     async def migrate(self, code: Code = THIS_VERSION) -> str:
         """Run `migrate` of a version. Return what it printed."""
         return await code.migrate(self.owner_dsn, _request_dsn(self.socket_dir))
+
+    async def replace_server(self, number: int, code: Code | None = None) -> None:
+        """Replace a server as a deployment does, and wait until all clients reach the new one."""
+        server = self.servers[number]
+        self.ledger.begin_drain(number)
+        await server.stop(signal.SIGTERM)
+        if code:
+            server.environ |= code.environ()
+        await server.start()
+        await self.wait_until_all_answer()
+        for calls in (self.calls[number], self.streams[number]):
+            await wait_until_healthy(calls.channel)
+        await wait_until(self._gateway_is_connected)
+        self.ledger.end_drain(number)
 
     async def start_postgres(self) -> None:
         """Start PostgreSQL, which recovers from a crash first."""
@@ -213,14 +221,14 @@ class System:
         # A write, because an answer to a read does not show that a fault has ended.
         probes: dict[str, Callable[[], Awaitable[object]]] = {
             server.name: partial(
-                self.jobs(number).CreateJob,
+                self.calls[number].call,
                 pb.CreateJobRequest(
                     job_id=f"probe-{next(self._probes)}",
                     document_type="reboot",
                     target_device_id=device_names()[0],
                 ),
-                metadata=[("x-tenant-id", TENANTS[0])],
-                timeout=1,
+                TENANTS[0],
+                deadline=1,
             )
             for number, server in enumerate(self.servers)
         }
@@ -235,30 +243,34 @@ class System:
         while True:
             try:
                 await probe()
-            except (grpc.aio.AioRpcError, httpx.HTTPError) as e:
+            except (JobsError, httpx.HTTPError) as e:
                 last = repr(e)[:500]
             else:
                 break
             if loop.time() - start > 60:
-                self.history.add_violation("no answer within 60 s of a fault", f"{name}: {last}")
+                self.ledger.problem("no answer within 60 s of a fault", f"{name}: {last}")
                 return
             await asyncio.sleep(0.05)
         if (took := loop.time() - start) > seconds:
-            self.history.add_violation(
-                "a late answer after a fault", f"{name}: {took:.1f} s, {last}"
-            )
+            self.ledger.problem("a late answer after a fault", f"{name}: {took:.1f} s, {last}")
 
-    async def _probe_gateway(self) -> None:
+    async def _probe_gateway(self, deadline: float = 1) -> None:
         headers = {"X-Tenant-Id": TENANTS[0]}
-        response = await self.http.get("/customer/jobs?limit=1", headers=headers, timeout=1)
+        response = await self.http.get("/customer/jobs?limit=1", headers=headers, timeout=deadline)
         response.raise_for_status()
+
+    async def _gateway_is_connected(self) -> bool:
+        """Whether all connections of the gateway, which take turns, reach the server."""
+        probes = (self._probe_gateway(TIMEOUT) for _ in range(_GATEWAY_PROBES))
+        found = await asyncio.gather(*probes, return_exceptions=True)
+        return not any(found)
 
 
 @asynccontextmanager
 async def running_system(
     folder: Path,
     gateway_binary: Path,
-    history: History,
+    ledger: Ledger,
     code: Code = THIS_VERSION,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[System]:
@@ -273,14 +285,17 @@ async def running_system(
         os.chown(folder, account.pw_uid, account.pw_gid)
         os.chown(sockets, account.pw_uid, account.pw_gid)
     async with AsyncExitStack() as stack:
-        disks = _mount_disks(folder, stack, history)
+        disks = _mount_disks(folder, stack, ledger)
         pgdata = (disks.data.path if disks else folder) / "pgdata"
         postgres = PostgresServer(find_binaries(folder, account), pgdata, account)
         await asyncio.to_thread(postgres.init)
         if disks:
             _move_wal(pgdata / "pg_wal", disks.wal.path / "pg_wal")
         addresses = [stack.enter_context(reserved_address()) for _ in range(3)]
-        channels = [await stack.enter_async_context(open_channel(a)) for a in addresses[:2]]
+        calls, streams = [
+            [Calls(await stack.enter_async_context(open_channel(a))) for a in addresses[:2]]
+            for _ in range(2)
+        ]
         http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=f"http://{addresses[2]}", timeout=2)
         )
@@ -297,7 +312,7 @@ async def running_system(
                     "JOBS_LOG_LEVEL": "WARNING",
                     **variables,
                 },
-                history,
+                ledger,
             )
             for number, address in enumerate(addresses[:2])
         ]
@@ -309,9 +324,11 @@ async def running_system(
                 "JOBS_GATEWAY_LISTEN": addresses[2],
                 "JOBS_GATEWAY_LOG_LEVEL": "WARN",
             },
-            history,
+            ledger,
         )
-        system = System(history, postgres, pgdata, sockets, servers, gateway, channels, http, disks)
+        system = System(
+            ledger, postgres, pgdata, sockets, servers, gateway, calls, streams, http, disks
+        )
         await system.start_postgres()
         stack.callback(postgres.stop)
         await _prepare_database(system, code)
@@ -322,7 +339,7 @@ async def running_system(
         yield system
 
 
-def _mount_disks(folder: Path, stack: AsyncExitStack, history: History) -> Disks | None:
+def _mount_disks(folder: Path, stack: AsyncExitStack, ledger: Ledger) -> Disks | None:
     mounted = []
     for name in ("data", "wal"):
         path = folder / name
@@ -330,7 +347,7 @@ def _mount_disks(folder: Path, stack: AsyncExitStack, history: History) -> Disks
         try:
             disk = Disk(path)
         except MountNotPermitted as e:
-            history.skipped = f"full disks, because {e}"
+            ledger.skipped = f"full disks, because {e}"
             return None
         stack.callback(disk.unmount)
         mounted.append(disk)
