@@ -157,7 +157,7 @@ async def test_migrate_repeats_a_transaction_that_deadlocks_with_a_call(
 ) -> None:
     caplog.set_level("INFO")
     # PostgreSQL ends the session that notices the deadlock: the one of migrate.
-    await migrated.owner.execute("SET deadlock_timeout = '1min'")
+    await migrated.owner.execute(f"{_OTHER_VERSION}; SET deadlock_timeout = '1min'")
 
     async with migrated.owner.transaction():
         migrating = await _wait_for_views(migrated)
@@ -170,6 +170,7 @@ async def test_migrate_repeats_a_transaction_that_deadlocks_with_a_call(
 @pytest.mark.slow
 @pytest.mark.single_node("Citus chooses which transaction of a deadlock ends")
 async def test_call_that_deadlocks_with_migrate_ends_first(migrated: Target) -> None:
+    await migrated.owner.execute(_OTHER_VERSION)
     call = migrated.owner.transaction()
     await call.start()
     migrating = await _wait_for_views(migrated)
@@ -180,13 +181,13 @@ async def test_call_that_deadlocks_with_migrate_ends_first(migrated: Target) -> 
     assert await migrating == ["applied views and functions"]
 
 
+_OTHER_VERSION = "UPDATE jobs.schema_code SET checksum = 'another version'"
 _LOCK_FIRST_VIEW = "LOCK jobs.jobs_with_release IN ACCESS SHARE MODE"
 
 
 async def _wait_for_views(migrated: Target) -> "asyncio.Task[list[str]]":
     """Lock a view that migrate replaces after the first one, and let migrate wait for it."""
     owner = migrated.owner
-    await owner.execute("UPDATE jobs.schema_code SET checksum = 'another version'")
     await owner.execute("LOCK jobs.execution_page IN ACCESS SHARE MODE")
     migrating = asyncio.create_task(migrated.migrate())
     await Database(migrated.owner_dsn, "", owner).wait_for_blocked_sessions(1)
