@@ -19,10 +19,7 @@ def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def shell(
-    server: Server,
-    tenant: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    server: Server, tenant: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Shell:
     """A shell whose environment names the server, the test's tenant and the user olivia."""
     monkeypatch.setenv("JOBS_SERVER", server.address)

@@ -39,10 +39,7 @@ async def test_command_prints_usage_when_arguments_are_invalid(
     ("argv", "message"),
     [
         (["list", "--limit", "abc"], "--limit: must be a whole number from 1 to"),
-        (
-            ["list", "--timeout", "nan"],
-            "--timeout: must be a number of seconds from 0.001 to",
-        ),
+        (["list", "--timeout", "nan"], "--timeout: must be a number of seconds from 0.001 to"),
         (["list", "--timeout", "-1"], "--timeout: must be a number of seconds"),
         (["list", "--timeout", "inf"], "--timeout: must be a number of seconds"),
         (["list", "--timeout", "1e30"], "--timeout: must be a number of seconds"),

@@ -27,7 +27,7 @@ async def environ(
 ) -> dict[str, str]:
     """The environment of a shell, on a server with the jobs "north-1" and "old-1" of a group."""
     await database.add_devices(operator.tenant, ["pump-1", "pump-2"], group="north")
-    await operator.create(job_id="old-1", target_group_id="north", document_type="reboot")
+    await operator.create(job_id="old-1", target_group_id="north")
     await operator.cancel("old-1")
     await operator.create(job_id="north-1", target_all=True)
     await database.add_devices(operator.tenant, ["valve"], group="south")

@@ -71,11 +71,7 @@ def shell(
 
 @pytest.mark.slow
 async def test_token_alone_identifies_caller(
-    shell: Shell,
-    database: Database,
-    tenant: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    shell: Shell, database: Database, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await database.add_devices(tenant, ["device-0001", "device-0002"])
     path = tmp_path / "token"

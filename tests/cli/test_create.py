@@ -31,11 +31,7 @@ async def test_create_reads_params_from_file(
 
 @pytest.mark.parametrize("error", [KeyError("uid not found"), OSError("no user")])
 async def test_create_sends_no_user_when_account_has_no_name(
-    shell: Shell,
-    database: Database,
-    tenant: str,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
+    shell: Shell, database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail() -> str:
         raise error

@@ -11,9 +11,9 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.request import urlopen
 
 import asyncpg
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -98,16 +98,25 @@ async def _running_dev(
 
 
 async def test_dev_serves_demo_fleet_and_keeps_data_when_restarted(data_dir: Path) -> None:
+    changed = Device(device_id="device-0007", labels={"ring": "early"})
     async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:
         operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo")
+        fleet = Fleet(fleet_pb2_grpc.FleetServiceStub(channel), "demo")
         everything = await operator.create(job_id="everything", target_all=True)
         north = await operator.create(target_group_id="north")
-        assert everything.execution_count == 1000
-        assert north.execution_count == 333
+        before = (await fleet.get("device-0007")).device
+        await fleet.update(changed, mask=["labels"])
 
     async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:
         operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo")
-        assert (await operator.get("everything")).total_executions == 1000
+        fleet = Fleet(fleet_pb2_grpc.FleetServiceStub(channel), "demo")
+        job = await operator.get("everything")
+        after = (await fleet.get("device-0007")).device
+
+    assert (everything.execution_count, north.execution_count) == (1000, 333)
+    assert job.total_executions == 1000
+    assert (before.labels["ring"], before.time_zone) == ("canary", "Europe/Lisbon")
+    assert dict(after.labels) == dict(before.labels) | {"ring": "early"}
 
 
 async def test_doctor_examines_dev_without_further_settings(
@@ -128,20 +137,6 @@ async def test_doctor_examines_dev_without_further_settings(
         "jobs-grpc: JOBS_DATABASE_URL is not set, and no `jobs-grpc dev` runs with the data in"
         f" {data_dir}: set it, or start one (JOBS_DATA_DIR names another folder)\n",
     )
-
-
-async def test_dev_keeps_changed_labels_when_restarted(data_dir: Path) -> None:
-    canary, changed = "device-0007", Device(device_id="device-0007", labels={"ring": "early"})
-    async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:
-        fleet = Fleet(fleet_pb2_grpc.FleetServiceStub(channel), "demo")
-        before = (await fleet.get(canary)).device
-        await fleet.update(changed, mask=["labels"])
-    async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:
-        fleet = Fleet(fleet_pb2_grpc.FleetServiceStub(channel), "demo")
-        after = (await fleet.get(canary)).device
-
-    assert (before.labels["ring"], before.time_zone) == ("canary", "Europe/Lisbon")
-    assert dict(after.labels) == dict(before.labels) | {"ring": "early"}
 
 
 async def test_dev_sends_webhooks_to_this_machine_and_keeps_their_keys(
@@ -225,16 +220,6 @@ async def test_dev_does_not_simulate_when_calls_need_tls(data_dir: Path) -> None
     assert not data_dir.joinpath("pgdata").exists()
 
 
-async def test_dev_prints_the_url_of_its_metrics(data_dir: Path) -> None:
-    with reserved_address() as address:
-        async with _running_dev(data_dir, JOBS_METRICS_LISTEN=address) as (_, greeting):
-            url = f"http://{address}/metrics"
-            assert f"Metrics: {url}" in greeting.splitlines()
-            response = await asyncio.to_thread(urlopen, url)
-            with response:
-                assert response.status == 200
-
-
 async def test_calls_page_has_grpcurl_commands_that_work_with_dev(data_dir: Path) -> None:
     called = []
     async with _running_dev(data_dir) as (address, _), open_channel(address) as channel:
@@ -251,15 +236,18 @@ async def test_calls_page_has_grpcurl_commands_that_work_with_dev(data_dir: Path
     assert {"CreateJob", "GetJob", "RetryExecutions", "DeleteJob"} <= set(called)
 
 
-async def test_dev_does_not_log_calls(data_dir: Path) -> None:
-    process = await _spawn_dev(data_dir)
-    address, _ = await _read_greeting(process)
-    async with open_channel(address) as channel:
-        await Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo").list()
-    process.send_signal(signal.SIGINT)
-    code, errors = await _wait_for_exit(process)
+async def test_dev_serves_metrics_and_does_not_log_calls(data_dir: Path) -> None:
+    with reserved_address() as metrics:
+        process = await _spawn_dev(data_dir, JOBS_METRICS_LISTEN=metrics)
+        address, greeting = await _read_greeting(process)
+        async with open_channel(address) as channel, httpx.AsyncClient() as http:
+            await Operator(jobs_pb2_grpc.JobServiceStub(channel), "demo").list()
+            response = await http.get(f"http://{metrics}/metrics")
+        process.send_signal(signal.SIGINT)
+        code, errors = await _wait_for_exit(process)
 
-    assert code == 0
+    assert f"Metrics: http://{metrics}/metrics" in greeting.splitlines()
+    assert (response.status_code, code) == (200, 0)
     assert errors == (
         f"Starting PostgreSQL in {data_dir} …\nPostgreSQL has stopped; its data is kept.\n"
     )

@@ -99,6 +99,7 @@ async def test_import_is_rolled_back_when_line_after_full_batch_is_invalid(
     ("content", "message"),
     [
         (b"device_id\n\xff\n", "fleet.csv: must be UTF-8"),
+        ('device_id\n"a"b\n', "fleet.csv:2: "),
         ("device_id\na\n" + 200_000 * "b", "fleet.csv:3: field larger than field limit"),
         (200_000 * "b", "fleet.csv:1: field larger than field limit"),
         ("device_id\na\nb" + (1 << 20) * ",", "fleet.csv:3: has more than 1,048,576 characters"),
@@ -288,6 +289,17 @@ async def test_import_does_not_blame_file_when_database_is_unreachable(
     assert result.err.count("\n") == 1
 
 
+async def test_import_fails_with_one_line_when_database_url_has_invalid_option(
+    load: _Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", "postgresql://u@h/d?sslmode=bogus")
+
+    result = await load("device_id\na\n")
+
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert result.err.startswith("jobs-grpc: invalid database URL: `sslmode` parameter must")
+
+
 async def test_import_fails_when_owner_url_is_not_set(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,10 +312,7 @@ async def test_import_fails_when_owner_url_is_not_set(
 
 
 async def test_import_works_when_row_level_security_applies_to_owner(
-    cluster: tuple[Postgres, str],
-    shell: Shell,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    cluster: tuple[Postgres, str], shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running, template = cluster
     (tmp_path / "fleet.csv").write_text("device_id,group_id\na,north\na,south\n")

@@ -17,7 +17,7 @@ from tests.support.server import Server
 async def big_job(database: Database, server: Server, operator: Operator) -> None:
     """A job "j" of 1,200 devices, of which d00001 has failed, and d00002 twice."""
     await database.add_devices(operator.tenant, 1200)
-    await operator.create(job_id="j", target_all=True, document_type="reboot")
+    await operator.create(job_id="j", target_all=True)
     for number in (1, 2):
         device = server.device(operator.tenant, f"d{number:05}")
         await device.update("j", "FAILED", failure_code="E1", status_details={"at": 5})

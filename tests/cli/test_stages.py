@@ -101,10 +101,7 @@ def test_stage_lines_of_a_finished_job_tell_which_stages_did_not_pass(
     [
         ({"count": 3}, "pause at 3 failures"),
         ({"count": 1_000, "action": "FORCE_CANCEL"}, "force cancel at 1,000 failures"),
-        (
-            {"percent": 5, "min_finished": 20},
-            "pause at 5% of the finished, once 20 have finished",
-        ),
+        ({"percent": 5, "min_finished": 20}, "pause at 5% of the finished, once 20 have finished"),
         (
             {"percent": 5, "basis": "TARGETED", "scope": "STAGE", "action": "CANCEL"},
             "cancel at 5% of the targeted in a stage",

@@ -156,9 +156,7 @@ async def test_poll_continues_when_the_server_was_away_for_long(quick: RetryPoli
     assert len(retried) == quick.max_attempts
 
 
-async def test_poll_ends_with_an_error_that_a_repetition_does_not_solve(
-    quick: RetryPolicy,
-) -> None:
+async def test_poll_ends_with_an_error_that_a_repetition_does_not_solve(quick: RetryPolicy) -> None:
     refusal = Refusal(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
     async with (
         running_scripted_server(StartNextExecution=refusal) as server,

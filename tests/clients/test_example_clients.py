@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,108 +24,119 @@ pytestmark = pytest.mark.slow
 EXAMPLES = ROOT / "examples"
 
 
-async def test_go_device_polls_and_carries_out_executions(
-    database: Database, tenant: str, run: Run
-) -> None:
-    go = require_go()
+async def build_go_device(run: Run, target: Path) -> Path:
+    """Build the device in Go, and return its path."""
     await run(installed("buf"), "generate", cwd=EXAMPLES / "go")
-    await run(go, "vet", "./...", cwd=EXAMPLES / "go")
-    agent = EXAMPLES / "go" / "gen" / "device-agent"
-    await run(go, "build", "-o", agent, ".", cwd=EXAMPLES / "go")
+    await run(require_go(), "build", "-o", target / "device-agent", ".", cwd=EXAMPLES / "go")
+    return target / "device-agent"
+
+
+@asynccontextmanager
+async def running(
+    *command: str | Path, cwd: Path = EXAMPLES
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a command with its output in one pipe; at the end, kill it."""
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def next_line(process: asyncio.subprocess.Process) -> str:
+    """Read a line of the output."""
+    assert process.stdout
+    return (await process.stdout.readline()).decode().rstrip()
+
+
+async def rest_of(process: asyncio.subprocess.Process) -> list[str]:
+    """Read the output until the process ends, which must succeed."""
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output
+    return output.decode().splitlines()
+
+
+async def test_go_device_polls_and_carries_out_executions(
+    database: Database, tenant: str, run: Run, tmp_path: Path
+) -> None:
+    agent = await build_go_device(run, tmp_path)
+    await run(require_go(), "vet", "./...", cwd=EXAMPLES / "go")
     await database.add_devices(tenant, ["pump"])
     async with running_server(database.request_dsn, JOBS_POLL_AFTER="0.1") as server:
         operator = server.operator(tenant)
         await operator.create(job_id="first", target_all=True)
-        process = await asyncio.create_subprocess_exec(
-            agent, server.address, tenant, "pump", stdout=asyncio.subprocess.PIPE
-        )
-        try:
+        async with running(agent, server.address, tenant, "pump") as process:
             await wait_for_counts(operator, "first", succeeded=1)
             # The device found nothing pending, and polls again.
             await operator.create(job_id="second", document_type="unknown", target_all=True)
             job = await wait_for_counts(operator, "second", rejected=1)
-        finally:
-            process.terminate()
-            output, _ = await process.communicate()
+            lines = [await next_line(process), await next_line(process)]
 
-    assert output.decode().splitlines() == ["first: reboot", "second: unknown"]
+    assert lines == ["first: reboot", "second: unknown"]
     assert job.executions[0].failure_code == "UNKNOWN_DOCUMENT_TYPE"
 
 
 async def test_go_device_polls_again_after_the_delay_that_the_server_asks_for(
     database: Database, tenant: str, run: Run, tmp_path: Path
 ) -> None:
-    await run(installed("buf"), "generate", cwd=EXAMPLES / "go")
-    agent = tmp_path / "device-agent"
-    await run(require_go(), "build", "-o", agent, ".", cwd=EXAMPLES / "go")
+    agent = await build_go_device(run, tmp_path)
     await database.add_devices(tenant, ["pump", "valve"])
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_CALLS="1") as server:
         operator = server.operator(tenant)
         await operator.create(job_id="busy", target_device_id="valve")
         await operator.create(job_id="j", target_device_id="pump")
-        async with job_lock_held(database, tenant, "busy"):
-            cancel = asyncio.create_task(operator.cancel("busy"))
-            await database.wait_for_blocked_sessions(1)
-            process = await asyncio.create_subprocess_exec(
-                *(agent, server.address, tenant, "pump"),
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
-            assert process.stdout
-            assert process.stderr
-            assert b"JOBS_MAX_TENANT_CALLS" in await process.stderr.readline()
-        await cancel
-        try:
-            async with asyncio.timeout(TIMEOUT):  # without that delay, it waits for a minute
-                assert await process.stdout.readline() == b"j: reboot\n"
-        finally:
-            process.terminate()
-            await process.communicate()
+        async with AsyncExitStack() as stack:
+            async with job_lock_held(database, tenant, "busy"):
+                cancel = asyncio.create_task(operator.cancel("busy"))
+                await database.wait_for_blocked_sessions(1)
+                device = running(agent, server.address, tenant, "pump")
+                process = await stack.enter_async_context(device)
+                assert "JOBS_MAX_TENANT_CALLS" in await next_line(process)
+            await cancel
+            # Without that delay, it waits for a minute.
+            assert await next_line(process) == "j: reboot"
 
 
 async def test_go_device_ends_with_an_error_that_a_retry_does_not_solve(
-    server: Server, tenant: str, run: Run
+    server: Server, run: Run, tmp_path: Path
 ) -> None:
-    await run(installed("buf"), "generate", cwd=EXAMPLES / "go")
-    output = await run(
-        *(require_go(), "run", ".", server.address, "a,b", "pump"), cwd=EXAMPLES / "go", expect=1
-    )
+    agent = await build_go_device(run, tmp_path)
+    output = await run(agent, server.address, "a,b", "pump", expect=1)
 
     assert "code = Unauthenticated desc = x-tenant-id must be" in output
+
+
+NODE = EXAMPLES / "node"
 
 
 async def test_node_operator_creates_a_job_and_follows_it(
     server: Server, database: Database, operator: Operator, run: Run
 ) -> None:
     await database.add_devices(operator.tenant, ["pump", "valve"], group="north")
-    await run(installed("buf"), "generate", cwd=EXAMPLES / "node")
-    process = await asyncio.create_subprocess_exec(
-        *("node", "run_job.mjs", f"http://{server.address}", operator.tenant, "north"),
-        cwd=EXAMPLES / "node",
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    assert process.stdout
-    async with asyncio.timeout(TIMEOUT):
-        created = (await process.stdout.readline()).decode()
-        match = re.fullmatch(r"created (\S+) for 2 devices\n", created)
-        assert match, created
-        assert await process.stdout.readline() == b"IN_PROGRESS 0/2\n"
+    await run(installed("buf"), "generate", cwd=NODE)
+    url = f"http://{server.address}"
+    async with running("node", "run_job.mjs", url, operator.tenant, "north", cwd=NODE) as process:
+        match = re.fullmatch(r"created (\S+) for 2 devices", await next_line(process))
+        assert match
+        assert await next_line(process) == "IN_PROGRESS 0/2"
         for name in ("pump", "valve"):
-            device = server.device(operator.tenant, name)
-            await device.update(match[1], status=pb.JobExecution.SUCCEEDED)
-        rest = (await process.stdout.read()).decode()
+            await server.device(operator.tenant, name).update(match[1], "SUCCEEDED")
+        lines = await rest_of(process)
 
-    assert await process.wait() == 0
-    assert rest.splitlines()[-1] == "COMPLETED 2/2"
+    assert lines[-1] == "COMPLETED 2/2"
     assert (await operator.get(match[1])).created_by == "example"
 
 
-async def test_node_operator_watches_again_after_the_delay_that_the_server_asks_for(
+async def test_node_operator_watches_again_after_the_server_has_refused_the_stream(
     database: Database, tenant: str, run: Run
 ) -> None:
     await database.add_devices(tenant, ["pump"], group="north")
-    await run(installed("buf"), "generate", cwd=EXAMPLES / "node")
+    await run(installed("buf"), "generate", cwd=NODE)
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_STREAMS="1") as server:
         operator = server.operator(tenant)
         await operator.create(job_id="watched", target_all=True)
@@ -132,35 +144,21 @@ async def test_node_operator_watches_again_after_the_delay_that_the_server_asks_
         metadata = (("x-tenant-id", tenant),)
         watch = stub.WatchJob(pb.WatchJobRequest(job_id="watched"), metadata=metadata)
         await watch.read()
-        process = await asyncio.create_subprocess_exec(
-            *("node", "run_job.mjs", f"http://{server.address}", tenant, "north"),
-            cwd=EXAMPLES / "node",
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        assert process.stdout
-        async with asyncio.timeout(TIMEOUT):
-            created = (await process.stdout.readline()).decode().split()
-            assert b"JOBS_MAX_TENANT_STREAMS" in await process.stdout.readline()
-            refused = time.monotonic()
+        url = f"http://{server.address}"
+        async with running("node", "run_job.mjs", url, tenant, "north", cwd=NODE) as process:
+            created = (await next_line(process)).split()
+            assert "JOBS_MAX_TENANT_STREAMS" in await next_line(process)
             watch.cancel()
-            assert await process.stdout.readline() == b"IN_PROGRESS 0/1\n"
-            assert time.monotonic() - refused > 0.9
+            assert await next_line(process) == "IN_PROGRESS 0/1"
             await operator.cancel(created[1])
-            rest = (await process.stdout.read()).decode()
-
-    assert await process.wait() == 0
-    assert rest == "CANCELED 0/1\n"
+            assert await rest_of(process) == ["CANCELED 0/1"]
 
 
 async def test_node_operator_prints_an_error_in_one_line(
     server: Server, tenant: str, run: Run
 ) -> None:
-    await run(installed("buf"), "generate", cwd=EXAMPLES / "node")
-    output = await run(
-        *("node", "run_job.mjs", f"http://{server.address}", tenant, "nobody"),
-        cwd=EXAMPLES / "node",
-        expect=1,
-    )
+    await run(installed("buf"), "generate", cwd=NODE)
+    url = f"http://{server.address}"
+    output = await run("node", "run_job.mjs", url, tenant, "nobody", cwd=NODE, expect=1)
 
     assert re.fullmatch(r"\[failed_precondition\] .*\n", output)

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser
 
 from tests.console.browser import Console, open_console
-from tests.gateway.browser import require_browser
+from tests.gateway.browser import running_browser
 from tests.gateway.conftest import gateway, gateway_binary
 from tests.gateway.support import Gateway
 
@@ -16,12 +16,8 @@ __all__ = ["gateway", "gateway_binary"]
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """A headless Chromium."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=require_browser(), args=["--no-sandbox"]
-        )
+    async with running_browser() as browser:
         yield browser
-        await browser.close()
 
 
 @pytest.fixture

@@ -69,10 +69,7 @@ async def test_approvals_are_those_of_the_chosen_tenant(
         job_id="careful",
         target_all=True,
         rollout={
-            "stages": [
-                {"device_count": 1, "gate": {"require_approval": True}},
-                {"remainder": True},
-            ]
+            "stages": [{"device_count": 1, "gate": {"require_approval": True}}, {"remainder": True}]
         },
     )
     for name in ("pump-1", "pump-2"):

@@ -56,7 +56,7 @@ async def test_commands_work_for_ids_that_begin_with_a_dash(
     environment: Mapping[str, str],
 ) -> None:
     await database.add_devices(tenant, [DEVICE])
-    await operator.create(job_id=JOB, document_type="reboot", target_all=True)
+    await operator.create(job_id=JOB, target_all=True)
     device = server.device(tenant, DEVICE)
     await device.start(JOB)
     await device.update(JOB, JobExecution.FAILED, failure_code=CODE)

@@ -60,7 +60,7 @@ async def test_device_page_says_why_each_pending_execution_does_not_start(
 async def dated(database: Database, operator: Operator, tenant: str) -> None:
     """The job "dated", which has just been created."""
     await database.add_devices(tenant, ["pump-1"])
-    await operator.create(job_id="dated", document_type="reboot", target_all=True)
+    await operator.create(job_id="dated", target_all=True)
 
 
 @pytest.mark.usefixtures("dated")

@@ -149,11 +149,7 @@ async def test_gate_that_is_not_met_offers_a_retry_instead_of_resume(
 
 
 async def test_stage_is_approved_by_another_user(
-    console: Console,
-    browser: Browser,
-    gateway: Gateway,
-    server: Server,
-    tenant: str,
+    console: Console, browser: Browser, gateway: Gateway, server: Server, tenant: str
 ) -> None:
     ann = server.operator(tenant, "ann")
     await ann.create(
@@ -162,11 +158,7 @@ async def test_stage_is_approved_by_another_user(
         target_all=True,
         rollout={
             "stages": [
-                {
-                    "device_count": 2,
-                    "display_name": "Canary",
-                    "gate": {"require_approval": True},
-                },
+                {"device_count": 2, "display_name": "Canary", "gate": {"require_approval": True}},
                 {"remainder": True},
             ]
         },
@@ -225,7 +217,7 @@ async def test_dialog_does_not_stay_on_the_page_of_another_job(
     console: Console, operator: Operator
 ) -> None:
     for job_id in ("a", "b"):
-        await operator.create(job_id=job_id, document_type="reboot", target_all=True)
+        await operator.create(job_id=job_id, target_all=True)
     page = console.page
     await console.open("/jobs/a")
     await expect(page.get_by_role("heading", name="a", exact=True)).to_be_visible()
@@ -243,7 +235,7 @@ async def test_dialog_does_not_stay_on_the_page_of_another_job(
 async def test_dialog_that_was_closed_does_not_close_the_next_one(
     console: Console, operator: Operator
 ) -> None:
-    await operator.create(job_id="busy", document_type="reboot", target_all=True)
+    await operator.create(job_id="busy", target_all=True)
     page = console.page
     await console.open("/jobs/busy")
     async with console.held("**/customer/jobs/busy:pause") as released:
@@ -261,7 +253,7 @@ async def test_dialog_that_was_closed_does_not_close_the_next_one(
 async def test_failure_is_shown_when_its_dialog_was_closed(
     console: Console, operator: Operator
 ) -> None:
-    await operator.create(job_id="busy", document_type="reboot", target_all=True)
+    await operator.create(job_id="busy", target_all=True)
     page = console.page
     await console.open("/jobs/busy")
     async with console.held("**/customer/jobs/busy:pause"):
@@ -281,7 +273,7 @@ async def test_cancel_of_a_large_job_asks_for_its_id(
 ) -> None:
     page = console.page
     await database.add_devices(tenant, [f"meter-{n:04}" for n in range(1000)])
-    await operator.create(job_id="large", document_type="reboot", target_all=True)
+    await operator.create(job_id="large", target_all=True)
     await console.open("/jobs/large")
     await page.get_by_role("button", name="Cancel").click()
     dialog = page.get_by_role("dialog")
@@ -299,7 +291,7 @@ async def test_filters_are_in_the_url_and_survive_a_reload(
     console: Console, browser: Browser, gateway: Gateway, operator: Operator, tenant: str
 ) -> None:
     await operator.create(job_id="fw-1", document_type="firmware", target_all=True)
-    await operator.create(job_id="reboot-1", document_type="reboot", target_all=True)
+    await operator.create(job_id="reboot-1", target_all=True)
     await operator.cancel("fw-1")
     page = console.page
     await console.open()
@@ -352,7 +344,7 @@ async def test_several_jobs_are_paused_and_canceled_together(
 ) -> None:
     page = console.page
     for job_id in ("a", "b", "c"):
-        await operator.create(job_id=job_id, document_type="reboot", target_all=True)
+        await operator.create(job_id=job_id, target_all=True)
     await operator.cancel("c")
     await console.open()
     for job_id in ("a", "b", "c"):
@@ -378,7 +370,7 @@ async def test_several_jobs_are_paused_and_canceled_together(
 async def test_cancel_with_force_ends_what_a_pause_does_not_stop(
     console: Console, server: Server, operator: Operator, tenant: str
 ) -> None:
-    await operator.create(job_id="started", document_type="reboot", target_all=True)
+    await operator.create(job_id="started", target_all=True)
     await server.device(tenant, "pump-00").start("started")
     page = console.page
     await console.open("/jobs/started")
@@ -404,7 +396,7 @@ async def test_problem_of_one_job_does_not_hide_what_happened_to_the_others(
 ) -> None:
     page = console.page
     for job_id in ("a", "b"):
-        await operator.create(job_id=job_id, document_type="reboot", target_all=True)
+        await operator.create(job_id=job_id, target_all=True)
     await console.open()
     await page.get_by_label("Select all on this page").check()
     await page.get_by_role("button", name="Pause").click()
@@ -419,7 +411,7 @@ async def test_problem_of_one_job_does_not_hide_what_happened_to_the_others(
 async def test_failures_without_a_code_are_retried_alone(
     console: Console, server: Server, operator: Operator, tenant: str
 ) -> None:
-    await operator.create(job_id="mixed", document_type="reboot", target_all=True)
+    await operator.create(job_id="mixed", target_all=True)
     for name, code in (("pump-00", ""), ("pump-01", "DISK_FULL")):
         device = server.device(tenant, name)
         await device.start("mixed")
@@ -447,7 +439,7 @@ async def test_failures_without_a_code_are_retried_alone(
 async def test_list_of_jobs_says_how_many_devices_failed(
     console: Console, server: Server, operator: Operator, tenant: str
 ) -> None:
-    await operator.create(job_id="failing", document_type="reboot", target_all=True)
+    await operator.create(job_id="failing", target_all=True)
     device = server.device(tenant, "pump-00")
     await device.start("failing")
     await device.update("failing", JobExecution.FAILED)
@@ -458,7 +450,7 @@ async def test_list_of_jobs_says_how_many_devices_failed(
 async def test_number_of_failures_is_that_of_the_rows(
     console: Console, server: Server, operator: Operator, tenant: str
 ) -> None:
-    await operator.create(job_id="failing", document_type="reboot", target_all=True)
+    await operator.create(job_id="failing", target_all=True)
     for name in ("pump-00", "pump-01"):
         device = server.device(tenant, name)
         await device.start("failing")
@@ -499,9 +491,7 @@ async def test_copy_of_a_job_keeps_what_the_form_does_not_show(
             {"percent": 5, "basis": "TARGETED", "statuses": ["FAILED"]},
             {"count": 3, "failure_codes": ["BOOT_LOOP"]},
         ],
-        "retry_policy": {
-            "rules": [{"max_attempts": 3, "initial_backoff": {"seconds": 90}}],
-        },
+        "retry_policy": {"rules": [{"max_attempts": 3, "initial_backoff": {"seconds": 90}}]},
     }
     await operator.create(job_id="first", **settings)
     page = console.page
@@ -567,10 +557,7 @@ async def test_settings_of_a_job_are_changed(console: Console, operator: Operato
 
 async def test_labels_with_spaces_and_commas_are_kept(console: Console, operator: Operator) -> None:
     await operator.create(
-        job_id="labeled",
-        document_type="reboot",
-        target_all=True,
-        labels={"note": "two words, and=more", "release": "2.1"},
+        job_id="labeled", target_all=True, labels={"note": "two words, and=more", "release": "2.1"}
     )
     page = console.page
     await console.open("/jobs/labeled?tab=settings")
@@ -591,7 +578,7 @@ async def test_labels_with_spaces_and_commas_are_kept(console: Console, operator
 async def test_deleted_job_leads_to_the_list_without_a_reload(
     console: Console, operator: Operator
 ) -> None:
-    await operator.create(job_id="over", document_type="reboot", target_all=True)
+    await operator.create(job_id="over", target_all=True)
     await operator.cancel("over")
     page = console.page
     await console.open("/jobs/over")

@@ -207,7 +207,7 @@ async def test_hostile_text_is_shown_as_text(
         failure_code="W" * 64,
         status_details={"output": f"{HOSTILE}\u001b[31m"},
     )
-    await operator.create(job_id="reason", document_type="reboot", target_group_id=LONG)
+    await operator.create(job_id="reason", target_group_id=LONG)
     await operator.pause("reason", reason=f"{HOSTILE}\u0001")
     expected = {
         "/jobs": f"{SHOWN}\\u0001",
@@ -241,7 +241,7 @@ async def test_events_begin_with_the_oldest_if_earlier_ones_were_purged(
     console: Console, database: Database, operator: Operator, tenant: str
 ) -> None:
     await database.add_devices(tenant, DEVICES)
-    await operator.create(job_id="kept", document_type="reboot", target_all=True)
+    await operator.create(job_id="kept", target_all=True)
 
     async def refuse(route: Route) -> None:
         problem = {"detail": "purged", "reason": "EVENTS_PURGED", "field_violations": []}

@@ -50,11 +50,11 @@ async def running_provider(redirect_uri: str, tenant: str) -> AsyncIterator[str]
         await process.communicate()
 
 
-@asynccontextmanager
-async def signing_in(
-    browser: Browser, binary: Path, database: Database, tenant: str
+@pytest.fixture
+async def console(
+    browser: Browser, gateway_binary: Path, database: Database, tenant: str
 ) -> AsyncIterator[Console]:
-    """Open a console that signs in with a provider, in front of a server that trusts it."""
+    """A console that signs in with a provider, in front of a server that trusts it."""
     with reserved_address() as address:
         async with (
             running_provider(f"http://{address}/console/signed-in", tenant) as issuer,
@@ -66,7 +66,7 @@ async def signing_in(
                 JOBS_JWT_AUDIENCE="urn:jobs",
             ) as server,
             running_gateway(
-                binary,
+                gateway_binary,
                 server.address,
                 LISTEN=address,
                 REQUIRE_TOKEN="true",
@@ -88,103 +88,98 @@ async def sign_in(page: Page) -> None:
 
 
 async def test_sign_in_returns_to_the_url_and_keeps_tokens_in_memory(
-    browser: Browser, gateway_binary: Path, database: Database, tenant: str
+    console: Console, database: Database, tenant: str
 ) -> None:
     await database.add_devices(tenant, ["pump-1"])
-    async with signing_in(browser, gateway_binary, database, tenant) as console:
-        page = console.page
-        tokens: list[str] = []
-        grants: list[str] = []
-        page.on("request", lambda r: tokens.append(r.headers.get("authorization", "")))
-        page.on("request", lambda r: grants.append((r.post_data or "") if _is_token(r.url) else ""))
-        cookies: list[str] = []
+    page = console.page
+    tokens: list[str] = []
+    grants: list[str] = []
+    page.on("request", lambda r: tokens.append(r.headers.get("authorization", "")))
+    page.on("request", lambda r: grants.append((r.post_data or "") if _is_token(r.url) else ""))
+    cookies: list[str] = []
 
-        def note_cookie(response: Response) -> None:
-            if response.url.startswith(console.url) and "set-cookie" in response.headers:
-                cookies.append(response.url)
+    def note_cookie(response: Response) -> None:
+        if response.url.startswith(console.url) and "set-cookie" in response.headers:
+            cookies.append(response.url)
 
-        page.on("response", note_cookie)
-        await console.open("/devices?id=pump")
-        await sign_in(page)
-        await expect(page.get_by_role("link", name="pump-1")).to_be_visible()
-        assert page.url == f"{console.url}/console/devices?id=pump"
-        who = f"tenant {tenant} · olivia · roles admin"
-        await expect(page.locator(".who")).to_contain_text(who)
-        typed = page.get_by_role("search").get_by_role("textbox").first
-        (exchange,) = filter(None, grants)
-        assert "grant_type=authorization_code" in exchange
-        assert "code_verifier=" in exchange
+    page.on("response", note_cookie)
+    await console.open("/devices?id=pump")
+    await sign_in(page)
+    await expect(page.get_by_role("link", name="pump-1")).to_be_visible()
+    assert page.url == f"{console.url}/console/devices?id=pump"
+    who = f"tenant {tenant} · olivia · roles admin"
+    await expect(page.locator(".who")).to_contain_text(who)
+    typed = page.get_by_role("search").get_by_role("textbox").first
+    (exchange,) = filter(None, grants)
+    assert "grant_type=authorization_code" in exchange
+    assert "code_verifier=" in exchange
 
-        async with page.expect_request(lambda r: _is_token(r.url)) as renewal:
-            pass
-        assert "grant_type=refresh_token" in ((await renewal.value).post_data or "")
-        first = next(filter(None, tokens))
-        await typed.fill("pump-1 is typed")
-        async with page.expect_response(
-            lambda r: (
-                r.url.endswith("/customer/caller")
-                and r.request.headers.get("authorization", first) != first
-            ),
-            timeout=60_000,
-        ) as answer:
-            pass
-        await (await answer.value).finished()
-        await expect(typed).to_have_value("pump-1 is typed")
-        await expect(page.get_by_role("link", name="pump-1")).to_be_visible()
-        stored = await page.evaluate("JSON.stringify([localStorage, sessionStorage])")
-        assert stored == "[{},{}]"
-        assert cookies == []
+    async with page.expect_request(lambda r: _is_token(r.url)) as renewal:
+        pass
+    assert "grant_type=refresh_token" in ((await renewal.value).post_data or "")
+    first = next(filter(None, tokens))
+    await typed.fill("pump-1 is typed")
+    async with page.expect_response(
+        lambda r: (
+            r.url.endswith("/customer/caller")
+            and r.request.headers.get("authorization", first) != first
+        ),
+        timeout=60_000,
+    ) as answer:
+        pass
+    await (await answer.value).finished()
+    await expect(typed).to_have_value("pump-1 is typed")
+    await expect(page.get_by_role("link", name="pump-1")).to_be_visible()
+    stored = await page.evaluate("JSON.stringify([localStorage, sessionStorage])")
+    assert stored == "[{},{}]"
+    assert cookies == []
 
-        await page.get_by_role("button", name="Sign out").click()
-        await expect(page.get_by_role("button", name="Sign in")).to_be_visible()
-        await expect(page.get_by_role("link", name="pump-1")).to_have_count(0)
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+    await expect(page.get_by_role("link", name="pump-1")).to_have_count(0)
 
 
 async def test_stream_is_opened_again_when_only_its_token_has_ended(
-    browser: Browser, gateway_binary: Path, database: Database, tenant: str
+    console: Console,
 ) -> None:
     ended = {"code": "UNAUTHENTICATED", "detail": "it has expired", "reason": "", "request_id": ""}
-    async with signing_in(browser, gateway_binary, database, tenant) as console:
-        page = console.page
-        opened: list[str] = []
-        renewed = asyncio.Event()
+    page = console.page
+    opened: list[str] = []
+    renewed = asyncio.Event()
 
-        async def end_first_stream(route: Route) -> None:
-            opened.append(route.request.headers["authorization"])
-            if len(opened) > 1:
-                await route.continue_()
-                return
-            await renewed.wait()
-            await route.fulfill(
-                content_type="text/event-stream",
-                body=f"event: failure\ndata: {json.dumps(ended)}\n\n",
-            )
+    async def end_first_stream(route: Route) -> None:
+        opened.append(route.request.headers["authorization"])
+        if len(opened) > 1:
+            await route.continue_()
+            return
+        await renewed.wait()
+        await route.fulfill(
+            content_type="text/event-stream",
+            body=f"event: failure\ndata: {json.dumps(ended)}\n\n",
+        )
 
-        def note_renewal(request: Request) -> None:
-            if opened and request.headers.get("authorization", opened[0]) != opened[0]:
-                renewed.set()
+    def note_renewal(request: Request) -> None:
+        if opened and request.headers.get("authorization", opened[0]) != opened[0]:
+            renewed.set()
 
-        page.on("request", note_renewal)
-        await page.route("**/customer/events:watch*", end_first_stream)
-        await console.open("/events")
-        await sign_in(page)
-        await expect(page.get_by_text("No such events in the last day")).to_be_visible()
-        first, second = opened
-        assert first != second
-        await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    page.on("request", note_renewal)
+    await page.route("**/customer/events:watch*", end_first_stream)
+    await console.open("/events")
+    await sign_in(page)
+    await expect(page.get_by_text("No such events in the last day")).to_be_visible()
+    first, second = opened
+    assert first != second
+    await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
 
 
 def _is_token(url: str) -> bool:
     return url.endswith("/token")
 
 
-async def test_failed_sign_in_says_why(
-    browser: Browser, gateway_binary: Path, database: Database, tenant: str
-) -> None:
-    async with signing_in(browser, gateway_binary, database, tenant) as console:
-        await console.open("/signed-in?error=access_denied&error_description=no&state=x")
-        await expect(console.page.get_by_role("status")).to_contain_text("The sign-in failed")
-        await expect(console.page.get_by_role("button", name="Sign in")).to_be_visible()
+async def test_failed_sign_in_says_why(console: Console) -> None:
+    await console.open("/signed-in?error=access_denied&error_description=no&state=x")
+    await expect(console.page.get_by_role("status")).to_contain_text("The sign-in failed")
+    await expect(console.page.get_by_role("button", name="Sign in")).to_be_visible()
 
 
 async def test_console_says_that_the_provider_is_away(
@@ -253,41 +248,36 @@ async def forge_id_token(route: Route) -> None:
     ids=["nonce", "ID token"],
 )
 async def test_sign_in_fails_when_the_id_token_is_of_another_sign_in_or_issuer(
-    browser: Browser,
-    gateway_binary: Path,
-    database: Database,
-    tenant: str,
+    console: Console,
     url: str,
     forge: Callable[[Route], Awaitable[None]],
     text: str,
 ) -> None:
-    async with signing_in(browser, gateway_binary, database, tenant) as console:
-        await console.page.route(re.compile(url), forge)
-        await console.open("/devices")
-        await sign_in(console.page)
+    await console.page.route(re.compile(url), forge)
+    await console.open("/devices")
+    await sign_in(console.page)
 
-        await expect(console.page.get_by_role("status")).to_contain_text(text)
-        await expect(console.page.get_by_role("button", name="Sign in")).to_be_visible()
+    await expect(console.page.get_by_role("status")).to_contain_text(text)
+    await expect(console.page.get_by_role("button", name="Sign in")).to_be_visible()
 
 
 async def test_session_ends_when_the_id_token_of_a_renewal_is_of_another_issuer(
-    browser: Browser, gateway_binary: Path, database: Database, tenant: str
+    console: Console,
 ) -> None:
     async def forge_renewal(route: Route) -> None:
         is_renewal = "grant_type=refresh_token" in (route.request.post_data or "")
         await (forge_id_token(route) if is_renewal else route.continue_())
 
-    async with signing_in(browser, gateway_binary, database, tenant) as console:
-        page = console.page
-        await page.route(re.compile(r"/token$"), forge_renewal)
-        await console.open("/devices")
-        await sign_in(page)
-        await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    page = console.page
+    await page.route(re.compile(r"/token$"), forge_renewal)
+    await console.open("/devices")
+    await sign_in(page)
+    await expect(page.get_by_role("button", name="Sign out")).to_be_visible()
 
-        await expect(page.get_by_role("button", name="Sign in")).to_be_visible(timeout=60_000)
-        status = page.get_by_role("status")
-        await expect(status).to_contain_text(f'The ID token has the issuer "{EVIL}"')
-        await expect(status).to_contain_text("sign in again")
+    await expect(page.get_by_role("button", name="Sign in")).to_be_visible(timeout=60_000)
+    status = page.get_by_role("status")
+    await expect(status).to_contain_text(f'The ID token has the issuer "{EVIL}"')
+    await expect(status).to_contain_text("sign in again")
 
 
 @pytest.mark.parametrize(
@@ -299,32 +289,27 @@ async def test_session_ends_when_the_id_token_of_a_renewal_is_of_another_issuer(
     ids=["another", "none"],
 )
 async def test_code_is_not_sent_when_the_redirect_is_not_of_the_provider(
-    browser: Browser,
-    gateway_binary: Path,
-    database: Database,
-    tenant: str,
+    console: Console,
     issuers: list[str],
     text: str,
 ) -> None:
-    async with signing_in(browser, gateway_binary, database, tenant) as console:
-        sent: list[str] = []
-        console.page.on("request", lambda r: sent.append(r.url) if _is_token(r.url) else None)
-        await console.page.add_init_script(FORGE_REDIRECT % json.dumps(issuers))
-        await console.open("/devices")
-        await sign_in(console.page)
+    sent: list[str] = []
+    console.page.on("request", lambda r: sent.append(r.url) if _is_token(r.url) else None)
+    await console.page.add_init_script(FORGE_REDIRECT % json.dumps(issuers))
+    await console.open("/devices")
+    await sign_in(console.page)
 
-        await expect(console.page.get_by_role("status")).to_contain_text(text)
-        assert sent == []
+    await expect(console.page.get_by_role("status")).to_contain_text(text)
+    assert sent == []
 
 
 async def test_sign_in_does_not_begin_when_the_discovery_document_is_of_another_issuer(
-    browser: Browser, gateway_binary: Path, database: Database, tenant: str
+    console: Console,
 ) -> None:
-    async with signing_in(browser, gateway_binary, database, tenant) as console:
-        page = console.page
-        await page.route("**/.well-known/openid-configuration", forge_discovery)
-        await console.open("/devices")
-        await page.get_by_role("button", name="Sign in").click()
+    page = console.page
+    await page.route("**/.well-known/openid-configuration", forge_discovery)
+    await console.open("/devices")
+    await page.get_by_role("button", name="Sign in").click()
 
-        await expect(page.get_by_role("alert")).to_contain_text(f'has the issuer "{EVIL}"')
-        assert page.url == f"{console.url}/console/devices"
+    await expect(page.get_by_role("alert")).to_contain_text(f'has the issuer "{EVIL}"')
+    assert page.url == f"{console.url}/console/devices"

@@ -91,7 +91,7 @@ async def test_webhook_is_created_and_its_secret_is_shown_once(stack: Stack) -> 
 
 
 async def test_webhook_is_changed_tested_moved_and_deleted(stack: Stack) -> None:
-    await stack.operator.create(job_id="past", document_type="reboot", target_all=True)
+    await stack.operator.create(job_id="past", target_all=True)
     created = (await stack.webhooks.create(url=URL, types=["job.paused"])).webhook
     page = stack.console.page
     dialog = page.get_by_role("dialog")
@@ -129,7 +129,7 @@ async def test_webhook_is_changed_tested_moved_and_deleted(stack: Stack) -> None
 async def test_replay_never_moves_the_position_forward(stack: Stack, has_events: bool) -> None:
     created = (await stack.webhooks.create(url=URL)).webhook
     if has_events:
-        await stack.operator.create(job_id="missed", document_type="reboot", target_all=True)
+        await stack.operator.create(job_id="missed", target_all=True)
     stopped = await stack.webhooks.update(created.webhook_id, enabled=False, position=0)
     page = stack.console.page
     dialog = page.get_by_role("dialog")

@@ -118,10 +118,10 @@ def test_webhooks_have_their_keys_and_an_egress_rule() -> None:
     assert rule["ports"] == [{"port": 443}, {"port": 8443}]
     blocks = [peer["ipBlock"] for peer in rule["to"]]
     assert [block["cidr"] for block in blocks] == [
-        *("0.0.0.0/0", "2000::/3", "10.1.0.0/16", "fd00:1::/64"),
+        *("0.0.0.0/0", "2000::/3", "10.1.0.0/16", "fd00:1::/64")
     ]
     assert [str(network) for network in config.events.webhook_allowed_networks] == [
-        *("10.1.0.0/16", "fd00:1::/64"),
+        *("10.1.0.0/16", "fd00:1::/64")
     ]
     addresses = AllowedAddresses()
     for block in blocks[:2]:
@@ -242,12 +242,7 @@ INGRESS = [
             "gateway.enabled",
         ),
         (
-            [
-                *INGRESS,
-                "auth.mode=jwt",
-                "networkPolicy.enabled=false",
-                "gateway.ingress.host=",
-            ],
+            [*INGRESS, "auth.mode=jwt", "networkPolicy.enabled=false", "gateway.ingress.host="],
             "gateway.ingress.host",
         ),
     ],

@@ -52,6 +52,15 @@ def _modes(*folders: Path) -> list[tuple[int, int]]:
     return [(folder.stat().st_mode, folder.stat().st_uid) for folder in folders]
 
 
+def _assert_not_started(data_dir: Path, match: str, *settings: str) -> None:
+    """Expect that no cluster starts in a folder."""
+    with (
+        pytest.raises(embedded_postgres.EmbeddedPostgresError, match=match),
+        embedded_postgres.running(data_dir, *settings),
+    ):
+        pass
+
+
 @pytest.mark.slow
 async def test_data_is_kept_when_cluster_restarts(base: Path) -> None:
     with embedded_postgres.running(base / "data", "fsync=off") as cluster:
@@ -64,14 +73,7 @@ async def test_data_is_kept_when_cluster_restarts(base: Path) -> None:
 @pytest.mark.slow
 async def test_data_folder_is_rejected_when_another_process_uses_it(base: Path) -> None:
     with embedded_postgres.running(base / "data", "fsync=off") as cluster:
-        with (
-            pytest.raises(
-                embedded_postgres.EmbeddedPostgresError,
-                match=f"another process uses {base / 'data'}",
-            ),
-            embedded_postgres.running(base / "data"),
-        ):
-            pass
+        _assert_not_started(base / "data", f"another process uses {base / 'data'}")
 
         assert await _query(cluster, "SELECT 1") == 1
 
@@ -84,14 +86,9 @@ def test_data_folder_is_rejected_when_its_lock_file_is_a_symbolic_link(
     data = make_data_dir(base / "data", unprivileged_account())
     (data / "lock").symlink_to(base / target)
 
-    with (
-        pytest.raises(
-            embedded_postgres.EmbeddedPostgresError,
-            match=f"^can't open the lock file {data}/lock: it is a symbolic link; remove it",
-        ),
-        embedded_postgres.running(data),
-    ):
-        pass
+    _assert_not_started(
+        data, f"^can't open the lock file {data}/lock: it is a symbolic link; remove it"
+    )
 
     assert (base / "existing").read_text() == "content"
     assert not (base / "missing").exists()
@@ -134,13 +131,7 @@ async def test_other_process_is_not_signaled_when_it_has_pid_of_killed_server(ba
 
     try:
         # PostgreSQL takes a process of its account for a server and does not start.
-        with (
-            pytest.raises(
-                embedded_postgres.EmbeddedPostgresError, match=r'lock file "postmaster.pid" already'
-            ),
-            embedded_postgres.running(base / "data", "fsync=off"),
-        ):
-            pass
+        _assert_not_started(base / "data", r'lock file "postmaster.pid" already', "fsync=off")
 
         assert other.returncode is None
         other.kill()
@@ -161,11 +152,7 @@ async def test_original_server_keeps_running_when_copied_folder_is_used(base: Pa
         pid_file = "pgdata/postmaster.pid"
         (base / "copy" / pid_file).write_text((base / "data" / pid_file).read_text())
 
-        with (
-            pytest.raises(embedded_postgres.EmbeddedPostgresError),
-            embedded_postgres.running(base / "copy"),
-        ):
-            pass
+        _assert_not_started(base / "copy", "postmaster.pid")
 
         assert await _query(cluster, "SELECT 1") == 1
 
@@ -200,14 +187,7 @@ async def test_socket_is_private_when_folder_is_public(base: Path) -> None:
 def test_error_names_folder_when_it_cannot_be_created(base: Path) -> None:
     (base / "file").touch()
 
-    with (
-        pytest.raises(
-            embedded_postgres.EmbeddedPostgresError,
-            match=f"can't use the data folder {base}/file/data",
-        ),
-        embedded_postgres.running(base / "file" / "data"),
-    ):
-        pass
+    _assert_not_started(base / "file" / "data", f"can't use the data folder {base}/file/data")
 
 
 @pytest.mark.slow
@@ -229,14 +209,7 @@ def test_private_folder_is_rejected_and_unchanged_when_run_as_root(base: Path) -
     private.mkdir(mode=0o700)
     before = _modes(private)
 
-    with (
-        pytest.raises(
-            embedded_postgres.EmbeddedPostgresError,
-            match=f"can't reach {private}/data; set JOBS_DATA",
-        ),
-        embedded_postgres.running(private / "data"),
-    ):
-        pass
+    _assert_not_started(private / "data", f"can't reach {private}/data; set JOBS_DATA")
 
     assert _modes(private) == before
 
@@ -265,14 +238,7 @@ def test_folder_of_other_account_is_rejected_when_run_as_root(base: Path) -> Non
     own.mkdir(parents=True)
     before = _modes(own)
 
-    with (
-        pytest.raises(
-            embedded_postgres.EmbeddedPostgresError,
-            match=f"^{own} does not belong to '\\w+', the account",
-        ),
-        embedded_postgres.running(base / "data"),
-    ):
-        pass
+    _assert_not_started(base / "data", f"^{own} does not belong to '\\w+', the account")
 
     assert _modes(own) == before
 
@@ -299,11 +265,7 @@ def test_links_in_data_folder_lead_to_nothing_that_only_root_may_change(
     (data / name).symlink_to(target)
     before = _modes(target)
 
-    with (
-        pytest.raises(embedded_postgres.EmbeddedPostgresError, match=f"^{error}"),
-        embedded_postgres.running(data),
-    ):
-        pass
+    _assert_not_started(data, f"^{error}")
 
     assert _modes(target) == before
     assert list(target.iterdir()) == []

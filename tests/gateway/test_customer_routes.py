@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.support import RestClient, assert_error
+from tests.gateway.support import RestClient
 from tests.support.database import Database
 
 JOBS = "/customer/jobs"
@@ -32,8 +32,7 @@ async def test_create_returns_201_and_the_location(rest: RestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "hours"),
-    [({}, 24), ({"expires_in_hours": 3}, 3), ({"expires_in_hours": None}, None)],
+    ("body", "hours"), [({}, 24), ({"expires_in_hours": 3}, 3), ({"expires_in_hours": None}, None)]
 )
 async def test_job_expires_after_24_hours_by_default_and_never_when_null(
     rest: RestClient, body: dict[str, Any], hours: int | None
@@ -59,32 +58,6 @@ async def test_retry_lets_the_job_never_expire_when_null(rest: RestClient) -> No
 
 
 @pytest.mark.parametrize(
-    ("body", "detail"),
-    [
-        (None, None),
-        ({}, None),
-        ({"statuses": []}, None),
-        ({"statuses": ["SUCCEEDED"]}, None),
-        ({"statuses": "FAILED"}, "statuses must be a list of names"),
-        ({"statuses": [4]}, "statuses must be given by name, as a string"),
-        ({"statuses": [None]}, "statuses must be given by name, as a string"),
-        (
-            {"statuses": ["BROKEN"]},
-            'statuses "BROKEN" is unknown; it must be one of '
-            "QUEUED, IN_PROGRESS, SUCCEEDED, FAILED, TIMED_OUT, REJECTED, HELD",
-        ),
-    ],
-)
-async def test_retry_is_rejected_when_statuses_are_invalid(
-    rest: RestClient, body: Any, detail: str | None
-) -> None:
-    response = await rest.send("POST", f"{JOBS}/a:retry", body)
-
-    error = assert_error(response, 400, "INVALID_ARGUMENT", "INVALID_FIELD", detail)
-    assert error["field_violations"][0]["field"].startswith("statuses")
-
-
-@pytest.mark.parametrize(
     ("body", "reason"),
     [
         (None, "canceled by operator"),
@@ -106,12 +79,6 @@ async def test_cancel_stores_the_reason_or_a_default(
     canceled, other = await rest.get("/a/executions")
     assert canceled["status_details"] == {"reason": reason}
     assert other["status"] == ("QUEUED" if path else "REJECTED")
-
-
-async def test_delete_accepts_no_field(rest: RestClient) -> None:
-    response = await rest.send("POST", f"{JOBS}/a:delete", {"dry_run": True})
-
-    assert_error(response, 400, "INVALID_ARGUMENT", "INVALID_FIELD", 'unknown field "dry_run"')
 
 
 async def test_response_is_compact_json_on_one_line(rest: RestClient) -> None:

@@ -18,18 +18,6 @@ async def jobs(database: Database, rest: RestClient) -> None:
         await rest.create(job_id=job_id, target_all=True, document_params={"n": int(job_id)})
 
 
-@pytest.mark.usefixtures("jobs")
-async def test_list_pending_returns_pages(rest: RestClient) -> None:
-    page = await rest.send_as_device("d00001", "GET", "?limit=1")
-    next_page = page.links["next"]["url"]
-    last = await rest.send("GET", next_page, headers=[("X-Device-Id", "d00001")])
-
-    assert next_page.startswith("/device/v1/jobs?limit=1&page_token=")
-    assert [execution["job_id"] for execution in page.json() + last.json()] == ["1", "2"]
-    assert "x-next-page-token" in page.headers
-    assert not {"link", "x-next-page-token"} & {*last.headers}
-
-
 @pytest.mark.parametrize("body", [None, {}, {"status_details": {"step": 1}}])
 @pytest.mark.usefixtures("jobs")
 async def test_start_next_returns_the_same_execution_when_repeated(
@@ -69,36 +57,6 @@ async def test_report_returns_the_current_execution_when_version_or_attempt_is_s
         assert (response.status_code, error["reason"]) == (409, "EXECUTION_CHANGED")
         assert error.pop("current_execution") == started | {"document_params": None}
         assert set(error) == {"detail", "code", "reason", "field_violations", "request_id"}
-
-
-@pytest.mark.parametrize(
-    ("body", "field", "text"),
-    [
-        (None, "status", ""),
-        ({"status": None}, "status", ""),
-        ({"status": "QUEUED"}, "status", ""),
-        ({"status": "DONE"}, "status", "it must be one of QUEUED, IN_PROGRESS"),
-        ({"status": "STATUS_UNSPECIFIED"}, "status", "it must be one of QUEUED"),
-        ({"status": 3}, "status", "by name"),
-        ({"status": ["FAILED"]}, "status", "by name"),
-        ({"status": "FAILED", "expected_version": "x"}, "expected_version", "int32"),
-        ({"status": "FAILED", "job_id": "2"}, "job_id", "unknown field"),
-        ({"status": "FAILED", "device_id": "d2"}, "device_id", "unknown field"),
-        ({"status": "FAILED", "extend_timeout_minutes": 0}, "extend_timeout_minutes", ""),
-    ],
-)
-async def test_report_is_rejected_when_a_field_is_invalid(
-    rest: RestClient, body: Any, field: str, text: str
-) -> None:
-    error = assert_error(
-        await rest.send_as_device("d00001", "PATCH", "/1", body),
-        400,
-        "INVALID_ARGUMENT",
-        "INVALID_FIELD",
-    )
-
-    assert error["field_violations"][0]["field"] == field
-    assert text in error["field_violations"][0]["description"]
 
 
 async def test_device_request_is_rejected_without_a_device(rest: RestClient) -> None:

@@ -13,34 +13,6 @@ INVALID_ARGUMENT = (400, "INVALID_ARGUMENT")
 JOBS = "/customer/jobs"
 
 
-async def test_error_of_the_service_keeps_its_reason_and_detail(
-    database: Database, rest: RestClient
-) -> None:
-    response = await rest.create(target_all=True)
-    assert_error(response, 400, "FAILED_PRECONDITION", "TENANT_EMPTY", "No devices in tenant")
-    response = await rest.create(target_group_id="none")
-    assert_error(response, 400, "FAILED_PRECONDITION", "GROUP_EMPTY", "Group has no members")
-    response = await rest.create(target_device_id="none")
-    assert_error(response, 404, "NOT_FOUND", "DEVICE_NOT_FOUND", "Device not found")
-    response = await rest.send("GET", f"{JOBS}/a")
-    assert_error(response, 404, "NOT_FOUND", "JOB_NOT_FOUND", "Job not found")
-
-    await database.add_devices(rest.tenant, 1, group="north")
-    response = await rest.create(target_group_id="nort")
-    error = assert_error(
-        response, 400, "FAILED_PRECONDITION", "GROUP_EMPTY", "Group has no members"
-    )
-    hint = "no device is in group nort; did you mean north?"
-    assert error["field_violations"] == [{"field": "target_group_id", "description": hint}]
-    await rest.create(job_id="a", target_all=True)
-    response = await rest.create(job_id="a", target_all=True, expires_in_hours=1)
-    assert_error(response, 409, "ALREADY_EXISTS", "JOB_ALREADY_EXISTS")
-    await rest.send("DELETE", f"{JOBS}/a")
-    response = await rest.send("DELETE", f"{JOBS}/a")
-    expected = "Cannot cancel job in status CANCELED"
-    assert_error(response, 400, "FAILED_PRECONDITION", "JOB_NOT_CANCELABLE", expected)
-
-
 async def test_error_truncates_what_it_quotes_from_the_request(rest: RestClient) -> None:
     long = "x" * 20_000
     for method, path, body in (
@@ -52,16 +24,6 @@ async def test_error_truncates_what_it_quotes_from_the_request(rest: RestClient)
         error = assert_error(response, *INVALID_ARGUMENT, "INVALID_FIELD")
         assert "xxx…" in error["detail"]
         assert len(response.text) < 1_500
-
-
-async def test_request_is_rejected_when_page_token_or_encoding_is_invalid(rest: RestClient) -> None:
-    response = await rest.send("GET", f"{JOBS}?page_token=x")
-    assert_error(response, *INVALID_ARGUMENT, "INVALID_PAGE_TOKEN")
-    response = await rest.send("GET", f"{JOBS}?page_token=%ff")
-    assert_error(response, *INVALID_ARGUMENT, "INVALID_FIELD", "page_token is not valid UTF-8")
-    for path in (f"{JOBS}?limit=%zz", f"{JOBS}/%ff"):
-        assert_error(await rest.send("GET", path), *INVALID_ARGUMENT, "MALFORMED_REQUEST")
-    assert_error(await rest.send("GET", f"{JOBS}/%20"), *INVALID_ARGUMENT, "INVALID_FIELD")
 
 
 async def test_error_hides_the_server_address_when_server_is_down(

@@ -1,6 +1,5 @@
 """REST routes of events and webhooks, in front of a server with scripted responses."""
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,12 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.gateway.support import RestClient, assert_error, running_gateway
 from tests.gateway.test_watch import events
 from tests.support.database import Database
-from tests.support.scripted_server import (
-    Answer,
-    Refusal,
-    ScriptedServer,
-    running_scripted_server,
-)
+from tests.support.scripted_server import Answer, Refusal, ScriptedServer, running_scripted_server
 from tests.support.waiting import TIMEOUT
 
 POSITION = 1_795_964_737_123_456
@@ -79,30 +73,6 @@ async def test_history_of_a_job_is_an_array_with_the_next_page_in_headers(
     assert request == pb.ListJobEventsRequest(job_id="a", newest_first=True, limit=1)
 
 
-INTEGER = "after_position must be a 64-bit integer, without a plus sign and leading zeros"
-
-
-@pytest.mark.parametrize(
-    ("query", "detail"),
-    [
-        ("after_position=x", INTEGER),
-        ("after_position=9223372036854775808", INTEGER),
-        (
-            "after_position=1&from_time=2026-11-24T15:05:36Z",
-            "after_position and from_time must not be set together; set at most one of"
-            " after_position, from_time",
-        ),
-        ("since=1", 'unknown parameter "since"'),
-    ],
-)
-@pytest.mark.parametrize("path", ["/customer/events", "/customer/events:watch"])
-async def test_query_of_events_is_checked(
-    rest: RestClient, path: str, query: str, detail: str
-) -> None:
-    response = await rest.send("GET", f"{path}?{query}")
-    assert_error(response, 400, "INVALID_ARGUMENT", "INVALID_FIELD", detail)
-
-
 @pytest.mark.parametrize("reason", ["EVENTS_PURGED", "POSITION_UNKNOWN"])
 async def test_lost_positions_have_status_410(gateway_binary: Path, reason: str) -> None:
     lost = Refusal(grpc.StatusCode.OUT_OF_RANGE, reason)
@@ -141,45 +111,6 @@ async def test_stream_resumes_after_the_last_position(gateway_binary: Path) -> N
     assert (received[2]["event"], received[2]["data"]["reason"]) == ("failure", "EVENTS_PURGED")
     requests = [r for r in server.requests if isinstance(r, pb.WatchEventsRequest)]
     assert [request.after_position for request in requests] == [4, POSITION + 1]
-
-
-async def test_webhooks_can_be_managed(gateway_binary: Path) -> None:
-    secret = "whsec_c2VjcmV0"
-    answers: dict[str, Any] = {
-        "CreateWebhook": pb.CreateWebhookResponse(webhook=WEBHOOK, secret=secret),
-        "ListWebhooks": pb.ListWebhooksResponse(webhooks=[WEBHOOK]),
-        "GetWebhook": pb.GetWebhookResponse(webhook=WEBHOOK),
-        "UpdateWebhook": pb.UpdateWebhookResponse(webhook=WEBHOOK),
-        "RotateWebhookSecret": pb.RotateWebhookSecretResponse(webhook=WEBHOOK, secret=secret),
-        "TestWebhook": pb.TestWebhookResponse(http_status=500, error=pb.Webhook.HTTP_STATUS),
-        "DeleteWebhook": pb.DeleteWebhookResponse(),
-    }
-    create = {"url": WEBHOOK.url, "types": ["job.completed"]}
-    patch = {"update_mask": "position,enabled", "webhook": {"position": "7", "enabled": True}}
-    one = "/customer/webhooks/wh_1"
-    async with scripted(gateway_binary, **answers) as (server, rest):
-        created = await rest.send("POST", "/customer/webhooks", create)
-        listed = (await rest.send("GET", "/customer/webhooks")).json()
-        read = (await rest.send("GET", one)).json()
-        changed = (await rest.send("PATCH", one, patch)).json()
-        rotated = (await rest.send("POST", f"{one}:rotateSecret", {})).json()
-        tested = (await rest.send("POST", f"{one}:test")).json()
-        deleted = await rest.send("DELETE", one)
-
-    assert created.status_code == 201
-    assert created.headers["location"] == one
-    assert created.json()["secret"] == rotated["secret"] == secret
-    assert listed == [read]
-    assert read == changed == created.json()["webhook"]
-    assert read["position"] == str(POSITION)
-    assert read["last_error"] is None
-    assert tested == {"http_status": 500, "error": "HTTP_STATUS", "duration": None}
-    assert (deleted.status_code, json.loads(deleted.text)) == (200, {})
-    requests = {type(request): request for request in server.requests}
-    assert [*requests[pb.CreateWebhookRequest].types] == ["job.completed"]
-    update = requests[pb.UpdateWebhookRequest]
-    assert [*update.update_mask.paths] == ["position", "enabled"]
-    assert update.webhook == pb.Webhook(position=7, enabled=True)
 
 
 async def test_stream_of_the_service_has_each_change_once(

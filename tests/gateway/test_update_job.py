@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.support import RestClient, assert_error
+from tests.gateway.support import RestClient
 from tests.support.database import Database
 
 STAGES: list[dict[str, Any]] = [{"device_count": 1}, {"remainder": True}]
@@ -42,33 +42,3 @@ async def test_patch_clears_what_its_mask_names_and_the_body_lacks(rest: RestCli
 
         job = await patch(rest, update_mask="expires_at,description", **cleared)
         assert (job["expires_at"], job["description"]) == (None, "")
-
-
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({}, "update_mask"),
-        ({"update_mask": ""}, "update_mask"),
-        ({"update_mask": "document_type"}, "update_mask"),
-        ({"update_mask": "rollout.max__x"}, "update_mask"),
-        ({"update_mask": ["failure_criteria"]}, "update_mask"),
-        ({"failure_criteria": []}, "update_mask"),
-        ({"update_mask": "labels", "labels": {"a": 1}}, "labels"),
-        ({"update_mask": "expires_at", "expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
-        (
-            {"update_mask": "failure_criteria", "failure_criteria": [{"percent": 101}]},
-            "failure_criteria[0].percent",
-        ),
-        (
-            {"update_mask": "rollout.stages", "rollout": {"stages": [{"device_count": 2}]}},
-            "rollout.stages",
-        ),
-    ],
-)
-async def test_patch_names_the_field_that_is_wrong(
-    rest: RestClient, body: dict[str, Any], field: str
-) -> None:
-    response = await rest.send("PATCH", "/customer/jobs/a", body)
-
-    error = assert_error(response, 400, "INVALID_ARGUMENT", "INVALID_FIELD")
-    assert [violation["field"] for violation in error["field_violations"]] == [field]

@@ -1,0 +1,96 @@
+"""Transcripts: files of sessions, whose lines are inputs and what these must print.
+
+A session begins with its title, "== …", and runs in a new tenant. Lines that begin with "%" prepare
+it:
+
+    % 2 devices in north        register devices: d00001, d00002 …, in a group
+    % pump SUCCEEDED j          a device reports, here on the job j; the last word is a code
+    % j expires                 pass the expiry of a job
+
+With UPDATE_TRANSCRIPTS in the environment, what is printed now is written instead of compared.
+"""
+
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.database import Database
+from tests.support.server import Server
+
+# What differs in every run, and what is written instead.
+_REPLACED = {
+    r"\b20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)": "TIME",
+    r"\b\d:\d\d:\d\d\b": "DURATION",
+    r"(?<=--after )\d{16}": "POSITION",
+    r"(?<=digest )\S+": "DIGEST",
+    r'(?<="request_id": ")[^"]+': "ID",
+    r'(?<=_token": ")[^"]+': "TOKEN",
+    r"(?<=not valid JSON: ).+": "…",  # Go's words
+}
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A session of a file, by its number."""
+
+    file: Path
+    number: int
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines; the first one is the title."""
+        text = self.file.read_text(encoding="utf-8")
+        return re.split(r"(?m)^== ", text)[1 + self.number].rstrip("\n").split("\n")
+
+    async def check(self, respond: Callable[[str], AsyncIterator[str]], inputs: str) -> None:
+        """Compare with what `respond` yields for each line that begins with one of `inputs`."""
+        expected = self.lines
+        printed = expected[:1]
+        for line in expected[1:]:
+            if line.startswith(tuple(f"{mark} " for mark in inputs)):
+                printed.append(line)
+                printed += [output async for output in respond(line)]
+        if os.environ.get("UPDATE_TRANSCRIPTS"):
+            old, new = ("== " + "\n".join(lines) + "\n" for lines in (expected, printed))
+            self.file.write_text(self.file.read_text("utf-8").replace(old, new), "utf-8")
+        else:
+            assert printed == expected
+
+
+def transcripts(folder: Path) -> list[object]:
+    """Return the parameters of a test of all sessions in a folder."""
+    return [*_transcripts(folder)]
+
+
+def _transcripts(folder: Path) -> Iterator[object]:
+    for file in sorted(folder.glob("*.txt")):
+        for number in range(file.read_text(encoding="utf-8").count("\n== ")):
+            transcript = Transcript(file, number)
+            yield pytest.param(transcript, id=f"{file.stem}: {transcript.lines[0]}")
+
+
+def without_variable_parts(text: str, tenant: str) -> str:
+    """Replace what differs in every run."""
+    text = text.replace(tenant, "acme").replace(str(Path.cwd()), "FOLDER")
+    for pattern, replacement in _REPLACED.items():
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+async def prepare(line: str, database: Database, server: Server, tenant: str) -> None:
+    """Carry out a line that begins with "%"."""
+    _, *words = line.split()
+    if words[1] == "expires":
+        await database.expire(tenant, words[0])
+    elif "devices" in words:
+        names = words[: words.index("devices")]
+        devices = int(names[0]) if names[0].isdigit() else names
+        await database.add_devices(tenant, devices, group=words[-1] if "in" in words else "")
+    else:
+        device, status, job, *code = words
+        report = {"failure_code": code[0]} if code else {}
+        await server.device(tenant, device).update(job, status, **report)
