@@ -69,7 +69,13 @@ _REPORTED_BY = _Column(
 _DETAILS = _Column("status_details", "DETAILS", drop_order=2, min_width=20, wraps=True)
 _REST = (_UPDATED, _STARTED, _QUEUED, _NOT_BEFORE, _TIMES_OUT, _ZONE, _STAGE, _VERSION)
 
-_END = (_CODE, _END_CAUSE, _REPORTED_BY, _DETAILS)
+_KNOWN = (_DEVICE, _JOB, _STATUS, *_REST, _ATTEMPT, _CODE, _END_CAUSE, _REPORTED_BY, _DETAILS)
+_OTHERS = tuple(
+    _Column(field.name, field.name.upper(), wide=True)
+    for field in pb.JobExecution.DESCRIPTOR.fields
+    if field.name not in [column.name for column in _KNOWN]
+)
+_END = (_CODE, _END_CAUSE, _REPORTED_BY, *_OTHERS, _DETAILS)
 
 EXECUTION_COLUMNS = (_DEVICE, _STATUS, *_REST, _ATTEMPT, *_END)
 DEVICE_COLUMNS = (_JOB, _STATUS, *_REST, _ATTEMPT, *_END)

@@ -1,13 +1,15 @@
 """Calls the SQL functions that serve calls, one method per function."""
 
 import functools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import asyncpg
 
 from jobs_grpc.db.database import Database, PgMicros, Row
+from jobs_grpc.db.execution_columns import REPORTED
 from jobs_grpc.db.sqlstates import domain_error
 
 __all__ = ["ExecutionUpdate", "PgMicros", "Row", "Store"]
@@ -44,8 +46,8 @@ class ExecutionUpdate(NamedTuple):
     """
     with_document: bool = True
     with_details: bool = True
-    reported_by: str | None = None
-    """The subject that acts for the device, "" if it is unknown; None: the device itself."""
+    reported: Mapping[str, Any] = MappingProxyType({})
+    """The values of fields in REPORTED that the update sets, by name."""
 
 
 def _first(rows: Sequence[Row]) -> Row:
@@ -159,7 +161,6 @@ class Store:
         self, tenant_id: str, updates: Sequence[ExecutionUpdate], *, wait_ms: int
     ) -> Sequence[Row]:
         """Return a row for each update. Raises LockTimeout after `wait_ms`."""
-        reported_bys = [update.reported_by for update in updates]
         args = {
             "tenant_id": tenant_id,
             "wait_ms": wait_ms,
@@ -174,8 +175,10 @@ class Store:
             "with_documents": [update.with_document for update in updates],
             "failure_codes": [update.failure_code for update in updates],
             "with_details": [update.with_details for update in updates],
-            "reported_bys": None if reported_bys.count(None) == len(updates) else reported_bys,
         }
+        for name in REPORTED:
+            values = [update.reported.get(name) for update in updates]
+            args[f"{name}s"] = None if values.count(None) == len(updates) else values
         return await self.call("update_executions", args, writes=True)
 
     async def remove_stale_devices(

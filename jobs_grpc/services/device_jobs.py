@@ -19,6 +19,7 @@ from jobs_grpc.services import page_tokens, validation
 from jobs_grpc.services.execution_updates import (
     parse_status_details,
     parse_update,
+    reported_fields,
     updated_execution,
 )
 from jobs_grpc.services.execution_watch import ExecutionWatch
@@ -117,7 +118,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
                 None,
                 status_details=details,
                 must_be_next=True,
-                reported_by=current_principal().reported_by,
+                reported=reported_fields(request, current_principal()),
             ),
         )
         # AGAIN: other devices started each time before this one did; the device may call again.
@@ -141,7 +142,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
                 device_id,
                 None,
                 status_details=details,
-                reported_by=current_principal().reported_by,
+                reported=reported_fields(request, current_principal()),
             ),
         )
         return pb.StartExecutionResponse(
@@ -165,7 +166,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
             device_id,
             self._max_document_bytes,
             self._yield_now,
-            reported_by=current_principal().reported_by,
+            principal=current_principal(),
         )
         row = await self._batcher.update(tenant_id, update)
         return pb.UpdateExecutionResponse(

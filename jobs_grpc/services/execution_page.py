@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, ListJobExecutionsResponse
+from google.protobuf.descriptor import FieldDescriptor
 
+from jobs_grpc.db.execution_columns import FIELDS, page_column
 from jobs_grpc.db.store import Row
 from jobs_grpc.limits.fair_slots import YieldNow
 from jobs_grpc.services.response_pages import (
@@ -16,34 +18,41 @@ from jobs_grpc.services.response_pages import (
     max_page_elements,
 )
 from jobs_grpc.services.row_conversions import (
-    END_CAUSE_NUMBERS,
-    EXECUTION_STATUS_NUMBERS,
+    EXECUTION_CONVERSIONS,
     set_timestamp,
+    timestamp_fields,
 )
 from jobs_grpc.services.struct_json import from_json
 from jobs_grpc.services.wire_format import varint
 
-# The columns of jobs.execution_page, without device_ids. Executions with times of their own share
-# the other values, so these are compared as a whole.
-_VALUES = (
-    "statuses",
-    "status_details",
-    "execution_numbers",
-    "versions",
-    "failure_codes",
-    "stages",
-    "end_causes",
-    "time_zones",
-    "reported_bys",
-)
-_STATUS = _VALUES.index("statuses")
+# The fields of an execution, without device_id. Executions with times of their own share the other
+# values, so these are compared as a whole.
+_TIMES = [name for name, convert in EXECUTION_CONVERSIONS.items() if convert is timestamp_fields]
+_VALUES = [name for name in EXECUTION_CONVERSIONS if name not in ("device_id", *_TIMES)]
+_TIME_COLUMNS = [*map(page_column, _TIMES)]
+_VALUE_COLUMNS = [*map(page_column, _VALUES)]
+_CONVERSIONS = [(name, EXECUTION_CONVERSIONS[name]) for name in _VALUES]
+_STATUS = _VALUES.index("status")
 _DETAILS = _VALUES.index("status_details")
-_TIMES = ("queued_ats", "started_ats", "last_updated_ats", "times_out_ats", "not_befores")
+# The positions of texts, whose contents are not part of _OVERHEAD_BYTES.
+_TEXTS = [
+    _VALUES.index(field.name)
+    for field in FIELDS
+    if field.name in _VALUES and field.cpp_type == FieldDescriptor.CPPTYPE_STRING
+]
 
 # Upper bound for the bytes of an execution in a page, without the contents of device_id,
-# status_details, failure_code, time_zone and reported_by: five timestamps, five numbers, and the
-# tags and lengths of all fields.
-_OVERHEAD_BYTES = 132
+# status_details and the texts: its times and numbers, and the tags and lengths of all fields.
+_MAX_BYTES = {
+    FieldDescriptor.CPPTYPE_MESSAGE: 4,  # the length of status_details
+    FieldDescriptor.CPPTYPE_STRING: 2,  # the length
+    FieldDescriptor.CPPTYPE_INT32: 5,
+}
+_OVERHEAD_BYTES = 5 + sum(
+    len(varint(field.number << 3))
+    + (18 if field.name in _TIMES else _MAX_BYTES.get(field.cpp_type, 1))
+    for field in FIELDS
+)
 
 
 async def append_executions(
@@ -83,13 +92,10 @@ async def append_executions(
                 devices.clear()
             if new_values != values:
                 _change_values(execution, values, new_values)
-                overhead = (
-                    _OVERHEAD_BYTES
-                    + execution.status_details.ByteSize()
-                    + len(execution.failure_code.encode())
-                    + len(execution.time_zone)
-                    + len(execution.reported_by)
-                )
+                overhead = _OVERHEAD_BYTES + execution.status_details.ByteSize()
+                for index in _TEXTS:
+                    if text := new_values[index]:
+                        overhead += len(text.encode())
                 elements = json_elements(new_values[_DETAILS] or "")
                 values = new_values
             _change_times(execution, times, new_times)
@@ -121,76 +127,34 @@ def _executions(row: Row) -> Iterable[tuple[str, tuple[Any, ...], tuple[Any, ...
         return ()
     # A column without values can be NULL.
     nothing = (None,) * len(row["device_ids"])
-    values = zip(*(row[column] or nothing for column in _VALUES), strict=True)
-    times = zip(*(row[column] or nothing for column in _TIMES), strict=True)
+    values = zip(*(row[column] or nothing for column in _VALUE_COLUMNS), strict=True)
+    times = zip(*(row[column] or nothing for column in _TIME_COLUMNS), strict=True)
     return zip(row["device_ids"], values, times, strict=True)
 
 
-def _change_values(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+def _change_values(execution: Any, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
     """Set the fields of _VALUES that differ."""
-    status, details, number, version, failure_code, stage, end_cause, time_zone, reported_by = new
-    if status != old[0]:
-        execution.status = EXECUTION_STATUS_NUMBERS.get(status, JobExecution.STATUS_UNSPECIFIED)
-    if details != old[1]:
-        execution.ClearField("status_details")
-        if details is not None:
-            execution.status_details.CopyFrom(from_json(details))
-    if number != old[2]:
-        execution.execution_number = number
-    if version != old[3]:
-        execution.version = version
-    if failure_code != old[4]:
-        if failure_code is None:
-            execution.ClearField("failure_code")
+    for index, value in enumerate(new):
+        if value == old[index]:
+            continue
+        name, convert = _CONVERSIONS[index]
+        field = convert(value) if convert and value is not None else value
+        if field is None:
+            execution.ClearField(name)
+        elif convert is from_json:
+            getattr(execution, name).CopyFrom(field)
         else:
-            execution.failure_code = failure_code
-    if stage != old[5]:
-        if stage is None:
-            execution.ClearField("stage")
-        else:
-            execution.stage = stage
-    if end_cause != old[6]:
-        if (number := END_CAUSE_NUMBERS.get(end_cause)) is None:
-            execution.ClearField("end_cause")
-        else:
-            execution.end_cause = number
-    if time_zone != old[7]:
-        execution.time_zone = time_zone or ""
-    if reported_by != old[8]:
-        if reported_by is None:
-            execution.ClearField("reported_by")
-        else:
-            execution.reported_by = reported_by
+            setattr(execution, name, field)
 
 
-def _change_times(execution: JobExecution, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+def _change_times(execution: Any, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
     """Set the fields of _TIMES that differ."""
-    queued_at, started_at, last_updated_at, times_out_at, not_before = new
-    if queued_at != old[0]:
-        if queued_at is None:
-            execution.ClearField("queued_at")
-        else:
-            set_timestamp(execution.queued_at, queued_at)
-    if started_at != old[1]:
-        if started_at is None:
-            execution.ClearField("started_at")
-        else:
-            set_timestamp(execution.started_at, started_at)
-    if last_updated_at != old[2]:
-        if last_updated_at is None:
-            execution.ClearField("last_updated_at")
-        else:
-            set_timestamp(execution.last_updated_at, last_updated_at)
-    if times_out_at != old[3]:
-        if times_out_at is None:
-            execution.ClearField("times_out_at")
-        else:
-            set_timestamp(execution.times_out_at, times_out_at)
-    if not_before != old[4]:
-        if not_before is None:
-            execution.ClearField("not_before")
-        else:
-            set_timestamp(execution.not_before, not_before)
+    for index, time in enumerate(new):
+        if time != old[index]:
+            if time is None:
+                execution.ClearField(_TIMES[index])
+            else:
+                set_timestamp(getattr(execution, _TIMES[index]), time)
 
 
 def _append_copies(

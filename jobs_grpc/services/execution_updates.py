@@ -6,6 +6,8 @@ from fleet.jobs.v1 import device_jobs_pb2 as pb
 from fleet.jobs.v1.jobs_pb2 import JobExecution
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from jobs_grpc.auth.principal import Principal
+from jobs_grpc.db.execution_columns import REPORTED
 from jobs_grpc.db.store import ExecutionUpdate, Row
 from jobs_grpc.errors import (
     ExecutionChanged,
@@ -28,6 +30,14 @@ from jobs_grpc.services.row_conversions import (
 )
 from jobs_grpc.services.struct_json import to_json
 
+# The optional fields of each request that JobExecution has as well.
+_REPORTED = {
+    request: [name for name in REPORTED if name in request.DESCRIPTOR.fields_by_name]
+    for request in (
+        *(pb.StartNextExecutionRequest, pb.StartExecutionRequest, pb.UpdateExecutionRequest),
+    )
+}
+
 _STATUS_NAMES = {number: name for name, number in JobExecution.Status.items()}
 
 
@@ -39,12 +49,12 @@ async def parse_update(
     *,
     with_document: bool = True,
     with_details: bool = True,
-    reported_by: str | None,
+    principal: Principal,
 ) -> ExecutionUpdate:
     """Convert a report to an update. Raises InvalidField.
 
     `with_document`, `with_details`: whether its row has document_params and status_details.
-    `reported_by`: see ExecutionUpdate.
+    `principal` is the caller.
     """
     details, violations = await parse_status_details(request, max_document_bytes, yield_now)
     validation.require_valid(request, violations)
@@ -59,10 +69,22 @@ async def parse_update(
         failure_code=request.failure_code or None,
         with_document=with_document,
         with_details=with_details,
-        reported_by=reported_by,
+        reported=reported_fields(request, principal),
     )
     validation.raise_for_violations(_check_fields_of_status(update))
     return update
+
+
+def reported_fields(request: Any, principal: Principal) -> dict[str, Any]:
+    """Return what a start or report sets of the fields in REPORTED, by name.
+
+    These are the fields of the request with the same name that are set, and who acts for a device.
+    """
+    names = _REPORTED[type(request)]
+    fields = {name: getattr(request, name) for name in names if request.HasField(name)}
+    if principal.reported_by is not None:
+        fields["reported_by"] = principal.reported_by
+    return fields
 
 
 def _check_fields_of_status(update: ExecutionUpdate) -> list[Violation]:

@@ -235,7 +235,7 @@ class ReportStream:
                 self._yield_now,
                 with_document=False,
                 with_details=with_details,
-                reported_by=self._caller.reported_by,
+                principal=self._caller,
             )
         except Exception as e:
             return e

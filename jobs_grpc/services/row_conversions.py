@@ -5,19 +5,20 @@ into another one, Python's protobuf serializes and parses it.
 """
 
 import json
+import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, Pause, Trip
 from google.protobuf import json_format
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
+from jobs_grpc.db import execution_columns
 from jobs_grpc.db.store import PgMicros, Row
 from jobs_grpc.services.schedule import retry_policy_fields, start_window_fields
 from jobs_grpc.services.struct_json import document_from_json, from_json
-
-if TYPE_CHECKING:
-    from google.protobuf.timestamp_pb2 import Timestamp
 
 Default = TypeVar("Default", int, None)
 
@@ -34,7 +35,6 @@ EXECUTION_COUNTS = (
 # number here; the field stays unspecified.
 _JOB_STATUS_NUMBERS = dict(Job.Status.items())
 EXECUTION_STATUS_NUMBERS = dict(JobExecution.Status.items())
-END_CAUSE_NUMBERS = dict(JobExecution.EndCause.items())
 _PAUSE_CAUSE_NUMBERS = dict(Pause.Cause.items())
 
 # The fields of Job that job_fields or its callers compute.
@@ -61,7 +61,7 @@ def timestamp_fields(micros: PgMicros | None) -> MessageFields:
     return {"seconds": seconds + _PG_EPOCH_SECONDS, "nanos": microseconds * 1000}
 
 
-def set_timestamp(timestamp: "Timestamp", micros: PgMicros) -> None:
+def set_timestamp(timestamp: Timestamp, micros: PgMicros) -> None:
     """Set a Timestamp, with microsecond precision."""
     seconds, microseconds = divmod(micros, 1_000_000)
     timestamp.seconds = seconds + _PG_EPOCH_SECONDS
@@ -169,26 +169,29 @@ def watched_execution_fields(row: Row) -> MessageFields:
     }
 
 
+def _execution_conversion(field: FieldDescriptor) -> Callable[[Any], MessageFields] | None:
+    """Return what converts the column of a field of JobExecution; None: the value is the same."""
+    if field.enum_type is not None:
+        return {value.name: value.number for value in field.enum_type.values}.get
+    if field.message_type is None:
+        return None
+    return timestamp_fields if field.message_type is Timestamp.DESCRIPTOR else from_json
+
+
+# Attributes with names that are not interned are found slowly.
+EXECUTION_CONVERSIONS = {
+    sys.intern(field.name): _execution_conversion(field) for field in execution_columns.FIELDS
+}
+"""What converts each column of an execution, unless it is NULL, to the field of JobExecution."""
+
+
 def execution_fields(row: Row) -> MessageFields:
     """The fields of a JobExecution, from a row of jobs.execution_states or of an attempt."""
-    details = row["status_details"]
-    return {
-        "device_id": row["device_id"],
-        "status": EXECUTION_STATUS_NUMBERS.get(row["status"]),
-        "status_details": None if details is None else from_json(details),
-        "queued_at": timestamp_fields(row["queued_at"]),
-        "started_at": timestamp_fields(row["started_at"]),
-        "last_updated_at": timestamp_fields(row["last_updated_at"]),
-        "execution_number": row["execution_number"],
-        "version": row["version"],
-        "times_out_at": timestamp_fields(row["times_out_at"]),
-        "failure_code": row["failure_code"],
-        "stage": row["stage"],
-        "end_cause": END_CAUSE_NUMBERS.get(row["end_cause"]),
-        "not_before": timestamp_fields(row["not_before"]),
-        "time_zone": row["time_zone"],
-        "reported_by": row["reported_by"],
-    }
+    fields: dict[str, Any] = {}
+    for name, convert in EXECUTION_CONVERSIONS.items():
+        if (value := row[name]) is not None:
+            fields[name] = convert(value) if convert else value
+    return fields
 
 
 def execution_fields_with_job_id(row: Row) -> MessageFields:

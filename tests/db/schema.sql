@@ -30,12 +30,12 @@ CREATE TYPE jobs.execution_change AS (
 	failure_code text,
 	times_out_at timestamp with time zone,
 	end_cause text,
-	reported_by text,
 	needs_retry boolean,
 	not_before timestamp with time zone,
 	is_expired boolean,
 	has_rules boolean,
-	execution_events boolean
+	execution_events boolean,
+	reported_by text
 );
 
 CREATE TYPE jobs.job_status AS ENUM (
@@ -472,11 +472,11 @@ CREATE VIEW jobs.execution_page WITH (security_invoker='true') AS
  SELECT NULL::text[] AS device_ids,
     NULL::text[] AS statuses,
     NULL::jsonb[] AS status_details,
-    NULL::integer[] AS execution_numbers,
-    NULL::integer[] AS versions,
     NULL::timestamp with time zone[] AS queued_ats,
     NULL::timestamp with time zone[] AS started_ats,
     NULL::timestamp with time zone[] AS last_updated_ats,
+    NULL::integer[] AS execution_numbers,
+    NULL::integer[] AS versions,
     NULL::timestamp with time zone[] AS times_out_ats,
     NULL::text[] AS failure_codes,
     NULL::smallint[] AS stages,
@@ -491,11 +491,11 @@ CREATE VIEW jobs.job_page WITH (security_invoker='true') AS
  SELECT p.device_ids,
     p.statuses,
     p.status_details,
-    p.execution_numbers,
-    p.versions,
     p.queued_ats,
     p.started_ats,
     p.last_updated_ats,
+    p.execution_numbers,
+    p.versions,
     p.times_out_ats,
     p.failure_codes,
     p.stages,

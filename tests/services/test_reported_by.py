@@ -146,8 +146,8 @@ async def test_start_that_waits_for_reports_of_its_batch_stores_its_own_bridge(
     await probe.operator.create(job_id="full", target_all=True, rollout=rollout)
     await probe.pump.start("full")
     updates = [
-        ExecutionUpdate("full", "pump", "SUCCEEDED", reported_by="first"),
-        ExecutionUpdate("full", "tank", None, reported_by="second"),
+        ExecutionUpdate("full", "pump", "SUCCEEDED", reported={"reported_by": "first"}),
+        ExecutionUpdate("full", "tank", None, reported={"reported_by": "second"}),
     ]
 
     async with request_session(database) as (_, store):

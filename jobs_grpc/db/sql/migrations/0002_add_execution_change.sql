@@ -25,7 +25,6 @@ CREATE TYPE jobs.execution_change AS (
     failure_code text,                      -- NULL: the attempt did not fail by itself; '': it has no code
     times_out_at timestamptz,
     end_cause text,                         -- NULL: the attempt ended by itself, or has not ended
-    reported_by text,                       -- NULL: keep the stored one
 
     -- What decide_retries adds.
     needs_retry boolean,                    -- also if the retry budget does not allow it
@@ -34,5 +33,8 @@ CREATE TYPE jobs.execution_change AS (
     -- Of the job.
     is_expired boolean,
     has_rules boolean,                      -- it has failure criteria or gates that the change may affect
-    execution_events boolean
+    execution_events boolean,
+
+    -- What the start or report sets, see execution_columns.py. NULL: keep the stored value.
+    reported_by text
 );

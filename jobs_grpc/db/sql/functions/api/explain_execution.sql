@@ -5,20 +5,7 @@
 CREATE OR REPLACE FUNCTION jobs.explain_execution(
     p_tenant_id text, p_job_id text, p_device_id text
 ) RETURNS TABLE (
-    device_id text,
-    status text,
-    status_details jsonb,
-    execution_number integer,
-    queued_at timestamptz,
-    started_at timestamptz,
-    last_updated_at timestamptz,
-    version integer,
-    times_out_at timestamptz,
-    failure_code text,
-    stage smallint,
-    end_cause text,
-    not_before timestamptz,
-    time_zone text,
+    /* for each FIELD: FIELD TYPE */,
     kinds text[],           -- of the blockers, in order
     untils timestamptz[],   -- when each of them ends; NULL: unknown
     earliest_start_at timestamptz,
@@ -37,7 +24,6 @@ CREATE OR REPLACE FUNCTION jobs.explain_execution(
     open_stage_unfinished integer,
     awaiting_approval boolean,
     next_opens_at timestamptz,
-    reported_by text,       -- of the execution
     open_stage_percent integer  -- the min_succeeded_percent of the gate
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
@@ -50,12 +36,8 @@ DECLARE
 BEGIN
     PERFORM jobs.set_read_time(v_now);
 
-    SELECT s.device_id, s.status, s.status_details, s.execution_number, s.queued_at, s.started_at,
-           s.last_updated_at, s.version, s.times_out_at, s.failure_code, s.stage, s.end_cause,
-           s.not_before, s.time_zone, s.reported_by
-    INTO device_id, status, status_details, execution_number, queued_at, started_at,
-         last_updated_at, version, times_out_at, failure_code, stage, end_cause, not_before,
-         time_zone, reported_by
+    SELECT /* for each FIELD: s.FIELD */
+    INTO /* for each FIELD: FIELD */
     FROM jobs.execution_states s
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id;
     IF NOT FOUND THEN

@@ -1,30 +1,16 @@
 -- Returns a device, and in further rows the first p_limit executions of its queue, in its order: those
--- IN_PROGRESS, then those QUEUED, including those that wait (see is_waiting_at). The first row has no job_id.
--- The others have no columns of the device; their time_zone is that of the execution.
+-- IN_PROGRESS, then those QUEUED, including those that wait (see is_waiting_at). The first row has no job_id:
+-- its time_zone is that of the device. The others have no labels, group_ids and last_seen_at.
 --
 -- Raises DEVICE_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.get_device(
     p_tenant_id text, p_device_id text, p_limit integer
 ) RETURNS TABLE (
     labels jsonb,
-    time_zone text,
     group_ids text[],   -- in order, at most 1,000
     last_seen_at timestamptz,
     job_id text,
-    device_id text,
-    status text,
-    status_details jsonb,
-    execution_number integer,
-    queued_at timestamptz,
-    started_at timestamptz,
-    last_updated_at timestamptz,
-    version integer,
-    times_out_at timestamptz,
-    failure_code text,
-    stage smallint,
-    end_cause text,     -- NULL: the executions of a queue are pending
-    not_before timestamptz,
-    reported_by text
+    /* for each FIELD: FIELD TYPE */
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- Only the index on the device's queue delivers the order; see next_execution.
@@ -49,10 +35,7 @@ BEGIN
     RETURN NEXT;
 
     RETURN QUERY
-    SELECT NULL::jsonb, s.time_zone, NULL::text[], NULL::timestamptz, s.job_id, s.device_id, s.status,
-           s.status_details, s.execution_number, s.queued_at, s.started_at, s.last_updated_at,
-           s.version, s.times_out_at, s.failure_code, s.stage, s.end_cause,
-           s.not_before, s.reported_by
+    SELECT NULL::jsonb, NULL::text[], NULL::timestamptz, s.job_id, /* for each FIELD: s.FIELD */
     FROM (
         SELECT q.is_queued, q.queue_order, q.queued_at, q.job_id
         FROM jobs.pending_executions q

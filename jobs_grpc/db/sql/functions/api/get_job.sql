@@ -22,26 +22,16 @@ BEGIN
             array_agg(e.device_id),
             array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status END),
             array_agg(CASE WHEN e.bytes_before < 8388608 THEN e.status_details END),
-            array_agg(e.execution_number), array_agg(e.version), array_agg(e.queued_at),
-            array_agg(e.started_at), array_agg(e.last_updated_at),
-            CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.times_out_at) END,
-            CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.failure_code) END,
-            CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.stage) END,
-            CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.end_cause) END,
-            CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.not_before) END,
-            CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.time_zone) END,
-            CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.reported_by) END
+            /* for each frequent FIELD: array_agg(e.FIELD) */,
+            /* for each rare FIELD: CASE WHEN max(e.rare_values) > 0 THEN array_agg(e.FIELD) END */
         FROM (
             SELECT
                 page.*,
-                num_nonnulls(page.times_out_at, page.failure_code, page.stage, page.end_cause,
-                             page.not_before, page.time_zone, page.reported_by) AS rare_values,
+                num_nonnulls(/* for each rare FIELD: page.FIELD */) AS rare_values,
                 coalesce(sum(octet_length(page.status_details::text))
                     OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
             FROM (
-                SELECT e.device_id, e.status, e.status_details, e.execution_number, e.version,
-                       e.queued_at, e.started_at, e.last_updated_at, e.times_out_at, e.failure_code,
-                       e.stage, e.end_cause, e.not_before, e.time_zone, e.reported_by
+                SELECT /* for each FIELD: e.FIELD */
                 FROM jobs.execution_states e
                 WHERE e.tenant_id = p_tenant_id AND e.job_id = p_job_id
                 ORDER BY e.device_id

@@ -1,5 +1,5 @@
 -- Returns a page of one device's executions across jobs, newest first: those before
--- (p_before_queued_at, p_before_job_id). They have no document_params.
+-- (p_before_queued_at, p_before_job_id).
 --
 -- Executions after the first 8 MiB of details, as text, have neither a status nor details; see
 -- execution_page.
@@ -15,11 +15,15 @@ CREATE OR REPLACE FUNCTION jobs.list_device_executions(
     p_limit integer,
     p_failure_code text DEFAULT NULL,  -- NULL: all; '': failures without a code
     p_end_causes text[] DEFAULT NULL  -- NULL: all
-) RETURNS SETOF jobs.execution_states
+) RETURNS TABLE (
+    job_id text,
+    /* for each FIELD: FIELD TYPE */
+)
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- Only the index job_executions_newest_first delivers the order.
 -- settings: page
 AS $$
+#variable_conflict use_column
 DECLARE
     v_before_queued_at timestamptz := coalesce(p_before_queued_at, 'infinity');
     v_before_job_id text := coalesce(p_before_job_id, '');
@@ -28,7 +32,7 @@ BEGIN
 
     IF p_job_id IS NOT NULL THEN
         RETURN QUERY
-        SELECT s.*
+        SELECT s.job_id, /* for each FIELD: s.FIELD */
         FROM jobs.execution_states s
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id
           AND (p_status IS NULL OR s.status = p_status)
@@ -41,12 +45,10 @@ BEGIN
 
     RETURN QUERY
     SELECT
-        s.tenant_id, s.job_id, s.device_id,
+        s.job_id, s.device_id,
         CASE WHEN s.bytes_before < 8388608 THEN s.status END,
         CASE WHEN s.bytes_before < 8388608 THEN s.status_details END,
-        s.execution_number, s.queued_at, s.started_at, s.last_updated_at, s.version,
-        s.stored_status, s.document_type, NULL::jsonb, s.expires_at, s.times_out_at,
-        s.failure_code, s.stage, s.end_cause, s.queue_order, s.not_before, s.time_zone, s.reported_by
+        /* for each other FIELD: s.FIELD */
     FROM (
         SELECT
             s.*,

@@ -24,7 +24,7 @@ CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
     job_created_at timestamptz,
     not_before timestamptz,
     time_zone text,
-    reported_by text
+    /* for each reported FIELD: FIELD TYPE */
 )
 LANGUAGE plpgsql
 -- settings: index
@@ -52,7 +52,7 @@ BEGIN
            v_current.execution_number, v_current.version, v_current.queued_at,
            v_current.started_at, v_current.last_updated_at, v_current.times_out_at,
            v_current.failure_code, v_current.stage, v_current.end_cause, v_current.job_created_at,
-           v_current.not_before, v_current.time_zone, v_current.reported_by
+           v_current.not_before, v_current.time_zone, /* for each reported FIELD: v_current.FIELD */
     WHERE p_before_number IS NULL OR v_current.execution_number < p_before_number
     UNION ALL
     (
@@ -61,7 +61,7 @@ BEGIN
                v_current.stage,
                -- Executions of a canceled job can't be retried.
                jobs.end_cause(a.status, a.failure_code, a.end_cause, false),
-               v_current.job_created_at, NULL, v_current.time_zone, a.reported_by
+               v_current.job_created_at, NULL, v_current.time_zone, /* for each reported FIELD: a.FIELD */
         FROM jobs.execution_attempts a
         WHERE a.tenant_id = p_tenant_id AND a.job_id = p_job_id AND a.device_id = p_device_id
           AND a.execution_number < least(v_current.execution_number, p_before_number)

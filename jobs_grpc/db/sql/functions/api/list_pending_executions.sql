@@ -11,28 +11,40 @@ CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
     p_after_queue_order smallint DEFAULT NULL,  -- this and the next two: NULL if p_after_status is NULL
     p_after_queued_at timestamptz DEFAULT NULL,
     p_after_job_id text DEFAULT NULL
-) RETURNS SETOF jobs.execution_states
+) RETURNS TABLE (
+    job_id text,
+    device_id text,
+    document_type text,
+    document_params jsonb,
+    status text,
+    status_details jsonb,
+    execution_number integer,
+    version integer,
+    queued_at timestamptz,
+    started_at timestamptz,
+    last_updated_at timestamptz,
+    expires_at timestamptz,
+    times_out_at timestamptz,
+    failure_code text,
+    queue_order smallint,
+    not_before timestamptz
+)
 LANGUAGE plpgsql
 -- Only the index on the device's queue delivers the order; see next_execution.
 -- settings: page
 AS $$
+#variable_conflict use_column
 DECLARE
     v_after_queued boolean := coalesce(p_after_status = 'QUEUED', false);
     v_after_queue_order smallint := coalesce(p_after_queue_order, -1);
     v_after_queued_at timestamptz := coalesce(p_after_queued_at, '-infinity');
     v_after_job_id text := coalesce(p_after_job_id, '');
     v_executions integer;
-    v_due jobs.execution_states;
 BEGIN
     RETURN QUERY
-    SELECT q.tenant_id, q.job_id, q.device_id, q.status, q.status_details, q.execution_number,
-           q.queued_at, q.started_at, q.last_updated_at, q.version, q.stored_status,
-           q.document_type, q.document_params, q.expires_at, q.times_out_at, q.failure_code, q.stage,
-           NULL::text AS end_cause, q.queue_order,
-           CASE WHEN q.is_queued THEN q.not_before END AS not_before,
-           CASE WHEN q.start_windows IS NOT NULL AND q.window_time_zone IS NULL
-                THEN q.time_zone END AS time_zone,
-           NULL::text AS reported_by
+    SELECT q.job_id, q.device_id, q.document_type, q.document_params, q.status, q.status_details,
+           q.execution_number, q.version, q.queued_at, q.started_at, q.last_updated_at, q.expires_at,
+           q.times_out_at, q.failure_code, q.queue_order, NULL::timestamptz
     FROM jobs.pending_executions q
     WHERE q.tenant_id = p_tenant_id AND q.device_id = p_device_id AND NOT q.is_waiting
       AND (q.is_queued, q.queue_order, q.queued_at, q.job_id)
@@ -42,10 +54,10 @@ BEGIN
 
     GET DIAGNOSTICS v_executions = ROW_COUNT;
     IF v_executions < p_limit THEN
-        v_due.not_before := jobs.next_due_at(p_tenant_id, p_device_id);
-        IF v_due.not_before IS NOT NULL THEN
-            v_due.last_updated_at := jobs.now();
-            RETURN NEXT v_due;
+        not_before := jobs.next_due_at(p_tenant_id, p_device_id);
+        IF not_before IS NOT NULL THEN
+            last_updated_at := jobs.now();
+            RETURN NEXT;
         END IF;
     END IF;
 END $$;

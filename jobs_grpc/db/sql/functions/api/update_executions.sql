@@ -37,9 +37,9 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     p_with_documents boolean[],     -- return the document_params
     p_failure_codes text[] DEFAULT NULL,  -- only with FAILED and REJECTED; NULL: none
     p_with_details boolean[] DEFAULT NULL,  -- return the status_details; NULL: true
-    -- Per update: the bridge's subject, '' if it has none, NULL for the device itself. The array is NULL if
-    -- no update is from a bridge.
-    p_reported_bys text[] DEFAULT NULL
+    -- For each field of JobExecution that reports set, such as reported_by, its values; NULL: keep the stored
+    -- value. The array is NULL if no update sets the field.
+    /* for each reported FIELD: p_FIELDs TYPE[] DEFAULT NULL */
 ) RETURNS TABLE (
     outcome text,
     previous_status text,
@@ -118,7 +118,7 @@ BEGIN
         v_decided := jobs.decide_batch(
             p_tenant_id, v_locked_job_ids, v_now, v_deferred, v_defers_starts, v_job_ids,
             p_must_be_next, p_device_ids, p_statuses, p_status_details, p_execution_numbers,
-            p_expected_versions, p_extend_timeout_minutes, p_failure_codes, p_reported_bys
+            p_expected_versions, p_extend_timeout_minutes, p_failure_codes, /* for each reported FIELD: p_FIELDs */
         );
         IF v_decided.expired_job_ids IS NOT NULL THEN
             PERFORM jobs.add_expiry_events(p_tenant_id, u.job_id, v_now)

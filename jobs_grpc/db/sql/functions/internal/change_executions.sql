@@ -40,7 +40,7 @@ BEGIN
                                   THEN coalesce(c.status_details, e.status_details) END,
             failure_code = CASE WHEN NOT c.is_requeued THEN c.failure_code END,
             end_cause = c.end_cause,
-            reported_by = CASE WHEN NOT c.is_requeued THEN coalesce(c.reported_by, e.reported_by) END,
+            /* for each reported FIELD: FIELD = CASE WHEN NOT c.is_requeued THEN coalesce(c.FIELD, e.FIELD) END */,
             retries = e.retries + c.needs_retry::integer,
             not_before = coalesce(c.not_before, e.not_before),
             failed_status = CASE WHEN c.is_requeued THEN c.new_status

@@ -17,7 +17,7 @@ CREATE OR REPLACE FUNCTION jobs.decide_batch(
     p_expected_versions integer[],
     p_extend_timeout_minutes integer[],
     p_failure_codes text[],
-    p_reported_bys text[],
+    /* for each reported FIELD: p_FIELDs TYPE[] */,
     OUT changes jobs.execution_change[],
     OUT has_retry_policies boolean,  -- a job of the batch has a retry policy; NULL: none
     OUT has_rules boolean,           -- a job of the batch has failure criteria or gates; NULL: none
@@ -35,19 +35,19 @@ BEGIN
                u.status::jobs.execution_status AS status,
                u.status_details::jsonb AS status_details, u.execution_number, u.expected_version,
                p_now + make_interval(mins => u.extend_timeout_minutes) AS extended_until,
-               u.failure_code, u.reported_by
+               u.failure_code, /* for each reported FIELD: u.FIELD */
         FROM unnest(
             p_job_ids, p_must_be_next, p_device_ids, p_statuses, p_status_details,
             p_execution_numbers, p_expected_versions, p_extend_timeout_minutes, p_failure_codes,
-            p_reported_bys
+            /* for each reported FIELD: p_FIELDs */
         ) WITH ORDINALITY AS u (
-            job_id, must_be_next, device_id, status, status_details,
-            execution_number, expected_version, extend_timeout_minutes, failure_code, reported_by, n
+            job_id, must_be_next, device_id, status, status_details, execution_number, expected_version,
+            extend_timeout_minutes, failure_code, /* for each reported FIELD: FIELD */, n
         )
         WHERE p_positions IS NULL OR u.n = ANY (p_positions)
         OFFSET 0
     ), current AS (
-        SELECT u.n, u.job_id, u.must_be_next, u.device_id, u.status_details, u.reported_by,
+        SELECT u.n, u.job_id, u.must_be_next, u.device_id, u.status_details, /* for each reported FIELD: u.FIELD */,
                CASE WHEN u.status IN ('FAILED', 'REJECTED') THEN coalesce(u.failure_code, '') END
                    AS failure_code,
                coalesce(u.status, 'IN_PROGRESS') AS new_status,
@@ -117,7 +117,7 @@ BEGIN
         SELECT c.n, c.job_id, c.device_id, c.current_status, c.row_id, c.stage,
                c.execution_number, c.stored_status, c.failed_status, c.failed_code, c.failed_at,
                c.retries, c.time_zone,
-               c.new_status, c.status_details, c.failure_code, c.times_out_at, c.reported_by,
+               c.new_status, c.status_details, c.failure_code, c.times_out_at, /* for each reported FIELD: c.FIELD */,
                c.has_rules, c.has_retry_policy, c.execution_events, c.is_expired,
                c.is_start AND c.max_in_progress IS NOT NULL AS is_limited_start,
                CASE
@@ -141,7 +141,7 @@ BEGIN
                failed_at => d.failed_at, retries => d.retries, time_zone => d.time_zone,
                new_status => d.new_status, status_details => d.status_details,
                failure_code => d.failure_code, times_out_at => d.times_out_at,
-               reported_by => d.reported_by,
+               /* for each reported FIELD: FIELD => d.FIELD */,
                is_expired => d.is_expired, has_rules => d.has_rules, execution_events => d.execution_events
            )),
            bool_or(d.has_retry_policy), bool_or(d.has_rules), bool_or(d.is_limited_start),

@@ -69,13 +69,13 @@ BEGIN
 
     INSERT INTO jobs.execution_attempts
         (tenant_id, job_id, device_id, execution_number, version, status, queued_at, started_at,
-         last_updated_at, status_details, failure_code, reported_by)
+         last_updated_at, status_details, failure_code, /* for each reported FIELD: FIELD */)
     SELECT p_tenant_id, c.job_id, c.device_id, c.execution_number, e.version + 1, c.new_status,
            e.queued_at, e.started_at, p_now, coalesce(c.status_details, e.status_details),
-           c.failure_code, coalesce(c.reported_by, e.reported_by)
+           c.failure_code, /* for each reported FIELD: coalesce(c.FIELD, e.FIELD) */
     FROM unnest(p_changes) c
     CROSS JOIN LATERAL (
-        SELECT e.version, e.queued_at, e.started_at, e.status_details, e.reported_by
+        SELECT e.version, e.queued_at, e.started_at, e.status_details, /* for each reported FIELD: e.FIELD */
         FROM jobs.job_executions e
         WHERE e.tenant_id = p_tenant_id AND e.job_id = c.job_id AND e.device_id = c.device_id
         OFFSET 0

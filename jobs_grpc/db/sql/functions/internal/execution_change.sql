@@ -22,15 +22,15 @@ CREATE OR REPLACE FUNCTION jobs.execution_change(
     failure_code text DEFAULT NULL,
     times_out_at timestamptz DEFAULT NULL,
     end_cause text DEFAULT NULL,
-    reported_by text DEFAULT NULL,
     is_expired boolean DEFAULT false,
     has_rules boolean DEFAULT false,
-    execution_events boolean DEFAULT false
+    execution_events boolean DEFAULT false,
+    /* for each reported FIELD: FIELD TYPE DEFAULT NULL */
 ) RETURNS jobs.execution_change
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ROW(
     n, job_id, device_id, outcome, previous_status, row_id, stage, executions,
     execution_number, stored_status, failed_status, failed_code, failed_at, retries, time_zone,
-    new_status, status_details, failure_code, times_out_at, end_cause, reported_by,
-    false, NULL, is_expired, has_rules, execution_events
+    new_status, status_details, failure_code, times_out_at, end_cause,
+    false, NULL, is_expired, has_rules, execution_events, /* for each reported FIELD: FIELD */
 )::jobs.execution_change;

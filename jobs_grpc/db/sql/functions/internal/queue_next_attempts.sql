@@ -18,13 +18,14 @@ BEGIN
         $query$
         INSERT INTO jobs.execution_attempts
             (tenant_id, job_id, device_id, execution_number, version, status, queued_at,
-             started_at, last_updated_at, status_details, failure_code, end_cause, reported_by)
+             started_at, last_updated_at, status_details, failure_code, end_cause,
+             /* for each reported FIELD: FIELD */)
         SELECT e.tenant_id, e.job_id, e.device_id, e.execution_number, e.version,
                CASE WHEN e.status = 'QUEUED' THEN 'TIMED_OUT' ELSE e.status END,
                e.queued_at, e.started_at,
                CASE WHEN e.status = 'QUEUED' THEN $5 ELSE e.last_updated_at END,
                CASE WHEN e.status = 'QUEUED' THEN $6 ELSE e.status_details END,
-               e.failure_code, e.end_cause, e.reported_by
+               e.failure_code, e.end_cause, /* for each reported FIELD: e.FIELD */
         FROM jobs.job_executions e
         WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
           AND jobs.matches_retry(e.failure_code, e.device_id, $3, $4)
@@ -39,7 +40,8 @@ BEGIN
             version = e.version + 1, queued_at = $5, started_at = NULL, times_out_at = NULL,
             last_updated_at = $5, status_details = NULL, canceled_by_operator = false,
             failure_code = NULL, end_cause = NULL, not_before = NULL, retries = 0,
-            failed_status = NULL, failed_code = NULL, failed_at = NULL, reported_by = NULL
+            failed_status = NULL, failed_code = NULL, failed_at = NULL,
+            /* for each reported FIELD: FIELD = NULL */
         WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.status = %L
           AND jobs.matches_retry(e.failure_code, e.device_id, $3, $4)
         $query$,
