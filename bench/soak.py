@@ -13,23 +13,24 @@ import itertools
 import signal
 import statistics
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
-import grpc
 import psutil
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
-from fleet.jobs.v1 import device_jobs_pb2_grpc, jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from bench.environment import environment
 from bench.machine import describe_machine
 from bench.page import describe, format_number, table, wrap
-from bench.process import OWN_CONNECTIONS, Server
+from bench.process import Server
 from bench.run import InvalidRun, Option, Report, run
+from jobs_grpc.client import JobsError
+from tests.harness.calls import Calls, method_of
+from tests.support.server import open_channel
 
 SETTINGS = ("shared_buffers=512MB", "max_wal_size=4GB")
 
@@ -85,12 +86,11 @@ class Minute:
 
 @dataclass
 class Load:
-    """The clients, and the latencies of their calls in this minute."""
+    """The clients, on two connections."""
 
     args: argparse.Namespace
-    jobs: Any
-    devices: Any
-    latencies: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    operators: Calls
+    devices: Calls
     failures: Counter[str] = field(default_factory=Counter)
     _waiting_devices: "asyncio.Queue[str]" = field(default_factory=asyncio.Queue)
 
@@ -108,22 +108,22 @@ class Load:
             await asyncio.sleep(started + number * self.args.interval - loop.time())
             job_id = f"job-{number:06}"
             request = pb.CreateJobRequest(job_id=job_id, document_type="install", target_all=True)
-            await self._call(self.jobs.CreateJob, request)
+            await self._call(request)
             kept.append(job_id)
             for device in range(self.args.devices):
                 self._waiting_devices.put_nowait(f"d{device:06}")
             for read in kept:
-                await self._call(self.jobs.GetJob, pb.GetJobRequest(job_id=read))
-                await self._call(self.jobs.ListJobs, pb.ListJobsRequest())
+                await self._call(pb.GetJobRequest(job_id=read))
+                await self._call(pb.ListJobsRequest())
             if len(kept) > self.args.kept:
-                await self._call(self.jobs.DeleteJob, pb.DeleteJobRequest(job_id=kept.popleft()))
+                await self._call(pb.DeleteJobRequest(job_id=kept.popleft()))
 
     async def work(self) -> None:
         """Act as one device after the other, and carry out its next execution."""
         while True:
             device = await self._waiting_devices.get()
             start = device_pb.StartNextExecutionRequest()
-            response = await self._call(self.devices.StartNextExecution, start, device)
+            response = await self._call(start, device)
             if response is None or not response.HasField("execution"):
                 self.failures["StartNextExecution without an execution"] += 1
                 continue
@@ -132,19 +132,19 @@ class Load:
                 execution_number=response.execution.execution_number,
                 status=pb.JobExecution.SUCCEEDED,
             )
-            await self._call(self.devices.UpdateExecution, report, device)
+            await self._call(report, device)
 
-    async def _call(self, call: Any, request: Any, device: str = "") -> Any:
-        method = type(request).__name__.removesuffix("Request")
-        metadata = (("x-tenant-id", _TENANT), *((("x-device-id", device),) if device else ()))
-        started = time.perf_counter()
+    async def _call(self, request: Any, device: str = "") -> Any:
+        calls = self.devices if device else self.operators
         try:
-            response = await call(request, metadata=metadata, timeout=_TIMEOUT)
-        except grpc.aio.AioRpcError as e:
-            self.failures[f"{method}: {e.code().name} {e.details()}"] += 1
+            return await calls.call(request, _TENANT, device=device, deadline=_TIMEOUT)
+        except JobsError as e:
+            self.failures[f"{method_of(request)}: {e.code.name} {e.message}"] += 1
             return None
-        self.latencies[method].append(time.perf_counter() - started)
-        return response
+
+    def take_latencies(self) -> dict[str, list[float]]:
+        """Return the seconds that the calls took, by method, and forget them."""
+        return self.operators.take_latencies() | self.devices.take_latencies()
 
 
 def _problems(rows: list[Minute], failures: Counter[str], *, quick: bool) -> list[str]:
@@ -173,17 +173,8 @@ async def _measure(args: argparse.Namespace) -> Report:
         )
         machine = await describe_machine(env.owner)
         server = await stack.enter_async_context(env.maintaining_server())
-        channels = [
-            await stack.enter_async_context(
-                grpc.aio.insecure_channel(server.address, OWN_CONNECTIONS)
-            )
-            for _ in range(2)
-        ]
-        load = Load(
-            args,
-            jobs_pb2_grpc.JobServiceStub(channels[0]),
-            device_jobs_pb2_grpc.DeviceJobServiceStub(channels[1]),
-        )
+        channels = [await stack.enter_async_context(open_channel(server.address)) for _ in range(2)]
+        load = Load(args, Calls(channels[0]), Calls(channels[1]))
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
         async with asyncio.TaskGroup() as tasks:
             clients = [tasks.create_task(load.operate())]
@@ -210,7 +201,7 @@ async def _measure(args: argparse.Namespace) -> Report:
 async def _read(
     minute: float, seconds: float, load: Load, owner: asyncpg.Connection, server: Server
 ) -> Minute:
-    calls, load.latencies = load.latencies, defaultdict(list)
+    calls = load.take_latencies()
     tables = {row["table"]: dict(row) for row in await owner.fetch(_TABLES)}
     return Minute(
         minute,

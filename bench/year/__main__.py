@@ -13,32 +13,32 @@ from dataclasses import replace
 from bench.environment import environment
 from bench.machine import describe_machine
 from bench.run import InvalidRun, Option, Report, run
-from bench.year.calls import Calls, Clock
-from bench.year.consumers import running_consumers
+from bench.year.calls import Callers
+from bench.year.consumers import Consumers
 from bench.year.environment import SETTINGS, logged_errors, move_time, year_database, year_server
 from bench.year.fleet import Directory, devices
 from bench.year.ledger import Ledger
 from bench.year.report import missed_goals, render
 from bench.year.scale import FULL, QUICK
 from bench.year.year import Year
+from tests.harness.consumers import running_receiver
 
 
 async def _measure(args: argparse.Namespace) -> Report:
     scale = replace(FULL, tenants=args.tenants, devices=args.devices, months=tuple(args.months))
     scale = QUICK if args.quick else scale
-    ledger = Ledger(
-        {tenant: Directory(devices(scale.devices, scale.cohorts)) for tenant in scale.tenant_ids}
-    )
+    ledger = Ledger()
+    for tenant in scale.tenant_ids:
+        ledger.directories[tenant] = Directory(devices(scale.devices, scale.cohorts))
     async with AsyncExitStack() as stack:
         env = await stack.enter_async_context(environment(SETTINGS))
         database = await year_database(env, scale)
-        consumers = await stack.enter_async_context(running_consumers(env.folder, ledger))
-        clock = Clock()
-        await move_time(database.owner, clock, next(scale.steps()).at)
-        channels = await stack.enter_async_context(year_server(env, consumers))
-        calls = Calls(*channels, ledger, clock)
-        year = Year(scale, database, calls, consumers)
-        async with consumers.running(calls):
+        receiver = await stack.enter_async_context(running_receiver(env.folder, ledger))
+        consumers = Consumers(ledger, receiver)
+        await move_time(database.owner, ledger, next(scale.steps()).at)
+        both = await stack.enter_async_context(year_server(env, receiver.variables))
+        year = Year(scale, database, Callers(*both, ledger), consumers)
+        async with consumers.running(*both):
             await year.run()
         text = render(year.samples, ledger, await describe_machine(env.owner), scale)
         errors = logged_errors(env.log)

@@ -10,8 +10,9 @@ from fleet.jobs.v1 import error_reason_pb2
 from fleet.jobs.v1.jobs_pb2 import JobExecution
 
 from bench.year import fleet
-from bench.year.calls import Calls
+from bench.year.calls import Callers
 from bench.year.ledger import PRIORITIES, LedgerJob
+from tests.harness.calls import metadata
 
 _BATCH = 100
 _STATUS = JobExecution.Status
@@ -23,7 +24,7 @@ Work = tuple[LedgerJob, str]
 """A job, and a device that carries it out."""
 
 
-async def act(calls: Calls, tenant: str, at: datetime) -> None:
+async def act(calls: Callers, tenant: str, at: datetime) -> None:
     """Let all devices of a tenant act that may start an execution."""
     bridged: list[Work] = []
     calling: set[str] = set()
@@ -48,15 +49,15 @@ def _result(job: LedgerJob, device_id: str) -> tuple[str, str]:
     )
 
 
-async def _act_by_bridge(calls: Calls, tenant: str, work: Sequence[Work]) -> None:
-    stream = calls.devices.ReportExecutions(metadata=(("x-tenant-id", tenant),))
+async def _act_by_bridge(calls: Callers, tenant: str, work: Sequence[Work]) -> None:
+    stream = calls.calls.method("ReportExecutions")(metadata=metadata(tenant))
     for first in range(0, len(work), _BATCH):
         batch = work[first : first + _BATCH]
         starts = [_report(job, device_id, "IN_PROGRESS", "") for job, device_id in batch]
         started: list[tuple[Work, tuple[str, str]]] = []
         for (job, device_id), answer in zip(batch, await _send(calls, stream, starts), strict=True):
             if _is_accepted(calls, job, device_id, answer, "IN_PROGRESS"):
-                job.start(device_id, calls.clock.now())
+                job.start(device_id, calls.ledger.now())
                 if (result := _result(job, device_id))[0] != fleet.HANGS:
                     started.append(((job, device_id), result))
         if not started:
@@ -66,7 +67,7 @@ async def _act_by_bridge(calls: Calls, tenant: str, work: Sequence[Work]) -> Non
             started, await _send(calls, stream, ends), strict=True
         ):
             if _is_accepted(calls, job, device_id, answer, result[0]):
-                job.report(device_id, *result, calls.clock.now())
+                job.report(device_id, *result, calls.ledger.now())
     await stream.done_writing()
     calls.ledger.done["executions by a bridge"] += len(work)
 
@@ -81,15 +82,17 @@ def _report(job: LedgerJob, device_id: str, status: str, code: str) -> pb.Execut
     return pb.ExecutionReport(device_id=device_id, report=report)
 
 
-async def _send(calls: Calls, stream: Any, reports: Sequence[pb.ExecutionReport]) -> Sequence[Any]:
+async def _send(
+    calls: Callers, stream: Any, reports: Sequence[pb.ExecutionReport]
+) -> Sequence[Any]:
     started = time.perf_counter()
     await stream.write(pb.ReportExecutionsRequest(reports=reports))
     response = await stream.read()
-    calls.add_latency("ReportExecutions", time.perf_counter() - started)
+    calls.calls.add_latency("ReportExecutions", time.perf_counter() - started)
     return response.results  # type: ignore[no-any-return]
 
 
-def _is_accepted(calls: Calls, job: LedgerJob, device_id: str, answer: Any, status: str) -> bool:
+def _is_accepted(calls: Callers, job: LedgerJob, device_id: str, answer: Any, status: str) -> bool:
     if answer.WhichOneof("result") == "error":
         reason = error_reason_pb2.ErrorReason.Name(answer.error.reason)
         _check_refusal(calls, job, device_id, status, reason)
@@ -99,7 +102,7 @@ def _is_accepted(calls: Calls, job: LedgerJob, device_id: str, answer: Any, stat
 
 
 def _check_answer(
-    calls: Calls, job: LedgerJob, device_id: str, execution: pb.DeviceExecution, status: str
+    calls: Callers, job: LedgerJob, device_id: str, execution: pb.DeviceExecution, status: str
 ) -> None:
     expected = len(job.attempts[device_id]), status
     found = execution.execution_number, _STATUS.Name(execution.status)
@@ -109,16 +112,18 @@ def _check_answer(
         )
 
 
-def _check_refusal(calls: Calls, job: LedgerJob, device_id: str, status: str, reason: str) -> None:
+def _check_refusal(
+    calls: Callers, job: LedgerJob, device_id: str, status: str, reason: str
+) -> None:
     calls.ledger.done[f"refused with {reason}"] += 1
     if not (job.is_bad and status == "IN_PROGRESS" and reason in _STOPPED):
         calls.ledger.problem(
             f"a device is refused {status} with {reason}",
-            f"{job.tenant} {job.job_id} {device_id} at {calls.clock.now()}",
+            f"{job.tenant} {job.job_id} {device_id} at {calls.ledger.now()}",
         )
 
 
-async def _act_alone(calls: Calls, tenant: str, device_id: str, at: datetime) -> None:
+async def _act_alone(calls: Callers, tenant: str, device_id: str, at: datetime) -> None:
     """Start one execution after the other, until there is none."""
     for _ in range(_MAX_STARTS):
         expected = _queue(calls, tenant, device_id, at)
@@ -142,7 +147,7 @@ async def _act_alone(calls: Calls, tenant: str, device_id: str, at: datetime) ->
             return
         calls.ledger.done["executions by devices that call"] += 1
         _check_answer(calls, job, device_id, response.execution, "IN_PROGRESS")
-        job.start(device_id, calls.clock.now())
+        job.start(device_id, calls.ledger.now())
         status, code = _result(job, device_id)
         update = _report(job, device_id, status, code).report
         answer, reason = await calls.device(tenant, device_id, update)
@@ -150,10 +155,10 @@ async def _act_alone(calls: Calls, tenant: str, device_id: str, at: datetime) ->
             _check_refusal(calls, job, device_id, status, reason)
             return
         _check_answer(calls, job, device_id, answer.execution, status)
-        job.report(device_id, status, code, calls.clock.now())
+        job.report(device_id, status, code, calls.ledger.now())
 
 
-def _queue(calls: Calls, tenant: str, device_id: str, at: datetime) -> list[LedgerJob]:
+def _queue(calls: Callers, tenant: str, device_id: str, at: datetime) -> list[LedgerJob]:
     """Return the jobs that the device may start now, in order, as far as the ledger knows."""
     found = [
         job

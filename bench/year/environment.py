@@ -1,7 +1,7 @@
 """The database and the server of the benchmark, and the time that the SQL takes."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,11 +11,11 @@ import grpc
 
 from bench.environment import Environment
 from bench.process import OWN_CONNECTIONS
-from bench.year.calls import Clock
-from bench.year.consumers import Consumers
 from bench.year.fleet import devices
+from bench.year.ledger import Ledger
 from bench.year.recount import EVENT_RETENTION, RETENTION
 from bench.year.scale import Scale
+from tests.harness.calls import Calls
 from tests.support.database import Database
 from tests.support.waiting import wait_until
 
@@ -54,23 +54,23 @@ async def year_database(env: Environment, scale: Scale) -> Database:
 
 @asynccontextmanager
 async def year_server(
-    env: Environment, consumers: Consumers
-) -> AsyncIterator[tuple[grpc.aio.Channel, grpc.aio.Channel]]:
-    """Run the server with maintenance. Yields a channel for calls and one for streams of events."""
+    env: Environment, variables: Mapping[str, str]
+) -> AsyncIterator[tuple[Calls, Calls]]:
+    """Run the server with maintenance. Yields connections for calls and for streams of events."""
     async with (
         env.maintaining_server(
             JOBS_LOG_LEVEL="WARNING",
             JOBS_RETENTION_DAYS=str(RETENTION.days),
             JOBS_EVENT_RETENTION_DAYS=str(EVENT_RETENTION.days),
-            **consumers.variables,
+            **variables,
         ) as server,
         grpc.aio.insecure_channel(server.address, OWN_CONNECTIONS) as calls,
         grpc.aio.insecure_channel(server.address, OWN_CONNECTIONS) as streams,
     ):
-        yield calls, streams
+        yield Calls(calls), Calls(streams)
 
 
-async def move_time(owner: asyncpg.Connection, clock: Clock, at: datetime) -> None:
+async def move_time(owner: asyncpg.Connection, ledger: Ledger, at: datetime) -> None:
     """Move the time that the SQL takes. It passes from then on."""
     seconds = round((at - datetime.now(UTC)).total_seconds(), 3)
     await owner.execute(f"ALTER SYSTEM SET {_SECONDS_AHEAD} = '{seconds}'")
@@ -82,7 +82,7 @@ async def move_time(owner: asyncpg.Connection, clock: Clock, at: datetime) -> No
 
     # PostgreSQL sends the signal to all its sessions at once.
     await wait_until(has_moved)
-    clock.offset = timedelta(seconds=seconds)
+    ledger.offset = timedelta(seconds=seconds)
 
 
 async def _let_time_move(owner: asyncpg.Connection) -> None:

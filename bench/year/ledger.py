@@ -3,9 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from bench.year.fleet import RETRIED_CODE, Device, Directory, is_window_open
+from tests.harness import ledger
 from tests.harness.ledger import OperatorCall
 from tests.support.window_model import Window
 
@@ -229,18 +230,18 @@ class LedgerJob:
 
 
 @dataclass
-class Ledger:
-    """The jobs and devices of all tenants, and the problems found."""
+class Ledger(ledger.Ledger):
+    """The jobs and devices of all tenants."""
 
-    directories: dict[str, Directory]
+    directories: dict[str, Directory] = field(default_factory=dict)
+    offset: timedelta = timedelta()
+    """How much later the time of the database is than the real one."""
     jobs: dict[tuple[str, str], LedgerJob] = field(default_factory=dict)
     """The jobs that are not known to be purged, by tenant and ID."""
-    done: Counter[str] = field(default_factory=Counter)
-    """The number of things done, by name."""
-    problems: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-    """The first example of each problem."""
     _open: dict[str, dict[str, LedgerJob]] = field(default_factory=lambda: defaultdict(dict))
+
+    def __post_init__(self) -> None:
+        self.now = lambda: datetime.now(UTC) + self.offset
 
     def add(self, job: LedgerJob) -> None:
         """Record an acknowledged job."""
@@ -259,8 +260,3 @@ class Ledger:
                 job.pass_time(at)
                 if job.finished_at:
                     del jobs[job.job_id]
-
-    def problem(self, kind: str, example: object) -> None:
-        """Record that something is not as it should be."""
-        self.problems[kind] += 1
-        self.examples.setdefault(kind, str(example)[:1000])

@@ -8,7 +8,7 @@ from fleet.jobs.v1 import events_pb2, fleet_pb2
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
-from bench.year.calls import Calls
+from bench.year.calls import Callers
 from bench.year.fleet import BRICKED_CODE, MODELS, RETRIED_CODE, RINGS, Device
 from bench.year.ledger import LONGEST_BACKOFF, MAX_ATTEMPTS, LedgerJob
 from bench.year.scale import Scale, Step
@@ -33,7 +33,7 @@ _REMOVED = 5
 class Operators:
     """The operators of one tenant."""
 
-    def __init__(self, calls: Calls, tenant: str, scale: Scale) -> None:
+    def __init__(self, calls: Callers, tenant: str, scale: Scale) -> None:
         self._calls = calls
         self._ledger = calls.ledger
         self._tenant = tenant
@@ -186,7 +186,7 @@ class Operators:
             priority,
             timedelta(minutes=request.in_progress_timeout_minutes),
             {device.device_id: device for device in devices},
-            self._calls.clock.now(),
+            self._ledger.now(),
             response.expires_at.ToDatetime(UTC),
             request.start_at.ToDatetime(UTC) if request.HasField("start_at") else None,
             {"firmware": _NIGHT}.get(kind, _EARLY) if request.start_windows else None,
@@ -244,7 +244,7 @@ class Operators:
                     "a failure criterion of a good release trips", f"{self._tenant} {found}"
                 )
             if found.status == pb.Job.CANCELED:
-                job.cancel(self._calls.clock.now(), force=False)
+                job.cancel(self._ledger.now(), force=False)
             else:
                 job.is_paused = True
         # Only in small fleets, whose canaries are a few devices.
@@ -292,14 +292,14 @@ class Operators:
             )
         job.is_bad = False
         for device_id in failed:
-            job.retry(device_id, self._calls.clock.now())
+            job.retry(device_id, self._ledger.now())
         await self._change(job, pb.ResumeJobRequest(job_id=job.job_id))
         job.is_paused = False
 
     async def _cancel(self, job: LedgerJob, *, force: bool) -> None:
         request = pb.CancelJobRequest(job_id=job.job_id, reason="superseded", force=force)
         if await self._change(job, request) is not None:
-            job.cancel(self._calls.clock.now(), force=force)
+            job.cancel(self._ledger.now(), force=force)
             job.is_paused = False
 
     async def _ask_closed_device(self, job: LedgerJob, device_id: str, at: datetime) -> None:
@@ -384,7 +384,7 @@ class Operators:
             self._compare(job, found)
         request = pb.DeleteJobRequest(job_id=job.job_id)
         if await self._change(job, request) is not None:
-            job.deleted_at = self._calls.clock.now()
+            job.deleted_at = self._ledger.now()
 
     async def _read(self, step: Step) -> None:
         job_id = f"config-{step.at:%m%d}"

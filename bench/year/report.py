@@ -115,9 +115,9 @@ def _compared(comparison: tuple[str, float, float, float]) -> list[str]:
     return [name, *values, f"{times:.2f}", f"≤ {goal:.2f}{missed}"]
 
 
-def _problems(problems: Counter[str], examples: Mapping[str, str]) -> Iterator[str]:
+def _problems(problems: Counter[str], examples: Mapping[str, Sequence[str]]) -> Iterator[str]:
     if not problems:
         yield "The recounts found no difference."
         return
     for kind, count in problems.most_common():
-        yield f"- {count:,} × {kind}, such as {examples[kind]}"
+        yield f"- {count:,} × {kind}, such as {examples[kind][0]}"

@@ -5,7 +5,7 @@ import random
 import time
 from datetime import timedelta
 
-from bench.year.calls import Calls
+from bench.year.calls import Callers
 from bench.year.consumers import Consumers
 from bench.year.devices import act
 from bench.year.environment import move_time
@@ -33,7 +33,7 @@ class Year:
     """A run of the benchmark."""
 
     def __init__(
-        self, scale: Scale, database: Database, calls: Calls, consumers: Consumers
+        self, scale: Scale, database: Database, calls: Callers, consumers: Consumers
     ) -> None:
         self.samples: list[Sample] = []
         self._scale = scale
@@ -53,7 +53,7 @@ class Year:
         """Let the year pass."""
         steps = list(self._scale.steps())
         for number, step in enumerate(steps):
-            await move_time(self._database.owner, self._calls.clock, step.at)
+            await move_time(self._database.owner, self._ledger, step.at)
             self._ledger.pass_time(step.at)
             is_last = number == len(steps) - 1
             days_left = _days_until_recount(step)
@@ -119,7 +119,7 @@ class Year:
                 time.monotonic() - self._month_started,
                 await table_sizes(self._database.owner),
                 await rows_of_calls(self._database, tenant, job_id, device_id),
-                self._calls.take_latencies(),
+                self._calls.calls.take_latencies(),
             )
         )
         self._executions, self._month_started = executions, time.monotonic()
