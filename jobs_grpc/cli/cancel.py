@@ -5,7 +5,7 @@ import argparse
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
 from jobs_grpc.cli.errors import CliError, ExitCode
-from jobs_grpc.cli.formatting import format_device_count
+from jobs_grpc.cli.formatting import format_device_count, format_status
 from jobs_grpc.cli.output import print_result
 from jobs_grpc.cli.parser import Subparsers
 from jobs_grpc.cli.several_jobs import add_jobs, confirm, for_each_job
@@ -51,9 +51,15 @@ async def _cancel_job(args: argparse.Namespace, jobs: JobsClient, job_id: str) -
         running = await _running_devices(jobs, job_id) if asks else []
         print_result(args, canceled, f"canceled {job_id}", *running)
     else:
-        execution = await jobs.cancel_execution(
-            job_id, args.device, reason=args.reason, force=args.force
-        )
+        try:
+            execution = await jobs.cancel_execution(
+                job_id, args.device, reason=args.reason, force=args.force
+            )
+        except errors.ExecutionFinished as e:
+            # The server also calls a canceled execution REJECTED.
+            async for finished in jobs.executions(job_id, device_id=args.device):
+                e.metadata = {**e.metadata, "status": format_status(finished)}
+            raise
         print_result(args, execution, f"canceled {job_id} on {args.device}")
 
 

@@ -60,6 +60,8 @@ _TEXTS = {
     " earlier stages claim them all; correct the group, or allow it with --stage"
     " group:{groupId},allow-empty",
     "WEBHOOK_NOT_FOUND": "webhook {webhookId} not found in tenant {tenantId}",
+    "EXECUTION_FINISHED": "the execution of job {jobId} on device {deviceId} is finished in status"
+    " {status}",
     "JOB_NOT_CANCELABLE": "cannot cancel job {jobId} in status {status}",
 }
 

@@ -83,15 +83,20 @@ def struct_json(message: Message) -> str:
 def message_dict(message: Message) -> dict[str, Any]:
     """Return a message as a JSON object with the contract's field names.
 
-    The status of an execution is that of format_status.
+    The status of an execution is that of format_status. It has no job_id and no time_zone if they
+    are not filled.
     """
     fields = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
     result: dict[str, Any] = _restore_integers(fields)
     for execution in (result, result.get("execution")):
-        if isinstance(execution, dict) and execution.get("end_cause") in CANCEL_CAUSES:
-            execution["status"] = "CANCELED"
+        if isinstance(execution, dict) and "execution_number" in execution:
+            if execution.get("end_cause") in CANCEL_CAUSES:
+                execution["status"] = "CANCELED"
+            for name in ("job_id", "time_zone"):
+                if execution.get(name) == "":
+                    del execution[name]
     return result
 
 

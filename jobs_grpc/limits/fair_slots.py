@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.limits.fair_semaphore import FairSemaphore
 
 # A call loses its slot after this time, because it may wait for a lock or for its client.
@@ -39,6 +40,10 @@ class FairSlots:
             await asyncio.sleep(0)
         finally:
             slot.release()
+
+    async def yield_for_caller(self) -> None:
+        """yield_now for the tenant of the current call."""
+        await self.yield_now(current_principal().tenant_id)
 
 
 class Slot:

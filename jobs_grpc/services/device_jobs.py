@@ -54,7 +54,7 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         self._last_seen = last_seen
         self._max_document_bytes = max_document_bytes
         self._poll_after = poll_after
-        self._slots = slots
+        self._yield_now = slots.yield_for_caller
         self._report_stream = partial(
             ReportStream,
             batcher,
@@ -196,9 +196,6 @@ class DeviceJobService(device_jobs_pb2_grpc.DeviceJobServiceServicer):
         tenant_id, device_id = current_tenant_and_device()
         self._last_seen.mark(tenant_id, device_id)
         return tenant_id, device_id
-
-    async def _yield_now(self) -> None:
-        await self._slots.yield_now(current_principal().tenant_id)
 
 
 def _seconds_until_due(due_at: PgMicros | None, row: Row) -> float | None:

@@ -46,7 +46,7 @@ class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
     ) -> None:
         Webhooks.__init__(self, store, config, delivery)
         self._store = store
-        self._slots = slots
+        self._yield_now = slots.yield_for_caller
         self.streams = EventStreams(store, memory, stopping, slots.yield_now, heartbeat=heartbeat)
 
     async def ListJobEvents(
@@ -109,6 +109,3 @@ class EventService(Webhooks, events_pb2_grpc.EventServiceServicer):
         fitting = [row for row in rows if row["status"] is not None]
         is_full = await fill_page(events, fitting, event_fields, limit, self._yield_now)
         return is_full or len(fitting) < len(rows)
-
-    async def _yield_now(self) -> None:
-        await self._slots.yield_now(current_principal().tenant_id)

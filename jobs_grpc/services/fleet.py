@@ -53,7 +53,7 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
         self, store: Store, slots: FairSlots, evaluations: EvaluationLimit, limits: LimitsConfig
     ) -> None:
         self._store = store
-        self._slots = slots
+        self._yield_now = slots.yield_for_caller
         self._evaluations = evaluations
         self._max_targets = limits.max_targets
         self._max_devices = limits.max_tenant_devices
@@ -188,9 +188,6 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             )
             hints = await preview_hints(self._store, tenant_id, request, row, self._yield_now)
         return pb.PreviewTargetResponse(preview=preview_fields(row) | {"hints": hints})
-
-    async def _yield_now(self) -> None:
-        await self._slots.yield_now(current_principal().tenant_id)
 
 
 def device_fields(row: Row) -> MessageFields:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Iterable
+from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2_grpc
@@ -13,7 +14,7 @@ from jobs_grpc.auth.policy import allowed_methods
 from jobs_grpc.auth.principal import current_principal
 from jobs_grpc.config import Config
 from jobs_grpc.contract.methods import page_size
-from jobs_grpc.db.store import Store
+from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import (
     EvaluationRunning,
     GroupEmpty,
@@ -99,7 +100,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         self._store = store
         self._evaluations = evaluations
         self._memory = memory
-        self._slots = slots
+        self._yield_now = slots.yield_for_caller
         self._max_document_bytes = config.limits.max_document_bytes
         self._max_targets = config.limits.max_targets
         self._active_job_counts = ActiveJobCounts(config.limits.max_active_jobs)
@@ -133,34 +134,16 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         job_id = request.job_id or str(uuid.uuid4())
         counting = self._active_job_counts.call(caller.tenant_id, always=request.validate_only)
         async with counting as count:
-            with self._evaluations.evaluation(
-                caller.tenant_id, request, is_preview=request.validate_only
-            ) as may_evaluate:
-                if not may_evaluate:
-                    # Not raised here, because a repeated request returns the existing job.
-                    error_unless_repeated = error_unless_repeated or EvaluationRunning
-                try:
-                    row = await self._store.create_job(
-                        caller.tenant_id,
-                        job_id=job_id,
-                        request=job_request(fields),
-                        document_params=params,
-                        created_by=caller.subject,
-                        max_targets=self._max_targets,
-                        max_active_jobs=count.max_active_jobs,
-                        default_expires_in_hours=DEFAULT_EXPIRES_IN_HOURS,
-                        validate_only=request.validate_only,
-                        error_unless_repeated=error_unless_repeated.upper_name()
-                        if error_unless_repeated
-                        else None,
-                        selector_terms=selector_terms(request),
-                        target_device_ids=target_device_ids(request),
-                        expected_target_digest=request.expected_target_digest or None,
-                    )
-                except (GroupEmpty, StageEmpty, TargetEmpty) as error:
-                    await add_hint(error, self._store, caller.tenant_id, request, self._yield_now)
-                    raise
-                count.active_jobs = row["active_jobs"]
+            row = await self._create_job(
+                request,
+                error_unless_repeated,
+                job_id=job_id,
+                request=job_request(fields),
+                document_params=params,
+                created_by=caller.subject,
+                max_active_jobs=count.max_active_jobs,
+            )
+            count.active_jobs = row["active_jobs"]
         return pb.CreateJobResponse(
             job_id=job_id,
             status=row["status"],
@@ -172,6 +155,39 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                 else {}
             ),
         )
+
+    async def _create_job(
+        self,
+        message: pb.CreateJobRequest,
+        error_unless_repeated: type[JobsError] | None,
+        **parameters: Any,
+    ) -> Row:
+        """Call the store, unless another call of the tenant evaluates a target."""
+        tenant_id = current_principal().tenant_id
+        evaluation = self._evaluations.evaluation(
+            tenant_id, message, is_preview=message.validate_only
+        )
+        with evaluation as may_evaluate:
+            if not may_evaluate:
+                # Not raised here, because a repeated request returns the existing job.
+                error_unless_repeated = error_unless_repeated or EvaluationRunning
+            try:
+                return await self._store.create_job(
+                    tenant_id,
+                    max_targets=self._max_targets,
+                    default_expires_in_hours=DEFAULT_EXPIRES_IN_HOURS,
+                    validate_only=message.validate_only,
+                    error_unless_repeated=error_unless_repeated.upper_name()
+                    if error_unless_repeated
+                    else None,
+                    selector_terms=selector_terms(message),
+                    target_device_ids=target_device_ids(message),
+                    expected_target_digest=message.expected_target_digest or None,
+                    **parameters,
+                )
+            except (GroupEmpty, StageEmpty, TargetEmpty) as error:
+                await add_hint(error, self._store, tenant_id, message, self._yield_now)
+                raise
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: object) -> pb.ListJobsResponse:
         limit = page_size(request)
@@ -511,9 +527,6 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             token_expires_at=expires_at,
             methods=allowed_methods(caller.roles),
         )
-
-    async def _yield_now(self) -> None:
-        await self._slots.yield_now(current_principal().tenant_id)
 
 
 def _failure_code_filter(request: pb.ListJobExecutionsRequest) -> str | None:

@@ -399,7 +399,7 @@ class JobServiceServicer:
         """Explains why a device does not start its execution of a job now: returns everything that keeps it
         from starting. Agrees with StartExecution, which checks the same conditions.
 
-        NOT_FOUND            EXECUTION_NOT_FOUND
+        NOT_FOUND            JOB_NOT_FOUND, EXECUTION_NOT_FOUND
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -200,7 +200,7 @@ class JobServiceStub:
     """Explains why a device does not start its execution of a job now: returns everything that keeps it
     from starting. Agrees with StartExecution, which checks the same conditions.
 
-      NOT_FOUND            EXECUTION_NOT_FOUND
+      NOT_FOUND            JOB_NOT_FOUND, EXECUTION_NOT_FOUND
     """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]
     """Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
@@ -458,7 +458,7 @@ class JobServiceAsyncStub(JobServiceStub):
     """Explains why a device does not start its execution of a job now: returns everything that keeps it
     from starting. Agrees with StartExecution, which checks the same conditions.
 
-      NOT_FOUND            EXECUTION_NOT_FOUND
+      NOT_FOUND            JOB_NOT_FOUND, EXECUTION_NOT_FOUND
     """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
@@ -767,7 +767,7 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         """Explains why a device does not start its execution of a job now: returns everything that keeps it
         from starting. Agrees with StartExecution, which checks the same conditions.
 
-          NOT_FOUND            EXECUTION_NOT_FOUND
+          NOT_FOUND            JOB_NOT_FOUND, EXECUTION_NOT_FOUND
         """
 
     @_abc_1.abstractmethod

@@ -202,7 +202,7 @@ type JobServiceClient interface {
 	// Explains why a device does not start its execution of a job now: returns everything that keeps it
 	// from starting. Agrees with StartExecution, which checks the same conditions.
 	//
-	//	NOT_FOUND            EXECUTION_NOT_FOUND
+	//	NOT_FOUND            JOB_NOT_FOUND, EXECUTION_NOT_FOUND
 	ExplainExecution(ctx context.Context, in *ExplainExecutionRequest, opts ...grpc.CallOption) (*ExplainExecutionResponse, error)
 	// Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
 	// executions. Afterwards, only ListJobEvents finds the job. The service purges it in the
@@ -640,7 +640,7 @@ type JobServiceServer interface {
 	// Explains why a device does not start its execution of a job now: returns everything that keeps it
 	// from starting. Agrees with StartExecution, which checks the same conditions.
 	//
-	//	NOT_FOUND            EXECUTION_NOT_FOUND
+	//	NOT_FOUND            JOB_NOT_FOUND, EXECUTION_NOT_FOUND
 	ExplainExecution(context.Context, *ExplainExecutionRequest) (*ExplainExecutionResponse, error)
 	// Deletes a job that is COMPLETED or CANCELED and has no execution IN_PROGRESS, with its
 	// executions. Afterwards, only ListJobEvents finds the job. The service purges it in the

@@ -1,7 +1,7 @@
 -- Returns the execution of a device, what keeps the device from starting it now (see StartBlocker), and
 -- the facts about it.
 --
--- Raises EXECUTION_NOT_FOUND.
+-- Raises JOB_NOT_FOUND and EXECUTION_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.explain_execution(
     p_tenant_id text, p_job_id text, p_device_id text
 ) RETURNS TABLE (
@@ -41,6 +41,11 @@ BEGIN
     FROM jobs.execution_states s
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id;
     IF NOT FOUND THEN
+        PERFORM FROM jobs.jobs j
+        WHERE j.tenant_id = p_tenant_id AND j.job_id = p_job_id AND j.deleted_at IS NULL;
+        IF NOT FOUND THEN
+            PERFORM jobs.raise_error('JOB_NOT_FOUND');
+        END IF;
         PERFORM jobs.raise_error('EXECUTION_NOT_FOUND');
     END IF;
     SELECT d.last_seen_at INTO last_seen_at
