@@ -12,3 +12,9 @@ from tests.support.world import World
 def world(database: Database, server: Server, operator: Operator) -> World:
     """The test's tenant."""
     return World(database, server, operator)
+
+
+@pytest.fixture
+async def ten_devices(world: World) -> None:
+    """The devices d00001 to d00010."""
+    await world.add_devices(10)

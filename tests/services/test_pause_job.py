@@ -26,6 +26,7 @@ async def test_pause_returns_the_paused_job(operator: Operator, pump: Device) ->
 
     assert job.status == pb.Job.PAUSED
     assert (job.pause.reason, job.pause.paused_by) == ("error rate", "olivia")
+    assert job.pause.cause == (await operator.list()).jobs[0].pause.cause == pb.Pause.OPERATOR
     assert job.updated_at == job.pause.paused_at
     assert job.expires_at == before.expires_at
     assert job.execution_counts == pb.ExecutionCounts(queued=2)
@@ -35,9 +36,7 @@ async def test_pause_returns_the_paused_job(operator: Operator, pump: Device) ->
     assert read == job
 
 
-async def test_pause_without_a_reason_and_a_user_has_a_default_reason(
-    world: World, pump: Device
-) -> None:
+async def test_pause_without_reason_and_user_has_a_default(world: World, pump: Device) -> None:
     pause = (await world.server.operator(world.tenant).pause("j")).pause
 
     assert (pause.reason, pause.HasField("paused_by")) == ("paused by operator", False)
@@ -123,13 +122,13 @@ async def test_call_with_an_old_etag_is_rejected(operator: Operator, pump: Devic
     assert (job.status, job.etag) == (pb.Job.PAUSED, second.etag)
 
 
-async def test_pause_and_resume_are_rejected_when_job_is_finished(
-    world: World, pump: Device
-) -> None:
+async def test_pause_and_resume_are_rejected_when_job_ended(world: World, pump: Device) -> None:
     await world.operator.create(job_id="canceled", target_all=True)
     await world.operator.pause("canceled")
     await world.operator.cancel("canceled")
     await world.expire()
+    await expect_error("JOB_NOT_FOUND", world.operator.pause("missing"))
+    await expect_error("JOB_NOT_FOUND", world.operator.resume("missing"))
 
     for job_id, status in (("canceled", "CANCELED"), ("j", "COMPLETED")):
         for verb, reason, call in (
@@ -141,21 +140,16 @@ async def test_pause_and_resume_are_rejected_when_job_is_finished(
             assert failure.metadata == {"jobId": job_id, "status": status}
 
 
-async def test_pause_and_resume_are_rejected_when_job_does_not_exist(operator: Operator) -> None:
-    await expect_error("JOB_NOT_FOUND", operator.pause("missing"))
-    await expect_error("JOB_NOT_FOUND", operator.resume("missing"))
-
-
 async def test_pause_is_rejected_when_reason_or_etag_is_invalid(operator: Operator) -> None:
     pause = operator.pause("j", reason="r" * 1001, etag="e" * 65)
 
     assert await invalid_fields(pause) == ["reason", "etag"]
 
 
-async def test_paused_job_is_canceled_with_its_queued_executions(
-    operator: Operator, pump: Device
-) -> None:
+async def test_cancel_rejects_executions_of_a_paused_job(operator: Operator, pump: Device) -> None:
     await operator.pause("j", reason="error rate")
+    failure = await expect_error("JOB_NOT_DELETABLE", operator.delete("j"))
+    assert failure.message == "Cannot delete job j in status PAUSED; cancel it first"
 
     await operator.cancel("j")
 
@@ -165,17 +159,7 @@ async def test_paused_job_is_canceled_with_its_queued_executions(
     assert job.pause.reason == "error rate"
 
 
-async def test_delete_is_rejected_when_job_is_paused(operator: Operator, pump: Device) -> None:
-    await operator.pause("j")
-
-    failure = await expect_error("JOB_NOT_DELETABLE", operator.delete("j"))
-    assert failure.message == "Cannot delete job j in status PAUSED; cancel it first"
-    assert failure.metadata == {"jobId": "j", "status": "PAUSED"}
-
-
-async def test_paused_job_expires_and_is_paused_again_when_it_is_retried(
-    world: World, pump: Device
-) -> None:
+async def test_paused_job_expires_and_is_paused_after_a_retry(world: World, pump: Device) -> None:
     await world.operator.pause("j")
     await world.expire()
 
@@ -193,9 +177,7 @@ async def test_paused_job_expires_and_is_paused_again_when_it_is_retried(
     assert await pump.start_next_job() == "j"
 
 
-async def test_paused_job_completes_when_its_last_execution_finishes(
-    world: World, pump: Device
-) -> None:
+async def test_paused_job_completes_with_its_last_execution(world: World, pump: Device) -> None:
     await pump.start("j")
     await world.operator.pause("j")
     await world.device("valve").update("j", "SUCCEEDED")
@@ -203,21 +185,6 @@ async def test_paused_job_completes_when_its_last_execution_finishes(
     await pump.update("j", "SUCCEEDED")
 
     assert await world.operator.status() == "COMPLETED"
-
-
-async def test_list_filters_by_paused(operator: Operator, pump: Device) -> None:
-    await operator.create(job_id="running", target_all=True)
-    await operator.create(job_id="done", target_all=True)
-    await operator.cancel("done")
-    await operator.pause("j")
-
-    async def listed(*statuses: str) -> list[str]:
-        return [job.job_id for job in (await operator.list(statuses=statuses)).jobs]
-
-    assert await listed("PAUSED") == ["j"]
-    assert await listed("IN_PROGRESS") == ["running"]
-    assert await listed("IN_PROGRESS", "PAUSED") == ["running", "j"]
-    assert await listed("CANCELED", "COMPLETED") == ["done"]
 
 
 async def test_pause_writes_no_execution_rows(world: World, pump: Device) -> None:
@@ -244,9 +211,7 @@ async def test_start_is_rejected_when_it_waits_for_a_pause(world: World, pump: D
 
 
 @SINGLE_NODE
-async def test_start_next_chooses_again_when_it_waits_for_a_pause(
-    world: World, pump: Device
-) -> None:
+async def test_start_next_that_waits_for_a_pause_chooses_again(world: World, pump: Device) -> None:
     await world.operator.create(job_id="second", target_all=True)
     async with uncommitted(world.database, PAUSE, world.tenant):
         starting = await world.blocked(pump.start_next_job())
@@ -274,9 +239,7 @@ async def test_start_that_a_pause_waits_for_succeeds(world: World, pump: Device)
 
 
 @SINGLE_NODE
-async def test_second_of_two_concurrent_pauses_keeps_the_first_reason(
-    world: World, pump: Device
-) -> None:
+async def test_second_concurrent_pause_keeps_the_first_reason(world: World, pump: Device) -> None:
     async with uncommitted(world.database, PAUSE, world.tenant):
         second = await world.blocked(world.operator.pause("j", reason="the second"))
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 
-from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.store import Row, Store
 from jobs_grpc.errors import (
     DatabaseUnavailable,
@@ -21,46 +20,38 @@ from jobs_grpc.errors import (
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation, response_bytes
 from jobs_grpc.services.batch_reader import BatchReader
 from jobs_grpc.services.pending_pages import Page, PageQuery, read_pages
-from tests.support.database import Database, replaced_function, request_session
+from tests.support.database import Database, replaced_function, request_session, shared_store
 from tests.support.staged_jobs import rollout
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_true
 from tests.support.world import World
 
 MIB = 1024 * 1024
 
 
-class RecordingStore:
-    """A store that records the devices of each statement, and awaits `before` first."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.statements: list[list[str]] = []
-        self.before: Callable[[], Awaitable[None]] | None = None
-
-    async def list_watched_executions(
-        self, tenant_id: str, *, device_ids: list[str], limits: list[int], max_bytes: int
-    ) -> Sequence[Row]:
-        """See Store."""
-        self.statements.append(device_ids)
-        if self.before:
-            await self.before()
-        return await self._store.list_watched_executions(
-            tenant_id, device_ids=device_ids, limits=limits, max_bytes=max_bytes
-        )
-
-
 class Pages:
-    """Pages of a tenant's devices, with a memory limit of their own."""
+    """Pages of a tenant's devices, with a memory limit of their own.
+
+    `statements` has the devices of each statement, which awaits `before` first.
+    """
 
     def __init__(self, world: World, store: Store) -> None:
         self.world, self.tenant = world, world.tenant
-        self.store = RecordingStore(store)
         self.memory = MemoryLimit(64 * MIB, 32 * MIB)
         self.stopping = asyncio.Event()
-        store_: Any = self.store
+        self.statements: list[list[str]] = []
+        self.before: Callable[[], Awaitable[None]] | None = None
         self._pages = BatchReader[PageQuery, Page](
-            partial(read_pages, store_), self.memory, 0.01, self.stopping, _pause, noun="pages"
+            partial(read_pages, store), self.memory, 0.01, self.stopping, _pause, noun="pages"
         )
+        read = store.list_watched_executions
+
+        async def record(tenant_id: str, *, device_ids: list[str], **options: Any) -> Any:
+            self.statements.append(device_ids)
+            if self.before:
+                await self.before()
+            return await read(tenant_id, device_ids=device_ids, **options)
+
+        store.list_watched_executions = record
 
     async def create(self, job_id: str = "j", **fields: Any) -> None:
         """Create a job for all devices."""
@@ -88,10 +79,7 @@ class Pages:
     async def wait_until_bytes_are_awaited(self) -> None:
         """Return when a page waits for memory."""
 
-        async def is_waiting() -> bool:
-            return self.memory.waiting > 0
-
-        await wait_until(is_waiting)
+        await wait_until_true(lambda: self.memory.waiting > 0)
 
 
 async def _pause(_: str) -> None:
@@ -102,8 +90,7 @@ async def _pause(_: str) -> None:
 async def pages(world: World) -> AsyncIterator[Pages]:
     """Pages of the tenant's devices d0, d1 and d2."""
     await world.add_devices(["d0", "d1", "d2"])
-    async with request_session(world.database) as (connection, store):
-        await prepare_connection(connection)
+    async with shared_store(world.database) as store:
         yield Pages(world, store)
 
 
@@ -134,7 +121,7 @@ async def test_pages_that_are_asked_for_together_share_a_statement(pages: Pages)
     shown = [page.executions[0].device_id for page in received if page.executions]
     assert shown == ["d0", "d1", "d1"]
     assert all(page.executions[0].document_params == {"n": 1} for page in received[:2])
-    assert pages.store.statements == [devices]
+    assert pages.statements == [devices]
 
 
 async def test_pages_that_are_asked_for_during_a_statement_share_the_next_one(pages: Pages) -> None:
@@ -145,12 +132,12 @@ async def test_pages_that_are_asked_for_during_a_statement_share_the_next_one(pa
             others.extend(pages.reading(device) for device in ("d1", "d2"))
             await asyncio.sleep(0)
 
-    pages.store.before = ask
+    pages.before = ask
 
     await pages.read("d0")
     await asyncio.gather(*others)
 
-    assert pages.store.statements == [["d0"], ["d1", "d2"]]
+    assert pages.statements == [["d0"], ["d1", "d2"]]
 
 
 async def test_page_has_more_when_more_executions_are_pending_than_its_limit(pages: Pages) -> None:
@@ -178,9 +165,7 @@ async def test_rows_without_documents_count_in_the_maximum_of_bytes(pages: Pages
     assert {row["position"] for row in await pages.rows(max_bytes=2000)} == {1}
 
 
-async def test_devices_that_exceed_the_maximum_of_bytes_are_read_by_the_next_statement(
-    pages: Pages,
-) -> None:
+async def test_devices_that_exceed_the_maximum_of_bytes_are_read_later(pages: Pages) -> None:
     for number in range(3):
         await pages.create(f"j{number}")
     await pages.world.owner_value(
@@ -191,12 +176,10 @@ async def test_devices_that_exceed_the_maximum_of_bytes_are_read_by_the_next_sta
     received = await asyncio.gather(*map(pages.read, ("d0", "d1", "d2")))
 
     assert [job_ids(page)[:1] for page in received] == [["j0"]] * 3
-    assert pages.store.statements == [["d0", "d1", "d2"], ["d1", "d2"], ["d2"]]
+    assert pages.statements == [["d0", "d1", "d2"], ["d1", "d2"], ["d2"]]
 
 
-async def test_pages_that_exceed_the_reserved_bytes_are_read_by_the_next_statement(
-    pages: Pages,
-) -> None:
+async def test_pages_that_exceed_the_reserved_bytes_are_read_later(pages: Pages) -> None:
     """The documents are read once, but each page has all of them."""
     for number in range(90):
         await pages.create(f"j{number}", document_params={"a": "x" * 30_000})
@@ -210,7 +193,7 @@ async def test_pages_that_exceed_the_reserved_bytes_are_read_by_the_next_stateme
     )
 
     assert [len(page.executions) for page in received] == [90] * 3
-    assert len(pages.store.statements) == 3
+    assert len(pages.statements) == 3
     assert pages.memory.held == sum(response_bytes(page.ByteSize()) for page in received)
 
 
@@ -234,13 +217,13 @@ async def test_rows_that_cannot_be_encoded_fail_only_their_devices_and_are_logge
     _check_failures(await failing, caplog)
 
 
-async def test_statement_that_fails_is_logged_once(
+async def test_failed_statement_is_logged_once(
     pages: Pages, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fail() -> None:
         raise ValueError
 
-    pages.store.before = fail
+    pages.before = fail
 
     failures = await asyncio.gather(*map(pages.read, ("d0", "d1")), return_exceptions=True)
 
@@ -310,16 +293,14 @@ async def test_list_has_the_fingerprint_of_the_poll(pages: Pages) -> None:
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable(), QueryTimeout(1), SchemaNotCurrent()])
-async def test_page_is_read_when_the_database_is_available_again(
-    pages: Pages, error: Exception
-) -> None:
+async def test_page_is_read_when_the_database_is_back(pages: Pages, error: Exception) -> None:
     await pages.create()
 
     async def fail_twice() -> None:
-        if len(pages.store.statements) < 3:
+        if len(pages.statements) < 3:
             raise error
 
-    pages.store.before = fail_twice
+    pages.before = fail_twice
 
     page = await pages.read("d0")
 
@@ -334,7 +315,7 @@ async def test_read_ends_when_the_server_stops_while_the_database_is_away(pages:
         failed.set()
         raise DatabaseUnavailable
 
-    pages.store.before = fail
+    pages.before = fail
     reading = [pages.reading("d0"), pages.reading("d1")]
     await failed.wait()
 
@@ -352,7 +333,7 @@ async def test_page_waits_while_slow_readers_hold_the_tenants_bytes(pages: Pages
     slow.set_size(32 * MIB)
     reading = pages.reading("d0")
     await pages.wait_until_bytes_are_awaited()
-    assert pages.store.statements == []
+    assert pages.statements == []
 
     slow.release()
 
@@ -375,7 +356,7 @@ async def test_streams_that_end_while_they_wait_for_bytes_are_forgotten(pages: P
     slow.release()
 
     assert job_ids(await reading) == ["j"]
-    assert pages.store.statements == [["d2"]]
+    assert pages.statements == [["d2"]]
 
 
 async def test_stream_that_ends_while_its_page_is_read_holds_no_bytes(pages: Pages) -> None:
@@ -385,7 +366,7 @@ async def test_stream_that_ends_while_its_page_is_read_holds_no_bytes(pages: Pag
     async def cancel() -> None:
         reading_d0.cancel()
 
-    pages.store.before = cancel
+    pages.before = cancel
     reservation = Reservation(pages.memory, pages.tenant)
     others = pages.reading("d1", reservation=reservation)
 

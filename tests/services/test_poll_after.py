@@ -119,9 +119,7 @@ async def test_poll_after_ends_when_a_window_opens_with_the_delay_of_the_device(
     assert delay < seconds(response) <= delay + 10
 
 
-async def test_poll_after_is_random_while_the_next_opening_is_far(
-    world: World, fan: Device
-) -> None:
+async def test_poll_after_is_random_if_the_next_opening_is_far(world: World, fan: Device) -> None:
     await create_with_window(world, datetime.now(UTC) + timedelta(hours=12))
 
     assert 30 <= await seconds_until_next_poll(fan) < 90

@@ -33,9 +33,7 @@ async def label(world: World, model: str, *devices: str, **labels: str) -> None:
     await world.database.add_labels(world.tenant, dict.fromkeys(devices, of_each))
 
 
-async def test_preview_shows_the_devices_and_the_sizes_of_the_stages(
-    world: World, fleet: Fleet
-) -> None:
+async def test_preview_shows_devices_and_the_sizes_of_stages(world: World, fleet: Fleet) -> None:
     await label(world, "a", "d00", ring="0")
 
     preview = await fleet.preview(**MODEL_A, rollout=CANARY)
@@ -46,9 +44,7 @@ async def test_preview_shows_the_devices_and_the_sizes_of_the_stages(
     assert (await fleet.preview(target_all=True)).device_ids == DEVICES[:20]
 
 
-async def test_validate_only_returns_the_same_as_a_preview(
-    fleet: Fleet, operator: Operator
-) -> None:
+async def test_validate_only_returns_the_same_preview(fleet: Fleet, operator: Operator) -> None:
     target = {"target_selector": "model!=a", "rollout": CANARY}
 
     response = await operator.create(job_id="j", **target, validate_only=True)
@@ -146,9 +142,7 @@ async def test_one_preview_of_a_tenant_runs_at_a_time(database: Database, fleet:
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_one_call_of_a_tenant_evaluates_a_target_at_a_time(
-    world: World, fleet: Fleet
-) -> None:
+async def test_one_call_of_a_tenant_evaluates_targets_at_a_time(world: World, fleet: Fleet) -> None:
     operator, target = world.operator, {"target_selector": "model"}
     await operator.create(job_id="first", **target)
     async with create_held_back(world):
@@ -203,9 +197,7 @@ async def test_job_is_created_when_the_target_is_as_in_its_preview(
     assert response.execution_count == preview.device_count
 
 
-async def test_create_fails_when_labels_changed_after_the_preview(
-    world: World, fleet: Fleet
-) -> None:
+async def test_create_fails_when_labels_changed_since_preview(world: World, fleet: Fleet) -> None:
     preview = await fleet.preview(**MODEL_A)
     await label(world, "a", "d01")
 

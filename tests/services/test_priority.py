@@ -7,9 +7,8 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Device, Operator, all_pending
-from tests.support.database import Database
 from tests.support.failures import expect_error
-from tests.support.server import Server
+from tests.support.world import World
 
 # In the order of creation, with the priority of each.
 JOBS = {"n1": "NORMAL", "l1": "LOW", "h1": "HIGH", "n2": "", "h2": "HIGH", "l2": "LOW"}
@@ -36,19 +35,19 @@ async def _create(operator: Operator, job_id: str, priority: str, **fields: Any)
 
 
 @pytest.fixture
-async def pump(database: Database, server: Server, operator: Operator) -> Device:
+async def pump(world: World) -> Device:
     """A device with an execution of each of the JOBS."""
-    await database.add_devices(operator.tenant, ["pump"], "pumps")
+    await world.add_devices(["pump"], "pumps")
     for job_id, priority in JOBS.items():
-        await _create(operator, job_id, priority)
-    return server.device(operator.tenant, "pump")
+        await _create(world.operator, job_id, priority)
+    return world.device("pump")
 
 
-async def test_queue_is_sorted_by_priority_and_then_by_age(server: Server, pump: Device) -> None:
+async def test_queue_is_sorted_by_priority_and_then_by_age(world: World, pump: Device) -> None:
     for limit in (1, 2, 3, 4, 5, 6):
         assert await all_pending(pump, limit=limit) == QUEUE
 
-    queue = (await server.fleet(pump.tenant).get("pump")).executions
+    queue = (await world.fleet.get("pump")).executions
     assert [execution.job_id for execution in queue] == QUEUE
 
     async with aclosing(pump.watch(limit=4)) as watched:
@@ -58,9 +57,9 @@ async def test_queue_is_sorted_by_priority_and_then_by_age(server: Server, pump:
 
 async def test_device_starts_the_job_with_the_highest_priority_next(pump: Device) -> None:
     started = []
-    while (execution := await pump.start_next()) is not None:
-        started.append(execution.job_id)
-        await pump.update(execution.job_id, pb.JobExecution.SUCCEEDED)
+    while (job_id := await pump.start_next_job()) is not None:
+        started.append(job_id)
+        await pump.update(job_id, "SUCCEEDED")
 
     assert started == QUEUE
 
@@ -80,8 +79,8 @@ async def test_execution_keeps_the_priority_of_its_job_when_it_is_retried(
     pump: Device, operator: Operator
 ) -> None:
     for job_id in ("h1", "l1"):
-        await pump.update(job_id, pb.JobExecution.FAILED)
-        await operator.retry(job_id, pb.JobExecution.FAILED)
+        await pump.update(job_id, "FAILED")
+        await operator.retry(job_id, "FAILED")
 
     assert await all_pending(pump) == ["h2", "h1", "n1", "n2", "l2", "l1"]
 
@@ -90,7 +89,7 @@ async def test_execution_keeps_the_priority_of_its_job_when_it_is_retried(
 async def test_executions_have_the_priority_of_their_job_when_it_has_this_target(
     pump: Device, operator: Operator, fields: dict[str, Any]
 ) -> None:
-    await pump.update("n1", pb.JobExecution.FAILED)
+    await pump.update("n1", "FAILED")
 
     await _create(operator, "high", "HIGH", **fields)
     await _create(operator, "low", "LOW", **fields)
@@ -128,7 +127,7 @@ async def test_later_pages_leave_no_execution_out_when_the_queue_changes(
     pump: Device, operator: Operator
 ) -> None:
     page = await pump.pending(limit=3)  # up to n1
-    await pump.update("n1", pb.JobExecution.SUCCEEDED)
+    await pump.update("n1", "SUCCEEDED")
     for priority in ("HIGH", "NORMAL", "LOW"):
         await _create(operator, f"new-{priority}", priority)
     await operator.cancel("l1")
@@ -143,7 +142,7 @@ async def test_later_page_stays_at_its_place_when_the_last_execution_is_retried(
     pump: Device, operator: Operator
 ) -> None:
     page = await pump.pending(limit=3)  # up to n1
-    await pump.update("n1", pb.JobExecution.FAILED)
-    await operator.retry("n1", pb.JobExecution.FAILED)
+    await pump.update("n1", "FAILED")
+    await operator.retry("n1", "FAILED")
 
     assert await all_pending(pump, page_token=page.next_page_token) == ["n2", "n1", "l1", "l2"]

@@ -25,7 +25,7 @@ from tests.support.failures import expect_error
 from tests.support.metrics import METRICS_ON, scrape
 from tests.support.report_streams import message, report, reporting, respond, single
 from tests.support.server import running_server
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_true
 from tests.support.world import World
 
 
@@ -99,10 +99,7 @@ async def test_reports_that_are_not_sent_are_not_applied_when_the_stream_is_canc
             await stream.write(message(*reports))
             await world.database.wait_for_blocked_sessions(1)
 
-        async def stream_has_ended() -> bool:
-            return "ReportExecutions CANCELLED" in caplog.text
-
-        await wait_until(stream_has_ended)
+        await wait_until_true(lambda: "ReportExecutions CANCELLED" in caplog.text)
     # Updates of a device are applied in order, so this one follows those of the stream.
     await world.device("d001").update("j", "IN_PROGRESS")
 

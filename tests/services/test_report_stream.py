@@ -114,9 +114,7 @@ async def test_each_report_has_its_own_result_or_error(world: World, in_message:
     assert await world.operator.counts() == {"queued": 97, "succeeded": 1, "failed": 2}
 
 
-async def test_reports_on_one_execution_are_applied_in_order(
-    world: World, in_message: bool
-) -> None:
+async def test_reports_of_one_device_are_applied_in_order(world: World, in_message: bool) -> None:
     """The third one expects the version that the first one writes, the fourth one does not."""
     reports = [
         report("d000", "IN_PROGRESS", "0", expected_version=1),
@@ -186,13 +184,6 @@ async def test_report_of_another_device_is_rejected_when_caller_is_a_device(
 
     assert without_device.execution.device_id == own.execution.device_id == "d000"
     assert other.error.message == "device_id must be empty or the id of the calling device"
-
-
-async def test_executions_of_another_tenant_are_not_found(world: World, in_message: bool) -> None:
-    async with reporting(world.server, f"not-{world.tenant}") as stream:
-        results = await send(stream, [report("d000", "SUCCEEDED")], in_message=in_message)
-
-    assert reasons(results) == ["EXECUTION_NOT_FOUND"]
 
 
 @pytest.mark.slow

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from fleet.jobs.v1 import device_jobs_pb2 as device_pb
-from fleet.jobs.v1 import device_jobs_pb2_grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db.store import ExecutionUpdate
-from tests.support.callers import Device, Operator
-from tests.support.database import Database, request_session
-from tests.support.server import Server
+from tests.support.callers import Device
+from tests.support.database import request_session
+from tests.support.report_streams import message, report, single
+from tests.support.staged_jobs import rollout
 from tests.support.waiting import TIMEOUT
+from tests.support.world import World
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class Bridge(Device):
         return (*super().metadata, ("x-roles", "bridge"), *user)
 
 
-@dataclass(frozen=True)
-class Probe:
-    """The device "pump", bridges that act for it, and the job "j" of three devices."""
+class Probe(World):
+    """Bridges that act for the device "pump", and the job "j" of three devices."""
 
-    server: Server
-    operator: Operator
-    pump: Device
+    @property
+    def pump(self) -> Device:
+        """The device."""
+        return self.device("pump")
 
-    def bridge(self, user: str = "mallory", device: str = "pump") -> Bridge:
-        """A bridge that acts for a device."""
-        return Bridge(self.pump.stub, self.pump.tenant, device, user)
+    def bridge(self, user: str = "mallory") -> Bridge:
+        """A bridge that acts for the device."""
+        return Bridge(self.pump.stub, self.tenant, "pump", user)
 
     async def attempts(self) -> list[str | None]:
         """reported_by of the attempts of "pump", the current one first."""
@@ -51,12 +51,12 @@ def reported_by(execution: pb.JobExecution) -> str | None:
 
 
 @pytest.fixture
-async def probe(database: Database, server: Server, operator: Operator) -> Probe:
+async def probe(world: World) -> Probe:
     """A job with a retry policy for failures with the code "again"."""
-    await database.add_devices(operator.tenant, ["pump", "tank", "valve"])
+    await world.add_devices(["pump", "tank", "valve"])
     policy = pb.RetryPolicy(rules=[pb.RetryRule(failure_codes=["again"], max_attempts=2)])
-    await operator.create(job_id="j", target_all=True, retry_policy=policy)
-    return Probe(server, operator, server.device(operator.tenant, "pump"))
+    await world.operator.create(job_id="j", target_all=True, retry_policy=policy)
+    return Probe(world.database, world.server, world.operator)
 
 
 async def test_reported_by_is_unset_when_the_device_acts_itself(probe: Probe) -> None:
@@ -68,11 +68,11 @@ async def test_reported_by_is_unset_when_the_device_acts_itself(probe: Probe) ->
 
 
 @pytest.mark.parametrize("user", ["mallory", "", "ü".encode().hex(), "x" * 256])
-async def test_reported_by_is_the_subject_of_the_bridge_in_every_view(
+async def test_reported_by_is_the_subject_of_the_bridge_in_all_reads(
     probe: Probe, user: str
 ) -> None:
     await probe.bridge(user).start("j")
-    device = await probe.server.fleet(probe.operator.tenant).get("pump")
+    device = await probe.fleet.get("pump")
     job = await probe.operator.get("j")
     executions = (await probe.operator.executions("j")).executions
 
@@ -119,38 +119,28 @@ async def test_retry_clears_the_bridge_and_the_earlier_attempt_keeps_it(probe: P
 
 @pytest.mark.parametrize("several", [False, True])
 async def test_stream_of_a_bridge_stores_its_subject(probe: Probe, *, several: bool) -> None:
-    stub: Any = device_jobs_pb2_grpc.DeviceJobServiceStub(probe.server.channel)
-    update = device_pb.UpdateExecutionRequest(job_id="j", status=pb.JobExecution.SUCCEEDED)
-    reports = [
-        device_pb.ExecutionReport(report_id=device, device_id=device, report=update)
-        for device in ("pump", "valve")
-    ]
-    requests = [device_pb.ReportExecutionsRequest(reports=reports)]
-    if not several:
-        requests = [
-            device_pb.ReportExecutionsRequest(report_id="1", device_id="pump", report=update)
-        ]
-    metadata = (("x-tenant-id", probe.operator.tenant), ("x-user-id", "mallory"))
-    call = stub.ReportExecutions(iter(requests), metadata=metadata, timeout=TIMEOUT)
+    stub: Any = probe.pump.stub
+    reports = [report(device, "SUCCEEDED") for device in ("pump", "valve")]
+    request = message(*reports) if several else single(reports[0])
+    metadata = (("x-tenant-id", probe.tenant), ("x-user-id", "mallory"))
+    call = stub.ReportExecutions(iter([request]), metadata=metadata, timeout=TIMEOUT)
     assert len([response async for response in call]) == 1
 
     expected = ["mallory", None, "mallory" if several else None]
     assert [reported_by(e) for e in (await probe.operator.get("j")).executions] == expected
 
 
-async def test_start_that_waits_for_reports_of_its_batch_stores_its_own_bridge(
-    database: Database, probe: Probe
-) -> None:
+async def test_start_that_waits_for_reports_of_a_batch_stores_its_own_bridge(probe: Probe) -> None:
     """Such starts are applied after the reports, by their position in the batch."""
-    rollout = pb.Rollout(stages=[pb.Stage(remainder=True)], max_in_progress=1)
-    await probe.operator.create(job_id="full", target_all=True, rollout=rollout)
+    stages = rollout({"remainder": True}, max_in_progress=1)
+    await probe.operator.create(job_id="full", target_all=True, rollout=stages)
     await probe.pump.start("full")
     updates = [
         ExecutionUpdate("full", "pump", "SUCCEEDED", reported={"reported_by": "first"}),
         ExecutionUpdate("full", "tank", None, reported={"reported_by": "second"}),
     ]
 
-    async with request_session(database) as (_, store):
+    async with request_session(probe.database) as (_, store):
         rows = await store.update_executions(probe.operator.tenant, updates, wait_ms=1000)
 
     assert [row["outcome"] for row in rows] == ["APPLIED", "APPLIED"]

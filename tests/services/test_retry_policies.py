@@ -135,9 +135,7 @@ async def test_device_starts_the_next_attempt_after_the_backoff(job: Job) -> Non
     await expect_error("EXECUTION_NOT_DUE", device.start("j"))
 
     await job.wait_for_backoff()
-    started = await device.start_next()
-    assert started is not None
-    assert started.execution_number == 2
+    assert (await device.start_next_response()).execution.execution_number == 2
     retries = "SELECT retries FROM jobs.job_progress WHERE tenant_id = $1"
     assert await job.owner_value(retries) == 1, "a start takes no retry back"
 
@@ -247,9 +245,7 @@ async def test_cancel_ends_attempts_that_wait(job: Job) -> None:
     assert state.retrying_count == 1  # the device that is IN_PROGRESS
 
 
-async def test_failure_is_final_if_the_attempt_could_start_only_after_the_expiry(
-    world: World,
-) -> None:
+async def test_failure_is_final_if_an_attempt_could_start_only_after_expiry(world: World) -> None:
     backoff = rule(initial=3600, longest=3600)
     job = await create(world, backoff, expires_in_hours=1)
     await world.pass_time(60)
@@ -294,9 +290,7 @@ async def test_paused_job_queues_the_next_attempt(job: Job) -> None:
 
     await job.operator.resume("j")
 
-    started = await job.numbered().start_next()
-    assert started is not None
-    assert started.execution_number == 2
+    assert (await job.numbered().start_next_response()).execution.execution_number == 2
 
 
 async def test_first_failure_trips_a_criterion(world: World) -> None:
@@ -393,9 +387,7 @@ async def test_retry_executions_takes_a_device_that_waits(job: Job) -> None:
     response = await job.operator.retry("j", "FAILED", failure_codes=["E1"])
 
     assert response.retried_count == 1
-    started = await job.numbered(1).start_next()
-    assert started is not None
-    assert started.execution_number == 2
+    assert (await job.numbered(1).start_next_response()).execution.execution_number == 2
     assert await job.numbered(2).start_next() is None
     state = await job.get()
     assert state.retrying_count == 1

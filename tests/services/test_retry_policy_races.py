@@ -92,9 +92,7 @@ async def test_retry_executions_after_a_failure_takes_the_attempt_that_waits(
     assert await attempts(world.operator) == [(3, "QUEUED"), (2, "FAILED"), (1, "FAILED")]
 
 
-async def test_failure_after_retry_executions_is_of_an_earlier_attempt(
-    world: World, device: Device
-) -> None:
+async def test_failure_after_a_retry_is_of_an_earlier_attempt(world: World, device: Device) -> None:
     await device.update("j", "FAILED")
     await device.update("j", "FAILED", execution_number=2)
 
@@ -123,9 +121,7 @@ async def test_report_after_the_timeout_of_its_attempt_changes_nothing(
     assert (failure.status, failure.execution_count) == (E.TIMED_OUT, 1)
 
 
-async def test_timeout_after_the_failure_of_its_attempt_changes_nothing(
-    world: World, device: Device
-) -> None:
+async def test_timeout_after_a_failure_changes_nothing(world: World, device: Device) -> None:
     await device.start("j")
     await world.database.make_overdue(world.tenant, "j")
 
@@ -160,9 +156,7 @@ async def test_failure_is_final_when_the_job_expires_while_the_report_waits(
     assert await attempts(world.operator) == [(1, "FAILED")]
 
 
-async def test_job_that_expires_before_the_next_attempt_ends_it(
-    world: World, device: Device
-) -> None:
+async def test_expiry_of_the_job_ends_the_next_attempt(world: World, device: Device) -> None:
     await device.update("j", "FAILED")
 
     await world.expire()

@@ -22,6 +22,8 @@ from tests.support.server import Server, running_server
 from tests.support.staged_jobs import rollout
 from tests.support.world import World
 
+pytestmark = pytest.mark.usefixtures("ten_devices")
+
 HOUR = 3600
 DAY = 24 * HOUR
 REST: dict[str, Any] = {"remainder": True}
@@ -34,12 +36,6 @@ async def server(database: Database) -> AsyncIterator[Server]:
         database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn
     ) as server:
         yield server
-
-
-@pytest.fixture(autouse=True)
-async def devices(world: World) -> None:
-    """Ten devices of the tenant."""
-    await world.add_devices(10)
 
 
 def baking(seconds: int, **gate: Any) -> dict[str, Any]:
@@ -141,7 +137,7 @@ async def test_create_is_rejected_when_rollout_takes_longer_than_the_longest_def
     await operator.create(target_all=True, rollout=stages, never_expires=True)
 
 
-async def test_repeated_request_with_the_default_expiry_returns_the_first_response(
+async def test_repeated_request_without_expiry_returns_the_first_response(
     operator: Operator,
 ) -> None:
     request: dict[str, Any] = {"target_all": True, "rollout": rollout(baking(2 * DAY), REST)}

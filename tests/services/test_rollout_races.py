@@ -11,15 +11,12 @@ from tests.support.failures import expect_error
 from tests.support.staged_jobs import StagedJob
 from tests.support.world import World, uncommitted_report
 
-pytestmark = pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
+pytestmark = [
+    pytest.mark.usefixtures("ten_devices"),
+    pytest.mark.single_node("a call inside a transaction is not delegated on Citus"),
+]
 
 REST: dict[str, Any] = {"remainder": True}
-
-
-@pytest.fixture(autouse=True)
-async def devices(world: World) -> None:
-    """Ten devices of the tenant."""
-    await world.add_devices(10)
 
 
 def uncommitted_call(job: StagedJob, call: str) -> AbstractAsyncContextManager[None]:
@@ -79,9 +76,7 @@ async def test_stage_opens_once_when_the_last_report_comes_before_advance(
     assert await one_left.open_stage() == (1 if stage == 1 else 2)
 
 
-async def test_stage_opens_once_when_the_last_report_comes_after_advance(
-    one_left: StagedJob,
-) -> None:
+async def test_stage_opens_once_if_the_last_report_comes_after_advance(one_left: StagedJob) -> None:
     async with uncommitted_call(one_left, "advance_job($1, 'j', 1, '')"):
         report = await one_left.database.blocked(one_left.device(0, 1).update("j", "SUCCEEDED"))
     await report
@@ -154,9 +149,7 @@ async def test_start_takes_the_place_that_a_report_before_it_frees(world: World)
     assert (await start).status == pb.JobExecution.IN_PROGRESS
 
 
-async def test_start_next_chooses_another_job_when_it_waits_for_the_last_place(
-    world: World,
-) -> None:
+async def test_start_next_that_waits_for_the_last_place_chooses_another_job(world: World) -> None:
     job = await world.create_staged(REST, max_in_progress=1)
     await world.operator.create(job_id="later", target_all=True)
     first, second, *_ = job.devices(0)

@@ -10,6 +10,8 @@ from tests.support.failures import expect_error
 from tests.support.staged_jobs import StagedJob
 from tests.support.world import World
 
+pytestmark = pytest.mark.usefixtures("ten_devices")
+
 OPEN, PASSED, PENDING = pb.JobStage.OPEN, pb.JobStage.PASSED, pb.JobStage.PENDING
 STAGES: list[dict[str, Any]] = [
     {"device_count": 1, "display_name": "canary"},
@@ -17,12 +19,6 @@ STAGES: list[dict[str, Any]] = [
     {"remainder": True, "releases_per_minute": 7},
 ]
 APPROVAL: dict[str, Any] = {"device_count": 1, "gate": pb.Gate(require_approval=True)}
-
-
-@pytest.fixture(autouse=True)
-async def devices(world: World) -> None:
-    """Ten devices of the tenant."""
-    await world.add_devices(10)
 
 
 @pytest.fixture
@@ -88,14 +84,6 @@ async def test_held_executions_are_rejected_when_the_job_is_canceled(job: Staged
     assert canceled.execution_counts == pb.ExecutionCounts(rejected=10)
     assert [stage.execution_counts.rejected for stage in canceled.stages] == [1, 4, 5]
     assert {execution.status for execution in canceled.executions} == {pb.JobExecution.REJECTED}
-
-
-async def test_pause_by_an_operator_has_that_cause(job: StagedJob) -> None:
-    paused = await job.operator.pause("j")
-
-    assert paused.pause.cause == pb.Pause.OPERATOR
-    assert len(paused.rollout.stages) == len(paused.stages) == 3
-    assert (await job.operator.list()).jobs[0].pause.cause == pb.Pause.OPERATOR
 
 
 async def test_next_opening_is_shown_unless_paused_or_the_approval_is_missing(world: World) -> None:

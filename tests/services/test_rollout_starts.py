@@ -13,13 +13,9 @@ from tests.support.server import running_server
 from tests.support.staged_jobs import StagedJob
 from tests.support.world import World
 
+pytestmark = pytest.mark.usefixtures("ten_devices")
+
 FINAL = ("SUCCEEDED", "FAILED", "REJECTED")
-
-
-@pytest.fixture(autouse=True)
-async def devices(world: World) -> None:
-    """Ten devices of the tenant."""
-    await world.add_devices(10)
 
 
 @pytest.fixture
@@ -57,16 +53,14 @@ async def test_start_next_skips_held_executions(world: World, staged: StagedJob)
     assert await staged.device(1).start_next_job() == "later"
 
 
-async def test_held_execution_is_held_in_a_paused_job(staged: StagedJob) -> None:
+async def test_held_execution_is_held_in_a_paused_job_and_finished_in_a_canceled_one(
+    staged: StagedJob,
+) -> None:
     await staged.operator.pause("j")
-
     await expect_error("EXECUTION_HELD", staged.device(1).start("j"))
     await expect_error("JOB_PAUSED", staged.device(0).start("j"))
 
-
-async def test_held_execution_is_finished_when_its_job_is_canceled(staged: StagedJob) -> None:
     await staged.operator.cancel("j")
-
     await expect_error("EXECUTION_FINISHED", staged.device(1).start("j"))
 
 
@@ -109,7 +103,7 @@ async def test_start_next_continues_with_the_next_job_when_a_job_is_full(
     assert await first.start_next_job() == "j"
 
 
-async def test_device_that_finishes_makes_room_in_the_same_batch(
+async def test_device_that_finishes_makes_room_in_its_batch(
     world: World, limited: StagedJob
 ) -> None:
     first, second, third, fourth, *_ = limited.names[0]
@@ -247,9 +241,7 @@ async def test_last_place_is_taken_once_by_two_servers(world: World) -> None:
     assert await job.operator.counts() == {"queued": 9, "in_progress": 1}
 
 
-async def test_max_in_progress_is_never_exceeded_when_many_devices_start_at_once(
-    world: World,
-) -> None:
+async def test_max_in_progress_is_not_exceeded_by_many_concurrent_starts(world: World) -> None:
     job = await world.create_staged({"remainder": True}, max_in_progress=3)
     async with running_server(world.database.request_dsn) as other:
         servers = (world.server, other)

@@ -80,9 +80,7 @@ async def test_counts_are_exact_after_the_finalization_of_an_ended_job(
     assert [(await job.stage_row(stage))["queued"] for stage in range(3)] == [0, 0, 0]
 
 
-async def test_counts_are_exact_after_batches_of_a_finalization(
-    world: World, job: StagedJob
-) -> None:
+async def test_counts_are_exact_after_batches_of_finalization(world: World, job: StagedJob) -> None:
     await world.operator.cancel("j", force=True)
     batch = "SELECT next_device_id FROM jobs.finalize_executions($1, 'j', $2, 3, 0)"
     after: str | None = ""

@@ -317,14 +317,8 @@ async def test_update_of_the_start_is_rejected_when_the_job_has_started(
     problem = "Job j has started, so its start_at can't change; PauseJob can stop it"
     assert failure.message == problem
     assert failure.metadata == {"jobId": "j", "status": "PAUSED" if paused else "IN_PROGRESS"}
-
-
-async def test_update_of_the_start_is_rejected_when_the_job_is_canceled(world: World) -> None:
-    await create(world)
     await world.operator.cancel("j")
-
     failure = await expect_error("JOB_NOT_UPDATABLE", update_start(world, HOUR))
-
     assert failure.message == "Cannot update job j in status CANCELED"
 
 

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.db.store import ExecutionUpdate
 from tests.support.callers import Device, Operator, all_pending
-from tests.support.database import Database, replaced_function, request_session
+from tests.support.database import Database, replaced_function
 from tests.support.failures import expect_error
 from tests.support.windows import set_time, set_windows
 from tests.support.world import World
@@ -122,13 +121,6 @@ async def test_start_fails_with_the_next_opening_when_its_job_starts_during_the_
         assert await earliest_start(device.start("later")) == "2027-06-07T00:00:00Z"
 
 
-async def test_waiting_execution_is_read_as_queued(operator: Operator, device: Device) -> None:
-    assert (await device.get("j")).status == pb.JobExecution.QUEUED
-    job = await operator.get("j")
-    assert job.execution_counts.queued == 1
-    assert job.executions[0].status == pb.JobExecution.QUEUED
-
-
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "REJECTED"])
 async def test_report_of_an_end_is_accepted_while_windows_are_closed(
     operator: Operator, device: Device, status: str
@@ -138,9 +130,7 @@ async def test_report_of_an_end_is_accepted_while_windows_are_closed(
     assert await operator.status() == "COMPLETED"
 
 
-async def test_start_of_a_paused_job_fails_with_job_paused(
-    operator: Operator, device: Device
-) -> None:
+async def test_start_of_a_paused_job_has_its_own_error(operator: Operator, device: Device) -> None:
     await operator.pause("j")
 
     await expect_error("JOB_PAUSED", device.start("j"))
@@ -153,20 +143,6 @@ async def test_device_starts_a_later_job_while_the_first_one_waits(
 
     assert await all_pending(device) == ["later"]
     assert await device.start_next_job() == "later"
-
-
-async def test_batch_starts_only_what_is_due(database: Database, operator: Operator) -> None:
-    await database.add_devices(operator.tenant, ["fan"])
-    await operator.create(job_id="due", target_all=True)
-
-    async with request_session(database) as (_, store):
-        rows = await store.update_executions(
-            operator.tenant,
-            [ExecutionUpdate("j", "pump", "IN_PROGRESS"), ExecutionUpdate("due", "fan", None)],
-            wait_ms=0,
-        )
-
-    assert [row["outcome"] for row in rows] == ["EXECUTION_NOT_DUE", "APPLIED"]
 
 
 @pytest.mark.parametrize(

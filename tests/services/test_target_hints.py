@@ -8,19 +8,20 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from tests.support.callers import Fleet, Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error
-from tests.support.server import Server
+from tests.support.staged_jobs import rollout
+from tests.support.world import World
 
 MODELL = "no device has the label modell; did you mean model?"
 NORT = "no device is in group nort; did you mean north?"
 
 
 @pytest.fixture
-async def fleet(database: Database, server: Server, tenant: str) -> Fleet:
+async def fleet(world: World) -> Fleet:
     """A caller of FleetService: d0 has the model x200, d1 is in the group north."""
-    await database.add_devices(tenant, ["d0", "d1"])
-    await database.add_devices(tenant, ["d1"], group="north")
-    await database.add_labels(tenant, {"d0": {"model": "x200", "hw": "2"}})
-    return server.fleet(tenant)
+    await world.add_devices(["d0", "d1"])
+    await world.add_devices(["d1"], group="north")
+    await world.database.add_labels(world.tenant, {"d0": {"model": "x200", "hw": "2"}})
+    return world.fleet
 
 
 @pytest.mark.parametrize(
@@ -63,15 +64,15 @@ async def test_preview_has_no_hints_about_a_target_with_devices(fleet: Fleet) ->
 
 
 async def test_preview_has_hints_for_three_stages_that_must_not_be_empty(fleet: Fleet) -> None:
-    stages = [
-        pb.Stage(group_id="north"),
-        pb.Stage(selector="modell", allow_empty=True),
-        *(pb.Stage(selector="modell=1"), pb.Stage(group_id="nort")),
-        *(pb.Stage(selector="modell=2"), pb.Stage(selector="modell=3")),
-        pb.Stage(remainder=True),
-    ]
+    stages = rollout(
+        {"group_id": "north"},
+        {"selector": "modell", "allow_empty": True},
+        *({"selector": "modell=1"}, {"group_id": "nort"}),
+        *({"selector": "modell=2"}, {"selector": "modell=3"}),
+        {"remainder": True},
+    )
 
-    preview = await fleet.preview(target_all=True, rollout=pb.Rollout(stages=stages))
+    preview = await fleet.preview(target_all=True, rollout=stages)
 
     assert list(preview.hints) == [f"stage 2: {MODELL}", f"stage 3: {NORT}", f"stage 4: {MODELL}"]
 
@@ -80,43 +81,29 @@ async def test_preview_has_hints_for_three_stages_that_must_not_be_empty(fleet: 
 async def test_error_of_an_empty_target_has_the_hint(
     fleet: Fleet, operator: Operator, *, validate_only: bool
 ) -> None:
-    failure = await expect_error(
-        "TARGET_EMPTY",
-        operator.create(job_id="j", target_selector="modell=x200", validate_only=validate_only),
-    )
+    target = {"target_selector": "modell=x200"}
+    create = operator.create(job_id="j", **target, validate_only=validate_only)
+    failure = await expect_error("TARGET_EMPTY", create)
 
     assert failure.message == f"No device matches modell=x200 ({MODELL})"
     assert failure.metadata == {"jobId": "j", "hint": MODELL}
 
 
-async def test_error_of_an_empty_failed_in_has_the_hint(fleet: Fleet, operator: Operator) -> None:
+async def test_errors_of_an_empty_failed_in_stage_and_group_have_the_hint(
+    fleet: Fleet, operator: Operator
+) -> None:
     await operator.create(job_id="first", target_all=True)
-
-    failure = await expect_error(
-        "TARGET_EMPTY",
-        operator.create(target_failed_in=pb.FailedIn(job_id="first", selector="modell")),
-    )
-
+    failed_in = pb.FailedIn(job_id="first", selector="modell")
+    failure = await expect_error("TARGET_EMPTY", operator.create(target_failed_in=failed_in))
     assert failure.metadata["hint"] == MODELL
 
-
-async def test_error_of_an_empty_stage_has_the_hint(fleet: Fleet, operator: Operator) -> None:
-    stages = [pb.Stage(group_id="north"), pb.Stage(group_id="nort"), pb.Stage(remainder=True)]
-
-    failure = await expect_error(
-        "STAGE_EMPTY",
-        operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages)),
-    )
-
+    stages = rollout({"group_id": "north"}, {"group_id": "nort"}, {"remainder": True})
+    create = operator.create(job_id="j", target_all=True, rollout=stages)
+    failure = await expect_error("STAGE_EMPTY", create)
     assert failure.message.endswith(f"set allow_empty ({NORT})")
     assert failure.metadata == {"stage": "1", "groupId": "nort", "hint": NORT}
 
-
-async def test_error_of_an_empty_group_keeps_its_message_and_has_a_violation(
-    fleet: Fleet, operator: Operator
-) -> None:
-    failure = await expect_error("GROUP_EMPTY", operator.create(job_id="j", target_group_id="nort"))
-
+    failure = await expect_error("GROUP_EMPTY", operator.create(target_group_id="nort"))
     assert failure.message == "Group has no members"
     assert failure.metadata == {"groupId": "nort", "hint": NORT}
     assert failure.violations == {"target_group_id": NORT}
@@ -137,14 +124,12 @@ async def test_hint_says_that_it_knows_only_1000_devices(database: Database, fle
     ]
 
 
-async def test_suggested_groups_are_among_the_first_1000(database: Database, fleet: Fleet) -> None:
-    await database.owner.execute(
+async def test_suggested_groups_are_among_the_first_1000(world: World, fleet: Fleet) -> None:
+    await world.owner_value(
         "INSERT INTO public.device_group_members (tenant_id, group_id, device_id)"
-        " SELECT $1, 'g' || to_char(n, 'FM0000'), 'd0' FROM generate_series(1, 1000) n",
-        fleet.tenant,
+        " SELECT $1, 'g' || to_char(n, 'FM0000'), 'd0' FROM generate_series(1, 1000) n"
     )
 
-    assert list((await fleet.preview(target_group_id="g1000x")).hints) == [
-        "no device is in group g1000x; did you mean g1000?"
-    ]
-    assert list((await fleet.preview(target_group_id="nort")).hints) == []
+    hint = "no device is in group g1000x; did you mean g1000?"
+    assert (await fleet.preview(target_group_id="g1000x")).hints == [hint]
+    assert not (await fleet.preview(target_group_id="nort")).hints

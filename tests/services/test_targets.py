@@ -207,17 +207,8 @@ async def test_devices_that_were_removed_are_no_targets(world: World) -> None:
     assert await devices_of(world.operator) == ["d0"]
 
 
-async def test_create_fails_when_no_device_failed(operator: Operator) -> None:
-    await operator.create(job_id="first", target_all=True)
-
-    create = operator.create(job_id="j", target_failed_in=pb.FailedIn(job_id="first"))
-    await expect_error("TARGET_EMPTY", create)
-
-
 @pytest.mark.parametrize("job_id", ["unknown", "j"])
-async def test_create_fails_when_the_failed_job_does_not_exist(
-    operator: Operator, job_id: str
-) -> None:
+async def test_create_fails_when_the_failed_job_is_missing(operator: Operator, job_id: str) -> None:
     create = operator.create(job_id="j", target_failed_in=pb.FailedIn(job_id=job_id))
     failure = await expect_error("JOB_NOT_FOUND", create)
 

@@ -1,7 +1,7 @@
 """UpdateDevices: labels, time zones, groups, and registration; alone and concurrent."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 from fleet.jobs.v1.fleet_pb2 import Device
@@ -10,15 +10,15 @@ from jobs_grpc.db.store import Store
 from tests.support.callers import Fleet, Operator
 from tests.support.database import Database, request_session, rows_locked
 from tests.support.failures import expect_error, invalid_fields
-from tests.support.server import Server
+from tests.support.world import World
 
 ALL = ("labels", "time_zone", "group_ids")
 
 
 @pytest.fixture
-def fleet(server: Server, tenant: str) -> Fleet:
+def fleet(world: World) -> Fleet:
     """A caller in the test's tenant."""
-    return server.fleet(tenant)
+    return world.fleet
 
 
 @pytest.fixture
@@ -46,6 +46,10 @@ async def test_new_devices_are_registered_with_labels_zone_and_groups(fleet: Fle
     assert stored.group_ids == ["pumps", "south"]
     assert not stored.HasField("last_seen_at")
     assert (await fleet.get("valve")).device == Device(device_id="valve")
+    # A repeated call has the same effect.
+    response = await fleet.update(pump, mask=ALL, allow_missing=True)
+    assert (response.registered_count, response.updated_count) == (0, 1)
+    assert (await fleet.get("pump")).device == stored
 
 
 async def test_labels_are_merged_and_removed(fleet: Fleet) -> None:
@@ -81,16 +85,6 @@ async def test_empty_zone_and_groups_clear_them(fleet: Fleet) -> None:
     await fleet.update(Device(device_id="d"), mask=["time_zone", "group_ids"])
 
     assert (await fleet.get("d")).device == Device(device_id="d")
-
-
-async def test_repeated_call_has_the_same_effect(fleet: Fleet) -> None:
-    device = Device(device_id="d", labels={"a": "b"}, time_zone="UTC", group_ids=["g"])
-    await fleet.update(device, mask=ALL, allow_missing=True)
-
-    response = await fleet.update(device, mask=ALL, allow_missing=True)
-
-    assert (response.registered_count, response.updated_count) == (0, 1)
-    assert (await fleet.get("d")).device == device
 
 
 async def test_nothing_changes_and_up_to_20_devices_are_named_when_some_are_unknown(
@@ -198,15 +192,7 @@ async def test_concurrent_updates_of_the_same_devices_wait_for_each_other(
     await database.add_devices(fleet.tenant, ["a", "b"])
     async with request_session(database) as (connection, store):
         async with connection.transaction():
-            await store.update_devices(
-                fleet.tenant,
-                device_ids=["b", "a"],
-                labels=['{"first": "1"}'] * 2,
-                time_zones=None,
-                group_ids=['["one"]'] * 2,
-                remove_labels=[],
-                allow_missing=False,
-            )
+            await _update(store, fleet.tenant, "b", "a", labels={"first": "1"}, group="one")
             devices = [
                 Device(device_id=name, labels={"second": "2"}, group_ids=["two"]) for name in "ab"
             ]
@@ -230,8 +216,10 @@ async def test_device_that_two_calls_register_is_deleted_with_labels_and_groups(
         second_connection.transaction(),
     ):
         async with first_connection.transaction():
-            await _register(first, fleet.tenant, "d")
-            registration = await database.blocked(_register(second, fleet.tenant, "d"))
+            await _update(first, fleet.tenant, "d", labels={"k": "v"}, group="g")
+            registration = await database.blocked(
+                _update(second, fleet.tenant, "d", labels={"k": "v"}, group="g")
+            )
         await registration
         deletion = await database.blocked(fleet.delete("d"))
 
@@ -254,13 +242,16 @@ async def test_device_that_is_registered_during_an_update_is_not_found(
     await expect_error("DEVICE_NOT_FOUND", update)
 
 
-async def _register(store: Store, tenant: str, device: str) -> None:
+async def _update(
+    store: Store, tenant: str, *devices: str, labels: Mapping[str, str], group: str
+) -> None:
+    """Update or register devices."""
     await store.update_devices(
         tenant,
-        device_ids=[device],
-        labels=['{"k": "v"}'],
+        device_ids=devices,
+        labels=[json.dumps(labels)] * len(devices),
         time_zones=None,
-        group_ids=['["g"]'],
+        group_ids=[json.dumps([group])] * len(devices),
         remove_labels=[],
         allow_missing=True,
     )

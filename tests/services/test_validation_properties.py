@@ -13,17 +13,14 @@ from grpc import StatusCode
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from tests.support.database import Database
 from tests.support.failures import Failure
 from tests.support.scale import examples
 from tests.support.server import Server
-from tests.support.world import World
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 
 JOB_IDS = st.one_of(st.just(""), st.from_regex(r"[\w.:-]{1,128}", fullmatch=True), st.text())
-LIMITS = st.one_of(st.integers(0, 201), INT32)
-STATUSES = st.one_of(st.integers(0, 7), INT32)
-OFFSETS = st.one_of(st.just(0), INT32)
 
 VALID_TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=100)
 IDS = st.sampled_from(["target_device_id", "target_group_id"])
@@ -133,12 +130,12 @@ def is_valid(
 @examples(10)
 @given(request=requests())
 async def test_request_is_accepted_if_and_only_if_it_is_valid(
-    world: World, request: dict[str, Any]
+    database: Database, server: Server, request: dict[str, Any]
 ) -> None:
-    operator = world.server.operator(uuid.uuid4().hex)
+    operator = server.operator(uuid.uuid4().hex)
     target = request["target"]
     name = str(target[1]).replace("\0", "") if target else "d"
-    await world.database.add_devices(operator.tenant, [name], group=name)
+    await database.add_devices(operator.tenant, [name], group=name)
     hours, never = request["expiry"]
 
     failure = Failure(StatusCode.OK)
@@ -164,47 +161,14 @@ async def test_request_is_accepted_if_and_only_if_it_is_valid(
         assert failure.violations
 
 
-@examples(10)
-@given(
-    fields=st.one_of(
-        st.fixed_dictionaries(
-            {"limit": LIMITS, "status": STATUSES, "offset": OFFSETS, "page_token": st.text()}
-        ),
-        st.fixed_dictionaries(
-            {"job_id": JOB_IDS, "limit": LIMITS, "status": STATUSES, "page_token": st.text()}
-        ),
-        st.fixed_dictionaries({"job_id": JOB_IDS, "executions_limit": LIMITS}),
-        st.fixed_dictionaries({"job_id": JOB_IDS, "reason": st.text()}),
-    )
-)
-async def test_requests_fail_only_with_documented_codes(
-    server: Server, fields: dict[str, Any]
-) -> None:
-    operator = server.operator(uuid.uuid4().hex)
-    call: Any = operator.list
-    if "job_id" in fields:
-        call = operator.executions if "limit" in fields else operator.cancel
-    if "executions_limit" in fields:
-        call = operator.get
-
-    try:
-        await call(**fields)
-    except grpc.aio.AioRpcError as e:
-        code = e.code()
-    else:
-        code = StatusCode.OK
-
-    assert code in (StatusCode.OK, StatusCode.INVALID_ARGUMENT, StatusCode.NOT_FOUND)
-
-
 @pytest.mark.slow
 @examples(10)
 @given(document=st.dictionaries(st.text("abé🚀", max_size=9), JSON, max_size=5))
-async def test_any_document_is_returned_as_it_was_sent(
-    world: World, document: dict[str, Any]
+async def test_any_document_is_returned_as_sent(
+    database: Database, server: Server, document: dict[str, Any]
 ) -> None:
-    operator = world.server.operator(uuid.uuid4().hex)
-    await world.database.add_devices(operator.tenant, 1)
+    operator = server.operator(uuid.uuid4().hex)
+    await database.add_devices(operator.tenant, 1)
 
     await operator.create(job_id="j", target_all=True, document_params=struct(document))
 

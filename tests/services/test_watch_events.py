@@ -11,7 +11,6 @@ import asyncpg
 import pytest
 from fleet.jobs.v1 import events_pb2 as pb
 
-from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.errors import ServerStopping
 from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
@@ -22,11 +21,11 @@ from jobs_grpc.services.event_start import Start
 from jobs_grpc.services.event_stream import EventStreams
 from jobs_grpc.services.recent_events import RecentEvents
 from tests.support.callers import Events
-from tests.support.database import request_session
+from tests.support.database import request_session, shared_store
 from tests.support.event_rows import queue_event, store_events
 from tests.support.failures import expect_error
 from tests.support.server import running_server
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until_true
 from tests.support.watch_hubs import poll_hourly
 from tests.support.world import World
 
@@ -279,17 +278,7 @@ async def event_streams(
     async def pause(_: str) -> None:
         await asyncio.sleep(0)
 
-    async with request_session(log.database) as (connection, store):
-        await prepare_connection(connection)
-        lock = asyncio.Lock()
-        fetch = store._database.fetch
-
-        async def one_at_a_time(*args: Any) -> Any:
-            async with lock:
-                return await fetch(*args)
-
-        session: Any = store._database
-        session.fetch = session.fetch_for_tenants = one_at_a_time
+    async with shared_store(log.database) as store:
         yield EventStreams(store, memory, stopping or asyncio.Event(), pause, interval=0.01)
 
 
@@ -312,10 +301,7 @@ class Client:
     async def wait_for(self, count: int) -> None:
         """Wait until this many events have arrived."""
 
-        async def arrived() -> bool:
-            return len(self.found) >= count
-
-        await wait_until(arrived)
+        await wait_until_true(lambda: len(self.found) >= count)
 
 
 @asynccontextmanager
@@ -373,16 +359,13 @@ async def test_stream_reads_the_database_when_the_reader_of_its_tenant_has_an_in
 async def test_idle_streams_hold_no_bytes(log: Log) -> None:
     memory = MemoryLimit(64 * MIB, 32 * MIB)
 
-    async def released() -> bool:
-        return memory.held == 0
-
     async with event_streams(log, memory) as streams:
         async with reading(streams, log, *[""] * 5) as clients:
             await log.queue()
             for client in clients:
                 await client.wait_for(1)
 
-            await wait_until(released)
+            await wait_until_true(lambda: memory.held == 0)
             assert streams.open_streams == 5
         assert streams.open_streams == 0
 
@@ -391,12 +374,9 @@ async def test_stream_that_waits_for_bytes_ends_when_the_server_stops(log: Log) 
     memory, stopping = MemoryLimit(MIB, MIB), asyncio.Event()
     Reservation(memory, log.tenant).set_size(MIB)
 
-    async def waits_for_bytes() -> bool:
-        return memory.waiting > 0
-
     async with event_streams(log, memory, stopping) as streams:
         client = Client(streams, log.tenant)
-        await wait_until(waits_for_bytes)
+        await wait_until_true(lambda: memory.waiting > 0)
 
         stopping.set()
 

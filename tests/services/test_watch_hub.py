@@ -12,7 +12,7 @@ from jobs_grpc.errors import DatabaseUnavailable, Overloaded, ServerStopping
 from jobs_grpc.services import watch_group, watch_hub
 from jobs_grpc.services.watch_group import Watch
 from jobs_grpc.services.watch_hub import WatchHub
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.waiting import TIMEOUT, wait_until_true
 
 # Seconds. Longer than any test, so that no regular poll happens.
 NEVER = 3600.0
@@ -79,13 +79,6 @@ def waiting(*watches: Watch[Any]) -> Any:
             task.cancel()
 
 
-async def test_new_watch_compares_only_its_own_key() -> None:
-    source = Source()
-
-    async with started(source.hub(), "a", "b", "c"):
-        assert source.fetches == [["a"], ["b"], ["c"]]
-
-
 async def test_new_watch_of_a_watched_key_gets_the_current_fingerprint() -> None:
     source = Source()
     hub = source.hub()
@@ -95,17 +88,17 @@ async def test_new_watch_of_a_watched_key_gets_the_current_fingerprint() -> None
         assert await receive(hub, "a") == 2
 
 
-async def test_closing_a_watch_compares_nothing() -> None:
+async def test_only_a_new_watch_is_compared_when_watches_open_and_close() -> None:
     source = Source()
     hub = source.hub()
 
-    async with started(hub, "a"):
-        async with started(hub, "b"):
-            pass
+    async with started(hub, "a", "b"):
         async with started(hub, "c"):
             pass
+        async with started(hub, "d"):
+            pass
 
-    assert source.fetches == [["a"], ["b"], ["c"]]
+    assert source.fetches == [["a"], ["b"], ["c"], ["d"]]
 
 
 async def test_new_watch_is_compared_at_once_after_all_others_closed() -> None:
@@ -147,11 +140,9 @@ async def test_poll_compares_a_few_keys_at_a_time(monkeypatch: pytest.MonkeyPatc
 
     async with started(source.hub(0.01), "a", "b", "c", "d", "e") as watches:
         with waiting(*watches):
-
-            async def all_are_polled() -> bool:
-                return ["a", "b", "c"] in source.fetches and source.fetches[-1] == ["d", "e"]
-
-            await wait_until(all_are_polled)
+            await wait_until_true(
+                lambda: ["a", "b", "c"] in source.fetches and source.fetches[-1] == ["d", "e"]
+            )
 
 
 async def test_tenants_share_statements() -> None:
@@ -165,10 +156,7 @@ async def test_tenants_share_statements() -> None:
             with waiting(*watches, other) as changes:
                 source.fetches.clear()
 
-                async def all_are_polled() -> bool:
-                    return len(source.fetches) > 2
-
-                await wait_until(all_are_polled)
+                await wait_until_true(lambda: len(source.fetches) > 2)
                 assert source.fetches[-1] == ["job"] * 101
                 assert source.tenants[-1] == sorted(source.tenants[-1])
                 source.change("job", tenant="t42")
@@ -192,16 +180,10 @@ async def test_full_group_is_followed_by_another(monkeypatch: pytest.MonkeyPatch
         assert set(map(tuple, source.fetches)) == {("c",)}
         async with started(hub, "d", tenant="t4") as (fourth,):
             with waiting(third, fourth):
-
-                async def are_together() -> bool:
-                    return source.fetches[-1] == ["c", "d"]
-
-                await wait_until(are_together)
+                await wait_until_true(lambda: source.fetches[-1] == ["c", "d"])
 
 
-async def test_tenants_join_a_group_in_which_others_have_left(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_tenants_join_a_group_that_others_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch_hub, "_GROUP_SIZE", 2)
     source = Source()
     hub = source.hub(0.02)
@@ -210,16 +192,10 @@ async def test_tenants_join_a_group_in_which_others_have_left(
             pass
         async with started(hub, "c", tenant="t3") as (third,):
             with waiting(first, third):
-
-                async def are_together() -> bool:
-                    return source.fetches[-1] == ["a", "c"]
-
-                await wait_until(are_together)
+                await wait_until_true(lambda: source.fetches[-1] == ["a", "c"])
 
 
-async def test_tenant_with_many_watches_gets_a_group_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_tenant_with_many_watches_gets_its_own_group(monkeypatch: pytest.MonkeyPatch) -> None:
     """So the polls of others do not wait for its statements."""
     monkeypatch.setattr(watch_hub, "_MAX_SHARED", 2)
     source = Source()
@@ -231,10 +207,9 @@ async def test_tenant_with_many_watches_gets_a_group_of_its_own(
         with waiting(*small, *large):
             source.fetches.clear()
 
-            async def both_are_polled() -> bool:
-                return ["a"] in source.fetches and ["b", "c", "d"] in source.fetches
-
-            await wait_until(both_are_polled)
+            await wait_until_true(
+                lambda: ["a"] in source.fetches and ["b", "c", "d"] in source.fetches
+            )
             assert all("a" not in fetch or fetch == ["a"] for fetch in source.fetches)
 
 
@@ -344,10 +319,7 @@ async def test_polls_without_a_connection_write_one_line_and_then_their_number(
     hub = WatchHub[str](fail, 0.01, asyncio.Event())
     watching = [asyncio.create_task(receive(hub, "a", tenant)) for tenant in ("first", "second")]
 
-    async def second_line_is_logged() -> bool:
-        return len(caplog.records) > 1
-
-    await wait_until(second_line_is_logged)
+    await wait_until_true(lambda: len(caplog.records) > 1)
     first, second = caplog.records[:2]
     for task in watching:
         task.cancel()
@@ -436,11 +408,7 @@ async def test_tenant_whose_statements_take_long_does_not_delay_others(
             for _ in range(2):
                 async with started(hub, "b", tenant="slow") as (slow,):
                     with waiting(slow):
-
-                        async def is_alone() -> bool:
-                            return source.fetches[-2:] == [["a"] * 20] * 2
-
-                        await wait_until(is_alone)
+                        await wait_until_true(lambda: source.fetches[-2:] == [["a"] * 20] * 2)
                         source.tenants.clear()
                         await asyncio.sleep(0.5)
                         assert all(len(set(t)) in (1, 20) for t in source.tenants)
@@ -467,7 +435,4 @@ async def test_tenants_share_statements_when_all_statements_take_long(
         with waiting(*watches):
             await asyncio.sleep(1.0)
 
-            async def are_together() -> bool:
-                return source.fetches[-1] == ["a"] * 20
-
-            await wait_until(are_together)
+            await wait_until_true(lambda: source.fetches[-1] == ["a"] * 20)

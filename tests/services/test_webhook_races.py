@@ -83,7 +83,7 @@ async def blocked(session: asyncpg.Connection, call: Awaitable[Any]) -> asyncio.
     pytest.fail("the call did not wait for a lock")
 
 
-async def test_two_concurrent_creates_share_one_free_place(
+async def test_concurrent_creates_share_one_free_place(
     database: Database, caller: WebhookCaller
 ) -> None:
     for _ in range(15):
@@ -250,9 +250,7 @@ async def test_result_of_a_deleted_webhook_is_not_stored(hook: TenantWebhook) ->
     assert not await hook.is_due()
 
 
-async def test_delete_that_waits_for_a_claim_succeeds(
-    hook: TenantWebhook, other: TenantWebhook
-) -> None:
+async def test_delete_waits_for_a_claim(hook: TenantWebhook, other: TenantWebhook) -> None:
     await hook.add_events()
     async with begun(other.connection, hook.tenant):
         await other.claim()

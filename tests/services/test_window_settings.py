@@ -58,9 +58,7 @@ async def zones(operator: Operator) -> dict[str, str]:
     return {e.device_id: e.time_zone for e in (await operator.executions("j")).executions}
 
 
-async def test_job_shows_its_windows_whether_one_is_open_and_the_next_openings(
-    operator: Operator,
-) -> None:
+async def test_job_shows_its_windows_whether_one_is_open_and_openings(operator: Operator) -> None:
     windows = [window("14:00", 2), window("09:30", 24, pb.StartWindow.SATURDAY)]
     await create(operator, *windows, window_time_zone="Europe/Berlin")
 
@@ -131,6 +129,7 @@ async def test_execution_of_one_device_has_the_zone_of_the_device(world: World) 
     assert [e.time_zone for e in await world.operator.attempts("j", "tokyo")] == [zone]
     (waiting,) = (await world.fleet.get("tokyo")).executions
     assert (waiting.status, waiting.time_zone) == (pb.JobExecution.QUEUED, zone)
+    assert await world.operator.counts() == {"queued": 1}
 
 
 async def test_zone_that_is_an_abbreviation_counts_as_utc(world: World) -> None:
@@ -264,9 +263,7 @@ async def _start(device: callers.Device, call: str) -> bool:
 
 
 @pytest.mark.slow
-async def test_start_that_waits_for_the_job_lock_until_its_window_closes_fails(
-    world: World,
-) -> None:
+async def test_start_that_waits_for_the_lock_until_its_window_closes_fails(world: World) -> None:
     await create(world.operator, window("12:00"))
     device = world.device("berlin")
     closing = NOW + timedelta(hours=1)

@@ -10,6 +10,7 @@ from typing import Any, cast
 import asyncpg
 
 from jobs_grpc.db import citus
+from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.migrate import RequestRole, migrate
 from jobs_grpc.db.store import Store
 from tests.support.postgres import Postgres, connect
@@ -304,6 +305,23 @@ class Session:
     def __init__(self, connection: asyncpg.Connection, *, is_distributed: bool) -> None:
         self.is_distributed = is_distributed
         self.fetch = self.fetch_for_tenants = connection.fetch
+
+
+@asynccontextmanager
+async def shared_store(database: Database) -> AsyncIterator[Store]:
+    """A store on one session of the request role, which several tasks use in turn."""
+    async with request_session(database) as (connection, store):
+        await prepare_connection(connection)
+        lock = asyncio.Lock()
+        session: Any = store._database
+        fetch = session.fetch
+
+        async def one_at_a_time(*args: Any) -> Any:
+            async with lock:
+                return await fetch(*args)
+
+        session.fetch = session.fetch_for_tenants = one_at_a_time
+        yield store
 
 
 def store_on(connection: asyncpg.Connection, *, is_distributed: bool = False) -> Store:

@@ -54,6 +54,11 @@ class StagedJob:
         """The stored row of the job."""
         return await self._owner_row("SELECT * FROM jobs.jobs WHERE tenant_id = $1 AND job_id = $2")
 
+    async def columns(self, *names: str) -> tuple[Any, ...]:
+        """Columns of the stored row of the job."""
+        row = await self.row()
+        return tuple(row[name] for name in names)
+
     async def stage_row(self, stage: int) -> Any:
         """The stored row of a stage."""
         return await self._owner_row(

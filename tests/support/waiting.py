@@ -16,6 +16,15 @@ async def wait_until(condition: Callable[[], Awaitable[bool]], seconds: float = 
         await asyncio.sleep(0.01)
 
 
+async def wait_until_true(condition: Callable[[], bool]) -> None:
+    """Poll until a condition that needs no call holds."""
+
+    async def holds() -> bool:
+        return condition()
+
+    await wait_until(holds)
+
+
 async def run_ready_tasks() -> None:
     """Let all tasks that are ready run."""
     for _ in range(5):
