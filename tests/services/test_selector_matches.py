@@ -8,13 +8,13 @@ import pytest
 from jobs_grpc.services.selectors import parse
 from tests.support import selector_model as model
 from tests.support.database import request_session
-from tests.support.scale import SCALE
+from tests.support.scale import scaled
 from tests.support.world import World
 
 
 # Rounds of 100 selectors.
 @pytest.mark.slow
-@pytest.mark.parametrize("round_number", range(3 * SCALE))
+@pytest.mark.parametrize("round_number", range(scaled(3, 2)))
 async def test_devices_match_as_in_the_model(world: World, round_number: int) -> None:
     seed = random.randrange(2**32)  # noqa: S311 - repeatable on purpose
     rng = random.Random(seed)  # noqa: S311

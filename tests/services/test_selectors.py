@@ -141,7 +141,7 @@ TERMS = st.one_of(
 
 
 @given(st.sets(TERMS, max_size=5))
-@examples(50)
+@examples(50, 2)
 def test_canonical_text_parses_to_the_same_selector(terms: set[Term]) -> None:
     selector = Selector(tuple(sorted(terms)))
 
@@ -150,7 +150,7 @@ def test_canonical_text_parses_to_the_same_selector(terms: set[Term]) -> None:
 
 
 @given(st.text('kv"\\,()=! \t\nä-', max_size=12) | st.text(max_size=12))
-@examples(150)
+@examples(150, 2)
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         selector = parse(text)

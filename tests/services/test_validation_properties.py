@@ -127,7 +127,7 @@ def is_valid(
 
 
 @pytest.mark.slow
-@examples(10)
+@examples(10, 3)
 @given(request=requests())
 async def test_request_is_accepted_if_and_only_if_it_is_valid(
     database: Database, server: Server, request: dict[str, Any]
@@ -162,7 +162,7 @@ async def test_request_is_accepted_if_and_only_if_it_is_valid(
 
 
 @pytest.mark.slow
-@examples(10)
+@examples(10, 3)
 @given(document=st.dictionaries(st.text("abé🚀", max_size=9), JSON, max_size=5))
 async def test_any_document_is_returned_as_sent(
     database: Database, server: Server, document: dict[str, Any]
