@@ -119,10 +119,6 @@ async def test_repeated_request_equals_the_first_when_it_states_normal(
         await expect_error("JOB_ALREADY_EXISTS", _create(operator, job_id, priority))
 
 
-async def test_priority_is_rejected_when_it_is_unknown(operator: Operator) -> None:
-    await expect_error("INVALID_FIELD", operator.create(job_id="j", target_all=True, priority=4))
-
-
 async def test_later_pages_leave_no_execution_out_when_the_queue_changes(
     pump: Device, operator: Operator
 ) -> None:

@@ -189,7 +189,7 @@ async def test_report_of_another_device_is_rejected_when_caller_is_a_device(
 @pytest.mark.slow
 async def test_client_is_slowed_down_when_reports_cannot_be_applied(world: World) -> None:
     """While the job is locked, the server reads only a limited number of reports."""
-    total, written = 1000, 0
+    total, written = 700, 0
     details = {"log": "x" * 30_000}
 
     async with reporting(world.server, world.tenant) as stream:

@@ -21,17 +21,26 @@ from jobs_grpc.services.event_start import Start
 from jobs_grpc.services.event_stream import EventStreams
 from jobs_grpc.services.recent_events import RecentEvents
 from tests.support.callers import Events
-from tests.support.database import request_session, shared_store
+from tests.support.database import Database, request_session, shared_store
 from tests.support.event_rows import queue_event, store_events
 from tests.support.failures import expect_error
-from tests.support.server import running_server
+from tests.support.server import Server, running_server
 from tests.support.waiting import wait_until_true
-from tests.support.watch_hubs import poll_hourly
+from tests.support.watch_hubs import set_poll_interval
 from tests.support.world import World
 
 MIB = 1024 * 1024
 
 Responses = AsyncGenerator[pb.WatchEventsResponse, None]
+
+
+@pytest.fixture(scope="module")
+async def server(database: Database) -> AsyncIterator[Server]:
+    """A server that polls often."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        set_poll_interval(monkeypatch, event_stream, 0.05)
+        async with running_server(database.request_dsn) as running:
+            yield running
 
 
 @dataclass(frozen=True)
@@ -167,7 +176,7 @@ async def test_event_of_the_same_server_is_sent_before_the_next_poll(
 ) -> None:
     await log.add_devices(["pump"])
     await log.operator.create(job_id="j", target_all=True)
-    poll_hourly(monkeypatch, event_stream)
+    set_poll_interval(monkeypatch, event_stream, 3600)
     async with (
         running_server(log.database.request_dsn) as server,
         opened(server.events(log.tenant)) as responses,
@@ -250,6 +259,7 @@ async def test_stream_ends_with_server_stopping_when_the_server_stops(log: Log) 
 
 
 async def test_idle_stream_sends_its_position_as_a_heartbeat(log: Log) -> None:
+    assert AppOptions().event_heartbeat <= 15
     options = AppOptions(event_heartbeat=0.01)
     async with running_server(log.database.request_dsn, options) as server:
         events = server.events(log.tenant)
@@ -263,10 +273,6 @@ async def test_idle_stream_sends_its_position_as_a_heartbeat(log: Log) -> None:
                 pass
             last = (await events.list()).position
             assert (list(response.events), response.position) == ([], last)
-
-
-def test_heartbeat_is_sent_within_15_seconds() -> None:
-    assert AppOptions().event_heartbeat <= 15
 
 
 @asynccontextmanager

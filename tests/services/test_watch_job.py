@@ -16,11 +16,11 @@ from jobs_grpc.limits.memory_limit import MemoryLimit, Reservation
 from jobs_grpc.services import job_watch as watch_module
 from jobs_grpc.services.job_watch import JobWatch
 from tests.support.callers import Device, Operator
-from tests.support.database import shared_store
+from tests.support.database import Database, shared_store
 from tests.support.failures import expect_error
-from tests.support.server import running_server
+from tests.support.server import Server, running_server
 from tests.support.waiting import wait_until, wait_until_true
-from tests.support.watch_hubs import poll_hourly
+from tests.support.watch_hubs import set_poll_interval
 from tests.support.world import World
 
 MIB = 1024 * 1024
@@ -29,6 +29,15 @@ MIB = 1024 * 1024
 async def pause(_: str) -> None:
     """Let other calls run."""
     await asyncio.sleep(0)
+
+
+@pytest.fixture(scope="module")
+async def server(database: Database) -> AsyncIterator[Server]:
+    """A server that polls often."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        set_poll_interval(monkeypatch, watch_module, 0.05)
+        async with running_server(database.request_dsn) as running:
+            yield running
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +182,7 @@ async def test_watch_is_logged_as_canceled_when_the_client_cancels(
 async def test_write_of_the_same_server_is_sent_before_the_next_poll(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    poll_hourly(monkeypatch, watch_module)
+    set_poll_interval(monkeypatch, watch_module, 3600)
     async with running_server(world.database.request_dsn) as server:
         operator = server.operator(world.tenant)
         jobs = operator.watch()

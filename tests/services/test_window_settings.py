@@ -1,6 +1,7 @@
 """Start windows in CreateJob, UpdateJob and GetJob, and updates that race with starts."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -174,20 +175,15 @@ async def test_update_changes_windows_and_zone(operator: Operator) -> None:
     assert openings(await operator.get("j"))[0] == "06-07T18:00"
 
 
-async def test_update_removes_windows_so_that_devices_start(world: World) -> None:
+async def test_update_adds_and_removes_windows_so_that_devices_start(world: World) -> None:
     await create(world.operator, window("18:00"), target_device_id="berlin")
     assert await started(world) == []
 
-    job = await world.operator.update("j", "start_windows")
-    assert windows_and_zone(job) == ([], "")
+    update = partial(world.operator.update, "j", "start_windows")
+    assert windows_and_zone(await update()) == ([], "")
+    assert windows_and_zone(await update(start_windows=[window("18:00")])) == (["18:00"], "UTC")
+    await update()
     assert await started(world) == ["berlin"]
-
-
-async def test_update_adds_windows_in_utc_to_a_job_without_windows(operator: Operator) -> None:
-    await create(operator)
-
-    job = await operator.update("j", "start_windows", start_windows=[window("18:00")])
-    assert job.window_time_zone == "UTC"
 
 
 async def test_update_returns_to_the_zones_of_devices_if_the_job_was_created_with_them(

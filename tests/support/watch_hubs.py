@@ -1,4 +1,4 @@
-"""Polls of watches."""
+"""The interval in which servers poll for watches."""
 
 from types import ModuleType
 from typing import Any
@@ -8,13 +8,13 @@ import pytest
 from jobs_grpc.services.watch_hub import WatchHub
 
 
-def poll_hourly(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> None:
-    """Let the watches of a module poll once an hour, on servers that start afterwards.
+def set_poll_interval(monkeypatch: pytest.MonkeyPatch, module: ModuleType, seconds: float) -> None:
+    """Let servers that start afterwards poll for the watches of a module in this interval.
 
-    So only the writes of the same server wake them.
+    With a long interval, only the writes of the same server wake its watches.
     """
 
     def hub(fetch: Any, _: float, stopping: Any) -> WatchHub[Any]:
-        return WatchHub(fetch, 3600, stopping)
+        return WatchHub(fetch, seconds, stopping)
 
     monkeypatch.setattr(module, "WatchHub", hub)
