@@ -1,18 +1,17 @@
 """CancelExecution, alone and concurrent with reports and starts."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from tests.support.callers import Device, Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.races import lock_in_order
 from tests.support.server import Server
 
-FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
 Counts = pb.ExecutionCounts
 
 
@@ -48,8 +47,7 @@ async def test_device_cannot_start_or_report_a_canceled_execution(
     assert not (await pump.pending()).executions
     assert await pump.start_next() is None
     for call in (pump.start("j"), pump.update("j", "SUCCEEDED"), pump.update("j", "REJECTED")):
-        with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED"):
-            await call
+        await expect_error("EXECUTION_FINISHED", call)
 
 
 async def test_execution_in_progress_is_canceled_only_with_force(
@@ -57,8 +55,7 @@ async def test_execution_in_progress_is_canceled_only_with_force(
 ) -> None:
     started = await pump.start("j", status_details={"percent": 10})
 
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_IN_PROGRESS") as failure:
-        await operator.cancel_execution("j", "pump")
+    failure = await expect_error("EXECUTION_IN_PROGRESS", operator.cancel_execution("j", "pump"))
     assert failure.metadata == {"jobId": "j", "deviceId": "pump"}
     assert await pump.get("j") == started
 
@@ -68,8 +65,7 @@ async def test_execution_in_progress_is_canceled_only_with_force(
     assert execution.status_details == {"reason": "stuck"}
     assert execution.started_at == started.started_at
     assert (await operator.get("j")).execution_counts == Counts(rejected=1, queued=1)
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED"):
-        await pump.update("j", "SUCCEEDED")
+    await expect_error("EXECUTION_FINISHED", pump.update("j", "SUCCEEDED"))
 
 
 async def test_held_execution_is_canceled_and_is_held_again_when_retried(
@@ -90,32 +86,37 @@ async def test_held_execution_is_canceled_and_is_held_again_when_retried(
     assert job.expires_at.ToDatetime(UTC) == start_at + timedelta(hours=1)
 
 
-async def test_job_completes_when_its_last_pending_execution_is_canceled(
-    pump: Device, operator: Operator
-) -> None:
-    await pump.update("j", "SUCCEEDED")
-
-    execution = await operator.cancel_execution("j", "valve")
-
-    job = await operator.get("j")
-    assert (job.status, job.completed_at) == (pb.Job.COMPLETED, execution.last_updated_at)
-
-
-@pytest.mark.parametrize("end", ["expired", "canceled"])
-async def test_last_execution_in_progress_of_an_expired_or_canceled_job_can_be_canceled(
-    database: Database, pump: Device, operator: Operator, end: str
+@pytest.mark.parametrize(
+    ("end", "status", "counts"),
+    [
+        ("none", pb.Job.COMPLETED, Counts(rejected=1, succeeded=1)),
+        ("expired", pb.Job.COMPLETED, Counts(rejected=1, timed_out=1)),
+        ("canceled", pb.Job.CANCELED, Counts(rejected=2)),
+    ],
+)
+async def test_job_ends_when_its_last_execution_is_canceled(
+    database: Database,
+    server: Server,
+    pump: Device,
+    operator: Operator,
+    end: str,
+    status: Any,
+    counts: pb.ExecutionCounts,
 ) -> None:
     await pump.start("j")
-    await (database.expire(operator.tenant, "j") if end == "expired" else operator.cancel("j"))
+    match end:
+        case "none":
+            await server.device(operator.tenant, "valve").update("j", "SUCCEEDED")
+        case "expired":
+            await database.expire(operator.tenant, "j")
+        case _:
+            await operator.cancel("j")
 
-    await operator.cancel_execution("j", "pump", force=True)
+    execution = await operator.cancel_execution("j", "pump", force=True)
 
     job = await operator.get("j")
-    assert (job.status, job.execution_counts) == (
-        (pb.Job.COMPLETED, Counts(rejected=1, timed_out=1))
-        if end == "expired"
-        else (pb.Job.CANCELED, Counts(rejected=2))
-    )
+    assert (job.status, job.execution_counts) == (status, counts)
+    assert not job.HasField("completed_at") or job.completed_at == execution.last_updated_at
 
 
 @pytest.mark.parametrize(
@@ -146,8 +147,9 @@ async def test_cancel_is_rejected_when_execution_is_finished(
     before = await operator.get("j")
 
     for force in (False, True):
-        with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
-            await operator.cancel_execution("j", "pump", force=force)
+        failure = await expect_error(
+            "EXECUTION_FINISHED", operator.cancel_execution("j", "pump", force=force)
+        )
         assert failure.metadata == {"jobId": "j", "deviceId": "pump", "status": status}
     assert await operator.get("j") == before
 
@@ -162,8 +164,7 @@ async def test_cancel_is_rejected_when_execution_does_not_exist_in_the_tenant(
         (operator, "missing", "pump"),
         (other, "j", "pump"),
     ):
-        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
-            await caller.cancel_execution(job_id, device)
+        failure = await expect_error("EXECUTION_NOT_FOUND", caller.cancel_execution(job_id, device))
         assert failure.metadata == {"jobId": job_id, "deviceId": device}
 
 
@@ -174,8 +175,7 @@ async def test_cancel_is_rejected_when_a_concurrent_report_is_first(
     reporting, canceling = await lock_in_order(database, operator.tenant, "j", *calls)
 
     await reporting
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
-        await canceling
+    failure = await expect_error("EXECUTION_FINISHED", canceling)
     assert failure.metadata["status"] == "SUCCEEDED"
     assert (await operator.get("j")).execution_counts == Counts(succeeded=1, queued=1)
 
@@ -187,8 +187,7 @@ async def test_report_is_rejected_when_a_concurrent_cancel_is_first(
     canceling, reporting = await lock_in_order(database, operator.tenant, "j", *calls)
 
     await canceling
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
-        await reporting
+    failure = await expect_error("EXECUTION_FINISHED", reporting)
     assert failure.metadata["status"] == "REJECTED"
     assert (await operator.get("j")).execution_counts == Counts(rejected=1, queued=1)
 
@@ -200,8 +199,7 @@ async def test_cancel_without_force_is_rejected_when_a_concurrent_start_is_first
     starting, canceling = await lock_in_order(database, operator.tenant, "j", *calls)
 
     await starting
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_IN_PROGRESS"):
-        await canceling
+    await expect_error("EXECUTION_IN_PROGRESS", canceling)
 
 
 async def test_job_completes_when_its_last_two_executions_are_canceled_concurrently(

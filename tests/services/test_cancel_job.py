@@ -4,16 +4,14 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Device, Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.races import lock_in_order, wait_for_commit
 from tests.support.server import Server
 
-FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
 Counts = pb.ExecutionCounts
 
 # Reports that fail after a forced cancel.
@@ -95,16 +93,14 @@ async def test_cancel_is_rejected_when_job_is_finished(
     await operator.cancel("j")
 
     for job_id, status in (("j", "CANCELED"), ("expired", "COMPLETED")):
-        with expect_failure(FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
-            await operator.cancel(job_id, force=force)
+        failure = await expect_error("JOB_NOT_CANCELABLE", operator.cancel(job_id, force=force))
         assert failure.message == f"Cannot cancel job in status {status}"
         assert failure.metadata == {"jobId": job_id, "status": status}
     assert (await operator.get("j")).execution_counts.in_progress == 1
 
 
 async def test_cancel_is_rejected_when_job_does_not_exist(operator: Operator) -> None:
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
-        await operator.cancel("missing")
+    failure = await expect_error("JOB_NOT_FOUND", operator.cancel("missing"))
     assert failure.message == "Job not found"
 
 
@@ -131,8 +127,7 @@ async def test_report_is_rejected_after_a_forced_cancel(
             await sweeper.run_once()
 
     for report in REPORTS:
-        with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
-            await pump.update("j", **report)
+        failure = await expect_error("EXECUTION_FINISHED", pump.update("j", **report))
         assert failure.metadata["status"] == "REJECTED"
     assert (await operator.get("j")).execution_counts == Counts(rejected=2)
 
@@ -145,8 +140,7 @@ async def test_device_gets_its_next_job_after_a_forced_cancel(
     await operator.cancel("j", force=True)
 
     assert [execution.job_id for execution in (await pump.pending()).executions] == ["next"]
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED"):
-        await pump.start("j")
+    await expect_error("EXECUTION_FINISHED", pump.start("j"))
     started = await pump.start_next()
     assert started is not None
     assert started.job_id == "next"
@@ -161,8 +155,7 @@ async def test_second_of_two_concurrent_cancels_is_rejected(
         database, operator.cancel("j", reason="the second"), first, operator.tenant
     )
 
-    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
-        await second
+    failure = await expect_error("JOB_NOT_CANCELABLE", second)
     assert failure.message == "Cannot cancel job in status CANCELED"
     assert (await operator.get("j")).cancel_reason == "the first"
 
@@ -174,8 +167,7 @@ async def test_report_is_rejected_when_a_concurrent_forced_cancel_is_first(
     canceling, reporting = await lock_in_order(database, operator.tenant, "j", cancel, report)
 
     await canceling
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED"):
-        await reporting
+    await expect_error("EXECUTION_FINISHED", reporting)
     assert (await operator.get("j")).execution_counts == Counts(rejected=2)
 
 

@@ -10,7 +10,7 @@ from grpc import StatusCode
 
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server
 
 TABLES = ("jobs.jobs", "jobs.job_progress", "jobs.job_executions")
@@ -131,8 +131,7 @@ async def test_create_without_devices_is_rejected_and_stores_nothing(
 ) -> None:
     await database.remove_devices(operator.tenant, "abc")
 
-    with expect_failure(code, reason) as failure:
-        await operator.create(job_id="j", **target)
+    failure = await expect_error(reason, operator.create(job_id="j", **target))
 
     assert (failure.message, failure.metadata) == (message, metadata)
     assert failure.tenant_id == operator.tenant

@@ -5,15 +5,13 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
-from grpc import StatusCode
 
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server, running_server
 from tests.support.staged_jobs import rollout
 
-ALREADY_EXISTS = StatusCode.ALREADY_EXISTS
 REQUEST: dict[str, Any] = {
     "job_id": "j",
     "document_type": "update",
@@ -96,8 +94,7 @@ async def test_create_is_rejected_when_job_id_exists_with_a_different_request(
     """Before its targets are checked."""
     before = await operator.get("j")
 
-    with expect_failure(ALREADY_EXISTS, "JOB_ALREADY_EXISTS") as failure:
-        await operator.create(**REQUEST | difference)
+    failure = await expect_error("JOB_ALREADY_EXISTS", operator.create(**REQUEST | difference))
 
     assert failure.metadata == {"jobId": "j"}
     assert failure.message == "Job j was created by another request; choose another job_id"
@@ -113,11 +110,9 @@ async def test_repeated_create_by_an_unknown_user_returns_the_first_response_wit
     unknown = server.operator(operator.tenant)
 
     assert await unknown.create(**request) == first
-    with expect_failure(ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-        await unknown.create(**request | {"document_type": "other"})
+    await expect_error("JOB_ALREADY_EXISTS", unknown.create(**request | {"document_type": "other"}))
     for fields in ({"job_id": "new"}, {"validate_only": True}):
-        with expect_failure(StatusCode.PERMISSION_DENIED, "SUBJECT_REQUIRED"):
-            await unknown.create(**request | fields)
+        await expect_error("SUBJECT_REQUIRED", unknown.create(**request | fields))
 
 
 async def test_repeated_create_returns_the_first_response_on_a_server_without_maintenance(
@@ -131,7 +126,7 @@ async def test_repeated_create_returns_the_first_response_on_a_server_without_ma
         first = await maintaining.operator(operator.tenant).create(**request)
 
     assert await operator.create(**request) == first
-    with expect_failure(ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-        await operator.create(**request | {"document_type": "other"})
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "TIME_GATES_UNAVAILABLE"):
-        await operator.create(**request | {"job_id": "new"})
+    await expect_error(
+        "JOB_ALREADY_EXISTS", operator.create(**request | {"document_type": "other"})
+    )
+    await expect_error("TIME_GATES_UNAVAILABLE", operator.create(**request | {"job_id": "new"}))

@@ -12,7 +12,7 @@ from grpc.aio import AioRpcError
 
 from tests.support.callers import Operator
 from tests.support.database import Database, request_session, uncommitted
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.races import wait_for_commit
 from tests.support.server import Server, open_channel
 
@@ -75,27 +75,18 @@ async def test_one_of_fifty_different_concurrent_creates_succeeds(
 
 
 @in_transaction
-async def test_equal_create_waits_for_the_first_and_returns_its_response(
-    database: Database, operator: Operator
-) -> None:
-    create = operator.create(job_id="j", target_all=True)
-
-    response = await (await wait_for_commit(database, create, CREATE, operator.tenant))
-
+async def test_second_create_waits_for_the_first(database: Database, operator: Operator) -> None:
+    """An equal one returns its response, and a different one is rejected."""
+    equal = operator.create(job_id="j", target_all=True)
+    response = await (await wait_for_commit(database, equal, CREATE, operator.tenant))
     (job,) = (await operator.list()).jobs
     assert (response.execution_count, response.expires_at) == (2, job.expires_at)
 
-
-@in_transaction
-async def test_different_create_waits_for_the_first_and_is_rejected(
-    database: Database, operator: Operator
-) -> None:
-    create = operator.create(job_id="j", target_device_id="d00001")
-    second = await wait_for_commit(database, create, CREATE, operator.tenant)
-
-    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-        await second
-    assert (await operator.get("j")).total_executions == 2
+    different = operator.create(job_id="k", target_device_id="d00001")
+    create_k = CREATE.replace("'j'", "'k'")
+    second = await wait_for_commit(database, different, create_k, operator.tenant)
+    await expect_error("JOB_ALREADY_EXISTS", second)
+    assert (await operator.get("k")).total_executions == 2
 
 
 @in_transaction
@@ -120,8 +111,7 @@ async def test_job_cannot_be_read_or_canceled_before_its_create_commits(
 ) -> None:
     async with uncommitted(database, CREATE, operator.tenant):
         for call in (operator.cancel("j"), operator.get("j")):
-            with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-                await call
+            await expect_error("JOB_NOT_FOUND", call)
         assert not (await operator.list()).jobs
 
     assert (await operator.get("j")).status == pb.Job.IN_PROGRESS

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
-from grpc import StatusCode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,12 +13,10 @@ from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES
 from jobs_grpc.services.rollout_validation import MAX_CRITERIA_BYTES, MAX_ROLLOUT_BYTES
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure, expect_invalid
+from tests.support.failures import expect_error, invalid_fields
 from tests.support.server import Server
 from tests.support.staged_jobs import rollout
 
-ALREADY_EXISTS = StatusCode.ALREADY_EXISTS
-FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
 DEVICES = [f"d{n:02}" for n in range(10)]
 REMAINDER: dict[str, Any] = {"remainder": True}
 ALL: dict[str, Any] = {"job_id": "j", "target_all": True}
@@ -147,8 +144,10 @@ async def test_stage_of_a_group_without_devices_is_rejected(
     await database.add_devices(operator.tenant, DEVICES[4:5], group="lab")
     stages: list[dict[str, Any]] = [*({"group_id": name} for name in groups), REMAINDER]
 
-    with expect_failure(FAILED_PRECONDITION, "STAGE_EMPTY") as failure:
-        await operator.create(**target, rollout=rollout(*stages), validate_only=validate_only)
+    failure = await expect_error(
+        "STAGE_EMPTY",
+        operator.create(**target, rollout=rollout(*stages), validate_only=validate_only),
+    )
 
     assert failure.metadata == {"stage": str(stage), "groupId": groups[stage]}
     assert failure.message == (
@@ -169,8 +168,10 @@ async def test_allow_empty_is_returned_and_belongs_to_the_request(
 
     assert (await operator.get("j")).rollout == allowing
     assert (await operator.update("j", "rollout.stages", rollout=allowing)).rollout == allowing
-    with expect_failure(ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-        await operator.create(**ALL, rollout=rollout({"group_id": "north"}, REMAINDER))
+    await expect_error(
+        "JOB_ALREADY_EXISTS",
+        operator.create(**ALL, rollout=rollout({"group_id": "north"}, REMAINDER)),
+    )
 
 
 async def test_stages_without_room_for_all_devices_are_rejected(
@@ -182,8 +183,10 @@ async def test_stages_without_room_for_all_devices_are_rejected(
 
     for validate_only in (False, True):
         for stages in (counts, groups):
-            with expect_invalid("rollout.stages") as failure:
-                await operator.create(**ALL, rollout=stages, validate_only=validate_only)
+            failure = await expect_error(
+                "INVALID_FIELD", operator.create(**ALL, rollout=stages, validate_only=validate_only)
+            )
+            assert {*failure.violations} == {"rollout.stages"}
             assert "9 of 10" in failure.message
     await operator.create(**ALL, rollout=rollout({"device_count": 4}, {"device_count": 6}))
 
@@ -213,8 +216,10 @@ async def test_repeated_request_returns_the_first_response(operator: Operator) -
     ]
     for change in changes:
         for validate_only in (False, True):
-            with expect_failure(ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-                await operator.create(**request | change, validate_only=validate_only)
+            await expect_error(
+                "JOB_ALREADY_EXISTS",
+                operator.create(**request | change, validate_only=validate_only),
+            )
 
 
 async def test_validate_only_returns_the_sizes_of_the_stages_and_writes_nothing(
@@ -244,11 +249,11 @@ async def test_validate_only_returns_the_sizes_of_the_stages_and_writes_nothing(
 async def test_validate_only_rejects_what_create_rejects(
     server: Server, operator: Operator
 ) -> None:
-    with expect_failure(FAILED_PRECONDITION, "TENANT_EMPTY"):
-        empty = server.operator(operator.tenant + "-empty")
-        await empty.create(target_all=True, validate_only=True)
-    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
-        await operator.create(target_device_id="none", validate_only=True)
+    empty = server.operator(operator.tenant + "-empty")
+    await expect_error("TENANT_EMPTY", empty.create(target_all=True, validate_only=True))
+    await expect_error(
+        "DEVICE_NOT_FOUND", operator.create(target_device_id="none", validate_only=True)
+    )
 
 
 async def test_gate_with_an_approval_needs_a_known_creator(
@@ -256,8 +261,7 @@ async def test_gate_with_an_approval_needs_a_known_creator(
 ) -> None:
     request = {"target_all": True, "rollout": rollout(APPROVED, REMAINDER)}
 
-    with expect_failure(StatusCode.PERMISSION_DENIED, "SUBJECT_REQUIRED"):
-        await server.operator(operator.tenant).create(**request)
+    await expect_error("SUBJECT_REQUIRED", server.operator(operator.tenant).create(**request))
     await operator.create(**request)
 
 
@@ -265,8 +269,9 @@ async def test_gate_with_an_approval_needs_a_known_creator(
 async def test_gate_with_a_time_needs_background_work(operator: Operator, time: str) -> None:
     gated = {"percent": 10, "gate": {time: Duration(seconds=1)}}
 
-    with expect_failure(FAILED_PRECONDITION, "TIME_GATES_UNAVAILABLE"):
-        await operator.create(**ALL, rollout=rollout(gated, REMAINDER))
+    await expect_error(
+        "TIME_GATES_UNAVAILABLE", operator.create(**ALL, rollout=rollout(gated, REMAINDER))
+    )
 
 
 @pytest.mark.parametrize(
@@ -301,8 +306,9 @@ async def test_gate_with_a_time_needs_background_work(operator: Operator, time: 
 async def test_invalid_stages_are_rejected(
     operator: Operator, field: str, stages: list[dict[str, Any]]
 ) -> None:
-    with expect_invalid(f"rollout.{field}"):
-        await operator.create(target_all=True, rollout=rollout(*stages))
+    assert await invalid_fields(operator.create(target_all=True, rollout=rollout(*stages))) == [
+        f"rollout.{field}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -325,13 +331,15 @@ async def test_invalid_stages_are_rejected(
 async def test_invalid_criteria_are_rejected(
     operator: Operator, field: str, criterion: dict[str, Any]
 ) -> None:
-    with expect_invalid(f"failure_criteria[0]{field}"):
-        await operator.create(target_all=True, failure_criteria=[pb.FailureCriterion(**criterion)])
+    assert await invalid_fields(
+        operator.create(target_all=True, failure_criteria=[pb.FailureCriterion(**criterion)])
+    ) == [f"failure_criteria[0]{field}"]
 
 
 async def test_more_than_ten_criteria_are_rejected(operator: Operator) -> None:
-    with expect_invalid("failure_criteria"):
-        await operator.create(target_all=True, failure_criteria=[pb.FailureCriterion(count=1)] * 11)
+    assert await invalid_fields(
+        operator.create(target_all=True, failure_criteria=[pb.FailureCriterion(count=1)] * 11)
+    ) == ["failure_criteria"]
 
 
 async def test_size_of_a_rollout_is_limited(operator: Operator) -> None:
@@ -352,8 +360,7 @@ async def test_size_of_a_rollout_is_limited(operator: Operator) -> None:
         operator.create(target_all=True, rollout=largest),
         operator.update("small", "rollout.stages", rollout=largest),
     ):
-        with expect_invalid("rollout") as failure:
-            await call
+        failure = await expect_error("INVALID_FIELD", call)
         assert failure.violations["rollout"] == (
             "rollout must be at most 16,384 bytes, encoded as protobuf, but is 16,385"
         )
@@ -370,8 +377,8 @@ async def test_size_of_failure_criteria_is_limited(operator: Operator) -> None:
         operator.create(target_all=True, failure_criteria=criteria),
         operator.update("j", "failure_criteria", failure_criteria=criteria),
     ):
-        with expect_invalid("failure_criteria") as failure:
-            await call
+        failure = await expect_error("INVALID_FIELD", call)
+        assert {*failure.violations} == {"failure_criteria"}
         assert "at most 8,192 bytes" in failure.message
 
 

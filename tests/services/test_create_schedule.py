@@ -7,12 +7,11 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from grpc import StatusCode
 
 from jobs_grpc.services.schedule import MAX_POLICY_BYTES, MAX_SCHEDULE_BYTES
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure, expect_invalid
+from tests.support.failures import expect_error, invalid_fields
 
 FAILED, TIMED_OUT = pb.JobExecution.FAILED, pb.JobExecution.TIMED_OUT
 REJECTED = pb.JobExecution.REJECTED
@@ -97,12 +96,11 @@ async def test_create_and_update_are_rejected_when_the_schedule_is_invalid(
     await fleet.create(job_id="j", target_all=True)
     before = await fleet.get("j")
 
-    with expect_invalid(field) as failure:
-        await fleet.create(target_all=True, **fields)
+    failure = await expect_error("INVALID_FIELD", fleet.create(target_all=True, **fields))
+    assert {*failure.violations} == {field}
     assert field in failure.message or "is unknown" in failure.message
     if field != "priority" and fields.get("start_at") != IN_91_DAYS:  # these do not change
-        with expect_invalid(field):
-            await fleet.update("j", *fields, **fields)
+        assert await invalid_fields(fleet.update("j", *fields, **fields)) == [field]
 
     assert await fleet.get("j") == before
     assert len((await fleet.list()).jobs) == 1
@@ -268,8 +266,7 @@ async def test_create_is_rejected_when_job_id_exists_with_another_schedule(
 ) -> None:
     await fleet.create(job_id="j", target_all=True, **first)
 
-    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-        await fleet.create(job_id="j", target_all=True, **other)
+    await expect_error("JOB_ALREADY_EXISTS", fleet.create(job_id="j", target_all=True, **other))
 
 
 async def test_repeated_create_returns_the_first_response_when_the_start_has_passed(

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.fleet_pb2 import Device
-from grpc import StatusCode
 
 from tests.support.callers import Fleet, Operator
 from tests.support.database import Database, request_session, rows_locked, uncommitted
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.races import lock_in_order
 from tests.support.server import Server
 from tests.support.staged_jobs import rollout
@@ -33,8 +32,7 @@ async def test_device_is_gone_with_labels_and_groups(fleet: Fleet, operator: Ope
 
     assert (response.deleted_count, response.ended_execution_count) == (1, 0)
     assert not response.remaining
-    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
-        await fleet.get("pump")
+    await expect_error("DEVICE_NOT_FOUND", fleet.get("pump"))
     assert [group.device_count for group in (await fleet.groups()).groups] == [1]
     assert (await operator.create(target_all=True)).execution_count == 1
     # A new device with the same id has nothing of the old one.
@@ -172,8 +170,7 @@ async def test_call_ends_at_most_1000_executions_and_says_that_more_remain(
 async def test_devices_of_the_platform_stay(database: Database, fleet: Fleet) -> None:
     await database.owner.execute("UPDATE jobs.device_tables SET is_own = false")
     try:
-        with expect_failure(StatusCode.FAILED_PRECONDITION, "DEVICES_READ_ONLY"):
-            await fleet.delete("pump")
+        await expect_error("DEVICES_READ_ONLY", fleet.delete("pump"))
     finally:
         await database.owner.execute("UPDATE jobs.device_tables SET is_own = true")
     await fleet.get("pump")

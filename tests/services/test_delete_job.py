@@ -1,24 +1,15 @@
 """DeleteJob: readers no longer see the job; the sweeper purges its rows later."""
 
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from tests.support.callers import Device, Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
-from tests.support.races import lock_in_order, wait_for_commit
+from tests.support.failures import expect_error
+from tests.support.races import lock_in_order
 from tests.support.server import Server
-
-FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
-DEVICE_CALLS: dict[str, Callable[[Device], Coroutine[Any, Any, Any]]] = {
-    "start": lambda device: device.start("j"),
-    "report": lambda device: device.update("j", "SUCCEEDED"),
-    "start next": lambda device: device.start_next(),
-}
 
 
 @pytest.fixture
@@ -64,8 +55,7 @@ async def test_operators_and_devices_do_not_find_a_deleted_job(
         operator.retry("j", "FAILED", never_expires=True),
         operator.delete("j"),
     ):
-        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
-            await job_call
+        failure = await expect_error("JOB_NOT_FOUND", job_call)
         assert failure.metadata == {"jobId": "j"}
     for execution_call in (
         operator.attempts("j", "pump"),
@@ -75,8 +65,7 @@ async def test_operators_and_devices_do_not_find_a_deleted_job(
         pump.update("j", "SUCCEEDED"),
         pump.update("j", "FAILED", execution_number=7),
     ):
-        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
-            await execution_call
+        failure = await expect_error("EXECUTION_NOT_FOUND", execution_call)
         assert failure.metadata == {"jobId": "j", "deviceId": "pump"}
 
 
@@ -109,8 +98,7 @@ async def test_page_token_of_a_deleted_job_is_rejected_when_another_job_has_its_
         *(operator.executions("k", page_token=t, **filters) for t, filters in of_filters.items()),
         operator.attempts_page("k", "pump", page_token=of_attempts),
     ):
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN") as failure:
-            await call
+        failure = await expect_error("INVALID_PAGE_TOKEN", call)
         assert failure.message == (
             "page_token belongs to an earlier job with this job_id, which was deleted; omit it to"
             " start from the first page"
@@ -122,8 +110,9 @@ async def test_job_id_of_a_deleted_job_cannot_be_reused(pump: Device, operator: 
     await operator.delete("j")
 
     for fields in ({}, {"document_type": "update"}):
-        with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS") as failure:
-            await operator.create(job_id="j", target_all=True, **fields)
+        failure = await expect_error(
+            "JOB_ALREADY_EXISTS", operator.create(job_id="j", target_all=True, **fields)
+        )
         assert failure.message.startswith("Job j was deleted and is not purged yet;")
 
 
@@ -131,8 +120,7 @@ async def test_delete_is_rejected_when_job_is_in_progress(
     database: Database, pump: Device, operator: Operator
 ) -> None:
     async def check() -> None:
-        with expect_failure(FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
-            await operator.delete("j")
+        failure = await expect_error("JOB_NOT_DELETABLE", operator.delete("j"))
         assert failure.message == "Cannot delete job j in status IN_PROGRESS; cancel it first"
         assert failure.metadata == {"jobId": "j", "status": "IN_PROGRESS"}
 
@@ -150,8 +138,7 @@ async def test_canceled_job_can_be_deleted_after_its_last_report(
     await pump.start("j")
     await operator.cancel("j")
 
-    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_DELETABLE") as failure:
-        await operator.delete("j")
+    failure = await expect_error("JOB_NOT_DELETABLE", operator.delete("j"))
     assert (
         failure.message == "Cannot delete job j in status CANCELED while executions are IN_PROGRESS"
     )
@@ -168,8 +155,7 @@ async def test_delete_is_rejected_when_job_does_not_exist_in_the_tenant(
     other = server.operator(operator.tenant + "-other")
 
     for call in (operator.delete("missing"), other.delete("j")):
-        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-            await call
+        await expect_error("JOB_NOT_FOUND", call)
     assert (await operator.get("j")).status == pb.Job.COMPLETED
 
 
@@ -192,25 +178,7 @@ async def test_delete_is_rejected_when_a_concurrent_start_is_first(
     starting, deleting = await lock_in_order(database, operator.tenant, "j", *calls)
 
     assert (await starting).status == pb.JobExecution.IN_PROGRESS
-    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_DELETABLE"):
-        await deleting
-
-
-@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-@pytest.mark.parametrize("call", DEVICE_CALLS)
-async def test_device_does_not_find_the_job_when_a_concurrent_delete_is_first(
-    database: Database, pump: Device, operator: Operator, call: str
-) -> None:
-    """The job was still IN_PROGRESS when the call began: start next goes on to another job."""
-    await operator.create(job_id="next", target_all=True)
-    delete = "SELECT jobs.cancel_job($1, 'j', 'no'), jobs.delete_job($1, 'j')"
-    calling = await wait_for_commit(database, DEVICE_CALLS[call](pump), delete, operator.tenant)
-
-    if call == "start next":
-        assert (await calling).job_id == "next"
-    else:
-        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-            await calling
+    await expect_error("JOB_NOT_DELETABLE", deleting)
 
 
 async def test_delete_is_rejected_when_a_concurrent_retry_is_first(
@@ -221,8 +189,7 @@ async def test_delete_is_rejected_when_a_concurrent_retry_is_first(
     retrying, deleting = await lock_in_order(database, operator.tenant, "j", *calls)
 
     assert (await retrying).retried_count == 1
-    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_DELETABLE"):
-        await deleting
+    await expect_error("JOB_NOT_DELETABLE", deleting)
     assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
 
 
@@ -234,5 +201,4 @@ async def test_second_of_two_concurrent_deletes_is_rejected(
     first, second = await lock_in_order(database, operator.tenant, "j", *calls)
 
     await first
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await second
+    await expect_error("JOB_NOT_FOUND", second)

@@ -1,17 +1,15 @@
 """JOBS_MAX_TENANT_DEVICES, and the stored number of devices of a tenant."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 from fleet.jobs.v1.fleet_pb2 import Device
-from grpc import StatusCode
 
 from jobs_grpc.db.store import Store
 from tests.support.callers import Fleet
 from tests.support.database import Database, request_session
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server, running_server
 
 
@@ -56,11 +54,9 @@ async def register_as(store: Store, tenant: str, *names: str) -> None:
     )
 
 
-@contextmanager
-def expect_limit() -> Iterator[None]:
-    """Expect a call in the block to fail with an error that names the setting."""
-    with expect_failure(StatusCode.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-        yield
+async def expect_limit(call: Awaitable[object]) -> None:
+    """Expect a call to fail with an error that names the setting."""
+    failure = await expect_error("LIMIT_EXCEEDED", call)
     assert failure.message == (
         "The tenant would have too many devices; delete some (JOBS_MAX_TENANT_DEVICES is 3)"
     )
@@ -71,14 +67,12 @@ async def test_update_is_rejected_when_it_would_register_too_many_devices(
     database: Database, fleet: Fleet
 ) -> None:
     assert await register(fleet, "a", "b") == 2
-    with expect_limit():
-        await register(fleet, "b", "c", "d")
+    await expect_limit(register(fleet, "b", "c", "d"))
     assert await register(fleet, "b", "c") == 1
     # Devices that exist can be changed.
     await fleet.update(Device(device_id="a", labels={"k": "v"}), mask=["labels"])
     assert await register(fleet, "a", "b", "c") == 0
-    with expect_limit():
-        await register(fleet, "d")
+    await expect_limit(register(fleet, "d"))
 
     await fleet.delete("a", "b", "unknown")
 
@@ -94,15 +88,13 @@ async def test_update_that_would_register_too_many_devices_writes_nothing(
         # Writes would wait.
         await database.owner.execute("LOCK public.device_state IN SHARE MODE")
 
-        with expect_limit():
-            await register(fleet, "b", "c", "d")
+        await expect_limit(register(fleet, "b", "c", "d"))
 
 
 async def test_first_call_counts_the_devices_that_exist(database: Database, fleet: Fleet) -> None:
     await database.add_devices(fleet.tenant, ["a", "b", "c"])
 
-    with expect_limit():
-        await register(fleet, "d")
+    await expect_limit(register(fleet, "d"))
     assert await stored_count(database, fleet.tenant) is None
     await fleet.delete("a")
 
@@ -140,8 +132,7 @@ async def test_racing_registrations_do_not_exceed_the_limit(
         await (transaction.commit() if first == "commits" else transaction.rollback())
 
     if first == "commits":
-        with expect_limit():
-            await second
+        await expect_limit(second)
     else:
         assert await second == 1
     assert await stored_count(database, fleet.tenant) == 3

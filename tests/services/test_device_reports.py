@@ -5,17 +5,14 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from fleet.jobs.v1.device_jobs_pb2 import ListPendingExecutionsRequest
-from grpc import StatusCode
 
 from jobs_grpc.db.store import ExecutionUpdate
 from tests.support.callers import Device, Operator
-from tests.support.database import Database, job_lock_held, request_session, uncommitted
-from tests.support.failures import expect_failure, expect_invalid
+from tests.support.database import Database, job_lock_held, request_session, send_batch, uncommitted
+from tests.support.failures import expect_error, invalid_fields
 from tests.support.races import lock_in_order
 from tests.support.server import Server
 
-FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
 TERMINAL = ["SUCCEEDED", "FAILED", "REJECTED"]
 
 
@@ -74,8 +71,9 @@ async def test_finished_execution_accepts_only_the_same_report(device: Device, s
 
     assert first == repeated == without_details
     for other in (*TERMINAL, "IN_PROGRESS"):
-        with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
-            await device.update("j", other, status_details={"n": 2})
+        failure = await expect_error(
+            "EXECUTION_FINISHED", device.update("j", other, status_details={"n": 2})
+        )
         assert failure.message == (
             f"The execution of job j on device pump is finished in status {status}"
         )
@@ -89,8 +87,9 @@ async def test_error_leaves_out_document_and_status_details_when_they_are_too_la
     await operator.create(job_id="large", target_all=True, document_params=large)
     await device.update("large", "IN_PROGRESS", status_details=large)
 
-    with expect_failure(StatusCode.ABORTED, "EXECUTION_CHANGED") as failure:
-        await device.update("large", "SUCCEEDED", expected_version=1)
+    failure = await expect_error(
+        "EXECUTION_CHANGED", device.update("large", "SUCCEEDED", expected_version=1)
+    )
 
     assert failure.current
     assert not failure.current.HasField("document_params")
@@ -104,8 +103,9 @@ async def test_report_is_rejected_with_the_current_execution_when_version_or_att
 ) -> None:
     current = await device.start("j")
 
-    with expect_failure(StatusCode.ABORTED, "EXECUTION_CHANGED") as failure:
-        await device.update("j", "SUCCEEDED", **expectation)
+    failure = await expect_error(
+        "EXECUTION_CHANGED", device.update("j", "SUCCEEDED", **expectation)
+    )
 
     assert current == await device.get("j")
     current.ClearField("document_params")
@@ -114,36 +114,16 @@ async def test_report_is_rejected_with_the_current_execution_when_version_or_att
     assert updated.version == 3
 
 
-@pytest.mark.parametrize(
-    ("fields", "invalid_field"),
-    [
-        ({"status": "QUEUED"}, "status"),
-        ({"status": "TIMED_OUT"}, "status"),
-        ({"status": 0}, "status"),
-        ({"status": 99}, "status"),
-        ({"job_id": ""}, "job_id"),
-        ({"status_details": {"a": float("nan")}}, "status_details.a"),
-        ({"status_details": {"a": "x" * 40_000}}, "status_details"),
-    ],
-)
-async def test_invalid_report_is_rejected_with_the_field_name(
-    device: Device, fields: dict[str, Any], invalid_field: str
-) -> None:
-    request = {"job_id": "j", "status": "SUCCEEDED"} | fields
-
-    with expect_invalid(invalid_field):
-        await device.update(**request)
-
-
-async def test_call_is_rejected_when_it_names_no_device(device: Device) -> None:
-    empty = Device(device.stub, device.tenant, "")
-    with expect_failure(StatusCode.UNAUTHENTICATED, "INVALID_METADATA"):
-        await empty.pending()
-
-    with expect_failure(StatusCode.UNAUTHENTICATED, "DEVICE_REQUIRED"):
-        await device.stub.ListPendingExecutions(
-            ListPendingExecutionsRequest(), metadata=(("x-tenant-id", device.tenant),)
-        )
+async def test_invalid_report_is_rejected_with_the_field_name(device: Device) -> None:
+    for status in ("QUEUED", "TIMED_OUT", 0, 99):
+        assert await invalid_fields(device.update("j", status)) == ["status"]
+    assert await invalid_fields(device.update("", "SUCCEEDED")) == ["job_id"]
+    assert await invalid_fields(
+        device.update("j", "SUCCEEDED", status_details={"a": float("nan")})
+    ) == ["status_details.a"]
+    assert await invalid_fields(
+        device.update("j", "SUCCEEDED", status_details={"a": "x" * 40_000})
+    ) == ["status_details"]
 
 
 async def test_execution_in_progress_of_a_canceled_job_accepts_reports(
@@ -212,28 +192,9 @@ async def test_cancel_is_rejected_when_a_concurrent_report_completes_the_job_fir
     reporting, canceling = await lock_in_order(database, device.tenant, "j", *calls)
 
     await reporting
-    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_CANCELABLE") as failure:
-        await canceling
+    failure = await expect_error("JOB_NOT_CANCELABLE", canceling)
     assert failure.message == "Cannot cancel job in status COMPLETED"
     assert (await operator.get("j")).status == pb.Job.COMPLETED
-
-
-async def test_report_is_rejected_when_the_job_expires_while_it_waits_for_the_lock(
-    database: Database, device: Device, operator: Operator
-) -> None:
-    """The report starts before the expiry but gets the job lock after it."""
-    async with job_lock_held(database, device.tenant, "j"):
-        reporting = asyncio.create_task(device.update("j", "SUCCEEDED"))
-        await database.wait_for_blocked_sessions(1)
-        await database.owner.execute(
-            "UPDATE jobs.jobs SET expires_at = (SELECT clock_timestamp()) WHERE tenant_id = $1",
-            device.tenant,
-        )
-
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
-        await reporting
-    assert failure.metadata["status"] == "TIMED_OUT"
-    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(timed_out=1)
 
 
 async def test_batches_do_not_deadlock_when_they_name_jobs_in_opposite_orders(
@@ -244,22 +205,16 @@ async def test_batches_do_not_deadlock_when_they_name_jobs_in_opposite_orders(
         await operator.create(job_id=job_id, target_device_id="a" if job_id == "j1" else "b")
     forward = [ExecutionUpdate("j1", "a", "SUCCEEDED"), ExecutionUpdate("j2", "b", "IN_PROGRESS")]
     backward = [ExecutionUpdate("j2", "b", "SUCCEEDED"), ExecutionUpdate("j1", "a", "SUCCEEDED")]
-    async with request_session(database) as (_, first), request_session(database) as (_, second):
-        # Both batches first lock the job that is first in key order.
-        async with job_lock_held(database, operator.tenant, "j1"):
-            batches = [
-                asyncio.create_task(
-                    store.update_executions(operator.tenant, updates, wait_ms=30000)
-                )
-                for store, updates in ((first, forward), (second, backward))
-            ]
-            await database.wait_for_blocked_sessions(2)
-            await database.owner.execute(
-                "SELECT FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = 'j2'"
-                " FOR UPDATE NOWAIT",
-                operator.tenant,
-            )
-        await asyncio.gather(*batches)
+    # Both batches first lock the job that is first in key order.
+    async with job_lock_held(database, operator.tenant, "j1"):
+        batches = [
+            asyncio.create_task(send_batch(database, operator.tenant, *updates))
+            for updates in (forward, backward)
+        ]
+        await database.wait_for_blocked_sessions(2)
+        lock = "SELECT FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = 'j2'"
+        await database.owner.execute(f"{lock} FOR UPDATE NOWAIT", operator.tenant)
+    await asyncio.gather(*batches)
 
     for job_id in ("j1", "j2"):
         assert (await operator.get(job_id)).status == pb.Job.COMPLETED
@@ -270,16 +225,12 @@ async def test_batch_returns_busy_for_a_job_that_it_has_not_locked(
 ) -> None:
     """The job is created while the batch waits for the lock of another job."""
     updates = [ExecutionUpdate("k", "a", "SUCCEEDED"), ExecutionUpdate("new", "b", "SUCCEEDED")]
-    async with request_session(database) as (_, store):
-        async with job_lock_held(database, operator.tenant, "k"):
-            batch = asyncio.create_task(
-                store.update_executions(operator.tenant, updates, wait_ms=30000)
-            )
-            await database.wait_for_blocked_sessions(1)
-            await operator.create(job_id="new", target_all=True)
-        rows = await batch
+    async with job_lock_held(database, operator.tenant, "k"):
+        batch = asyncio.create_task(send_batch(database, operator.tenant, *updates))
+        await database.wait_for_blocked_sessions(1)
+        await operator.create(job_id="new", target_all=True)
 
-    assert [row["outcome"] for row in rows] == ["APPLIED", "BUSY"]
+    assert [row["outcome"] for row in await batch] == ["APPLIED", "BUSY"]
     assert (await operator.get("new")).execution_counts == pb.ExecutionCounts(queued=2)
 
 
@@ -292,8 +243,7 @@ async def test_report_is_accepted_only_after_the_create_of_its_job_commits(
             $1, 'new', '{"document_type": "reboot", "target_all": true}', '{}', NULL, 9, NULL, 24)
     """
     async with uncommitted(database, create, operator.tenant):
-        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-            await device.update("new", "SUCCEEDED")
+        await expect_error("EXECUTION_NOT_FOUND", device.update("new", "SUCCEEDED"))
         started = await device.start_next()
         assert started is not None
         assert started.job_id == "j"

@@ -1,6 +1,8 @@
 """ListPendingExecutions, StartNextExecution and StartExecution."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -8,14 +10,20 @@ from grpc import StatusCode
 
 from jobs_grpc.db.store import ExecutionUpdate
 from tests.support.callers import Device, Operator
-from tests.support.database import Database, job_lock_held, request_session
-from tests.support.failures import expect_failure
+from tests.support.database import Database, job_lock_held, send_batch
+from tests.support.failures import expect_error
 from tests.support.races import wait_for_commit
 from tests.support.server import Server
 
 FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
 QUEUED, IN_PROGRESS = pb.JobExecution.QUEUED, pb.JobExecution.IN_PROGRESS
 CANCEL = "SELECT jobs.cancel_job($1, 'j', 'no')"
+NEXT = ExecutionUpdate(None, "pump", None, must_be_next=True)
+CALLS: dict[str, Callable[[Device], Coroutine[Any, Any, Any]]] = {
+    "start": lambda device: device.start("j"),
+    "report": lambda device: device.update("j", "SUCCEEDED"),
+    "start next": lambda device: device.start_next(),
+}
 
 
 @pytest.fixture
@@ -113,8 +121,7 @@ async def test_start_is_rejected_when_execution_is_finished(
         case _:
             await device.update("j", status)
 
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED") as failure:
-        await device.start("j")
+    failure = await expect_error("EXECUTION_FINISHED", device.start("j"))
 
     assert failure.metadata == {"jobId": "j", "deviceId": "pump", "status": status}
     assert (
@@ -130,34 +137,39 @@ async def test_executions_of_other_devices_and_tenants_are_not_found(
 
     for other in others:
         for call in (other.start("j"), other.get("j"), other.update("j", "SUCCEEDED")):
-            with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-                await call
+            await expect_error("EXECUTION_NOT_FOUND", call)
         assert await other.start_next() is None
         assert not (await other.pending()).executions
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_start_is_rejected_when_a_concurrent_cancel_is_first(
-    database: Database, device: Device, operator: Operator
+@pytest.mark.parametrize(
+    ("statement", "code", "reason"),
+    [
+        (CANCEL, FAILED_PRECONDITION, "EXECUTION_FINISHED"),
+        (f"{CANCEL}, jobs.delete_job($1, 'j')", StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"),
+    ],
+    ids=["cancel", "delete"],
+)
+@pytest.mark.parametrize("call", CALLS)
+async def test_device_does_not_change_a_job_that_a_concurrent_cancel_or_delete_ends_first(
+    database: Database,
+    device: Device,
+    operator: Operator,
+    call: str,
+    statement: str,
+    code: StatusCode,
+    reason: str,
 ) -> None:
+    """The job was still IN_PROGRESS when the call began: start next goes on to another job."""
     await operator.create(job_id="j", target_all=True)
-    starting = await wait_for_commit(database, device.start("j"), CANCEL, device.tenant)
+    await operator.create(job_id="next", target_all=True)
+    calling = await wait_for_commit(database, CALLS[call](device), statement, device.tenant)
 
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED"):
-        await starting
-
-
-@pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_start_next_starts_another_job_when_a_concurrent_cancel_is_first(
-    database: Database, device: Device, operator: Operator
-) -> None:
-    await operator.create(job_id="j", target_all=True)
-    await operator.create(job_id="second", target_all=True)
-    starting = await wait_for_commit(database, device.start_next(), CANCEL, device.tenant)
-
-    started = await starting
-    assert started is not None
-    assert started.job_id == "second"
+    if call == "start next":
+        assert (await calling).job_id == "next"
+    else:
+        await expect_error(reason, calling)
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
@@ -167,35 +179,34 @@ async def test_start_next_returns_again_instead_of_locking_a_second_job(
     """So two starts that go on to a second job cannot deadlock."""
     await operator.create(job_id="z", target_all=True)
     await operator.create(job_id="a", target_all=True)
-    async with request_session(database) as (_, store):
-        update = ExecutionUpdate(None, device.name, None, must_be_next=True)
-        call = store.update_executions(device.tenant, [update], wait_ms=30000)
-        cancel = CANCEL.replace("'j'", "'z'")
-        (row,) = await (await wait_for_commit(database, call, cancel, device.tenant))
+    start_next = send_batch(database, device.tenant, NEXT)
+    cancel = CANCEL.replace("'j'", "'z'")
+    (row,) = await (await wait_for_commit(database, start_next, cancel, device.tenant))
 
     assert (row["outcome"], row["job_id"]) == ("AGAIN", "z")
     assert (await device.get("a")).status == QUEUED
 
 
-@pytest.mark.parametrize("use_start_next", [False, True], ids=["start", "start next"])
-async def test_start_does_not_start_an_execution_when_the_job_expires_while_it_waits_for_the_lock(
-    database: Database, device: Device, operator: Operator, use_start_next: bool
+@pytest.mark.parametrize("call", CALLS)
+async def test_device_does_not_change_a_job_that_expires_while_the_call_waits_for_the_lock(
+    database: Database, device: Device, operator: Operator, call: str
 ) -> None:
-    """The start begins before the expiry but gets the job lock after it."""
+    """The call begins before the expiry but gets the job lock after it."""
     await operator.create(job_id="j", target_all=True)
     async with job_lock_held(database, device.tenant, "j"):
-        starting = asyncio.create_task(device.start_next() if use_start_next else device.start("j"))
+        calling = asyncio.create_task(CALLS[call](device))
         await database.wait_for_blocked_sessions(1)
         await database.owner.execute(
             "UPDATE jobs.jobs SET expires_at = (SELECT clock_timestamp()) WHERE tenant_id = $1",
             device.tenant,
         )
 
-    if use_start_next:
-        assert await starting is None
+    if call == "start next":
+        assert await calling is None
     else:
-        with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED"):
-            await starting
+        failure = await expect_error("EXECUTION_FINISHED", calling)
+        assert failure.metadata["status"] == "TIMED_OUT"
+    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(timed_out=1)
 
 
 async def test_two_concurrent_starts_start_one_execution(
@@ -204,20 +215,10 @@ async def test_two_concurrent_starts_start_one_execution(
     """As if through two servers, because one server would apply them in one batch."""
     await operator.create(job_id="first", target_all=True)
     await operator.create(job_id="second", target_all=True)
-    async with request_session(database) as (_, first), request_session(database) as (_, second):
-        async with job_lock_held(database, device.tenant, "first"):
-            starts = [
-                asyncio.create_task(
-                    store.update_executions(
-                        device.tenant,
-                        [ExecutionUpdate(None, device.name, None, must_be_next=True)],
-                        wait_ms=30000,
-                    )
-                )
-                for store in (first, second)
-            ]
-            await database.wait_for_blocked_sessions(2)
-        rows = [row for start in starts for row in await start]
+    async with job_lock_held(database, device.tenant, "first"):
+        starts = [asyncio.create_task(send_batch(database, device.tenant, NEXT)) for _ in range(2)]
+        await database.wait_for_blocked_sessions(2)
+    rows = [row for start in starts for row in await start]
 
     assert sorted(row["outcome"] for row in rows) == ["APPLIED", "REPEATED"]
     assert {(row["job_id"], row["version"]) for row in rows} == {("first", 2)}

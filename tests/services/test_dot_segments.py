@@ -1,14 +1,13 @@
 """IDs with a segment "." or "..": new ones are refused, and what exists stays reachable."""
 
 import pytest
-from grpc import StatusCode
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs_grpc.contract.dot_segments import has_dot_segment
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure, expect_invalid
+from tests.support.failures import expect_error
 from tests.support.scale import examples
 from tests.support.server import Server
 
@@ -17,8 +16,7 @@ from tests.support.server import Server
 async def test_job_is_not_created_when_its_id_is_a_dot_segment(
     operator: Operator, job_id: str
 ) -> None:
-    with expect_invalid("job_id") as failure:
-        await operator.create(job_id=job_id, target_all=True)
+    failure = await expect_error("INVALID_FIELD", operator.create(job_id=job_id, target_all=True))
 
     assert failure.violations == {"job_id": "job_id must not be . or .."}
 
@@ -40,8 +38,7 @@ async def test_job_and_device_that_exist_stay_reachable(
     await operator.cancel("..")
     assert (await server.fleet(tenant).get("a/../b")).device.device_id == "a/../b"
     await operator.delete("..")
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.get("..")
+    await expect_error("JOB_NOT_FOUND", operator.get(".."))
 
 
 @examples(25)

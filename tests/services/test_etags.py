@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server
 
 Call = Callable[[Operator, str], Awaitable[Any]]
@@ -46,8 +45,7 @@ async def test_call_with_an_old_etag_changes_nothing(ann: Operator, call: Call) 
     await ann.update("j", "description", description="changed")
     current = await ann.get("j")
 
-    with expect_failure(StatusCode.ABORTED, "JOB_CHANGED") as failure:
-        await call(ann, old)
+    failure = await expect_error("JOB_CHANGED", call(ann, old))
 
     assert failure.metadata == {
         "jobId": "j",
@@ -65,13 +63,11 @@ async def test_delete_with_an_old_etag_changes_nothing(ann: Operator) -> None:
     await ann.cancel("j", force=True)
     current = await ann.get("j")
 
-    with expect_failure(StatusCode.ABORTED, "JOB_CHANGED"):
-        await ann.delete("j", etag=old)
+    await expect_error("JOB_CHANGED", ann.delete("j", etag=old))
 
     assert await ann.get("j") == current
     await ann.delete("j", etag=current.etag)
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await ann.get("j")
+    await expect_error("JOB_NOT_FOUND", ann.get("j"))
 
 
 async def test_repeated_approval_with_the_same_etag_succeeds(ann: Operator) -> None:

@@ -7,12 +7,11 @@ from typing import Literal, TypeAlias
 
 import asyncpg
 import pytest
-from grpc import StatusCode
 
 from tests.support.callers import Events, Operator
 from tests.support.database import Database, replaced_function, uncommitted
 from tests.support.event_rows import store_events
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.postgres import Postgres
 from tests.support.server import Server
 
@@ -134,8 +133,7 @@ async def test_purge_while_a_page_is_read_is_an_error_and_no_gap(
             "SELECT position FROM jobs.events WHERE tenant_id = $1", tenant
         )
         assert [row["position"] for row in left] == [last]
-    with expect_failure(StatusCode.OUT_OF_RANGE, "EVENTS_PURGED") as failure:
-        await reading
+    failure = await expect_error("EVENTS_PURGED", reading)
 
     assert failure.metadata["purgedPosition"] == str(old)
     page = await events.list(after_position=old)

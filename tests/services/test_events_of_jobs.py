@@ -5,18 +5,16 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, moved_back
 from tests.support.events import Event, EventLog
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.retry_policies import rule
 from tests.support.server import Server
 from tests.support.staged_jobs import StagedJob, create_staged_job, rollout
 
-FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
 USER = "olivia"
 TWO_DAYS = "interval '2 days'"
 ONE: dict[str, Any] = {"device_count": 1}
@@ -78,8 +76,7 @@ async def test_each_change_by_an_operator_adds_an_event(
     await pump.update("j", "SUCCEEDED")
     await operator.update("j", "description", description="y")
     await operator.delete("j")
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.delete("j")
+    await expect_error("JOB_NOT_FOUND", operator.delete("j"))
 
     events = await log.new()
 
@@ -135,14 +132,12 @@ async def test_repeated_validated_and_rejected_creates_add_no_event(
     operator: Operator, log: EventLog
 ) -> None:
     await operator.create(job_id="j", target_all=True, validate_only=True)
-    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
-        await operator.create(job_id="j", target_device_id="none")
+    await expect_error("DEVICE_NOT_FOUND", operator.create(job_id="j", target_device_id="none"))
     assert await log.new() == []
 
     await operator.create(job_id="j", target_all=True)
     await operator.create(job_id="j", target_all=True)
-    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-        await operator.create(job_id="j", target_device_id="pump")
+    await expect_error("JOB_ALREADY_EXISTS", operator.create(job_id="j", target_device_id="pump"))
 
     assert await log.types() == ["job.created"]
 
@@ -186,10 +181,8 @@ async def test_rejected_calls_add_no_event(job: Operator, log: EventLog) -> None
         (job.resume("j"), "JOB_NOT_RESUMABLE"),
         (job.retry("j", "REJECTED"), "JOB_NOT_RETRYABLE"),
     ):
-        with expect_failure(FAILED_PRECONDITION, reason):
-            await call
-    with expect_failure(StatusCode.ABORTED, "JOB_CHANGED"):
-        await job.update("j", "description", description="x", etag="99")
+        await expect_error(reason, call)
+    await expect_error("JOB_CHANGED", job.update("j", "description", description="x", etag="99"))
 
     assert await log.new() == []
 
@@ -361,8 +354,7 @@ async def test_failed_gate_pauses(operator: Operator, staged: Staged, log: Event
     assert (event.type, event.user, event.status) == ("job.paused", None, "PAUSED")
     assert event.details["cause"] == "GATE_NOT_MET"
     assert event.details["reason"].startswith("stage 0 is finished")
-    with expect_failure(FAILED_PRECONDITION, "GATE_NOT_MET"):
-        await operator.resume("j")
+    await expect_error("GATE_NOT_MET", operator.resume("j"))
     assert await log.new() == []
 
 

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from tests.support.callers import Device, Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure, expect_invalid
+from tests.support.failures import expect_error
 from tests.support.page_tokens import forged_token, position
 from tests.support.server import Server
 
@@ -106,14 +105,9 @@ async def test_newest_hundred_attempts_are_listed_by_default(retried: Operator) 
 async def test_pages_contain_each_attempt_once(retried: Operator) -> None:
     for limit in (1, 40, 60, 100):
         assert numbers(await all_attempts(retried, limit=limit)) == list(range(121, 0, -1))
-
-
-async def test_last_page_has_no_token_when_it_is_full(retried: Operator) -> None:
-    first = await retried.attempts_page("j", "pump", limit=60)
-    second = await retried.attempts_page("j", "pump", limit=61, page_token=first.next_page_token)
-
-    assert numbers(second.attempts) == list(range(61, 0, -1))
-    assert not second.next_page_token
+    token = (await retried.attempts_page("j", "pump", limit=60)).next_page_token
+    full = await retried.attempts_page("j", "pump", limit=61, page_token=token)
+    assert (numbers(full.attempts), full.next_page_token) == (list(range(61, 0, -1)), "")
 
 
 async def test_pages_contain_each_attempt_once_when_execution_is_retried_between_them(
@@ -143,8 +137,10 @@ async def test_page_token_is_rejected_when_its_position_is_invalid(retried: Oper
     token = (await retried.attempts_page("j", "pump", limit=1)).next_page_token
 
     for invalid in INVALID_POSITIONS:
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
-            await retried.attempts_page("j", "pump", page_token=forged_token(token, *invalid))
+        await expect_error(
+            "INVALID_PAGE_TOKEN",
+            retried.attempts_page("j", "pump", page_token=forged_token(token, *invalid)),
+        )
 
 
 async def test_page_token_is_rejected_when_it_belongs_to_another_request(
@@ -162,14 +158,16 @@ async def test_page_token_is_rejected_when_it_belongs_to_another_request(
         ("j", "pump", jobs_token),
         ("j", "pump", "garbage"),
     ):
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
-            await retried.attempts_page(job_id, device, page_token=page_token)
+        await expect_error(
+            "INVALID_PAGE_TOKEN", retried.attempts_page(job_id, device, page_token=page_token)
+        )
 
 
 async def test_limit_is_rejected_when_it_is_out_of_range(operator: Operator) -> None:
     for limit in (0, -1, 101):
-        with expect_invalid("limit") as failure:
-            await operator.attempts_page("j", "pump", limit=limit)
+        failure = await expect_error(
+            "INVALID_FIELD", operator.attempts_page("j", "pump", limit=limit)
+        )
         assert failure.violations == {"limit": "limit must be from 1 to 100"}
 
 
@@ -205,6 +203,5 @@ async def test_attempts_are_not_found_when_execution_does_not_exist_in_the_tenan
         (retried.attempts("missing", "pump"), "missing", "pump"),
         (other.attempts("k", "pump"), "k", "pump"),
     ):
-        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND") as failure:
-            await call
+        failure = await expect_error("EXECUTION_NOT_FOUND", call)
         assert failure.metadata == {"jobId": job_id, "deviceId": device}

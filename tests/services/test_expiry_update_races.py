@@ -5,19 +5,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held, uncommitted
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.races import wait_for_commit
 from tests.support.server import Server
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 
-FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
 _UPDATE = (
     "SELECT jobs.update_job($1, 'j', '', '{expires_at}', NULL, '{}', '[]',"
     " jobs.now() + interval '1 hour')"
@@ -63,8 +61,7 @@ async def test_update_is_rejected_when_the_job_expires_while_it_waits(
         await database.wait_for_blocked_sessions(1)
         await expire_in(database, operator, 0)
 
-    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_UPDATABLE"):
-        await updating
+    await expect_error("JOB_NOT_UPDATABLE", updating)
     job = await operator.get("j")
     assert job.status == (pb.Job.IN_PROGRESS if started else pb.Job.COMPLETED)
     assert job.execution_counts == pb.ExecutionCounts(
@@ -101,8 +98,7 @@ async def test_update_waits_for_the_finalization_of_an_expired_job(
     finalize = "SELECT jobs.finalize_executions($1, 'j', '', 100, 1000)"
     updating = await wait_for_commit(database, update(operator), finalize, operator.tenant)
 
-    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_UPDATABLE") as failure:
-        await updating
+    failure = await expect_error("JOB_NOT_UPDATABLE", updating)
     assert failure.metadata["status"] == "COMPLETED"
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(timed_out=2)
 
@@ -113,8 +109,7 @@ async def test_update_is_rejected_when_the_last_report_completes_the_job_before(
     await server.device(operator.tenant, "d1").update("j", "SUCCEEDED")
     updating = await wait_for_commit(database, update(operator), _REPORT, operator.tenant, "d2")
 
-    with expect_failure(FAILED_PRECONDITION, "JOB_NOT_UPDATABLE") as failure:
-        await updating
+    failure = await expect_error("JOB_NOT_UPDATABLE", updating)
     assert failure.metadata["status"] == "COMPLETED"
 
 
@@ -146,8 +141,7 @@ async def test_start_is_rejected_when_an_earlier_expiry_passes_while_it_waits(
 
         await wait_until(has_passed)
 
-    with expect_failure(FAILED_PRECONDITION, "EXECUTION_FINISHED"):
-        await starting
+    await expect_error("EXECUTION_FINISHED", starting)
     assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(timed_out=2)
 
 
@@ -177,5 +171,4 @@ async def test_update_with_the_etag_from_before_a_retry_is_rejected(
     change = update(operator, etag=etag)
     updating = await wait_for_commit(database, change, retry, operator.tenant)
 
-    with expect_failure(StatusCode.ABORTED, "JOB_CHANGED"):
-        await updating
+    await expect_error("JOB_CHANGED", updating)

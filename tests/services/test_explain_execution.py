@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
-from grpc import StatusCode
 
 from tests.support.callers import Device, Operator
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server
 from tests.support.staged_jobs import rollout
 
@@ -61,7 +60,7 @@ async def now(database: Database) -> datetime:
 
 
 async def test_execution_waits_for_the_device_when_it_can_start(
-    pump: Device, operator: Operator
+    database: Database, pump: Device, operator: Operator, now: datetime
 ) -> None:
     await create(operator)
 
@@ -72,16 +71,10 @@ async def test_execution_waits_for_the_device_when_it_can_start(
     assert not explanation.HasField("earliest_start_at")
     assert not explanation.HasField("last_seen_at")
 
-
-async def test_explanation_has_the_time_at_which_the_device_was_last_seen(
-    database: Database, pump: Device, operator: Operator, now: datetime
-) -> None:
-    await create(operator)
     await database.owner.execute(
         "INSERT INTO jobs.devices (tenant_id, device_id, last_seen_at) VALUES ($1, 'pump', $2)",
         *(operator.tenant, now),
     )
-
     assert (await operator.explain("j", "pump")).last_seen_at.ToDatetime(UTC) == now
 
 
@@ -206,21 +199,16 @@ async def test_rate_has_no_time_when_the_job_is_paused(pump: Device, operator: O
     assert not any(blocker.HasField("until") for blocker in explanation.blockers)
 
 
-async def test_job_blocks_until_its_start(pump: Device, operator: Operator, now: datetime) -> None:
-    start_at = now + timedelta(hours=3)
-    await create(operator, start_at=start_at)
-
-    check_until(await operator.explain("j", "pump"), "JOB_SCHEDULED", start_at)
-
-
-async def test_window_blocks_until_it_opens(
+async def test_job_blocks_until_its_start_and_until_a_window_opens(
     pump: Device, operator: Operator, now: datetime
 ) -> None:
-    opening = now + timedelta(hours=3)
-    window = pb.StartWindow(start_time=f"{opening:%H:%M}", duration=Duration(seconds=3600))
-    await create(operator, start_windows=[window])
+    later = now + timedelta(hours=3)
+    window = pb.StartWindow(start_time=f"{later:%H:%M}", duration=Duration(seconds=3600))
+    await create(operator, start_at=later)
+    await create(operator, "k", start_windows=[window])
 
-    check_until(await operator.explain("j", "pump"), "WINDOW_CLOSED", opening)
+    check_until(await operator.explain("j", "pump"), "JOB_SCHEDULED", later)
+    check_until(await operator.explain("k", "pump"), "WINDOW_CLOSED", later)
 
 
 async def test_device_starts_in_the_next_window_when_this_one_closes_before_the_release(
@@ -257,8 +245,7 @@ async def test_backoff_blocks_until_it_ends(
 
     check_until(explanation, "BACKOFF", not_before)
     assert explanation.execution.execution_number == 2
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_NOT_DUE") as failure:
-        await pump.start("j")
+    failure = await expect_error("EXECUTION_NOT_DUE", pump.start("j"))
     assert failure.metadata["earliestStartAt"] == explanation.earliest_start_at.ToJsonString()
 
 
@@ -313,7 +300,5 @@ async def test_explain_is_rejected_when_there_is_no_such_execution(
     await operator.create(job_id="j", target_device_id="pump")
 
     for device in ("valve", "unknown"):
-        with expect_failure(StatusCode.NOT_FOUND, "EXECUTION_NOT_FOUND"):
-            await operator.explain("j", device)
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.explain("unknown", "pump")
+        await expect_error("EXECUTION_NOT_FOUND", operator.explain("j", device))
+    await expect_error("JOB_NOT_FOUND", operator.explain("unknown", "pump"))

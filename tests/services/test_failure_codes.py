@@ -1,16 +1,17 @@
 """Failure codes: reported, stored, listed, counted and retried."""
 
+import asyncio
 from collections.abc import Iterable
 
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
+from jobs_grpc.db.store import ExecutionUpdate
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator, all_executions
-from tests.support.database import Database
-from tests.support.failures import expect_failure, expect_invalid
+from tests.support.database import Database, send_batch
+from tests.support.failures import expect_error, invalid_fields
 from tests.support.server import Server
 
 DEVICES = ["a", "b", "c", "d", "e", "f"]
@@ -110,8 +111,9 @@ async def test_report_is_rejected_when_failure_code_is_invalid(
         *(("FAILED", "x" * 65), ("FAILED", "two words"), ("FAILED", "*"), ("REJECTED", "é")),
         *(("SUCCEEDED", "E1"), ("IN_PROGRESS", "E1")),
     ):
-        with expect_invalid("failure_code"):
-            await report(server, operator.tenant, "a", status, code)
+        assert await invalid_fields(report(server, operator.tenant, "a", status, code)) == [
+            "failure_code"
+        ]
 
 
 async def test_repeated_report_is_accepted_only_with_the_same_failure_code(
@@ -121,8 +123,9 @@ async def test_repeated_report_is_accepted_only_with_the_same_failure_code(
 
     assert await report(server, operator.tenant, "a", "FAILED", "E1") == first
     for code in ("E2", ""):
-        with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
-            await report(server, operator.tenant, "a", "FAILED", code)
+        await expect_error(
+            "EXECUTION_FINISHED", report(server, operator.tenant, "a", "FAILED", code)
+        )
 
     assert counts(await operator.failures("j")) == [("FAILED", "E1", 1)]
 
@@ -139,8 +142,9 @@ async def test_lists_filter_by_failure_code(failed: Operator) -> None:
     page = await failed.executions("", device_id="d", failure_code="E2")
     assert names(page.executions) == ["d"]
     assert not (await failed.executions("", device_id="d", failure_code="")).executions
-    with expect_invalid("failure_code"):
-        await failed.executions("j", failure_code="two words")
+    assert await invalid_fields(failed.executions("j", failure_code="two words")) == [
+        "failure_code"
+    ]
 
 
 async def test_summary_counts_failures_by_status_and_code_the_most_frequent_first(
@@ -164,12 +168,15 @@ async def test_summary_counts_failures_by_status_and_code_the_most_frequent_firs
 
 
 async def test_summary_is_rejected_when_request_is_invalid(operator: Operator) -> None:
-    with expect_invalid("statuses", "failure_codes[1]"):
-        await operator.failures("j", statuses=["SUCCEEDED"], failure_codes=["E1", "a b"])
-    with expect_invalid("failure_codes"):
-        await operator.failures("j", failure_codes=["E1"] * 101)
-    with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
-        await operator.failures("missing")
+    assert {
+        *await invalid_fields(
+            operator.failures("j", statuses=["SUCCEEDED"], failure_codes=["E1", "a b"])
+        )
+    } == {"statuses", "failure_codes[1]"}
+    assert await invalid_fields(operator.failures("j", failure_codes=["E1"] * 101)) == [
+        "failure_codes"
+    ]
+    await expect_error("JOB_NOT_FOUND", operator.failures("missing"))
 
 
 async def test_summary_counts_an_execution_once_by_its_current_attempt(
@@ -226,5 +233,63 @@ async def test_retry_is_rejected_when_a_filter_is_invalid(operator: Operator) ->
         ({"device_ids": ["d", ""]}, "device_ids[1]"),
         ({"device_ids": ["d"] * 1001}, "device_ids"),
     ):
-        with expect_invalid(field):
-            await operator.retry("j", "FAILED", **fields)
+        assert await invalid_fields(operator.retry("j", "FAILED", **fields)) == [field]
+
+
+def code(number: int) -> str:
+    """A failure code; codes of higher numbers come later in sort order."""
+    return f"code-{number:04}"
+
+
+async def send(database: Database, tenant: str, codes: dict[int, int]) -> None:
+    """Report failures of the job "many" as one batch: the number of a code by that of a device."""
+    updates = [
+        ExecutionUpdate("many", f"d{device:05}", "FAILED", failure_code=code(number))
+        for device, number in codes.items()
+    ]
+    await send_batch(database, tenant, *updates)
+
+
+@pytest.fixture
+async def many(database: Database, operator: Operator) -> Operator:
+    """An operator of the job "many" for the devices d00001 to d00300."""
+    await database.add_devices(operator.tenant, 300, group="many")
+    await operator.create(job_id="many", target_group_id="many")
+    return operator
+
+
+async def test_codes_after_the_first_hundred_are_counted_together(
+    database: Database, many: Operator
+) -> None:
+    async def numbers() -> tuple[int, int]:
+        summary = await many.failures("many")
+        return len(summary.failures), summary.other_count
+
+    for first in range(1, 300, 60):
+        await send(database, many.tenant, {n: n for n in range(first, first + 60)})
+
+    summary = await many.failures("many")
+    assert counts(summary) == [("FAILED", code(number), 1) for number in range(1, 101)]
+    rows = "SELECT FROM jobs.job_failures WHERE tenant_id = $1"
+    assert summary.other_count == 200
+    assert len(await database.owner.fetch(rows, many.tenant)) == 101
+
+    # A retry takes failures back where they were counted, and keeps the first hundred.
+    codes = [code(number) for number in (1, 50, 101, 300)]
+    assert (await many.retry("many", "FAILED", failure_codes=codes)).retried_count == 4
+    assert await numbers() == (98, 198)
+    await send(database, many.tenant, {1: 101, 50: 50})
+    assert await numbers() == (99, 199)
+    assert (await many.retry("many", "FAILED")).retried_count == 298
+    assert await many.failures("many") == pb.GetFailureSummaryResponse()
+
+
+async def test_first_hundred_is_exact_when_batches_of_one_job_run_concurrently(
+    database: Database, many: Operator
+) -> None:
+    batches = [{n: n for n in range(first, first + 100)} for first in (1, 101, 201)]
+
+    await asyncio.gather(*(send(database, many.tenant, batch) for batch in batches))
+
+    summary = await many.failures("many")
+    assert (len(summary.failures), summary.other_count) == (100, 200)

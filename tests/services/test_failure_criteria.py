@@ -9,19 +9,17 @@ from typing import Any
 import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from jobs_grpc.db.store import ExecutionUpdate
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator
-from tests.support.database import Database, request_session, rows_locked
-from tests.support.failures import expect_failure
+from tests.support.database import Database, request_session, rows_locked, send_batch
+from tests.support.failures import expect_error
 from tests.support.races import lock_in_order
 from tests.support.rows_read import rows_read
 from tests.support.server import Server
 from tests.support.staged_jobs import rollout
 
-FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
 REMAINDER: dict[str, Any] = {"remainder": True}
 
 Update = tuple[int, str | None] | tuple[int, str, str]
@@ -46,8 +44,7 @@ class CriteriaJob:
             ExecutionUpdate("j", f"d{number:05}", status, failure_code=code[0] if code else None)
             for number, status, *code in updates
         ]
-        async with request_session(self.database) as (_, store):
-            rows = await store.update_executions(self.operator.tenant, batch, wait_ms=60_000)
+        rows = await send_batch(self.database, self.operator.tenant, *batch)
         return [row["outcome"] for row in rows]
 
     async def get(self) -> pb.Job:
@@ -108,8 +105,7 @@ async def test_job_pauses_at_the_number_of_failures(server: Server, job: Criteri
     )
     assert paused.etag != before.etag
     assert paused.updated_at == pause.paused_at
-    with expect_failure(FAILED_PRECONDITION, "JOB_PAUSED"):
-        await server.device(job.operator.tenant, "d00005").start("j")
+    await expect_error("JOB_PAUSED", server.device(job.operator.tenant, "d00005").start("j"))
     # Devices that have started continue.
     await server.device(job.operator.tenant, "d00006").update("j", "SUCCEEDED")
     assert (await job.get()).execution_counts.succeeded == 2

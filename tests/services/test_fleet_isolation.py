@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 from fleet.jobs.v1 import fleet_pb2 as pb
-from grpc import StatusCode
 
 from tests.support.callers import Fleet, Operator
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.scale import SCALE
 from tests.support.server import Server
 
@@ -39,8 +38,7 @@ class TenantModel:
     async def get(self) -> None:
         name = self.random.choice(DEVICES)
         if name not in self.devices:
-            with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND"):
-                await self.fleet.get(name)
+            await expect_error("DEVICE_NOT_FOUND", self.fleet.get(name))
             return
         response = await self.fleet.get(name)
         assert response.device == self.devices[name]
@@ -63,8 +61,7 @@ class TenantModel:
         mask = ["labels", "time_zone", "group_ids"]
         missing = [name for name in names if name not in self.devices]
         if missing and not allow_missing:
-            with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND") as failure:
-                await self.fleet.update(*devices, mask=mask)
+            failure = await expect_error("DEVICE_NOT_FOUND", self.fleet.update(*devices, mask=mask))
             assert all(name in failure.message for name in missing)
             return
         response = await self.fleet.update(

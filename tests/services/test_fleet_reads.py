@@ -3,11 +3,10 @@
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.fleet_pb2 import Device, ListGroupsResponse
-from grpc import StatusCode
 
 from tests.support.callers import Fleet, Operator
 from tests.support.database import Database, request_session
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server
 
 
@@ -53,8 +52,7 @@ async def test_held_executions_are_not_in_the_queue(
 
 
 async def test_unknown_device_is_not_found(fleet: Fleet) -> None:
-    with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND") as failure:
-        await fleet.get("unknown")
+    failure = await expect_error("DEVICE_NOT_FOUND", fleet.get("unknown"))
 
     assert failure.metadata["deviceId"] == "unknown"
 
@@ -106,8 +104,7 @@ async def test_prefix_selects_groups(database: Database, fleet: Fleet) -> None:
     token = response.next_page_token
     rest = await fleet.groups(group_id_prefix="north", page_token=token)
     assert ([group.group_id for group in rest.groups], rest.next_page_token) == (["north-1"], "")
-    with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
-        await fleet.groups(group_id_prefix="nort", page_token=token)
+    await expect_error("INVALID_PAGE_TOKEN", fleet.groups(group_id_prefix="nort", page_token=token))
 
 
 @pytest.mark.slow

@@ -6,11 +6,10 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
-from grpc import StatusCode
 
 from tests.support.callers import Operator, all_executions
 from tests.support.database import Database
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.server import Server
 
 
@@ -133,7 +132,6 @@ async def test_job_of_another_tenant_is_indistinguishable_from_a_missing_job(
     other = server.operator(operator.tenant + "-other")
 
     for call in (other.get("j"), other.executions("j"), other.get("k"), other.executions("k")):
-        with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND") as failure:
-            await call
+        failure = await expect_error("JOB_NOT_FOUND", call)
         assert (failure.message, failure.tenant_id) == ("Job not found", other.tenant)
         assert failure.metadata in ({"jobId": "j"}, {"jobId": "k"})

@@ -6,15 +6,13 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
-from grpc import StatusCode
 
 from jobs_grpc.limits import active_jobs
 from tests.support.callers import Operator
 from tests.support.database import Database
-from tests.support.failures import Failure, check_limit_error, expect_failure
+from tests.support.failures import Failure, check_limit_error, expect_error
 from tests.support.server import Server, running_server
 
-EXHAUSTED = StatusCode.RESOURCE_EXHAUSTED
 ONE_CONNECTION = {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
 
 
@@ -41,9 +39,7 @@ async def create(operator: Operator, *job_ids: str) -> None:
 
 async def check_full(operator: Operator, job_id: str = "beyond") -> Failure:
     """Check that the tenant can create no more jobs."""
-    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-        await operator.create(job_id=job_id, target_all=True)
-    return failure
+    return await expect_error("LIMIT_EXCEEDED", operator.create(job_id=job_id, target_all=True))
 
 
 async def test_create_is_rejected_when_job_has_too_many_targets(
@@ -53,8 +49,7 @@ async def test_create_is_rejected_when_job_has_too_many_targets(
     await database.add_devices(limited.tenant, ["fourth"], group="g")
 
     for target in ({"target_all": True}, {"target_group_id": "g"}):
-        with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-            await limited.create(job_id="too-many", **target)
+        failure = await expect_error("LIMIT_EXCEEDED", limited.create(job_id="too-many", **target))
         check_limit_error(failure, "JOBS_MAX_TARGETS", "3", None)
 
     # A repeated request still succeeds, and the rejected requests stored nothing.
@@ -73,8 +68,7 @@ async def test_create_is_rejected_when_devices_added_while_it_runs_exceed_the_li
         await database.wait_for_blocked_sessions(1)
         await database.add_devices(limited.tenant, ["fourth"])
 
-    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-        await creating
+    failure = await expect_error("LIMIT_EXCEEDED", creating)
     check_limit_error(failure, "JOBS_MAX_TARGETS", "3", None)
 
 
@@ -87,11 +81,11 @@ async def test_create_is_rejected_when_tenant_has_too_many_active_jobs(
 
     check_limit_error(failure, "JOBS_MAX_ACTIVE_JOBS", "2", 60)
     await create(limited, "b")
-    with expect_failure(StatusCode.ALREADY_EXISTS, "JOB_ALREADY_EXISTS"):
-        await limited.create(job_id="b", target_group_id="g")
+    await expect_error("JOB_ALREADY_EXISTS", limited.create(job_id="b", target_group_id="g"))
     # Jobs of one tenant do not count for another: this tenant fails for another reason.
-    with expect_failure(StatusCode.FAILED_PRECONDITION, "TENANT_EMPTY"):
-        await limited_server.operator("without-devices").create(target_all=True)
+    await expect_error(
+        "TENANT_EMPTY", limited_server.operator("without-devices").create(target_all=True)
+    )
 
     await limited.cancel("a")
     await limited.create(job_id="c", target_all=True)
@@ -129,8 +123,7 @@ async def test_retry_is_rejected_when_tenant_has_too_many_active_jobs(
     await device.update("failed", "FAILED")
     await create(limited, "a", "b")
 
-    with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED") as failure:
-        await limited.retry("failed", "FAILED")
+    failure = await expect_error("LIMIT_EXCEEDED", limited.retry("failed", "FAILED"))
     check_limit_error(failure, "JOBS_MAX_ACTIVE_JOBS", "2", 60)
     assert (await limited.retry("failed", "REJECTED")).retried_count == 0
 
@@ -202,8 +195,7 @@ async def test_second_of_two_concurrent_creates_is_rejected_at_the_limit(
             await database.wait_for_blocked_sessions(2)
 
         assert (await first).execution_count == 1
-        with expect_failure(EXHAUSTED, "LIMIT_EXCEEDED"):
-            await second
+        await expect_error("LIMIT_EXCEEDED", second)
 
 
 @pytest.mark.usefixtures("rarely_counted")

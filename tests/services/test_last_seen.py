@@ -3,21 +3,19 @@
 import asyncio
 import logging
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import jobs_pb2 as pb
-from grpc import StatusCode
 
 from jobs_grpc.config import Config
 from jobs_grpc.db import last_seen
 from jobs_grpc.db.database import Database as ServerDatabase
 from jobs_grpc.db.last_seen import INSERT_LAST_SEEN, UPDATE_LAST_SEEN, LastSeen
 from tests.support.database import Database, request_session, rows_locked
-from tests.support.failures import expect_failure
+from tests.support.failures import expect_error
 from tests.support.metrics import METRICS_ON, scrape
 from tests.support.report_streams import reporting
 from tests.support.server import Server, running_server
@@ -74,8 +72,7 @@ async def test_devices_that_call_report_or_watch_are_seen(database: Database, te
 
     async with running_server(database.request_dsn, **OFTEN) as server:
         await server.device(tenant, "poller").pending()
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
-            await server.device(tenant, "starter").start("")
+        await expect_error("INVALID_FIELD", server.device(tenant, "starter").start(""))
         await report_all(server, tenant, ["b1", "b2", "unknown"])
         await server.device(tenant, "unknown too").pending()
         watch = server.device(tenant, "watcher").watch()
@@ -97,16 +94,16 @@ async def test_last_seen_follows_an_open_watch(
 ) -> None:
     monkeypatch.setattr(last_seen, "_WATCH_SECONDS", 0.0)
     await database.add_devices(tenant, ["d1"])
+    times: set[datetime] = set()
+
+    async def has_changed() -> bool:
+        times.update((await seen(database, tenant)).values())
+        return len(times) > 1
+
     async with running_server(database.request_dsn, **OFTEN) as server:
         watch = server.device(tenant, "d1").watch()
         await anext(watch)
-        await wait_until_seen(database, tenant, ["d1"])
-        first = (await seen(database, tenant))["d1"]
-
-        async def is_later() -> bool:
-            return (await seen(database, tenant))["d1"] > first
-
-        await wait_until(is_later)
+        await wait_until(has_changed)
         await watch.aclose()
 
 
@@ -127,31 +124,26 @@ async def test_last_seen_survives_an_outage_and_is_logged_once(
 ) -> None:
     await database.add_devices(tenant, ["d1", "d2"])
     name = await database.owner.fetchval("SELECT current_database()")
-    async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(running_server(database.request_dsn, **OFTEN))
+
+    async def is_logged() -> bool:
+        return any("unavailable" in record.message for record in caplog.records)
+
+    async with running_server(database.request_dsn, **OFTEN) as server:
         await server.device(tenant, "d1").pending()
         await wait_until_seen(database, tenant, ["d1"])
 
         caplog.set_level(logging.WARNING)
         await database.owner.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT 0')
-        stack.push_async_callback(
-            database.owner.execute, f'ALTER DATABASE "{name}" CONNECTION LIMIT -1'
-        )
-        await database.owner.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = $1 AND pid <> pg_backend_pid()",
-            name,
-        )
-        with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
-            await server.device(tenant, "d2").pending()
-
-        async def is_logged() -> bool:
-            return any("unavailable" in record.message for record in caplog.records)
-
-        await wait_until(is_logged)
-        assert set(await seen(database, tenant)) == {"d1"}
-
-        await database.owner.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1')
+        try:
+            await database.owner.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            await expect_error("DATABASE_UNAVAILABLE", server.device(tenant, "d2").pending())
+            await wait_until(is_logged)
+            assert set(await seen(database, tenant)) == {"d1"}
+        finally:
+            await database.owner.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT -1')
         await wait_until_seen(database, tenant, ["d1", "d2"])
 
     lines = [r.message for r in caplog.records if r.name == last_seen.logger.name]

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import events_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2
-from grpc import StatusCode
 
 from tests.support.callers import Events, Operator
 from tests.support.database import Database
 from tests.support.event_rows import queue_event, store_events
-from tests.support.failures import expect_failure, expect_invalid
+from tests.support.failures import expect_error, invalid_fields
 from tests.support.server import Server
 
 
@@ -191,13 +190,12 @@ async def test_from_time_begins_at_the_first_event_of_this_time(
 
 async def test_from_time_in_the_future_is_rejected(events: Events) -> None:
     later = datetime.now(UTC) + timedelta(minutes=1)
-    with expect_invalid("from_time") as failure:
-        await events.list(from_time=later)
+    failure = await expect_error("INVALID_FIELD", events.list(from_time=later))
+    assert {*failure.violations} == {"from_time"}
     assert failure.violations["from_time"] == "from_time must not be later than now"
 
-    with expect_invalid("from_time"):
-        async with aclosing(events.watch(from_time=later)) as responses:
-            await anext(responses)
+    async with aclosing(events.watch(from_time=later)) as responses:
+        assert await invalid_fields(anext(responses)) == ["from_time"]
 
 
 async def test_unknown_position_is_rejected(
@@ -205,8 +203,7 @@ async def test_unknown_position_is_rejected(
 ) -> None:
     last = await store_events(database, tenant, 3)
 
-    with expect_failure(StatusCode.OUT_OF_RANGE, "POSITION_UNKNOWN") as failure:
-        await events.list(after_position=last + 1)
+    failure = await expect_error("POSITION_UNKNOWN", events.list(after_position=last + 1))
 
     assert failure.metadata == {"position": str(last + 1), "lastPosition": str(last)}
 
@@ -232,5 +229,8 @@ async def test_events_of_other_tenants_are_not_listed(
 
 
 async def test_invalid_fields_are_rejected(events: Events) -> None:
-    with expect_invalid("after_position", "types[0]", "job_id", "limit"):
-        await events.list(after_position=-1, types=["Job Created"], job_id="a b", limit=0)
+    assert {
+        *await invalid_fields(
+            events.list(after_position=-1, types=["Job Created"], job_id="a b", limit=0)
+        )
+    } == {"after_position", "types[0]", "job_id", "limit"}

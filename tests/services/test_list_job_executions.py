@@ -3,11 +3,10 @@
 from typing import Any
 
 import pytest
-from grpc import StatusCode
 
 from tests.support.callers import Operator, all_executions
 from tests.support.database import Database
-from tests.support.failures import expect_failure, expect_invalid
+from tests.support.failures import expect_error, invalid_fields
 from tests.support.server import Server
 from tests.support.staged_jobs import rollout
 
@@ -108,8 +107,7 @@ async def test_page_token_is_rejected_when_it_belongs_to_another_request(mixed: 
         mixed.executions("j", page_token=unfiltered, device_id_prefix="d"),
         mixed.executions("j", page_token=unfiltered, stage=0),
     ):
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
-            await call
+        await expect_error("INVALID_PAGE_TOKEN", call)
     assert await numbers(mixed, page_token=of_get_job) == [5, 6, 7, 8, 9]
 
 
@@ -172,5 +170,4 @@ async def test_pages_contain_the_executions_that_match_stage_and_prefix(
 async def test_stage_and_prefix_are_rejected_when_they_are_invalid(
     operator: Operator, fields: dict[str, Any], field: str
 ) -> None:
-    with expect_invalid(field):
-        await operator.executions("j", **fields)
+    assert await invalid_fields(operator.executions("j", **fields)) == [field]

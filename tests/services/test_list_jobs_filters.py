@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
-from grpc import StatusCode
 
 from tests.support.callers import Operator, all_executions, job_ids
 from tests.support.database import Database
-from tests.support.failures import expect_failure, expect_invalid
+from tests.support.failures import expect_error, invalid_fields
 from tests.support.server import Server
 
 
@@ -80,13 +79,11 @@ async def test_list_contains_the_jobs_that_match_all_filters(
 async def test_invalid_filter_is_rejected_with_the_field_name(
     operator: Operator, filters: dict[str, Any], invalid_field: str
 ) -> None:
-    with expect_invalid(invalid_field):
-        await operator.list(**filters)
+    assert await invalid_fields(operator.list(**filters)) == [invalid_field]
 
 
 async def test_error_of_an_unknown_status_lists_the_statuses(operator: Operator) -> None:
-    with expect_invalid("statuses") as failure:
-        await operator.list(statuses=[9])
+    failure = await expect_error("INVALID_FIELD", operator.list(statuses=[9]))
 
     assert failure.violations["statuses"] == (
         "status 9 is unknown; it must be one of IN_PROGRESS, COMPLETED, CANCELED, PAUSED, SCHEDULED"
@@ -128,8 +125,9 @@ async def test_executions_of_an_unknown_device_are_not_found(
         (operator_with_jobs, "unknown"),
         (server.operator("other-tenant"), "a"),
     ):
-        with expect_failure(StatusCode.NOT_FOUND, "DEVICE_NOT_FOUND") as failure:
-            await operator.executions("", device_id=device_id, status=status)
+        failure = await expect_error(
+            "DEVICE_NOT_FOUND", operator.executions("", device_id=device_id, status=status)
+        )
         assert failure.metadata == {"deviceId": device_id}
 
 
@@ -154,12 +152,10 @@ async def test_page_token_is_rejected_when_filters_or_device_differ(
         operator_with_jobs.list(page_token=token, statuses=[pb.Job.IN_PROGRESS]),
         operator_with_jobs.executions("", page_token=of_device, device_id="b"),
     ):
-        with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
-            await call
+        await expect_error("INVALID_PAGE_TOKEN", call)
 
 
 async def test_list_executions_is_rejected_when_it_has_neither_job_id_nor_device_id(
     operator: Operator,
 ) -> None:
-    with expect_invalid("job_id"):
-        await operator.executions("")
+    assert await invalid_fields(operator.executions("")) == ["job_id"]

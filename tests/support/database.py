@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -12,7 +12,7 @@ import asyncpg
 from jobs_grpc.db import citus
 from jobs_grpc.db.connection_pool import prepare_connection
 from jobs_grpc.db.migrate import RequestRole, migrate
-from jobs_grpc.db.store import Store
+from jobs_grpc.db.store import ExecutionUpdate, Row, Store
 from tests.support.postgres import Postgres, connect
 from tests.support.waiting import wait_until
 
@@ -327,6 +327,12 @@ async def shared_store(database: Database) -> AsyncIterator[Store]:
 def store_on(connection: asyncpg.Connection, *, is_distributed: bool = False) -> Store:
     """Return a store that calls functions on this connection, which may be on Citus."""
     return Store(cast("Any", Session(connection, is_distributed=is_distributed)))
+
+
+async def send_batch(database: Database, tenant: str, *updates: ExecutionUpdate) -> Sequence[Row]:
+    """Send reports and starts as one batch, as another server would. Return a row for each."""
+    async with request_session(database) as (_, store):
+        return await store.update_executions(tenant, updates, wait_ms=60_000)
 
 
 @asynccontextmanager

@@ -76,14 +76,6 @@ async def invalid_fields(call: Awaitable[object]) -> list[str]:
     return [*(await expect_error("INVALID_FIELD", call)).violations]
 
 
-@contextmanager
-def expect_invalid(*fields: str) -> Iterator[Failure]:
-    """Expect a call in the block to fail with a violation of each of exactly these fields."""
-    with expect_failure(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD") as failure:
-        yield failure
-    assert set(failure.violations) == set(fields)
-
-
 def check_limit_error(
     failure: Failure, setting: str, value: str, retry_after: float | None
 ) -> None:
