@@ -9,8 +9,8 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from tests.support.callers import Device, Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error
-from tests.support.races import lock_in_order
 from tests.support.server import Server
+from tests.support.world import World
 
 Counts = pb.ExecutionCounts
 
@@ -68,20 +68,18 @@ async def test_execution_in_progress_is_canceled_only_with_force(
     await expect_error("EXECUTION_FINISHED", pump.update("j", "SUCCEEDED"))
 
 
-async def test_held_execution_is_canceled_and_is_held_again_when_retried(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, ["pump", "valve"])
+async def test_held_execution_is_canceled_and_is_held_again_when_retried(world: World) -> None:
+    await world.add_devices(["pump", "valve"])
     start_at = (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0)
-    await operator.create(job_id="scheduled", target_all=True, start_at=start_at)
+    await world.operator.create(job_id="scheduled", target_all=True, start_at=start_at)
 
-    execution = await operator.cancel_execution("scheduled", "pump")
+    execution = await world.operator.cancel_execution("scheduled", "pump")
 
     assert execution.status == pb.JobExecution.REJECTED
-    job = await operator.get("scheduled")
+    job = await world.operator.get("scheduled")
     assert job.execution_counts == Counts(rejected=1, held=1)
-    await operator.retry("scheduled", "REJECTED", expires_in_hours=1)
-    job = await operator.get("scheduled")
+    await world.operator.retry("scheduled", "REJECTED", expires_in_hours=1)
+    job = await world.operator.get("scheduled")
     assert (job.status, job.execution_counts.held) == (pb.Job.SCHEDULED, 2)
     assert job.expires_at.ToDatetime(UTC) == start_at + timedelta(hours=1)
 
@@ -95,26 +93,20 @@ async def test_held_execution_is_canceled_and_is_held_again_when_retried(
     ],
 )
 async def test_job_ends_when_its_last_execution_is_canceled(
-    database: Database,
-    server: Server,
-    pump: Device,
-    operator: Operator,
-    end: str,
-    status: Any,
-    counts: pb.ExecutionCounts,
+    world: World, pump: Device, end: str, status: Any, counts: pb.ExecutionCounts
 ) -> None:
     await pump.start("j")
     match end:
         case "none":
-            await server.device(operator.tenant, "valve").update("j", "SUCCEEDED")
+            await world.device("valve").update("j", "SUCCEEDED")
         case "expired":
-            await database.expire(operator.tenant, "j")
+            await world.expire()
         case _:
-            await operator.cancel("j")
+            await world.operator.cancel("j")
 
-    execution = await operator.cancel_execution("j", "pump", force=True)
+    execution = await world.operator.cancel_execution("j", "pump", force=True)
 
-    job = await operator.get("j")
+    job = await world.operator.get("j")
     assert (job.status, job.execution_counts) == (status, counts)
     assert not job.HasField("completed_at") or job.completed_at == execution.last_updated_at
 
@@ -169,10 +161,10 @@ async def test_cancel_is_rejected_when_execution_does_not_exist_in_the_tenant(
 
 
 async def test_cancel_is_rejected_when_a_concurrent_report_is_first(
-    database: Database, pump: Device, operator: Operator
+    world: World, pump: Device, operator: Operator
 ) -> None:
     calls = pump.update("j", "SUCCEEDED"), operator.cancel_execution("j", "pump", force=True)
-    reporting, canceling = await lock_in_order(database, operator.tenant, "j", *calls)
+    reporting, canceling = await world.lock_in_order(*calls)
 
     await reporting
     failure = await expect_error("EXECUTION_FINISHED", canceling)
@@ -181,10 +173,10 @@ async def test_cancel_is_rejected_when_a_concurrent_report_is_first(
 
 
 async def test_report_is_rejected_when_a_concurrent_cancel_is_first(
-    database: Database, pump: Device, operator: Operator
+    world: World, pump: Device, operator: Operator
 ) -> None:
     calls = operator.cancel_execution("j", "pump"), pump.update("j", "SUCCEEDED")
-    canceling, reporting = await lock_in_order(database, operator.tenant, "j", *calls)
+    canceling, reporting = await world.lock_in_order(*calls)
 
     await canceling
     failure = await expect_error("EXECUTION_FINISHED", reporting)
@@ -193,20 +185,20 @@ async def test_report_is_rejected_when_a_concurrent_cancel_is_first(
 
 
 async def test_cancel_without_force_is_rejected_when_a_concurrent_start_is_first(
-    database: Database, pump: Device, operator: Operator
+    world: World, pump: Device, operator: Operator
 ) -> None:
     calls = pump.start("j"), operator.cancel_execution("j", "pump")
-    starting, canceling = await lock_in_order(database, operator.tenant, "j", *calls)
+    starting, canceling = await world.lock_in_order(*calls)
 
     await starting
     await expect_error("EXECUTION_IN_PROGRESS", canceling)
 
 
 async def test_job_completes_when_its_last_two_executions_are_canceled_concurrently(
-    database: Database, pump: Device, operator: Operator
+    world: World, pump: Device, operator: Operator
 ) -> None:
     calls = operator.cancel_execution("j", "pump"), operator.cancel_execution("j", "valve")
-    first, second = await lock_in_order(database, operator.tenant, "j", *calls)
+    first, second = await world.lock_in_order(*calls)
 
     last = max([await first, await second], key=lambda e: e.last_updated_at.ToNanoseconds())
     job = await operator.get("j")

@@ -9,8 +9,8 @@ from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Device, Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error
-from tests.support.races import lock_in_order, wait_for_commit
 from tests.support.server import Server
+from tests.support.world import World
 
 Counts = pb.ExecutionCounts
 
@@ -105,15 +105,13 @@ async def test_cancel_is_rejected_when_job_does_not_exist(operator: Operator) ->
 
 
 @pytest.mark.parametrize("force", [False, True])
-async def test_cancel_writes_no_execution_rows(
-    database: Database, pump: Device, operator: Operator, force: bool
-) -> None:
+async def test_cancel_writes_no_execution_rows(world: World, pump: Device, force: bool) -> None:
     query = "SELECT xmin, * FROM jobs.job_executions WHERE tenant_id = $1 ORDER BY device_id"
-    before = await database.owner.fetch(query, operator.tenant)
+    before = await world.database.owner.fetch(query, world.tenant)
 
-    await operator.cancel("j", force=force)
+    await world.operator.cancel("j", force=force)
 
-    assert await database.owner.fetch(query, operator.tenant) == before
+    assert await world.database.owner.fetch(query, world.tenant) == before
 
 
 @pytest.mark.parametrize("finalized", [False, True], ids=["derived", "finalized"])
@@ -132,12 +130,10 @@ async def test_report_is_rejected_after_a_forced_cancel(
     assert (await operator.get("j")).execution_counts == Counts(rejected=2)
 
 
-async def test_device_gets_its_next_job_after_a_forced_cancel(
-    pump: Device, operator: Operator
-) -> None:
-    await operator.create(job_id="next", target_all=True)
+async def test_device_gets_its_next_job_after_a_forced_cancel(world: World, pump: Device) -> None:
+    await world.operator.create(job_id="next", target_all=True)
 
-    await operator.cancel("j", force=True)
+    await world.operator.cancel("j", force=True)
 
     assert [execution.job_id for execution in (await pump.pending()).executions] == ["next"]
     await expect_error("EXECUTION_FINISHED", pump.start("j"))
@@ -147,24 +143,20 @@ async def test_device_gets_its_next_job_after_a_forced_cancel(
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_second_of_two_concurrent_cancels_is_rejected(
-    database: Database, pump: Device, operator: Operator
-) -> None:
+async def test_second_of_two_concurrent_cancels_is_rejected(world: World, pump: Device) -> None:
     first = "SELECT jobs.cancel_job($1, 'j', 'the first')"
-    second = await wait_for_commit(
-        database, operator.cancel("j", reason="the second"), first, operator.tenant
-    )
+    second = await world.wait_for_commit(world.operator.cancel("j", reason="the second"), first)
 
     failure = await expect_error("JOB_NOT_CANCELABLE", second)
     assert failure.message == "Cannot cancel job in status CANCELED"
-    assert (await operator.get("j")).cancel_reason == "the first"
+    assert (await world.operator.get("j")).cancel_reason == "the first"
 
 
 async def test_report_is_rejected_when_a_concurrent_forced_cancel_is_first(
-    database: Database, pump: Device, operator: Operator
+    world: World, pump: Device, operator: Operator
 ) -> None:
     cancel, report = operator.cancel("j", force=True), pump.update("j", "SUCCEEDED")
-    canceling, reporting = await lock_in_order(database, operator.tenant, "j", cancel, report)
+    canceling, reporting = await world.lock_in_order(cancel, report)
 
     await canceling
     await expect_error("EXECUTION_FINISHED", reporting)
@@ -172,10 +164,10 @@ async def test_report_is_rejected_when_a_concurrent_forced_cancel_is_first(
 
 
 async def test_report_is_applied_when_it_precedes_a_concurrent_forced_cancel(
-    database: Database, pump: Device, operator: Operator
+    world: World, pump: Device, operator: Operator
 ) -> None:
     report, cancel = pump.update("j", "SUCCEEDED"), operator.cancel("j", force=True)
-    reporting, canceling = await lock_in_order(database, operator.tenant, "j", report, cancel)
+    reporting, canceling = await world.lock_in_order(report, cancel)
 
     assert (await reporting).status == pb.JobExecution.SUCCEEDED
     await canceling

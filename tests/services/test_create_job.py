@@ -12,6 +12,7 @@ from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error
 from tests.support.server import Server
+from tests.support.world import World
 
 TABLES = ("jobs.jobs", "jobs.job_progress", "jobs.job_executions")
 
@@ -121,20 +122,19 @@ async def test_created_by_is_the_calling_user(server: Server, operator: Operator
     ],
 )
 async def test_create_without_devices_is_rejected_and_stores_nothing(
-    database: Database,
-    operator: Operator,
+    world: World,
     target: dict[str, Any],
     code: StatusCode,
     reason: str,
     message: str,
     metadata: dict[str, str],
 ) -> None:
-    await database.remove_devices(operator.tenant, "abc")
+    await world.database.remove_devices(world.tenant, "abc")
 
-    failure = await expect_error(reason, operator.create(job_id="j", **target))
+    failure = await expect_error(reason, world.operator.create(job_id="j", **target))
 
     assert (failure.message, failure.metadata) == (message, metadata)
-    assert failure.tenant_id == operator.tenant
+    assert failure.tenant_id == world.tenant
     for table in TABLES:
         rows = f"SELECT FROM {table} WHERE tenant_id = $1"
-        assert await database.owner.fetch(rows, operator.tenant) == []
+        assert await world.database.owner.fetch(rows, world.tenant) == []

@@ -13,8 +13,8 @@ from grpc.aio import AioRpcError
 from tests.support.callers import Operator
 from tests.support.database import Database, request_session, uncommitted
 from tests.support.failures import expect_error
-from tests.support.races import wait_for_commit
 from tests.support.server import Server, open_channel
+from tests.support.world import World
 
 CREATE = """
     SELECT * FROM jobs.create_job(
@@ -41,24 +41,20 @@ async def devices(database: Database, tenant: str) -> None:
     await database.add_devices(tenant, 2)
 
 
-async def test_fifty_equal_concurrent_creates_make_one_job(
-    server: Server, operator: Operator
-) -> None:
-    async with open_operators(server, operator.tenant, 50) as operators:
+async def test_fifty_equal_concurrent_creates_make_one_job(world: World) -> None:
+    async with open_operators(world.server, world.tenant, 50) as operators:
         responses = await asyncio.gather(
             *(caller.create(job_id="j", target_all=True) for caller in operators)
         )
 
     assert all(response == responses[0] for response in responses)
     assert responses[0].execution_count == 2
-    (job,) = (await operator.list()).jobs
+    (job,) = (await world.operator.list()).jobs
     assert job.execution_counts == pb.ExecutionCounts(queued=2)
 
 
-async def test_one_of_fifty_different_concurrent_creates_succeeds(
-    server: Server, operator: Operator
-) -> None:
-    async with open_operators(server, operator.tenant, 50) as operators:
+async def test_one_of_fifty_different_concurrent_creates_succeeds(world: World) -> None:
+    async with open_operators(world.server, world.tenant, 50) as operators:
         results = await asyncio.gather(
             *(
                 caller.create(job_id="j", target_all=True, document_params={"n": n})
@@ -70,70 +66,64 @@ async def test_one_of_fifty_different_concurrent_creates_succeeds(
     (created,) = [n for n, r in enumerate(results) if isinstance(r, pb.CreateJobResponse)]
     errors = [result for result in results if isinstance(result, AioRpcError)]
     assert [error.code() for error in errors] == [StatusCode.ALREADY_EXISTS] * 49
-    (job,) = (await operator.list()).jobs
+    (job,) = (await world.operator.list()).jobs
     assert job.document_params == {"n": created}
 
 
 @in_transaction
-async def test_second_create_waits_for_the_first(database: Database, operator: Operator) -> None:
+async def test_second_create_waits_for_the_first(world: World, operator: Operator) -> None:
     """An equal one returns its response, and a different one is rejected."""
     equal = operator.create(job_id="j", target_all=True)
-    response = await (await wait_for_commit(database, equal, CREATE, operator.tenant))
+    response = await (await world.wait_for_commit(equal, CREATE))
     (job,) = (await operator.list()).jobs
     assert (response.execution_count, response.expires_at) == (2, job.expires_at)
 
     different = operator.create(job_id="k", target_device_id="d00001")
     create_k = CREATE.replace("'j'", "'k'")
-    second = await wait_for_commit(database, different, create_k, operator.tenant)
+    second = await world.wait_for_commit(different, create_k)
     await expect_error("JOB_ALREADY_EXISTS", second)
     assert (await operator.get("k")).total_executions == 2
 
 
 @in_transaction
-async def test_waiting_create_succeeds_when_the_first_is_rolled_back(
-    database: Database, operator: Operator
-) -> None:
-    async with request_session(database) as (session, _):
+async def test_waiting_create_succeeds_when_the_first_is_rolled_back(world: World) -> None:
+    async with request_session(world.database) as (session, _):
         transaction = session.transaction()
         await transaction.start()
-        await session.execute(CREATE, operator.tenant)
-        second = asyncio.create_task(operator.create(job_id="j", target_device_id="d00002"))
-        await database.wait_for_blocked_sessions(1)
+        await session.execute(CREATE, world.tenant)
+        second = asyncio.create_task(world.operator.create(job_id="j", target_device_id="d00002"))
+        await world.database.wait_for_blocked_sessions(1)
         await transaction.rollback()
 
     assert (await second).execution_count == 1
-    assert (await operator.get("j")).target_device_id == "d00002"
+    assert (await world.operator.get("j")).target_device_id == "d00002"
 
 
 @in_transaction
-async def test_job_cannot_be_read_or_canceled_before_its_create_commits(
-    database: Database, operator: Operator
-) -> None:
-    async with uncommitted(database, CREATE, operator.tenant):
-        for call in (operator.cancel("j"), operator.get("j")):
+async def test_job_cannot_be_read_or_canceled_before_its_create_commits(world: World) -> None:
+    async with uncommitted(world.database, CREATE, world.tenant):
+        for call in (world.operator.cancel("j"), world.operator.get("j")):
             await expect_error("JOB_NOT_FOUND", call)
-        assert not (await operator.list()).jobs
+        assert not (await world.operator.list()).jobs
 
-    assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
-    await operator.cancel("j")
+    assert (await world.operator.get("j")).status == pb.Job.IN_PROGRESS
+    await world.operator.cancel("j")
 
 
 @in_transaction
 async def test_repeated_create_returns_the_first_response_while_a_cancel_commits(
-    database: Database, operator: Operator
+    world: World, operator: Operator
 ) -> None:
     first = await operator.create(job_id="j", target_all=True)
     create = operator.create(job_id="j", target_all=True)
     cancel = "SELECT jobs.cancel_job($1, 'j', 'no')"
 
-    assert await (await wait_for_commit(database, create, cancel, operator.tenant)) == first
+    assert await (await world.wait_for_commit(create, cancel)) == first
     assert (await operator.get("j")).status == pb.Job.CANCELED
 
 
-async def test_concurrent_creates_and_cancels_leave_one_job(
-    server: Server, operator: Operator
-) -> None:
-    async with open_operators(server, operator.tenant, 20) as operators:
+async def test_concurrent_creates_and_cancels_leave_one_job(world: World) -> None:
+    async with open_operators(world.server, world.tenant, 20) as operators:
         results = await asyncio.gather(
             *(
                 caller.cancel("j") if n % 2 else caller.create(job_id="j", target_all=True)
@@ -147,6 +137,6 @@ async def test_concurrent_creates_and_cancels_leave_one_job(
     codes = {result.code() for result in results if isinstance(result, AioRpcError)}
     assert (len(created), len(canceled) <= 1) == (10, True)
     assert codes <= {StatusCode.NOT_FOUND, StatusCode.FAILED_PRECONDITION}
-    (job,) = (await operator.list()).jobs
+    (job,) = (await world.operator.list()).jobs
     assert job.status == (pb.Job.CANCELED if canceled else pb.Job.IN_PROGRESS)
     assert job.total_executions == 2

@@ -14,8 +14,8 @@ from jobs_grpc.services.rollout_validation import MAX_CRITERIA_BYTES, MAX_ROLLOU
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
-from tests.support.server import Server
 from tests.support.staged_jobs import rollout
+from tests.support.world import World
 
 DEVICES = [f"d{n:02}" for n in range(10)]
 REMAINDER: dict[str, Any] = {"remainder": True}
@@ -51,16 +51,14 @@ async def sizes(database: Database, tenant: str) -> list[int]:
     return result
 
 
-async def test_stages_take_devices_in_the_order_of_a_hash(
-    database: Database, operator: Operator
-) -> None:
+async def test_stages_take_devices_in_the_order_of_a_hash(world: World) -> None:
     stages = rollout({"device_count": 1}, {"percent": 25}, REMAINDER, seed="s")
 
-    assert (await operator.create(**ALL, rollout=stages)).execution_count == 10
+    assert (await world.operator.create(**ALL, rollout=stages)).execution_count == 10
 
-    ordered = await database.order_of_release(DEVICES, "s")
-    assert await sizes(database, operator.tenant) == [1, 3, 6]
-    assert await placements(database, operator.tenant) == {
+    ordered = await world.database.order_of_release(DEVICES, "s")
+    assert await sizes(world.database, world.tenant) == [1, 3, 6]
+    assert await placements(world.database, world.tenant) == {
         device: (0 if rank == 1 else 1 if rank <= 4 else 2, rank)
         for rank, device in enumerate(ordered, 1)
     }
@@ -73,27 +71,25 @@ async def test_seed_defaults_to_the_job_id(database: Database, operator: Operato
     assert list(await placements(database, operator.tenant)) == ordered
 
 
-async def test_groups_claim_their_members_before_other_stages(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, ["d00", "d01", "elsewhere"], group="north")
-    await database.add_devices(operator.tenant, ["d01", "d02"], group="south")
-    await database.owner.execute(
+async def test_groups_claim_their_members_before_other_stages(world: World) -> None:
+    await world.add_devices(["d00", "d01", "elsewhere"], group="north")
+    await world.add_devices(["d01", "d02"], group="south")
+    await world.database.owner.execute(
         "DELETE FROM public.device_state WHERE tenant_id = $1 AND device_id = 'elsewhere'",
-        operator.tenant,
+        world.tenant,
     )
     groups = [{"group_id": "south"}, {"group_id": "north"}]
     empty = {"group_id": "empty", "allow_empty": True}
 
-    await operator.create(
+    await world.operator.create(
         **ALL, rollout=rollout({"device_count": 2}, *groups, empty, REMAINDER, seed="s")
     )
 
-    placed = await placements(database, operator.tenant)
-    assert await sizes(database, operator.tenant) == [2, 2, 1, 0, 5]
+    placed = await placements(world.database, world.tenant)
+    assert await sizes(world.database, world.tenant) == [2, 2, 1, 0, 5]
     claimed = {device: stage for device, (stage, _) in placed.items() if stage in (1, 2)}
     assert claimed == {"d01": 1, "d02": 1, "d00": 2}
-    others = await database.order_of_release(DEVICES[3:], "s")
+    others = await world.database.order_of_release(DEVICES[3:], "s")
     assert [device for device in placed if device not in claimed] == others
     assert [rank for _, rank in placed.values()] == list(range(1, 11))
 
@@ -110,14 +106,12 @@ async def test_empty_first_stage_passes(database: Database, operator: Operator) 
     assert tuple(row) == (1, 5)
 
 
-async def test_job_for_one_device_can_have_a_rollout(
-    database: Database, operator: Operator
-) -> None:
+async def test_job_for_one_device_can_have_a_rollout(world: World) -> None:
     stages = rollout({"percent": 1}, REMAINDER)
 
-    await operator.create(job_id="j", target_device_id="d03", rollout=stages)
+    await world.operator.create(job_id="j", target_device_id="d03", rollout=stages)
 
-    assert await sizes(database, operator.tenant) == [1, 0]
+    assert await sizes(world.database, world.tenant) == [1, 0]
 
 
 @pytest.mark.parametrize("validate_only", [False, True])
@@ -131,22 +125,17 @@ async def test_job_for_one_device_can_have_a_rollout(
     ],
 )
 async def test_stage_of_a_group_without_devices_is_rejected(
-    database: Database,
-    operator: Operator,
-    target: dict[str, Any],
-    groups: list[str],
-    stage: int,
-    validate_only: bool,
+    world: World, target: dict[str, Any], groups: list[str], stage: int, validate_only: bool
 ) -> None:
     """Because the group does not exist, has no targeted member, or has none that is left."""
-    await database.add_devices(operator.tenant, DEVICES[:4], group="north")
-    await database.add_devices(operator.tenant, DEVICES[:2], group="northwest")
-    await database.add_devices(operator.tenant, DEVICES[4:5], group="lab")
+    await world.add_devices(DEVICES[:4], group="north")
+    await world.add_devices(DEVICES[:2], group="northwest")
+    await world.add_devices(DEVICES[4:5], group="lab")
     stages: list[dict[str, Any]] = [*({"group_id": name} for name in groups), REMAINDER]
 
     failure = await expect_error(
         "STAGE_EMPTY",
-        operator.create(**target, rollout=rollout(*stages), validate_only=validate_only),
+        world.operator.create(**target, rollout=rollout(*stages), validate_only=validate_only),
     )
 
     assert failure.metadata == {"stage": str(stage), "groupId": groups[stage]}
@@ -154,9 +143,9 @@ async def test_stage_of_a_group_without_devices_is_rejected(
         f"Stage {stage} has no devices: no device of the job is in group {groups[stage]}, or"
         " earlier stages claim them all; correct group_id or set allow_empty"
     )
-    assert not (await operator.list()).jobs
+    assert not (await world.operator.list()).jobs
     stages[stage]["allow_empty"] = True
-    await operator.create(**target, rollout=rollout(*stages), validate_only=validate_only)
+    await world.operator.create(**target, rollout=rollout(*stages), validate_only=validate_only)
 
 
 async def test_allow_empty_is_returned_and_belongs_to_the_request(
@@ -174,21 +163,20 @@ async def test_allow_empty_is_returned_and_belongs_to_the_request(
     )
 
 
-async def test_stages_without_room_for_all_devices_are_rejected(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, DEVICES[:9], group="most")
+async def test_stages_without_room_for_all_devices_are_rejected(world: World) -> None:
+    await world.add_devices(DEVICES[:9], group="most")
     counts = rollout({"device_count": 4}, {"device_count": 5})
     groups = rollout({"group_id": "most"}, {"group_id": "none", "allow_empty": True})
 
     for validate_only in (False, True):
         for stages in (counts, groups):
             failure = await expect_error(
-                "INVALID_FIELD", operator.create(**ALL, rollout=stages, validate_only=validate_only)
+                "INVALID_FIELD",
+                world.operator.create(**ALL, rollout=stages, validate_only=validate_only),
             )
             assert {*failure.violations} == {"rollout.stages"}
             assert "9 of 10" in failure.message
-    await operator.create(**ALL, rollout=rollout({"device_count": 4}, {"device_count": 6}))
+    await world.operator.create(**ALL, rollout=rollout({"device_count": 4}, {"device_count": 6}))
 
 
 async def test_repeated_request_returns_the_first_response(operator: Operator) -> None:
@@ -246,23 +234,19 @@ async def test_validate_only_returns_the_sizes_of_the_stages_and_writes_nothing(
         assert count == 0, table
 
 
-async def test_validate_only_rejects_what_create_rejects(
-    server: Server, operator: Operator
-) -> None:
-    empty = server.operator(operator.tenant + "-empty")
+async def test_validate_only_rejects_what_create_rejects(world: World) -> None:
+    empty = world.server.operator(world.tenant + "-empty")
     await expect_error("TENANT_EMPTY", empty.create(target_all=True, validate_only=True))
     await expect_error(
-        "DEVICE_NOT_FOUND", operator.create(target_device_id="none", validate_only=True)
+        "DEVICE_NOT_FOUND", world.operator.create(target_device_id="none", validate_only=True)
     )
 
 
-async def test_gate_with_an_approval_needs_a_known_creator(
-    server: Server, operator: Operator
-) -> None:
+async def test_gate_with_an_approval_needs_a_known_creator(world: World) -> None:
     request = {"target_all": True, "rollout": rollout(APPROVED, REMAINDER)}
 
-    await expect_error("SUBJECT_REQUIRED", server.operator(operator.tenant).create(**request))
-    await operator.create(**request)
+    await expect_error("SUBJECT_REQUIRED", world.server.operator(world.tenant).create(**request))
+    await world.operator.create(**request)
 
 
 @pytest.mark.parametrize("time", ["bake_time", "advance_after"])

@@ -10,9 +10,9 @@ from fleet.jobs.v1.fleet_pb2 import Device
 from tests.support.callers import Fleet, Operator
 from tests.support.database import Database, request_session, rows_locked, uncommitted
 from tests.support.failures import expect_error
-from tests.support.races import lock_in_order
 from tests.support.server import Server
 from tests.support.staged_jobs import rollout
+from tests.support.world import World
 
 Counts = pb.ExecutionCounts
 
@@ -137,15 +137,13 @@ async def test_next_stage_opens_when_all_devices_of_a_stage_are_removed(
     assert (await operator.get("j")).execution_counts == Counts(queued=1, rejected=1)
 
 
-async def test_removed_devices_do_not_trip_failure_criteria(
-    fleet: Fleet, operator: Operator
-) -> None:
+async def test_removed_devices_do_not_trip_failure_criteria(world: World, fleet: Fleet) -> None:
     criterion = pb.FailureCriterion(count=1, action=pb.FailureCriterion.CANCEL)
-    await operator.create(job_id="j", target_all=True, failure_criteria=[criterion])
+    await world.operator.create(job_id="j", target_all=True, failure_criteria=[criterion])
 
     await fleet.delete("pump")
 
-    assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
+    assert (await world.operator.get("j")).status == pb.Job.IN_PROGRESS
 
 
 async def test_call_ends_at_most_1000_executions_and_says_that_more_remain(
@@ -195,17 +193,15 @@ async def test_repeated_call_ends_the_execution_that_a_concurrent_create_added(
     assert (await operator.get("j")).execution_counts == Counts(queued=1, rejected=1)
 
 
-async def test_execution_that_starts_first_is_not_ended(
-    database: Database, server: Server, fleet: Fleet, operator: Operator
-) -> None:
+async def test_execution_that_starts_first_is_not_ended(world: World, fleet: Fleet) -> None:
     """DeleteDevices waits for the job lock and then reads the execution again."""
-    await operator.create(job_id="j", target_all=True)
-    calls = server.device(fleet.tenant, "pump").start("j"), fleet.delete("pump")
-    start, deletion = await lock_in_order(database, fleet.tenant, "j", *calls)
+    await world.operator.create(job_id="j", target_all=True)
+    calls = world.device("pump").start("j"), fleet.delete("pump")
+    start, deletion = await world.lock_in_order(*calls)
     await start
 
     assert (await deletion).ended_execution_count == 0
-    assert (await operator.get("j")).execution_counts == Counts(in_progress=1, queued=1)
+    assert (await world.operator.get("j")).execution_counts == Counts(in_progress=1, queued=1)
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")

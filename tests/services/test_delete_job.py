@@ -8,8 +8,8 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from tests.support.callers import Device, Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error
-from tests.support.races import lock_in_order
 from tests.support.server import Server
+from tests.support.world import World
 
 
 @pytest.fixture
@@ -116,20 +116,18 @@ async def test_job_id_of_a_deleted_job_cannot_be_reused(pump: Device, operator: 
         assert failure.message.startswith("Job j was deleted and is not purged yet;")
 
 
-async def test_delete_is_rejected_when_job_is_in_progress(
-    database: Database, pump: Device, operator: Operator
-) -> None:
+async def test_delete_is_rejected_when_job_is_in_progress(world: World, pump: Device) -> None:
     async def check() -> None:
-        failure = await expect_error("JOB_NOT_DELETABLE", operator.delete("j"))
+        failure = await expect_error("JOB_NOT_DELETABLE", world.operator.delete("j"))
         assert failure.message == "Cannot delete job j in status IN_PROGRESS; cancel it first"
         assert failure.metadata == {"jobId": "j", "status": "IN_PROGRESS"}
 
     await check()
     await pump.start("j")
     await check()
-    await database.expire(operator.tenant, "j")
+    await world.expire()
     await check()
-    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(in_progress=1)
+    assert (await world.operator.get("j")).execution_counts == pb.ExecutionCounts(in_progress=1)
 
 
 async def test_canceled_job_can_be_deleted_after_its_last_report(
@@ -159,46 +157,41 @@ async def test_delete_is_rejected_when_job_does_not_exist_in_the_tenant(
     assert (await operator.get("j")).status == pb.Job.COMPLETED
 
 
-async def test_delete_writes_no_execution_rows(
-    database: Database, pump: Device, operator: Operator
-) -> None:
+async def test_delete_writes_no_execution_rows(world: World, pump: Device) -> None:
     query = "SELECT xmin, * FROM jobs.job_executions WHERE tenant_id = $1"
     await pump.update("j", "SUCCEEDED")
-    before = await database.owner.fetch(query, operator.tenant)
+    before = await world.database.owner.fetch(query, world.tenant)
 
-    await operator.delete("j")
+    await world.operator.delete("j")
 
-    assert await database.owner.fetch(query, operator.tenant) == before
+    assert await world.database.owner.fetch(query, world.tenant) == before
 
 
 async def test_delete_is_rejected_when_a_concurrent_start_is_first(
-    database: Database, pump: Device, operator: Operator
+    world: World, pump: Device, operator: Operator
 ) -> None:
-    calls = pump.start("j"), operator.delete("j")
-    starting, deleting = await lock_in_order(database, operator.tenant, "j", *calls)
+    starting, deleting = await world.lock_in_order(pump.start("j"), operator.delete("j"))
 
     assert (await starting).status == pb.JobExecution.IN_PROGRESS
     await expect_error("JOB_NOT_DELETABLE", deleting)
 
 
 async def test_delete_is_rejected_when_a_concurrent_retry_is_first(
-    database: Database, pump: Device, operator: Operator
+    world: World, pump: Device, operator: Operator
 ) -> None:
     await pump.update("j", "FAILED")
     calls = operator.retry("j", "FAILED"), operator.delete("j")
-    retrying, deleting = await lock_in_order(database, operator.tenant, "j", *calls)
+    retrying, deleting = await world.lock_in_order(*calls)
 
     assert (await retrying).retried_count == 1
     await expect_error("JOB_NOT_DELETABLE", deleting)
     assert (await operator.get("j")).status == pb.Job.IN_PROGRESS
 
 
-async def test_second_of_two_concurrent_deletes_is_rejected(
-    database: Database, pump: Device, operator: Operator
-) -> None:
+async def test_second_of_two_concurrent_deletes_is_rejected(world: World, pump: Device) -> None:
     await pump.update("j", "SUCCEEDED")
-    calls = operator.delete("j"), operator.delete("j")
-    first, second = await lock_in_order(database, operator.tenant, "j", *calls)
+    calls = world.operator.delete("j"), world.operator.delete("j")
+    first, second = await world.lock_in_order(*calls)
 
     await first
     await expect_error("JOB_NOT_FOUND", second)

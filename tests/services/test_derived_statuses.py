@@ -22,6 +22,7 @@ from tests.support.database import Database
 from tests.support.failures import expect_error
 from tests.support.scale import examples
 from tests.support.server import Server
+from tests.support.world import World
 
 MICROSECOND = timedelta(microseconds=1)
 
@@ -100,26 +101,20 @@ async def stored_rows(database: Database, tenant: str) -> list[Any]:
     ],
 )
 async def test_job_expires_at_the_microsecond_of_its_expiry(
-    database: Database,
-    server: Server,
-    operator: Operator,
-    history: str,
-    expires_in: timedelta,
-    status: str,
-    statuses: list[str],
+    world: World, history: str, expires_in: timedelta, status: str, statuses: list[str]
 ) -> None:
-    await database.add_devices(operator.tenant, ["a", "b"])
-    await operator.create(job_id="j", target_all=True)
+    await world.add_devices(["a", "b"])
+    await world.operator.create(job_id="j", target_all=True)
     if history == "started":
-        await server.device(operator.tenant, "a").start("j")
+        await world.device("a").start("j")
     elif history == "canceled":
-        await operator.cancel("j")
+        await world.operator.cancel("j")
 
-    async with transaction(database) as session:
-        before = await read(session, operator.tenant)
-        await expire_in(session, operator.tenant, expires_in)
-        job = await read(session, operator.tenant)
-        found = await found_statuses(session, operator.tenant)
+    async with transaction(world.database) as session:
+        before = await read(session, world.tenant)
+        await expire_in(session, world.tenant, expires_in)
+        job = await read(session, world.tenant)
+        found = await found_statuses(session, world.tenant)
 
     assert (job["status"], job["statuses"]) == (status, statuses)
     assert {name: job[name.lower()] for name in STATUSES if job[name.lower()]} == Counter(statuses)
@@ -134,15 +129,13 @@ async def test_job_expires_at_the_microsecond_of_its_expiry(
         assert job | {"expires_at": None} == before | {"expires_at": None}
 
 
-async def test_expired_job_reads_as_completed_without_a_write(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 2)
-    await operator.create(job_id="j", target_all=True)
-    await database.expire(operator.tenant, "j")
-    before = await stored_rows(database, operator.tenant)
+async def test_expired_job_reads_as_completed_without_a_write(world: World) -> None:
+    await world.add_devices(2)
+    await world.operator.create(job_id="j", target_all=True)
+    await world.expire()
+    before = await stored_rows(world.database, world.tenant)
 
-    job = await operator.get("j")
+    job = await world.operator.get("j")
 
     assert job.status == pb.Job.COMPLETED
     assert job.updated_at == job.expires_at
@@ -152,21 +145,19 @@ async def test_expired_job_reads_as_completed_without_a_write(
         assert execution.status == pb.JobExecution.TIMED_OUT
         assert execution.status_details == {"reason": "job expired"}
         assert execution.last_updated_at == job.expires_at
-    assert (await operator.list()).jobs[0].status == pb.Job.COMPLETED
-    assert (await operator.executions("j")).executions == job.executions
-    assert await stored_rows(database, operator.tenant) == before
+    assert (await world.operator.list()).jobs[0].status == pb.Job.COMPLETED
+    assert (await world.operator.executions("j")).executions == job.executions
+    assert await stored_rows(world.database, world.tenant) == before
 
 
-async def test_job_that_never_expires_stays_in_progress(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="j", target_all=True, never_expires=True)
-    await database.owner.execute(
-        "UPDATE jobs.jobs SET created_at = '2000-01-01Z' WHERE tenant_id = $1", operator.tenant
+async def test_job_that_never_expires_stays_in_progress(world: World) -> None:
+    await world.add_devices(1)
+    await world.operator.create(job_id="j", target_all=True, never_expires=True)
+    await world.database.owner.execute(
+        "UPDATE jobs.jobs SET created_at = '2000-01-01Z' WHERE tenant_id = $1", world.tenant
     )
 
-    job = await operator.get("j")
+    job = await world.operator.get("j")
 
     assert job.status == pb.Job.IN_PROGRESS
     assert job.execution_counts == pb.ExecutionCounts(queued=1)

@@ -10,8 +10,8 @@ from jobs_grpc.db.store import ExecutionUpdate
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, job_lock_held, request_session, send_batch, uncommitted
 from tests.support.failures import expect_error, invalid_fields
-from tests.support.races import lock_in_order
 from tests.support.server import Server
+from tests.support.world import World
 
 TERMINAL = ["SUCCEEDED", "FAILED", "REJECTED"]
 
@@ -81,7 +81,7 @@ async def test_finished_execution_accepts_only_the_same_report(device: Device, s
 
 
 async def test_error_leaves_out_document_and_status_details_when_they_are_too_large(
-    server: Server, device: Device, operator: Operator
+    device: Device, operator: Operator
 ) -> None:
     large = {"text": "x" * 30_000}
     await operator.create(job_id="large", target_all=True, document_params=large)
@@ -186,10 +186,10 @@ async def test_job_completes_once_when_its_last_two_reports_are_concurrent(
 
 
 async def test_cancel_is_rejected_when_a_concurrent_report_completes_the_job_first(
-    database: Database, device: Device, operator: Operator
+    world: World, device: Device, operator: Operator
 ) -> None:
     calls = device.update("j", "SUCCEEDED"), operator.cancel("j")
-    reporting, canceling = await lock_in_order(database, device.tenant, "j", *calls)
+    reporting, canceling = await world.lock_in_order(*calls)
 
     await reporting
     failure = await expect_error("JOB_NOT_CANCELABLE", canceling)
@@ -197,27 +197,25 @@ async def test_cancel_is_rejected_when_a_concurrent_report_completes_the_job_fir
     assert (await operator.get("j")).status == pb.Job.COMPLETED
 
 
-async def test_batches_do_not_deadlock_when_they_name_jobs_in_opposite_orders(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, ["a", "b"])
+async def test_batches_do_not_deadlock_when_they_name_jobs_in_opposite_orders(world: World) -> None:
+    await world.add_devices(["a", "b"])
     for job_id in ("j1", "j2"):
-        await operator.create(job_id=job_id, target_device_id="a" if job_id == "j1" else "b")
+        await world.operator.create(job_id=job_id, target_device_id="a" if job_id == "j1" else "b")
     forward = [ExecutionUpdate("j1", "a", "SUCCEEDED"), ExecutionUpdate("j2", "b", "IN_PROGRESS")]
     backward = [ExecutionUpdate("j2", "b", "SUCCEEDED"), ExecutionUpdate("j1", "a", "SUCCEEDED")]
     # Both batches first lock the job that is first in key order.
-    async with job_lock_held(database, operator.tenant, "j1"):
+    async with world.lock_held("j1"):
         batches = [
-            asyncio.create_task(send_batch(database, operator.tenant, *updates))
+            asyncio.create_task(send_batch(world.database, world.tenant, *updates))
             for updates in (forward, backward)
         ]
-        await database.wait_for_blocked_sessions(2)
+        await world.database.wait_for_blocked_sessions(2)
         lock = "SELECT FROM jobs.job_progress WHERE tenant_id = $1 AND job_id = 'j2'"
-        await database.owner.execute(f"{lock} FOR UPDATE NOWAIT", operator.tenant)
+        await world.database.owner.execute(f"{lock} FOR UPDATE NOWAIT", world.tenant)
     await asyncio.gather(*batches)
 
     for job_id in ("j1", "j2"):
-        assert (await operator.get(job_id)).status == pb.Job.COMPLETED
+        assert (await world.operator.get(job_id)).status == pb.Job.COMPLETED
 
 
 async def test_batch_returns_busy_for_a_job_that_it_has_not_locked(

@@ -16,6 +16,7 @@ from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.server import Server, running_server
 from tests.support.waiting import TIMEOUT
+from tests.support.world import World
 
 # With the default, larger documents are rejected by the size of the request.
 LARGE_REQUESTS = {"JOBS_MAX_REQUEST_BYTES": "4194304"}
@@ -93,23 +94,21 @@ async def test_document_is_rejected_when_it_cannot_be_stored(
     ]
 
 
-async def test_document_is_rejected_when_it_is_larger_than_32_kib(
-    database: Database, operator: Operator
-) -> None:
+async def test_document_is_rejected_when_it_is_larger_than_32_kib(world: World) -> None:
     """{"a":"…"} takes 8 bytes plus the text; an escaped character takes two."""
-    await database.add_devices(operator.tenant, 1)
+    await world.add_devices(1)
     for filler, width in (("x", 1), ("é", 2), ('"', 2), ("\n", 2), ("🚀", 4), ("\x7f", 1)):
         count, rest = divmod(MAX_BYTES - 8, width)
         largest = filler * count + "x" * rest
 
-        created = await operator.create(target_all=True, document_params=document(a=largest))
+        created = await world.operator.create(target_all=True, document_params=document(a=largest))
         failure = await expect_error(
             "INVALID_FIELD",
-            operator.create(target_all=True, document_params=document(a=largest + "x")),
+            world.operator.create(target_all=True, document_params=document(a=largest + "x")),
         )
         assert {*failure.violations} == {"document_params"}
 
-        assert (await operator.get(created.job_id)).document_params["a"] == largest
+        assert (await world.operator.get(created.job_id)).document_params["a"] == largest
         assert failure.violations["document_params"] == (
             "document_params has 32769 bytes as JSON; the limit is 32768 (JOBS_MAX_DOCUMENT_BYTES)"
         )
@@ -207,13 +206,11 @@ async def test_path_of_a_violation_is_shortened_and_escaped(key: str, path: str)
     ["x" * 100_000, "🚀" * 20_000, "a\r\nb: c", "\x1b[31mred", "a\u2028b\x85c", "%00%0a", "a.b[0]"],
     ids=lambda key: ascii(key[:9]),
 )
-async def test_error_is_short_and_on_one_line_when_a_key_is_hostile(
-    operator: Operator, key: str
-) -> None:
+async def test_error_is_short_and_on_one_line_when_a_key_is_hostile(world: World, key: str) -> None:
     params = document(**{key: {key: [math.nan]}})
 
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await operator.create(target_all=True, document_params=params)
+        await world.operator.create(target_all=True, document_params=params)
 
     message, trailers = raised.value.details() or "", raised.value.trailing_metadata()
     assert raised.value.code() == StatusCode.INVALID_ARGUMENT
@@ -305,9 +302,7 @@ async def test_conversion_stops_when_the_values_exceed_the_limit_in_any_case() -
 
 
 @pytest.mark.slow
-async def test_document_is_rejected_without_walking_it_when_far_too_large(
-    database: Database, tenant: str
-) -> None:
+async def test_document_is_rejected_without_walking_it_when_far_too_large(world: World) -> None:
     """Walking this document and building its paths would block the event loop for 30 seconds.
 
     Only this check says "more than": it stops before it knows the exact size.
@@ -316,9 +311,10 @@ async def test_document_is_rejected_without_walking_it_when_far_too_large(
     values = params.fields["k" * 2_000_000].list_value.values
     values.extend([Value(null_value=NullValue.NULL_VALUE)] * 490_000)
 
-    async with running_server(database.request_dsn, **LARGE_REQUESTS) as server:
+    async with running_server(world.database.request_dsn, **LARGE_REQUESTS) as server:
         failure = await expect_error(
-            "INVALID_FIELD", server.operator(tenant).create(target_all=True, document_params=params)
+            "INVALID_FIELD",
+            server.operator(world.tenant).create(target_all=True, document_params=params),
         )
         assert {*failure.violations} == {"document_params"}
 

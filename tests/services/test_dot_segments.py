@@ -9,7 +9,7 @@ from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error
 from tests.support.scale import examples
-from tests.support.server import Server
+from tests.support.world import World
 
 
 @pytest.mark.parametrize("job_id", [".", ".."])
@@ -21,24 +21,22 @@ async def test_job_is_not_created_when_its_id_is_a_dot_segment(
     assert failure.violations == {"job_id": "job_id must not be . or .."}
 
 
-async def test_job_and_device_that_exist_stay_reachable(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    tenant, device = operator.tenant, server.device(operator.tenant, "..")
-    await database.add_devices(tenant, ["..", "a/../b"])
-    await operator.create(job_id="old", target_all=True)
+async def test_job_and_device_that_exist_stay_reachable(world: World) -> None:
+    tenant, device = world.tenant, world.device("..")
+    await world.add_devices(["..", "a/../b"])
+    await world.operator.create(job_id="old", target_all=True)
     for table in ("jobs", "job_progress", "job_executions"):
-        await database.owner.execute(
+        await world.database.owner.execute(
             f"UPDATE jobs.{table} SET job_id = '..' WHERE tenant_id = $1", tenant
         )
 
-    assert (await operator.get("..")).total_executions == 2
+    assert (await world.operator.get("..")).total_executions == 2
     await device.start("..")
     await device.update("..", "SUCCEEDED")
-    await operator.cancel("..")
-    assert (await server.fleet(tenant).get("a/../b")).device.device_id == "a/../b"
-    await operator.delete("..")
-    await expect_error("JOB_NOT_FOUND", operator.get(".."))
+    await world.operator.cancel("..")
+    assert (await world.fleet.get("a/../b")).device.device_id == "a/../b"
+    await world.operator.delete("..")
+    await expect_error("JOB_NOT_FOUND", world.operator.get(".."))
 
 
 @examples(25)

@@ -17,6 +17,7 @@ from tests.support.failures import expect_error
 from tests.support.retry_policies import rule
 from tests.support.server import Server
 from tests.support.staged_jobs import create_staged_job
+from tests.support.world import World
 
 FINISHED = "executions.finished"
 STAGES: list[dict[str, Any]] = [{"device_count": 1}, {"remainder": True}]
@@ -127,14 +128,12 @@ async def test_batch_adds_one_event_for_each_job_that_wants_it(
     assert await silent.new() == []
 
 
-async def test_event_has_at_most_100_executions(
-    database: Database, operator: Operator, log: EventLog
-) -> None:
-    await database.add_devices(operator.tenant, 248)
-    await create(operator, log)
+async def test_event_has_at_most_100_executions(world: World, log: EventLog) -> None:
+    await world.add_devices(248)
+    await create(world.operator, log)
     devices = [f"d{n:05}" for n in range(1, 249)]
 
-    await report(database, operator.tenant, dict.fromkeys(devices, "SUCCEEDED"))
+    await report(world.database, world.tenant, dict.fromkeys(devices, "SUCCEEDED"))
 
     events = await log.new()
     assert [len(executions(event)) for event in events] == [100, 100, 48]
@@ -142,14 +141,12 @@ async def test_event_has_at_most_100_executions(
     assert all(event.counts == {"queued": 2, "succeeded": 248} for event in events)
 
 
-async def test_event_has_at_most_16_kib_of_executions(
-    database: Database, operator: Operator, log: EventLog
-) -> None:
+async def test_event_has_at_most_16_kib_of_executions(world: World, log: EventLog) -> None:
     devices = [f"{n:02}" + "é" * 254 for n in range(60)]
-    await database.add_devices(operator.tenant, devices)
-    await create(operator, log)
+    await world.add_devices(devices)
+    await create(world.operator, log)
 
-    await report(database, operator.tenant, dict.fromkeys(devices, "SUCCEEDED"))
+    await report(world.database, world.tenant, dict.fromkeys(devices, "SUCCEEDED"))
 
     events = await log.new()
     assert sorted(e["device_id"] for event in events for e in executions(event)) == devices
@@ -214,16 +211,14 @@ async def test_cancel_of_an_execution(
     assert completed.type == "job.completed"
 
 
-async def test_deleted_devices_finish_as_rejected_in_one_event(
-    database: Database, server: Server, operator: Operator, log: EventLog
-) -> None:
-    await create(operator, log)
-    await operator.create(job_id="silent", target_all=True)
-    silent = EventLog(database, operator, "silent")
+async def test_deleted_devices_finish_as_rejected_in_one_event(world: World, log: EventLog) -> None:
+    await create(world.operator, log)
+    await world.operator.create(job_id="silent", target_all=True)
+    silent = EventLog(world.database, world.operator, "silent")
     await silent.new()
 
-    await server.fleet(operator.tenant).stub.DeleteDevices(
-        DeleteDevicesRequest(device_ids=["pump", "valve"]), metadata=operator.metadata
+    await world.fleet.stub.DeleteDevices(
+        DeleteDevicesRequest(device_ids=["pump", "valve"]), metadata=world.operator.metadata
     )
 
     finished, completed = await log.new()

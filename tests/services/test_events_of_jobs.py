@@ -14,6 +14,7 @@ from tests.support.failures import expect_error
 from tests.support.retry_policies import rule
 from tests.support.server import Server
 from tests.support.staged_jobs import StagedJob, create_staged_job, rollout
+from tests.support.world import World
 
 USER = "olivia"
 TWO_DAYS = "interval '2 days'"
@@ -187,30 +188,26 @@ async def test_rejected_calls_add_no_event(job: Operator, log: EventLog) -> None
     assert await log.new() == []
 
 
-async def test_automatic_retry_adds_no_event(
-    operator: Operator, pump: Device, log: EventLog
-) -> None:
+async def test_automatic_retry_adds_no_event(world: World, pump: Device, log: EventLog) -> None:
     policy = pb.RetryPolicy(rules=[rule(max_attempts=2)])
-    await operator.create(job_id="j", target_device_id="pump", retry_policy=policy)
+    await world.operator.create(job_id="j", target_device_id="pump", retry_policy=policy)
     await log.new()
 
     await pump.update("j", "FAILED")
 
     assert await log.new() == []
-    assert (await operator.get("j")).executions[0].execution_number == 2
+    assert (await world.operator.get("j")).executions[0].execution_number == 2
 
 
-async def test_retention_deletes_without_a_user(
-    database: Database, job: Operator, log: EventLog
-) -> None:
+async def test_retention_deletes_without_a_user(world: World, job: Operator, log: EventLog) -> None:
     await job.cancel("j")
     await log.new()
-    await database.owner.execute(
+    await world.database.owner.execute(
         f"UPDATE jobs.jobs SET {moved_back(TWO_DAYS, 'updated_at')} WHERE tenant_id = $1",
         job.tenant,
     )
 
-    async with Sweeper(database.owner_dsn, retention_days=1) as sweeper:
+    async with Sweeper(world.database.owner_dsn, retention_days=1) as sweeper:
         await sweeper.run_once()
 
     details = {"cause": "RETENTION"}
@@ -327,15 +324,13 @@ async def test_trip_of_a_stage_names_it(staged: Staged, log: EventLog) -> None:
     assert tripped.details["stage"] == 0
 
 
-async def test_trip_by_an_update_follows_it(
-    operator: Operator, pump: Device, log: EventLog
-) -> None:
+async def test_trip_by_an_update_follows_it(world: World, pump: Device, log: EventLog) -> None:
     criteria = [pb.FailureCriterion(count=count) for count in (1, 2)]
-    await operator.create(job_id="j", target_all=True, failure_criteria=criteria[1:])
+    await world.operator.create(job_id="j", target_all=True, failure_criteria=criteria[1:])
     await log.new()
     await pump.update("j", "FAILED")
 
-    await operator.update("j", "failure_criteria", failure_criteria=criteria[:1])
+    await world.operator.update("j", "failure_criteria", failure_criteria=criteria[:1])
 
     assert [(event.type, event.user, event.status) for event in await log.new()] == [
         ("job.updated", USER, "IN_PROGRESS"),

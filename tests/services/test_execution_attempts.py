@@ -11,6 +11,7 @@ from tests.support.database import Database
 from tests.support.failures import expect_error
 from tests.support.page_tokens import forged_token, position
 from tests.support.server import Server
+from tests.support.world import World
 
 INVALID_POSITIONS: tuple[tuple[Any, ...], ...] = (
     *((), ("1",), ("1", "1", "1"), ("", "1"), (f"{2**56 + 1}", "1")),
@@ -172,20 +173,18 @@ async def test_limit_is_rejected_when_it_is_out_of_range(operator: Operator) -> 
 
 
 @pytest.mark.slow
-async def test_page_ends_before_the_response_exceeds_4_mib(
-    database: Database, pump: Device, operator: Operator
-) -> None:
+async def test_page_ends_before_the_response_exceeds_4_mib(world: World, pump: Device) -> None:
     """32 KiB of JSON can be many times larger as protobuf."""
     details = {"n": [1] * 16_000}
     await pump.update("j", "FAILED", status_details=details)
-    await operator.retry("j", "FAILED")
-    await add_attempts(database, operator.tenant, 100)
+    await world.operator.retry("j", "FAILED")
+    await add_attempts(world.database, world.tenant, 100)
 
-    attempts = await operator.attempts("j", "pump")
+    attempts = await world.operator.attempts("j", "pump")
 
     assert 1 < len(attempts) < 100
     assert attempts[0].execution_number == 100
-    assert numbers(await all_attempts(operator)) == list(range(100, 0, -1))
+    assert numbers(await all_attempts(world.operator)) == list(range(100, 0, -1))
 
 
 async def test_attempts_are_not_found_when_execution_does_not_exist_in_the_tenant(

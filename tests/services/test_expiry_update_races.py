@@ -10,9 +10,9 @@ from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator
 from tests.support.database import Database, job_lock_held, uncommitted
 from tests.support.failures import expect_error
-from tests.support.races import wait_for_commit
 from tests.support.server import Server
 from tests.support.waiting import wait_until
+from tests.support.world import World
 
 pytestmark = pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 
@@ -69,71 +69,63 @@ async def test_update_is_rejected_when_the_job_expires_while_it_waits(
     )
 
 
-async def test_job_does_not_expire_when_the_update_has_the_lock_before(
-    database: Database, server: Server, operator: Operator
-) -> None:
+async def test_job_does_not_expire_when_the_update_has_the_lock_before(world: World) -> None:
     """The old expiry passes before the update commits."""
-    await expire_in(database, operator, 60)
+    await expire_in(world.database, world.operator, 60)
 
-    async with Sweeper(database.owner_dsn) as sweeper:
-        async with uncommitted(database, _UPDATE, operator.tenant):
-            await database.pass_time(120)
-            assert (await operator.get("j")).status == pb.Job.COMPLETED
-            starting = asyncio.create_task(server.device(operator.tenant, "d1").start("j"))
-            await database.wait_for_blocked_sessions(1)
+    async with Sweeper(world.database.owner_dsn) as sweeper:
+        async with uncommitted(world.database, _UPDATE, world.tenant):
+            await world.pass_time(120)
+            assert (await world.operator.get("j")).status == pb.Job.COMPLETED
+            starting = asyncio.create_task(world.device("d1").start("j"))
+            await world.database.wait_for_blocked_sessions(1)
             sweeping = asyncio.create_task(sweeper.run_once())
 
         assert (await starting).status == pb.JobExecution.IN_PROGRESS
         await sweeping
         await sweeper.run_once()
-    job = await operator.get("j")
+    job = await world.operator.get("j")
     assert job.status == pb.Job.IN_PROGRESS
     assert job.execution_counts == pb.ExecutionCounts(queued=1, in_progress=1)
 
 
-async def test_update_waits_for_the_finalization_of_an_expired_job(
-    database: Database, operator: Operator
-) -> None:
-    await database.expire(operator.tenant, "j")
+async def test_update_waits_for_the_finalization_of_an_expired_job(world: World) -> None:
+    await world.expire()
     finalize = "SELECT jobs.finalize_executions($1, 'j', '', 100, 1000)"
-    updating = await wait_for_commit(database, update(operator), finalize, operator.tenant)
+    updating = await world.wait_for_commit(update(world.operator), finalize)
 
     failure = await expect_error("JOB_NOT_UPDATABLE", updating)
     assert failure.metadata["status"] == "COMPLETED"
-    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(timed_out=2)
+    assert (await world.operator.get("j")).execution_counts == pb.ExecutionCounts(timed_out=2)
 
 
 async def test_update_is_rejected_when_the_last_report_completes_the_job_before(
-    database: Database, server: Server, operator: Operator
+    world: World, operator: Operator
 ) -> None:
-    await server.device(operator.tenant, "d1").update("j", "SUCCEEDED")
-    updating = await wait_for_commit(database, update(operator), _REPORT, operator.tenant, "d2")
+    await world.device("d1").update("j", "SUCCEEDED")
+    updating = await world.wait_for_commit(update(operator), _REPORT, "d2")
 
     failure = await expect_error("JOB_NOT_UPDATABLE", updating)
     assert failure.metadata["status"] == "COMPLETED"
 
 
-async def test_last_report_completes_the_job_after_the_update(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await server.device(operator.tenant, "d1").update("j", "SUCCEEDED")
+async def test_last_report_completes_the_job_after_the_update(world: World) -> None:
+    await world.device("d1").update("j", "SUCCEEDED")
 
-    report = server.device(operator.tenant, "d2").update("j", "SUCCEEDED")
-    await (await wait_for_commit(database, report, _UPDATE, operator.tenant))
+    report = world.device("d2").update("j", "SUCCEEDED")
+    await (await world.wait_for_commit(report, _UPDATE))
 
-    job = await operator.get("j")
+    job = await world.operator.get("j")
     assert job.status == pb.Job.COMPLETED
     assert job.completed_at.ToDatetime() < job.expires_at.ToDatetime()
     assert job.expires_at.ToDatetime() - job.created_at.ToDatetime() < timedelta(hours=2)
 
 
-async def test_start_is_rejected_when_an_earlier_expiry_passes_while_it_waits(
-    database: Database, server: Server, operator: Operator
-) -> None:
+async def test_start_is_rejected_when_an_earlier_expiry_passes_while_it_waits(world: World) -> None:
     sooner = _UPDATE.replace("'1 hour'", "'0.3 seconds'")
-    async with uncommitted(database, sooner, operator.tenant):
-        starting = asyncio.create_task(server.device(operator.tenant, "d1").start("j"))
-        await database.wait_for_blocked_sessions(1)
+    async with uncommitted(world.database, sooner, world.tenant):
+        starting = asyncio.create_task(world.device("d1").start("j"))
+        await world.database.wait_for_blocked_sessions(1)
         expires_at = datetime.now(UTC) + timedelta(seconds=0.3)
 
         async def has_passed() -> bool:
@@ -142,33 +134,29 @@ async def test_start_is_rejected_when_an_earlier_expiry_passes_while_it_waits(
         await wait_until(has_passed)
 
     await expect_error("EXECUTION_FINISHED", starting)
-    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(timed_out=2)
+    assert (await world.operator.get("j")).execution_counts == pb.ExecutionCounts(timed_out=2)
 
 
-async def test_cancel_after_the_update_rejects_the_executions(
-    database: Database, operator: Operator
-) -> None:
+async def test_cancel_after_the_update_rejects_the_executions(world: World) -> None:
     """Although the job had expired by its old expiry when it was canceled."""
-    await expire_in(database, operator, 60)
+    await expire_in(world.database, world.operator, 60)
 
-    async with uncommitted(database, _UPDATE, operator.tenant):
-        await database.pass_time(120)
-        assert (await operator.get("j")).status == pb.Job.COMPLETED
-        canceling = asyncio.create_task(operator.cancel("j"))
-        await database.wait_for_blocked_sessions(1)
+    async with uncommitted(world.database, _UPDATE, world.tenant):
+        await world.pass_time(120)
+        assert (await world.operator.get("j")).status == pb.Job.COMPLETED
+        canceling = asyncio.create_task(world.operator.cancel("j"))
+        await world.database.wait_for_blocked_sessions(1)
     await canceling
 
-    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=2)
+    assert (await world.operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=2)
 
 
-async def test_update_with_the_etag_from_before_a_retry_is_rejected(
-    database: Database, operator: Operator
-) -> None:
-    await operator.cancel_execution("j", "d1")
-    etag = (await operator.get("j")).etag
+async def test_update_with_the_etag_from_before_a_retry_is_rejected(world: World) -> None:
+    await world.operator.cancel_execution("j", "d1")
+    etag = (await world.operator.get("j")).etag
     retry = "SELECT jobs.retry_executions($1, 'j', '{REJECTED}', 2, false, NULL)"
 
-    change = update(operator, etag=etag)
-    updating = await wait_for_commit(database, change, retry, operator.tenant)
+    change = update(world.operator, etag=etag)
+    updating = await world.wait_for_commit(change, retry)
 
     await expect_error("JOB_CHANGED", updating)

@@ -12,6 +12,7 @@ from tests.support.database import Database
 from tests.support.failures import expect_error
 from tests.support.server import Server
 from tests.support.staged_jobs import rollout
+from tests.support.world import World
 
 REMAINDER: dict[str, Any] = {"remainder": True}
 ONE_PER_MINUTE: dict[str, Any] = {"rollout": rollout(REMAINDER | {"releases_per_minute": 1})}
@@ -112,13 +113,11 @@ async def test_pause_blocks_with_its_user_and_reason(pump: Device, operator: Ope
     assert not blocker.HasField("until")
 
 
-async def test_pause_names_the_failure_criterion_that_paused(
-    server: Server, pump: Device, operator: Operator
-) -> None:
-    await create(operator, failure_criteria=[pb.FailureCriterion(count=1)])
-    await server.device(operator.tenant, "valve").update("j", "FAILED")
+async def test_pause_names_the_failure_criterion_that_paused(world: World, pump: Device) -> None:
+    await create(world.operator, failure_criteria=[pb.FailureCriterion(count=1)])
+    await world.device("valve").update("j", "FAILED")
 
-    blocker = only(await operator.explain("j", "pump"), "JOB_PAUSED")
+    blocker = only(await world.operator.explain("j", "pump"), "JOB_PAUSED")
 
     assert blocker.message.startswith("A failure criterion paused the job: ")
     assert blocker.pause.cause == pb.Pause.FAILURE_CRITERION
@@ -164,29 +163,25 @@ async def test_stage_of_100_million_devices_blocks_with_the_required_number(
     assert blocker.stage_gate.required_count == 99_000_000
 
 
-async def test_stage_blocks_until_its_approval(
-    database: Database, server: Server, pump: Device, operator: Operator
-) -> None:
-    first, last = await create_gated(database, operator, pb.Gate(require_approval=True))
-    await server.device(operator.tenant, first).update("j", "SUCCEEDED")
+async def test_stage_blocks_until_its_approval(world: World, pump: Device) -> None:
+    first, last = await create_gated(world.database, world.operator, pb.Gate(require_approval=True))
+    await world.device(first).update("j", "SUCCEEDED")
 
-    blocker = only(await operator.explain("j", last), "STAGE_NOT_OPEN")
+    blocker = only(await world.operator.explain("j", last), "STAGE_NOT_OPEN")
 
     assert blocker.message == "Stage 1 is not open. Stage 0 waits for an approval."
     assert blocker.stage_gate.awaiting_approval
 
 
-async def test_rate_blocks_until_the_exact_release(
-    database: Database, pump: Device, operator: Operator
-) -> None:
+async def test_rate_blocks_until_the_exact_release(world: World, pump: Device) -> None:
     """Three devices per minute: the first after 20 s, the second after 40 s."""
-    await create(operator, rollout=rollout(REMAINDER | {"releases_per_minute": 3}))
-    created_at = (await operator.get("j")).created_at.ToDatetime(UTC)
+    await create(world.operator, rollout=rollout(REMAINDER | {"releases_per_minute": 3}))
+    created_at = (await world.operator.get("j")).created_at.ToDatetime(UTC)
 
-    devices = await database.order_of_release(["pump", "valve"], "j")
+    devices = await world.database.order_of_release(["pump", "valve"], "j")
     for seconds, device in zip((20, 40), devices, strict=True):
         release = created_at + timedelta(seconds=seconds)
-        check_until(await operator.explain("j", device), "NOT_RELEASED", release)
+        check_until(await world.operator.explain("j", device), "NOT_RELEASED", release)
 
 
 async def test_rate_has_no_time_when_the_job_is_paused(pump: Device, operator: Operator) -> None:
@@ -228,20 +223,18 @@ async def test_device_starts_in_the_next_window_when_this_one_closes_before_the_
     assert explanation.earliest_start_at.ToDatetime(UTC) == now + timedelta(days=1)
 
 
-async def test_backoff_blocks_until_it_ends(
-    database: Database, pump: Device, operator: Operator, now: datetime
-) -> None:
+async def test_backoff_blocks_until_it_ends(world: World, pump: Device, now: datetime) -> None:
     rule = pb.RetryRule(max_attempts=2, initial_backoff=Duration(seconds=600))
-    await create(operator, retry_policy=pb.RetryPolicy(rules=[rule]))
+    await create(world.operator, retry_policy=pb.RetryPolicy(rules=[rule]))
     await pump.update("j", "FAILED")
     not_before = now + timedelta(minutes=5)
-    await database.owner.execute(
+    await world.database.owner.execute(
         "UPDATE jobs.job_executions SET not_before = $2"
         " WHERE tenant_id = $1 AND device_id = 'pump'",
-        *(operator.tenant, not_before),
+        *(world.tenant, not_before),
     )
 
-    explanation = await operator.explain("j", "pump")
+    explanation = await world.operator.explain("j", "pump")
 
     check_until(explanation, "BACKOFF", not_before)
     assert explanation.execution.execution_number == 2
@@ -249,13 +242,11 @@ async def test_backoff_blocks_until_it_ends(
     assert failure.metadata["earliestStartAt"] == explanation.earliest_start_at.ToJsonString()
 
 
-async def test_full_job_blocks_with_its_slots(
-    server: Server, pump: Device, operator: Operator
-) -> None:
-    await create(operator, rollout=rollout(REMAINDER, max_in_progress=1))
-    await server.device(operator.tenant, "valve").start("j")
+async def test_full_job_blocks_with_its_slots(world: World, pump: Device) -> None:
+    await create(world.operator, rollout=rollout(REMAINDER, max_in_progress=1))
+    await world.device("valve").start("j")
 
-    blocker = only(await operator.explain("j", "pump"), "JOB_FULL")
+    blocker = only(await world.operator.explain("j", "pump"), "JOB_FULL")
 
     assert blocker.message == "The job is full: 1 of at most 1 executions are IN_PROGRESS."
     assert blocker.job_slots == pb.JobSlots(in_progress=1, max_in_progress=1)
@@ -278,17 +269,15 @@ async def test_other_job_comes_first_when_it_is_older_or_has_a_higher_priority(
     assert blocker.other_job_id == "urgent"
 
 
-async def test_expiry_comes_first_when_it_is_before_the_release(
-    database: Database, pump: Device, operator: Operator
-) -> None:
-    await create(operator, **ONE_PER_MINUTE)
-    await database.owner.execute(
+async def test_expiry_comes_first_when_it_is_before_the_release(world: World, pump: Device) -> None:
+    await create(world.operator, **ONE_PER_MINUTE)
+    await world.database.owner.execute(
         "UPDATE jobs.jobs SET expires_at = created_at + interval '1 minute' WHERE tenant_id = $1",
-        operator.tenant,
+        world.tenant,
     )
-    first, _ = await database.order_of_release(["pump", "valve"], "j")
+    first, _ = await world.database.order_of_release(["pump", "valve"], "j")
 
-    explanation = await operator.explain("j", first)
+    explanation = await world.operator.explain("j", first)
 
     assert kinds(explanation) == ["NOT_RELEASED", "EXPIRES_FIRST"]
     assert not explanation.HasField("earliest_start_at")

@@ -13,6 +13,7 @@ from tests.support.callers import Operator, all_executions
 from tests.support.database import Database, send_batch
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.server import Server
+from tests.support.world import World
 
 DEVICES = ["a", "b", "c", "d", "e", "f"]
 
@@ -58,76 +59,66 @@ def counts(summary: pb.GetFailureSummaryResponse) -> list[tuple[str, str, int]]:
     ]
 
 
-async def test_failure_code_is_stored_and_shown_to_device_and_operator(
-    server: Server, operator: Operator
-) -> None:
-    reported = await report(server, operator.tenant, "a", "FAILED", "disk.full:7-A_b")
+async def test_failure_code_is_stored_and_shown_to_device_and_operator(world: World) -> None:
+    reported = await report(world.server, world.tenant, "a", "FAILED", "disk.full:7-A_b")
 
     assert reported.failure_code == "disk.full:7-A_b"
-    assert (await server.device(operator.tenant, "a").get("j")).failure_code == "disk.full:7-A_b"
-    execution = (await operator.get("j")).executions[0]
+    assert (await world.device("a").get("j")).failure_code == "disk.full:7-A_b"
+    execution = (await world.operator.get("j")).executions[0]
     assert execution.failure_code == "disk.full:7-A_b"
-    [execution] = (await operator.executions("", device_id="a")).executions
+    [execution] = (await world.operator.executions("", device_id="a")).executions
     assert execution.failure_code == "disk.full:7-A_b"
 
 
-async def test_failure_code_is_empty_when_device_names_none_or_times_out(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await report(server, operator.tenant, "a", "FAILED")
-    await report(server, operator.tenant, "b", "REJECTED")
-    await server.device(operator.tenant, "c").update("j", "IN_PROGRESS", extend_timeout_minutes=1)
-    await database.make_overdue(operator.tenant, "j")
-    async with Sweeper(database.owner_dsn) as sweeper:
+async def test_failure_code_is_empty_when_device_names_none_or_times_out(world: World) -> None:
+    await report(world.server, world.tenant, "a", "FAILED")
+    await report(world.server, world.tenant, "b", "REJECTED")
+    await world.device("c").update("j", "IN_PROGRESS", extend_timeout_minutes=1)
+    await world.database.make_overdue(world.tenant, "j")
+    async with Sweeper(world.database.owner_dsn) as sweeper:
         await sweeper.run_timeouts()
 
-    for execution in (await operator.get("j")).executions[:3]:
+    for execution in (await world.operator.get("j")).executions[:3]:
         assert (execution.HasField("failure_code"), execution.failure_code) == (True, "")
-    assert counts(await operator.failures("j")) == [
+    assert counts(await world.operator.failures("j")) == [
         *(("FAILED", "", 1), ("TIMED_OUT", "", 1), ("REJECTED", "", 1)),
     ]
 
 
-async def test_failure_code_is_unset_when_device_did_not_fail(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await report(server, operator.tenant, "a", "SUCCEEDED")
-    await server.device(operator.tenant, "b").start("j")
-    await operator.cancel_execution("j", "c")
-    await database.expire(operator.tenant, "j")
-    async with Sweeper(database.owner_dsn) as sweeper:
+async def test_failure_code_is_unset_when_device_did_not_fail(world: World) -> None:
+    await report(world.server, world.tenant, "a", "SUCCEEDED")
+    await world.device("b").start("j")
+    await world.operator.cancel_execution("j", "c")
+    await world.expire()
+    async with Sweeper(world.database.owner_dsn) as sweeper:
         await sweeper.run_once()
 
-    executions = (await operator.get("j")).executions
+    executions = (await world.operator.get("j")).executions
 
     assert not any(execution.HasField("failure_code") for execution in executions)
-    assert not counts(await operator.failures("j"))
+    assert not counts(await world.operator.failures("j"))
 
 
-async def test_report_is_rejected_when_failure_code_is_invalid(
-    server: Server, operator: Operator
-) -> None:
+async def test_report_is_rejected_when_failure_code_is_invalid(world: World) -> None:
     for status, code in (
         *(("FAILED", "x" * 65), ("FAILED", "two words"), ("FAILED", "*"), ("REJECTED", "é")),
         *(("SUCCEEDED", "E1"), ("IN_PROGRESS", "E1")),
     ):
-        assert await invalid_fields(report(server, operator.tenant, "a", status, code)) == [
+        assert await invalid_fields(report(world.server, world.tenant, "a", status, code)) == [
             "failure_code"
         ]
 
 
-async def test_repeated_report_is_accepted_only_with_the_same_failure_code(
-    server: Server, operator: Operator
-) -> None:
-    first = await report(server, operator.tenant, "a", "FAILED", "E1")
+async def test_repeated_report_is_accepted_only_with_the_same_failure_code(world: World) -> None:
+    first = await report(world.server, world.tenant, "a", "FAILED", "E1")
 
-    assert await report(server, operator.tenant, "a", "FAILED", "E1") == first
+    assert await report(world.server, world.tenant, "a", "FAILED", "E1") == first
     for code in ("E2", ""):
         await expect_error(
-            "EXECUTION_FINISHED", report(server, operator.tenant, "a", "FAILED", code)
+            "EXECUTION_FINISHED", report(world.server, world.tenant, "a", "FAILED", code)
         )
 
-    assert counts(await operator.failures("j")) == [("FAILED", "E1", 1)]
+    assert counts(await world.operator.failures("j")) == [("FAILED", "E1", 1)]
 
 
 async def test_lists_filter_by_failure_code(failed: Operator) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -12,25 +11,19 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db.store import ExecutionUpdate
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support.callers import Operator
 from tests.support.database import Database, request_session, rows_locked, send_batch
 from tests.support.failures import expect_error
-from tests.support.races import lock_in_order
 from tests.support.rows_read import rows_read
-from tests.support.server import Server
 from tests.support.staged_jobs import rollout
+from tests.support.world import World
 
 REMAINDER: dict[str, Any] = {"remainder": True}
 
 Update = tuple[int, str | None] | tuple[int, str, str]
 
 
-@dataclass(frozen=True)
-class CriteriaJob:
+class CriteriaJob(World):
     """The job "j" for the devices d00001 to d00040."""
-
-    database: Database
-    operator: Operator
 
     async def create(self, *criteria: dict[str, Any], **fields: Any) -> None:
         """Create the job with these failure criteria."""
@@ -44,7 +37,7 @@ class CriteriaJob:
             ExecutionUpdate("j", f"d{number:05}", status, failure_code=code[0] if code else None)
             for number, status, *code in updates
         ]
-        rows = await send_batch(self.database, self.operator.tenant, *batch)
+        rows = await send_batch(self.database, self.tenant, *batch)
         return [row["outcome"] for row in rows]
 
     async def get(self) -> pb.Job:
@@ -60,7 +53,7 @@ class CriteriaJob:
         rows = await self.database.owner.fetch(
             "SELECT criterion, stage, failures, finished_before FROM jobs.job_criterion_counts"
             " WHERE tenant_id = $1 ORDER BY 1, 2",
-            self.operator.tenant,
+            self.tenant,
         )
         return [tuple(row) for row in rows]
 
@@ -69,7 +62,7 @@ class CriteriaJob:
         rows = await self.database.owner.fetch(
             "SELECT device_id FROM jobs.job_executions WHERE tenant_id = $1 AND job_id = $2"
             " ORDER BY rank",
-            *(self.operator.tenant, job_id),
+            *(self.tenant, job_id),
         )
         return [int(row["device_id"][1:]) for row in rows]
 
@@ -80,13 +73,13 @@ class CriteriaJob:
 
 
 @pytest.fixture
-async def job(database: Database, operator: Operator) -> CriteriaJob:
+async def job(world: World) -> CriteriaJob:
     """A job that the test creates."""
-    await database.add_devices(operator.tenant, 40)
-    return CriteriaJob(database, operator)
+    await world.add_devices(40)
+    return CriteriaJob(world.database, world.server, world.operator)
 
 
-async def test_job_pauses_at_the_number_of_failures(server: Server, job: CriteriaJob) -> None:
+async def test_job_pauses_at_the_number_of_failures(job: CriteriaJob) -> None:
     await job.create({"count": 3})
     await job.report((1, "FAILED"), (2, "SUCCEEDED"), (3, "REJECTED"), (6, None))
     before = await job.get()
@@ -105,9 +98,9 @@ async def test_job_pauses_at_the_number_of_failures(server: Server, job: Criteri
     )
     assert paused.etag != before.etag
     assert paused.updated_at == pause.paused_at
-    await expect_error("JOB_PAUSED", server.device(job.operator.tenant, "d00005").start("j"))
+    await expect_error("JOB_PAUSED", job.device("d00005").start("j"))
     # Devices that have started continue.
-    await server.device(job.operator.tenant, "d00006").update("j", "SUCCEEDED")
+    await job.device("d00006").update("j", "SUCCEEDED")
     assert (await job.get()).execution_counts.succeeded == 2
     assert await job.status() == "PAUSED"
 
@@ -180,7 +173,7 @@ async def test_scope_stage_counts_each_stage_alone(job: CriteriaJob) -> None:
 @pytest.mark.wrong_counts("each stage has a failure that no device had")
 async def test_report_reads_the_counts_of_its_own_stage(job: CriteriaJob) -> None:
     """The rows that it reads depend on the number of criteria, but not of stages."""
-    tenant, owner = job.operator.tenant, job.database.owner
+    tenant, owner = job.tenant, job.database.owner
     rows = {}
     for stages in (2, 20):
         job_id = f"j{stages}"
@@ -214,7 +207,7 @@ async def test_database_refuses_the_scope_stage_without_a_rollout(job: CriteriaJ
     with pytest.raises(asyncpg.PostgresError, match=r"failure_criteria\[0\].scope"):
         await job.database.owner.fetch(
             "SELECT jobs.create_job($1, 'j', $2, '{}', NULL, 100, NULL, 24)",
-            *(job.operator.tenant, json.dumps(request)),
+            *(job.tenant, json.dumps(request)),
         )
 
 
@@ -225,9 +218,9 @@ async def test_percentage_of_released_executions_falls_while_a_rate_runs(job: Cr
     )
     first, second, third, *_ = await job.in_order()
 
-    await job.database.pass_time(180)
+    await job.pass_time(180)
     await job.report((first, "FAILED"))  # 1 of 3
-    await job.database.pass_time(120)
+    await job.pass_time(120)
     await job.report((second, "FAILED"))  # 2 of 5
     assert await job.status() == "IN_PROGRESS"
     await job.report((third, "FAILED"))
@@ -251,7 +244,7 @@ async def test_resume_and_retry_change_the_counts_of_each_stage(job: CriteriaJob
     await job.operator.retry("j", "FAILED", device_ids=[f"d{third:05}"])
     assert await job.counts() == [(0, 0, 0, 2), (0, 1, 0, 1), (0, 2, 0, 0), (1, -1, 0, 3)]
     failures = "SELECT failures FROM jobs.job_stages WHERE tenant_id = $1 ORDER BY stage"
-    rows = await job.database.owner.fetch(failures, job.operator.tenant)
+    rows = await job.database.owner.fetch(failures, job.tenant)
     assert [row["failures"] for row in rows] == [1, 1, 0]
 
 
@@ -267,7 +260,7 @@ async def test_criterion_counts_failures_with_its_statuses_and_codes(job: Criter
     criteria = [criterion | {"count": 100} for criterion, _ in counted]
     await job.create(*criteria, in_progress_timeout_minutes=1)
     await job.report((6, None))
-    await job.database.make_overdue(job.operator.tenant, "j")
+    await job.database.make_overdue(job.tenant, "j")
     await job.sweep()
 
     await job.report((1, "FAILED"), (2, "FAILED", "E1"), (3, "FAILED", "E2"))
@@ -279,7 +272,7 @@ async def test_criterion_counts_failures_with_its_statuses_and_codes(job: Criter
 async def test_timeouts_trip(job: CriteriaJob) -> None:
     await job.create({"count": 2}, in_progress_timeout_minutes=1)
     await job.report((1, None), (2, None))
-    await job.database.make_overdue(job.operator.tenant, "j")
+    await job.database.make_overdue(job.tenant, "j")
 
     await job.sweep()
 
@@ -292,7 +285,7 @@ async def test_what_operators_and_the_expiry_end_does_not_count(job: CriteriaJob
     await job.operator.cancel_execution("j", "d00001", force=True)
     await job.operator.cancel_execution("j", "d00003")
 
-    await job.database.expire(job.operator.tenant, "j")
+    await job.expire()
     await job.sweep()
 
     assert await job.counts() == []
@@ -510,7 +503,7 @@ async def test_codes_are_counted_exactly_when_devices_invent_hundreds(job: Crite
     def failures(*numbers: int) -> list[Update]:
         return [(number, "FAILED", f"invented-{number:05}") for number in numbers]
 
-    await job.database.add_devices(job.operator.tenant, 300)
+    await job.add_devices(300)
     codes = ["invented-00250", "invented-00275", "invented-00299"]
     await job.create({"count": 3, "failure_codes": codes}, {"count": 300})
     await job.report(*failures(*range(1, 299)))
@@ -527,14 +520,14 @@ async def test_codes_are_counted_exactly_when_devices_invent_hundreds(job: Crite
 
 async def test_report_before_the_resume_is_old_and_one_after_it_counts(job: CriteriaJob) -> None:
     """The last one waits for the job lock while the resume holds it."""
-    database, tenant = job.database, job.operator.tenant
+    database, tenant = job.database, job.tenant
     await job.create({"count": 2})
     await job.report((1, None), (2, None), (3, "FAILED"), (4, "FAILED"))
     assert await job.status() == "PAUSED"
 
     async with rows_locked(database, "jobs.job_failure_criteria", tenant_id=tenant, job_id="j"):
         calls = job.report((1, "FAILED")), job.operator.resume("j")
-        early, resume = await lock_in_order(database, tenant, "j", *calls)
+        early, resume = await job.lock_in_order(*calls)
         await early
         await database.wait_for_blocked_sessions(1)
         late = asyncio.create_task(job.report((2, "FAILED")))
@@ -547,13 +540,13 @@ async def test_report_before_the_resume_is_old_and_one_after_it_counts(job: Crit
 
 async def test_start_before_the_trip_runs_and_one_after_it_is_rejected(job: CriteriaJob) -> None:
     """The last one waits for the job lock while the report that trips the criterion holds it."""
-    database, tenant = job.database, job.operator.tenant
+    database, tenant = job.database, job.tenant
     await job.create({"count": 1})
 
     execution = {"tenant_id": tenant, "job_id": "j", "device_id": "d00002"}
     async with rows_locked(database, "jobs.job_executions", **execution):
         calls = job.report((1, None)), job.report((2, "FAILED"))
-        early, trip = await lock_in_order(database, tenant, "j", *calls)
+        early, trip = await job.lock_in_order(*calls)
         assert await early == ["APPLIED"]
         await database.wait_for_blocked_sessions(1)
         late = asyncio.create_task(job.report((3, None)))
@@ -570,7 +563,7 @@ async def test_retry_before_the_report_keeps_the_job_going(job: CriteriaJob) -> 
     await job.report((1, "FAILED"))
 
     calls = job.operator.retry("j", "FAILED"), job.report((2, "FAILED"))
-    await asyncio.gather(*await lock_in_order(job.database, job.operator.tenant, "j", *calls))
+    await asyncio.gather(*await job.lock_in_order(*calls))
 
     assert await job.status() == "IN_PROGRESS"
     assert await job.counts() == [(0, -1, 1, 0)]

@@ -4,10 +4,11 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.fleet_pb2 import Device, ListGroupsResponse
 
-from tests.support.callers import Fleet, Operator
+from tests.support.callers import Fleet
 from tests.support.database import Database, request_session
 from tests.support.failures import expect_error
 from tests.support.server import Server
+from tests.support.world import World
 
 
 @pytest.fixture
@@ -16,16 +17,14 @@ def fleet(server: Server, tenant: str) -> Fleet:
     return server.fleet(tenant)
 
 
-async def test_device_has_its_queue_in_order(
-    database: Database, server: Server, fleet: Fleet, operator: Operator
-) -> None:
-    await database.add_devices(fleet.tenant, ["pump", "valve"])
+async def test_device_has_its_queue_in_order(world: World, fleet: Fleet) -> None:
+    await world.add_devices(["pump", "valve"])
     for job in ("first", "second", "third", "paused"):
-        await operator.create(job_id=job, target_all=True)
-    pump = server.device(fleet.tenant, "pump")
+        await world.operator.create(job_id=job, target_all=True)
+    pump = world.device("pump")
     await pump.start("third")
     await pump.update("first", "SUCCEEDED")
-    await operator.pause("paused")
+    await world.operator.pause("paused")
 
     response = await fleet.get("pump")
 
@@ -37,12 +36,10 @@ async def test_device_has_its_queue_in_order(
     assert {e.device_id for e in response.executions} == {"pump"}
 
 
-async def test_held_executions_are_not_in_the_queue(
-    database: Database, fleet: Fleet, operator: Operator
-) -> None:
-    await database.add_devices(fleet.tenant, ["a", "b"])
+async def test_held_executions_are_not_in_the_queue(world: World, fleet: Fleet) -> None:
+    await world.add_devices(["a", "b"])
     stages = [pb.Stage(device_count=1), pb.Stage(remainder=True)]
-    await operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages))
+    await world.operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages))
 
     queues = [(await fleet.get(name)).executions for name in "ab"]
 

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.support.callers import Operator, all_executions
 from tests.support.database import Database
 from tests.support.failures import expect_error
-from tests.support.server import Server
+from tests.support.world import World
 
 
 def struct(**fields: Any) -> Struct:
@@ -20,11 +20,9 @@ def struct(**fields: Any) -> Struct:
     return result
 
 
-async def test_job_has_the_fields_of_its_request_and_its_counts(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, ["a"], group="north")
-    created = await operator.create(
+async def test_job_has_the_fields_of_its_request_and_its_counts(world: World) -> None:
+    await world.add_devices(["a"], group="north")
+    created = await world.operator.create(
         job_id="j",
         document_type="update",
         document_params={"version": 5},
@@ -34,9 +32,9 @@ async def test_job_has_the_fields_of_its_request_and_its_counts(
     created_at = Timestamp()
     created_at.FromMicroseconds(created.expires_at.ToMicroseconds() - 2 * 3600 * 1_000_000)
 
-    assert await operator.get("j") == pb.Job(
+    assert await world.operator.get("j") == pb.Job(
         job_id="j",
-        tenant_id=operator.tenant,
+        tenant_id=world.tenant,
         document_type="update",
         document_params=struct(version=5),
         target_group_id="north",
@@ -62,21 +60,19 @@ async def test_job_has_the_fields_of_its_request_and_its_counts(
     )
 
 
-async def test_finished_execution_has_its_stored_fields(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="j", target_all=True)
-    await database.set_status(operator.tenant, "j", "d00001", "FAILED")
-    await database.owner.execute(
+async def test_finished_execution_has_its_stored_fields(world: World) -> None:
+    await world.add_devices(1)
+    await world.operator.create(job_id="j", target_all=True)
+    await world.database.set_status(world.tenant, "j", "d00001", "FAILED")
+    await world.database.owner.execute(
         "UPDATE jobs.job_executions SET execution_number = 3, version = 8,"
         " queued_at = '2026-01-01T00:00:00Z', started_at = '2026-01-01T00:00:00.000001Z',"
         " last_updated_at = '2026-01-01T01:00:00.5Z',"
         """ status_details = '{"code": 17, "log": ["no space"]}' WHERE tenant_id = $1""",
-        operator.tenant,
+        world.tenant,
     )
 
-    assert list((await operator.get("j")).executions) == [
+    assert list((await world.operator.get("j")).executions) == [
         pb.JobExecution(
             device_id="d00001",
             status=pb.JobExecution.FAILED,
@@ -91,19 +87,17 @@ async def test_finished_execution_has_its_stored_fields(
     ]
 
 
-async def test_limits_of_both_calls_default_to_a_thousand_executions(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 1001)
-    await operator.create(job_id="j", target_all=True)
+async def test_limits_of_both_calls_default_to_a_thousand_executions(world: World) -> None:
+    await world.add_devices(1001)
+    await world.operator.create(job_id="j", target_all=True)
 
-    job = await operator.get("j")
-    page = await operator.executions("j")
+    job = await world.operator.get("j")
+    page = await world.operator.executions("j")
 
     assert job.executions == page.executions
     assert (len(job.executions), job.total_executions) == (1000, 1001)
     for token in (job.next_executions_page_token, page.next_page_token):
-        rest = await all_executions(operator, "j", page_token=token)
+        rest = await all_executions(world.operator, "j", page_token=token)
         assert [e.device_id for e in rest] == ["d01001"]
 
 
@@ -124,12 +118,10 @@ async def test_page_token_continues_after_the_executions_of_the_job(
         assert rest == list(executions[limit:])
 
 
-async def test_job_of_another_tenant_is_indistinguishable_from_a_missing_job(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="j", target_all=True)
-    other = server.operator(operator.tenant + "-other")
+async def test_job_of_another_tenant_is_indistinguishable_from_a_missing_job(world: World) -> None:
+    await world.add_devices(1)
+    await world.operator.create(job_id="j", target_all=True)
+    other = world.server.operator(world.tenant + "-other")
 
     for call in (other.get("j"), other.executions("j"), other.get("k"), other.executions("k")):
         failure = await expect_error("JOB_NOT_FOUND", call)

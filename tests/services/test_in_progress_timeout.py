@@ -10,6 +10,7 @@ from tests.support.callers import Device, Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.server import Server
+from tests.support.world import World
 
 MINUTE = timedelta(minutes=1)
 
@@ -103,10 +104,8 @@ async def test_report_that_starts_can_set_the_timeout(device: Device) -> None:
     assert timeout_of(started) == 90 * MINUTE
 
 
-async def test_device_can_set_a_timeout_when_job_has_none(
-    device: Device, operator: Operator
-) -> None:
-    await operator.create(job_id="none", target_all=True)
+async def test_device_can_set_a_timeout_when_job_has_none(world: World, device: Device) -> None:
+    await world.operator.create(job_id="none", target_all=True)
     assert not (await device.start("none")).HasField("times_out_at")
     assert not (await device.update("none", "IN_PROGRESS")).HasField("times_out_at")
 

@@ -10,6 +10,7 @@ from tests.support.callers import Operator
 from tests.support.database import Database, request_session
 from tests.support.server import Server
 from tests.support.staged_jobs import rollout
+from tests.support.world import World
 
 STAGES = rollout(
     {"device_count": 1, "gate": pb.Gate(min_succeeded_percent=50)},
@@ -115,31 +116,27 @@ async def test_time_alone_changes_the_fingerprint(database: Database, operator: 
         assert expired != released
 
 
-async def test_job_that_does_not_exist_has_the_fingerprint_0(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="j", target_all=True)
-    await operator.cancel("j")
-    async with request_session(database) as (_, store):
-        assert await fingerprint(store, operator.tenant) != 0
-        await operator.delete("j")
-        assert await fingerprint(store, operator.tenant) == 0
+async def test_job_that_does_not_exist_has_the_fingerprint_0(world: World) -> None:
+    await world.add_devices(1)
+    await world.operator.create(job_id="j", target_all=True)
+    await world.operator.cancel("j")
+    async with request_session(world.database) as (_, store):
+        assert await fingerprint(store, world.tenant) != 0
+        await world.operator.delete("j")
+        assert await fingerprint(store, world.tenant) == 0
         assert await fingerprint(store, "other") == 0
 
 
 @pytest.mark.single_node("on Citus, a statement reads the rows of one tenant")
-async def test_statement_for_many_tenants_compares_the_rows_of_each(
-    database: Database, server: Server, operator: Operator
-) -> None:
+async def test_statement_for_many_tenants_compares_the_rows_of_each(world: World) -> None:
     """Tenants have jobs and devices with the same ids."""
-    tenants = [operator.tenant, f"{operator.tenant}-2", "unknown"]
+    tenants = [world.tenant, f"{world.tenant}-2", "unknown"]
     for tenant in tenants[:2]:
-        await database.add_devices(tenant, ["pump"])
-        await server.operator(tenant).create(job_id="j", target_all=True)
-        await server.operator(tenant).create(job_id=tenant, target_all=True)
+        await world.add_devices(["pump"])
+        await world.server.operator(tenant).create(job_id="j", target_all=True)
+        await world.server.operator(tenant).create(job_id=tenant, target_all=True)
     jobs = [(tenant, job_id) for tenant in tenants for job_id in ("j", *tenants)]
-    async with request_session(database) as (connection, store):
+    async with request_session(world.database) as (connection, store):
         transaction = connection.transaction()
         await transaction.start()
         found = await store.changed_job_fingerprints(

@@ -11,6 +11,7 @@ from tests.support.database import Database
 from tests.support.event_rows import queue_event, store_events
 from tests.support.failures import expect_error
 from tests.support.server import Server
+from tests.support.world import World
 
 
 @pytest.fixture
@@ -39,13 +40,11 @@ async def purge(database: Database) -> None:
         await sweeper.run_cleanup()
 
 
-async def test_history_of_a_job_begins_with_its_creation(
-    operator: Operator, events: Events
-) -> None:
-    await operator.create(job_id="other", target_all=True)
-    await operator.create(job_id="j", target_all=True)
-    await operator.pause("j")
-    await operator.resume("j")
+async def test_history_of_a_job_begins_with_its_creation(world: World, events: Events) -> None:
+    await world.operator.create(job_id="other", target_all=True)
+    await world.operator.create(job_id="j", target_all=True)
+    await world.operator.pause("j")
+    await world.operator.resume("j")
 
     oldest_first = await events.history("j")
     newest_first = await events.history("j", newest_first=True)
@@ -56,11 +55,9 @@ async def test_history_of_a_job_begins_with_its_creation(
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
-async def test_pages_have_each_event_once(
-    database: Database, events: Events, tenant: str, newest_first: bool
-) -> None:
+async def test_pages_have_each_event_once(world: World, events: Events, newest_first: bool) -> None:
     for n in range(5):
-        await queue_event(database.owner, tenant, "j", f"job.n{n}")
+        await queue_event(world.database.owner, world.tenant, "j", f"job.n{n}")
 
     pages = await all_pages(events, "j", limit=2, newest_first=newest_first)
 
@@ -126,21 +123,17 @@ async def test_job_with_a_reused_id_has_its_own_history(
     assert in_stream[-2:] == ["job.last", "job.created"]
 
 
-async def test_job_without_events_has_an_empty_history(
-    database: Database, operator: Operator, events: Events
-) -> None:
+async def test_job_without_events_has_an_empty_history(world: World, events: Events) -> None:
     """Such as one that was created by an earlier version."""
-    await operator.create(job_id="j", target_all=True)
-    await database.owner.execute(
-        "DELETE FROM jobs.event_queue WHERE tenant_id = $1", operator.tenant
+    await world.operator.create(job_id="j", target_all=True)
+    await world.database.owner.execute(
+        "DELETE FROM jobs.event_queue WHERE tenant_id = $1", world.tenant
     )
 
     assert types(await events.history("j")) == []
 
 
-async def test_unknown_job_is_not_found(
-    database: Database, server: Server, events: Events, tenant: str
-) -> None:
-    await queue_event(database.owner, f"{tenant}-2", "j")
+async def test_unknown_job_is_not_found(world: World, events: Events) -> None:
+    await queue_event(world.database.owner, f"{world.tenant}-2", "j")
 
     await expect_error("JOB_NOT_FOUND", events.history("j"))

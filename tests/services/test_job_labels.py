@@ -11,9 +11,9 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from tests.support.callers import Operator, job_ids
 from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
-from tests.support.races import lock_in_order
 from tests.support.scale import SCALE
 from tests.support.server import Server
+from tests.support.world import World
 
 LABELS = {"team": "pumps", "wave": "1"}
 
@@ -79,14 +79,12 @@ async def test_repeated_create_finds_the_job_only_with_the_labels_of_its_request
         await expect_error("JOB_ALREADY_EXISTS", create(operator, **fields))
 
 
-async def test_labels_have_their_limits_when_they_are_as_large_as_possible(
-    operator: Operator,
-) -> None:
+async def test_labels_have_their_limits_when_they_are_as_large_as_possible(world: World) -> None:
     labels = {f"{n:02}{'k' * 61}": "🚀" * 63 for n in range(32)}
 
-    await create(operator, labels=labels, description="é" * 1000)
+    await create(world.operator, labels=labels, description="é" * 1000)
 
-    assert (await operator.get("j")).labels == labels
+    assert (await world.operator.get("j")).labels == labels
 
 
 @pytest.mark.parametrize(
@@ -169,17 +167,17 @@ async def test_rejected_update_changes_no_labels(operator: Operator) -> None:
 
 
 async def test_update_of_labels_does_not_find_the_job_when_a_delete_commits_first(
-    database: Database, operator: Operator
+    world: World, operator: Operator
 ) -> None:
     await create(operator, labels=LABELS)
     await operator.cancel("j")
 
     calls = operator.delete("j"), operator.update("j", "labels", labels={"k": "v"})
-    delete, update = await lock_in_order(database, operator.tenant, "j", *calls)
+    delete, update = await world.lock_in_order(*calls)
     await delete
     await expect_error("JOB_NOT_FOUND", update)
 
-    assert await check_stored_labels(database, operator) == 0
+    assert await check_stored_labels(world.database, operator) == 0
 
 
 async def test_labels_are_removed_when_the_job_is_deleted_or_past_its_retention(

@@ -12,6 +12,7 @@ from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import Failure, check_limit_error, expect_error
 from tests.support.server import Server, running_server
+from tests.support.world import World
 
 ONE_CONNECTION = {"JOBS_POOL_MIN_SIZE": "1", "JOBS_POOL_MAX_SIZE": "1"}
 
@@ -183,46 +184,40 @@ def rarely_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(active_jobs, "MAX_AGE_SECONDS", 3600.0)
 
 
-async def test_second_of_two_concurrent_creates_is_rejected_at_the_limit(
-    database: Database, tenant: str
-) -> None:
+async def test_second_of_two_concurrent_creates_is_rejected_at_the_limit(world: World) -> None:
     """The second create waits for the first before it counts the active jobs."""
-    async with operator_with_limit(database, tenant, 1) as operator:
-        async with row_is_locked(database, tenant, "b"):
+    async with operator_with_limit(world.database, world.tenant, 1) as operator:
+        async with row_is_locked(world.database, world.tenant, "b"):
             first = asyncio.create_task(operator.create(job_id="b", target_all=True))
-            await database.wait_for_blocked_sessions(1)
+            await world.database.wait_for_blocked_sessions(1)
             second = asyncio.create_task(operator.create(job_id="c", target_all=True))
-            await database.wait_for_blocked_sessions(2)
+            await world.database.wait_for_blocked_sessions(2)
 
         assert (await first).execution_count == 1
         await expect_error("LIMIT_EXCEEDED", second)
 
 
 @pytest.mark.usefixtures("rarely_counted")
-async def test_creates_count_jobs_again_within_a_tenth_of_the_limit(
-    database: Database, tenant: str
-) -> None:
-    async with operator_with_limit(database, tenant, 10) as operator:
+async def test_creates_count_jobs_again_within_a_tenth_of_the_limit(world: World) -> None:
+    async with operator_with_limit(world.database, world.tenant, 10) as operator:
         await create(operator, "j0")
-        async with jobs_locked(database, tenant):
+        async with jobs_locked(world.database, world.tenant):
             await create(operator, *(f"j{number}" for number in range(1, 9)))
             tenth = asyncio.create_task(operator.create(job_id="j9", target_all=True))
-            await database.wait_for_blocked_sessions(1)
+            await world.database.wait_for_blocked_sessions(1)
 
         await tenth
         await check_full(operator)
 
 
 @pytest.mark.usefixtures("rarely_counted")
-async def test_job_that_is_created_without_a_count_counts_once(
-    database: Database, tenant: str
-) -> None:
+async def test_job_that_is_created_without_a_count_counts_once(world: World) -> None:
     """The last call gets the only connection after the others, which do not count, have ended."""
-    async with operator_with_limit(database, tenant, 10, **ONE_CONNECTION) as operator:
+    async with operator_with_limit(world.database, world.tenant, 10, **ONE_CONNECTION) as operator:
         await create(operator, "j0")
-        async with row_is_locked(database, tenant, "j1"):
+        async with row_is_locked(world.database, world.tenant, "j1"):
             creating = [asyncio.create_task(create(operator, "j1"))]
-            await database.wait_for_blocked_sessions(1)
+            await world.database.wait_for_blocked_sessions(1)
             creating += [
                 asyncio.create_task(create(operator, f"j{number}")) for number in range(2, 10)
             ]

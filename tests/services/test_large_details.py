@@ -12,6 +12,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from jobs_grpc.db.store import Store
 from tests.support.callers import Operator, all_executions
 from tests.support.database import Database
+from tests.support.world import World
 
 pytestmark = [
     pytest.mark.slow,
@@ -75,12 +76,9 @@ async def test_job_has_a_token_when_the_details_of_its_executions_are_large(
 
 @pytest.mark.parametrize(("status", "failure_code"), [(None, None), ("FAILED", None), (None, "E1")])
 async def test_page_reads_a_bounded_number_of_bytes_when_details_are_large(
-    database: Database,
-    job_with_large_details: Operator,
-    status: str | None,
-    failure_code: str | None,
+    world: World, job_with_large_details: Operator, status: str | None, failure_code: str | None
 ) -> None:
-    store = Store(cast("Any", database.owner))  # The store only calls `fetch`.
+    store = Store(cast("Any", world.database.owner))  # The store only calls `fetch`.
     row = await store.list_job_executions(
         job_with_large_details.tenant,
         job_id="j",

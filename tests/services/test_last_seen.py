@@ -20,6 +20,7 @@ from tests.support.metrics import METRICS_ON, scrape
 from tests.support.report_streams import reporting
 from tests.support.server import Server, running_server
 from tests.support.waiting import wait_until
+from tests.support.world import World
 
 OFTEN = {"JOBS_LAST_SEEN_INTERVAL": "0.05"}
 RARELY = {"JOBS_LAST_SEEN_INTERVAL": "3600"}
@@ -107,15 +108,13 @@ async def test_last_seen_follows_an_open_watch(
         await watch.aclose()
 
 
-async def test_nothing_is_marked_or_stored_if_the_interval_is_zero(
-    database: Database, tenant: str
-) -> None:
-    await database.add_devices(tenant, ["d1"])
+async def test_nothing_is_marked_or_stored_if_the_interval_is_zero(world: World) -> None:
+    await world.add_devices(["d1"])
 
-    async with running_server(database.request_dsn, **OFF, **METRICS_ON) as server:
-        await server.device(tenant, "d1").pending()
+    async with running_server(world.database.request_dsn, **OFF, **METRICS_ON) as server:
+        await world.device("d1").pending()
         assert (await scrape(server.app.metrics_address)).value("jobs_last_seen_queued") == 0
-    assert await seen(database, tenant) == {}
+    assert await seen(world.database, world.tenant) == {}
 
 
 @pytest.mark.slow

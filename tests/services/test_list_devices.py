@@ -11,6 +11,7 @@ from tests.support.database import Database, request_session
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.page_tokens import forged_token
 from tests.support.server import Server
+from tests.support.world import World
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
@@ -100,20 +101,18 @@ async def test_prefix_is_taken_literally(database: Database, fleet: Fleet) -> No
         assert await ids(fleet, device_id_prefix=prefix, limit=1) == expected
 
 
-async def test_devices_of_other_tenants_are_not_listed(
-    server: Server, database: Database, fleet: Fleet
-) -> None:
+async def test_devices_of_other_tenants_are_not_listed(world: World, fleet: Fleet) -> None:
     other = f"{fleet.tenant}-other"
     for tenant, value in ((fleet.tenant, "own"), (other, "other")):
-        await database.add_devices(tenant, ["d1", "d2"], group=value)
-        await database.add_labels(tenant, {"d1": {"k": value}})
-    await database.add_devices(other, ["d3"])
+        await world.add_devices(["d1", "d2"], group=value)
+        await world.database.add_labels(tenant, {"d1": {"k": value}})
+    await world.database.add_devices(other, ["d3"])
 
     assert await ids(fleet) == ["d1", "d2"]
     assert [dict(d.labels) for d in (await fleet.list()).devices] == [{"k": "own"}, {}]
     for selector in ("k=other", "group=other", "device_id=d3"):
         assert await ids(fleet, selector=selector) == []
-    assert await ids(server.fleet(other), selector="group!=own,k!=own") == ["d1", "d2", "d3"]
+    assert await ids(world.server.fleet(other), selector="group!=own,k!=own") == ["d1", "d2", "d3"]
 
 
 async def test_pages_contain_each_device_that_stays_once_while_others_change(
@@ -198,10 +197,8 @@ async def test_page_ends_before_it_has_20_000_groups(database: Database, fleet: 
     assert rows[-1]["device_id"] == names[18]
 
 
-async def test_pages_are_complete_when_a_slice_of_them_is_full(
-    database: Database, fleet: Fleet
-) -> None:
-    names = await add_groups(database, fleet, devices=130, groups=399)
+async def test_pages_are_complete_when_a_slice_of_them_is_full(world: World, fleet: Fleet) -> None:
+    names = await add_groups(world.database, fleet, devices=130, groups=399)
 
     assert await all_pages(fleet, limit=1000) == [names[:50], names[50:100], names[100:]]
     assert await ids(fleet, limit=51) == names

@@ -8,11 +8,12 @@ import pytest
 from fleet.jobs.v1 import events_pb2 as pb
 from fleet.jobs.v1 import jobs_pb2
 
-from tests.support.callers import Events, Operator
+from tests.support.callers import Events
 from tests.support.database import Database
 from tests.support.event_rows import queue_event, store_events
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.server import Server
+from tests.support.world import World
 
 
 @pytest.fixture
@@ -34,14 +35,12 @@ async def pages(events: Events, **fields: Any) -> list[pb.ListEventsResponse]:
     return found
 
 
-async def test_events_of_calls_are_listed_in_order(
-    database: Database, operator: Operator, events: Events
-) -> None:
-    await database.add_devices(operator.tenant, ["pump", "valve"])
-    await operator.create(job_id="a", target_all=True)
-    await operator.create(job_id="b", target_all=True)
-    await operator.pause("a", reason="error rate")
-    await operator.resume("a")
+async def test_events_of_calls_are_listed_in_order(world: World, events: Events) -> None:
+    await world.add_devices(["pump", "valve"])
+    await world.operator.create(job_id="a", target_all=True)
+    await world.operator.create(job_id="b", target_all=True)
+    await world.operator.pause("a", reason="error rate")
+    await world.operator.resume("a")
 
     page = await events.list()
 
@@ -62,12 +61,10 @@ async def test_events_of_calls_are_listed_in_order(
     assert (page.position, page.has_more) == (page.events[-1].position, False)
 
 
-async def test_position_is_about_the_time_in_microseconds(
-    database: Database, events: Events, tenant: str
-) -> None:
+async def test_position_is_about_the_time_in_microseconds(world: World, events: Events) -> None:
     before = datetime.now(UTC)
-    await queue_event(database.owner, tenant, "j")
-    await queue_event(database.owner, tenant, "j")
+    await queue_event(world.database.owner, world.tenant, "j")
+    await queue_event(world.database.owner, world.tenant, "j")
 
     first, second = (await events.list()).events
 
@@ -142,11 +139,9 @@ async def test_filters_by_type_and_job(database: Database, events: Events, tenan
 
 
 @pytest.mark.parametrize("job_id", ["", "job-0"])
-async def test_call_examines_at_most_5000_events(
-    database: Database, events: Events, tenant: str, job_id: str
-) -> None:
-    await store_events(database, tenant, 12_000, days_ago=1, jobs=1)
-    last = await store_events(database, tenant, 1, type_="job.rare", jobs=1)
+async def test_call_examines_at_most_5000_events(world: World, events: Events, job_id: str) -> None:
+    await store_events(world.database, world.tenant, 12_000, days_ago=1, jobs=1)
+    last = await store_events(world.database, world.tenant, 1, type_="job.rare", jobs=1)
 
     found = await pages(events, types=["job.rare"], job_id=job_id)
 
@@ -198,10 +193,8 @@ async def test_from_time_in_the_future_is_rejected(events: Events) -> None:
         assert await invalid_fields(anext(responses)) == ["from_time"]
 
 
-async def test_unknown_position_is_rejected(
-    database: Database, events: Events, tenant: str
-) -> None:
-    last = await store_events(database, tenant, 3)
+async def test_unknown_position_is_rejected(world: World, events: Events) -> None:
+    last = await store_events(world.database, world.tenant, 3)
 
     failure = await expect_error("POSITION_UNKNOWN", events.list(after_position=last + 1))
 
@@ -216,12 +209,10 @@ async def test_tenant_without_events_has_a_position(events: Events) -> None:
     assert second == first
 
 
-async def test_events_of_other_tenants_are_not_listed(
-    database: Database, server: Server, events: Events, tenant: str
-) -> None:
-    await queue_event(database.owner, tenant, "j")
-    other = server.events(f"{tenant}-2")
-    await queue_event(database.owner, other.tenant, "j2")
+async def test_events_of_other_tenants_are_not_listed(world: World, events: Events) -> None:
+    await queue_event(world.database.owner, world.tenant, "j")
+    other = world.server.events(f"{world.tenant}-2")
+    await queue_event(world.database.owner, other.tenant, "j2")
 
     assert await job_types(events) == [("j", "job.updated")]
     assert await job_types(other) == [("j2", "job.updated")]

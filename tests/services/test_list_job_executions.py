@@ -7,8 +7,8 @@ import pytest
 from tests.support.callers import Operator, all_executions
 from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
-from tests.support.server import Server
 from tests.support.staged_jobs import rollout
+from tests.support.world import World
 
 
 @pytest.fixture
@@ -32,17 +32,15 @@ async def test_pages_contain_each_execution_once(mixed: Operator) -> None:
         assert await numbers(mixed, limit=limit) == list(range(1, 10))
 
 
-async def test_pages_are_sorted_by_device_id_in_byte_order(
-    database: Database, operator: Operator
-) -> None:
+async def test_pages_are_sorted_by_device_id_in_byte_order(world: World) -> None:
     names = ["a", "B", "é", "a-1", "Z", "a.1", "🚀", "10", "9", "a 1", "ﬀ", "x" * 256, "é" * 256]
-    await database.add_devices(operator.tenant, names)
-    await operator.create(job_id="j", target_all=True)
+    await world.add_devices(names)
+    await world.operator.create(job_id="j", target_all=True)
 
-    executions = await all_executions(operator, "j", limit=1)
+    executions = await all_executions(world.operator, "j", limit=1)
 
     assert [e.device_id for e in executions] == sorted(names, key=str.encode)
-    assert list((await operator.get("j")).executions) == executions
+    assert list((await world.operator.get("j")).executions) == executions
 
 
 async def test_status_filter_uses_the_derived_status(mixed: Operator) -> None:
@@ -54,12 +52,10 @@ async def test_status_filter_uses_the_derived_status(mixed: Operator) -> None:
         assert await numbers(mixed, status="QUEUED", limit=limit) == []
 
 
-async def test_neighboring_executions_keep_their_own_values(
-    database: Database, operator: Operator, server: Server
-) -> None:
+async def test_neighboring_executions_keep_their_own_values(world: World) -> None:
     """The service reuses one message for neighbors, so a value must not leak into the next one."""
-    await database.add_devices(operator.tenant, 12)
-    await operator.create(job_id="j", target_all=True, in_progress_timeout_minutes=5)
+    await world.add_devices(12)
+    await world.operator.create(job_id="j", target_all=True, in_progress_timeout_minutes=5)
     reports: list[dict[str, object]] = [
         {"status": "IN_PROGRESS", "status_details": {"step": 1}},
         {"status": "IN_PROGRESS", "status_details": {"step": 1}},
@@ -68,16 +64,16 @@ async def test_neighboring_executions_keep_their_own_values(
         {"status": "FAILED", "status_details": {"step": 2}},
     ]
     for number, report in zip((2, 3, 4, 6, 7), reports, strict=True):
-        await server.device(operator.tenant, f"d{number:05}").update("j", **report)
-    await operator.cancel_execution("j", "d00009")
-    await operator.cancel_execution("j", "d00010")
-    await operator.retry("j", "REJECTED")
+        await world.device(f"d{number:05}").update("j", **report)
+    await world.operator.cancel_execution("j", "d00009")
+    await world.operator.cancel_execution("j", "d00010")
+    await world.operator.retry("j", "REJECTED")
 
-    page = await operator.executions("j")
+    page = await world.operator.executions("j")
 
     assert len(page.executions) == 12
     for execution in page.executions:
-        (single,) = (await operator.executions("j", device_id=execution.device_id)).executions
+        (single,) = (await world.operator.executions("j", device_id=execution.device_id)).executions
         single.ClearField("job_id")
         assert execution == single
         assert execution.HasField("status_details") == single.HasField("status_details")
@@ -134,25 +130,23 @@ FAILED_CASES: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
-async def test_pages_contain_the_executions_that_match_stage_and_prefix(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, ["pump-1", "pump-2", "valve-1"], group="north")
+async def test_pages_contain_the_executions_that_match_stage_and_prefix(world: World) -> None:
+    await world.add_devices(["pump-1", "pump-2", "valve-1"], group="north")
     others = ["pump", "pump-", "pump-\U0010ffff", "pump.1", "p%", "p_", "pump-3", "PUMP-1", "q"]
-    await database.add_devices(operator.tenant, others)
+    await world.add_devices(others)
     stages = rollout({"group_id": "north"}, {"remainder": True})
-    await operator.create(job_id="j", target_all=True, rollout=stages)
+    await world.operator.create(job_id="j", target_all=True, rollout=stages)
 
     async def check(cases: list[tuple[dict[str, Any], list[str]]]) -> None:
         for filters, expected in cases:
             for limit in (1, 2, 5000):
-                executions = await all_executions(operator, "j", limit=limit, **filters)
+                executions = await all_executions(world.operator, "j", limit=limit, **filters)
                 assert [e.device_id for e in executions] == expected, filters
 
     await check(QUEUED_CASES)
-    await operator.advance("j")
+    await world.operator.advance("j")
     for name in ("pump-1", "pump-", "valve-1", "q", "pump"):
-        await server.device(operator.tenant, name).update("j", "FAILED", failure_code="E1")
+        await world.device(name).update("j", "FAILED", failure_code="E1")
     await check(FAILED_CASES)
 
 

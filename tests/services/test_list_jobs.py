@@ -5,7 +5,7 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Operator, job_ids
 from tests.support.database import Database
-from tests.support.server import Server
+from tests.support.world import World
 
 
 @pytest.fixture(autouse=True)
@@ -24,33 +24,29 @@ async def test_list_is_empty_when_tenant_has_no_jobs(operator: Operator) -> None
     assert await operator.list() == pb.ListJobsResponse()
 
 
-async def test_jobs_with_the_same_time_are_sorted_by_job_id_descending(
-    database: Database, operator: Operator
-) -> None:
-    await create(operator, "b", "a-1", "B", "a", "c")
-    await database.owner.execute(
-        "UPDATE jobs.jobs SET created_at = '2026-01-01Z' WHERE tenant_id = $1", operator.tenant
+async def test_jobs_with_the_same_time_are_sorted_by_job_id_descending(world: World) -> None:
+    await create(world.operator, "b", "a-1", "B", "a", "c")
+    await world.database.owner.execute(
+        "UPDATE jobs.jobs SET created_at = '2026-01-01Z' WHERE tenant_id = $1", world.tenant
     )
 
-    assert await job_ids(operator, limit=2) == ["c", "b", "a-1", "a", "B"]
+    assert await job_ids(world.operator, limit=2) == ["c", "b", "a-1", "a", "B"]
 
 
-async def test_listed_job_equals_the_job_without_its_executions(
-    server: Server, operator: Operator
-) -> None:
-    await operator.create(
+async def test_listed_job_equals_the_job_without_its_executions(world: World) -> None:
+    await world.operator.create(
         job_id="j",
         document_type="update",
         document_params={"version": 5},
         target_group_id="north",
         expires_in_hours=3,
     )
-    await server.device(operator.tenant, "a").start("j")
-    await operator.cancel("j", reason="no")
+    await world.device("a").start("j")
+    await world.operator.cancel("j", reason="no")
 
-    (listed,) = (await operator.list()).jobs
+    (listed,) = (await world.operator.list()).jobs
 
-    job = await operator.get("j", executions_limit=1)
+    job = await world.operator.get("j", executions_limit=1)
     assert len(job.executions) == 1
     job.ClearField("executions")
     job.ClearField("next_executions_page_token")
@@ -89,24 +85,22 @@ async def test_limit_and_offset_select_a_window_of_the_jobs_that_match(
     assert [job.job_id for job in (await operator.list(**fields)).jobs] == list(expected)
 
 
-async def test_status_filter_uses_the_derived_status(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await create(operator, "active", "completed", "canceled", "expired", "expired-active")
-    device = server.device(operator.tenant, "a")
+async def test_status_filter_uses_the_derived_status(world: World) -> None:
+    await create(world.operator, "active", "completed", "canceled", "expired", "expired-active")
+    device = world.device("a")
     for name in "ab":
-        await server.device(operator.tenant, name).update("completed", "SUCCEEDED")
-    await operator.cancel("canceled")
+        await world.device(name).update("completed", "SUCCEEDED")
+    await world.operator.cancel("canceled")
     await device.start("expired-active")
-    await database.expire(operator.tenant, "expired")
-    await database.expire(operator.tenant, "expired-active")
+    await world.expire("expired")
+    await world.expire("expired-active")
 
     for status, expected in (
         ("IN_PROGRESS", {"active", "expired-active"}),
         ("COMPLETED", {"completed", "expired"}),
         ("CANCELED", {"canceled"}),
     ):
-        jobs = (await operator.list(status=status)).jobs
+        jobs = (await world.operator.list(status=status)).jobs
         assert {job.job_id for job in jobs} == expected
         assert {pb.Job.Status.Name(job.status) for job in jobs} == {status}
-    assert len(await job_ids(operator)) == 5
+    assert len(await job_ids(world.operator)) == 5

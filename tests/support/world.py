@@ -72,6 +72,23 @@ class World:
         """Start a call, and return it when this many sessions wait for a lock."""
         return await self.database.blocked(call, count)
 
+    async def lock_in_order(
+        self, first: Awaitable[Any], second: Awaitable[Any]
+    ) -> tuple[asyncio.Task[Any], asyncio.Task[Any]]:
+        """Let two calls wait for the lock of the job "j" in this order. Return their tasks."""
+        async with self.lock_held():
+            return await self.blocked(first), await self.blocked(second, 2)
+
+    async def wait_for_commit(
+        self, call: Awaitable[Any], sql: str, *args: object
+    ) -> asyncio.Task[Any]:
+        """Let a call wait for a lock of a statement, which then commits. Return the call's task.
+
+        The first parameter of the statement is the tenant.
+        """
+        async with uncommitted(self.database, sql, self.tenant, *args):
+            return await self.blocked(call)
+
 
 def uncommitted_report(
     database: Database, device: Device, status: str | None, attempt: int | None = None
