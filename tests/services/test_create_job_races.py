@@ -91,8 +91,9 @@ async def test_waiting_create_succeeds_when_the_first_is_rolled_back(world: Worl
         transaction = session.transaction()
         await transaction.start()
         await session.execute(CREATE, world.tenant)
-        second = asyncio.create_task(world.operator.create(job_id="j", target_device_id="d00002"))
-        await world.database.wait_for_blocked_sessions(1)
+        second = await world.database.blocked(
+            world.operator.create(job_id="j", target_device_id="d00002")
+        )
         await transaction.rollback()
 
     assert (await second).execution_count == 1

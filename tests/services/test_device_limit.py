@@ -127,8 +127,7 @@ async def test_racing_registrations_do_not_exceed_the_limit(
         transaction = connection.transaction()
         await transaction.start()
         await register_as(store, fleet.tenant, "c")
-        second = asyncio.create_task(register(fleet, "d"))
-        await database.wait_for_blocked_sessions(1)
+        second = await database.blocked(register(fleet, "d"))
         await (transaction.commit() if first == "commits" else transaction.rollback())
 
     if first == "commits":

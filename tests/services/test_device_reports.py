@@ -177,8 +177,7 @@ async def test_job_completes_once_when_its_last_two_reports_are_concurrent(
         async with first.transaction():
             report = ExecutionUpdate("k", "a", "SUCCEEDED")
             await store.update_executions(operator.tenant, [report], wait_ms=30000)
-            second = asyncio.create_task(two[1].update("k", "SUCCEEDED"))
-            await database.wait_for_blocked_sessions(1)
+            second = await database.blocked(two[1].update("k", "SUCCEEDED"))
         last = await second
 
     job = await operator.get("k")
@@ -224,8 +223,7 @@ async def test_batch_returns_busy_for_a_job_that_it_has_not_locked(
     """The job is created while the batch waits for the lock of another job."""
     updates = [ExecutionUpdate("k", "a", "SUCCEEDED"), ExecutionUpdate("new", "b", "SUCCEEDED")]
     async with job_lock_held(database, operator.tenant, "k"):
-        batch = asyncio.create_task(send_batch(database, operator.tenant, *updates))
-        await database.wait_for_blocked_sessions(1)
+        batch = await database.blocked(send_batch(database, operator.tenant, *updates))
         await operator.create(job_id="new", target_all=True)
 
     assert [row["outcome"] for row in await batch] == ["APPLIED", "BUSY"]

@@ -184,8 +184,7 @@ async def test_device_does_not_change_a_job_that_expires_while_the_call_waits_fo
     """The call begins before the expiry but gets the job lock after it."""
     await operator.create(job_id="j", target_all=True)
     async with job_lock_held(database, device.tenant, "j"):
-        calling = asyncio.create_task(CALLS[call](device))
-        await database.wait_for_blocked_sessions(1)
+        calling = await database.blocked(CALLS[call](device))
         await database.owner.execute(
             "UPDATE jobs.jobs SET expires_at = (SELECT clock_timestamp()) WHERE tenant_id = $1",
             device.tenant,

@@ -72,7 +72,7 @@ def nested_request(lists: int, objects: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("params", "invalid_field"),
+    ("params", "field"),
     [
         (document(a=math.nan), "document_params.a"),
         (document(a=math.inf), "document_params.a"),
@@ -87,11 +87,10 @@ def nested_request(lists: int, objects: int) -> bytes:
     ],
 )
 async def test_document_is_rejected_when_it_cannot_be_stored(
-    operator: Operator, params: Struct, invalid_field: str
+    operator: Operator, params: Struct, field: str
 ) -> None:
-    assert await invalid_fields(operator.create(target_all=True, document_params=params)) == [
-        invalid_field
-    ]
+    call = operator.create(target_all=True, document_params=params)
+    assert await invalid_fields(call) == [field]
 
 
 async def test_document_is_rejected_when_it_is_larger_than_32_kib(world: World) -> None:
@@ -130,38 +129,26 @@ async def test_document_size_limit_is_a_setting(database: Database, tenant: str)
     )
 
 
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (0.5, "0.5"),
-        (-3.0, "-3"),
-        (2.0**53, "9007199254740992"),
-        (-(2.0**53), "-9007199254740992"),
-        (2.0**53 + 2, "9007199254740994.0"),
-    ],
-)
-async def test_integers_are_stored_without_a_fraction_if_they_are_exact(
-    number: float, text: str
-) -> None:
-    converted = await to_json(document(a=number), "params", MAX_BYTES, no_pause)
+async def test_integers_are_stored_without_a_fraction_if_they_are_exact() -> None:
+    numbers = [0.5, -3.0, 2.0**53, -(2.0**53), 2.0**53 + 2]
 
-    assert converted == (f'{{"a":{text}}}', [])
+    converted = await to_json(document(a=numbers), "params", MAX_BYTES, no_pause)
+
+    texts = "0.5,-3,9007199254740992,-9007199254740992,9007199254740994.0"
+    assert converted == (f'{{"a":[{texts}]}}', [])
 
 
-@pytest.mark.parametrize(
-    ("number", "digits"),
-    [(0.5, 3), (1e22, 23), (1e300, 301), (1e-7, 9), (-1.5e-7, 11), (1e-300, 302)],
-)
-async def test_size_of_a_number_is_its_length_without_an_exponent(
-    number: float, digits: int
-) -> None:
-    size = len('{"a":}') + digits
+async def test_size_of_a_number_is_its_length_without_an_exponent() -> None:
+    for number, digits in (
+        *((0.5, 3), (1e22, 23), (1e300, 301), (1e-7, 9), (-1.5e-7, 11), (1e-300, 302)),
+    ):
+        size = len('{"a":}') + digits
 
-    _, violations = await to_json(document(a=number), "params", size, no_pause)
-    _, (violation,) = await to_json(document(a=number), "params", size - 1, no_pause)
+        _, violations = await to_json(document(a=number), "params", size, no_pause)
+        _, (violation,) = await to_json(document(a=number), "params", size - 1, no_pause)
 
-    assert violations == []
-    assert f"has {size} bytes" in violation.description
+        assert violations == []
+        assert f"has {size} bytes" in violation.description
 
 
 @pytest.mark.parametrize("convert", [from_json, document_from_json])
@@ -201,22 +188,21 @@ async def test_path_of_a_violation_is_shortened_and_escaped(key: str, path: str)
     assert violation.description == f"{path} must be a finite number"
 
 
-@pytest.mark.parametrize(
-    "key",
-    ["x" * 100_000, "🚀" * 20_000, "a\r\nb: c", "\x1b[31mred", "a\u2028b\x85c", "%00%0a", "a.b[0]"],
-    ids=lambda key: ascii(key[:9]),
-)
-async def test_error_is_short_and_on_one_line_when_a_key_is_hostile(world: World, key: str) -> None:
-    params = document(**{key: {key: [math.nan]}})
+async def test_error_is_short_and_on_one_line_when_a_key_is_hostile(operator: Operator) -> None:
+    for key in (
+        *("x" * 100_000, "🚀" * 20_000, "a\r\nb: c", "\x1b[31mred", "a\u2028b\x85c"),
+        *("%00%0a", "a.b[0]"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await operator.create(
+                target_all=True, document_params=document(**{key: {key: [math.nan]}})
+            )
 
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await world.operator.create(target_all=True, document_params=params)
-
-    message, trailers = raised.value.details() or "", raised.value.trailing_metadata()
-    assert raised.value.code() == StatusCode.INVALID_ARGUMENT
-    assert message.isprintable()
-    assert len(message) < 500
-    assert sum(len(k) + len(v) for k, v in trailers or ()) + 12 * len(message) < MAX_TRAILER_BYTES
+        message, trailers = raised.value.details() or "", raised.value.trailing_metadata()
+        assert raised.value.code() == StatusCode.INVALID_ARGUMENT
+        assert (message.isprintable(), len(message) < 500) == (True, True)
+        size = sum(len(k) + len(v) for k, v in trailers or ()) + 12 * len(message)
+        assert size < MAX_TRAILER_BYTES
 
 
 async def test_error_has_at_most_twenty_violations(operator: Operator) -> None:

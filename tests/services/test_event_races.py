@@ -1,6 +1,5 @@
 """Readers of events while transactions are open, and while events are purged."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Literal, TypeAlias
@@ -126,8 +125,7 @@ async def test_purge_while_a_page_is_read_is_an_error_and_no_gap(
     last = await store_events(database, tenant, 1)
 
     async with page_held(database, where):
-        reading = asyncio.create_task(events.list(after_position=old - 10, job_id=job_id))
-        await database.wait_for_blocked_sessions(1)
+        reading = await database.blocked(events.list(after_position=old - 10, job_id=job_id))
         await database.owner.fetchval(_PURGE, tenant)
         left = await database.owner.fetch(
             "SELECT position FROM jobs.events WHERE tenant_id = $1", tenant
@@ -147,8 +145,7 @@ async def test_events_are_not_purged_while_a_page_from_the_oldest_is_read(
     old = await store_events(database, tenant, 20, days_ago=8)
 
     async with page_held(database, where):
-        reading = asyncio.create_task(events.list(after_position=0))
-        await database.wait_for_blocked_sessions(1)
+        reading = await database.blocked(events.list(after_position=0))
         assert await database.owner.fetchval(_PURGE, tenant) is None
 
     assert [e.position for e in (await reading).events] == list(range(old - 19, old + 1))

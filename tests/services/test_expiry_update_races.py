@@ -57,8 +57,7 @@ async def test_update_is_rejected_when_the_job_expires_while_it_waits(
         await server.device(operator.tenant, "d1").start("j")
 
     async with job_lock_held(database, operator.tenant, "j"):
-        updating = asyncio.create_task(update(operator))
-        await database.wait_for_blocked_sessions(1)
+        updating = await database.blocked(update(operator))
         await expire_in(database, operator, 0)
 
     await expect_error("JOB_NOT_UPDATABLE", updating)
@@ -77,8 +76,7 @@ async def test_job_does_not_expire_when_the_update_has_the_lock_before(world: Wo
         async with uncommitted(world.database, _UPDATE, world.tenant):
             await world.pass_time(120)
             assert (await world.operator.get("j")).status == pb.Job.COMPLETED
-            starting = asyncio.create_task(world.device("d1").start("j"))
-            await world.database.wait_for_blocked_sessions(1)
+            starting = await world.database.blocked(world.device("d1").start("j"))
             sweeping = asyncio.create_task(sweeper.run_once())
 
         assert (await starting).status == pb.JobExecution.IN_PROGRESS
@@ -124,8 +122,7 @@ async def test_last_report_completes_the_job_after_the_update(world: World) -> N
 async def test_start_is_rejected_when_an_earlier_expiry_passes_while_it_waits(world: World) -> None:
     sooner = _UPDATE.replace("'1 hour'", "'0.3 seconds'")
     async with uncommitted(world.database, sooner, world.tenant):
-        starting = asyncio.create_task(world.device("d1").start("j"))
-        await world.database.wait_for_blocked_sessions(1)
+        starting = await world.database.blocked(world.device("d1").start("j"))
         expires_at = datetime.now(UTC) + timedelta(seconds=0.3)
 
         async def has_passed() -> bool:
@@ -144,8 +141,7 @@ async def test_cancel_after_the_update_rejects_the_executions(world: World) -> N
     async with uncommitted(world.database, _UPDATE, world.tenant):
         await world.pass_time(120)
         assert (await world.operator.get("j")).status == pb.Job.COMPLETED
-        canceling = asyncio.create_task(world.operator.cancel("j"))
-        await world.database.wait_for_blocked_sessions(1)
+        canceling = await world.database.blocked(world.operator.cancel("j"))
     await canceling
 
     assert (await world.operator.get("j")).execution_counts == pb.ExecutionCounts(rejected=2)

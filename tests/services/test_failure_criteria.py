@@ -530,8 +530,7 @@ async def test_report_before_the_resume_is_old_and_one_after_it_counts(job: Crit
         early, resume = await job.lock_in_order(*calls)
         await early
         await database.wait_for_blocked_sessions(1)
-        late = asyncio.create_task(job.report((2, "FAILED")))
-        await database.wait_for_blocked_sessions(2)
+        late = await database.blocked(job.report((2, "FAILED")), 2)
     await asyncio.gather(resume, late)
 
     assert await job.counts() == [(0, -1, 1, 3)]
@@ -549,8 +548,7 @@ async def test_start_before_the_trip_runs_and_one_after_it_is_rejected(job: Crit
         early, trip = await job.lock_in_order(*calls)
         assert await early == ["APPLIED"]
         await database.wait_for_blocked_sessions(1)
-        late = asyncio.create_task(job.report((3, None)))
-        await database.wait_for_blocked_sessions(2)
+        late = await database.blocked(job.report((3, None)), 2)
 
     assert [await trip, await late] == [["APPLIED"], ["JOB_PAUSED"]]
     counts = pb.ExecutionCounts(in_progress=1, failed=1, queued=38)

@@ -132,7 +132,7 @@ async def test_statement_for_many_tenants_compares_the_rows_of_each(world: World
     """Tenants have jobs and devices with the same ids."""
     tenants = [world.tenant, f"{world.tenant}-2", "unknown"]
     for tenant in tenants[:2]:
-        await world.add_devices(["pump"])
+        await world.database.add_devices(tenant, ["pump"])
         await world.server.operator(tenant).create(job_id="j", target_all=True)
         await world.server.operator(tenant).create(job_id=tenant, target_all=True)
     jobs = [(tenant, job_id) for tenant in tenants for job_id in ("j", *tenants)]

@@ -65,8 +65,7 @@ async def test_create_is_rejected_when_devices_added_while_it_runs_exceed_the_li
     """A table lock stops the create between its first check and its insert."""
     async with database.owner.transaction():
         await database.owner.execute("LOCK jobs.job_executions IN ACCESS EXCLUSIVE MODE")
-        creating = asyncio.create_task(limited.create(job_id="j", target_all=True))
-        await database.wait_for_blocked_sessions(1)
+        creating = await database.blocked(limited.create(job_id="j", target_all=True))
         await database.add_devices(limited.tenant, ["fourth"])
 
     failure = await expect_error("LIMIT_EXCEEDED", creating)
@@ -188,10 +187,8 @@ async def test_second_of_two_concurrent_creates_is_rejected_at_the_limit(world: 
     """The second create waits for the first before it counts the active jobs."""
     async with operator_with_limit(world.database, world.tenant, 1) as operator:
         async with row_is_locked(world.database, world.tenant, "b"):
-            first = asyncio.create_task(operator.create(job_id="b", target_all=True))
-            await world.database.wait_for_blocked_sessions(1)
-            second = asyncio.create_task(operator.create(job_id="c", target_all=True))
-            await world.database.wait_for_blocked_sessions(2)
+            first = await world.database.blocked(operator.create(job_id="b", target_all=True))
+            second = await world.database.blocked(operator.create(job_id="c", target_all=True), 2)
 
         assert (await first).execution_count == 1
         await expect_error("LIMIT_EXCEEDED", second)
@@ -203,8 +200,7 @@ async def test_creates_count_jobs_again_within_a_tenth_of_the_limit(world: World
         await create(operator, "j0")
         async with jobs_locked(world.database, world.tenant):
             await create(operator, *(f"j{number}" for number in range(1, 9)))
-            tenth = asyncio.create_task(operator.create(job_id="j9", target_all=True))
-            await world.database.wait_for_blocked_sessions(1)
+            tenth = await world.database.blocked(operator.create(job_id="j9", target_all=True))
 
         await tenth
         await check_full(operator)

@@ -1,14 +1,11 @@
 """Last seen: which calls count, when the times are stored, and what happens if they can't be."""
 
-import asyncio
 import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
-from fleet.jobs.v1 import device_jobs_pb2 as device_pb
-from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.config import Config
 from jobs_grpc.db import last_seen
@@ -17,8 +14,8 @@ from jobs_grpc.db.last_seen import INSERT_LAST_SEEN, UPDATE_LAST_SEEN, LastSeen
 from tests.support.database import Database, request_session, rows_locked
 from tests.support.failures import expect_error
 from tests.support.metrics import METRICS_ON, scrape
-from tests.support.report_streams import reporting
-from tests.support.server import Server, running_server
+from tests.support.report_streams import message, report, reporting, respond
+from tests.support.server import running_server
 from tests.support.waiting import wait_until
 from tests.support.world import World
 
@@ -57,15 +54,6 @@ async def update(
         await connection.execute(INSERT_LAST_SEEN, *values)
 
 
-async def report_all(server: Server, tenant: str, devices: Iterable[str]) -> None:
-    """Send a message of a bridge with a report of each device."""
-    report = device_pb.UpdateExecutionRequest(job_id="none", status=pb.JobExecution.SUCCEEDED)
-    reports = [device_pb.ExecutionReport(device_id=d, report=report) for d in devices]
-    async with reporting(server, tenant) as stream:
-        await stream.write(device_pb.ReportExecutionsRequest(reports=reports))
-        await stream.read()
-
-
 async def test_devices_that_call_report_or_watch_are_seen(database: Database, tenant: str) -> None:
     await database.add_devices(tenant, ["poller", "starter", "watcher", "b1", "b2", "absent"])
     await database.add_labels(tenant, {"poller": {"model": "x200"}})
@@ -74,7 +62,9 @@ async def test_devices_that_call_report_or_watch_are_seen(database: Database, te
     async with running_server(database.request_dsn, **OFTEN) as server:
         await server.device(tenant, "poller").pending()
         await expect_error("INVALID_FIELD", server.device(tenant, "starter").start(""))
-        await report_all(server, tenant, ["b1", "b2", "unknown"])
+        async with reporting(server, tenant) as bridge:
+            reports = (report(device, "SUCCEEDED") for device in ("b1", "b2", "unknown"))
+            await respond(bridge, message(*reports))
         await server.device(tenant, "unknown too").pending()
         watch = server.device(tenant, "watcher").watch()
         await anext(watch)
@@ -112,7 +102,7 @@ async def test_nothing_is_marked_or_stored_if_the_interval_is_zero(world: World)
     await world.add_devices(["d1"])
 
     async with running_server(world.database.request_dsn, **OFF, **METRICS_ON) as server:
-        await world.device("d1").pending()
+        await server.device(world.tenant, "d1").pending()
         assert (await scrape(server.app.metrics_address)).value("jobs_last_seen_queued") == 0
     assert await seen(world.database, world.tenant) == {}
 
@@ -214,8 +204,7 @@ async def test_last_seen_keeps_the_later_time_when_two_servers_insert_the_row(
     async with request_session(database) as (one, _), request_session(database) as (other, _):
         async with one.transaction():
             await update(one, tenant, {"d1": 0.0})
-            second = asyncio.create_task(update(other, tenant, {"d1": 3600.0}))
-            await database.wait_for_blocked_sessions(1)
+            second = await database.blocked(update(other, tenant, {"d1": 3600.0}))
         await second
 
     assert (await seen(database, tenant))["d1"] > datetime.now(UTC) - timedelta(minutes=30)
@@ -240,8 +229,7 @@ async def test_last_seen_holds_no_locks_while_it_waits_for_the_insert_of_a_row(
     async with request_session(database) as (connection, _):
         async with database.owner.transaction():
             await database.add_labels(tenant, {"d2": {}})
-            storing = asyncio.create_task(update(connection, tenant, {"d1": 0.0, "d2": 0.0}))
-            await database.wait_for_blocked_sessions(1)
+            storing = await database.blocked(update(connection, tenant, {"d1": 0.0, "d2": 0.0}))
             await database.owner.execute(
                 "SELECT FROM jobs.devices WHERE tenant_id = $1 AND device_id = 'd1'"
                 " FOR UPDATE NOWAIT",

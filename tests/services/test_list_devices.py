@@ -104,7 +104,7 @@ async def test_prefix_is_taken_literally(database: Database, fleet: Fleet) -> No
 async def test_devices_of_other_tenants_are_not_listed(world: World, fleet: Fleet) -> None:
     other = f"{fleet.tenant}-other"
     for tenant, value in ((fleet.tenant, "own"), (other, "other")):
-        await world.add_devices(["d1", "d2"], group=value)
+        await world.database.add_devices(tenant, ["d1", "d2"], group=value)
         await world.database.add_labels(tenant, {"d1": {"k": value}})
     await world.database.add_devices(other, ["d3"])
 
