@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Device, Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error
@@ -116,18 +115,17 @@ async def test_cancel_writes_no_execution_rows(world: World, pump: Device, force
 
 @pytest.mark.parametrize("finalized", [False, True], ids=["derived", "finalized"])
 async def test_report_is_rejected_after_a_forced_cancel(
-    database: Database, pump: Device, operator: Operator, finalized: bool
+    world: World, pump: Device, finalized: bool
 ) -> None:
-    """Even if it is REJECTED as well: the device must learn that an operator canceled."""
-    await operator.cancel("j", reason="smoke", force=True)
+    """Even if it is REJECTED as well: the device must learn that an world.operator canceled."""
+    await world.operator.cancel("j", reason="smoke", force=True)
     if finalized:
-        async with Sweeper(database.owner_dsn) as sweeper:
-            await sweeper.run_once()
+        await world.sweep()
 
     for report in REPORTS:
         failure = await expect_error("EXECUTION_FINISHED", pump.update("j", **report))
         assert failure.metadata["status"] == "REJECTED"
-    assert (await operator.get("j")).execution_counts == Counts(rejected=2)
+    assert (await world.operator.get("j")).execution_counts == Counts(rejected=2)
 
 
 async def test_device_gets_its_next_job_after_a_forced_cancel(world: World, pump: Device) -> None:

@@ -258,72 +258,59 @@ async def test_gate_with_a_time_needs_background_work(operator: Operator, time: 
     )
 
 
-@pytest.mark.parametrize(
-    ("field", "stages"),
-    [
-        ("stages", []),
-        ("stages", [{"percent": 1}] * 101),
-        ("stages", [{"percent": 99}]),
-        ("stages", [*[APPROVED] * 21, REMAINDER]),
-        ("stages[0]", [{}]),
-        ("stages[0]", [{"remainder": False}]),
-        ("stages[0].remainder", [REMAINDER, {"percent": 1}]),
-        ("stages[1].percent", [{"percent": 60}, {"percent": 41}]),
-        ("stages[0].percent", [{"percent": 0}, REMAINDER]),
-        ("stages[0].device_count", [{"device_count": 0}, REMAINDER]),
-        ("stages[0].group_id", [{"group_id": ""}, REMAINDER]),
-        ("stages[0].allow_empty", [REMAINDER | {"allow_empty": True}]),
-        ("stages[0].releases_per_minute", [REMAINDER | {"releases_per_minute": 0}]),
-        ("stages[0].display_name", [REMAINDER | {"display_name": "a\nb"}]),
-        ("stages[0].gate", [REMAINDER | {"gate": {}}]),
-        *(
-            (f"stages[0].gate.{name}", [{"percent": 1, "gate": {name: value}}, REMAINDER])
-            for name, value in (
-                ("min_succeeded_percent", 101),
-                ("bake_time", Duration(nanos=1)),
-                ("advance_after", Duration()),
-                ("allow_self_approval", True),
-            )
-        ),
-    ],
-)
-async def test_invalid_stages_are_rejected(
-    operator: Operator, field: str, stages: list[dict[str, Any]]
-) -> None:
-    assert await invalid_fields(operator.create(target_all=True, rollout=rollout(*stages))) == [
-        f"rollout.{field}"
-    ]
+INVALID_STAGES: list[tuple[str, list[dict[str, Any]]]] = [
+    ("stages", []),
+    ("stages", [{"percent": 1}] * 101),
+    ("stages", [{"percent": 99}]),
+    ("stages", [*[APPROVED] * 21, REMAINDER]),
+    ("stages[0]", [{}]),
+    ("stages[0]", [{"remainder": False}]),
+    ("stages[0].remainder", [REMAINDER, {"percent": 1}]),
+    ("stages[1].percent", [{"percent": 60}, {"percent": 41}]),
+    ("stages[0].percent", [{"percent": 0}, REMAINDER]),
+    ("stages[0].device_count", [{"device_count": 0}, REMAINDER]),
+    ("stages[0].group_id", [{"group_id": ""}, REMAINDER]),
+    ("stages[0].allow_empty", [REMAINDER | {"allow_empty": True}]),
+    ("stages[0].releases_per_minute", [REMAINDER | {"releases_per_minute": 0}]),
+    ("stages[0].display_name", [REMAINDER | {"display_name": "a\nb"}]),
+    ("stages[0].gate", [REMAINDER | {"gate": {}}]),
+    *(
+        (f"stages[0].gate.{name}", [{"percent": 1, "gate": {name: value}}, REMAINDER])
+        for name, value in (
+            ("min_succeeded_percent", 101),
+            ("bake_time", Duration(nanos=1)),
+            ("advance_after", Duration()),
+            ("allow_self_approval", True),
+        )
+    ),
+]
+INVALID_CRITERIA: list[tuple[str, dict[str, Any]]] = [
+    ("", {}),
+    (".percent", {"percent": 0}),
+    (".percent", {"percent": 101}),
+    (".count", {"count": 0}),
+    (".min_finished", {"percent": 1, "min_finished": -1}),
+    (".min_finished", {"count": 1, "min_finished": 1}),
+    (".basis", {"count": 1, "basis": "TARGETED"}),
+    (".basis", {"percent": 1, "basis": 9}),
+    (".scope", {"percent": 1, "scope": "STAGE"}),
+    (".action", {"percent": 1, "action": 9}),
+    (".statuses", {"percent": 1, "statuses": ["SUCCEEDED"]}),
+    (".failure_codes[0]", {"percent": 1, "failure_codes": ["a b"]}),
+]
 
 
-@pytest.mark.parametrize(
-    ("field", "criterion"),
-    [
-        ("", {}),
-        (".percent", {"percent": 0}),
-        (".percent", {"percent": 101}),
-        (".count", {"count": 0}),
-        (".min_finished", {"percent": 1, "min_finished": -1}),
-        (".min_finished", {"count": 1, "min_finished": 1}),
-        (".basis", {"count": 1, "basis": "TARGETED"}),
-        (".basis", {"percent": 1, "basis": 9}),
-        (".scope", {"percent": 1, "scope": "STAGE"}),
-        (".action", {"percent": 1, "action": 9}),
-        (".statuses", {"percent": 1, "statuses": ["SUCCEEDED"]}),
-        (".failure_codes[0]", {"percent": 1, "failure_codes": ["a b"]}),
-    ],
-)
-async def test_invalid_criteria_are_rejected(
-    operator: Operator, field: str, criterion: dict[str, Any]
-) -> None:
-    assert await invalid_fields(
-        operator.create(target_all=True, failure_criteria=[pb.FailureCriterion(**criterion)])
-    ) == [f"failure_criteria[0]{field}"]
-
-
-async def test_more_than_ten_criteria_are_rejected(operator: Operator) -> None:
-    assert await invalid_fields(
-        operator.create(target_all=True, failure_criteria=[pb.FailureCriterion(count=1)] * 11)
-    ) == ["failure_criteria"]
+async def test_invalid_stages_and_criteria_are_rejected(operator: Operator) -> None:
+    for field, stages in INVALID_STAGES:
+        call = operator.create(target_all=True, rollout=rollout(*stages))
+        assert await invalid_fields(call) == [f"rollout.{field}"]
+    for field, criterion in INVALID_CRITERIA:
+        criteria = [pb.FailureCriterion(**criterion)]
+        call = operator.create(target_all=True, failure_criteria=criteria)
+        assert await invalid_fields(call) == [f"failure_criteria[0]{field}"]
+    criteria = [pb.FailureCriterion(count=1)] * 11
+    call = operator.create(target_all=True, failure_criteria=criteria)
+    assert await invalid_fields(call) == ["failure_criteria"]
 
 
 async def test_size_of_a_rollout_is_limited(operator: Operator) -> None:

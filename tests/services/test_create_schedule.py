@@ -89,18 +89,18 @@ INVALID: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("field", "fields"), INVALID, ids=[field for field, _ in INVALID])
 async def test_create_and_update_are_rejected_when_the_schedule_is_invalid(
-    fleet: Operator, field: str, fields: dict[str, Any]
+    fleet: Operator,
 ) -> None:
     await fleet.create(job_id="j", target_all=True)
     before = await fleet.get("j")
 
-    failure = await expect_error("INVALID_FIELD", fleet.create(target_all=True, **fields))
-    assert {*failure.violations} == {field}
-    assert field in failure.message or "is unknown" in failure.message
-    if field != "priority" and fields.get("start_at") != IN_91_DAYS:  # these do not change
-        assert await invalid_fields(fleet.update("j", *fields, **fields)) == [field]
+    for field, fields in INVALID:
+        failure = await expect_error("INVALID_FIELD", fleet.create(target_all=True, **fields))
+        assert {*failure.violations} == {field}
+        assert field in failure.message or "is unknown" in failure.message
+        if field != "priority" and fields.get("start_at") != IN_91_DAYS:  # these do not change
+            assert await invalid_fields(fleet.update("j", *fields, **fields)) == [field]
 
     assert await fleet.get("j") == before
     assert len((await fleet.list()).jobs) == 1
@@ -151,8 +151,7 @@ async def test_create_returns_the_schedule_in_the_canonical_form(fleet: Operator
     )
 
     job = await fleet.get("j")
-    assert job.start_at == start_at
-    assert job.window_time_zone == "Europe/Berlin"
+    assert (job.start_at, job.window_time_zone) == (start_at, "Europe/Berlin")
     assert job.priority == pb.Job.HIGH
     windows[0].days[:] = [MONDAY, SUNDAY]
     assert list(job.start_windows) == [
@@ -160,22 +159,15 @@ async def test_create_returns_the_schedule_in_the_canonical_form(fleet: Operator
         _window(start_time="23:59", duration=Duration(seconds=86_400)),
     ]
     minutes_5, day, week = (Duration(seconds=s) for s in (300, 86_400, 604_800))
+    backoff = {"initial_backoff": minutes_5, "backoff_multiplier": 2, "max_backoff": day}
     assert job.retry_policy == _policy(
         {
             "statuses": [FAILED, TIMED_OUT, REJECTED],
             "failure_codes": ["DISK", "NETWORK"],
             "max_attempts": 10,
-            "initial_backoff": minutes_5,
-            "backoff_multiplier": 2,
-            "max_backoff": day,
+            **backoff,
         },
-        {
-            "statuses": [FAILED, TIMED_OUT],
-            "failure_codes": ["", "X"],
-            "initial_backoff": minutes_5,
-            "backoff_multiplier": 2,
-            "max_backoff": day,
-        },
+        {"statuses": [FAILED, TIMED_OUT], "failure_codes": ["", "X"], **backoff},
         {
             "statuses": [TIMED_OUT],
             "initial_backoff": week,
@@ -185,13 +177,11 @@ async def test_create_returns_the_schedule_in_the_canonical_form(fleet: Operator
     )
 
 
-@pytest.mark.parametrize(("zone", "returned"), [("", "UTC"), ("UTC", "UTC"), ("DEVICE", "DEVICE")])
-async def test_create_returns_the_time_zone_of_the_windows(
-    fleet: Operator, zone: str, returned: str
-) -> None:
-    await fleet.create(job_id="j", target_all=True, start_windows=[NIGHT], window_time_zone=zone)
-
-    assert (await fleet.get("j")).window_time_zone == returned
+async def test_create_returns_the_time_zone_of_the_windows(fleet: Operator) -> None:
+    for zone in ("", "UTC", "DEVICE"):
+        request = {"start_windows": [NIGHT], "window_time_zone": zone}
+        job_id = (await fleet.create(target_all=True, **request)).job_id
+        assert (await fleet.get(job_id)).window_time_zone == (zone or "UTC")
 
 
 async def test_create_returns_no_schedule_when_it_has_none(fleet: Operator) -> None:
@@ -231,14 +221,14 @@ SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("first", "repeated"), SAME)
 async def test_repeated_create_returns_the_first_response_when_the_schedule_is_the_same(
-    fleet: Operator, first: dict[str, Any], repeated: dict[str, Any]
+    fleet: Operator,
 ) -> None:
-    response = await fleet.create(job_id="j", target_all=True, **first)
-
-    for fields in (first, repeated):
-        assert await fleet.create(job_id="j", target_all=True, **fields) == response
+    for number, (first, repeated) in enumerate(SAME):
+        job_id = f"j{number}"
+        response = await fleet.create(job_id=job_id, target_all=True, **first)
+        for fields in (first, repeated):
+            assert await fleet.create(job_id=job_id, target_all=True, **fields) == response
 
 
 OTHER: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -260,13 +250,12 @@ OTHER: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("first", "other"), OTHER)
-async def test_create_is_rejected_when_job_id_exists_with_another_schedule(
-    fleet: Operator, first: dict[str, Any], other: dict[str, Any]
-) -> None:
-    await fleet.create(job_id="j", target_all=True, **first)
-
-    await expect_error("JOB_ALREADY_EXISTS", fleet.create(job_id="j", target_all=True, **other))
+async def test_create_is_rejected_when_job_id_exists_with_another_schedule(fleet: Operator) -> None:
+    for number, (first, other) in enumerate(OTHER):
+        job_id = f"j{number}"
+        await fleet.create(job_id=job_id, target_all=True, **first)
+        repeated = fleet.create(job_id=job_id, target_all=True, **other)
+        await expect_error("JOB_ALREADY_EXISTS", repeated)
 
 
 async def test_repeated_create_returns_the_first_response_when_the_start_has_passed(

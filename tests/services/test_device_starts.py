@@ -126,12 +126,11 @@ async def test_start_is_rejected_when_execution_is_finished(
 
 
 async def test_executions_of_other_devices_and_tenants_are_not_found(
-    database: Database, server: Server, device: Device, operator: Operator
+    server: Server, device: Device, operator: Operator
 ) -> None:
     await operator.create(job_id="j", target_all=True)
-    others = [server.device(device.tenant, "other"), server.device("other-tenant", "pump")]
 
-    for other in others:
+    for other in (server.device(device.tenant, "other"), server.device("other-tenant", "pump")):
         for call in (other.start("j"), other.get("j"), other.update("j", "SUCCEEDED")):
             await expect_error("EXECUTION_NOT_FOUND", call)
         assert await other.start_next() is None

@@ -9,14 +9,12 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.fleet_pb2 import DeleteDevicesRequest
 
 from jobs_grpc.db.store import ExecutionUpdate
-from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Device, Operator
 from tests.support.database import Database, send_batch
 from tests.support.events import ATTEMPT_DEFAULTS, Event, EventLog, stored_events
 from tests.support.failures import expect_error
 from tests.support.retry_policies import rule
 from tests.support.server import Server
-from tests.support.staged_jobs import create_staged_job
 from tests.support.world import World
 
 FINISHED = "executions.finished"
@@ -45,13 +43,8 @@ async def create(operator: Operator, log: EventLog, **fields: Any) -> None:
 
 def execution(device: str, status: str, **fields: Any) -> dict[str, Any]:
     """An element of `executions`."""
-    return {
-        "device_id": device,
-        "status": status,
-        "failure_code": "",
-        "execution_number": 1,
-        "will_retry": False,
-    } | fields
+    found = {"device_id": device, "status": status, "execution_number": 1}
+    return found | ATTEMPT_DEFAULTS | fields
 
 
 def executions(event: Event) -> list[dict[str, Any]]:
@@ -63,10 +56,10 @@ def executions(event: Event) -> list[dict[str, Any]]:
     return [ATTEMPT_DEFAULTS | found for found in attempts]
 
 
-async def report(database: Database, tenant: str, updates: dict[str, str], **jobs: str) -> None:
+async def report(world: World, updates: dict[str, str], **jobs: str) -> None:
     """Report statuses by device as one batch, for the job "j" or that of a device."""
     batch = [ExecutionUpdate(jobs.get(d, "j"), d, status) for d, status in updates.items()]
-    rows = await send_batch(database, tenant, *batch)
+    rows = await send_batch(world.database, world.tenant, *batch)
     assert {row["outcome"] for row in rows} == {"APPLIED"}
 
 
@@ -76,12 +69,9 @@ async def test_job_has_the_choice(operator: Operator, pump: Device) -> None:
     await operator.create(job_id="without", target_all=True)
     await expect_error("JOB_ALREADY_EXISTS", operator.create(job_id="with", target_all=True))
 
-    assert (await operator.get("with")).execution_events
-    assert not (await operator.get("without")).execution_events
-    assert {job.job_id: job.execution_events for job in (await operator.list()).jobs} == {
-        "with": True,
-        "without": False,
-    }
+    read = [await operator.get(job_id) for job_id in ("with", "without")]
+    for job in (*(await operator.list()).jobs, *read):
+        assert job.execution_events == (job.job_id == "with")
 
 
 async def test_first_report_adds_an_event_before_the_completion(
@@ -102,28 +92,21 @@ async def test_first_report_adds_an_event_before_the_completion(
     assert completed.type == "job.completed"
 
 
-async def test_batch_adds_one_event_for_each_job_that_wants_it(
-    database: Database, operator: Operator, log: EventLog
-) -> None:
-    await database.add_devices(operator.tenant, ["third", "fourth"])
-    await create(operator, log)
-    await operator.create(job_id="other", target_all=True, execution_events=True)
-    await operator.create(job_id="silent", target_all=True)
-    other, silent = (EventLog(database, operator, job_id) for job_id in ("other", "silent"))
+async def test_batch_adds_one_event_for_each_job_that_wants_it(world: World, log: EventLog) -> None:
+    await world.add_devices(["third", "fourth"])
+    await create(world.operator, log)
+    await world.operator.create(job_id="other", target_all=True, execution_events=True)
+    await world.operator.create(job_id="silent", target_all=True)
+    other, silent = (
+        EventLog(world.database, world.operator, job_id) for job_id in ("other", "silent")
+    )
     assert await other.types() == await silent.types() == ["job.created"]
 
-    await report(
-        database,
-        operator.tenant,
-        {"valve": "SUCCEEDED", "pump": "FAILED", "third": "REJECTED", "fourth": "FAILED"},
-        third="other",
-        fourth="silent",
-    )
+    statuses = {"valve": "SUCCEEDED", "pump": "FAILED", "third": "REJECTED", "fourth": "FAILED"}
+    await report(world, statuses, third="other", fourth="silent")
 
-    assert executions(await log.one()) == [
-        execution("valve", "SUCCEEDED"),
-        execution("pump", "FAILED"),
-    ]
+    expected = [execution("valve", "SUCCEEDED"), execution("pump", "FAILED")]
+    assert executions(await log.one()) == expected
     assert executions(await other.one()) == [execution("third", "REJECTED")]
     assert await silent.new() == []
 
@@ -133,7 +116,7 @@ async def test_event_has_at_most_100_executions(world: World, log: EventLog) -> 
     await create(world.operator, log)
     devices = [f"d{n:05}" for n in range(1, 249)]
 
-    await report(world.database, world.tenant, dict.fromkeys(devices, "SUCCEEDED"))
+    await report(world, dict.fromkeys(devices, "SUCCEEDED"))
 
     events = await log.new()
     assert [len(executions(event)) for event in events] == [100, 100, 48]
@@ -146,7 +129,7 @@ async def test_event_has_at_most_16_kib_of_executions(world: World, log: EventLo
     await world.add_devices(devices)
     await create(world.operator, log)
 
-    await report(world.database, world.tenant, dict.fromkeys(devices, "SUCCEEDED"))
+    await report(world, dict.fromkeys(devices, "SUCCEEDED"))
 
     events = await log.new()
     assert sorted(e["device_id"] for event in events for e in executions(event)) == devices
@@ -175,17 +158,16 @@ async def test_attempt_has_its_number_and_says_whether_it_is_retried(
 
 @pytest.mark.parametrize("retried", [False, True])
 async def test_timeout(
-    database: Database, operator: Operator, pump: Device, log: EventLog, retried: bool
+    world: World, operator: Operator, pump: Device, log: EventLog, retried: bool
 ) -> None:
     policy = pb.RetryPolicy(rules=[rule(max_attempts=2)]) if retried else None
     await create(
         operator, log, target_device_id="pump", in_progress_timeout_minutes=5, retry_policy=policy
     )
     await pump.start("j")
-    await database.make_overdue(operator.tenant, "j")
+    await world.make_overdue()
 
-    async with Sweeper(database.owner_dsn) as sweeper:
-        await sweeper.run_once()
+    await world.sweep()
 
     finished, *completed = await log.new()
     assert executions(finished) == [execution("pump", "TIMED_OUT", will_retry=retried)]
@@ -232,14 +214,13 @@ async def test_deleted_devices_finish_as_rejected_in_one_event(world: World, log
 
 @pytest.mark.parametrize("force", [False, True])
 async def test_end_of_the_job_adds_no_finished_executions(
-    database: Database, operator: Operator, pump: Device, log: EventLog, force: bool
+    world: World, pump: Device, log: EventLog, force: bool
 ) -> None:
-    await create(operator, log)
+    await create(world.operator, log)
     await pump.start("j")
 
-    await operator.cancel("j", force=force)
-    async with Sweeper(database.owner_dsn) as sweeper:
-        await sweeper.run_once()
+    await world.operator.cancel("j", force=force)
+    await world.sweep()
     assert await log.types() == ["job.canceled"]
 
     if not force:
@@ -267,51 +248,45 @@ async def test_expiry_adds_no_finished_executions(
     assert expired.time < finished.time == completed.time
 
 
-async def test_finished_executions_precede_what_the_rules_do(
-    database: Database, server: Server, operator: Operator, log: EventLog
-) -> None:
+async def test_finished_executions_precede_what_the_rules_do(world: World, log: EventLog) -> None:
     criterion = pb.FailureCriterion(count=1, statuses=[pb.JobExecution.REJECTED])
     fields = {"execution_events": True, "failure_criteria": [criterion]}
-    staged = await create_staged_job(database, server, operator, *STAGES, **fields)
+    staged = await world.create_staged(*STAGES, **fields)
     await log.new()
 
     await staged.finish(0, "FAILED")
     assert await log.types() == [FINISHED, "job.stage_opened"]
-    await operator.retry("j", "FAILED")
+    await world.operator.retry("j", "FAILED")
     await log.new()
     await staged.finish(0, "REJECTED")
 
     assert await log.types() == [FINISHED, "job.tripped", "job.paused"]
 
 
-async def test_starts_of_the_same_batch_follow_the_reports(
-    database: Database, server: Server, operator: Operator, log: EventLog
-) -> None:
+async def test_starts_of_the_same_batch_follow_the_reports(world: World, log: EventLog) -> None:
     """The event has the counts between the two."""
-    staged = await create_staged_job(database, server, operator, *STAGES, execution_events=True)
+    staged = await world.create_staged(*STAGES, execution_events=True)
     first, second = (staged.device(n).name for n in (0, 1))
 
-    await report(database, operator.tenant, {first: "SUCCEEDED", second: "IN_PROGRESS"})
+    await report(world, {first: "SUCCEEDED", second: "IN_PROGRESS"})
 
-    _, *events = await stored_events(database, operator.tenant)
+    _, *events = await stored_events(world.database, world.tenant)
     assert [(event.type, event.counts) for event in events] == [
         (FINISHED, {"held": 1, "succeeded": 1}),
         ("job.stage_opened", {"queued": 1, "succeeded": 1}),
     ]
     counts = pb.ExecutionCounts(in_progress=1, succeeded=1)
-    assert (await operator.get("j")).execution_counts == counts
+    assert (await world.operator.get("j")).execution_counts == counts
 
 
 async def test_concurrent_batches_of_a_job_add_events_of_their_own(
-    database: Database, operator: Operator, log: EventLog
+    world: World, log: EventLog
 ) -> None:
-    await database.add_devices(operator.tenant, 20)
-    await create(operator, log)
+    await world.add_devices(20)
+    await create(world.operator, log)
     devices = [f"d{n:05}" for n in range(1, 21)]
 
-    await asyncio.gather(
-        *(report(database, operator.tenant, {device: "SUCCEEDED"}) for device in devices)
-    )
+    await asyncio.gather(*(report(world, {device: "SUCCEEDED"}) for device in devices))
 
     events = await log.new()
     assert sorted(executions(event)[0]["device_id"] for event in events) == devices

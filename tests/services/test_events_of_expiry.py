@@ -15,7 +15,6 @@ from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.events import Event, EventLog, stored_events
 from tests.support.scale import SCALE
-from tests.support.server import Server
 from tests.support.world import World
 
 EXPIRED, COMPLETED = "job.expired", "job.completed"
@@ -234,18 +233,16 @@ def check_history(events: list[Event]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("started", [False, True])
-async def test_expired_comes_once_and_first_in_every_order(
-    database: Database, server: Server, started: bool
-) -> None:
+async def test_expired_comes_once_and_first_in_every_order(world: World, started: bool) -> None:
     for number, order in enumerate(_ORDERS):
-        operator = server.operator(f"order-{started}-{number}", "olivia")
-        world = World(database, server, operator)
+        operator = world.server.operator(f"order-{started}-{number}", "olivia")
+        world = World(world.database, world.server, operator)
         await expired_job(world, started=started)
-        await database.make_overdue(operator.tenant, "j")
+        await world.make_overdue()
         for name in order:
             await run(STEPS[name], world)
         await finalize(world)
-        check_history(await stored_events(database, operator.tenant))
+        check_history(await stored_events(world.database, world.tenant))
 
 
 FIRST = {
@@ -264,7 +261,7 @@ FIRST = {
 async def test_expired_comes_once_when_two_notice_it(world: World, first: str, second: str) -> None:
     """The second waits for the job lock of the first, which has not committed."""
     await expired_job(world, started=True)
-    await world.database.make_overdue(world.tenant, "j")
+    await world.make_overdue()
 
     statement = f"SELECT * FROM jobs.{FIRST[first]}"
     await (await world.wait_for_commit(run(STEPS[second], world), statement))

@@ -20,11 +20,11 @@ INVALID_POSITIONS: tuple[tuple[Any, ...], ...] = (
 
 
 @pytest.fixture
-async def pump(database: Database, server: Server, operator: Operator) -> Device:
+async def pump(world: World) -> Device:
     """The device "pump"; it and "valve" have a QUEUED execution of job "j"."""
-    await database.add_devices(operator.tenant, ["pump", "valve"])
-    await operator.create(job_id="j", target_all=True)
-    return server.device(operator.tenant, "pump")
+    await world.add_devices(["pump", "valve"])
+    await world.operator.create(job_id="j", target_all=True)
+    return world.device("pump")
 
 
 async def test_attempts_are_listed_newest_first_with_the_state_in_which_they_ended(
@@ -124,44 +124,27 @@ async def test_pages_contain_each_attempt_once_when_execution_is_retried_between
     assert numbers(rest) == list(range(119, 0, -1))
 
 
-async def test_page_is_empty_when_no_attempt_is_older(retried: Operator) -> None:
-    token = (await retried.attempts_page("j", "pump", limit=1)).next_page_token
-
-    job_created_at, _ = position(token)
-    for number in (1, 0, -5):
-        forged = forged_token(token, job_created_at, f"{number}")
-        page = await retried.attempts_page("j", "pump", page_token=forged)
-        assert (numbers(page.attempts), page.next_page_token) == ([], "")
-
-
-async def test_page_token_is_rejected_when_its_position_is_invalid(retried: Operator) -> None:
-    token = (await retried.attempts_page("j", "pump", limit=1)).next_page_token
-
-    for invalid in INVALID_POSITIONS:
-        await expect_error(
-            "INVALID_PAGE_TOKEN",
-            retried.attempts_page("j", "pump", page_token=forged_token(token, *invalid)),
-        )
-
-
-async def test_page_token_is_rejected_when_it_belongs_to_another_request(
+async def test_page_token_is_accepted_only_with_a_valid_position_of_the_same_request(
     retried: Operator,
 ) -> None:
     await retried.create(job_id="other", target_all=True)
     token = (await retried.attempts_page("j", "pump", limit=1)).next_page_token
     jobs_token = (await retried.list(limit=1)).next_page_token
-
     assert token
     assert jobs_token
-    for job_id, device, page_token in (
-        ("j", "valve", token),
-        ("other", "pump", token),
-        ("j", "pump", jobs_token),
+
+    for job_id, device, rejected in (
+        *(("j", "valve", token), ("other", "pump", token), ("j", "pump", jobs_token)),
+        *(("j", "pump", forged_token(token, *invalid)) for invalid in INVALID_POSITIONS),
         ("j", "pump", "garbage"),
     ):
-        await expect_error(
-            "INVALID_PAGE_TOKEN", retried.attempts_page(job_id, device, page_token=page_token)
-        )
+        call = retried.attempts_page(job_id, device, page_token=rejected)
+        await expect_error("INVALID_PAGE_TOKEN", call)
+    job_created_at, _ = position(token)
+    for number in (1, 0, -5):  # No attempt is older.
+        forged = forged_token(token, job_created_at, f"{number}")
+        page = await retried.attempts_page("j", "pump", page_token=forged)
+        assert (numbers(page.attempts), page.next_page_token) == ([], "")
 
 
 async def test_limit_is_rejected_when_it_is_out_of_range(operator: Operator) -> None:

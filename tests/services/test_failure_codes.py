@@ -12,7 +12,6 @@ from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator, all_executions
 from tests.support.database import Database, send_batch
 from tests.support.failures import expect_error, invalid_fields
-from tests.support.server import Server
 from tests.support.world import World
 
 DEVICES = ["a", "b", "c", "d", "e", "f"]
@@ -26,14 +25,14 @@ async def job(database: Database, operator: Operator) -> None:
 
 
 async def report(
-    server: Server, tenant: str, device: str, status: str, code: str = ""
+    world: World, device: str, status: str, code: str = ""
 ) -> device_pb.DeviceExecution:
     """Report the end of an execution of "j"."""
-    return await server.device(tenant, device).update("j", status, failure_code=code)
+    return await world.device(device).update("j", status, failure_code=code)
 
 
 @pytest.fixture
-async def failed(server: Server, operator: Operator) -> Operator:
+async def failed(world: World, operator: Operator) -> Operator:
     """An operator of five devices that have failed, and one that has not."""
     for device, status, code in (
         ("a", "FAILED", "E1"),
@@ -42,7 +41,7 @@ async def failed(server: Server, operator: Operator) -> Operator:
         ("d", "FAILED", "E2"),
         ("e", "FAILED", ""),
     ):
-        await report(server, operator.tenant, device, status, code)
+        await report(world, device, status, code)
     return operator
 
 
@@ -60,7 +59,7 @@ def counts(summary: pb.GetFailureSummaryResponse) -> list[tuple[str, str, int]]:
 
 
 async def test_failure_code_is_stored_and_shown_to_device_and_operator(world: World) -> None:
-    reported = await report(world.server, world.tenant, "a", "FAILED", "disk.full:7-A_b")
+    reported = await report(world, "a", "FAILED", "disk.full:7-A_b")
 
     assert reported.failure_code == "disk.full:7-A_b"
     assert (await world.device("a").get("j")).failure_code == "disk.full:7-A_b"
@@ -71,10 +70,10 @@ async def test_failure_code_is_stored_and_shown_to_device_and_operator(world: Wo
 
 
 async def test_failure_code_is_empty_when_device_names_none_or_times_out(world: World) -> None:
-    await report(world.server, world.tenant, "a", "FAILED")
-    await report(world.server, world.tenant, "b", "REJECTED")
+    await report(world, "a", "FAILED")
+    await report(world, "b", "REJECTED")
     await world.device("c").update("j", "IN_PROGRESS", extend_timeout_minutes=1)
-    await world.database.make_overdue(world.tenant, "j")
+    await world.make_overdue()
     async with Sweeper(world.database.owner_dsn) as sweeper:
         await sweeper.run_timeouts()
 
@@ -86,12 +85,11 @@ async def test_failure_code_is_empty_when_device_names_none_or_times_out(world: 
 
 
 async def test_failure_code_is_unset_when_device_did_not_fail(world: World) -> None:
-    await report(world.server, world.tenant, "a", "SUCCEEDED")
+    await report(world, "a", "SUCCEEDED")
     await world.device("b").start("j")
     await world.operator.cancel_execution("j", "c")
     await world.expire()
-    async with Sweeper(world.database.owner_dsn) as sweeper:
-        await sweeper.run_once()
+    await world.sweep()
 
     executions = (await world.operator.get("j")).executions
 
@@ -104,19 +102,15 @@ async def test_report_is_rejected_when_failure_code_is_invalid(world: World) -> 
         *(("FAILED", "x" * 65), ("FAILED", "two words"), ("FAILED", "*"), ("REJECTED", "é")),
         *(("SUCCEEDED", "E1"), ("IN_PROGRESS", "E1")),
     ):
-        assert await invalid_fields(report(world.server, world.tenant, "a", status, code)) == [
-            "failure_code"
-        ]
+        assert await invalid_fields(report(world, "a", status, code)) == ["failure_code"]
 
 
 async def test_repeated_report_is_accepted_only_with_the_same_failure_code(world: World) -> None:
-    first = await report(world.server, world.tenant, "a", "FAILED", "E1")
+    first = await report(world, "a", "FAILED", "E1")
 
-    assert await report(world.server, world.tenant, "a", "FAILED", "E1") == first
+    assert await report(world, "a", "FAILED", "E1") == first
     for code in ("E2", ""):
-        await expect_error(
-            "EXECUTION_FINISHED", report(world.server, world.tenant, "a", "FAILED", code)
-        )
+        await expect_error("EXECUTION_FINISHED", report(world, "a", "FAILED", code))
 
     assert counts(await world.operator.failures("j")) == [("FAILED", "E1", 1)]
 
@@ -171,12 +165,12 @@ async def test_summary_is_rejected_when_request_is_invalid(operator: Operator) -
 
 
 async def test_summary_counts_an_execution_once_by_its_current_attempt(
-    server: Server, failed: Operator
+    world: World, failed: Operator
 ) -> None:
     await failed.retry("j", "FAILED")
 
     assert counts(await failed.failures("j")) == [("REJECTED", "E1", 1)]
-    await report(server, failed.tenant, "a", "FAILED", "E2")
+    await report(world, "a", "FAILED", "E2")
     assert counts(await failed.failures("j")) == [("FAILED", "E2", 1), ("REJECTED", "E1", 1)]
     current, first = await failed.attempts("j", "a")
     assert (current.failure_code, first.failure_code) == ("E2", "E1")
@@ -199,20 +193,19 @@ async def test_retry_filters_by_failure_codes_and_devices(failed: Operator) -> N
 
 @pytest.mark.parametrize("swept", [False, True])
 async def test_retry_of_some_devices_of_an_expired_job_leaves_the_others_timed_out(
-    database: Database, server: Server, operator: Operator, swept: bool
+    world: World, swept: bool
 ) -> None:
-    await report(server, operator.tenant, "a", "FAILED", "E1")
-    await database.expire(operator.tenant, "j")
+    await report(world, "a", "FAILED", "E1")
+    await world.expire()
     if swept:
-        async with Sweeper(database.owner_dsn) as sweeper:
-            await sweeper.run_once()
+        await world.sweep()
 
-    retry = await operator.retry(
+    retry = await world.operator.retry(
         "j", "FAILED", "TIMED_OUT", device_ids=["a", "b"], never_expires=True
     )
 
     assert retry.retried_count == 2
-    job = await operator.get("j")
+    job = await world.operator.get("j")
     assert job.execution_counts == pb.ExecutionCounts(queued=2, timed_out=4)
     assert names(e for e in job.executions if e.status == pb.JobExecution.QUEUED) == ["a", "b"]
 

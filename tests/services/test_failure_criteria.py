@@ -10,7 +10,6 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db.store import ExecutionUpdate
-from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.database import Database, request_session, rows_locked, send_batch
 from tests.support.failures import expect_error
 from tests.support.rows_read import rows_read
@@ -65,11 +64,6 @@ class CriteriaJob(World):
             *(self.tenant, job_id),
         )
         return [int(row["device_id"][1:]) for row in rows]
-
-    async def sweep(self) -> None:
-        """Time out what is overdue, and finalize what has expired."""
-        async with Sweeper(self.database.owner_dsn) as sweeper:
-            await sweeper.run_once()
 
 
 @pytest.fixture
@@ -260,7 +254,7 @@ async def test_criterion_counts_failures_with_its_statuses_and_codes(job: Criter
     criteria = [criterion | {"count": 100} for criterion, _ in counted]
     await job.create(*criteria, in_progress_timeout_minutes=1)
     await job.report((6, None))
-    await job.database.make_overdue(job.tenant, "j")
+    await job.make_overdue()
     await job.sweep()
 
     await job.report((1, "FAILED"), (2, "FAILED", "E1"), (3, "FAILED", "E2"))
@@ -272,7 +266,7 @@ async def test_criterion_counts_failures_with_its_statuses_and_codes(job: Criter
 async def test_timeouts_trip(job: CriteriaJob) -> None:
     await job.create({"count": 2}, in_progress_timeout_minutes=1)
     await job.report((1, None), (2, None))
-    await job.database.make_overdue(job.tenant, "j")
+    await job.make_overdue()
 
     await job.sweep()
 

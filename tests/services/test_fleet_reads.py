@@ -38,8 +38,7 @@ async def test_device_has_its_queue_in_order(world: World, fleet: Fleet) -> None
 
 async def test_held_executions_are_not_in_the_queue(world: World, fleet: Fleet) -> None:
     await world.add_devices(["a", "b"])
-    stages = [pb.Stage(device_count=1), pb.Stage(remainder=True)]
-    await world.operator.create(job_id="j", target_all=True, rollout=pb.Rollout(stages=stages))
+    await world.create_staged({"device_count": 1}, {"remainder": True})
 
     queues = [(await fleet.get(name)).executions for name in "ab"]
 

@@ -129,14 +129,14 @@ async def test_terminal_report_clears_times_out_at(
 
 
 async def test_report_is_accepted_after_times_out_at_until_the_sweeper_runs(
-    database: Database, device: Device, operator: Operator
+    world: World, device: Device
 ) -> None:
     await device.start("j")
-    await database.make_overdue(operator.tenant, "j")
+    await world.make_overdue()
 
     progress = await device.update("j", "IN_PROGRESS", extend_timeout_minutes=10)
     assert timeout_of(progress) == 10 * MINUTE
 
-    await database.make_overdue(operator.tenant, "j")
+    await world.make_overdue()
     await device.update("j", "SUCCEEDED")
-    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(succeeded=1)
+    assert (await world.operator.get("j")).execution_counts == pb.ExecutionCounts(succeeded=1)

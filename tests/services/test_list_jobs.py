@@ -1,11 +1,192 @@
-"""ListJobs: order, content, limit and offset, and the derived status."""
+"""ListJobs: order, content, limit and offset, page tokens and page sizes."""
+
+import uuid
+from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.callers import Operator, job_ids
 from tests.support.database import Database
+from tests.support.failures import expect_error
+from tests.support.page_tokens import forged_token
+from tests.support.scale import examples
+from tests.support.server import Server
 from tests.support.world import World
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+# The largest time in a page token, in microseconds since 2000.
+MAX_TIME = 2**56
+
+NOT_TOKENS = ("garbage", "e30", "W10", "!", "é", "=", "A" * 10_000, "bnVsbA")
+INVALID_POSITIONS: tuple[tuple[Any, ...], ...] = (
+    *((), ("0",), ("0", "j", "j"), (0, "j"), (None, "j"), ("", "j"), ("yesterday", "j")),
+    *(("2026-01-01T00:00:00+00:00", "j"), ("1.5", "j"), ("1e3", "j"), ("nan", "j")),
+    *((f"{MAX_TIME + 1}", "j"), (f"{-MAX_TIME - 1}", "j")),
+    *((f"{2**63}", "j"), (f"{-(2**63) - 1}", "j"), ("9" * 1000, "j"), ("9" * 10_000, "j")),
+    *(("0", 0), ("0", "\0"), ("0", "\ud800")),
+)
+
+STATUSES = ("IN_PROGRESS", "COMPLETED", "CANCELED")
+
+# Jobs with the statuses $2, created at the seconds $3.
+INSERT_JOBS = """
+    INSERT INTO jobs.jobs
+        (tenant_id, job_id, document_type, document_params, target_all, status, canceled_at,
+         cancel_reason, completed_at, created_at, updated_at)
+    SELECT $1, format('j%s', n), 'reboot', '{}', true, status::jobs.job_status,
+           CASE status WHEN 'CANCELED' THEN now() END, CASE status WHEN 'CANCELED' THEN 'no' END,
+           CASE status WHEN 'COMPLETED' THEN now() END,
+           timestamptz '2026-01-01Z' + second * interval '1 second', now()
+    FROM unnest($2::text[], $3::integer[]) WITH ORDINALITY AS job (status, second, n)
+"""
+INSERT_PROGRESS = """
+    INSERT INTO jobs.job_progress (tenant_id, job_id, queued)
+    SELECT tenant_id, job_id, 1 FROM jobs.jobs WHERE tenant_id = $1
+    ON CONFLICT DO NOTHING
+"""
+
+
+@pytest.fixture
+async def five_jobs(operator: Operator) -> Operator:
+    """An operator with the jobs a, b, c, d, e, the newest first."""
+    await create(operator, *"edcba")
+    return operator
+
+
+async def test_pages_contain_each_job_once_when_jobs_are_created_between_them(
+    five_jobs: Operator,
+) -> None:
+    seen: list[str] = []
+    page = pb.ListJobsResponse()
+    while not seen or page.next_page_token:
+        page = await five_jobs.list(limit=2, page_token=page.next_page_token)
+        seen += [job.job_id for job in page.jobs]
+        await five_jobs.create(target_all=True)
+
+    assert seen == ["a", "b", "c", "d", "e"]
+
+
+async def test_later_pages_are_complete_when_jobs_stop_matching_the_filter(
+    five_jobs: Operator,
+) -> None:
+    page = await five_jobs.list(limit=2, status=pb.Job.IN_PROGRESS)
+    for job_id in "bc":
+        await five_jobs.cancel(job_id)
+
+    token = page.next_page_token
+    assert await job_ids(five_jobs, status=pb.Job.IN_PROGRESS, page_token=token) == ["d", "e"]
+
+
+async def test_page_token_continues_after_a_page_with_an_offset(five_jobs: Operator) -> None:
+    page = await five_jobs.list(limit=2, offset=1)
+
+    assert await job_ids(five_jobs, page_token=page.next_page_token) == ["d", "e"]
+
+
+async def test_page_token_is_rejected_when_it_belongs_to_another_request(
+    five_jobs: Operator,
+) -> None:
+    token = (await five_jobs.list(limit=1, status=pb.Job.IN_PROGRESS)).next_page_token
+    unfiltered = (await five_jobs.list(limit=1)).next_page_token
+    executions = (await five_jobs.get("a", executions_limit=0)).next_executions_page_token
+    requests: list[dict[str, Any]] = [
+        {"page_token": token},
+        {"page_token": token, "status": pb.Job.CANCELED},
+        {"page_token": unfiltered, "offset": 1},
+        {"page_token": executions},
+        *({"page_token": text} for text in NOT_TOKENS),
+    ]
+
+    for request in requests:
+        await expect_error("INVALID_PAGE_TOKEN", five_jobs.list(**request))
+
+
+async def test_page_token_is_rejected_when_its_position_is_invalid(five_jobs: Operator) -> None:
+    token = (await five_jobs.list(limit=1)).next_page_token
+
+    for position in INVALID_POSITIONS:
+        await expect_error(
+            "INVALID_PAGE_TOKEN", five_jobs.list(page_token=forged_token(token, *position))
+        )
+
+
+async def test_page_token_is_accepted_when_its_time_is_in_range(five_jobs: Operator) -> None:
+    """The largest times that pass the check are also times that PostgreSQL accepts."""
+    token = (await five_jobs.list(limit=1)).next_page_token
+
+    for time, jobs in ((0, ""), (MAX_TIME, "abcde"), (-MAX_TIME, "")):
+        page = await five_jobs.list(page_token=forged_token(token, f"{time}", "z"))
+        assert [job.job_id for job in page.jobs] == list(jobs)
+
+
+@pytest.mark.slow
+@pytest.mark.wrong_counts("jobs have no executions")
+async def test_page_ends_before_the_response_exceeds_4_mib(
+    database: Database, operator: Operator
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+    await operator.create(job_id="j0", target_all=True, document_params={"text": "t" * 32_000})
+    await database.owner.execute(
+        "INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_all,"
+        " created_at, updated_at)"
+        " SELECT tenant_id, 'j' || n, document_type, document_params, true, created_at, updated_at"
+        " FROM jobs.jobs, generate_series(1, 199) n WHERE tenant_id = $1",
+        operator.tenant,
+    )
+    await database.owner.execute(INSERT_PROGRESS, operator.tenant)
+
+    seen: list[str] = []
+    token = ""
+    while True:
+        page = await operator.list(limit=200, page_token=token)
+        assert 3 * 1024 * 1024 < page.ByteSize() <= MAX_MESSAGE_BYTES or not page.next_page_token
+        seen += [job.job_id for job in page.jobs]
+        if not (token := page.next_page_token):
+            break
+
+    assert seen == sorted((f"j{n}" for n in range(200)), reverse=True)
+
+
+@examples(25)
+@given(
+    jobs=st.lists(st.tuples(st.sampled_from(STATUSES), st.integers(0, 9)), max_size=30),
+    filter_status=st.sampled_from(("STATUS_UNSPECIFIED", *STATUSES)),
+    limits=st.lists(st.integers(1, 7), min_size=1, max_size=8),
+)
+@pytest.mark.wrong_counts("jobs have no executions")
+async def test_pages_of_any_sizes_make_up_the_whole_list_in_order(
+    database: Database,
+    server: Server,
+    jobs: list[tuple[str, int]],
+    filter_status: str,
+    limits: list[int],
+) -> None:
+    operator = server.operator(uuid.uuid4().hex)
+    statuses, seconds = [job[0] for job in jobs], [job[1] for job in jobs]
+    await database.owner.execute(INSERT_JOBS, operator.tenant, statuses, seconds)
+    await database.owner.execute(INSERT_PROGRESS, operator.tenant)
+
+    seen: list[str] = []
+    page, page_number = pb.ListJobsResponse(), 0
+    while page_number == 0 or page.next_page_token:
+        limit = limits[page_number % len(limits)]
+        page = await operator.list(
+            status=filter_status, limit=limit, page_token=page.next_page_token
+        )
+        assert len(page.jobs) == limit or not page.next_page_token
+        seen += [job.job_id for job in page.jobs]
+        page_number += 1
+
+    expected = [
+        (second, f"j{n}")
+        for n, (status, second) in enumerate(jobs, 1)
+        if filter_status in ("STATUS_UNSPECIFIED", status)
+    ]
+    assert seen == [job_id for _, job_id in sorted(expected, reverse=True)]
 
 
 @pytest.fixture(autouse=True)

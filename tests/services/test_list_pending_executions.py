@@ -10,6 +10,7 @@ from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.page_tokens import forged_token
 from tests.support.server import Server
+from tests.support.world import World
 
 QUEUED = [f"q{number}" for number in range(1, 6)]
 STARTED = ["s1", "s2", "s3"]
@@ -96,13 +97,17 @@ async def test_page_ends_before_its_documents_have_20_000_elements(
     assert rest == ["z1", "z2"]
 
 
-async def test_page_token_is_rejected_when_its_position_is_invalid(pump: Device) -> None:
+async def test_page_token_is_rejected_when_its_position_is_invalid_or_of_another_request(
+    world: World, pump: Device
+) -> None:
     token = (await pump.pending(limit=1)).next_page_token
+    jobs_token = (await world.operator.list(limit=1)).next_page_token
 
-    for position in INVALID_POSITIONS:
-        await expect_error(
-            "INVALID_PAGE_TOKEN", pump.pending(page_token=forged_token(token, "pump", *position))
-        )
+    for device, rejected in (
+        *((pump, forged_token(token, "pump", *invalid)) for invalid in INVALID_POSITIONS),
+        *((world.device("valve"), token), (pump, jobs_token), (pump, "garbage")),
+    ):
+        await expect_error("INVALID_PAGE_TOKEN", device.pending(page_token=rejected))
 
 
 async def test_page_token_is_accepted_when_its_position_is_extreme(pump: Device) -> None:
@@ -116,20 +121,6 @@ async def test_page_token_is_accepted_when_its_position_is_extreme(pump: Device)
     ):
         forged = forged_token(token, "pump", status, "0", f"{time}", "z")
         assert await all_pending(pump, page_token=forged) == expected
-
-
-async def test_page_token_is_rejected_when_it_belongs_to_another_request(
-    server: Server, pump: Device, operator: Operator
-) -> None:
-    token = (await pump.pending(limit=1)).next_page_token
-    jobs_token = (await operator.list(limit=1)).next_page_token
-
-    for device, page_token in (
-        (server.device(pump.tenant, "valve"), token),
-        (pump, jobs_token),
-        (pump, "garbage"),
-    ):
-        await expect_error("INVALID_PAGE_TOKEN", device.pending(page_token=page_token))
 
 
 async def test_limit_is_rejected_when_it_is_out_of_range(server: Server, tenant: str) -> None:

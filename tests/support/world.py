@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Device, Fleet, Operator
 from tests.support.database import Database, job_lock_held, uncommitted
 from tests.support.server import Server
@@ -59,6 +60,15 @@ class World:
     async def expire(self, job_id: str = "j") -> None:
         """Let a job have expired an hour ago."""
         await self.database.expire(self.tenant, job_id)
+
+    async def make_overdue(self, job_id: str = "j") -> None:
+        """Let the timeout of a job's IN_PROGRESS executions have passed a minute ago."""
+        await self.database.make_overdue(self.tenant, job_id)
+
+    async def sweep(self) -> None:
+        """Time out what is overdue, and finalize what has ended, as maintenance does."""
+        async with Sweeper(self.database.owner_dsn) as sweeper:
+            await sweeper.run_once()
 
     def lock_held(self, job_id: str = "j") -> AbstractAsyncContextManager[None]:
         """Hold the lock of a job: see job_lock_held."""
