@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.message import Message
@@ -100,7 +101,7 @@ def format_labels(labels: Mapping[str, str]) -> str:
 
 def format_target(job: pb.Job) -> str:
     """Format the target of a job, such as "group north"."""
-    match job.WhichOneof("target"):
+    match cast("str | None", job.WhichOneof("target")):
         case "target_device_id":
             return f"device {job.target_device_id}"
         case "target_group_id":
@@ -113,8 +114,10 @@ def format_target(job: pb.Job) -> str:
             return f"failed in {_format_failed_in(job.target_failed_in)}"
         case "target_all":
             return "all"
-    # A newer server has other targets.
-    return "unknown"
+        case None:  # A newer server has other targets.
+            return "unknown"
+        case name:
+            return f"{name.removeprefix('target_').replace('_', ' ')} {getattr(job, name)}"
 
 
 def _format_failed_in(failed_in: pb.FailedIn) -> str:

@@ -1,6 +1,7 @@
 """FleetClient: the operators' API for devices."""
 
 from collections.abc import Callable, Iterable
+from typing import Unpack
 
 from fleet.jobs.v1 import fleet_pb2 as pb
 from fleet.jobs.v1 import fleet_pb2_grpc
@@ -9,7 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.requests import build, id_list
+from jobs_grpc.client.requests import Target, build, id_list
 from jobs_grpc.contract.field_rules import rules_of
 
 # The maximum of one call.
@@ -44,13 +45,8 @@ class FleetClient(OperatorClient):
     async def preview_target(
         self,
         *,
-        target_device_id: str = "",
-        target_group_id: str = "",
-        target_all: bool = False,
-        target_selector: str = "",
-        target_device_ids: Iterable[str] = (),
-        target_failed_in: jobs_pb.FailedIn | None = None,
         rollout: jobs_pb.Rollout | None = None,
+        **target: Unpack[Target],
     ) -> jobs_pb.TargetPreview:
         """Return what a target and a rollout select now."""
         request = build(pb.PreviewTargetRequest, locals())

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 import grpc
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -12,7 +12,7 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from jobs_grpc.client.errors import create_error
 from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.requests import build
+from jobs_grpc.client.requests import Target, build
 
 JobStatus: TypeAlias = pb.Job.Status.ValueType
 ExecutionStatus: TypeAlias = pb.JobExecution.Status.ValueType
@@ -36,12 +36,6 @@ class JobsClient(OperatorClient):
         document_type: str,
         document_params: Mapping[str, Any] | None = None,
         *,
-        target_device_id: str = "",
-        target_group_id: str = "",
-        target_all: bool = False,
-        target_selector: str = "",
-        target_device_ids: Iterable[str] = (),
-        target_failed_in: pb.FailedIn | None = None,
         job_id: str | None = None,
         expires_in_hours: int | None = None,
         never_expires: bool = False,
@@ -58,6 +52,7 @@ class JobsClient(OperatorClient):
         retry_policy: pb.RetryPolicy | None = None,
         priority: pb.Job.Priority.ValueType = pb.Job.PRIORITY_UNSPECIFIED,
         execution_events: bool = False,
+        **target: Unpack[Target],
     ) -> pb.CreateJobResponse:
         """Create a job for one target. Without a job_id, the client generates one.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -14,7 +14,18 @@ from jobs_grpc.client.documents import params_struct
 M = TypeVar("M", bound=Message)
 
 # Parameters that are no fields. A pager sets the limit and the token for each page.
-_OTHER_PARAMETERS = {"self", "page_size", "limit", "page_token"}
+_OTHER_PARAMETERS = {"self", "page_size", "limit", "page_token", "target"}
+
+
+class Target(TypedDict, total=False):
+    """The targets of CreateJob and PreviewTarget: one of them is given."""
+
+    target_device_id: str
+    target_group_id: str
+    target_all: bool
+    target_selector: str
+    target_device_ids: Iterable[str]
+    target_failed_in: pb.FailedIn
 
 
 def build(request_type: type[M], parameters: Mapping[str, Any]) -> M:
@@ -22,6 +33,7 @@ def build(request_type: type[M], parameters: Mapping[str, Any]) -> M:
 
     Raises ValueError if more than one target is given: empty ones do not count.
     """
+    parameters = {**parameters, **parameters.get("target", {})}
     fields = {
         name: _convert(name, value)
         for name, value in parameters.items()

@@ -8,7 +8,7 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.resources import files
 
-from jobs_grpc.db.execution_columns import with_columns
+from jobs_grpc.db.contract_sql import with_contract
 from jobs_grpc.db.function_settings import with_settings
 
 _MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
@@ -99,7 +99,7 @@ def code() -> Mapping[str, str]:
     root = files("jobs_grpc.db").joinpath("sql")
     code = {
         path.name.removesuffix(".sql"): with_settings(
-            with_columns(path.read_text(encoding="utf-8")), is_entry=folder in _ENTRY_FOLDERS
+            with_contract(path.read_text(encoding="utf-8")), is_entry=folder in _ENTRY_FOLDERS
         )
         for folder in _CODE_FOLDERS
         for path in root.joinpath(folder).iterdir()

@@ -11,11 +11,10 @@ from jobs_grpc.services.schedule import (
     check_start_windows,
     check_window_time_zone,
 )
-from jobs_grpc.services.targets import check_expected_digest, check_target
+from jobs_grpc.services.targets import TARGETS_WITH_SELECTOR, check_expected_digest, check_target
 
 _CHECKS: Mapping[str, Callable[[pb.CreateJobRequest], list[Violation]]] = {
-    "target_selector": check_target,
-    "target_failed_in": check_target,
+    **dict.fromkeys(TARGETS_WITH_SELECTOR, check_target),
     "expected_target_digest": check_expected_digest,
     "rollout": lambda request: check_rollout(request.rollout),
     "failure_criteria": lambda request: check_failure_criteria(

@@ -9,7 +9,6 @@ from typing import Any
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.services import selectors
 from jobs_grpc.services.rollout_json import failure_criteria_json, rollout_json
 from jobs_grpc.services.schedule import (
     UTC_ZONE,
@@ -17,7 +16,7 @@ from jobs_grpc.services.schedule import (
     start_at_json,
     start_windows_array,
 )
-from jobs_grpc.services.targets import TargetRequest, device_ids_json, failed_in_json
+from jobs_grpc.services.targets import TARGET_CONVERSIONS, TargetRequest
 
 DEFAULT_EXPIRES_IN_HOURS = 24
 
@@ -31,9 +30,7 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "rollout": rollout_json,
     "failure_criteria": failure_criteria_json,
     "labels": dict,
-    "target_selector": lambda text: selectors.parse(text).text,
-    "target_device_ids": device_ids_json,
-    "target_failed_in": failed_in_json,
+    **TARGET_CONVERSIONS,
     # NORMAL is the same as unset.
     "priority": lambda priority: (
         None if priority == pb.Job.NORMAL else pb.Job.Priority.Name(priority)

@@ -13,6 +13,7 @@ from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, Pause, Trip
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.db import execution_columns
@@ -97,12 +98,6 @@ def window_state_fields(json_text: str) -> MessageFields:
     }
 
 
-def _failed_in_fields(json_text: str) -> MessageFields:
-    """The fields of a FailedIn, from the JSON of targets.failed_in_json."""
-    fields = json.loads(json_text)
-    return fields | {"statuses": [EXECUTION_STATUS_NUMBERS[name] for name in fields["statuses"]]}
-
-
 def pause_fields(row: Row) -> MessageFields:
     """The fields of a Pause, from a row of jobs.job_states; None: the job is not paused."""
     if row["paused_at"] is None:
@@ -115,23 +110,27 @@ def pause_fields(row: Row) -> MessageFields:
     }
 
 
-def _trip_message(json_text: str) -> Trip:
-    return json_format.Parse(json_text, Trip(), ignore_unknown_fields=True)
+def _from_json(message: type[Message]) -> Callable[[str], Message]:
+    return lambda text: json_format.Parse(text, message(), ignore_unknown_fields=True)
 
 
 # The fields of Job that are converted from one column with the same name, unless it is NULL.
 _JOB_CONVERSIONS: Mapping[str, Callable[[Any], MessageFields]] = {
     "document_params": document_from_json,
-    "target_failed_in": _failed_in_fields,
     "expires_at": timestamp_fields,
     "created_at": timestamp_fields,
     "updated_at": timestamp_fields,
     "completed_at": timestamp_fields,
     "start_at": timestamp_fields,
-    "trip": _trip_message,
+    "trip": _from_json(Trip),
     "labels": json.loads,
     "start_windows": start_window_fields,
     "retry_policy": retry_policy_fields,
+    **{
+        target.name: _from_json(GetMessageClass(target.message_type))
+        for target in Job.DESCRIPTOR.oneofs_by_name["target"].fields
+        if target.message_type is not None
+    },
 }
 
 

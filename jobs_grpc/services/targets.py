@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
@@ -28,6 +28,8 @@ MAX_TARGET_BYTES = 4 * selectors.MAX_CHARACTERS + _MAX_CODES * 66 + 200
 _SMALL_LIST = 1000
 
 _NOT_LIMITED = nullcontext(True)
+
+TARGETS_WITH_SELECTOR = ("target_selector", "target_failed_in")
 
 # CreateJobRequest or PreviewTargetRequest: they have the same fields for a target and a rollout.
 TargetRequest: TypeAlias = Any
@@ -99,6 +101,14 @@ def failed_in_json(failed_in: pb.FailedIn) -> dict[str, Any]:
     if text := selectors.parse(failed_in.selector).text:
         fields["selector"] = text
     return fields
+
+
+TARGET_CONVERSIONS: Mapping[str, Callable[[Any], Any]] = {
+    "target_selector": lambda text: selectors.parse(text).text,
+    "target_device_ids": device_ids_json,
+    "target_failed_in": failed_in_json,
+}
+"""What converts a target for jobs.request. Texts without a conversion are stored as they are."""
 
 
 def preview_fields(row: Row) -> MessageFields:

@@ -32,15 +32,15 @@ class State:
 
 @pytest.fixture
 async def merged(database: Database) -> AsyncIterator[None]:
-    """Candidates are merged even if there are only two; see target_query.sql."""
+    """Candidates are merged even if there are only two; see target_candidates.sql."""
     definition = await database.owner.fetchval(
-        "SELECT pg_get_functiondef('jobs.target_query'::regproc)"
+        "SELECT pg_get_functiondef('jobs.target_candidates'::regproc)"
     )
     merging = definition.replace(
         "c_small CONSTANT integer := 10000", "c_small CONSTANT integer := 1"
     )
     assert merging != definition
-    async with replaced_function(database, "jobs.target_query", merging):
+    async with replaced_function(database, "jobs.target_candidates", merging):
         yield
 
 

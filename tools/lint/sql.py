@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 import pglast
 
-from jobs_grpc.db.execution_columns import with_columns
+from jobs_grpc.db.contract_sql import with_contract
 from jobs_grpc.db.function_settings import with_settings
 from jobs_grpc.db.index_migrations import index_statements
 from jobs_grpc.db.schema import Migration, SchemaError, order_by_dependency
@@ -49,7 +49,7 @@ def check(tree: Tree) -> Iterator[Problem]:
     for path in tree.files(f"{SQL}/migrations/*.sql"):
         yield from _migration(path, tree.text(path))
     for path in (*code, *tree.files(f"{SQL}/migrations/*.sql", f"{SQL}/bootstrap.sql")):
-        yield from _statements(path, with_columns(tree.text(path)))
+        yield from _statements(path, with_contract(tree.text(path)))
 
 
 def without_comments(sql: str) -> str:

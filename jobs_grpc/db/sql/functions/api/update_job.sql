@@ -58,7 +58,7 @@ BEGIN
             PERFORM jobs.raise_error(
                 'JOB_NOT_UPDATABLE', v_job.status_text, '{"changes_start": true}'
             );
-        ELSIF p_start_at > v_job.locked_at + interval '2160 hours' THEN  -- 90 days
+        ELSIF p_start_at > jobs.latest_start(v_job.locked_at) THEN
             PERFORM jobs.raise_error('START_OUT_OF_RANGE');
         END IF;
     END IF;

@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION jobs.check_schedule(
 LANGUAGE plpgsql STABLE
 AS $$
 BEGIN
-    IF p_start_at > p_now + interval '2160 hours' THEN  -- 90 days
+    IF p_start_at > jobs.latest_start(p_now) THEN
         PERFORM jobs.raise_error('START_OUT_OF_RANGE');
     END IF;
     IF p_request ->> 'window_time_zone' <> 'DEVICE'

@@ -29,9 +29,9 @@ BEGIN
         translate(p_request ->> 'start_windows', '[]', '{}')::integer[], v_time_zones
     );
     IF NOT p_request ? 'expires_in_hours' THEN
-        -- 720 is the maximum of a request.
         v_expires_in_hours := least(
-            ceil((minimum_time ->> 'seconds')::numeric / 3600) + v_expires_in_hours, 720
+            ceil((minimum_time ->> 'seconds')::numeric / 3600) + v_expires_in_hours,
+            /* maximum of CreateJobRequest.expires_in_hours */
         );
     END IF;
     expires_at := p_start_at + make_interval(hours => v_expires_in_hours);

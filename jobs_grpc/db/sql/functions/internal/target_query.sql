@@ -17,13 +17,13 @@ LANGUAGE plpgsql STABLE
 -- settings: index
 AS $$
 DECLARE
-    c_small CONSTANT integer := 10000;
-    v_failed_in jsonb := p_request -> 'target_failed_in';
-    v_selector text := coalesce(p_request ->> 'target_selector', v_failed_in ->> 'selector');
+    v_selector text := coalesce(
+        p_request ->> 'target_selector', p_request -> 'target_failed_in' ->> 'selector'
+    );
     v_terms jsonb := '[]';       -- of v_selector
-    v_source text;               -- the query for the candidates
-    v_is_small boolean := true;  -- the candidates are looked up one by one
-    v_is_device boolean := true; -- the candidates are known to be in device_state
+    v_source text;               -- this and the next two: see target_candidates
+    v_is_small boolean;
+    v_is_device boolean;
     v_stages jsonb := coalesce(p_request -> 'rollout' -> 'stages', '[]');
     v_stage_groups text[] := ARRAY(SELECT s ->> 'group_id' FROM jsonb_array_elements(v_stages) AS s);
     v_stage_terms jsonb;         -- all terms of the stages' selectors
@@ -39,64 +39,8 @@ BEGIN
         v_terms := jobs.terms_of_selector(p_selector_terms, v_selector);
     END IF;
 
-    IF v_failed_in IS NOT NULL THEN
-        v_is_device := false;
-        v_is_small := NOT EXISTS (
-            SELECT FROM jobs.job_executions e
-            WHERE e.tenant_id = p_tenant_id AND e.job_id = v_failed_in ->> 'job_id'
-            OFFSET c_small
-        );
-        v_source := format(
-            'SELECT e.device_id FROM jobs.execution_states e'
-            ' WHERE e.tenant_id = $1 AND e.job_id = %L AND e.status = ANY (%L::text[])',
-            v_failed_in ->> 'job_id',
-            ARRAY(SELECT jsonb_array_elements_text(v_failed_in -> 'statuses'))
-        );
-        IF v_failed_in ? 'failure_codes' THEN
-            v_source := v_source || format(
-                ' AND e.failure_code = ANY (%L::text[])',
-                ARRAY(SELECT jsonb_array_elements_text(v_failed_in -> 'failure_codes'))
-            );
-        END IF;
-    ELSIF p_request ? 'target_device_ids' THEN
-        v_source := 'SELECT d.device_id FROM public.device_state d'
-            ' WHERE d.tenant_id = $1 AND d.device_id = ANY ($2)';
-    ELSIF p_request ? 'target_group_id' THEN
-        -- Members that are not in device_state are targets as well.
-        v_is_small := NOT EXISTS (
-            SELECT FROM public.device_group_members m
-            WHERE m.tenant_id = p_tenant_id AND m.group_id = p_request ->> 'target_group_id'
-            OFFSET c_small
-        );
-        v_source := format(
-            'SELECT m.device_id FROM public.device_group_members m'
-            ' WHERE m.tenant_id = $1 AND m.group_id = %L',
-            p_request ->> 'target_group_id'
-        );
-    ELSIF p_request ? 'target_device_id' THEN
-        v_source := format(
-            'SELECT d.device_id FROM public.device_state d'
-            ' WHERE d.tenant_id = $1 AND d.device_id = %L',
-            p_request ->> 'target_device_id'
-        );
-    ELSIF EXISTS (
-        SELECT FROM jobs.selector_candidates(
-            p_tenant_id, v_terms, '', repeat(chr(1114111), 257), NULL, c_small
-        ) c
-        WHERE c.device_ids IS NOT NULL AND c.complete_up_to IS NULL
-    ) THEN
-        -- Called again by the query, so that the candidates are of the same snapshot.
-        v_is_device := false;
-        v_source := format(
-            'SELECT u.device_id FROM jobs.selector_candidates('
-            '$1, %L, %L, repeat(chr(1114111), 257), NULL, 10000000) c'
-            ' CROSS JOIN LATERAL unnest(c.device_ids) AS u (device_id)',
-            v_terms, ''
-        );
-    ELSE
-        v_is_small := false;
-        v_source := 'SELECT d.device_id FROM public.device_state d WHERE d.tenant_id = $1';
-    END IF;
+    SELECT c.source, c.is_small, c.is_device INTO v_source, v_is_small, v_is_device
+    FROM jobs.target_candidates(p_tenant_id, p_request, v_terms) c;
 
     -- The tables of a platform can have another collation. A lookup must have that of the table, or it
     -- can't use the index: #>> returns a text without one. A merge needs the same on both sides.
