@@ -9,7 +9,7 @@ from zlib import crc32
 from zoneinfo import ZoneInfo
 
 from bench.year.scale import YEAR
-from tests.support.window_model import Window, Zone
+from tests.model.windows import Window, Zone
 
 ZONES = (
     *("UTC", "Europe/Berlin", "America/New_York", "America/Los_Angeles"),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from bench.year.fleet import RETRIED_CODE, Device, Directory, is_window_open
 from tests.harness import ledger
 from tests.harness.ledger import OperatorCall
-from tests.support.window_model import Window
+from tests.model.windows import Window
 
 PENDING = ("QUEUED", "IN_PROGRESS")
 MAX_ATTEMPTS = 3

@@ -13,7 +13,7 @@ from bench.year.fleet import BRICKED_CODE, MODELS, RETRIED_CODE, RINGS, Device
 from bench.year.ledger import LONGEST_BACKOFF, MAX_ATTEMPTS, LedgerJob
 from bench.year.scale import Scale, Step
 from tests.harness.ledger import OperatorCall
-from tests.support.window_model import Window
+from tests.model.windows import Window
 
 # Days of a month. All are part of each month, so that months can be compared.
 _RELEASE_DAYS = (2, 4, 6, 8, 10)

@@ -15,8 +15,8 @@ from bench.year.samples import Sample
 from bench.year.scale import QUICK
 from tests.harness.consumers import Receiver, Webhook
 from tests.harness.ledger import OperatorCall
+from tests.model.windows import Window
 from tests.support.database import Database, request_session
-from tests.support.window_model import Window
 
 START = datetime(2027, 3, 27, 20, 7, tzinfo=UTC)
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.model.windows import Window, Zone
 from tests.support.database import Database
 from tests.support.scale import SCALE
-from tests.support.window_model import Window, Zone
 
 # UTC times without a zone, as in the model.
 _FIRST = datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None)

@@ -18,13 +18,13 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from fleet.jobs.v1.fleet_pb2 import Device
 from google.protobuf.duration_pb2 import Duration
 
+from tests.model.windows import Window, Zone
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error
 from tests.support.scale import SCALE
 from tests.support.server import Server, running_server
 from tests.support.staged_jobs import rollout
-from tests.support.window_model import Window, Zone
 
 _ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
 _SECOND = timedelta(seconds=1)

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import AsyncIterator
-from fractions import Fraction
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs_grpc.services.rollout_json import rollout_json
+from tests.machine import messages
+from tests.model.stages import Stage, divide, minimum_time
 from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
-from tests.support.rollout_model import Rollout, Stage
-from tests.support.scale import examples
 from tests.support.server import Server, running_server
 from tests.support.staged_jobs import rollout
 from tests.support.world import World
@@ -170,57 +171,34 @@ async def test_request_without_an_expiry_differs_from_the_default_only_with_a_ro
             assert await operator.create(**absent, expires_in_hours=24) == first
 
 
-def _seconds(low: int, high: int) -> st.SearchStrategy[Fraction]:
-    return st.integers(low // 6, high // 6).map(lambda n: Fraction(6 * n, 60))
-
-
 _STAGES = st.builds(
     Stage,
     count=st.integers(1, 4),
     rate=st.sampled_from([None, 1, 2, 3]),
     min_succeeded_percent=st.sampled_from([None, 1, 50, 51, 100]),
-    bake=_seconds(0, 120),
-    advance_after=st.none() | _seconds(6, 240),
+    bake=st.integers(0, 120),
+    advance_after=st.none() | st.integers(6, 240),
     require_approval=st.booleans(),
 )
 
 
 @given(stages=st.lists(_STAGES, min_size=1, max_size=4), devices=st.integers(1, 12))
-@settings(examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_minimum_time_is_that_of_a_simulated_rollout(
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_minimum_time_is_that_of_the_model(
     database: Database, stages: list[Stage], devices: int
 ) -> None:
-    stages[-1].count = None
-    model = Rollout(stages, "s")
-    model.fill([f"d{n}" for n in range(devices)])
-    message = pb.Rollout(
-        stages=[
-            pb.Stage(
-                device_count=stage.count or 1,
-                releases_per_minute=stage.rate,
-                gate=pb.Gate(
-                    min_succeeded_percent=stage.min_succeeded_percent,
-                    bake_time=Duration(seconds=int(60 * stage.bake)),
-                    advance_after=None
-                    if stage.advance_after is None
-                    else Duration(seconds=int(60 * stage.advance_after)),
-                    require_approval=stage.require_approval,
-                ),
-            )
-            for stage in stages
-        ]
-    )
-    simulated = 60 * model.minimum_minutes()
+    stages[-1] = replace(stages[-1], count=None)
+    model = divide(stages, devices)
+    sizes = [last - first for first, last in pairwise((0, *model.last_ranks))]
 
     result = await database.owner.fetchval(
         "SELECT jobs.minimum_rollout_time($1::jsonb -> 'stages', $2, now())",
-        json.dumps(rollout_json(message)),
-        [len(stage.devices) for stage in stages],
+        json.dumps(rollout_json(messages.rollout(stages, "s"))),
+        sizes,
     )
 
-    # Each step of the simulation is a second, so each stage can end up to a second late.
     seconds = json.loads(result)["seconds"]
-    assert simulated - len(stages) < seconds <= simulated
+    assert seconds == pytest.approx(float(minimum_time(model, range(1, devices + 1))))
     assert seconds == pytest.approx(sum(s["seconds"] for s in json.loads(result)["stages"]))
 
 

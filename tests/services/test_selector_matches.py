@@ -6,7 +6,8 @@ import asyncpg
 import pytest
 
 from jobs_grpc.services.selectors import parse
-from tests.support import selector_model as model
+from tests.model.targets import matching
+from tests.support import random_selectors
 from tests.support.database import request_session
 from tests.support.scale import scaled
 from tests.support.world import World
@@ -18,13 +19,13 @@ from tests.support.world import World
 async def test_devices_match_as_in_the_model(world: World, round_number: int) -> None:
     seed = random.randrange(2**32)  # noqa: S311 - repeatable on purpose
     rng = random.Random(seed)  # noqa: S311
-    devices = model.devices(rng, 25)
-    await model.store(world.database, world.tenant, devices)
+    devices = random_selectors.devices(rng, 25)
+    await random_selectors.store(world.database, world.tenant, devices)
     async with request_session(world.database) as (connection, store):
         for _ in range(50):
-            terms = model.terms(rng, devices)
-            text = model.spell(rng, terms)
-            expected = model.matching(terms, devices)
+            terms = random_selectors.terms(rng, devices)
+            text = random_selectors.spell(rng, terms)
+            expected = matching(terms, devices)
             where = f"round {round_number}, seed {seed}: {text}"
 
             rows = await store.list_devices(

@@ -1,18 +1,18 @@
 """Random targets and stages, compared with a model: devices, stages, digests, and new jobs."""
 
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from tests.support import selector_model
+from tests.model.targets import Device, matching
+from tests.support import random_selectors
 from tests.support.callers import Operator
-from tests.support.database import Database, replaced_function
+from tests.support.database import Database, edited_function
 from tests.support.scale import SCALE
-from tests.support.selector_model import Device
 from tests.support.server import Server
 
 pytestmark = pytest.mark.slow
@@ -30,34 +30,59 @@ class State:
     ends: Mapping[str, tuple[str, str | None]]
 
 
-@pytest.fixture
-async def merged(database: Database) -> AsyncIterator[None]:
-    """Candidates are merged even if there are only two; see target_candidates.sql."""
-    definition = await database.owner.fetchval(
-        "SELECT pg_get_functiondef('jobs.target_candidates'::regproc)"
-    )
-    merging = definition.replace(
-        "c_small CONSTANT integer := 10000", "c_small CONSTANT integer := 1"
-    )
-    assert merging != definition
-    async with replaced_function(database, "jobs.target_candidates", merging):
-        yield
+MISTAKES = {
+    "label must exist for notin": (
+        "selector_condition",
+        "NOT IN (%s), true)",
+        "NOT IN (%s), false)",
+    ),
+    "device without a group has all": (
+        "selector_condition",
+        "ARRAY[%s], true)",
+        "ARRAY[%s], false)",
+    ),
+    "last selector claims": ("target_query", "' ' ORDER BY s.position", "' ' ORDER BY -s.position"),
+    "digest ignores the stages": ("target_hashes", "COALESCE(claim, 0)", "0"),
+}
 
 
 @pytest.mark.single_node("a replaced function is not delegated on Citus")
 @pytest.mark.parametrize("seed", range(SCALE))
 @pytest.mark.wrong_counts("failures are stored, but not counted")
 async def test_many_targets_are_those_of_the_model(
-    database: Database, server: Server, tenant: str, seed: int, merged: None
+    database: Database, server: Server, tenant: str, seed: int
 ) -> None:
-    await test_targets_are_those_of_the_model(database, server, tenant, 1000 + seed)
+    """Candidates are merged even if there are only two; see target_candidates.sql."""
+    part = "c_small CONSTANT integer := 10000"
+    async with edited_function(database, "target_candidates", part, part.replace("10000", "1")):
+        await _compare(database, server, tenant, [1000 + seed])
 
 
-@pytest.mark.parametrize("seed", range(3 * SCALE))
+@pytest.mark.single_node("a replaced function is not delegated on Citus")
+@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.wrong_counts("failures are stored, but not counted")
+async def test_mistake_is_noticed(
+    database: Database, server: Server, tenant: str, name: str
+) -> None:
+    async with edited_function(database, *MISTAKES[name]):
+        with pytest.raises(AssertionError):
+            await _compare(database, server, tenant, range(10))
+
+
+@pytest.mark.parametrize("seed", range(2 * SCALE))
 @pytest.mark.wrong_counts("failures are stored, but not counted")
 async def test_targets_are_those_of_the_model(
     database: Database, server: Server, tenant: str, seed: int
 ) -> None:
+    await _compare(database, server, tenant, [seed])
+
+
+async def _compare(database: Database, server: Server, tenant: str, seeds: Iterable[int]) -> None:
+    for seed in seeds:
+        await _compare_with_seed(database, server, f"{tenant}-{seed}", seed)
+
+
+async def _compare_with_seed(database: Database, server: Server, tenant: str, seed: int) -> None:
     rng = random.Random(seed)  # noqa: S311 - repeatable
     operator, fleet = server.operator(tenant, user="olivia"), server.fleet(tenant)
     state = await _set_up(database, operator, rng)
@@ -82,7 +107,7 @@ async def test_targets_are_those_of_the_model(
 
 
 async def _set_up(database: Database, operator: Operator, rng: random.Random) -> State:
-    devices = selector_model.devices(rng, rng.choice((5, 60)))
+    devices = random_selectors.devices(rng, rng.choice((5, 60)))
     await database.add_devices(operator.tenant, [device.device_id for device in devices])
     for group in {group for device in devices for group in device.groups}:
         members = [device.device_id for device in devices if group in device.groups]
@@ -90,7 +115,7 @@ async def _set_up(database: Database, operator: Operator, rng: random.Random) ->
     # A device without labels may have no row.
     await database.add_labels(
         operator.tenant,
-        {d.device_id: d.labels for d in devices if d.labels or rng.random() < 0.5},
+        {d.device_id: dict(d.labels) for d in devices if d.labels or rng.random() < 0.5},
     )
     await operator.create(job_id="first", target_all=True)
     ends: dict[str, tuple[str, str | None]] = {}
@@ -128,16 +153,16 @@ def _target(rng: random.Random, state: State) -> tuple[dict[str, Any], set[str]]
             device_ids = rng.choices(sorted(everything), k=rng.randint(1, 10))
             return {"target_device_ids": pb.DeviceIds(device_ids=device_ids)}, {*device_ids}
         case "group":
-            group = rng.choice([group for group in selector_model.HOSTILE if group])
+            group = rng.choice([group for group in random_selectors.HOSTILE if group])
             members = {d.device_id for d in state.devices if group in d.groups}
             return {"target_group_id": group}, members
         case "selector":
-            terms = selector_model.terms(rng, list(state.devices)) or [("k", "missing", ())]
-            matching = {*selector_model.matching(terms, state.devices)}
-            return {"target_selector": selector_model.spell(rng, terms)}, matching
+            terms = random_selectors.terms(rng, list(state.devices)) or [("k", "missing", ())]
+            found = {*matching(terms, state.devices)}
+            return {"target_selector": random_selectors.spell(rng, terms)}, found
     statuses = rng.sample(_STATUSES, rng.randint(0, 3))
     codes = rng.sample(_CODES, rng.randint(0, 2))
-    terms = selector_model.terms(rng, list(state.devices)) if rng.random() < 0.5 else []
+    terms = random_selectors.terms(rng, list(state.devices)) if rng.random() < 0.5 else []
     failed = {
         device
         for device, (status, code) in state.ends.items()
@@ -147,11 +172,9 @@ def _target(rng: random.Random, state: State) -> tuple[dict[str, Any], set[str]]
         job_id="first",
         statuses=[pb.JobExecution.Status.Value(status) for status in statuses],
         failure_codes=codes,
-        selector=selector_model.spell(rng, terms),
+        selector=random_selectors.spell(rng, terms),
     )
-    return {"target_failed_in": failed_in}, failed & {
-        *selector_model.matching(terms, state.devices)
-    }
+    return {"target_failed_in": failed_in}, failed & {*matching(terms, state.devices)}
 
 
 def _rollout(
@@ -168,16 +191,16 @@ def _rollout(
             stages.append(pb.Stage(device_count=1))
             continue
         if kind == "group":
-            group = rng.choice([group for group in selector_model.HOSTILE if group])
+            group = rng.choice([group for group in random_selectors.HOSTILE if group])
             stages.append(pb.Stage(group_id=group, allow_empty=True))
             claimed = {d.device_id for d in state.devices if group in d.groups}
         else:
-            terms = selector_model.terms(rng, list(state.devices)) or [("k", "exists", ())]
-            text = selector_model.spell(rng, terms)
+            terms = random_selectors.terms(rng, list(state.devices)) or [("k", "exists", ())]
+            text = random_selectors.spell(rng, terms)
             if len(text) > 400:
                 terms, text = [("k", "exists", ())], "k"
             stages.append(pb.Stage(selector=text, allow_empty=True))
-            claimed = {*selector_model.matching(terms, state.devices)}
+            claimed = {*matching(terms, state.devices)}
         for device in claimed & expected:
             claims.setdefault(device, number)
     return pb.Rollout(stages=[*stages, pb.Stage(remainder=True)]), claims

@@ -272,6 +272,18 @@ async def replaced_function(database: Database, name: str, definition: str) -> A
 
 
 @asynccontextmanager
+async def edited_function(
+    database: Database, function: str, part: str, other: str
+) -> AsyncIterator[None]:
+    """Replace a part of a function of the schema jobs during the block."""
+    name = f"jobs.{function}"
+    definition = await database.owner.fetchval("SELECT pg_get_functiondef($1::regproc)", name)
+    assert part in definition
+    async with replaced_function(database, name, definition.replace(part, other)):
+        yield
+
+
+@asynccontextmanager
 async def uncommitted(database: Database, sql: str, *args: object) -> AsyncIterator[None]:
     """Run a statement as another server would, and commit when the block ends.
 

@@ -1,14 +1,10 @@
-"""Random selectors and devices, and which match: by sets of devices, without the parser."""
+"""Random selectors in all their spellings, and random devices, with hostile text."""
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
+from tests.model.targets import Device, Term
 from tests.support.database import Database
-
-Term: TypeAlias = tuple[str, str, tuple[str, ...]]
-"""A key, one of in, notin, exists and missing, and values."""
 
 # Text that means something else where it is not quoted for the grammar, SQL, JSON or LIKE.
 HOSTILE: Sequence[str] = (
@@ -22,22 +18,13 @@ _KEYS = ("k", "model", "env", "1", "a.b/c-d_e", "Model")
 _UNQUOTED = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/-")
 
 
-@dataclass(frozen=True)
-class Device:
-    """A device as selectors see it."""
-
-    device_id: str
-    labels: dict[str, str]
-    groups: frozenset[str]
-
-
 def devices(rng: random.Random, count: int) -> list[Device]:
     """Devices with few different labels and groups. Their ids contain hostile text."""
     ids = [f"{rng.choice(_VALUES)}-{n}" for n in range(count)]
     return [
         Device(
             device_id,
-            {key: rng.choice(_VALUES) for key in _KEYS if rng.random() < 0.5},
+            frozenset((key, rng.choice(_VALUES)) for key in _KEYS if rng.random() < 0.5),
             frozenset(rng.sample(HOSTILE, rng.randint(0, 3))) - {""},
         )
         for device_id in ids
@@ -94,36 +81,10 @@ def _space(rng: random.Random) -> str:
     return rng.choice(("", "", "", " ", "  ", "\t", "\n"))
 
 
-def matching(selector: Iterable[Term], known: Iterable[Device]) -> list[str]:
-    """The ids of the devices that match, in byte order."""
-    by_id = {device.device_id: device for device in known}
-    remaining = set(by_id)
-    for key, operator, values in selector:
-        with_key = {i for i, device in by_id.items() if _values(device, key)}
-        with_value = {
-            i for i, device in by_id.items() if not _values(device, key).isdisjoint(values)
-        }
-        remaining &= {
-            "exists": with_key,
-            "missing": set(by_id) - with_key,
-            "in": with_value,
-            "notin": set(by_id) - with_value,
-        }[operator]
-    return sorted(remaining, key=str.encode)
-
-
-def _values(device: Device, key: str) -> frozenset[str]:
-    if key == "group":
-        return device.groups
-    if key == "device_id":
-        return frozenset({device.device_id})
-    return frozenset({device.labels[key]}) if key in device.labels else frozenset()
-
-
 async def store(database: Database, tenant: str, known: Iterable[Device]) -> None:
     """Add the devices to the tenant."""
     for device in known:
         await database.add_devices(tenant, [device.device_id])
-        await database.add_labels(tenant, {device.device_id: device.labels})
+        await database.add_labels(tenant, {device.device_id: dict(device.labels)})
         for group in device.groups:
             await database.add_devices(tenant, [device.device_id], group=group)

@@ -5,10 +5,17 @@ these spans in which the clock shows its start time or a later one.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from functools import cache
 from zoneinfo import ZoneInfo
+
+from tests.model.execution import Seconds
+
+START = datetime(2030, 1, 1)  # noqa: DTZ001 - UTC, as everywhere here
+"""The time 0 of the model."""
 
 _STEP = timedelta(days=1)
 
@@ -64,7 +71,7 @@ class Zone:
                 return opening
             span += 1
 
-    def is_open(self, windows: list[Window], at: datetime) -> bool:
+    def is_open(self, windows: Sequence[Window], at: datetime) -> bool:
         """Return whether one of the windows is open."""
         local = self.local(at)
         return any(
@@ -73,7 +80,9 @@ class Zone:
             for start in window.starts(local - timedelta(days=3), local + timedelta(days=2))
         )
 
-    def next_openings(self, windows: list[Window], after: datetime, count: int) -> list[datetime]:
+    def next_openings(
+        self, windows: Sequence[Window], after: datetime, count: int
+    ) -> list[datetime]:
         """Return the next openings, the earliest first."""
         local = self.local(after)
         days = timedelta(days=7 * count + 3)
@@ -101,3 +110,18 @@ class Zone:
                 before = middle
         self.changes.append(after)
         self._offsets.append(offset)
+
+
+def next_due(windows: Sequence[Window], zone_name: str, at: Seconds) -> Seconds:
+    """Return the first time from `at` on at which one of the windows is open; none: always."""
+    time = START + timedelta(microseconds=int(at * 10**6))
+    if not windows or zone(zone_name).is_open(windows, time):
+        return at
+    opening = zone(zone_name).next_openings(windows, time, 1)[0]
+    return Fraction((opening - START) // timedelta(microseconds=1), 10**6)
+
+
+@cache
+def zone(name: str) -> Zone:
+    """Return a time zone in the times of the model."""
+    return Zone(ZoneInfo(name), START - timedelta(days=5), START + timedelta(days=400))

@@ -1,0 +1,207 @@
+"""The calls of operators, except UpdateJob."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tests.model import stages
+from tests.model.criteria import Criterion
+from tests.model.execution import Execution, Seconds, forget_failures, queue_next
+from tests.model.job import Job, add_event, with_executions
+from tests.model.rules import End, apply_rules, cancel, end_attempts, pause, start_if_due
+from tests.model.stages import Stage
+from tests.model.targets import Device
+from tests.model.tenant import Rejected, Result, State
+
+
+def create(
+    state: State,
+    job_id: str,
+    devices: Sequence[str],
+    user: str,
+    *,
+    zones: Sequence[str] = (),
+    rollout: Sequence[Stage] = (),
+    criteria: Sequence[Criterion] = (),
+    start: Seconds | None = None,
+    expires_after: Seconds | None = None,
+    **settings: Any,
+) -> Result:
+    """CreateJob for devices in the order of release. It expires some time after its start."""
+    placed = stages.divide(rollout, len(devices)) if rollout else None
+    last_ranks = placed.last_ranks if placed else (len(devices),)
+    executions = tuple(
+        Execution(
+            device,
+            rank,
+            stage=sum(last < rank for last in last_ranks),
+            zone=zones[rank - 1] if zones else "UTC",
+            queued=state.now,
+        )
+        for rank, device in enumerate(devices, 1)
+    )
+    starts = state.now if start is None else max(start, state.now)
+    job = Job(
+        job_id,
+        executions,
+        state.now,
+        starts,
+        None if expires_after is None else starts + expires_after,
+        has_start_at=start is not None,
+        rollout=placed,
+        criteria=tuple((criterion, state.now) for criterion in criteria),
+        **settings,
+    )
+    if expires_after is not None and expires_after <= job.minimum_time:
+        raise Rejected("EXPIRY_TOO_EARLY")
+    job = add_event(start_if_due(job), "job.created", user)
+    return state.with_job(apply_rules(job)), None
+
+
+def delete(state: State, job_id: str) -> Result:
+    """DeleteJob."""
+    job = state.job(job_id)
+    if job.is_active or job.count("IN_PROGRESS"):
+        raise Rejected("JOB_NOT_DELETABLE")
+    return state.without_job(job_id), None
+
+
+def cancel_job(state: State, job_id: str, user: str, *, force: bool) -> Result:
+    """CancelJob."""
+    job = _active(state, job_id, "JOB_NOT_CANCELABLE")
+    return state.with_job(cancel(job, force, "OPERATOR", user)), None
+
+
+def pause_job(state: State, job_id: str, user: str) -> Result:
+    """PauseJob."""
+    job = _active(state, job_id, "JOB_NOT_PAUSABLE")
+    return state if job.is_paused else state.with_job(pause(job, "OPERATOR", user)), None
+
+
+def resume_job(state: State, job_id: str, user: str) -> Result:
+    """ResumeJob. The criteria count what finishes from now on."""
+    job = _active(state, job_id, "JOB_NOT_RESUMABLE")
+    if not job.is_paused:
+        return state, None
+    job = start_if_due(replace(job, pause_cause=None))
+    job = replace(job, criteria=tuple((criterion, job.now) for criterion, _ in job.criteria))
+    if job.rollout is not None:
+        # A stage that has failed waits for advance_after, if there is one.
+        is_finished = job.rollout.is_finished(job.statuses)
+        job = replace(job, rollout=replace(job.rollout, failure_accepted=is_finished))
+    job = apply_rules(add_event(job, "job.resumed", user))
+    if job.pause_cause == "GATE_NOT_MET":
+        raise Rejected("GATE_NOT_MET")
+    return state.with_job(job), None
+
+
+def advance_job(state: State, job_id: str, user: str) -> Result:
+    """AdvanceJob."""
+    job = _active(state, job_id, "JOB_NOT_ADVANCEABLE")
+    if job.is_scheduled or job.rollout is None or job.rollout.is_last:
+        raise Rejected("JOB_NOT_ADVANCEABLE")
+    if job.rollout.needs_approval:
+        raise Rejected("APPROVAL_REQUIRED")
+    rollout = stages.open_next(job.rollout)
+    job = replace(job, rollout=rollout, awaiting_approval=False)
+    job = add_event(job, "job.stage_opened", user, stage=rollout.open_stage, cause="OPERATOR")
+    return state.with_job(apply_rules(job)), None
+
+
+def approve_stage(state: State, job_id: str, stage: int, user: str) -> Result:
+    """ApproveStage, by another user than the creator."""
+    job = state.job(job_id)
+    rollout = job.rollout
+    if rollout is None or stage >= len(rollout.stages):
+        raise Rejected("STAGE_NOT_APPROVABLE")
+    if not rollout.stages[stage].require_approval:
+        raise Rejected("STAGE_NOT_APPROVABLE")
+    if stage in rollout.approved:
+        return state, None
+    if not job.is_active or stage != rollout.open_stage:
+        raise Rejected("STAGE_NOT_APPROVABLE")
+    rollout = replace(rollout, approved=rollout.approved | {stage})
+    job = replace(job, rollout=rollout, awaiting_approval=False)
+    job = add_event(job, "job.approved", user, stage=stage)
+    return state.with_job(apply_rules(job, approved_by=user)), None
+
+
+def cancel_execution(state: State, job_id: str, device: str, user: str, *, force: bool) -> Result:
+    """CancelExecution."""
+    job, execution = state.find(job_id, device)
+    if not execution.is_pending:
+        raise Rejected("EXECUTION_FINISHED")
+    if execution.status == "IN_PROGRESS" and not force:
+        raise Rejected("EXECUTION_IN_PROGRESS")
+    how = End("REJECTED", None, "EXECUTION_CANCELED")
+    return state.with_job(end_attempts(job, {device: how}, user=user)), None
+
+
+def retry_executions(
+    state: State,
+    job_id: str,
+    user: str,
+    *,
+    statuses: Collection[str],
+    codes: Collection[str] = (),
+    devices: Collection[str] = (),
+    expires_after: Seconds | None = None,
+    never_expires: bool = False,
+) -> Result:
+    """RetryExecutions; empty codes or devices: all. Returns how many it has retried.
+
+    Without a new expiry, the job keeps the old one. Also takes executions whose next attempt the
+    policy has queued after such a failure: it ends their backoff.
+    """
+    job = state.job(job_id)
+    is_renewed = never_expires or expires_after is not None
+    if job.status == "CANCELED" or (job.has_expired and not is_renewed):
+        raise Rejected("JOB_NOT_RETRYABLE")
+    taken = []
+    for execution in job.executions:
+        status, code = execution.status, execution.code
+        if status == "QUEUED" and execution.failure is not None:
+            status, code = execution.failure.status, execution.failure.code
+        is_selected = not devices or execution.device in devices
+        if is_selected and status in statuses and (not codes or code in codes):
+            is_queued = execution.status == "QUEUED"
+            taken.append(
+                forget_failures(execution if is_queued else queue_next(execution, job.now))
+            )
+    if not taken:
+        return state, 0
+    job = replace(with_executions(job, taken), status="IN_PROGRESS", has_expired=False)
+    if is_renewed:
+        starts = max(job.now, job.start)
+        job = replace(job, expires=None if expires_after is None else starts + expires_after)
+    job = add_event(job, "job.retried", user, retried_count=len(taken))
+    return state.with_job(apply_rules(job)), len(taken)
+
+
+def register(state: State, device: Device) -> Result:
+    """UpdateDevices: register a device, or change it. Jobs that exist keep their devices."""
+    others = [d for d in state.devices if d.device_id != device.device_id]
+    devices = sorted([*others, device], key=lambda each: each.device_id)
+    return replace(state, devices=tuple(devices)), None
+
+
+def delete_devices(state: State, devices: Sequence[str]) -> Result:
+    """DeleteDevices. Returns how many devices existed, and how many executions it has ended."""
+    left = tuple(device for device in state.devices if device.device_id not in devices)
+    deleted, ended = len(state.devices) - len(left), 0
+    state = replace(state, devices=left)
+    how = End("REJECTED", None, "DEVICE_REMOVED")
+    for job in state.jobs:
+        found = [job.execution(device) for device in sorted(devices)]
+        queued = {each.device: how for each in found if each and each.status == "QUEUED"}
+        if queued:
+            state = state.with_job(end_attempts(job, queued))
+            ended += len(queued)
+    return state, (deleted, ended)
+
+
+def _active(state: State, job_id: str, reason: str) -> Job:
+    job = state.job(job_id)
+    if not job.is_active:
+        raise Rejected(reason)
+    return job

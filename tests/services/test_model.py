@@ -1,0 +1,113 @@
+"""The service equals the model of tests/model/ after each call of random sequences."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from jobs_grpc.contract.methods import METHODS
+from jobs_grpc.maintenance.sweeper import Sweeper
+from tests.machine.clock import Clock
+from tests.machine.events import delivered_positions
+from tests.machine.machine import Machine, Profile, Service
+from tests.machine.mistakes import MISTAKES
+from tests.machine.profiles import ANY_CALL, PROFILES
+from tests.support.database import Database, edited_function, request_session
+from tests.support.metrics import METRICS_ON, scrape
+from tests.support.postgres import Postgres
+from tests.support.scale import FULL_SCALE, SCALE
+from tests.support.server import Server
+from tests.support.webhooks import RecordingSender, running_webhook_server
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.single_node("the time comes from a table of one node"),
+]
+
+SEQUENCES = {"any call": 10, "criteria": 12, "retries": 7, "schedules": 10, "waiting": 10}
+
+
+@pytest.fixture(scope="module")
+async def server(
+    database: Database, cluster: tuple[Postgres, str], webhook_keys: Path
+) -> AsyncIterator[Server]:
+    """A server whose background work is done elsewhere, so that only the machine sweeps."""
+    postgres, template = cluster
+    async with (
+        postgres.database(template) as other,
+        running_webhook_server(
+            database,
+            webhook_keys,
+            RecordingSender(),
+            JOBS_OWNER_DATABASE_URL=postgres.dsn(other),
+        ) as server,
+    ):
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def clock(database: Database) -> Clock:
+    """The clock of the database, which stands still."""
+    clock = Clock(database)
+    await clock.stop()
+    return clock
+
+
+@asynccontextmanager
+async def service(
+    database: Database, server: Server, clock: Clock, sender: RecordingSender | None = None
+) -> AsyncIterator[Service]:
+    async with (
+        Sweeper(database.owner_dsn) as sweeper,
+        request_session(database) as (_, store),
+    ):
+        yield Service(database, server, sweeper, store, clock, sender or RecordingSender())
+
+
+async def run(service: Service, profile: Profile, sequences: Iterable[int]) -> None:
+    for number in sequences:
+        await Machine(service, profile, f"{profile.name}/{number}").run()
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.wrong_counts("plants mistakes")
+async def test_mistake_is_noticed(
+    database: Database, server: Server, clock: Clock, name: str
+) -> None:
+    mistake = MISTAKES[name]
+    async with (
+        edited_function(database, mistake.function, mistake.part, mistake.wrong),
+        service(database, server, clock) as running,
+    ):
+        with pytest.raises(AssertionError):
+            await run(running, mistake.profile, [mistake.first, *range(40)])
+
+
+@pytest.mark.parametrize("name", PROFILES)
+async def test_service_equals_the_model(
+    database: Database, server: Server, clock: Clock, name: str
+) -> None:
+    async with service(database, server, clock) as running:
+        await run(running, PROFILES[name], range(SEQUENCES[name] * SCALE))
+
+
+async def test_every_call_equals_the_model(
+    database: Database, clock: Clock, webhook_keys: Path
+) -> None:
+    sender = RecordingSender()
+    variables = METRICS_ON | {"JOBS_OWNER_DATABASE_URL": database.owner_dsn}
+    async with (
+        # Deliveries need a server that does background work.
+        running_webhook_server(database, webhook_keys, sender, **variables) as server,
+        service(database, server, clock, sender) as running,
+    ):
+        await run(running, ANY_CALL, range(SEQUENCES[ANY_CALL.name] * SCALE))
+        metrics = await scrape(server.app.metrics_address)
+    # A few sequences leave out some calls, and may deliver no event.
+    if SCALE >= FULL_SCALE:
+        names = {method.rpartition("/")[2] for method in METHODS}
+        uncalled = {name for name in names if not metrics.calls("started_total", name)}
+        assert not uncalled, "no action makes these calls"
+        assert delivered_positions(sender)
