@@ -86,7 +86,9 @@ def _unwrapped(method: str, response: Message | Mapping[str, Any]) -> Any:
 
 def as_json(message: Message) -> dict[str, Any]:
     """Return a message as JSON."""
-    return MessageToDict(message, preserving_proto_field_name=True)
+    return MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 def _request(method: str, fields: dict[str, Any]) -> Any:
