@@ -1,6 +1,5 @@
 """`jobs-grpc whoami`: the caller, its roles and its calls."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -53,16 +52,6 @@ async def test_roles_are_sent_to_a_server_without_tokens(
     assert unknown.err.startswith(
         "jobs-grpc: --roles must be one or more of admin, approver, bridge,"
     )
-
-
-async def test_whoami_prints_the_response_as_json(shell: Shell, tenant: str) -> None:
-    result = await shell("whoami", "-o", "json")
-
-    document = json.loads(result.out)
-    assert document["tenant_id"] == tenant
-    assert document["user_id"] == "olivia"
-    assert "fleet.jobs.v1.JobService.GetJob" in document["methods"]
-    assert "token_expires_at" not in document
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,3 +172,20 @@ def assert_error(
     if detail is not None:
         assert body["detail"] == detail
     return body
+
+
+async def send_raw(
+    gateway: Gateway, stack: AsyncExitStack, request: bytes, limit: int = 65_536
+) -> asyncio.StreamReader:
+    """Send bytes on a connection that is closed with the stack and buffers a `limit` of bytes."""
+    url = httpx.URL(gateway.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port, limit=limit)
+    stack.callback(writer.close)
+    writer.write(request)
+    return reader
+
+
+async def status_of(reader: asyncio.StreamReader) -> int:
+    """Read the status line of a response."""
+    async with asyncio.timeout(TIMEOUT):
+        return int((await reader.readline()).split()[1])

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.auth.support import JWT_SETTINGS, KEY
-from tests.gateway.support import Gateway, running_gateway
+from tests.gateway.support import Gateway, running_gateway, send_raw, status_of
 from tests.support.database import Database
 from tests.support.identities import claims, jwks, token
 from tests.support.server import running_server
@@ -62,25 +62,10 @@ def spellings(tenant: str, role: str) -> list[Fields]:
     ]
 
 
-async def send(gateway: Gateway, stack: AsyncExitStack, request: bytes) -> asyncio.StreamReader:
-    """Send bytes on a connection that is closed with the stack."""
-    url = httpx.URL(gateway.url)
-    reader, writer = await asyncio.open_connection(url.host, url.port)
-    stack.callback(writer.close)
-    writer.write(request)
-    return reader
-
-
-async def status_of(reader: asyncio.StreamReader) -> int:
-    """Read the status line of a response."""
-    async with asyncio.timeout(TIMEOUT):
-        return int((await reader.readline()).split()[1])
-
-
 async def watch(gateway: Gateway, stack: AsyncExitStack, fields: Fields) -> int:
     """Open a watch and return its status, when the gateway knows the caller."""
     head = ("GET /customer/jobs/j:watch HTTP/1.1", "Host: localhost", *fields, "", "")
-    return await status_of(await send(gateway, stack, "\r\n".join(head).encode()))
+    return await status_of(await send_raw(gateway, stack, "\r\n".join(head).encode()))
 
 
 async def test_one_token_holds_a_quarter_of_the_watches_under_ten_spellings(
@@ -109,7 +94,7 @@ async def test_callers_of_an_address_are_served_when_bodies_from_it_never_arrive
     request = "\r\n".join((*head, "Content-Length: 100", "", "{")).encode()
 
     async with AsyncExitStack() as stack:
-        readers = [await send(gateway, stack, request) for _ in range(MAX_REQUESTS)]
+        readers = [await send_raw(gateway, stack, request) for _ in range(MAX_REQUESTS)]
         # The share of the address is an eighth. The gateway asks the server about the others.
         others = MAX_REQUESTS * 7 // 8
         responses = [asyncio.create_task(status_of(reader)) for reader in readers]
@@ -151,7 +136,7 @@ async def check_large_bodies(
     await database.add_devices(other, 1)
     async with AsyncExitStack() as stack:
         readers = [
-            await send(gateway, stack, post(fields) + LARGE_BODY[:-1]) for fields in callers * 6
+            await send_raw(gateway, stack, post(fields) + LARGE_BODY[:-1]) for fields in callers * 6
         ]
         responses = [asyncio.ensure_future(status_of(reader)) for reader in readers]
         for response in responses:
@@ -160,7 +145,7 @@ async def check_large_bodies(
         (first, *_), _ = await asyncio.wait(responses, return_when=asyncio.FIRST_COMPLETED)
         assert first.result() == 429
 
-        large = await send(gateway, stack, post(bearer(other, "operator")) + LARGE_BODY)
+        large = await send_raw(gateway, stack, post(bearer(other, "operator")) + LARGE_BODY)
         assert await status_of(large) == 201
 
 

@@ -110,7 +110,7 @@ async def test_responses_match_the_openapi_document(
         "--exclude-path-regex", ":watch$",  # does not end while the job is in progress
         "--phases", "examples,coverage,fuzzing,stateful",
         "--mode", "all",
-        "--max-examples", str(scaled(25, factor=2)),
+        "--max-examples", str(scaled(10, factor=5)),
         "--seed", "1",
         "--generation-database", "none",
         "--suppress-health-check", "all",

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fleet.jobs.v1.jobs_pb2 import GetCallerResponse, GetJobResponse, Job, JobExecution
 
-from tests.gateway.support import Gateway, RestClient, running_gateway
+from tests.gateway.support import Gateway, RestClient, running_gateway, send_raw, status_of
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
 
@@ -41,16 +41,6 @@ def peak_memory(gateway: Gateway) -> int:
     return int(line.split()[1]) * 1024
 
 
-async def connect(
-    gateway: Gateway, stack: AsyncExitStack, limit: int = 1024
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Open a connection that is closed with the stack. It buffers a `limit` of bytes."""
-    url = httpx.URL(gateway.url)
-    reader, writer = await asyncio.open_connection(url.host, url.port, limit=limit)
-    stack.callback(writer.close)
-    return reader, writer
-
-
 def post(length: int, *fields: str) -> bytes:
     """The head of a CreateJob with a body of this length."""
     body = ("Content-Type: application/json", f"Content-Length: {length}")
@@ -58,18 +48,11 @@ def post(length: int, *fields: str) -> bytes:
     return ("\r\n".join(head) + "\r\n\r\n").encode()
 
 
-async def status_of_response(reader: asyncio.StreamReader) -> int:
-    """Read the status line of a response."""
-    async with asyncio.timeout(TIMEOUT):
-        return int((await reader.readline()).split()[1])
-
-
 async def test_memory_is_bounded_when_large_bodies_have_a_junk_token(gateway: Gateway) -> None:
     async with AsyncExitStack() as stack:
-        connections = [await connect(gateway, stack) for _ in range(200)]
-        for _, writer in connections:
-            writer.write(post(len(BODY), JUNK_TOKEN) + BODY)
-        statuses = {await status_of_response(reader) for reader, _ in connections}
+        request = post(len(BODY), JUNK_TOKEN) + BODY
+        readers = [await send_raw(gateway, stack, request, 1024) for _ in range(200)]
+        statuses = {await status_of(reader) for reader in readers}
 
     assert statuses == {401}
     assert peak_memory(gateway) < MAX_MEMORY / 2
@@ -80,10 +63,9 @@ async def test_memory_is_bounded_when_bodies_lack_their_last_byte(
 ) -> None:
     """Bodies above the memory limit wait or fail; small requests of another tenant do not."""
     async with AsyncExitStack() as stack:
-        connections = [await connect(gateway, stack) for _ in range(500)]
-        for _, writer in connections:
-            writer.write(post(len(BODY), f"X-Tenant-Id: {tenant}") + BODY[:-1])
-        responses = [asyncio.ensure_future(status_of_response(reader)) for reader, _ in connections]
+        request = post(len(BODY), f"X-Tenant-Id: {tenant}") + BODY[:-1]
+        readers = [await send_raw(gateway, stack, request, 1024) for _ in range(500)]
+        responses = [asyncio.ensure_future(status_of(reader)) for reader in readers]
         for response in responses:
             stack.callback(response.cancel)
         (first, *_), _ = await asyncio.wait(responses, return_when=asyncio.FIRST_COMPLETED)
@@ -131,10 +113,8 @@ async def test_memory_is_bounded_when_large_responses_are_not_read(gateway_binar
         running_gateway(gateway_binary, upstream) as gateway,
         AsyncExitStack() as stack,
     ):
-        connections = [await connect(gateway, stack) for _ in range(100)]
-        for _, writer in connections:
-            writer.write(request)
-        statuses = [await status_of_response(reader) for reader, _ in connections]
+        readers = [await send_raw(gateway, stack, request, 1024) for _ in range(100)]
+        statuses = [await status_of(reader) for reader in readers]
 
         assert set(statuses) == {200, 429}
         assert peak_memory(gateway) < MAX_MEMORY
