@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
-from typing import Any, cast
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, cast
 
 import pytest
 
@@ -17,28 +18,48 @@ from tests.support.database import Database, job_lock_held, request_session
 
 DEVICES = [f"d{n:03}" for n in range(100)]
 
+Update: TypeAlias = "asyncio.Task[Row]"
+
+
+@dataclass(frozen=True)
+class World:
+    """A batcher on the test's database, in whose tenant the job "j" is for 100 devices."""
+
+    database: Database
+    service: service_database.Database
+    operator: Operator
+    batcher: UpdateBatcher
+
+    def start(self, *updates: ExecutionUpdate) -> list[Update]:
+        """Start updates, each as a call of its own."""
+        tenant = self.operator.tenant
+        return [asyncio.create_task(self.batcher.update(tenant, update)) for update in updates]
+
+    async def update(self, update: ExecutionUpdate) -> Row:
+        """Make an update."""
+        return await self.batcher.update(self.operator.tenant, update)
+
+    @asynccontextmanager
+    async def busy(self, *updates: ExecutionUpdate) -> AsyncIterator[list[Update]]:
+        """Hold the lock of "j" in the block, which begins when the batch of `updates` waits."""
+        async with job_lock_held(self.database, self.operator.tenant, "j"):
+            started = self.start(*updates)
+            await self.database.wait_for_blocked_sessions(1)
+            yield started
+
 
 @pytest.fixture
-async def request_database(
-    database: Database, operator: Operator
-) -> AsyncIterator[service_database.Database]:
-    """The service's access to the test's database, with a job "j" for 100 devices."""
+async def world(database: Database, operator: Operator) -> AsyncIterator[World]:
     await database.add_devices(operator.tenant, DEVICES)
     await operator.create(job_id="j", target_all=True)
-    request_database = service_database.Database(
+    service = service_database.Database(
         Config.from_env({"JOBS_DATABASE_URL": database.request_dsn})
     )
-    await request_database.check()
-    yield request_database
-    await request_database.close()
-
-
-@pytest.fixture
-async def batcher(request_database: service_database.Database) -> AsyncIterator[UpdateBatcher]:
-    """A batcher on the test's database."""
-    batcher = UpdateBatcher(Store(request_database))
-    yield batcher
-    await batcher.close()
+    await service.check()
+    world = World(database, service, operator, UpdateBatcher(Store(service)))
+    yield world
+    await world.batcher.close()
+    await service.close()
 
 
 def report(device: str, status: str = "SUCCEEDED", job_id: str = "j") -> ExecutionUpdate:
@@ -51,16 +72,14 @@ def start_next(device: str) -> ExecutionUpdate:
     return ExecutionUpdate(None, device, None, must_be_next=True)
 
 
-async def test_updates_that_arrive_during_a_batch_form_the_next_one(
-    database: Database, operator: Operator, batcher: UpdateBatcher
-) -> None:
-    async with job_lock_held(database, operator.tenant, "j"):
-        first = asyncio.create_task(batcher.update(operator.tenant, report(DEVICES[0])))
-        await database.wait_for_blocked_sessions(1)
-        others = [
-            asyncio.create_task(batcher.update(operator.tenant, report(device)))
-            for device in DEVICES[1:]
-        ]
+def outcomes(rows: Sequence[Row]) -> list[tuple[str, int | None]]:
+    """Return what became of each update, and the version of its execution."""
+    return [(row["outcome"], row["version"]) for row in rows]
+
+
+async def test_updates_that_arrive_during_a_batch_form_the_next_one(world: World) -> None:
+    async with world.busy(report(DEVICES[0])) as [first]:
+        others = world.start(*map(report, DEVICES[1:]))
     rows = await asyncio.gather(first, *others)
 
     assert [row["device_id"] for row in rows] == DEVICES
@@ -116,34 +135,23 @@ async def test_start_next_is_not_repeated_forever() -> None:
     await batcher.close()
 
 
-async def test_starts_of_next_executions_share_a_batch(
-    database: Database, operator: Operator, batcher: UpdateBatcher
-) -> None:
-    async with job_lock_held(database, operator.tenant, "j"):
-        first = asyncio.create_task(batcher.update(operator.tenant, start_next(DEVICES[0])))
-        await database.wait_for_blocked_sessions(1)
-        others = [
-            asyncio.create_task(batcher.update(operator.tenant, start_next(device)))
-            for device in DEVICES[1:]
-        ]
+async def test_starts_of_next_executions_share_a_batch(world: World) -> None:
+    async with world.busy(start_next(DEVICES[0])) as [first]:
+        others = world.start(*map(start_next, DEVICES[1:]))
     rows = await asyncio.gather(first, *others)
 
     assert [row["device_id"] for row in rows] == DEVICES
     assert {row["status"] for row in rows} == {"IN_PROGRESS"}
     assert len({row["started_at"] for row in rows}) <= 3
-    assert (await operator.get("j")).execution_counts.in_progress == 100
+    assert await world.operator.counts() == {"in_progress": 100}
 
 
 async def test_reports_of_one_execution_are_applied_in_order_in_separate_batches(
-    database: Database, operator: Operator, batcher: UpdateBatcher
+    world: World,
 ) -> None:
     statuses = ["IN_PROGRESS", "IN_PROGRESS", "IN_PROGRESS", "SUCCEEDED"]
-    async with job_lock_held(database, operator.tenant, "j"):
-        reports = [
-            asyncio.create_task(batcher.update(operator.tenant, report("d000", status)))
-            for status in statuses
-        ]
-        await database.wait_for_blocked_sessions(1)
+    async with world.busy(*(report("d000", status) for status in statuses)) as reports:
+        pass
     rows = await asyncio.gather(*reports)
 
     assert [(row["version"], row["status"]) for row in rows] == [
@@ -152,46 +160,31 @@ async def test_reports_of_one_execution_are_applied_in_order_in_separate_batches
 
 
 async def test_update_is_not_applied_when_its_call_is_canceled_while_it_waits(
-    database: Database, operator: Operator, batcher: UpdateBatcher
+    world: World,
 ) -> None:
-    async with job_lock_held(database, operator.tenant, "j"):
-        first = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
-        await database.wait_for_blocked_sessions(1)
-        canceled = asyncio.create_task(batcher.update(operator.tenant, report("d001")))
-        last = asyncio.create_task(batcher.update(operator.tenant, report("d002")))
+    async with world.busy(report("d000")) as [first]:
+        canceled, last = world.start(report("d001"), report("d002"))
         await asyncio.sleep(0)  # Both are in the queue now.
         canceled.cancel()
-    await first
-    await last
+    await asyncio.gather(first, last)
 
-    assert (await operator.get("j")).execution_counts.succeeded == 2
+    assert await world.operator.counts() == {"queued": 98, "succeeded": 2}
 
 
-async def test_other_updates_are_applied_when_one_fails_the_batch(
-    database: Database, operator: Operator, batcher: UpdateBatcher
-) -> None:
+async def test_other_updates_are_applied_when_one_fails_the_batch(world: World) -> None:
     """The service rejects an unknown status, so this one stands for a bug."""
-    async with job_lock_held(database, operator.tenant, "j"):
-        first, broken, last = (
-            asyncio.create_task(batcher.update(operator.tenant, report(device, status)))
-            for device, status in (("d000", "SUCCEEDED"), ("d001", "NONE"), ("d002", "FAILED"))
-        )
-        await database.wait_for_blocked_sessions(1)
+    updates = [report("d000"), report("d001", "NONE"), report("d002", "FAILED")]
+    async with world.busy(*updates) as (first, broken, last):
+        pass
 
-    assert (await first)["outcome"] == (await last)["outcome"] == "APPLIED"
+    assert outcomes([await first, await last]) == [("APPLIED", 2), ("APPLIED", 2)]
     with pytest.raises(Exception, match="NONE"):
         await broken
 
 
-async def test_update_does_not_wait_for_a_batch_of_another_tenant(
-    database: Database, operator: Operator, batcher: UpdateBatcher
-) -> None:
-    other = f"{operator.tenant}-other"
-    async with job_lock_held(database, operator.tenant, "j"):
-        waiting = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
-        await database.wait_for_blocked_sessions(1)
-
-        row = await batcher.update(other, report("d000"))
+async def test_update_does_not_wait_for_a_batch_of_another_tenant(world: World) -> None:
+    async with world.busy(report("d000")) as [waiting]:
+        row = await world.batcher.update(f"{world.operator.tenant}-other", report("d000"))
 
         assert row["outcome"] == "EXECUTION_NOT_FOUND"
         assert not waiting.done()
@@ -199,33 +192,25 @@ async def test_update_does_not_wait_for_a_batch_of_another_tenant(
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_busy_job_delays_only_its_own_devices(
-    database: Database, operator: Operator, batcher: UpdateBatcher
-) -> None:
+async def test_busy_job_delays_only_its_own_devices(world: World) -> None:
     """Here a retry holds the job lock."""
-    await operator.create(job_id="k", target_all=True)
-    await batcher.update(operator.tenant, report("d000", "FAILED"))
-    async with request_session(database) as (retrying, store):
+    await world.operator.create(job_id="k", target_all=True)
+    await world.update(report("d000", "FAILED"))
+    async with request_session(world.database) as (retrying, store):
         async with retrying.transaction():
             await store.retry_executions(
-                operator.tenant,
+                world.operator.tenant,
                 job_id="j",
                 statuses=["FAILED"],
                 expires_in_hours=None,
                 never_expires=False,
                 max_active_jobs=None,
             )
-            delayed = [
-                asyncio.create_task(batcher.update(operator.tenant, update))
-                for update in (report("d001"), report("d001"), start_next("d002"))
-            ]
-            await database.wait_for_blocked_sessions(1)
+            delayed = world.start(report("d001"), report("d001"), start_next("d002"))
+            await world.database.wait_for_blocked_sessions(1)
 
             rows = await asyncio.gather(
-                *(
-                    batcher.update(operator.tenant, report(device, job_id="k"))
-                    for device in DEVICES[:50]
-                )
+                *world.start(*(report(device, job_id="k") for device in DEVICES[:50]))
             )
 
             assert {row["outcome"] for row in rows} == {"APPLIED"}
@@ -234,15 +219,12 @@ async def test_busy_job_delays_only_its_own_devices(
 
     assert (applied["outcome"], repeated["outcome"]) == ("APPLIED", "REPEATED")
     assert (started["job_id"], started["status"]) == ("j", "IN_PROGRESS")
-    job = await operator.get("j")
-    assert (job.execution_counts.succeeded, job.execution_counts.in_progress) == (1, 1)
-    assert job.execution_counts.failed == 0
+    assert await world.operator.counts() == {"queued": 98, "in_progress": 1, "succeeded": 1}
 
 
-async def test_busy_jobs_take_turns_on_one_connection(
-    database: Database, operator: Operator, batcher: UpdateBatcher
-) -> None:
+async def test_busy_jobs_take_turns_on_one_connection(world: World) -> None:
     """Busy jobs leave connections for other calls, however many they are."""
+    database, operator = world.database, world.operator
     busy = [f"busy-{n}" for n in range(12)]
     for job_id in ("k", *busy):
         await operator.create(job_id=job_id, target_all=True)
@@ -250,13 +232,8 @@ async def test_busy_jobs_take_turns_on_one_connection(
         for job_id in busy:
             await locks.enter_async_context(job_lock_held(database, operator.tenant, job_id))
         async with job_lock_held(database, operator.tenant, "k"):
-            delayed = [
-                asyncio.create_task(batcher.update(operator.tenant, report("d000", job_id=job_id)))
-                for job_id in busy
-            ]
-            free_again = asyncio.create_task(
-                batcher.update(operator.tenant, report("d001", job_id="k"))
-            )
+            delayed = world.start(*(report("d000", job_id=job_id) for job_id in busy))
+            [free_again] = world.start(report("d001", job_id="k"))
             await database.wait_for_blocked_sessions(1)
 
         assert (await free_again)["outcome"] == "APPLIED"
@@ -264,71 +241,55 @@ async def test_busy_jobs_take_turns_on_one_connection(
     assert {(await task)["outcome"] for task in delayed} == {"APPLIED"}
 
 
-async def test_start_is_applied_after_an_earlier_report_of_the_device(
-    database: Database, operator: Operator, batcher: UpdateBatcher
-) -> None:
+async def test_start_is_applied_after_an_earlier_report_of_the_device(world: World) -> None:
     """Both wait for the job lock."""
-    async with job_lock_held(database, operator.tenant, "j"):
-        first = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
-        await database.wait_for_blocked_sessions(1)
-        reporting = asyncio.create_task(batcher.update(operator.tenant, report("d001")))
+    async with world.busy(report("d000")) as [first]:
+        [reporting] = world.start(report("d001"))
         await asyncio.sleep(0)  # The report is in the queue now.
-        starting = asyncio.create_task(batcher.update(operator.tenant, start_next("d001")))
-        others = [
-            asyncio.create_task(batcher.update(operator.tenant, start_next(device)))
-            for device in DEVICES[2:]
-        ]
+        starting, *others = world.start(*map(start_next, DEVICES[1:]))
         await asyncio.sleep(0)
         # This update is applied after the batch in which the starts were BUSY.
-        await batcher.update(operator.tenant, report("d001", job_id="none"))
+        await world.update(report("d001", job_id="none"))
     await asyncio.gather(first, *others)
 
-    assert ((await reporting)["outcome"], (await reporting)["version"]) == ("APPLIED", 2)
+    assert outcomes([await reporting]) == [("APPLIED", 2)]
     assert (await starting)["outcome"] == "NONE"
 
 
 async def test_start_returns_the_other_job_when_the_device_started_it_during_the_wait(
-    database: Database, operator: Operator, batcher: UpdateBatcher
+    world: World,
 ) -> None:
     """The device starts "k" while its start of the next execution waits for "j"."""
-    await operator.create(job_id="k", target_all=True)
-    async with job_lock_held(database, operator.tenant, "j"):
-        starting = asyncio.create_task(batcher.update(operator.tenant, start_next("d000")))
-        await database.wait_for_blocked_sessions(1)
-        await batcher.update(operator.tenant, ExecutionUpdate("k", "d000", None))
+    await world.operator.create(job_id="k", target_all=True)
+    async with world.busy(start_next("d000")) as [starting]:
+        await world.update(ExecutionUpdate("k", "d000", None))
 
     assert ((await starting)["job_id"], (await starting)["outcome"]) == ("k", "REPEATED")
-    assert (await operator.get("j")).execution_counts.queued == 100
+    assert await world.operator.counts() == {"queued": 100}
 
 
-async def test_reports_are_applied_in_order_after_a_failed_batch(
-    database: Database, operator: Operator, batcher: UpdateBatcher
-) -> None:
+async def test_reports_are_applied_in_order_after_a_failed_batch(world: World) -> None:
     """The updates of the batch are sent one by one, before those of later calls."""
-    await operator.create(job_id="k", target_all=True)
-    async with job_lock_held(database, operator.tenant, "j"):
-        updates = [
-            report("d000", "NONE", job_id="k"),
-            report("d001", "IN_PROGRESS"),
-            report("d002", "IN_PROGRESS"),
-            report("d002", "SUCCEEDED"),
-            report("d001", "SUCCEEDED"),
-        ]
-        tasks = [asyncio.create_task(batcher.update(operator.tenant, update)) for update in updates]
-        await database.wait_for_blocked_sessions(1)
+    await world.operator.create(job_id="k", target_all=True)
+    async with world.busy(
+        report("d000", "NONE", job_id="k"),
+        report("d001", "IN_PROGRESS"),
+        report("d002", "IN_PROGRESS"),
+        report("d002", "SUCCEEDED"),
+        report("d001", "SUCCEEDED"),
+    ) as tasks:
+        pass
     error, *rows = await asyncio.gather(*tasks, return_exceptions=True)
 
     assert "NONE" in str(error)
     assert [row["version"] for row in rows if not isinstance(row, BaseException)] == [2, 2, 3, 3]
 
 
-async def test_next_update_is_applied_after_one_that_failed(
-    database: Database, operator: Operator, batcher: UpdateBatcher
-) -> None:
+async def test_next_update_is_applied_after_one_that_failed(world: World) -> None:
     with pytest.raises(Exception, match="NONE"):
-        await batcher.update(operator.tenant, report("d000", "NONE"))
+        await world.update(report("d000", "NONE"))
 
-    assert (await batcher.update(operator.tenant, report("d000")))["outcome"] == "APPLIED"
+    assert (await world.update(report("d000")))["outcome"] == "APPLIED"
 
 
 class _DefectiveStore(Store):
@@ -343,46 +304,32 @@ class _DefectiveStore(Store):
 
 
 async def test_other_updates_of_a_busy_job_are_applied_when_one_fails_the_batch(
-    request_database: service_database.Database, database: Database, operator: Operator
+    world: World,
 ) -> None:
-    batcher = UpdateBatcher(_DefectiveStore(request_database))
-    async with job_lock_held(database, operator.tenant, "j"):
-        first, defective, last = (
-            asyncio.create_task(batcher.update(operator.tenant, report(device)))
-            for device in ("d000", "d001", "d002")
-        )
-        await database.wait_for_blocked_sessions(1)
+    defective_world = replace(world, batcher=UpdateBatcher(_DefectiveStore(world.service)))
+    async with defective_world.busy(*map(report, DEVICES[:3])) as (first, defective, last):
+        pass
     with pytest.raises(RuntimeError, match="defect"):
         await defective
-    rows = await asyncio.gather(first, last)
 
-    assert [(row["outcome"], row["version"]) for row in rows] == [("APPLIED", 2), ("APPLIED", 2)]
-    await batcher.close()
+    assert outcomes(await asyncio.gather(first, last)) == [("APPLIED", 2), ("APPLIED", 2)]
+    await defective_world.batcher.close()
 
 
-async def test_close_fails_updates_that_do_not_finish_in_time(
-    request_database: service_database.Database, database: Database, operator: Operator
-) -> None:
-    batcher = UpdateBatcher(Store(request_database), lock_wait_ms=60_000, close_timeout=0.1)
-    async with job_lock_held(database, operator.tenant, "j"):
-        waiting = [
-            asyncio.create_task(batcher.update(operator.tenant, report(device)))
-            for device in ("d000", "d000")
-        ]
-        await database.wait_for_blocked_sessions(1)
+async def test_close_fails_updates_that_do_not_finish_in_time(world: World) -> None:
+    batcher = UpdateBatcher(Store(world.service), lock_wait_ms=60_000, close_timeout=0.1)
+    async with replace(world, batcher=batcher).busy(report("d000"), report("d000")) as waiting:
         await batcher.close()
         errors = await asyncio.gather(*waiting, return_exceptions=True)
 
     assert [type(error) for error in errors] == [Internal, Internal]
-    assert (await operator.get("j")).execution_counts.queued == 100
+    assert await world.operator.counts() == {"queued": 100}
 
 
-async def test_updates_of_one_call_return_rows_and_errors_in_their_order(
-    operator: Operator, batcher: UpdateBatcher
-) -> None:
+async def test_updates_of_one_call_return_rows_and_errors_in_their_order(world: World) -> None:
     """They are applied in order, also those on one execution. One of them has a bug."""
-    broken, *outcomes = await batcher.update_all(
-        operator.tenant,
+    broken, *rows = await world.batcher.update_all(
+        world.operator.tenant,
         [
             report("d002", "NONE"),
             report("d001", "IN_PROGRESS"),
@@ -394,30 +341,30 @@ async def test_updates_of_one_call_return_rows_and_errors_in_their_order(
 
     assert isinstance(broken, Exception)
     assert "NONE" in str(broken)
-    assert [
-        (row["outcome"], row["version"]) for row in outcomes if not isinstance(row, Exception)
-    ] == [("APPLIED", 2), ("APPLIED", 2), ("APPLIED", 3), ("EXECUTION_NOT_FOUND", None)]
+    assert outcomes([row for row in rows if not isinstance(row, Exception)]) == [
+        ("APPLIED", 2),
+        ("APPLIED", 2),
+        ("APPLIED", 3),
+        ("EXECUTION_NOT_FOUND", None),
+    ]
 
 
-async def test_no_update_is_a_valid_call(operator: Operator, batcher: UpdateBatcher) -> None:
-    assert await batcher.update_all(operator.tenant, []) == []
+async def test_no_update_is_a_valid_call(world: World) -> None:
+    assert await world.batcher.update_all(world.operator.tenant, []) == []
 
 
 async def test_updates_of_one_call_are_not_applied_when_it_is_canceled_while_they_wait(
-    database: Database, operator: Operator, batcher: UpdateBatcher
+    world: World,
 ) -> None:
-    async with job_lock_held(database, operator.tenant, "j"):
-        first = asyncio.create_task(batcher.update(operator.tenant, report("d000")))
-        await database.wait_for_blocked_sessions(1)
+    async with world.busy(report("d000")) as [first]:
         canceled = asyncio.create_task(
-            batcher.update_all(operator.tenant, [report("d001"), report("d002")])
+            world.batcher.update_all(world.operator.tenant, [report("d001"), report("d002")])
         )
-        last = asyncio.create_task(batcher.update(operator.tenant, report("d003")))
+        [last] = world.start(report("d003"))
         await asyncio.sleep(0)  # All are in the queue now.
         canceled.cancel()
-    await first
-    await last
+    await asyncio.gather(first, last)
 
-    assert (await operator.get("j")).execution_counts.succeeded == 2
+    assert await world.operator.counts() == {"queued": 98, "succeeded": 2}
     with pytest.raises(asyncio.CancelledError):
         await canceled

@@ -18,7 +18,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc import StatusCode
 
 from jobs_grpc.errors import BY_REASON
-from tests.support.callers import Operator
+from tests.support.callers import Device, Operator
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
 from tests.support.identities import (
@@ -53,6 +53,14 @@ class World:
     database: Database
     server: Server
     operator: Operator
+
+    def device(self, name: str = "d") -> Device:
+        """Return a device of the tenant."""
+        return self.server.device(self.operator.tenant, name)
+
+    def token(self) -> str:
+        """Return a valid token of the tenant."""
+        return token(KEY, claims(self.operator.tenant, "viewer"))
 
 
 @pytest.fixture
@@ -89,11 +97,6 @@ def job_locked(world: World) -> AbstractAsyncContextManager[None]:
     return job_lock_held(world.database, world.operator.tenant, "j")
 
 
-# The name of a scenario is the reason that it causes, in lower case.
-async def invalid_field(world: World) -> None:
-    await world.operator.list(limit=0)
-
-
 async def malformed_request(world: World) -> None:
     call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = world.server.channel.unary_unary(
         "/fleet.jobs.v1.JobService/GetJob"
@@ -101,42 +104,8 @@ async def malformed_request(world: World) -> None:
     await call(b"\xff", metadata=world.operator.metadata, timeout=TIMEOUT)
 
 
-async def invalid_page_token(world: World) -> None:
-    await world.operator.list(page_token="garbage")
-
-
-async def tenant_required(world: World) -> None:
-    await world.operator.stub.ListJobs(pb.ListJobsRequest(), timeout=TIMEOUT)
-
-
-async def duplicate_metadata(world: World) -> None:
-    metadata = world.operator.metadata * 2
+async def list_with(world: World, metadata: tuple[tuple[str, str], ...]) -> None:
     await world.operator.stub.ListJobs(pb.ListJobsRequest(), metadata=metadata, timeout=TIMEOUT)
-
-
-async def invalid_metadata(world: World) -> None:
-    await world.server.operator("x" * 257).list()
-
-
-async def job_not_found(world: World) -> None:
-    await world.operator.get("missing")
-
-
-async def device_not_found(world: World) -> None:
-    await world.operator.create(target_device_id="missing")
-
-
-async def group_empty(world: World) -> None:
-    await world.operator.create(target_group_id="missing")
-
-
-async def tenant_empty(world: World) -> None:
-    await world.server.operator(world.operator.tenant + "-other").create(target_all=True)
-
-
-async def stage_empty(world: World) -> None:
-    rollout = pb.Rollout(stages=[pb.Stage(group_id="missing"), pb.Stage(remainder=True)])
-    await world.operator.create(target_all=True, rollout=rollout)
 
 
 async def expiry_too_early(world: World) -> None:
@@ -145,66 +114,10 @@ async def expiry_too_early(world: World) -> None:
     await world.operator.create(target_all=True, rollout=rollout, expires_in_hours=1)
 
 
-async def job_not_cancelable(world: World) -> None:
-    await world.operator.cancel("j")
-    await world.operator.cancel("j")
-
-
-async def job_not_retryable(world: World) -> None:
-    await world.operator.cancel("j")
-    await world.operator.retry("j", "REJECTED")
-
-
-async def job_not_deletable(world: World) -> None:
-    await world.operator.delete("j")
-
-
-async def job_paused(world: World) -> None:
-    await world.operator.pause("j")
-    await world.server.device(world.operator.tenant, "d").start("j")
-
-
-async def job_not_pausable(world: World) -> None:
-    await world.operator.cancel("j")
-    await world.operator.pause("j")
-
-
-async def job_not_resumable(world: World) -> None:
-    await world.operator.cancel("j")
-    await world.operator.resume("j")
-
-
-async def job_changed(world: World) -> None:
-    await world.operator.pause("j", etag="0")
-
-
-async def job_already_exists(world: World) -> None:
-    await world.operator.create(job_id="j", document_type="update", target_all=True)
-
-
 async def device_required(world: World) -> None:
-    stub = world.server.device(world.operator.tenant, "d").stub
+    stub = world.device().stub
     request = ListPendingExecutionsRequest()
     await stub.ListPendingExecutions(request, metadata=world.operator.metadata, timeout=TIMEOUT)
-
-
-async def execution_not_found(world: World) -> None:
-    await world.server.device(world.operator.tenant, "missing").get("j")
-
-
-async def execution_finished(world: World) -> None:
-    await world.operator.cancel("j")
-    await world.server.device(world.operator.tenant, "d").start("j")
-
-
-async def execution_in_progress(world: World) -> None:
-    await world.server.device(world.operator.tenant, "d").start("j")
-    await world.operator.cancel_execution("j", "d")
-
-
-async def execution_changed(world: World) -> None:
-    device = world.server.device(world.operator.tenant, "d")
-    await device.update("j", "SUCCEEDED", expected_version=7)
 
 
 async def overloaded(world: World) -> None:
@@ -290,31 +203,16 @@ async def jwt_server(world: World, keys: str | None = None) -> AsyncIterator[Ser
             yield server
 
 
+async def list_with_token(
+    world: World, text: str, *metadata: tuple[str, str], keys: str | None = None
+) -> None:
+    async with jwt_server(world, keys) as server:
+        await server.bearer(text, *metadata).list()
+
+
 async def token_required(world: World) -> None:
     async with jwt_server(world) as server:
         await server.operator(world.operator.tenant).list()
-
-
-async def invalid_token(world: World) -> None:
-    async with jwt_server(world) as server:
-        await server.bearer("garbage").list()
-
-
-async def metadata_mismatch(world: World) -> None:
-    async with jwt_server(world) as server:
-        text = token(KEY, claims(world.operator.tenant, "viewer"))
-        await server.bearer(text, ("x-tenant-id", "other")).list()
-
-
-async def keys_unavailable(world: World) -> None:
-    """Nothing listens on port 1, so the server cannot load its keys."""
-    async with jwt_server(world, "http://127.0.0.1:1/") as server:
-        await server.bearer(token(KEY, claims(world.operator.tenant, "viewer"))).list()
-
-
-async def role_required(world: World) -> None:
-    stated = (("x-tenant-id", world.operator.tenant), ("x-roles", "viewer"))
-    await world.server.caller(*stated).delete("j")
 
 
 async def peer_not_trusted(world: World) -> None:
@@ -347,11 +245,6 @@ async def create_staged_job(world: World, **gate: Any) -> None:
     await world.operator.create(job_id="staged", target_all=True, rollout=rollout)
 
 
-async def execution_held(world: World) -> None:
-    await create_staged_job(world)
-    await world.server.device(world.operator.tenant, "e").start("staged")
-
-
 async def execution_not_due(world: World) -> None:
     in_two_days = (datetime.now(UTC).weekday() + 2) % 7 + 1
     window = pb.StartWindow(
@@ -365,75 +258,12 @@ async def execution_not_due(world: World) -> None:
     await world.server.device(world.operator.tenant, "d").start("windowed")
 
 
-async def job_full(world: World) -> None:
-    await create_staged_job(world)
-    await world.operator.advance("staged")
-    await world.server.device(world.operator.tenant, "d").start("staged")
-    await world.server.device(world.operator.tenant, "e").start("staged")
-
-
-async def gate_not_met(world: World) -> None:
-    await create_staged_job(world, min_succeeded_percent=100)
-    await world.server.device(world.operator.tenant, "d").update("staged", "FAILED")
-    await world.operator.resume("staged")
-
-
-async def approval_required(world: World) -> None:
-    await create_staged_job(world, require_approval=True)
-    await world.operator.advance("staged")
-
-
-async def self_approval(world: World) -> None:
-    await create_staged_job(world, require_approval=True)
-    await world.operator.approve("staged", 0)
-
-
-async def subject_required(world: World) -> None:
-    await create_staged_job(world, require_approval=True)
-    await world.server.operator(world.operator.tenant).approve("staged", 0)
-
-
-async def stage_not_approvable(world: World) -> None:
-    await world.operator.approve("j", 0)
-
-
-async def job_not_advanceable(world: World) -> None:
-    await world.operator.advance("j")
-
-
-async def job_not_updatable(world: World) -> None:
-    await world.operator.cancel("j")
-    await world.operator.update("j", "in_progress_timeout_minutes", in_progress_timeout_minutes=5)
-
-
-async def time_gates_unavailable(world: World) -> None:
-    await create_staged_job(world, bake_time=Duration(seconds=1))
-
-
 async def devices_read_only(world: World) -> None:
     await world.database.owner.execute("UPDATE jobs.device_tables SET is_own = false")
     try:
         await world.server.fleet(world.operator.tenant).delete("d")
     finally:
         await world.database.owner.execute("UPDATE jobs.device_tables SET is_own = true")
-
-
-async def target_empty(world: World) -> None:
-    await world.operator.create(target_selector="device_id=unknown")
-
-
-async def target_changed(world: World) -> None:
-    digest = "2-0000000000000000-0000000000000000"
-    await world.operator.create(target_all=True, expected_target_digest=digest)
-
-
-# A reason without a scenario is a KeyError.
-async def webhook_not_found(world: World) -> None:
-    await WebhookCaller.on(world.server, world.operator.tenant).get("wh_0")
-
-
-async def webhooks_unavailable(world: World) -> None:
-    await WebhookCaller.on(world.server, world.operator.tenant).create()
 
 
 async def events_purged(world: World) -> None:
@@ -446,13 +276,109 @@ async def events_purged(world: World) -> None:
     await events.list(after_position=1)
 
 
-async def position_unknown(world: World) -> None:
-    await world.server.events(world.operator.tenant).list(after_position=2**53 - 1)
+async def in_turn(*calls: Awaitable[object]) -> None:
+    """Make calls one after the other. The last one must fail."""
+    for call in calls:
+        await call
 
 
-SCENARIOS: dict[str, Callable[[World], Awaitable[None]]] = {
-    value.name: globals()[value.name.lower()] for value in ErrorReason.DESCRIPTOR.values[1:]
+async def staged(world: World, *calls: Awaitable[object], **gate: Any) -> None:
+    """Create the job "staged", then make calls."""
+    await create_staged_job(world, **gate)
+    await in_turn(*calls)
+
+
+_EMPTY_STAGE = pb.Rollout(stages=[pb.Stage(group_id="missing"), pb.Stage(remainder=True)])
+_OTHER_DIGEST = "2-0000000000000000-0000000000000000"
+
+# What causes each reason.
+SCENARIOS: dict[str, Callable[[World], Awaitable[object]]] = {
+    "INVALID_FIELD": lambda w: w.operator.list(limit=0),
+    "MALFORMED_REQUEST": malformed_request,
+    "INVALID_PAGE_TOKEN": lambda w: w.operator.list(page_token="garbage"),
+    "TENANT_REQUIRED": lambda w: list_with(w, ()),
+    "DUPLICATE_METADATA": lambda w: list_with(w, w.operator.metadata * 2),
+    "INVALID_METADATA": lambda w: w.server.operator("x" * 257).list(),
+    "JOB_NOT_FOUND": lambda w: w.operator.get("missing"),
+    "DEVICE_NOT_FOUND": lambda w: w.operator.create(target_device_id="missing"),
+    "GROUP_EMPTY": lambda w: w.operator.create(target_group_id="missing"),
+    "TENANT_EMPTY": lambda w: w.server.operator(f"{w.operator.tenant}-2").create(target_all=True),
+    "STAGE_EMPTY": lambda w: w.operator.create(target_all=True, rollout=_EMPTY_STAGE),
+    "EXPIRY_TOO_EARLY": expiry_too_early,
+    "JOB_NOT_CANCELABLE": lambda w: in_turn(w.operator.cancel("j"), w.operator.cancel("j")),
+    "JOB_NOT_RETRYABLE": lambda w: in_turn(
+        w.operator.cancel("j"), w.operator.retry("j", "REJECTED")
+    ),
+    "JOB_NOT_DELETABLE": lambda w: w.operator.delete("j"),
+    "JOB_PAUSED": lambda w: in_turn(w.operator.pause("j"), w.device().start("j")),
+    "JOB_NOT_PAUSABLE": lambda w: in_turn(w.operator.cancel("j"), w.operator.pause("j")),
+    "JOB_NOT_RESUMABLE": lambda w: in_turn(w.operator.cancel("j"), w.operator.resume("j")),
+    "JOB_CHANGED": lambda w: w.operator.pause("j", etag="0"),
+    "JOB_ALREADY_EXISTS": lambda w: w.operator.create(
+        job_id="j", document_type="update", target_all=True
+    ),
+    "DEVICE_REQUIRED": device_required,
+    "EXECUTION_NOT_FOUND": lambda w: w.device("missing").get("j"),
+    "EXECUTION_FINISHED": lambda w: in_turn(w.operator.cancel("j"), w.device().start("j")),
+    "EXECUTION_IN_PROGRESS": lambda w: in_turn(
+        w.device().start("j"), w.operator.cancel_execution("j", "d")
+    ),
+    "EXECUTION_CHANGED": lambda w: w.device().update("j", "SUCCEEDED", expected_version=7),
+    "OVERLOADED": overloaded,
+    "LIMIT_EXCEEDED": limit_exceeded,
+    "DATABASE_UNAVAILABLE": database_unavailable,
+    "QUERY_TIMEOUT": query_timeout,
+    "SCHEMA_NOT_CURRENT": schema_not_current,
+    "SERVER_STOPPING": server_stopping,
+    "TOKEN_REQUIRED": token_required,
+    "INVALID_TOKEN": lambda w: list_with_token(w, "garbage"),
+    "METADATA_MISMATCH": lambda w: list_with_token(w, w.token(), ("x-tenant-id", "other")),
+    # Nothing listens on port 1, so the server cannot load its keys.
+    "KEYS_UNAVAILABLE": lambda w: list_with_token(w, w.token(), keys="http://127.0.0.1:1/"),
+    "ROLE_REQUIRED": lambda w: w.server.caller(
+        ("x-tenant-id", w.operator.tenant), ("x-roles", "viewer")
+    ).delete("j"),
+    "PEER_NOT_TRUSTED": peer_not_trusted,
+    "INTERNAL": internal,
+    "EXECUTION_HELD": lambda w: staged(w, w.device("e").start("staged")),
+    "EXECUTION_NOT_DUE": execution_not_due,
+    "JOB_FULL": lambda w: staged(
+        w,
+        w.operator.advance("staged"),
+        w.device().start("staged"),
+        w.device("e").start("staged"),
+    ),
+    "GATE_NOT_MET": lambda w: staged(
+        w,
+        w.device().update("staged", "FAILED"),
+        w.operator.resume("staged"),
+        min_succeeded_percent=100,
+    ),
+    "APPROVAL_REQUIRED": lambda w: staged(w, w.operator.advance("staged"), require_approval=True),
+    "SELF_APPROVAL": lambda w: staged(w, w.operator.approve("staged", 0), require_approval=True),
+    "SUBJECT_REQUIRED": lambda w: staged(
+        w, w.server.operator(w.operator.tenant).approve("staged", 0), require_approval=True
+    ),
+    "STAGE_NOT_APPROVABLE": lambda w: w.operator.approve("j", 0),
+    "JOB_NOT_ADVANCEABLE": lambda w: w.operator.advance("j"),
+    "JOB_NOT_UPDATABLE": lambda w: in_turn(
+        w.operator.cancel("j"), w.operator.update("j", "in_progress_timeout_minutes")
+    ),
+    "TIME_GATES_UNAVAILABLE": lambda w: staged(w, bake_time=Duration(seconds=1)),
+    "DEVICES_READ_ONLY": devices_read_only,
+    "TARGET_EMPTY": lambda w: w.operator.create(target_selector="device_id=unknown"),
+    "TARGET_CHANGED": lambda w: w.operator.create(
+        target_all=True, expected_target_digest=_OTHER_DIGEST
+    ),
+    "WEBHOOK_NOT_FOUND": lambda w: WebhookCaller.on(w.server, w.operator.tenant).get("wh_0"),
+    "WEBHOOKS_UNAVAILABLE": lambda w: WebhookCaller.on(w.server, w.operator.tenant).create(),
+    "EVENTS_PURGED": events_purged,
+    "POSITION_UNKNOWN": lambda w: w.server.events(w.operator.tenant).list(after_position=2**53 - 1),
 }
+
+
+def test_every_reason_has_a_scenario() -> None:
+    assert sorted(SCENARIOS) == sorted(ErrorReason.keys()[1:])
 
 
 @pytest.mark.slow

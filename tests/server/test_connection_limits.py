@@ -15,7 +15,6 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from jobs_grpc.server import grpc_server
 from tests.support.callers import Operator
-from tests.support.cli import address_of, spawn
 from tests.support.database import Database
 from tests.support.health import wait_until_healthy, watch_health
 from tests.support.http2 import (
@@ -32,6 +31,7 @@ from tests.support.http2 import (
     message,
 )
 from tests.support.server import DEFAULT_OPTIONS, Server, open_channel, running_server
+from tests.support.server_process import serving
 from tests.support.waiting import TIMEOUT, wait_until
 
 SERVICE = "/fleet.jobs.v1"
@@ -195,11 +195,8 @@ async def test_client_that_leaves_before_it_has_read_responses_is_logged_as_canc
     database: Database, operator_with_job: Operator
 ) -> None:
     """Devices that lose their network do this; gRPC reports it as a failed write."""
-    process = await spawn(
-        "serve", JOBS_DATABASE_URL=database.request_dsn, JOBS_LISTEN="127.0.0.1:0"
-    )
-    try:
-        address = await address_of(process)
+    async with serving(database.request_dsn) as service:
+        address = await service.address()
         async with open_channel(address) as channel:
             await wait_until_healthy(channel)
         tenant = {"x-tenant-id": operator_with_job.tenant}
@@ -218,14 +215,10 @@ async def test_client_that_leaves_before_it_has_read_responses_is_logged_as_canc
             for stream in streams:
                 client.writer.write(frame(RST_STREAM, stream=stream, payload=CANCEL))
             await client.writer.drain()
-        process.terminate()
-        assert process.stderr
-        log = (await process.stderr.read()).decode()
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        service.process.terminate()
+        await service.wait_for_exit()
 
+    log = "\n".join(service.log)
     assert "WatchJob CANCELLED" in log
     assert "Traceback" not in log
     assert "ERROR" not in log

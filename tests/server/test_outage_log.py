@@ -19,12 +19,12 @@ from jobs_grpc.db.outage import Outage
 from jobs_grpc.dev import embedded_postgres
 from jobs_grpc.observability import logs
 from tests.support.callers import Operator
-from tests.support.cli import spawn
 from tests.support.clock import Clock
 from tests.support.health import wait_until_healthy
 from tests.support.postgres import new_data_dir
 from tests.support.server import open_channel
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.server_process import serving
+from tests.support.waiting import wait_until
 
 OUTAGE_SECONDS = 3.0
 CALLERS = 16
@@ -47,15 +47,13 @@ async def test_outage_is_one_warning_and_one_line_at_its_end_in_each_worker(
         with embedded_postgres.running(data_dir, "fsync=off") as cluster:
             owner_dsn = cluster.dsn("postgres")
             await migrate(owner_dsn, RequestRole())
-            log = await stack.enter_async_context(
-                _workers(
-                    JOBS_DATABASE_URL=cluster.dsn("postgres", RequestRole().name),
-                    JOBS_OWNER_DATABASE_URL=owner_dsn,
-                    JOBS_LISTEN="127.0.0.1:0",
-                )
+            request_dsn = cluster.dsn("postgres", RequestRole().name)
+            service = await stack.enter_async_context(
+                serving(request_dsn, "--workers", "2", JOBS_OWNER_DATABASE_URL=owner_dsn)
             )
+            log = service.log
+            address = await service.address()
             await wait_until(lambda: _logged(log, r"INFO +serving", 2))
-            [address] = set(re.findall(r"listening on (\S+)", "".join(log)))
             callers = [await stack.enter_async_context(_calling(address)) for _ in range(CALLERS)]
             await wait_until(lambda: _succeeded_again(callers))
             before = len(log)
@@ -66,40 +64,18 @@ async def test_outage_is_one_warning_and_one_line_at_its_end_in_each_worker(
             await wait_until(lambda: _succeeded_again(callers))
             lines = log[before:]
 
-    assert "".join(lines).count("Traceback") == 0
+    assert "\n".join(lines).count("Traceback") == 0
     others = [line for line in lines if not CALL.search(line)]
-    assert len(others) == 4, "".join(others)
+    assert len(others) == 4, "\n".join(others)
     began = [line for line in others if " WARNING the database is unavailable; calls fail" in line]
     ended = [line for line in others if " INFO    the database responds again after " in line]
     for pair in (began, ended):
-        assert sorted(re.findall(r"worker=(\d)$", "".join(pair), re.MULTILINE)) == ["1", "2"]
+        assert sorted(re.findall(r"worker=(\d)$", "\n".join(pair), re.MULTILINE)) == ["1", "2"]
     assert not any("request_id" in line for line in others)
     # Thousands of calls have failed. Each worker writes a line a second.
     refused = [line for line in lines if " ListJobs UNAVAILABLE " in line]
     assert 2 <= len(refused) < 60
-    assert sum(int(n) for n in re.findall(r" others=(\d+)", "".join(refused))) > 100
-
-
-@asynccontextmanager
-async def _workers(**variables: str) -> AsyncIterator[list[str]]:
-    """Run a service with two workers; yield the lines of its log so far."""
-    process = await spawn("serve", "--workers", "2", stdin=None, **variables)
-    assert process.stderr
-    log: list[str] = []
-
-    async def read() -> None:
-        assert process.stderr
-        async for line in process.stderr:
-            log.append(line.decode())  # noqa: PERF401 - tests read it meanwhile
-
-    reading = asyncio.create_task(read())
-    try:
-        yield log
-    finally:
-        process.terminate()
-        async with asyncio.timeout(TIMEOUT):
-            await reading
-            await process.wait()
+    assert sum(int(n) for n in re.findall(r" others=(\d+)", "\n".join(refused))) > 100
 
 
 @dataclass

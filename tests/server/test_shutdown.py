@@ -1,10 +1,8 @@
 """Shutdown: health reports NOT_SERVING, calls in flight finish, then the pool closes."""
 
 import asyncio
-import os
 import re
 import signal
-import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,12 +20,12 @@ from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.rpc.call_tracker import CallTracker
 from jobs_grpc.server import shutdown
 from tests.support.callers import Operator
-from tests.support.cli import address_of
 from tests.support.database import Database, job_lock_held
 from tests.support.failures import expect_failure
 from tests.support.health import wait_until_healthy, watch_health
 from tests.support.http2 import connection
 from tests.support.server import DEFAULT_OPTIONS, open_channel, reserved_address, running_server
+from tests.support.server_process import serving
 from tests.support.waiting import TIMEOUT, wait_until
 
 WATCH_HEALTH = "/grpc.health.v1.Health/Watch"
@@ -247,17 +245,8 @@ async def test_process_exits_on_sigterm_after_its_calls_finish(
     database: Database, tenant: str
 ) -> None:
     await database.add_devices(tenant, 1)
-    environment = os.environ | {
-        "JOBS_DATABASE_URL": database.request_dsn,
-        "JOBS_LISTEN": "127.0.0.1:0",
-    }
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "jobs_grpc.cli", "serve"),
-        env=environment,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        address = await address_of(process)
+    async with serving(database.request_dsn) as service:
+        address = await service.address()
         async with open_channel(address) as channel:
             await wait_until_healthy(channel)
             operator = Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant)
@@ -265,20 +254,16 @@ async def test_process_exits_on_sigterm_after_its_calls_finish(
             async with job_lock_held(database, tenant, "a"):
                 call = asyncio.create_task(operator.cancel("a"))
                 await database.wait_for_blocked_sessions(1)
-                process.send_signal(signal.SIGTERM)
+                service.process.send_signal(signal.SIGTERM)
                 await _wait_until_rejected(address, tenant)
 
             assert (await call).status == pb.Job.CANCELED
-            _, log = await asyncio.wait_for(process.communicate(), TIMEOUT)
-        assert process.returncode == 0
-        # A call that has just ended can still be counted.
-        notice = rb"stopping: finishing [12] calls? within 10 s; a second signal stops at once\n"
-        assert re.search(notice, log), log.decode()
-        assert b"Traceback" not in log
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        assert await service.wait_for_exit() == 0
+    log = "\n".join(service.log)
+    # A call that has just ended can still be counted.
+    notice = r"stopping: finishing [12] calls? within 10 s; a second signal stops at once\n"
+    assert re.search(notice, log), log
+    assert "Traceback" not in log
 
 
 async def test_reopened_watches_fail_with_unavailable_when_the_server_stops(

@@ -7,7 +7,6 @@ import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
@@ -19,63 +18,25 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from jobs_grpc.config import Config, ConfigError
 from jobs_grpc.server import supervisor
 from tests.support.callers import Operator
-from tests.support.cli import spawn
 from tests.support.database import Database, job_lock_held
 from tests.support.health import wait_until_healthy
 from tests.support.metrics import scrape
 from tests.support.server import open_channel, reserved_address, running_server
+from tests.support.server_process import Serve, serving
 from tests.support.waiting import TIMEOUT, wait_until
 
 pytestmark = pytest.mark.slow
 
 
-@dataclass
-class Service:
-    """A service with workers, and the log lines that were read from its stderr."""
-
-    process: asyncio.subprocess.Process
-    log: list[str] = field(default_factory=list)
-
-    async def wait_for_log(self, pattern: str) -> str:
-        """Read log lines until one matches; return the first group of the match."""
-        assert self.process.stderr
-        async with asyncio.timeout(TIMEOUT):
-            while line := (await self.process.stderr.readline()).decode():
-                self.log.append(line)
-                if match := re.search(pattern, line):
-                    return match[1]
-        raise AssertionError(f"the service ended without a line that matches {pattern}: {self.log}")
-
-    async def wait_for_exit(self) -> int:
-        """Wait until the process ends; return its exit code."""
-        async with asyncio.timeout(TIMEOUT):
-            _, rest = await self.process.communicate()
-        self.log += rest.decode().splitlines()
-        assert self.process.returncode is not None
-        return self.process.returncode
-
-
-@asynccontextmanager
-async def _service(dsn: str, workers: int = 2, **variables: str) -> AsyncIterator[Service]:
-    variables = {"JOBS_DATABASE_URL": dsn, "JOBS_LISTEN": "127.0.0.1:0"} | variables
-    process = await spawn("serve", "--workers", str(workers), stdin=None, **variables)
-    try:
-        yield Service(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
 @asynccontextmanager
 async def _workers(
     database: Database, **variables: str
-) -> AsyncIterator[tuple[Service, str, list[int]]]:
+) -> AsyncIterator[tuple[Serve, str, list[int]]]:
     """Run a service with two workers that listen; yields it, its address and their pids."""
-    async with _service(database.request_dsn, 2, **variables) as service:
+    async with serving(database.request_dsn, "--workers", "2", **variables) as service:
         pids = [int(await service.wait_for_log(r"worker \d is pid (\d+)")) for _ in range(2)]
-        address = await service.wait_for_log(r"listening on (\S+)")
-        assert await service.wait_for_log(r"listening on (\S+)") == address
+        address = await service.address()
+        assert await service.address() == address
         yield service, address, pids
 
 
@@ -132,7 +93,7 @@ async def test_worker_is_replaced_when_it_is_killed(database: Database, tenant: 
                 number
             )
             assert int(await service.wait_for_log(r"worker \d is pid (\d+)")) not in pids
-            await service.wait_for_log(r"listening on (\S+)")
+            await service.address()
 
         # The two original workers are gone, so a new one serves this call.
         async with _operators(address, tenant, 1) as (operator,):
@@ -264,7 +225,7 @@ async def test_workers_end_when_the_supervisor_is_killed(database: Database) -> 
 async def test_workers_fail_when_port_is_in_use_by_a_server(database: Database) -> None:
     async with (
         running_server(database.request_dsn) as other,
-        _service(database.request_dsn, JOBS_LISTEN=other.address) as service,
+        serving(database.request_dsn, "--workers", "2", JOBS_LISTEN=other.address) as service,
     ):
         assert await service.wait_for_exit() == 1
         assert service.log == [
@@ -279,7 +240,7 @@ async def test_server_fails_when_port_is_in_use_by_workers(
 ) -> None:
     async with (
         _workers(database) as (_, address, _pids),
-        _service(database.request_dsn, workers, JOBS_LISTEN=address) as service,
+        serving(database.request_dsn, "--workers", f"{workers}", JOBS_LISTEN=address) as service,
     ):
         assert await service.wait_for_exit() == 1
         assert service.log[-1] == (
@@ -291,7 +252,7 @@ async def test_server_fails_when_port_is_in_use_by_workers(
 async def test_fatal_error_of_a_worker_ends_all_and_is_logged_once(
     database: Database,
 ) -> None:
-    async with _service(database.owner_dsn, JOBS_LOG_LEVEL="ERROR") as service:
+    async with serving(database.owner_dsn, "--workers", "2", JOBS_LOG_LEVEL="ERROR") as service:
         assert await service.wait_for_exit() == 1
 
     (line,) = service.log

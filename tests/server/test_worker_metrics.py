@@ -1,8 +1,6 @@
 """Metrics with several workers: one scrape has the metrics of all of them."""
 
-import asyncio
 import os
-import re
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,12 +9,12 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2_grpc
 
 from tests.support.callers import Operator
-from tests.support.cli import spawn
 from tests.support.database import Database
 from tests.support.health import wait_until_healthy
 from tests.support.metrics import Scrape, scrape
 from tests.support.server import open_channel
-from tests.support.waiting import TIMEOUT, wait_until
+from tests.support.server_process import serving
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -26,37 +24,13 @@ CALLS = 60
 @asynccontextmanager
 async def _workers(database: Database) -> AsyncIterator[tuple[str, str, list[int]]]:
     """Run two workers; yields the address, that of the metrics, and the pids of the workers."""
-    process = await spawn(
-        *("serve", "--workers", "2"),
-        stdin=None,
-        JOBS_DATABASE_URL=database.request_dsn,
-        JOBS_LISTEN="127.0.0.1:0",
-        JOBS_METRICS_LISTEN="127.0.0.1:0",
-        JOBS_LOG_LEVEL="INFO",
-    )
-    assert process.stderr
-    found: list[str] = []
-    try:
-        async with asyncio.timeout(TIMEOUT):
-            for pattern in (
-                r"metrics on http://(\S+)/",
-                *2 * [r"is pid (\d+)"],
-                "listening on (.+) ",
-            ):
-                while not (match := re.search(pattern, (await process.stderr.readline()).decode())):
-                    assert process.returncode is None
-                found.append(match[1])
-        discarding = asyncio.create_task(process.stderr.read())
-        metrics, first, second, address = found
-        yield address.partition(" ")[0], metrics, [int(first), int(second)]
-        process.terminate()
-        async with asyncio.timeout(TIMEOUT):
-            assert await process.wait() == 0
-        await discarding
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    metrics_on = {"JOBS_METRICS_LISTEN": "127.0.0.1:0", "JOBS_LOG_LEVEL": "INFO"}
+    async with serving(database.request_dsn, "--workers", "2", **metrics_on) as service:
+        metrics = await service.wait_for_log(r"metrics on http://(\S+)/")
+        pids = [int(await service.wait_for_log(r"is pid (\d+)")) for _ in range(2)]
+        yield await service.address(), metrics, pids
+        service.process.terminate()
+        assert await service.wait_for_exit() == 0
 
 
 async def _call(address: str, tenant: str, count: int) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fleet.jobs.v1 import device_jobs_pb2 as device_pb
 from fleet.jobs.v1 import device_jobs_pb2_grpc, events_pb2_grpc, fleet_pb2_grpc, jobs_pb2_grpc
@@ -15,12 +15,13 @@ from grpc.aio import EOF
 
 from tests.support.waiting import TIMEOUT
 
+R = TypeVar("R", bound=Message)
 
-@dataclass(frozen=True)
-class Fleet:
-    """A caller of FleetService in one tenant. Keyword arguments are request fields."""
 
-    stub: "fleet_pb2_grpc.FleetServiceAsyncStub"
+class _Caller:
+    """Makes unary calls of one service."""
+
+    stub: Any
     tenant: str
 
     @property
@@ -28,15 +29,29 @@ class Fleet:
         """Metadata of every call."""
         return (("x-tenant-id", self.tenant),)
 
+    async def _call(self, request: Message, _: type[R]) -> R:
+        """Make the call whose request this is; its response has the type `R`."""
+        method = getattr(self.stub, request.DESCRIPTOR.name.removesuffix("Request"))
+        response: R = await method(request, metadata=self.metadata, timeout=TIMEOUT)
+        return response
+
+
+@dataclass(frozen=True)
+class Fleet(_Caller):
+    """A caller of FleetService in one tenant. Keyword arguments are request fields."""
+
+    stub: "fleet_pb2_grpc.FleetServiceAsyncStub"
+    tenant: str
+
     async def list(self, **fields: Any) -> fleet_pb.ListDevicesResponse:
         """List devices."""
         request = fleet_pb.ListDevicesRequest(**fields)
-        return await self.stub.ListDevices(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(request, fleet_pb.ListDevicesResponse)
 
     async def get(self, device: str) -> fleet_pb.GetDeviceResponse:
         """Get a device and its queue."""
         request = fleet_pb.GetDeviceRequest(device_id=device)
-        return await self.stub.GetDevice(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(request, fleet_pb.GetDeviceResponse)
 
     async def update(
         self, *devices: fleet_pb.Device, mask: Sequence[str] = (), **fields: Any
@@ -45,41 +60,35 @@ class Fleet:
         request = fleet_pb.UpdateDevicesRequest(
             devices=devices, update_mask=FieldMask(paths=mask) if mask else None, **fields
         )
-        return await self.stub.UpdateDevices(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(request, fleet_pb.UpdateDevicesResponse)
 
     async def delete(self, *devices: str) -> fleet_pb.DeleteDevicesResponse:
         """Remove devices."""
         request = fleet_pb.DeleteDevicesRequest(device_ids=devices)
-        return await self.stub.DeleteDevices(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(request, fleet_pb.DeleteDevicesResponse)
 
     async def preview(self, **fields: Any) -> pb.TargetPreview:
         """Preview a target."""
         request = fleet_pb.PreviewTargetRequest(**fields)
-        response = await self.stub.PreviewTarget(request, metadata=self.metadata, timeout=TIMEOUT)
-        return response.preview
+        return (await self._call(request, fleet_pb.PreviewTargetResponse)).preview
 
     async def groups(self, **fields: Any) -> fleet_pb.ListGroupsResponse:
         """List groups."""
         request = fleet_pb.ListGroupsRequest(**fields)
-        return await self.stub.ListGroups(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(request, fleet_pb.ListGroupsResponse)
 
 
 @dataclass(frozen=True)
-class Events:
+class Events(_Caller):
     """A caller of EventService in one tenant. Keyword arguments are request fields."""
 
     stub: "events_pb2_grpc.EventServiceAsyncStub"
     tenant: str
 
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Metadata of every call."""
-        return (("x-tenant-id", self.tenant),)
-
     async def list(self, **fields: Any) -> events_pb.ListEventsResponse:
         """List a page of events."""
         request = events_pb.ListEventsRequest(**fields)
-        return await self.stub.ListEvents(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(request, events_pb.ListEventsResponse)
 
     async def list_all(self, **fields: Any) -> Sequence[events_pb.Event]:
         """List the events of all pages, from the oldest or from a start."""
@@ -94,22 +103,17 @@ class Events:
     async def history(self, job_id: str, **fields: Any) -> events_pb.ListJobEventsResponse:
         """List a page of the events of a job."""
         request = events_pb.ListJobEventsRequest(job_id=job_id, **fields)
-        return await self.stub.ListJobEvents(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(request, events_pb.ListJobEventsResponse)
 
-    async def watch(self, **fields: Any) -> AsyncGenerator[events_pb.WatchEventsResponse, None]:
+    def watch(self, **fields: Any) -> AsyncGenerator[events_pb.WatchEventsResponse, None]:
         """Open a stream of events and iterate over its responses."""
-        request = events_pb.WatchEventsRequest(**fields)
         stub: Any = self.stub
-        call = stub.WatchEvents(request, metadata=self.metadata, timeout=TIMEOUT)
-        try:
-            async for response in call:
-                yield response
-        finally:
-            call.cancel()
+        request = events_pb.WatchEventsRequest(**fields)
+        return _responses(stub.WatchEvents(request, metadata=self.metadata, timeout=TIMEOUT))
 
 
 @dataclass(frozen=True)
-class Operator:
+class Operator(_Caller):
     """A caller of JobService in one tenant. Keyword arguments are request fields."""
 
     stub: "jobs_pb2_grpc.JobServiceAsyncStub"
@@ -128,18 +132,16 @@ class Operator:
     async def create(self, **fields: Any) -> pb.CreateJobResponse:
         """Create a job; document_type defaults to "reboot"."""
         request = pb.CreateJobRequest(**({"document_type": "reboot"} | fields))
-        return await self.stub.CreateJob(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(request, pb.CreateJobResponse)
 
     async def list(self, **fields: Any) -> pb.ListJobsResponse:
         """List jobs."""
-        request = pb.ListJobsRequest(**fields)
-        return await self.stub.ListJobs(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(pb.ListJobsRequest(**fields), pb.ListJobsResponse)
 
     async def get(self, job_id: str, **fields: Any) -> pb.Job:
         """Get a job."""
         request = pb.GetJobRequest(job_id=job_id, **fields)
-        response = await self.stub.GetJob(request, metadata=self.metadata, timeout=TIMEOUT)
-        return response.job
+        return (await self._call(request, pb.GetJobResponse)).job
 
     async def status(self, job_id: str = "j") -> str:
         """Read the status of a job."""
@@ -153,63 +155,57 @@ class Operator:
     async def executions(self, job_id: str, **fields: Any) -> pb.ListJobExecutionsResponse:
         """List a job's executions."""
         request = pb.ListJobExecutionsRequest(job_id=job_id, **fields)
-        return await self.stub.ListJobExecutions(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(request, pb.ListJobExecutionsResponse)
 
     async def cancel(self, job_id: str, **fields: Any) -> pb.CancelJobResponse:
         """Cancel a job."""
         request = pb.CancelJobRequest(job_id=job_id, **fields)
-        return await self.stub.CancelJob(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(request, pb.CancelJobResponse)
 
     async def pause(self, job_id: str, **fields: Any) -> pb.Job:
         """Pause a job."""
         request = pb.PauseJobRequest(job_id=job_id, **fields)
-        response = await self.stub.PauseJob(request, metadata=self.metadata, timeout=TIMEOUT)
-        return response.job
+        return (await self._call(request, pb.PauseJobResponse)).job
 
     async def resume(self, job_id: str, **fields: Any) -> pb.Job:
         """Resume a job."""
         request = pb.ResumeJobRequest(job_id=job_id, **fields)
-        response = await self.stub.ResumeJob(request, metadata=self.metadata, timeout=TIMEOUT)
-        return response.job
+        return (await self._call(request, pb.ResumeJobResponse)).job
 
     async def advance(self, job_id: str, **fields: Any) -> pb.Job:
         """Open the next stage of a job."""
         request = pb.AdvanceJobRequest(job_id=job_id, **fields)
-        response = await self.stub.AdvanceJob(request, metadata=self.metadata, timeout=TIMEOUT)
-        return response.job
+        return (await self._call(request, pb.AdvanceJobResponse)).job
 
     async def approve(self, job_id: str, stage: int, **fields: Any) -> pb.Job:
         """Approve a stage of a job."""
         request = pb.ApproveStageRequest(job_id=job_id, stage=stage, **fields)
-        response = await self.stub.ApproveStage(request, metadata=self.metadata, timeout=TIMEOUT)
-        return response.job
+        return (await self._call(request, pb.ApproveStageResponse)).job
 
     async def update(self, job_id: str, *paths: str, **fields: Any) -> pb.Job:
         """Change the fields of a job that the paths name."""
         request = pb.UpdateJobRequest(job_id=job_id, update_mask=FieldMask(paths=paths), **fields)
-        response = await self.stub.UpdateJob(request, metadata=self.metadata, timeout=TIMEOUT)
-        return response.job
+        return (await self._call(request, pb.UpdateJobResponse)).job
 
     async def failures(self, job_id: str, **fields: Any) -> pb.GetFailureSummaryResponse:
         """Read the failure summary of a job."""
         request = pb.GetFailureSummaryRequest(job_id=job_id, **fields)
-        return await self.stub.GetFailureSummary(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(request, pb.GetFailureSummaryResponse)
 
     async def cancel_execution(self, job_id: str, device: str, **fields: Any) -> pb.JobExecution:
         """Cancel one device's execution."""
         request = pb.CancelExecutionRequest(job_id=job_id, device_id=device, **fields)
-        response = await self.stub.CancelExecution(request, metadata=self.metadata, timeout=TIMEOUT)
-        return response.execution
+        return (await self._call(request, pb.CancelExecutionResponse)).execution
 
     async def explain(self, job_id: str, device: str) -> pb.ExplainExecutionResponse:
         """Explain why a device does not start."""
         request = pb.ExplainExecutionRequest(job_id=job_id, device_id=device)
-        return await self.stub.ExplainExecution(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(request, pb.ExplainExecutionResponse)
 
     async def retry(self, job_id: str, *statuses: Any, **fields: Any) -> pb.RetryExecutionsResponse:
         """Retry the job's executions that have one of the statuses."""
         request = pb.RetryExecutionsRequest(job_id=job_id, statuses=statuses, **fields)
-        return await self.stub.RetryExecutions(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(request, pb.RetryExecutionsResponse)
 
     async def watch(self, job_id: str = "j") -> AsyncGenerator[pb.Job, None]:
         """Open a watch of a job and iterate over its jobs."""
@@ -231,23 +227,19 @@ class Operator:
     ) -> pb.ListExecutionAttemptsResponse:
         """List a page of the attempts of one device."""
         request = pb.ListExecutionAttemptsRequest(job_id=job_id, device_id=device, **fields)
-        return await self.stub.ListExecutionAttempts(
-            request, metadata=self.metadata, timeout=TIMEOUT
-        )
+        return await self._call(request, pb.ListExecutionAttemptsResponse)
 
     async def delete(self, job_id: str, **fields: Any) -> None:
         """Delete a job."""
-        request = pb.DeleteJobRequest(job_id=job_id, **fields)
-        await self.stub.DeleteJob(request, metadata=self.metadata, timeout=TIMEOUT)
+        await self._call(pb.DeleteJobRequest(job_id=job_id, **fields), pb.DeleteJobResponse)
 
     async def get_caller(self) -> pb.GetCallerResponse:
         """Get this caller as the server has authenticated it."""
-        request = pb.GetCallerRequest()
-        return await self.stub.GetCaller(request, metadata=self.metadata, timeout=TIMEOUT)
+        return await self._call(pb.GetCallerRequest(), pb.GetCallerResponse)
 
 
 @dataclass(frozen=True)
-class Device:
+class Device(_Caller):
     """A caller of DeviceJobService as one device. Keyword arguments are request fields."""
 
     stub: "device_jobs_pb2_grpc.DeviceJobServiceAsyncStub"
@@ -259,16 +251,10 @@ class Device:
         """Metadata of every call."""
         return (("x-tenant-id", self.tenant), ("x-device-id", self.name))
 
-    async def _call(self, method: str, request: Message) -> Any:
-        return await getattr(self.stub, method)(request, metadata=self.metadata, timeout=TIMEOUT)
-
     async def pending(self, **fields: Any) -> device_pb.ListPendingExecutionsResponse:
         """List pending executions."""
         request = device_pb.ListPendingExecutionsRequest(**fields)
-        response: device_pb.ListPendingExecutionsResponse = await self._call(
-            "ListPendingExecutions", request
-        )
-        return response
+        return await self._call(request, device_pb.ListPendingExecutionsResponse)
 
     async def start_next(self, **fields: Any) -> device_pb.DeviceExecution | None:
         """Start the next execution; return None if no execution is pending."""
@@ -283,52 +269,41 @@ class Device:
     async def start_next_response(self, **fields: Any) -> device_pb.StartNextExecutionResponse:
         """Start the next execution; return the whole response."""
         request = device_pb.StartNextExecutionRequest(**fields)
-        response: device_pb.StartNextExecutionResponse = await self._call(
-            "StartNextExecution", request
-        )
-        return response
+        return await self._call(request, device_pb.StartNextExecutionResponse)
 
     async def start(self, job_id: str, **fields: Any) -> device_pb.DeviceExecution:
         """Start the execution of a job."""
         request = device_pb.StartExecutionRequest(job_id=job_id, **fields)
-        execution: device_pb.DeviceExecution = (
-            await self._call("StartExecution", request)
-        ).execution
-        return execution
+        return (await self._call(request, device_pb.StartExecutionResponse)).execution
 
     async def get(self, job_id: str) -> device_pb.DeviceExecution:
         """Read the execution of a job."""
         request = device_pb.GetExecutionRequest(job_id=job_id)
-        execution: device_pb.DeviceExecution = (await self._call("GetExecution", request)).execution
-        return execution
+        return (await self._call(request, device_pb.GetExecutionResponse)).execution
 
     async def update(self, job_id: str, status: Any, **fields: Any) -> device_pb.DeviceExecution:
         """Report a status."""
         request = device_pb.UpdateExecutionRequest(job_id=job_id, status=status, **fields)
-        execution: device_pb.DeviceExecution = (
-            await self._call("UpdateExecution", request)
-        ).execution
-        return execution
+        return (await self._call(request, device_pb.UpdateExecutionResponse)).execution
 
     def watch(
         self, **fields: Any
     ) -> AsyncGenerator[device_pb.WatchPendingExecutionsResponse, None]:
         """Open a watch of the pending executions and iterate over its responses."""
         stub: Any = self.stub
-        call = stub.WatchPendingExecutions(
-            device_pb.WatchPendingExecutionsRequest(**fields),
-            metadata=self.metadata,
-            timeout=TIMEOUT,
+        request = device_pb.WatchPendingExecutionsRequest(**fields)
+        return _responses(
+            stub.WatchPendingExecutions(request, metadata=self.metadata, timeout=TIMEOUT)
         )
 
-        async def responses() -> AsyncGenerator[device_pb.WatchPendingExecutionsResponse, None]:
-            try:
-                async for response in call:
-                    yield response
-            finally:
-                call.cancel()
 
-        return responses()
+async def _responses(call: Any) -> AsyncGenerator[Any, None]:
+    """Iterate over the responses of a stream, and cancel it at the end."""
+    try:
+        async for response in call:
+            yield response
+    finally:
+        call.cancel()
 
 
 async def all_jobs(operator: Operator, **fields: Any) -> list[pb.Job]:
