@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.lint import generated, pages, sql
+from tools.lint import generated, operations, pages, sql
 from tools.lint.tree import Problem, Tree
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +19,12 @@ MIGRATION = "migrations/0999_test.sql"
 @pytest.fixture(scope="module")
 def unplanted() -> set[Problem]:
     """The problems that the pages have themselves, which make check shows."""
-    return {*pages.check(Tree(ROOT))}
+    return page_problems(Tree(ROOT))
+
+
+def page_problems(tree: Tree) -> set[Problem]:
+    """Return the problems of the pages."""
+    return {*pages.check(tree), *operations.check(tree)}
 
 
 @pytest.mark.parametrize(
@@ -33,8 +38,6 @@ def unplanted() -> set[Problem]:
         ("object", "views/v.sql", "CREATE OR REPLACE VIEW jobs.w AS SELECT 1;\n", 1),
         ("error", API, FUNCTION.format("\nPERFORM jobs.raise_error('JOB_LOST');"), 3),
         ("error", API, FUNCTION.format("RAISE 'lost';"), 2),
-        ("depends-on", API, "-- depends on: g\n" + FUNCTION.format(""), 1),
-        ("depends-on", API, "-- depends on: f\n" + FUNCTION.format(""), 1),
         ("migration", MIGRATION, "CREATE TABLE a (b int);\nCREATE INDEX i ON c (d);\n", 2),
         ("migration", MIGRATION, "DROP INDEX i;\n", 1),
         ("migration", MIGRATION, "ALTER TABLE a ADD b int;\nDROP TABLE c;\n", 2),
@@ -52,10 +55,19 @@ def test_violation_in_sql_is_found(
     assert places(problems) == [(path, line, rule)]
 
 
+def test_cycle_of_functions_is_found(tmp_path: Path) -> None:
+    first = FUNCTION.format("\nPERFORM jobs.g();")
+    second = FUNCTION.format("\n\nPERFORM jobs.f();").replace("jobs.f()", "jobs.g()", 1)
+    path = f"{sql.SQL}/functions/api"
+
+    [problem] = sql.check(Tree(tmp_path, {f"{path}/f.sql": first, f"{path}/g.sql": second}))
+
+    lines = {f"{path}/f.sql": 3, f"{path}/g.sql": 4}
+    assert (lines[problem.path], problem.rule) == (problem.line, "cycle")
+
+
 def test_accepted_sql_has_no_problem(tmp_path: Path) -> None:
-    comment = (
-        "-- depends on: g\n-- settings: lookup, nested loops\n-- now(), RAISE and DROP INDEX.\n"
-    )
+    comment = "-- settings: lookup, nested loops\n-- now(), RAISE and DROP INDEX.\n"
     body = "PERFORM jobs.now(); PERFORM jobs.raise_error('JOB_NOT_FOUND');"
     files = {
         API: comment + FUNCTION.format(body),
@@ -83,6 +95,11 @@ def test_accepted_sql_has_no_problem(tmp_path: Path) -> None:
         ("tables", "docs/architecture.md", "| `jobs.devices`", "| jobs.devices"),
         ("extras", "docs/decisions/dependencies.md", "| `otel` |", "| otel |"),
         ("version", "README.md", "'jobs_grpc-", "'jobs-"),
+        ("alert", "deploy/prometheus/alerts.yml", "alerts.md#jobs", "alerts.md#other"),
+        ("alert", "docs/operations/alerts.md", "\n#### Jobs", "\n#### JobsX"),
+        ("metric", "deploy/prometheus/alerts.yml", "expr: jobs_", "expr: jobs_nothing_"),
+        ("doctor", "docs/operations.md", "- `clock`:", "- `clocks`:"),
+        ("suite", "CONTRIBUTING.md", "| `tests/limits` |", "| limits |"),
         ("threat", "docs/threat-model.md", ".py::test_", ".py::test_nothing_"),
         ("threat", "docs/threat-model.md", "\n\n- **", "\n- **A threat** without tests.\n- **"),
     ],
@@ -93,7 +110,7 @@ def test_violation_in_a_page_is_found(
     text = Tree(ROOT).text(path)
     assert before in text
 
-    problems = {*pages.check(Tree(ROOT, {path: text.replace(before, after, 1)}))} - unplanted
+    problems = page_problems(Tree(ROOT, {path: text.replace(before, after, 1)})) - unplanted
 
     assert {(problem.path, problem.rule) for problem in problems} == {(path, rule)}
 

@@ -174,21 +174,26 @@ async def test_fix_replaces_its_own_policy_when_that_was_changed(
     await _check(fresh)
 
 
-async def test_check_fails_when_a_view_has_the_rights_of_its_owner(fresh: Database) -> None:
-    await fresh.owner.execute("ALTER VIEW jobs.job_states RESET (security_invoker)")
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            "VIEW jobs.job_states RESET (security_invoker)",
+            "view jobs.job_states shows the rows of all tenants",
+        ),
+        (
+            "FUNCTION jobs.get_jobs SECURITY DEFINER",
+            "function jobs.get_jobs(text,text[]) may show the rows of all tenants",
+        ),
+    ],
+)
+async def test_check_fails_when_a_view_or_function_has_the_rights_of_its_owner(
+    fresh: Database, change: str, problem: str
+) -> None:
+    await fresh.owner.execute(f"ALTER {change}")
 
     error = await _error(fresh)
     await _fix(fresh, error)
     await _check(fresh)
 
-    assert "view jobs.job_states shows the rows of all tenants" in error
-
-
-async def test_check_fails_when_a_function_has_the_rights_of_its_owner(fresh: Database) -> None:
-    await fresh.owner.execute("ALTER FUNCTION jobs.get_jobs SECURITY DEFINER")
-
-    error = await _error(fresh)
-    await _fix(fresh, error)
-    await _check(fresh)
-
-    assert "function jobs.get_jobs(text,text[]) may show the rows of all tenants" in error
+    assert problem in error

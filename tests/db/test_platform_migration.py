@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -88,10 +89,9 @@ class Platform:
         ]
 
 
-@pytest.fixture
-async def platform(cluster: tuple[Postgres, str]) -> AsyncIterator[Platform]:
+@asynccontextmanager
+async def new_platform(postgres: Postgres) -> AsyncIterator[Platform]:
     """The platform's tables with jobs of two tenants, and an empty schema of this service."""
-    postgres, _ = cluster
     async with postgres.database() as name:
         owner = await connect(postgres.dsn(name))
         await owner.execute(TABLES)
@@ -99,6 +99,20 @@ async def platform(cluster: tuple[Postgres, str]) -> AsyncIterator[Platform]:
         database = Database(postgres.dsn(name), postgres.dsn(name, postgres.role), owner)
         yield Platform(database, postgres.role)
         await owner.close()
+
+
+@pytest.fixture
+async def platform(cluster: tuple[Postgres, str]) -> AsyncIterator[Platform]:
+    """A platform that the test may change."""
+    async with new_platform(cluster[0]) as platform:
+        yield platform
+
+
+@pytest.fixture(scope="module")
+async def unchanged_platform(cluster: tuple[Postgres, str]) -> AsyncIterator[Platform]:
+    """A platform that no test changes."""
+    async with new_platform(cluster[0]) as platform:
+        yield platform
 
 
 @pytest.fixture
@@ -326,14 +340,20 @@ async def test_writes_to_the_platform_fail_after_the_copy(platform: Platform) ->
     ],
 )
 async def test_copy_fails_and_names_rows_that_do_not_fit(
-    platform: Platform, change: str, problem: str
+    unchanged_platform: Platform, change: str, problem: str
 ) -> None:
-    await platform.database.owner.execute(change)
+    owner = unchanged_platform.database.owner
+    transaction = owner.transaction()
+    await transaction.start()
+    try:
+        await owner.execute(change)
 
-    with pytest.raises(asyncpg.RaiseError, match=problem):
-        await platform.run("copy_jobs.sql")
+        with pytest.raises(asyncpg.RaiseError, match=problem):
+            await unchanged_platform.run("copy_jobs.sql")
 
-    assert await platform.database.owner.fetchval("SELECT count(*) FROM jobs.jobs") == 0
+        assert await owner.fetchval("SELECT count(*) FROM jobs.jobs") == 0
+    finally:
+        await transaction.rollback()
 
 
 async def test_copy_fails_when_the_login_sees_one_tenant_only(

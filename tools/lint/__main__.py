@@ -6,12 +6,14 @@ Prints each problem with its file, line and rule, and exits with 1 if there is a
 import sys
 from pathlib import Path
 
-from tools.lint import generated, pages, sql
+from tools.lint import generated, operations, pages, sql
 from tools.lint.tree import Tree
 
 if __name__ == "__main__":
     tree = Tree(Path(__file__).parents[2])
-    problems = [*sql.check(tree), *pages.check(tree), *generated.check(tree)]
+    problems = [
+        problem for rules in (sql, pages, operations, generated) for problem in rules.check(tree)
+    ]
     for problem in sorted(problems, key=lambda problem: (problem.path, problem.line)):
         print(problem)
     sys.exit(bool(problems))

@@ -39,6 +39,7 @@ def check(tree: Tree) -> Iterator[Problem]:
     yield from _tables(tree, sql)
     yield from _extras(tree)
     yield from _version(tree)
+    yield from _suites(tree)
     for path in ("docs/threat-model.md", "docs/threat-model/overload.md"):
         yield from _threats(tree, path)
 
@@ -149,6 +150,17 @@ def _version(tree: Tree) -> Iterator[Problem]:
     ):
         if name not in tree.text("README.md"):
             yield Problem("README.md", 1, "version", f"does not have {name}")
+
+
+def _suites(tree: Tree) -> Iterator[Problem]:
+    """A table says what each folder of tests notices."""
+    path, head = "CONTRIBUTING.md", "| suite | only it notices |\n"
+    text = tree.text(path)
+    listed = set(re.findall(r"^\| `(tests/\w+)` \|", text, re.MULTILINE))
+    folders = {path.rpartition("/")[0] for path in tree.files("tests/*/test_*.py")}
+    for name in sorted(folders ^ listed):
+        problem = f"{name} has no tests" if name in listed else f"does not list {name}"
+        yield Problem(path, line_of(text, text.index(head)), "suite", problem)
 
 
 def _threats(tree: Tree, path: str) -> Iterator[Problem]:

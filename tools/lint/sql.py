@@ -59,7 +59,7 @@ def without_comments(sql: str) -> str:
 
 def _lines(path: str, text: str) -> Iterator[Problem]:
     for number, line in numbered(text):
-        if len(line) > _MAX_LENGTH and not line.startswith("-- depends on:"):
+        if len(line) > _MAX_LENGTH:
             problem = f"has {len(line)} characters: at most {_MAX_LENGTH}"
             yield Problem(path, number, "line-length", problem)
 
@@ -100,14 +100,15 @@ def _errors(path: str, sql: str) -> Iterator[Problem]:
 
 
 def _dependencies(tree: Tree, code: list[str]) -> Iterator[Problem]:
-    texts = {PurePath(path).stem: tree.text(path) for path in code}
+    paths = {PurePath(path).stem: path for path in code}
+    texts = {name: tree.text(path) for name, path in paths.items()}
     try:
         order_by_dependency(texts)
     except SchemaError as e:
-        name = re.findall(r"\w+(?=\.sql depends)|(?<=cycle: )\w+", str(e))[0]
-        path = next(path for path in code if PurePath(path).stem == name)
-        line = line_of(texts[name], texts[name].index("-- depends on:"))
-        yield Problem(path, line, "depends-on", str(e))
+        first, second, *_ = re.findall(r"\w+", str(e).partition("cycle: ")[2])
+        named = re.search(rf"\bjobs\.{second}\b", without_comments(texts[first]))
+        line = line_of(texts[first], named.start()) if named else 1
+        yield Problem(paths[first], line, "cycle", str(e))
 
 
 def _migration(path: str, text: str) -> Iterator[Problem]:
