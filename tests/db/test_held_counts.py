@@ -104,7 +104,7 @@ def stored_jobs(draw: st.DrawFn) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.single_node("Citus refuses to read the views outside a delegated function")
-@examples(150)
+@examples(40, factor=4)
 @given(job=stored_jobs())
 async def test_counts_of_the_job_and_of_each_stage_equal_a_recount(
     database: Database, job: dict[str, Any]

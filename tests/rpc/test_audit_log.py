@@ -54,19 +54,6 @@ WITHOUT_EVENTS = {
 }
 
 
-@pytest.fixture
-def audit_log(caplog: pytest.LogCaptureFixture) -> Any:
-    """A function that returns the lines of the audit log so far, as parsed JSON."""
-    caplog.set_level(logging.INFO, "jobs_grpc.audit")
-    as_json = logs.JsonFormatter()
-
-    def read() -> list[dict[str, Any]]:
-        records = [r for r in caplog.records if r.name == "jobs_grpc.audit"]
-        return [json.loads(as_json.format(record)) for record in records]
-
-    return read
-
-
 def test_audited_methods_are_those_that_change_jobs() -> None:
     changing_methods = {
         method

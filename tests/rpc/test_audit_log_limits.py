@@ -37,18 +37,6 @@ ROLE_REQUIRED = RoleRequired(["admin"])
 
 
 @pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture) -> Any:
-    """A function that returns the lines of the audit log so far, as JSON."""
-    caplog.set_level(logging.INFO, "jobs_grpc.audit")
-
-    def read() -> list[str]:
-        records = [r for r in caplog.records if r.name == "jobs_grpc.audit"]
-        return [logs.JsonFormatter().format(record) for record in records]
-
-    return read
-
-
-@pytest.fixture
 def log() -> Iterator[AuditLog]:
     """A log that writes no count after the test, when another one reads the log."""
     log = AuditLog()
@@ -76,12 +64,8 @@ def _refuse(
         )
 
 
-def _fields(lines: list[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in lines]
-
-
 async def test_refusals_have_the_number_of_devices_instead_of_their_ids(
-    server: Server, tenant: str, lines: Any
+    server: Server, tenant: str, audit_lines: Any
 ) -> None:
     # The longest valid IDs, and ones that are too long.
     longest = [f"{number:03}" + "\U0001f600" * 253 for number in range(100)]
@@ -99,17 +83,17 @@ async def test_refusals_have_the_number_of_devices_instead_of_their_ids(
             request = UpdateDevicesRequest(devices=devices, update_mask=FieldMask(paths=["labels"]))
             await stub.UpdateDevices(request, metadata=metadata, timeout=TIMEOUT)
 
-    for line in lines():
+    for line in audit_lines():
         fields = json.loads(line)
         assert (fields["device_count"], fields["subject"]) == (100, "thief")
         assert fields["peer"].startswith("ipv4:127.0.0.1:")
         assert "device_ids" not in fields
         assert len(line) < 500
-    assert len(lines()) == 3
+    assert len(audit_lines()) == 3
 
 
 async def test_failure_that_may_have_taken_effect_has_the_ids_of_devices(
-    server: Server, database: Database, tenant: str, lines: Any
+    server: Server, database: Database, tenant: str, audit_log: Any
 ) -> None:
     await database.add_devices(tenant, ["d1", "d2"])
     async with rows_locked(database, "device_state", tenant_id=tenant, device_id="d2"):
@@ -119,7 +103,7 @@ async def test_failure_that_may_have_taken_effect_has_the_ids_of_devices(
         with expect_failure(StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE"):
             await deleting
 
-    [line] = _fields(lines())
+    [line] = audit_log()
     assert (line["code"], line["device_ids"]) == ("UNAVAILABLE", ["d1", "d2"])
 
 
@@ -127,25 +111,25 @@ async def test_failure_that_may_have_taken_effect_has_the_ids_of_devices(
     "error", [DatabaseUnavailable(), QueryTimeout(1), ServerStopping(), Internal()]
 )
 async def test_failures_that_may_have_taken_effect_are_counted_after_20_lines_a_second(
-    log: AuditLog, lines: Any, error: JobsError
+    log: AuditLog, audit_log: Any, error: JobsError
 ) -> None:
     _refuse(log, 30, error=error, authorized=True)
     _refuse(log, error=error, subject="other")
     log.flush()
 
-    *named, unauthorized, others = _fields(lines())
+    *named, unauthorized, others = audit_log()
     assert [line["device_ids"] for line in named] == [["d"]] * 20
     assert "device_ids" not in unauthorized
     assert others["others"] == 10
 
 
 async def test_job_id_of_a_refusal_is_short_as_written(
-    server: Server, tenant: str, lines: Any
+    server: Server, tenant: str, audit_lines: Any
 ) -> None:
     with expect_failure(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"):
         await server.operator(tenant).cancel("j" + "\U0001f600" * 1000)
 
-    [line] = lines()
+    [line] = audit_lines()
     job_id = json.loads(line)["job_id"]
     assert job_id.startswith("j\U0001f600")
     assert len(json.dumps(job_id)) < 260
@@ -181,15 +165,15 @@ def _without(record: logging.LogRecord, field: str) -> logging.LogRecord:
 
 
 async def test_refusals_of_a_kind_are_counted_after_20_lines_a_second(
-    log: AuditLog, lines: Any
+    log: AuditLog, audit_log: Any, audit_lines: Any
 ) -> None:
     _refuse(log, 50)
     _refuse(log, 1, subject="other")
     _refuse(log, 1, error=DevicesNotFound(["d"], 1))
-    assert len(lines()) == 22
+    assert len(audit_lines()) == 22
     log.flush()
 
-    [others] = [fields for fields in _fields(lines()) if "others" in fields]
+    [others] = [fields for fields in audit_log() if "others" in fields]
     assert others["others"] == 30
     assert (others["message"], others["code"]) == ("audit DeleteDevices", "PERMISSION_DENIED")
     assert (others["tenant"], others["subject"]) == ("a", "s")
@@ -197,28 +181,30 @@ async def test_refusals_of_a_kind_are_counted_after_20_lines_a_second(
 
 
 async def test_refusals_of_a_tenant_are_counted_after_200_lines_a_second(
-    log: AuditLog, lines: Any
+    log: AuditLog, audit_log: Any, audit_lines: Any
 ) -> None:
     for subject in range(15):
         _refuse(log, 20, subject=f"s{subject}")
     _refuse(log, tenant="b")
-    assert len(lines()) == 201
+    assert len(audit_lines()) == 201
     log.flush()
 
-    [others] = [fields for fields in _fields(lines()) if "others" in fields]
+    [others] = [fields for fields in audit_log() if "others" in fields]
     assert (others["message"], others["tenant"]) == ("audit failures", "a")
     assert others["others"] == 100
 
 
-async def test_flood_of_one_kind_leaves_the_lines_of_its_tenant(log: AuditLog, lines: Any) -> None:
+async def test_flood_of_one_kind_leaves_the_lines_of_its_tenant(
+    log: AuditLog, audit_log: Any
+) -> None:
     _refuse(log, 1000)
     _refuse(log, subject="other")
 
-    assert _fields(lines())[-1]["subject"] == "other"
+    assert audit_log()[-1]["subject"] == "other"
 
 
 async def test_refusals_of_many_kinds_are_counted_by_tenant_and_method(
-    log: AuditLog, lines: Any
+    log: AuditLog, audit_log: Any
 ) -> None:
     for number in range(1000):
         _refuse(log, tenant=f"t{number // 100}", subject=f"s{number}")
@@ -228,7 +214,7 @@ async def test_refusals_of_many_kinds_are_counted_by_tenant_and_method(
         _refuse(log, tenant="b", subject=f"s{number}", method=OTHER_METHOD)
     log.flush()
 
-    others = [fields for fields in _fields(lines()) if "others" in fields]
+    others = [fields for fields in audit_log() if "others" in fields]
     assert [(fields["message"], fields["others"]) for fields in others] == [
         ("audit DeleteDevices", 30),
         ("audit UpdateDevices", 30),
@@ -237,20 +223,20 @@ async def test_refusals_of_many_kinds_are_counted_by_tenant_and_method(
 
 
 async def test_no_refusal_is_lost_and_memory_is_bounded_when_there_are_many_tenants(
-    log: AuditLog, lines: Any
+    log: AuditLog, audit_log: Any
 ) -> None:
     for number in range(10_000):
         _refuse(log, tenant=f"t{number}", subject=f"s{number}")
     log.flush()
 
-    fields = _fields(lines())
+    fields = audit_log()
     counted = sum(line.get("others", 1) for line in fields)
     assert counted == 10_000
     assert len(fields) < 2100
 
 
 async def test_call_that_is_canceled_before_its_role_is_checked_counts_as_a_refusal(
-    log: AuditLog, lines: Any
+    log: AuditLog, audit_log: Any, audit_lines: Any
 ) -> None:
     caller = Principal("a", frozenset(), "s")
     request = DeleteDevicesRequest(device_ids=["d"])
@@ -261,5 +247,5 @@ async def test_call_that_is_canceled_before_its_role_is_checked_counts_as_a_refu
             authorized=authorized,
         )
 
-    named = [fields for fields in _fields(lines()) if "device_ids" in fields]
-    assert (len(lines()), len(named)) == (50, 30)
+    named = [fields for fields in audit_log() if "device_ids" in fields]
+    assert (len(audit_lines()), len(named)) == (50, 30)

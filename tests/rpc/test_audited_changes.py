@@ -21,28 +21,13 @@ from tests.support.server import Server, running_server
 from tests.support.webhooks import loopback_settings, write_keys
 
 
-@pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture) -> Any:
-    """A function that returns the lines of calls that change something, as JSON."""
-    caplog.set_level(logging.INFO, "jobs_grpc.audit")
-
-    def read() -> list[str]:
-        records = [r for r in caplog.records if r.name == "jobs_grpc.audit"]
-        return [
-            logs.JsonFormatter().format(record)
-            for record in records
-            if record.getMessage().startswith("audit Update")
-        ]
-
-    return read
-
-
 def _changes(lines: list[str]) -> list[Any]:
-    return [json.loads(line).get("changes") for line in lines]
+    fields = map(json.loads, lines)
+    return [line.get("changes") for line in fields if line["message"].startswith("audit Update")]
 
 
 async def test_update_of_a_job_has_the_old_and_new_values_of_its_mask(
-    database: Database, operator: Operator, lines: Any
+    database: Database, operator: Operator, audit_lines: Any
 ) -> None:
     await database.add_devices(operator.tenant, ["d"])
     await operator.create(
@@ -55,7 +40,7 @@ async def test_update_of_a_job_has_the_old_and_new_values_of_its_mask(
     await operator.create(job_id="k", target_all=True, rollout=pb.Rollout(stages=stages))
     await operator.update("k", "rollout.max_in_progress", rollout=pb.Rollout(max_in_progress=7))
 
-    assert _changes(lines()) == [
+    assert _changes(audit_lines()) == [
         {
             "description": {"old": "", "new": "new"},
             "in_progress_timeout_minutes": {"old": 5, "new": None},
@@ -66,7 +51,7 @@ async def test_update_of_a_job_has_the_old_and_new_values_of_its_mask(
 
 
 async def test_old_value_is_the_one_that_the_call_has_replaced(
-    database: Database, operator: Operator, lines: Any
+    database: Database, operator: Operator, audit_lines: Any
 ) -> None:
     """Two calls wait for the lock: the old value of the second is the new one of the first."""
     await database.add_devices(operator.tenant, ["d"])
@@ -79,16 +64,18 @@ async def test_old_value_is_the_one_that_the_call_has_replaced(
             await database.wait_for_blocked_sessions(number)
     await asyncio.gather(*updates)
 
-    first, second = sorted((c["description"] for c in _changes(lines())), key=lambda c: c["old"])
+    first, second = sorted(
+        (c["description"] for c in _changes(audit_lines())), key=lambda c: c["old"]
+    )
     assert (first["old"], second["old"]) == ("0", first["new"])
     assert {first["new"], second["new"]} == {"1", "2"}
 
 
-async def test_refused_update_has_no_values(operator: Operator, lines: Any) -> None:
+async def test_refused_update_has_no_values(operator: Operator, audit_lines: Any) -> None:
     with expect_failure(StatusCode.NOT_FOUND, "JOB_NOT_FOUND"):
         await operator.update("j", "description", description="new")
 
-    assert _changes(lines()) == [None]
+    assert _changes(audit_lines()) == [None]
 
 
 @pytest.mark.parametrize("text_format", [False, True])
@@ -119,7 +106,7 @@ async def test_changes_take_at_most_1_kb_as_written(
 
 
 async def test_update_of_a_webhook_has_the_hosts_of_its_urls(
-    database: Database, tenant: str, tmp_path: Path, lines: Any
+    database: Database, tenant: str, tmp_path: Path, audit_lines: Any
 ) -> None:
     variables = loopback_settings(write_keys(tmp_path / "keys", "k1"), 8443)
     async with running_server(database.request_dsn, **variables) as server:
@@ -136,18 +123,18 @@ async def test_update_of_a_webhook_has_the_hosts_of_its_urls(
         )
         await events.stub.UpdateWebhook(update, metadata=events.metadata)
 
-    assert _changes(lines()) == [
+    assert _changes(audit_lines()) == [
         {
             "enabled": {"old": True, "new": False},
             "types": {"old": None, "new": ["job.tripped"]},
             "url": {"old": "127.0.0.1", "new": "127.0.0.2"},
         }
     ]
-    assert "hunter2" not in "".join(lines())
+    assert "hunter2" not in "".join(audit_lines())
 
 
 async def test_update_of_devices_has_the_keys_of_labels_and_counts(
-    server: Server, tenant: str, lines: Any
+    server: Server, tenant: str, audit_lines: Any
 ) -> None:
     fleet = server.fleet(tenant)
     await fleet.update(Device(device_id="d1"), allow_missing=True)
@@ -158,7 +145,7 @@ async def test_update_of_devices_has_the_keys_of_labels_and_counts(
     mask = ["labels", "time_zone"]
     await fleet.update(*devices, mask=mask, remove_labels=["old"], allow_missing=True)
 
-    assert _changes(lines())[1] == {
+    assert _changes(audit_lines())[1] == {
         "registered": 1,
         "updated": 1,
         "label_count": 2,
@@ -166,4 +153,4 @@ async def test_update_of_devices_has_the_keys_of_labels_and_counts(
         "remove_labels": ["old"],
         "time_zone": 2,
     }
-    assert "hunter2" not in lines()[1]
+    assert "hunter2" not in audit_lines()[1]

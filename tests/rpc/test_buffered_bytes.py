@@ -36,13 +36,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-async def process(database: Database) -> AsyncIterator[ServerProcess]:
-    """Run a server process."""
-    async with running_server_process(database.request_dsn) as running:
-        yield running
-
-
-@pytest.fixture
 async def job_of_5000(database: Database, process: ServerProcess, tenant: str) -> Operator:
     """A tenant with the job "j" of 5,000 executions, which have details."""
     await database.add_devices(tenant, 5000)

@@ -14,7 +14,7 @@ from grpc.aio import AioRpcError
 from tests.support.database import Database
 from tests.support.failures import expect_failure
 from tests.support.http2 import END_STREAM, HEADERS, Connection, Frame, connection
-from tests.support.server_process import ServerProcess, running_server_process
+from tests.support.server_process import ServerProcess
 from tests.support.waiting import TIMEOUT
 
 # Linux only: /proc has the memory of a process.
@@ -23,13 +23,6 @@ MAX_MIB = 256
 LIST_JOBS = "/fleet.jobs.v1.JobService/ListJobs"
 WATCH_HEALTH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
-
-
-@pytest.fixture
-async def process(database: Database) -> AsyncIterator[ServerProcess]:
-    """Run a server process."""
-    async with running_server_process(database.request_dsn) as running:
-        yield running
 
 
 async def first_trailers(burst: Connection, count: int) -> AsyncIterator[Frame]:

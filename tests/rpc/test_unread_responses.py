@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from tests.support.database import Database
 from tests.support.http2 import message
 from tests.support.http2_windows import Connection, connect
-from tests.support.server_process import ServerProcess, running_server_process
+from tests.support.server_process import ServerProcess
 from tests.support.waiting import TIMEOUT
 
 # Linux only: /proc has the memory of a process.
@@ -43,13 +43,6 @@ KEYS: dict[str, Any] = {f"{n:04}": 0 for n in range(3100)}
 EMOJI = {"e": "\N{GRINNING FACE}", "a": "a" * 32_700}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-async def process(database: Database) -> AsyncIterator[ServerProcess]:
-    """Run a server process."""
-    async with running_server_process(database.request_dsn) as running:
-        yield running
 
 
 @asynccontextmanager
