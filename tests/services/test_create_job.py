@@ -66,24 +66,25 @@ async def test_new_job_is_in_progress_and_its_executions_are_queued(operator: Op
 
 
 @pytest.mark.parametrize(
-    ("fields", "hours"), [({}, 24), ({"expires_in_hours": 1}, 1), ({"expires_in_hours": 720}, 720)]
+    ("fields", "hours"),
+    [
+        ({}, 24),
+        ({"expires_in_hours": 1}, 1),
+        ({"expires_in_hours": 720}, 720),
+        ({"never_expires": True}, None),
+    ],
 )
 async def test_job_expires_after_the_given_or_default_hours(
-    operator: Operator, fields: dict[str, Any], hours: int
+    operator: Operator, fields: dict[str, Any], hours: int | None
 ) -> None:
     response = await operator.create(job_id="j", target_all=True, **fields)
 
     job = await operator.get("j")
-    assert response.expires_at == job.expires_at
-    lifetime = job.expires_at.ToDatetime() - job.created_at.ToDatetime()
-    assert lifetime == timedelta(hours=hours)
-
-
-async def test_job_has_no_expiry_when_it_never_expires(operator: Operator) -> None:
-    response = await operator.create(job_id="j", target_all=True, never_expires=True)
-
-    assert not response.HasField("expires_at")
-    assert not (await operator.get("j")).HasField("expires_at")
+    assert response.HasField("expires_at") == job.HasField("expires_at") == (hours is not None)
+    if hours is not None:
+        assert response.expires_at == job.expires_at
+        lifetime = job.expires_at.ToDatetime() - job.created_at.ToDatetime()
+        assert lifetime == timedelta(hours=hours)
 
 
 async def test_job_id_is_a_new_uuid_when_request_has_none(operator: Operator) -> None:
