@@ -66,55 +66,48 @@ async def test_doctor_reports_database_that_does_not_respond(
     assert (found.status, found.detail) == ("ERROR", "can't connect: no response in time")
 
 
-async def test_doctor_reports_role_that_does_not_exist(doctor: Doctor, fresh: Database) -> None:
-    url = fresh.request_dsn.replace(_role(fresh), "no_such_role")
+@pytest.mark.parametrize(
+    ("part", "missing", "remedy"),
+    [
+        ("role", "no_such_role", "correct the user or password in JOBS_DATABASE_URL"),
+        ("database", "no_such_database", "create the database"),
+    ],
+)
+async def test_doctor_reports_role_or_database_that_does_not_exist(
+    doctor: Doctor, fresh: Database, part: str, missing: str, remedy: str
+) -> None:
+    url = fresh.request_dsn.replace(_role(fresh), missing)
+    if part == "database":
+        url = urlunsplit(urlsplit(fresh.request_dsn)._replace(path=f"/{missing}"))
 
     [found] = await doctor("database", JOBS_DATABASE_URL=url)
 
-    assert found.status == "ERROR"
-    assert "no_such_role" in found.detail
-    assert "correct the user or password in JOBS_DATABASE_URL" in found.remedy
+    assert (found.status, missing in found.detail) == ("ERROR", True)
+    assert remedy in found.remedy
 
 
-async def test_doctor_reports_database_that_does_not_exist(doctor: Doctor, fresh: Database) -> None:
-    url = urlunsplit(urlsplit(fresh.request_dsn)._replace(path="/no_such_database"))
-
-    [found] = await doctor("database", JOBS_DATABASE_URL=url)
-
-    assert (found.status, "no_such_database" in found.detail) == ("ERROR", True)
-    assert found.remedy.startswith("create the database")
-
-
-async def test_doctor_reports_database_to_which_the_role_may_not_connect(
-    doctor: Doctor, fresh: Database
+@pytest.mark.parametrize(
+    ("damage", "detail", "remedy"),
+    [
+        ("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC", "permission denied", "GRANT CONNECT"),
+        (
+            "ALTER ROLE {role} CONNECTION LIMIT 0",
+            "too many connections",
+            "raise max_connections or the CONNECTION LIMIT",
+        ),
+        ("ALTER ROLE {role} SET default_transaction_read_only = on", "read-only", "primary"),
+    ],
+)
+async def test_doctor_reports_database_that_the_role_cannot_use(
+    doctor: Doctor, fresh: Database, damage: str, detail: str, remedy: str
 ) -> None:
     name = await fresh.owner.fetchval("SELECT current_database()")
-    await fresh.owner.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")
+    await fresh.owner.execute(damage.format(role=_role(fresh), name=name))
 
     [found] = await doctor("database")
 
-    assert (found.status, "permission denied" in found.detail) == ("ERROR", True)
-    assert found.remedy.startswith("GRANT CONNECT")
-
-
-async def test_doctor_reports_that_too_many_connections_are_open(
-    doctor: Doctor, fresh: Database
-) -> None:
-    await fresh.owner.execute(f"ALTER ROLE {_role(fresh)} CONNECTION LIMIT 0")
-
-    [found] = await doctor("database")
-
-    assert (found.status, "too many connections" in found.detail) == ("ERROR", True)
-    assert found.remedy.startswith("raise max_connections or the CONNECTION LIMIT")
-
-
-async def test_doctor_reports_read_only_database(doctor: Doctor, fresh: Database) -> None:
-    await fresh.owner.execute(f"ALTER ROLE {_role(fresh)} SET default_transaction_read_only = on")
-
-    [found] = await doctor("database")
-
-    assert (found.status, "read-only" in found.detail) == ("ERROR", True)
-    assert "primary" in found.remedy
+    assert (found.status, detail in found.detail) == ("ERROR", True)
+    assert remedy in found.remedy
 
 
 def test_version_below_15_is_a_problem() -> None:
@@ -239,27 +232,33 @@ async def test_doctor_accepts_schema_of_a_newer_version(doctor: Doctor, fresh: D
 
 
 @pytest.mark.parametrize(
-    ("damage", "detail"),
+    ("check", "damage", "detail"),
     [
-        ("ALTER ROLE {role} BYPASSRLS", "has BYPASSRLS"),
-        ("ALTER TABLE jobs.jobs DISABLE ROW LEVEL SECURITY", "has no row-level security"),
+        ("isolation", "ALTER ROLE {role} BYPASSRLS", "has BYPASSRLS"),
         (
-            "CREATE POLICY shows_all ON jobs.jobs USING (true)",
-            "may show role",
+            "isolation",
+            "ALTER TABLE jobs.jobs DISABLE ROW LEVEL SECURITY",
+            "has no row-level security",
         ),
+        ("isolation", "CREATE POLICY shows_all ON jobs.jobs USING (true)", "may show role"),
+        ("privileges", "REVOKE UPDATE ON jobs.job_executions FROM {role}", "lacks a privilege"),
+        ("privileges", "REVOKE SELECT ON public.device_state FROM {role}", "lacks a privilege"),
+        ("privileges", "REVOKE INSERT ON jobs.job_failures FROM {role}", "lacks a privilege"),
+        ("privileges", "REVOKE USAGE ON SCHEMA jobs FROM {role}", "lacks a privilege"),
     ],
 )
-async def test_doctor_reports_missing_isolation_and_its_sql_repairs_it(
-    doctor: Doctor, fresh: Database, damage: str, detail: str
+async def test_doctor_reports_missing_isolation_or_privilege_and_its_sql_repairs_it(
+    doctor: Doctor, fresh: Database, check: str, damage: str, detail: str
 ) -> None:
     await fresh.owner.execute(damage.format(role=_role(fresh)))
 
-    [found] = await doctor("isolation")
+    [found] = await doctor(check)
 
     assert (found.status, detail in found.detail) == ("ERROR", True)
-    await fresh.owner.execute(found.remedy)
-    [found] = await doctor("isolation")
-    assert found.status == "OK"
+    await fresh.owner.execute(found.remedy.rpartition("run: ")[2])
+    for repaired in ("privileges", "schema", "isolation"):
+        [found] = await doctor(repaired)
+        assert found.status == "OK"
 
 
 async def test_doctor_reports_missing_isolation_of_the_owner_login(
@@ -269,29 +268,6 @@ async def test_doctor_reports_missing_isolation_of_the_owner_login(
 
     assert {finding.status for finding in found} == {"ERROR"}
     assert "JOBS_DATABASE_URL needs a separate login" in found[0].detail
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "REVOKE UPDATE ON jobs.job_executions FROM {role}",
-        "REVOKE SELECT ON public.device_state FROM {role}",
-        "REVOKE INSERT ON jobs.job_failures FROM {role}",
-        "REVOKE USAGE ON SCHEMA jobs FROM {role}",
-    ],
-)
-async def test_doctor_reports_missing_privilege_and_its_sql_grants_it(
-    doctor: Doctor, fresh: Database, damage: str
-) -> None:
-    await fresh.owner.execute(damage.format(role=_role(fresh)))
-
-    [found] = await doctor("privileges")
-
-    assert (found.status, "lacks a privilege" in found.detail) == ("ERROR", True)
-    await fresh.owner.execute(found.remedy.partition("run: ")[2])
-    for check in ("privileges", "schema", "isolation"):
-        [found] = await doctor(check)
-        assert found.status == "OK"
 
 
 async def test_doctor_skips_schema_when_role_may_not_use_it(
