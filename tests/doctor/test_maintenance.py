@@ -94,30 +94,17 @@ async def test_doctor_reports_owner_of_another_database(
     assert "names a different database than JOBS_DATABASE_URL" in found.detail
 
 
+@pytest.mark.parametrize("damage", ["SELECT 1", "REVOKE USAGE ON SCHEMA jobs FROM {role}"])
 async def test_doctor_reports_owner_that_does_not_see_all_tenants(
-    doctor: Doctor, fresh: Database
+    doctor: Doctor, fresh: Database, damage: str
 ) -> None:
+    await fresh.owner.execute(damage.format(role=RequestRole.from_dsn(fresh.request_dsn).name))
+
     [found] = await doctor("maintenance", JOBS_OWNER_DATABASE_URL=fresh.request_dsn)
 
-    assert (found.status, "does not see the rows of all tenants" in found.detail) == (
-        "ERROR",
-        True,
-    )
+    text = "does not see the rows of all tenants"
+    assert (found.status, text in found.detail) == ("ERROR", True)
     assert "the owner of the tables" in found.remedy
-
-
-async def test_doctor_reports_owner_without_privileges_on_the_schema(
-    doctor: Doctor, fresh: Database
-) -> None:
-    role = RequestRole.from_dsn(fresh.request_dsn).name
-    await fresh.owner.execute(f"REVOKE USAGE ON SCHEMA jobs FROM {role}")
-
-    [found] = await doctor("maintenance", JOBS_OWNER_DATABASE_URL=fresh.request_dsn)
-
-    assert (found.status, "does not see the rows of all tenants" in found.detail) == (
-        "ERROR",
-        True,
-    )
 
 
 async def test_doctor_reports_owner_that_can_not_connect(doctor: Doctor, fresh: Database) -> None:
@@ -140,16 +127,34 @@ async def test_doctor_reads_the_lag_when_the_request_role_can_not_connect(
     assert (found.status, found.detail) == ("OK", "no work is due")
 
 
-async def test_doctor_reports_lag_that_it_can_not_read(
-    doctor: Doctor, fresh: Database, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("check", "table", "status", "detail"),
+    [
+        ("maintenance", "jobs.job_executions", "ERROR", "the check failed: no response in time"),
+        (
+            "device-counts",
+            "public.device_state",
+            "WARNING",
+            "the devices could not be counted in time",
+        ),
+    ],
+)
+async def test_doctor_reports_what_it_can_not_read_in_time(
+    doctor: Doctor,
+    fresh: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    check: str,
+    table: str,
+    status: str,
+    detail: str,
 ) -> None:
     monkeypatch.setattr(connection, "_STATEMENT_TIMEOUT", 0.5)
     async with fresh.owner.transaction():
-        await fresh.owner.execute("LOCK TABLE jobs.job_executions")
+        await fresh.owner.execute(f"LOCK TABLE {table}")
 
-        [found] = await doctor("maintenance")
+        [found] = await doctor(check)
 
-    assert (found.status, found.detail) == ("ERROR", "the check failed: no response in time")
+    assert (found.status, found.detail) == (status, detail)
 
 
 async def test_doctor_warns_when_a_device_count_is_wrong(doctor: Doctor, fresh: Database) -> None:
@@ -167,15 +172,3 @@ async def test_doctor_warns_when_a_device_count_is_wrong(doctor: Doctor, fresh: 
     )
     assert await fresh.owner.execute(found.remedy.split("`")[1]) == "DELETE 1"
     assert [found.status for found in await doctor("device-counts")] == ["OK"]
-
-
-async def test_doctor_warns_when_counting_the_devices_takes_too_long(
-    doctor: Doctor, fresh: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection, "_STATEMENT_TIMEOUT", 0.5)
-    async with fresh.owner.transaction():
-        await fresh.owner.execute("LOCK TABLE public.device_state")
-
-        [found] = await doctor("device-counts")
-
-    assert (found.status, found.detail) == ("WARNING", "the devices could not be counted in time")

@@ -46,7 +46,7 @@ _GONE_UNCHANGED = ("JOB_NOT_PAUSABLE", "JOB_NOT_UPDATABLE")
 METHODS = CHANGES | {
     *("GetJob", "ListJobs", "ListJobExecutions", "ListExecutionAttempts", "ExplainExecution"),
     *("GetFailureSummary", "ListJobEvents", "WatchJob", "PreviewTarget", "UpdateDevices"),
-    *("DeleteDevices", "StartNextExecution", "UpdateExecution", "GetExecution"),
+    *("DeleteDevices", "StartNextExecution", "StartExecution", "UpdateExecution", "GetExecution"),
     *("ListPendingExecutions", "WatchPendingExecutions", "ReportExecutions"),
 }
 """The methods that the traffic calls all the time."""
@@ -206,8 +206,11 @@ class Traffic:
             await asyncio.sleep(rng.uniform(0, 0.1))
 
     async def _work(self, tenant: str, device: str, rng: random.Random) -> bool:
-        """Start the next execution of a device and report its end. Return false without one."""
-        start = device_pb.StartNextExecutionRequest()
+        """Start an execution of a device and report its end. Return false without one."""
+        start: Any = device_pb.StartNextExecutionRequest()
+        if self._jobs[tenant] and rng.random() < 0.3:
+            # Also one that must not start now.
+            start = device_pb.StartExecutionRequest(job_id=rng.choice(self._jobs[tenant]))
         response, _ = await self._call(start, tenant, rng, device=device)
         if response is None or not response.HasField("execution"):
             return False

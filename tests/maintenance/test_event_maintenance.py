@@ -33,6 +33,15 @@ async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
         yield sweeper
 
 
+@pytest.fixture
+async def job(database: Database, operator: Operator, events: Events) -> str:
+    """A job whose first event has a position."""
+    await database.add_devices(operator.tenant, ["pump"])
+    await operator.create(job_id="j", target_all=True)
+    await events.list()
+    return "j"
+
+
 async def rows_of(database: Database, tenant: str, table: str = "jobs.events") -> int:
     count: int = await database.owner.fetchval(
         f"SELECT count(*) FROM {table} WHERE tenant_id = $1", tenant
@@ -309,12 +318,10 @@ async def test_history_stays_until_the_job_is_purged(
 
 
 async def test_events_of_a_purged_job_stay_in_the_stream(
-    database: Database, operator: Operator, events: Events, sweeper: Sweeper
+    database: Database, operator: Operator, events: Events, sweeper: Sweeper, job: str
 ) -> None:
-    await database.add_devices(operator.tenant, ["pump"])
-    await operator.create(job_id="j", target_all=True)
-    await operator.cancel("j")
-    await operator.delete("j")
+    await operator.cancel(job)
+    await operator.delete(job)
 
     await sweeper.run_cleanup()
 
@@ -325,11 +332,8 @@ async def test_events_of_a_purged_job_stay_in_the_stream(
 
 
 async def test_oldest_events_beyond_the_maximum_are_purged(
-    database: Database, operator: Operator, events: Events
+    database: Database, events: Events, tenant: str, job: str
 ) -> None:
-    tenant = operator.tenant
-    await database.add_devices(tenant, ["pump"])
-    await operator.create(job_id="j", target_all=True)
     created = (await events.list()).position
     last = await store_events(database, tenant, 50)
 
@@ -337,18 +341,15 @@ async def test_oldest_events_beyond_the_maximum_are_purged(
 
     assert await rows_of(database, tenant) == await event_count(database, tenant) == 20
     assert [e.position for e in await events.list_all()] == list(range(last - 19, last + 1))
-    assert (await events.history("j")).events == []
+    assert (await events.history(job)).events == []
     with expect_failure(StatusCode.OUT_OF_RANGE, "EVENTS_PURGED"):
         await events.list(after_position=created)
 
 
 async def test_events_of_executions_beyond_the_maximum_are_purged_first(
-    database: Database, operator: Operator, events: Events
+    database: Database, events: Events, tenant: str, job: str
 ) -> None:
-    tenant = operator.tenant
-    await database.add_devices(tenant, ["pump"])
-    await operator.create(job_id="j", target_all=True)
-    history = [event.type for event in (await events.history("j")).events]
+    history = [event.type for event in (await events.history(job)).events]
     await store_events(database, tenant, 3, type_="job.paused", job_id="gone-")
     last = await store_events(database, tenant, 100, type_="executions.finished", job_id="fleet-")
 
@@ -357,7 +358,7 @@ async def test_events_of_executions_beyond_the_maximum_are_purged_first(
     assert await rows_of(database, tenant) == await event_count(database, tenant) == 40
     kept = 40 - len(history)
     assert [e.position for e in await events.list_all()] == list(range(last - kept + 1, last + 1))
-    assert [event.type for event in (await events.history("j")).events] == history
+    assert [event.type for event in (await events.history(job)).events] == history
     with expect_failure(StatusCode.OUT_OF_RANGE, "EVENTS_PURGED"):
         await events.list(after_position=last - kept - 1)
     assert len((await events.list(after_position=last - kept)).events) == kept
@@ -467,12 +468,10 @@ async def test_purge_goes_over_all_tenants_once_a_minute(database: Database, ten
 
 
 async def test_positions_before_a_restore_are_purged_by_the_documented_statement(
-    database: Database, operator: Operator, events: Events
+    database: Database, operator: Operator, events: Events, job: str
 ) -> None:
-    await database.add_devices(operator.tenant, ["pump"])
-    await operator.create(job_id="j", target_all=True)
     restored = (await events.list()).position
-    history = await events.history("j")
+    history = await events.history(job)
     lost = restored + 1000
     section = (ROOT / "docs" / "operations" / "upgrades.md").read_text().split("## Backups")[1]
     statement = section.split("```sql\n")[1].split("```")[0]
@@ -481,9 +480,9 @@ async def test_positions_before_a_restore_are_purged_by_the_documented_statement
         statement.strip().removesuffix(";") + f" WHERE tenant_id = '{operator.tenant}'"
     )
 
-    await operator.cancel("j")
+    await operator.cancel(job)
     for position in (restored, lost):
         with expect_failure(StatusCode.OUT_OF_RANGE, "EVENTS_PURGED"):
             await events.list(after_position=position)
     assert "job.canceled" in [event.type for event in (await events.list()).events]
-    assert (await events.history("j")).events[: len(history.events)] == history.events
+    assert (await events.history(job)).events[: len(history.events)] == history.events

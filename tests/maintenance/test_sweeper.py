@@ -181,10 +181,7 @@ async def test_other_jobs_are_finalized_when_one_fails(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The counts of "b" are wrong: finalizing it would make them negative."""
-    await database.add_devices(operator.tenant, ["x", "y"])
-    for job_id in "abc":
-        await operator.create(job_id=job_id, target_all=True)
-        await operator.cancel(job_id)
+    await _create_canceled(database, operator, "abc", devices=2)
     await _set_queued(database, operator, 1)
 
     await sweeper.run_once()
@@ -242,10 +239,7 @@ async def test_executions_of_a_failing_job_do_not_block_those_of_others(
 async def test_busy_job_is_skipped_without_a_log_line(
     database: Database, operator: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await database.add_devices(operator.tenant, ["x"])
-    for job_id in "ab":
-        await operator.create(job_id=job_id, target_all=True)
-        await operator.cancel(job_id)
+    await _create_canceled(database, operator, "ab")
 
     async with Sweeper(database.owner_dsn) as sweeper:
         async with job_lock_held(database, operator.tenant, "a"):
@@ -289,10 +283,7 @@ async def test_two_concurrent_sweepers_time_out_an_execution_once(
 async def test_concurrent_sweepers_keep_the_counts_correct(
     database: Database, operator: Operator
 ) -> None:
-    await database.add_devices(operator.tenant, 2500)
-    for job_id in "abcd":
-        await operator.create(job_id=job_id, target_all=True)
-        await operator.cancel(job_id)
+    await _create_canceled(database, operator, "abcd", devices=2500)
     await database.owner.execute(
         "UPDATE jobs.jobs SET deleted_at = now() WHERE tenant_id = $1 AND job_id IN ('c', 'd')",
         operator.tenant,
@@ -375,9 +366,7 @@ async def test_stop_during_a_sweep_leaves_no_session(
     database: Database, operator: Operator
 ) -> None:
     """The sweeper waits for a busy job when the server stops."""
-    await database.add_devices(operator.tenant, ["x"])
-    await operator.create(job_id="j", target_all=True)
-    await operator.cancel("j")
+    await _create_canceled(database, operator, "j")
     name = "application_name=interrupted-sweep"
     dsn = f"{database.owner_dsn}{'&' if '?' in database.owner_dsn else '?'}{name}"
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'interrupted-sweep'"
@@ -434,6 +423,16 @@ async def _scans(session: asyncpg.Connection) -> dict[str, int]:
         " UNION ALL SELECT relname, seq_scan FROM pg_stat_user_tables WHERE schemaname = 'jobs'"
     )
     return {row["name"]: row["scans"] for row in rows}
+
+
+async def _create_canceled(
+    database: Database, operator: Operator, jobs: str, devices: int = 1
+) -> None:
+    """Create jobs with names of one letter, and cancel them."""
+    await database.add_devices(operator.tenant, devices)
+    for job_id in jobs:
+        await operator.create(job_id=job_id, target_all=True)
+        await operator.cancel(job_id)
 
 
 async def _set_queued(database: Database, operator: Operator, queued: int) -> None:
