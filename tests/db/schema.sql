@@ -742,7 +742,6 @@ CREATE VIEW jobs.pending_executions WITH (security_invoker='true') AS
     COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text) AS time_zone,
     ((e.status = 'QUEUED'::jobs.execution_status) AND jobs.is_waiting_at(e.not_before, j.start_windows, COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text), jobs.now())) AS is_waiting,
     ((e.status = 'QUEUED'::jobs.execution_status) AND jobs.is_waiting_at(e.not_before, j.start_windows, COALESCE(j.window_time_zone, e.time_zone, 'UTC'::text), jobs.now(), jobs.opening_delay(e.device_id))) AS is_waiting_in_watch,
-    e.status AS stored_status,
     e.stage,
     j.document_params,
     j.window_time_zone

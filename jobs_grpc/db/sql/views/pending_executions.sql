@@ -52,7 +52,6 @@ SELECT
         e.not_before, j.start_windows, coalesce(j.window_time_zone, e.time_zone, 'UTC'), jobs.now(),
         jobs.opening_delay(e.device_id)
     ) AS is_waiting_in_watch,
-    e.status AS stored_status,
     e.stage,
     j.document_params,
     j.window_time_zone

@@ -77,16 +77,8 @@ BEGIN
     UPDATE jobs.jobs j
     SET trip = jsonb_build_object(
             'tripped_at', p_now,
-            'criterion', jsonb_build_object(
-                'statuses', v_trip.statuses,
-                'failure_codes', v_trip.failure_codes,
-                'percent', v_trip.percent,
-                'count', v_trip.count,
-                'basis', v_trip.basis,
-                'min_finished', v_trip.min_finished,
-                'scope', v_trip.scope,
-                'action', v_trip.action
-            ),
+            'criterion',
+                to_jsonb(v_trip) - '{tenant_id,job_id,criterion,counts_since,failures,stage,basis_size}'::text[],
             'stage', v_trip.stage,
             'failure_count', v_trip.failures,
             'basis_count', v_trip.basis_size

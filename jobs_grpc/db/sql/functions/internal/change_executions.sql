@@ -42,7 +42,7 @@ BEGIN
             end_cause = c.end_cause,
             /* for each reported FIELD: FIELD = CASE WHEN NOT c.is_requeued THEN coalesce(c.FIELD, e.FIELD) END */,
             retries = e.retries + c.needs_retry::integer,
-            not_before = coalesce(c.not_before, e.not_before),
+            not_before = c.not_before,
             failed_status = CASE WHEN c.is_requeued THEN c.new_status
                                  WHEN c.keeps_failure THEN e.failed_status END,
             failed_code = CASE WHEN c.is_requeued THEN c.failure_code

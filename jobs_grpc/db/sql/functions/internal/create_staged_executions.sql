@@ -115,26 +115,18 @@ BEGIN
          first_rank, last_rank, releases_per_minute, min_succeeded_percent, bake_seconds,
          advance_after_seconds, require_approval, allow_self_approval, allow_empty, opened_at,
          active_since, queued)
-    SELECT p_tenant_id, p_job_id, s.stage - 1, s.display_name, s.device_count, s.percent,
-           s.group_id, s.selector, s.last_rank - s.size + 1, s.last_rank, s.releases_per_minute,
+    SELECT p_tenant_id, p_job_id, s.number - 1, s.display_name, s.device_count, s.percent,
+           s.group_id, s.selector, s.end_rank - s.size + 1, s.end_rank, s.releases_per_minute,
            s.min_succeeded_percent, coalesce(s.bake_seconds, 0), s.advance_after_seconds,
            coalesce(s.require_approval, false), coalesce(s.allow_self_approval, false),
            coalesce(s.allow_empty, false),
-           CASE WHEN s.stage = 1 THEN p_start_at END, CASE WHEN s.stage = 1 THEN p_start_at END,
+           CASE WHEN s.number = 1 THEN p_start_at END, CASE WHEN s.number = 1 THEN p_start_at END,
            s.size
     FROM (
-        SELECT s.*, stage_sizes[s.stage] AS size,
-               sum(stage_sizes[s.stage]) OVER (ORDER BY s.stage) AS last_rank
-        FROM ROWS FROM (jsonb_to_recordset(v_stages) AS (
-            display_name text, device_count integer, percent integer, group_id text,
-            selector text, releases_per_minute integer, min_succeeded_percent integer, bake_seconds integer,
-            advance_after_seconds integer, require_approval boolean, allow_self_approval boolean,
-            allow_empty boolean
-        )) WITH ORDINALITY AS s (
-            display_name, device_count, percent, group_id, selector, releases_per_minute,
-            min_succeeded_percent, bake_seconds, advance_after_seconds, require_approval,
-            allow_self_approval, allow_empty, stage
-        )
+        SELECT s.*, e.number, stage_sizes[e.number] AS size,
+               sum(stage_sizes[e.number]) OVER (ORDER BY e.number) AS end_rank
+        FROM jsonb_array_elements(v_stages) WITH ORDINALITY AS e (stage, number)
+        CROSS JOIN LATERAL jsonb_populate_record(NULL::jobs.job_stages, e.stage) s
     ) s;
 
     UPDATE jobs.jobs j

@@ -113,41 +113,36 @@ BEGIN
             OFFSET 0  -- computed once
         ) derived
         OFFSET 0
-    ), decided AS (
-        SELECT c.n, c.job_id, c.device_id, c.current_status, c.row_id, c.stage,
-               c.execution_number, c.stored_status, c.failed_status, c.failed_code, c.failed_at,
-               c.retries, c.time_zone,
-               c.new_status, c.status_details, c.failure_code, c.times_out_at, /* for each reported FIELD: c.FIELD */,
-               c.has_rules, c.has_retry_policy, c.execution_events, c.is_expired,
-               c.is_start AND c.max_in_progress IS NOT NULL AS is_limited_start,
-               CASE
-                   WHEN c.is_busy THEN 'BUSY'
-                   WHEN c.must_be_next AND c.job_id IS NULL THEN 'NONE'
-                   WHEN p_defer_starts AND c.has_rules AND c.is_start THEN 'DEFERRED'
-                   WHEN c.must_be_next AND (
-                       c.outcome NOT IN ('APPLIED', 'REPEATED')
-                       OR c.job_id IS DISTINCT FROM jobs.next_execution(p_tenant_id, c.device_id)
-                   ) THEN 'AGAIN'
-                   ELSE c.outcome
-               END AS outcome
-        FROM current c
-        OFFSET 0
     )
     SELECT array_agg(jobs.execution_change(
-               n => d.n, job_id => d.job_id, device_id => d.device_id, outcome => d.outcome,
-               previous_status => d.current_status, row_id => d.row_id, stage => d.stage,
-               execution_number => d.execution_number, stored_status => d.stored_status,
-               failed_status => d.failed_status, failed_code => d.failed_code,
-               failed_at => d.failed_at, retries => d.retries, time_zone => d.time_zone,
-               new_status => d.new_status, status_details => d.status_details,
-               failure_code => d.failure_code, times_out_at => d.times_out_at,
-               /* for each reported FIELD: FIELD => d.FIELD */,
-               is_expired => d.is_expired, has_rules => d.has_rules, execution_events => d.execution_events
+               n => c.n, job_id => c.job_id, device_id => c.device_id, outcome => decided.outcome,
+               previous_status => c.current_status, row_id => c.row_id, stage => c.stage,
+               execution_number => c.execution_number, stored_status => c.stored_status,
+               failed_status => c.failed_status, failed_code => c.failed_code,
+               failed_at => c.failed_at, retries => c.retries, time_zone => c.time_zone,
+               new_status => c.new_status, status_details => c.status_details,
+               failure_code => c.failure_code, times_out_at => c.times_out_at,
+               /* for each reported FIELD: FIELD => c.FIELD */,
+               is_expired => c.is_expired, has_rules => c.has_rules, execution_events => c.execution_events
            )),
-           bool_or(d.has_retry_policy), bool_or(d.has_rules), bool_or(d.is_limited_start),
-           array_agg(d.job_id) FILTER (WHERE d.is_expired AND d.outcome = 'APPLIED')
+           bool_or(c.has_retry_policy), bool_or(c.has_rules),
+           bool_or(c.is_start AND c.max_in_progress IS NOT NULL),
+           array_agg(c.job_id) FILTER (WHERE c.is_expired AND decided.outcome = 'APPLIED')
     INTO changes, has_retry_policies, has_rules, v_has_limited_starts, expired_job_ids
-    FROM decided d;
+    FROM current c
+    CROSS JOIN LATERAL (
+        SELECT CASE
+            WHEN c.is_busy THEN 'BUSY'
+            WHEN c.must_be_next AND c.job_id IS NULL THEN 'NONE'
+            WHEN p_defer_starts AND c.has_rules AND c.is_start THEN 'DEFERRED'
+            WHEN c.must_be_next AND (
+                c.outcome NOT IN ('APPLIED', 'REPEATED')
+                OR c.job_id IS DISTINCT FROM jobs.next_execution(p_tenant_id, c.device_id)
+            ) THEN 'AGAIN'
+            ELSE c.outcome
+        END AS outcome
+        OFFSET 0  -- computed once
+    ) decided;
     IF v_has_limited_starts THEN
         changes := jobs.limit_starts(p_tenant_id, changes, p_must_be_next);
     END IF;

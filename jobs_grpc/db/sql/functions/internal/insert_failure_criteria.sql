@@ -13,14 +13,10 @@ BEGIN
     INSERT INTO jobs.job_failure_criteria
         (tenant_id, job_id, criterion, statuses, failure_codes, percent, count, basis,
          min_finished, scope, action)
-    SELECT p_tenant_id, p_job_id, c.n - 1,
-           ARRAY(SELECT s::jobs.execution_status
-                 FROM jsonb_array_elements_text(c.criterion -> 'statuses') AS s),
-           ARRAY(SELECT jsonb_array_elements_text(c.criterion -> 'failure_codes')),
-           (c.criterion ->> 'percent')::integer, (c.criterion ->> 'count')::integer,
-           c.criterion ->> 'basis', (c.criterion ->> 'min_finished')::integer,
-           c.criterion ->> 'scope', c.criterion ->> 'action'
-    FROM jsonb_array_elements(p_failure_criteria) WITH ORDINALITY AS c (criterion, n);
+    SELECT p_tenant_id, p_job_id, e.n - 1, c.statuses, c.failure_codes, c.percent, c.count, c.basis,
+           c.min_finished, c.scope, c.action
+    FROM jsonb_array_elements(p_failure_criteria) WITH ORDINALITY AS e (criterion, n)
+    CROSS JOIN LATERAL jsonb_populate_record(NULL::jobs.job_failure_criteria, e.criterion) c;
 
     SELECT min(c.criterion) INTO v_criterion
     FROM jobs.job_failure_criteria c
