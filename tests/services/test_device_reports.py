@@ -51,6 +51,14 @@ async def test_report_changes_the_execution_and_the_counts(
     assert job.executions[0].status == after.status
 
 
+async def test_progress_keeps_the_time_of_the_start(device: Device) -> None:
+    started = await device.start("j")
+
+    after = await device.update("j", "IN_PROGRESS")
+
+    assert after.started_at == started.started_at
+
+
 async def test_status_details_are_kept_when_report_has_none(device: Device) -> None:
     await device.update("j", "IN_PROGRESS", status_details={"percent": 10})
 
