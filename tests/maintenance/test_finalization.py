@@ -212,11 +212,12 @@ async def test_readers_see_no_difference_between_batches(
     assert job["finalized"]
 
 
+@pytest.mark.parametrize("batch", [1, 10])
 @pytest.mark.parametrize("force", [False, True])
 async def test_counts_of_retrying_devices_are_exact_between_batches(
-    database: Database, server: Server, operator: Operator, force: bool
+    database: Database, server: Server, operator: Operator, force: bool, batch: int
 ) -> None:
-    await database.add_devices(operator.tenant, 4)
+    await database.add_devices(operator.tenant, 5)
     await operator.create(
         job_id="j", target_all=True, retry_policy=pb.RetryPolicy(rules=[rule(initial=1)])
     )
@@ -232,9 +233,10 @@ async def test_counts_of_retrying_devices_are_exact_between_batches(
     after: str | None = ""
     while after is not None:
         after = await database.owner.fetchval(
-            "SELECT next_device_id FROM jobs.finalize_executions($1, 'j', $2, 1, 0)",
+            "SELECT next_device_id FROM jobs.finalize_executions($1, 'j', $2, $3, 0)",
             operator.tenant,
             after,
+            batch,
         )
         assert await database.recount(operator.tenant) == []
 

@@ -10,8 +10,9 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
+from jobs_grpc.db.store import ExecutionUpdate
 from tests.support.callers import Device
-from tests.support.database import Database, replaced_function
+from tests.support.database import Database, replaced_function, request_session
 from tests.support.failures import expect_error
 from tests.support.retry_policies import rule, set_policy
 from tests.support.staged_jobs import rollout
@@ -361,6 +362,23 @@ async def test_failures_are_final_beyond_the_retry_budget(world: World) -> None:
     # Also that of a device that has been retried before.
     await job.report("FAILED", 2)
     assert await job.device_status() == "FAILED"
+
+
+async def test_retry_budget_counts_each_device_of_a_batch_once(world: World) -> None:
+    """Devices that were retried before are counted already."""
+    job = await create(world, devices=21)
+    await job.fail(*range(1, 20))
+    reports = [
+        ExecutionUpdate("j", f"d{number:05}", "FAILED", execution_number=2)
+        for number in range(1, 20)
+    ]
+
+    async with request_session(world.database) as (_, store):
+        await store.update_executions(
+            world.tenant, [*reports, ExecutionUpdate("j", "d00020", "FAILED")], wait_ms=30000
+        )
+
+    assert (await job.get()).retrying_count == 20
 
 
 @pytest.mark.slow
