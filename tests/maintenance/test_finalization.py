@@ -241,6 +241,18 @@ async def test_counts_of_retrying_devices_are_exact_between_batches(
         assert await database.recount(operator.tenant) == []
 
 
+async def test_finalized_rejection_is_not_repeated_by_a_report(
+    database: Database, server: Server, operator: Operator, sweeper: Sweeper
+) -> None:
+    await database.add_devices(operator.tenant, 1)
+    await operator.create(job_id="j", target_all=True)
+    await operator.cancel("j")
+    await sweeper.run_once()
+
+    with expect_failure(StatusCode.FAILED_PRECONDITION, "EXECUTION_FINISHED"):
+        await server.device(operator.tenant, "d00001").update("j", "REJECTED")
+
+
 async def test_job_is_not_finalized_when_its_expiry_moves_before_the_sweeper_locks_it(
     database: Database, server: Server, operator: Operator, sweeper: Sweeper
 ) -> None:

@@ -426,6 +426,16 @@ async def test_retry_executions_starts_a_new_series(job: Job) -> None:
     assert await job.device_status() == "FAILED"
 
 
+async def test_failure_is_final_after_the_job_is_canceled(job: Job) -> None:
+    await job.numbered().start("j")
+    await job.operator.cancel("j")
+
+    await job.fail(1)
+
+    assert await job.device_status() == "FAILED"
+    assert (await job.get()).retrying_count == 0
+
+
 async def test_operator_cancels_an_attempt_that_waits(job: Job) -> None:
     await job.fail(1)
 
