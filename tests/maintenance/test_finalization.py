@@ -7,10 +7,12 @@ from typing import Any
 import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
+from grpc import StatusCode
 
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Operator, all_executions
 from tests.support.database import Database, job_lock_held
+from tests.support.failures import expect_failure
 from tests.support.retry_policies import rule
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT

@@ -72,6 +72,7 @@ BEGIN
         WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id;
     END IF;
 
+    -- The statuses are constants, because a parameter does not match the predicate of an index.
     IF v_seen <> v_stored OR v_stored IS NULL THEN
         RETURN QUERY
         SELECT s.*
@@ -83,21 +84,35 @@ BEGIN
           AND (p_end_causes IS NULL OR s.end_cause = ANY (p_end_causes))
         ORDER BY s.device_id
         LIMIT least(p_limit, v_seen);
-    ELSE
-        -- EXECUTE puts the status into the statement as a constant, because a parameter does not match the
-        -- predicate of an index.
-        RETURN QUERY EXECUTE format(
-            $query$
-            SELECT s.*
-            FROM jobs.execution_states s
-            WHERE s.tenant_id = $1 AND s.job_id = $2
-              AND s.device_id BETWEEN $3 AND $4 AND s.device_id > $5
-              AND s.stored_status = %L AND ($6 IS NULL OR s.stage = $6)
-              AND ($7 IS NULL OR s.end_cause = ANY ($7))
-            ORDER BY s.device_id
-            LIMIT $8
-            $query$,
-            v_status
-        ) USING p_tenant_id, p_job_id, v_first, v_last, p_after_device_id, p_stage, p_end_causes, p_limit;
+    ELSIF v_status = 'FAILED' THEN
+        RETURN QUERY
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+          AND s.device_id BETWEEN v_first AND v_last AND s.device_id > p_after_device_id
+          AND s.stored_status = 'FAILED' AND (p_stage IS NULL OR s.stage = p_stage)
+          AND (p_end_causes IS NULL OR s.end_cause = ANY (p_end_causes))
+        ORDER BY s.device_id
+        LIMIT p_limit;
+    ELSIF v_status = 'TIMED_OUT' THEN
+        RETURN QUERY
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+          AND s.device_id BETWEEN v_first AND v_last AND s.device_id > p_after_device_id
+          AND s.stored_status = 'TIMED_OUT' AND (p_stage IS NULL OR s.stage = p_stage)
+          AND (p_end_causes IS NULL OR s.end_cause = ANY (p_end_causes))
+        ORDER BY s.device_id
+        LIMIT p_limit;
+    ELSIF v_status = 'REJECTED' THEN
+        RETURN QUERY
+        SELECT s.*
+        FROM jobs.execution_states s
+        WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id
+          AND s.device_id BETWEEN v_first AND v_last AND s.device_id > p_after_device_id
+          AND s.stored_status = 'REJECTED' AND (p_stage IS NULL OR s.stage = p_stage)
+          AND (p_end_causes IS NULL OR s.end_cause = ANY (p_end_causes))
+        ORDER BY s.device_id
+        LIMIT p_limit;
     END IF;
 END $$;
