@@ -31,16 +31,20 @@ class Checks:
 
     async def check_changes(self, before: State, after: State) -> None:
         """Check the jobs in which a call, or time, has changed what readers see."""
-        old = {job.job_id: _expected(job) for job in before.jobs}
+        earlier = {job.job_id: job for job in before.jobs}
         for job in after.jobs:
-            if old.get(job.job_id) != _expected(job):
+            old = earlier.get(job.job_id)
+            if old is None or _expected(old) != _expected(job):
                 await self._check(job)
+                if old is None or old.failures != job.failures:
+                    await self._check_failures(job)
 
     async def check_all(self, state: State) -> None:
         """Check all jobs, their attempts, and that the stored counts are exact."""
         hash(state)  # for searches over states
         for job in state.jobs:
             await self._check(job)
+            await self._check_failures(job)
             for execution in job.executions:
                 if execution.earlier:
                     await self._check_attempts(job, execution)
@@ -58,11 +62,6 @@ class Checks:
         assert not differences, f"{job_id}: {differences}"
         assert job.total_executions == len(expected.executions)
         self._check_trip(job, expected)
-        summary = await self._operator.failures(job_id)
-        assert {
-            (pb.JobExecution.Status.Name(f.status), f.failure_code): f.execution_count
-            for f in summary.failures
-        } == expected.failures
         row = await self._database.owner.fetchrow(_ROW, self._operator.tenant, job_id)
         assert row is not None
         needed = sum(execution.has_needed_retry for execution in expected.executions)
@@ -72,6 +71,13 @@ class Checks:
         for device, (status, number, *_) in state["executions"].items():
             if status not in ("QUEUED", "HELD", "IN_PROGRESS"):
                 assert self._ends.setdefault((job_id, device, number), status) == status
+
+    async def _check_failures(self, expected: Job) -> None:
+        summary = await self._operator.failures(expected.job_id)
+        assert {
+            (pb.JobExecution.Status.Name(f.status), f.failure_code): f.execution_count
+            for f in summary.failures
+        } == expected.failures
 
     def _check_trip(self, job: pb.Job, expected: Job) -> None:
         """The trip of a job. Its reason names the action and the threshold."""

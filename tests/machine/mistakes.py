@@ -68,24 +68,27 @@ retries/1 decide_batch: report without a number counts for a later attempt
 retries/2 retry_backoff: backoff does not grow
 - p_retries)::double precision
 + 0)::double precision
-schedules/27 apply_gates: stage opens without its approval
+schedules/34 apply_gates: stage opens without its approval
 - OR v_stage.require_approval AND v_stage.approved_at IS NULL
 +
-schedules/4 apply_gates: stage opens before its bake_time
+schedules/32 apply_gates: stage opens before its bake_time
 - ELSE v_stage.bake_seconds END
 + ELSE 0 END
-schedules/17 resume_job: advance_after continues during a pause
+schedules/22 resume_job: advance_after continues during a pause
 - active_since = v_active_since,
 +
-schedules/6 apply_gates: gate needs one success less
+schedules/7 apply_gates: gate needs one success less
 - ELSE v_stage.succeeded::bigint * 100
 + ELSE (v_stage.succeeded::bigint + 1) * 100
-schedules/2 set_start_at: expiry does not move with the start
+schedules/3 set_start_at: expiry does not move with the start
 - release_since = p_start_at, expires_at = v_expires_at
 + release_since = p_start_at
-schedules/23 check_time_for_rollout: job may expire when its last device starts
+schedules/38 check_time_for_rollout: job may expire when its last device starts
 - >= p_seconds_left
 + > p_seconds_left
+schedules/14 resume_job: release continues during a pause
+- release_since = v_release_since,
++
 waiting/5 next_execution: next execution ignores the priority
 - q.is_queued, q.queue_order,
 + q.is_queued,

@@ -169,10 +169,10 @@ RETRIES = Profile(
 def _schedule_settings(m: Machine) -> dict[str, Any]:
     paced = [Stage(count=2, rate=1, min_succeeded_percent=50, bake=30), Stage()]
     slow = [Stage(count=1, advance_after=2400), Stage(count=1, advance_after=3000), Stage()]
-    stages = m.choice([[], [Stage()], [Stage(rate=1)], paced, slow, *_GATES])
-    start = m.choice([None, -60, 30, 60, 180, 300, 5400])
+    stages = m.choice([[], [Stage(rate=1)], [Stage(rate=1)], paced, slow, *_GATES])
+    start = m.choice([None, None, -60, 30, 60, 180, 5400])
     return {
-        "devices": m.choice([1, 6, 6]),
+        "devices": m.choice([1, 9, 9]),
         "rollout": stages,
         "start": None if start is None else m.now + start,
         "expires_after": m.choice([3600, 7200]),
@@ -181,17 +181,19 @@ def _schedule_settings(m: Machine) -> dict[str, Any]:
 
 SCHEDULES = Profile(
     "schedules",
-    _devices(6),
+    _devices(9),
     _schedule_settings,
     operators.create,
     {
-        **dict.fromkeys((operators.advance, operators.approve, operators.update_rate), 1),
+        **dict.fromkeys((operators.advance, operators.approve), 1),
         **dict.fromkeys((fleet.list_jobs, devices.list_pending), 1),
-        **dict.fromkeys((operators.pause, operators.resume, operators.update_expiry), 2),
+        **dict.fromkeys((operators.update_rate, operators.update_expiry), 2),
+        **dict.fromkeys((operators.pause, operators.resume), 3),
         **dict.fromkeys((operators.cancel_execution, operators.retry), 2),
         **dict.fromkeys((devices.sweep, devices.start, operators.update_start), 3),
         **dict.fromkeys((devices.wait, devices.report), 5),
     },
+    waits=(16, 30, 30, 60, 60, 120, 600),
     steps=30,
 )
 
