@@ -34,9 +34,10 @@ _ADVISORY_LOCK = 7_203_114_905
 # it, so the wait is short.
 _SET_LOCK_TIMEOUT = "SET lock_timeout = '5s'"
 
-# PostgreSQL ends the session that notices a deadlock. A call notices it after a second, and is
-# repeated. Only a superuser may set this.
-_SET_DEADLOCK_TIMEOUT = "SET deadlock_timeout = '3s'"
+# PostgreSQL ends the session that notices a deadlock. A call notices it a second after it begins to
+# wait, and is repeated. Less than the lock timeout, with which a migration would fail. Only a
+# superuser may set this.
+_SET_DEADLOCK_TIMEOUT = "SET deadlock_timeout = '4500ms'"
 
 # How many times a transaction that deadlocks with calls is repeated. Calls lock tables and views in
 # other orders.
