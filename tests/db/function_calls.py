@@ -582,7 +582,7 @@ _EXECUTION_CASES = {
     ),
     "update_executions: batch of start next": Case(6000, _start_next(_batch), reads_skipped=True),
     "update_executions: report": Case(60, _update(ExecutionUpdate("j1", "d1", "SUCCEEDED"))),
-    "update_executions: report of a failure": Case(80, _report_failure),
+    "update_executions: report of a failure": Case(150, _report_failure),
     "update_executions: batch of failures with codes of their own": Case(1100, _fail("j1")),
     "update_executions: batch of failures with more codes than are counted": Case(
         1100, _fail("j2")
@@ -651,7 +651,7 @@ CASES = {
         ),
     ),
     "get_failure_summary": Case(
-        60,
+        150,
         _store("get_failure_summary", job_id="j1", statuses=None, failure_codes=None),
         _report_failure,
     ),
@@ -665,7 +665,7 @@ CASES = {
     ),
     # Reads the stages a number of times that does not depend on their number.
     "update_job: criterion of stages": Case(
-        1500,
+        2000,
         _update_job(
             "j1",
             "failure_criteria",
