@@ -334,6 +334,65 @@ CREATE VIEW jobs.job_details WITH (security_invoker='true') AS
     execution_events
    FROM jobs.job_states s;
 
+CREATE TABLE jobs.webhooks (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    webhook_id text NOT NULL COLLATE pg_catalog."C",
+    url text NOT NULL,
+    description text DEFAULT ''::text NOT NULL,
+    types text[],
+    created_at timestamp with time zone NOT NULL,
+    enabled boolean DEFAULT true NOT NULL,
+    disabled_cause text,
+    "position" bigint NOT NULL,
+    previous_position bigint NOT NULL,
+    purged_position bigint DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone,
+    claim_id uuid,
+    last_attempt_at timestamp with time zone,
+    last_success_at timestamp with time zone,
+    last_http_status integer DEFAULT 0 NOT NULL,
+    last_error text,
+    failure_count integer DEFAULT 0 NOT NULL,
+    first_failure_at timestamp with time zone,
+    is_unproven boolean DEFAULT true NOT NULL,
+    secret_number integer DEFAULT 1 NOT NULL,
+    key_id text NOT NULL,
+    rotated_at timestamp with time zone,
+    previous_key_id text,
+    last_test_at timestamp with time zone,
+    verified_at timestamp with time zone,
+    replay_position bigint DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='50');
+
+CREATE TABLE jobs.execution_attempts (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    device_id text NOT NULL COLLATE pg_catalog."C",
+    execution_number integer NOT NULL,
+    version integer NOT NULL,
+    status jobs.execution_status NOT NULL,
+    queued_at timestamp with time zone NOT NULL,
+    started_at timestamp with time zone,
+    last_updated_at timestamp with time zone NOT NULL,
+    status_details jsonb,
+    failure_code text COLLATE pg_catalog."C",
+    end_cause text,
+    reported_by text
+);
+
+CREATE TABLE jobs.events (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    "position" bigint NOT NULL,
+    job_id text NOT NULL COLLATE pg_catalog."C",
+    type text NOT NULL COLLATE pg_catalog."C",
+    occurred_at timestamp with time zone NOT NULL,
+    status text NOT NULL,
+    counts json NOT NULL,
+    user_id text,
+    details jsonb
+);
+
 CREATE TABLE jobs.job_executions (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     job_id text NOT NULL COLLATE pg_catalog."C",
@@ -408,65 +467,6 @@ CREATE VIEW jobs.execution_states WITH (security_invoker='true') AS
      CROSS JOIN LATERAL ( SELECT jobs.execution_status_at(e.status, j.canceled_at, j.force_canceled, j.expires_at, jobs.now()) AS status
          OFFSET 0) derived)
   WHERE (j.deleted_at IS NULL);
-
-CREATE TABLE jobs.webhooks (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    webhook_id text NOT NULL COLLATE pg_catalog."C",
-    url text NOT NULL,
-    description text DEFAULT ''::text NOT NULL,
-    types text[],
-    created_at timestamp with time zone NOT NULL,
-    enabled boolean DEFAULT true NOT NULL,
-    disabled_cause text,
-    "position" bigint NOT NULL,
-    previous_position bigint NOT NULL,
-    purged_position bigint DEFAULT 0 NOT NULL,
-    due_at timestamp with time zone,
-    claim_id uuid,
-    last_attempt_at timestamp with time zone,
-    last_success_at timestamp with time zone,
-    last_http_status integer DEFAULT 0 NOT NULL,
-    last_error text,
-    failure_count integer DEFAULT 0 NOT NULL,
-    first_failure_at timestamp with time zone,
-    is_unproven boolean DEFAULT true NOT NULL,
-    secret_number integer DEFAULT 1 NOT NULL,
-    key_id text NOT NULL,
-    rotated_at timestamp with time zone,
-    previous_key_id text,
-    last_test_at timestamp with time zone,
-    verified_at timestamp with time zone,
-    replay_position bigint DEFAULT 0 NOT NULL
-)
-WITH (fillfactor='50');
-
-CREATE TABLE jobs.execution_attempts (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    job_id text NOT NULL COLLATE pg_catalog."C",
-    device_id text NOT NULL COLLATE pg_catalog."C",
-    execution_number integer NOT NULL,
-    version integer NOT NULL,
-    status jobs.execution_status NOT NULL,
-    queued_at timestamp with time zone NOT NULL,
-    started_at timestamp with time zone,
-    last_updated_at timestamp with time zone NOT NULL,
-    status_details jsonb,
-    failure_code text COLLATE pg_catalog."C",
-    end_cause text,
-    reported_by text
-);
-
-CREATE TABLE jobs.events (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    "position" bigint NOT NULL,
-    job_id text NOT NULL COLLATE pg_catalog."C",
-    type text NOT NULL COLLATE pg_catalog."C",
-    occurred_at timestamp with time zone NOT NULL,
-    status text NOT NULL,
-    counts json NOT NULL,
-    user_id text,
-    details jsonb
-);
 
 CREATE VIEW jobs.execution_page WITH (security_invoker='true') AS
  SELECT NULL::text[] AS device_ids,

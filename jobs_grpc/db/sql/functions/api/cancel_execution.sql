@@ -8,10 +8,13 @@ CREATE OR REPLACE FUNCTION jobs.cancel_execution(
     p_reason text,
     p_force boolean,
     p_user_id text DEFAULT NULL  -- NULL: unknown
-) RETURNS SETOF jobs.execution_states
+) RETURNS TABLE (
+    /* for each FIELD: FIELD TYPE */
+)
 LANGUAGE plpgsql
 -- settings: lookup
 AS $$
+#variable_conflict use_column
 DECLARE
     v_job record;
     v_status jobs.execution_status;  -- as readers see it
@@ -48,7 +51,7 @@ BEGIN
     PERFORM jobs.change_executions(p_tenant_id, v_changes, v_job.locked_at, p_user_id);
 
     RETURN QUERY
-    SELECT s.*
+    SELECT /* for each FIELD: s.FIELD */
     FROM jobs.execution_states s
     WHERE s.tenant_id = p_tenant_id AND s.job_id = p_job_id AND s.device_id = p_device_id;
 END $$;
