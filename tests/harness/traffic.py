@@ -173,7 +173,7 @@ class Traffic:
         if self._jobs[tenant]:
             for request in all_reads(rng.choice(self._jobs[tenant]), rng):
                 await self._call(request, tenant, rng)
-        await asyncio.sleep(rng.uniform(0, 0.1))
+        await asyncio.sleep(rng.uniform(0.2, 0.6))
 
     async def _create(self, tenant: str, rng: random.Random) -> None:
         (prefix,) = rng.choices(("job-", *UNCHANGED), weights=(8, 1, 1))
