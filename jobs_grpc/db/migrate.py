@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -33,11 +32,6 @@ _ADVISORY_LOCK = 7_203_114_905
 # How long a statement of a migration waits for a lock. Calls that need the same table queue behind
 # it, so the wait is short.
 _SET_LOCK_TIMEOUT = "SET lock_timeout = '5s'"
-
-# PostgreSQL ends the session that notices a deadlock. A call notices it a second after it begins to
-# wait, and is repeated. Less than the lock timeout, with which a migration would fail. Only a
-# superuser may set this.
-_SET_DEADLOCK_TIMEOUT = "SET deadlock_timeout = '4500ms'"
 
 # How many times a transaction that deadlocks with calls is repeated. Calls lock tables and views in
 # other orders.
@@ -116,8 +110,6 @@ async def migrate(
         async with reporting_progress(owner_dsn, connection, report):
             await _lock(connection, report)
             await connection.execute(_SET_LOCK_TIMEOUT)
-            with suppress(asyncpg.InsufficientPrivilegeError):
-                await connection.execute(_SET_DEADLOCK_TIMEOUT)
             await execute_each(connection, schema.read_sql("bootstrap.sql"))
             changes += await convert(connection, role.name)
             changes += await device_tables.decide(connection, device_tables_manager)

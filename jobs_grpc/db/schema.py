@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -105,7 +105,8 @@ def code() -> Mapping[str, str]:
         for path in root.joinpath(folder).iterdir()
         if path.name.endswith(".sql")
     }
-    return {name: code[name] for name in order_by_dependency(code)}
+    views = {path.name.removesuffix(".sql") for path in root.joinpath("views").iterdir()}
+    return {name: code[name] for name in order_by_dependency(code, views)}
 
 
 @cache
@@ -119,21 +120,33 @@ def delegated_functions() -> tuple[str, ...]:
     return tuple(name for name in names if not name.endswith("_of_tenants"))
 
 
-def order_by_dependency(code: Mapping[str, str]) -> list[str]:
+def order_by_dependency(code: Mapping[str, str], views: Collection[str] = ()) -> list[str]:
     """Sort the names so that each follows the other views and functions that its SQL names.
 
     Views, SQL-standard function bodies, and the types of parameters, variables and results need
-    these to exist. Raises SchemaError if they form a cycle.
+    these to exist. Between two of the `views` stands only what the second one needs: migrate locks
+    views, and calls that lock them in another order deadlock with it while it is between them.
+    Raises SchemaError if the files form a cycle.
     """
-    sorter: TopologicalSorter[str] = TopologicalSorter()
-    for name, sql in sorted(code.items()):
-        names = set(_NAME.findall(_COMMENT.sub("", sql)))
-        sorter.add(name, *sorted(names & code.keys() - {name}))
+    used = {
+        name: sorted({*_NAME.findall(_COMMENT.sub("", sql))} & code.keys() - {name})
+        for name, sql in sorted(code.items())
+    }
     try:
-        return list(sorter.static_order())
+        order = list(TopologicalSorter(used).static_order())
     except CycleError as e:
         cycle = " -> ".join(reversed(e.args[1]))
         raise SchemaError(f"SQL files name each other in a cycle: {cycle}") from None
+    for_views, from_views = set(views), set(views)
+    for name in reversed(order):
+        if name in for_views:
+            for_views.update(used[name])
+    for name in order:
+        if not from_views.isdisjoint(used[name]):
+            from_views.add(name)
+    before = [name for name in order if name not in from_views]
+    between = [name for name in order if name in for_views and name in from_views]
+    return [*before, *between, *(name for name in order if name not in {*before, *between})]
 
 
 @cache

@@ -167,20 +167,6 @@ async def test_migrate_repeats_a_transaction_that_deadlocks_with_a_call(
     assert "a transaction of the migration deadlocked with calls; repeating it" in caplog.messages
 
 
-@pytest.mark.slow
-@pytest.mark.single_node("Citus chooses which transaction of a deadlock ends")
-async def test_call_that_deadlocks_with_migrate_ends_first(migrated: Target) -> None:
-    await migrated.owner.execute(_OTHER_VERSION)
-    call = migrated.owner.transaction()
-    await call.start()
-    migrating = await _wait_for_views(migrated)
-    with pytest.raises(asyncpg.DeadlockDetectedError):
-        await migrated.owner.execute(_LOCK_FIRST_VIEW)
-    await call.rollback()
-
-    assert await migrating == ["applied views and functions"]
-
-
 _OTHER_VERSION = "UPDATE jobs.schema_code SET checksum = 'another version'"
 _LOCK_FIRST_VIEW = "LOCK jobs.jobs_with_release IN ACCESS SHARE MODE"
 

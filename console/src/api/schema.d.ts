@@ -5472,6 +5472,7 @@ export interface operations {
              * @description There is no such job, device, execution, webhook or path.
              *
              *     - `EXECUTION_NOT_FOUND`: The device has no execution of this job.
+             *     - `JOB_NOT_FOUND`: The tenant has no such job.
              *     - `ROUTE_NOT_FOUND`: There is no such path. For example, an ID in it contains a slash.
              */
             404: {
