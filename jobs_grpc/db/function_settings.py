@@ -3,8 +3,8 @@
 Each set of settings stands here once, under the name that files use.
 
 In the SQL of a function, the line `-- settings: lookup, nested loops` stands for the SET clauses of
-these sets. Functions that calls and maintenance use also get `_ENTRY`. If the first parameter of
-such a function is p_tenant_id, its first statement becomes `_SET_TENANT`.
+these sets. Functions that calls and maintenance use also get `_ENTRY`. With `tenant`, `_SET_TENANT`
+is inserted as the first statement; the defaults of variables are evaluated before it.
 
 An internal function inherits the settings of its caller, but PostgreSQL keeps the plans of its
 queries for all callers. So it names the sets that its own queries need.
@@ -53,18 +53,22 @@ _SETS = {
 }
 
 _LINE = re.compile(r"^-- settings: (.+)$", re.MULTILINE)
-_TENANT = re.compile(r"^CREATE OR REPLACE FUNCTION jobs\.\w+\(\s*p_tenant_id ", re.MULTILINE)
 _BEGIN = re.compile(r"^BEGIN\n", re.MULTILINE)
 
 
 def with_settings(sql: str, *, is_entry: bool) -> str:
-    """Return the SQL of a function with SET clauses in place of the line that names the sets.
+    """Return the SQL of a function with what the line of settings stands for.
 
-    Also sets the tenant of a call.
+    Raises KeyError for an unknown set, and ValueError if the tenant can't be set.
     """
     entry = [_ENTRY] if is_entry else []
-    if is_entry and _TENANT.search(sql):
-        sql = _BEGIN.sub(lambda begin: begin[0] + _SET_TENANT, sql, count=1)
-    return _LINE.sub(
-        lambda line: "\n".join([*entry, *(_SETS[name] for name in line[1].split(", "))]), sql
-    )
+    line = _LINE.search(sql)
+    if line is None:
+        return sql
+    names = line[1].split(", ")
+    if "tenant" in names:
+        names.remove("tenant")
+        sql, count = _BEGIN.subn(lambda begin: begin[0] + _SET_TENANT, sql, count=1)
+        if not count:
+            raise ValueError("`-- settings: tenant` needs a line BEGIN")
+    return _LINE.sub("\n".join([*entry, *(_SETS[name] for name in names)]), sql, count=1)

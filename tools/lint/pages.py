@@ -154,7 +154,7 @@ def _version(tree: Tree) -> Iterator[Problem]:
 
 def _suites(tree: Tree) -> Iterator[Problem]:
     """A table says what each folder of tests notices."""
-    path, head = "CONTRIBUTING.md", "| suite | only it notices |\n"
+    path, head = "CONTRIBUTING.md", "| suite | what it catches |\n"
     text = tree.text(path)
     listed = set(re.findall(r"^\| `(tests/\w+)` \|", text, re.MULTILINE))
     folders = {path.rpartition("/")[0] for path in tree.files("tests/*/test_*.py")}

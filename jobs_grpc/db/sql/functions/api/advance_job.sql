@@ -11,7 +11,7 @@ CREATE OR REPLACE FUNCTION jobs.advance_job(
     p_user_id text DEFAULT NULL  -- NULL: unknown
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
--- settings: lookup
+-- settings: tenant, lookup
 AS $$
 DECLARE
     v_job record;

@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION jobs.apply_retention(
     p_tenant_id text, p_job_id text, p_days integer, p_wait_ms integer
 ) RETURNS boolean
 LANGUAGE plpgsql
--- settings: index, lock timeout
+-- settings: tenant, index, lock timeout
 AS $$
 DECLARE
     v_now timestamptz;

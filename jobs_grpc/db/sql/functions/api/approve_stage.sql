@@ -11,7 +11,7 @@ CREATE OR REPLACE FUNCTION jobs.approve_stage(
     p_etag text DEFAULT ''  -- '': any. Not checked if the stage is approved, so that the call is safe to repeat.
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
--- settings: lookup
+-- settings: tenant, lookup
 AS $$
 DECLARE
     v_job record;

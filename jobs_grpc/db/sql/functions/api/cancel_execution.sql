@@ -12,7 +12,7 @@ CREATE OR REPLACE FUNCTION jobs.cancel_execution(
     /* for each FIELD: FIELD TYPE */
 )
 LANGUAGE plpgsql
--- settings: lookup
+-- settings: tenant, lookup
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION jobs.cancel_job(
     p_etag text DEFAULT ''        -- '': any
 ) RETURNS void
 LANGUAGE plpgsql
--- settings: index
+-- settings: tenant, index
 AS $$
 DECLARE
     v_job record;

@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION jobs.changed_event_heads(
     head bigint
 )
 LANGUAGE plpgsql
--- settings: page
+-- settings: tenant, page
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -13,7 +13,7 @@ CREATE OR REPLACE FUNCTION jobs.changed_job_fingerprints(
     fingerprint bigint
 )
 LANGUAGE plpgsql
--- settings: page
+-- settings: tenant, page
 AS $$
 #variable_conflict use_column
 BEGIN

@@ -19,7 +19,7 @@ CREATE OR REPLACE FUNCTION jobs.changed_pending_fingerprints(
 )
 LANGUAGE plpgsql
 -- Only the index on the device's queue delivers the order; see next_execution.
--- settings: page
+-- settings: tenant, page
 AS $$
 #variable_conflict use_column
 BEGIN

@@ -31,7 +31,7 @@ CREATE OR REPLACE FUNCTION jobs.claim_webhook(
     is_replay boolean         -- see update_webhook
 )
 LANGUAGE plpgsql
--- settings: page, lock timeout
+-- settings: tenant, page, lock timeout
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -35,7 +35,7 @@ CREATE OR REPLACE FUNCTION jobs.create_job(
     active_jobs integer                 -- see check_active_job_limit; NULL: not counted
 )
 LANGUAGE plpgsql
--- settings: index
+-- settings: tenant, index
 AS $$
 #variable_conflict use_column
 DECLARE

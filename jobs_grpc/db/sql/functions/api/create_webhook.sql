@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION jobs.create_webhook(
     p_key_id text         -- of the master key
 ) RETURNS SETOF jobs.webhooks
 LANGUAGE plpgsql
--- settings: lookup, lock timeout
+-- settings: tenant, lookup, lock timeout
 AS $$
 DECLARE
     v_now timestamptz;

@@ -16,7 +16,7 @@ CREATE OR REPLACE FUNCTION jobs.delete_devices(
     OUT remaining boolean
 )
 LANGUAGE plpgsql
--- settings: lookup, nested loops
+-- settings: tenant, lookup, nested loops
 AS $$
 DECLARE
     v_locked_ids text[];

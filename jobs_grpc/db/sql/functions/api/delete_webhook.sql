@@ -1,7 +1,7 @@
 -- Deletes a webhook. Raises WEBHOOK_NOT_FOUND.
 CREATE OR REPLACE FUNCTION jobs.delete_webhook(p_tenant_id text, p_webhook_id text) RETURNS void
 LANGUAGE plpgsql
--- settings: lookup, lock timeout
+-- settings: tenant, lookup, lock timeout
 AS $$
 BEGIN
     DELETE FROM jobs.webhooks w

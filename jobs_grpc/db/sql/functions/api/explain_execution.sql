@@ -27,7 +27,7 @@ CREATE OR REPLACE FUNCTION jobs.explain_execution(
     open_stage_percent integer  -- the min_succeeded_percent of the gate
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
--- settings: page
+-- settings: tenant, page
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -11,7 +11,7 @@ CREATE OR REPLACE FUNCTION jobs.finalize_executions(
     OUT rejected_count integer    -- executions written as REJECTED
 )
 LANGUAGE plpgsql
--- settings: lock timeout, custom plan, index
+-- settings: tenant, lock timeout, custom plan, index
 AS $$
 DECLARE
     v_now timestamptz;

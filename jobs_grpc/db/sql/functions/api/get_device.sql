@@ -14,7 +14,7 @@ CREATE OR REPLACE FUNCTION jobs.get_device(
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- Only the index on the device's queue delivers the order; see next_execution.
--- settings: page
+-- settings: tenant, page
 AS $$
 #variable_conflict use_column
 BEGIN

@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION jobs.get_failure_summary(
 ) RETURNS TABLE (status text, failure_code text, executions integer, device_ids text[])
 LANGUAGE plpgsql
 -- Only the index job_executions_by_failure_code delivers the order of the devices.
--- settings: page
+-- settings: tenant, page
 AS $$
 #variable_conflict use_column
 BEGIN

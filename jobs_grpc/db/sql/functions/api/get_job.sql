@@ -8,7 +8,7 @@ CREATE OR REPLACE FUNCTION jobs.get_job(
     p_tenant_id text, p_job_id text, p_executions_limit integer
 ) RETURNS SETOF jobs.job_page
 LANGUAGE plpgsql STABLE  -- see set_read_time
--- settings: page
+-- settings: tenant, page
 AS $$
 BEGIN
     PERFORM jobs.set_read_time(jobs.clock_time());

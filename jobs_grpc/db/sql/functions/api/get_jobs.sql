@@ -3,7 +3,7 @@ CREATE OR REPLACE FUNCTION jobs.get_jobs(
     p_tenant_id text, p_job_ids text[]
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql STABLE  -- see set_read_time
--- settings: lookup
+-- settings: tenant, lookup
 AS $$
 BEGIN
     PERFORM jobs.set_read_time(jobs.clock_time());

@@ -2,7 +2,7 @@
 CREATE OR REPLACE FUNCTION jobs.get_webhook(p_tenant_id text, p_webhook_id text)
 RETURNS SETOF jobs.webhooks
 LANGUAGE plpgsql
--- settings: lookup
+-- settings: tenant, lookup
 AS $$
 BEGIN
     RETURN QUERY

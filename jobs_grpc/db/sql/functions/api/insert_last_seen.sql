@@ -8,7 +8,7 @@ CREATE OR REPLACE FUNCTION jobs.insert_last_seen(
     p_ages double precision[]   -- seconds; parallel
 ) RETURNS void
 LANGUAGE plpgsql
--- settings: lookup, nested loops, lock timeout
+-- settings: tenant, lookup, nested loops, lock timeout
 AS $$
 DECLARE
     v_now timestamptz := jobs.clock_time();

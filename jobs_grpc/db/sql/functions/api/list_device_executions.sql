@@ -21,7 +21,7 @@ CREATE OR REPLACE FUNCTION jobs.list_device_executions(
 )
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- Only the index job_executions_newest_first delivers the order.
--- settings: page
+-- settings: tenant, page
 AS $$
 #variable_conflict use_column
 DECLARE

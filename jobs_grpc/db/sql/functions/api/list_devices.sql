@@ -21,7 +21,7 @@ CREATE OR REPLACE FUNCTION jobs.list_devices(
 )
 LANGUAGE plpgsql STABLE
 -- The tables of a platform can have another collation, so COLLATE "C" names the order.
--- settings: page, merge join
+-- settings: tenant, page, merge join
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -25,7 +25,7 @@ CREATE OR REPLACE FUNCTION jobs.list_events(
     has_more boolean
 )
 LANGUAGE plpgsql
--- settings: page
+-- settings: tenant, page
 AS $$
 #variable_conflict use_column
 DECLARE

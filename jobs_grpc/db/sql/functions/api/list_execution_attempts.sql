@@ -27,7 +27,7 @@ CREATE OR REPLACE FUNCTION jobs.list_execution_attempts(
     /* for each reported FIELD: FIELD TYPE */
 )
 LANGUAGE plpgsql
--- settings: index
+-- settings: tenant, index
 AS $$
 #variable_conflict use_column
 DECLARE

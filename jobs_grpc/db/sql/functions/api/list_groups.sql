@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION jobs.list_groups(
 ) RETURNS TABLE (group_id text, device_count integer)
 LANGUAGE plpgsql STABLE
 -- Only an index that starts with (tenant_id, group_id) delivers the orders.
--- settings: page
+-- settings: tenant, page
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -23,7 +23,7 @@ CREATE OR REPLACE FUNCTION jobs.list_job_events(
     last_examined bigint     -- in the last row: the next page begins after it; NULL: all events were examined
 )
 LANGUAGE plpgsql
--- settings: page
+-- settings: tenant, page
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -14,7 +14,7 @@ CREATE OR REPLACE FUNCTION jobs.list_job_executions(
     p_end_causes text[] DEFAULT NULL   -- NULL: all
 ) RETURNS SETOF jobs.execution_page
 LANGUAGE plpgsql STABLE  -- see set_read_time
--- settings: page
+-- settings: tenant, page
 AS $$
 BEGIN
     PERFORM jobs.set_read_time(jobs.clock_time());

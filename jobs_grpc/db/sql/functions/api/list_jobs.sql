@@ -26,7 +26,7 @@ CREATE OR REPLACE FUNCTION jobs.list_jobs(
 ) RETURNS SETOF jobs.job_states
 LANGUAGE plpgsql STABLE  -- see set_read_time
 -- Only the indexes jobs_newest_first* deliver the order. The page itself is still sorted.
--- settings: page
+-- settings: tenant, page
 AS $$
 DECLARE
     v_filter text := CASE

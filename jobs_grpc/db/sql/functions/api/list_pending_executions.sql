@@ -31,7 +31,7 @@ CREATE OR REPLACE FUNCTION jobs.list_pending_executions(
 )
 LANGUAGE plpgsql
 -- Only the index on the device's queue delivers the order; see next_execution.
--- settings: page
+-- settings: tenant, page
 AS $$
 #variable_conflict use_column
 DECLARE

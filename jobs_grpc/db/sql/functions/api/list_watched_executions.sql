@@ -28,7 +28,7 @@ CREATE OR REPLACE FUNCTION jobs.list_watched_executions(
 )
 LANGUAGE plpgsql
 -- Only the index on the device's queue delivers the order; see next_execution.
--- settings: page
+-- settings: tenant, page
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -1,7 +1,7 @@
 -- Returns the webhooks of a tenant, the oldest first.
 CREATE OR REPLACE FUNCTION jobs.list_webhooks(p_tenant_id text) RETURNS SETOF jobs.webhooks
 LANGUAGE plpgsql
--- settings: lookup
+-- settings: tenant, lookup
 AS $$
 BEGIN
     RETURN QUERY

@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION jobs.open_due_stage(
     p_tenant_id text, p_job_id text, p_wait_ms integer
 ) RETURNS boolean
 LANGUAGE plpgsql
--- settings: lookup, lock timeout
+-- settings: tenant, lookup, lock timeout
 AS $$
 DECLARE
     v_now timestamptz;

@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION jobs.pause_job(
     p_etag text        -- '': any
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
--- settings: lookup
+-- settings: tenant, lookup
 AS $$
 DECLARE
     v_job record;

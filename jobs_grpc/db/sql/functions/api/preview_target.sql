@@ -15,7 +15,7 @@ CREATE OR REPLACE FUNCTION jobs.preview_target(
     target_digest text
 )
 LANGUAGE plpgsql STABLE
--- settings: index
+-- settings: tenant, index
 AS $$
 #variable_conflict use_column
 BEGIN

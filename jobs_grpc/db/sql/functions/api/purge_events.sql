@@ -17,7 +17,7 @@ CREATE OR REPLACE FUNCTION jobs.purge_events(
     p_after_position bigint DEFAULT 0
 ) RETURNS bigint
 LANGUAGE plpgsql
--- settings: index, custom plan, no sort, no jit
+-- settings: tenant, index, custom plan, no sort, no jit
 AS $$
 DECLARE
     v_until bigint := jobs.event_position(jobs.clock_time() - make_interval(days => p_days));

@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION jobs.purge_job(
     p_tenant_id text, p_job_id text, p_after_device_id text, p_limit integer, p_wait_ms integer
 ) RETURNS text
 LANGUAGE plpgsql
--- settings: index, custom plan, lock timeout
+-- settings: tenant, index, custom plan, lock timeout
 AS $$
 DECLARE
     v_last_device_id text;

@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION jobs.release_webhook(
     p_tenant_id text, p_webhook_id text, p_claim_id uuid, p_delay_seconds double precision
 ) RETURNS boolean
 LANGUAGE plpgsql
--- settings: lookup, lock timeout
+-- settings: tenant, lookup, lock timeout
 AS $$
 DECLARE
     v_due_at timestamptz := jobs.clock_time() + make_interval(secs => p_delay_seconds);

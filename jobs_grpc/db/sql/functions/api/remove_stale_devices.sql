@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION jobs.remove_stale_devices(
     p_tenant_id text, p_after_device_id text, p_limit integer
 ) RETURNS text
 LANGUAGE plpgsql
--- settings: page, nested loops
+-- settings: tenant, page, nested loops
 AS $$
 DECLARE
     v_device_ids text[];

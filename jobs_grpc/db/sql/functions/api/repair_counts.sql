@@ -14,7 +14,7 @@ CREATE OR REPLACE FUNCTION jobs.repair_counts(
     counted bigint
 )
 LANGUAGE plpgsql
--- settings: index, no jit, lock timeout
+-- settings: tenant, index, no jit, lock timeout
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -23,7 +23,7 @@ CREATE OR REPLACE FUNCTION jobs.retry_executions(
     timed_out_count integer  -- executions that expired before, and that this call stored as TIMED_OUT
 )
 LANGUAGE plpgsql
--- settings: index
+-- settings: tenant, index
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION jobs.rotate_webhook_secret(
     p_tenant_id text, p_webhook_id text, p_key_id text
 ) RETURNS SETOF jobs.webhooks
 LANGUAGE plpgsql
--- settings: lookup, lock timeout
+-- settings: tenant, lookup, lock timeout
 AS $$
 DECLARE
     v_webhook jobs.webhooks;

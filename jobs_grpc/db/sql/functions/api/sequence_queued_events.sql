@@ -2,7 +2,7 @@
 -- Returns whether more are queued; then the caller repeats the call.
 CREATE OR REPLACE FUNCTION jobs.sequence_queued_events(p_tenant_id text) RETURNS boolean
 LANGUAGE plpgsql
--- settings: lookup
+-- settings: tenant, lookup
 AS $$
 BEGIN
     IF jobs.sequence_events(p_tenant_id, true) IS NULL THEN

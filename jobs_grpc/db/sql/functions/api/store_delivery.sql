@@ -16,7 +16,7 @@ CREATE OR REPLACE FUNCTION jobs.store_delivery(
     OUT disabled_cause text             -- why the webhook is now disabled; NULL: it is not
 )
 LANGUAGE plpgsql
--- settings: lookup, lock timeout
+-- settings: tenant, lookup, lock timeout
 AS $$
 #variable_conflict use_column
 DECLARE

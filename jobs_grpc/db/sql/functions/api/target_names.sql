@@ -15,7 +15,7 @@ CREATE OR REPLACE FUNCTION jobs.target_names(
 )
 LANGUAGE plpgsql STABLE
 -- The order of the groups needs COLLATE "C", because the tables of a platform can have another collation.
--- settings: page
+-- settings: tenant, page
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -12,7 +12,7 @@ CREATE OR REPLACE FUNCTION jobs.test_webhook(
     OUT is_verified boolean
 )
 LANGUAGE plpgsql
--- settings: lookup, lock timeout
+-- settings: tenant, lookup, lock timeout
 AS $$
 DECLARE
     v_webhook jobs.webhooks;

@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION jobs.time_out_executions(
     p_tenant_id text, p_job_id text, p_device_ids text[], p_wait_ms integer
 ) RETURNS integer
 LANGUAGE plpgsql
--- settings: lookup, nested loops, lock timeout
+-- settings: tenant, lookup, nested loops, lock timeout
 AS $$
 DECLARE
     v_job record;

@@ -17,7 +17,7 @@ CREATE OR REPLACE FUNCTION jobs.update_devices(
     OUT updated_count integer
 )
 LANGUAGE plpgsql
--- settings: lookup, nested loops
+-- settings: tenant, lookup, nested loops
 AS $$
 DECLARE
     v_is_own boolean := (SELECT t.is_own FROM jobs.device_tables t);

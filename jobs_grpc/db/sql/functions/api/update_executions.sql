@@ -37,8 +37,8 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
     p_with_documents boolean[],     -- return the document_params
     p_failure_codes text[] DEFAULT NULL,  -- only with FAILED and REJECTED; NULL: none
     p_with_details boolean[] DEFAULT NULL,  -- return the status_details; NULL: true
-    -- For each field of JobExecution that reports set, such as reported_by, its values; NULL: keep the stored
-    -- value. The array is NULL if no update sets the field.
+    -- One array for each field in REPORTED of execution_columns.py, such as p_reported_bys; NULL in it: keep the
+    -- stored value. NULL if no update sets the field.
     /* for each reported FIELD: p_FIELDs TYPE[] DEFAULT NULL */
 ) RETURNS TABLE (
     outcome text,
@@ -64,9 +64,9 @@ CREATE OR REPLACE FUNCTION jobs.update_executions(
 LANGUAGE plpgsql
 -- A batch touches a few rows of a job that may have a million. Each row is looked up by an index,
 -- whatever the statistics say: hence these settings, the LATERAL sub-selects with OFFSET 0 (which
--- the planner can't flatten into a join), and the updates by ctid. So one generic plan fits all
--- arguments.
--- settings: lookup, nested loops
+-- the planner can't flatten into a join), and the updates by ctid in change_executions. So one generic
+-- plan fits all arguments.
+-- settings: tenant, lookup, nested loops
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -125,7 +125,8 @@ BEGIN
             FROM (SELECT DISTINCT u.job_id FROM unnest(v_decided.expired_job_ids) AS u (job_id)) u;
         END IF;
         IF v_has_ends AND v_decided.has_rules THEN
-            -- The time of all changes from here on, also of the starts in the second round.
+            -- The time of all changes from here on, also of the starts in the second round: after the last restart of
+            -- the criteria.
             v_now := jobs.end_time(p_tenant_id, v_locked_job_ids, v_now);
         END IF;
         IF v_has_failures AND v_decided.has_retry_policies THEN

@@ -23,7 +23,7 @@ CREATE OR REPLACE FUNCTION jobs.update_job(
     p_user_id text DEFAULT NULL              -- NULL: unknown
 ) RETURNS SETOF jobs.job_details
 LANGUAGE plpgsql
--- settings: lookup
+-- settings: tenant, lookup
 AS $$
 DECLARE
     v_changes_rules boolean := NOT p_fields <@ '{labels,description}';

@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION jobs.update_last_seen(
     p_min_change double precision  -- seconds
 ) RETURNS boolean
 LANGUAGE plpgsql
--- settings: lookup, hash join, short lock timeout
+-- settings: tenant, lookup, hash join, short lock timeout
 AS $$
 DECLARE
     v_now timestamptz := jobs.clock_time();

@@ -17,7 +17,7 @@ CREATE OR REPLACE FUNCTION jobs.update_webhook(
     p_position bigint     -- 0: before the oldest event
 ) RETURNS SETOF jobs.webhooks
 LANGUAGE plpgsql
--- settings: lookup, lock timeout
+-- settings: tenant, lookup, lock timeout
 AS $$
 DECLARE
     v_head record;

@@ -5,7 +5,7 @@
 CREATE OR REPLACE FUNCTION jobs.verify_webhook(p_tenant_id text, p_webhook_id text, p_url text)
 RETURNS void
 LANGUAGE plpgsql
--- settings: lookup, lock timeout
+-- settings: tenant, lookup, lock timeout
 AS $$
 DECLARE
     v_webhook jobs.webhooks;
