@@ -17,7 +17,7 @@ __all__ = ["ExecutionUpdate", "PgMicros", "Row", "Store"]
 R = TypeVar("R")
 
 _Changed: TypeAlias = list[tuple[int, int]]
-"""Pairs of an index of the parameters, which are lists of one length, and its new value."""
+"""Pairs of an index into the lists of parameters, and the new value."""
 
 
 class ExecutionUpdate(NamedTuple):
@@ -67,30 +67,26 @@ def _nothing(rows: Sequence[Row]) -> None:
     return None
 
 
-class _Read(Generic[R]):
+class _Function(Generic[R]):
     """A method of Store that calls the SQL function of its name."""
 
-    _writes = False
+    def __init__(self, result: Callable[[Sequence[Row]], R], *, notifies: bool = False) -> None:
+        """`result` converts the rows of the function to the result of the method.
 
-    def __init__(self, result: Callable[[Sequence[Row]], R]) -> None:
-        """`result` returns of the rows what the method returns."""
+        `notifies`: tell the write listeners, whose watches read what the function writes.
+        """
         self._result = result
+        self._notifies = notifies
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._function = name
+        self._name = name
 
     def __get__(self, store: "Store", owner: type) -> Callable[..., Coroutine[Any, Any, R]]:
         async def call(tenant_id: str, **parameters: Any) -> R:
             args = {"tenant_id": tenant_id, **parameters}
-            return self._result(await store.call(self._function, args, writes=self._writes))
+            return self._result(await store.call(self._name, args, notifies=self._notifies))
 
         return call
-
-
-class _Write(_Read[R]):
-    """Like _Read, for a function that may write rows of the tenant."""
-
-    _writes = True
 
 
 class Store:
@@ -115,47 +111,47 @@ class Store:
         for listener in self._write_listeners:
             listener(tenant_id)
 
-    create_job = _Write(_first)  # the job that the call, or the same request before, has created
-    preview_target = _Read(_first)
-    target_names = _Read(_first)  # those that an empty target may have meant
-    list_jobs = _Read(_all)  # pass all filters, also those that are None: one statement
-    get_jobs = _Read(_all)
-    get_job = _Read(_first)  # with the first page of its executions, as arrays
-    list_job_executions = _Read(_first)  # a page, as arrays
-    list_device_executions = _Read(_all)
-    cancel_job = _Write(_nothing)
-    pause_job = _Write(_first)
-    resume_job = _Write(_first)
-    advance_job = _Write(_first)
-    approve_stage = _Write(_first)
-    update_job = _Write(_pair)  # the job after the change, and before it
-    delete_job = _Write(_nothing)
-    cancel_execution = _Write(_first)
-    retry_executions = _Write(_first)
-    get_failure_summary = _Read(_all)
-    list_execution_attempts = _Read(_all)
-    explain_execution = _Read(_first)
+    create_job = _Function(_first, notifies=True)  # what the call or the same request created
+    preview_target = _Function(_first)
+    target_names = _Function(_first)  # those that an empty target may have meant
+    list_jobs = _Function(_all)  # pass all filters, also those that are None: one statement
+    get_jobs = _Function(_all)
+    get_job = _Function(_first)  # with the first page of its executions, as arrays
+    list_job_executions = _Function(_first)  # a page, as arrays
+    list_device_executions = _Function(_all)
+    cancel_job = _Function(_nothing, notifies=True)
+    pause_job = _Function(_first, notifies=True)
+    resume_job = _Function(_first, notifies=True)
+    advance_job = _Function(_first, notifies=True)
+    approve_stage = _Function(_first, notifies=True)
+    update_job = _Function(_pair, notifies=True)  # the job after the change, and before it
+    delete_job = _Function(_nothing, notifies=True)
+    cancel_execution = _Function(_first, notifies=True)
+    retry_executions = _Function(_first, notifies=True)
+    get_failure_summary = _Function(_all)
+    list_execution_attempts = _Function(_all)
+    explain_execution = _Function(_first)
 
-    get_execution = _Read(_first)
-    list_pending_executions = _Read(_all)
-    list_watched_executions = _Read(_all)
+    get_execution = _Function(_first)
+    list_pending_executions = _Function(_all)
+    list_watched_executions = _Function(_all)
 
-    list_devices = _Read(_all)
-    get_device = _Read(_all)  # the device, then a row for each execution of its queue
-    update_devices = _Write(_first)  # how many devices were registered and updated
-    delete_devices = _Write(_first)  # the counts, and whether executions remain
-    list_groups = _Read(_all)
+    list_devices = _Function(_all)
+    get_device = _Function(_all)  # the device, then a row for each execution of its queue
+    update_devices = _Function(_first, notifies=True)  # the numbers of registered and updated ones
+    delete_devices = _Function(_first, notifies=True)  # the counts, and whether executions remain
+    list_groups = _Function(_all)
 
-    list_events = _Read(_all)  # events, then a row with the position of their end
-    list_job_events = _Read(_all)
-    create_webhook = _Read(_first)
-    list_webhooks = _Read(_all)
-    get_webhook = _Read(_first)
-    update_webhook = _Read(_pair)  # the webhook after the change, and before it
-    delete_webhook = _Read(_nothing)
-    rotate_webhook_secret = _Read(_first)
-    test_webhook = _Read(_first)  # the URL and the keys for the delivery of a test event
-    verify_webhook = _Read(_nothing)
+    list_events = _Function(_all)  # events, then a row with the position of their end
+    list_job_events = _Function(_all)
+    create_webhook = _Function(_first)
+    list_webhooks = _Function(_all)
+    get_webhook = _Function(_first)
+    update_webhook = _Function(_pair)  # the webhook after the change, and before it
+    delete_webhook = _Function(_nothing)
+    rotate_webhook_secret = _Function(_first)
+    test_webhook = _Function(_first)  # the URL and the keys for the delivery of a test event
+    verify_webhook = _Function(_nothing)
 
     async def update_executions(
         self, tenant_id: str, updates: Sequence[ExecutionUpdate], *, wait_ms: int
@@ -179,7 +175,7 @@ class Store:
         for name in REPORTED:
             values = [update.reported.get(name) for update in updates]
             args[f"{name}s"] = None if values.count(None) == len(updates) else values
-        return await self.call("update_executions", args, writes=True)
+        return await self.call("update_executions", args, notifies=True)
 
     async def remove_stale_devices(
         self, tenant_id: str, after_device_id: str, limit: int = 1000
@@ -221,9 +217,9 @@ class Store:
         return changed
 
     async def call(
-        self, function: str, args: dict[str, Any], *, writes: bool = False
+        self, function: str, args: dict[str, Any], *, notifies: bool = False
     ) -> Sequence[Row]:
-        """Call jobs.`function`. If it `writes` rows of the tenant, tell the listeners."""
+        """Call jobs.`function`. If it `notifies`, tell the write listeners."""
         try:
             rows = await self._database.fetch(_statement(function, *args), *args.values())
         except asyncpg.PostgresError as e:
@@ -232,7 +228,7 @@ class Store:
             if error is None:
                 raise
             raise error from None
-        if writes:
+        if notifies:
             self.note_write(args["tenant_id"])
         return rows
 
