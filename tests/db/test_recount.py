@@ -113,18 +113,23 @@ async def test_repair_sets_what_differs(
 
 @pytest.mark.parametrize(
     "mistake",
-    ["DELETE FROM jobs.job_failures", "UPDATE jobs.job_failures SET executions = 0"],
+    [
+        "DELETE FROM jobs.job_failures",
+        "UPDATE jobs.job_failures SET executions = 0",
+        "UPDATE jobs.job_stages SET failures = 0",
+        "DELETE FROM jobs.job_criterion_counts",
+        "UPDATE jobs.job_criterion_counts SET failures = 0",
+    ],
 )
 async def test_report_that_removes_a_failure_is_accepted_when_the_failure_is_not_counted(
     database: Database, server: Server, operator: Operator, mistake: str
 ) -> None:
     job = await _create_counted_job(database, server, operator)
-    await database.owner.execute(
-        f"{mistake} WHERE tenant_id = $1 AND failure_code = 'E2'", operator.tenant
-    )
+    await database.owner.execute(f"{mistake} WHERE tenant_id = $1", operator.tenant)
 
     await job.device(0, 2).update("j", "SUCCEEDED", execution_number=2)
 
+    await _repair(database, operator.tenant)
     assert await database.recount(operator.tenant) == []
 
 

@@ -1,5 +1,5 @@
--- Updates the stored counts of jobs by what changes of their executions contribute: see docs/counts.md. Does not
--- write the executions. The caller holds the job locks and has set the tenant.
+-- Adds what changes of executions contribute to the stored counts of their jobs: see docs/counts.md. Does not write
+-- the executions. The caller holds the job locks and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.count_changes(
     p_tenant_id text,
     -- Either groups of executions of one job, without a device_id. Or the changes of change_executions, with a
@@ -40,13 +40,13 @@ BEGIN
     INTO v_has_stages, v_has_failures, v_has_retries
     FROM jobs.contributions(p_changes, p_now) c;
 
-    -- One lookup per stage, then an update by ctid, as in update_executions.
+    -- One lookup per stage, then an update by ctid, as in change_executions.
     IF v_has_stages THEN
         UPDATE jobs.job_stages s
         SET queued = s.queued + c.queued, in_progress = s.in_progress + c.in_progress,
             succeeded = s.succeeded + c.succeeded, failed = s.failed + c.failed,
             timed_out = s.timed_out + c.timed_out, rejected = s.rejected + c.rejected,
-            failures = s.failures + c.failures, retrying = s.retrying + c.retrying,
+            failures = greatest(s.failures + c.failures, 0), retrying = s.retrying + c.retrying,
             retrying_in_progress = s.retrying_in_progress + c.retrying_in_progress
         FROM (
             SELECT c.*, s.row_id
@@ -185,7 +185,7 @@ BEGIN
             WHERE n.tenant_id = p_tenant_id AND n.job_id = v_count.job_id
               AND n.criterion = v_count.criterion AND n.stage = v_count.stage;
             -- No row: both counts are 0. So no failure from before counts_since exists that could be removed.
-            IF NOT FOUND THEN
+            IF NOT FOUND AND v_count.failures > 0 THEN
                 INSERT INTO jobs.job_criterion_counts (tenant_id, job_id, criterion, stage, failures)
                 VALUES (p_tenant_id, v_count.job_id, v_count.criterion, v_count.stage, v_count.failures);
             END IF;
