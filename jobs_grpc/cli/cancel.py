@@ -1,6 +1,7 @@
 """`jobs-grpc cancel`: cancels jobs, or the executions of one device."""
 
 import argparse
+from contextlib import suppress
 
 from jobs_grpc.cli import arguments
 from jobs_grpc.cli.command import add_client_command
@@ -56,9 +57,10 @@ async def _cancel_job(args: argparse.Namespace, jobs: JobsClient, job_id: str) -
                 job_id, args.device, reason=args.reason, force=args.force
             )
         except errors.ExecutionFinished as e:
-            # The server also calls a canceled execution REJECTED.
-            async for finished in jobs.executions(job_id, device_id=args.device):
-                e.metadata = {**e.metadata, "status": format_status(finished)}
+            # The server reports REJECTED for a canceled execution.
+            with suppress(JobsError):
+                async for finished in jobs.executions(job_id, device_id=args.device):
+                    e.metadata = {**e.metadata, "status": format_status(finished)}
             raise
         print_result(args, execution, f"canceled {job_id} on {args.device}")
 

@@ -83,8 +83,8 @@ def struct_json(message: Message) -> str:
 def message_dict(message: Message) -> dict[str, Any]:
     """Return a message as a JSON object with the contract's field names.
 
-    The status of an execution is that of format_status. It has no job_id and no time_zone if they
-    are not filled.
+    The status of an execution is that of format_status. An empty job_id or time_zone of an
+    execution is left out.
     """
     fields = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True

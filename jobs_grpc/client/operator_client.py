@@ -52,7 +52,7 @@ class OperatorClient:
         items: str,
         parameters: Mapping[str, Any],
     ) -> Pager[Any]:
-        """Return a list of `items`, a field of the response.
+        """Return a Pager over `items`, a field of the response.
 
         `parameters` are the locals() of a method with `page_size`, `page_token` and `limit`.
         """

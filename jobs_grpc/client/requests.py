@@ -13,7 +13,7 @@ from jobs_grpc.client.documents import params_struct
 
 M = TypeVar("M", bound=Message)
 
-# Parameters that are no fields. A pager sets the limit and the token for each page.
+# Parameters that are not fields of a request. A pager sets the limit and the token for each page.
 _OTHER_PARAMETERS = {"self", "page_size", "limit", "page_token", "target"}
 
 
@@ -31,9 +31,13 @@ class Target(TypedDict, total=False):
 def build(request_type: type[M], parameters: Mapping[str, Any]) -> M:
     """Return a request with the parameters of a method, its locals(), as fields.
 
-    Raises ValueError if more than one target is given: empty ones do not count.
+    Call it before the method has other local variables. Raises TypeError for an unknown target, and
+    ValueError if more than one is given: empty ones do not count.
     """
-    parameters = {**parameters, **parameters.get("target", {})}
+    target = parameters.get("target", {})
+    if unknown := sorted(target.keys() - Target.__annotations__.keys()):
+        raise TypeError(f"unexpected keyword arguments: {', '.join(unknown)}")
+    parameters = {**parameters, **target}
     fields = {
         name: _convert(name, value)
         for name, value in parameters.items()

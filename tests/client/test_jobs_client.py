@@ -19,6 +19,11 @@ async def fleet(database: Database, tenant: str) -> None:
     await database.add_devices(tenant, 3, group="north")
 
 
+async def test_create_rejects_what_is_no_target(jobs: JobsClient) -> None:
+    with pytest.raises(TypeError, match="limit"):
+        await jobs.create("reboot", target_all=True, limit=5)  # type: ignore[call-arg]
+
+
 async def test_create_rejects_two_targets(jobs: JobsClient) -> None:
     with pytest.raises(ValueError, match="only one target"):
         await jobs.create("reboot", target_group_id="north", target_all=True)
