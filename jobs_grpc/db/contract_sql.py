@@ -20,5 +20,7 @@ def with_contract(sql: str) -> str:
 
 
 def _maximum(match: re.Match[str]) -> str:
-    rules = rules_of(getattr(jobs_pb2, match[1]), match[2])
-    return str(rules.int32.lte)
+    rules = rules_of(getattr(jobs_pb2, match[1]), match[2]).int32
+    if not rules.HasField("lte"):
+        raise ValueError(f"{match[0]}: the field has no maximum")
+    return str(rules.lte)

@@ -5,10 +5,10 @@ A column has the name of its field. In the SQL of a view or function,
 the colon, with the name of the field in place of FIELD, and its SQL type in place of TYPE. A word
 before FIELD selects fields:
 
-other     all but the first three: device_id, status, status_details. Readers get the last two of
-          these only as far as a response has room.
-frequent  those of the others that each execution has
-rare      the rest of the others
+other     all but device_id, status and status_details; of these, readers get the last two only as
+          far as a response has room
+frequent  the times, number and version that each execution has
+rare      the others: those of `other` that are not `frequent`
 reported  those that reports set: see REPORTED
 
 The lists are not in functions that SQL shares, because these cost time: see
@@ -21,7 +21,7 @@ from fleet.jobs.v1.jobs_pb2 import JobExecution
 from google.protobuf.descriptor import FieldDescriptor
 
 FIELDS = tuple(field for field in JobExecution.DESCRIPTOR.fields if field.name != "job_id")
-"""The fields of JobExecution. job_id is not part of them: only lists for a device fill it."""
+"""The fields of JobExecution except job_id, which only lists for a device fill."""
 
 REPORTED = ("reported_by",)
 """The fields, next to status_details, that hold what the starts and reports of an attempt have set.
@@ -50,7 +50,10 @@ _LIST = re.compile(r"/\* for each (\w*) ?\bFIELD: (.+?) \*/", re.DOTALL)
 
 def with_columns(sql: str) -> str:
     """Return the SQL of a view or function with its lists of columns."""
-    return _LIST.sub(lambda match: _list(_SETS[match[1]], match[2]), sql)
+    sql = _LIST.sub(lambda match: _list(_SETS[match[1]], match[2]), sql)
+    if "/* for each" in sql:
+        raise ValueError("a list `/* for each … */` has no `FIELD:`")
+    return sql
 
 
 def page_column(name: str) -> str:

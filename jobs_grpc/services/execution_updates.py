@@ -34,7 +34,9 @@ from jobs_grpc.services.struct_json import to_json
 _REPORTED = {
     request: [name for name in REPORTED if name in request.DESCRIPTOR.fields_by_name]
     for request in (
-        *(pb.StartNextExecutionRequest, pb.StartExecutionRequest, pb.UpdateExecutionRequest),
+        pb.StartNextExecutionRequest,
+        pb.StartExecutionRequest,
+        pb.UpdateExecutionRequest,
     )
 }
 

@@ -34,7 +34,7 @@ criteria/12 criterion_states: all executions count as released
 + THEN sizes.targeted
 criteria/5 replace_failure_criteria: criterion with other codes keeps the counts
 - c.failure_codes, c.scope)
-+ before.failure_codes, c.scope)
++ old.failure_codes, c.scope)
 retries/4 contributions: success of a retry leaves the failure counted
 - <> ALL (ARRAY['SUCCEEDED'::jobs.execution_status, 'QUEUED'::jobs.execution_status])
 + <> 'QUEUED'::jobs.execution_status

@@ -1,2 +1,3 @@
--- Functions whose file was removed. Their names are listed one release after that, because servers of the
--- previous version call them during an upgrade. What has a file is replaced by views_and_functions.py.
+-- Functions whose file was removed. Those that servers call are listed one release after that, because servers of the
+-- previous version call them during an upgrade. Others are listed at once, because a function that they use can't be
+-- replaced with other parameters as long as they exist. What has a file is replaced by views_and_functions.py.

@@ -1,5 +1,4 @@
--- Deletes the rows in jobs.devices of those of the devices that the tenant does not have. The caller has set the
--- tenant.
+-- Deletes the rows of jobs.devices whose device does not exist, of those with the IDs. The caller has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.delete_stale_rows(p_tenant_id text, p_device_ids text[]) RETURNS void
 LANGUAGE plpgsql
 -- settings: lookup, nested loops

@@ -1,5 +1,5 @@
--- Returns the scans with which list_jobs finds the jobs in p_statuses: of one status each, as it is numbered in the
--- indexes.
+-- Returns the index scans of list_jobs that find the jobs in p_statuses: one for each stored status, as it is numbered
+-- in the indexes.
 CREATE OR REPLACE FUNCTION jobs.job_scans(
     p_filter text,     -- the first filter that is set; see list_jobs
     p_value text,      -- of the filter

@@ -1,6 +1,6 @@
--- Stores the attempts of a job's executions that have a status and match the filters of a retry, and queues the next
--- ones in their rows. Attempts that are stored as QUEUED timed out at p_expired_at. The caller holds the job lock and
--- counts the changes.
+-- Copies the attempts that have a status and match the filters of a retry to execution_attempts, and queues the next
+-- attempt in the row of each execution. Attempts that are stored as QUEUED timed out at p_expired_at. The caller holds
+-- the job lock and counts the changes.
 CREATE OR REPLACE FUNCTION jobs.queue_next_attempts(
     p_tenant_id text, p_job_id text,
     p_status jobs.execution_status,  -- as stored

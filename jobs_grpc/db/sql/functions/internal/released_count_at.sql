@@ -1,7 +1,6 @@
--- Returns how many executions of a job are released at the time `at`: those with a rank up to this
--- number; 0 before the job starts. NULL without a rollout, except before the start. It never falls while
--- the job is not changed, and each change starts at the number released so far, so an execution that was
--- released stays released.
+-- Returns how many executions of a job are released at the time `at`: those with a rank up to this number. It is 0
+-- before the job starts, and NULL after the start of a job without a rollout. It never falls while the job is not
+-- changed, and each change starts at the number released so far, so an execution that was released stays released.
 CREATE OR REPLACE FUNCTION jobs.released_count_at(
     release jobs.release, at timestamptz
 ) RETURNS integer

@@ -1,10 +1,10 @@
--- Continues the release of a job at another rate or up to another rank. It goes on from the whole number of released
--- executions at p_now minus the fraction of the next release divided by the new rate. So a change of the rate
--- loses no fraction. Before the start of the job, it goes on from the start. The caller holds the job lock and has set
--- the tenant.
+-- Continues the release of a job at another rate or up to another rank. Sets release_base to the whole number of
+-- executions that are released at p_now, and release_since to p_now minus the time that the new rate needs for the
+-- fraction of the next one: a change of the rate loses no fraction. Before the start of the job, release_since is the
+-- start. The caller holds the job lock and has set the tenant.
 CREATE OR REPLACE FUNCTION jobs.set_release(
     p_tenant_id text, p_job_id text,
-    p_last_rank integer,  -- of the open stage
+    p_last_rank integer,  -- executions up to this rank may be released
     p_rate integer,       -- per minute; NULL: all at once
     p_now timestamptz
 ) RETURNS void
