@@ -12,7 +12,7 @@ from jobs_grpc.db.database import Database, PgMicros, Row
 from jobs_grpc.db.execution_columns import REPORTED
 from jobs_grpc.db.sqlstates import domain_error
 
-__all__ = ["ExecutionUpdate", "PgMicros", "Row", "Store"]
+__all__ = ["ExecutionUpdate", "Function", "PgMicros", "Row", "Store"]
 
 R = TypeVar("R")
 
@@ -67,7 +67,7 @@ def _nothing(rows: Sequence[Row]) -> None:
     return None
 
 
-class _Function(Generic[R]):
+class Function(Generic[R]):
     """A method of Store that calls the SQL function of its name."""
 
     def __init__(self, result: Callable[[Sequence[Row]], R], *, notifies: bool = False) -> None:
@@ -111,47 +111,47 @@ class Store:
         for listener in self._write_listeners:
             listener(tenant_id)
 
-    create_job = _Function(_first, notifies=True)  # what the call or the same request created
-    preview_target = _Function(_first)
-    target_names = _Function(_first)  # those that an empty target may have meant
-    list_jobs = _Function(_all)  # pass all filters, also those that are None: one statement
-    get_jobs = _Function(_all)
-    get_job = _Function(_first)  # with the first page of its executions, as arrays
-    list_job_executions = _Function(_first)  # a page, as arrays
-    list_device_executions = _Function(_all)
-    cancel_job = _Function(_nothing, notifies=True)
-    pause_job = _Function(_first, notifies=True)
-    resume_job = _Function(_first, notifies=True)
-    advance_job = _Function(_first, notifies=True)
-    approve_stage = _Function(_first, notifies=True)
-    update_job = _Function(_pair, notifies=True)  # the job after the change, and before it
-    delete_job = _Function(_nothing, notifies=True)
-    cancel_execution = _Function(_first, notifies=True)
-    retry_executions = _Function(_first, notifies=True)
-    get_failure_summary = _Function(_all)
-    list_execution_attempts = _Function(_all)
-    explain_execution = _Function(_first)
+    create_job = Function(_first, notifies=True)  # what the call or the same request created
+    preview_target = Function(_first)
+    target_names = Function(_first)  # those that an empty target may have meant
+    list_jobs = Function(_all)  # pass all filters, also those that are None: one statement
+    get_jobs = Function(_all)
+    get_job = Function(_first)  # with the first page of its executions, as arrays
+    list_job_executions = Function(_first)  # a page, as arrays
+    list_device_executions = Function(_all)
+    cancel_job = Function(_nothing, notifies=True)
+    pause_job = Function(_first, notifies=True)
+    resume_job = Function(_first, notifies=True)
+    advance_job = Function(_first, notifies=True)
+    approve_stage = Function(_first, notifies=True)
+    update_job = Function(_pair, notifies=True)  # the job after the change, and before it
+    delete_job = Function(_nothing, notifies=True)
+    cancel_execution = Function(_first, notifies=True)
+    retry_executions = Function(_first, notifies=True)
+    get_failure_summary = Function(_all)
+    list_execution_attempts = Function(_all)
+    explain_execution = Function(_first)
 
-    get_execution = _Function(_first)
-    list_pending_executions = _Function(_all)
-    list_watched_executions = _Function(_all)
+    get_execution = Function(_first)
+    list_pending_executions = Function(_all)
+    list_watched_executions = Function(_all)
 
-    list_devices = _Function(_all)
-    get_device = _Function(_all)  # the device, then a row for each execution of its queue
-    update_devices = _Function(_first, notifies=True)  # the numbers of registered and updated ones
-    delete_devices = _Function(_first, notifies=True)  # the counts, and whether executions remain
-    list_groups = _Function(_all)
+    list_devices = Function(_all)
+    get_device = Function(_all)  # the device, then a row for each execution of its queue
+    update_devices = Function(_first, notifies=True)  # the numbers of registered and updated ones
+    delete_devices = Function(_first, notifies=True)  # the counts, and whether executions remain
+    list_groups = Function(_all)
 
-    list_events = _Function(_all)  # events, then a row with the position of their end
-    list_job_events = _Function(_all)
-    create_webhook = _Function(_first)
-    list_webhooks = _Function(_all)
-    get_webhook = _Function(_first)
-    update_webhook = _Function(_pair)  # the webhook after the change, and before it
-    delete_webhook = _Function(_nothing)
-    rotate_webhook_secret = _Function(_first)
-    test_webhook = _Function(_first)  # the URL and the keys for the delivery of a test event
-    verify_webhook = _Function(_nothing)
+    list_events = Function(_all)  # events, then a row with the position of their end
+    list_job_events = Function(_all)
+    create_webhook = Function(_first)
+    list_webhooks = Function(_all)
+    get_webhook = Function(_first)
+    update_webhook = Function(_pair)  # the webhook after the change, and before it
+    delete_webhook = Function(_nothing)
+    rotate_webhook_secret = Function(_first)
+    test_webhook = Function(_first)  # the URL and the keys for the delivery of a test event
+    verify_webhook = Function(_nothing)
 
     async def update_executions(
         self, tenant_id: str, updates: Sequence[ExecutionUpdate], *, wait_ms: int

@@ -42,7 +42,7 @@ async def test_call_succeeds_when_a_view_that_it_waits_for_gets_a_column(
 ) -> None:
     device = server.device("t", "pump")
     await device.get("j")
-    view = schema.read_sql("views/execution_states.sql")
+    view = schema.code()["execution_states"]
     sql, count = re.subn(r"\nFROM ", ",\n    1 AS added\nFROM ", view, count=1)
     assert count
 

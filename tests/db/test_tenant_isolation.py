@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -121,6 +122,7 @@ def revealed(result: CallResult, values: Mapping[str, str]) -> str:
     text = str(result)
     for field, value in sorted(values.items()):
         text = text.replace(value, f"<{field}>")
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "<time>", text)  # of a forecast
     return "\n".join(
         line
         for line in text.splitlines()

@@ -8,5 +8,6 @@ SELECT
     ROW(j.release_end, j.release_base, j.release_rate, j.release_since, j.paused_at)::jobs.release
         AS release,
     j.xmin AS row_version,  -- another one after each change of the row: see job_fingerprints
-    j.*  -- last, for columns that are added
+    -- Last, because migrations add columns.
+    j.*
 FROM jobs.jobs j;
