@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 from fleet.jobs.v1.jobs_pb2 import Job, JobExecution, ListJobExecutionsResponse
 
+from jobs_grpc.db.execution_columns import REPORTED
 from jobs_grpc.db.store import Row
 from jobs_grpc.services.execution_page import append_executions
 from jobs_grpc.services.response_pages import MAX_RESPONSE_BYTES
@@ -33,7 +34,7 @@ VALUES: dict[str, list[Any]] = {
     "end_cause": [None, "DEVICE", "EXECUTION_CANCELED", "LOST"],  # nor does it know LOST
     "not_before": TIMES,
     "time_zone": [None, "UTC", "America/Argentina/ComodRivadavia"],
-    "reported_by": [None, "", "bridge", "x" * 256],
+    **{name: [None, "", "bridge", "x" * 256] for name in REPORTED},
 }
 
 

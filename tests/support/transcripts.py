@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from difflib import unified_diff
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,12 @@ class Transcript:
                 printed += [output async for output in respond(line)]
         if os.environ.get("UPDATE_TRANSCRIPTS"):
             old, new = ("== " + "\n".join(lines) + "\n" for lines in (expected, printed))
-            self.file.write_text(self.file.read_text("utf-8").replace(old, new), "utf-8")
-        else:
-            assert printed == expected
+            text = self.file.read_text("utf-8").rstrip("\n") + "\n"
+            assert text.count(old) == 1, f"{self.file}: write this session once"
+            self.file.write_text(text.replace(old, new), "utf-8")
+        elif printed != expected:
+            changes = unified_diff(expected, printed, str(self.file), "printed", lineterm="")
+            pytest.fail("\n".join(changes), pytrace=False)
 
 
 def transcripts(folder: Path) -> list[object]:
