@@ -10,7 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.requests import Target, build, id_list
+from jobs_grpc.client.requests import Target, build_request, id_list
 from jobs_grpc.contract.field_rules import rules_of
 
 # The maximum of one call.
@@ -49,7 +49,7 @@ class FleetClient(OperatorClient):
         **target: Unpack[Target],
     ) -> jobs_pb.TargetPreview:
         """Return what a target and a rollout select now."""
-        request = build(pb.PreviewTargetRequest, locals())
+        request = build_request(pb.PreviewTargetRequest, locals())
         response = await self._calls.unary(request, pb.PreviewTargetResponse)
         return response.preview
 

@@ -12,7 +12,7 @@ from fleet.jobs.v1 import jobs_pb2_grpc
 from jobs_grpc.client.errors import create_error
 from jobs_grpc.client.operator_client import OperatorClient
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.requests import Target, build
+from jobs_grpc.client.requests import Target, build_request
 
 JobStatus: TypeAlias = pb.Job.Status.ValueType
 ExecutionStatus: TypeAlias = pb.JobExecution.Status.ValueType
@@ -60,7 +60,7 @@ class JobsClient(OperatorClient):
         for an integer beyond ±2^53 in document_params: send it as a string.
         """
         job_id = job_id or str(uuid.uuid4())
-        request = build(pb.CreateJobRequest, locals())
+        request = build_request(pb.CreateJobRequest, locals())
         return await self._calls.unary(request, pb.CreateJobResponse, repeatable=True)
 
     async def get(self, job_id: str, *, executions_limit: int = 0) -> pb.Job:
@@ -210,7 +210,7 @@ class JobsClient(OperatorClient):
         etag: str = "",
     ) -> pb.Job:
         """Change the fields that `update_mask` names. Safe to repeat with an etag."""
-        request = build(pb.UpdateJobRequest, locals())
+        request = build_request(pb.UpdateJobRequest, locals())
         response = await self._calls.unary(request, pb.UpdateJobResponse, repeatable=bool(etag))
         return response.job
 
@@ -226,7 +226,7 @@ class JobsClient(OperatorClient):
         etag: str = "",
     ) -> pb.RetryExecutionsResponse:
         """Queue the next attempt of the matching executions. Not repeated by the client."""
-        request = build(pb.RetryExecutionsRequest, locals())
+        request = build_request(pb.RetryExecutionsRequest, locals())
         return await self._calls.unary(request, pb.RetryExecutionsResponse)
 
     async def delete(self, job_id: str, *, etag: str = "") -> None:

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from jobs_grpc.client.calls import Caller, ServiceCalls, TokenSource
 from jobs_grpc.client.channel import Connection
 from jobs_grpc.client.pager import Pager
-from jobs_grpc.client.requests import build
+from jobs_grpc.client.requests import build_request
 from jobs_grpc.client.retry import RetryPolicy
 
 
@@ -56,6 +56,6 @@ class OperatorClient:
 
         `parameters` are the locals() of a method with `page_size`, `page_token` and `limit`.
         """
-        request = build(request_type, parameters)
+        request = build_request(request_type, parameters)
         page = (parameters[name] for name in ("page_size", "page_token", "limit"))
         return Pager(partial(self._calls.unary, request, response_type), request, items, *page)

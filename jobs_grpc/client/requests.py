@@ -28,7 +28,7 @@ class Target(TypedDict, total=False):
     target_failed_in: pb.FailedIn
 
 
-def build(request_type: type[M], parameters: Mapping[str, Any]) -> M:
+def build_request(request_type: type[M], parameters: Mapping[str, Any]) -> M:
     """Return a request with the parameters of a method, its locals(), as fields.
 
     Call it before the method has other local variables. Raises TypeError for an unknown target, and

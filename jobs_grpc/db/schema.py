@@ -137,16 +137,20 @@ def order_by_dependency(code: Mapping[str, str], views: Collection[str] = ()) ->
     except CycleError as e:
         cycle = " -> ".join(reversed(e.args[1]))
         raise SchemaError(f"SQL files name each other in a cycle: {cycle}") from None
-    for_views, from_views = set(views), set(views)
+    for_views, from_views = set(views), set(views)  # what views use, and what uses views
     for name in reversed(order):
         if name in for_views:
             for_views.update(used[name])
     for name in order:
         if not from_views.isdisjoint(used[name]):
             from_views.add(name)
-    before = [name for name in order if name not in from_views]
-    between = [name for name in order if name in for_views and name in from_views]
-    return [*before, *between, *(name for name in order if name not in {*before, *between})]
+
+    def group(name: str) -> int:
+        if name not in from_views:
+            return 0
+        return 1 if name in for_views else 2
+
+    return sorted(order, key=group)
 
 
 @cache

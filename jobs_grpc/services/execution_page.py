@@ -42,15 +42,18 @@ _TEXTS = [
 ]
 
 # Upper bound for the bytes of an execution in a page, without the contents of device_id,
-# status_details and the texts: its times and numbers, and the tags and lengths of all fields.
+# status_details and the texts: its own tag and length, its times and numbers, and the tags and
+# lengths of all fields.
+_MESSAGE_OVERHEAD_BYTES = 5
+_MAX_TIMESTAMP_BYTES = 18  # with its length
 _MAX_BYTES = {
     FieldDescriptor.CPPTYPE_MESSAGE: 4,  # the length of status_details
     FieldDescriptor.CPPTYPE_STRING: 2,  # the length
     FieldDescriptor.CPPTYPE_INT32: 5,
 }
-_OVERHEAD_BYTES = 5 + sum(
+_OVERHEAD_BYTES = _MESSAGE_OVERHEAD_BYTES + sum(
     len(varint(field.number << 3))
-    + (18 if field.name in _TIMES else _MAX_BYTES.get(field.cpp_type, 1))
+    + (_MAX_TIMESTAMP_BYTES if field.name in _TIMES else _MAX_BYTES.get(field.cpp_type, 1))
     for field in FIELDS
 )
 

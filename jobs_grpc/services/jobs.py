@@ -162,7 +162,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         error_unless_repeated: type[JobsError] | None,
         **parameters: Any,
     ) -> Row:
-        """Call create_job. It creates nothing if another call of the tenant evaluates a target."""
+        """Call create_job. During another evaluation of the tenant, only a repeat succeeds."""
         tenant_id = current_principal().tenant_id
         evaluation = self._evaluations.evaluation(
             tenant_id, message, is_preview=message.validate_only
