@@ -49,7 +49,7 @@ def check(tree: Tree) -> Iterator[Problem]:
     for path in tree.files(f"{SQL}/migrations/*.sql"):
         yield from _migration(path, tree.text(path))
     for path in (*code, *tree.files(f"{SQL}/migrations/*.sql", f"{SQL}/bootstrap.sql")):
-        yield from _statements(path, with_contract(tree.text(path)))
+        yield from _statements(path, tree.text(path))
 
 
 def without_comments(sql: str) -> str:
@@ -74,10 +74,10 @@ def _clock(path: str, sql: str) -> Iterator[Problem]:
 def _settings(path: str, text: str) -> Iterator[Problem]:
     try:
         with_settings(text, is_entry=False)
-    except KeyError as e:
+    except (KeyError, ValueError) as e:
         line = line_of(text, text.index("-- settings:"))
         problem = f"{e} is not a set of jobs_grpc/db/function_settings.py"
-        yield Problem(path, line, "settings", problem)
+        yield Problem(path, line, "settings", str(e) if isinstance(e, ValueError) else problem)
 
 
 def _object(path: str, sql: str) -> Iterator[Problem]:
@@ -137,6 +137,11 @@ def _migration(path: str, text: str) -> Iterator[Problem]:
 
 def _statements(path: str, text: str) -> Iterator[Problem]:
     """split_statements must find the statements that PostgreSQL finds."""
+    try:
+        text = with_contract(text)
+    except (AttributeError, KeyError, ValueError) as e:
+        yield Problem(path, 1, "contract", f"has a comment that the contract cannot fill: {e}")
+        return
     try:
         expected = len(pglast.parse_sql(text))
         parsed = [len(pglast.parse_sql(statement)) for statement in split_statements(text)]
