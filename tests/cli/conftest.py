@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.callers import Operator
 from tests.support.cli import Shell
-from tests.support.database import Database
 from tests.support.server import Server
 
 
@@ -26,11 +24,3 @@ def shell(
     monkeypatch.setenv("JOBS_TENANT", tenant)
     monkeypatch.setenv("JOBS_USER", "olivia")
     return Shell(capsys)
-
-
-@pytest.fixture
-async def started_job(database: Database, server: Server, operator: Operator) -> None:
-    """A job "j" that is IN_PROGRESS on the device "pump" and QUEUED on "valve"."""
-    await database.add_devices(operator.tenant, ["pump", "valve"])
-    await operator.create(job_id="j", target_all=True)
-    await server.device(operator.tenant, "pump").start("j")

@@ -55,13 +55,3 @@ class StoredRollout:
             self.tenant,
             self.job_id,
         )
-
-    async def set_stage(self, stage: int, assignments: str) -> None:
-        """Update the columns of a row of jobs.job_stages."""
-        await self.owner.execute(
-            f"UPDATE jobs.job_stages SET {assignments}"
-            " WHERE tenant_id = $1 AND job_id = $2 AND stage = $3",
-            self.tenant,
-            self.job_id,
-            stage,
-        )
