@@ -35,7 +35,7 @@ _BATCH = 500
 _PER_MESSAGE = 100
 
 # Timestamps differ in length by some bytes; a response with an error is 50 bytes shorter.
-_SIZE_TOLERANCE = 8
+_SIZE_TOLERANCE = 4
 
 _METADATA = (("x-tenant-id", TENANT),)
 
