@@ -4,6 +4,7 @@ import (
 	"log"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/code"
@@ -70,7 +71,7 @@ func (c *contract) readService(service protoreflect.ServiceDescriptor, common ma
 		method := service.Methods().Get(i)
 		all := map[string][]string{}
 		for status, reasons := range common {
-			all[status] = append([]string(nil), reasons...)
+			all[status] = slices.Clone(reasons)
 		}
 		addErrors(all, comment(method))
 		c.methodErrors[string(method.Name())] = all
@@ -99,7 +100,7 @@ func addErrors(errors map[string][]string, text string) {
 		}
 		reasons, _, _ = strings.Cut(reasons, ":") // an explanation follows
 		for _, reason := range reasonName.FindAllString(reasons, -1) {
-			if !contains(errors[status], reason) && !strings.HasPrefix(reason, "JOBS_") {
+			if !slices.Contains(errors[status], reason) && !strings.HasPrefix(reason, "JOBS_") {
 				errors[status] = append(errors[status], reason)
 			}
 		}
@@ -128,13 +129,4 @@ func comment(d protoreflect.Descriptor) string {
 		lines[i] = strings.TrimPrefix(line, " ")
 	}
 	return strings.Join(lines, "\n")
-}
-
-func contains(list []string, item string) bool {
-	for _, each := range list {
-		if each == item {
-			return true
-		}
-	}
-	return false
 }

@@ -1,4 +1,4 @@
-// Command openapi converts the Swagger 2.0 document of protoc-gen-openapiv2 (stdin) to the
+// Command openapi serves the document: it converts the Swagger 2.0 document of protoc-gen-openapiv2 (stdin) to the
 // OpenAPI 3.0 document of the REST API (stdout). Its argument is the contract as a file descriptor
 // set with source info.
 //
@@ -8,8 +8,11 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"log"
+	"maps"
 	"os"
 	"strings"
 )
@@ -20,114 +23,84 @@ const packagePrefix = "fleet.jobs.v1."
 type object = map[string]any
 
 func main() {
+	input, err := io.ReadAll(os.Stdin)
+	if err != nil {
+		log.Fatal(err)
+	}
 	var swagger object
-	if err := json.NewDecoder(os.Stdin).Decode(&swagger); err != nil {
+	if err := json.Unmarshal(bytes.ReplaceAll(input, []byte("#/definitions/"), []byte(schemasPrefix)), &swagger); err != nil {
 		log.Fatal(err)
 	}
 	out := json.NewEncoder(os.Stdout)
 	out.SetEscapeHTML(false)
 	out.SetIndent("", "  ")
-	if err := out.Encode(moveRefs(convert(swagger, readContract(os.Args[1])))); err != nil {
+	if err := out.Encode(convert(swagger, readContract(os.Args[1]))); err != nil {
 		log.Fatal(err)
 	}
 }
 
 func convert(swagger object, c *contract) object {
-	definitions := swagger["definitions"].(object)
-	schemas := object{"ApiError": errorSchema, "FieldViolation": fieldViolationSchema}
-	for name, schema := range definitions {
-		schemas[name] = schema
-	}
+	document := parts.Document
+	components := document["components"].(object)
+	schemas := components["schemas"].(object)
+	maps.Copy(schemas, swagger["definitions"].(object))
 	inlineEnums(schemas, swagger)
 	addInputSchemas(schemas)
 	for name, schema := range schemas {
-		schemas[name] = convertSchema(name, schema.(object))
+		convertSchema(name, schema.(object))
 	}
 	markNullable(schemas)
-	paths := object{}
-	for path, item := range swagger["paths"].(object) {
-		operations := object{}
-		for method, operation := range item.(object) {
-			operations[method] = convertOperation(path, operation.(object), schemas, c)
+	paths := swagger["paths"].(object)
+	for path, item := range paths {
+		for _, operation := range item.(object) {
+			convertOperation(path, operation.(object), schemas, c)
 		}
-		paths[path] = operations
 	}
-	shareResponses(paths)
+	responses := shareResponses(paths)
 	removeUnused(schemas, paths)
 	examples := errorExamples(c)
 	removeUnused(examples, paths, responses)
-	return object{
-		"openapi": "3.0.3",
-		"info":    info,
-		"servers": servers,
-		"tags":    tags,
-		"paths":   paths,
-		"components": object{
-			"schemas":         schemas,
-			"examples":        examples,
-			"headers":         headers,
-			"responses":       responses,
-			"securitySchemes": securitySchemes,
-		},
-	}
-}
-
-// moveRefs points every $ref to the place of schemas in OpenAPI 3.0.
-func moveRefs(value any) any {
-	switch value := value.(type) {
-	case object:
-		for key, member := range value {
-			if ref, ok := member.(string); ok && key == "$ref" {
-				// The plugin writes a type next to the $ref of array items.
-				delete(value, "type")
-				if name, ok := strings.CutPrefix(ref, definitionsPrefix); ok {
-					value[key] = "#/components/schemas/" + name
-				}
-				continue
-			}
-			value[key] = moveRefs(member)
-		}
-	case []any:
-		for i, member := range value {
-			value[i] = moveRefs(member)
-		}
-	}
-	return value
+	document["paths"], components["responses"], components["examples"] = paths, responses, examples
+	return document
 }
 
 // removeUnused removes the components that neither the roots nor other components refer to.
 func removeUnused(components object, roots ...any) {
 	used := map[string]bool{}
-	var visit func(value any)
-	visit = func(value any) {
-		switch value := value.(type) {
-		case object:
-			if ref, ok := value["$ref"].(string); ok {
-				name := ref[strings.LastIndex(ref, "/")+1:]
-				if component, ok := components[name]; ok && !used[name] {
-					used[name] = true
-					visit(component)
-				}
-			}
-			for _, member := range value {
-				visit(member)
-			}
-		case []any:
-			for _, member := range value {
-				visit(member)
-			}
+	var visit func(object)
+	visit = func(value object) {
+		if name := refName(value); components[name] != nil && !used[name] {
+			used[name] = true
+			walk(components[name], visit)
 		}
 	}
 	for _, root := range roots {
-		visit(root)
+		walk(root, visit)
 	}
-	for name := range components {
-		if !used[name] {
-			delete(components, name)
+	maps.DeleteFunc(components, func(name string, _ any) bool { return !used[name] })
+}
+
+// walk calls visit with each object in a JSON value, from the outside in.
+func walk(value any, visit func(object)) {
+	switch value := value.(type) {
+	case object:
+		visit(value)
+		for _, member := range value {
+			walk(member, visit)
+		}
+	case []any:
+		for _, member := range value {
+			walk(member, visit)
 		}
 	}
 }
 
-func stringHeader(description string) object {
-	return object{"description": description, "schema": object{"type": "string"}}
+// refName returns the name of the component that an object refers to, or "".
+func refName(value object) string {
+	ref, _ := value["$ref"].(string)
+	return ref[strings.LastIndexByte(ref, '/')+1:]
+}
+
+func refTo(kind, name string) object {
+	return object{"$ref": "#/components/" + kind + "/" + name}
 }

@@ -1,9 +1,6 @@
 package main
 
 import (
-	_ "embed"
-	"encoding/json"
-	"fmt"
 	"maps"
 	"regexp"
 	"strings"
@@ -11,42 +8,23 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// examplesJSON has a request and a response of each operation, as tests/gateway/test_openapi_examples.py
-// records them.
-//
-//go:embed examples.json
-var examplesJSON []byte
-
-type example struct {
-	Request  any `json:"request"`
-	Response any `json:"response"`
-}
-
-var examples = func() map[string]example {
-	var all map[string]example
-	if err := json.Unmarshal(examplesJSON, &all); err != nil {
-		panic(fmt.Sprintf("examples.json: %v", err))
-	}
-	return all
-}()
-
-func convertOperation(path string, operation, schemas object, c *contract) object {
+func convertOperation(path string, operation, schemas object, c *contract) {
 	rpc := operation["operationId"].(string)
 	firstParagraph, _ := operation["summary"].(string) // of the comment
 	description, _ := operation["description"].(string)
 	operation["description"] = withoutErrors(strings.TrimSpace(firstParagraph + "\n\n" + description))
-	if route, ok := additionalRoutes[rpc]; ok {
+	if route, ok := parts.AdditionalRoutes[rpc]; ok {
 		rpc = strings.TrimSuffix(rpc, "2")
-		operation["operationId"], operation["summary"] = route.id, route.summary
+		operation["operationId"], operation["summary"] = route.ID, route.Summary
 		operation["x-rpc"] = rpc // the method that the gateway calls
 	} else {
 		operation["summary"] = c.summaries[rpc]
 	}
 	id := operation["operationId"].(string)
 	operation["tags"] = []any{tagOf(path)}
-	operation["security"] = operatorSecurity
+	operation["security"] = parts.Security.Operator
 	if strings.HasPrefix(path, "/device/") {
-		operation["security"] = deviceSecurity
+		operation["security"] = parts.Security.Device
 	}
 	parameters := []any{}
 	given, _ := operation["parameters"].([]any) // absent if there are none
@@ -60,19 +38,16 @@ func convertOperation(path string, operation, schemas object, c *contract) objec
 	}
 	operation["parameters"] = parameters
 	ok := operation["responses"].(object)["200"].(object)
-	stream, isStream := streams[rpc]
-	if isStream {
-		operation["description"] = stream.description
+	success := parts.Streams[rpc].Responses
+	if success != nil {
+		operation["description"] = parts.Streams[rpc].Description
 		operation["summary"] = c.summaries[rpc] + " (Server-Sent Events)"
-		operation["parameters"] = append(parameters, lastEventID)
+		operation["parameters"] = append(parameters, parts.LastEventID)
+	} else {
+		success = successResponse(rpc, id, ok)
 	}
 	operation["responses"] = c.errorResponses(rpc, operation)
-	if isStream {
-		maps.Copy(operation["responses"].(object), stream.responses)
-		return operation
-	}
-	maps.Copy(operation["responses"].(object), successResponse(rpc, id, ok))
-	return operation
+	maps.Copy(operation["responses"].(object), success)
 }
 
 func tagOf(path string) string {
@@ -90,16 +65,16 @@ func tagOf(path string) string {
 var eventPath = regexp.MustCompile(`/events(:watch)?$|^/customer/webhooks`)
 
 func convertBody(id string, parameter, schemas object) object {
-	content := object{"schema": parameter["schema"]}
+	schema := parameter["schema"].(object)
+	content := object{"schema": schema}
 	if request := examples[id].Request; request != nil {
 		content["example"] = request
 	}
-	name := strings.TrimPrefix(parameter["schema"].(object)["$ref"].(string), definitionsPrefix)
-	return object{
-		"required": schemas[name].(object)["required"] != nil, // the body has a required field
-		"content":  object{"application/json": content},
-	}
+	required := schemas[refName(schema)].(object)["required"] != nil // the body has a required field
+	return object{"required": required, "content": jsonContent(content)}
 }
+
+func jsonContent(content object) object { return object{"application/json": content} }
 
 var enumValues = regexp.MustCompile(`(?s)\n\n - [A-Z_]+: .*$`)
 
@@ -119,7 +94,7 @@ func convertParameter(rpc string, parameter object) object {
 	if strings.Contains(description, "STATUS_UNSPECIFIED: all") {
 		schema["enum"] = append([]any{"STATUS_UNSPECIFIED"}, schema["enum"].([]any)...)
 	}
-	maps.Copy(schema, overrides[string(field.FullName())])
+	maps.Copy(schema, parts.Overrides[string(field.FullName())])
 	if parameter["in"] == "query" {
 		allowEmpty(field, schema)
 		delete(schema, "minLength") // an empty value counts as absent
@@ -130,70 +105,35 @@ func convertParameter(rpc string, parameter object) object {
 
 // successResponse returns the 2xx response of an operation, by its status.
 func successResponse(rpc, id string, ok object) object {
-	headers := object{"X-Request-Id": object{"$ref": "#/components/headers/RequestId"}}
+	headers := object{"X-Request-Id": refTo("headers", "RequestId")}
 	status := "200"
 	switch {
 	case id == "CreateJob" || id == "CreateWebhook":
 		status = "201"
-		headers["Location"] = object{"$ref": "#/components/headers/Location"}
+		headers["Location"] = refTo("headers", "Location")
 	case id == "GetJob" || messageOf(rpc+"Response").Fields().ByName("next_page_token") != nil:
-		headers["X-Next-Page-Token"] = object{"$ref": "#/components/headers/NextPageToken"}
-		headers["Link"] = object{"$ref": "#/components/headers/Link"}
+		headers["X-Next-Page-Token"] = refTo("headers", "NextPageToken")
+		headers["Link"] = refTo("headers", "Link")
 	}
 	if id == "ListPendingExecutions" || id == "StartNextExecution" {
-		headers["X-Poll-After"] = object{"$ref": "#/components/headers/PollAfter"}
+		headers["X-Poll-After"] = refTo("headers", "PollAfter")
 	}
 	content := object{"schema": ok["schema"]}
 	recorded, isRecorded := examples[id]
-	if reference, ok := ok["schema"].(object)["$ref"].(string); ok && !isRecorded {
-		recorded = examples[typicalOperations[reference]]
+	if !isRecorded {
+		recorded = examples[parts.TypicalOperations[refName(ok["schema"].(object))]]
 	}
 	if recorded.Response != nil {
 		content["example"] = recorded.Response
 	}
-	response := object{
-		"description": ok["description"],
-		"headers":     headers,
-		"content":     object{"application/json": content},
+	response := object{"description": ok["description"], "headers": headers, "content": jsonContent(content)}
+	if id != "CreateJob" {
+		return object{status: response}
 	}
-	if id == "CreateJob" {
-		response["links"] = createJobLinks
-		headers := object{"X-Request-Id": headers["X-Request-Id"]}
-		checked := object{"description": "With validate_only: what would be created.", "headers": headers, "content": object{"application/json": content}}
-		return object{"200": checked, status: response}
-	}
-	return object{status: response}
-}
-
-// shareResponses replaces error responses that many operations have in common by references.
-func shareResponses(paths object) {
-	uses := map[string]int{}
-	visit := func(apply func(status, text string, responses object)) {
-		for _, item := range paths {
-			for _, operation := range item.(object) {
-				responses := operation.(object)["responses"].(object)
-				for status, response := range responses {
-					if status[0] != '2' {
-						text, _ := json.Marshal(response)
-						apply(status, string(text), responses)
-					}
-				}
-			}
-		}
-	}
-	visit(func(_, text string, _ object) { uses[text]++ })
-	visit(func(status, text string, operation object) {
-		name, ok := sharedResponses[status]
-		if !ok || uses[text] < 5 {
-			return
-		}
-		if strings.Contains(text, "DEVICE_REQUIRED") {
-			name = "Device" + name
-		}
-		if shared, _ := json.Marshal(responses[name]); responses[name] != nil && string(shared) != text {
-			return // another one has the name
-		}
-		responses[name] = operation[status]
-		operation[status] = object{"$ref": "#/components/responses/" + name}
-	})
+	response["links"] = parts.CreateJobLinks
+	return object{status: response, "200": object{
+		"description": "With validate_only: what would be created.",
+		"headers":     object{"X-Request-Id": headers["X-Request-Id"]},
+		"content":     jsonContent(content),
+	}}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -12,8 +13,8 @@ import (
 )
 
 const (
-	definitionsPrefix = "#/definitions/"
-	inputSuffix       = "Input"
+	schemasPrefix = "#/components/schemas/"
+	inputSuffix   = "Input"
 )
 
 // addInputSchemas copies the schemas of messages that occur in requests, such as Rollout, to schemas
@@ -27,44 +28,24 @@ func addInputSchemas(schemas object) {
 }
 
 func useInputs(schemas object, value any) {
-	switch value := value.(type) {
-	case object:
-		if ref, ok := value["$ref"].(string); ok {
-			name := strings.TrimPrefix(ref, definitionsPrefix)
-			if schema, ok := schemas[name].(object); ok && schema["properties"] != nil {
-				value["$ref"] = definitionsPrefix + name + inputSuffix
-				if schemas[name+inputSuffix] == nil {
-					schemas[name+inputSuffix] = deepCopy(schema)
-					useInputs(schemas, schemas[name+inputSuffix])
-				}
-			}
+	walk(value, func(value object) {
+		name := refName(value)
+		schema, _ := schemas[name].(object)
+		if schema["properties"] == nil {
+			return
 		}
-		for _, member := range value {
-			useInputs(schemas, member)
+		value["$ref"] = schemasPrefix + name + inputSuffix
+		if schemas[name+inputSuffix] == nil {
+			schemas[name+inputSuffix] = deepCopy(schema)
+			useInputs(schemas, schemas[name+inputSuffix])
 		}
-	case []any:
-		for _, member := range value {
-			useInputs(schemas, member)
-		}
-	}
+	})
 }
 
-func deepCopy(value any) any {
-	switch value := value.(type) {
-	case object:
-		result := object{}
-		for key, member := range value {
-			result[key] = deepCopy(member)
-		}
-		return result
-	case []any:
-		result := make([]any, len(value))
-		for i, member := range value {
-			result[i] = deepCopy(member)
-		}
-		return result
-	}
-	return value
+func deepCopy(schema object) (result object) {
+	text, _ := json.Marshal(schema)
+	_ = json.Unmarshal(text, &result)
+	return result
 }
 
 // isRequest reports whether a schema describes a request or a part of one.
@@ -88,18 +69,15 @@ func messageOf(schema string) protoreflect.MessageDescriptor {
 
 // convertSchema adds to the schema of a message which properties are required, which may be
 // null, and their limits. Requests have no other properties; responses may get more in a later version.
-func convertSchema(name string, schema object) object {
+func convertSchema(name string, schema object) {
 	message := messageOf(name)
 	if message == nil {
-		return schema
+		return
 	}
 	if isRequest(name) {
 		schema["additionalProperties"] = false
 	}
-	properties, ok := schema["properties"].(object)
-	if !ok {
-		return schema
-	}
+	properties, _ := schema["properties"].(object)
 	var required []any
 	for i := range message.Fields().Len() {
 		field := message.Fields().Get(i)
@@ -107,12 +85,12 @@ func convertSchema(name string, schema object) object {
 		if !ok {
 			continue
 		}
-		isRequired := isRequired(name, field)
+		isRequired, isNullable := presence(name, field)
 		if isRequired {
-			required = append(required, string(field.Name()))
+			required = append(required, field.Name())
 		}
 		convertProperty(name, field, property)
-		if mayBeNull(name, field, isRequired) {
+		if isNullable {
 			property["nullable"] = true
 		}
 	}
@@ -123,7 +101,18 @@ func convertSchema(name string, schema object) object {
 	if required != nil {
 		schema["required"] = required
 	}
-	return schema
+}
+
+// presence reports whether a property is always present in a response or must be in a request, and whether it may be
+// null. In a request, null means absent. In a response, as marshal.go writes it, an unset field is null, or false if it is
+// a bool of a oneof, or left out.
+func presence(schema string, field protoreflect.FieldDescriptor) (isRequired, isNullable bool) {
+	if isRequest(schema) {
+		return rulesOf(field).GetRequired(), !rulesOf(field).GetRequired()
+	}
+	omitted := restjson.Omitted(field)
+	isNullable = field.HasPresence() && !restjson.IsFalseIfUnset(field) && omitted != restjson.OmittedIfEmpty
+	return omitted == restjson.Written, isNullable
 }
 
 func convertProperty(schema string, field protoreflect.FieldDescriptor, property object) {
@@ -142,8 +131,7 @@ func convertProperty(schema string, field protoreflect.FieldDescriptor, property
 	if isRequest(schema) {
 		maps.Copy(property, limitsOf(field))
 		allowEmpty(field, property)
-		override := overrides[string(field.FullName())]
-		maps.Copy(property, override)
+		maps.Copy(property, parts.Overrides[string(field.FullName())])
 	}
 	if ref, ok := property["$ref"]; ok {
 		// OpenAPI 3.0 ignores everything next to a $ref.
@@ -153,47 +141,24 @@ func convertProperty(schema string, field protoreflect.FieldDescriptor, property
 	}
 }
 
-// isRequired reports whether a property is always present in a response, or must be in a request.
-func isRequired(schema string, field protoreflect.FieldDescriptor) bool {
-	if !isRequest(schema) {
-		return !optionalFields[string(field.FullName())]
-	}
-	return rulesOf(field).GetRequired()
-}
-
-// mayBeNull reports whether a property may be null. In a request, null means absent. In a
-// response, as marshal.go writes it, an unset field is null, or false if it is a bool of a oneof, or left out.
-func mayBeNull(schema string, field protoreflect.FieldDescriptor, isRequired bool) bool {
-	if isRequest(schema) {
-		return !isRequired
-	}
-	return field.HasPresence() && !restjson.IsFalseIfUnset(field) && !restjson.OmitsIfEmpty(field)
-}
-
 // inlineEnums replaces references to enums by the enums. For a shared enum, the Go generator names
 // constants after the values alone, and two enums have the value IN_PROGRESS.
-func inlineEnums(schemas object, value any) {
-	switch value := value.(type) {
-	case object:
-		if ref, ok := value["$ref"].(string); ok {
-			schema, _ := schemas[strings.TrimPrefix(ref, definitionsPrefix)].(object)
-			if schema["enum"] != nil {
-				delete(value, "$ref")
-				value["type"], value["enum"] = "string", schema["enum"]
-				if m := enumValues.FindString(schema["description"].(string)); m != "" {
-					description, _ := value["description"].(string)
-					value["description"] = strings.TrimSpace(description + m)
-				}
-			}
+func inlineEnums(schemas object, swagger any) {
+	walk(swagger, func(value object) {
+		schema, _ := schemas[refName(value)].(object)
+		if schema != nil {
+			delete(value, "type") // the plugin writes a type next to the $ref of array items
 		}
-		for _, member := range value {
-			inlineEnums(schemas, member)
+		if schema["enum"] == nil {
+			return
 		}
-	case []any:
-		for _, member := range value {
-			inlineEnums(schemas, member)
+		delete(value, "$ref")
+		value["type"], value["enum"] = "string", schema["enum"]
+		if m := enumValues.FindString(schema["description"].(string)); m != "" {
+			description, _ := value["description"].(string)
+			value["description"] = strings.TrimSpace(description + m)
 		}
-	}
+	})
 }
 
 // markNullable makes null valid for the properties with "nullable": the schemas that they refer to and
@@ -204,8 +169,7 @@ func markNullable(schemas object) {
 		for _, property := range properties {
 			property := property.(object)
 			if all, ok := property["allOf"].([]any); ok && property["nullable"] == true {
-				ref := all[0].(object)["$ref"].(string)
-				schemas[strings.TrimPrefix(ref, definitionsPrefix)].(object)["nullable"] = true
+				schemas[refName(all[0].(object))].(object)["nullable"] = true
 			}
 			if values, ok := property["enum"].([]any); ok && property["nullable"] == true {
 				property["enum"] = append(slices.Clone(values), nil)

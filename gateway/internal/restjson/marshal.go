@@ -22,35 +22,43 @@ import (
 // writes it. fromisoformat() rejects "Z" before Python 3.11.
 const timestampLayout = "2006-01-02T15:04:05.000000-07:00"
 
-// getJobOnlyFields are set only in a GetJob response. Other responses leave them out, because []
-// would claim that the job has no executions.
-var getJobOnlyFields = map[protoreflect.FullName]bool{
-	"fleet.jobs.v1.Job.executions":                 true,
-	"fleet.jobs.v1.Job.next_executions_page_token": true,
+// Omission says when Marshal leaves out a field, although the JSON of an empty one would say something else: for
+// example, [] would claim that a job has no stages.
+type Omission int
+
+const (
+	Written        Omission = iota
+	OmittedIfEmpty          // an empty ID is not valid, and a job that was created has neither a preview nor a forecast
+	OmittedInLists          // the items of lists do not have it
+	OnlyOfGetJob            // every job has executions, so GetJob returns some, or the token of the page that has them
+)
+
+var omissions = map[protoreflect.FullName]Omission{
+	"fleet.jobs.v1.CreateJobResponse.forecast":     OmittedIfEmpty,
+	"fleet.jobs.v1.CreateJobResponse.preview":      OmittedIfEmpty,
+	"fleet.jobs.v1.JobExecution.job_id":            OmittedIfEmpty,
+	"fleet.jobs.v1.Job.rollout":                    OmittedInLists,
+	"fleet.jobs.v1.Job.failure_criteria":           OmittedInLists,
+	"fleet.jobs.v1.Job.stages":                     OmittedInLists,
+	"fleet.jobs.v1.Job.criterion_states":           OmittedInLists,
+	"fleet.jobs.v1.Job.executions":                 OnlyOfGetJob,
+	"fleet.jobs.v1.Job.next_executions_page_token": OnlyOfGetJob,
 }
 
-// omittedInLists are fields of list items that the list does not fill. [] would claim, for example,
-// that the job has no stages.
-var omittedInLists = map[protoreflect.FullName]bool{
-	"fleet.jobs.v1.Job.executions":                 true,
-	"fleet.jobs.v1.Job.next_executions_page_token": true,
-	"fleet.jobs.v1.Job.rollout":                    true,
-	"fleet.jobs.v1.Job.failure_criteria":           true,
-	"fleet.jobs.v1.Job.stages":                     true,
-	"fleet.jobs.v1.Job.criterion_states":           true,
-}
+// Omitted returns when Marshal leaves a field out.
+func Omitted(field protoreflect.FieldDescriptor) Omission { return omissions[field.FullName()] }
 
-// omittedIfEmpty are fields that only some calls set. Other responses omit them: an empty ID is not
-// valid, and a job that was created has neither a preview nor a forecast.
-var omittedIfEmpty = map[protoreflect.FullName]bool{
-	"fleet.jobs.v1.CreateJobResponse.forecast": true,
-	"fleet.jobs.v1.CreateJobResponse.preview":  true,
-	"fleet.jobs.v1.JobExecution.job_id":        true,
-}
-
-// OmitsIfEmpty reports whether Marshal leaves the field out, instead of writing null, if it is not set.
-func OmitsIfEmpty(field protoreflect.FieldDescriptor) bool {
-	return omittedIfEmpty[field.FullName()]
+func isOmitted(m protoreflect.Message, field protoreflect.FieldDescriptor, inList bool) bool {
+	switch Omitted(field) {
+	case OmittedIfEmpty:
+		return !m.Has(field)
+	case OmittedInLists:
+		return inList
+	case OnlyOfGetJob:
+		job := m.Interface().(*jobsv1.Job)
+		return inList || len(job.GetExecutions()) == 0 && job.GetNextExecutionsPageToken() == ""
+	}
+	return false
 }
 
 // IsFalseIfUnset reports whether Marshal writes false, instead of null, if the field is not set.
@@ -63,7 +71,7 @@ func IsFalseIfUnset(field protoreflect.FieldDescriptor) bool {
 // fields and oneof members.
 func Marshal(v any) (b []byte, err error) {
 	if m, ok := v.(proto.Message); ok {
-		return appendMessage(nil, m.ProtoReflect(), omittedFields(m))
+		return appendMessage(nil, m.ProtoReflect(), false)
 	}
 	list := reflect.ValueOf(v)
 	if list.Kind() != reflect.Slice || !list.Type().Elem().Implements(reflect.TypeFor[proto.Message]()) {
@@ -75,24 +83,14 @@ func Marshal(v any) (b []byte, err error) {
 			b = append(b, ',')
 		}
 		message := list.Index(i).Interface().(proto.Message)
-		if b, err = appendMessage(b, message.ProtoReflect(), omittedInLists); err != nil {
+		if b, err = appendMessage(b, message.ProtoReflect(), true); err != nil {
 			return nil, err
 		}
 	}
 	return append(b, ']'), nil
 }
 
-// omittedFields returns the fields to leave out of a message that is not an item of a list.
-func omittedFields(m proto.Message) map[protoreflect.FullName]bool {
-	// Every job has executions, so GetJob returns some, or the token of the page that has them.
-	if job, ok := m.(*jobsv1.Job); ok && len(job.GetExecutions()) == 0 && job.GetNextExecutionsPageToken() == "" {
-		return getJobOnlyFields
-	}
-	return nil
-}
-
-// appendMessage appends m as a JSON object without the fields in omit.
-func appendMessage(b []byte, m protoreflect.Message, omit map[protoreflect.FullName]bool) (_ []byte, err error) {
+func appendMessage(b []byte, m protoreflect.Message, inList bool) (_ []byte, err error) {
 	switch m := m.Interface().(type) {
 	case *timestamppb.Timestamp:
 		return m.AsTime().In(time.UTC).AppendFormat(b, `"`+timestampLayout+`"`), nil
@@ -107,7 +105,7 @@ func appendMessage(b []byte, m protoreflect.Message, omit map[protoreflect.FullN
 	first := true
 	for i := range fields.Len() {
 		field := fields.Get(i)
-		if omit[field.FullName()] || omittedIfEmpty[field.FullName()] && !m.Has(field) {
+		if isOmitted(m, field, inList) {
 			continue
 		}
 		if !first {
@@ -167,7 +165,7 @@ func appendMap(b []byte, field protoreflect.FieldDescriptor, values protoreflect
 func appendValue(b []byte, field protoreflect.FieldDescriptor, value protoreflect.Value) ([]byte, error) {
 	switch field.Kind() {
 	case protoreflect.MessageKind:
-		return appendMessage(b, value.Message(), omittedFields(value.Message().Interface()))
+		return appendMessage(b, value.Message(), false)
 	case protoreflect.StringKind:
 		return appendJSON(b, value.String())
 	case protoreflect.BoolKind:
