@@ -41,7 +41,6 @@ type digest [sha256.Size]byte
 
 // Callers identifies the callers of requests. It asks the server with GetCaller, and remembers the response.
 type Callers struct {
-	connections    int
 	connection     func() *grpc.ClientConn
 	trustedProxies []netip.Prefix
 	hashKey        []byte
@@ -75,8 +74,9 @@ func NewCallers(connections int, connection func() *grpc.ClientConn, trustedProx
 	key := make([]byte, sha256.Size)
 	rand.Read(key) // never fails
 	return &Callers{
-		connections: connections, connection: connection, trustedProxies: trustedProxies, hashKey: key,
-		lookups: newLookups(connections, 1), waiting: newLookups(connections, waitingPerLookup), known: map[digest]*list.Element{}, pending: map[digest]*lookup{},
+		connection: connection, trustedProxies: trustedProxies, hashKey: key,
+		lookups: newLookups(connections, 1), waiting: newLookups(connections, waitingPerLookup),
+		known: map[digest]*list.Element{}, pending: map[digest]*lookup{},
 	}
 }
 
@@ -131,7 +131,7 @@ func (id *Identity) Learn(ctx context.Context) *apierror.Error {
 	}
 	c, address := id.callers, id.Caller
 	if !c.waiting.TryAcquire(address, 1) {
-		return apierror.Overloaded("upstream-connections", int64(c.connections))
+		return c.waiting.overloaded()
 	}
 	defer c.waiting.Release(address, 1)
 	l := c.lookUp(id)
@@ -146,18 +146,6 @@ func (id *Identity) Learn(ctx context.Context) *apierror.Error {
 	}
 	id.Caller = l.caller
 	return nil
-}
-
-// Admit acquires an amount for an unknown caller, limited to the share of its address. If that much is not free,
-// it acquires nothing and asks the server who the caller is: callers with one address must not wait for each other.
-func (id *Identity) Admit(ctx context.Context, s *Semaphore, amount int64) (taken bool, e *apierror.Error) {
-	if id.Known() {
-		return false, nil
-	}
-	if s.TryAcquire(id.Caller, min(amount, s.Maximum(id.Caller))) {
-		return true, nil
-	}
-	return false, id.Learn(ctx)
 }
 
 // lookUp starts a lookup or returns a pending one. If the caller is remembered, it returns a lookup that is done.
@@ -209,7 +197,7 @@ func (c *Callers) leave(l *lookup, d digest) {
 // ask calls GetCaller.
 func (c *Callers) ask(ctx context.Context, address Caller, credentials metadata.MD) (Caller, time.Time, error) {
 	if !c.lookups.Acquire(ctx, address, 1) {
-		return Caller{}, time.Time{}, apierror.Overloaded("upstream-connections", int64(c.connections))
+		return Caller{}, time.Time{}, c.lookups.overloaded()
 	}
 	defer c.lookups.Release(address, 1)
 	asked := time.Now()

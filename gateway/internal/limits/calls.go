@@ -20,7 +20,7 @@ func NewCalls(connections int) *Semaphore {
 	return NewSemaphore(count*StreamsPerConnection, Shares{
 		tenant: count * TenantStreamsPerConnection, subject: count * SubjectStreamsPerConnection,
 		unknown: count * StreamsPerConnection / 4, address: count * SubjectStreamsPerConnection,
-	})
+	}).of("upstream-connections", count)
 }
 
 // waitingPerLookup is how many requests may wait for each lookup that is possible at a time.
@@ -30,5 +30,5 @@ const waitingPerLookup = 10
 // streams, which the calls of requests leave free.
 func newLookups(connections, factor int) *Semaphore {
 	size := int64(connections * StreamsPerConnection / 4 * factor)
-	return NewSemaphore(size, Shares{unknown: size, address: max(size/2, 1)})
+	return NewSemaphore(size, Shares{unknown: size, address: max(size/2, 1)}).of("upstream-connections", int64(connections))
 }

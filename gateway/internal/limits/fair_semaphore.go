@@ -6,6 +6,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
 )
 
 // semaphoreWait is how long a request waits for a semaphore before it fails.
@@ -33,6 +35,11 @@ func SharesOf(size int64) Shares {
 type Semaphore struct {
 	shares Shares
 	Wait   time.Duration
+	free   int64 // an amount up to this is not counted
+
+	// The setting that errors name, and its value.
+	setting string
+	value   int64
 
 	mu       sync.Mutex
 	root     *share // its limit is the size of the semaphore
@@ -54,13 +61,27 @@ type share struct {
 }
 
 type waiter struct {
-	amount  int64
-	granted chan struct{}
+	amount    int64
+	isGranted bool
+	granted   chan struct{}
 }
 
 func NewSemaphore(size int64, s Shares) *Semaphore {
 	return &Semaphore{shares: s, Wait: semaphoreWait, root: &share{limit: size}}
 }
+
+// NewLimit returns a semaphore with the usual shares, and a setting with its value that errors name.
+func NewLimit(size int64, setting string, value int64) *Semaphore {
+	return NewSemaphore(size, SharesOf(size)).of(setting, value)
+}
+
+func (s *Semaphore) of(setting string, value int64) *Semaphore {
+	s.setting, s.value = setting, value
+	return s
+}
+
+// overloaded returns the error of a caller that does not get its amount.
+func (s *Semaphore) overloaded() *apierror.Error { return apierror.Overloaded(s.setting, s.value) }
 
 // limits returns the limits of the tenant and of the subject of a caller.
 func (s *Semaphore) limits(c Caller) (tenant, subject int64) {
@@ -83,32 +104,25 @@ func (s *Semaphore) Maximum(c Caller) int64 {
 func (s *Semaphore) Acquire(ctx context.Context, c Caller, amount int64) bool {
 	s.mu.Lock()
 	subject := s.find(c)
-	// Only if no other request waits may this one be served at once.
-	isFirst := subject.ready.Len() == 0 && subject.parent.ready.Len() == 0 && s.root.ready.Len() == 0
-	if isFirst && subject.fits(amount) {
-		subject.add(amount)
-		s.mu.Unlock()
-		return true
-	}
-	w := &waiter{amount, make(chan struct{})}
+	w := &waiter{amount: amount, granted: make(chan struct{})}
 	place := subject.ready.PushBack(w)
 	subject.update()
 	s.grant()
+	isGranted := w.isGranted
 	s.mu.Unlock()
-	if w.isGranted() {
+	if isGranted {
 		return true
 	}
-	timeout := time.NewTimer(s.Wait)
-	defer timeout.Stop()
+	ctx, cancel := context.WithTimeout(ctx, s.Wait)
+	defer cancel()
 	select {
 	case <-w.granted:
 		return true
-	case <-timeout.C:
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w.isGranted() { // since the select
+	if w.isGranted { // since the select
 		return true
 	}
 	subject.ready.Remove(place)
@@ -118,29 +132,11 @@ func (s *Semaphore) Acquire(ctx context.Context, c Caller, amount int64) bool {
 	return false
 }
 
-func (w *waiter) isGranted() bool {
-	select {
-	case <-w.granted:
-		return true
-	default:
-		return false
-	}
-}
-
 // TryAcquire takes the amount if it is free now, even if other requests wait. It is for callers that must not
 // wait, such as those that already hold an amount.
-func (s *Semaphore) TryAcquire(c Caller, amount int64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	subject := s.find(c)
-	if !subject.fits(amount) {
-		subject.forget()
-		return false
-	}
-	subject.add(amount)
-	s.grant() // the next request may now wait for its own limit, so it no longer blocks others
-	return true
-}
+func (s *Semaphore) TryAcquire(c Caller, amount int64) bool { return s.Exchange(c, 0, c, amount) }
+
+func (s *Semaphore) Release(c Caller, amount int64) { s.Exchange(c, amount, c, 0) }
 
 // Exchange releases what one caller holds and takes an amount for another caller, or for the same one, in one step.
 // If the amount would not be free, it changes nothing and returns false. Like TryAcquire, it does not wait.
@@ -157,17 +153,8 @@ func (s *Semaphore) Exchange(from Caller, held int64, to Caller, amount int64) b
 	}
 	before.forget()
 	after.forget()
-	s.grant()
+	s.grant() // the next request may fit, or now wait for its own limit and no longer block others
 	return ok
-}
-
-func (s *Semaphore) Release(c Caller, amount int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	subject := s.find(c)
-	subject.add(-amount)
-	subject.forget()
-	s.grant()
 }
 
 // find returns the share of a caller. It requires s.mu, like the functions below.
@@ -190,6 +177,7 @@ func (s *Semaphore) grant() {
 		tenant.ready.MoveToBack(subject.place)
 		s.root.ready.MoveToBack(tenant.place)
 		subject.add(w.amount)
+		w.isGranted = true
 		close(w.granted)
 	}
 }

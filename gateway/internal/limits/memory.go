@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"runtime"
 	"time"
-
-	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
 )
 
 const (
@@ -42,9 +40,10 @@ type MemoryLimits struct {
 func NewMemoryLimits(size int64) *MemoryLimits {
 	// A message is held only while a core works on it, so the subjects of a tenant need no shares of their own.
 	half := size / 4
-	return &MemoryLimits{
-		size, NewSemaphore(size/2, SharesOf(size/2)), NewSemaphore(size/2, Shares{half, half, half, half}),
-	}
+	messages := NewSemaphore(size/2, Shares{half, half, half, half}).of("max-buffered-bytes", size)
+	limits := &MemoryLimits{size, NewLimit(size/2, "max-buffered-bytes", size), messages}
+	limits.Buffers.free, limits.Messages.free = FreeBytes, FreeBytes
+	return limits
 }
 
 // DecodedResponseSize estimates the bytes of the decoded message of a response. A page counts at least
@@ -58,67 +57,16 @@ func (l *MemoryLimits) DecodedResponseSize(response []byte) int64 {
 	return max(size, l.size/2/int64(runtime.GOMAXPROCS(0)))
 }
 
-// Reservation is a part of a limit that one request holds. Amounts up to FreeBytes are free.
-type Reservation struct {
-	Limits    *MemoryLimits
-	Semaphore *Semaphore
-	identity  *Identity
-	holder    Caller // the caller whose share Held counts against
-	Held      int64
-}
-
-// Reserve waits until the amount is free. The reservation must be empty.
-func (r *Reservation) Reserve(ctx context.Context, amount int64) *apierror.Error {
-	if amount <= FreeBytes {
-		return nil
-	}
-	taken, e := r.identity.Admit(ctx, r.Semaphore, amount)
-	if e != nil {
-		return e
-	}
-	r.holder = r.identity.Caller
-	amount = min(amount, r.Semaphore.Maximum(r.holder))
-	if !taken && !r.Semaphore.Acquire(ctx, r.holder, amount) {
-		return apierror.Overloaded("max-buffered-bytes", r.Limits.size)
-	}
-	r.Held = amount
-	return nil
-}
-
-// Resize changes the amount without waiting. If the caller has become known, the amount moves to its share.
-func (r *Reservation) Resize(amount int64) *apierror.Error {
-	if amount <= FreeBytes {
-		amount = 0
-	}
-	holder := r.identity.Caller
-	amount = min(amount, r.Semaphore.Maximum(holder))
-	if r.Held+amount > 0 && !r.Semaphore.Exchange(r.holder, r.Held, holder, amount) {
-		return apierror.Overloaded("max-buffered-bytes", r.Limits.size)
-	}
-	r.holder, r.Held = holder, amount
-	return nil
-}
-
-func (r *Reservation) Release() {
-	if r.Held > 0 {
-		r.Semaphore.Release(r.holder, r.Held)
-	}
-	r.Held = 0
-}
-
 // RequestMemory is the caller of one request, and the memory that the request holds of both limits.
 type RequestMemory struct {
 	*Identity
-	Buffers  Reservation
-	Messages Reservation
+	Limits   *MemoryLimits
+	Buffers  *Reservation
+	Messages *Reservation
 }
 
 func NewRequestMemory(limits *MemoryLimits, id *Identity) *RequestMemory {
-	return &RequestMemory{
-		Identity: id,
-		Buffers:  Reservation{Limits: limits, Semaphore: limits.Buffers, identity: id},
-		Messages: Reservation{Limits: limits, Semaphore: limits.Messages, identity: id},
-	}
+	return &RequestMemory{id, limits, id.Reservation(limits.Buffers), id.Reservation(limits.Messages)}
 }
 
 func (m *RequestMemory) Release() {

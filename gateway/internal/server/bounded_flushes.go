@@ -15,7 +15,7 @@ const flushPatience = 250 * time.Millisecond
 // for their clients. net/http would send it afterwards, when no limit counts the request, and a client that grants no window
 // could have 100 such responses on each connection.
 func withBoundedFlushes(config *config.Config, next http.Handler) http.Handler {
-	flushing := limits.NewSemaphore(config.MaxRequestsInFlight, limits.SharesOf(config.MaxRequestsInFlight))
+	flushing := limits.NewLimit(config.MaxRequestsInFlight, "", 0)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(w, r)
 		if r.ProtoMajor != 2 {

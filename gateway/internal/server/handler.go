@@ -24,6 +24,10 @@ import (
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/watch"
 )
 
+// maxHealthChecks limits the health checks in flight. They have slots of their own, so that a load balancer does not take
+// an overloaded gateway for a broken one. Callers without credentials have 100 of them, and one address 50.
+const maxHealthChecks = 400
+
 // newHandler returns the handler of the REST listener. It ends watches when stopping is closed. A request passes, in this
 // order: withBoundedFlushes, Instrument, withSecurityHeaders, withAllowedHosts, withCORS, the limit of requests in
 // flight, the check of the route, the checks of the request, the handler of its operation.
@@ -40,7 +44,8 @@ func newHandler(
 	memoryLimits := limits.NewMemoryLimits(config.MaxBufferedBytes)
 	callers := upstream.NewCallers(config.TrustedProxies)
 	watches := watch.NewHandler(stopping, config, upstream, memoryLimits)
-	slots := newRequestSlots(config.MaxRequestsInFlight)
+	slots := limits.NewLimit(config.MaxRequestsInFlight, "max-requests-in-flight", config.MaxRequestsInFlight)
+	healthSlots := limits.NewLimit(maxHealthChecks, "max-requests-in-flight", config.MaxRequestsInFlight)
 	dispatch := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		client, unbounded := w, r.Context()
 		ctx, cancel := context.WithTimeout(r.Context(), config.RequestTimeout)
@@ -51,12 +56,15 @@ func newHandler(
 		r = r.WithContext(limits.WithRequestMemory(ctx, memory))
 		m := routes.MatchFromContext(ctx)
 		if m.Operation == nil || !m.Operation.IsStream() {
-			release, e := slots.acquire(ctx, m, memory.Identity)
-			if e != nil {
+			slot := memory.Reservation(slots)
+			if m.IsHealthCheck() {
+				slot = memory.Reservation(healthSlots)
+			}
+			if e := takeSlot(ctx, m, slot); e != nil {
 				e.Write(w)
 				return
 			}
-			defer release()
+			defer slot.Release()
 		}
 		switch {
 		case m.Route == routes.NoRoute:
@@ -99,6 +107,15 @@ func newHandler(
 	log := observability.NewAccessLog(logger, config.TrustedProxies)
 	instrumented := observability.Instrument(table, metrics, tracer, log, withSecurityHeaders(config.HSTSMaxAge, allowed))
 	return withBoundedFlushes(config, instrumented), nil
+}
+
+// takeSlot takes a slot for a request, which counts for its address or, if that share is used up, for its tenant. Streams
+// have slots of their own: see package watch.
+func takeSlot(ctx context.Context, m *routes.Match, slot *limits.Reservation) *apierror.Error {
+	if m.Operation == nil || m.Operation.Request == nil {
+		return slot.Resize(1) // a page, for example: it needs no caller
+	}
+	return slot.TryReserve(ctx, 1)
 }
 
 // followsRedirects reports whether a path with a slash at its end is redirected with this method. DELETE and

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/jobs-grpc/jobs-grpc/gateway/internal/apierror"
 	"github.com/jobs-grpc/jobs-grpc/gateway/internal/limits"
 )
 
@@ -83,11 +82,11 @@ func (u *Upstream) Invoke(ctx context.Context, method string, args, reply any, o
 		return e
 	}
 	if method != grpc_health_v1.Health_Check_FullMethodName {
-		caller, e := u.acquireCall(ctx, memory.Identity)
-		if e != nil {
+		call := memory.Reservation(u.calls)
+		if e := call.Reserve(ctx, 1); e != nil {
 			return e
 		}
-		defer u.calls.Release(caller, 1)
+		defer call.Release()
 	}
 	if large.writes {
 		if e := reserveBeforeWrite(ctx, memory, int64(len(request))+large.bytes*limits.JSONFactor); e != nil {
@@ -102,18 +101,6 @@ func (u *Upstream) Invoke(ctx context.Context, method string, args, reply any, o
 		return e
 	}
 	return proto.Unmarshal(response, reply.(proto.Message))
-}
-
-// acquireCall waits until the caller may make a call, and returns the caller that the call counts for.
-func (u *Upstream) acquireCall(ctx context.Context, id *limits.Identity) (limits.Caller, *apierror.Error) {
-	taken, e := id.Admit(ctx, u.calls, 1)
-	if e != nil {
-		return limits.Caller{}, e
-	}
-	if !taken && !u.calls.Acquire(ctx, id.Caller, 1) {
-		return limits.Caller{}, apierror.Overloaded("upstream-connections", int64(len(u.connections)))
-	}
-	return id.Caller, nil
 }
 
 // call returns the encoded response. Before it reads more of a large response than the flow control

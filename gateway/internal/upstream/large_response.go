@@ -85,7 +85,7 @@ func reserveBeforeWrite(ctx context.Context, memory *limits.RequestMemory, amoun
 // effect waits until the deadline: other requests hold such memory only while they convert a response. Small
 // ones are decoded in any case.
 func reserveForMessage(ctx context.Context, memory *limits.RequestMemory, response []byte, large largeResponse) error {
-	size := memory.Messages.Limits.DecodedResponseSize(response)
+	size := memory.Limits.DecodedResponseSize(response)
 	for {
 		e := memory.Messages.Reserve(ctx, size)
 		switch {

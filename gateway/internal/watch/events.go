@@ -45,7 +45,7 @@ func (h *Handler) ServeEvents(w http.ResponseWriter, r *http.Request, id *limits
 		events.resumeAfter(int64(position))
 		heartbeat = heartbeatAt(int64(position))
 	}
-	h.serve(w, r, id, &h.eventSlots, events, heartbeat, h.heartbeat+extraWait)
+	h.serve(w, r, id, h.eventSlots, events, heartbeat, h.heartbeat+extraWait)
 }
 
 type tenantEvents struct {

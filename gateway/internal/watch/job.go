@@ -23,7 +23,7 @@ import (
 // 204, which stops an EventSource.
 func (h *Handler) ServeJob(w http.ResponseWriter, r *http.Request, id *limits.Identity, jobID string) {
 	states := &jobStates{jobID: jobID, lastID: r.Header.Get("Last-Event-ID")}
-	h.serve(w, r, id, &h.jobSlots, states, []byte(": heartbeat\n\n"), h.heartbeat)
+	h.serve(w, r, id, h.jobSlots, states, []byte(": heartbeat\n\n"), h.heartbeat)
 }
 
 type jobStates struct {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,8 +30,8 @@ const (
 // Handler serves the streams.
 type Handler struct {
 	upstream   *upstream.Upstream
-	jobSlots   slots
-	eventSlots slots
+	jobSlots   *limits.Semaphore
+	eventSlots *limits.Semaphore
 	limits     *limits.MemoryLimits
 	timeout    time.Duration // for the client to read one message
 	stopping   <-chan struct{}
@@ -42,8 +43,8 @@ type Handler struct {
 // NewHandler returns a Handler that ends its streams when stopping is closed.
 func NewHandler(stopping <-chan struct{}, config *config.Config, upstream *upstream.Upstream, memory *limits.MemoryLimits) *Handler {
 	return &Handler{
-		upstream: upstream, jobSlots: newSlots("max-watches", config.MaxWatches),
-		eventSlots: newSlots("max-event-streams", config.MaxEventStreams), limits: memory,
+		upstream: upstream, jobSlots: limits.NewLimit(config.MaxWatches, "max-watches", config.MaxWatches),
+		eventSlots: limits.NewLimit(config.MaxEventStreams, "max-event-streams", config.MaxEventStreams), limits: memory,
 		timeout: config.RequestTimeout, stopping: stopping, heartbeat: heartbeatInterval, reconnect: minReconnectWait,
 	}
 }
@@ -58,135 +59,84 @@ type stream interface {
 	canResume() bool
 }
 
-// message is what the client gets for a response of the server, or the error that ended the stream.
+// message is what the client gets for a response of the server.
 type message struct {
 	text      []byte // empty: the client has it already
 	heartbeat []byte // from now on; nil: unchanged
 	isLast    bool
-	err       *apierror.Error
-	sent      chan struct{} // closed when the text has been sent, before the next response is received
 }
 
 // serve sends a stream until its last message, the client disconnects, the server returns an error that a retry can't
 // fix, or the gateway stops. If nothing is sent for an interval, it sends the heartbeat.
 func (h *Handler) serve(
-	w http.ResponseWriter, r *http.Request, id *limits.Identity, slots *slots, stream stream, heartbeat []byte, interval time.Duration,
+	w http.ResponseWriter, r *http.Request, id *limits.Identity, slots *limits.Semaphore, stream stream, heartbeat []byte, interval time.Duration,
 ) {
-	ctx, cancel := context.WithCancel(r.Context())
+	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(r.Context(), id.Forwarded))
 	defer cancel()
 	memory := limits.NewRequestMemory(h.limits, id)
 	defer memory.Release()
-	slot := &slot{slots: slots, identity: id}
-	if e := slot.acquire(ctx); e != nil {
+	slot := id.Reservation(slots)
+	if e := slot.TryReserve(ctx, 1); e != nil {
 		e.Write(w)
 		return
 	}
-	defer slot.release()
+	defer slot.Release()
 
-	out := &eventWriter{w: w, control: http.NewResponseController(w), timeout: h.timeout}
-	// net/http would cancel the request at its read timeout, and HTTP/2 reset the response at its write
-	// timeout although nothing is written.
-	_ = out.control.SetReadDeadline(time.Time{})
-	_ = out.control.SetWriteDeadline(time.Time{})
+	out := newEventWriter(w, h.timeout, heartbeat, interval)
 	defer out.limitWrite() // of the end of the response
-	messages := make(chan message)
-	received := make(chan struct{})
-	defer func() { cancel(); <-received }() // receive uses memory and slot until it returns
-	go func() {
-		defer close(received)
-		h.receive(metadata.NewOutgoingContext(ctx, id.Forwarded), stream, memory, slot, messages)
-	}()
-	idle := time.NewTicker(interval)
-	defer idle.Stop()
-	for {
-		var err error
-		select {
-		case <-h.stopping:
-			return
-		case <-ctx.Done():
-			return
-		case <-idle.C:
-			err = out.send(heartbeat)
-		case m := <-messages:
-			switch {
-			case m.err != nil:
-				out.fail(m.err)
-				return
-			case len(m.text) > 0:
-				err = out.send(m.text)
-				idle.Reset(interval)
-			case m.isLast && !out.started:
-				w.WriteHeader(http.StatusNoContent)
-			}
-			if m.heartbeat != nil {
-				heartbeat = m.heartbeat
-			}
-			close(m.sent)
-			if m.isLast || r.Method == http.MethodHead {
-				return
-			}
-		}
-		if err != nil {
-			return
-		}
+	var beating sync.WaitGroup
+	beating.Go(func() {
+		defer cancel() // the gateway stops, or the client has disconnected
+		out.beat(ctx, h.stopping)
+	})
+	isHead := r.Method == http.MethodHead
+	e := h.receive(ctx, stream, memory, slot, func(m message) (more bool) { return out.send(m) == nil && !m.isLast && !isHead })
+	cancel()
+	beating.Wait()
+	switch {
+	case e != nil:
+		out.fail(e)
+	case out.isComplete && !out.started:
+		w.WriteHeader(http.StatusNoContent)
 	}
 }
 
-// receive calls the server and passes on its messages. While the server is unavailable, it tries again if the stream
-// can resume.
+// receive calls the server and passes on its messages to send, until it returns false. While the server is unavailable, it
+// tries again if the stream can resume. Otherwise it returns the error for the client.
 func (h *Handler) receive(
-	ctx context.Context, stream stream, memory *limits.RequestMemory, slot *slot, messages chan<- message,
-) {
-	pass := func(m message) bool {
-		m.sent = make(chan struct{})
-		select {
-		case messages <- m:
-		case <-ctx.Done():
-			return false
-		}
-		if m.err != nil {
-			return false
-		}
-		select {
-		case <-m.sent:
-		case <-ctx.Done():
-			return false
-		}
-		memory.Buffers.Release()
-		return !m.isLast
-	}
+	ctx context.Context, stream stream, memory *limits.RequestMemory, slot *limits.Reservation, send func(message) bool,
+) *apierror.Error {
 	wait := h.reconnect
 	for {
-		err := slot.learn(ctx)
-		if err == nil {
-			err = h.call(ctx, stream, memory, func(m message) bool {
-				wait = h.reconnect
-				return pass(m)
-			})
-		}
+		err := h.call(ctx, stream, memory, slot, func(m message) bool {
+			wait = h.reconnect
+			return send(m)
+		})
 		if ctx.Err() != nil || err == nil {
-			return
+			return nil
 		}
 		e := apierror.FromGRPC(ctx, err)
 		// An unknown caller must not hold its slot for longer than the server is away.
-		retry := e.Code == "UNAVAILABLE" || e.Code == "RESOURCE_EXHAUSTED" && slot.holder.Known()
+		retry := e.Code == "UNAVAILABLE" || e.Code == "RESOURCE_EXHAUSTED" && slot.HolderKnown()
 		if !stream.canResume() || !retry {
-			pass(message{err: e})
-			return
+			return e
 		}
-		timer := time.NewTimer(rand.N(wait))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
+			return nil
+		case <-time.After(rand.N(wait)):
 		}
 		wait = min(2*wait, maxReconnectWait)
 	}
 }
 
-// call calls the server once and passes on the messages until pass returns false or the stream ends.
-func (h *Handler) call(ctx context.Context, stream stream, memory *limits.RequestMemory, pass func(message) bool) error {
+// call calls the server once and passes on the messages until send returns false or the stream ends.
+func (h *Handler) call(
+	ctx context.Context, stream stream, memory *limits.RequestMemory, slot *limits.Reservation, send func(message) bool,
+) error {
+	if e := slot.Learn(ctx); e != nil {
+		return e
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer memory.Release() // if a reservation fails, the next call starts without any
@@ -211,8 +161,9 @@ func (h *Handler) call(ctx context.Context, stream stream, memory *limits.Reques
 			return err
 		}
 		_ = memory.Buffers.Resize(int64(len(m.text))) // if it fails, the estimate stays reserved
-		if !pass(m) {
+		if !send(m) {
 			return nil
 		}
+		memory.Buffers.Release()
 	}
 }
