@@ -1,4 +1,6 @@
 .DEFAULT_GOAL := help
+# With bytecode, tests collect and start programs in half the CPU time.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 BIN := .venv/bin
 # One environment; another Python version recreates it.
