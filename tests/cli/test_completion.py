@@ -1,22 +1,27 @@
 """Completion in the shell: what argcomplete answers, and real shells that ask it."""
 
 import asyncio
+import io
 import os
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
+import argcomplete
 import pytest
 
+from jobs_grpc.cli import completers, completion
+from jobs_grpc.cli.program import _parser
 from tests.support.callers import Operator
 from tests.support.cli import Shell
 from tests.support.database import Database
 from tests.support.server import Server
-
-pytestmark = pytest.mark.slow
+from tests.support.waiting import TIMEOUT
 
 _COMMAND = Path(sys.executable).with_name("jobs-grpc")
 
@@ -41,29 +46,30 @@ async def environ(
     }
 
 
-async def complete(line: str, environ: dict[str, str]) -> Sequence[str]:
-    """Return the completions of a line, as the scripts of all shells ask for them."""
-    answer, write = os.pipe()
-    process = await asyncio.create_subprocess_exec(
-        # argcomplete writes to the descriptor 8.
-        *("bash", "-c", f'exec 8>&{write}; exec "{_COMMAND}"'),
-        env=environ
-        | {
-            "_ARGCOMPLETE": "1",
-            "_ARGCOMPLETE_IFS": "\n",
-            "COMP_LINE": line,
-            "COMP_POINT": str(len(line)),
-        },
-        pass_fds=[write],
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    os.close(write)
-    out, err = await process.communicate()
-    with os.fdopen(answer) as file:
-        completions = file.read()
-    assert (out, err) == (b"", b"")
-    return [completion.strip() for completion in completions.split("\n")]
+async def complete(line: str, environ: dict[str, str], seconds: float = TIMEOUT) -> Sequence[str]:
+    """Return the completions of a line, as the scripts of all shells ask for them.
+
+    The server has some seconds to answer.
+    """
+    asked = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+    }
+    answer = io.StringIO()
+    finder = argcomplete.CompletionFinder()
+    # The descriptors 8 and 9 are not those of a shell.
+    finder._init_debug_stream = lambda: None
+    answers = partial(finder, output_stream=answer, exit_method=lambda _: None)
+    with (
+        mock.patch.dict(os.environ, environ | asked, clear=True),
+        mock.patch("argcomplete.autocomplete", answers),
+        mock.patch("argcomplete.io.debug_stream", sys.stderr),
+        mock.patch.object(completers, "_SECONDS", seconds),
+    ):
+        await asyncio.to_thread(completion.complete, _parser())
+    return [found.strip() for found in answer.getvalue().split("\n")]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +114,9 @@ async def test_completions_come_from_parsers_and_server(
 async def test_completion_is_empty_when_server_does_not_answer(environ: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        assert await complete("jobs-grpc get n", environ | {"JOBS_SERVER": address}) == [""]
+        found = await complete("jobs-grpc get n", environ | {"JOBS_SERVER": address}, seconds=0.1)
+
+    assert found == [""]
 
 
 async def test_completion_uses_the_context(
@@ -150,6 +158,7 @@ complete --do-complete 'jobs-grpc cancel nor'
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "arguments", "script"),
     [("bash", ["--norc", "-c"], _BASH), ("zsh", ["-f", "-c"], _ZSH), ("fish", ["-c"], _FISH)],

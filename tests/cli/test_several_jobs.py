@@ -10,7 +10,7 @@ from grpc import StatusCode
 from jobs_grpc.cli import questions
 from jobs_grpc.client import JobsClient, errors
 from tests.support.callers import Operator
-from tests.support.cli import Shell, answer_on_terminal
+from tests.support.cli import Shell, answer_on_terminal, interrupt_on_terminal
 from tests.support.database import Database
 from tests.support.server import reserved_address
 
@@ -53,7 +53,6 @@ REFUSED = "nothing was changed; to cancel without this question, add --yes"
         ("y", 0, pb.Job.CANCELED, "canceled b"),
         ("n", 1, pb.Job.IN_PROGRESS, REFUSED),
         ("", 1, pb.Job.IN_PROGRESS, REFUSED),
-        ("\x03", 130, pb.Job.IN_PROGRESS, ""),
     ],
 )
 async def test_cancel_asks_on_a_terminal_before_more_than_1000_devices(
@@ -63,6 +62,14 @@ async def test_cancel_asks_on_a_terminal_before_more_than_1000_devices(
 
     assert (result, (await operator.get("b")).status) == (code, status)
     assert shown in output
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("large_jobs")
+async def test_ctrl_c_at_the_question_changes_nothing(operator: Operator) -> None:
+    code, _ = await interrupt_on_terminal(ASKED, "cancel", "a", "b")
+
+    assert (code, (await operator.get("b")).status) == (130, pb.Job.IN_PROGRESS)
 
 
 @pytest.mark.slow

@@ -67,18 +67,19 @@ class Shell:
     async def __call__(self, *argv: str) -> Result:
         """Run `jobs-grpc *argv`."""
         self._capsys.readouterr()
-        code = await asyncio.to_thread(self._run, argv)
+        code = await asyncio.to_thread(_run, argv)
         captured = self._capsys.readouterr()
         err = captured.err.splitlines(keepends=True)
         self.audit_log = [json.loads(line) for line in err if line.startswith('{"time"')]
         err = [line for line in err if not line.startswith('{"time"')]
         return Result(code, captured.out, "".join(err))
 
-    def _run(self, argv: tuple[str, ...]) -> int:
-        try:
-            return run(list(argv))
-        except SystemExit as e:  # The argument parser exits on --help and on errors.
-            return int(e.code or 0)
+
+def _run(argv: tuple[str, ...]) -> int:
+    try:
+        return run(list(argv))
+    except SystemExit as e:  # The argument parser exits on --help and on errors.
+        return int(e.code or 0)
 
 
 async def spawn(
@@ -120,16 +121,36 @@ async def _run_on_terminal(
     argv: tuple[str, ...], variables: dict[str, str], answer: tuple[bytes, bytes] | None
 ) -> tuple[int, str]:
     our_end, terminal = pty.openpty()
+    shown = asyncio.ensure_future(asyncio.to_thread(_read_all, our_end, answer))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        os.fdopen(os.dup(terminal) if answer else os.open(os.devnull, os.O_RDONLY)) as stdin,
+        os.fdopen(terminal, "w", buffering=1) as output,
+    ):
+        for name, value in (variables | {"LINES": "24", "TERM": "xterm"}).items():
+            patch.setenv(name, value)
+        for name, stream in (("stdin", stdin), ("stdout", output), ("stderr", output)):
+            patch.setattr(sys, name, stream)
+        code = await asyncio.to_thread(_run, argv)
+    try:
+        return code, await shown
+    finally:
+        os.close(our_end)
+
+
+async def interrupt_on_terminal(question: str, *argv: str) -> tuple[int, str]:
+    """Run `jobs-grpc *argv` in a process on a terminal, and press Ctrl-C at the question."""
+    our_end, terminal = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _TERMINAL_COMMAND, *argv),
-        env=os.environ | variables | {"LINES": "24", "TERM": "xterm"},
-        stdin=terminal if answer else asyncio.subprocess.DEVNULL,
+        env=os.environ | {"LINES": "24", "TERM": "xterm"},
+        stdin=terminal,
         stdout=terminal,
         stderr=terminal,
         start_new_session=True,
     )
     os.close(terminal)
-    shown = await asyncio.to_thread(_read_all, our_end, answer)
+    shown = await asyncio.to_thread(_read_all, our_end, (question.encode(), b"\x03"))
     os.close(our_end)
     return await process.wait(), shown
 
