@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
-import argcomplete
 import pytest
+from argcomplete.finders import CompletionFinder
 
 from jobs_grpc.cli import completers, completion
 from jobs_grpc.cli.program import _parser
@@ -58,13 +58,13 @@ async def complete(line: str, environ: dict[str, str], seconds: float = TIMEOUT)
         "COMP_POINT": str(len(line)),
     }
     answer = io.StringIO()
-    finder = argcomplete.CompletionFinder()
-    # The descriptors 8 and 9 are not those of a shell.
-    finder._init_debug_stream = lambda: None
+    finder = CompletionFinder()
     answers = partial(finder, output_stream=answer, exit_method=lambda _: None)
     with (
         mock.patch.dict(os.environ, environ | asked, clear=True),
         mock.patch("argcomplete.autocomplete", answers),
+        # The descriptors 8 and 9 are not those of a shell.
+        mock.patch.object(finder, "_init_debug_stream"),
         mock.patch("argcomplete.io.debug_stream", sys.stderr),
         mock.patch.object(completers, "_SECONDS", seconds),
     ):

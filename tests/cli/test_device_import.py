@@ -266,17 +266,6 @@ async def test_import_audits_its_changes_when_it_is_interrupted_after_the_commit
     assert await _devices(database, tenant) == ["a"]
 
 
-@pytest.mark.parametrize("name", ["münchen", " a", "a ", "", "a\nb", "a,b", "\udcff", "x" * 257])
-async def test_import_rejects_invalid_tenant(shell: Shell, name: str) -> None:
-    result = await shell("devices", "import", "-", "--tenant", name)
-
-    assert (result.code, result.err) == (
-        2,
-        "jobs-grpc: --tenant must be 1–256 printable ASCII characters, no comma,"
-        " no space at the ends\n",
-    )
-
-
 async def test_import_does_not_blame_file_when_database_is_unreachable(
     load: _Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 
 import pytest
@@ -10,7 +11,7 @@ from fleet.jobs.v1.fleet_pb2 import Device
 from jobs_grpc.cli import devices
 from jobs_grpc.services import fleet as fleet_service
 from tests.support.callers import Fleet, Operator
-from tests.support.cli import Shell, answer_on_terminal, cells, spawn
+from tests.support.cli import Shell, cells, run_on_terminal, spawn
 from tests.support.database import Database, job_lock_held
 from tests.support.server import Server
 from tests.support.waiting import TIMEOUT
@@ -66,27 +67,6 @@ async def test_delete_repeats_the_call_while_executions_remain(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("answer", ["n", "y"])
-async def test_delete_asks_on_a_terminal(shell: Shell, fleet: Fleet, answer: str) -> None:
-    code, shown = await answer_on_terminal(
-        "delete 2 devices and end their QUEUED and HELD executions? [y/N] ",
-        answer,
-        "devices",
-        "delete",
-        "pump-1",
-        "pump-2",
-    )
-
-    if answer == "y":
-        assert code == 0
-        assert "deleted 2 devices, ended 0 executions" in shown
-    else:
-        assert code == 1
-        assert "nothing was changed; to delete without this question, add --yes" in shown
-        await fleet.get("pump-1")
-
-
-@pytest.mark.slow
 @pytest.mark.single_node("waits for sessions of one node")
 async def test_delete_says_how_to_continue_when_ctrl_c_interrupts_it(
     shell: Shell, database: Database, fleet: Fleet, operator: Operator
@@ -131,3 +111,14 @@ async def test_groups_shows_that_a_group_has_more_devices_than_are_counted(
 
     assert cells((await shell("groups")).out.splitlines()[1]) == ["large", "10,000+"]
     assert (await shell("groups", "-o", "csv")).unquoted.endswith("large,10001\n")
+
+
+async def test_table_colors_a_status_that_says_how_the_execution_ended(
+    shell: Shell, fleet: Fleet, operator: Operator
+) -> None:
+    await operator.create(job_id="j", target_device_id="valve")
+    await fleet.delete("valve")
+
+    _, shown = await run_on_terminal("device", "valve")
+
+    assert re.search(r"\x1b\[33mREJECTED \(removed\) *\x1b\[0m", shown)

@@ -65,46 +65,6 @@ async def test_help_shows_the_options_of_the_command_first_and_examples_last(
     assert max(map(len, lines)) <= 80
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["lsit"], "invalid choice: lsit (did you mean list?)"),
-        (["stop"], "invalid choice: stop; `jobs-grpc --help` lists the commands"),
-        (["help", "lsit"], "invalid choice: lsit (did you mean list?)"),
-        (["context", "sett"], "invalid choice: sett (did you mean set?)"),
-        (["list", "--stauts", "x"], "unrecognized argument: --stauts (did you mean --status?)"),
-        (
-            ["create", "--type", "reboot", "--all", "--expires-at", "+2h"],
-            "unrecognized argument: --expires-at (did you mean --expires-in-hours?)",
-        ),
-        (["create", "--typ", "x"], "unrecognized argument: --typ (did you mean --type?)"),
-        (["list", "--status", "paused"], "invalid choice: paused (did you mean PAUSED?)"),
-        (["list", "-o", "jsn"], "invalid choice: jsn (did you mean json?)"),
-        (["list", "-o", "x"], "invalid choice: x (choose from table, wide, json, jsonl, csv)"),
-        (["--versoin"], "unrecognized argument: --versoin (did you mean --version?)"),
-        (
-            ["--tenant", "demo", "list"],
-            "unrecognized argument: --tenant; options follow the command:"
-            " jobs-grpc list --tenant …",
-        ),
-        (
-            ["-t", "demo", "list"],
-            "unrecognized argument: -t; `jobs-grpc list --help` lists the options",
-        ),
-        (
-            ["context", "--tenant=demo", "set", "a"],
-            "unrecognized argument: --tenant; options follow the command:"
-            " jobs-grpc context set --tenant …",
-        ),
-    ],
-)
-async def test_typo_gets_a_suggestion(shell: Shell, argv: list[str], message: str) -> None:
-    result = await shell(*argv)
-
-    assert result.code == 2
-    assert result.err.splitlines()[-1].endswith(message)
-
-
 @pytest.mark.parametrize("name", ["", "webhooks", "devices", "context"])
 async def test_group_of_commands_alone_shows_its_help(shell: Shell, name: str) -> None:
     alone = await shell(*name.split())

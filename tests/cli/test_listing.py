@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.support.callers import Operator
-from tests.support.cli import Shell, cells, run_on_terminal
+from tests.support.cli import Shell, cells
 from tests.support.database import Database
 from tests.support.server import Server
 
@@ -54,19 +54,6 @@ async def test_json_has_the_token_of_the_next_page(shell: Shell, operator: Opera
 
     assert [job["job_id"] for job in page["jobs"]] == ["k"]
     assert [job["job_id"] for job in json.loads(rest.out)["jobs"]] == ["j"]
-
-
-@pytest.mark.slow
-async def test_wide_table_has_all_columns_in_full_on_a_narrow_terminal(
-    shell: Shell, operator: Operator
-) -> None:
-    await operator.create(job_id="k", target_all=True, document_type="firmware-update")
-
-    _, shown = await run_on_terminal("list", "-o", "wide", columns=60)
-
-    assert "EXPIRES" in shown
-    assert " firmware-update " in shown
-    assert "hidden" not in shown
 
 
 @pytest.mark.parametrize(

@@ -118,23 +118,6 @@ async def test_repair_gives_up_when_the_job_stays_locked(
     assert repaired.err == "jobs-grpc: another session holds a required lock; retry\n"
 
 
-@pytest.mark.parametrize(
-    ("argv", "code", "message"),
-    [
-        (("nope",), 3, "job nope not found in tenant tenant-"),
-        (("j", "--tenant", ""), 2, "--tenant must be"),
-    ],
-)
-async def test_recount_names_what_is_wrong(
-    shell: Shell, argv: tuple[str, ...], code: int, message: str
-) -> None:
-    failed = await shell("recount", *argv, "--repair")
-
-    assert failed.code == code
-    assert failed.err.startswith(f"jobs-grpc: {message}")
-    assert shell.audit_log == []
-
-
 async def test_recount_needs_the_owner(
     shell: Shell, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

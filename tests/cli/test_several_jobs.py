@@ -10,7 +10,7 @@ from grpc import StatusCode
 from jobs_grpc.cli import questions
 from jobs_grpc.client import JobsClient, errors
 from tests.support.callers import Operator
-from tests.support.cli import Shell, answer_on_terminal, interrupt_on_terminal
+from tests.support.cli import Shell, interrupt_on_terminal
 from tests.support.database import Database
 from tests.support.server import reserved_address
 
@@ -42,26 +42,6 @@ async def large_jobs(database: Database, operator: Operator) -> None:
 
 
 ASKED = "cancel 2 jobs (1,002 devices)? [y/N] "
-REFUSED = "nothing was changed; to cancel without this question, add --yes"
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("large_jobs")
-@pytest.mark.parametrize(
-    ("answer", "code", "status", "shown"),
-    [
-        ("y", 0, pb.Job.CANCELED, "canceled b"),
-        ("n", 1, pb.Job.IN_PROGRESS, REFUSED),
-        ("", 1, pb.Job.IN_PROGRESS, REFUSED),
-    ],
-)
-async def test_cancel_asks_on_a_terminal_before_more_than_1000_devices(
-    operator: Operator, answer: str, code: int, status: int, shown: str
-) -> None:
-    result, output = await answer_on_terminal(ASKED, answer, "cancel", "a", "b")
-
-    assert (result, (await operator.get("b")).status) == (code, status)
-    assert shown in output
 
 
 @pytest.mark.slow
@@ -70,37 +50,6 @@ async def test_ctrl_c_at_the_question_changes_nothing(operator: Operator) -> Non
     code, _ = await interrupt_on_terminal(ASKED, "cancel", "a", "b")
 
     assert (code, (await operator.get("b")).status) == (130, pb.Job.IN_PROGRESS)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("large_jobs")
-@pytest.mark.parametrize("arguments", [("a",), ("a", "b", "--yes")], ids=" ".join)
-async def test_cancel_does_not_ask_before_few_devices_or_with_yes(
-    arguments: tuple[str, ...],
-) -> None:
-    code, shown = await answer_on_terminal("?", "", "cancel", *arguments)
-
-    assert (code, "?" in shown) == (0, False)
-
-
-@pytest.mark.usefixtures("large_jobs")
-async def test_cancel_and_delete_do_not_ask_on_a_pipe(shell: Shell, operator: Operator) -> None:
-    assert (await shell("cancel", "a", "b")).code == 0
-    assert (await shell("delete", "a", "b")).code == 0
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("large_jobs")
-async def test_delete_asks_on_a_terminal_before_more_than_1000_devices(
-    operator: Operator, shell: Shell
-) -> None:
-    await shell("cancel", "a", "b")
-    code, shown = await answer_on_terminal(
-        "delete 2 jobs (1,002 devices)? [y/N] ", "y", "delete", "a", "b"
-    )
-
-    assert code == 0
-    assert "deleted b" in shown
 
 
 class _Terminal(io.StringIO):

@@ -211,26 +211,3 @@ async def test_simulate_counts_calls_that_a_limit_refuses(
     assert " errors" not in result.out
     assert "refused by a limit: RESOURCE_EXHAUSTED: " in result.err
     assert "can't reach" not in result.err
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--devices", "0"], "--devices: must be a whole number from 1 to 100000"),
-        (["--device-format", "device"], "--device-format: must be printable ASCII with a field"),
-        (["--device-format", "{nothing}"], "--device-format: must be printable"),
-        (["--latency", "5:1"], "--latency: must be MIN:MAX seconds"),
-        (["--failure-rate", "2"], "--failure-rate: must be a number from 0 to 1"),
-        (["--failure-rate", "nan"], "--failure-rate: must be a number from 0 to 1"),
-        (["--poll", "0"], "--poll: must be a number of seconds from 0.001 to 86400"),
-        (["--failure-rate", "0.6", "--reject-rate", "0.6"], "the rates must not add up"),
-        (["--tenant", "é"], "--tenant must be 1–256 printable ASCII"),
-    ],
-)
-async def test_simulate_explains_invalid_arguments(
-    shell: Shell, argv: list[str], message: str
-) -> None:
-    result = await shell("simulate", "--tenant", "t", "--devices", "1", *argv)
-
-    assert (result.code, result.out) == (2, "")
-    assert message in result.err

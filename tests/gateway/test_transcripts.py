@@ -56,4 +56,4 @@ async def test_responses_are_those_of_the_transcript(
         for text in described(response):
             yield without_variable_parts(text, rest.tenant)
 
-    await transcript.check(respond, "%>")
+    await transcript.check(respond, "[%>]")

@@ -21,6 +21,8 @@ _SERVICES: dict[str, Any] = {
     for module in (jobs_pb2, fleet_pb2, events_pb2, device_jobs_pb2)
     for name, service in module.DESCRIPTOR.services_by_name.items()
 }
+METHODS = {name: m for s in _SERVICES.values() for name, m in s.methods_by_name.items()}
+"""The methods of all services, by name."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class ScriptedServer:
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return the handler of a method, as a generic handler of gRPC does."""
-        service, _, name = handler_call_details.method.lstrip("/").partition("/")
-        method = _SERVICES[service.rpartition(".")[2]].methods_by_name[name]
+        name = handler_call_details.method.rpartition("/")[2]
+        method = METHODS[name]
 
         async def next_answer(context: Any) -> Message:
             answers = self.answers[name]
@@ -85,6 +87,11 @@ class ScriptedServer:
             request_deserializer=GetMessageClass(method.input_type).FromString,
             response_serializer=lambda message: message.SerializeToString(),
         )
+
+
+def new_response(method: str) -> Message:
+    """Return an empty response of a method."""
+    return GetMessageClass(METHODS[method].output_type)()
 
 
 def _status(refusal: Refusal) -> Status:
