@@ -5,28 +5,13 @@ import json
 import signal
 from pathlib import Path
 
-import grpc
 import pytest
 
 from tests.support.cli import Shell, spawn
 from tests.support.database import Database
-from tests.support.scripted_server import Refusal, running_scripted_server
 from tests.support.waiting import TIMEOUT
 
 CREATE = ("create", "--type", "x", "--all", "--job-id", "j")
-
-
-async def test_create_reads_params_from_file(
-    shell: Shell, database: Database, tenant: str, tmp_path: Path
-) -> None:
-    await database.add_devices(tenant, 1)
-    file = tmp_path / "params.json"
-    file.write_text('{"version": "2.1"}')
-
-    await shell(*CREATE, "--params", f"@{file}")
-
-    job = json.loads((await shell("get", "j", "--json")).out)
-    assert job["document_params"] == {"version": "2.1"}
 
 
 @pytest.mark.parametrize("error", [KeyError("uid not found"), OSError("no user")])
@@ -44,23 +29,6 @@ async def test_create_sends_no_user_when_account_has_no_name(
 
     assert created.code == 0
     assert "created_by" not in json.loads((await shell("get", "j", "--json")).out)
-
-
-@pytest.mark.parametrize("options", [(), ("--json",)])
-async def test_create_names_the_id_of_a_job_that_it_may_have_created(
-    shell: Shell, options: tuple[str, ...]
-) -> None:
-    away = Refusal(grpc.StatusCode.UNAVAILABLE, reason="DATABASE_UNAVAILABLE", retry_after=0)
-    create = ("create", "--type", "x", "--all", *options)
-    async with running_scripted_server(CreateJob=away, GetJob=away) as server:
-        created = await shell(*create, "--server", server.address)
-        validated = await shell(*create, "--validate-only", "--server", server.address)
-
-    advice = "to repeat the command without creating a second job, add --job-id "
-    assert (created.code, created.out) == (5, "")
-    assert f"scripted; {advice}{server.requests[0].job_id}" in created.err
-    assert created.err.count("\n") == 1
-    assert advice not in validated.err
 
 
 @pytest.mark.slow

@@ -68,21 +68,6 @@ async def test_import_writes_a_line_of_the_audit_log(
     assert "password" not in json.dumps(audited)
 
 
-async def test_import_is_rolled_back_when_a_device_would_have_too_many_labels(
-    load: _Import, database: Database, tenant: str
-) -> None:
-    keys = ",".join(f"label:key-{n}" for n in range(32))
-    await load(f"device_id,{keys}\nfull,{','.join('x' * 32)}\n")
-
-    result = await load("device_id,label:one-more\nfull,x\nnew,x\n")
-
-    assert (result.code, result.err) == (
-        2,
-        "jobs-grpc: nothing was imported: more than 32 labels would be on: full\n",
-    )
-    assert await _devices(database, tenant) == ["full"]
-
-
 async def test_import_is_rolled_back_when_line_after_full_batch_is_invalid(
     load: _Import, database: Database, tenant: str
 ) -> None:
@@ -159,20 +144,6 @@ async def test_import_fails_when_standard_input_is_unusable(
     result = await shell("devices", "import", "-", "--tenant", "t")
 
     assert (result.code, result.out, result.err) == (2, "", f"jobs-grpc: {message}\n")
-
-
-async def test_import_takes_the_tenant_from_the_environment(
-    shell: Shell, database: Database, tenant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "fleet.csv").write_text("device_id\na\n")
-    monkeypatch.delenv("JOBS_TENANT", raising=False)
-    missing = await shell("devices", "import", str(tmp_path / "fleet.csv"))
-    monkeypatch.setenv("JOBS_TENANT", tenant)
-    imported = await shell("devices", "import", str(tmp_path / "fleet.csv"))
-
-    assert missing == Result(2, "", "jobs-grpc: --tenant or JOBS_TENANT is required\n")
-    assert imported.code == 0, imported.err
-    assert await _devices(database, tenant) == ["a"]
 
 
 async def test_import_reads_a_pipe(shell: Shell, database: Database, tenant: str) -> None:
@@ -264,40 +235,6 @@ async def test_import_audits_its_changes_when_it_is_interrupted_after_the_commit
     assert json.loads(audited)["code"] == "CANCELLED"
     assert json.loads(audited)["changes"]["registered"] == 1
     assert await _devices(database, tenant) == ["a"]
-
-
-async def test_import_does_not_blame_file_when_database_is_unreachable(
-    load: _Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", f"postgresql://u@/d?host={tmp_path}")
-
-    result = await load("device_id\na\n")
-
-    assert result.code == 5
-    assert "can't read" not in result.err
-    assert result.err.count("\n") == 1
-
-
-async def test_import_fails_with_one_line_when_database_url_has_invalid_option(
-    load: _Import, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", "postgresql://u@h/d?sslmode=bogus")
-
-    result = await load("device_id\na\n")
-
-    assert (result.code, result.err.count("\n")) == (2, 1)
-    assert result.err.startswith("jobs-grpc: invalid database URL: `sslmode` parameter must")
-
-
-async def test_import_fails_when_owner_url_is_not_set(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("JOBS_OWNER_DATABASE_URL")
-
-    result = await shell("devices", "import", "-", "--tenant", "t")
-
-    assert result.code == 2
-    assert result.err.startswith("jobs-grpc: JOBS_OWNER_DATABASE_URL is not set")
 
 
 async def test_import_works_when_row_level_security_applies_to_owner(

@@ -6,10 +6,9 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Operator
-from tests.support.cli import Shell, run_on_terminal, without_times
+from tests.support.cli import Shell
 from tests.support.database import Database
 from tests.support.server import Server
-from tests.support.staged_jobs import create_staged_job
 
 pytestmark = pytest.mark.usefixtures("shell")
 
@@ -28,63 +27,6 @@ async def test_get_reads_several_pages_when_limit_exceeds_one_page(
 
     assert len(got.out.split("\n\n")[1].splitlines()) == 1 + 5050
     assert got.err == "the first 5,050 executions; --all shows the rest\n"
-
-
-async def test_get_shows_gates_approvals_and_what_a_stage_waits_for(
-    shell: Shell, database: Database, server: Server, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 10)
-    job = await create_staged_job(
-        *(database, server, operator),
-        {"percent": 20, "gate": pb.Gate(min_succeeded_percent=50, require_approval=True)},
-        {"remainder": True, "releases_per_minute": 60},
-    )
-    await job.set_gate(0, bake_seconds=7200)
-    await operator.update("j", "rollout.max_in_progress", rollout=pb.Rollout(max_in_progress=3))
-    await shell("approve", "j", "0", "--comment", "lab is green", "--user", "aisha")
-    await job.device(0).update("j", "SUCCEEDED")
-
-    got = await shell("get", "j", "--limit", "1", "--utc")
-
-    facts, stages, _ = without_times(got.out).split("\n\n")
-    assert facts.splitlines() == [
-        "job           j",
-        "status        IN_PROGRESS",
-        "type          reboot",
-        "params        {}",
-        "target        all",
-        "created       TIME by olivia",
-        "expires       TIME",
-        "max. devices  3 IN_PROGRESS at a time",
-        "devices       10: 1 QUEUED, 1 SUCCEEDED, 8 HELD",
-    ]
-    assert stages.splitlines() == [
-        "stages",
-        f" 0 20%   OPEN     {'█' * 12}{'░' * 12}  1 QUEUED, 1 SUCCEEDED",
-        "   gate: 50 % succeeded, 50 % required, bake 2h, approval",
-        "   approved at TIME by aisha: lab is green",
-        "   stage 0 bakes for 2h; stage 1 opens at TIME",
-        f" 1 rest  PENDING  {'·' * 24}  8 HELD",
-        "   60 releases per minute",
-    ]
-
-
-@pytest.mark.slow
-async def test_get_ends_with_the_summary_on_a_terminal(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 30)
-    await operator.create(job_id="j", target_all=True)
-    await operator.cancel("j")
-
-    code, shown = await run_on_terminal("get", "j", "--utc")
-
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", without_times(shown)).splitlines()
-    assert code == 0
-    assert [line.split()[0] for line in lines if line.startswith("d0")] == [
-        f"d{number:05}" for number in range(1, 21)
-    ]
-    assert re.fullmatch(r"j is CANCELED after 0:0\d:\d\d: 30 REJECTED or CANCELED", lines[-1])
 
 
 async def test_get_shows_what_the_failure_criteria_have_counted(

@@ -90,17 +90,6 @@ async def test_migrate_fails_without_citus_when_it_is_required(
     assert result.err.count("\n") == 1
 
 
-async def test_migrate_fails_when_owner_url_is_not_set(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("JOBS_OWNER_DATABASE_URL", raising=False)
-
-    result = await shell("migrate")
-
-    assert result.code == 2
-    assert result.err.startswith("jobs-grpc: JOBS_OWNER_DATABASE_URL is not set")
-
-
 @pytest.mark.slow
 async def test_migrate_fails_when_request_url_has_no_user(
     cluster: tuple[Postgres, str], shell: Shell, monkeypatch: pytest.MonkeyPatch
@@ -116,18 +105,6 @@ async def test_migrate_fails_when_request_url_has_no_user(
     assert without_user.code == 2
     assert without_user.err.startswith("jobs-grpc: JOBS_DATABASE_URL names no user")
     assert (with_role.code, with_role.out) == (0, "the schema is current\n")
-
-
-async def test_migrate_fails_with_one_line_when_database_is_unreachable(
-    shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JOBS_OWNER_DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/db")
-
-    result = await shell("migrate")
-
-    assert result.code == 5
-    assert result.err.count("\n") == 1
-    assert "secret" not in result.err
 
 
 @asynccontextmanager

@@ -1,7 +1,6 @@
 """The commands of rollouts: create --stage, advance, approve, update."""
 
 import asyncio
-import json
 from pathlib import Path
 
 import pytest
@@ -28,61 +27,6 @@ async def finish_open_stage(server: Server, operator: Operator) -> None:
         device = server.device(operator.tenant, f"d{number:05}")
         if await device.start_next():
             await device.update("j", "SUCCEEDED")
-
-
-@pytest.mark.usefixtures("fleet")
-async def test_create_makes_a_rollout_of_the_options(
-    shell: Shell, database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 2, group="north")
-    options = (
-        *("--stage", "10%", "--stage", "2", "--stage", "group:north"),
-        *("--stage", "group:nort,allow-empty", "--stage", "rest"),
-        *("--min-succeeded", "95", "--require-approval"),
-        *("--releases-per-minute", "60", "--max-in-progress", "3"),
-        *("--pause-at", "5%", "--cancel-at", "4"),
-    )
-
-    created = await shell(*CREATE, *options)
-
-    assert created.code == 0, created.err
-    job = await operator.get("j")
-    gate = pb.Gate(min_succeeded_percent=95, require_approval=True)
-    assert job.rollout == pb.Rollout(
-        stages=[
-            pb.Stage(percent=10, gate=gate, releases_per_minute=60),
-            pb.Stage(device_count=2, gate=gate, releases_per_minute=60),
-            pb.Stage(group_id="north", gate=gate, releases_per_minute=60),
-            pb.Stage(group_id="nort", allow_empty=True, gate=gate, releases_per_minute=60),
-            pb.Stage(remainder=True, releases_per_minute=60),
-        ],
-        max_in_progress=3,
-    )
-    pause, cancel = job.failure_criteria
-    assert (pause.percent, pause.min_finished, pause.action) == (5, 20, pb.FailureCriterion.PAUSE)
-    assert (cancel.count, cancel.action) == (4, pb.FailureCriterion.CANCEL)
-
-
-@pytest.mark.usefixtures("fleet")
-async def test_create_reads_the_rollout_from_a_file(
-    shell: Shell, operator: Operator, tmp_path: Path
-) -> None:
-    yaml = tmp_path / "rollout.yaml"
-    yaml.write_text(
-        "rollout:\n"
-        "  stages:\n"
-        "    - {display_name: canary, percent: 1, gate: {min_succeeded_percent: 95}}\n"
-        "    - {remainder: true}\n"
-        "failure_criteria:\n"
-        "  - {percent: 5, scope: STAGE}\n"
-    )
-
-    created = await shell(*CREATE, "--rollout", str(yaml))
-
-    assert created.code == 0, created.err
-    job = await operator.get("j")
-    assert [stage.display_name for stage in job.stages] == ["canary", ""]
-    assert job.failure_criteria[0].scope == pb.FailureCriterion.STAGE
 
 
 @pytest.mark.parametrize(
@@ -138,39 +82,3 @@ async def test_approve_without_a_stage_approves_the_one_that_waits(
         " name it\n"
     )
     assert approved.out.startswith("approved stage 1 of j:\n")
-
-
-@pytest.mark.usefixtures("fleet")
-async def test_update_changes_what_the_options_name(
-    shell: Shell, operator: Operator, tmp_path: Path
-) -> None:
-    await shell(*CREATE, "--stage", "20%", "--stage", "rest", "--pause-at", "2")
-    file = tmp_path / "criteria.json"
-    file.write_text(json.dumps({"failure_criteria": [{"count": 7}]}))
-
-    nothing = await shell("update", "j")
-    updated = await shell("update", "j", "--max-in-progress", "4", "--rollout", str(file))
-
-    assert nothing.code == 2
-    assert updated.out == "updated j: failure_criteria, rollout.max_in_progress\n"
-    job = await operator.get("j")
-    assert job.rollout.max_in_progress == 4
-    assert job.failure_criteria[0].count == 7
-    assert len(job.stages) == 2
-
-
-@pytest.mark.usefixtures("fleet")
-async def test_update_keeps_the_limit_when_the_file_has_none(
-    shell: Shell, operator: Operator, tmp_path: Path
-) -> None:
-    await shell(*CREATE, "--stage", "20%", "--stage", "rest", "--max-in-progress", "4")
-    file = tmp_path / "stages.json"
-    stages = [{"percent": 20, "releases_per_minute": 7}, {"remainder": True}]
-    file.write_text(json.dumps({"rollout": {"stages": stages}}))
-
-    updated = await shell("update", "j", "--rollout", str(file))
-
-    assert updated.out == "updated j: rollout.stages\n"
-    job = await operator.get("j")
-    assert job.rollout.max_in_progress == 4
-    assert job.rollout.stages[0].releases_per_minute == 7

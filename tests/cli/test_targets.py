@@ -34,16 +34,6 @@ async def test_preview_prints_json(shell: Shell) -> None:
     assert created.code == 0
 
 
-async def test_create_reads_devices_from_a_file(shell: Shell, tmp_path: Path) -> None:
-    file = tmp_path / "devices.txt"
-    # Editors of Windows write a byte order mark and CRLF.
-    file.write_bytes(b"\xef\xbb\xbfd00003\r\n\r\n d00001 \r\n")
-
-    created = await shell(*CREATE, "--devices-file", str(file))
-
-    assert created.out.startswith("created j for 2 devices")
-
-
 @pytest.mark.parametrize(
     ("content", "error"),
     [(b"d00001\n\xff\n", "can't read -: not UTF-8"), (None, "standard input is closed")],

@@ -1,7 +1,6 @@
 """`jobs-grpc watch`."""
 
 import asyncio
-import json
 import os
 import re
 import signal
@@ -11,9 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from tests.support.callers import Operator
-from tests.support.cli import Shell, run_on_terminal, spawn, without_times
+from tests.support.cli import Shell, run_on_terminal, spawn
 from tests.support.database import Database
-from tests.support.fleets import make_fleet, running_fleet
 from tests.support.server import Server, reserved_address, running_server
 from tests.support.waiting import TIMEOUT
 
@@ -49,57 +47,6 @@ async def running_watch(
 def pairs(line: str) -> dict[str, str]:
     """Return the key=value pairs of a line."""
     return dict(pair.split("=") for pair in line.split()[2:])
-
-
-@pytest.mark.slow
-async def test_watch_prints_line_per_change_until_job_is_completed(
-    shell: Shell, server: Server, tenant: str, job: str
-) -> None:
-    async with running_fleet(make_fleet(50, server.address, tenant)):
-        result = await shell("watch", job)
-
-    assert (result.code, result.err) == (0, "")
-    lines = result.out.splitlines()
-    assert [line.split()[1] for line in lines] == ["IN_PROGRESS"] * (len(lines) - 1) + ["COMPLETED"]
-    for line in lines:
-        counts = {name: int(number) for name, number in pairs(line).items()}
-        assert counts.pop("total") == sum(counts.values()) == 50
-    assert pairs(lines[-1])["succeeded"] == "50"
-
-
-@pytest.mark.slow
-async def test_watch_prints_job_as_json_line_per_change(
-    shell: Shell, server: Server, tenant: str, job: str
-) -> None:
-    async with running_fleet(make_fleet(50, server.address, tenant)):
-        result = await shell("watch", job, "--json")
-
-    assert (result.code, result.err) == (0, "")
-    states = [json.loads(line) for line in result.out.splitlines()]
-    assert {state["job_id"] for state in states} == {"j"}
-    assert states[-1]["status"] == "COMPLETED"
-    assert states[-1]["execution_counts"]["succeeded"] == 50
-
-
-async def test_watch_exits_with_4_when_job_is_canceled(
-    shell: Shell, operator: Operator, job: str
-) -> None:
-    await operator.cancel(job)
-
-    result = await shell("watch", job, "--json")
-
-    assert result.code == 4
-    (line,) = result.out.splitlines()
-    assert json.loads(line)["status"] == "CANCELED"
-    assert json.loads(line)["execution_counts"]["rejected"] == 50
-    assert re.search(r"j is CANCELED after 0:0\d:\d\d: 50 REJECTED or CANCELED", result.err)
-
-
-async def test_watch_exits_with_3_when_job_does_not_exist(shell: Shell, tenant: str) -> None:
-    result = await shell("watch", "nowhere")
-
-    assert (result.code, result.out) == (3, "")
-    assert result.err == f"jobs-grpc: NOT_FOUND: job nowhere not found in tenant {tenant}\n"
 
 
 async def test_watch_exits_with_5_when_timeout_is_exceeded(shell: Shell, job: str) -> None:
@@ -157,15 +104,6 @@ async def test_watch_prints_summary_when_interrupted(server: Server, tenant: str
 
 
 @pytest.mark.slow
-async def test_watch_leaves_the_terminal_as_it_is_when_the_context_is_missing() -> None:
-    code, shown = await run_on_terminal("watch", "j", "--context", "none")
-
-    assert code == 2
-    assert "no context 'none' in " in shown
-    assert "\x1b" not in shown  # such as the sequence that hides the cursor
-
-
-@pytest.mark.slow
 async def test_watch_shows_bar_on_terminal(
     database: Database, operator: Operator, job: str
 ) -> None:
@@ -194,22 +132,6 @@ async def test_watch_without_colors_tells_success_and_rejection_apart(
     assert f"{'█' * 36}{'/' * 37}  100 %" in lines
     legend = [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
     assert "█ SUCCEEDED 25  / REJECTED or CANCELED 25" in legend
-
-
-async def test_watch_prints_why_the_job_is_paused_and_the_next_steps(
-    shell: Shell, operator: Operator, job: str
-) -> None:
-    reason = "error rate " * 20
-    await operator.pause(job, reason=reason)
-
-    lines = await watch_until_timeout(shell, "watch", job)
-
-    assert pairs(lines[0])["queued"] == "50"
-    assert [without_times(line) for line in lines[1:]] == [
-        f"Paused since TIME by olivia: {reason}",
-        "  jobs-grpc resume j  continue",
-        "  jobs-grpc cancel j  stop",
-    ]
 
 
 async def test_watch_names_the_first_devices_that_do_not_report(

@@ -51,11 +51,6 @@ def cells(line: str) -> list[str]:
     return re.split(r" {2,}", line.strip())
 
 
-def without_times(text: str) -> str:
-    """Replace the times in UTC."""
-    return re.sub(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ", "TIME", text)
-
-
 class Shell:
     """Runs commands in a thread, so that a server in this event loop can respond to them."""
 
@@ -131,6 +126,7 @@ async def _run_on_terminal(
             patch.setenv(name, value)
         for name, stream in (("stdin", stdin), ("stdout", output), ("stderr", output)):
             patch.setattr(sys, name, stream)
+        patch.setattr("rich._console", None)  # It keeps the width and the colors of the first.
         code = await asyncio.to_thread(_run, argv)
     try:
         return code, await shown
