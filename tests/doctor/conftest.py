@@ -1,43 +1,80 @@
-"""Fixtures: a database that a test can break, and the doctor."""
+"""Fixtures: the doctor of a sound database, and that of one that a test can break."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
+import asyncpg
 import pytest
 
 from jobs_grpc.config import Config
+from jobs_grpc.db.migrate import RequestRole
 from jobs_grpc.doctor import Finding, examine
 from tests.support.database import Database, fresh_database
 from tests.support.postgres import Postgres
 
 PASSWORD = "pa55-w0rd"
 
-Doctor: TypeAlias = Callable[..., Awaitable[list[Finding]]]
-"""Takes the name of a check, and settings in addition to those of the fixture `fresh`."""
 
+@dataclass(frozen=True)
+class Doctor:
+    """Runs all checks of a database. Keyword arguments are settings of the server."""
 
-@pytest.fixture
-async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Database]:
-    """A new migrated database with a new request role."""
-    async with fresh_database(cluster, PASSWORD) as database:
-        yield database
+    database: Database
 
+    @property
+    def owner(self) -> asyncpg.Connection:
+        """A session of the owner of the database."""
+        return self.database.owner
 
-@pytest.fixture
-def doctor(fresh: Database) -> Doctor:
-    """Runs all checks and returns the findings of one of them."""
+    @property
+    def role(self) -> str:
+        """The name of the request role."""
+        return RequestRole.from_dsn(self.database.request_dsn).name
 
-    async def examine_and_select(check: str, **settings: str) -> list[Finding]:
+    def config(self, **settings: str) -> Config:
+        """The settings of a server on the database."""
         environ = {
-            "JOBS_DATABASE_URL": fresh.request_dsn,
-            "JOBS_OWNER_DATABASE_URL": fresh.owner_dsn,
+            "JOBS_DATABASE_URL": self.database.request_dsn,
+            "JOBS_OWNER_DATABASE_URL": self.database.owner_dsn,
             "JOBS_LISTEN": "127.0.0.1:0",
         }
-        findings = await examine(Config.from_env(environ | settings))
+        return Config.from_env(environ | settings)
+
+    async def findings(self, *checks: str, **settings: str) -> list[Finding]:
+        """Run all checks; return the findings of some."""
+        findings = await examine(self.config(**settings))
         for finding in findings:
             # Every problem has a remedy, and nothing shows the password of the request role.
             assert bool(finding.remedy) == (finding.status in ("WARNING", "ERROR")), finding
             assert PASSWORD not in f"{finding}"
-        return [finding for finding in findings if finding.check == check]
+        return [finding for finding in findings if finding.check in checks]
 
-    return examine_and_select
+    async def expect(
+        self, checks: str, status: str, detail: str = "*", remedy: str = "*", **settings: str
+    ) -> Finding:
+        """Expect one finding of each check, with this status; return the last.
+
+        `checks` are separated by spaces. In `detail` and `remedy`, * stands for any text.
+        """
+        findings = await self.findings(*checks.split(), **settings)
+        assert [finding.check for finding in findings] == checks.split()
+        for finding in findings:
+            assert finding.status == status, finding
+            assert fnmatchcase(finding.detail, detail), finding
+            assert fnmatchcase(finding.remedy or "", remedy), finding
+        return findings[-1]
+
+
+@pytest.fixture(scope="module")
+async def doctor(cluster: tuple[Postgres, str]) -> AsyncIterator[Doctor]:
+    """The doctor of a database that the tests of a module share, and leave as it is."""
+    async with fresh_database(cluster, PASSWORD) as database:
+        yield Doctor(database)
+
+
+@pytest.fixture
+async def fresh(cluster: tuple[Postgres, str]) -> AsyncIterator[Doctor]:
+    """The doctor of a new database with a new request role."""
+    async with fresh_database(cluster, PASSWORD) as database:
+        yield Doctor(database)
