@@ -187,9 +187,7 @@ async def test_doctor_accepts_schema_of_a_newer_version(fresh: Doctor) -> None:
     await fresh.expect("schema", "OK", "*newer version up to 9000*")
 
 
-async def test_doctor_reports_missing_isolation_or_privilege_and_its_sql_repairs_it(
-    fresh: Doctor,
-) -> None:
+async def test_doctor_prints_the_sql_that_repairs_isolation_or_privileges(fresh: Doctor) -> None:
     for check, damage, detail in (
         ("isolation", "ALTER ROLE {role} BYPASSRLS", "has BYPASSRLS"),
         (

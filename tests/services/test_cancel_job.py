@@ -5,10 +5,8 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from tests.support.callers import Device, Operator
-from tests.support.database import Database
+from tests.support.callers import Operator
 from tests.support.failures import expect_error
-from tests.support.server import Server
 from tests.support.world import World
 
 Counts = pb.ExecutionCounts
@@ -25,24 +23,22 @@ REPORTS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture
-async def pump(database: Database, server: Server, operator: Operator) -> Device:
-    """The device "pump", whose execution of job "j" is IN_PROGRESS; that of "valve" is QUEUED."""
-    await database.add_devices(operator.tenant, ["pump", "valve"])
-    await operator.create(job_id="j", target_all=True)
-    device = server.device(operator.tenant, "pump")
-    await device.start("j", status_details={"percent": 10})
-    return device
+@pytest.fixture(autouse=True)
+async def job(world: World) -> None:
+    """The execution of "pump" of job "j" is IN_PROGRESS; that of "valve" is QUEUED."""
+    await world.add_devices(["pump", "valve"])
+    await world.create()
+    await world.pump.start("j", status_details={"percent": 10})
 
 
 @pytest.mark.parametrize("force", [False, True])
 async def test_cancel_rejects_what_is_queued_and_with_force_also_what_is_in_progress(
-    pump: Device, operator: Operator, force: bool
+    world: World, force: bool
 ) -> None:
-    response = await operator.cancel("j", reason="smoke", force=force)
+    response = await world.operator.cancel("j", reason="smoke", force=force)
 
     assert response == pb.CancelJobResponse(job_id="j", status=pb.Job.CANCELED)
-    job = await operator.get("j")
+    job = await world.operator.get("j")
     counts = Counts(rejected=2) if force else Counts(in_progress=1, rejected=1)
     assert (job.status, job.cancel_reason) == (pb.Job.CANCELED, "smoke")
     assert (job.execution_counts, job.failed_count) == (counts, counts.rejected)
@@ -51,51 +47,51 @@ async def test_cancel_rejects_what_is_queued_and_with_force_also_what_is_in_prog
         assert execution.status == pb.JobExecution.REJECTED
         assert execution.status_details == {"reason": "smoke"}
         assert execution.last_updated_at == job.updated_at
-    (listed,) = (await operator.list(status="CANCELED")).jobs
+    (listed,) = (await world.operator.list(status="CANCELED")).jobs
     assert listed.execution_counts == counts
-    rejected = (await operator.executions("j", status="REJECTED")).executions
+    rejected = (await world.operator.executions("j", status="REJECTED")).executions
     assert len(rejected) == counts.rejected
-    in_progress = (await operator.executions("j", status="IN_PROGRESS")).executions
+    in_progress = (await world.operator.executions("j", status="IN_PROGRESS")).executions
     assert len(in_progress) == counts.in_progress
 
 
-async def test_reason_defaults_to_canceled_by_operator(pump: Device, operator: Operator) -> None:
-    await operator.cancel("j")
+async def test_reason_defaults_to_canceled_by_operator(world: World) -> None:
+    await world.operator.cancel("j")
 
-    execution = (await operator.get("j")).executions[1]
+    execution = (await world.operator.get("j")).executions[1]
     assert execution.status_details == {"reason": "canceled by operator"}
 
 
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "TIMED_OUT"])
 async def test_finished_execution_is_unchanged_when_cancel_is_forced(
-    database: Database, server: Server, pump: Device, operator: Operator, status: str
+    world: World, status: str
 ) -> None:
     if status == "TIMED_OUT":
-        await database.expire(operator.tenant, "j")
+        await world.expire()
     else:
-        await server.device(operator.tenant, "valve").update("j", status, status_details={"n": 1})
-    finished = (await operator.get("j")).executions[1]
+        await world.device("valve").update("j", status, status_details={"n": 1})
+    finished = (await world.operator.get("j")).executions[1]
 
-    await operator.cancel("j", force=True)
+    await world.operator.cancel("j", force=True)
 
-    job = await operator.get("j")
+    job = await world.operator.get("j")
     assert job.executions[1] == finished
     assert job.execution_counts == Counts(**{"rejected": 1, status.lower(): 1})
 
 
 @pytest.mark.parametrize("force", [False, True])
-async def test_cancel_is_rejected_when_job_is_finished(
-    database: Database, pump: Device, operator: Operator, force: bool
-) -> None:
-    await operator.create(job_id="expired", target_all=True)
-    await database.expire(operator.tenant, "expired")
-    await operator.cancel("j")
+async def test_cancel_is_rejected_when_job_is_finished(world: World, force: bool) -> None:
+    await world.create("expired")
+    await world.expire("expired")
+    await world.operator.cancel("j")
 
     for job_id, status in (("j", "CANCELED"), ("expired", "COMPLETED")):
-        failure = await expect_error("JOB_NOT_CANCELABLE", operator.cancel(job_id, force=force))
+        failure = await expect_error(
+            "JOB_NOT_CANCELABLE", world.operator.cancel(job_id, force=force)
+        )
         assert failure.message == f"Cannot cancel job in status {status}"
         assert failure.metadata == {"jobId": job_id, "status": status}
-    assert (await operator.get("j")).execution_counts.in_progress == 1
+    assert (await world.operator.get("j")).execution_counts.in_progress == 1
 
 
 async def test_cancel_is_rejected_when_job_does_not_exist(operator: Operator) -> None:
@@ -104,44 +100,30 @@ async def test_cancel_is_rejected_when_job_does_not_exist(operator: Operator) ->
 
 
 @pytest.mark.parametrize("force", [False, True])
-async def test_cancel_writes_no_execution_rows(world: World, pump: Device, force: bool) -> None:
+async def test_cancel_writes_no_execution_rows(world: World, force: bool) -> None:
     query = "SELECT xmin, * FROM jobs.job_executions WHERE tenant_id = $1 ORDER BY device_id"
-    before = await world.database.owner.fetch(query, world.tenant)
+    before = await world.rows(query)
 
     await world.operator.cancel("j", force=force)
 
-    assert await world.database.owner.fetch(query, world.tenant) == before
+    assert await world.rows(query) == before
 
 
 @pytest.mark.parametrize("finalized", [False, True], ids=["derived", "finalized"])
-async def test_report_is_rejected_after_a_forced_cancel(
-    world: World, pump: Device, finalized: bool
-) -> None:
+async def test_report_is_rejected_after_a_forced_cancel(world: World, finalized: bool) -> None:
     """Even if it is REJECTED as well: the device must learn that an world.operator canceled."""
     await world.operator.cancel("j", reason="smoke", force=True)
     if finalized:
         await world.sweep()
 
     for report in REPORTS:
-        failure = await expect_error("EXECUTION_FINISHED", pump.update("j", **report))
+        failure = await expect_error("EXECUTION_FINISHED", world.pump.update("j", **report))
         assert failure.metadata["status"] == "REJECTED"
-    assert (await world.operator.get("j")).execution_counts == Counts(rejected=2)
-
-
-async def test_device_gets_its_next_job_after_a_forced_cancel(world: World, pump: Device) -> None:
-    await world.operator.create(job_id="next", target_all=True)
-
-    await world.operator.cancel("j", force=True)
-
-    assert [execution.job_id for execution in (await pump.pending()).executions] == ["next"]
-    await expect_error("EXECUTION_FINISHED", pump.start("j"))
-    started = await pump.start_next()
-    assert started is not None
-    assert started.job_id == "next"
+    assert await world.operator.counts() == {"rejected": 2}
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_second_of_two_concurrent_cancels_is_rejected(world: World, pump: Device) -> None:
+async def test_second_of_two_concurrent_cancels_is_rejected(world: World) -> None:
     first = "SELECT jobs.cancel_job($1, 'j', 'the first')"
     second = await world.wait_for_commit(world.operator.cancel("j", reason="the second"), first)
 
@@ -150,24 +132,20 @@ async def test_second_of_two_concurrent_cancels_is_rejected(world: World, pump: 
     assert (await world.operator.get("j")).cancel_reason == "the first"
 
 
-async def test_report_is_rejected_when_a_concurrent_forced_cancel_is_first(
-    world: World, pump: Device, operator: Operator
-) -> None:
-    cancel, report = operator.cancel("j", force=True), pump.update("j", "SUCCEEDED")
+async def test_report_is_rejected_when_a_concurrent_forced_cancel_is_first(world: World) -> None:
+    cancel, report = world.operator.cancel("j", force=True), world.pump.update("j", "SUCCEEDED")
     canceling, reporting = await world.lock_in_order(cancel, report)
 
     await canceling
     await expect_error("EXECUTION_FINISHED", reporting)
-    assert (await operator.get("j")).execution_counts == Counts(rejected=2)
+    assert await world.operator.counts() == {"rejected": 2}
 
 
-async def test_report_is_applied_when_it_precedes_a_concurrent_forced_cancel(
-    world: World, pump: Device, operator: Operator
-) -> None:
-    report, cancel = pump.update("j", "SUCCEEDED"), operator.cancel("j", force=True)
+async def test_report_is_applied_when_it_precedes_a_concurrent_forced_cancel(world: World) -> None:
+    report, cancel = world.pump.update("j", "SUCCEEDED"), world.operator.cancel("j", force=True)
     reporting, canceling = await world.lock_in_order(report, cancel)
 
     assert (await reporting).status == pb.JobExecution.SUCCEEDED
     await canceling
-    assert await operator.status() == "CANCELED"
-    assert await operator.counts() == {"succeeded": 1, "rejected": 1}
+    assert await world.operator.status() == "CANCELED"
+    assert await world.operator.counts() == {"succeeded": 1, "rejected": 1}

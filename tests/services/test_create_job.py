@@ -140,7 +140,7 @@ async def test_create_without_devices_is_rejected_and_stores_nothing(
     assert failure.tenant_id == world.tenant
     for table in TABLES:
         rows = f"SELECT FROM {table} WHERE tenant_id = $1"
-        assert await world.database.owner.fetch(rows, world.tenant) == []
+        assert await world.rows(rows) == []
 
 
 REQUEST: dict[str, Any] = {

@@ -1,8 +1,10 @@
 """CreateJob concurrent with another CreateJob or CancelJob of the same job_id."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
@@ -13,7 +15,7 @@ from grpc.aio import AioRpcError
 from tests.support.callers import Operator
 from tests.support.database import Database, request_session, uncommitted
 from tests.support.failures import expect_error
-from tests.support.server import Server, open_channel
+from tests.support.server import open_channel
 from tests.support.world import World
 
 CREATE = """
@@ -25,14 +27,24 @@ CREATE = """
 in_transaction = pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 
 
-@asynccontextmanager
-async def open_operators(server: Server, tenant: str, count: int) -> AsyncIterator[list[Operator]]:
-    """Operators in the tenant, each with its own connection."""
+async def race(world: World, *calls: Callable[[Operator], Awaitable[Any]]) -> list[Any]:
+    """Make calls at the same time, each on its own connection; return responses and errors."""
     async with AsyncExitStack() as stack:
         channels = [
-            await stack.enter_async_context(open_channel(server.address)) for _ in range(count)
+            await stack.enter_async_context(open_channel(world.server.address)) for _ in calls
         ]
-        yield [Operator(jobs_pb2_grpc.JobServiceStub(channel), tenant) for channel in channels]
+        operators = [
+            Operator(jobs_pb2_grpc.JobServiceStub(channel), world.tenant) for channel in channels
+        ]
+        return await asyncio.gather(
+            *(call(operator) for call, operator in zip(calls, operators, strict=True)),
+            return_exceptions=True,
+        )
+
+
+def create(operator: Operator, **fields: Any) -> Awaitable[pb.CreateJobResponse]:
+    """Create the job "j"."""
+    return operator.create(job_id="j", target_all=True, **fields)
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +54,7 @@ async def devices(database: Database, tenant: str) -> None:
 
 
 async def test_fifty_equal_concurrent_creates_make_one_job(world: World) -> None:
-    async with open_operators(world.server, world.tenant, 50) as operators:
-        responses = await asyncio.gather(
-            *(caller.create(job_id="j", target_all=True) for caller in operators)
-        )
+    responses = await race(world, *[create] * 50)
 
     assert all(response == responses[0] for response in responses)
     assert responses[0].execution_count == 2
@@ -54,35 +63,30 @@ async def test_fifty_equal_concurrent_creates_make_one_job(world: World) -> None
 
 
 async def test_one_of_fifty_different_concurrent_creates_succeeds(world: World) -> None:
-    async with open_operators(world.server, world.tenant, 50) as operators:
-        results = await asyncio.gather(
-            *(
-                caller.create(job_id="j", target_all=True, document_params={"n": n})
-                for n, caller in enumerate(operators)
-            ),
-            return_exceptions=True,
-        )
+    results = await race(
+        world, *(partial(create, document_params={"number": number}) for number in range(50))
+    )
 
     (created,) = [n for n, r in enumerate(results) if isinstance(r, pb.CreateJobResponse)]
     errors = [result for result in results if isinstance(result, AioRpcError)]
     assert [error.code() for error in errors] == [StatusCode.ALREADY_EXISTS] * 49
     (job,) = (await world.operator.list()).jobs
-    assert job.document_params == {"n": created}
+    assert job.document_params == {"number": created}
 
 
 @in_transaction
-async def test_second_create_waits_for_the_first(world: World, operator: Operator) -> None:
+async def test_second_create_waits_for_the_first(world: World) -> None:
     """An equal one returns its response, and a different one is rejected."""
-    equal = operator.create(job_id="j", target_all=True)
+    equal = world.create()
     response = await (await world.wait_for_commit(equal, CREATE))
-    (job,) = (await operator.list()).jobs
+    (job,) = (await world.operator.list()).jobs
     assert (response.execution_count, response.expires_at) == (2, job.expires_at)
 
-    different = operator.create(job_id="k", target_device_id="d00001")
+    different = world.create("k", target_device_id="d00001")
     create_k = CREATE.replace("'j'", "'k'")
     second = await world.wait_for_commit(different, create_k)
     await expect_error("JOB_ALREADY_EXISTS", second)
-    assert (await operator.get("k")).total_executions == 2
+    assert (await world.operator.get("k")).total_executions == 2
 
 
 @in_transaction
@@ -91,9 +95,7 @@ async def test_waiting_create_succeeds_when_the_first_is_rolled_back(world: Worl
         transaction = session.transaction()
         await transaction.start()
         await session.execute(CREATE, world.tenant)
-        second = await world.database.blocked(
-            world.operator.create(job_id="j", target_device_id="d00002")
-        )
+        second = await world.blocked(world.create(target_device_id="d00002"))
         await transaction.rollback()
 
     assert (await second).execution_count == 1
@@ -124,14 +126,7 @@ async def test_repeated_create_returns_the_first_response_while_a_cancel_commits
 
 
 async def test_concurrent_creates_and_cancels_leave_one_job(world: World) -> None:
-    async with open_operators(world.server, world.tenant, 20) as operators:
-        results = await asyncio.gather(
-            *(
-                caller.cancel("j") if n % 2 else caller.create(job_id="j", target_all=True)
-                for n, caller in enumerate(operators)
-            ),
-            return_exceptions=True,
-        )
+    results = await race(world, *[create, lambda operator: operator.cancel("j")] * 10)
 
     created = [result for result in results if isinstance(result, pb.CreateJobResponse)]
     canceled = [result for result in results if isinstance(result, pb.CancelJobResponse)]

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from jobs_grpc.services.rollout_conversions import MAX_DETAILS_BYTES
 from jobs_grpc.services.rollout_validation import MAX_CRITERIA_BYTES, MAX_ROLLOUT_BYTES
-from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.staged_jobs import rollout
@@ -24,27 +23,25 @@ APPROVED: dict[str, Any] = {"device_count": 1, "gate": pb.Gate(require_approval=
 
 
 @pytest.fixture(autouse=True)
-async def devices(database: Database, tenant: str) -> None:
+async def devices(world: World) -> None:
     """Ten devices."""
-    await database.add_devices(tenant, DEVICES)
+    await world.add_devices(DEVICES)
 
 
-async def placements(database: Database, tenant: str) -> dict[str, tuple[int, int]]:
+async def placements(world: World) -> dict[str, tuple[int, int]]:
     """The stage and the rank of each device."""
-    rows = await database.owner.fetch(
+    rows = await world.rows(
         "SELECT device_id, stage, rank FROM jobs.job_executions"
-        " WHERE tenant_id = $1 AND job_id = 'j' ORDER BY rank",
-        tenant,
+        " WHERE tenant_id = $1 AND job_id = 'j' ORDER BY rank"
     )
     return {row["device_id"]: (row["stage"], row["rank"]) for row in rows}
 
 
-async def sizes(database: Database, tenant: str) -> list[int]:
+async def sizes(world: World) -> list[int]:
     """The size of each stage; its ranks and its count agree."""
-    rows = await database.owner.fetch(
+    rows = await world.rows(
         "SELECT first_rank, last_rank, queued FROM jobs.job_stages"
-        " WHERE tenant_id = $1 AND job_id = 'j' ORDER BY stage",
-        tenant,
+        " WHERE tenant_id = $1 AND job_id = 'j' ORDER BY stage"
     )
     result = [row["last_rank"] - row["first_rank"] + 1 for row in rows]
     assert result == [row["queued"] for row in rows]
@@ -54,39 +51,36 @@ async def sizes(database: Database, tenant: str) -> list[int]:
 async def test_stages_take_devices_in_the_order_of_a_hash(world: World) -> None:
     stages = rollout({"device_count": 1}, {"percent": 25}, REMAINDER, seed="s")
 
-    assert (await world.operator.create(**ALL, rollout=stages)).execution_count == 10
+    assert (await world.create(rollout=stages)).execution_count == 10
 
     ordered = await world.database.order_of_release(DEVICES, "s")
-    assert await sizes(world.database, world.tenant) == [1, 3, 6]
-    assert await placements(world.database, world.tenant) == {
+    assert await sizes(world) == [1, 3, 6]
+    assert await placements(world) == {
         device: (0 if rank == 1 else 1 if rank <= 4 else 2, rank)
         for rank, device in enumerate(ordered, 1)
     }
 
 
-async def test_seed_defaults_to_the_job_id(database: Database, operator: Operator) -> None:
-    await operator.create(**ALL, rollout=rollout(REMAINDER))
+async def test_seed_defaults_to_the_job_id(world: World) -> None:
+    await world.create(rollout=rollout(REMAINDER))
 
-    ordered = await database.order_of_release(DEVICES, "j")
-    assert list(await placements(database, operator.tenant)) == ordered
+    ordered = await world.database.order_of_release(DEVICES, "j")
+    assert list(await placements(world)) == ordered
 
 
 async def test_groups_claim_their_members_before_other_stages(world: World) -> None:
     await world.add_devices(["d00", "d01", "elsewhere"], group="north")
     await world.add_devices(["d01", "d02"], group="south")
-    await world.database.owner.execute(
-        "DELETE FROM public.device_state WHERE tenant_id = $1 AND device_id = 'elsewhere'",
-        world.tenant,
+    await world.execute(
+        "DELETE FROM public.device_state WHERE tenant_id = $1 AND device_id = 'elsewhere'"
     )
     groups = [{"group_id": "south"}, {"group_id": "north"}]
     empty = {"group_id": "empty", "allow_empty": True}
 
-    await world.operator.create(
-        **ALL, rollout=rollout({"device_count": 2}, *groups, empty, REMAINDER, seed="s")
-    )
+    await world.create(rollout=rollout({"device_count": 2}, *groups, empty, REMAINDER, seed="s"))
 
-    placed = await placements(world.database, world.tenant)
-    assert await sizes(world.database, world.tenant) == [2, 2, 1, 0, 5]
+    placed = await placements(world)
+    assert await sizes(world) == [2, 2, 1, 0, 5]
     claimed = {device: stage for device, (stage, _) in placed.items() if stage in (1, 2)}
     assert claimed == {"d01": 1, "d02": 1, "d00": 2}
     others = await world.database.order_of_release(DEVICES[3:], "s")
@@ -94,13 +88,13 @@ async def test_groups_claim_their_members_before_other_stages(world: World) -> N
     assert [rank for _, rank in placed.values()] == list(range(1, 11))
 
 
-async def test_empty_first_stage_passes(database: Database, operator: Operator) -> None:
+async def test_empty_first_stage_passes(world: World) -> None:
     empty = {"group_id": "empty", "allow_empty": True}
 
-    await operator.create(**ALL, rollout=rollout(empty, {"percent": 50}, REMAINDER))
+    await world.create(rollout=rollout(empty, {"percent": 50}, REMAINDER))
 
-    row = await database.owner.fetchrow(
-        "SELECT open_stage, release_end FROM jobs.jobs WHERE tenant_id = $1", operator.tenant
+    row = await world.database.owner.fetchrow(
+        "SELECT open_stage, release_end FROM jobs.jobs WHERE tenant_id = $1", world.tenant
     )
     assert row is not None
     assert tuple(row) == (1, 5)
@@ -109,9 +103,9 @@ async def test_empty_first_stage_passes(database: Database, operator: Operator) 
 async def test_job_for_one_device_can_have_a_rollout(world: World) -> None:
     stages = rollout({"percent": 1}, REMAINDER)
 
-    await world.operator.create(job_id="j", target_device_id="d03", rollout=stages)
+    await world.create(target_device_id="d03", rollout=stages)
 
-    assert await sizes(world.database, world.tenant) == [1, 0]
+    assert await sizes(world) == [1, 0]
 
 
 @pytest.mark.parametrize("validate_only", [False, True])
@@ -148,18 +142,18 @@ async def test_stage_of_a_group_without_devices_is_rejected(
     await world.operator.create(**target, rollout=rollout(*stages), validate_only=validate_only)
 
 
-async def test_allow_empty_is_returned_and_belongs_to_the_request(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, DEVICES, group="north")
+async def test_allow_empty_is_returned_and_belongs_to_the_request(world: World) -> None:
+    await world.add_devices(DEVICES, group="north")
     allowing = rollout({"group_id": "north", "allow_empty": True}, REMAINDER)
-    await operator.create(**ALL, rollout=allowing)
+    await world.create(rollout=allowing)
 
-    assert (await operator.get("j")).rollout == allowing
-    assert (await operator.update("j", "rollout.stages", rollout=allowing)).rollout == allowing
+    assert (await world.operator.get("j")).rollout == allowing
+    assert (
+        await world.operator.update("j", "rollout.stages", rollout=allowing)
+    ).rollout == allowing
     await expect_error(
         "JOB_ALREADY_EXISTS",
-        operator.create(**ALL, rollout=rollout({"group_id": "north"}, REMAINDER)),
+        world.create(rollout=rollout({"group_id": "north"}, REMAINDER)),
     )
 
 
@@ -172,20 +166,20 @@ async def test_stages_without_room_for_all_devices_are_rejected(world: World) ->
         for stages in (counts, groups):
             failure = await expect_error(
                 "INVALID_FIELD",
-                world.operator.create(**ALL, rollout=stages, validate_only=validate_only),
+                world.create(rollout=stages, validate_only=validate_only),
             )
             assert {*failure.violations} == {"rollout.stages"}
             assert "9 of 10" in failure.message
-    await world.operator.create(**ALL, rollout=rollout({"device_count": 4}, {"device_count": 6}))
+    await world.create(rollout=rollout({"device_count": 4}, {"device_count": 6}))
 
 
-async def test_repeated_request_returns_the_first_response(operator: Operator) -> None:
+async def test_repeated_request_returns_the_first_response(world: World) -> None:
     request: dict[str, Any] = {
         **ALL,
         "rollout": rollout({"percent": 10}, REMAINDER),
         "failure_criteria": [pb.FailureCriterion(percent=5)],
     }
-    first = await operator.create(**request)
+    first = await world.operator.create(**request)
 
     # The defaults that the contract documents make no difference.
     explicit = pb.FailureCriterion(
@@ -195,7 +189,7 @@ async def test_repeated_request_returns_the_first_response(operator: Operator) -
         action=pb.FailureCriterion.PAUSE,
         statuses=[pb.JobExecution.REJECTED, pb.JobExecution.FAILED, pb.JobExecution.TIMED_OUT],
     )
-    assert await operator.create(**request | {"failure_criteria": [explicit]}) == first
+    assert await world.operator.create(**request | {"failure_criteria": [explicit]}) == first
 
     changes: list[dict[str, Any]] = [
         {"rollout": rollout({"percent": 11}, REMAINDER)},
@@ -206,15 +200,14 @@ async def test_repeated_request_returns_the_first_response(operator: Operator) -
         for validate_only in (False, True):
             await expect_error(
                 "JOB_ALREADY_EXISTS",
-                operator.create(**request | change, validate_only=validate_only),
+                world.operator.create(**request | change, validate_only=validate_only),
             )
 
 
 async def test_validate_only_returns_the_sizes_of_the_stages_and_writes_nothing(
-    database: Database, operator: Operator
+    world: World,
 ) -> None:
-    response = await operator.create(
-        **ALL,
+    response = await world.create(
         rollout=rollout(
             {"group_id": "empty", "allow_empty": True, "display_name": "lab"},
             {"percent": 25, "releases_per_minute": 60},
@@ -228,9 +221,7 @@ async def test_validate_only_returns_the_sizes_of_the_stages_and_writes_nothing(
     assert (response.job_id, response.execution_count) == ("j", 10)
     assert response.preview.stage_sizes == [0, 3, 7]
     for table in ("jobs", "job_executions", "job_progress", "job_stages", "job_failure_criteria"):
-        count = await database.owner.fetchval(
-            f"SELECT count(*) FROM jobs.{table} WHERE tenant_id = $1", operator.tenant
-        )
+        count = await world.owner_value(f"SELECT count(*) FROM jobs.{table} WHERE tenant_id = $1")
         assert count == 0, table
 
 
@@ -250,12 +241,10 @@ async def test_gate_with_an_approval_needs_a_known_creator(world: World) -> None
 
 
 @pytest.mark.parametrize("time", ["bake_time", "advance_after"])
-async def test_gate_with_a_time_needs_background_work(operator: Operator, time: str) -> None:
+async def test_gate_with_a_time_needs_background_work(world: World, time: str) -> None:
     gated = {"percent": 10, "gate": {time: Duration(seconds=1)}}
 
-    await expect_error(
-        "TIME_GATES_UNAVAILABLE", operator.create(**ALL, rollout=rollout(gated, REMAINDER))
-    )
+    await expect_error("TIME_GATES_UNAVAILABLE", world.create(rollout=rollout(gated, REMAINDER)))
 
 
 INVALID_STAGES: list[tuple[str, list[dict[str, Any]]]] = [
@@ -300,36 +289,36 @@ INVALID_CRITERIA: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-async def test_invalid_stages_and_criteria_are_rejected(operator: Operator) -> None:
+async def test_invalid_stages_and_criteria_are_rejected(world: World) -> None:
     for field, stages in INVALID_STAGES:
-        call = operator.create(target_all=True, rollout=rollout(*stages))
+        call = world.create("new", rollout=rollout(*stages))
         assert await invalid_fields(call) == [f"rollout.{field}"]
     for field, criterion in INVALID_CRITERIA:
         criteria = [pb.FailureCriterion(**criterion)]
-        call = operator.create(target_all=True, failure_criteria=criteria)
+        call = world.create("new", failure_criteria=criteria)
         assert await invalid_fields(call) == [f"failure_criteria[0]{field}"]
     criteria = [pb.FailureCriterion(count=1)] * 11
-    call = operator.create(target_all=True, failure_criteria=criteria)
+    call = world.create("new", failure_criteria=criteria)
     assert await invalid_fields(call) == ["failure_criteria"]
 
 
-async def test_size_of_a_rollout_is_limited(operator: Operator) -> None:
-    await operator.create(job_id="small", target_all=True, rollout=rollout(*[{"percent": 1}] * 100))
+async def test_size_of_a_rollout_is_limited(world: World) -> None:
+    await world.create("small", rollout=rollout(*[{"percent": 1}] * 100))
     stages = [{"percent": 1, "display_name": "\U0001f600" * 39 + "x"}] * 99
     largest = rollout(*stages, {"percent": 1, "display_name": "x"})
     # The name of the last stage fills what is left.
     largest.stages[-1].display_name += "x" * (MAX_ROLLOUT_BYTES - largest.ByteSize())
 
-    await operator.create(**ALL, rollout=largest)
-    await operator.update("small", "rollout.stages", rollout=largest)
-    job = await operator.get("j")
+    await world.create(rollout=largest)
+    await world.operator.update("small", "rollout.stages", rollout=largest)
+    job = await world.operator.get("j")
     assert job.rollout == largest
     assert job.ByteSize() < MAX_DETAILS_BYTES
 
     largest.stages[-1].display_name += "x"
     for call in (
-        operator.create(target_all=True, rollout=largest),
-        operator.update("small", "rollout.stages", rollout=largest),
+        world.create("new", rollout=largest),
+        world.operator.update("small", "rollout.stages", rollout=largest),
     ):
         failure = await expect_error("INVALID_FIELD", call)
         assert failure.violations["rollout"] == (
@@ -337,28 +326,26 @@ async def test_size_of_a_rollout_is_limited(operator: Operator) -> None:
         )
 
 
-async def test_size_of_failure_criteria_is_limited(operator: Operator) -> None:
+async def test_size_of_failure_criteria_is_limited(world: World) -> None:
     criterion = pb.FailureCriterion(percent=5, failure_codes=[f"{code:064}" for code in range(12)])
     criteria = [criterion] * 10
     assert sum(each.ByteSize() for each in criteria) < MAX_CRITERIA_BYTES
-    await operator.create(**ALL, failure_criteria=criteria)
+    await world.create(failure_criteria=criteria)
     criterion.failure_codes.append("x" * 64)
 
     for call in (
-        operator.create(target_all=True, failure_criteria=criteria),
-        operator.update("j", "failure_criteria", failure_criteria=criteria),
+        world.create("new", failure_criteria=criteria),
+        world.operator.update("j", "failure_criteria", failure_criteria=criteria),
     ):
         failure = await expect_error("INVALID_FIELD", call)
         assert {*failure.violations} == {"failure_criteria"}
         assert "at most 8,192 bytes" in failure.message
 
 
-async def test_twenty_stages_can_need_an_approval(database: Database, operator: Operator) -> None:
-    await database.add_devices(operator.tenant, 20)
+async def test_twenty_stages_can_need_an_approval(world: World) -> None:
+    await world.add_devices(20)
 
-    response = await operator.create(
-        **ALL, rollout=rollout(*[APPROVED] * 20, REMAINDER), validate_only=True
-    )
+    response = await world.create(rollout=rollout(*[APPROVED] * 20, REMAINDER), validate_only=True)
 
     assert response.preview.stage_sizes == [*[1] * 20, 10]
 

@@ -89,9 +89,7 @@ INVALID: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-async def test_create_and_update_are_rejected_when_the_schedule_is_invalid(
-    fleet: Operator,
-) -> None:
+async def test_create_and_update_reject_an_invalid_schedule(fleet: Operator) -> None:
     await fleet.create(job_id="j", target_all=True)
     before = await fleet.get("j")
 
@@ -221,7 +219,7 @@ SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-async def test_repeated_create_returns_the_first_response_when_the_schedule_is_the_same(
+async def test_repeated_create_with_the_same_schedule_returns_the_first_response(
     fleet: Operator,
 ) -> None:
     for number, (first, repeated) in enumerate(SAME):

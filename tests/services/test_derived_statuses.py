@@ -104,7 +104,7 @@ async def test_job_expires_at_the_microsecond_of_its_expiry(
     world: World, history: str, expires_in: timedelta, status: str, statuses: list[str]
 ) -> None:
     await world.add_devices(["a", "b"])
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
     if history == "started":
         await world.device("a").start("j")
     elif history == "canceled":
@@ -131,7 +131,7 @@ async def test_job_expires_at_the_microsecond_of_its_expiry(
 
 async def test_expired_job_reads_as_completed_without_a_write(world: World) -> None:
     await world.add_devices(2)
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
     await world.expire()
     before = await stored_rows(world.database, world.tenant)
 
@@ -152,10 +152,8 @@ async def test_expired_job_reads_as_completed_without_a_write(world: World) -> N
 
 async def test_job_that_never_expires_stays_in_progress(world: World) -> None:
     await world.add_devices(1)
-    await world.operator.create(job_id="j", target_all=True, never_expires=True)
-    await world.database.owner.execute(
-        "UPDATE jobs.jobs SET created_at = '2000-01-01Z' WHERE tenant_id = $1", world.tenant
-    )
+    await world.create(never_expires=True)
+    await world.execute("UPDATE jobs.jobs SET created_at = '2000-01-01Z' WHERE tenant_id = $1")
 
     job = await world.operator.get("j")
 

@@ -11,6 +11,7 @@ from tests.support.callers import Fleet
 from tests.support.database import Database, request_session
 from tests.support.failures import expect_error
 from tests.support.server import Server, running_server
+from tests.support.world import World
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +19,6 @@ async def server(database: Database) -> AsyncIterator[Server]:
     """A server that allows three devices per tenant."""
     async with running_server(database.request_dsn, JOBS_MAX_TENANT_DEVICES="3") as server:
         yield server
-
-
-@pytest.fixture
-def fleet(server: Server, tenant: str) -> Fleet:
-    """A caller in the test's tenant."""
-    return server.fleet(tenant)
 
 
 async def register(fleet: Fleet, *names: str) -> int:
@@ -63,32 +58,28 @@ async def expect_limit(call: Awaitable[object]) -> None:
     assert failure.metadata == {"setting": "JOBS_MAX_TENANT_DEVICES", "value": "3"}
 
 
-async def test_update_is_rejected_when_it_would_register_too_many_devices(
-    database: Database, fleet: Fleet
-) -> None:
-    assert await register(fleet, "a", "b") == 2
-    await expect_limit(register(fleet, "b", "c", "d"))
-    assert await register(fleet, "b", "c") == 1
+async def test_update_is_rejected_when_it_would_register_too_many_devices(world: World) -> None:
+    assert await register(world.fleet, "a", "b") == 2
+    await expect_limit(register(world.fleet, "b", "c", "d"))
+    assert await register(world.fleet, "b", "c") == 1
     # Devices that exist can be changed.
-    await fleet.update(Device(device_id="a", labels={"k": "v"}), mask=["labels"])
-    assert await register(fleet, "a", "b", "c") == 0
-    await expect_limit(register(fleet, "d"))
+    await world.fleet.update(Device(device_id="a", labels={"k": "v"}), mask=["labels"])
+    assert await register(world.fleet, "a", "b", "c") == 0
+    await expect_limit(register(world.fleet, "d"))
 
-    await fleet.delete("a", "b", "unknown")
+    await world.fleet.delete("a", "b", "unknown")
 
-    assert await stored_count(database, fleet.tenant) == 1
-    assert await register(fleet, "d", "e") == 2
+    assert await stored_count(world.database, world.tenant) == 1
+    assert await register(world.fleet, "d", "e") == 2
 
 
-async def test_update_that_would_register_too_many_devices_writes_nothing(
-    database: Database, fleet: Fleet
-) -> None:
-    await register(fleet, "a", "b")
-    async with database.owner.transaction():
+async def test_update_that_would_register_too_many_devices_writes_nothing(world: World) -> None:
+    await register(world.fleet, "a", "b")
+    async with world.database.owner.transaction():
         # Writes would wait.
-        await database.owner.execute("LOCK public.device_state IN SHARE MODE")
+        await world.database.owner.execute("LOCK public.device_state IN SHARE MODE")
 
-        await expect_limit(register(fleet, "b", "c", "d"))
+        await expect_limit(register(world.fleet, "b", "c", "d"))
 
 
 async def test_first_call_counts_the_devices_that_exist(database: Database, fleet: Fleet) -> None:
@@ -101,15 +92,13 @@ async def test_first_call_counts_the_devices_that_exist(database: Database, flee
     assert await stored_count(database, fleet.tenant) == 2
 
 
-async def test_call_that_registers_no_device_does_not_wait_for_the_count(
-    database: Database, fleet: Fleet
-) -> None:
-    await register(fleet, "a", "b")
-    async with database.owner.transaction():
-        await database.owner.execute("LOCK jobs.device_counts IN EXCLUSIVE MODE")
+async def test_call_that_registers_no_device_does_not_wait_for_the_count(world: World) -> None:
+    await register(world.fleet, "a", "b")
+    async with world.database.owner.transaction():
+        await world.database.owner.execute("LOCK jobs.device_counts IN EXCLUSIVE MODE")
 
-        assert await register(fleet, "a", "b") == 0
-        assert (await fleet.delete("unknown")).deleted_count == 0
+        assert await register(world.fleet, "a", "b") == 0
+        assert (await world.fleet.delete("unknown")).deleted_count == 0
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
@@ -138,22 +127,20 @@ async def test_racing_registrations_do_not_exceed_the_limit(
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_calls_that_share_devices_and_the_count_do_not_deadlock(
-    database: Database, fleet: Fleet
-) -> None:
+async def test_calls_that_share_devices_and_the_count_do_not_deadlock(world: World) -> None:
     """The first holds a device and the count; the others wait for one of them."""
-    await register(fleet, "old")
-    async with request_session(database) as (connection, store), connection.transaction():
-        await register_as(store, fleet.tenant, "b")
-        both = asyncio.create_task(register(fleet, "a", "b"))
-        await database.wait_for_blocked_sessions(1)  # holds a, waits for b
-        deletion = asyncio.create_task(fleet.delete("old"))
-        await database.wait_for_blocked_sessions(2)  # holds old, waits for the count
-        await register_as(store, fleet.tenant, "b")
+    await register(world.fleet, "old")
+    async with request_session(world.database) as (connection, store), connection.transaction():
+        await register_as(store, world.tenant, "b")
+        both = asyncio.create_task(register(world.fleet, "a", "b"))
+        await world.database.wait_for_blocked_sessions(1)  # holds a, waits for b
+        deletion = asyncio.create_task(world.fleet.delete("old"))
+        await world.database.wait_for_blocked_sessions(2)  # holds old, waits for the count
+        await register_as(store, world.tenant, "b")
     assert await both == 1
     assert (await deletion).deleted_count == 1
 
-    assert await stored_count(database, fleet.tenant) == 2
+    assert await stored_count(world.database, world.tenant) == 2
 
 
 async def test_devices_of_the_platform_are_not_counted(database: Database, fleet: Fleet) -> None:

@@ -9,10 +9,9 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from grpc import StatusCode
 
 from jobs_grpc.db.store import ExecutionUpdate
-from tests.support.callers import Device, Operator
-from tests.support.database import Database, job_lock_held, send_batch
+from tests.support.callers import Device
+from tests.support.database import send_batch
 from tests.support.failures import expect_error
-from tests.support.server import Server
 from tests.support.world import World
 
 FAILED_PRECONDITION = StatusCode.FAILED_PRECONDITION
@@ -26,22 +25,17 @@ CALLS: dict[str, Callable[[Device], Coroutine[Any, Any, Any]]] = {
 }
 
 
-@pytest.fixture
-async def device(database: Database, server: Server, tenant: str) -> Device:
-    """The only device of the test's tenant."""
-    await database.add_devices(tenant, ["pump"])
-    return server.device(tenant, "pump")
+@pytest.fixture(autouse=True)
+async def device(world: World) -> None:
+    """The only device, "pump"."""
+    await world.add_devices(["pump"])
 
 
-async def test_pending_executions_are_listed_oldest_first_with_their_documents(
-    device: Device, operator: Operator
-) -> None:
+async def test_pending_executions_are_listed_oldest_first_with_documents(world: World) -> None:
     for job_id in ("first", "second", "third"):
-        await operator.create(
-            job_id=job_id, target_all=True, document_type=f"do-{job_id}", document_params={"n": 5}
-        )
+        await world.create(job_id, document_type=f"do-{job_id}", document_params={"n": 5})
 
-    pending = await device.pending()
+    pending = await world.pump.pending()
 
     assert [execution.job_id for execution in pending.executions] == ["first", "second", "third"]
     first = pending.executions[0]
@@ -52,72 +46,44 @@ async def test_pending_executions_are_listed_oldest_first_with_their_documents(
     assert not first.HasField("started_at")
 
 
-async def test_finished_executions_are_not_pending(world: World, device: Device) -> None:
-    for job_id in ("finished", "canceled", "expired", "queued"):
-        await world.operator.create(job_id=job_id, target_all=True)
-    await device.update("finished", "SUCCEEDED")
-    await world.operator.cancel("canceled")
-    await world.database.expire(device.tenant, "expired")
+async def test_start_next_starts_the_oldest_queued_execution_once(world: World) -> None:
+    await world.create("first", document_params={"n": 1})
+    await world.create("second")
 
-    pending = await device.pending()
-
-    assert [execution.job_id for execution in pending.executions] == ["queued"]
-
-
-async def test_start_next_starts_the_oldest_queued_execution_once(
-    device: Device, operator: Operator
-) -> None:
-    await operator.create(job_id="first", target_all=True, document_params={"n": 1})
-    await operator.create(job_id="second", target_all=True)
-
-    started = await device.start_next(status_details={"step": "download"})
+    started = await world.pump.start_next(status_details={"step": "download"})
 
     assert started is not None
     assert (started.job_id, started.status, started.version) == ("first", IN_PROGRESS, 2)
     assert started.document_params == {"n": 1}
     assert started.status_details == {"step": "download"}
     assert started.HasField("started_at")
-    assert await device.start_next(status_details={"ignored": True}) == started
-    job = await operator.get("first")
+    assert await world.pump.start_next(status_details={"ignored": True}) == started
+    job = await world.operator.get("first")
     assert job.execution_counts == pb.ExecutionCounts(in_progress=1)
     assert job.executions[0].status == IN_PROGRESS
 
 
-async def test_start_next_returns_no_execution_when_none_is_pending(
-    device: Device, operator: Operator
-) -> None:
-    assert await device.start_next() is None
+async def test_start_starts_the_execution_of_a_given_job_once(world: World) -> None:
+    await world.create("first", "second")
 
-    await operator.create(job_id="j", target_all=True)
-    await operator.cancel("j")
-
-    assert await device.start_next() is None
-
-
-async def test_start_starts_the_execution_of_a_given_job_once(world: World, device: Device) -> None:
-    await world.operator.create(job_id="first", target_all=True)
-    await world.operator.create(job_id="second", target_all=True)
-
-    started = await device.start("second")
+    started = await world.pump.start("second")
 
     assert (started.job_id, started.status) == ("second", IN_PROGRESS)
-    assert await device.start("second") == started == await device.get("second")
+    assert await world.pump.start("second") == started == await world.pump.get("second")
 
 
 @pytest.mark.parametrize("status", ["REJECTED", "TIMED_OUT", "SUCCEEDED"])
-async def test_start_is_rejected_when_execution_is_finished(
-    database: Database, device: Device, operator: Operator, status: str
-) -> None:
-    await operator.create(job_id="j", target_all=True)
+async def test_start_is_rejected_when_execution_is_finished(world: World, status: str) -> None:
+    await world.create()
     match status:
         case "REJECTED":
-            await operator.cancel("j")
+            await world.operator.cancel("j")
         case "TIMED_OUT":
-            await database.expire(device.tenant, "j")
+            await world.expire()
         case _:
-            await device.update("j", status)
+            await world.pump.update("j", status)
 
-    failure = await expect_error("EXECUTION_FINISHED", device.start("j"))
+    failure = await expect_error("EXECUTION_FINISHED", world.pump.start("j"))
 
     assert failure.metadata == {"jobId": "j", "deviceId": "pump", "status": status}
     assert (
@@ -125,12 +91,10 @@ async def test_start_is_rejected_when_execution_is_finished(
     )
 
 
-async def test_executions_of_other_devices_and_tenants_are_not_found(
-    server: Server, device: Device, operator: Operator
-) -> None:
-    await operator.create(job_id="j", target_all=True)
+async def test_executions_of_other_devices_and_tenants_are_not_found(world: World) -> None:
+    await world.create()
 
-    for other in (server.device(device.tenant, "other"), server.device("other-tenant", "pump")):
+    for other in (world.device("other"), world.server.device("other-tenant", "pump")):
         for call in (other.start("j"), other.get("j"), other.update("j", "SUCCEEDED")):
             await expect_error("EXECUTION_NOT_FOUND", call)
         assert await other.start_next() is None
@@ -148,12 +112,12 @@ async def test_executions_of_other_devices_and_tenants_are_not_found(
 )
 @pytest.mark.parametrize("call", CALLS)
 async def test_device_does_not_change_a_job_that_a_concurrent_cancel_or_delete_ends_first(
-    world: World, device: Device, call: str, statement: str, reason: str
+    world: World, call: str, statement: str, reason: str
 ) -> None:
     """The job was still IN_PROGRESS when the call began: start next goes on to another job."""
-    await world.operator.create(job_id="j", target_all=True)
-    await world.operator.create(job_id="next", target_all=True)
-    calling = await world.wait_for_commit(CALLS[call](device), statement)
+    await world.create()
+    await world.create("next")
+    calling = await world.wait_for_commit(CALLS[call](world.pump), statement)
 
     if call == "start next":
         assert (await calling).job_id == "next"
@@ -162,31 +126,27 @@ async def test_device_does_not_change_a_job_that_a_concurrent_cancel_or_delete_e
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_start_next_returns_again_instead_of_locking_a_second_job(
-    world: World, device: Device, operator: Operator
-) -> None:
+async def test_start_next_returns_again_instead_of_locking_a_second_job(world: World) -> None:
     """So two starts that go on to a second job cannot deadlock."""
-    await operator.create(job_id="z", target_all=True)
-    await operator.create(job_id="a", target_all=True)
-    start_next = send_batch(world.database, device.tenant, NEXT)
+    await world.create("z", "a")
+    start_next = send_batch(world.database, world.tenant, NEXT)
     cancel = CANCEL.replace("'j'", "'z'")
     (row,) = await (await world.wait_for_commit(start_next, cancel))
 
     assert (row["outcome"], row["job_id"]) == ("AGAIN", "z")
-    assert (await device.get("a")).status == QUEUED
+    assert (await world.pump.get("a")).status == QUEUED
 
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_device_does_not_change_a_job_that_expires_while_the_call_waits_for_the_lock(
-    database: Database, device: Device, operator: Operator, call: str
+    world: World, call: str
 ) -> None:
     """The call begins before the expiry but gets the job lock after it."""
-    await operator.create(job_id="j", target_all=True)
-    async with job_lock_held(database, device.tenant, "j"):
-        calling = await database.blocked(CALLS[call](device))
-        await database.owner.execute(
-            "UPDATE jobs.jobs SET expires_at = (SELECT clock_timestamp()) WHERE tenant_id = $1",
-            device.tenant,
+    await world.create()
+    async with world.lock_held():
+        calling = await world.blocked(CALLS[call](world.pump))
+        await world.execute(
+            "UPDATE jobs.jobs SET expires_at = (SELECT clock_timestamp()) WHERE tenant_id = $1"
         )
 
     if call == "start next":
@@ -194,21 +154,20 @@ async def test_device_does_not_change_a_job_that_expires_while_the_call_waits_fo
     else:
         failure = await expect_error("EXECUTION_FINISHED", calling)
         assert failure.metadata["status"] == "TIMED_OUT"
-    assert (await operator.get("j")).execution_counts == pb.ExecutionCounts(timed_out=1)
+    assert await world.operator.counts() == {"timed_out": 1}
 
 
-async def test_two_concurrent_starts_start_one_execution(
-    database: Database, device: Device, operator: Operator
-) -> None:
+async def test_two_concurrent_starts_start_one_execution(world: World) -> None:
     """As if through two servers, because one server would apply them in one batch."""
-    await operator.create(job_id="first", target_all=True)
-    await operator.create(job_id="second", target_all=True)
-    async with job_lock_held(database, device.tenant, "first"):
-        starts = [asyncio.create_task(send_batch(database, device.tenant, NEXT)) for _ in range(2)]
-        await database.wait_for_blocked_sessions(2)
+    await world.create("first", "second")
+    async with world.lock_held("first"):
+        starts = [
+            asyncio.create_task(send_batch(world.database, world.tenant, NEXT)) for _ in range(2)
+        ]
+        await world.database.wait_for_blocked_sessions(2)
     rows = [row for start in starts for row in await start]
 
     assert sorted(row["outcome"] for row in rows) == ["APPLIED", "REPEATED"]
     assert {(row["job_id"], row["version"]) for row in rows} == {("first", 2)}
-    assert (await operator.get("first")).execution_counts == pb.ExecutionCounts(in_progress=1)
-    assert (await operator.get("second")).execution_counts == pb.ExecutionCounts(queued=1)
+    assert await world.operator.counts("first") == {"in_progress": 1}
+    assert await world.operator.counts("second") == {"queued": 1}

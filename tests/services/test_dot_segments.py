@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs_grpc.contract.dot_segments import has_dot_segment
-from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error
 from tests.support.scale import examples
@@ -13,10 +12,8 @@ from tests.support.world import World
 
 
 @pytest.mark.parametrize("job_id", [".", ".."])
-async def test_job_is_not_created_when_its_id_is_a_dot_segment(
-    operator: Operator, job_id: str
-) -> None:
-    failure = await expect_error("INVALID_FIELD", operator.create(job_id=job_id, target_all=True))
+async def test_job_is_not_created_when_its_id_is_a_dot_segment(world: World, job_id: str) -> None:
+    failure = await expect_error("INVALID_FIELD", world.create(job_id))
 
     assert failure.violations == {"job_id": "job_id must not be . or .."}
 
@@ -24,7 +21,7 @@ async def test_job_is_not_created_when_its_id_is_a_dot_segment(
 async def test_job_and_device_that_exist_stay_reachable(world: World) -> None:
     tenant, device = world.tenant, world.device("..")
     await world.add_devices(["..", "a/../b"])
-    await world.operator.create(job_id="old", target_all=True)
+    await world.create("old")
     for table in ("jobs", "job_progress", "job_executions"):
         await world.database.owner.execute(
             f"UPDATE jobs.{table} SET job_id = '..' WHERE tenant_id = $1", tenant

@@ -10,7 +10,6 @@ from tests.support.callers import Operator, all_executions
 from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.server import Server
-from tests.support.world import World
 
 DEVICES = ["canceled", "failed", "rejected", "started", "succeeded", "timed-out", "waiting"]
 
@@ -121,47 +120,6 @@ async def test_report_stores_no_cause(database: Database, operator: Operator) ->
     assert [row["device_id"] for row in stored] == ["canceled"]
 
 
-async def test_retry_keeps_the_cause_of_each_attempt(world: World) -> None:
-    await world.device("started").update("j", "SUCCEEDED")
-    await world.expire()
-    await world.operator.retry("j", "FAILED", "TIMED_OUT", "REJECTED", never_expires=True)
-    retried = ["canceled", "failed", "rejected", "timed-out", "waiting"]
-
-    expected = ENDED | {"waiting": "JOB_EXPIRED"}
-    for device in retried:
-        current, first = await world.operator.attempts("j", device)
-        assert (cause(current), cause(first)) == (None, expected[device])
-
-    await world.operator.cancel("j")
-    await sweep(world.database)
-    for device in retried:
-        current, first = await world.operator.attempts("j", device)
-        assert (cause(current), cause(first)) == ("JOB_CANCELED", expected[device])
-
-
-async def test_retry_of_some_devices_keeps_the_expiry_of_the_others(world: World) -> None:
-    await world.device("started").update("j", "SUCCEEDED")
-    await world.expire()
-    await world.operator.retry("j", "FAILED", never_expires=True)
-    await world.operator.cancel("j")
-
-    shown = causes((await world.operator.get("j")).executions)
-
-    assert (shown["waiting"], shown["failed"]) == ("JOB_EXPIRED", "JOB_CANCELED")
-
-
-async def test_cause_of_a_cancel_by_a_failure_criterion_is_the_job(world: World) -> None:
-    criterion = pb.FailureCriterion(count=1, action=pb.FailureCriterion.FORCE_CANCEL)
-    await world.operator.create(job_id="k", target_all=True, failure_criteria=[criterion])
-    await world.device("started").start("k")
-    await world.device("failed").update("k", "FAILED")
-
-    shown = causes((await world.operator.get("k")).executions)
-
-    assert shown.pop("failed") == "DEVICE"
-    assert {*shown.values()} == {"JOB_CANCELED"}
-
-
 async def test_lists_filter_by_cause_together_with_other_filters(operator: Operator) -> None:
     async def listed(*end_causes: str, **fields: Any) -> list[str]:
         fields["end_causes"] = end_causes
@@ -193,9 +151,7 @@ async def test_list_of_a_device_filters_by_cause(operator: Operator) -> None:
     assert await listed("DEVICE", job_id="k") == []
 
 
-async def test_list_is_rejected_when_the_cause_is_unknown_or_differs_from_the_page_token(
-    operator: Operator,
-) -> None:
+async def test_list_rejects_unknown_causes_and_other_page_tokens(operator: Operator) -> None:
     token = (await operator.executions("j", end_causes=["DEVICE"], limit=1)).next_page_token
 
     await expect_error(

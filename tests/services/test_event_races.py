@@ -12,7 +12,7 @@ from tests.support.database import Database, replaced_function, uncommitted
 from tests.support.event_rows import store_events
 from tests.support.failures import expect_error
 from tests.support.postgres import Postgres
-from tests.support.server import Server
+from tests.support.world import World
 
 pytestmark = pytest.mark.single_node("holds locks and transactions on one node")
 
@@ -21,12 +21,6 @@ Isolation: TypeAlias = Literal["read_committed", "serializable"]
 _PAGE_LOCK = 7
 """An advisory lock that a page waits for."""
 _PURGE = "SELECT jobs.purge_events($1, 7, 1000000, 1000)"
-
-
-@pytest.fixture
-def events(server: Server, tenant: str) -> Events:
-    """A caller in the test's tenant."""
-    return server.events(tenant)
 
 
 @pytest.fixture
@@ -55,15 +49,15 @@ async def types_after(events: Events, position: int) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("isolation", ["read_committed", "serializable"])
 @pytest.mark.parametrize("same_database", [False, True])
 async def test_open_transaction_delays_no_event(
+    world: World,
     cluster: tuple[Postgres, str],
-    database: Database,
     jobs: Operator,
     events: Events,
     isolation: Isolation,
     same_database: bool,
 ) -> None:
     start = (await events.list()).position
-    dsn = database.owner_dsn if same_database else cluster[0].dsn("postgres")
+    dsn = world.database.owner_dsn if same_database else cluster[0].dsn("postgres")
     other = await asyncpg.connect(dsn)
     async with other.transaction(isolation=isolation):
         assert await other.fetchval("SELECT pg_current_xact_id()::text")  # a writer's transaction

@@ -10,28 +10,15 @@ from fleet.jobs.v1.fleet_pb2 import DeleteDevicesRequest
 
 from jobs_grpc.db.store import ExecutionUpdate
 from tests.support.callers import Device, Operator
-from tests.support.database import Database, send_batch
+from tests.support.database import send_batch
 from tests.support.events import ATTEMPT_DEFAULTS, Event, EventLog, stored_events
 from tests.support.failures import expect_error
-from tests.support.retry_policies import rule
-from tests.support.server import Server
 from tests.support.world import World
+
+pytestmark = pytest.mark.usefixtures("pump")
 
 FINISHED = "executions.finished"
 STAGES: list[dict[str, Any]] = [{"device_count": 1}, {"remainder": True}]
-
-
-@pytest.fixture
-async def pump(database: Database, server: Server, operator: Operator) -> Device:
-    """The device "pump"; the tenant also has "valve"."""
-    await database.add_devices(operator.tenant, ["pump", "valve"])
-    return server.device(operator.tenant, "pump")
-
-
-@pytest.fixture
-def log(database: Database, operator: Operator, pump: Device) -> EventLog:
-    """The events of the job "j"."""
-    return EventLog(database, operator)
 
 
 async def create(operator: Operator, log: EventLog, **fields: Any) -> None:
@@ -95,8 +82,8 @@ async def test_first_report_adds_an_event_before_the_completion(
 async def test_batch_adds_one_event_for_each_job_that_wants_it(world: World, log: EventLog) -> None:
     await world.add_devices(["third", "fourth"])
     await create(world.operator, log)
-    await world.operator.create(job_id="other", target_all=True, execution_events=True)
-    await world.operator.create(job_id="silent", target_all=True)
+    await world.create("other", execution_events=True)
+    await world.create("silent")
     other, silent = (
         EventLog(world.database, world.operator, job_id) for job_id in ("other", "silent")
     )
@@ -138,64 +125,9 @@ async def test_event_has_at_most_16_kib_of_executions(world: World, log: EventLo
     assert max(sizes) <= 16 * 1024
 
 
-async def test_attempt_has_its_number_and_says_whether_it_is_retried(
-    operator: Operator, pump: Device, log: EventLog
-) -> None:
-    await create(operator, log, retry_policy=pb.RetryPolicy(rules=[rule(max_attempts=2)]))
-
-    await pump.update("j", "FAILED", failure_code="E1")
-    event = await log.one()
-    assert executions(event) == [execution("pump", "FAILED", failure_code="E1", will_retry=True)]
-    assert event.counts == {"queued": 2}
-
-    await operator.retry("j", "FAILED")  # ends the backoff, and counts from 1 again
-    await pump.update("j", "FAILED", execution_number=2)
-    await operator.retry("j", "FAILED")
-    await log.new()
-    await pump.update("j", "SUCCEEDED", execution_number=3)
-    assert executions(await log.one()) == [execution("pump", "SUCCEEDED", execution_number=3)]
-
-
-@pytest.mark.parametrize("retried", [False, True])
-async def test_timeout(
-    world: World, operator: Operator, pump: Device, log: EventLog, retried: bool
-) -> None:
-    policy = pb.RetryPolicy(rules=[rule(max_attempts=2)]) if retried else None
-    await create(
-        operator, log, target_device_id="pump", in_progress_timeout_minutes=5, retry_policy=policy
-    )
-    await pump.start("j")
-    await world.make_overdue()
-
-    await world.sweep()
-
-    finished, *completed = await log.new()
-    assert executions(finished) == [execution("pump", "TIMED_OUT", will_retry=retried)]
-    assert finished.counts == ({"queued": 1} if retried else {"timed_out": 1})
-    assert [event.type for event in completed] == ([] if retried else ["job.completed"])
-
-
-@pytest.mark.parametrize("started", [False, True])
-async def test_cancel_of_an_execution(
-    operator: Operator, pump: Device, log: EventLog, started: bool
-) -> None:
-    """The retry policy does not apply to it."""
-    policy = pb.RetryPolicy(rules=[rule()])
-    await create(operator, log, target_device_id="pump", retry_policy=policy)
-    if started:
-        await pump.start("j")
-
-    await operator.cancel_execution("j", "pump", force=True)
-
-    finished, completed = await log.new()
-    assert executions(finished) == [execution("pump", "REJECTED")]
-    assert finished.user == completed.user == "olivia"
-    assert completed.type == "job.completed"
-
-
 async def test_deleted_devices_finish_as_rejected_in_one_event(world: World, log: EventLog) -> None:
     await create(world.operator, log)
-    await world.operator.create(job_id="silent", target_all=True)
+    await world.create("silent")
     silent = EventLog(world.database, world.operator, "silent")
     await silent.new()
 
@@ -212,30 +144,12 @@ async def test_deleted_devices_finish_as_rejected_in_one_event(world: World, log
     assert await silent.types() == ["job.completed"]
 
 
-@pytest.mark.parametrize("force", [False, True])
-async def test_end_of_the_job_adds_no_finished_executions(
-    world: World, pump: Device, log: EventLog, force: bool
-) -> None:
+async def test_expiry_adds_no_finished_executions(world: World, log: EventLog) -> None:
     await create(world.operator, log)
-    await pump.start("j")
+    await world.pump.start("j")
+    await world.expire()
 
-    await world.operator.cancel("j", force=force)
-    await world.sweep()
-    assert await log.types() == ["job.canceled"]
-
-    if not force:
-        await pump.update("j", "SUCCEEDED")
-        assert executions(await log.one()) == [execution("pump", "SUCCEEDED")]
-
-
-async def test_expiry_adds_no_finished_executions(
-    database: Database, operator: Operator, pump: Device, log: EventLog
-) -> None:
-    await create(operator, log)
-    await pump.start("j")
-    await database.expire(operator.tenant, "j")
-
-    await pump.update("j", "SUCCEEDED")
+    await world.pump.update("j", "SUCCEEDED")
 
     expired, finished, completed = events = await log.new()
     assert expired.status == "IN_PROGRESS"
@@ -246,21 +160,6 @@ async def test_expiry_adds_no_finished_executions(
     ]
     assert executions(finished) == [execution("pump", "SUCCEEDED")]
     assert expired.time < finished.time == completed.time
-
-
-async def test_finished_executions_precede_what_the_rules_do(world: World, log: EventLog) -> None:
-    criterion = pb.FailureCriterion(count=1, statuses=[pb.JobExecution.REJECTED])
-    fields = {"execution_events": True, "failure_criteria": [criterion]}
-    staged = await world.create_staged(*STAGES, **fields)
-    await log.new()
-
-    await staged.finish(0, "FAILED")
-    assert await log.types() == [FINISHED, "job.stage_opened"]
-    await world.operator.retry("j", "FAILED")
-    await log.new()
-    await staged.finish(0, "REJECTED")
-
-    assert await log.types() == [FINISHED, "job.tripped", "job.paused"]
 
 
 async def test_starts_of_the_same_batch_follow_the_reports(world: World, log: EventLog) -> None:

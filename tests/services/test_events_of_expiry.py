@@ -11,19 +11,12 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.events import Event, EventLog, stored_events
 from tests.support.scale import SCALE
 from tests.support.world import World
 
 EXPIRED, COMPLETED = "job.expired", "job.completed"
-
-
-@pytest.fixture
-def log(database: Database, operator: Operator) -> EventLog:
-    """The events of the job "j"."""
-    return EventLog(database, operator)
 
 
 @pytest.fixture
@@ -36,7 +29,7 @@ async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
 async def expired_job(world: World, *, started: bool, paused: bool = False) -> None:
     """The job "j" of the devices "d1" and "d2", which has expired while d1 was started."""
     await world.add_devices(["d1", "d2"])
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
     if started:
         await world.device("d1").start("j")
     if paused:
@@ -106,40 +99,19 @@ async def test_job_that_ended_before_does_not_expire(
     world: World, log: EventLog, sweeper: Sweeper
 ) -> None:
     await world.add_devices(["d1"])
-    await world.operator.create(job_id="canceled", target_all=True)
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create("canceled")
+    await world.create()
     await world.device("d1").update("j", "SUCCEEDED")
     await world.operator.cancel("canceled")
-    await world.database.owner.execute(
-        "UPDATE jobs.jobs SET expires_at = now() WHERE tenant_id = $1", world.operator.tenant
-    )
+    await world.execute("UPDATE jobs.jobs SET expires_at = now() WHERE tenant_id = $1")
 
     await sweeper.run_once()
     await world.operator.update("j", "description", description="x")
     await world.operator.delete("canceled")
 
     assert await log.types() == ["job.created", COMPLETED, "job.updated"]
-    canceled = await stored_events(world.database, world.operator.tenant, "canceled")
+    canceled = await stored_events(world.database, world.tenant, "canceled")
     assert [event.type for event in canceled] == ["job.created", "job.canceled", "job.deleted"]
-
-
-async def test_job_expires_again_after_a_retry(
-    world: World, log: EventLog, sweeper: Sweeper
-) -> None:
-    await expired_job(world, started=False)
-    for _ in range(2):
-        await world.operator.retry("j", "TIMED_OUT", expires_in_hours=1)
-        await world.expire()
-    await sweeper.run_once()
-
-    events = await log.new()
-
-    assert [event.type for event in events] == [
-        "job.created",
-        *(EXPIRED, COMPLETED, "job.retried") * 2,
-        *(EXPIRED, COMPLETED),
-    ]
-    assert [event.status for event in events if event.type == "job.retried"] == ["IN_PROGRESS"] * 2
 
 
 async def test_approval_is_awaited_again_after_the_retry_of_an_expired_job(
@@ -288,15 +260,13 @@ async def test_job_that_expires_while_a_call_waits_for_its_lock(
     world: World, log: EventLog
 ) -> None:
     await world.add_devices(["d1", "d2"])
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
     await world.device("d1").start("j")
     await log.skip()
 
     async with world.lock_held():
         pausing = await world.blocked(world.operator.pause("j"))
-        await world.database.owner.execute(
-            "UPDATE jobs.jobs SET expires_at = now() WHERE tenant_id = $1", world.tenant
-        )
+        await world.execute("UPDATE jobs.jobs SET expires_at = now() WHERE tenant_id = $1")
     await pausing
 
     expired, paused = await log.new()

@@ -32,7 +32,7 @@ async def report(
 
 
 @pytest.fixture
-async def failed(world: World, operator: Operator) -> Operator:
+async def failed(world: World) -> Operator:
     """An operator of five devices that have failed, and one that has not."""
     for device, status, code in (
         ("a", "FAILED", "E1"),
@@ -42,7 +42,7 @@ async def failed(world: World, operator: Operator) -> Operator:
         ("e", "FAILED", ""),
     ):
         await report(world, device, status, code)
-    return operator
+    return world.operator
 
 
 def names(executions: Iterable[pb.JobExecution]) -> list[str]:
@@ -84,19 +84,6 @@ async def test_failure_code_is_empty_when_device_names_none_or_times_out(world: 
     ]
 
 
-async def test_failure_code_is_unset_when_device_did_not_fail(world: World) -> None:
-    await report(world, "a", "SUCCEEDED")
-    await world.device("b").start("j")
-    await world.operator.cancel_execution("j", "c")
-    await world.expire()
-    await world.sweep()
-
-    executions = (await world.operator.get("j")).executions
-
-    assert not any(execution.HasField("failure_code") for execution in executions)
-    assert not counts(await world.operator.failures("j"))
-
-
 async def test_report_is_rejected_when_failure_code_is_invalid(world: World) -> None:
     for status, code in (
         *(("FAILED", "x" * 65), ("FAILED", "two words"), ("FAILED", "*"), ("REJECTED", "é")),
@@ -132,9 +119,7 @@ async def test_lists_filter_by_failure_code(failed: Operator) -> None:
     ]
 
 
-async def test_summary_counts_failures_by_status_and_code_the_most_frequent_first(
-    failed: Operator,
-) -> None:
+async def test_summary_has_the_most_frequent_status_and_code_first(failed: Operator) -> None:
     summary = await failed.failures("j")
 
     assert counts(summary) == [
@@ -162,52 +147,6 @@ async def test_summary_is_rejected_when_request_is_invalid(operator: Operator) -
         "failure_codes"
     ]
     await expect_error("JOB_NOT_FOUND", operator.failures("missing"))
-
-
-async def test_summary_counts_an_execution_once_by_its_current_attempt(
-    world: World, failed: Operator
-) -> None:
-    await failed.retry("j", "FAILED")
-
-    assert counts(await failed.failures("j")) == [("REJECTED", "E1", 1)]
-    await report(world, "a", "FAILED", "E2")
-    assert counts(await failed.failures("j")) == [("FAILED", "E2", 1), ("REJECTED", "E1", 1)]
-    current, first = await failed.attempts("j", "a")
-    assert (current.failure_code, first.failure_code) == ("E2", "E1")
-
-
-async def test_retry_filters_by_failure_codes_and_devices(failed: Operator) -> None:
-    async def retried(**fields: object) -> int:
-        return (await failed.retry("j", "FAILED", "REJECTED", **fields)).retried_count
-
-    assert await retried(failure_codes=["E3"]) == 0
-    assert await retried(device_ids=["f", "unknown"]) == 0
-    assert await retried(failure_codes=["E1"], device_ids=["a", "d"]) == 1
-    assert await retried(failure_codes=["", "E2"]) == 2
-
-    job = await failed.get("j")
-    assert job.execution_counts == pb.ExecutionCounts(queued=4, failed=1, rejected=1)
-    assert names(e for e in job.executions if e.execution_number == 2) == ["a", "d", "e"]
-    assert counts(await failed.failures("j")) == [("FAILED", "E1", 1), ("REJECTED", "E1", 1)]
-
-
-@pytest.mark.parametrize("swept", [False, True])
-async def test_retry_of_some_devices_of_an_expired_job_leaves_the_others_timed_out(
-    world: World, swept: bool
-) -> None:
-    await report(world, "a", "FAILED", "E1")
-    await world.expire()
-    if swept:
-        await world.sweep()
-
-    retry = await world.operator.retry(
-        "j", "FAILED", "TIMED_OUT", device_ids=["a", "b"], never_expires=True
-    )
-
-    assert retry.retried_count == 2
-    job = await world.operator.get("j")
-    assert job.execution_counts == pb.ExecutionCounts(queued=2, timed_out=4)
-    assert names(e for e in job.executions if e.status == pb.JobExecution.QUEUED) == ["a", "b"]
 
 
 async def test_retry_is_rejected_when_a_filter_is_invalid(operator: Operator) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import asyncpg
@@ -24,7 +24,7 @@ Update = tuple[int, str | None] | tuple[int, str, str]
 class CriteriaJob(World):
     """The job "j" for the devices d00001 to d00040."""
 
-    async def create(self, *criteria: dict[str, Any], **fields: Any) -> None:
+    async def create_with(self, *criteria: dict[str, Any], **fields: Any) -> None:
         """Create the job with these failure criteria."""
         messages = [pb.FailureCriterion(**criterion) for criterion in criteria]
         request = {"job_id": "j", "target_all": True, "failure_criteria": messages} | fields
@@ -45,7 +45,12 @@ class CriteriaJob(World):
 
     async def status(self) -> str:
         """The status of the job."""
-        return pb.Job.Status.Name((await self.get()).status)
+        return await self.operator.status()
+
+    async def retry(self, *devices: int, codes: Sequence[str] = ()) -> None:
+        """Retry all FAILED executions, or those of some devices or codes."""
+        names = [f"d{number:05}" for number in devices]
+        await self.operator.retry("j", "FAILED", device_ids=names, failure_codes=codes)
 
     async def counts(self) -> list[tuple[int, ...]]:
         """The criterion, stage, failures and finished_before of each row of counts."""
@@ -58,10 +63,10 @@ class CriteriaJob(World):
 
     async def in_order(self, job_id: str = "j") -> list[int]:
         """The devices in the order of their ranks."""
-        rows = await self.database.owner.fetch(
+        rows = await self.rows(
             "SELECT device_id FROM jobs.job_executions WHERE tenant_id = $1 AND job_id = $2"
             " ORDER BY rank",
-            *(self.tenant, job_id),
+            job_id,
         )
         return [int(row["device_id"][1:]) for row in rows]
 
@@ -74,7 +79,7 @@ async def job(world: World) -> CriteriaJob:
 
 
 async def test_job_pauses_at_the_number_of_failures(job: CriteriaJob) -> None:
-    await job.create({"count": 3})
+    await job.create_with({"count": 3})
     await job.report((1, "FAILED"), (2, "SUCCEEDED"), (3, "REJECTED"), (6, None))
     before = await job.get()
     assert before.status == pb.Job.IN_PROGRESS
@@ -133,7 +138,7 @@ ELEVEN = [(1, "FAILED"), *((n, "SUCCEEDED") for n in range(2, 12))]
 async def test_job_pauses_at_the_percentage_of_its_basis(
     job: CriteriaJob, criterion: dict[str, Any], before: list[Update], last: Update, reason: str
 ) -> None:
-    await job.create(criterion)
+    await job.create_with(criterion)
     await job.report(*before)
     assert await job.status() == "IN_PROGRESS"
 
@@ -143,7 +148,7 @@ async def test_job_pauses_at_the_percentage_of_its_basis(
 
 
 async def test_scope_stage_counts_each_stage_alone(job: CriteriaJob) -> None:
-    await job.create(
+    await job.create_with(
         {"count": 3, "scope": "STAGE"},
         {"percent": 50, "basis": "TARGETED", "scope": "STAGE", "action": "CANCEL"},
         rollout=rollout({"device_count": 4}, REMAINDER),
@@ -170,7 +175,7 @@ async def test_report_reads_the_counts_of_its_own_stage(job: CriteriaJob) -> Non
     rows = {}
     for stages in (2, 20):
         job_id = f"j{stages}"
-        await job.create(
+        await job.create_with(
             *({"count": 50, "scope": "STAGE"}, {"count": 50}),
             job_id=job_id,
             rollout=rollout(*[{"device_count": 2}] * (stages - 1), REMAINDER),
@@ -205,7 +210,7 @@ async def test_database_refuses_the_scope_stage_without_a_rollout(job: CriteriaJ
 
 
 async def test_percentage_of_released_executions_falls_while_a_rate_runs(job: CriteriaJob) -> None:
-    await job.create(
+    await job.create_with(
         {"percent": 50, "basis": "RELEASED"},
         rollout=rollout(REMAINDER | {"releases_per_minute": 1}),
     )
@@ -224,7 +229,7 @@ async def test_percentage_of_released_executions_falls_while_a_rate_runs(job: Cr
 
 async def test_resume_and_retry_change_the_counts_of_each_stage(job: CriteriaJob) -> None:
     stages = rollout({"device_count": 2}, {"device_count": 38}, REMAINDER)
-    await job.create({"count": 2, "scope": "STAGE"}, {"count": 9}, rollout=stages)
+    await job.create_with({"count": 2, "scope": "STAGE"}, {"count": 9}, rollout=stages)
     await job.operator.advance("j")
     first, second, third, fourth, *_ = await job.in_order()
     await job.report(
@@ -234,7 +239,7 @@ async def test_resume_and_retry_change_the_counts_of_each_stage(job: CriteriaJob
     await job.operator.resume("j")
 
     assert await job.counts() == [(0, 0, 0, 2), (0, 1, 0, 2), (0, 2, 0, 0), (1, -1, 0, 4)]
-    await job.operator.retry("j", "FAILED", device_ids=[f"d{third:05}"])
+    await job.retry(third)
     assert await job.counts() == [(0, 0, 0, 2), (0, 1, 0, 1), (0, 2, 0, 0), (1, -1, 0, 3)]
     failures = "SELECT failures FROM jobs.job_stages WHERE tenant_id = $1 ORDER BY stage"
     rows = await job.database.owner.fetch(failures, job.tenant)
@@ -251,7 +256,7 @@ async def test_criterion_counts_failures_with_its_statuses_and_codes(job: Criter
         ({"statuses": ["FAILED"], "failure_codes": ["E1", "E2"]}, 2),
     ]
     criteria = [criterion | {"count": 100} for criterion, _ in counted]
-    await job.create(*criteria, in_progress_timeout_minutes=1)
+    await job.create_with(*criteria, in_progress_timeout_minutes=1)
     await job.report((6, None))
     await job.make_overdue()
     await job.sweep()
@@ -262,27 +267,22 @@ async def test_criterion_counts_failures_with_its_statuses_and_codes(job: Criter
     assert await job.counts() == [(n, -1, count, 0) for n, (_, count) in enumerate(counted)]
 
 
-async def test_timeouts_trip(job: CriteriaJob) -> None:
-    await job.create({"count": 2}, in_progress_timeout_minutes=1)
-    await job.report((1, None), (2, None))
-    await job.make_overdue()
-
-    await job.sweep()
-
-    assert await job.status() == "PAUSED"
-
-
-async def test_what_operators_and_the_expiry_end_does_not_count(job: CriteriaJob) -> None:
-    await job.create({"count": 1})
+async def test_only_what_ends_by_itself_counts(job: CriteriaJob) -> None:
+    """A timeout does; cancels and the expiry do not."""
+    await job.create_with({"count": 1}, in_progress_timeout_minutes=1)
     await job.report((1, None), (2, None))
     await job.operator.cancel_execution("j", "d00001", force=True)
     await job.operator.cancel_execution("j", "d00003")
+    assert await job.counts() == []
 
-    await job.expire()
+    await job.make_overdue()
     await job.sweep()
 
-    assert await job.counts() == []
-    assert await job.status() == "IN_PROGRESS"
+    assert await job.status() == "PAUSED"
+    assert await job.counts() == [(0, -1, 1, 0)]
+    await job.expire()
+    await job.sweep()
+    assert await job.counts() == [(0, -1, 1, 0)]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ async def test_what_operators_and_the_expiry_end_does_not_count(job: CriteriaJob
 async def test_cancel_rejects_what_has_not_started_and_with_force_what_is_in_progress(
     job: CriteriaJob, action: str, counts: dict[str, int]
 ) -> None:
-    await job.create({"count": 1, "action": action})
+    await job.create_with({"count": 1, "action": action})
     await job.report((1, None), (2, None))
 
     await job.report((1, "FAILED"))
@@ -306,59 +306,48 @@ async def test_cancel_rejects_what_has_not_started_and_with_force_what_is_in_pro
 
 
 async def test_first_criterion_that_trips_decides(job: CriteriaJob) -> None:
-    await job.create(
+    await job.create_with(
         {"count": 3, "action": "CANCEL"}, {"count": 2}, {"count": 2, "action": "FORCE_CANCEL"}
     )
 
     await job.report((1, "FAILED"), (2, "FAILED"))
 
-    assert await job.status() == "PAUSED"
     assert (await job.get()).pause.reason == "2 executions failed (pause at 2)"
 
 
-async def test_start_in_the_batch_of_the_last_failure_is_rejected(job: CriteriaJob) -> None:
-    await job.create({"count": 1})
+async def test_batch_with_the_last_failure_rejects_its_starts(job: CriteriaJob) -> None:
+    await job.create_with({"count": 1})
 
     outcomes = await job.report((1, None), (2, "FAILED"), (3, None), (4, "SUCCEEDED"))
-
     assert outcomes == ["JOB_PAUSED", "APPLIED", "JOB_PAUSED", "APPLIED"]
-
-
-async def test_report_that_finishes_the_job_completes_it(job: CriteriaJob) -> None:
-    await job.create({"count": 1})
-
-    await job.report(*((n, "FAILED") for n in range(1, 41)))
+    await job.operator.resume("j")
+    await job.report(*((n, "FAILED") for n in range(1, 41) if n not in (2, 4)))
 
     assert await job.status() == "COMPLETED"
 
 
 async def test_retry_takes_back_the_failure(job: CriteriaJob) -> None:
-    await job.create({"count": 2}, {"count": 9, "failure_codes": ["E2"]})
+    await job.create_with({"count": 2}, {"count": 9, "failure_codes": ["E2"]})
     await job.report((1, "FAILED", "E1"))
 
-    await job.operator.retry("j", "FAILED")
+    await job.retry()
 
     assert await job.counts() == [(0, -1, 0, 0)]
     await job.report((1, "FAILED", "E2"))
-    assert await job.status() == "IN_PROGRESS"
     assert await job.counts() == [(0, -1, 1, 0), (1, -1, 1, 0)]
-    await job.report((2, "FAILED"))
-    assert await job.status() == "PAUSED"
+    assert await job.status() == "IN_PROGRESS"
 
 
-async def test_retry_of_other_failures_and_successes_after_it_trip_nothing(
-    job: CriteriaJob,
-) -> None:
+async def test_retry_of_other_failures_trips_nothing(job: CriteriaJob) -> None:
     """One of five is 20 percent; when three others are retried, it is one of two."""
-    operator = job.operator
-    await job.create({"percent": 50, "failure_codes": ["E1"], "min_finished": 2})
+    await job.create_with({"percent": 50, "failure_codes": ["E1"], "min_finished": 2})
     await job.report(*((n, "FAILED") for n in (1, 2, 3)), (4, "FAILED", "E1"), (5, "SUCCEEDED"))
 
-    await operator.retry("j", "FAILED", failure_codes=[""])
+    await job.retry(codes=[""])
     assert (await job.get()).execution_counts.queued == 38
     await job.report((6, None))
-    await operator.cancel_execution("j", "d00007")
-    await operator.update("j", "in_progress_timeout_minutes", in_progress_timeout_minutes=5)
+    await job.operator.cancel_execution("j", "d00007")
+    await job.operator.update("j", "in_progress_timeout_minutes", in_progress_timeout_minutes=5)
     assert await job.status() == "IN_PROGRESS"
 
     await job.report((6, "FAILED", "E1"))
@@ -366,38 +355,40 @@ async def test_retry_of_other_failures_and_successes_after_it_trip_nothing(
     assert await job.status() == "PAUSED"
 
 
-async def test_successes_after_a_retry_trip_only_if_they_reach_min_finished(
+async def test_success_after_a_retry_trips_only_if_it_reaches_min_finished(
     job: CriteriaJob,
 ) -> None:
-    await job.create({"percent": 30, "failure_codes": ["E1"], "min_finished": 2})
+    await job.create_with({"percent": 30, "failure_codes": ["E1"], "min_finished": 2})
     await job.report(*((n, "FAILED") for n in (1, 2, 3)), (4, "FAILED", "E1"))
-    await job.operator.retry("j", "FAILED", failure_codes=[""])
+    await job.retry(codes=[""])
     await job.report((5, "SUCCEEDED"))
     assert await job.status() == "PAUSED"  # one of two
     await job.operator.resume("j")
 
     await job.report(*((n, "FAILED") for n in (1, 2, 3)), (6, "FAILED", "E1"), (7, "SUCCEEDED"))
-    assert await job.status() == "IN_PROGRESS"  # one of five
-    await job.operator.retry("j", "FAILED", failure_codes=[""])
+    await job.retry(codes=[""])
     await job.report((8, "SUCCEEDED"))  # one of three
 
     assert await job.status() == "IN_PROGRESS"
 
 
 async def test_resumed_job_counts_from_the_resume(job: CriteriaJob) -> None:
-    """In a row per criterion, not per failure."""
-    await job.create({"count": 2}, {"percent": 50, "min_finished": 2})
+    """In a row per criterion, not per failure. A retry takes back only failures since."""
+    await job.create_with({"count": 2}, {"percent": 50, "min_finished": 2})
     await job.report((1, "FAILED", "E1"), (2, "FAILED", "E2"), (3, "SUCCEEDED"))
     assert await job.status() == "PAUSED"
 
     await job.operator.resume("j")
 
     assert await job.counts() == [(0, -1, 0, 3), (1, -1, 0, 3)]
-    await job.report((4, "SUCCEEDED"), (5, "SUCCEEDED"))
-    await job.report((6, "FAILED"))
+    await job.report((4, "SUCCEEDED"), (5, "SUCCEEDED"), (6, "FAILED"))
     assert await job.status() == "IN_PROGRESS"  # one failure, 33 percent
+    await job.retry(1)
+    assert await job.counts() == [(0, -1, 1, 2), (1, -1, 1, 2)]
     await job.report((7, "FAILED"))
     assert await job.status() == "PAUSED"
+    await job.retry()
+    assert await job.counts() == [(0, -1, 0, 1), (1, -1, 0, 1)]
 
 
 @pytest.fixture
@@ -410,7 +401,7 @@ async def clock(database: Database) -> AsyncIterator[Database]:
 async def test_criterion_counts_and_trips_after_the_clock_was_set_back(
     job: CriteriaJob, clock: Database
 ) -> None:
-    await job.create({"count": 2})
+    await job.create_with({"count": 2})
     await job.report((1, "FAILED"), (2, "FAILED"))
     await clock.pass_time(-300)
     await job.operator.resume("j")
@@ -425,7 +416,7 @@ async def test_criterion_counts_and_trips_after_the_clock_was_set_back(
     await job.operator.pause("j")
     await job.operator.resume("j")
     assert await job.counts() == [(0, -1, 0, 5)]
-    await job.operator.retry("j", pb.JobExecution.FAILED)
+    await job.retry()
 
     # A recount must not take it for one before the restart.
     await job.report((6, "SUCCEEDED"))
@@ -436,38 +427,24 @@ async def test_criterion_counts_and_trips_after_the_clock_was_set_back(
 async def test_failures_from_before_the_clock_was_set_back_can_be_retried(
     job: CriteriaJob, clock: Database
 ) -> None:
-    await job.create({"count": 3})
+    await job.create_with({"count": 3})
     await job.report((1, "FAILED"), (2, "FAILED"))
     await clock.pass_time(-300)
     await job.operator.pause("j")
     await job.operator.resume("j")
 
-    await job.operator.retry("j", pb.JobExecution.FAILED)
+    await job.retry()
 
     assert await job.counts() == [(0, -1, 0, 2)]
 
 
-async def test_retry_after_a_resume_takes_back_only_failures_since(job: CriteriaJob) -> None:
-    await job.create({"count": 2})
-    await job.report((1, "FAILED"), (2, "FAILED"), (3, "SUCCEEDED"))
-    await job.operator.resume("j")
-    await job.report((4, "FAILED"))
-    assert await job.counts() == [(0, -1, 1, 3)]
-
-    await job.operator.retry("j", "FAILED", device_ids=["d00001"])
-    assert await job.counts() == [(0, -1, 1, 2)]
-
-    await job.operator.retry("j", "FAILED")
-    assert await job.counts() == [(0, -1, 0, 1)]
-
-
 async def test_retried_devices_finish_again_after_a_resume(job: CriteriaJob) -> None:
     """Retried before or after the resume, they are part of the basis when they finish again."""
-    await job.create({"percent": 50, "min_finished": 3})
+    await job.create_with({"percent": 50, "min_finished": 3})
     await job.report((1, "FAILED"), (2, "FAILED"), (3, "FAILED"))
-    await job.operator.retry("j", "FAILED", device_ids=["d00001"])
+    await job.retry(1)
     await job.operator.resume("j")
-    await job.operator.retry("j", "FAILED")
+    await job.retry()
 
     await job.report((1, "SUCCEEDED"), (2, "SUCCEEDED"))
     await job.report((3, "FAILED"))
@@ -478,7 +455,7 @@ async def test_retried_devices_finish_again_after_a_resume(job: CriteriaJob) -> 
 
 
 async def test_pause_by_an_operator_does_not_trip_until_the_resume(job: CriteriaJob) -> None:
-    await job.create({"count": 1})
+    await job.create_with({"count": 1})
     await job.operator.pause("j", reason="lunch")
 
     await job.report((1, "FAILED"))
@@ -496,12 +473,12 @@ async def test_codes_are_counted_exactly_when_devices_invent_hundreds(job: Crite
 
     await job.add_devices(300)
     codes = ["invented-00250", "invented-00275", "invented-00299"]
-    await job.create({"count": 3, "failure_codes": codes}, {"count": 300})
+    await job.create_with({"count": 3, "failure_codes": codes}, {"count": 300})
     await job.report(*failures(*range(1, 299)))
     assert await job.status() == "IN_PROGRESS"
     assert await job.counts() == [(0, -1, 2, 0), (1, -1, 298, 0)]
 
-    await job.operator.retry("j", "FAILED", failure_codes=codes[1:2])
+    await job.retry(codes=codes[1:2])
     assert await job.counts() == [(0, -1, 1, 0), (1, -1, 297, 0)]
     await job.report(*failures(275))
     await job.report(*failures(299))
@@ -512,7 +489,7 @@ async def test_codes_are_counted_exactly_when_devices_invent_hundreds(job: Crite
 async def test_report_before_the_resume_is_old_and_one_after_it_counts(job: CriteriaJob) -> None:
     """The last one waits for the job lock while the resume holds it."""
     database, tenant = job.database, job.tenant
-    await job.create({"count": 2})
+    await job.create_with({"count": 2})
     await job.report((1, None), (2, None), (3, "FAILED"), (4, "FAILED"))
     assert await job.status() == "PAUSED"
 
@@ -531,7 +508,7 @@ async def test_report_before_the_resume_is_old_and_one_after_it_counts(job: Crit
 async def test_start_before_the_trip_runs_and_one_after_it_is_rejected(job: CriteriaJob) -> None:
     """The last one waits for the job lock while the report that trips the criterion holds it."""
     database, tenant = job.database, job.tenant
-    await job.create({"count": 1})
+    await job.create_with({"count": 1})
 
     execution = {"tenant_id": tenant, "job_id": "j", "device_id": "d00002"}
     async with rows_locked(database, "jobs.job_executions", **execution):
@@ -548,7 +525,7 @@ async def test_start_before_the_trip_runs_and_one_after_it_is_rejected(job: Crit
 
 async def test_retry_before_the_report_keeps_the_job_going(job: CriteriaJob) -> None:
     """The retry takes back the first failure before the second one counts."""
-    await job.create({"count": 2})
+    await job.create_with({"count": 2})
     await job.report((1, "FAILED"))
 
     calls = job.operator.retry("j", "FAILED"), job.report((2, "FAILED"))

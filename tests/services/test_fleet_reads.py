@@ -7,26 +7,19 @@ from fleet.jobs.v1.fleet_pb2 import Device, ListGroupsResponse
 from tests.support.callers import Fleet
 from tests.support.database import Database, request_session
 from tests.support.failures import expect_error
-from tests.support.server import Server
 from tests.support.world import World
 
 
-@pytest.fixture
-def fleet(server: Server, tenant: str) -> Fleet:
-    """A caller in the test's tenant."""
-    return server.fleet(tenant)
-
-
-async def test_device_has_its_queue_in_order(world: World, fleet: Fleet) -> None:
+async def test_device_has_its_queue_in_order(world: World) -> None:
     await world.add_devices(["pump", "valve"])
     for job in ("first", "second", "third", "paused"):
-        await world.operator.create(job_id=job, target_all=True)
+        await world.create(job)
     pump = world.device("pump")
     await pump.start("third")
     await pump.update("first", "SUCCEEDED")
     await world.operator.pause("paused")
 
-    response = await fleet.get("pump")
+    response = await world.fleet.get("pump")
 
     assert response.device == Device(device_id="pump")
     assert [(e.job_id, e.status) for e in response.executions] == [
@@ -36,11 +29,11 @@ async def test_device_has_its_queue_in_order(world: World, fleet: Fleet) -> None
     assert {e.device_id for e in response.executions} == {"pump"}
 
 
-async def test_held_executions_are_not_in_the_queue(world: World, fleet: Fleet) -> None:
+async def test_held_executions_are_not_in_the_queue(world: World) -> None:
     await world.add_devices(["a", "b"])
     await world.create_staged({"device_count": 1}, {"remainder": True})
 
-    queues = [(await fleet.get(name)).executions for name in "ab"]
+    queues = [(await world.fleet.get(name)).executions for name in "ab"]
 
     assert sorted(map(len, queues)) == [0, 1]
     (execution,) = queues[0] or queues[1]
@@ -53,36 +46,31 @@ async def test_unknown_device_is_not_found(fleet: Fleet) -> None:
     assert failure.metadata["deviceId"] == "unknown"
 
 
-async def test_groups_are_in_byte_order_with_their_numbers_of_devices(
-    database: Database, fleet: Fleet
-) -> None:
+async def test_groups_are_in_byte_order_with_their_numbers_of_devices(world: World) -> None:
     for group, count in (("b", 3), ("B", 1), ("é", 2), ('a,"b"', 1), ("a", 2)):
-        await database.add_devices(fleet.tenant, [f"d{n}" for n in range(count)], group=group)
+        await world.add_devices([f"d{n}" for n in range(count)], group=group)
 
-    response = await fleet.groups()
+    response = await world.fleet.groups()
 
     groups = [(group.group_id, group.device_count) for group in response.groups]
     assert groups == [("B", 1), ("a", 2), ('a,"b"', 1), ("b", 3), ("é", 2)]
     assert not response.next_page_token
 
 
-async def test_pages_have_each_group_once_while_groups_come_and_go(
-    database: Database, fleet: Fleet
-) -> None:
+async def test_pages_have_each_group_once_while_groups_come_and_go(world: World) -> None:
     names = [f"g{n:02}" for n in range(10)]
     for name in names:
-        await database.add_devices(fleet.tenant, ["d"], group=name)
+        await world.add_devices(["d"], group=name)
     seen: list[str] = []
     response = ListGroupsResponse()
     while not seen or response.next_page_token:
-        response = await fleet.groups(limit=3, page_token=response.next_page_token)
+        response = await world.fleet.groups(limit=3, page_token=response.next_page_token)
         seen += [group.group_id for group in response.groups]
         # Before and after the position, and the position itself.
         last = response.groups[-1].group_id
-        await database.add_devices(fleet.tenant, ["d"], group=f"{last} new")
-        await database.owner.execute(
+        await world.add_devices(["d"], group=f"{last} new")
+        await world.execute(
             "DELETE FROM device_group_members WHERE tenant_id = $1 AND group_id IN ('g00', $2)",
-            fleet.tenant,
             last,
         )
 

@@ -19,12 +19,12 @@ from fleet.jobs.v1.fleet_pb2 import Device
 from google.protobuf.duration_pb2 import Duration
 
 from tests.model.windows import Window, Zone
-from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error
 from tests.support.scale import SCALE
 from tests.support.server import Server, running_server
 from tests.support.staged_jobs import rollout
+from tests.support.world import World
 
 _ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
 _SECOND = timedelta(seconds=1)
@@ -178,9 +178,7 @@ async def test_time_until_the_last_start_is_that_of_simulated_devices(database: 
         assert abs(seconds - float(plan.last_start())) < 0.001, (number, plan)
 
 
-async def test_devices_of_an_earlier_stage_start_before_an_empty_last_stage_opens(
-    database: Database,
-) -> None:
+async def test_devices_start_before_an_empty_last_stage_opens(database: Database) -> None:
     """They start at 13:27. The last stage opens 20 hours later, when no window is open."""
     plan = Plan(
         datetime(2026, 10, 26, 11, 57, 5, tzinfo=UTC),
@@ -213,10 +211,8 @@ async def test_time_is_a_lower_bound_when_devices_have_time_zones(database: Data
     assert exact > 15 * SCALE
 
 
-async def test_forecast_counts_from_the_start_of_the_job(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 120)
+async def test_forecast_counts_from_the_start_of_the_job(world: World) -> None:
+    await world.add_devices(120)
     start_at = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
     gate = pb.Gate(bake_time=Duration(seconds=3600))
     request: dict[str, Any] = {
@@ -229,7 +225,7 @@ async def test_forecast_counts_from_the_start_of_the_job(
         ),
     }
 
-    forecast = (await operator.create(**request, validate_only=True)).forecast
+    forecast = (await world.operator.create(**request, validate_only=True)).forecast
 
     last_start_at = start_at + timedelta(hours=2, minutes=6)
     assert forecast.last_start_at.ToDatetime(UTC) == last_start_at
@@ -240,16 +236,14 @@ async def test_forecast_counts_from_the_start_of_the_job(
         " stage 1: 1 h for 60 devices at 1 per minute"
     )
     assert [stage.duration.seconds for stage in forecast.stages] == [3960, 3600]
-    assert not (await operator.create(**request)).HasField("forecast")
+    assert not (await world.operator.create(**request)).HasField("forecast")
 
 
-async def test_forecast_is_the_start_when_all_devices_can_start_at_once(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 1)
-    before = await database.owner.fetchval("SELECT jobs.clock_time()")
+async def test_forecast_is_the_start_when_all_devices_can_start_at_once(world: World) -> None:
+    await world.add_devices(1)
+    before = await world.database.owner.fetchval("SELECT jobs.clock_time()")
 
-    response = await operator.create(target_all=True, validate_only=True)
+    response = await world.operator.create(target_all=True, validate_only=True)
 
     last_start_at = response.forecast.last_start_at.ToDatetime(UTC)
     assert timedelta(0) <= last_start_at - before < timedelta(minutes=1)
@@ -271,13 +265,11 @@ def _in_days(days: float) -> datetime:
     return at.replace(second=0, microsecond=0)
 
 
-async def test_forecast_says_how_many_nights_a_rate_takes(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 20)
+async def test_forecast_says_how_many_nights_a_rate_takes(world: World) -> None:
+    await world.add_devices(20)
     first_night = _in_days(1)
 
-    response = await operator.create(
+    response = await world.operator.create(
         target_all=True,
         start_at=first_night,
         start_windows=[
@@ -300,17 +292,14 @@ async def test_forecast_says_how_many_nights_a_rate_takes(
     assert response.expires_at.ToDatetime(UTC) == first_night + timedelta(hours=48)
 
 
-async def test_forecast_has_the_last_time_zone_of_the_devices(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, ["tokyo", "new-york", "unknown", "honolulu"])
-    fleet = server.fleet(operator.tenant)
+async def test_forecast_has_the_last_time_zone_of_the_devices(world: World) -> None:
+    await world.add_devices(["tokyo", "new-york", "unknown", "honolulu"])
+    fleet = world.fleet
     for device, zone in (("tokyo", "Asia/Tokyo"), ("new-york", "America/New_York")):
         await fleet.update(Device(device_id=device, time_zone=zone), mask=["time_zone"])
     # No call stores an abbreviation, and CreateJob ignores it as well.
-    await database.owner.execute(
-        "INSERT INTO jobs.devices (tenant_id, device_id, time_zone) VALUES ($1, 'honolulu', 'HST')",
-        operator.tenant,
+    await world.execute(
+        "INSERT INTO jobs.devices (tenant_id, device_id, time_zone) VALUES ($1, 'honolulu', 'HST')"
     )
     opens_at = _in_days(2).replace(hour=2, minute=0)
     request: dict[str, Any] = {
@@ -325,21 +314,19 @@ async def test_forecast_has_the_last_time_zone_of_the_devices(
         ({"target_device_id": "unknown"}, "UTC"),
         ({"target_device_id": "honolulu"}, "UTC"),
     ):
-        response = await operator.create(**request, **target)
+        response = await world.operator.create(**request, **target)
 
         expected = opens_at.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
         assert response.forecast.last_start_at.ToDatetime(UTC) == expected, zone
         assert not response.forecast.stages[0].stage
 
 
-async def test_windows_that_open_after_the_expiry_are_rejected(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 2)
+async def test_windows_that_open_after_the_expiry_are_rejected(world: World) -> None:
+    await world.add_devices(2)
     request: dict[str, Any] = {"target_all": True, "start_windows": [_window(_in_days(3))]}
 
     failure = await expect_error(
-        "EXPIRY_TOO_EARLY", operator.create(**request, expires_in_hours=24)
+        "EXPIRY_TOO_EARLY", world.operator.create(**request, expires_in_hours=24)
     )
     assert re.match(
         r"Starting all devices takes at least (2 d 23 h 59 min.*|3 d),"
@@ -349,27 +336,25 @@ async def test_windows_that_open_after_the_expiry_are_rejected(
     assert failure.message.endswith(
         " until a start window opens. Let it expire later or never, or change the start windows"
     )
-    await operator.create(**request, expires_in_hours=73)
+    await world.operator.create(**request, expires_in_hours=73)
 
-    default = await operator.create(**request)
+    default = await world.operator.create(**request)
     left = default.expires_at.ToDatetime(UTC) - datetime.now(UTC)
     assert timedelta(hours=95) < left <= timedelta(hours=97)
 
 
-async def test_update_to_windows_that_open_after_the_expiry_is_rejected(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, ["d1", "d2"])
-    await operator.create(job_id="j", target_all=True, expires_in_hours=24)
+async def test_update_to_windows_that_open_after_the_expiry_is_rejected(world: World) -> None:
+    await world.add_devices(["d1", "d2"])
+    await world.create(expires_in_hours=24)
     late = [_window(_in_days(3))]
 
     failure = await expect_error(
-        "EXPIRY_TOO_EARLY", operator.update("j", "start_windows", start_windows=late)
+        "EXPIRY_TOO_EARLY", world.operator.update("j", "start_windows", start_windows=late)
     )
     assert "but the job expires in" in failure.message
-    assert not (await operator.get("j")).start_windows
+    assert not (await world.operator.get("j")).start_windows
 
     # Devices that have started can end outside the windows.
     for device in ("d1", "d2"):
-        await server.device(operator.tenant, device).start("j")
-    await operator.update("j", "start_windows", start_windows=late)
+        await world.device(device).start("j")
+    await world.operator.update("j", "start_windows", start_windows=late)

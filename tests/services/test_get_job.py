@@ -23,8 +23,7 @@ def struct(**fields: Any) -> Struct:
 
 async def test_job_has_the_fields_of_its_request_and_its_counts(world: World) -> None:
     await world.add_devices(["a"], group="north")
-    created = await world.operator.create(
-        job_id="j",
+    created = await world.create(
         document_type="update",
         document_params={"version": 5},
         target_group_id="north",
@@ -63,14 +62,13 @@ async def test_job_has_the_fields_of_its_request_and_its_counts(world: World) ->
 
 async def test_finished_execution_has_its_stored_fields(world: World) -> None:
     await world.add_devices(1)
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
     await world.database.set_status(world.tenant, "j", "d00001", "FAILED")
-    await world.database.owner.execute(
+    await world.execute(
         "UPDATE jobs.job_executions SET execution_number = 3, version = 8,"
         " queued_at = '2026-01-01T00:00:00Z', started_at = '2026-01-01T00:00:00.000001Z',"
         " last_updated_at = '2026-01-01T01:00:00.5Z',"
-        """ status_details = '{"code": 17, "log": ["no space"]}' WHERE tenant_id = $1""",
-        world.tenant,
+        """ status_details = '{"code": 17, "log": ["no space"]}' WHERE tenant_id = $1"""
     )
 
     assert list((await world.operator.get("j")).executions) == [
@@ -90,7 +88,7 @@ async def test_finished_execution_has_its_stored_fields(world: World) -> None:
 
 async def test_limits_of_both_calls_default_to_a_thousand_executions(world: World) -> None:
     await world.add_devices(1001)
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
 
     job = await world.operator.get("j")
     page = await world.operator.executions("j")
@@ -121,7 +119,7 @@ async def test_page_token_continues_after_the_executions_of_the_job(
 
 async def test_job_of_another_tenant_is_indistinguishable_from_a_missing_job(world: World) -> None:
     await world.add_devices(1)
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
     other = world.server.operator(world.tenant + "-other")
 
     for call in (other.get("j"), other.executions("j"), other.get("k"), other.executions("k")):
@@ -154,7 +152,7 @@ async def test_pages_contain_each_execution_once(mixed: Operator) -> None:
 async def test_pages_are_sorted_by_device_id_in_byte_order(world: World) -> None:
     names = ["a", "B", "é", "a-1", "Z", "a.1", "🚀", "10", "9", "a 1", "ﬀ", "x" * 256, "é" * 256]
     await world.add_devices(names)
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
 
     executions = await all_executions(world.operator, "j", limit=1)
 
@@ -174,7 +172,7 @@ async def test_status_filter_uses_the_derived_status(mixed: Operator) -> None:
 async def test_neighboring_executions_keep_their_own_values(world: World) -> None:
     """The service reuses one message for neighbors, so a value must not leak into the next one."""
     await world.add_devices(12)
-    await world.operator.create(job_id="j", target_all=True, in_progress_timeout_minutes=5)
+    await world.create(in_progress_timeout_minutes=5)
     reports: list[dict[str, object]] = [
         {"status": "IN_PROGRESS", "status_details": {"step": 1}},
         {"status": "IN_PROGRESS", "status_details": {"step": 1}},
@@ -208,7 +206,7 @@ async def test_limit_may_change_between_pages(mixed: Operator) -> None:
     assert not rest.next_page_token
 
 
-async def test_page_token_is_rejected_when_it_belongs_to_another_request(mixed: Operator) -> None:
+async def test_page_token_of_another_request_is_rejected(mixed: Operator) -> None:
     await mixed.create(job_id="k", target_all=True)
     unfiltered = (await mixed.executions("j", limit=1)).next_page_token
     filtered = (await mixed.executions("j", limit=1, status="QUEUED")).next_page_token
@@ -254,7 +252,7 @@ async def test_pages_contain_the_executions_that_match_stage_and_prefix(world: W
     others = ["pump", "pump-", "pump-\U0010ffff", "pump.1", "p%", "p_", "pump-3", "PUMP-1", "q"]
     await world.add_devices(others)
     stages = rollout({"group_id": "north"}, {"remainder": True})
-    await world.operator.create(job_id="j", target_all=True, rollout=stages)
+    await world.create(rollout=stages)
 
     async def check(cases: list[tuple[dict[str, Any], list[str]]]) -> None:
         for filters, expected in cases:

@@ -17,6 +17,7 @@ from tests.support.rpcs import FIELD_MASK, STRUCT, Rpc, list_rpcs, sample_reques
 from tests.support.scale import SCALE
 from tests.support.server import Server
 from tests.support.webhooks import URL, RecordingSender, running_webhook_server
+from tests.support.world import World
 
 INJECTIONS = (
     *("'; DROP TABLE jobs.jobs; --", "' OR '1'='1", "j' OR tenant_id <> 'x"),
@@ -154,29 +155,25 @@ async def test_hostile_text_in_any_field_has_no_effect(
     assert (await bystander.get("j")).execution_counts.queued == 1
 
 
-async def test_request_is_rejected_when_text_is_not_utf_8(
-    server: Server, operator: Operator
-) -> None:
-    for rpc in await list_rpcs(server.channel):
+async def test_request_is_rejected_when_text_is_not_utf_8(world: World) -> None:
+    for rpc in await list_rpcs(world.server.channel):
         for field in rpc.method.input_type.fields:
             if field.type == FieldDescriptor.TYPE_STRING:
                 tag = field.number << 3 | 2
                 raw = bytes([tag, 2]) + b"\xc3\x28"
-                result = await rpc.call(server.channel, raw, tenant=operator.tenant, device="d")
+                result = await rpc.call(world.server.channel, raw, tenant=world.tenant, device="d")
                 assert result.failure.reason == "MALFORMED_REQUEST", (rpc.path, field.name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", ["tenant", "user", "device", "request"])
-async def test_hostile_text_in_metadata_has_no_effect(
-    database: Database, server: Server, operator: Operator, key: str
-) -> None:
+async def test_hostile_text_in_metadata_has_no_effect(world: World, key: str) -> None:
     """Metadata can contain only visible ASCII, so there is no Unicode here."""
-    for number, rpc in enumerate(await list_rpcs(server.channel)):
+    for number, rpc in enumerate(await list_rpcs(world.server.channel)):
         *_, request = sample_requests(rpc, {"job_id": "j", "device_id": "d", "document_type": "x"})
         for text in some(INJECTIONS, number):
-            metadata = {"tenant": operator.tenant, "device": "d"} | {key: text}
-            result = await rpc.call(server.channel, request, **metadata)
+            metadata = {"tenant": world.tenant, "device": "d"} | {key: text}
+            result = await rpc.call(world.server.channel, request, **metadata)
             assert result.code in DOCUMENTED_CODES | {StatusCode.UNAUTHENTICATED}, (rpc.path, text)
 
-    assert await database.owner.fetchval("SELECT to_regclass('jobs.jobs') IS NOT NULL")
+    assert await world.database.owner.fetchval("SELECT to_regclass('jobs.jobs') IS NOT NULL")

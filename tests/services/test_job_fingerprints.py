@@ -6,9 +6,7 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db.store import Store
-from tests.support.callers import Operator
-from tests.support.database import Database, request_session
-from tests.support.server import Server
+from tests.support.database import request_session
 from tests.support.staged_jobs import rollout
 from tests.support.world import World
 
@@ -28,21 +26,13 @@ async def fingerprint(store: Store, tenant: str, job_id: str = "j") -> int:
     return value
 
 
-async def test_each_change_that_readers_see_changes_the_fingerprint(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, [f"d{n}" for n in range(6)])
-    await operator.create(
-        job_id="j",
-        target_all=True,
-        in_progress_timeout_minutes=5,
-        rollout=STAGES,
-        failure_criteria=[CRITERION],
-    )
+async def test_each_change_that_readers_see_changes_the_fingerprint(world: World) -> None:
+    await world.add_devices([f"d{n}" for n in range(6)])
+    await world.create(in_progress_timeout_minutes=5, rollout=STAGES, failure_criteria=[CRITERION])
 
     async def start() -> None:
         for n in range(6):
-            device = server.device(operator.tenant, f"d{n}")
+            device = world.device(f"d{n}")
             if await device.start_next():
                 started.append(device)
                 return
@@ -55,25 +45,29 @@ async def test_each_change_that_readers_see_changes_the_fingerprint(
     steps: Any = [
         start,
         lambda: report("SUCCEEDED"),  # opens the next stage
-        lambda: operator.update("j", "in_progress_timeout_minutes", in_progress_timeout_minutes=7),
+        lambda: world.operator.update(
+            "j", "in_progress_timeout_minutes", in_progress_timeout_minutes=7
+        ),
         start,
-        lambda: operator.pause("j", reason="r"),
-        lambda: operator.resume("j"),
+        lambda: world.operator.pause("j", reason="r"),
+        lambda: world.operator.resume("j"),
         lambda: report("FAILED", failure_code="E1"),
-        lambda: operator.advance("j"),
-        lambda: operator.resume("j"),
+        lambda: world.operator.advance("j"),
+        lambda: world.operator.resume("j"),
         start,
-        lambda: operator.update("j", "failure_criteria", failure_criteria=[CRITERION, CRITERION]),
+        lambda: world.operator.update(
+            "j", "failure_criteria", failure_criteria=[CRITERION, CRITERION]
+        ),
         lambda: report("REJECTED"),
-        lambda: operator.retry("j", "FAILED"),
-        lambda: operator.cancel_execution("j", "d5"),
-        lambda: operator.cancel("j", force=True),
+        lambda: world.operator.retry("j", "FAILED"),
+        lambda: world.operator.cancel_execution("j", "d5"),
+        lambda: world.operator.cancel("j", force=True),
     ]
-    async with request_session(database) as (_, store):
+    async with request_session(world.database) as (_, store):
 
         async def state() -> tuple[int, str]:
-            value = await fingerprint(store, operator.tenant)
-            (job,) = await store.get_jobs(operator.tenant, job_ids=["j"])
+            value = await fingerprint(store, world.tenant)
+            (job,) = await store.get_jobs(world.tenant, job_ids=["j"])
             return value, repr(job)
 
         before = await state()
@@ -86,31 +80,28 @@ async def test_each_change_that_readers_see_changes_the_fingerprint(
             before = after
 
 
-async def test_time_alone_changes_the_fingerprint(database: Database, operator: Operator) -> None:
+async def test_time_alone_changes_the_fingerprint(world: World) -> None:
     """When the rate of a rollout releases an execution, and when the job expires."""
-    await database.add_devices(operator.tenant, 3)
-    await operator.create(
-        job_id="j",
-        target_all=True,
-        expires_in_hours=1,
-        rollout=rollout({"remainder": True, "releases_per_minute": 1}),
+    await world.add_devices(3)
+    await world.create(
+        expires_in_hours=1, rollout=rollout({"remainder": True, "releases_per_minute": 1})
     )
-    async with request_session(database) as (_, store):
+    async with request_session(world.database) as (_, store):
 
         async def state() -> tuple[int, str, int]:
-            (job,) = await store.get_jobs(operator.tenant, job_ids=["j"])
-            return await fingerprint(store, operator.tenant), job["status"], job["held"]
+            (job,) = await store.get_jobs(world.tenant, job_ids=["j"])
+            return await fingerprint(store, world.tenant), job["status"], job["held"]
 
         created, status, held = await state()
         assert status == "IN_PROGRESS"
         assert held > 0
 
-        await database.pass_time(180)
+        await world.pass_time(180)
         released, status, held = await state()
         assert (status, held) == ("IN_PROGRESS", 0)
         assert released != created
 
-        await database.pass_time(3600)
+        await world.pass_time(3600)
         expired, status, _ = await state()
         assert status == "COMPLETED"
         assert expired != released
@@ -118,7 +109,7 @@ async def test_time_alone_changes_the_fingerprint(database: Database, operator: 
 
 async def test_job_that_does_not_exist_has_the_fingerprint_0(world: World) -> None:
     await world.add_devices(1)
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
     await world.operator.cancel("j")
     async with request_session(world.database) as (_, store):
         assert await fingerprint(store, world.tenant) != 0

@@ -9,10 +9,8 @@ import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
 from tests.support.callers import Operator, job_ids
-from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.scale import SCALE
-from tests.support.server import Server
 from tests.support.world import World
 
 LABELS = {"team": "pumps", "wave": "1"}
@@ -29,14 +27,9 @@ REQUIRED_LABELS = """
 
 
 @pytest.fixture(autouse=True)
-async def devices(database: Database, operator: Operator) -> None:
+async def devices(world: World) -> None:
     """Two devices."""
-    await database.add_devices(operator.tenant, ["a", "b"])
-
-
-async def create(operator: Operator, job_id: str = "j", **fields: Any) -> pb.CreateJobResponse:
-    """Create a job for all devices."""
-    return await operator.create(job_id=job_id, target_all=True, **fields)
+    await world.add_devices(["a", "b"])
 
 
 def facts(job: pb.Job) -> tuple[dict[str, str], str]:
@@ -44,31 +37,29 @@ def facts(job: pb.Job) -> tuple[dict[str, str], str]:
     return dict(job.labels), job.description
 
 
-async def check_stored_labels(database: Database, operator: Operator) -> int:
+async def check_stored_labels(world: World) -> int:
     """Assert that job_labels agrees with the jobs. Returns the number of its rows."""
-    stored = await database.owner.fetch(STORED_LABELS, operator.tenant)
-    required = await database.owner.fetch(REQUIRED_LABELS, operator.tenant)
+    stored, required = await world.rows(STORED_LABELS), await world.rows(REQUIRED_LABELS)
     assert [tuple(row) for row in stored] == [tuple(row) for row in required]
     return len(stored)
 
 
-async def test_job_has_the_labels_and_the_description_of_its_request(operator: Operator) -> None:
-    await create(operator)
-    assert facts(await operator.get("j")) == ({}, "")
+async def test_job_has_the_labels_and_the_description_of_its_request(world: World) -> None:
+    await world.create()
+    assert facts(await world.operator.get("j")) == ({}, "")
 
-    await create(operator, "k", labels=LABELS, description="Second try, see\nthe plan")
+    await world.create("k", labels=LABELS, description="Second try, see\nthe plan")
 
-    (listed,) = (await operator.list(job_id_prefix="k")).jobs
-    assert facts(await operator.get("k")) == facts(listed) == (LABELS, "Second try, see\nthe plan")
+    (listed,) = (await world.operator.list(job_id_prefix="k")).jobs
+    for job in (listed, await world.operator.get("k")):
+        assert facts(job) == (LABELS, "Second try, see\nthe plan")
 
 
-async def test_repeated_create_finds_the_job_only_with_the_labels_of_its_request(
-    operator: Operator,
-) -> None:
-    first = await create(operator, labels=LABELS, description="d")
-    await operator.update("j", "labels", "description", labels={"other": "1"})
+async def test_repeated_create_needs_the_labels_of_the_request(world: World) -> None:
+    first = await world.create(labels=LABELS, description="d")
+    await world.operator.update("j", "labels", "description", labels={"other": "1"})
 
-    assert await create(operator, labels=LABELS, description="d") == first
+    assert await world.create(labels=LABELS, description="d") == first
     others: list[dict[str, Any]] = [
         {},
         {"labels": LABELS},
@@ -76,20 +67,18 @@ async def test_repeated_create_finds_the_job_only_with_the_labels_of_its_request
         {"labels": LABELS, "description": "e"},
     ]
     for fields in others:
-        await expect_error("JOB_ALREADY_EXISTS", create(operator, **fields))
+        await expect_error("JOB_ALREADY_EXISTS", world.create(**fields))
 
 
 async def test_labels_have_their_limits_when_they_are_as_large_as_possible(world: World) -> None:
     labels = {f"{n:02}{'k' * 61}": "🚀" * 63 for n in range(32)}
 
-    await create(world.operator, labels=labels, description="é" * 1000)
+    await world.create(labels=labels, description="é" * 1000)
 
     assert (await world.operator.get("j")).labels == labels
 
 
-async def test_labels_and_description_are_rejected_when_they_are_invalid(
-    operator: Operator,
-) -> None:
+async def test_invalid_labels_and_descriptions_are_rejected(world: World) -> None:
     invalid: list[tuple[dict[str, Any], str]] = [
         ({"labels": {f"k{n}": "" for n in range(33)}}, "labels"),
         ({"labels": {"": "v"}}, "labels"),
@@ -104,44 +93,47 @@ async def test_labels_and_description_are_rejected_when_they_are_invalid(
         ({"description": "a\0b"}, "description"),
     ]
     for fields, field in invalid:
-        for call in (create(operator, **fields), operator.update("j", *fields, **fields)):
+        for call in (
+            world.create(**fields),
+            world.operator.update("j", *fields, **fields),
+        ):
             assert await invalid_fields(call) == [field]
 
 
-async def test_update_replaces_what_the_mask_names(database: Database, operator: Operator) -> None:
-    await create(operator, labels=LABELS, description="d")
+async def test_update_replaces_what_the_mask_names(world: World) -> None:
+    await world.create(labels=LABELS, description="d")
 
-    kept = await operator.update(
+    kept = await world.operator.update(
         "j", "in_progress_timeout_minutes", labels={"x": "y"}, description="\0"
     )
-    replaced = await operator.update("j", "labels", labels={"wave": "2", "x/y.z": ""})
-    assert await check_stored_labels(database, operator) == 2
-    removed = await operator.update("j", "labels", "description")
+    replaced = await world.operator.update("j", "labels", labels={"wave": "2", "x/y.z": ""})
+    assert await check_stored_labels(world) == 2
+    removed = await world.operator.update("j", "labels", "description")
 
     assert facts(kept) == (LABELS, "d")
     assert facts(replaced) == ({"wave": "2", "x/y.z": ""}, "d")
-    assert facts(removed) == facts(await operator.get("j")) == ({}, "")
-    assert await check_stored_labels(database, operator) == 0
+    assert facts(removed) == facts(await world.operator.get("j")) == ({}, "")
+    assert await check_stored_labels(world) == 0
 
 
 @pytest.mark.parametrize("status", ["IN_PROGRESS", "PAUSED", "CANCELED", "COMPLETED", "expired"])
 async def test_labels_and_description_can_be_changed_in_any_status(
-    database: Database, operator: Operator, status: str
+    world: World, status: str
 ) -> None:
-    await create(operator, labels=LABELS)
+    await world.create(labels=LABELS)
     match status:
         case "PAUSED":
-            await operator.pause("j")
+            await world.operator.pause("j")
         case "CANCELED":
-            await operator.cancel("j")
+            await world.operator.cancel("j")
         case "COMPLETED":
             for device in "ab":
-                await operator.cancel_execution("j", device)
+                await world.operator.cancel_execution("j", device)
         case "expired":
-            await database.expire(operator.tenant, "j")
-    before = await operator.get("j")
+            await world.expire()
+    before = await world.operator.get("j")
 
-    job = await operator.update(
+    job = await world.operator.update(
         "j", "labels", "description", labels={"k": "v"}, description="d", etag=before.etag
     )
 
@@ -151,61 +143,59 @@ async def test_labels_and_description_can_be_changed_in_any_status(
     assert job.execution_counts == before.execution_counts
 
 
-async def test_rejected_update_changes_no_labels(operator: Operator) -> None:
-    await create(operator, labels=LABELS)
-    await operator.pause("j")
-    await expect_error("JOB_CHANGED", operator.update("j", "labels", etag="1"))
-    await operator.cancel("j")
+async def test_rejected_update_changes_no_labels(world: World) -> None:
+    await world.create(labels=LABELS)
+    await world.operator.pause("j")
+    await expect_error("JOB_CHANGED", world.operator.update("j", "labels", etag="1"))
+    await world.operator.cancel("j")
     await expect_error(
-        "JOB_NOT_UPDATABLE", operator.update("j", "labels", "expires_at", labels={"k": "v"})
+        "JOB_NOT_UPDATABLE", world.operator.update("j", "labels", "expires_at", labels={"k": "v"})
     )
 
-    assert (await operator.get("j")).labels == LABELS
+    assert (await world.operator.get("j")).labels == LABELS
 
 
 async def test_update_of_labels_does_not_find_the_job_when_a_delete_commits_first(
-    world: World, operator: Operator
+    world: World,
 ) -> None:
-    await create(operator, labels=LABELS)
-    await operator.cancel("j")
+    await world.create(labels=LABELS)
+    await world.operator.cancel("j")
 
-    calls = operator.delete("j"), operator.update("j", "labels", labels={"k": "v"})
+    calls = world.operator.delete("j"), world.operator.update("j", "labels", labels={"k": "v"})
     delete, update = await world.lock_in_order(*calls)
     await delete
     await expect_error("JOB_NOT_FOUND", update)
 
-    assert await check_stored_labels(world.database, operator) == 0
+    assert await check_stored_labels(world) == 0
 
 
 async def test_labels_are_removed_when_the_job_is_deleted_or_past_its_retention(
-    database: Database, operator: Operator
+    world: World,
 ) -> None:
     for job_id in ("deleted", "old"):
-        await create(operator, job_id, labels=LABELS)
-        await operator.cancel(job_id)
-    assert await check_stored_labels(database, operator) == 4
+        await world.create(job_id, labels=LABELS)
+        await world.operator.cancel(job_id)
+    assert await check_stored_labels(world) == 4
 
-    await operator.delete("deleted")
-    assert await check_stored_labels(database, operator) == 2
-    deleted = await database.owner.fetchval(
-        "SELECT jobs.apply_retention($1, 'old', 0, 1000)", operator.tenant
-    )
+    await world.operator.delete("deleted")
+    assert await check_stored_labels(world) == 2
+    deleted = await world.owner_value("SELECT jobs.apply_retention($1, 'old', 0, 1000)")
 
     assert deleted
-    assert await check_stored_labels(database, operator) == 0
-    assert await job_ids(operator, selector="team=pumps") == []
+    assert await check_stored_labels(world) == 0
+    assert await job_ids(world.operator, selector="team=pumps") == []
 
 
 @pytest.fixture
-async def labeled_jobs(operator: Operator) -> Operator:
+async def labeled_jobs(world: World) -> Operator:
     """An operator with five jobs, the newest first: pumps-1, pumps-2, valves-1, test, none."""
-    await create(operator, "none")
-    await create(operator, "test", labels={"test": "", "wave": "1"})
-    await create(operator, "valves-1", labels={"team": "valves", "wave": "1"}, document_type="up")
-    await create(operator, "pumps-2", labels={"team": "pumps", "wave": "2"})
-    await create(operator, "pumps-1", labels={"team": "pumps", "wave": "1"}, document_type="up")
-    await operator.cancel("pumps-2")
-    return operator
+    await world.create("none")
+    await world.create("test", labels={"test": "", "wave": "1"})
+    await world.create("valves-1", labels={"team": "valves", "wave": "1"}, document_type="up")
+    await world.create("pumps-2", labels={"team": "pumps", "wave": "2"})
+    await world.create("pumps-1", labels={"team": "pumps", "wave": "1"}, document_type="up")
+    await world.operator.cancel("pumps-2")
+    return world.operator
 
 
 WAVE_1 = ["pumps-1", "valves-1", "test"]
@@ -242,7 +232,7 @@ async def test_list_contains_the_jobs_that_match_labels_and_prefix(labeled_jobs:
             assert await job_ids(labeled_jobs, limit=limit, **filters) == expected, filters
 
 
-async def test_labels_and_prefix_select_jobs_in_the_time_range_and_after_the_offset(
+async def test_labels_and_prefix_select_jobs_with_a_time_range_and_an_offset(
     labeled_jobs: Operator,
 ) -> None:
     created_at = (await labeled_jobs.get("valves-1")).created_at
@@ -257,20 +247,20 @@ async def test_labels_and_prefix_select_jobs_in_the_time_range_and_after_the_off
     assert [job.job_id for job in page.jobs] == ["pumps-2", "valves-1"]
 
 
-async def test_a_prefix_is_not_a_pattern(operator: Operator) -> None:
+async def test_a_prefix_is_not_a_pattern(world: World) -> None:
     for job_id in ("a.b", "axb", "a_b"):
-        await create(operator, job_id)
+        await world.create(job_id)
 
-    assert await job_ids(operator, job_id_prefix="a.") == ["a.b"]
-    assert await job_ids(operator, job_id_prefix="a_") == ["a_b"]
+    assert await job_ids(world.operator, job_id_prefix="a.") == ["a.b"]
+    assert await job_ids(world.operator, job_id_prefix="a_") == ["a_b"]
 
 
-async def test_selector_and_prefix_are_rejected_when_they_are_invalid(operator: Operator) -> None:
+async def test_selector_and_prefix_are_rejected_when_they_are_invalid(world: World) -> None:
     selectors = ("team=", "team=pumps,", "group=north", "team=pumps,device_id!=a")
     for selector in (*selectors, "team=" + "v" * 64, "a," * 2048 + "a"):
-        assert await invalid_fields(operator.list(selector=selector)) == ["selector"]
+        assert await invalid_fields(world.operator.list(selector=selector)) == ["selector"]
     for prefix in ("a b", "%", "x" * 129):
-        assert await invalid_fields(operator.list(job_id_prefix=prefix)) == ["job_id_prefix"]
+        assert await invalid_fields(world.operator.list(job_id_prefix=prefix)) == ["job_id_prefix"]
 
 
 async def test_page_token_is_rejected_when_the_selector_differs(labeled_jobs: Operator) -> None:
@@ -281,11 +271,11 @@ async def test_page_token_is_rejected_when_the_selector_differs(labeled_jobs: Op
 
 
 async def test_jobs_with_the_same_labels_in_another_tenant_are_not_listed(
-    labeled_jobs: Operator, server: Server, database: Database
+    world: World, labeled_jobs: Operator
 ) -> None:
-    other = server.operator(f"{labeled_jobs.tenant}-2")
-    await database.add_devices(other.tenant, ["a"])
-    await create(other, "pumps-3", labels={"team": "pumps", "wave": "1"})
+    other = world.server.operator(f"{labeled_jobs.tenant}-2")
+    await world.database.add_devices(other.tenant, ["a"])
+    await other.create(job_id="pumps-3", target_all=True, labels={"team": "pumps", "wave": "1"})
 
     for filters in (
         {"selector": "wave=1,team=pumps"},
@@ -297,33 +287,33 @@ async def test_jobs_with_the_same_labels_in_another_tenant_are_not_listed(
 
 
 async def test_pages_contain_each_job_that_keeps_its_label_once_when_others_change(
-    database: Database, operator: Operator
+    world: World,
 ) -> None:
     for n in range(12):
-        await create(operator, f"kept{n:02}", labels={"team": "pumps"})
-        await create(operator, f"changed{n:02}", labels={"team": "pumps", "n": f"{n}"})
-        await create(operator, f"added{n:02}")
+        await world.create(f"kept{n:02}", labels={"team": "pumps"})
+        await world.create(f"changed{n:02}", labels={"team": "pumps", "n": f"{n}"})
+        await world.create(f"added{n:02}")
 
     seen: list[str] = []
     page = pb.ListJobsResponse()
     for n in range(12):
-        page = await operator.list(
+        page = await world.operator.list(
             selector="team in (pumps,fans)", limit=3, page_token=page.next_page_token
         )
         seen += [job.job_id for job in page.jobs]
         if not page.next_page_token:
             break
         # Labels before, on and after the current page.
-        await operator.update(f"changed{n:02}", "labels", labels={"team": "valves"})
-        await operator.update(f"changed{11 - n:02}", "labels", labels={"team": "fans"})
-        await operator.update(f"added{n:02}", "labels", labels={"team": "pumps"})
-        await operator.update(f"kept{n:02}", "labels", labels={"team": "pumps", "n": "1"})
-        await create(operator, labels={"team": "pumps"}, job_id=f"new{n}")
+        await world.operator.update(f"changed{n:02}", "labels", labels={"team": "valves"})
+        await world.operator.update(f"changed{11 - n:02}", "labels", labels={"team": "fans"})
+        await world.operator.update(f"added{n:02}", "labels", labels={"team": "pumps"})
+        await world.operator.update(f"kept{n:02}", "labels", labels={"team": "pumps", "n": "1"})
+        await world.create(f"new{n}", labels={"team": "pumps"})
 
     kept = [f"kept{n:02}" for n in reversed(range(12))]
     assert [job_id for job_id in seen if job_id.startswith("kept")] == kept
     assert len(seen) == len(set(seen))
-    await check_stored_labels(database, operator)
+    await check_stored_labels(world)
 
 
 def matches(labels: Mapping[str, str], term: tuple[str, str, list[str]]) -> bool:
@@ -343,7 +333,7 @@ def term_text(term: tuple[str, str, list[str]]) -> str:
 
 @pytest.mark.slow
 async def test_selectors_select_the_same_jobs_as_a_model_when_labels_are_random(
-    database: Database, operator: Operator
+    world: World,
 ) -> None:
     choice = random.Random(1)  # noqa: S311 - not for security
     keys, values = ["a", "b.c", "x/y", "d"], ["", "1", "a,b", 'q"\\', "é🚀", "=", "a b"]
@@ -355,17 +345,17 @@ async def test_selectors_select_the_same_jobs_as_a_model_when_labels_are_random(
     for n in range(40):
         job_id = f"j{n:02}"
         jobs[job_id] = random_labels()
-        await create(operator, job_id, labels=jobs[job_id])
+        await world.create(job_id, labels=jobs[job_id])
     for job_id in choice.sample(sorted(jobs), 15):
         jobs[job_id] = random_labels()
-        await operator.update(job_id, "labels", labels=jobs[job_id])
+        await world.operator.update(job_id, "labels", labels=jobs[job_id])
     canceled = set(choice.sample(sorted(jobs), 15))
     for job_id in canceled:
-        await operator.cancel(job_id)
+        await world.operator.cancel(job_id)
     for job_id in choice.sample(sorted(canceled), 5):
-        await operator.delete(job_id)
+        await world.operator.delete(job_id)
         del jobs[job_id]
-    await check_stored_labels(database, operator)
+    await check_stored_labels(world)
 
     for _ in range(80 * SCALE):
         terms = [
@@ -385,5 +375,5 @@ async def test_selectors_select_the_same_jobs_as_a_model_when_labels_are_random(
             and (not statuses or ("CANCELED" in statuses) == (job_id in canceled))
         ]
         limit = choice.choice((3, 200))
-        found = await job_ids(operator, selector=selector, statuses=statuses, limit=limit)
+        found = await job_ids(world.operator, selector=selector, statuses=statuses, limit=limit)
         assert found == expected, selector

@@ -180,8 +180,8 @@ async def test_second_of_two_concurrent_creates_is_rejected_at_the_limit(world: 
     """The second create waits for the first before it counts the active jobs."""
     async with operator_with_limit(world.database, world.tenant, 1) as operator:
         async with row_is_locked(world.database, world.tenant, "b"):
-            first = await world.database.blocked(operator.create(job_id="b", target_all=True))
-            second = await world.database.blocked(operator.create(job_id="c", target_all=True), 2)
+            first = await world.blocked(operator.create(job_id="b", target_all=True))
+            second = await world.blocked(operator.create(job_id="c", target_all=True), 2)
 
         assert (await first).execution_count == 1
         await expect_error("LIMIT_EXCEEDED", second)
@@ -193,7 +193,7 @@ async def test_creates_count_jobs_again_within_a_tenth_of_the_limit(world: World
         await create(operator, "j0")
         async with jobs_locked(world.database, world.tenant):
             await create(operator, *(f"j{number}" for number in range(1, 9)))
-            tenth = await world.database.blocked(operator.create(job_id="j9", target_all=True))
+            tenth = await world.blocked(operator.create(job_id="j9", target_all=True))
 
         await tenth
         await check_full(operator)

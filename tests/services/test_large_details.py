@@ -24,7 +24,7 @@ MAX_DETAILS_BYTES = 8 * 1024 * 1024
 
 
 @pytest.fixture
-async def job_with_large_details(database: Database, operator: Operator) -> Operator:
+async def large(database: Database, operator: Operator) -> Operator:
     """An operator with the job "j" of 300 failed executions with 32,000 bytes of details each."""
     await database.add_devices(operator.tenant, EXECUTIONS)
     await operator.create(job_id="j", target_all=True)
@@ -54,20 +54,16 @@ def _check(executions: list[pb.JobExecution]) -> None:
         assert execution.status_details["log"] == "\x01" * 5330
 
 
-async def test_pages_have_all_executions_when_their_details_are_large(
-    job_with_large_details: Operator,
-) -> None:
+async def test_pages_have_all_executions_with_large_details(large: Operator) -> None:
     for filters in ({}, {"status": "FAILED"}, {"failure_code": "E1"}):
-        executions = await all_executions(job_with_large_details, "j", limit=5000, **filters)
+        executions = await all_executions(large, "j", limit=5000, **filters)
 
         _check(executions)
         assert len({execution.device_id for execution in executions}) == EXECUTIONS
 
 
-async def test_job_has_a_token_when_the_details_of_its_executions_are_large(
-    job_with_large_details: Operator,
-) -> None:
-    job = await job_with_large_details.get("j", executions_limit=5000)
+async def test_job_has_a_token_after_large_details(large: Operator) -> None:
+    job = await large.get("j", executions_limit=5000)
 
     assert job.next_executions_page_token
     assert 0 < len(job.executions) < EXECUTIONS
@@ -76,11 +72,11 @@ async def test_job_has_a_token_when_the_details_of_its_executions_are_large(
 
 @pytest.mark.parametrize(("status", "failure_code"), [(None, None), ("FAILED", None), (None, "E1")])
 async def test_page_reads_a_bounded_number_of_bytes_when_details_are_large(
-    world: World, job_with_large_details: Operator, status: str | None, failure_code: str | None
+    world: World, large: Operator, status: str | None, failure_code: str | None
 ) -> None:
     store = Store(cast("Any", world.database.owner))  # The store only calls `fetch`.
     row = await store.list_job_executions(
-        job_with_large_details.tenant,
+        large.tenant,
         job_id="j",
         status=status,
         failure_code=failure_code,

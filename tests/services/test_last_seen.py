@@ -156,30 +156,20 @@ async def test_marks_are_stored_at_the_shutdown_and_metrics_count_them_and_those
     assert set(await seen(database, tenant)) == {"d00001", "d00002"}  # at the shutdown
 
 
-@pytest.fixture
-def marks() -> LastSeen:
-    """Marks that nothing stores."""
+async def test_marks_are_limited_and_a_tenant_with_many_leaves_room_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(last_seen, "MAX_QUEUED", 200)
     config = Config.from_env({"JOBS_DATABASE_URL": "postgresql://unused"})
-    return LastSeen(config, ServerDatabase(config))
+    marks = LastSeen(config, ServerDatabase(config))
 
-
-async def test_tenant_with_many_marks_leaves_room_to_others(marks: LastSeen) -> None:
-    for number in range(100_010):
-        marks.mark("large", f"device-{number}")
-    assert (marks.queued, marks.dropped) == (100_000, 10)
-
-    for number in range(50_010):
-        marks.mark("other", f"device-{number}")
-    assert (marks.queued, marks.dropped) == (150_000, 20)
-    marks.mark("small", "device")
-    assert marks.queued == 150_001
-
-
-async def test_at_most_200_000_marks_are_kept(marks: LastSeen) -> None:
-    for number in range(200_010):
+    for tenant, count, total in (("large", 110, (100, 10)), ("other", 60, (150, 20))):
+        for number in range(count):
+            marks.mark(tenant, f"device-{number}")
+        assert (marks.queued, marks.dropped) == total
+    for number in range(60):
         marks.mark(f"tenant-{number}", "device")
-
-    assert (marks.queued, marks.dropped) == (200_000, 10)
+    assert (marks.queued, marks.dropped) == (200, 30)
 
 
 async def test_last_seen_never_moves_back(database: Database, tenant: str) -> None:
@@ -197,17 +187,20 @@ async def test_last_seen_never_moves_back(database: Database, tenant: str) -> No
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_last_seen_keeps_the_later_time_when_two_servers_insert_the_row(
-    database: Database, tenant: str
-) -> None:
-    await database.add_devices(tenant, ["d1"])
-    async with request_session(database) as (one, _), request_session(database) as (other, _):
+async def test_last_seen_keeps_the_later_time_when_two_servers_insert_the_row(world: World) -> None:
+    await world.add_devices(["d1"])
+    async with (
+        request_session(world.database) as (one, _),
+        request_session(world.database) as (other, _),
+    ):
         async with one.transaction():
-            await update(one, tenant, {"d1": 0.0})
-            second = await database.blocked(update(other, tenant, {"d1": 3600.0}))
+            await update(one, world.tenant, {"d1": 0.0})
+            second = await world.blocked(update(other, world.tenant, {"d1": 3600.0}))
         await second
 
-    assert (await seen(database, tenant))["d1"] > datetime.now(UTC) - timedelta(minutes=30)
+    assert (await seen(world.database, world.tenant))["d1"] > datetime.now(UTC) - timedelta(
+        minutes=30
+    )
 
 
 async def test_last_seen_skips_rows_that_are_locked(database: Database, tenant: str) -> None:

@@ -10,16 +10,9 @@ from tests.support.callers import Fleet
 from tests.support.database import Database, request_session
 from tests.support.failures import expect_error, invalid_fields
 from tests.support.page_tokens import forged_token
-from tests.support.server import Server
 from tests.support.world import World
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-
-
-@pytest.fixture
-def fleet(server: Server, tenant: str) -> Fleet:
-    """A caller in the test's tenant."""
-    return server.fleet(tenant)
 
 
 async def all_pages(fleet: Fleet, **fields: object) -> list[list[str]]:
@@ -101,39 +94,39 @@ async def test_prefix_is_taken_literally(database: Database, fleet: Fleet) -> No
         assert await ids(fleet, device_id_prefix=prefix, limit=1) == expected
 
 
-async def test_devices_of_other_tenants_are_not_listed(world: World, fleet: Fleet) -> None:
-    other = f"{fleet.tenant}-other"
-    for tenant, value in ((fleet.tenant, "own"), (other, "other")):
+async def test_devices_of_other_tenants_are_not_listed(world: World) -> None:
+    other = f"{world.tenant}-other"
+    for tenant, value in ((world.tenant, "own"), (other, "other")):
         await world.database.add_devices(tenant, ["d1", "d2"], group=value)
         await world.database.add_labels(tenant, {"d1": {"k": value}})
     await world.database.add_devices(other, ["d3"])
 
-    assert await ids(fleet) == ["d1", "d2"]
-    assert [dict(d.labels) for d in (await fleet.list()).devices] == [{"k": "own"}, {}]
+    assert await ids(world.fleet) == ["d1", "d2"]
+    assert [dict(d.labels) for d in (await world.fleet.list()).devices] == [{"k": "own"}, {}]
     for selector in ("k=other", "group=other", "device_id=d3"):
-        assert await ids(fleet, selector=selector) == []
+        assert await ids(world.fleet, selector=selector) == []
     assert await ids(world.server.fleet(other), selector="group!=own,k!=own") == ["d1", "d2", "d3"]
 
 
-async def test_pages_contain_each_device_that_stays_once_while_others_change(
-    database: Database, fleet: Fleet
-) -> None:
+async def test_pages_contain_each_device_that_stays_once_while_others_change(world: World) -> None:
     rng = random.Random(7)  # noqa: S311 - repeatable on purpose
     staying = [f"s{n:03}" for n in range(30)]
     leaving = [f"s{n:03}x" for n in range(0, 30, 2)]
-    await database.add_devices(fleet.tenant, staying + leaving, group="g")
-    await database.add_labels(fleet.tenant, {d: {"k": "v"} for d in staying + leaving})
+    await world.add_devices(staying + leaving, group="g")
+    await world.database.add_labels(world.tenant, {d: {"k": "v"} for d in staying + leaving})
     for selector in ("", "k=v", "group=g", "group=g,k=v"):
         listed: list[str] = []
         page = pb.ListDevicesResponse()
         while not listed or page.next_page_token:
             token = page.next_page_token
-            page = await fleet.list(selector=selector, limit=7, page_token=token)
+            page = await world.fleet.list(selector=selector, limit=7, page_token=token)
             listed += [device.device_id for device in page.devices]
             added = [f"s{rng.randrange(30):03}-{rng.random()}" for _ in range(3)]
-            await database.add_devices(fleet.tenant, added, group="g")
-            await database.add_labels(fleet.tenant, {d: {"k": "v"} for d in added})
-            await database.remove_devices(fleet.tenant, [leaving[rng.randrange(len(leaving))]])
+            await world.add_devices(added, group="g")
+            await world.database.add_labels(world.tenant, {d: {"k": "v"} for d in added})
+            await world.database.remove_devices(
+                world.tenant, [leaving[rng.randrange(len(leaving))]]
+            )
 
         assert [d for d in listed if d in staying] == staying
         assert len(set(listed)) == len(listed)
@@ -141,16 +134,18 @@ async def test_pages_contain_each_device_that_stays_once_while_others_change(
 
 
 @pytest.mark.slow
-async def test_page_is_short_when_few_of_the_examined_devices_match(
-    database: Database, fleet: Fleet
-) -> None:
-    await database.add_devices(fleet.tenant, 12_000, group="all")
-    await database.add_labels(fleet.tenant, {"d04000": {"k": "v"}, "d11000": {"k": "v"}})
+async def test_page_is_short_when_few_of_the_examined_devices_match(world: World) -> None:
+    await world.add_devices(12_000, group="all")
+    await world.database.add_labels(world.tenant, {"d04000": {"k": "v"}, "d11000": {"k": "v"}})
 
     for selector in ("k", "k=v", "group=all,k"):
-        assert await all_pages(fleet, selector=selector) == [["d04000"], [], ["d11000"]]
-    assert await all_pages(fleet, selector="k,group in (x,y)") == [[]]
-    assert await all_pages(fleet, selector="k,device_id!=d04000", limit=1) == [[], [], ["d11000"]]
+        assert await all_pages(world.fleet, selector=selector) == [["d04000"], [], ["d11000"]]
+    assert await all_pages(world.fleet, selector="k,group in (x,y)") == [[]]
+    assert await all_pages(world.fleet, selector="k,device_id!=d04000", limit=1) == [
+        [],
+        [],
+        ["d11000"],
+    ]
 
 
 @pytest.mark.slow
@@ -197,11 +192,11 @@ async def test_page_ends_before_it_has_20_000_groups(database: Database, fleet: 
     assert rows[-1]["device_id"] == names[18]
 
 
-async def test_pages_are_complete_when_a_slice_of_them_is_full(world: World, fleet: Fleet) -> None:
-    names = await add_groups(world.database, fleet, devices=130, groups=399)
+async def test_pages_are_complete_when_a_slice_of_them_is_full(world: World) -> None:
+    names = await add_groups(world.database, world.fleet, devices=130, groups=399)
 
-    assert await all_pages(fleet, limit=1000) == [names[:50], names[50:100], names[100:]]
-    assert await ids(fleet, limit=51) == names
+    assert await all_pages(world.fleet, limit=1000) == [names[:50], names[50:100], names[100:]]
+    assert await ids(world.fleet, limit=51) == names
 
 
 async def test_device_shows_its_first_1000_groups(database: Database, fleet: Fleet) -> None:
@@ -235,11 +230,9 @@ async def test_field_is_invalid_beyond_its_limits(fleet: Fleet) -> None:
         assert await invalid_fields(fleet.list(**{field: value})) == [field]
 
 
-async def test_page_token_is_invalid_when_it_is_forged_or_the_filters_differ(
-    database: Database, fleet: Fleet
-) -> None:
-    await database.add_devices(fleet.tenant, 2)
-    token = (await fleet.list(limit=1)).next_page_token
+async def test_page_token_is_invalid_when_it_is_forged_or_the_filters_differ(world: World) -> None:
+    await world.add_devices(2)
+    token = (await world.fleet.list(limit=1)).next_page_token
     positions: list[list[object]] = [[], ["a", "b"], ["a\0"], ["\ud800"], [1]]
 
     for request in (
@@ -247,5 +240,5 @@ async def test_page_token_is_invalid_when_it_is_forged_or_the_filters_differ(
         {"page_token": token, "selector": "!k"},
         {"page_token": token, "device_id_prefix": "d"},
     ):
-        await expect_error("INVALID_PAGE_TOKEN", fleet.list(**request))
-    assert await ids(fleet, limit=1) == ["d00001", "d00002"]
+        await expect_error("INVALID_PAGE_TOKEN", world.fleet.list(**request))
+    assert await ids(world.fleet, limit=1) == ["d00001", "d00002"]

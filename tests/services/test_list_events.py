@@ -12,14 +12,7 @@ from tests.support.callers import Events
 from tests.support.database import Database
 from tests.support.event_rows import queue_event, store_events
 from tests.support.failures import expect_error, invalid_fields
-from tests.support.server import Server
 from tests.support.world import World
-
-
-@pytest.fixture
-def events(server: Server, tenant: str) -> Events:
-    """A caller in the test's tenant."""
-    return server.events(tenant)
 
 
 async def job_types(events: Events, **fields: Any) -> list[tuple[str, str]]:
@@ -35,14 +28,13 @@ async def pages(events: Events, **fields: Any) -> list[pb.ListEventsResponse]:
     return found
 
 
-async def test_events_of_calls_are_listed_in_order(world: World, events: Events) -> None:
+async def test_events_of_calls_are_listed_in_order(world: World) -> None:
     await world.add_devices(["pump", "valve"])
-    await world.operator.create(job_id="a", target_all=True)
-    await world.operator.create(job_id="b", target_all=True)
+    await world.create("a", "b")
     await world.operator.pause("a", reason="error rate")
     await world.operator.resume("a")
 
-    page = await events.list()
+    page = await world.events.list()
 
     assert [(event.job_id, event.type) for event in page.events] == [
         *(("a", "job.created"), ("b", "job.created"), ("a", "job.paused"), ("a", "job.resumed")),
@@ -54,32 +46,30 @@ async def test_events_of_calls_are_listed_in_order(world: World, events: Events)
     assert (page.position, page.has_more) == (page.events[-1].position, False)
 
 
-async def test_position_is_about_the_time_in_microseconds(world: World, events: Events) -> None:
+async def test_position_is_about_the_time_in_microseconds(world: World) -> None:
     before = datetime.now(UTC)
     await queue_event(world.database.owner, world.tenant, "j")
     await queue_event(world.database.owner, world.tenant, "j")
 
-    first, second = (await events.list()).events
+    first, second = (await world.events.list()).events
 
     stored_at = datetime.fromtimestamp(first.position / 1_000_000, UTC)
     assert abs(stored_at - before) < timedelta(minutes=1)
     assert second.position == first.position + 1
 
 
-async def test_pages_have_each_event_once_while_events_are_added(
-    database: Database, events: Events, tenant: str
-) -> None:
+async def test_pages_have_each_event_once_while_events_are_added(world: World) -> None:
     for n in range(5):
-        await queue_event(database.owner, tenant, f"j{n}")
+        await queue_event(world.database.owner, world.tenant, f"j{n}")
 
     read: list[pb.Event] = []
     position = 0
     for n in range(20):
-        page = await events.list(after_position=position, limit=2)
+        page = await world.events.list(after_position=position, limit=2)
         read += page.events
         position = page.position
         if n < 10:
-            await queue_event(database.owner, tenant, f"later-{n}")
+            await queue_event(world.database.owner, world.tenant, f"later-{n}")
 
     assert [event.job_id for event in read] == [
         *(f"j{n}" for n in range(5)),
@@ -88,9 +78,7 @@ async def test_pages_have_each_event_once_while_events_are_added(
     assert [event.position for event in read] == sorted({event.position for event in read})
 
 
-async def test_events_of_a_job_keep_their_order_when_the_clock_goes_back(
-    database: Database, events: Events, tenant: str
-) -> None:
+async def test_events_of_a_job_keep_their_order_when_the_clock_goes_back(world: World) -> None:
     now = datetime.now(UTC)
     for job_id, type_, minutes in (
         ("a", "job.created", 0),
@@ -99,9 +87,9 @@ async def test_events_of_a_job_keep_their_order_when_the_clock_goes_back(
         ("a", "job.completed", -30),
     ):
         at = now + timedelta(minutes=minutes)
-        await queue_event(database.owner, tenant, job_id, type_, occurred_at=at)
+        await queue_event(world.database.owner, world.tenant, job_id, type_, occurred_at=at)
 
-    assert await job_types(events) == [
+    assert await job_types(world.events) == [
         ("b", "job.created"),
         ("a", "job.created"),
         ("a", "job.expired"),
@@ -132,37 +120,33 @@ async def test_filters_by_type_and_job(database: Database, events: Events, tenan
 
 
 @pytest.mark.parametrize("job_id", ["", "job-0"])
-async def test_call_examines_at_most_5000_events(world: World, events: Events, job_id: str) -> None:
+async def test_call_examines_at_most_5000_events(world: World, job_id: str) -> None:
     await store_events(world.database, world.tenant, 12_000, days_ago=1, jobs=1)
     last = await store_events(world.database, world.tenant, 1, type_="job.rare", jobs=1)
 
-    found = await pages(events, types=["job.rare"], job_id=job_id)
+    found = await pages(world.events, types=["job.rare"], job_id=job_id)
 
     assert [len(page.events) for page in found] == [0, 0, 1]
     assert found[-1].position == last
 
 
-async def test_page_ends_before_the_maximum_size_of_a_response(
-    database: Database, events: Events, tenant: str
-) -> None:
+async def test_page_ends_before_the_maximum_size_of_a_response(world: World) -> None:
     attempts = [
         {"device_id": f"{n:0200}", "status": "FAILED", "failure_code": "x" * 60} for n in range(100)
     ]
-    last = await store_events(database, tenant, 400, details={"attempts": attempts})
+    last = await store_events(world.database, world.tenant, 200, details={"attempts": attempts})
 
-    found = await pages(events, limit=1000)
+    found = await pages(world.events, limit=1000)
 
     positions = [event.position for page in found for event in page.events]
-    assert positions == list(range(last - 399, last + 1))
+    assert positions == list(range(last - 199, last + 1))
     assert len(found) > 1
     assert found[0].events[0].attempts[99].status == jobs_pb2.JobExecution.FAILED
 
 
-async def test_from_time_begins_at_the_first_event_of_this_time(
-    database: Database, events: Events, tenant: str
-) -> None:
-    await store_events(database, tenant, 3, days_ago=2)
-    last = await store_events(database, tenant, 2, days_ago=1)
+async def test_from_time_begins_at_the_first_event_of_this_time(world: World) -> None:
+    await store_events(world.database, world.tenant, 3, days_ago=2)
+    last = await store_events(world.database, world.tenant, 2, days_ago=1)
     now = datetime.now(UTC)
 
     for from_time, expected in (
@@ -170,10 +154,10 @@ async def test_from_time_begins_at_the_first_event_of_this_time(
         (datetime.fromtimestamp(0, UTC) + timedelta(microseconds=last), [last]),
         (now + timedelta(seconds=2), []),
     ):
-        page = await events.list(from_time=from_time)
+        page = await world.events.list(from_time=from_time)
         assert [event.position for event in page.events] == expected
         assert (page.position, page.has_more) == (last, False)
-    assert len((await events.list(from_time=datetime(2000, 1, 1, tzinfo=UTC))).events) == 5
+    assert len((await world.events.list(from_time=datetime(2000, 1, 1, tzinfo=UTC))).events) == 5
 
 
 async def test_from_time_in_the_future_is_rejected(events: Events) -> None:
@@ -186,10 +170,10 @@ async def test_from_time_in_the_future_is_rejected(events: Events) -> None:
         assert await invalid_fields(anext(responses)) == ["from_time"]
 
 
-async def test_unknown_position_is_rejected(world: World, events: Events) -> None:
+async def test_unknown_position_is_rejected(world: World) -> None:
     last = await store_events(world.database, world.tenant, 3)
 
-    failure = await expect_error("POSITION_UNKNOWN", events.list(after_position=last + 1))
+    failure = await expect_error("POSITION_UNKNOWN", world.events.list(after_position=last + 1))
 
     assert failure.metadata == {"position": str(last + 1), "lastPosition": str(last)}
 
@@ -202,12 +186,12 @@ async def test_tenant_without_events_has_a_position(events: Events) -> None:
     assert second == first
 
 
-async def test_events_of_other_tenants_are_not_listed(world: World, events: Events) -> None:
+async def test_events_of_other_tenants_are_not_listed(world: World) -> None:
     await queue_event(world.database.owner, world.tenant, "j")
     other = world.server.events(f"{world.tenant}-2")
     await queue_event(world.database.owner, other.tenant, "j2")
 
-    assert await job_types(events) == [("j", "job.updated")]
+    assert await job_types(world.events) == [("j", "job.updated")]
     assert await job_types(other) == [("j2", "job.updated")]
     assert await job_types(other, job_id="j") == []
 

@@ -57,9 +57,7 @@ async def five_jobs(operator: Operator) -> Operator:
     return operator
 
 
-async def test_pages_contain_each_job_once_when_jobs_are_created_between_them(
-    five_jobs: Operator,
-) -> None:
+async def test_pages_contain_each_job_once_while_jobs_are_created(five_jobs: Operator) -> None:
     seen: list[str] = []
     page = pb.ListJobsResponse()
     while not seen or page.next_page_token:
@@ -70,9 +68,7 @@ async def test_pages_contain_each_job_once_when_jobs_are_created_between_them(
     assert seen == ["a", "b", "c", "d", "e"]
 
 
-async def test_later_pages_are_complete_when_jobs_stop_matching_the_filter(
-    five_jobs: Operator,
-) -> None:
+async def test_later_pages_are_complete_when_jobs_stop_matching(five_jobs: Operator) -> None:
     page = await five_jobs.list(limit=2, status=pb.Job.IN_PROGRESS)
     for job_id in "bc":
         await five_jobs.cancel(job_id)
@@ -87,9 +83,7 @@ async def test_page_token_continues_after_a_page_with_an_offset(five_jobs: Opera
     assert await job_ids(five_jobs, page_token=page.next_page_token) == ["d", "e"]
 
 
-async def test_page_token_is_rejected_when_it_belongs_to_another_request(
-    five_jobs: Operator,
-) -> None:
+async def test_page_token_of_another_request_is_rejected(five_jobs: Operator) -> None:
     token = (await five_jobs.list(limit=1, status=pb.Job.IN_PROGRESS)).next_page_token
     unfiltered = (await five_jobs.list(limit=1)).next_page_token
     executions = (await five_jobs.get("a", executions_limit=0)).next_executions_page_token
@@ -125,24 +119,21 @@ async def test_page_token_is_accepted_when_its_time_is_in_range(five_jobs: Opera
 
 @pytest.mark.slow
 @pytest.mark.wrong_counts("jobs have no executions")
-async def test_page_ends_before_the_response_exceeds_4_mib(
-    database: Database, operator: Operator
-) -> None:
-    await database.add_devices(operator.tenant, 1)
-    await operator.create(job_id="j0", target_all=True, document_params={"text": "t" * 32_000})
-    await database.owner.execute(
+async def test_page_ends_before_the_response_exceeds_4_mib(world: World) -> None:
+    await world.add_devices(1)
+    await world.create("j0", document_params={"text": "t" * 32_000})
+    await world.execute(
         "INSERT INTO jobs.jobs (tenant_id, job_id, document_type, document_params, target_all,"
         " created_at, updated_at)"
         " SELECT tenant_id, 'j' || n, document_type, document_params, true, created_at, updated_at"
-        " FROM jobs.jobs, generate_series(1, 199) n WHERE tenant_id = $1",
-        operator.tenant,
+        " FROM jobs.jobs, generate_series(1, 199) n WHERE tenant_id = $1"
     )
-    await database.owner.execute(INSERT_PROGRESS, operator.tenant)
+    await world.execute(INSERT_PROGRESS)
 
     seen: list[str] = []
     token = ""
     while True:
-        page = await operator.list(limit=200, page_token=token)
+        page = await world.operator.list(limit=200, page_token=token)
         assert 3 * 1024 * 1024 < page.ByteSize() <= MAX_MESSAGE_BYTES or not page.next_page_token
         seen += [job.job_id for job in page.jobs]
         if not (token := page.next_page_token):
@@ -207,16 +198,13 @@ async def test_list_is_empty_when_tenant_has_no_jobs(operator: Operator) -> None
 
 async def test_jobs_with_the_same_time_are_sorted_by_job_id_descending(world: World) -> None:
     await create(world.operator, "b", "a-1", "B", "a", "c")
-    await world.database.owner.execute(
-        "UPDATE jobs.jobs SET created_at = '2026-01-01Z' WHERE tenant_id = $1", world.tenant
-    )
+    await world.execute("UPDATE jobs.jobs SET created_at = '2026-01-01Z' WHERE tenant_id = $1")
 
     assert await job_ids(world.operator, limit=2) == ["c", "b", "a-1", "a", "B"]
 
 
 async def test_listed_job_equals_the_job_without_its_executions(world: World) -> None:
-    await world.operator.create(
-        job_id="j",
+    await world.create(
         document_type="update",
         document_params={"version": 5},
         target_group_id="north",

@@ -8,28 +8,26 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.support.callers import Operator, all_executions, job_ids
-from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
-from tests.support.server import Server
+from tests.support.world import World
 
 
 @pytest.fixture
-async def operator_with_jobs(database: Database, server: Server, operator: Operator) -> Operator:
+async def jobs(world: World) -> Operator:
     """An operator with three jobs, created a second apart, with different values in all fields."""
-    await database.add_devices(operator.tenant, ["a", "b"], group="north")
-    other = server.operator(operator.tenant, user="oscar")
-    await operator.create(job_id="one", document_type="reboot", target_device_id="a")
+    await world.add_devices(["a", "b"], group="north")
+    other = world.server.operator(world.tenant, user="oscar")
+    await world.create("one", document_type="reboot", target_device_id="a")
     await other.create(job_id="group", document_type="update", target_group_id="north")
-    await operator.create(job_id="every", document_type="reboot", target_all=True)
-    await operator.cancel("group")
+    await world.create("every", document_type="reboot")
+    await world.operator.cancel("group")
     for number, job_id in enumerate(("one", "group", "every")):
-        await database.owner.execute(
+        await world.execute(
             "UPDATE jobs.jobs SET created_at = $3 WHERE tenant_id = $1 AND job_id = $2",
-            operator.tenant,
             job_id,
             datetime(2026, 1, 1, 0, 0, number, tzinfo=UTC),
         )
-    return operator
+    return world.operator
 
 
 def second(number: int) -> Timestamp:
@@ -55,18 +53,18 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
-async def test_list_contains_the_jobs_that_match_all_filters(operator_with_jobs: Operator) -> None:
+async def test_list_contains_the_jobs_that_match_all_filters(jobs: Operator) -> None:
     for filters, expected in FILTERS:
-        assert await job_ids(operator_with_jobs, limit=1, **filters) == expected, filters
+        assert await job_ids(jobs, limit=1, **filters) == expected, filters
 
 
-async def test_invalid_filter_is_rejected_with_the_field_name(operator: Operator) -> None:
+async def test_invalid_filter_is_rejected_with_the_field_name(world: World) -> None:
     for field, value in (
         *(("statuses", [0]), ("statuses", [9]), ("status", 9), ("document_type", "x" * 101)),
         *(("created_by", "\n"), ("target_device_id", "\0"), ("target_group_id", "x" * 257)),
         *(("created_from", Timestamp(seconds=2**62)), ("created_until", Timestamp(nanos=-1))),
     ):
-        failure = await expect_error("INVALID_FIELD", operator.list(**{field: value}))
+        failure = await expect_error("INVALID_FIELD", world.operator.list(**{field: value}))
         assert {*failure.violations} == {field}
         if value == [9]:
             assert failure.violations["statuses"] == (
@@ -74,25 +72,21 @@ async def test_invalid_filter_is_rejected_with_the_field_name(operator: Operator
                 " IN_PROGRESS, COMPLETED, CANCELED, PAUSED, SCHEDULED"
             )
     # A list of executions needs one of its two IDs.
-    assert await invalid_fields(operator.executions("")) == ["job_id"]
+    assert await invalid_fields(world.operator.executions("")) == ["job_id"]
 
 
-async def test_executions_of_a_device_are_listed_newest_first(
-    database: Database, operator_with_jobs: Operator
-) -> None:
+async def test_executions_of_a_device_are_listed_newest_first(world: World, jobs: Operator) -> None:
     for number, job_id in enumerate(("every", "one", "group")):
-        await database.owner.execute(
+        await world.database.owner.execute(
             "UPDATE jobs.job_executions SET queued_at = $3 WHERE tenant_id = $1 AND job_id = $2",
-            operator_with_jobs.tenant,
+            jobs.tenant,
             job_id,
             datetime(2026, 1, 1, 0, 0, number // 2, tzinfo=UTC),
         )
-    await database.add_devices(operator_with_jobs.tenant, ["new"])
+    await world.database.add_devices(jobs.tenant, ["new"])
 
     async def listed(device_id: str, job_id: str = "", **fields: Any) -> list[str]:
-        executions = await all_executions(
-            operator_with_jobs, job_id, device_id=device_id, limit=1, **fields
-        )
+        executions = await all_executions(jobs, job_id, device_id=device_id, limit=1, **fields)
         assert {execution.device_id for execution in executions} <= {device_id}
         return [execution.job_id for execution in executions]
 
@@ -106,11 +100,11 @@ async def test_executions_of_a_device_are_listed_newest_first(
 
 @pytest.mark.parametrize("status", ["STATUS_UNSPECIFIED", "FAILED"])
 async def test_executions_of_an_unknown_device_are_not_found(
-    server: Server, operator_with_jobs: Operator, status: str
+    world: World, jobs: Operator, status: str
 ) -> None:
     for operator, device_id in (
-        (operator_with_jobs, "unknown"),
-        (server.operator("other-tenant"), "a"),
+        (jobs, "unknown"),
+        (world.server.operator("other-tenant"), "a"),
     ):
         failure = await expect_error(
             "DEVICE_NOT_FOUND", operator.executions("", device_id=device_id, status=status)
@@ -119,24 +113,22 @@ async def test_executions_of_an_unknown_device_are_not_found(
 
 
 async def test_device_that_was_removed_from_the_fleet_keeps_its_executions(
-    operator_with_jobs: Operator, database: Database
+    world: World, jobs: Operator
 ) -> None:
-    await database.remove_devices(operator_with_jobs.tenant, ["a"])
+    await world.database.remove_devices(jobs.tenant, ["a"])
 
-    assert len((await operator_with_jobs.executions("", device_id="a")).executions) == 3
+    assert len((await jobs.executions("", device_id="a")).executions) == 3
 
 
-async def test_page_token_is_rejected_when_filters_or_device_differ(
-    operator_with_jobs: Operator,
-) -> None:
-    token = (await operator_with_jobs.list(limit=1)).next_page_token
-    of_device = (await operator_with_jobs.executions("", device_id="a", limit=1)).next_page_token
+async def test_page_token_of_other_filters_is_rejected(jobs: Operator) -> None:
+    token = (await jobs.list(limit=1)).next_page_token
+    of_device = (await jobs.executions("", device_id="a", limit=1)).next_page_token
 
     for call in (
-        operator_with_jobs.list(page_token=token, document_type="update"),
-        operator_with_jobs.list(page_token=token, created_by="oscar"),
-        operator_with_jobs.list(page_token=token, target_all=True),
-        operator_with_jobs.list(page_token=token, statuses=[pb.Job.IN_PROGRESS]),
-        operator_with_jobs.executions("", page_token=of_device, device_id="b"),
+        jobs.list(page_token=token, document_type="update"),
+        jobs.list(page_token=token, created_by="oscar"),
+        jobs.list(page_token=token, target_all=True),
+        jobs.list(page_token=token, statuses=[pb.Job.IN_PROGRESS]),
+        jobs.executions("", page_token=of_device, device_id="b"),
     ):
         await expect_error("INVALID_PAGE_TOKEN", call)

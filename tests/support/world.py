@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from fleet.jobs.v1 import jobs_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support.callers import Device, Fleet, Operator
+from tests.support.callers import Device, Events, Fleet, Operator
 from tests.support.database import Database, job_lock_held, uncommitted
 from tests.support.server import Server
 from tests.support.staged_jobs import StagedJob, create_staged_job
@@ -34,13 +35,35 @@ class World:
         """A caller of FleetService."""
         return self.server.fleet(self.tenant)
 
+    @property
+    def events(self) -> Events:
+        """A caller of EventService."""
+        return self.server.events(self.tenant)
+
     def device(self, name: str) -> Device:
         """A device of the tenant."""
         return self.server.device(self.tenant, name)
 
+    @property
+    def pump(self) -> Device:
+        """The device "pump" of the tenant, which most tests of one device use."""
+        return self.device("pump")
+
     async def add_devices(self, devices: int | Iterable[str], group: str = "") -> None:
         """Add devices to the tenant: see Database."""
         await self.database.add_devices(self.tenant, devices, group)
+
+    async def create(self, *job_ids: str, **fields: Any) -> pb.CreateJobResponse:
+        """Create jobs, by default "j", for all devices or another target; see Operator.create.
+
+        Return the response to the last call.
+        """
+        if not any(name.startswith("target_") for name in fields):
+            fields["target_all"] = True
+        *_, last = [
+            await self.operator.create(job_id=job_id, **fields) for job_id in job_ids or ("j",)
+        ]
+        return last
 
     async def create_staged(self, *stages: dict[str, Any], **fields: Any) -> StagedJob:
         """Create the job "j" with these stages: see create_staged_job."""
@@ -77,6 +100,15 @@ class World:
     async def owner_value(self, sql: str, *args: object) -> Any:
         """Return the value of a statement of the owner, whose first parameter is the tenant."""
         return await self.database.owner.fetchval(sql, self.tenant, *args)
+
+    async def rows(self, sql: str, *args: object) -> list[Any]:
+        """Return the rows of a statement of the owner, whose first parameter is the tenant."""
+        rows: list[Any] = await self.database.owner.fetch(sql, self.tenant, *args)
+        return rows
+
+    async def execute(self, sql: str, *args: object) -> None:
+        """Execute a statement of the owner, whose first parameter is the tenant."""
+        await self.database.owner.execute(sql, self.tenant, *args)
 
     async def blocked(self, call: Awaitable[Any], count: int = 1) -> asyncio.Task[Any]:
         """Start a call, and return it when this many sessions wait for a lock."""
