@@ -27,6 +27,7 @@ from tests.support.logging_setup import restored_logging
 from tests.support.postgres import Postgres, citus_nodes, connect, running_postgres
 from tests.support.server import Server, running_server
 from tests.support.webhooks import write_keys
+from tests.support.world import World
 
 # A slow machine must not fail a test.
 settings.register_profile(
@@ -143,6 +144,12 @@ def tenant() -> str:
 def operator(server: Server, tenant: str) -> Operator:
     """Return a caller in the test's tenant."""
     return server.operator(tenant, user="olivia")
+
+
+@pytest.fixture
+def world(database: Database, server: Server, operator: Operator) -> World:
+    """The test's tenant."""
+    return World(database, server, operator)
 
 
 @pytest.fixture(name="restored_logging")

@@ -2,17 +2,9 @@
 
 import pytest
 
-from tests.support.callers import Device, Events, Fleet, Operator
-from tests.support.database import Database
+from tests.support.callers import Device, Events, Fleet
 from tests.support.events import EventLog
-from tests.support.server import Server
 from tests.support.world import World
-
-
-@pytest.fixture
-def world(database: Database, server: Server, operator: Operator) -> World:
-    """The test's tenant."""
-    return World(database, server, operator)
 
 
 @pytest.fixture

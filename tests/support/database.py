@@ -136,6 +136,14 @@ class Database:
         """Terminate the sessions that wait for a lock, on all nodes of a cluster."""
         await self._sum_of_nodes(f"SELECT count(pg_terminate_backend(pid)) {_BLOCKED_SESSIONS}")
 
+    async def terminate_request_sessions(self) -> None:
+        """Terminate the sessions of the request role."""
+        await self.owner.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = $1"
+            " AND datname = current_database()",
+            RequestRole.from_dsn(self.request_dsn).name,
+        )
+
     async def wait_for_idle_sessions(self) -> None:
         """Return when no session of the request role runs a statement, on all nodes of a cluster.
 

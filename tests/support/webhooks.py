@@ -219,6 +219,10 @@ class TenantWebhook(Dispatcher):
         """Change fields of the webhook."""
         return await self.caller.update(self.webhook_id, **fields)
 
+    async def test(self) -> pb.TestWebhookResponse:
+        """Send a test event."""
+        return await self.caller.test(self.webhook_id)
+
     async def add_events(self, count: int = 1) -> list[int]:
         """Add events to the log of the tenant, and return their positions."""
         return await add_events(self.database, self.tenant, count)

@@ -1,8 +1,8 @@
 """A tenant of a test, and what acts in it."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from jobs_grpc.maintenance.sweeper import Sweeper
 from tests.support.callers import Device, Events, Fleet, Operator
 from tests.support.database import Database, job_lock_held, uncommitted
-from tests.support.server import Server
+from tests.support.server import Server, running_server
 from tests.support.staged_jobs import StagedJob, create_staged_job
 
 
@@ -68,6 +68,16 @@ class World:
     async def create_staged(self, *stages: dict[str, Any], **fields: Any) -> StagedJob:
         """Create the job "j" with these stages: see create_staged_job."""
         return await create_staged_job(self.database, self.server, self.operator, *stages, **fields)
+
+    @asynccontextmanager
+    async def on_another_server(self, **variables: str) -> AsyncIterator["World"]:
+        """The same tenant on another server. Keyword arguments are environment variables."""
+        async with running_server(self.database.request_dsn, **variables) as server:
+            yield World(self.database, server, server.operator(self.tenant, self.operator.user))
+
+    def with_background_work(self) -> AbstractAsyncContextManager["World"]:
+        """The same tenant on a server that does background work."""
+        return self.on_another_server(JOBS_OWNER_DATABASE_URL=self.database.owner_dsn)
 
     async def pass_time(self, seconds: float) -> None:
         """Move the time of the database forward."""
