@@ -6,11 +6,10 @@ import pytest
 from jobs_grpc.maintenance.event_tasks import SequenceEvents
 from jobs_grpc.maintenance.sweeper import Sweeper
 from jobs_grpc.maintenance.task import MaintenanceTask
-from tests.support.callers import Operator
-from tests.support.database import Database, job_lock_held
+from tests.support.database import Database
 from tests.support.metrics import METRICS_ON, scrape
-from tests.support.server import Server, running_server
 from tests.support.waiting import wait_until
+from tests.support.world import World
 
 MINUTE, DAY = 60, 86400
 
@@ -21,54 +20,46 @@ def task_of(sweeper: Sweeper, name: str) -> MaintenanceTask | SequenceEvents:
     return task
 
 
-async def make_due(database: Database, server: Server, operator: Operator, task: str) -> None:
+async def make_due(world: World, task: str) -> None:
     """Create the job "j", and make it due for the task for a minute."""
-    await database.add_devices(operator.tenant, ["pump"])
-    await operator.create(job_id="j", target_all=True, in_progress_timeout_minutes=1)
+    await world.add_devices(["pump"])
+    await world.create(in_progress_timeout_minutes=1)
     ago = "now() - interval '1 minute'"
     match task:
         case "timed_out_executions":
-            await server.device(operator.tenant, "pump").start("j")
-            await database.make_overdue(operator.tenant, "j")
+            await world.device("pump").start("j")
+            await world.make_overdue()
             return
         case "stages_due":
             change = f"stage_due_at = {ago}"
         case "jobs_to_finalize":
-            await operator.cancel("j")
+            await world.operator.cancel("j")
             change = f"canceled_at = {ago}"
         case "jobs_past_retention":
-            await server.device(operator.tenant, "pump").update("j", "SUCCEEDED")
-            change = (
-                f"updated_at = {ago} - interval '30 days', created_at = {ago} - interval '30 days'"
-            )
+            await world.device("pump").update("j", "SUCCEEDED")
+            month = f"{ago} - interval '30 days'"
+            change = f"updated_at = {month}, created_at = {month}"
         case "jobs_to_purge":
-            await operator.cancel("j")
-            await operator.delete("j")
+            await world.operator.cancel("j")
+            await world.operator.delete("j")
             change = f"deleted_at = {ago}"
-    await database.owner.execute(
-        f"UPDATE jobs.jobs SET {change} WHERE tenant_id = $1", operator.tenant
-    )
+    await world.execute(f"UPDATE jobs.jobs SET {change} WHERE tenant_id = $1")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "timed_out_executions",
-        "stages_due",
-        "jobs_to_finalize",
-        "jobs_past_retention",
-        "jobs_to_purge",
-    ],
-)
-async def test_overdue_time_of_a_task_is_known_until_its_work_is_done(
-    database: Database, server: Server, operator: Operator, name: str
-) -> None:
-    async with Sweeper(database.owner_dsn, retention_days=30, lock_wait=0.01) as sweeper:
+JOB_TASKS = [
+    *("timed_out_executions", "stages_due"),
+    *("jobs_to_finalize", "jobs_past_retention", "jobs_to_purge"),
+]
+
+
+@pytest.mark.parametrize("name", JOB_TASKS)
+async def test_overdue_time_is_known_until_the_work_is_done(world: World, name: str) -> None:
+    async with Sweeper(world.database.owner_dsn, retention_days=30, lock_wait=0.01) as sweeper:
         task = task_of(sweeper, name)
         await sweeper.run_once()
         assert task.overdue_seconds() == 0
-        await make_due(database, server, operator, name)
-        async with job_lock_held(database, operator.tenant, "j"):
+        await make_due(world, name)
+        async with world.lock_held():
             await sweeper.run_once()
             assert MINUTE <= task.overdue_seconds() < DAY
         await sweeper.run_once()
@@ -78,27 +69,23 @@ async def test_overdue_time_of_a_task_is_known_until_its_work_is_done(
 
 
 @pytest.mark.single_node("needs a trigger")
-async def test_overdue_time_includes_a_job_that_fails(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await make_due(database, server, operator, "timed_out_executions")
-    await database.owner.execute(
+async def test_overdue_time_includes_a_job_that_fails(world: World, sweeper: Sweeper) -> None:
+    await make_due(world, "timed_out_executions")
+    owner = world.database.owner
+    await owner.execute(
         "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE 'no'; END $$;"
         "CREATE TRIGGER fail BEFORE UPDATE ON jobs.job_progress"
         " FOR EACH ROW EXECUTE FUNCTION public.fail()"
     )
+    task = task_of(sweeper, "timed_out_executions")
     try:
-        async with Sweeper(database.owner_dsn) as sweeper:
-            task = task_of(sweeper, "timed_out_executions")
-            for run in (1, 2):
-                await sweeper.run_once()
-                assert task.errors >= run
-                assert MINUTE <= task.overdue_seconds() < DAY
+        for run in (1, 2):
+            await sweeper.run_once()
+            assert task.errors >= run
+            assert MINUTE <= task.overdue_seconds() < DAY
     finally:
-        await database.owner.execute(
-            "DROP TRIGGER fail ON jobs.job_progress; DROP FUNCTION public.fail()"
-        )
+        await owner.execute("DROP TRIGGER fail ON jobs.job_progress; DROP FUNCTION public.fail()")
 
 
 async def test_failed_run_is_counted(database: Database) -> None:
@@ -110,31 +97,22 @@ async def test_failed_run_is_counted(database: Database) -> None:
         assert (task.completed_runs, task.errors) == (0, 1)
 
 
-async def test_server_that_sweeps_serves_metrics_of_each_task(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    async with running_server(
-        database.request_dsn,
-        JOBS_OWNER_DATABASE_URL=database.owner_dsn,
-        JOBS_RETENTION_DAYS="30",
-        **METRICS_ON,
-    ) as sweeping:
+async def test_server_that_sweeps_serves_metrics_of_each_task(world: World) -> None:
+    variables = {
+        "JOBS_OWNER_DATABASE_URL": world.database.owner_dsn,
+        "JOBS_RETENTION_DAYS": "30",
+    } | METRICS_ON
+    async with world.on_another_server(**variables) as sweeping:
 
         async def has_run() -> bool:
-            read = await scrape(sweeping.app.metrics_address)
+            read = await scrape(sweeping.server.app.metrics_address)
             return read.value("jobs_maintenance_runs_total", task="jobs_to_purge") > 0
 
         await wait_until(has_run)
-        read = await scrape(sweeping.app.metrics_address)
+        read = await scrape(sweeping.server.app.metrics_address)
 
-    assert read.labels("jobs_maintenance_overdue_seconds", "task") == {
-        "timed_out_executions",
-        "stages_due",
-        "queued_events",
-        "jobs_to_finalize",
-        "jobs_past_retention",
-        "jobs_to_purge",
-    }
+    tasks = read.labels("jobs_maintenance_overdue_seconds", "task")
+    assert tasks == {*JOB_TASKS, "queued_events"}
     assert read.value("jobs_maintenance_errors_total") == 0
 
 

@@ -4,20 +4,19 @@ from typing import Any
 
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
-from google.protobuf.duration_pb2 import Duration
 
 from jobs_grpc.maintenance.sweeper import StoppedRollouts, Sweeper
-from tests.support.callers import Operator
-from tests.support.database import Database
 from tests.support.metrics import METRICS_ON, scrape
-from tests.support.server import Server, running_server
-from tests.support.staged_jobs import create_staged_job
+from tests.support.retry_policies import rule
 from tests.support.waiting import wait_until
+from tests.support.world import World
+
+NOTHING = (0, 0, 0, 0, 0)
 
 
-async def count(database: Database) -> tuple[int, ...]:
+async def count(world: World) -> tuple[int, ...]:
     """Return the numbers of jobs by cause of their pause, awaiting approval, and canceled."""
-    async with Sweeper(database.owner_dsn) as sweeper:
+    async with Sweeper(world.database.owner_dsn) as sweeper:
         await sweeper.run_stages()
     counts = sweeper.stopped_rollouts
     assert isinstance(counts, StoppedRollouts)
@@ -26,106 +25,85 @@ async def count(database: Database) -> tuple[int, ...]:
     return (*by_cause, counts.awaiting_approval, counts.canceled)
 
 
-async def trip(server: Server, operator: Operator, action: str) -> None:
+async def trip(world: World, action: str) -> None:
     """Create the job "j" with a failure criterion, and let it trip."""
     criterion = pb.FailureCriterion(count=1, action=pb.FailureCriterion.Action.Value(action))
-    await operator.create(job_id="j", target_all=True, failure_criteria=[criterion])
-    await server.device(operator.tenant, "d00001").update("j", "FAILED")
+    await world.create(failure_criteria=[criterion])
+    await world.device("d00001").update("j", "FAILED")
 
 
-@pytest.fixture
-async def operator(database: Database, operator: Operator) -> Operator:
-    """An operator of four devices. No other tenant has a job."""
-    await database.owner.execute("DELETE FROM jobs.jobs")
-    await database.add_devices(operator.tenant, 4)
-    return operator
+@pytest.fixture(autouse=True)
+async def devices(world: World) -> None:
+    """Four devices. No other tenant has a job."""
+    await world.database.owner.execute("DELETE FROM jobs.jobs")
+    await world.add_devices(4)
 
 
-async def test_pause_by_a_criterion_is_counted_until_the_job_is_resumed(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await trip(server, operator, "PAUSE")
-    assert await count(database) == (1, 0, 0, 0, 0)
+@pytest.mark.parametrize("end", ["resume", "cancel"])
+async def test_pause_by_a_criterion_counts_until_an_operator_acts(world: World, end: str) -> None:
+    await trip(world, "PAUSE")
+    assert await count(world) == (1, 0, 0, 0, 0)
 
-    await operator.resume("j")
+    await getattr(world.operator, end)("j")
 
-    assert await count(database) == (0, 0, 0, 0, 0)
-
-
-async def test_pause_by_a_criterion_is_not_counted_as_canceled_when_an_operator_cancels(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await trip(server, operator, "PAUSE")
-
-    await operator.cancel("j")
-
-    assert await count(database) == (0, 0, 0, 0, 0)
+    assert await count(world) == NOTHING
 
 
 @pytest.mark.parametrize("action", ["CANCEL", "FORCE_CANCEL"])
-async def test_cancel_by_a_criterion_is_counted_for_an_hour(
-    database: Database, server: Server, operator: Operator, action: str
-) -> None:
-    await trip(server, operator, action)
-    assert await count(database) == (0, 0, 0, 0, 1)
+async def test_cancel_by_a_criterion_is_counted_for_an_hour(world: World, action: str) -> None:
+    await trip(world, action)
+    assert await count(world) == (0, 0, 0, 0, 1)
 
-    await database.owner.execute("UPDATE jobs.jobs SET canceled_at = now() - interval '1 hour'")
+    await world.database.owner.execute(
+        "UPDATE jobs.jobs SET canceled_at = now() - interval '1 hour'"
+    )
 
-    assert await count(database) == (0, 0, 0, 0, 0)
-
-
-async def test_pause_by_an_operator_is_counted_until_the_job_is_deleted(
-    database: Database, operator: Operator
-) -> None:
-    await operator.create(job_id="j", target_all=True)
-    await operator.pause("j")
-    assert await count(database) == (0, 0, 1, 0, 0)
-
-    await operator.cancel("j")
-    await operator.delete("j")
-
-    assert await count(database) == (0, 0, 0, 0, 0)
+    assert await count(world) == NOTHING
 
 
-async def test_pause_by_a_gate_is_counted(
-    database: Database, server: Server, operator: Operator
-) -> None:
+async def test_pause_by_an_operator_is_counted_until_the_job_is_deleted(world: World) -> None:
+    await world.create()
+    await world.operator.pause("j")
+    assert await count(world) == (0, 0, 1, 0, 0)
+
+    await world.operator.cancel("j")
+    await world.operator.delete("j")
+
+    assert await count(world) == NOTHING
+
+
+async def test_pause_by_a_gate_is_counted(world: World) -> None:
     stage: dict[str, Any] = {"device_count": 2, "gate": pb.Gate(min_succeeded_percent=100)}
-    job = await create_staged_job(database, server, operator, stage, {"remainder": True})
+    job = await world.create_staged(stage, {"remainder": True})
 
     await job.finish(0, "FAILED")
 
-    assert await count(database) == (0, 1, 0, 0, 0)
+    assert await count(world) == (0, 1, 0, 0, 0)
 
 
-async def test_missing_approval_is_counted_until_the_stage_opens(
-    database: Database, server: Server, operator: Operator
-) -> None:
+async def test_missing_approval_is_counted_until_the_stage_opens(world: World) -> None:
     stage: dict[str, Any] = {"device_count": 2, "gate": pb.Gate(require_approval=True)}
-    job = await create_staged_job(database, server, operator, stage, {"remainder": True})
-    assert await count(database) == (0, 0, 0, 0, 0)
+    job = await world.create_staged(stage, {"remainder": True})
+    assert await count(world) == NOTHING
     await job.finish(0)
-    assert await count(database) == (0, 0, 0, 1, 0)
+    assert await count(world) == (0, 0, 0, 1, 0)
 
-    await server.operator(operator.tenant, user="olga").approve("j", 0)
+    await world.server.operator(world.tenant, user="olga").approve("j", 0)
 
-    assert await count(database) == (0, 0, 0, 0, 0)
+    assert await count(world) == NOTHING
 
 
-async def test_server_that_sweeps_serves_the_counts(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    await trip(server, operator, "PAUSE")
-    async with running_server(
-        database.request_dsn, JOBS_OWNER_DATABASE_URL=database.owner_dsn, **METRICS_ON
-    ) as sweeping:
+async def test_server_that_sweeps_serves_the_counts(world: World) -> None:
+    await trip(world, "PAUSE")
+    owner = {"JOBS_OWNER_DATABASE_URL": world.database.owner_dsn}
+    async with world.on_another_server(**owner, **METRICS_ON) as sweeping:
 
         async def is_counted() -> bool:
-            read = await scrape(sweeping.app.metrics_address)
+            read = await scrape(sweeping.server.app.metrics_address)
             return "jobs_rollouts_paused" in read.families
 
         await wait_until(is_counted)
-        read = await scrape(sweeping.app.metrics_address)
+        read = await scrape(sweeping.server.app.metrics_address)
 
     assert read.value("jobs_rollouts_paused", cause="FAILURE_CRITERION") == 1
     assert read.value("jobs_rollouts_paused", cause="GATE_NOT_MET") == 0
@@ -133,48 +111,40 @@ async def test_server_that_sweeps_serves_the_counts(
     assert read.value("jobs_rollouts_canceled_last_hour") == 0
 
 
-async def test_scheduled_jobs_are_counted_until_they_start_or_end(
-    database: Database, operator: Operator
-) -> None:
-    start_at = await database.owner.fetchval("SELECT jobs.now() + interval '1 hour'")
-    for job_id in ("starts", "canceled", "paused", "completed"):
-        target = "d00002" if job_id == "completed" else "d00001"
-        await operator.create(job_id=job_id, target_device_id=target, start_at=start_at)
-    await operator.create(job_id="running", target_all=True)
-    async with Sweeper(database.owner_dsn) as sweeper:
-        await sweeper.run_stages()
-        assert sweeper.scheduled_jobs == 4
-
-        await operator.cancel("canceled")
-        await operator.pause("paused")
-        await operator.cancel_execution("completed", "d00002")
-        await sweeper.run_stages()
-        assert sweeper.scheduled_jobs == 1
-
-        await database.pass_time(3600)
-        await sweeper.run_stages()
-        assert sweeper.scheduled_jobs == 0
-
-
-async def test_executions_are_counted_while_their_next_attempt_waits(
-    database: Database, server: Server, operator: Operator
-) -> None:
-    rule = pb.RetryRule(max_attempts=3, initial_backoff=Duration(seconds=1))
-    await operator.create(
-        job_id="j", target_all=True, retry_policy=pb.RetryPolicy(rules=[rule]), never_expires=True
+async def test_scheduled_jobs_count_until_they_start_or_end(world: World, sweeper: Sweeper) -> None:
+    start_at = await world.time_in(3600)
+    await world.create(
+        *("starts", "canceled", "paused"), target_device_id="d00001", start_at=start_at
     )
-    devices = [server.device(operator.tenant, f"d{number:05}") for number in (1, 2)]
-    async with Sweeper(database.owner_dsn) as sweeper:
-        await sweeper.run_stages()
-        assert sweeper.retrying_executions == 0
+    await world.create("completed", target_device_id="d00002", start_at=start_at)
+    await world.create("running")
+    await sweeper.run_stages()
+    assert sweeper.scheduled_jobs == 4
 
-        for device in devices:
-            await device.update("j", "FAILED")
-        await sweeper.run_stages()
-        assert sweeper.retrying_executions == 2
+    await world.operator.cancel("canceled")
+    await world.operator.pause("paused")
+    await world.operator.cancel_execution("completed", "d00002")
+    await sweeper.run_stages()
+    assert sweeper.scheduled_jobs == 1
 
-        await database.pass_time(60)
-        await devices[0].start("j")
-        await operator.cancel_execution("j", "d00002")
-        await sweeper.run_stages()
-        assert sweeper.retrying_executions == 0
+    await world.pass_time(3600)
+    await sweeper.run_stages()
+    assert sweeper.scheduled_jobs == 0
+
+
+async def test_executions_count_while_an_attempt_waits(world: World, sweeper: Sweeper) -> None:
+    await world.create(retry_policy=pb.RetryPolicy(rules=[rule(initial=1)]), never_expires=True)
+    await sweeper.run_stages()
+    assert sweeper.retrying_executions == 0
+
+    devices = [world.device(name) for name in ("d00001", "d00002")]
+    for device in devices:
+        await device.update("j", "FAILED")
+    await sweeper.run_stages()
+    assert sweeper.retrying_executions == 2
+
+    await world.pass_time(60)
+    await devices[0].start("j")
+    await world.operator.cancel_execution("j", "d00002")
+    await sweeper.run_stages()
+    assert sweeper.retrying_executions == 0
