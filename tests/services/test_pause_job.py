@@ -15,7 +15,7 @@ SINGLE_NODE = pytest.mark.single_node("a call inside a transaction is not delega
 async def pump(world: World) -> Device:
     """The device "pump"; it and "valve" have a QUEUED execution of job "j"."""
     await world.add_devices(["pump", "valve"])
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
     return world.device("pump")
 
 
@@ -55,13 +55,6 @@ async def test_device_cannot_start_when_job_is_paused(operator: Operator, pump: 
     assert await operator.counts() == {"queued": 2}
 
 
-async def test_start_next_skips_a_paused_job(operator: Operator, pump: Device) -> None:
-    await operator.create(job_id="second", target_all=True)
-    await operator.pause("j")
-
-    assert await pump.start_next_job() == "second"
-
-
 async def test_running_device_continues_in_a_paused_job(operator: Operator, pump: Device) -> None:
     started = await pump.start("j")
     await operator.pause("j")
@@ -69,19 +62,17 @@ async def test_running_device_continues_in_a_paused_job(operator: Operator, pump
     assert await all_pending(pump) == ["j"]
     assert await pump.start_next() == started
     assert (await pump.update("j", "IN_PROGRESS")).version == 3
-    assert (await pump.update("j", "SUCCEEDED")).status == pb.JobExecution.SUCCEEDED
 
 
-@pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "REJECTED"])
-async def test_device_can_end_an_execution_of_a_paused_job(
-    operator: Operator, pump: Device, status: str
-) -> None:
-    await operator.pause("j")
+async def test_paused_job_accepts_ends_and_completes(world: World, pump: Device) -> None:
+    await pump.start("j")
+    await world.operator.pause("j")
 
-    execution = await pump.update("j", status)
-
-    assert execution.status == pb.JobExecution.Status.Value(status)
-    assert not execution.HasField("started_at")
+    rejected = await world.device("valve").update("j", "REJECTED")
+    assert not rejected.HasField("started_at")
+    assert await world.operator.status() == "PAUSED"
+    await pump.update("j", "SUCCEEDED")
+    assert await world.operator.status() == "COMPLETED"
 
 
 async def test_device_starts_again_when_job_is_resumed(operator: Operator, pump: Device) -> None:
@@ -123,7 +114,7 @@ async def test_call_with_an_old_etag_is_rejected(operator: Operator, pump: Devic
 
 
 async def test_pause_and_resume_are_rejected_when_job_ended(world: World, pump: Device) -> None:
-    await world.operator.create(job_id="canceled", target_all=True)
+    await world.create("canceled")
     await world.operator.pause("canceled")
     await world.operator.cancel("canceled")
     await world.expire()
@@ -177,16 +168,6 @@ async def test_paused_job_expires_and_is_paused_after_a_retry(world: World, pump
     assert await pump.start_next_job() == "j"
 
 
-async def test_paused_job_completes_with_its_last_execution(world: World, pump: Device) -> None:
-    await pump.start("j")
-    await world.operator.pause("j")
-    await world.device("valve").update("j", "SUCCEEDED")
-
-    await pump.update("j", "SUCCEEDED")
-
-    assert await world.operator.status() == "COMPLETED"
-
-
 async def test_pause_writes_no_execution_rows(world: World, pump: Device) -> None:
     versions = "SELECT array_agg(xmin::text) FROM jobs.job_executions WHERE tenant_id = $1"
     before = await world.owner_value(versions)
@@ -212,7 +193,7 @@ async def test_start_is_rejected_when_it_waits_for_a_pause(world: World, pump: D
 
 @SINGLE_NODE
 async def test_start_next_that_waits_for_a_pause_chooses_again(world: World, pump: Device) -> None:
-    await world.operator.create(job_id="second", target_all=True)
+    await world.create("second")
     async with uncommitted(world.database, PAUSE, world.tenant):
         starting = await world.blocked(pump.start_next_job())
 

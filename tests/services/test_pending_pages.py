@@ -55,7 +55,7 @@ class Pages:
 
     async def create(self, job_id: str = "j", **fields: Any) -> None:
         """Create a job for all devices."""
-        await self.world.operator.create(job_id=job_id, target_all=True, **fields)
+        await self.world.create(job_id, **fields)
 
     async def read(
         self, device: str, limit: int = 10, reservation: Reservation | None = None
@@ -197,9 +197,7 @@ async def test_pages_that_exceed_the_reserved_bytes_are_read_later(pages: Pages)
     assert pages.memory.held == sum(response_bytes(page.ByteSize()) for page in received)
 
 
-async def test_rows_that_cannot_be_encoded_fail_only_their_devices_and_are_logged_once(
-    pages: Pages, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_malformed_rows_fail_alone(pages: Pages, caplog: pytest.LogCaptureFixture) -> None:
     await pages.create("j", document_params={"n": 1})
     # A number of JSON that a message can't hold, such as a platform may have stored.
     await pages.world.owner_value(
@@ -217,9 +215,7 @@ async def test_rows_that_cannot_be_encoded_fail_only_their_devices_and_are_logge
     _check_failures(await failing, caplog)
 
 
-async def test_failed_statement_is_logged_once(
-    pages: Pages, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_failed_read_is_logged_once(pages: Pages, caplog: pytest.LogCaptureFixture) -> None:
     async def fail() -> None:
         raise ValueError
 
@@ -327,25 +323,13 @@ async def test_read_ends_when_the_server_stops_while_the_database_is_away(pages:
     assert pages.memory.held == 0
 
 
-async def test_page_waits_while_slow_readers_hold_the_tenants_bytes(pages: Pages) -> None:
-    await pages.create()
-    slow = Reservation(pages.memory, pages.tenant)
-    slow.set_size(32 * MIB)
-    reading = pages.reading("d0")
-    await pages.wait_until_bytes_are_awaited()
-    assert pages.statements == []
-
-    slow.release()
-
-    assert job_ids(await reading) == ["j"]
-
-
 async def test_streams_that_end_while_they_wait_for_bytes_are_forgotten(pages: Pages) -> None:
     await pages.create()
     slow = Reservation(pages.memory, pages.tenant)
     slow.set_size(32 * MIB)
     ended = pages.reading("d0")
     await pages.wait_until_bytes_are_awaited()
+    assert pages.statements == []
     ended_while_queued, reading = pages.reading("d1"), pages.reading("d2")
     await asyncio.sleep(0)
     for read in (ended, ended_while_queued):

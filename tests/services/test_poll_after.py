@@ -36,7 +36,7 @@ async def seconds_until_next_poll(device: Device) -> float:
 
 async def test_empty_start_and_last_page_have_poll_after(world: World, fan: Device) -> None:
     for job_id in ("first", "second"):
-        await world.operator.create(job_id=job_id, target_all=True)
+        await world.create(job_id)
 
     first_page = await fan.pending(limit=1)
     last_page = await fan.pending(limit=1, page_token=first_page.next_page_token)
@@ -78,7 +78,7 @@ async def test_poll_after_is_longer_from_half_of_the_maximum_of_calls_on(
 ) -> None:
     valves = [f"valve-{number}" for number in range(3)]
     await world.add_devices(valves)
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
     async with running_server(
         world.database.request_dsn, MIDDLE, JOBS_POLL_AFTER="10", **limits
     ) as server:
@@ -103,9 +103,7 @@ async def test_poll_after_is_longer_from_half_of_the_maximum_of_calls_on(
 
 
 @pytest.mark.parametrize("call", ["list", "start"])
-async def test_poll_after_ends_when_a_window_opens_with_the_delay_of_the_device(
-    world: World, fan: Device, call: str
-) -> None:
+async def test_poll_after_ends_when_a_window_opens(world: World, fan: Device, call: str) -> None:
     opening = datetime(2027, 6, 7, 2, tzinfo=UTC)
     await create_with_window(world, opening)
     delay = await world.database.owner.fetchval("SELECT jobs.opening_delay('fan')")
@@ -126,7 +124,7 @@ async def test_poll_after_is_random_if_the_next_opening_is_far(world: World, fan
 
 
 async def test_poll_after_ends_with_a_backoff(world: World, fan: Device) -> None:
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
     await world.owner_value(
         "UPDATE jobs.job_executions SET not_before = jobs.clock_time() + interval '20 seconds'"
         " WHERE tenant_id = $1"
@@ -137,6 +135,6 @@ async def test_poll_after_ends_with_a_backoff(world: World, fan: Device) -> None
 
 async def create_with_window(world: World, opening: datetime) -> None:
     """Create a job that has a window of 15 minutes a day."""
-    await world.operator.create(job_id="j", target_all=True, never_expires=True)
+    await world.create(never_expires=True)
     minute = 60 * opening.hour + opening.minute
     await set_windows(world.database, world.tenant, "j", [127, minute, 15])

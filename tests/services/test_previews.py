@@ -53,9 +53,7 @@ async def test_validate_only_returns_the_same_preview(fleet: Fleet, operator: Op
     assert response.execution_count == response.preview.device_count == 15
 
 
-async def test_preview_names_the_jobs_that_are_pending_on_its_devices(
-    fleet: Fleet, operator: Operator
-) -> None:
+async def test_preview_names_pending_jobs_of_its_devices(fleet: Fleet, operator: Operator) -> None:
     for job_id, device in (("b", "d00"), ("a", "d00"), ("c", "d02"), ("d", "d01")):
         await operator.create(job_id=job_id, target_device_id=device)
     for job_id in ("paused", "canceled"):
@@ -208,9 +206,7 @@ async def test_create_fails_when_labels_changed_since_preview(world: World, flee
 
 
 @pytest.mark.parametrize("validate_only", [True, False])
-async def test_create_fails_when_another_stage_claims_a_device(
-    world: World, fleet: Fleet, validate_only: bool
-) -> None:
+async def test_digest_includes_stages(world: World, fleet: Fleet, validate_only: bool) -> None:
     preview = await fleet.preview(**MODEL_A, rollout=CANARY)
     await label(world, "a", "d00", ring="0")
 

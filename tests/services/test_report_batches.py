@@ -34,13 +34,11 @@ async def devices(world: World) -> list[str]:
     """The devices of the test's tenant, with a job "j" for all of them."""
     devices = [f"d{n:03}" for n in range(120)]
     await world.add_devices(devices)
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
     return devices
 
 
-async def test_message_is_rejected_when_it_has_more_than_100_reports(
-    world: World, devices: list[str]
-) -> None:
+async def test_message_with_101_reports_is_rejected(world: World, devices: list[str]) -> None:
     too_many = [report(device, "SUCCEEDED") for device in devices[:101]]
 
     async with reporting(world.server, world.tenant) as stream:
@@ -106,9 +104,7 @@ async def test_reports_that_are_not_sent_are_not_applied_when_the_stream_is_canc
     assert await world.operator.counts() == {"queued": 118, "in_progress": 2}
 
 
-async def test_message_that_was_read_is_answered_when_the_server_stops(
-    world: World, devices: list[str]
-) -> None:
+async def test_message_is_answered_when_the_server_stops(world: World, devices: list[str]) -> None:
     async with (
         running_server(world.database.request_dsn, JOBS_SHUTDOWN_GRACE="600") as stopping_server,
         reporting(stopping_server, world.tenant) as stream,
@@ -124,9 +120,7 @@ async def test_message_that_was_read_is_answered_when_the_server_stops(
     assert (await world.operator.counts())["succeeded"] == 50
 
 
-async def test_message_that_waits_for_memory_is_not_applied_when_the_server_stops(
-    world: World, devices: list[str]
-) -> None:
+async def test_message_that_waits_is_dropped_at_the_stop(world: World, devices: list[str]) -> None:
     small = {
         "JOBS_MAX_REQUEST_BYTES": "196608",
         "JOBS_MAX_BUFFERED_BYTES": "1048576",

@@ -22,7 +22,7 @@ DEVICES = [f"d{n:03}" for n in range(100)]
 async def job(world: World) -> None:
     """A job "j" for all devices."""
     await world.add_devices(DEVICES)
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
 
 
 @pytest.fixture(params=[False, True], ids=["single reports", "message"])
@@ -56,9 +56,7 @@ def reasons(results: Sequence[Any]) -> list[str]:
     ]
 
 
-async def test_job_completes_when_all_devices_report_on_one_stream(
-    world: World, in_message: bool
-) -> None:
+async def test_job_completes_with_reports_on_one_stream(world: World, in_message: bool) -> None:
     devices = DEVICES[::-1]
     reports = [
         report(device, "SUCCEEDED", f"r-{device}", status_details={"log": "x"})
@@ -150,9 +148,7 @@ async def planted_bug(world: World) -> AsyncIterator[None]:
         await world.database.owner.execute(f"{alter} DROP CONSTRAINT unexpected")
 
 
-async def test_other_reports_are_applied_when_one_causes_an_internal_error(
-    world: World, in_message: bool
-) -> None:
+async def test_internal_error_of_a_report_leaves_others(world: World, in_message: bool) -> None:
     reports = [
         report("d000", "SUCCEEDED", "0"),
         report("d001", "SUCCEEDED", "1", status_details={"n": "bug"}),
@@ -170,9 +166,7 @@ async def test_other_reports_are_applied_when_one_causes_an_internal_error(
     )
 
 
-async def test_report_of_another_device_is_rejected_when_caller_is_a_device(
-    world: World, in_message: bool
-) -> None:
+async def test_device_cannot_report_for_another_device(world: World, in_message: bool) -> None:
     reports = [
         report("", "IN_PROGRESS", "0"),
         report("d000", "SUCCEEDED", "1"),

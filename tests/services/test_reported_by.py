@@ -55,7 +55,7 @@ async def probe(world: World) -> Probe:
     """A job with a retry policy for failures with the code "again"."""
     await world.add_devices(["pump", "tank", "valve"])
     policy = pb.RetryPolicy(rules=[pb.RetryRule(failure_codes=["again"], max_attempts=2)])
-    await world.operator.create(job_id="j", target_all=True, retry_policy=policy)
+    await world.create(retry_policy=policy)
     return Probe(world.database, world.server, world.operator)
 
 
@@ -68,9 +68,7 @@ async def test_reported_by_is_unset_when_the_device_acts_itself(probe: Probe) ->
 
 
 @pytest.mark.parametrize("user", ["mallory", "", "ü".encode().hex(), "x" * 256])
-async def test_reported_by_is_the_subject_of_the_bridge_in_all_reads(
-    probe: Probe, user: str
-) -> None:
+async def test_all_reads_show_the_subject_of_the_bridge(probe: Probe, user: str) -> None:
     await probe.bridge(user).start("j")
     device = await probe.fleet.get("pump")
     job = await probe.operator.get("j")
@@ -133,7 +131,7 @@ async def test_stream_of_a_bridge_stores_its_subject(probe: Probe, *, several: b
 async def test_start_that_waits_for_reports_of_a_batch_stores_its_own_bridge(probe: Probe) -> None:
     """Such starts are applied after the reports, by their position in the batch."""
     stages = rollout({"remainder": True}, max_in_progress=1)
-    await probe.operator.create(job_id="full", target_all=True, rollout=stages)
+    await probe.create("full", rollout=stages)
     await probe.pump.start("full")
     updates = [
         ExecutionUpdate("full", "pump", "SUCCEEDED", reported={"reported_by": "first"}),

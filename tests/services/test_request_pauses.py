@@ -25,9 +25,7 @@ def request(devices: int, groups: int) -> pb.UpdateDevicesRequest:
 @pytest.mark.parametrize(
     ("devices", "groups", "pauses"), [(49, 1, 0), (1000, 1, 20), (1000, 40, 40), (80, 1000, 40)]
 )
-async def test_check_of_devices_pauses_after_50_devices_or_2000_groups(
-    devices: int, groups: int, pauses: int
-) -> None:
+async def test_check_pauses_by_devices_and_groups(devices: int, groups: int, pauses: int) -> None:
     counted = Pauses()
 
     changes = await device_changes(request(devices, groups), counted.pause)

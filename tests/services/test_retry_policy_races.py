@@ -29,9 +29,7 @@ async def job(world: World) -> None:
     """A job "j" for 22 devices that retries once."""
     await world.add_devices(22)
     policy = pb.RetryPolicy(rules=[rule(max_attempts=2)])
-    await world.operator.create(
-        job_id="j", target_all=True, in_progress_timeout_minutes=1, retry_policy=policy
-    )
+    await world.create(in_progress_timeout_minutes=1, retry_policy=policy)
 
 
 @pytest.fixture
@@ -78,9 +76,7 @@ async def test_cancel_after_a_failure_ends_the_next_attempt(world: World, device
     assert (job.retrying_count, job.execution_counts.rejected) == (0, 22)
 
 
-async def test_retry_executions_after_a_failure_takes_the_attempt_that_waits(
-    world: World, device: Device
-) -> None:
+async def test_retry_after_a_failure_takes_the_next_attempt(world: World, device: Device) -> None:
     async with uncommitted_report(world.database, device, "FAILED", 1):
         retry = await world.blocked(world.operator.retry("j", "FAILED"))
     assert (await retry).retried_count == 1
@@ -106,9 +102,7 @@ async def test_failure_after_a_retry_is_of_an_earlier_attempt(world: World, devi
 
 
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED"])
-async def test_report_after_the_timeout_of_its_attempt_changes_nothing(
-    world: World, device: Device, status: str
-) -> None:
+async def test_report_after_timeout_is_rejected(world: World, device: Device, status: str) -> None:
     await device.start("j")
     await world.database.make_overdue(world.tenant, "j")
 
@@ -132,9 +126,7 @@ async def test_timeout_after_a_failure_changes_nothing(world: World, device: Dev
     assert await attempts(world.operator) == [(2, "QUEUED"), (1, "FAILED")]
 
 
-async def test_report_that_is_repeated_before_the_commit_returns_the_same_attempt(
-    world: World, device: Device
-) -> None:
+async def test_report_repeated_before_commit_is_the_same(world: World, device: Device) -> None:
     async with uncommitted_report(world.database, device, "FAILED", 1):
         repeated = await world.blocked(device.update("j", "FAILED", execution_number=1))
     answer = await repeated
@@ -143,9 +135,7 @@ async def test_report_that_is_repeated_before_the_commit_returns_the_same_attemp
     assert await attempts(world.operator) == [(2, "QUEUED"), (1, "FAILED")]
 
 
-async def test_failure_is_final_when_the_job_expires_while_the_report_waits(
-    world: World, device: Device
-) -> None:
+async def test_failure_is_final_if_the_job_expires_meanwhile(world: World, device: Device) -> None:
     await device.start("j")
 
     async with uncommitted(world.database, _LOCK, world.tenant):
@@ -156,22 +146,7 @@ async def test_failure_is_final_when_the_job_expires_while_the_report_waits(
     assert await attempts(world.operator) == [(1, "FAILED")]
 
 
-async def test_expiry_of_the_job_ends_the_next_attempt(world: World, device: Device) -> None:
-    await device.update("j", "FAILED")
-
-    await world.expire()
-
-    assert await attempts(world.operator) == [(2, "TIMED_OUT"), (1, "FAILED")]
-    await expect_error("EXECUTION_FINISHED", device.update("j", "FAILED", execution_number=2))
-    # Another expiry queues it again only through RetryExecutions, which starts a new series.
-    assert (await world.operator.retry("j", "TIMED_OUT", expires_in_hours=1)).retried_count == 22
-    assert (await attempts(world.operator))[:2] == [(3, "QUEUED"), (2, "TIMED_OUT")]
-    assert not (await world.operator.failures("j")).failures
-
-
-async def test_second_of_two_failures_at_the_limit_of_the_budget_is_final(
-    world: World, device: Device
-) -> None:
+async def test_failure_beyond_the_retry_budget_is_final(world: World, device: Device) -> None:
     for number in range(3, 22):
         await world.device(f"d{number:05}").update("j", "FAILED")
     last = world.device("d00022")

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from jobs_grpc.services.rollout_json import rollout_json
 from tests.machine import messages
 from tests.model.stages import Stage, divide, minimum_time
-from tests.support.callers import Operator
 from tests.support.database import Database
 from tests.support.failures import expect_error, invalid_fields
+from tests.support.scale import scaled
 from tests.support.server import Server, running_server
 from tests.support.staged_jobs import rollout
 from tests.support.world import World
@@ -51,19 +51,13 @@ async def update_expiry(world: World, seconds: float, job_id: str = "j") -> pb.J
 
 
 @pytest.mark.parametrize("validate_only", [False, True])
-async def test_rollout_that_cannot_end_before_the_expiry_is_rejected(
-    world: World, validate_only: bool
-) -> None:
+async def test_rollout_longer_than_expiry_is_rejected(world: World, validate_only: bool) -> None:
     await world.add_devices(f"more-{n:03}" for n in range(991))
-    request: dict[str, Any] = {
-        "job_id": "j",
-        "target_all": True,
-        "rollout": rollout(baking(2 * DAY), {"remainder": True, "releases_per_minute": 5}),
-        "validate_only": validate_only,
-    }
+    stages = rollout(baking(2 * DAY), {"remainder": True, "releases_per_minute": 5})
+    request: dict[str, Any] = {"rollout": stages, "validate_only": validate_only}
 
     for hours, text in ((24, "1 d"), (51, "2 d 3 h")):
-        create = world.operator.create(**request, expires_in_hours=hours)
+        create = world.create(**request, expires_in_hours=hours)
         failure = await expect_error("EXPIRY_TOO_EARLY", create)
         assert failure.message == (
             f"The rollout takes at least 2 d 3 h 20 min, but the job expires in {text}:"
@@ -73,24 +67,23 @@ async def test_rollout_that_cannot_end_before_the_expiry_is_rejected(
         assert failure.metadata == {"jobId": "j", "minSeconds": str(51 * HOUR + 20 * 60)}
     assert not (await world.operator.list()).jobs
 
-    await world.operator.create(**request, expires_in_hours=52)
-    await world.operator.create(**request | {"job_id": "k"}, never_expires=True)
+    await world.create(**request, expires_in_hours=52)
+    await world.create("k", **request, never_expires=True)
 
 
-async def test_rollout_that_ends_exactly_at_the_expiry_is_rejected(operator: Operator) -> None:
+async def test_rollout_that_ends_exactly_at_the_expiry_is_rejected(world: World) -> None:
     """A device that is released at expires_at can't start anymore."""
-    for_an_hour = {"target_all": True, "expires_in_hours": 1}
     too_long, short_enough = rollout(baking(HOUR), REST), rollout(baking(HOUR - 1), REST)
 
-    await expect_error("EXPIRY_TOO_EARLY", operator.create(**for_an_hour, rollout=too_long))
+    await expect_error("EXPIRY_TOO_EARLY", world.create(expires_in_hours=1, rollout=too_long))
 
-    await operator.create(**for_an_hour, rollout=short_enough)
+    await world.create(expires_in_hours=1, rollout=short_enough)
 
 
-async def test_message_names_five_stages(operator: Operator) -> None:
+async def test_message_names_five_stages(world: World) -> None:
     stages = rollout(baking(90, advance_after=Duration(seconds=60)), *[baking(DAY)] * 7, REST)
 
-    create = operator.create(target_all=True, rollout=stages, expires_in_hours=1)
+    create = world.create(rollout=stages, expires_in_hours=1)
     failure = await expect_error("EXPIRY_TOO_EARLY", create)
 
     assert failure.message.startswith(
@@ -116,11 +109,11 @@ async def test_message_names_five_stages(operator: Operator) -> None:
 async def test_default_expiry_leaves_a_day_for_the_devices(
     world: World, stages: tuple[dict[str, Any], ...], hours: int
 ) -> None:
-    request = {"job_id": "j", "target_all": True, "rollout": rollout(*stages) if stages else None}
+    request = {"rollout": rollout(*stages) if stages else None}
     before = await world.time_in(0)
 
-    validated = await world.operator.create(**request, validate_only=True)
-    created = await world.operator.create(**request)
+    validated = await world.create(**request, validate_only=True)
+    created = await world.create(**request)
 
     for response in (validated, created):
         seconds = response.expires_at.seconds - before.seconds
@@ -128,47 +121,39 @@ async def test_default_expiry_leaves_a_day_for_the_devices(
     assert (await world.operator.get("j")).expires_at == created.expires_at
 
 
-async def test_create_is_rejected_when_rollout_takes_longer_than_the_longest_default(
-    operator: Operator,
-) -> None:
+async def test_create_is_rejected_if_rollout_exceeds_any_default(world: World) -> None:
     stages = rollout(baking(30 * DAY), REST)
 
-    await expect_error("EXPIRY_TOO_EARLY", operator.create(target_all=True, rollout=stages))
+    await expect_error("EXPIRY_TOO_EARLY", world.create(rollout=stages))
 
-    await operator.create(target_all=True, rollout=stages, never_expires=True)
+    await world.create(rollout=stages, never_expires=True)
 
 
-async def test_repeated_request_without_expiry_returns_the_first_response(
-    operator: Operator,
-) -> None:
-    request: dict[str, Any] = {"target_all": True, "rollout": rollout(baking(2 * DAY), REST)}
-    first = await operator.create(job_id="default", **request)
-    await operator.create(job_id="explicit", **request, expires_in_hours=72)
-    await operator.update("default", "expires_at")
+async def test_repeated_request_without_expiry_is_recognized(world: World) -> None:
+    stages = rollout(baking(2 * DAY), REST)
+    first = await world.create("default", rollout=stages)
+    await world.create("explicit", rollout=stages, expires_in_hours=72)
+    await world.operator.update("default", "expires_at")
 
-    assert await operator.create(job_id="default", **request) == first
+    assert await world.create("default", rollout=stages) == first
     for job_id, expiry in (
         ("default", {"expires_in_hours": 72}),
         ("default", {"expires_in_hours": 24}),
         ("default", {"never_expires": True}),
         ("explicit", {}),
     ):
-        other = operator.create(job_id=job_id, **request, **expiry)
+        other = world.create(job_id, rollout=stages, **expiry)
         await expect_error("JOB_ALREADY_EXISTS", other)
 
 
-async def test_request_without_an_expiry_differs_from_the_default_only_with_a_rollout(
-    operator: Operator,
-) -> None:
-    """Even if the rollout needs no more than the default of 24 hours."""
-    for job_id, fields in (("all", {}), ("staged", {"rollout": rollout(REST)})):
-        absent = {"job_id": job_id, "target_all": True, **fields}
-        first = await operator.create(**absent)
+async def test_request_without_expiry_differs_only_with_a_rollout(world: World) -> None:
+    """From one with the default of 24 hours, even if the rollout needs no more than that."""
+    first = await world.create("all")
+    assert await world.create("all", expires_in_hours=24) == first
 
-        if fields:
-            await expect_error("JOB_ALREADY_EXISTS", operator.create(**absent, expires_in_hours=24))
-        else:
-            assert await operator.create(**absent, expires_in_hours=24) == first
+    await world.create("staged", rollout=rollout(REST))
+    other = world.create("staged", rollout=rollout(REST), expires_in_hours=24)
+    await expect_error("JOB_ALREADY_EXISTS", other)
 
 
 _STAGES = st.builds(
@@ -183,7 +168,7 @@ _STAGES = st.builds(
 
 
 @given(stages=st.lists(_STAGES, min_size=1, max_size=4), devices=st.integers(1, 12))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=scaled(40, 3), suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_minimum_time_is_that_of_the_model(
     database: Database, stages: list[Stage], devices: int
 ) -> None:
@@ -203,7 +188,7 @@ async def test_minimum_time_is_that_of_the_model(
 
 
 async def test_update_changes_the_expiry(world: World) -> None:
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
     before = await world.operator.get("j")
     year = await world.time_in(365 * DAY)
 
@@ -218,7 +203,7 @@ async def test_update_changes_the_expiry(world: World) -> None:
 
 
 async def test_update_rejects_an_expiry_that_is_out_of_range(world: World) -> None:
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
 
     for expires_at in (
         Timestamp(),

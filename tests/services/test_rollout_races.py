@@ -64,9 +64,7 @@ async def one_left(world: World) -> StagedJob:
 
 
 @pytest.mark.parametrize("stage", [1, None])
-async def test_stage_opens_once_when_the_last_report_comes_before_advance(
-    one_left: StagedJob, stage: int | None
-) -> None:
+async def test_stage_opens_once_before_advance(one_left: StagedJob, stage: int | None) -> None:
     async with uncommitted_report(one_left.database, one_left.device(0, 1), "SUCCEEDED"):
         fields = {} if stage is None else {"stage": stage}
         advance = await one_left.database.blocked(one_left.operator.advance("j", **fields))
@@ -121,23 +119,6 @@ async def test_failure_after_a_resume_counts(fragile: StagedJob) -> None:
     assert await fragile.operator.status() == "PAUSED"
 
 
-@pytest.mark.parametrize("released_first", [True, False])
-async def test_canceled_execution_is_not_held_before_and_after_its_release(
-    world: World, released_first: bool
-) -> None:
-    job = await world.create_staged({"remainder": True, "releases_per_minute": 1})
-    await world.pass_time(120 if released_first else 60)
-    await world.operator.cancel_execution("j", job.device(0, 1).name)
-    if not released_first:
-        assert await world.operator.counts() == {"queued": 1, "held": 8, "rejected": 1}
-        await world.pass_time(60)
-
-    canceled = await job.get()
-
-    assert canceled.execution_counts == pb.ExecutionCounts(queued=1, held=8, rejected=1)
-    assert canceled.stages[0].execution_counts == canceled.execution_counts
-
-
 async def test_start_takes_the_place_that_a_report_before_it_frees(world: World) -> None:
     job = await world.create_staged(REST, max_in_progress=1)
     first, second, *_ = job.devices(0)
@@ -151,7 +132,7 @@ async def test_start_takes_the_place_that_a_report_before_it_frees(world: World)
 
 async def test_start_next_that_waits_for_the_last_place_chooses_another_job(world: World) -> None:
     job = await world.create_staged(REST, max_in_progress=1)
-    await world.operator.create(job_id="later", target_all=True)
+    await world.create("later")
     first, second, *_ = job.devices(0)
 
     async with uncommitted_report(job.database, first, None):

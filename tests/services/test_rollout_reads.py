@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from tests.support.callers import all_executions
+from tests.support.callers import all_executions, job_ids
 from tests.support.failures import expect_error
 from tests.support.staged_jobs import StagedJob
 from tests.support.world import World
@@ -33,12 +33,12 @@ async def test_get_job_returns_the_rollout_and_the_state_of_each_stage(job: Stag
     assert list(read.rollout.stages) == [pb.Stage(**stage) for stage in STAGES]
     assert read.rollout.max_in_progress == 3
     assert [
-        (stage.state, stage.total_executions, stage.released_count) for stage in read.stages
-    ] == [(OPEN, 1, 1), (PENDING, 4, 0), (PENDING, 5, 0)]
-    assert [stage.execution_counts for stage in read.stages] == [
-        pb.ExecutionCounts(queued=1),
-        pb.ExecutionCounts(held=4),
-        pb.ExecutionCounts(held=5),
+        (stage.state, stage.total_executions, stage.released_count, stage.execution_counts)
+        for stage in read.stages
+    ] == [
+        (OPEN, 1, 1, pb.ExecutionCounts(queued=1)),
+        (PENDING, 4, 0, pb.ExecutionCounts(held=4)),
+        (PENDING, 5, 0, pb.ExecutionCounts(held=5)),
     ]
     assert read.execution_counts == pb.ExecutionCounts(queued=1, held=9)
     assert {e.device_id: (e.status, e.stage) for e in read.executions} == {
@@ -46,10 +46,16 @@ async def test_get_job_returns_the_rollout_and_the_state_of_each_stage(job: Stag
         for stage, names in enumerate(job.names)
         for name in names
     }
+    (listed,) = (await job.operator.list()).jobs
+    assert listed.execution_counts == read.execution_counts
+    assert not listed.HasField("rollout")
+    assert not listed.stages
+    assert not (await job.device(1).pending()).executions
+    await expect_error("EXECUTION_NOT_FOUND", job.device(1).get("j"))
 
 
 async def test_get_job_returns_no_rollout_when_the_job_has_none(world: World) -> None:
-    await world.operator.create(job_id="j", target_all=True)
+    await world.create()
 
     job = await world.operator.get("j")
 
@@ -60,9 +66,7 @@ async def test_get_job_returns_no_rollout_when_the_job_has_none(world: World) ->
     assert not job.executions[0].HasField("stage")
 
 
-async def test_state_of_stages_follows_the_open_stage_and_the_end_of_the_job(
-    world: World, job: StagedJob
-) -> None:
+async def test_stages_follow_the_open_stage_and_the_end(world: World, job: StagedJob) -> None:
     await world.operator.advance("j")
     advanced = await world.operator.advance("j")
     await world.pass_time(60)
@@ -74,16 +78,6 @@ async def test_state_of_stages_follows_the_open_stage_and_the_end_of_the_job(
     assert expired.stages[2].state == PASSED
     assert expired.stages[2].execution_counts == pb.ExecutionCounts(timed_out=5)
     assert expired.execution_counts == pb.ExecutionCounts(timed_out=10)
-
-
-async def test_held_executions_are_rejected_when_the_job_is_canceled(job: StagedJob) -> None:
-    await job.operator.cancel("j")
-
-    canceled = await job.operator.get("j")
-
-    assert canceled.execution_counts == pb.ExecutionCounts(rejected=10)
-    assert [stage.execution_counts.rejected for stage in canceled.stages] == [1, 4, 5]
-    assert {execution.status for execution in canceled.executions} == {pb.JobExecution.REJECTED}
 
 
 async def test_next_opening_is_shown_unless_paused_or_the_approval_is_missing(world: World) -> None:
@@ -102,14 +96,6 @@ async def test_next_opening_is_shown_unless_paused_or_the_approval_is_missing(wo
     assert (await approver.approve("j", 1)).stages[1].HasField("next_opens_at")
 
     assert not (await world.operator.pause("j")).stages[1].HasField("next_opens_at")
-
-
-async def test_list_jobs_counts_held_executions_and_leaves_out_the_rollout(job: StagedJob) -> None:
-    (listed,) = (await job.operator.list()).jobs
-
-    assert listed.execution_counts == pb.ExecutionCounts(queued=1, held=9)
-    assert not listed.HasField("rollout")
-    assert not listed.stages
 
 
 async def test_status_filter_finds_held_and_queued_executions(job: StagedJob) -> None:
@@ -136,19 +122,13 @@ async def test_executions_of_a_device_show_that_they_are_held(job: StagedJob) ->
     assert (attempt.status, attempt.stage) == (pb.JobExecution.HELD, 1)
 
 
-async def test_devices_do_not_see_held_executions(job: StagedJob) -> None:
-    assert not (await job.device(1).pending()).executions
-    await expect_error("EXECUTION_NOT_FOUND", job.device(1).get("j"))
-
-
 @pytest.mark.parametrize("end", ["cancel", "expire", "complete"])
 async def test_list_jobs_finds_jobs_that_await_an_approval(world: World, end: str) -> None:
     job = await world.create_staged(APPROVAL, {"remainder": True})
-    await world.operator.create(job_id="other", target_all=True)
+    await world.create("other")
 
     async def listed(**filters: Any) -> list[str]:
-        jobs = (await world.operator.list(awaiting_approval=True, **filters)).jobs
-        return [job.job_id for job in jobs]
+        return await job_ids(world.operator, awaiting_approval=True, **filters)
 
     assert await listed() == []
 
@@ -157,10 +137,13 @@ async def test_list_jobs_finds_jobs_that_await_an_approval(world: World, end: st
     assert await listed() == await listed(status="IN_PROGRESS") == ["j"]
     assert (await job.get()).stages[0].awaiting_approval
     assert await listed(document_type="x") == await listed(status="COMPLETED") == []
-    if end == "complete":
-        for device in job.devices(1):
-            await world.operator.cancel_execution("j", device.name)
-    else:
-        await (world.operator.cancel("j") if end == "cancel" else world.expire())
+    match end:
+        case "complete":
+            for device in job.devices(1):
+                await world.operator.cancel_execution("j", device.name)
+        case "cancel":
+            await world.operator.cancel("j")
+        case "expire":
+            await world.expire()
     assert await listed() == []
     assert not (await job.get()).stages[0].awaiting_approval

@@ -7,15 +7,12 @@ from fleet.jobs.v1 import jobs_pb2 as pb
 
 from jobs_grpc.db.store import ExecutionUpdate
 from tests.support.callers import Operator, all_pending
-from tests.support.database import request_session
+from tests.support.database import request_session, send_batch
 from tests.support.failures import expect_error
-from tests.support.server import running_server
 from tests.support.staged_jobs import StagedJob
 from tests.support.world import World
 
 pytestmark = pytest.mark.usefixtures("ten_devices")
-
-FINAL = ("SUCCEEDED", "FAILED", "REJECTED")
 
 
 @pytest.fixture
@@ -32,12 +29,10 @@ async def limited(world: World) -> StagedJob:
 
 async def apply(world: World, *updates: ExecutionUpdate) -> list[str]:
     """Apply updates as one batch of another server; return their outcomes."""
-    async with request_session(world.database) as (_, store):
-        rows = await store.update_executions(world.tenant, updates, wait_ms=0)
-    return [row["outcome"] for row in rows]
+    return [row["outcome"] for row in await send_batch(world.database, world.tenant, *updates)]
 
 
-@pytest.mark.parametrize("status", ["IN_PROGRESS", *FINAL])
+@pytest.mark.parametrize("status", ["IN_PROGRESS", "SUCCEEDED"])
 async def test_report_is_rejected_when_execution_is_held(staged: StagedJob, status: str) -> None:
     device = staged.device(1)
 
@@ -47,15 +42,7 @@ async def test_report_is_rejected_when_execution_is_held(staged: StagedJob, stat
     await expect_error("EXECUTION_HELD", device.start("j"))
 
 
-async def test_start_next_skips_held_executions(world: World, staged: StagedJob) -> None:
-    await world.operator.create(job_id="later", target_all=True)
-
-    assert await staged.device(1).start_next_job() == "later"
-
-
-async def test_held_execution_is_held_in_a_paused_job_and_finished_in_a_canceled_one(
-    staged: StagedJob,
-) -> None:
+async def test_held_execution_of_a_paused_and_of_a_canceled_job(staged: StagedJob) -> None:
     await staged.operator.pause("j")
     await expect_error("EXECUTION_HELD", staged.device(1).start("j"))
     await expect_error("JOB_PAUSED", staged.device(0).start("j"))
@@ -66,12 +53,14 @@ async def test_held_execution_is_held_in_a_paused_job_and_finished_in_a_canceled
 
 async def test_executions_are_released_one_by_one_by_the_rate(world: World) -> None:
     job = await world.create_staged({"remainder": True, "releases_per_minute": 2})
+    await world.create("later")
     await expect_error("EXECUTION_HELD", job.device(0, 0).start("j"))
+    assert await job.device(0, 3).start_next_job() == "later"
 
     await world.pass_time(60)
 
     await job.device(0, 0).start("j")
-    assert await all_pending(job.device(0, 1)) == ["j"]
+    assert await all_pending(job.device(0, 1)) == ["j", "later"]
     assert await job.device(0, 1).start_next_job() == "j"
     await expect_error("EXECUTION_HELD", job.device(0, 2).start("j"))
 
@@ -90,9 +79,7 @@ async def test_start_is_rejected_when_max_in_progress_are_in_progress(limited: S
     assert await limited.operator.counts() == {"queued": 7, "in_progress": 2, "succeeded": 1}
 
 
-async def test_start_next_continues_with_the_next_job_when_a_job_is_full(
-    operator: Operator, limited: StagedJob
-) -> None:
+async def test_start_next_skips_a_full_job(operator: Operator, limited: StagedJob) -> None:
     await operator.create(job_id="later", target_all=True)
     first, second, third, fourth, *_ = limited.devices(0)
     for device in (first, second):
@@ -103,9 +90,7 @@ async def test_start_next_continues_with_the_next_job_when_a_job_is_full(
     assert await first.start_next_job() == "j"
 
 
-async def test_device_that_finishes_makes_room_in_its_batch(
-    world: World, limited: StagedJob
-) -> None:
+async def test_device_that_ends_makes_room_in_its_batch(world: World, limited: StagedJob) -> None:
     first, second, third, fourth, *_ = limited.names[0]
     for name in (first, second):
         await world.device(name).start("j")
@@ -123,7 +108,7 @@ async def test_device_that_finishes_makes_room_in_its_batch(
 
 async def test_starts_of_a_batch_take_places_in_order(world: World, limited: StagedJob) -> None:
     names = limited.names[0]
-    await world.operator.create(job_id="later", target_all=True)
+    await world.create("later")
 
     results = await apply(
         world,
@@ -141,22 +126,18 @@ async def test_starts_of_a_batch_take_places_in_order(world: World, limited: Sta
     ]
 
 
-async def test_batch_returns_executions_in_order_when_starts_are_applied_later(
-    world: World, staged: StagedJob
-) -> None:
+async def test_batch_returns_executions_in_order(world: World, staged: StagedJob) -> None:
+    """Also if starts are applied later."""
     names = staged.names[0]
 
-    async with request_session(world.database) as (_, store):
-        rows = await store.update_executions(
-            staged.operator.tenant,
-            [
-                ExecutionUpdate("j", names[0], None, status_details='{"n": 0}'),
-                ExecutionUpdate("j", names[1], "SUCCEEDED"),
-                ExecutionUpdate("j", names[2], "IN_PROGRESS", extend_timeout_minutes=5),
-                ExecutionUpdate("missing", names[3], None),
-            ],
-            wait_ms=0,
-        )
+    rows = await send_batch(
+        world.database,
+        world.tenant,
+        ExecutionUpdate("j", names[0], None, status_details='{"n": 0}'),
+        ExecutionUpdate("j", names[1], "SUCCEEDED"),
+        ExecutionUpdate("j", names[2], "IN_PROGRESS", extend_timeout_minutes=5),
+        ExecutionUpdate("missing", names[3], None),
+    )
 
     columns = ("outcome", "previous_status", "device_id", "status")
     assert [tuple(row[column] for column in columns) for row in rows] == [
@@ -169,9 +150,7 @@ async def test_batch_returns_executions_in_order_when_starts_are_applied_later(
     assert rows[2]["times_out_at"] is not None
 
 
-async def test_last_report_of_a_stage_releases_a_start_of_the_same_batch(
-    world: World, staged: StagedJob
-) -> None:
+async def test_report_releases_a_start_of_the_same_batch(world: World, staged: StagedJob) -> None:
     *others, last = staged.names[0]
     for name in others:
         await world.device(name).update("j", "SUCCEEDED")
@@ -191,7 +170,7 @@ async def test_nothing_starts_in_a_batch_whose_report_trips_a_criterion(world: W
     job = await world.create_staged(
         {"remainder": True}, failure_criteria=[pb.FailureCriterion(count=1)]
     )
-    await world.operator.create(job_id="later", target_all=True)
+    await world.create("later")
     names = job.names[0]
 
     results = await apply(
@@ -208,9 +187,7 @@ async def test_nothing_starts_in_a_batch_whose_report_trips_a_criterion(world: W
 
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
-async def test_device_sees_its_execution_queued_when_it_was_released_after_its_call_began(
-    world: World,
-) -> None:
+async def test_execution_that_is_released_during_the_call_is_queued(world: World) -> None:
     """A wait for the job lock can lie between the start of the transaction and the decision."""
     job = await world.create_staged({"remainder": True, "releases_per_minute": 60})
     update = ExecutionUpdate("j", job.names[0][0], None, expected_version=99)
@@ -230,25 +207,23 @@ async def test_device_sees_its_execution_queued_when_it_was_released_after_its_c
 async def test_last_place_is_taken_once_by_two_servers(world: World) -> None:
     job = await world.create_staged({"remainder": True}, max_in_progress=1)
     first, second, *_ = job.devices(0)
-    async with running_server(world.database.request_dsn) as other:
-        rival = other.device(world.tenant, second.name)
-        async with world.lock_held():
-            start = await world.blocked(first.start("j"))
-            late = await world.blocked(rival.start("j"), 2)
+    async with world.on_another_server() as other:
+        start, late = await world.lock_in_order(
+            first.start("j"), other.device(second.name).start("j")
+        )
         assert (await start).status == pb.JobExecution.IN_PROGRESS
         await expect_error("JOB_FULL", late)
 
-    assert await job.operator.counts() == {"queued": 9, "in_progress": 1}
+    assert await world.operator.counts() == {"queued": 9, "in_progress": 1}
 
 
 async def test_max_in_progress_is_not_exceeded_by_many_concurrent_starts(world: World) -> None:
     job = await world.create_staged({"remainder": True}, max_in_progress=3)
-    async with running_server(world.database.request_dsn) as other:
-        servers = (world.server, other)
-        seen = []
+    seen = []
+    async with world.on_another_server() as other:
 
         async def work(number: int) -> None:
-            device = servers[number % 2].device(world.tenant, job.names[0][number])
+            device = (world, other)[number % 2].device(job.names[0][number])
             while await device.start_next() is None:
                 seen.append((await job.get()).execution_counts.in_progress)
             await device.update("j", "SUCCEEDED")
@@ -256,4 +231,4 @@ async def test_max_in_progress_is_not_exceeded_by_many_concurrent_starts(world: 
         await asyncio.gather(*(work(number) for number in range(10)))
 
     assert max(seen, default=0) <= 3
-    assert await job.operator.status() == "COMPLETED"
+    assert await world.operator.status() == "COMPLETED"

@@ -183,7 +183,5 @@ def test_labels_are_accepted_up_to_their_limits() -> None:
         ),
     ],
 )
-def test_labels_are_refused_beyond_their_limits(
-    labels: dict[str, str], violations: dict[str, str]
-) -> None:
+def test_labels_over_limits_are_refused(labels: dict[str, str], violations: dict[str, str]) -> None:
     assert {v.field: v.description for v in check_labels(labels)} == violations

@@ -1,23 +1,11 @@
 """The counts of stages: exact after each transition that changes those of the job."""
 
-from collections.abc import AsyncIterator
-
 import asyncpg
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from jobs_grpc.maintenance.sweeper import Sweeper
-from tests.support.database import Database
 from tests.support.staged_jobs import StagedJob
-from tests.support.waiting import TIMEOUT
 from tests.support.world import World
-
-
-@pytest.fixture
-async def sweeper(database: Database) -> AsyncIterator[Sweeper]:
-    """A sweeper of the module's database."""
-    async with Sweeper(database.owner_dsn, lock_wait=TIMEOUT) as sweeper:
-        yield sweeper
 
 
 @pytest.fixture
@@ -39,47 +27,6 @@ async def job(world: World) -> StagedJob:
     return job
 
 
-async def test_counts_are_exact_after_a_timeout(
-    world: World, job: StagedJob, sweeper: Sweeper
-) -> None:
-    await world.database.make_overdue(world.tenant, "j")
-
-    await sweeper.run_timeouts()
-
-    await job.check_counts()
-    assert [(await job.stage_row(stage))["timed_out"] for stage in range(3)] == [1, 1, 0]
-
-
-async def test_timeout_opens_the_next_stage_when_it_finishes_the_open_one(
-    world: World, sweeper: Sweeper
-) -> None:
-    await world.add_devices(2)
-    job = await world.create_staged(
-        {"device_count": 1}, {"remainder": True}, in_progress_timeout_minutes=30
-    )
-    await job.device(0).start("j")
-    await world.database.make_overdue(world.tenant, "j")
-
-    await sweeper.run_timeouts()
-
-    assert await job.open_stage() == 1
-
-
-@pytest.mark.parametrize("end", ["cancel", "force cancel", "expiry"])
-async def test_counts_are_exact_after_the_finalization_of_an_ended_job(
-    world: World, job: StagedJob, sweeper: Sweeper, end: str
-) -> None:
-    if end == "expiry":
-        await world.expire()
-    else:
-        await world.operator.cancel("j", force=end == "force cancel")
-
-    await sweeper.run_cleanup()
-
-    await job.check_counts()
-    assert [(await job.stage_row(stage))["queued"] for stage in range(3)] == [0, 0, 0]
-
-
 async def test_counts_are_exact_after_batches_of_finalization(world: World, job: StagedJob) -> None:
     await world.operator.cancel("j", force=True)
     batch = "SELECT next_device_id FROM jobs.finalize_executions($1, 'j', $2, 3, 0)"
@@ -89,53 +36,21 @@ async def test_counts_are_exact_after_batches_of_finalization(world: World, job:
         await job.check_counts()
 
 
-@pytest.mark.parametrize("statuses", [["FAILED"], ["REJECTED"], ["FAILED", "REJECTED"]])
-async def test_counts_are_exact_after_a_retry(job: StagedJob, statuses: list[str]) -> None:
-    await job.operator.retry("j", *statuses)
-
-    await job.check_counts()
-
-
-async def test_counts_are_exact_after_a_retry_of_some_executions(job: StagedJob) -> None:
-    await job.operator.retry("j", "FAILED", failure_codes=["E1"])
-    await job.check_counts()
-
-    names = [job.device(1, 3).name, job.device(2).name]
-    await job.operator.retry("j", "REJECTED", device_ids=names)
-    await job.check_counts()
-
-
 @pytest.mark.parametrize("finalized", [True, False])
-@pytest.mark.parametrize("some", [True, False])
-@pytest.mark.parametrize("statuses", [["TIMED_OUT"], ["FAILED"], ["TIMED_OUT", "FAILED"]])
-async def test_counts_are_exact_after_a_retry_of_an_expired_job(
-    world: World, job: StagedJob, sweeper: Sweeper, statuses: list[str], some: bool, finalized: bool
-) -> None:
+async def test_counts_after_expired_retry(world: World, job: StagedJob, *, finalized: bool) -> None:
     await job.device(0, 1).update("j", "FAILED")
     await job.device(1, 1).update("j", "FAILED")
     await world.expire()
     if finalized:
-        await sweeper.run_cleanup()
+        await world.sweep()
     names = [job.device(stage, number).name for stage in range(3) for number in (1, 2, 3)]
 
-    await job.operator.retry("j", *statuses, never_expires=True, device_ids=names if some else None)
+    await job.operator.retry("j", "TIMED_OUT", "FAILED", never_expires=True, device_ids=names)
 
     await job.check_counts()
 
 
-async def test_retried_execution_keeps_its_stage_and_is_released(job: StagedJob) -> None:
-    device = job.device(0, 2)
-
-    await job.operator.retry("j", "FAILED", device_ids=[device.name])
-
-    assert (await device.start("j")).status == pb.JobExecution.IN_PROGRESS
-    assert await job.open_stage() == 1
-    await job.check_counts()
-
-
-async def test_purge_deletes_the_stages_and_the_criteria(
-    world: World, job: StagedJob, sweeper: Sweeper
-) -> None:
+async def test_purge_deletes_the_stages_and_the_criteria(world: World, job: StagedJob) -> None:
     criteria = [pb.FailureCriterion(count=1)]
     fragile = await world.create_staged(
         {"remainder": True}, job_id="fragile", failure_criteria=criteria
@@ -145,7 +60,7 @@ async def test_purge_deletes_the_stages_and_the_criteria(
         await world.operator.cancel(job_id, force=True)
         await world.operator.delete(job_id)
 
-    await sweeper.run_cleanup()
+    await world.sweep()
 
     for table in ("job_stages", "job_failure_criteria", "job_criterion_counts", "jobs"):
         rows = f"SELECT count(*) FROM jobs.{table} WHERE tenant_id = $1"

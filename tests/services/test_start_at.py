@@ -9,14 +9,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.support.callers import all_pending
 from tests.support.failures import expect_error, invalid_fields
-from tests.support.server import running_server
 from tests.support.staged_jobs import rollout
 from tests.support.waiting import TIMEOUT, wait_until
 from tests.support.world import World
 
 HOUR = 3600
 REST = rollout({"remainder": True})
-ONE_PER_MINUTE = rollout({"releases_per_minute": 1, "remainder": True})
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +23,11 @@ async def devices(world: World) -> None:
     await world.add_devices(["pump", "valve"])
 
 
-async def create(world: World, seconds: float = HOUR, **fields: Any) -> pb.CreateJobResponse:
-    """Create the job "j", which starts in this many seconds."""
-    if "target_device_id" not in fields:
-        fields["target_all"] = True
-    fields.setdefault("job_id", "j")
-    return await world.operator.create(start_at=await world.time_in(seconds), **fields)
+async def create(
+    world: World, seconds: float = HOUR, job_id: str = "j", **fields: Any
+) -> pb.CreateJobResponse:
+    """Create a job that starts in this many seconds."""
+    return await world.create(job_id, start_at=await world.time_in(seconds), **fields)
 
 
 async def update_start(world: World, seconds: float) -> pb.Job:
@@ -73,7 +70,7 @@ async def test_job_is_scheduled_until_it_starts(world: World) -> None:
 
 async def test_device_starts_from_the_start_time_on(world: World) -> None:
     await create(world)
-    await world.operator.create(job_id="later", target_all=True)
+    await world.create("later")
     pump = world.device("pump")
 
     assert await all_pending(pump) == ["later"]
@@ -91,18 +88,16 @@ async def test_start_time_that_has_passed_means_now(world: World) -> None:
     assert created.status == job.status == pb.Job.IN_PROGRESS
     assert job.start_at == job.created_at
     assert seconds_between(job.created_at, job.expires_at) == 24 * HOUR
-    assert await world.device("pump").start_next()
 
 
 async def test_repeated_create_returns_the_first_response_after_the_start(world: World) -> None:
-    request = {"job_id": "j", "target_all": True, "start_at": await world.time_in(HOUR)}
-    first = await world.operator.create(**request)
+    start_at = await world.time_in(HOUR)
+    first = await world.create(start_at=start_at)
     await update_start(world, 2 * HOUR)
     await world.pass_time(3 * HOUR)
 
-    assert await world.operator.create(**request) == first
-    other = request | {"start_at": await world.time_in(HOUR)}
-    await expect_error("JOB_ALREADY_EXISTS", world.operator.create(**other))
+    assert await world.create(start_at=start_at) == first
+    await expect_error("JOB_ALREADY_EXISTS", create(world))
 
 
 @pytest.mark.parametrize("call", ["create", "validate", "update"])
@@ -123,41 +118,22 @@ async def test_start_more_than_90_days_ahead_is_rejected(world: World, call: str
 async def test_validation_returns_status_and_expiry_of_a_scheduled_job(world: World) -> None:
     start_at = await world.time_in(HOUR)
 
-    response = await world.operator.create(
-        target_all=True, start_at=start_at, expires_in_hours=1, validate_only=True
-    )
+    response = await world.create(start_at=start_at, expires_in_hours=1, validate_only=True)
 
     assert response.status == pb.Job.SCHEDULED
     assert seconds_between(start_at, response.expires_at) == HOUR
 
 
-async def test_expiry_counts_from_the_start(world: World) -> None:
-    await create(world, expires_in_hours=1)
+async def test_approval_before_the_start_opens_the_next_stage_at_the_start(world: World) -> None:
+    gate = pb.Gate(require_approval=True)
+    empty = {"group_id": "nobody", "allow_empty": True, "gate": gate}
+    await create(world, rollout=rollout(empty, {"remainder": True}))
 
-    await world.pass_time(1.5 * HOUR)
-    assert await world.operator.status() == "IN_PROGRESS"
-    await world.pass_time(0.6 * HOUR)
-    assert await world.operator.status() == "COMPLETED"
-    assert await world.operator.counts() == {"timed_out": 2}
+    job = await world.server.operator(world.tenant, "anna").approve("j", 0)
 
-
-@pytest.mark.parametrize("paused", [False, True])
-async def test_release_rate_counts_from_the_start_or_from_a_resume_after_it(
-    world: World, paused: bool
-) -> None:
-    await create(world, rollout=ONE_PER_MINUTE)
-    if paused:
-        await world.operator.pause("j")
-        await world.pass_time(2 * HOUR)
-        await world.operator.resume("j")
-    else:
-        await world.pass_time(HOUR)
-
-    assert await world.operator.counts() == {"held": 2}
-    await world.pass_time(60)
-    assert await world.operator.counts() == {"held": 1, "queued": 1}
-    await world.pass_time(60)
-    assert await world.operator.counts() == {"queued": 2}
+    assert [stage.state for stage in job.stages] == [pb.JobStage.PASSED, pb.JobStage.OPEN]
+    assert all(stage.opened_at == job.start_at for stage in job.stages)
+    assert (job.status, job.execution_counts) == (pb.Job.SCHEDULED, pb.ExecutionCounts(held=2))
 
 
 async def test_advance_fails_before_the_start_also_when_paused(world: World) -> None:
@@ -175,60 +151,22 @@ async def test_advance_fails_before_the_start_also_when_paused(world: World) -> 
     assert await world.operator.counts() == {"queued": 2}
 
 
-async def test_approval_before_the_start_opens_the_next_stage_at_the_start(world: World) -> None:
-    gate = pb.Gate(require_approval=True)
-    empty = {"group_id": "nobody", "allow_empty": True, "gate": gate}
-    await create(world, rollout=rollout(empty, {"remainder": True}))
-
-    job = await world.server.operator(world.tenant, "anna").approve("j", 0)
-
-    assert [stage.state for stage in job.stages] == [pb.JobStage.PASSED, pb.JobStage.OPEN]
-    assert all(stage.opened_at == job.start_at for stage in job.stages)
-    assert job.execution_counts == pb.ExecutionCounts(held=2)
-    assert job.status == pb.Job.SCHEDULED
-    await world.pass_time(HOUR)
-    assert await world.operator.counts() == {"queued": 2}
-
-
 async def test_stage_that_is_canceled_before_the_start_bakes_from_the_start(world: World) -> None:
-    owner_dsn = world.database.owner_dsn
-    async with running_server(
-        world.database.request_dsn, JOBS_OWNER_DATABASE_URL=owner_dsn
-    ) as server:
-        operator = server.operator(world.tenant, "olivia")
-        first, second = await world.database.order_of_release(["pump", "valve"], "s")
-        baking = {"device_count": 1, "gate": pb.Gate(bake_time=Duration(seconds=600))}
-        stages = rollout(baking, {"remainder": True}, seed="s")
-        await create(World(world.database, server, operator), rollout=stages)
+    first, second = await world.database.order_of_release(["pump", "valve"], "s")
+    baking = {"device_count": 1, "gate": pb.Gate(bake_time=Duration(seconds=600))}
+    async with world.with_background_work() as other:
+        await create(other, rollout=rollout(baking, {"remainder": True}, seed="s"))
 
-        await operator.cancel_execution("j", first)
+        await other.operator.cancel_execution("j", first)
 
-        job = await operator.get("j")
+        job = await other.operator.get("j")
         assert job.stages[0].state == pb.JobStage.OPEN
         assert seconds_between(job.start_at, job.stages[0].next_opens_at) == 600
         assert {e.device_id: e.status for e in job.executions}[second] == pb.JobExecution.HELD
 
 
-async def test_job_that_is_resumed_before_its_start_stays_scheduled(world: World) -> None:
-    await create(world, rollout=REST)
-    before = await world.operator.get("j", executions_limit=0)
-
-    paused = await world.operator.pause("j")
-    await world.pass_time(HOUR / 2)
-    resumed = await world.operator.resume("j")
-
-    assert (paused.status, resumed.status) == (pb.Job.PAUSED, pb.Job.SCHEDULED)
-    assert (resumed.start_at, resumed.expires_at) == (before.start_at, before.expires_at)
-    assert resumed.stages == before.stages
-    await world.pass_time(HOUR / 2)
-    assert await world.operator.counts() == {"queued": 2}
-
-
-@pytest.mark.parametrize("stages", [None, REST])
-async def test_executions_stay_held_until_resume_when_the_start_passes_during_a_pause(
-    world: World, stages: pb.Rollout | None
-) -> None:
-    await create(world, rollout=stages)
+async def test_executions_stay_held_until_resume_after_the_start(world: World) -> None:
+    await create(world)
     await world.operator.pause("j")
 
     await world.pass_time(2 * HOUR)
@@ -239,18 +177,6 @@ async def test_executions_stay_held_until_resume_when_the_start_passes_during_a_
     resumed = await world.operator.resume("j")
     assert (resumed.status, resumed.start_at) == (pb.Job.IN_PROGRESS, job.start_at)
     assert resumed.execution_counts == pb.ExecutionCounts(queued=2)
-    assert await world.device("pump").start_next()
-
-
-async def test_rate_that_changes_before_the_start_releases_nothing(world: World) -> None:
-    await create(world, rollout=ONE_PER_MINUTE)
-    await world.pass_time(HOUR / 2)
-
-    await world.operator.update("j", "rollout.stages", rollout=REST)
-
-    assert await world.operator.counts() == {"held": 2}
-    await world.pass_time(HOUR / 2)
-    assert await world.operator.counts() == {"queued": 2}
 
 
 async def test_update_of_the_start_moves_the_expiry_and_the_stages(world: World) -> None:
@@ -264,6 +190,7 @@ async def test_update_of_the_start_moves_the_expiry_and_the_stages(world: World)
     assert job.stages[0].opened_at == job.start_at
     await world.pass_time(2 * HOUR)
     assert await world.operator.status() == "SCHEDULED"
+    assert await world.operator.counts() == {"held": 2}
 
 
 async def test_update_without_the_start_that_it_names_is_rejected(world: World) -> None:
@@ -275,14 +202,12 @@ async def test_update_without_the_start_that_it_names_is_rejected(world: World) 
 
 
 async def test_update_to_a_start_that_has_passed_starts_the_job_now(world: World) -> None:
-    await create(world, expires_in_hours=2)
+    await create(world, never_expires=True)
 
     job = await update_start(world, -HOUR)
 
-    assert job.status == pb.Job.IN_PROGRESS
-    assert seconds_between(job.start_at, job.expires_at) == 2 * HOUR
+    assert (job.status, job.HasField("expires_at")) == (pb.Job.IN_PROGRESS, False)
     assert abs(seconds_between(await world.time_in(0), job.start_at)) < TIMEOUT
-    assert await world.device("pump").start_next()
 
 
 async def test_explicit_expiry_wins_over_the_move_by_the_start(world: World) -> None:
@@ -294,20 +219,9 @@ async def test_explicit_expiry_wins_over_the_move_by_the_start(world: World) -> 
     assert (job.start_at, job.expires_at) == (times["start_at"], times["expires_at"])
 
 
-async def test_update_of_the_start_leaves_a_job_that_never_expires(world: World) -> None:
-    await create(world, never_expires=True)
-
-    assert not (await update_start(world, 2 * HOUR)).HasField("expires_at")
-
-
-@pytest.mark.parametrize(("has_start", "paused"), [(True, False), (True, True), (False, False)])
-async def test_update_of_the_start_is_rejected_when_the_job_has_started(
-    world: World, has_start: bool, paused: bool
-) -> None:
-    if has_start:
-        await create(world)
-    else:
-        await world.operator.create(job_id="j", target_all=True)
+@pytest.mark.parametrize(("has_start", "paused"), [(True, True), (False, False)])
+async def test_start_of_a_started_job_is_fixed(world: World, has_start: bool, paused: bool) -> None:
+    await (create(world) if has_start else world.create())
     if paused:
         await world.operator.pause("j")
     await world.pass_time(HOUR)
@@ -374,35 +288,25 @@ async def test_rollout_that_cannot_end_is_rejected_with_times_from_the_start(wor
         " stage 0: 1 h 1 min 40 s of bake_time. Let it expire later or never, or shorten the stages"
     )
 
-    async with running_server(
-        world.database.request_dsn, JOBS_OWNER_DATABASE_URL=world.database.owner_dsn
-    ) as server:
-        operator = server.operator(world.tenant, "olivia")
-        baking_world = World(world.database, server, operator)
-        for_one_hour = create(baking_world, rollout=stages, expires_in_hours=1)
+    async with world.with_background_work() as other:
+        for_one_hour = create(other, rollout=stages, expires_in_hours=1)
         assert (await expect_error("EXPIRY_TOO_EARLY", for_one_hour)).message == message
-        await create(baking_world, rollout=stages, expires_in_hours=2)
-        start_at = (await operator.get("j")).start_at
+        await create(other, rollout=stages, expires_in_hours=2)
+        start_at = (await other.operator.get("j")).start_at
         expires_at = Timestamp(seconds=start_at.seconds + HOUR, nanos=start_at.nanos)
-        update = operator.update("j", "expires_at", expires_at=expires_at)
+        update = other.operator.update("j", "expires_at", expires_at=expires_at)
         assert (await expect_error("EXPIRY_TOO_EARLY", update)).message == message
 
 
-async def test_default_expiry_of_a_long_rollout_counts_from_the_start(world: World) -> None:
+async def test_expiry_of_a_rollout_counts_from_the_start(world: World) -> None:
     # Two devices at one per minute: rounded up to an hour.
-    await create(world, rollout=ONE_PER_MINUTE)
+    slow = rollout({"releases_per_minute": 1, "remainder": True})
+    await create(world, rollout=slow)
 
     job = await world.operator.get("j")
-
     assert seconds_between(job.start_at, job.expires_at) == 25 * HOUR
-
-
-async def test_expiry_before_the_start_is_rejected(world: World) -> None:
-    await create(world)
-
     update = world.operator.update("j", "expires_at", expires_at=await world.time_in(HOUR / 2))
     failure = await expect_error("EXPIRY_TOO_EARLY", update)
-
     assert failure.message == "The job expires before it starts. Let it expire later or never"
 
 
@@ -416,16 +320,6 @@ async def test_retry_before_the_start_counts_its_expiry_from_the_start(world: Wo
     assert retried.retried_count == 1
     assert seconds_between(job.start_at, retried.expires_at) == HOUR
     assert job.execution_counts == pb.ExecutionCounts(held=2)
-
-
-async def test_job_completes_before_its_start_when_all_are_canceled(world: World) -> None:
-    await create(world, target_device_id="pump")
-
-    await world.operator.cancel_execution("j", "pump")
-
-    assert await world.operator.status() == "COMPLETED"
-    await world.operator.retry("j", "REJECTED")
-    assert await world.operator.status() == "SCHEDULED"
 
 
 async def test_scheduled_job_cannot_be_deleted_but_canceled(world: World) -> None:
@@ -442,10 +336,9 @@ async def test_scheduled_job_cannot_be_deleted_but_canceled(world: World) -> Non
 async def test_each_status_filter_finds_the_jobs_with_the_status(world: World) -> None:
     await create(world)
     operator = world.operator
-    await operator.create(job_id="paused", target_all=True, start_at=await world.time_in(HOUR))
+    await create(world, job_id="paused")
     await operator.pause("paused")
-    await operator.create(job_id="running", target_all=True)
-    await operator.create(job_id="expired", target_all=True)
+    await world.create("running", "expired")
     await world.expire("expired")
 
     async def listed(*statuses: str, **filters: Any) -> list[str]:
@@ -463,11 +356,9 @@ async def test_each_status_filter_finds_the_jobs_with_the_status(world: World) -
 
 
 async def test_scheduled_job_counts_as_active(world: World) -> None:
-    database = world.database
-    async with running_server(database.request_dsn, JOBS_MAX_ACTIVE_JOBS="1") as server:
-        operator = server.operator(world.tenant)
-        await create(World(database, server, operator))
-        await expect_error("LIMIT_EXCEEDED", operator.create(job_id="k", target_all=True))
+    async with world.on_another_server(JOBS_MAX_ACTIVE_JOBS="1") as other:
+        await create(other)
+        await expect_error("LIMIT_EXCEEDED", other.create("k"))
 
 
 @pytest.mark.slow

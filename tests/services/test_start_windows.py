@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from tests.support.callers import Device, Operator, all_pending
+from tests.support.callers import Device, all_pending
 from tests.support.database import Database, replaced_function
 from tests.support.failures import expect_error
 from tests.support.windows import set_time, set_windows
@@ -26,7 +26,7 @@ async def device(world: World) -> Device:
     """The device of a job "j" with the windows in Berlin, an hour before they open."""
     await set_time(world.database, OPENING - timedelta(hours=1))
     await world.add_devices(["pump"])
-    await world.operator.create(job_id="j", target_all=True, never_expires=True)
+    await world.create(never_expires=True)
     await set_windows(world.database, world.tenant, "j", WINDOWS, "Europe/Berlin")
     return world.device("pump")
 
@@ -42,9 +42,7 @@ async def earliest_start(start: Awaitable[Any]) -> str:
     return failure.metadata["earliestStartAt"]
 
 
-async def test_execution_is_listed_and_started_only_while_a_window_is_open(
-    database: Database, device: Device
-) -> None:
+async def test_execution_starts_while_a_window_is_open(database: Database, device: Device) -> None:
     for at, is_open in [
         (OPENING - timedelta(seconds=10), False),
         (CLOSING, False),
@@ -60,9 +58,7 @@ async def test_execution_is_listed_and_started_only_while_a_window_is_open(
     assert await starts(device)
 
 
-async def test_started_execution_is_listed_and_repeated_after_its_window_closes(
-    database: Database, device: Device
-) -> None:
+async def test_started_execution_outlives_its_window(database: Database, device: Device) -> None:
     await set_time(database, OPENING)
     await device.start("j")
     await set_time(database, CLOSING)
@@ -73,9 +69,7 @@ async def test_started_execution_is_listed_and_repeated_after_its_window_closes(
     await device.update("j", "IN_PROGRESS", status_details={"percent": 50})
 
 
-async def test_start_fails_with_the_time_of_the_next_opening_while_windows_are_closed(
-    database: Database, device: Device
-) -> None:
+async def test_start_fails_with_the_next_opening(database: Database, device: Device) -> None:
     for at, opening in (
         (OPENING - timedelta(hours=1), "2027-06-07T00:00:00Z"),
         (CLOSING + timedelta(days=1), "2027-06-14T00:00:00Z"),
@@ -85,9 +79,7 @@ async def test_start_fails_with_the_time_of_the_next_opening_while_windows_are_c
         assert await earliest_start(device.update("j", "IN_PROGRESS")) == opening
 
 
-async def test_start_fails_with_the_first_opening_after_the_end_of_the_backoff(
-    world: World, device: Device
-) -> None:
+async def test_start_fails_with_the_opening_after_backoff(world: World, device: Device) -> None:
     await set_time(world.database, OPENING)
     for not_before, earliest in [
         (OPENING + timedelta(hours=1), OPENING + timedelta(hours=1)),
@@ -101,13 +93,9 @@ async def test_start_fails_with_the_first_opening_after_the_end_of_the_backoff(
         assert not await starts(device)
 
 
-async def test_start_fails_with_the_next_opening_when_its_job_starts_during_the_call(
-    world: World, device: Device
-) -> None:
+async def test_start_fails_when_the_job_starts_during_it(world: World, device: Device) -> None:
     start_at = OPENING - timedelta(minutes=30)
-    await world.operator.create(
-        job_id="later", target_all=True, start_at=start_at, never_expires=True
-    )
+    await world.create("later", start_at=start_at, never_expires=True)
     await set_windows(world.database, world.tenant, "later", WINDOWS, "Europe/Berlin")
     offset = await world.database.owner.fetchval("SELECT jobs.clock_time() - clock_timestamp()")
     # As after a long wait for the job lock: jobs.now() is the start of the transaction.
@@ -121,28 +109,10 @@ async def test_start_fails_with_the_next_opening_when_its_job_starts_during_the_
         assert await earliest_start(device.start("later")) == "2027-06-07T00:00:00Z"
 
 
-@pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "REJECTED"])
-async def test_report_of_an_end_is_accepted_while_windows_are_closed(
-    operator: Operator, device: Device, status: str
-) -> None:
-    await device.update("j", status)
+async def test_end_is_accepted_while_windows_are_closed(world: World, device: Device) -> None:
+    await device.update("j", "FAILED")
 
-    assert await operator.status() == "COMPLETED"
-
-
-async def test_start_of_a_paused_job_has_its_own_error(operator: Operator, device: Device) -> None:
-    await operator.pause("j")
-
-    await expect_error("JOB_PAUSED", device.start("j"))
-
-
-async def test_device_starts_a_later_job_while_the_first_one_waits(
-    operator: Operator, device: Device
-) -> None:
-    await operator.create(job_id="later", target_all=True)
-
-    assert await all_pending(device) == ["later"]
-    assert await device.start_next_job() == "later"
+    assert await world.operator.status() == "COMPLETED"
 
 
 @pytest.mark.parametrize(

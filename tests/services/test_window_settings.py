@@ -38,10 +38,9 @@ async def devices(world: World) -> None:
     await world.fleet.update(*devices, mask=["time_zone"])
 
 
-async def create(operator: Operator, *windows: pb.StartWindow, **fields: Any) -> None:
+async def create(world: World, *windows: pb.StartWindow, **fields: Any) -> None:
     """Create the job "j" for all devices, unless the fields name another target."""
-    target = {} if any("target" in name for name in fields) else {"target_all": True}
-    await operator.create(job_id="j", never_expires=True, start_windows=windows, **target, **fields)
+    await world.create(never_expires=True, start_windows=windows, **fields)
 
 
 def openings(job: pb.Job) -> list[str]:
@@ -59,39 +58,31 @@ async def zones(operator: Operator) -> dict[str, str]:
     return {e.device_id: e.time_zone for e in (await operator.executions("j")).executions}
 
 
-async def test_job_shows_its_windows_whether_one_is_open_and_openings(operator: Operator) -> None:
+@pytest.mark.parametrize("hour", [12, 14])
+async def test_job_shows_windows_openings_and_whether_one_is_open(world: World, hour: int) -> None:
     windows = [window("14:00", 2), window("09:30", 24, pb.StartWindow.SATURDAY)]
-    await create(operator, *windows, window_time_zone="Europe/Berlin")
+    await create(world, *windows, window_time_zone="Europe/Berlin")
+    await set_time(world.database, NOW.replace(hour=hour))
 
-    job = await operator.get("j")
+    job = await world.operator.get("j")
     assert windows_and_zone(job) == (["09:30", "14:00"], "Europe/Berlin")
-    # It is 14:00 in Berlin.
-    assert job.is_window_open
+    # It is 14:00 or 16:00 in Berlin.
+    assert (job.HasField("is_window_open"), job.is_window_open) == (True, hour == 12)
     assert openings(job) == [
         *("06-08T12:00", "06-09T12:00", "06-10T12:00", "06-11T12:00"),
         *("06-12T07:30", "06-12T12:00", "06-13T12:00"),
     ]
-    (listed,) = (await operator.list()).jobs
+    (listed,) = (await world.operator.list()).jobs
     assert not listed.HasField("is_window_open")
     assert not listed.next_openings
 
 
-async def test_job_shows_that_its_windows_are_closed(operator: Operator) -> None:
-    await create(operator, window("14:00"))
+@pytest.mark.parametrize("has_windows", [False, True])
+async def test_job_without_a_zone_shows_no_openings(world: World, *, has_windows: bool) -> None:
+    fields = {"start_windows": [window("14:00")], "window_time_zone": "DEVICE"}
+    await world.create(never_expires=True, **(fields if has_windows else {}))
 
-    job = await operator.get("j")
-    assert job.HasField("is_window_open")
-    assert not job.is_window_open
-    assert openings(job)[0] == "06-07T14:00"
-
-
-@pytest.mark.parametrize("windows", [[], [window("14:00")]], ids=["no windows", "device zones"])
-async def test_job_shows_no_openings_without_a_zone_of_its_own(
-    operator: Operator, windows: list[pb.StartWindow]
-) -> None:
-    await create(operator, *windows, window_time_zone="DEVICE" if windows else "")
-
-    job = await operator.get("j")
+    job = await world.operator.get("j")
     assert not job.HasField("is_window_open")
     assert not job.next_openings
 
@@ -108,10 +99,8 @@ async def test_job_shows_no_openings_without_a_zone_of_its_own(
     ],
     ids=["all", "group", "selector", "device ids", "stages", "stage of a group"],
 )
-async def test_executions_have_the_zones_that_their_devices_had_when_the_job_was_created(
-    world: World, fields: dict[str, Any]
-) -> None:
-    await create(world.operator, window("14:00"), window_time_zone="DEVICE", **fields)
+async def test_executions_keep_the_zones_of_devices(world: World, fields: dict[str, Any]) -> None:
+    await create(world, window("14:00"), window_time_zone="DEVICE", **fields)
     await world.database.owner.execute("UPDATE jobs.devices SET time_zone = 'America/Lima'")
 
     expected = {"berlin": "Europe/Berlin", "tokyo": "Asia/Tokyo", "nowhere": "UTC"}
@@ -122,9 +111,7 @@ async def test_executions_have_the_zones_that_their_devices_had_when_the_job_was
 
 async def test_execution_of_one_device_has_the_zone_of_the_device(world: World) -> None:
     zone = "Asia/Tokyo"
-    await create(
-        world.operator, window("18:00"), window_time_zone="DEVICE", target_device_id="tokyo"
-    )
+    await create(world, window("18:00"), window_time_zone="DEVICE", target_device_id="tokyo")
 
     assert await zones(world.operator) == {"tokyo": zone}
     assert [e.time_zone for e in await world.operator.attempts("j", "tokyo")] == [zone]
@@ -135,13 +122,13 @@ async def test_execution_of_one_device_has_the_zone_of_the_device(world: World) 
 
 async def test_zone_that_is_an_abbreviation_counts_as_utc(world: World) -> None:
     await world.owner_value("UPDATE jobs.devices SET time_zone = 'CET' WHERE tenant_id = $1")
-    await create(world.operator, window("14:00"), window_time_zone="DEVICE")
+    await create(world, window("14:00"), window_time_zone="DEVICE")
 
     assert {*(await zones(world.operator)).values()} == {"UTC"}
 
 
 async def test_devices_start_in_the_windows_of_their_zones(world: World) -> None:
-    await create(world.operator, window("14:00"), window_time_zone="DEVICE")
+    await create(world, window("14:00"), window_time_zone="DEVICE")
 
     for at, device in [
         (NOW, "berlin"),
@@ -163,20 +150,20 @@ async def started(world: World) -> list[str]:
     return devices
 
 
-async def test_update_changes_windows_and_zone(operator: Operator) -> None:
-    await create(operator, window("14:00"), window_time_zone="Europe/Berlin")
+async def test_update_changes_windows_and_zone(world: World) -> None:
+    await create(world, window("14:00"), window_time_zone="Europe/Berlin")
 
-    job = await operator.update("j", "start_windows", start_windows=[window("18:00", 3)])
+    job = await world.operator.update("j", "start_windows", start_windows=[window("18:00", 3)])
     assert windows_and_zone(job) == (["18:00"], "Europe/Berlin")
-    job = await operator.update("j", "window_time_zone", window_time_zone="Asia/Tokyo")
+    job = await world.operator.update("j", "window_time_zone", window_time_zone="Asia/Tokyo")
     assert windows_and_zone(job) == (["18:00"], "Asia/Tokyo")
-    job = await operator.update("j", "window_time_zone")
+    job = await world.operator.update("j", "window_time_zone")
     assert windows_and_zone(job) == (["18:00"], "UTC")
-    assert openings(await operator.get("j"))[0] == "06-07T18:00"
+    assert openings(await world.operator.get("j"))[0] == "06-07T18:00"
 
 
 async def test_update_adds_and_removes_windows_so_that_devices_start(world: World) -> None:
-    await create(world.operator, window("18:00"), target_device_id="berlin")
+    await create(world, window("18:00"), target_device_id="berlin")
     assert await started(world) == []
 
     update = partial(world.operator.update, "j", "start_windows")
@@ -186,17 +173,15 @@ async def test_update_adds_and_removes_windows_so_that_devices_start(world: Worl
     assert await started(world) == ["berlin"]
 
 
-async def test_update_returns_to_the_zones_of_devices_if_the_job_was_created_with_them(
-    operator: Operator,
-) -> None:
-    await create(operator, window("14:00"), window_time_zone="DEVICE")
+async def test_update_returns_to_zones_of_devices_that_the_job_had(world: World) -> None:
+    await create(world, window("14:00"), window_time_zone="DEVICE")
 
-    job = await operator.update("j", "start_windows", start_windows=[window("15:00")])
+    job = await world.operator.update("j", "start_windows", start_windows=[window("15:00")])
     assert job.window_time_zone == "DEVICE"
-    await operator.update("j", "window_time_zone", window_time_zone="UTC")
-    job = await operator.update("j", "window_time_zone", window_time_zone="DEVICE")
+    await world.operator.update("j", "window_time_zone", window_time_zone="UTC")
+    job = await world.operator.update("j", "window_time_zone", window_time_zone="DEVICE")
     assert job.window_time_zone == "DEVICE"
-    assert {*(await zones(operator)).values()} == {"Europe/Berlin", "Asia/Tokyo", "UTC"}
+    assert {*(await zones(world.operator)).values()} == {"Europe/Berlin", "Asia/Tokyo", "UTC"}
 
 
 @pytest.mark.parametrize(
@@ -207,26 +192,24 @@ async def test_update_returns_to_the_zones_of_devices_if_the_job_was_created_wit
     ],
 )
 async def test_update_to_a_zone_that_the_job_cannot_have_is_rejected(
-    operator: Operator, windows: list[pb.StartWindow], zone: str, problem: str
+    world: World, windows: list[pb.StartWindow], zone: str, problem: str
 ) -> None:
-    await create(operator, *windows)
+    await create(world, *windows)
 
-    update = operator.update("j", "window_time_zone", window_time_zone=zone)
+    update = world.operator.update("j", "window_time_zone", window_time_zone=zone)
     failure = await expect_error("INVALID_FIELD", update)
     assert failure.violations == {"window_time_zone": f"window_time_zone {problem}"}
 
 
-async def test_zone_that_the_database_does_not_know_is_rejected(
-    monkeypatch: pytest.MonkeyPatch, operator: Operator
-) -> None:
+async def test_zone_must_be_in_the_database(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
     monkeypatch.setattr(time_zones, "time_zones", lambda: {"Mars/Base"})
-    await create(operator, window("14:00"))
+    await create(world, window("14:00"))
     zone = {"window_time_zone": "Mars/Base"}
     problem = "window_time_zone is not known to the database"
 
     for call in (
-        operator.create(target_all=True, start_windows=[window("14:00")], **zone),
-        operator.update("j", "window_time_zone", **zone),
+        world.operator.create(target_all=True, start_windows=[window("14:00")], **zone),
+        world.operator.update("j", "window_time_zone", **zone),
     ):
         failure = await expect_error("INVALID_FIELD", call)
         assert failure.violations == {"window_time_zone": problem}
@@ -234,10 +217,8 @@ async def test_zone_that_the_database_does_not_know_is_rejected(
 
 @pytest.mark.single_node("a call inside a transaction is not delegated on Citus")
 @pytest.mark.parametrize("call", ["start", "start next"])
-async def test_start_that_waits_for_an_update_of_the_windows_follows_the_new_windows(
-    world: World, call: str
-) -> None:
-    await create(world.operator, window("12:00"))
+async def test_start_that_waits_for_an_update_follows_new_windows(world: World, call: str) -> None:
+    await create(world, window("12:00"))
     device = world.device("berlin")
     update = (
         "SELECT jobs.update_job($1, 'j', '', '{start_windows}', NULL, '{}', '[]',"
@@ -260,7 +241,7 @@ async def _start(device: callers.Device, call: str) -> bool:
 
 @pytest.mark.slow
 async def test_start_that_waits_for_the_lock_until_its_window_closes_fails(world: World) -> None:
-    await create(world.operator, window("12:00"))
+    await create(world, window("12:00"))
     device = world.device("berlin")
     closing = NOW + timedelta(hours=1)
 

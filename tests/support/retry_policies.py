@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from fleet.jobs.v1 import jobs_pb2 as pb
 
-from tests.support.callers import Operator
-
 
 def rule(
     *,
@@ -26,8 +24,3 @@ def rule(
     message.initial_backoff.seconds = initial
     message.max_backoff.seconds = longest
     return message
-
-
-async def set_policy(operator: Operator, job_id: str, *rules: pb.RetryRule) -> pb.Job:
-    """UpdateJob of the retry policy; without rules, remove it."""
-    return await operator.update(job_id, "retry_policy", retry_policy=pb.RetryPolicy(rules=rules))
